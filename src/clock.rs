@@ -1,0 +1,112 @@
+//! The only reader of the wall clock.
+//!
+//! Everything that needs the time is handed a [`Clock`]: the server takes [`SystemClock`], tests take
+//! [`ManualClock`] and move it. Deadlines go through [`Clock::sleep_until`] for the same reason.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::task::{Poll, Waker};
+
+use futures_util::future::{BoxFuture, FutureExt, poll_fn};
+pub use jiff::{SignedDuration, Timestamp};
+
+/// Tells the time and wakes at a time.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The time now.
+    fn now(&self) -> Timestamp;
+
+    /// Completes once the clock has reached `at`; at once if it already has.
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()>;
+}
+
+/// The machine's clock, sleeping on tokio's monotonic timer: a wall clock that jumps moves no deadline
+/// that is already being waited for.
+#[cfg(feature = "axum")]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+#[cfg(feature = "axum")]
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one room that may read the wall clock")]
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        let left = std::time::Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
+        tokio::time::sleep(left).boxed()
+    }
+}
+
+/// A clock that stands still until it is moved. Sleepers wake when it passes their time.
+pub struct ManualClock {
+    state: std::sync::Arc<Mutex<ManualState>>,
+}
+
+struct ManualState {
+    now: Timestamp,
+    sleepers: Vec<Waker>,
+}
+
+impl ManualClock {
+    /// A clock that stands at `now`.
+    pub fn new(now: Timestamp) -> Self {
+        Self { state: std::sync::Arc::new(Mutex::new(ManualState { now, sleepers: Vec::new() })) }
+    }
+
+    /// Moves the clock and wakes who slept until then.
+    pub fn advance(&self, by: SignedDuration) {
+        let woken = {
+            let mut state = lock(&self.state);
+            state.now += by;
+            std::mem::take(&mut state.sleepers)
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        lock(&self.state).now
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        let state = self.state.clone();
+        poll_fn(move |cx| {
+            let mut state = lock(&state);
+            if state.now >= at {
+                return Poll::Ready(());
+            }
+            state.sleepers.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .boxed()
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManualClock").field("now", &self.now()).finish()
+    }
+}
+
+/// A panic in another holder leaves a time and a list of wakers, both still whole.
+fn lock(state: &Mutex<ManualState>) -> std::sync::MutexGuard<'_, ManualState> {
+    state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleeper_of_the_manual_clock_wakes_when_the_clock_passes_its_time() {
+        let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+        let mut sleep = clock.sleep_until(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(10));
+        assert!((&mut sleep).now_or_never().is_none());
+        clock.advance(SignedDuration::from_secs(9));
+        assert!((&mut sleep).now_or_never().is_none());
+        clock.advance(SignedDuration::from_secs(1));
+        assert!(sleep.now_or_never().is_some());
+    }
+}

@@ -1,0 +1,406 @@
+//! Pairs to [`InboundMessage`].
+
+use std::str::FromStr;
+
+use jiff::Timestamp;
+
+use super::parts::{
+    Button, JsonText, ListChoice, Location, MediaItem, MessageType, OptOutType, Place, Referral,
+    ReferralSource, RepliedTo,
+};
+use super::status::MessageStatus;
+use super::InboundMessage;
+use crate::address::Address;
+use crate::form::{AmbiguousParam, Form};
+use crate::sid::SidError;
+
+/// Why pairs are no message. Names the parameter, never its value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct ParseError {
+    kind: ParseErrorKind,
+}
+
+/// What is wrong with the pairs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseErrorKind {
+    /// A parameter that every message carries is not there.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A SID has another shape.
+    #[error("{name} is {error}")]
+    Malformed {
+        /// The parameter.
+        name: &'static str,
+        /// What it should be.
+        error: SidError,
+    },
+    /// A deciding parameter came with two different values.
+    #[error(transparent)]
+    Ambiguous(AmbiguousParam),
+}
+
+impl ParseError {
+    /// What is wrong.
+    pub fn kind(&self) -> &ParseErrorKind {
+        &self.kind
+    }
+
+    pub(super) fn missing(name: &'static str) -> Self {
+        Self { kind: ParseErrorKind::Missing(name) }
+    }
+}
+
+impl From<AmbiguousParam> for ParseError {
+    fn from(error: AmbiguousParam) -> Self {
+        Self { kind: ParseErrorKind::Ambiguous(error) }
+    }
+}
+
+/// Parameters of which two different values are refused, wherever they come.
+const DECIDING: [&str; 10] = [
+    "From",
+    "To",
+    "Body",
+    "MessageSid",
+    "AccountSid",
+    "NumMedia",
+    "MessageStatus",
+    "ErrorCode",
+    "ErrorUrl",
+    "OptOutType",
+];
+
+/// Refuses pairs in which a deciding parameter has two values.
+pub(super) fn refuse_ambiguous(params: &Form) -> Result<(), ParseError> {
+    let mut seen: [Option<&str>; DECIDING.len()] = [None; DECIDING.len()];
+    for (name, value) in params.iter() {
+        if let Some(at) = DECIDING.iter().position(|deciding| *deciding == name) {
+            match seen[at] {
+                Some(first) if first != value => return Err(AmbiguousParam { name: DECIDING[at] }.into()),
+                _ => seen[at] = Some(value),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A SID that must be there and have its shape.
+pub(super) fn required_sid<S: FromStr<Err = SidError>>(params: &Form, name: &'static str) -> Result<S, ParseError> {
+    let text = params.get(name).ok_or_else(|| ParseError::missing(name))?;
+    text.parse().map_err(|error| ParseError { kind: ParseErrorKind::Malformed { name, error } })
+}
+
+/// A text that is there and not empty.
+pub(super) fn text(params: &Form, name: &str) -> Option<String> {
+    params.get(name).filter(|value| !value.is_empty()).map(str::to_owned)
+}
+
+/// Anything with a `FromStr` that is there and well formed.
+pub(super) fn parsed<T: FromStr>(params: &Form, name: &str) -> Option<T> {
+    params.get(name).and_then(|value| value.trim().parse().ok())
+}
+
+pub(super) fn inbound(params: Form, received_at: Timestamp) -> Result<InboundMessage, ParseError> {
+    refuse_ambiguous(&params)?;
+    let message_sid = required_sid(&params, "MessageSid")?;
+    let account_sid = required_sid(&params, "AccountSid")?;
+    let from = Address::parse(text(&params, "From").ok_or_else(|| ParseError::missing("From"))?);
+    let to = Address::parse(text(&params, "To").ok_or_else(|| ParseError::missing("To"))?);
+
+    let mut message = InboundMessage {
+        message_sid,
+        account_sid,
+        messaging_service_sid: None,
+        from,
+        to,
+        body: String::new(),
+        media: Vec::new(),
+        num_media: None,
+        num_segments: None,
+        message_type: None,
+        sms_status: None,
+        profile_name: None,
+        wa_id: None,
+        external_user_id: None,
+        parent_external_user_id: None,
+        location: location(&params),
+        button: None,
+        list: None,
+        interactive_data: None,
+        flow_data: None,
+        channel_metadata: None,
+        add_ons: None,
+        forwarded: None,
+        frequently_forwarded: None,
+        replied_to: None,
+        referral: None,
+        opt_out_type: None,
+        from_place: Place::default(),
+        to_place: Place::default(),
+        api_version: None,
+        received_at,
+        params: Form::default(),
+    };
+    let mut media_parts = Vec::new();
+    // One pass: a message has twenty parameters and this type forty fields.
+    for (name, value) in params.iter() {
+        if let Some(part) = MediaPart::of(name) {
+            media_parts.push((part, value));
+        } else if !value.is_empty() {
+            message.take(name, value);
+        }
+    }
+    message.media = media(media_parts);
+    message.params = params;
+    Ok(message)
+}
+
+impl InboundMessage {
+    /// Takes one parameter that is not empty. Of a repeated one the first counts, as it does for [`Form::get`].
+    fn take(&mut self, name: &str, value: &str) {
+        match name {
+            "Body" => first_text(&mut self.body, value),
+            "NumMedia" => first(&mut self.num_media, value.parse().ok()),
+            "NumSegments" => first(&mut self.num_segments, value.parse().ok()),
+            "MessagingServiceSid" => first(&mut self.messaging_service_sid, value.parse().ok()),
+            "MessageType" => first(&mut self.message_type, Some(MessageType::parse(value))),
+            "SmsStatus" => first(&mut self.sms_status, Some(MessageStatus::parse(value))),
+            "ProfileName" => owned(&mut self.profile_name, value),
+            "WaId" => owned(&mut self.wa_id, value),
+            "ExternalUserId" => first(&mut self.external_user_id, Some(value.into())),
+            "ParentExternalUserId" => first(&mut self.parent_external_user_id, Some(value.into())),
+            "InteractiveData" => first(&mut self.interactive_data, Some(JsonText::new(value))),
+            "FlowData" => first(&mut self.flow_data, Some(JsonText::new(value))),
+            "ChannelMetadata" => first(&mut self.channel_metadata, Some(JsonText::new(value))),
+            "AddOns" => first(&mut self.add_ons, Some(JsonText::new(value))),
+            "Forwarded" => first(&mut self.forwarded, boolean(value)),
+            "FrequentlyForwarded" => first(&mut self.frequently_forwarded, boolean(value)),
+            "OptOutType" => first(&mut self.opt_out_type, Some(OptOutType::parse(value))),
+            "ApiVersion" => owned(&mut self.api_version, value),
+            "OriginalRepliedMessageSid" => {
+                first_text(&mut self.replied_to.get_or_insert_with(RepliedTo::empty).message_sid, value);
+            }
+            "OriginalRepliedMessageSender" => {
+                first(&mut self.replied_to.get_or_insert_with(RepliedTo::empty).from, Some(value.into()));
+            }
+            _ => self.take_grouped(name, value),
+        }
+    }
+
+    /// Parameters that share a prefix and a type.
+    fn take_grouped(&mut self, name: &str, value: &str) {
+        if let Some(part) = name.strip_prefix("Button") {
+            let empty = || Button { text: None, payload: None, kind: None };
+            match part {
+                "Text" => owned(&mut self.button.get_or_insert_with(empty).text, value),
+                "Payload" => owned(&mut self.button.get_or_insert_with(empty).payload, value),
+                "Type" => owned(&mut self.button.get_or_insert_with(empty).kind, value),
+                _ => {}
+            }
+        } else if let Some(part) = name.strip_prefix("List") {
+            let empty = || ListChoice { id: None, title: None, description: None };
+            match part {
+                "Id" => owned(&mut self.list.get_or_insert_with(empty).id, value),
+                "Title" => owned(&mut self.list.get_or_insert_with(empty).title, value),
+                "Description" => owned(&mut self.list.get_or_insert_with(empty).description, value),
+                _ => {}
+            }
+        } else if let Some(part) = name.strip_prefix("Referral") {
+            // `ReferralNumMedia=0` comes with every message, from an advertisement or not.
+            if !(part == "NumMedia" && value == "0") {
+                self.referral.get_or_insert_with(Referral::default).take(part, value);
+            }
+        } else if let Some(part) = name.strip_prefix("From") {
+            self.from_place.take(part, value);
+        } else if let Some(part) = name.strip_prefix("To") {
+            self.to_place.take(part, value);
+        }
+    }
+}
+
+impl RepliedTo {
+    fn empty() -> Self {
+        Self { message_sid: String::new(), from: None }
+    }
+}
+
+impl Referral {
+    fn take(&mut self, part: &str, value: &str) {
+        match part {
+            "Body" => owned(&mut self.body, value),
+            "Headline" => owned(&mut self.headline, value),
+            "SourceId" => owned(&mut self.source_id, value),
+            "SourceType" => first(&mut self.source_type, Some(ReferralSource::parse(value))),
+            "SourceUrl" => owned(&mut self.source_url, value),
+            "MediaId" => owned(&mut self.media_id, value),
+            "MediaContentType" => owned(&mut self.media_content_type, value),
+            "MediaUrl" => owned(&mut self.media_url, value),
+            "NumMedia" => first(&mut self.num_media, value.parse().ok()),
+            "CtwaClid" => owned(&mut self.ctwa_clid, value),
+            _ => {}
+        }
+    }
+}
+
+impl Place {
+    fn take(&mut self, part: &str, value: &str) {
+        match part {
+            "City" => owned(&mut self.city, value),
+            "State" => owned(&mut self.state, value),
+            "Zip" => owned(&mut self.zip, value),
+            "Country" => owned(&mut self.country, value),
+            _ => {}
+        }
+    }
+}
+
+fn first<T>(slot: &mut Option<T>, value: Option<T>) {
+    if slot.is_none() {
+        *slot = value;
+    }
+}
+
+fn owned(slot: &mut Option<String>, value: &str) {
+    if slot.is_none() {
+        *slot = Some(value.to_owned());
+    }
+}
+
+fn first_text(slot: &mut String, value: &str) {
+    if slot.is_empty() {
+        value.clone_into(slot);
+    }
+}
+
+fn boolean(value: &str) -> Option<bool> {
+    match value {
+        _ if value.eq_ignore_ascii_case("true") => Some(true),
+        _ if value.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
+
+/// A pin needs both numbers, finite and on the globe; else the pairs still tell what came.
+fn location(params: &Form) -> Option<Location> {
+    let degrees = |name, most: f64| parsed::<f64>(params, name).filter(|value| value.abs() <= most);
+    Some(Location {
+        latitude: degrees("Latitude", 90.0)?,
+        longitude: degrees("Longitude", 180.0)?,
+        address: text(params, "Address"),
+        label: text(params, "Label"),
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum MediaPart {
+    Url(u16),
+    ContentType(u16),
+}
+
+impl MediaPart {
+    fn of(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix("Media")?;
+        if let Some(index) = rest.strip_prefix("Url") {
+            index.parse().ok().map(Self::Url)
+        } else {
+            rest.strip_prefix("ContentType")?.parse().ok().map(Self::ContentType)
+        }
+    }
+}
+
+/// What came counts, in order of its index: `NumMedia` may be larger or smaller than the pairs.
+fn media(mut parts: Vec<(MediaPart, &str)>) -> Vec<MediaItem> {
+    parts.sort_by_key(|(part, _)| *part);
+    let content_type = |index| {
+        let found = parts.iter().find(|(part, _)| *part == MediaPart::ContentType(index));
+        found.map(|(_, value)| (*value).to_owned()).filter(|value| !value.is_empty())
+    };
+    let mut items = Vec::new();
+    let mut last = None;
+    for (part, value) in &parts {
+        let MediaPart::Url(index) = *part else { continue };
+        if !value.is_empty() && last != Some(index) {
+            items.push(MediaItem { url: (*value).to_owned(), content_type: content_type(index) });
+            last = Some(index);
+        }
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BASE: [(&str, &str); 4] = [
+        ("MessageSid", "SM00000000000000000000000000000001"),
+        ("AccountSid", "AC00000000000000000000000000000001"),
+        ("From", "whatsapp:+15550001111"),
+        ("To", "whatsapp:+15550002222"),
+    ];
+
+    fn message(more: &[(&str, &str)]) -> Result<InboundMessage, ParseError> {
+        inbound(BASE.iter().chain(more).copied().collect(), Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn media_lists_survive_a_num_media_that_is_wrong_either_way() {
+        let two = [
+            ("MediaUrl10", "https://m/10"),
+            ("MediaUrl2", "https://m/2"),
+            ("MediaContentType2", "image/png"),
+        ];
+        for count in ["0", "1", "11", "-1", "x", ""] {
+            let message = message(&[&two[..], &[("NumMedia", count)]].concat()).unwrap();
+            let urls: Vec<_> = message.media.iter().map(|item| item.url.as_str()).collect();
+            assert_eq!(urls, ["https://m/2", "https://m/10"], "{count}");
+            assert_eq!(message.media[0].content_type.as_deref(), Some("image/png"));
+            assert_eq!(message.media[1].content_type, None);
+        }
+        assert!(message(&[("NumMedia", "3")]).unwrap().media.is_empty());
+    }
+
+    #[test]
+    fn what_identifies_a_message_must_be_there_and_have_its_shape() {
+        for missing in ["MessageSid", "AccountSid", "From", "To"] {
+            let params = BASE.iter().filter(|(name, _)| *name != missing).copied().collect();
+            let error = inbound(params, Timestamp::UNIX_EPOCH).unwrap_err();
+            assert_eq!(error, ParseError::missing(missing));
+        }
+    }
+
+    #[test]
+    fn a_new_value_of_an_open_enum_is_kept() {
+        let message = message(&[("MessageType", "hologram"), ("OptOutType", "stop")]).unwrap();
+        assert_eq!(message.message_type, Some(MessageType::Other("hologram".into())));
+        assert_eq!(message.opt_out_type, Some(OptOutType::Stop));
+    }
+
+    #[test]
+    fn a_pin_off_the_globe_is_no_location_and_no_error() {
+        for latitude in ["NaN", "91", "north", "1e999"] {
+            assert!(message(&[("Latitude", latitude), ("Longitude", "0")]).unwrap().location.is_none(), "{latitude}");
+        }
+    }
+
+    #[test]
+    fn a_plain_message_has_no_referral_although_twilio_counts_its_media() {
+        assert!(message(&[("ReferralNumMedia", "0")]).unwrap().referral.is_none());
+        let message = message(&[("ReferralNumMedia", "0"), ("ReferralCtwaClid", "x")]).unwrap();
+        assert_eq!(message.referral.unwrap().ctwa_clid.as_deref(), Some("x"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_pairs_make_the_parser_panic(pairs in proptest::collection::vec((any::<String>(), any::<String>()), 0..20)) {
+            let _ = inbound(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect(), Timestamp::UNIX_EPOCH);
+        }
+
+        #[test]
+        fn any_value_of_any_known_parameter_parses_or_names_the_parameter(name in "(Latitude|MediaUrl[0-9]{1,6}|NumMedia|Forwarded|MessagingServiceSid|Referral[A-Z][a-z]+|ChannelMetadata|SmsStatus)", value in any::<String>()) {
+            prop_assert!(message(&[(&name, &value)]).is_ok());
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The parts of an inbound message. Open enums keep what they do not know in `Other`.
+
+use std::fmt;
+
+use crate::address::Address;
+
+macro_rules! open_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+            /// A value this version does not know.
+            Other(String),
+        }
+
+        impl $name {
+            /// Reads Twilio's text; case does not matter, and an unknown text is kept.
+            pub fn parse(text: &str) -> Self {
+                $(if text.eq_ignore_ascii_case($text) { return Self::$variant; })+
+                Self::Other(text.to_owned())
+            }
+
+            /// The text Twilio uses.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $text,)+
+                    Self::Other(text) => text,
+                }
+            }
+        }
+    };
+}
+pub(crate) use open_enum;
+
+/// One attached file. The URL wants Twilio's Basic authentication; do not hand it to a browser.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MediaItem {
+    /// `MediaUrl{N}`.
+    pub url: String,
+    /// `MediaContentType{N}`: a hint of the sender's, not a fact.
+    pub content_type: Option<String>,
+}
+
+impl fmt::Debug for MediaItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MediaItem").field("content_type", &self.content_type).finish_non_exhaustive()
+    }
+}
+
+/// A pin on the map.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Location {
+    /// Degrees north.
+    pub latitude: f64,
+    /// Degrees east.
+    pub longitude: f64,
+    /// Postal address.
+    pub address: Option<String>,
+    /// Name of the place.
+    pub label: Option<String>,
+}
+
+/// A tapped quick reply.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Button {
+    /// `ButtonText`: what the user saw.
+    pub text: Option<String>,
+    /// `ButtonPayload`: the developer's id. Free text, even when it looks like JSON.
+    pub payload: Option<String>,
+    /// `ButtonType`, such as `REPLY` or `ACTION`.
+    pub kind: Option<String>,
+}
+
+/// A chosen row of a list.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListChoice {
+    /// `ListId`.
+    pub id: Option<String>,
+    /// `ListTitle`.
+    pub title: Option<String>,
+    /// `ListDescription`.
+    pub description: Option<String>,
+}
+
+/// The message that this one quotes; Twilio tells for seven days.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepliedTo {
+    /// `OriginalRepliedMessageSid`, as text: it names a message of any time.
+    pub message_sid: String,
+    /// `OriginalRepliedMessageSender`.
+    pub from: Option<Address>,
+}
+
+/// Where a user came from who tapped an advertisement or a post.
+#[derive(Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Referral {
+    /// `ReferralBody`.
+    pub body: Option<String>,
+    /// `ReferralHeadline`.
+    pub headline: Option<String>,
+    /// `ReferralSourceId`.
+    pub source_id: Option<String>,
+    /// `ReferralSourceType`.
+    pub source_type: Option<ReferralSource>,
+    /// `ReferralSourceUrl`.
+    pub source_url: Option<String>,
+    /// `ReferralMediaId`.
+    pub media_id: Option<String>,
+    /// `ReferralMediaContentType`.
+    pub media_content_type: Option<String>,
+    /// `ReferralMediaUrl`.
+    pub media_url: Option<String>,
+    /// `ReferralNumMedia`.
+    pub num_media: Option<u32>,
+    /// `ReferralCtwaClid`: the click's id.
+    pub ctwa_clid: Option<String>,
+}
+
+/// City, state, postal code and country that a phone number belongs to, where Twilio knows them.
+#[derive(Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Place {
+    /// Name of the city.
+    pub city: Option<String>,
+    /// State or province, as a name or a code.
+    pub state: Option<String>,
+    /// Postal code.
+    pub zip: Option<String>,
+    /// ISO 3166-1 alpha-2.
+    pub country: Option<String>,
+}
+
+/// JSON as it came, read leniently: a text that is no JSON stays readable as text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JsonText(String);
+
+impl JsonText {
+    /// Keeps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text as it came.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The value, if the text is JSON.
+    pub fn value(&self) -> Option<serde_json::Value> {
+        serde_json::from_str(&self.0).ok()
+    }
+}
+
+macro_rules! opaque_debug {
+    ($($name:ident),+) => {$(
+        /// Written by a user: shows that it is there, not what it says.
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )+};
+}
+opaque_debug!(Location, Button, ListChoice, Referral, Place, JsonText);
+
+open_enum! {
+    /// `MessageType`. Only `text` and `interactive` were seen; the rest are the channel's own names.
+    MessageType {
+        /// A text.
+        Text = "text",
+        /// A tapped button or chosen row.
+        Interactive = "interactive",
+        /// A tapped template button.
+        Button = "button",
+        /// A picture.
+        Image = "image",
+        /// A sound or voice note.
+        Audio = "audio",
+        /// A film.
+        Video = "video",
+        /// A file.
+        Document = "document",
+        /// A sticker.
+        Sticker = "sticker",
+        /// A pin on the map.
+        Location = "location",
+        /// Contact cards.
+        Contacts = "contacts",
+        /// An order.
+        Order = "order",
+        /// A reaction.
+        Reaction = "reaction",
+        /// What the channel could not pass on.
+        Unsupported = "unsupported",
+    }
+}
+
+open_enum! {
+    /// `OptOutType` of Advanced Opt-Out. Twilio has answered the user already.
+    OptOutType {
+        /// The user opted out.
+        Stop = "STOP",
+        /// The user opted in again.
+        Start = "START",
+        /// The user asked for help.
+        Help = "HELP",
+    }
+}
+
+open_enum! {
+    /// `ReferralSourceType`.
+    ReferralSource {
+        /// A post.
+        Post = "post",
+        /// An advertisement.
+        Ad = "ad",
+    }
+}

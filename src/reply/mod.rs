@@ -1,0 +1,334 @@
+//! What a bot says, free of XML and HTTP: a [`Reply`] of messages, made by [`IntoReply`].
+//!
+//! ```
+//! use replyhook::reply::{Media, Reply, ReplyMessage};
+//!
+//! let reply = Reply::text("Here it is.")
+//!     .and(ReplyMessage::text("Your receipt").media(Media::url("https://cdn.example.com/r.png")));
+//! assert!(!reply.is_empty());
+//! ```
+
+mod split;
+
+use std::fmt;
+
+pub(crate) use split::WireMessage;
+
+use crate::address::Address;
+use crate::error::{BoxError, HandlerError};
+
+/// What a bot says to one message. Empty means: nothing.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    messages: Vec<ReplyMessage>,
+    redirect: Option<Redirect>,
+}
+
+/// One message of a reply: a text, media, or both.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ReplyMessage {
+    pub(crate) text: String,
+    pub(crate) media: Vec<Media>,
+    pub(crate) to: Option<Address>,
+    pub(crate) from: Option<Address>,
+    pub(crate) status_callback: Option<String>,
+    pub(crate) action: Option<(String, CallbackMethod)>,
+}
+
+/// A file that Twilio fetches and sends.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Media {
+    pub(crate) url: String,
+    content_type: Option<String>,
+}
+
+/// Hands the rest of the reply to another TwiML document.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Redirect {
+    pub(crate) url: String,
+    pub(crate) method: CallbackMethod,
+}
+
+/// How Twilio calls a URL that a reply names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CallbackMethod {
+    /// `POST`
+    #[default]
+    Post,
+    /// `GET`
+    Get,
+}
+
+/// A URL that a reply cannot redirect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a redirect needs an absolute http or https URL: a relative one leads back to this server, which would answer the \
+     same message with the same redirect"
+)]
+pub struct RedirectError;
+
+impl Reply {
+    /// Says nothing.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Says one text. Longer ones than 1600 characters become several messages.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::from(ReplyMessage::text(text))
+    }
+
+    /// Says one file.
+    pub fn media(media: Media) -> Self {
+        Self::from(ReplyMessage::default().media(media))
+    }
+
+    /// Lets another TwiML document answer, such as a Studio flow's. Twilio POSTs the same parameters to it, and nothing
+    /// after it runs.
+    ///
+    /// # Errors
+    /// [`RedirectError`] for a URL that is not absolute. One under the server's own `PUBLIC_URL` is refused as well,
+    /// when the reply is rendered: it would be recognised as a repeat and answered with itself.
+    pub fn redirect(url: impl Into<String>) -> Result<Self, RedirectError> {
+        let url = url.into();
+        if !is_web_url(&url) {
+            return Err(RedirectError);
+        }
+        Ok(Self { messages: Vec::new(), redirect: Some(Redirect { url, method: CallbackMethod::Post }) })
+    }
+
+    /// Adds a message.
+    #[must_use]
+    pub fn and(mut self, message: impl Into<ReplyMessage>) -> Self {
+        self.messages.push(message.into());
+        self
+    }
+
+    /// The messages in order.
+    pub fn messages(&self) -> &[ReplyMessage] {
+        &self.messages
+    }
+
+    /// Whether the user will see nothing: no message with a text that shows or media, and no redirect.
+    pub fn is_empty(&self) -> bool {
+        self.redirect.is_none() && self.messages.iter().all(ReplyMessage::is_empty)
+    }
+
+    pub(crate) fn redirect_target(&self) -> Option<&Redirect> {
+        self.redirect.as_ref()
+    }
+}
+
+impl ReplyMessage {
+    /// A text. White space alone is no message: Twilio refuses it (14103).
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+
+    /// Adds a file. Where a channel takes one file a message (all but MMS), each further one becomes a message.
+    #[must_use]
+    pub fn media(mut self, media: Media) -> Self {
+        self.media.push(media);
+        self
+    }
+
+    /// Sends to someone else than the user who wrote; on the same channel as the sender.
+    #[must_use]
+    pub fn to(mut self, to: impl Into<Address>) -> Self {
+        self.to = Some(to.into());
+        self
+    }
+
+    /// Sends from another sender of yours than the one that was written to.
+    #[must_use]
+    pub fn from(mut self, from: impl Into<Address>) -> Self {
+        self.from = Some(from.into());
+        self
+    }
+
+    /// Where Twilio reports what becomes of this message.
+    #[must_use]
+    pub fn status_callback(mut self, url: impl Into<String>) -> Self {
+        self.status_callback = Some(url.into());
+        self
+    }
+
+    /// Where Twilio goes on after this message: the TwiML found there *continues* the answer, and what follows this
+    /// message in the reply never runs. So only a reply's last message may have one.
+    #[must_use]
+    pub fn action(mut self, url: impl Into<String>, method: CallbackMethod) -> Self {
+        self.action = Some((url.into(), method));
+        self
+    }
+
+    fn is_empty(&self) -> bool {
+        self.media.is_empty() && self.text.trim().is_empty()
+    }
+}
+
+impl Media {
+    /// A file at a public http or https URL. Twilio fetches it and believes its `Content-Type`.
+    pub fn url(url: impl Into<String>) -> Self {
+        Self { url: url.into(), content_type: None }
+    }
+
+    /// States the type, for URLs that do not end in a telling extension. Only a JPEG or PNG carries a caption on
+    /// WhatsApp; beside anything else the text goes as a message of its own.
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Whether every channel shows a text together with this file.
+    fn carries_caption(&self) -> bool {
+        const CAPTIONED: [(&str, &str); 3] = [("jpg", "image/jpg"), ("jpeg", "image/jpeg"), ("png", "image/png")];
+        if let Some(content_type) = &self.content_type {
+            return CAPTIONED.iter().any(|(_, known)| content_type.eq_ignore_ascii_case(known));
+        }
+        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        let extension = path.rsplit('/').next().and_then(|file| file.rsplit_once('.')).map(|(_, extension)| extension);
+        extension.is_some_and(|extension| CAPTIONED.iter().any(|(known, _)| extension.eq_ignore_ascii_case(known)))
+    }
+}
+
+impl CallbackMethod {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Post => "POST",
+            Self::Get => "GET",
+        }
+    }
+}
+
+/// Absolute, http or https, and with a host.
+pub(crate) fn is_web_url(url: &str) -> bool {
+    url.parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|h| !h.is_empty()))
+}
+
+impl From<ReplyMessage> for Reply {
+    fn from(message: ReplyMessage) -> Self {
+        Self { messages: vec![message], redirect: None }
+    }
+}
+
+impl From<&str> for ReplyMessage {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for ReplyMessage {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+impl FromIterator<ReplyMessage> for Reply {
+    fn from_iter<I: IntoIterator<Item = ReplyMessage>>(messages: I) -> Self {
+        Self { messages: messages.into_iter().collect(), redirect: None }
+    }
+}
+
+/// Shows the shape, not what is said.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("messages", &self.messages).field("redirect", &self.redirect.is_some()).finish()
+    }
+}
+
+impl fmt::Debug for ReplyMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyMessage")
+            .field("text_len", &self.text.len())
+            .field("media", &self.media.len())
+            .field("to", &self.to)
+            .field("from", &self.from)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Media {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Media").field("content_type", &self.content_type).finish_non_exhaustive()
+    }
+}
+
+/// What a handler may return: a text, nothing, an `Option` or `Result` of these, or a [`Reply`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not something a bot can say",
+    label = "a handler returns a text (`&str`, `String`), nothing (`()`), a `Reply`, or an `Option` or `Result` of these",
+    note = "turn it into a text with `.to_string()`, or build a `replyhook::Reply`"
+)]
+pub trait IntoReply {
+    /// Makes the reply.
+    ///
+    /// # Errors
+    /// [`HandlerError`] when this is the `Err` of a `Result`.
+    fn into_reply(self) -> Result<Reply, HandlerError>;
+}
+
+impl IntoReply for Reply {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        Ok(self)
+    }
+}
+
+impl IntoReply for ReplyMessage {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        Ok(self.into())
+    }
+}
+
+impl IntoReply for &str {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        Ok(Reply::text(self))
+    }
+}
+
+impl IntoReply for String {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        Ok(Reply::text(self))
+    }
+}
+
+impl IntoReply for () {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        Ok(Reply::none())
+    }
+}
+
+impl<T: IntoReply> IntoReply for Option<T> {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        self.map_or_else(|| Ok(Reply::none()), T::into_reply)
+    }
+}
+
+impl<T: IntoReply, E: Into<BoxError>> IntoReply for Result<T, E> {
+    fn into_reply(self) -> Result<Reply, HandlerError> {
+        self.map_err(HandlerError::new)?.into_reply()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_needs_an_absolute_url() {
+        assert!(Reply::redirect("https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1").is_ok());
+        for url in ["/webhook", "webhook", "", "ftp://h/x", "https://", "//h/x"] {
+            assert_eq!(Reply::redirect(url), Err(RedirectError), "{url}");
+        }
+    }
+
+    #[test]
+    fn only_jpeg_and_png_carry_a_caption() {
+        assert!(Media::url("https://h/a.JPG?x=.pdf").carries_caption());
+        assert!(Media::url("https://h/a").content_type("image/png").carries_caption());
+        for url in ["https://h/a.webp", "https://h/a.pdf", "https://h/png", "https://h/a.jpg/b"] {
+            assert!(!Media::url(url).carries_caption(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! A reply as the channel takes it: texts of at most 1600 units, as many files a message as the channel shows.
+//!
+//! Both carriers, TwiML and REST, send what comes out of here.
+
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::{CallbackMethod, Media, Reply, ReplyMessage};
+use crate::address::{Address, Channel};
+
+/// Most characters of one text, counted in UTF-16 units, the strictest reading of Twilio's "1600 characters" (14103).
+const TEXT_UNITS: usize = 1600;
+/// Most files of one MMS (21623).
+const MMS_MEDIA: usize = 10;
+
+/// One message as it goes out.
+#[derive(Clone, Copy)]
+pub(crate) struct WireMessage<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) media: &'a [Media],
+    pub(crate) to: Option<&'a Address>,
+    pub(crate) from: Option<&'a Address>,
+    pub(crate) status_callback: Option<&'a str>,
+    pub(crate) action: Option<(&'a str, CallbackMethod)>,
+}
+
+impl Reply {
+    /// The messages that go out on a channel, in order; none of them is empty.
+    pub(crate) fn wire_messages(&self, channel: &Channel) -> Vec<WireMessage<'_>> {
+        let mut wire = Vec::with_capacity(self.messages.len());
+        for message in &self.messages {
+            message.push_wire(channel, &mut wire);
+        }
+        wire
+    }
+}
+
+impl ReplyMessage {
+    fn push_wire<'a>(&'a self, channel: &Channel, wire: &mut Vec<WireMessage<'a>>) {
+        let per_message = if *channel == Channel::Sms { MMS_MEDIA } else { 1 };
+        let first = wire.len();
+        let part = |text, media| WireMessage {
+            text,
+            media,
+            to: self.to.as_ref(),
+            from: self.from.as_ref(),
+            status_callback: self.status_callback.as_deref(),
+            action: None,
+        };
+        let mut texts: Vec<_> = split_text(&self.text).into_iter().filter(|text| !text.trim().is_empty()).collect();
+        let mut media = self.media.chunks(per_message);
+        // A caption only where it is shown: elsewhere WhatsApp drops the text beside a file.
+        let captioned = *channel == Channel::Sms || self.media.first().is_some_and(Media::carries_caption);
+        if let [caption] = texts[..]
+            && captioned
+            && let Some(files) = media.next()
+        {
+            wire.push(part(caption, files));
+            texts.clear();
+        }
+        wire.extend(texts.into_iter().map(|text| part(text, &[])));
+        wire.extend(media.map(|files| part("", files)));
+        // The TwiML at `action` takes over, so it may only stand on the last part.
+        if let Some(last) = wire[first..].last_mut() {
+            last.action = self.action.as_ref().map(|(url, method)| (url.as_str(), *method));
+        }
+    }
+}
+
+/// Cuts a text into pieces that say the same when read one after the other: after white space if there is any in a
+/// piece, else between words, else between graphemes, and only within one that is too long for any message.
+fn split_text(text: &str) -> Vec<&str> {
+    // A UTF-16 unit takes at least a byte of UTF-8.
+    if text.len() <= TEXT_UNITS {
+        return vec![text];
+    }
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    let mut units = 0;
+    let mut after_space = None;
+    let cuts = text.grapheme_indices(true).flat_map(|(at, grapheme)| {
+        let whole = units_of(grapheme) <= TEXT_UNITS;
+        let chars = grapheme.char_indices().map(move |(offset, c)| (at + offset, &grapheme[offset..offset + c.len_utf8()]));
+        let (one, many) = if whole { (Some((at, grapheme)), None) } else { (None, Some(chars)) };
+        one.into_iter().chain(many.into_iter().flatten())
+    });
+    for (at, cut) in cuts {
+        let more = units_of(cut);
+        if units + more > TEXT_UNITS {
+            let end = after_space.take().unwrap_or_else(|| word_boundary(text, start, at));
+            pieces.push(&text[start..end]);
+            units = units_of(&text[end..at]);
+            start = end;
+        }
+        units += more;
+        if cut.ends_with(char::is_whitespace) {
+            after_space = Some(at + cut.len());
+        }
+    }
+    pieces.push(&text[start..]);
+    pieces
+}
+
+/// The last boundary between words within `start..at`, or `at` if there is none.
+fn word_boundary(text: &str, start: usize, at: usize) -> usize {
+    match text[start..at].split_word_bound_indices().next_back() {
+        Some((last, _)) if last > 0 && text[start + last..].graphemes(true).next().is_some() => start + last,
+        _ => at,
+    }
+}
+
+fn units_of(text: &str) -> usize {
+    text.chars().map(char::len_utf16).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shape(reply: &Reply, channel: &Channel) -> Vec<(String, usize)> {
+        reply.wire_messages(channel).iter().map(|wire| (wire.text.to_owned(), wire.media.len())).collect()
+    }
+
+    #[test]
+    fn a_long_text_is_cut_after_white_space() {
+        let text = "word ".repeat(400);
+        let pieces = split_text(&text);
+        assert_eq!(pieces.len(), 2);
+        assert_eq!(pieces[0].len(), 1600);
+        assert!(pieces.iter().all(|piece| piece.starts_with("word") && piece.ends_with(' ')));
+    }
+
+    #[test]
+    fn a_text_without_spaces_is_cut_between_words_and_graphemes() {
+        let family = "👨‍👩‍👧‍👦".repeat(200);
+        for piece in split_text(&family) {
+            assert_eq!(piece.len() % "👨‍👩‍👧‍👦".len(), 0);
+        }
+        let url = "https://example.com/".to_owned() + &"a".repeat(1580) + "/tail";
+        assert!(split_text(&url)[1].starts_with("/tail") || split_text(&url)[1] == "tail", "{:?}", split_text(&url)[1]);
+    }
+
+    #[test]
+    fn whatsapp_takes_one_file_a_message_and_a_caption_only_on_an_image() {
+        let photo = || Media::url("https://h/a.jpg");
+        let pdf = || Media::url("https://h/a.pdf");
+        let of = |message: ReplyMessage| Reply::from(message);
+        let text = |text: &str, files| (text.to_owned(), files);
+        let two = of(ReplyMessage::text("look").media(photo()).media(pdf()));
+        assert_eq!(shape(&two, &Channel::WhatsApp), [text("look", 1), text("", 1)]);
+        assert_eq!(shape(&two, &Channel::Sms), [text("look", 2)]);
+        let document = of(ReplyMessage::text("look").media(pdf()));
+        assert_eq!(shape(&document, &Channel::WhatsApp), [text("look", 0), text("", 1)]);
+        let eleven = of((0..11).fold(ReplyMessage::text("x"), |message, _| message.media(photo())));
+        assert_eq!(shape(&eleven, &Channel::Sms), [text("x", 10), text("", 1)]);
+        assert_eq!(shape(&of(ReplyMessage::text(" \n")), &Channel::WhatsApp), []);
+    }
+
+    #[test]
+    fn action_stands_on_the_last_part_only() {
+        let message = ReplyMessage::text("x").media(Media::url("https://h/a.pdf")).action("https://h/next", CallbackMethod::Get);
+        let reply = Reply::from(message);
+        let actions: Vec<_> = reply.wire_messages(&Channel::WhatsApp).iter().map(|wire| wire.action.is_some()).collect();
+        assert_eq!(actions, [false, true]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn pieces_join_to_the_text_and_none_is_too_long(parts in proptest::collection::vec("[a-zé ]{0,300}|(\\PC){0,300}|(e\u{0301}){0,900}|👍🏽{0,500}|a(\u{0301}){0,3000}", 0..8)) {
+            let text = parts.concat();
+            let pieces = split_text(&text);
+            prop_assert_eq!(pieces.concat(), text);
+            for piece in pieces {
+                prop_assert!(units_of(piece) <= TEXT_UNITS);
+            }
+        }
+    }
+}

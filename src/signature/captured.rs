@@ -1,0 +1,400 @@
+//! A saved request: a curl command, a HAR file, or raw HTTP, read for [`explain`](super::Explanation).
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::Deserialize;
+
+use super::verifier::UnverifiedRequest;
+
+/// A request from a file, a clipboard or a command line.
+#[derive(Clone)]
+pub struct CapturedRequest {
+    /// GET, POST or PUT.
+    pub method: Method,
+    /// The whole URL it was sent to, as far as the capture tells.
+    pub url: String,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The raw body.
+    pub body: Vec<u8>,
+}
+
+/// Why a text is no request. It repeats nothing of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CapturedError {
+    /// Neither of the known forms.
+    #[error("not a request: expected a curl command, a HAR file, or raw HTTP that begins with `POST /path HTTP/1.1`")]
+    Unknown,
+    /// JSON that is no HAR.
+    #[error("not a HAR file: {0}")]
+    Har(String),
+    /// A curl command without a URL.
+    #[error("the curl command has no URL")]
+    NoUrl,
+    /// A quote that does not end.
+    #[error("a quote of the curl command does not end")]
+    Quote,
+    /// An option whose value is missing.
+    #[error("the curl command ends after {0}, which wants a value")]
+    MissingValue(String),
+    /// A header that is none.
+    #[error("a header is malformed")]
+    Header,
+    /// A method that is none.
+    #[error("the method is malformed")]
+    Method,
+}
+
+impl CapturedRequest {
+    /// Reads a curl command (as browsers and proxies copy it), a HAR file (its last request that carries a signature,
+    /// else its last), or raw HTTP/1.1.
+    ///
+    /// # Errors
+    /// [`CapturedError`].
+    pub fn parse(text: &str) -> Result<Self, CapturedError> {
+        let text = text.trim_start_matches('\u{FEFF}').trim_start();
+        if text.starts_with('{') {
+            har(text)
+        } else if text.starts_with("curl") {
+            curl(text)
+        } else {
+            raw(text)
+        }
+    }
+
+    /// Path and query of the URL.
+    pub fn target(&self) -> &str {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let rest = if self.url.contains("://") { rest.find(['/', '?']).map_or("/", |at| &rest[at..]) } else { rest };
+        rest.split('#').next().unwrap_or_default()
+    }
+
+    /// The request for a verifier.
+    pub fn unverified(&self) -> UnverifiedRequest<'_> {
+        UnverifiedRequest { method: &self.method, target: self.target(), headers: &self.headers, body: &self.body }
+    }
+
+    /// Adds a header written as `Name: value`.
+    ///
+    /// # Errors
+    /// [`CapturedError::Header`].
+    pub fn push_header(&mut self, line: &str) -> Result<(), CapturedError> {
+        let (name, value) = line.split_once(':').ok_or(CapturedError::Header)?;
+        // HTTP/2's own (`:method`), as browsers save them.
+        if name.is_empty() {
+            return Ok(());
+        }
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| CapturedError::Header)?;
+        let value = HeaderValue::from_str(value.trim()).map_err(|_| CapturedError::Header)?;
+        self.headers.append(name, value);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for CapturedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CapturedRequest").field("method", &self.method).field("body_len", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
+fn raw(text: &str) -> Result<CapturedRequest, CapturedError> {
+    let (head, body) = text.split_once("\r\n\r\n").or_else(|| text.split_once("\n\n")).unwrap_or((text, ""));
+    let mut lines = head.lines();
+    let mut first = lines.next().unwrap_or_default().split(' ');
+    let (Some(method), Some(target), Some(version)) = (first.next(), first.next(), first.next()) else {
+        return Err(CapturedError::Unknown);
+    };
+    if !version.starts_with("HTTP/") {
+        return Err(CapturedError::Unknown);
+    }
+    let mut request = CapturedRequest {
+        method: method.parse().map_err(|_| CapturedError::Method)?,
+        url: target.to_owned(),
+        headers: HeaderMap::new(),
+        body: Vec::new(),
+    };
+    for line in lines {
+        request.push_header(line)?;
+    }
+    // Editors end a file with a line feed that was never sent.
+    let length = request.headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = length.and_then(|length: usize| body.as_bytes().get(..length)).unwrap_or_else(|| body.trim_end_matches(['\r', '\n']).as_bytes());
+    request.body = body.to_vec();
+    Ok(request)
+}
+
+#[derive(Deserialize)]
+struct Har {
+    log: HarLog,
+}
+
+#[derive(Deserialize)]
+struct HarLog {
+    entries: Vec<HarEntry>,
+}
+
+#[derive(Deserialize)]
+struct HarEntry {
+    request: HarRequest,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HarRequest {
+    method: String,
+    url: String,
+    headers: Vec<HarPair>,
+    post_data: Option<HarBody>,
+}
+
+#[derive(Deserialize)]
+struct HarPair {
+    name: String,
+    #[serde(default)]
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct HarBody {
+    text: Option<String>,
+    #[serde(default)]
+    params: Vec<HarPair>,
+}
+
+fn har(text: &str) -> Result<CapturedRequest, CapturedError> {
+    let har: Har = serde_json::from_str(text).map_err(|error| {
+        CapturedError::Har(format!("line {}, column {}", error.line(), error.column()))
+    })?;
+    let requests = || har.log.entries.iter().map(|entry| &entry.request).rev();
+    let signed = |request: &&HarRequest| {
+        request.headers.iter().any(|header| header.name.eq_ignore_ascii_case(super::SIGNATURE_HEADER))
+    };
+    let found = requests().find(signed).or_else(|| requests().next());
+    let found = found.ok_or_else(|| CapturedError::Har("no entries".to_owned()))?;
+    let mut request = CapturedRequest {
+        method: found.method.parse().map_err(|_| CapturedError::Method)?,
+        url: found.url.clone(),
+        headers: HeaderMap::new(),
+        body: Vec::new(),
+    };
+    for header in &found.headers {
+        request.push_header(&format!("{}:{}", header.name, header.value))?;
+    }
+    if let Some(body) = &found.post_data {
+        request.body = match &body.text {
+            Some(text) => text.clone().into_bytes(),
+            None => body.params.iter().map(|pair| (&pair.name, &pair.value)).collect::<crate::Form>().encode().into_bytes(),
+        };
+    }
+    Ok(request)
+}
+
+fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
+    let mut words = shell_words(text)?.into_iter().skip(1);
+    let mut method = None;
+    let mut request =
+        CapturedRequest { method: Method::GET, url: String::new(), headers: HeaderMap::new(), body: Vec::new() };
+    let mut has_body = false;
+    let mut as_query = false;
+    while let Some(word) = words.next() {
+        let (option, attached) = split_option(&word);
+        let mut value = || {
+            attached.clone().or_else(|| words.next()).ok_or_else(|| CapturedError::MissingValue(option.clone()))
+        };
+        match option.as_str() {
+            "-X" | "--request" => method = Some(value()?.parse().map_err(|_| CapturedError::Method)?),
+            "-H" | "--header" => request.push_header(&value()?)?,
+            "-A" | "--user-agent" => request.push_header(&format!("user-agent: {}", value()?))?,
+            "--url" => request.url = value()?,
+            "-d" | "--data" | "--data-ascii" | "--data-raw" | "--data-binary" | "--data-urlencode" => {
+                let data = value()?;
+                let data = if option == "--data-urlencode" { url_encoded(&data) } else { data };
+                if has_body {
+                    request.body.push(b'&');
+                }
+                request.body.extend_from_slice(data.as_bytes());
+                has_body = true;
+            }
+            "-G" | "--get" => as_query = true,
+            // Options of curl's own that take a value.
+            "-o" | "--output" | "-m" | "--max-time" | "--connect-timeout" | "-u" | "--user" | "-b" | "--cookie"
+            | "-e" | "--referer" | "--resolve" | "--cacert" | "-x" | "--proxy" => drop(value()?),
+            _ if option.starts_with('-') && option.len() > 1 => {}
+            _ => request.url = word,
+        }
+    }
+    if request.url.is_empty() {
+        return Err(CapturedError::NoUrl);
+    }
+    if as_query {
+        request.url.push(if request.url.contains('?') { '&' } else { '?' });
+        request.url.push_str(&String::from_utf8_lossy(&std::mem::take(&mut request.body)));
+        has_body = false;
+    }
+    if has_body && !request.headers.contains_key("content-type") {
+        request.push_header("content-type: application/x-www-form-urlencoded")?;
+    }
+    request.method = method.unwrap_or(if has_body { Method::POST } else { Method::GET });
+    Ok(request)
+}
+
+/// `--name=value` and `-Xvalue`.
+fn split_option(word: &str) -> (String, Option<String>) {
+    if let Some(long) = word.strip_prefix("--") {
+        return match long.split_once('=') {
+            Some((name, value)) => (format!("--{name}"), Some(value.to_owned())),
+            None => (word.to_owned(), None),
+        };
+    }
+    if let Some(letter) = ["-X", "-H", "-d", "-A"].iter().find(|letter| word.len() > 2 && word.starts_with(**letter)) {
+        return ((*letter).to_owned(), Some(word[2..].to_owned()));
+    }
+    (word.to_owned(), None)
+}
+
+/// curl's `name=content`: the content is encoded, the name is not.
+fn url_encoded(data: &str) -> String {
+    let (name, content) = data.split_once('=').map_or((None, data), |(name, content)| (Some(name), content));
+    let encoded = crate::Form::from_iter([("", content)]).encode();
+    match name {
+        Some(name) if !name.is_empty() => format!("{name}{encoded}"),
+        _ => encoded.trim_start_matches('=').to_owned(),
+    }
+}
+
+/// Splits as a POSIX shell does, with bash's `$'…'`.
+fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next().ok_or(CapturedError::Quote)? {
+                        '\'' => break,
+                        c => word.push(c),
+                    }
+                }
+            }
+            '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next().ok_or(CapturedError::Quote)? {
+                        '"' => break,
+                        '\\' => match chars.next().ok_or(CapturedError::Quote)? {
+                            c @ ('"' | '\\' | '$' | '`') => word.push(c),
+                            '\n' => {}
+                            c => word.extend(['\\', c]),
+                        },
+                        c => word.push(c),
+                    }
+                }
+            }
+            '$' if chars.peek() == Some(&'\'') => {
+                chars.next();
+                ansi_quoted(&mut chars, word.get_or_insert_default())?;
+            }
+            '\\' => match chars.next() {
+                Some('\n') | None => {}
+                Some('\r') if chars.peek() == Some(&'\n') => drop(chars.next()),
+                Some(c) => word.get_or_insert_default().push(c),
+            },
+            c if c.is_whitespace() => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+fn ansi_quoted(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut String) -> Result<(), CapturedError> {
+    loop {
+        match chars.next().ok_or(CapturedError::Quote)? {
+            '\'' => return Ok(()),
+            '\\' => match chars.next().ok_or(CapturedError::Quote)? {
+                'n' => word.push('\n'),
+                'r' => word.push('\r'),
+                't' => word.push('\t'),
+                kind @ ('u' | 'x') => {
+                    let most = if kind == 'u' { 4 } else { 2 };
+                    let mut code = 0;
+                    for _ in 0..most {
+                        let Some(digit) = chars.peek().and_then(|c| c.to_digit(16)) else { break };
+                        code = code * 16 + digit;
+                        chars.next();
+                    }
+                    word.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+                }
+                c => word.push(c),
+            },
+            c => word.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parsed(text: &str) -> (String, String, usize, String) {
+        let request = CapturedRequest::parse(text).unwrap();
+        let body = String::from_utf8(request.body.clone()).unwrap();
+        (request.method.to_string(), request.target().to_owned(), request.headers.len(), body)
+    }
+
+    fn expected(method: &str, target: &str, headers: usize, body: &str) -> (String, String, usize, String) {
+        (method.to_owned(), target.to_owned(), headers, body.to_owned())
+    }
+
+    #[test]
+    fn a_curl_command_is_read_as_a_shell_and_curl_would() {
+        let copied = "curl 'https://h.test/webhook?x=%20' \\\n  -H 'X-Twilio-Signature: abc=' \\\n  --data-raw $'Body=it\\'s\\u0021&From=a' --compressed";
+        assert_eq!(parsed(copied), expected("POST", "/webhook?x=%20", 2, "Body=it's!&From=a"));
+        assert_eq!(
+            parsed("curl -XPUT --url=https://h.test -d a=1 -d \"b=\\\"2\\\"\" --data-urlencode 'c=x y&' -s"),
+            expected("PUT", "/", 1, "a=1&b=\"2\"&c=x+y%26")
+        );
+        assert_eq!(parsed("curl -G https://h.test/w -d a=1"), expected("GET", "/w?a=1", 0, ""));
+    }
+
+    #[test]
+    fn raw_http_loses_the_line_feed_that_an_editor_added() {
+        let text = "POST /webhook HTTP/1.1\nHost: h.test\nContent-Type: application/x-www-form-urlencoded\n\nBody=x\n";
+        assert_eq!(parsed(text), expected("POST", "/webhook", 2, "Body=x"));
+        let exact = "POST /w HTTP/1.1\r\nContent-Length: 7\r\n\r\nBody=x\n";
+        assert_eq!(parsed(exact), expected("POST", "/w", 1, "Body=x\n"));
+    }
+
+    #[test]
+    fn a_har_gives_its_last_signed_request() {
+        let entry = |url: &str, header: &str| {
+            format!(r#"{{"request":{{"method":"POST","url":"{url}","headers":[{{"name":":path","value":"/"}},{{"name":"{header}","value":"v"}}],"postData":{{"mimeType":"x","params":[{{"name":"Body","value":"a b"}}]}}}}}}"#)
+        };
+        let har = format!(r#"{{"log":{{"entries":[{},{}]}}}}"#, entry("https://h.test/a", "X-Twilio-Signature"), entry("https://h.test/b", "Accept"));
+        assert_eq!(parsed(&har), expected("POST", "/a", 1, "Body=a+b"));
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_with_a_reason() {
+        let error = |text| CapturedRequest::parse(text).unwrap_err().to_string();
+        assert_eq!(error("curl"), "the curl command has no URL");
+        assert_eq!(error("curl 'https://h"), "a quote of the curl command does not end");
+        assert_eq!(error("curl https://h -H"), "the curl command ends after -H, which wants a value");
+        assert_eq!(error("{\"log\":1}"), "not a HAR file: line 1, column 8");
+        assert!(error("hello").starts_with("not a request"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "(curl |\\{|POST / HTTP/1.1\n)?\\PC{0,200}") {
+            if let Ok(request) = CapturedRequest::parse(&text) {
+                let _ = request.target();
+            }
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The verifier as a tower layer, for replyhook's own router and for anyone's.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use axum::{Router, routing::post};
+//! use replyhook::Secret;
+//! use replyhook::signature::{PublicUrl, SignatureLayer, SignatureVerifier, SignedForm};
+//!
+//! async fn hook(form: SignedForm) -> String {
+//!     format!("{} parameters, every one of them Twilio's", form.params().len())
+//! }
+//!
+//! let (url, _) = PublicUrl::parse("https://example.com")?;
+//! let verifier = SignatureVerifier::new(url, [Secret::new("0123456789abcdef0123456789abcdef")])?;
+//! let app: Router = Router::new().route("/hook", post(hook)).layer(SignatureLayer::new(Arc::new(verifier)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Deployment caveat
+//!
+//! The layer reads the request's target as it arrived. A middleware outside of it that rewrites the URI, or reads the
+//! body, makes every signature wrong.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{FromRequestParts, OriginalUri};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::BoxFuture;
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, StatusCode};
+use tower::{Layer, Service};
+
+use super::explain::{Explanation, is_webhook_method};
+use super::verifier::{SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot, UnverifiedRequest, Verified};
+use crate::form::{Form, FormError};
+
+/// What a request may cost before it is verified.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct RequestLimits {
+    /// Most bytes of a body. A text of 1600 characters of four bytes takes 20 kB once it is encoded.
+    pub body_bytes: usize,
+    /// Most time for a whole body.
+    pub body_time: Duration,
+    /// Most bytes of path and query.
+    pub target_bytes: usize,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self { body_bytes: 128 * 1024, body_time: Duration::from_secs(5), target_bytes: 4096 }
+    }
+}
+
+/// Why the layer refused a request. Every refusal's response carries it in its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefusalCause {
+    /// Neither GET, POST nor PUT.
+    #[error("method not allowed")]
+    Method,
+    /// Path and query are too long.
+    #[error("URI too long")]
+    TargetTooLong,
+    /// The body is too large.
+    #[error("body too large")]
+    BodyTooLarge,
+    /// The body did not come in time.
+    #[error("body too slow")]
+    BodyTooSlow,
+    /// The body broke off.
+    #[error("body broke off")]
+    BodyBroken,
+    /// Not signed by a configured token, or not readable as what was signed.
+    #[error(transparent)]
+    Signature(SignatureError),
+}
+
+impl RefusalCause {
+    /// The status of the answer.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::Signature(error) => match error.kind() {
+                SignatureErrorKind::NotAForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                SignatureErrorKind::Form(FormError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
+                SignatureErrorKind::Form(_) => StatusCode::BAD_REQUEST,
+                SignatureErrorKind::MissingHeader
+                | SignatureErrorKind::RepeatedHeader
+                | SignatureErrorKind::MalformedHeader
+                | SignatureErrorKind::Mismatch
+                | SignatureErrorKind::BodyHash
+                | SignatureErrorKind::UnknownAccount => StatusCode::FORBIDDEN,
+            },
+        }
+    }
+
+    /// The text of the answer: no more than a stranger may know.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Method => "method not allowed\n",
+            Self::TargetTooLong => "URI too long\n",
+            Self::BodyTooLarge => "body too large\n",
+            Self::BodyTooSlow => "body too slow\n",
+            Self::BodyBroken => "body broke off\n",
+            Self::Signature(_) => match self.status() {
+                StatusCode::FORBIDDEN => "signature not valid\n",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE => "not a form\n",
+                _ => "malformed form\n",
+            },
+        }
+    }
+}
+
+/// One refusal, for whoever reports it.
+#[derive(Debug)]
+pub struct Refusal<'a> {
+    /// Why.
+    pub cause: RefusalCause,
+    /// The request's head. What it says is not verified.
+    pub head: &'a Parts,
+    verifier: &'a SignatureVerifier,
+    target: &'a str,
+    body: &'a [u8],
+}
+
+impl Refusal<'_> {
+    /// Why the signature does not fit; `None` if it was not looked at. Costs up to some thousand HMACs: call it
+    /// rate-limited.
+    pub fn explain(&self) -> Option<Explanation> {
+        let RefusalCause::Signature(_) = self.cause else { return None };
+        Some(self.verifier.explain(&UnverifiedRequest {
+            method: &self.head.method,
+            target: self.target,
+            headers: &self.head.headers,
+            body: self.body,
+        }))
+    }
+}
+
+type OnRefusal = dyn Fn(&Refusal<'_>) -> Option<String> + Send + Sync;
+
+/// Lets signed requests through, with their [`SignedForm`] in the extensions, and refuses all others.
+#[derive(Clone)]
+pub struct SignatureLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    verifier: Arc<SignatureVerifier>,
+    limits: RequestLimits,
+    on_refusal: Option<Arc<OnRefusal>>,
+}
+
+impl SignatureLayer {
+    /// A layer with the default limits that reports nothing.
+    pub fn new(verifier: Arc<SignatureVerifier>) -> Self {
+        Self { shared: Arc::new(Shared { verifier, limits: RequestLimits::default(), on_refusal: None }) }
+    }
+
+    /// Sets the limits.
+    #[must_use]
+    pub fn with_limits(mut self, limits: RequestLimits) -> Self {
+        Arc::make_mut(&mut self.shared).limits = limits;
+        self
+    }
+
+    /// Reports every refusal. A text that it returns becomes the answer's body: return one only where no stranger can
+    /// read it.
+    #[must_use]
+    pub fn on_refusal(mut self, report: impl Fn(&Refusal<'_>) -> Option<String> + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.shared).on_refusal = Some(Arc::new(report));
+        self
+    }
+}
+
+impl fmt::Debug for SignatureLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignatureLayer")
+            .field("verifier", &self.shared.verifier)
+            .field("limits", &self.shared.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for SignatureLayer {
+    type Service = VerifySignature<S>;
+
+    fn layer(&self, inner: S) -> VerifySignature<S> {
+        VerifySignature { inner, shared: self.shared.clone() }
+    }
+}
+
+/// The service of [`SignatureLayer`].
+#[derive(Clone)]
+pub struct VerifySignature<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S: fmt::Debug> fmt::Debug for VerifySignature<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifySignature").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S> Service<Request<Body>> for VerifySignature<S>
+where
+    S: Service<Request<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Response: IntoResponse,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let shared = self.shared.clone();
+        // The service that was polled ready is the one to call.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        Box::pin(async move {
+            let (mut head, body) = request.into_parts();
+            match shared.admit(&head, body).await {
+                Ok(verified) => {
+                    head.extensions.insert(SignedForm(verified));
+                    inner.call(Request::from_parts(head, Body::empty())).await.map(IntoResponse::into_response)
+                }
+                Err(response) => Ok(response),
+            }
+        })
+    }
+}
+
+impl Shared {
+    async fn admit(&self, head: &Parts, body: Body) -> Result<Arc<Verified>, Response> {
+        let uri = head.extensions.get::<OriginalUri>().map_or(&head.uri, |original| &original.0);
+        let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let refuse = |cause, body: &[u8]| {
+            let refusal = Refusal { cause, head, verifier: &self.verifier, target, body };
+            let text = self.on_refusal.as_ref().and_then(|report| report(&refusal));
+            refused(cause, &head.method, text)
+        };
+        if !is_webhook_method(&head.method) {
+            return Err(refuse(RefusalCause::Method, b""));
+        }
+        if target.len() > self.limits.target_bytes {
+            return Err(refuse(RefusalCause::TargetTooLong, b""));
+        }
+        let body = if head.method == Method::GET {
+            Bytes::new()
+        } else {
+            match tokio::time::timeout(self.limits.body_time, read(body, self.limits.body_bytes)).await {
+                Ok(Ok(body)) => body,
+                Ok(Err(cause)) => return Err(refuse(cause, b"")),
+                Err(_) => return Err(refuse(RefusalCause::BodyTooSlow, b"")),
+            }
+        };
+        let request = UnverifiedRequest { method: &head.method, target, headers: &head.headers, body: &body };
+        self.verifier.verify(&request).map(Arc::new).map_err(|error| refuse(RefusalCause::Signature(error), &body))
+    }
+}
+
+/// Reads a whole body; one that comes in one piece, as Twilio's do, is not copied.
+async fn read(body: Body, limit: usize) -> Result<Bytes, RefusalCause> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(RefusalCause::BodyTooLarge);
+    }
+    let mut body = pin!(body);
+    let mut first = Bytes::new();
+    let mut rest = Vec::new();
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let Ok(data) = frame.map_err(|_| RefusalCause::BodyBroken)?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > limit {
+            return Err(RefusalCause::BodyTooLarge);
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    let mut whole = first.to_vec();
+    whole.append(&mut rest);
+    Ok(whole.into())
+}
+
+fn refused(cause: RefusalCause, method: &Method, text: Option<String>) -> Response {
+    let body = text.map_or_else(|| Body::from(cause.text()), Body::from);
+    let mut response = (cause.status(), body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    match cause {
+        RefusalCause::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, POST, PUT"))),
+        // What is left of the body is not worth reading.
+        RefusalCause::BodyTooLarge | RefusalCause::BodyTooSlow => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    if *method == Method::GET {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response.extensions_mut().insert(cause);
+    response
+}
+
+/// The pairs of a verified request, and the proof that it was: only [`SignatureLayer`] makes one.
+#[derive(Debug, Clone)]
+pub struct SignedForm(Arc<Verified>);
+
+impl SignedForm {
+    /// The decoded pairs.
+    pub fn params(&self) -> &Form {
+        &self.0.form
+    }
+
+    /// The decoded pairs, to keep.
+    pub fn into_params(self) -> Form {
+        Arc::try_unwrap(self.0).map_or_else(|shared| shared.form.clone(), |verified| verified.form)
+    }
+
+    /// Which configured token it was.
+    pub fn token(&self) -> TokenSlot {
+        self.0.token
+    }
+
+    /// Whether it was a form or a query, and not a body of another type vouched for by `bodySHA256`.
+    pub fn is_form(&self) -> bool {
+        self.0.is_form
+    }
+}
+
+/// The route is not behind a [`SignatureLayer`].
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("SignedForm needs a SignatureLayer around the route")]
+pub struct SignedFormRejection;
+
+impl IntoResponse for SignedFormRejection {
+    fn into_response(self) -> Response {
+        tracing::error!("{self}");
+        (StatusCode::INTERNAL_SERVER_ERROR, "internal error\n").into_response()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for SignedForm {
+    type Rejection = SignedFormRejection;
+
+    fn from_request_parts(
+        parts: &mut Parts,
+        _state: &S,
+    ) -> impl Future<Output = Result<Self, SignedFormRejection>> + Send {
+        // Taken out: it is the only owner then, and its pairs move into the message without a copy.
+        std::future::ready(parts.extensions.remove().ok_or(SignedFormRejection))
+    }
+}

@@ -1,0 +1,279 @@
+//! Every metric: name, unit, labels and meaning in [`TABLE`], and nothing is recorded that is not in it.
+//!
+//! Each [`Metrics`] is a registry of its own, so that two servers in one process count apart. Handles are made once:
+//! counting on the way of a message is an atomic addition.
+
+use std::fmt;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::error_code::ErrorCode;
+use crate::message::MessageStatus;
+use crate::signature::TokenSlot;
+
+/// One row of [`TABLE`].
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// As Prometheus sees it.
+    pub name: &'static str,
+    /// What one is: `1` where things are counted.
+    pub unit: &'static str,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// What it tells.
+    pub help: &'static str,
+}
+
+macro_rules! table {
+    ($($constant:ident = $name:literal, $unit:literal, [$($label:literal),*], $help:literal;)+) => {
+        $(const $constant: Metric = Metric { name: $name, unit: $unit, labels: &[$($label),*], help: $help };)+
+
+        /// All metrics.
+        pub const TABLE: &[Metric] = &[$($constant),+];
+    };
+}
+
+table! {
+    WEBHOOKS = "replyhook_webhooks_total", "1", ["endpoint", "outcome"], "Requests on the webhook endpoints by what became of them.";
+    WEBHOOK_SECONDS = "replyhook_webhook_seconds", "s", ["endpoint"], "Time from a request's head to its answer.";
+    HANDLER_SECONDS = "replyhook_handler_seconds", "s", [], "Time a handler took, late ones included.";
+    HANDLERS_RUNNING = "replyhook_handlers_running", "1", [], "Handlers running now, late ones included.";
+    REQUESTS_IN_FLIGHT = "replyhook_requests_in_flight", "1", [], "Webhook requests being answered now.";
+    CONNECTIONS = "replyhook_connections", "1", [], "Open connections of the public listener.";
+    ACCEPT_ERRORS = "replyhook_accept_errors_total", "1", [], "Connections that could not be accepted, as when file descriptors run out.";
+    TOKEN_SLOTS = "replyhook_auth_token_slot_total", "1", ["slot"], "Verified requests by the token that fitted.";
+    LATE_DROPPED = "replyhook_late_dropped_total", "1", [], "Replies that came after the deadline and were dropped.";
+    OVERFLOW_DROPPED = "replyhook_overflow_dropped_total", "1", [], "Replies that did not fit one TwiML document and were dropped.";
+    CHARACTERS_REPLACED = "replyhook_characters_replaced_total", "1", [], "Characters of replies that XML cannot hold, sent as U+FFFD.";
+    STATUS_UPDATES = "replyhook_status_updates_total", "1", ["status"], "Status callbacks by the status they told.";
+    FALLBACKS = "replyhook_fallback_calls_total", "1", ["error_code"], "Verified fallback calls by Twilio's error code.";
+    BUILD_INFO = "replyhook_build_info", "1", ["version"], "Always 1.";
+}
+
+/// The three webhook endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/webhook`
+    Primary,
+    /// `/webhook/fallback`
+    Fallback,
+    /// `/webhook/status`
+    Status,
+}
+
+impl Endpoint {
+    const ALL: [Self; 3] = [Self::Primary, Self::Fallback, Self::Status];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Fallback => "fallback",
+            Self::Status => "status",
+        }
+    }
+}
+
+macro_rules! outcomes {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)?) => {
+        /// What became of a request.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Outcome { $($(#[$doc])* $variant),+ }
+
+        impl Outcome {
+            const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The label's value.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// Answered in time, or a status callback that was taken.
+    Ok = "ok",
+    /// No, no valid or more than one signature.
+    RefusedSignature = "refused_signature",
+    /// An account that is not configured.
+    RefusedAccount = "refused_account",
+    /// Too large, too slow, or no form.
+    RefusedBody = "refused_body",
+    /// A method that Twilio does not use.
+    RefusedMethod = "refused_method",
+    /// Verified, and yet no message.
+    BadForm = "bad_form",
+    /// The handler returned an error.
+    HandlerError = "handler_error",
+    /// The handler, or the server itself, panicked.
+    Panic = "panic",
+    /// The handler missed the deadline.
+    Late = "late",
+    /// A reply that does not fit one document.
+    Overflow = "overflow",
+    /// Overloaded, draining or not started.
+    Unavailable = "unavailable",
+    /// A verified fallback call, answered.
+    Fallback = "fallback",
+    /// The peer went away before its answer.
+    Disconnected = "disconnected",
+}
+
+/// One server's metrics.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    webhooks: Vec<Counter>,
+    webhook_seconds: Vec<Histogram>,
+    token_slots: [Counter; 3],
+    /// Time a handler took.
+    pub(crate) handler_seconds: Histogram,
+    pub(crate) handlers_running: Gauge,
+    pub(crate) requests_in_flight: Gauge,
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the accept loop counts them"))]
+    pub(crate) connections: Gauge,
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the accept loop counts them"))]
+    pub(crate) accept_errors: Counter,
+    pub(crate) late_dropped: Counter,
+    pub(crate) overflow_dropped: Counter,
+    pub(crate) characters_replaced: Counter,
+}
+
+const METADATA: Metadata<'static> = Metadata::new("replyhook", Level::INFO, None);
+/// Up to Twilio's 15 seconds.
+const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
+
+impl Metrics {
+    /// An empty registry in which every fixed series stands at zero.
+    pub fn new() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), BUCKETS)
+            .expect("the buckets are not empty")
+            .build_recorder();
+        for metric in TABLE {
+            let (name, help) = (KeyName::from_const_str(metric.name), SharedString::const_str(metric.help));
+            if metric.name.ends_with("_total") {
+                recorder.describe_counter(name, Some(Unit::Count), help);
+            } else if metric.unit == "s" {
+                recorder.describe_histogram(name, Some(Unit::Seconds), help);
+            } else {
+                recorder.describe_gauge(name, Some(Unit::Count), help);
+            }
+        }
+        let counter = |metric: Metric, values: &[&'static str]| recorder.register_counter(&key(metric, values), &METADATA);
+        let gauge = |metric| recorder.register_gauge(&key(metric, &[]), &METADATA);
+        let histogram = |metric: Metric, values: &[&'static str]| recorder.register_histogram(&key(metric, values), &METADATA);
+        let version = key(BUILD_INFO, &[env!("CARGO_PKG_VERSION")]);
+        recorder.register_gauge(&version, &METADATA).set(1.0);
+        let webhooks = Endpoint::ALL.iter().flat_map(|endpoint| {
+            Outcome::ALL.iter().map(|outcome| counter(WEBHOOKS, &[endpoint.as_str(), outcome.as_str()]))
+        });
+        Self {
+            webhooks: webhooks.collect(),
+            webhook_seconds: Endpoint::ALL.iter().map(|endpoint| histogram(WEBHOOK_SECONDS, &[endpoint.as_str()])).collect(),
+            token_slots: [TokenSlot::Primary, TokenSlot::Secondary, TokenSlot::Account].map(|slot| counter(TOKEN_SLOTS, &[slot_name(slot)])),
+            handler_seconds: histogram(HANDLER_SECONDS, &[]),
+            handlers_running: gauge(HANDLERS_RUNNING),
+            requests_in_flight: gauge(REQUESTS_IN_FLIGHT),
+            connections: gauge(CONNECTIONS),
+            accept_errors: counter(ACCEPT_ERRORS, &[]),
+            late_dropped: counter(LATE_DROPPED, &[]),
+            overflow_dropped: counter(OVERFLOW_DROPPED, &[]),
+            characters_replaced: counter(CHARACTERS_REPLACED, &[]),
+            handle: recorder.handle(),
+            recorder,
+        }
+    }
+
+    pub(crate) fn webhook(&self, endpoint: Endpoint, outcome: Outcome, seconds: f64) {
+        self.webhooks[endpoint as usize * Outcome::ALL.len() + outcome as usize].increment(1);
+        self.webhook_seconds[endpoint as usize].record(seconds);
+    }
+
+    pub(crate) fn token_slot(&self, slot: TokenSlot) {
+        self.token_slots[match slot {
+            TokenSlot::Primary => 0,
+            TokenSlot::Secondary => 1,
+            TokenSlot::Account => 2,
+        }]
+        .increment(1);
+    }
+
+    /// A status of an unknown name counts as `other`: labels must stay few.
+    pub(crate) fn status_update(&self, status: &MessageStatus) {
+        let status = match status {
+            MessageStatus::Other(_) => "other".to_owned(),
+            known => known.as_str().to_owned(),
+        };
+        self.count(STATUS_UPDATES, status);
+    }
+
+    /// A code that is not in Twilio's dictionary counts as `other`.
+    pub(crate) fn fallback_call(&self, code: Option<ErrorCode>) {
+        let code = code.filter(|code| code.meaning().is_some());
+        self.count(FALLBACKS, code.map_or_else(|| "other".to_owned(), |code| code.to_string()));
+    }
+
+    fn count(&self, metric: Metric, value: String) {
+        let key = Key::from_parts(metric.name, vec![Label::new(metric.labels[0], value)]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// All of it in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Folds the samples of histograms, which would otherwise wait for the next scrape.
+    pub(crate) fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+fn key(metric: Metric, values: &[&'static str]) -> Key {
+    debug_assert_eq!(metric.labels.len(), values.len());
+    let labels = metric.labels.iter().zip(values).map(|(name, value)| Label::from_static_parts(name, value));
+    Key::from_parts(metric.name, labels.collect::<Vec<_>>())
+}
+
+fn slot_name(slot: TokenSlot) -> &'static str {
+    match slot {
+        TokenSlot::Primary => "primary",
+        TokenSlot::Secondary => "secondary",
+        TokenSlot::Account => "account",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_that_is_rendered_is_in_the_table_and_described() {
+        let metrics = Metrics::new();
+        metrics.webhook(Endpoint::Status, Outcome::Ok, 0.1);
+        metrics.handler_seconds.record(0.1);
+        metrics.status_update(&MessageStatus::Other("x".into()));
+        metrics.fallback_call(None);
+        let text = metrics.render();
+        for metric in TABLE {
+            assert!(text.contains(&format!("# HELP {} ", metric.name)), "{}: {text}", metric.name);
+        }
+        assert!(text.contains(r#"replyhook_webhooks_total{endpoint="status",outcome="ok"} 1"#), "{text}");
+        assert!(text.contains(r#"replyhook_status_updates_total{status="other"} 1"#));
+    }
+}

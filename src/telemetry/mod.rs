@@ -1,0 +1,13 @@
+//! What the operator sees: [`metrics`], and logs ([`logs`], feature `server`).
+//!
+//! Neither ever holds a phone number, a text, a name, a token or a signature. A request that went well writes no line
+//! at the default level: metrics count it.
+
+#[cfg(any())]
+pub(crate) mod logs;
+pub mod metrics;
+#[cfg(any())]
+mod otel;
+mod throttle;
+
+pub(crate) use throttle::Throttle;

@@ -1,0 +1,369 @@
+//! A reply as TwiML.
+//!
+//! Any Rust string goes in, well-formed XML 1.0 that says the same comes out: the document begins at byte 0 with its
+//! declaration, `& < > "` are escaped, a carriage return is written `&#13;` (a parser would turn it into a line feed),
+//! what XML cannot hold becomes U+FFFD and is counted, and there is never an empty `<Message>`.
+//!
+//! Source: Twilio's "TwiML for Programmable Messaging", error pages 11750, 12100, 14103, 14109.
+
+use std::borrow::Cow;
+
+use quick_xml::Writer;
+use quick_xml::events::attributes::Attribute;
+use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
+use quick_xml::name::QName;
+
+use crate::address::Channel;
+use crate::reply::{Reply, WireMessage, is_web_url};
+use crate::signature::PublicUrl;
+
+/// Most `<Message>`s of one document (14109).
+pub const MAX_MESSAGES: usize = 10;
+/// Most bytes of one document (11750 says 64 kB; this is the smaller reading).
+pub const MAX_BYTES: usize = 64_000;
+/// The document that says nothing.
+pub const EMPTY: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response/>"#;
+/// What every TwiML answer is served as.
+pub const CONTENT_TYPE: &str = "text/xml; charset=utf-8";
+
+/// A document, ready to be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    xml: Cow<'static, str>,
+    replaced: usize,
+}
+
+/// Why a reply is no TwiML document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenderError {
+    /// More messages than one document may hold.
+    #[error("the reply takes {count} messages and one TwiML document holds {MAX_MESSAGES}")]
+    TooManyMessages {
+        /// After splitting.
+        count: usize,
+    },
+    /// A longer document than Twilio reads.
+    #[error("the reply takes {length} bytes of TwiML and Twilio reads {MAX_BYTES}")]
+    TooLong {
+        /// Bytes.
+        length: usize,
+    },
+    /// The redirect leads to this server.
+    #[error("the reply redirects to this server's own PUBLIC_URL, where the message would be answered with the same redirect")]
+    RedirectToSelf,
+    /// A message with `action` is followed by something that would never run.
+    #[error("only the last message of a reply may have an action: what follows it never runs")]
+    ActionNotLast,
+    /// A URL in the reply is not absolute http or https.
+    #[error("a {0} of the reply is not an absolute http or https URL")]
+    BadUrl(&'static str),
+}
+
+impl RenderError {
+    /// Whether the reply is in order and one document is merely too small for it.
+    pub fn is_overflow(&self) -> bool {
+        matches!(self, Self::TooManyMessages { .. } | Self::TooLong { .. })
+    }
+}
+
+impl Document {
+    /// The document that says nothing.
+    pub const fn empty() -> Self {
+        Self { xml: Cow::Borrowed(EMPTY), replaced: 0 }
+    }
+
+    /// Renders a reply for the channel it goes to. `public_url` is the server's own, which a redirect may not lead to.
+    ///
+    /// ```
+    /// use replyhook::{Channel, Reply, twiml::Document};
+    ///
+    /// let document = Document::render(&Reply::text("1 < 2 & so on"), &Channel::WhatsApp, None)?;
+    /// assert_eq!(
+    ///     document.as_str(),
+    ///     r#"<?xml version="1.0" encoding="UTF-8"?><Response><Message>1 &lt; 2 &amp; so on</Message></Response>"#,
+    /// );
+    /// # Ok::<(), replyhook::twiml::RenderError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RenderError`] when the reply does not fit one document or could not run as it is meant.
+    pub fn render(reply: &Reply, channel: &Channel, public_url: Option<&PublicUrl>) -> Result<Self, RenderError> {
+        if reply.is_empty() {
+            return Ok(Self::empty());
+        }
+        let messages = reply.wire_messages(channel);
+        check(reply, &messages, public_url)?;
+        let mut escaper = Escaper::default();
+        let mut xml = Xml::new();
+        for message in &messages {
+            let mut start = BytesStart::new("Message");
+            for (name, value) in attributes(message) {
+                start.push_attribute(Attribute { key: QName(name), value: escaper.attribute(value) });
+            }
+            xml.write(Event::Start(start));
+            if message.media.is_empty() {
+                xml.text(escaper.text(message.text));
+            } else {
+                if !message.text.is_empty() {
+                    xml.element(BytesStart::new("Body"), escaper.text(message.text));
+                }
+                for media in message.media {
+                    xml.element(BytesStart::new("Media"), escaper.text(&media.url));
+                }
+            }
+            xml.write(Event::End(BytesEnd::new("Message")));
+        }
+        if let Some(redirect) = reply.redirect_target() {
+            let mut start = BytesStart::new("Redirect");
+            start.push_attribute(("method", redirect.method.as_str()));
+            xml.element(start, escaper.text(&redirect.url));
+        }
+        let xml = xml.end();
+        if xml.len() > MAX_BYTES {
+            return Err(RenderError::TooLong { length: xml.len() });
+        }
+        Ok(Self { xml: Cow::Owned(xml), replaced: escaper.replaced })
+    }
+
+    /// The XML.
+    pub fn as_str(&self) -> &str {
+        &self.xml
+    }
+
+    /// The XML.
+    pub fn into_xml(self) -> Cow<'static, str> {
+        self.xml
+    }
+
+    /// How many characters were replaced because XML 1.0 cannot hold them.
+    pub fn replaced(&self) -> usize {
+        self.replaced
+    }
+}
+
+fn check(reply: &Reply, messages: &[WireMessage<'_>], public_url: Option<&PublicUrl>) -> Result<(), RenderError> {
+    if messages.len() > MAX_MESSAGES {
+        return Err(RenderError::TooManyMessages { count: messages.len() });
+    }
+    if let Some(redirect) = reply.redirect_target()
+        && public_url.is_some_and(|public| public.covers(&redirect.url))
+    {
+        return Err(RenderError::RedirectToSelf);
+    }
+    for (at, message) in messages.iter().enumerate() {
+        let last = at + 1 == messages.len() && reply.redirect_target().is_none();
+        if message.action.is_some() && !last {
+            return Err(RenderError::ActionNotLast);
+        }
+        let urls = message.media.iter().map(|media| ("media URL", media.url.as_str()));
+        let urls = urls.chain(message.status_callback.map(|url| ("status callback", url)));
+        for (what, url) in urls.chain(message.action.map(|(url, _)| ("action", url))) {
+            if !is_web_url(url) {
+                return Err(RenderError::BadUrl(what));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn attributes<'a>(message: &WireMessage<'a>) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let pairs = [
+        ("to", message.to.map(|address| address.as_str())),
+        ("from", message.from.map(|address| address.as_str())),
+        ("action", message.action.map(|(url, _)| url)),
+        ("method", message.action.map(|(_, method)| method.as_str())),
+        ("statusCallback", message.status_callback),
+    ];
+    pairs.into_iter().filter_map(|(name, value)| Some((name, value?)))
+}
+
+/// A document being written.
+struct Xml(Writer<Vec<u8>>);
+
+impl Xml {
+    fn new() -> Self {
+        let mut xml = Self(Writer::new(Vec::with_capacity(256)));
+        xml.write(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)));
+        xml.write(Event::Start(BytesStart::new("Response")));
+        xml
+    }
+
+    fn write(&mut self, event: Event<'_>) {
+        self.0.write_event(event).expect("a Vec takes every byte");
+    }
+
+    fn text(&mut self, escaped: Cow<'_, str>) {
+        self.write(Event::Text(BytesText::from_escaped(escaped)));
+    }
+
+    fn element(&mut self, start: BytesStart<'_>, escaped: Cow<'_, str>) {
+        let end = start.to_end().into_owned();
+        self.write(Event::Start(start));
+        self.text(escaped);
+        self.write(Event::End(end));
+    }
+
+    fn end(mut self) -> String {
+        self.write(Event::End(BytesEnd::new("Response")));
+        String::from_utf8(self.0.into_inner()).expect("only text was written")
+    }
+}
+
+/// Escapes, and counts what had to be replaced.
+#[derive(Default)]
+struct Escaper {
+    replaced: usize,
+}
+
+impl Escaper {
+    fn text<'a>(&mut self, text: &'a str) -> Cow<'a, str> {
+        self.escape(text, false)
+    }
+
+    fn attribute<'a>(&mut self, text: &'a str) -> Cow<'a, str> {
+        self.escape(text, true)
+    }
+
+    fn escape<'a>(&mut self, text: &'a str, attribute: bool) -> Cow<'a, str> {
+        let special = |c: char| match c {
+            '&' | '<' | '>' | '"' | '\r' => true,
+            '\t' | '\n' => attribute,
+            c => !is_xml(c),
+        };
+        let Some(first) = text.find(special) else { return Cow::Borrowed(text) };
+        let mut out = String::with_capacity(text.len() + 32);
+        out.push_str(&text[..first]);
+        for c in text[first..].chars() {
+            match c {
+                '&' => out.push_str("&amp;"),
+                '<' => out.push_str("&lt;"),
+                '>' => out.push_str("&gt;"),
+                '"' => out.push_str("&quot;"),
+                // A parser turns a raw one into a line feed.
+                '\r' => out.push_str("&#13;"),
+                // Raw in an attribute, a parser turns them into spaces.
+                '\t' if attribute => out.push_str("&#9;"),
+                '\n' if attribute => out.push_str("&#10;"),
+                c if is_xml(c) => out.push(c),
+                _ => {
+                    self.replaced += 1;
+                    out.push(char::REPLACEMENT_CHARACTER);
+                }
+            }
+        }
+        Cow::Owned(out)
+    }
+}
+
+/// `Char` of XML 1.0; a Rust `char` is never a surrogate.
+fn is_xml(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::{CallbackMethod, Media, ReplyMessage};
+    use proptest::prelude::*;
+    use quick_xml::Reader;
+
+    /// The texts of the messages as a parser reads them.
+    fn texts(xml: &str) -> Vec<String> {
+        let mut reader = Reader::from_str(xml);
+        let mut texts: Vec<String> = Vec::new();
+        loop {
+            match reader.read_event().unwrap() {
+                Event::Start(start) if start.name().as_ref() == "Message" => texts.push(String::new()),
+                Event::Text(text) => {
+                    let text = text.xml10_content().unwrap();
+                    texts.last_mut().unwrap().push_str(&text);
+                }
+                Event::GeneralRef(entity) => {
+                    let last = texts.last_mut().unwrap();
+                    match entity.resolve_char_ref().unwrap() {
+                        Some(c) => last.push(c),
+                        None => last.push_str(quick_xml::escape::resolve_xml_entity(&entity.decode().unwrap()).unwrap()),
+                    }
+                }
+                Event::Eof => return texts,
+                _ => {}
+            }
+        }
+    }
+
+    fn whatsapp(reply: &Reply) -> Result<Document, RenderError> {
+        Document::render(reply, &Channel::WhatsApp, Some(&PublicUrl::parse("https://bot.example.com/a").unwrap().0))
+    }
+
+    #[test]
+    fn attributes_media_and_body_are_written_as_twilio_names_them() {
+        let message = ReplyMessage::text("Look")
+            .media(Media::url("https://cdn.example.com/a.png?x=1&y=2"))
+            .to("whatsapp:+15550001111")
+            .from("whatsapp:+15550002222")
+            .status_callback("https://bot.example.com/a/webhook/status")
+            .action("https://bot.example.com/next", CallbackMethod::Get);
+        assert_eq!(
+            whatsapp(&message.into()).unwrap().as_str(),
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response><Message to=\"whatsapp:+15550001111\" \
+             from=\"whatsapp:+15550002222\" action=\"https://bot.example.com/next\" method=\"GET\" \
+             statusCallback=\"https://bot.example.com/a/webhook/status\"><Body>Look</Body>\
+             <Media>https://cdn.example.com/a.png?x=1&amp;y=2</Media></Message></Response>"
+        );
+    }
+
+    #[test]
+    fn nothing_to_say_is_an_empty_response_and_never_an_empty_message() {
+        for reply in [Reply::none(), Reply::text(""), Reply::text(" \n\t"), Reply::text("").and("")] {
+            assert_eq!(whatsapp(&reply).unwrap().as_str(), EMPTY);
+        }
+        assert_eq!(texts(whatsapp(&Reply::text("").and("x")).unwrap().as_str()), ["x"]);
+    }
+
+    #[test]
+    fn a_redirect_stands_after_the_messages_and_never_leads_back_here() {
+        let away = Reply::redirect("https://webhooks.twilio.com/v1/Flows/FW1?a=1&b=2").unwrap().and("one moment");
+        assert!(whatsapp(&away).unwrap().as_str().ends_with(
+            "<Message>one moment</Message><Redirect method=\"POST\">\
+             https://webhooks.twilio.com/v1/Flows/FW1?a=1&amp;b=2</Redirect></Response>"
+        ));
+        for url in ["https://bot.example.com/a/webhook", "https://BOT.example.com:443/a"] {
+            assert_eq!(whatsapp(&Reply::redirect(url).unwrap()), Err(RenderError::RedirectToSelf), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_reply_that_would_not_run_as_it_is_meant_is_an_error() {
+        let action = ReplyMessage::text("a").action("https://h/x", CallbackMethod::Post);
+        assert_eq!(whatsapp(&Reply::from(action).and("b")), Err(RenderError::ActionNotLast));
+        for url in ["cat.png", "/cat.png", "javascript:alert(1)"] {
+            assert_eq!(whatsapp(&Reply::media(Media::url(url))), Err(RenderError::BadUrl("media URL")));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_one_document_is_an_overflow() {
+        let eleven: Reply = (0..11).map(|n| ReplyMessage::text(n.to_string())).collect();
+        assert_eq!(whatsapp(&eleven), Err(RenderError::TooManyMessages { count: 11 }));
+        let long: Reply = (0..10).map(|_| ReplyMessage::text("\r".repeat(1599) + "x")).collect();
+        let error = whatsapp(&long).unwrap_err();
+        assert!(matches!(error, RenderError::TooLong { length } if length > MAX_BYTES) && error.is_overflow());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_reads_back_as_it_was_but_for_what_xml_cannot_hold(text in any::<String>()) {
+            let document = whatsapp(&Reply::text(text.clone())).unwrap();
+            let illegal = text.chars().filter(|c| !is_xml(*c)).count();
+            prop_assert_eq!(document.replaced(), if text.trim().is_empty() { 0 } else { illegal });
+            let kept: String = text.chars().map(|c| if is_xml(c) { c } else { '\u{FFFD}' }).collect();
+            let read = texts(document.as_str()).concat();
+            if text.trim().is_empty() {
+                prop_assert_eq!(read, "");
+            } else {
+                prop_assert_eq!(read, kept);
+            }
+        }
+    }
+}

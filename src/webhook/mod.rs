@@ -1,0 +1,65 @@
+//! The public endpoints: all routes on one page.
+//!
+//! Each is [`front`] (count, label, shed, catch panics) around the signature layer around one endpoint. All take GET,
+//! POST and PUT, with and without a slash at the end, with and without the prefix of `PUBLIC_URL`; nothing redirects.
+
+mod answer;
+mod fallback;
+mod front;
+mod primary;
+mod refusal;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::any;
+use futures_util::future::BoxFuture;
+use http::StatusCode;
+
+pub(crate) use front::{Front, FrontLayer, FrontLimits};
+pub(crate) use refusal::RefusalReport;
+
+use crate::clock::Clock;
+use crate::dispatch::Dispatcher;
+use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
+use crate::signature::SignatureLayer;
+use crate::telemetry::Throttle;
+use crate::telemetry::metrics::{Endpoint, Metrics};
+use crate::twiml::Document;
+
+pub(crate) type StatusHook = Arc<dyn Fn(StatusUpdate) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(crate) type FallbackHook = Arc<dyn Fn(FallbackCause, InboundMessage) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// What the endpoints work with.
+pub(crate) struct Webhooks {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// What a fallback call gets when nothing better can be said.
+    pub(crate) apology: Document,
+    pub(crate) on_status: Option<StatusHook>,
+    pub(crate) on_fallback: Option<FallbackHook>,
+    /// Lines that verified requests can cause.
+    pub(crate) warnings: Throttle,
+}
+
+/// The routes.
+pub(crate) fn router(webhooks: Arc<Webhooks>, front: &Arc<Front>, signature: &SignatureLayer, prefix: &str) -> Router {
+    let stack = |endpoint| (FrontLayer::new(front.clone(), endpoint), signature.clone());
+    let primary = any(primary::primary).layer(stack(Endpoint::Primary));
+    let fallback = any(fallback::fallback).layer(stack(Endpoint::Fallback));
+    let status = any(status::status).layer(stack(Endpoint::Status));
+    let mut router = Router::new();
+    let mut prefixes = vec![prefix, ""];
+    prefixes.dedup();
+    for prefix in prefixes {
+        for slash in ["", "/"] {
+            router = router
+                .route(&format!("{prefix}/webhook{slash}"), primary.clone())
+                .route(&format!("{prefix}/webhook/fallback{slash}"), fallback.clone())
+                .route(&format!("{prefix}/webhook/status{slash}"), status.clone());
+        }
+    }
+    router.fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") }).with_state(webhooks)
+}
