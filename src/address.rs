@@ -62,7 +62,11 @@ impl Address {
             None => (Channel::Sms, text.as_str()),
         };
         let identity = Identity::of(rest);
-        Self { text, channel, identity }
+        Self {
+            text,
+            channel,
+            identity,
+        }
     }
 
     /// The whole text as Twilio wrote it, channel prefix included.
@@ -84,7 +88,10 @@ impl Address {
     pub fn id(&self) -> &str {
         match self.channel {
             Channel::Sms => &self.text,
-            _ => self.text.split_once(':').map_or(self.text.as_str(), |(_, id)| id),
+            _ => self
+                .text
+                .split_once(':')
+                .map_or(self.text.as_str(), |(_, id)| id),
         }
     }
 }
@@ -127,7 +134,9 @@ impl Identity {
 
 /// `^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}$`
 fn is_business_scoped(id: &str) -> bool {
-    let Some((country, rest)) = id.split_once('.') else { return false };
+    let Some((country, rest)) = id.split_once('.') else {
+        return false;
+    };
     let rest = rest.strip_prefix("ENT.").unwrap_or(rest);
     country.len() == 2
         && country.bytes().all(|b| b.is_ascii_uppercase())
@@ -183,20 +192,55 @@ mod tests {
     #[test]
     fn every_text_is_an_address_and_keeps_its_text() {
         for (text, channel, identity, id) in [
-            ("whatsapp:+15550001111", Channel::WhatsApp, Identity::Phone, "+15550001111"),
+            (
+                "whatsapp:+15550001111",
+                Channel::WhatsApp,
+                Identity::Phone,
+                "+15550001111",
+            ),
             (
                 "whatsapp:US.13491208655302741918",
                 Channel::WhatsApp,
                 Identity::BusinessScopedId,
                 "US.13491208655302741918",
             ),
-            ("whatsapp:US.ENT.118157", Channel::WhatsApp, Identity::BusinessScopedId, "US.ENT.118157"),
-            ("+15550001111", Channel::Sms, Identity::Phone, "+15550001111"),
+            (
+                "whatsapp:US.ENT.118157",
+                Channel::WhatsApp,
+                Identity::BusinessScopedId,
+                "US.ENT.118157",
+            ),
+            (
+                "+15550001111",
+                Channel::Sms,
+                Identity::Phone,
+                "+15550001111",
+            ),
             ("12345", Channel::Sms, Identity::ShortCode, "12345"),
-            ("ACME Shop", Channel::Sms, Identity::Alphanumeric, "ACME Shop"),
-            ("rcs:brand_agent", Channel::Rcs, Identity::Other, "brand_agent"),
-            ("messenger:1234567890123", Channel::Messenger, Identity::Other, "1234567890123"),
-            ("sip:bob@example.com", Channel::Other("sip".into()), Identity::Other, "bob@example.com"),
+            (
+                "ACME Shop",
+                Channel::Sms,
+                Identity::Alphanumeric,
+                "ACME Shop",
+            ),
+            (
+                "rcs:brand_agent",
+                Channel::Rcs,
+                Identity::Other,
+                "brand_agent",
+            ),
+            (
+                "messenger:1234567890123",
+                Channel::Messenger,
+                Identity::Other,
+                "1234567890123",
+            ),
+            (
+                "sip:bob@example.com",
+                Channel::Other("sip".into()),
+                Identity::Other,
+                "bob@example.com",
+            ),
             ("", Channel::Sms, Identity::Other, ""),
             ("+", Channel::Sms, Identity::Other, "+"),
         ] {
@@ -210,7 +254,10 @@ mod tests {
 
     #[test]
     fn debug_shows_neither_a_number_nor_a_short_identity() {
-        assert_eq!(format!("{:?}", Address::parse("whatsapp:+15550001111")), "whatsapp:…11");
+        assert_eq!(
+            format!("{:?}", Address::parse("whatsapp:+15550001111")),
+            "whatsapp:…11"
+        );
         assert_eq!(format!("{:?}", Address::parse("12345")), "sms:…");
         assert_eq!(format!("{:?}", Address::parse("+15550001111:7")), "other:…");
     }

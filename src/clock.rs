@@ -27,7 +27,10 @@ pub struct SystemClock;
 
 #[cfg(feature = "axum")]
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one room that may read the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one room that may read the wall clock"
+    )]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -51,7 +54,12 @@ struct ManualState {
 impl ManualClock {
     /// A clock that stands at `now`.
     pub fn new(now: Timestamp) -> Self {
-        Self { state: std::sync::Arc::new(Mutex::new(ManualState { now, sleepers: Vec::new() })) }
+        Self {
+            state: std::sync::Arc::new(Mutex::new(ManualState {
+                now,
+                sleepers: Vec::new(),
+            })),
+        }
     }
 
     /// Moves the clock and wakes who slept until then.
@@ -86,13 +94,17 @@ impl Clock for ManualClock {
 
 impl fmt::Debug for ManualClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ManualClock").field("now", &self.now()).finish()
+        f.debug_struct("ManualClock")
+            .field("now", &self.now())
+            .finish()
     }
 }
 
 /// A panic in another holder leaves a time and a list of wakers, both still whole.
 fn lock(state: &Mutex<ManualState>) -> std::sync::MutexGuard<'_, ManualState> {
-    state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    state
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -91,7 +91,9 @@ impl Dispatcher {
         };
         let deadline = after(message.received_at, wait);
         let race = Arc::new(AtomicU8::new(RUNNING));
-        let mut task = self.tasks.spawn(self.handle(message, road, deadline, race.clone(), slot));
+        let mut task = self
+            .tasks
+            .spawn(self.handle(message, road, deadline, race.clone(), slot));
         let mut late = None;
         let joined = poll_fn(|cx| {
             if let Poll::Ready(joined) = std::pin::Pin::new(&mut task).poll(cx) {
@@ -103,7 +105,10 @@ impl Dispatcher {
         .await;
         let joined = match joined {
             Some(joined) => joined,
-            None if race.compare_exchange(RUNNING, LATE, Ordering::AcqRel, Ordering::Acquire).is_ok() => {
+            None if race
+                .compare_exchange(RUNNING, LATE, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok() =>
+            {
                 tracing::debug!(message_sid = %sid, "the handler missed the deadline and goes on");
                 return Dispatched::Late;
             }
@@ -128,10 +133,19 @@ impl Dispatcher {
         race: Arc<AtomicU8>,
         slot: Slot,
     ) -> impl Future<Output = Dispatched> + Send + 'static {
-        let (handler, clock, metrics) = (self.handler.clone(), self.clock.clone(), self.metrics.clone());
+        let (handler, clock, metrics) = (
+            self.handler.clone(),
+            self.clock.clone(),
+            self.metrics.clone(),
+        );
         let (public_url, limit) = (self.public_url.clone(), self.limits.handler);
         async move {
-            let late = LatePanic { race: race.clone(), sid: message.message_sid, metrics: metrics.clone(), armed: true };
+            let late = LatePanic {
+                race: race.clone(),
+                sid: message.message_sid,
+                metrics: metrics.clone(),
+                armed: true,
+            };
             let (sid, channel) = (message.message_sid, message.channel().clone());
             let cx = match road {
                 Road::Primary => Context::new(1, deadline),
@@ -153,7 +167,9 @@ impl Dispatcher {
                 }
                 Some(Ok(reply)) => match Document::render(&reply, &channel, Some(&public_url)) {
                     Ok(document) => {
-                        metrics.characters_replaced.increment(document.replaced() as u64);
+                        metrics
+                            .characters_replaced
+                            .increment(document.replaced() as u64);
                         Dispatched::Answered(document)
                     }
                     Err(error) => render_failed(sid, error, &metrics),
@@ -167,7 +183,10 @@ impl Dispatcher {
 
 /// The moment `wait` later.
 fn after(at: Timestamp, wait: Duration) -> Timestamp {
-    SignedDuration::try_from(wait).ok().and_then(|wait| at.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
+    SignedDuration::try_from(wait)
+        .ok()
+        .and_then(|wait| at.checked_add(wait).ok())
+        .unwrap_or(Timestamp::MAX)
 }
 
 fn render_failed(sid: MessageSid, error: RenderError, metrics: &Metrics) -> Dispatched {
@@ -180,7 +199,10 @@ fn render_failed(sid: MessageSid, error: RenderError, metrics: &Metrics) -> Disp
 }
 
 /// Polls `future` first and makes the timer only once it has to wait.
-async fn within<F: Future>(future: F, timer: impl FnOnce() -> BoxFuture<'static, ()>) -> Option<F::Output> {
+async fn within<F: Future>(
+    future: F,
+    timer: impl FnOnce() -> BoxFuture<'static, ()>,
+) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut timer = Some(timer);
     let mut sleep = None;
@@ -210,7 +232,11 @@ struct LatePanic {
 impl LatePanic {
     fn settle(mut self, dispatched: &Dispatched) {
         self.armed = false;
-        if self.race.compare_exchange(RUNNING, ANSWERED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if self
+            .race
+            .compare_exchange(RUNNING, ANSWERED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+        {
             return;
         }
         if let Dispatched::Answered(document) = dispatched
@@ -243,7 +269,10 @@ impl Slot {
             return None;
         }
         metrics.handlers_running.increment(1.0);
-        Some(Self { running: running.clone(), metrics: metrics.clone() })
+        Some(Self {
+            running: running.clone(),
+            metrics: metrics.clone(),
+        })
     }
 }
 

@@ -30,7 +30,11 @@ pub enum StartErrorKind {
 impl StartError {
     /// Settings that cannot be used; `problems` is printed as it is.
     pub(crate) fn config(problems: &impl fmt::Display) -> Self {
-        Self { kind: StartErrorKind::Config, message: problems.to_string(), source: None }
+        Self {
+            kind: StartErrorKind::Config,
+            message: problems.to_string(),
+            source: None,
+        }
     }
 
     /// An address that cannot be listened on.

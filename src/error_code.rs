@@ -13,7 +13,9 @@ pub struct ErrorCode(pub u32);
 impl ErrorCode {
     /// One line on what it means; `None` for a code this version does not know.
     pub fn meaning(self) -> Option<&'static str> {
-        let found = MEANINGS.binary_search_by_key(&self.0, |(code, _)| *code).ok()?;
+        let found = MEANINGS
+            .binary_search_by_key(&self.0, |(code, _)| *code)
+            .ok()?;
         Some(MEANINGS[found].1)
     }
 
@@ -40,11 +42,17 @@ impl FromStr for ErrorCode {
 /// Sorted by code.
 const MEANINGS: &[(u32, &str)] = &[
     (11100, "the URL is malformed"),
-    (11200, "the URL could not be fetched: it took over 15 seconds, answered 4xx or 5xx, or sent no content type"),
+    (
+        11200,
+        "the URL could not be fetched: it took over 15 seconds, answered 4xx or 5xx, or sent no content type",
+    ),
     (11201, "the connection timed out, twice"),
     (11202, "the connection was refused"),
     (11203, "the total time of all tries was used up"),
-    (11205, "the connection failed: network, private address or localhost"),
+    (
+        11205,
+        "the connection failed: network, private address or localhost",
+    ),
     (11206, "the answer broke the HTTP protocol"),
     (11210, "the host name does not resolve"),
     (11215, "too many redirects"),
@@ -62,21 +70,33 @@ const MEANINGS: &[(u32, &str)] = &[
     (11320, "the URL template is wrong"),
     (11750, "the answer is longer than 64 kB"),
     (11751, "a media file is too large for the channel"),
-    (11770, "the answer is empty although its encoding is chunked"),
+    (
+        11770,
+        "the answer is empty although its encoding is chunked",
+    ),
     (12100, "the answer is not XML"),
     (12101, "the XML version is wrong"),
     (12102, "the answer's root is not Response"),
-    (12200, "the answer holds a verb or attribute that TwiML does not have"),
+    (
+        12200,
+        "the answer holds a verb or attribute that TwiML does not have",
+    ),
     (12300, "the answer's content type cannot be used"),
     (12301, "the content type of an upload cannot be used"),
     (12400, "Twilio failed inside"),
     (14101, "a Message's `to` is wrong"),
     (14102, "a Message's `from` is wrong"),
-    (14103, "a Message's body is empty or longer than 1600 characters"),
+    (
+        14103,
+        "a Message's body is empty or longer than 1600 characters",
+    ),
     (14104, "a `method` is wrong"),
     (14105, "a `statusCallback` is wrong"),
     (14106, "more than 50 documents were fetched for one message"),
-    (14107, "a loop of replies: too many between two numbers in a short time"),
+    (
+        14107,
+        "a loop of replies: too many between two numbers in a short time",
+    ),
     (14108, "a Message's `from` cannot send messages"),
     (14109, "more than 10 Messages in one answer"),
     (14110, "a verb that messaging does not allow"),
@@ -124,7 +144,10 @@ const MEANINGS: &[(u32, &str)] = &[
     (30410, "the provider did not answer in time"),
     (63001, "the channel refused the credentials"),
     (63002, "the channel does not know the sender"),
-    (63003, "the channel does not know the receiver: not a WhatsApp user"),
+    (
+        63003,
+        "the channel does not know the receiver: not a WhatsApp user",
+    ),
     (63005, "the channel refused the content"),
     (63006, "the message could not be formatted for the channel"),
     (63007, "the account has no channel sender with this address"),
@@ -136,7 +159,10 @@ const MEANINGS: &[(u32, &str)] = &[
     (63013, "the content violates the channel's policy"),
     (63014, "the user has blocked you"),
     (63015, "the receiver has not joined the sandbox"),
-    (63016, "free-form text outside the 24-hour window: use a template"),
+    (
+        63016,
+        "free-form text outside the 24-hour window: use a template",
+    ),
     (63017, "the account sends too fast for the channel"),
     (63018, "the sender sends too fast for the channel"),
     (63019, "the media file could not be downloaded"),
@@ -157,7 +183,10 @@ const MEANINGS: &[(u32, &str)] = &[
     (63034, "the media file is too large"),
     (63035, "the RCS agent is not launched"),
     (63036, "the number cannot be reached by RCS"),
-    (63037, "the media file could not be uploaded; Twilio tries again"),
+    (
+        63037,
+        "the media file could not be uploaded; Twilio tries again",
+    ),
     (63038, "the account's daily limit of messages is reached"),
     (63039, "the Messenger channel warns of abuse"),
     (63040, "the template was rejected"),

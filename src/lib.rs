@@ -1,4 +1,116 @@
-//! placeholder
-pub mod address; pub mod clock; mod error; pub mod error_code; pub mod form; pub mod handler; pub mod message; pub mod reply; mod secret; pub mod sid; pub mod signature; pub mod twiml;
-#[cfg(feature="axum")] mod dispatch; #[cfg(feature="axum")] mod lifecycle; #[cfg(feature="axum")] mod webhook; #[cfg(feature="axum")] pub mod telemetry;
-pub use address::{Address, Channel}; pub use clock::{Clock, Timestamp}; pub use error::*; pub use form::Form; pub use handler::{Handler, Context, handler_fn}; pub use message::{InboundMessage}; pub use reply::{Reply, IntoReply}; pub use secret::Secret;
+//! Receive WhatsApp and SMS messages through Twilio, and answer them.
+//!
+//! replyhook is the endpoint you give Twilio as a sender's webhook: it verifies `X-Twilio-Signature`, turns the form into
+//! an [`InboundMessage`], hands it to your [`Handler`], and answers with TwiML.
+//!
+//! ```no_run
+//! # #[cfg(feature = "server")] {
+//! use replyhook::{App, Context, InboundMessage};
+//!
+//! async fn bot(_cx: Context, message: InboundMessage) -> String {
+//!     format!("You said: {}", message.body)
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), replyhook::StartError> {
+//!     App::builder().handler(bot).build()?.run().await
+//! }
+//! # }
+//! ```
+//!
+//! # Four doors
+//!
+//! 1. **The binary**, `replyhook serve`: a built-in handler, no Rust needed.
+//! 2. **The app**, [`App::run`]: what stands above.
+//! 3. **The router**, [`App::into_parts`]: mount the webhooks in an axum server of your own.
+//! 4. **The parts**: [`signature::SignatureLayer`] for any tower stack; [`signature::SignatureVerifier`],
+//!    [`InboundMessage::parse`] and [`twiml::Document`] without axum, tokio or a server.
+//!
+//! # The way of a message
+//!
+//! A request passes limits on its size, time and number; the signature layer decodes its pairs once and verifies them;
+//! the endpoint reads an [`InboundMessage`] from those same pairs; the dispatcher runs the handler in a task of its own
+//! until the deadline; its [`Reply`] is rendered as TwiML. Where that fails Twilio gets an error and calls the fallback
+//! endpoint, which cannot fail.
+//!
+//! # Modules, in the order of that way
+//!
+//! | module | what |
+//! |---|---|
+//! | [`signature`] | verifying requests, and explaining why one does not verify |
+//! | [`form`] | decoded pairs |
+//! | [`message`], [`address`], [`sid`], [`error_code`] | what Twilio sends, as types |
+//! | [`handler`] | your code |
+//! | [`reply`], [`twiml`] | what it says, and how that is written |
+//! | [`config`], [`telemetry`] | settings; metrics and logs |
+//! | [`clock`] | the time, for tests to move |
+//!
+//! # Features
+//!
+//! Additive; `default = ["cli", "emulator"]`. With none: vocabulary, form, TwiML, verifier, explanations, [`Handler`],
+//! without tokio or axum.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `axum` | the layer, the router, settings, [`App::into_parts`] |
+//! | `server` | the accept loop, the private listener, logs, [`App::run`] |
+//! | `client` | outgoing HTTP |
+//! | `emulator` | what plays Twilio's part |
+//! | `cli` | the `replyhook` command |
+//! | `otel` | traces by OTLP |
+
+#![cfg_attr(
+    not(feature = "server"),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the front page names every door"
+    )
+)]
+
+pub mod address;
+#[cfg(feature = "axum")]
+pub mod admin;
+#[cfg(feature = "axum")]
+mod app;
+pub mod clock;
+#[cfg(feature = "axum")]
+pub mod config;
+#[cfg(feature = "axum")]
+mod dispatch;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+mod error;
+pub mod error_code;
+pub mod form;
+pub mod handler;
+#[cfg(feature = "axum")]
+mod lifecycle;
+pub mod message;
+pub mod reply;
+mod secret;
+#[cfg(feature = "server")]
+mod server;
+pub mod sid;
+pub mod signature;
+#[cfg(feature = "axum")]
+pub mod telemetry;
+pub mod twiml;
+#[cfg(feature = "axum")]
+mod webhook;
+
+pub use address::{Address, Channel};
+#[cfg(feature = "axum")]
+pub use app::{App, AppBuilder, Worker, verifier};
+#[cfg(feature = "axum")]
+pub use clock::SystemClock;
+pub use clock::{Clock, ManualClock, Timestamp};
+pub use error::{BoxError, StartError, StartErrorKind};
+pub use error_code::ErrorCode;
+pub use form::Form;
+pub use handler::{Context, Echo, Handler, HandlerError, handler_fn};
+pub use message::{FallbackCause, InboundMessage, MessageStatus, StatusUpdate};
+pub use reply::{IntoReply, Media, Reply, ReplyMessage};
+pub use secret::Secret;
+pub use sid::{AccountSid, MessageSid, MessagingServiceSid};
+#[cfg(feature = "axum")]
+pub use signature::{SignatureLayer, SignedForm};

@@ -99,7 +99,10 @@ mod tests {
     #[test]
     fn a_sid_has_its_prefix_and_32_hexadecimal_digits_and_nothing_else() {
         let good = "SM00000000000000000000000000000aBc";
-        assert_eq!(MessageSid::parse(good).map(|sid| sid.to_string()), Ok(good.to_owned()));
+        assert_eq!(
+            MessageSid::parse(good).map(|sid| sid.to_string()),
+            Ok(good.to_owned())
+        );
         assert!(MessageSid::parse("MM00000000000000000000000000000abc").is_ok());
         for bad in [
             "",

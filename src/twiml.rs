@@ -50,7 +50,9 @@ pub enum RenderError {
         length: usize,
     },
     /// The redirect leads to this server.
-    #[error("the reply redirects to this server's own PUBLIC_URL, where the message would be answered with the same redirect")]
+    #[error(
+        "the reply redirects to this server's own PUBLIC_URL, where the message would be answered with the same redirect"
+    )]
     RedirectToSelf,
     /// A message with `action` is followed by something that would never run.
     #[error("only the last message of a reply may have an action: what follows it never runs")]
@@ -70,7 +72,10 @@ impl RenderError {
 impl Document {
     /// The document that says nothing.
     pub const fn empty() -> Self {
-        Self { xml: Cow::Borrowed(EMPTY), replaced: 0 }
+        Self {
+            xml: Cow::Borrowed(EMPTY),
+            replaced: 0,
+        }
     }
 
     /// Renders a reply for the channel it goes to. `public_url` is the server's own, which a redirect may not lead to.
@@ -88,7 +93,11 @@ impl Document {
     ///
     /// # Errors
     /// [`RenderError`] when the reply does not fit one document or could not run as it is meant.
-    pub fn render(reply: &Reply, channel: &Channel, public_url: Option<&PublicUrl>) -> Result<Self, RenderError> {
+    pub fn render(
+        reply: &Reply,
+        channel: &Channel,
+        public_url: Option<&PublicUrl>,
+    ) -> Result<Self, RenderError> {
         if reply.is_empty() {
             return Ok(Self::empty());
         }
@@ -99,7 +108,10 @@ impl Document {
         for message in &messages {
             let mut start = BytesStart::new("Message");
             for (name, value) in attributes(message) {
-                start.push_attribute(Attribute { key: QName(name), value: escaper.attribute(value) });
+                start.push_attribute(Attribute {
+                    key: QName(name),
+                    value: escaper.attribute(value),
+                });
             }
             xml.write(Event::Start(start));
             if message.media.is_empty() {
@@ -123,7 +135,10 @@ impl Document {
         if xml.len() > MAX_BYTES {
             return Err(RenderError::TooLong { length: xml.len() });
         }
-        Ok(Self { xml: Cow::Owned(xml), replaced: escaper.replaced })
+        Ok(Self {
+            xml: Cow::Owned(xml),
+            replaced: escaper.replaced,
+        })
     }
 
     /// The XML.
@@ -142,9 +157,15 @@ impl Document {
     }
 }
 
-fn check(reply: &Reply, messages: &[WireMessage<'_>], public_url: Option<&PublicUrl>) -> Result<(), RenderError> {
+fn check(
+    reply: &Reply,
+    messages: &[WireMessage<'_>],
+    public_url: Option<&PublicUrl>,
+) -> Result<(), RenderError> {
     if messages.len() > MAX_MESSAGES {
-        return Err(RenderError::TooManyMessages { count: messages.len() });
+        return Err(RenderError::TooManyMessages {
+            count: messages.len(),
+        });
     }
     if let Some(redirect) = reply.redirect_target()
         && public_url.is_some_and(|public| public.covers(&redirect.url))
@@ -156,7 +177,10 @@ fn check(reply: &Reply, messages: &[WireMessage<'_>], public_url: Option<&Public
         if message.action.is_some() && !last {
             return Err(RenderError::ActionNotLast);
         }
-        let urls = message.media.iter().map(|media| ("media URL", media.url.as_str()));
+        let urls = message
+            .media
+            .iter()
+            .map(|media| ("media URL", media.url.as_str()));
         let urls = urls.chain(message.status_callback.map(|url| ("status callback", url)));
         for (what, url) in urls.chain(message.action.map(|(url, _)| ("action", url))) {
             if !is_web_url(url) {
@@ -175,7 +199,9 @@ fn attributes<'a>(message: &WireMessage<'a>) -> impl Iterator<Item = (&'static s
         ("method", message.action.map(|(_, method)| method.as_str())),
         ("statusCallback", message.status_callback),
     ];
-    pairs.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    pairs
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
 }
 
 /// A document being written.
@@ -231,7 +257,9 @@ impl Escaper {
             '\t' | '\n' => attribute,
             c => !is_xml(c),
         };
-        let Some(first) = text.find(special) else { return Cow::Borrowed(text) };
+        let Some(first) = text.find(special) else {
+            return Cow::Borrowed(text);
+        };
         let mut out = String::with_capacity(text.len() + 32);
         out.push_str(&text[..first]);
         for c in text[first..].chars() {
@@ -274,16 +302,20 @@ mod tests {
         let mut texts: Vec<String> = Vec::new();
         loop {
             match reader.read_event().unwrap() {
-                Event::Start(start) if start.name().as_ref() == "Message" => texts.push(String::new()),
+                Event::Start(start) if start.name().as_ref() == "Message" => {
+                    texts.push(String::new())
+                }
                 Event::Text(text) => {
-                    let text = text.xml10_content().unwrap();
+                    let text = text.xml10_content();
                     texts.last_mut().unwrap().push_str(&text);
                 }
                 Event::GeneralRef(entity) => {
                     let last = texts.last_mut().unwrap();
                     match entity.resolve_char_ref().unwrap() {
                         Some(c) => last.push(c),
-                        None => last.push_str(quick_xml::escape::resolve_xml_entity(&entity.decode().unwrap()).unwrap()),
+                        None => {
+                            last.push_str(quick_xml::escape::resolve_xml_entity(&entity).unwrap())
+                        }
                     }
                 }
                 Event::Eof => return texts,
@@ -293,7 +325,11 @@ mod tests {
     }
 
     fn whatsapp(reply: &Reply) -> Result<Document, RenderError> {
-        Document::render(reply, &Channel::WhatsApp, Some(&PublicUrl::parse("https://bot.example.com/a").unwrap().0))
+        Document::render(
+            reply,
+            &Channel::WhatsApp,
+            Some(&PublicUrl::parse("https://bot.example.com/a").unwrap().0),
+        )
     }
 
     #[test]
@@ -315,40 +351,71 @@ mod tests {
 
     #[test]
     fn nothing_to_say_is_an_empty_response_and_never_an_empty_message() {
-        for reply in [Reply::none(), Reply::text(""), Reply::text(" \n\t"), Reply::text("").and("")] {
+        for reply in [
+            Reply::none(),
+            Reply::text(""),
+            Reply::text(" \n\t"),
+            Reply::text("").and(""),
+        ] {
             assert_eq!(whatsapp(&reply).unwrap().as_str(), EMPTY);
         }
-        assert_eq!(texts(whatsapp(&Reply::text("").and("x")).unwrap().as_str()), ["x"]);
+        assert_eq!(
+            texts(whatsapp(&Reply::text("").and("x")).unwrap().as_str()),
+            ["x"]
+        );
     }
 
     #[test]
     fn a_redirect_stands_after_the_messages_and_never_leads_back_here() {
-        let away = Reply::redirect("https://webhooks.twilio.com/v1/Flows/FW1?a=1&b=2").unwrap().and("one moment");
+        let away = Reply::redirect("https://webhooks.twilio.com/v1/Flows/FW1?a=1&b=2")
+            .unwrap()
+            .and("one moment");
         assert!(whatsapp(&away).unwrap().as_str().ends_with(
             "<Message>one moment</Message><Redirect method=\"POST\">\
              https://webhooks.twilio.com/v1/Flows/FW1?a=1&amp;b=2</Redirect></Response>"
         ));
-        for url in ["https://bot.example.com/a/webhook", "https://BOT.example.com:443/a"] {
-            assert_eq!(whatsapp(&Reply::redirect(url).unwrap()), Err(RenderError::RedirectToSelf), "{url}");
+        for url in [
+            "https://bot.example.com/a/webhook",
+            "https://BOT.example.com:443/a",
+        ] {
+            assert_eq!(
+                whatsapp(&Reply::redirect(url).unwrap()),
+                Err(RenderError::RedirectToSelf),
+                "{url}"
+            );
         }
     }
 
     #[test]
     fn a_reply_that_would_not_run_as_it_is_meant_is_an_error() {
         let action = ReplyMessage::text("a").action("https://h/x", CallbackMethod::Post);
-        assert_eq!(whatsapp(&Reply::from(action).and("b")), Err(RenderError::ActionNotLast));
+        assert_eq!(
+            whatsapp(&Reply::from(action).and("b")),
+            Err(RenderError::ActionNotLast)
+        );
         for url in ["cat.png", "/cat.png", "javascript:alert(1)"] {
-            assert_eq!(whatsapp(&Reply::media(Media::url(url))), Err(RenderError::BadUrl("media URL")));
+            assert_eq!(
+                whatsapp(&Reply::media(Media::url(url))),
+                Err(RenderError::BadUrl("media URL"))
+            );
         }
     }
 
     #[test]
     fn what_does_not_fit_one_document_is_an_overflow() {
         let eleven: Reply = (0..11).map(|n| ReplyMessage::text(n.to_string())).collect();
-        assert_eq!(whatsapp(&eleven), Err(RenderError::TooManyMessages { count: 11 }));
-        let long: Reply = (0..10).map(|_| ReplyMessage::text("\r".repeat(1599) + "x")).collect();
+        assert_eq!(
+            whatsapp(&eleven),
+            Err(RenderError::TooManyMessages { count: 11 })
+        );
+        let long: Reply = (0..10)
+            .map(|_| ReplyMessage::text("\r".repeat(1599) + "x"))
+            .collect();
         let error = whatsapp(&long).unwrap_err();
-        assert!(matches!(error, RenderError::TooLong { length } if length > MAX_BYTES) && error.is_overflow());
+        assert!(
+            matches!(error, RenderError::TooLong { length } if length > MAX_BYTES)
+                && error.is_overflow()
+        );
     }
 
     proptest! {

@@ -12,7 +12,11 @@ use crate::reply::Reply;
 pub struct Echo;
 
 impl Handler for Echo {
-    fn handle(&self, _cx: Context, message: InboundMessage) -> BoxFuture<'_, Result<Reply, HandlerError>> {
+    fn handle(
+        &self,
+        _cx: Context,
+        message: InboundMessage,
+    ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
         let reply = match message.text() {
             Some(text) => Reply::text(text),
             None => named(&message).map_or_else(Reply::none, Reply::text),
@@ -23,18 +27,35 @@ impl Handler for Echo {
 
 fn named(message: &InboundMessage) -> Option<String> {
     if !message.media.is_empty() {
-        let types = message.media.iter().map(|media| media.content_type.as_deref().unwrap_or("media"));
+        let types = message
+            .media
+            .iter()
+            .map(|media| media.content_type.as_deref().unwrap_or("media"));
         return Some(types.collect::<Vec<_>>().join(", "));
     }
     if let Some(pin) = &message.location {
-        let label = pin.label.as_ref().map(|label| format!(" ({label})")).unwrap_or_default();
-        return Some(format!("location {}, {}{label}", pin.latitude, pin.longitude));
+        let label = pin
+            .label
+            .as_ref()
+            .map(|label| format!(" ({label})"))
+            .unwrap_or_default();
+        return Some(format!(
+            "location {}, {}{label}",
+            pin.latitude, pin.longitude
+        ));
     }
     if let Some(button) = &message.button {
-        return button.payload.as_ref().or(button.text.as_ref()).map(|id| format!("button {id}"));
+        return button
+            .payload
+            .as_ref()
+            .or(button.text.as_ref())
+            .map(|id| format!("button {id}"));
     }
     let list = message.list.as_ref()?;
-    list.id.as_ref().or(list.title.as_ref()).map(|id| format!("list {id}"))
+    list.id
+        .as_ref()
+        .or(list.title.as_ref())
+        .map(|id| format!("list {id}"))
 }
 
 #[cfg(test)]
@@ -50,8 +71,16 @@ mod tests {
             ("From", "+1"),
             ("To", "+2"),
         ];
-        let message = InboundMessage::parse(base.iter().chain(more).copied().collect(), Timestamp::UNIX_EPOCH).unwrap();
-        let reply = Echo.handle(Context::new(1, Timestamp::UNIX_EPOCH), message).now_or_never().unwrap().unwrap();
+        let message = InboundMessage::parse(
+            base.iter().chain(more).copied().collect(),
+            Timestamp::UNIX_EPOCH,
+        )
+        .unwrap();
+        let reply = Echo
+            .handle(Context::new(1, Timestamp::UNIX_EPOCH), message)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
         (!reply.is_empty()).then(|| reply.messages()[0].text.clone())
     }
 
@@ -59,13 +88,32 @@ mod tests {
     fn echo_says_exactly_the_body_or_one_line_that_names_what_came() {
         let says = |text: &str| Some(text.to_owned());
         assert_eq!(echo(&[("Body", "  hi\r\n ")]), says("  hi\r\n "));
-        assert_eq!(echo(&[("Body", "look"), ("MediaUrl0", "u"), ("MediaContentType0", "image/jpeg")]), says("look"));
-        let media = [("Body", ""), ("MediaUrl0", "u"), ("MediaContentType0", "image/jpeg"), ("MediaUrl1", "v"), ("MediaContentType1", "text/vcard")];
+        assert_eq!(
+            echo(&[
+                ("Body", "look"),
+                ("MediaUrl0", "u"),
+                ("MediaContentType0", "image/jpeg")
+            ]),
+            says("look")
+        );
+        let media = [
+            ("Body", ""),
+            ("MediaUrl0", "u"),
+            ("MediaContentType0", "image/jpeg"),
+            ("MediaUrl1", "v"),
+            ("MediaContentType1", "text/vcard"),
+        ];
         assert_eq!(echo(&media), says("image/jpeg, text/vcard"));
         let pin = [("Latitude", "52.5200"), ("Longitude", "13.4050")];
         assert_eq!(echo(&pin), says("location 52.52, 13.405"));
-        assert_eq!(echo(&[&pin[..], &[("Label", "Office")]].concat()), says("location 52.52, 13.405 (Office)"));
-        assert_eq!(echo(&[("ButtonPayload", "confirm:42"), ("ButtonText", "Yes")]), says("button confirm:42"));
+        assert_eq!(
+            echo(&[&pin[..], &[("Label", "Office")]].concat()),
+            says("location 52.52, 13.405 (Office)")
+        );
+        assert_eq!(
+            echo(&[("ButtonPayload", "confirm:42"), ("ButtonText", "Yes")]),
+            says("button confirm:42")
+        );
         for nothing in ["", " \n"] {
             assert_eq!(echo(&[("Body", nothing)]), None);
         }

@@ -40,7 +40,11 @@ use crate::reply::{IntoReply, Reply};
 )]
 pub trait Handler: Send + Sync + 'static {
     /// Answers one message.
-    fn handle(&self, cx: Context, message: InboundMessage) -> BoxFuture<'_, Result<Reply, HandlerError>>;
+    fn handle(
+        &self,
+        cx: Context,
+        message: InboundMessage,
+    ) -> BoxFuture<'_, Result<Reply, HandlerError>>;
 }
 
 impl<F, Fut> Handler for F
@@ -49,7 +53,11 @@ where
     Fut: Future + Send + 'static,
     Fut::Output: IntoReply,
 {
-    fn handle(&self, cx: Context, message: InboundMessage) -> BoxFuture<'_, Result<Reply, HandlerError>> {
+    fn handle(
+        &self,
+        cx: Context,
+        message: InboundMessage,
+    ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
         let answer = self(cx, message);
         Box::pin(async move { answer.await.into_reply() })
     }
@@ -84,10 +92,17 @@ pub struct Context {
 impl Context {
     /// A context for calling a handler by hand, as in a test.
     pub fn new(attempt: u32, deadline: Timestamp) -> Self {
-        Self { attempt, deadline, fallback: None }
+        Self {
+            attempt,
+            deadline,
+            fallback: None,
+        }
     }
 
-    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "only a webhook has a fallback"))]
+    #[cfg_attr(
+        not(feature = "axum"),
+        expect(dead_code, reason = "only a webhook has a fallback")
+    )]
     pub(crate) fn with_fallback(mut self, cause: FallbackCause) -> Self {
         self.fallback = Some(Arc::new(cause));
         self

@@ -4,12 +4,12 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
+use super::InboundMessage;
 use super::parts::{
     Button, JsonText, ListChoice, Location, MediaItem, MessageType, OptOutType, Place, Referral,
     ReferralSource, RepliedTo,
 };
 use super::status::MessageStatus;
-use super::InboundMessage;
 use crate::address::Address;
 use crate::form::{AmbiguousParam, Form};
 use crate::sid::SidError;
@@ -48,13 +48,17 @@ impl ParseError {
     }
 
     pub(super) fn missing(name: &'static str) -> Self {
-        Self { kind: ParseErrorKind::Missing(name) }
+        Self {
+            kind: ParseErrorKind::Missing(name),
+        }
     }
 }
 
 impl From<AmbiguousParam> for ParseError {
     fn from(error: AmbiguousParam) -> Self {
-        Self { kind: ParseErrorKind::Ambiguous(error) }
+        Self {
+            kind: ParseErrorKind::Ambiguous(error),
+        }
     }
 }
 
@@ -78,7 +82,9 @@ pub(super) fn refuse_ambiguous(params: &Form) -> Result<(), ParseError> {
     for (name, value) in params.iter() {
         if let Some(at) = DECIDING.iter().position(|deciding| *deciding == name) {
             match seen[at] {
-                Some(first) if first != value => return Err(AmbiguousParam { name: DECIDING[at] }.into()),
+                Some(first) if first != value => {
+                    return Err(AmbiguousParam { name: DECIDING[at] }.into());
+                }
                 _ => seen[at] = Some(value),
             }
         }
@@ -87,14 +93,22 @@ pub(super) fn refuse_ambiguous(params: &Form) -> Result<(), ParseError> {
 }
 
 /// A SID that must be there and have its shape.
-pub(super) fn required_sid<S: FromStr<Err = SidError>>(params: &Form, name: &'static str) -> Result<S, ParseError> {
+pub(super) fn required_sid<S: FromStr<Err = SidError>>(
+    params: &Form,
+    name: &'static str,
+) -> Result<S, ParseError> {
     let text = params.get(name).ok_or_else(|| ParseError::missing(name))?;
-    text.parse().map_err(|error| ParseError { kind: ParseErrorKind::Malformed { name, error } })
+    text.parse().map_err(|error| ParseError {
+        kind: ParseErrorKind::Malformed { name, error },
+    })
 }
 
 /// A text that is there and not empty.
 pub(super) fn text(params: &Form, name: &str) -> Option<String> {
-    params.get(name).filter(|value| !value.is_empty()).map(str::to_owned)
+    params
+        .get(name)
+        .filter(|value| !value.is_empty())
+        .map(str::to_owned)
 }
 
 /// Anything with a `FromStr` that is there and well formed.
@@ -180,10 +194,19 @@ impl InboundMessage {
             "OptOutType" => first(&mut self.opt_out_type, Some(OptOutType::parse(value))),
             "ApiVersion" => owned(&mut self.api_version, value),
             "OriginalRepliedMessageSid" => {
-                first_text(&mut self.replied_to.get_or_insert_with(RepliedTo::empty).message_sid, value);
+                first_text(
+                    &mut self
+                        .replied_to
+                        .get_or_insert_with(RepliedTo::empty)
+                        .message_sid,
+                    value,
+                );
             }
             "OriginalRepliedMessageSender" => {
-                first(&mut self.replied_to.get_or_insert_with(RepliedTo::empty).from, Some(value.into()));
+                first(
+                    &mut self.replied_to.get_or_insert_with(RepliedTo::empty).from,
+                    Some(value.into()),
+                );
             }
             _ => self.take_grouped(name, value),
         }
@@ -192,7 +215,11 @@ impl InboundMessage {
     /// Parameters that share a prefix and a type.
     fn take_grouped(&mut self, name: &str, value: &str) {
         if let Some(part) = name.strip_prefix("Button") {
-            let empty = || Button { text: None, payload: None, kind: None };
+            let empty = || Button {
+                text: None,
+                payload: None,
+                kind: None,
+            };
             match part {
                 "Text" => owned(&mut self.button.get_or_insert_with(empty).text, value),
                 "Payload" => owned(&mut self.button.get_or_insert_with(empty).payload, value),
@@ -200,7 +227,11 @@ impl InboundMessage {
                 _ => {}
             }
         } else if let Some(part) = name.strip_prefix("List") {
-            let empty = || ListChoice { id: None, title: None, description: None };
+            let empty = || ListChoice {
+                id: None,
+                title: None,
+                description: None,
+            };
             match part {
                 "Id" => owned(&mut self.list.get_or_insert_with(empty).id, value),
                 "Title" => owned(&mut self.list.get_or_insert_with(empty).title, value),
@@ -210,7 +241,9 @@ impl InboundMessage {
         } else if let Some(part) = name.strip_prefix("Referral") {
             // `ReferralNumMedia=0` comes with every message, from an advertisement or not.
             if !(part == "NumMedia" && value == "0") {
-                self.referral.get_or_insert_with(Referral::default).take(part, value);
+                self.referral
+                    .get_or_insert_with(Referral::default)
+                    .take(part, value);
             }
         } else if let Some(part) = name.strip_prefix("From") {
             self.from_place.take(part, value);
@@ -222,7 +255,10 @@ impl InboundMessage {
 
 impl RepliedTo {
     fn empty() -> Self {
-        Self { message_sid: String::new(), from: None }
+        Self {
+            message_sid: String::new(),
+            from: None,
+        }
     }
 }
 
@@ -305,7 +341,10 @@ impl MediaPart {
         if let Some(index) = rest.strip_prefix("Url") {
             index.parse().ok().map(Self::Url)
         } else {
-            rest.strip_prefix("ContentType")?.parse().ok().map(Self::ContentType)
+            rest.strip_prefix("ContentType")?
+                .parse()
+                .ok()
+                .map(Self::ContentType)
         }
     }
 }
@@ -314,15 +353,24 @@ impl MediaPart {
 fn media(mut parts: Vec<(MediaPart, &str)>) -> Vec<MediaItem> {
     parts.sort_by_key(|(part, _)| *part);
     let content_type = |index| {
-        let found = parts.iter().find(|(part, _)| *part == MediaPart::ContentType(index));
-        found.map(|(_, value)| (*value).to_owned()).filter(|value| !value.is_empty())
+        let found = parts
+            .iter()
+            .find(|(part, _)| *part == MediaPart::ContentType(index));
+        found
+            .map(|(_, value)| (*value).to_owned())
+            .filter(|value| !value.is_empty())
     };
     let mut items = Vec::new();
     let mut last = None;
     for (part, value) in &parts {
-        let MediaPart::Url(index) = *part else { continue };
+        let MediaPart::Url(index) = *part else {
+            continue;
+        };
         if !value.is_empty() && last != Some(index) {
-            items.push(MediaItem { url: (*value).to_owned(), content_type: content_type(index) });
+            items.push(MediaItem {
+                url: (*value).to_owned(),
+                content_type: content_type(index),
+            });
             last = Some(index);
         }
     }
@@ -342,7 +390,10 @@ mod tests {
     ];
 
     fn message(more: &[(&str, &str)]) -> Result<InboundMessage, ParseError> {
-        inbound(BASE.iter().chain(more).copied().collect(), Timestamp::UNIX_EPOCH)
+        inbound(
+            BASE.iter().chain(more).copied().collect(),
+            Timestamp::UNIX_EPOCH,
+        )
     }
 
     #[test]
@@ -365,7 +416,11 @@ mod tests {
     #[test]
     fn what_identifies_a_message_must_be_there_and_have_its_shape() {
         for missing in ["MessageSid", "AccountSid", "From", "To"] {
-            let params = BASE.iter().filter(|(name, _)| *name != missing).copied().collect();
+            let params = BASE
+                .iter()
+                .filter(|(name, _)| *name != missing)
+                .copied()
+                .collect();
             let error = inbound(params, Timestamp::UNIX_EPOCH).unwrap_err();
             assert_eq!(error, ParseError::missing(missing));
         }
@@ -374,20 +429,34 @@ mod tests {
     #[test]
     fn a_new_value_of_an_open_enum_is_kept() {
         let message = message(&[("MessageType", "hologram"), ("OptOutType", "stop")]).unwrap();
-        assert_eq!(message.message_type, Some(MessageType::Other("hologram".into())));
+        assert_eq!(
+            message.message_type,
+            Some(MessageType::Other("hologram".into()))
+        );
         assert_eq!(message.opt_out_type, Some(OptOutType::Stop));
     }
 
     #[test]
     fn a_pin_off_the_globe_is_no_location_and_no_error() {
         for latitude in ["NaN", "91", "north", "1e999"] {
-            assert!(message(&[("Latitude", latitude), ("Longitude", "0")]).unwrap().location.is_none(), "{latitude}");
+            assert!(
+                message(&[("Latitude", latitude), ("Longitude", "0")])
+                    .unwrap()
+                    .location
+                    .is_none(),
+                "{latitude}"
+            );
         }
     }
 
     #[test]
     fn a_plain_message_has_no_referral_although_twilio_counts_its_media() {
-        assert!(message(&[("ReferralNumMedia", "0")]).unwrap().referral.is_none());
+        assert!(
+            message(&[("ReferralNumMedia", "0")])
+                .unwrap()
+                .referral
+                .is_none()
+        );
         let message = message(&[("ReferralNumMedia", "0"), ("ReferralCtwaClid", "x")]).unwrap();
         assert_eq!(message.referral.unwrap().ctwa_clid.as_deref(), Some("x"));
     }

@@ -46,7 +46,9 @@ pub struct MediaItem {
 
 impl fmt::Debug for MediaItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MediaItem").field("content_type", &self.content_type).finish_non_exhaustive()
+        f.debug_struct("MediaItem")
+            .field("content_type", &self.content_type)
+            .finish_non_exhaustive()
     }
 }
 

@@ -150,8 +150,19 @@ mod tests {
 
     #[test]
     fn ranks_rise_along_the_way_and_final_failures_stand_above_all() {
-        let way = ["accepted", "queued", "sending", "sent", "delivered", "read", "failed"];
-        let ranks: Vec<_> = way.iter().map(|text| MessageStatus::parse(text).rank().unwrap()).collect();
+        let way = [
+            "accepted",
+            "queued",
+            "sending",
+            "sent",
+            "delivered",
+            "read",
+            "failed",
+        ];
+        let ranks: Vec<_> = way
+            .iter()
+            .map(|text| MessageStatus::parse(text).rank().unwrap())
+            .collect();
         assert!(ranks.is_sorted_by(|a, b| a < b), "{ranks:?}");
         assert_eq!(MessageStatus::parse("teleported").rank(), None);
     }
@@ -162,8 +173,19 @@ mod tests {
             ("MessageSid", "SM00000000000000000000000000000001"),
             ("AccountSid", "AC00000000000000000000000000000001"),
         ];
-        let update = StatusUpdate::parse(sids.iter().chain(&[("MessageStatus", "teleported")]).copied().collect());
-        assert_eq!(update.unwrap().status, MessageStatus::Other("teleported".into()));
-        assert_eq!(StatusUpdate::parse(sids.into_iter().collect()).unwrap_err(), ParseError::missing("MessageStatus"));
+        let update = StatusUpdate::parse(
+            sids.iter()
+                .chain(&[("MessageStatus", "teleported")])
+                .copied()
+                .collect(),
+        );
+        assert_eq!(
+            update.unwrap().status,
+            MessageStatus::Other("teleported".into())
+        );
+        assert_eq!(
+            StatusUpdate::parse(sids.into_iter().collect()).unwrap_err(),
+            ParseError::missing("MessageStatus")
+        );
     }
 }

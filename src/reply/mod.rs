@@ -94,7 +94,13 @@ impl Reply {
         if !is_web_url(&url) {
             return Err(RedirectError);
         }
-        Ok(Self { messages: Vec::new(), redirect: Some(Redirect { url, method: CallbackMethod::Post }) })
+        Ok(Self {
+            messages: Vec::new(),
+            redirect: Some(Redirect {
+                url,
+                method: CallbackMethod::Post,
+            }),
+        })
     }
 
     /// Adds a message.
@@ -122,7 +128,10 @@ impl Reply {
 impl ReplyMessage {
     /// A text. White space alone is no message: Twilio refuses it (14103).
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), ..Self::default() }
+        Self {
+            text: text.into(),
+            ..Self::default()
+        }
     }
 
     /// Adds a file. Where a channel takes one file a message (all but MMS), each further one becomes a message.
@@ -169,7 +178,10 @@ impl ReplyMessage {
 impl Media {
     /// A file at a public http or https URL. Twilio fetches it and believes its `Content-Type`.
     pub fn url(url: impl Into<String>) -> Self {
-        Self { url: url.into(), content_type: None }
+        Self {
+            url: url.into(),
+            content_type: None,
+        }
     }
 
     /// States the type, for URLs that do not end in a telling extension. Only a JPEG or PNG carries a caption on
@@ -182,13 +194,27 @@ impl Media {
 
     /// Whether every channel shows a text together with this file.
     fn carries_caption(&self) -> bool {
-        const CAPTIONED: [(&str, &str); 3] = [("jpg", "image/jpg"), ("jpeg", "image/jpeg"), ("png", "image/png")];
+        const CAPTIONED: [(&str, &str); 3] = [
+            ("jpg", "image/jpg"),
+            ("jpeg", "image/jpeg"),
+            ("png", "image/png"),
+        ];
         if let Some(content_type) = &self.content_type {
-            return CAPTIONED.iter().any(|(_, known)| content_type.eq_ignore_ascii_case(known));
+            return CAPTIONED
+                .iter()
+                .any(|(_, known)| content_type.eq_ignore_ascii_case(known));
         }
         let path = self.url.split(['?', '#']).next().unwrap_or_default();
-        let extension = path.rsplit('/').next().and_then(|file| file.rsplit_once('.')).map(|(_, extension)| extension);
-        extension.is_some_and(|extension| CAPTIONED.iter().any(|(known, _)| extension.eq_ignore_ascii_case(known)))
+        let extension = path
+            .rsplit('/')
+            .next()
+            .and_then(|file| file.rsplit_once('.'))
+            .map(|(_, extension)| extension);
+        extension.is_some_and(|extension| {
+            CAPTIONED
+                .iter()
+                .any(|(known, _)| extension.eq_ignore_ascii_case(known))
+        })
     }
 }
 
@@ -203,13 +229,18 @@ impl CallbackMethod {
 
 /// Absolute, http or https, and with a host.
 pub(crate) fn is_web_url(url: &str) -> bool {
-    url.parse::<http::Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|h| !h.is_empty()))
+    url.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|h| !h.is_empty())
+    })
 }
 
 impl From<ReplyMessage> for Reply {
     fn from(message: ReplyMessage) -> Self {
-        Self { messages: vec![message], redirect: None }
+        Self {
+            messages: vec![message],
+            redirect: None,
+        }
     }
 }
 
@@ -227,14 +258,20 @@ impl From<String> for ReplyMessage {
 
 impl FromIterator<ReplyMessage> for Reply {
     fn from_iter<I: IntoIterator<Item = ReplyMessage>>(messages: I) -> Self {
-        Self { messages: messages.into_iter().collect(), redirect: None }
+        Self {
+            messages: messages.into_iter().collect(),
+            redirect: None,
+        }
     }
 }
 
 /// Shows the shape, not what is said.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").field("messages", &self.messages).field("redirect", &self.redirect.is_some()).finish()
+        f.debug_struct("Reply")
+            .field("messages", &self.messages)
+            .field("redirect", &self.redirect.is_some())
+            .finish()
     }
 }
 
@@ -251,7 +288,9 @@ impl fmt::Debug for ReplyMessage {
 
 impl fmt::Debug for Media {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Media").field("content_type", &self.content_type).finish_non_exhaustive()
+        f.debug_struct("Media")
+            .field("content_type", &self.content_type)
+            .finish_non_exhaustive()
     }
 }
 
@@ -326,8 +365,17 @@ mod tests {
     #[test]
     fn only_jpeg_and_png_carry_a_caption() {
         assert!(Media::url("https://h/a.JPG?x=.pdf").carries_caption());
-        assert!(Media::url("https://h/a").content_type("image/png").carries_caption());
-        for url in ["https://h/a.webp", "https://h/a.pdf", "https://h/png", "https://h/a.jpg/b"] {
+        assert!(
+            Media::url("https://h/a")
+                .content_type("image/png")
+                .carries_caption()
+        );
+        for url in [
+            "https://h/a.webp",
+            "https://h/a.pdf",
+            "https://h/png",
+            "https://h/a.jpg/b",
+        ] {
             assert!(!Media::url(url).carries_caption(), "{url}");
         }
     }

@@ -25,7 +25,9 @@ pub struct CapturedRequest {
 #[non_exhaustive]
 pub enum CapturedError {
     /// Neither of the known forms.
-    #[error("not a request: expected a curl command, a HAR file, or raw HTTP that begins with `POST /path HTTP/1.1`")]
+    #[error(
+        "not a request: expected a curl command, a HAR file, or raw HTTP that begins with `POST /path HTTP/1.1`"
+    )]
     Unknown,
     /// JSON that is no HAR.
     #[error("not a HAR file: {0}")]
@@ -66,14 +68,26 @@ impl CapturedRequest {
 
     /// Path and query of the URL.
     pub fn target(&self) -> &str {
-        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
-        let rest = if self.url.contains("://") { rest.find(['/', '?']).map_or("/", |at| &rest[at..]) } else { rest };
+        let rest = self
+            .url
+            .split_once("://")
+            .map_or(self.url.as_str(), |(_, rest)| rest);
+        let rest = if self.url.contains("://") {
+            rest.find(['/', '?']).map_or("/", |at| &rest[at..])
+        } else {
+            rest
+        };
         rest.split('#').next().unwrap_or_default()
     }
 
     /// The request for a verifier.
     pub fn unverified(&self) -> UnverifiedRequest<'_> {
-        UnverifiedRequest { method: &self.method, target: self.target(), headers: &self.headers, body: &self.body }
+        UnverifiedRequest {
+            method: &self.method,
+            target: self.target(),
+            headers: &self.headers,
+            body: &self.body,
+        }
     }
 
     /// Adds a header written as `Name: value`.
@@ -86,7 +100,8 @@ impl CapturedRequest {
         if name.is_empty() {
             return Ok(());
         }
-        let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| CapturedError::Header)?;
+        let name =
+            HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| CapturedError::Header)?;
         let value = HeaderValue::from_str(value.trim()).map_err(|_| CapturedError::Header)?;
         self.headers.append(name, value);
         Ok(())
@@ -95,15 +110,22 @@ impl CapturedRequest {
 
 impl fmt::Debug for CapturedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CapturedRequest").field("method", &self.method).field("body_len", &self.body.len()).finish_non_exhaustive()
+        f.debug_struct("CapturedRequest")
+            .field("method", &self.method)
+            .field("body_len", &self.body.len())
+            .finish_non_exhaustive()
     }
 }
 
 fn raw(text: &str) -> Result<CapturedRequest, CapturedError> {
-    let (head, body) = text.split_once("\r\n\r\n").or_else(|| text.split_once("\n\n")).unwrap_or((text, ""));
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .or_else(|| text.split_once("\n\n"))
+        .unwrap_or((text, ""));
     let mut lines = head.lines();
     let mut first = lines.next().unwrap_or_default().split(' ');
-    let (Some(method), Some(target), Some(version)) = (first.next(), first.next(), first.next()) else {
+    let (Some(method), Some(target), Some(version)) = (first.next(), first.next(), first.next())
+    else {
         return Err(CapturedError::Unknown);
     };
     if !version.starts_with("HTTP/") {
@@ -119,8 +141,13 @@ fn raw(text: &str) -> Result<CapturedRequest, CapturedError> {
         request.push_header(line)?;
     }
     // Editors end a file with a line feed that was never sent.
-    let length = request.headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = length.and_then(|length: usize| body.as_bytes().get(..length)).unwrap_or_else(|| body.trim_end_matches(['\r', '\n']).as_bytes());
+    let length = request
+        .headers
+        .get("content-length")
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = length
+        .and_then(|length: usize| body.as_bytes().get(..length))
+        .unwrap_or_else(|| body.trim_end_matches(['\r', '\n']).as_bytes());
     request.body = body.to_vec();
     Ok(request)
 }
@@ -169,7 +196,10 @@ fn har(text: &str) -> Result<CapturedRequest, CapturedError> {
     })?;
     let requests = || har.log.entries.iter().map(|entry| &entry.request).rev();
     let signed = |request: &&HarRequest| {
-        request.headers.iter().any(|header| header.name.eq_ignore_ascii_case(super::SIGNATURE_HEADER))
+        request
+            .headers
+            .iter()
+            .any(|header| header.name.eq_ignore_ascii_case(super::SIGNATURE_HEADER))
     };
     let found = requests().find(signed).or_else(|| requests().next());
     let found = found.ok_or_else(|| CapturedError::Har("no entries".to_owned()))?;
@@ -185,7 +215,13 @@ fn har(text: &str) -> Result<CapturedRequest, CapturedError> {
     if let Some(body) = &found.post_data {
         request.body = match &body.text {
             Some(text) => text.clone().into_bytes(),
-            None => body.params.iter().map(|pair| (&pair.name, &pair.value)).collect::<crate::Form>().encode().into_bytes(),
+            None => body
+                .params
+                .iter()
+                .map(|pair| (&pair.name, &pair.value))
+                .collect::<crate::Form>()
+                .encode()
+                .into_bytes(),
         };
     }
     Ok(request)
@@ -194,23 +230,37 @@ fn har(text: &str) -> Result<CapturedRequest, CapturedError> {
 fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
     let mut words = shell_words(text)?.into_iter().skip(1);
     let mut method = None;
-    let mut request =
-        CapturedRequest { method: Method::GET, url: String::new(), headers: HeaderMap::new(), body: Vec::new() };
+    let mut request = CapturedRequest {
+        method: Method::GET,
+        url: String::new(),
+        headers: HeaderMap::new(),
+        body: Vec::new(),
+    };
     let mut has_body = false;
     let mut as_query = false;
     while let Some(word) = words.next() {
         let (option, attached) = split_option(&word);
         let mut value = || {
-            attached.clone().or_else(|| words.next()).ok_or_else(|| CapturedError::MissingValue(option.clone()))
+            attached
+                .clone()
+                .or_else(|| words.next())
+                .ok_or_else(|| CapturedError::MissingValue(option.clone()))
         };
         match option.as_str() {
-            "-X" | "--request" => method = Some(value()?.parse().map_err(|_| CapturedError::Method)?),
+            "-X" | "--request" => {
+                method = Some(value()?.parse().map_err(|_| CapturedError::Method)?)
+            }
             "-H" | "--header" => request.push_header(&value()?)?,
             "-A" | "--user-agent" => request.push_header(&format!("user-agent: {}", value()?))?,
             "--url" => request.url = value()?,
-            "-d" | "--data" | "--data-ascii" | "--data-raw" | "--data-binary" | "--data-urlencode" => {
+            "-d" | "--data" | "--data-ascii" | "--data-raw" | "--data-binary"
+            | "--data-urlencode" => {
                 let data = value()?;
-                let data = if option == "--data-urlencode" { url_encoded(&data) } else { data };
+                let data = if option == "--data-urlencode" {
+                    url_encoded(&data)
+                } else {
+                    data
+                };
                 if has_body {
                     request.body.push(b'&');
                 }
@@ -219,8 +269,9 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
             }
             "-G" | "--get" => as_query = true,
             // Options of curl's own that take a value.
-            "-o" | "--output" | "-m" | "--max-time" | "--connect-timeout" | "-u" | "--user" | "-b" | "--cookie"
-            | "-e" | "--referer" | "--resolve" | "--cacert" | "-x" | "--proxy" => drop(value()?),
+            "-o" | "--output" | "-m" | "--max-time" | "--connect-timeout" | "-u" | "--user"
+            | "-b" | "--cookie" | "-e" | "--referer" | "--resolve" | "--cacert" | "-x"
+            | "--proxy" => drop(value()?),
             _ if option.starts_with('-') && option.len() > 1 => {}
             _ => request.url = word,
         }
@@ -229,8 +280,12 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
         return Err(CapturedError::NoUrl);
     }
     if as_query {
-        request.url.push(if request.url.contains('?') { '&' } else { '?' });
-        request.url.push_str(&String::from_utf8_lossy(&std::mem::take(&mut request.body)));
+        request
+            .url
+            .push(if request.url.contains('?') { '&' } else { '?' });
+        request
+            .url
+            .push_str(&String::from_utf8_lossy(&std::mem::take(&mut request.body)));
         has_body = false;
     }
     if has_body && !request.headers.contains_key("content-type") {
@@ -248,7 +303,10 @@ fn split_option(word: &str) -> (String, Option<String>) {
             None => (word.to_owned(), None),
         };
     }
-    if let Some(letter) = ["-X", "-H", "-d", "-A"].iter().find(|letter| word.len() > 2 && word.starts_with(**letter)) {
+    if let Some(letter) = ["-X", "-H", "-d", "-A"]
+        .iter()
+        .find(|letter| word.len() > 2 && word.starts_with(**letter))
+    {
         return ((*letter).to_owned(), Some(word[2..].to_owned()));
     }
     (word.to_owned(), None)
@@ -256,7 +314,9 @@ fn split_option(word: &str) -> (String, Option<String>) {
 
 /// curl's `name=content`: the content is encoded, the name is not.
 fn url_encoded(data: &str) -> String {
-    let (name, content) = data.split_once('=').map_or((None, data), |(name, content)| (Some(name), content));
+    let (name, content) = data
+        .split_once('=')
+        .map_or((None, data), |(name, content)| (Some(name), content));
     let encoded = crate::Form::from_iter([("", content)]).encode();
     match name {
         Some(name) if !name.is_empty() => format!("{name}{encoded}"),
@@ -311,7 +371,10 @@ fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
     Ok(words)
 }
 
-fn ansi_quoted(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut String) -> Result<(), CapturedError> {
+fn ansi_quoted(
+    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    word: &mut String,
+) -> Result<(), CapturedError> {
     loop {
         match chars.next().ok_or(CapturedError::Quote)? {
             '\'' => return Ok(()),
@@ -323,7 +386,9 @@ fn ansi_quoted(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut 
                     let most = if kind == 'u' { 4 } else { 2 };
                     let mut code = 0;
                     for _ in 0..most {
-                        let Some(digit) = chars.peek().and_then(|c| c.to_digit(16)) else { break };
+                        let Some(digit) = chars.peek().and_then(|c| c.to_digit(16)) else {
+                            break;
+                        };
                         code = code * 16 + digit;
                         chars.next();
                     }
@@ -344,22 +409,45 @@ mod tests {
     fn parsed(text: &str) -> (String, String, usize, String) {
         let request = CapturedRequest::parse(text).unwrap();
         let body = String::from_utf8(request.body.clone()).unwrap();
-        (request.method.to_string(), request.target().to_owned(), request.headers.len(), body)
+        (
+            request.method.to_string(),
+            request.target().to_owned(),
+            request.headers.len(),
+            body,
+        )
     }
 
-    fn expected(method: &str, target: &str, headers: usize, body: &str) -> (String, String, usize, String) {
-        (method.to_owned(), target.to_owned(), headers, body.to_owned())
+    fn expected(
+        method: &str,
+        target: &str,
+        headers: usize,
+        body: &str,
+    ) -> (String, String, usize, String) {
+        (
+            method.to_owned(),
+            target.to_owned(),
+            headers,
+            body.to_owned(),
+        )
     }
 
     #[test]
     fn a_curl_command_is_read_as_a_shell_and_curl_would() {
         let copied = "curl 'https://h.test/webhook?x=%20' \\\n  -H 'X-Twilio-Signature: abc=' \\\n  --data-raw $'Body=it\\'s\\u0021&From=a' --compressed";
-        assert_eq!(parsed(copied), expected("POST", "/webhook?x=%20", 2, "Body=it's!&From=a"));
         assert_eq!(
-            parsed("curl -XPUT --url=https://h.test -d a=1 -d \"b=\\\"2\\\"\" --data-urlencode 'c=x y&' -s"),
+            parsed(copied),
+            expected("POST", "/webhook?x=%20", 2, "Body=it's!&From=a")
+        );
+        assert_eq!(
+            parsed(
+                "curl -XPUT --url=https://h.test -d a=1 -d \"b=\\\"2\\\"\" --data-urlencode 'c=x y&' -s"
+            ),
             expected("PUT", "/", 1, "a=1&b=\"2\"&c=x+y%26")
         );
-        assert_eq!(parsed("curl -G https://h.test/w -d a=1"), expected("GET", "/w?a=1", 0, ""));
+        assert_eq!(
+            parsed("curl -G https://h.test/w -d a=1"),
+            expected("GET", "/w?a=1", 0, "")
+        );
     }
 
     #[test]
@@ -373,9 +461,15 @@ mod tests {
     #[test]
     fn a_har_gives_its_last_signed_request() {
         let entry = |url: &str, header: &str| {
-            format!(r#"{{"request":{{"method":"POST","url":"{url}","headers":[{{"name":":path","value":"/"}},{{"name":"{header}","value":"v"}}],"postData":{{"mimeType":"x","params":[{{"name":"Body","value":"a b"}}]}}}}}}"#)
+            format!(
+                r#"{{"request":{{"method":"POST","url":"{url}","headers":[{{"name":":path","value":"/"}},{{"name":"{header}","value":"v"}}],"postData":{{"mimeType":"x","params":[{{"name":"Body","value":"a b"}}]}}}}}}"#
+            )
         };
-        let har = format!(r#"{{"log":{{"entries":[{},{}]}}}}"#, entry("https://h.test/a", "X-Twilio-Signature"), entry("https://h.test/b", "Accept"));
+        let har = format!(
+            r#"{{"log":{{"entries":[{},{}]}}}}"#,
+            entry("https://h.test/a", "X-Twilio-Signature"),
+            entry("https://h.test/b", "Accept")
+        );
         assert_eq!(parsed(&har), expected("POST", "/a", 1, "Body=a+b"));
     }
 
@@ -383,8 +477,14 @@ mod tests {
     fn what_is_no_request_is_refused_with_a_reason() {
         let error = |text| CapturedRequest::parse(text).unwrap_err().to_string();
         assert_eq!(error("curl"), "the curl command has no URL");
-        assert_eq!(error("curl 'https://h"), "a quote of the curl command does not end");
-        assert_eq!(error("curl https://h -H"), "the curl command ends after -H, which wants a value");
+        assert_eq!(
+            error("curl 'https://h"),
+            "a quote of the curl command does not end"
+        );
+        assert_eq!(
+            error("curl https://h -H"),
+            "the curl command ends after -H, which wants a value"
+        );
         assert_eq!(error("{\"log\":1}"), "not a HAR file: line 1, column 8");
         assert!(error("hello").starts_with("not a request"));
     }

@@ -14,15 +14,26 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Method};
 
 use super::public_url::{PublicUrl, is_host, split_port};
-use super::verifier::{SignatureErrorKind, SignatureVerifier, Token, UnverifiedRequest, signature_of};
+use super::verifier::{
+    SignatureErrorKind, SignatureVerifier, Token, UnverifiedRequest, signature_of,
+};
 use crate::form::{Form, SortOrder};
 use crate::sid::AccountSid;
 
 /// Header of webhooks that are signed with a key of the customer's own (2026).
 const SHARED_KEY_HEADER: &str = "x-twilio-webhooks-signature-settings";
 /// Parameters that an SMS carries empty, and that intermediaries like to drop.
-const OFTEN_EMPTY: [&str; 9] =
-    ["Body", "FromCity", "FromCountry", "FromState", "FromZip", "ToCity", "ToCountry", "ToState", "ToZip"];
+const OFTEN_EMPTY: [&str; 9] = [
+    "Body",
+    "FromCity",
+    "FromCountry",
+    "FromState",
+    "FromZip",
+    "ToCity",
+    "ToCountry",
+    "ToState",
+    "ToZip",
+];
 
 /// Why a request does not verify. `Display` is the sentence that mends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -277,7 +288,9 @@ impl SignatureVerifier {
 
     fn explain_mismatch(&self, request: &UnverifiedRequest<'_>) -> Explanation {
         let ours = self.ours(request.target);
-        let Some(trial) = Trial::new(self, request) else { return Explanation::NoneOfThese { ours } };
+        let Some(trial) = Trial::new(self, request) else {
+            return Explanation::NoneOfThese { ours };
+        };
         let found = trial
             .other_token(self)
             .or_else(|| trial.body_change().map(Explanation::BodyAltered))
@@ -287,9 +300,14 @@ impl SignatureVerifier {
             return found;
         }
         if let Some(settings) = request.headers.get(SHARED_KEY_HEADER)
-            && settings.as_bytes().windows(10).any(|window| window.eq_ignore_ascii_case(b"algorithm="))
+            && settings
+                .as_bytes()
+                .windows(10)
+                .any(|window| window.eq_ignore_ascii_case(b"algorithm="))
         {
-            return Explanation::SharedKey { key: shared_key_id(settings.to_str().unwrap_or_default()) };
+            return Explanation::SharedKey {
+                key: shared_key_id(settings.to_str().unwrap_or_default()),
+            };
         }
         Explanation::NoneOfThese { ours }
     }
@@ -298,7 +316,13 @@ impl SignatureVerifier {
     fn ours(&self, target: &str) -> String {
         let public = self.public_url();
         let path = target.split('?').next().unwrap_or_default();
-        format!("{}://{}{}{}", public.scheme(), public.authority(), public.missing_prefix(target), path)
+        format!(
+            "{}://{}{}{}",
+            public.scheme(),
+            public.authority(),
+            public.missing_prefix(target),
+            path
+        )
     }
 }
 
@@ -321,7 +345,10 @@ impl<'a> Trial<'a> {
     fn new(verifier: &'a SignatureVerifier, request: &'a UnverifiedRequest<'a>) -> Option<Self> {
         let content = verifier.content(request).ok()?;
         let (tokens, own) = verifier.tokens_for(&content.form).ok()?;
-        let account = content.form.get("AccountSid").and_then(|account| AccountSid::parse(account).ok());
+        let account = content
+            .form
+            .get("AccountSid")
+            .and_then(|account| AccountSid::parse(account).ok());
         let own_tokens = verifier.accounts.iter().flat_map(|(_, tokens)| tokens);
         Some(Self {
             public_url: verifier.public_url(),
@@ -337,34 +364,57 @@ impl<'a> Trial<'a> {
 
     /// Whether any configured token fits a URL and pairs.
     fn fits(&self, url: &str, params: &[u8]) -> bool {
-        self.all_tokens.iter().any(|token| token.signed(&[url.as_bytes(), params], &self.signature))
+        self.all_tokens
+            .iter()
+            .any(|token| token.signed(&[url.as_bytes(), params], &self.signature))
     }
 
     fn params(&self) -> Vec<u8> {
-        if self.posted { signed(&self.form) } else { Vec::new() }
+        if self.posted {
+            signed(&self.form)
+        } else {
+            Vec::new()
+        }
     }
 
     /// The accepted URLs for a target.
     fn urls(&self, target: &str) -> Vec<String> {
         let prefix = self.public_url.missing_prefix(target);
-        self.public_url.origins().iter().map(|origin| format!("{origin}{prefix}{target}")).collect()
+        self.public_url
+            .origins()
+            .iter()
+            .map(|origin| format!("{origin}{prefix}{target}"))
+            .collect()
     }
 
     fn other_token(&self, verifier: &SignatureVerifier) -> Option<Explanation> {
         let params = self.params();
         let urls = self.urls(self.request.target);
         let fits = |tokens: &[Token]| {
-            tokens.iter().any(|token| urls.iter().any(|url| token.signed(&[url.as_bytes(), &params], &self.signature)))
+            tokens.iter().any(|token| {
+                urls.iter()
+                    .any(|url| token.signed(&[url.as_bytes(), &params], &self.signature))
+            })
         };
         // The default tokens were the ones that were tried, unless the account has its own.
-        let default = (!std::ptr::eq(self.tokens, verifier.default_tokens.as_slice())).then_some(None);
+        let default =
+            (!std::ptr::eq(self.tokens, verifier.default_tokens.as_slice())).then_some(None);
         let accounts = verifier.accounts.iter().map(|(account, _)| Some(*account));
         default.into_iter().chain(accounts).find_map(|owner| {
             let tokens = match owner {
                 None => &verifier.default_tokens,
-                Some(owner) => &verifier.accounts.iter().find(|(account, _)| *account == owner)?.1,
+                Some(owner) => {
+                    &verifier
+                        .accounts
+                        .iter()
+                        .find(|(account, _)| *account == owner)?
+                        .1
+                }
             };
-            fits(tokens).then_some(Explanation::OtherToken { fits: owner, tried: self.tried })
+            fits(tokens).then_some(Explanation::OtherToken {
+                fits: owner,
+                tried: self.tried,
+            })
         })
     }
 
@@ -381,12 +431,19 @@ impl<'a> Trial<'a> {
             return Some(BodyChange::NotSigned);
         }
         let mapped = |change: &dyn Fn(&str) -> String| -> Form {
-            self.form.iter().map(|(name, value)| (name.to_owned(), change(value))).collect()
+            self.form
+                .iter()
+                .map(|(name, value)| (name.to_owned(), change(value)))
+                .collect()
         };
         let reparsed = |body: &[u8]| Form::parse(body, self.form.len() + 64).unwrap_or_default();
         let twice = mapped(&|value| {
-            let decoded = Form::parse(value.replace('&', "%26").replace('=', "%3D").as_bytes(), 1).unwrap_or_default();
-            decoded.iter().map(|(name, value)| format!("{name}{value}")).collect()
+            let decoded = Form::parse(value.replace('&', "%26").replace('=', "%3D").as_bytes(), 1)
+                .unwrap_or_default();
+            decoded
+                .iter()
+                .map(|(name, value)| format!("{name}{value}"))
+                .collect()
         });
         let without_repeats = |last: bool| -> Form {
             let mut kept: Vec<(&str, &str)> = Vec::new();
@@ -399,34 +456,73 @@ impl<'a> Trial<'a> {
             }
             kept.into_iter().collect()
         };
-        let missing = OFTEN_EMPTY.iter().filter(|name| self.form.get(name).is_none()).map(|name| (*name, ""));
-        let base64 = STANDARD.decode(self.request.body.trim_ascii()).unwrap_or_default();
+        let missing = OFTEN_EMPTY
+            .iter()
+            .filter(|name| self.form.get(name).is_none())
+            .map(|name| (*name, ""));
+        let base64 = STANDARD
+            .decode(self.request.body.trim_ascii())
+            .unwrap_or_default();
         let candidates: [(BodyChange, Form); 13] = [
-            (BodyChange::Padded, reparsed(self.request.body.trim_ascii_end())),
+            (
+                BodyChange::Padded,
+                reparsed(self.request.body.trim_ascii_end()),
+            ),
             (BodyChange::EncodedTwice, twice),
-            (BodyChange::PlusLost, mapped(&|value| value.replace(' ', "+"))),
-            (BodyChange::PlusLost, mapped(&|value| match value.strip_prefix(' ') {
-                Some(rest) => format!("+{rest}"),
-                None => value.replace(": ", ":+"),
-            })),
+            (
+                BodyChange::PlusLost,
+                mapped(&|value| value.replace(' ', "+")),
+            ),
+            (
+                BodyChange::PlusLost,
+                mapped(&|value| match value.strip_prefix(' ') {
+                    Some(rest) => format!("+{rest}"),
+                    None => value.replace(": ", ":+"),
+                }),
+            ),
             (BodyChange::PlusLost, mapped(&plus_before_digits)),
-            (BodyChange::LineEnds, mapped(&|value| value.replace('\n', "\r\n"))),
-            (BodyChange::LineEnds, mapped(&|value| value.replace("\r\n", "\n"))),
-            (BodyChange::BlanksDropped, self.form.iter().chain(missing).collect()),
-            (BodyChange::BlanksNotSigned, self.form.iter().filter(|(_, value)| !value.is_empty()).collect()),
+            (
+                BodyChange::LineEnds,
+                mapped(&|value| value.replace('\n', "\r\n")),
+            ),
+            (
+                BodyChange::LineEnds,
+                mapped(&|value| value.replace("\r\n", "\n")),
+            ),
+            (
+                BodyChange::BlanksDropped,
+                self.form.iter().chain(missing).collect(),
+            ),
+            (
+                BodyChange::BlanksNotSigned,
+                self.form
+                    .iter()
+                    .filter(|(_, value)| !value.is_empty())
+                    .collect(),
+            ),
             (BodyChange::Charset, mapped(&|value| latin1_as_utf8(value))),
             (BodyChange::Base64, reparsed(&base64)),
             (BodyChange::RepeatsNotSigned, without_repeats(false)),
             (BodyChange::RepeatsNotSigned, without_repeats(true)),
         ];
         let dropped_one_by_one = || {
-            let absent: Vec<_> = OFTEN_EMPTY.iter().filter(|name| self.form.get(name).is_none()).collect();
+            let absent: Vec<_> = OFTEN_EMPTY
+                .iter()
+                .filter(|name| self.form.get(name).is_none())
+                .collect();
             (1..1_usize << absent.len()).any(|chosen| {
-                let blanks = absent.iter().enumerate().filter(|(at, _)| chosen >> at & 1 == 1).map(|(_, name)| (**name, ""));
+                let blanks = absent
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, _)| chosen >> at & 1 == 1)
+                    .map(|(_, name)| (**name, ""));
                 fits(&self.form.iter().chain(blanks).collect())
             })
         };
-        let found = candidates.iter().find(|(_, form)| *form != self.form && fits(form)).map(|(change, _)| *change);
+        let found = candidates
+            .iter()
+            .find(|(_, form)| *form != self.form && fits(form))
+            .map(|(change, _)| *change);
         found.or_else(|| dropped_one_by_one().then_some(BodyChange::BlanksDropped))
     }
 
@@ -434,7 +530,11 @@ impl<'a> Trial<'a> {
         let (path, query) = self.request.target.split_once('?')?;
         let params = self.params();
         let fits = |query: &str| {
-            let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+            let target = if query.is_empty() {
+                path.to_owned()
+            } else {
+                format!("{path}?{query}")
+            };
             self.urls(&target).iter().any(|url| self.fits(url, &params))
         };
         if fits("") {
@@ -447,7 +547,9 @@ impl<'a> Trial<'a> {
         }
         let pairs = Form::parse(query.as_bytes(), 64).ok()?;
         let with = |encode: &dyn Fn(&str) -> String| -> String {
-            let pairs = pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| format!("{}={}", encode(name), encode(value)));
             pairs.collect::<Vec<_>>().join("&")
         };
         let form_encoded = pairs.encode();
@@ -466,7 +568,10 @@ impl<'a> Trial<'a> {
             with(&|text| text.replace(' ', "+")),
             form_encoded,
         ];
-        candidates.iter().any(|query| fits(query)).then_some(QueryChange::Reencoded)
+        candidates
+            .iter()
+            .any(|query| fits(query))
+            .then_some(QueryChange::Reencoded)
     }
 
     fn other_url(&self, ours: &str) -> Option<Explanation> {
@@ -479,7 +584,11 @@ impl<'a> Trial<'a> {
                         let path = target.split('?').next().unwrap_or_default();
                         let public_url = self.public_url_for(scheme, &authority, path);
                         let url = format!("{scheme}://{authority}{path}");
-                        return Some(Explanation::SignedFor { url, ours: ours.to_owned(), public_url });
+                        return Some(Explanation::SignedFor {
+                            url,
+                            ours: ours.to_owned(),
+                            public_url,
+                        });
                     }
                 }
             }
@@ -490,22 +599,38 @@ impl<'a> Trial<'a> {
     /// The value of `PUBLIC_URL` under which a signed path becomes the received one.
     fn public_url_for(&self, scheme: &str, authority: &str, path: &str) -> Option<String> {
         let received = self.request.target.split('?').next().unwrap_or_default();
-        let endpoint = received.strip_prefix(self.public_url.prefix()).filter(|rest| rest.starts_with('/'));
-        let prefix = path.strip_suffix(received).or_else(|| path.strip_suffix(endpoint?))?;
+        let endpoint = received
+            .strip_prefix(self.public_url.prefix())
+            .filter(|rest| rest.starts_with('/'));
+        let prefix = path
+            .strip_suffix(received)
+            .or_else(|| path.strip_suffix(endpoint?))?;
         let candidate = format!("{scheme}://{authority}{prefix}");
-        PublicUrl::parse(&candidate).ok().map(|(url, _)| url.to_string()).filter(|url| *url != self.public_url.to_string())
+        PublicUrl::parse(&candidate)
+            .ok()
+            .map(|(url, _)| url.to_string())
+            .filter(|url| *url != self.public_url.to_string())
     }
 
     /// Hosts and ports that the configuration and the request's headers suggest, the configured one first.
     fn authorities(&self) -> Vec<String> {
         let headers = self.request.headers;
         let mut hosts = vec![self.public_url.authority().to_owned()];
-        for name in ["host", "x-forwarded-host", "x-original-host", "x-forwarded-server"] {
+        for name in [
+            "host",
+            "x-forwarded-host",
+            "x-original-host",
+            "x-forwarded-server",
+        ] {
             hosts.extend(list(headers, name));
         }
         hosts.extend(forwarded_hosts(headers));
         let mut ports: Vec<String> = list(headers, "x-forwarded-port").collect();
-        ports.extend(hosts.iter().filter_map(|host| split_port(host).1.map(str::to_owned)));
+        ports.extend(
+            hosts
+                .iter()
+                .filter_map(|host| split_port(host).1.map(str::to_owned)),
+        );
         ports.extend(["443", "80"].map(str::to_owned));
         ports.retain(|port| port.parse::<u16>().is_ok());
         unique(&mut ports);
@@ -538,14 +663,27 @@ impl<'a> Trial<'a> {
                 targets.push(value);
             }
         }
-        for name in ["x-original-uri", "x-original-url", "x-rewrite-url", "x-forwarded-uri", "x-envoy-original-path"] {
+        for name in [
+            "x-original-uri",
+            "x-original-url",
+            "x-rewrite-url",
+            "x-forwarded-uri",
+            "x-envoy-original-path",
+        ] {
             targets.extend(list(headers, name));
         }
         let toggled: Vec<_> = targets.iter().map(|target| toggle_slash(target)).collect();
         targets.extend(toggled);
-        let lower: Vec<_> = targets.iter().filter(|target| target.contains("//")).map(|t| t.replace("//", "/")).collect();
+        let lower: Vec<_> = targets
+            .iter()
+            .filter(|target| target.contains("//"))
+            .map(|t| t.replace("//", "/"))
+            .collect();
         targets.extend(lower);
-        targets.retain(|target| target.is_empty() || target.starts_with(['/', '?']) && target.bytes().all(|b| b.is_ascii_graphic()));
+        targets.retain(|target| {
+            target.is_empty()
+                || target.starts_with(['/', '?']) && target.bytes().all(|b| b.is_ascii_graphic())
+        });
         unique(&mut targets);
         targets.truncate(24);
         targets
@@ -560,16 +698,26 @@ fn signed(form: &Form) -> Vec<u8> {
 
 /// The values of a header that may be a list.
 fn list<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = String> + 'a {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()).take(4)
+    let values = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(|value| value.trim().to_owned())
+        .filter(|value| !value.is_empty())
+        .take(4)
 }
 
 /// `host=` of RFC 7239.
 fn forwarded_hosts(headers: &HeaderMap) -> Vec<String> {
-    let parts = list(headers, "forwarded").flat_map(|element| element.split(';').map(str::to_owned).collect::<Vec<_>>());
+    let parts = list(headers, "forwarded")
+        .flat_map(|element| element.split(';').map(str::to_owned).collect::<Vec<_>>());
     let host = |part: String| {
         let (name, value) = part.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("host").then(|| value.trim().trim_matches('"').to_owned())
+        name.trim()
+            .eq_ignore_ascii_case("host")
+            .then(|| value.trim().trim_matches('"').to_owned())
     };
     parts.filter_map(host).collect()
 }
@@ -586,7 +734,9 @@ fn unique(texts: &mut Vec<String>) {
 }
 
 fn toggle_slash(target: &str) -> String {
-    let (path, query) = target.find('?').map_or((target, ""), |at| target.split_at(at));
+    let (path, query) = target
+        .find('?')
+        .map_or((target, ""), |at| target.split_at(at));
     match path.strip_suffix('/') {
         Some(path) => format!("{path}{query}"),
         None => format!("{path}/{query}"),
@@ -596,7 +746,11 @@ fn toggle_slash(target: &str) -> String {
 /// Every order of up to four pairs.
 fn orders(query: &str) -> impl Iterator<Item = String> {
     let pairs: Vec<String> = query.split('&').map(str::to_owned).collect();
-    let count = if (2..=4).contains(&pairs.len()) { (1..=pairs.len()).product() } else { 0 };
+    let count = if (2..=4).contains(&pairs.len()) {
+        (1..=pairs.len()).product()
+    } else {
+        0
+    };
     (0..count).map(move |mut index| {
         let mut left = pairs.clone();
         let mut order = Vec::new();
@@ -612,15 +766,26 @@ fn plus_before_digits(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     let mut chars = value.chars().peekable();
     while let Some(c) = chars.next() {
-        out.push(if c == ' ' && chars.peek().is_some_and(char::is_ascii_digit) { '+' } else { c });
+        out.push(
+            if c == ' ' && chars.peek().is_some_and(char::is_ascii_digit) {
+                '+'
+            } else {
+                c
+            },
+        );
     }
     out
 }
 
 /// Text whose UTF-8 was read as Latin-1, read again as what it was.
 fn latin1_as_utf8(text: &str) -> String {
-    let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
-    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| text.to_owned())
+    let bytes: Option<Vec<u8>> = text
+        .chars()
+        .map(|c| u8::try_from(u32::from(c)).ok())
+        .collect();
+    bytes
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .unwrap_or_else(|| text.to_owned())
 }
 
 fn lower_case_escapes(query: &str) -> String {
@@ -649,8 +814,13 @@ fn map_escapes(query: &str, change: impl Fn(char) -> char) -> String {
 
 /// The id of `key=<id>,algorithm=<name>`, where it is short and plain.
 fn shared_key_id(settings: &str) -> Option<String> {
-    let key = settings.split(',').find_map(|part| part.trim().strip_prefix("key="))?;
-    let plain = (1..=64).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let key = settings
+        .split(',')
+        .find_map(|part| part.trim().strip_prefix("key="))?;
+    let plain = (1..=64).contains(&key.len())
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     plain.then(|| key.to_owned())
 }
 

@@ -39,7 +39,9 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use tower::{Layer, Service};
 
 use super::explain::{Explanation, is_webhook_method};
-use super::verifier::{SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot, UnverifiedRequest, Verified};
+use super::verifier::{
+    SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot, UnverifiedRequest, Verified,
+};
 use crate::form::{Form, FormError};
 
 /// What a request may cost before it is verified.
@@ -56,7 +58,11 @@ pub struct RequestLimits {
 
 impl Default for RequestLimits {
     fn default() -> Self {
-        Self { body_bytes: 128 * 1024, body_time: Duration::from_secs(5), target_bytes: 4096 }
+        Self {
+            body_bytes: 128 * 1024,
+            body_time: Duration::from_secs(5),
+            target_bytes: 4096,
+        }
     }
 }
 
@@ -140,7 +146,9 @@ impl Refusal<'_> {
     /// Why the signature does not fit; `None` if it was not looked at. Costs up to some thousand HMACs: call it
     /// rate-limited.
     pub fn explain(&self) -> Option<Explanation> {
-        let RefusalCause::Signature(_) = self.cause else { return None };
+        let RefusalCause::Signature(_) = self.cause else {
+            return None;
+        };
         Some(self.verifier.explain(&UnverifiedRequest {
             method: &self.head.method,
             target: self.target,
@@ -168,7 +176,13 @@ struct Shared {
 impl SignatureLayer {
     /// A layer with the default limits that reports nothing.
     pub fn new(verifier: Arc<SignatureVerifier>) -> Self {
-        Self { shared: Arc::new(Shared { verifier, limits: RequestLimits::default(), on_refusal: None }) }
+        Self {
+            shared: Arc::new(Shared {
+                verifier,
+                limits: RequestLimits::default(),
+                on_refusal: None,
+            }),
+        }
     }
 
     /// Sets the limits.
@@ -181,7 +195,10 @@ impl SignatureLayer {
     /// Reports every refusal. A text that it returns becomes the answer's body: return one only where no stranger can
     /// read it.
     #[must_use]
-    pub fn on_refusal(mut self, report: impl Fn(&Refusal<'_>) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub fn on_refusal(
+        mut self,
+        report: impl Fn(&Refusal<'_>) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
         Arc::make_mut(&mut self.shared).on_refusal = Some(Arc::new(report));
         self
     }
@@ -200,7 +217,10 @@ impl<S> Layer<S> for SignatureLayer {
     type Service = VerifySignature<S>;
 
     fn layer(&self, inner: S) -> VerifySignature<S> {
-        VerifySignature { inner, shared: self.shared.clone() }
+        VerifySignature {
+            inner,
+            shared: self.shared.clone(),
+        }
     }
 }
 
@@ -213,7 +233,9 @@ pub struct VerifySignature<S> {
 
 impl<S: fmt::Debug> fmt::Debug for VerifySignature<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerifySignature").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("VerifySignature")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -241,7 +263,10 @@ where
             match shared.admit(&head, body).await {
                 Ok(verified) => {
                     head.extensions.insert(SignedForm(verified));
-                    inner.call(Request::from_parts(head, Body::empty())).await.map(IntoResponse::into_response)
+                    inner
+                        .call(Request::from_parts(head, Body::empty()))
+                        .await
+                        .map(IntoResponse::into_response)
                 }
                 Err(response) => Ok(response),
             }
@@ -251,10 +276,21 @@ where
 
 impl Shared {
     async fn admit(&self, head: &Parts, body: Body) -> Result<Arc<Verified>, Response> {
-        let uri = head.extensions.get::<OriginalUri>().map_or(&head.uri, |original| &original.0);
-        let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let uri = head
+            .extensions
+            .get::<OriginalUri>()
+            .map_or(&head.uri, |original| &original.0);
+        let target = uri
+            .path_and_query()
+            .map_or("/", http::uri::PathAndQuery::as_str);
         let refuse = |cause, body: &[u8]| {
-            let refusal = Refusal { cause, head, verifier: &self.verifier, target, body };
+            let refusal = Refusal {
+                cause,
+                head,
+                verifier: &self.verifier,
+                target,
+                body,
+            };
             let text = self.on_refusal.as_ref().and_then(|report| report(&refusal));
             refused(cause, &head.method, text)
         };
@@ -267,14 +303,24 @@ impl Shared {
         let body = if head.method == Method::GET {
             Bytes::new()
         } else {
-            match tokio::time::timeout(self.limits.body_time, read(body, self.limits.body_bytes)).await {
+            match tokio::time::timeout(self.limits.body_time, read(body, self.limits.body_bytes))
+                .await
+            {
                 Ok(Ok(body)) => body,
                 Ok(Err(cause)) => return Err(refuse(cause, b"")),
                 Err(_) => return Err(refuse(RefusalCause::BodyTooSlow, b"")),
             }
         };
-        let request = UnverifiedRequest { method: &head.method, target, headers: &head.headers, body: &body };
-        self.verifier.verify(&request).map(Arc::new).map_err(|error| refuse(RefusalCause::Signature(error), &body))
+        let request = UnverifiedRequest {
+            method: &head.method,
+            target,
+            headers: &head.headers,
+            body: &body,
+        };
+        self.verifier
+            .verify(&request)
+            .map(Arc::new)
+            .map_err(|error| refuse(RefusalCause::Signature(error), &body))
     }
 }
 
@@ -287,7 +333,9 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, RefusalCause> {
     let mut first = Bytes::new();
     let mut rest = Vec::new();
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let Ok(data) = frame.map_err(|_| RefusalCause::BodyBroken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| RefusalCause::BodyBroken)?.into_data() else {
+            continue;
+        };
         if first.len() + rest.len() + data.len() > limit {
             return Err(RefusalCause::BodyTooLarge);
         }
@@ -309,9 +357,14 @@ fn refused(cause: RefusalCause, method: &Method, text: Option<String>) -> Respon
     let body = text.map_or_else(|| Body::from(cause.text()), Body::from);
     let mut response = (cause.status(), body).into_response();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     match cause {
-        RefusalCause::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, POST, PUT"))),
+        RefusalCause::Method => {
+            drop(headers.insert(ALLOW, HeaderValue::from_static("GET, POST, PUT")))
+        }
         // What is left of the body is not worth reading.
         RefusalCause::BodyTooLarge | RefusalCause::BodyTooSlow => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -28,9 +28,12 @@ mod verifier;
 pub use captured::{CapturedError, CapturedRequest};
 pub use explain::{BodyChange, Explanation, QueryChange};
 #[cfg(feature = "axum")]
-pub use layer::{Refusal, RefusalCause, RequestLimits, SignatureLayer, SignedForm, SignedFormRejection, VerifySignature};
+pub use layer::{
+    Refusal, RefusalCause, RequestLimits, SignatureLayer, SignedForm, SignedFormRejection,
+    VerifySignature,
+};
 pub use public_url::{PublicUrl, PublicUrlError, PublicUrlNote};
 pub use verifier::{
-    SIGNATURE_HEADER, SignatureError, SignatureErrorKind, SignatureVerifier, TokenError, TokenSlot, UnverifiedRequest,
-    Verified, sign,
+    SIGNATURE_HEADER, SignatureError, SignatureErrorKind, SignatureVerifier, TokenError, TokenSlot,
+    UnverifiedRequest, Verified, sign,
 };

@@ -29,7 +29,9 @@ pub enum PublicUrlError {
     #[error("has a port that is no number from 1 to 65535")]
     Port,
     /// White space, control or non-ASCII characters.
-    #[error("holds a character that no URL has: percent-encode the path and use the punycode form of the host")]
+    #[error(
+        "holds a character that no URL has: percent-encode the path and use the punycode form of the host"
+    )]
     Character,
     /// A query.
     #[error("must not have a query: write {0}")]
@@ -50,13 +52,17 @@ pub enum PublicUrlNote {
     #[error("user and password are not signed by Twilio and were cut: leave them out")]
     Userinfo,
     /// `#rc=2`.
-    #[error("the fragment is never sent by Twilio and was cut: it belongs into Twilio's console only")]
+    #[error(
+        "the fragment is never sent by Twilio and was cut: it belongs into Twilio's console only"
+    )]
     Fragment,
     /// `http` to a host other than this machine.
     #[error("uses http: anyone on the way can read and replay messages; use https")]
     PlainHttp,
     /// Capitals in the host.
-    #[error("has capitals in its host: write it here exactly as in Twilio's console, best in lower case")]
+    #[error(
+        "has capitals in its host: write it here exactly as in Twilio's console, best in lower case"
+    )]
     UpperCaseHost,
     /// An underscore in the host.
     #[error("has an underscore in its host, which Twilio refuses")]
@@ -82,7 +88,10 @@ impl PublicUrl {
     /// [`PublicUrlError`], whose text says what to write.
     pub fn parse(text: &str) -> Result<(Self, Vec<PublicUrlNote>), PublicUrlError> {
         let mut notes = Vec::new();
-        let (scheme, rest) = text.trim().split_once("://").ok_or(PublicUrlError::Scheme)?;
+        let (scheme, rest) = text
+            .trim()
+            .split_once("://")
+            .ok_or(PublicUrlError::Scheme)?;
         let https = match scheme {
             _ if scheme.eq_ignore_ascii_case("https") => true,
             _ if scheme.eq_ignore_ascii_case("http") => false,
@@ -98,8 +107,12 @@ impl PublicUrl {
             }
             None => rest,
         };
-        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
-        let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+        let (rest, query) = rest
+            .split_once('?')
+            .map_or((rest, None), |(rest, query)| (rest, Some(query)));
+        let (authority, path) = rest
+            .find('/')
+            .map_or((rest, ""), |slash| rest.split_at(slash));
         let authority = match authority.rsplit_once('@') {
             Some((_, authority)) => {
                 notes.push(PublicUrlNote::Userinfo);
@@ -111,9 +124,15 @@ impl PublicUrl {
         if prefix.len() < path.len() {
             notes.push(PublicUrlNote::TrailingSlash);
         }
-        let mut url = Self { https, authority: authority.to_owned(), prefix: prefix.to_owned() };
+        let mut url = Self {
+            https,
+            authority: authority.to_owned(),
+            prefix: prefix.to_owned(),
+        };
         url.check_authority(&mut notes)?;
-        let endpoint = ENDPOINTS.iter().find_map(|endpoint| prefix.strip_suffix(endpoint));
+        let endpoint = ENDPOINTS
+            .iter()
+            .find_map(|endpoint| prefix.strip_suffix(endpoint));
         if let Some(prefix) = endpoint {
             prefix.clone_into(&mut url.prefix);
             return Err(PublicUrlError::Endpoint(url));
@@ -166,13 +185,21 @@ impl PublicUrl {
 
     /// Whether an absolute URL lies at or below this one.
     pub(crate) fn covers(&self, url: &str) -> bool {
-        let Ok(uri) = url.parse::<http::Uri>() else { return false };
+        let Ok(uri) = url.parse::<http::Uri>() else {
+            return false;
+        };
         let (host, port) = split_port(&self.authority);
         let default_port = |scheme: &str| if scheme == "https" { 443 } else { 80 };
-        let own_port = port.and_then(|port| port.parse().ok()).unwrap_or_else(|| default_port(self.scheme()));
+        let own_port = port
+            .and_then(|port| port.parse().ok())
+            .unwrap_or_else(|| default_port(self.scheme()));
         let scheme = uri.scheme_str().unwrap_or_default();
-        let below = uri.path().strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        uri.host().is_some_and(|other| other.eq_ignore_ascii_case(host))
+        let below = uri
+            .path()
+            .strip_prefix(&self.prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        uri.host()
+            .is_some_and(|other| other.eq_ignore_ascii_case(host))
             && uri.port_u16().unwrap_or_else(|| default_port(scheme)) == own_port
             && below
     }
@@ -190,7 +217,9 @@ impl PublicUrl {
 
     /// The target with the prefix, whether a proxy stripped it or not.
     pub(super) fn missing_prefix<'a>(&'a self, target: &str) -> &'a str {
-        let kept = target.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+        let kept = target
+            .strip_prefix(&self.prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
         if kept { "" } else { &self.prefix }
     }
 
@@ -222,7 +251,10 @@ pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
 /// Characters that a host has; `[…]` for IPv6.
 pub(super) fn is_host(host: &str) -> bool {
     let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+    match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
         Some(address) => matches!(address.parse(), Ok(IpAddr::V6(_))),
         None => !host.is_empty() && host.bytes().all(name),
     }
@@ -230,7 +262,10 @@ pub(super) fn is_host(host: &str) -> bool {
 
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -242,22 +277,59 @@ mod tests {
         let parse = |text| PublicUrl::parse(text).map(|(url, notes)| (url.to_string(), notes));
         let cut = |url: &str, notes: &[PublicUrlNote]| Ok((url.to_owned(), notes.to_vec()));
         assert_eq!(parse("https://h.test"), cut("https://h.test", &[]));
-        assert_eq!(parse("HTTPS://h.test/"), cut("https://h.test", &[PublicUrlNote::TrailingSlash]));
+        assert_eq!(
+            parse("HTTPS://h.test/"),
+            cut("https://h.test", &[PublicUrlNote::TrailingSlash])
+        );
         assert_eq!(
             parse("https://u:p@h.test:8443/a//#rc=2"),
-            cut("https://h.test:8443/a", &[PublicUrlNote::Fragment, PublicUrlNote::Userinfo, PublicUrlNote::TrailingSlash])
+            cut(
+                "https://h.test:8443/a",
+                &[
+                    PublicUrlNote::Fragment,
+                    PublicUrlNote::Userinfo,
+                    PublicUrlNote::TrailingSlash
+                ]
+            )
         );
         assert_eq!(parse("http://[::1]:8080"), cut("http://[::1]:8080", &[]));
-        assert_eq!(parse("http://h.test"), cut("http://h.test", &[PublicUrlNote::PlainHttp]));
+        assert_eq!(
+            parse("http://h.test"),
+            cut("http://h.test", &[PublicUrlNote::PlainHttp])
+        );
         for (text, message) in [
-            ("h.test", "must begin with https://, as in https://bot.example.com"),
-            ("https://", "has no usable host: write https://HOST or https://HOST/PREFIX"),
-            ("https://h.test:0", "has a port that is no number from 1 to 65535"),
-            ("https://h.test:http", "has a port that is no number from 1 to 65535"),
-            ("https://bücher.example", "holds a character that no URL has: percent-encode the path and use the punycode form of the host"),
-            ("https://h.test/a?x=1", "must not have a query: write https://h.test/a"),
-            ("https://h.test/webhook", "must not end in the endpoint's path, which the server adds: write https://h.test"),
-            ("https://h.test/a/webhook/status/", "must not end in the endpoint's path, which the server adds: write https://h.test/a"),
+            (
+                "h.test",
+                "must begin with https://, as in https://bot.example.com",
+            ),
+            (
+                "https://",
+                "has no usable host: write https://HOST or https://HOST/PREFIX",
+            ),
+            (
+                "https://h.test:0",
+                "has a port that is no number from 1 to 65535",
+            ),
+            (
+                "https://h.test:http",
+                "has a port that is no number from 1 to 65535",
+            ),
+            (
+                "https://bücher.example",
+                "holds a character that no URL has: percent-encode the path and use the punycode form of the host",
+            ),
+            (
+                "https://h.test/a?x=1",
+                "must not have a query: write https://h.test/a",
+            ),
+            (
+                "https://h.test/webhook",
+                "must not end in the endpoint's path, which the server adds: write https://h.test",
+            ),
+            (
+                "https://h.test/a/webhook/status/",
+                "must not end in the endpoint's path, which the server adds: write https://h.test/a",
+            ),
         ] {
             assert_eq!(parse(text).unwrap_err().to_string(), message, "{text}");
         }
@@ -266,10 +338,19 @@ mod tests {
     #[test]
     fn the_port_candidates_leave_the_colons_of_ipv6_alone() {
         let origins = |text| PublicUrl::parse(text).unwrap().0.origins();
-        assert_eq!(origins("https://h.test"), ["https://h.test", "https://h.test:443"]);
-        assert_eq!(origins("https://h.test:8443"), ["https://h.test:8443", "https://h.test"]);
+        assert_eq!(
+            origins("https://h.test"),
+            ["https://h.test", "https://h.test:443"]
+        );
+        assert_eq!(
+            origins("https://h.test:8443"),
+            ["https://h.test:8443", "https://h.test"]
+        );
         assert_eq!(origins("http://[::1]"), ["http://[::1]", "http://[::1]:80"]);
-        assert_eq!(origins("http://[::1]:8080"), ["http://[::1]:8080", "http://[::1]"]);
+        assert_eq!(
+            origins("http://[::1]:8080"),
+            ["http://[::1]:8080", "http://[::1]"]
+        );
     }
 
     #[test]

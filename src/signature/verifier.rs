@@ -130,7 +130,8 @@ impl Token {
         if secret.expose().trim().is_empty() {
             return Err(TokenError::Blank);
         }
-        let mac = Hmac::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes a key of any length");
+        let mac = Hmac::new_from_slice(secret.expose().as_bytes())
+            .expect("HMAC takes a key of any length");
         Ok(Self { mac })
     }
 
@@ -185,8 +186,14 @@ impl SignatureVerifier {
     ///
     /// # Errors
     /// [`TokenError`] when there is no token or one of them is blank.
-    pub fn new(public_url: PublicUrl, tokens: impl IntoIterator<Item = Secret>) -> Result<Self, TokenError> {
-        let default_tokens = tokens.into_iter().map(|secret| Token::new(&secret)).collect::<Result<Vec<_>, _>>()?;
+    pub fn new(
+        public_url: PublicUrl,
+        tokens: impl IntoIterator<Item = Secret>,
+    ) -> Result<Self, TokenError> {
+        let default_tokens = tokens
+            .into_iter()
+            .map(|secret| Token::new(&secret))
+            .collect::<Result<Vec<_>, _>>()?;
         if default_tokens.is_empty() {
             return Err(TokenError::None);
         }
@@ -209,7 +216,10 @@ impl SignatureVerifier {
         account: AccountSid,
         tokens: impl IntoIterator<Item = Secret>,
     ) -> Result<Self, TokenError> {
-        let tokens = tokens.into_iter().map(|secret| Token::new(&secret)).collect::<Result<Vec<_>, _>>()?;
+        let tokens = tokens
+            .into_iter()
+            .map(|secret| Token::new(&secret))
+            .collect::<Result<Vec<_>, _>>()?;
         if tokens.is_empty() {
             return Err(TokenError::None);
         }
@@ -248,21 +258,32 @@ impl SignatureVerifier {
         let missing_prefix = self.public_url.missing_prefix(request.target);
         let signed = content.signed_params(SortOrder::Bytes);
         // JavaScript sorts by UTF-16 units; whether Twilio does is not known, and it shows beyond U+FFFF only.
-        let signed_utf16 =
-            (content.posted && content.form.is_beyond_bmp()).then(|| content.signed_params(SortOrder::Utf16));
+        let signed_utf16 = (content.posted && content.form.is_beyond_bmp())
+            .then(|| content.signed_params(SortOrder::Utf16));
         let fits = |token: &Token, params: &[u8]| {
             let over = |target: &str| {
                 self.origins.iter().any(|origin| {
                     token.signed(
-                        &[origin.as_bytes(), missing_prefix.as_bytes(), target.as_bytes(), params],
+                        &[
+                            origin.as_bytes(),
+                            missing_prefix.as_bytes(),
+                            target.as_bytes(),
+                            params,
+                        ],
                         &signature,
                     )
                 })
             };
-            over(request.target) || query_spellings(request.target).iter().any(|target| over(target))
+            over(request.target)
+                || query_spellings(request.target)
+                    .iter()
+                    .any(|target| over(target))
         };
         let found = tokens.iter().position(|token| {
-            fits(token, &signed) || signed_utf16.as_ref().is_some_and(|params| fits(token, params))
+            fits(token, &signed)
+                || signed_utf16
+                    .as_ref()
+                    .is_some_and(|params| fits(token, params))
         });
         let token = match found {
             None => return Err(SignatureErrorKind::Mismatch.into()),
@@ -275,23 +296,48 @@ impl SignatureVerifier {
         {
             return Err(SignatureErrorKind::BodyHash.into());
         }
-        Ok(Verified { form: content.form, token, is_form: content.body_sha256.is_none() })
+        Ok(Verified {
+            form: content.form,
+            token,
+            is_form: content.body_sha256.is_none(),
+        })
     }
 
     /// The pairs, and whether they are signed.
-    pub(super) fn content(&self, request: &UnverifiedRequest<'_>) -> Result<Content, SignatureError> {
+    pub(super) fn content(
+        &self,
+        request: &UnverifiedRequest<'_>,
+    ) -> Result<Content, SignatureError> {
         let form = |input| Form::parse(input, self.max_params).map_err(SignatureErrorKind::Form);
-        let query = request.target.split_once('?').map_or("", |(_, query)| query);
+        let query = request
+            .target
+            .split_once('?')
+            .map_or("", |(_, query)| query);
         if request.method == Method::GET {
-            return Ok(Content { form: form(query.as_bytes())?, posted: false, body_sha256: None });
+            return Ok(Content {
+                form: form(query.as_bytes())?,
+                posted: false,
+                body_sha256: None,
+            });
         }
         if is_form(request.headers) {
-            return Ok(Content { form: form(request.body)?, posted: true, body_sha256: None });
+            return Ok(Content {
+                form: form(request.body)?,
+                posted: true,
+                body_sha256: None,
+            });
         }
         let query = form(query.as_bytes())?;
-        let mut hashes = query.iter().filter(|(name, _)| *name == "bodySHA256").map(|(_, value)| value.to_owned());
+        let mut hashes = query
+            .iter()
+            .filter(|(name, _)| *name == "bodySHA256")
+            .map(|(_, value)| value.to_owned());
         match (hashes.next(), hashes.next()) {
-            (Some(hash), None) => Ok(Content { form: Form::default(), posted: false, body_sha256: Some(hash) }),
+            (Some(hash), None) => Ok(Content {
+                form: Form::default(),
+                posted: false,
+                body_sha256: Some(hash),
+            }),
             _ => Err(SignatureErrorKind::NotAForm.into()),
         }
     }
@@ -302,12 +348,21 @@ impl SignatureVerifier {
             return Ok((&self.default_tokens, false));
         }
         // Without one it is no message: what the default tokens sign is refused where it is parsed.
-        let Some(account) = form.get("AccountSid") else { return Ok((&self.default_tokens, false)) };
-        let account = AccountSid::parse(account).map(AccountSid::to_lowercase).ok();
-        let own = self.accounts.iter().find(|(known, _)| Some(*known) == account);
+        let Some(account) = form.get("AccountSid") else {
+            return Ok((&self.default_tokens, false));
+        };
+        let account = AccountSid::parse(account)
+            .map(AccountSid::to_lowercase)
+            .ok();
+        let own = self
+            .accounts
+            .iter()
+            .find(|(known, _)| Some(*known) == account);
         match (own, self.default_account) {
             (Some((_, tokens)), _) => Ok((tokens, true)),
-            (None, Some(default)) if Some(default) != account => Err(SignatureErrorKind::UnknownAccount.into()),
+            (None, Some(default)) if Some(default) != account => {
+                Err(SignatureErrorKind::UnknownAccount.into())
+            }
             _ => Ok((&self.default_tokens, false)),
         }
     }
@@ -318,14 +373,23 @@ impl fmt::Debug for SignatureVerifier {
         f.debug_struct("SignatureVerifier")
             .field("public_url", &self.public_url)
             .field("default_tokens", &self.default_tokens.len())
-            .field("accounts", &self.accounts.iter().map(|(account, _)| account).collect::<Vec<_>>())
+            .field(
+                "accounts",
+                &self
+                    .accounts
+                    .iter()
+                    .map(|(account, _)| account)
+                    .collect::<Vec<_>>(),
+            )
             .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for UnverifiedRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnverifiedRequest").field("method", self.method).finish_non_exhaustive()
+        f.debug_struct("UnverifiedRequest")
+            .field("method", self.method)
+            .finish_non_exhaustive()
     }
 }
 
@@ -367,14 +431,24 @@ impl Content {
 pub fn sign(token: &Secret, url: &str, form: Option<&Form>) -> Result<String, TokenError> {
     let url = url.split_once('#').map_or(url, |(url, _)| url);
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (authority, path) = rest
+        .find(['/', '?'])
+        .map_or((rest, ""), |at| rest.split_at(at));
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
     let separator = if scheme.is_empty() { "" } else { "://" };
     let mut params = Vec::new();
     if let Some(form) = form {
         form.append_signed(SortOrder::Bytes, &mut params);
     }
-    let parts = [scheme.as_bytes(), separator.as_bytes(), host.as_bytes(), path.as_bytes(), &params];
+    let parts = [
+        scheme.as_bytes(),
+        separator.as_bytes(),
+        host.as_bytes(),
+        path.as_bytes(),
+        &params,
+    ];
     Ok(STANDARD.encode(Token::new(token)?.over(&parts).finalize().into_bytes()))
 }
 
@@ -387,8 +461,11 @@ pub(super) fn signature_of(headers: &HeaderMap) -> Result<[u8; 20], SignatureErr
     }
     // The length first: a header of a megabyte is not decoded.
     if value.len() != 28 {
-        let kind =
-            if value.is_empty() { SignatureErrorKind::MissingHeader } else { SignatureErrorKind::MalformedHeader };
+        let kind = if value.is_empty() {
+            SignatureErrorKind::MissingHeader
+        } else {
+            SignatureErrorKind::MalformedHeader
+        };
         return Err(kind);
     }
     let mut signature = [0; 21];
@@ -401,19 +478,32 @@ pub(super) fn signature_of(headers: &HeaderMap) -> Result<[u8; 20], SignatureErr
 /// A form by its media type, in UTF-8 or without a word about it.
 fn is_form(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
     // The two spellings that Twilio sends need no further look.
-    let usual: [&[u8]; 2] =
-        [b"application/x-www-form-urlencoded; charset=UTF-8", b"application/x-www-form-urlencoded"];
+    let usual: [&[u8]; 2] = [
+        b"application/x-www-form-urlencoded; charset=UTF-8",
+        b"application/x-www-form-urlencoded",
+    ];
     if usual.contains(&value.as_bytes()) {
         return true;
     }
-    let Ok(text) = value.to_str() else { return false };
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
     let mut parts = text.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
-    let charset = parts.filter_map(|part| part.split_once('=')).find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    let charset = parts
+        .filter_map(|part| part.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
     essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        && charset.is_none_or(|(_, charset)| charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"))
+        && charset.is_none_or(|(_, charset)| {
+            charset
+                .trim()
+                .trim_matches('"')
+                .eq_ignore_ascii_case("utf-8")
+        })
 }
 
 /// Lower-case hexadecimal of the raw bytes' SHA-256.
@@ -432,14 +522,32 @@ fn body_hash_fits(hash: &str, body: &[u8]) -> bool {
 ///
 /// Source: twilio-node issues 621, 1059, 1061, 1183 and twilio-ruby issue 528.
 fn query_spellings(target: &str) -> Vec<String> {
-    let Some((path, query)) = target.split_once('?') else { return Vec::new() };
-    if !["'", "%27", "%40", "%3A", "%3a"].iter().any(|odd| query.contains(odd)) {
+    let Some((path, query)) = target.split_once('?') else {
+        return Vec::new();
+    };
+    if !["'", "%27", "%40", "%3A", "%3a"]
+        .iter()
+        .any(|odd| query.contains(odd))
+    {
         return Vec::new();
     }
-    let plain = |query: &str| query.replace("%40", "@").replace("%3A", ":").replace("%3a", ":");
+    let plain = |query: &str| {
+        query
+            .replace("%40", "@")
+            .replace("%3A", ":")
+            .replace("%3a", ":")
+    };
     let raw_quote = query.replace("%27", "'");
-    let mut spellings = vec![query.replace('\'', "%27"), plain(query), plain(&raw_quote), raw_quote];
+    let mut spellings = vec![
+        query.replace('\'', "%27"),
+        plain(query),
+        plain(&raw_quote),
+        raw_quote,
+    ];
     spellings.retain(|spelling| spelling != query);
     spellings.dedup();
-    spellings.into_iter().map(|query| format!("{path}?{query}")).collect()
+    spellings
+        .into_iter()
+        .map(|query| format!("{path}?{query}"))
+        .collect()
 }

@@ -5,8 +5,12 @@
 
 use std::fmt;
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit,
+};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
@@ -132,9 +136,15 @@ pub struct Metrics {
     pub(crate) handler_seconds: Histogram,
     pub(crate) handlers_running: Gauge,
     pub(crate) requests_in_flight: Gauge,
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the accept loop counts them"))]
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "the accept loop counts them")
+    )]
     pub(crate) connections: Gauge,
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the accept loop counts them"))]
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "the accept loop counts them")
+    )]
     pub(crate) accept_errors: Counter,
     pub(crate) late_dropped: Counter,
     pub(crate) overflow_dropped: Counter,
@@ -143,7 +153,9 @@ pub struct Metrics {
 
 const METADATA: Metadata<'static> = Metadata::new("replyhook", Level::INFO, None);
 /// Up to Twilio's 15 seconds.
-const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
+const BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,
+];
 
 impl Metrics {
     /// An empty registry in which every fixed series stands at zero.
@@ -153,7 +165,10 @@ impl Metrics {
             .expect("the buckets are not empty")
             .build_recorder();
         for metric in TABLE {
-            let (name, help) = (KeyName::from_const_str(metric.name), SharedString::const_str(metric.help));
+            let (name, help) = (
+                KeyName::from_const_str(metric.name),
+                SharedString::const_str(metric.help),
+            );
             if metric.name.ends_with("_total") {
                 recorder.describe_counter(name, Some(Unit::Count), help);
             } else if metric.unit == "s" {
@@ -162,18 +177,28 @@ impl Metrics {
                 recorder.describe_gauge(name, Some(Unit::Count), help);
             }
         }
-        let counter = |metric: Metric, values: &[&'static str]| recorder.register_counter(&key(metric, values), &METADATA);
+        let counter = |metric: Metric, values: &[&'static str]| {
+            recorder.register_counter(&key(metric, values), &METADATA)
+        };
         let gauge = |metric| recorder.register_gauge(&key(metric, &[]), &METADATA);
-        let histogram = |metric: Metric, values: &[&'static str]| recorder.register_histogram(&key(metric, values), &METADATA);
+        let histogram = |metric: Metric, values: &[&'static str]| {
+            recorder.register_histogram(&key(metric, values), &METADATA)
+        };
         let version = key(BUILD_INFO, &[env!("CARGO_PKG_VERSION")]);
         recorder.register_gauge(&version, &METADATA).set(1.0);
         let webhooks = Endpoint::ALL.iter().flat_map(|endpoint| {
-            Outcome::ALL.iter().map(|outcome| counter(WEBHOOKS, &[endpoint.as_str(), outcome.as_str()]))
+            Outcome::ALL
+                .iter()
+                .map(|outcome| counter(WEBHOOKS, &[endpoint.as_str(), outcome.as_str()]))
         });
         Self {
             webhooks: webhooks.collect(),
-            webhook_seconds: Endpoint::ALL.iter().map(|endpoint| histogram(WEBHOOK_SECONDS, &[endpoint.as_str()])).collect(),
-            token_slots: [TokenSlot::Primary, TokenSlot::Secondary, TokenSlot::Account].map(|slot| counter(TOKEN_SLOTS, &[slot_name(slot)])),
+            webhook_seconds: Endpoint::ALL
+                .iter()
+                .map(|endpoint| histogram(WEBHOOK_SECONDS, &[endpoint.as_str()]))
+                .collect(),
+            token_slots: [TokenSlot::Primary, TokenSlot::Secondary, TokenSlot::Account]
+                .map(|slot| counter(TOKEN_SLOTS, &[slot_name(slot)])),
             handler_seconds: histogram(HANDLER_SECONDS, &[]),
             handlers_running: gauge(HANDLERS_RUNNING),
             requests_in_flight: gauge(REQUESTS_IN_FLIGHT),
@@ -213,7 +238,10 @@ impl Metrics {
     /// A code that is not in Twilio's dictionary counts as `other`.
     pub(crate) fn fallback_call(&self, code: Option<ErrorCode>) {
         let code = code.filter(|code| code.meaning().is_some());
-        self.count(FALLBACKS, code.map_or_else(|| "other".to_owned(), |code| code.to_string()));
+        self.count(
+            FALLBACKS,
+            code.map_or_else(|| "other".to_owned(), |code| code.to_string()),
+        );
     }
 
     fn count(&self, metric: Metric, value: String) {
@@ -246,7 +274,11 @@ impl fmt::Debug for Metrics {
 
 fn key(metric: Metric, values: &[&'static str]) -> Key {
     debug_assert_eq!(metric.labels.len(), values.len());
-    let labels = metric.labels.iter().zip(values).map(|(name, value)| Label::from_static_parts(name, value));
+    let labels = metric
+        .labels
+        .iter()
+        .zip(values)
+        .map(|(name, value)| Label::from_static_parts(name, value));
     Key::from_parts(metric.name, labels.collect::<Vec<_>>())
 }
 
@@ -271,9 +303,16 @@ mod tests {
         metrics.fallback_call(None);
         let text = metrics.render();
         for metric in TABLE {
-            assert!(text.contains(&format!("# HELP {} ", metric.name)), "{}: {text}", metric.name);
+            assert!(
+                text.contains(&format!("# HELP {} ", metric.name)),
+                "{}: {text}",
+                metric.name
+            );
         }
-        assert!(text.contains(r#"replyhook_webhooks_total{endpoint="status",outcome="ok"} 1"#), "{text}");
+        assert!(
+            text.contains(r#"replyhook_webhooks_total{endpoint="status",outcome="ok"} 1"#),
+            "{text}"
+        );
         assert!(text.contains(r#"replyhook_status_updates_total{status="other"} 1"#));
     }
 }

@@ -3,10 +3,10 @@
 //! Neither ever holds a phone number, a text, a name, a token or a signature. A request that went well writes no line
 //! at the default level: metrics count it.
 
-#[cfg(any())]
+#[cfg(feature = "server")]
 pub(crate) mod logs;
 pub mod metrics;
-#[cfg(any())]
+#[cfg(feature = "otel")]
 mod otel;
 mod throttle;
 

@@ -20,12 +20,22 @@ struct State {
 impl Throttle {
     pub(crate) fn new(burst: u32) -> Self {
         let burst = f64::from(burst);
-        Self { burst, state: Mutex::new(State { left: burst, at: Instant::now(), held: 0 }) }
+        Self {
+            burst,
+            state: Mutex::new(State {
+                left: burst,
+                at: Instant::now(),
+                held: 0,
+            }),
+        }
     }
 
     /// Whether a line may be written now, and how many were held back before it.
     pub(crate) fn pass(&self) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = Instant::now();
         state.left = (state.left + now.duration_since(state.at).as_secs_f64()).min(self.burst);
         state.at = now;

@@ -16,7 +16,11 @@ use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
 
-pub(super) async fn fallback(State(webhooks): State<Arc<Webhooks>>, method: Method, form: SignedForm) -> Response {
+pub(super) async fn fallback(
+    State(webhooks): State<Arc<Webhooks>>,
+    method: Method,
+    form: SignedForm,
+) -> Response {
     webhooks.metrics.token_slot(form.token());
     if !form.is_form() {
         return answer::refusal(Cause::NotAForm, &method);
@@ -32,20 +36,33 @@ pub(super) async fn fallback(State(webhooks): State<Arc<Webhooks>>, method: Meth
     webhooks.metrics.fallback_call(cause.error_code);
     if let Some(held) = webhooks.warnings.pass() {
         let code = cause.error_code.map(|code| code.0);
-        let meaning = cause.error_code.and_then(ErrorCode::meaning).unwrap_or("a code that is not known here");
+        let meaning = cause
+            .error_code
+            .and_then(ErrorCode::meaning)
+            .unwrap_or("a code that is not known here");
         tracing::warn!(message_sid = %message.message_sid, error_code = code, held, "Twilio called the fallback URL: {meaning}");
     }
     if let Some(hook) = &webhooks.on_fallback {
         let (hook, told) = (hook.clone(), (cause.clone(), message.clone()));
         webhooks.dispatcher.tasks.spawn(async move {
-            if AssertUnwindSafe(async { hook(told.0, told.1).await }).catch_unwind().await.is_err() {
+            if AssertUnwindSafe(async { hook(told.0, told.1).await })
+                .catch_unwind()
+                .await
+                .is_err()
+            {
                 tracing::error!("the fallback hook panicked");
             }
         });
     }
-    let document = match webhooks.dispatcher.dispatch(message, Road::Fallback(cause)).await {
+    let document = match webhooks
+        .dispatcher
+        .dispatch(message, Road::Fallback(cause))
+        .await
+    {
         Dispatched::Answered(document) => document,
-        Dispatched::Late | Dispatched::Failed(_) | Dispatched::Overloaded => webhooks.apology.clone(),
+        Dispatched::Late | Dispatched::Failed(_) | Dispatched::Overloaded => {
+            webhooks.apology.clone()
+        }
     };
     answer::document(document, &method, Outcome::Fallback)
 }

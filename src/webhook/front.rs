@@ -65,18 +65,41 @@ struct RequestIds {
 
 impl Front {
     /// `boot` tells the ids of one start from those of another.
-    pub(crate) fn new(metrics: Arc<Metrics>, lifecycle: Arc<Lifecycle>, limits: FrontLimits, boot: u32) -> Self {
-        let ids = RequestIds { boot, next: AtomicU64::new(1) };
-        Self { metrics, lifecycle, limits, in_flight: AtomicUsize::new(0), ids, errors: Throttle::new(10) }
+    pub(crate) fn new(
+        metrics: Arc<Metrics>,
+        lifecycle: Arc<Lifecycle>,
+        limits: FrontLimits,
+        boot: u32,
+    ) -> Self {
+        let ids = RequestIds {
+            boot,
+            next: AtomicU64::new(1),
+        };
+        Self {
+            metrics,
+            lifecycle,
+            limits,
+            in_flight: AtomicUsize::new(0),
+            ids,
+            errors: Throttle::new(10),
+        }
     }
 
     /// Why a request is not even looked at.
     fn closed(&self, endpoint: Endpoint, in_flight: usize) -> Option<&'static str> {
-        let reserve = if endpoint == Endpoint::Fallback { self.limits.fallback_reserve } else { 0 };
+        let reserve = if endpoint == Endpoint::Fallback {
+            self.limits.fallback_reserve
+        } else {
+            0
+        };
         match self.lifecycle.stage() {
-            Stage::Idle => Some("not started: the worker of App::into_parts is not running; spawn worker.run(shutdown)\n"),
+            Stage::Idle => Some(
+                "not started: the worker of App::into_parts is not running; spawn worker.run(shutdown)\n",
+            ),
             Stage::Draining if endpoint != Endpoint::Fallback => Some("shutting down\n"),
-            Stage::Running | Stage::Draining if in_flight > self.limits.in_flight + reserve => Some("overloaded\n"),
+            Stage::Running | Stage::Draining if in_flight > self.limits.in_flight + reserve => {
+                Some("overloaded\n")
+            }
             Stage::Running | Stage::Draining => None,
         }
     }
@@ -99,7 +122,11 @@ impl<S> Layer<S> for FrontLayer {
     type Service = Fronted<S>;
 
     fn layer(&self, inner: S) -> Fronted<S> {
-        Fronted { inner, front: self.front.clone(), endpoint: self.endpoint }
+        Fronted {
+            inner,
+            front: self.front.clone(),
+            endpoint: self.endpoint,
+        }
     }
 }
 
@@ -134,7 +161,8 @@ where
         request.extensions_mut().insert(passage.id);
         let method = request.method().clone();
         let id = passage.id;
-        let span = tracing::debug_span!("webhook", endpoint = self.endpoint.as_str(), request_id = %id);
+        let span =
+            tracing::debug_span!("webhook", endpoint = self.endpoint.as_str(), request_id = %id);
         let inner = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         Box::pin(
             async move {
@@ -167,18 +195,39 @@ impl Passage {
         let in_flight = front.in_flight.fetch_add(1, Ordering::AcqRel) + 1;
         front.metrics.requests_in_flight.increment(1.0);
         let closed = front.closed(endpoint, in_flight);
-        let id = RequestId { boot: front.ids.boot, number: front.ids.next.fetch_add(1, Ordering::Relaxed) };
+        let id = RequestId {
+            boot: front.ids.boot,
+            number: front.ids.next.fetch_add(1, Ordering::Relaxed),
+        };
         if let Some(reason) = closed
             && let Some(held) = front.errors.pass()
         {
-            tracing::error!(endpoint = endpoint.as_str(), reason = reason.trim_end(), held, "a request was turned away");
+            tracing::error!(
+                endpoint = endpoint.as_str(),
+                reason = reason.trim_end(),
+                held,
+                "a request was turned away"
+            );
         }
-        Self { front, endpoint, id, started: Instant::now(), closed, outcome: Outcome::Disconnected }
+        Self {
+            front,
+            endpoint,
+            id,
+            started: Instant::now(),
+            closed,
+            outcome: Outcome::Disconnected,
+        }
     }
 
     fn end(mut self, mut response: Response) -> Response {
         let labelled = response.extensions().get::<Outcome>().copied();
-        let refused = || response.extensions().get::<RefusalCause>().copied().map(refusal::outcome);
+        let refused = || {
+            response
+                .extensions()
+                .get::<RefusalCause>()
+                .copied()
+                .map(refusal::outcome)
+        };
         self.outcome = labelled.or_else(refused).unwrap_or(Outcome::Ok);
         if let Ok(value) = HeaderValue::from_str(&self.id.to_string()) {
             response.headers_mut().insert(REQUEST_ID.clone(), value);
@@ -191,6 +240,10 @@ impl Drop for Passage {
     fn drop(&mut self) {
         self.front.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.front.metrics.requests_in_flight.decrement(1.0);
-        self.front.metrics.webhook(self.endpoint, self.outcome, self.started.elapsed().as_secs_f64());
+        self.front.metrics.webhook(
+            self.endpoint,
+            self.outcome,
+            self.started.elapsed().as_secs_f64(),
+        );
     }
 }

@@ -29,7 +29,8 @@ use crate::telemetry::metrics::{Endpoint, Metrics};
 use crate::twiml::Document;
 
 pub(crate) type StatusHook = Arc<dyn Fn(StatusUpdate) -> BoxFuture<'static, ()> + Send + Sync>;
-pub(crate) type FallbackHook = Arc<dyn Fn(FallbackCause, InboundMessage) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(crate) type FallbackHook =
+    Arc<dyn Fn(FallbackCause, InboundMessage) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What the endpoints work with.
 pub(crate) struct Webhooks {
@@ -45,7 +46,12 @@ pub(crate) struct Webhooks {
 }
 
 /// The routes.
-pub(crate) fn router(webhooks: Arc<Webhooks>, front: &Arc<Front>, signature: &SignatureLayer, prefix: &str) -> Router {
+pub(crate) fn router(
+    webhooks: Arc<Webhooks>,
+    front: &Arc<Front>,
+    signature: &SignatureLayer,
+    prefix: &str,
+) -> Router {
     let stack = |endpoint| (FrontLayer::new(front.clone(), endpoint), signature.clone());
     let primary = any(primary::primary).layer(stack(Endpoint::Primary));
     let fallback = any(fallback::fallback).layer(stack(Endpoint::Fallback));
@@ -57,9 +63,14 @@ pub(crate) fn router(webhooks: Arc<Webhooks>, front: &Arc<Front>, signature: &Si
         for slash in ["", "/"] {
             router = router
                 .route(&format!("{prefix}/webhook{slash}"), primary.clone())
-                .route(&format!("{prefix}/webhook/fallback{slash}"), fallback.clone())
+                .route(
+                    &format!("{prefix}/webhook/fallback{slash}"),
+                    fallback.clone(),
+                )
                 .route(&format!("{prefix}/webhook/status{slash}"), status.clone());
         }
     }
-    router.fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") }).with_state(webhooks)
+    router
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
+        .with_state(webhooks)
 }

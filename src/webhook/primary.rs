@@ -14,7 +14,11 @@ use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
 
-pub(super) async fn primary(State(webhooks): State<Arc<Webhooks>>, method: Method, form: SignedForm) -> Response {
+pub(super) async fn primary(
+    State(webhooks): State<Arc<Webhooks>>,
+    method: Method,
+    form: SignedForm,
+) -> Response {
     webhooks.metrics.token_slot(form.token());
     if !form.is_form() {
         return answer::refusal(Cause::NotAForm, &method);
@@ -36,7 +40,12 @@ pub(super) async fn primary(State(webhooks): State<Arc<Webhooks>>, method: Metho
 }
 
 /// Signed, and yet no message: the protocol has changed, or someone moves the boundaries of a signature.
-pub(super) fn bad_form(webhooks: &Webhooks, error: &ParseError, method: &Method, endpoint: Endpoint) -> Response {
+pub(super) fn bad_form(
+    webhooks: &Webhooks,
+    error: &ParseError,
+    method: &Method,
+    endpoint: Endpoint,
+) -> Response {
     if let Some(held) = webhooks.warnings.pass() {
         tracing::error!(endpoint = endpoint.as_str(), held, %error, "a signed request is no message");
     }

@@ -31,7 +31,10 @@ pub(crate) struct RefusalReport {
 
 impl RefusalReport {
     pub(crate) fn new(to_caller: bool) -> Arc<Self> {
-        Arc::new(Self { throttle: Throttle::new(10), to_caller })
+        Arc::new(Self {
+            throttle: Throttle::new(10),
+            to_caller,
+        })
     }
 
     /// Reports a refusal, and returns what the caller may know of it.
@@ -41,9 +44,15 @@ impl RefusalReport {
             return None;
         }
         let cause = refusal.cause;
-        let explanation = refusal.explain().map_or_else(|| cause.to_string(), |explanation| explanation.to_string());
+        let explanation = refusal
+            .explain()
+            .map_or_else(|| cause.to_string(), |explanation| explanation.to_string());
         if let Some(held) = pass {
-            let id = refusal.head.extensions.get::<RequestId>().map(ToString::to_string);
+            let id = refusal
+                .head
+                .extensions
+                .get::<RequestId>()
+                .map(ToString::to_string);
             let outcome = outcome(cause);
             let (status, label) = (cause.status().as_u16(), outcome.as_str());
             if outcome == Outcome::BadForm {

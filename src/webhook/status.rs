@@ -21,7 +21,11 @@ use crate::twiml::Document;
 /// How long Twilio waits for a hook; the hook itself goes on.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn status(State(webhooks): State<Arc<Webhooks>>, method: Method, form: SignedForm) -> Response {
+pub(super) async fn status(
+    State(webhooks): State<Arc<Webhooks>>,
+    method: Method,
+    form: SignedForm,
+) -> Response {
     webhooks.metrics.token_slot(form.token());
     if !form.is_form() {
         return answer::refusal(Cause::NotAForm, &method);
@@ -40,14 +44,19 @@ pub(super) async fn take(webhooks: &Webhooks, method: &Method, params: Form) -> 
         && let Some(held) = webhooks.warnings.pass()
     {
         let code = update.error_code.map(|code| code.0);
-        let meaning = update.error_code.and_then(ErrorCode::meaning).unwrap_or("no known reason");
+        let meaning = update
+            .error_code
+            .and_then(ErrorCode::meaning)
+            .unwrap_or("no known reason");
         let status = update.status.as_str();
         tracing::warn!(message_sid = %update.message_sid, status, error_code = code, held, "a message was not delivered: {meaning}");
     }
     if let Some(hook) = webhooks.on_status.clone() {
         let told = webhooks.dispatcher.tasks.spawn(async move {
             // The hook's own code may panic before its future exists.
-            let told = AssertUnwindSafe(async { hook(update).await }).catch_unwind().await;
+            let told = AssertUnwindSafe(async { hook(update).await })
+                .catch_unwind()
+                .await;
             if told.is_err() {
                 tracing::error!("the status hook panicked");
             }

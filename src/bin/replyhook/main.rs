@@ -1,1 +1,113 @@
-fn main(){}
+//! The `replyhook` command. Each command is a file that uses the library's public parts only.
+//!
+//! Exit codes: 0 done or yes, 1 no, 2 usage or configuration.
+
+mod check;
+mod config;
+mod explain;
+mod health;
+mod invoke;
+mod request;
+mod serve;
+mod shell;
+mod sign;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use replyhook::config::Sources;
+
+/// Receive WhatsApp and SMS messages through Twilio, and answer them.
+#[derive(Parser)]
+#[command(name = "replyhook", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  TWILIO_AUTH_TOKEN=… PUBLIC_URL=https://bot.example.com replyhook serve
+  replyhook check                       what is wrong with the configuration
+  pbpaste | replyhook explain -         why a request saved as curl or HAR does not verify";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer Twilio's webhooks until SIGTERM or SIGINT
+    Serve(serve::Serve),
+    /// Show all problems of the configuration at once, and the values in effect with secrets masked
+    Check(check::Check),
+    /// Ask a server on this machine whether it is ready
+    Health(health::Health),
+    /// Print the signature that Twilio would send with a request
+    Sign(sign::Sign),
+    /// Tell why a captured request does not verify, and what mends it
+    Explain(explain::Explain),
+    /// Send one signed webhook to any URL and judge the answer as Twilio would
+    #[cfg(feature = "emulator")]
+    Invoke(invoke::Invoke),
+    /// Print the documented defaults
+    Config(config::Config),
+    /// Print completions for a shell
+    Completions(shell::Completions),
+    /// Print the manual page, or write all of them into a folder
+    Man(shell::Man),
+}
+
+/// Where settings come from.
+#[derive(Args)]
+struct SettingsArgs {
+    /// Settings file [default: replyhook.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl SettingsArgs {
+    fn sources(&self) -> Sources {
+        let sources = Sources::from_env();
+        match &self.config {
+            Some(file) => sources.with_file(file),
+            None => sources,
+        }
+    }
+}
+
+/// How a command ends that did not fail.
+enum Answer {
+    Yes,
+    No,
+}
+
+fn main() -> ExitCode {
+    let answer = match Cli::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Check(check) => check.run(),
+        Command::Health(health) => health.run(),
+        Command::Sign(sign) => sign.run(),
+        Command::Explain(explain) => explain.run(),
+        #[cfg(feature = "emulator")]
+        Command::Invoke(invoke) => invoke.run(),
+        Command::Config(config) => config.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
+    };
+    match answer {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(error) => {
+            // Nobody is left to tell where standard error is closed.
+            let _ = writeln!(std::io::stderr(), "replyhook: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Writes to standard output; a reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}

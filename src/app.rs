@@ -1,0 +1,475 @@
+//! The only place where parts meet: settings and your code become a router and a worker, or a running server.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use axum::Router;
+use tokio_util::task::TaskTracker;
+
+use crate::address::Channel;
+use crate::admin::{self, Admin};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{HandlerKind, Settings, SignatureMode, Sources, TwilioSettings, Warning};
+use crate::dispatch::{DispatchLimits, Dispatcher};
+use crate::error::StartError;
+use crate::handler::{Echo, Handler};
+use crate::lifecycle::{Lifecycle, Stage};
+use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
+use crate::reply::Reply;
+use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
+use crate::telemetry::Throttle;
+use crate::telemetry::metrics::Metrics;
+use crate::twiml::Document;
+use crate::webhook::{self, FallbackHook, Front, FrontLimits, RefusalReport, StatusHook, Webhooks};
+
+/// What a fallback call waits for a handler: it comes when the primary's time is used up already.
+const FALLBACK_DEADLINE: Duration = Duration::from_secs(5);
+/// Fallback calls that are answered when everything else is shed.
+const FALLBACK_RESERVE: usize = 64;
+/// How often the samples of histograms are folded.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// A bot, ready to run.
+///
+/// ```no_run
+/// use replyhook::{App, Context, InboundMessage};
+///
+/// async fn bot(_cx: Context, message: InboundMessage) -> String {
+///     format!("You said: {}", message.body)
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), replyhook::StartError> {
+///     App::builder().handler(bot).build()?.run().await
+/// }
+/// ```
+///
+/// To mount the webhooks in a server of your own, take [`App::into_parts`]; for the signature alone,
+/// [`SignatureLayer`].
+pub struct App {
+    router: Router,
+    admin: Admin,
+    worker: Worker,
+    settings: Settings,
+    warnings: Vec<Warning>,
+}
+
+/// Collects what an [`App`] is made of.
+#[derive(Default)]
+pub struct AppBuilder {
+    sources: Option<Sources>,
+    handler: Option<Arc<dyn Handler>>,
+    clock: Option<Arc<dyn Clock>>,
+    on_status: Option<StatusHook>,
+    on_fallback: Option<FallbackHook>,
+}
+
+impl AppBuilder {
+    /// Answers messages with `handler` instead of the one that `handler.kind` names.
+    #[must_use]
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.handler = Some(Arc::new(handler));
+        self
+    }
+
+    /// Takes settings from `sources` instead of the environment and `replyhook.toml`.
+    #[must_use]
+    pub fn sources(mut self, sources: Sources) -> Self {
+        self.sources = Some(sources);
+        self
+    }
+
+    /// Takes the time from `clock`.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Is told what becomes of messages that were sent. Twilio has its answer whatever the hook does.
+    #[must_use]
+    pub fn on_status<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(StatusUpdate) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_status = Some(Arc::new(move |update| Box::pin(hook(update))));
+        self
+    }
+
+    /// Is told that Twilio called the fallback URL, and why. The handler is asked all the same.
+    #[must_use]
+    pub fn on_fallback<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(FallbackCause, InboundMessage) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_fallback = Some(Arc::new(move |cause, message| {
+            Box::pin(hook(cause, message))
+        }));
+        self
+    }
+
+    /// Reads the settings and puts everything together. Nothing runs yet.
+    ///
+    /// # Errors
+    /// [`StartError`] with every problem of the settings.
+    pub fn build(self) -> Result<App, StartError> {
+        let sources = self.sources.unwrap_or_else(Sources::from_env);
+        let loaded = Settings::load(&sources).map_err(|problems| StartError::config(&problems))?;
+        let settings = loaded.settings;
+        let metrics = Arc::new(Metrics::new());
+        let lifecycle = Arc::new(Lifecycle::default());
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
+        let handler = self.handler.unwrap_or_else(|| match settings.handler.kind {
+            HandlerKind::Echo => Arc::new(Echo),
+        });
+        let tasks = TaskTracker::new();
+        let apology = Reply::text(settings.reply.apology.clone());
+        let apology = Document::render(&apology, &Channel::WhatsApp, None)
+            .map_err(|error| StartError::config(&error))?;
+        let webhooks = Webhooks {
+            dispatcher: Dispatcher {
+                handler,
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+                public_url: settings.server.public_url.clone(),
+                limits: DispatchLimits {
+                    deadline: settings.reply.deadline,
+                    fallback_deadline: FALLBACK_DEADLINE.min(settings.reply.deadline),
+                    handler: settings.handler.max,
+                    running: settings.handler.max_running,
+                },
+                tasks: tasks.clone(),
+                running: Arc::new(AtomicUsize::new(0)),
+            },
+            metrics: metrics.clone(),
+            clock,
+            apology,
+            on_status: self.on_status,
+            on_fallback: self.on_fallback,
+            warnings: Throttle::new(10),
+        };
+        let limits = FrontLimits {
+            in_flight: settings.server.max_in_flight,
+            fallback_reserve: FALLBACK_RESERVE,
+        };
+        let front = Arc::new(Front::new(
+            metrics.clone(),
+            lifecycle.clone(),
+            limits,
+            boot_id(),
+        ));
+        let signature = signature_layer(&settings)?;
+        let prefix = settings.server.public_url.prefix();
+        let router = webhook::router(Arc::new(webhooks), &front, &signature, prefix);
+        Ok(App {
+            router,
+            admin: Admin {
+                lifecycle: lifecycle.clone(),
+                metrics: metrics.clone(),
+            },
+            worker: Worker {
+                lifecycle,
+                metrics,
+                tasks,
+                drain: settings.server.drain,
+            },
+            settings,
+            warnings: loaded.warnings,
+        })
+    }
+}
+
+fn signature_layer(settings: &Settings) -> Result<SignatureLayer, StartError> {
+    let server = &settings.server;
+    let verifier =
+        verifier(&settings.twilio, server.public_url.clone())?.with_max_params(server.max_params);
+    let mut limits = RequestLimits::default();
+    limits.body_bytes = server.max_body_bytes;
+    limits.body_time = server.body_timeout;
+    limits.target_bytes = server.max_target_bytes;
+    let report = RefusalReport::new(settings.signature.mode == SignatureMode::Report);
+    Ok(SignatureLayer::new(Arc::new(verifier))
+        .with_limits(limits)
+        .on_refusal(move |refusal| report.report(refusal)))
+}
+
+/// The verifier that tokens and a public URL make.
+///
+/// # Errors
+/// [`StartError`] when a token cannot be a key.
+pub fn verifier(
+    twilio: &TwilioSettings,
+    public_url: PublicUrl,
+) -> Result<SignatureVerifier, StartError> {
+    let tokens = std::iter::once(&twilio.auth_token)
+        .chain(&twilio.auth_token_secondary)
+        .cloned();
+    let mut verifier =
+        SignatureVerifier::new(public_url, tokens).map_err(|error| StartError::config(&error))?;
+    if let Some(account) = twilio.account_sid {
+        verifier = verifier.with_default_account(account);
+    }
+    for account in &twilio.accounts {
+        verifier = verifier
+            .with_account(account.sid, [account.auth_token.clone()])
+            .map_err(|error| StartError::config(&error))?;
+    }
+    Ok(verifier)
+}
+
+impl App {
+    /// Begins with the environment and `replyhook.toml`.
+    pub fn builder() -> AppBuilder {
+        AppBuilder::default()
+    }
+
+    /// The settings it was built with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The webhooks, to be mounted in a server of your own, and the worker that has to run beside them: without it they
+    /// answer 503 and say why.
+    ///
+    /// The router verifies requests for `PUBLIC_URL`; nest it where that leads.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let stopped = std::future::pending::<()>();
+    /// let (webhooks, worker) = replyhook::App::builder().build()?.into_parts();
+    /// tokio::spawn(worker.run(stopped));
+    /// let app = axum::Router::new().merge(webhooks);
+    /// # Ok(()) }
+    /// ```
+    pub fn into_parts(self) -> (Router, Worker) {
+        (self.router, self.worker)
+    }
+
+    /// The private endpoints `/livez`, `/readyz` and `/metrics`, for [`App::into_parts`]: mount them where the internet
+    /// does not reach.
+    pub fn admin_router(&self) -> Router {
+        admin::router(self.admin.clone())
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains. Installs logs unless the process has its own.
+    ///
+    /// A second signal, or a drain that takes longer than `server.drain_s`, ends the *process* with 143 or 130.
+    ///
+    /// # Errors
+    /// [`StartError`] when an address cannot be listened on.
+    #[cfg(feature = "server")]
+    pub async fn run(self) -> Result<(), StartError> {
+        run::run(self).await
+    }
+}
+
+/// What has to run beside the webhooks.
+pub struct Worker {
+    lifecycle: Arc<Lifecycle>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    drain: Duration,
+}
+
+impl Worker {
+    /// Opens the webhooks, and closes them at `shutdown`: new messages get 503 from then on, and what is under way has
+    /// `server.drain_s` to finish. Returns whether it did.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
+        self.lifecycle.set(Stage::Running);
+        let upkeep = async {
+            let mut every = tokio::time::interval(UPKEEP);
+            loop {
+                every.tick().await;
+                self.metrics.upkeep();
+            }
+        };
+        tokio::select! {
+            () = shutdown => {}
+            () = upkeep => {}
+        }
+        self.lifecycle.set(Stage::Draining);
+        self.tasks.close();
+        tokio::time::timeout(self.drain, self.tasks.wait())
+            .await
+            .is_ok()
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AppBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppBuilder").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+/// Random enough to tell the request ids of two starts apart.
+fn boot_id() -> u32 {
+    let random = RandomState::new().build_hasher().finish();
+    u32::try_from(random >> 32).unwrap_or_default()
+}
+
+#[cfg(feature = "server")]
+mod run {
+    //! [`App::run`]: listeners, signals, drain.
+
+    use std::net::SocketAddr;
+
+    use tokio::net::TcpListener;
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+    use tokio_util::sync::CancellationToken;
+
+    use super::{App, admin};
+    use crate::error::StartError;
+    use crate::server::{self, ConnectionLimits};
+    use crate::telemetry::logs;
+
+    pub(super) async fn run(app: App) -> Result<(), StartError> {
+        let flush = logs::install(&app.settings);
+        for warning in &app.warnings {
+            tracing::warn!("{warning}");
+        }
+        let server = &app.settings.server;
+        let public = listen("server.listen", server.listen).await?;
+        let private = match app.settings.admin.listen {
+            Some(address) => Some((address, listen("admin.listen", address).await?)),
+            None => None,
+        };
+        let limits = ConnectionLimits {
+            connections: server.max_connections,
+            header_timeout: server.header_timeout,
+            write_timeout: server.write_timeout,
+            headers: server.max_headers,
+            head_bytes: server.max_head_bytes,
+        };
+        let (stop, drained) = (CancellationToken::new(), CancellationToken::new());
+        let mut signals = Signals::new();
+        announce(&app, &public);
+        let metrics = app.admin.metrics.clone();
+        let private = private.map(|(_, listener)| {
+            let limits = ConnectionLimits {
+                connections: 64,
+                ..limits
+            };
+            let metrics = std::sync::Arc::new(crate::telemetry::metrics::Metrics::new());
+            tokio::spawn(server::serve(
+                listener,
+                admin::router(app.admin.clone()),
+                limits,
+                metrics,
+                drained.clone(),
+            ))
+        });
+        let drain = server.drain;
+        let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
+        let public = tokio::spawn(server::serve(
+            public,
+            app.router,
+            limits,
+            metrics,
+            stop.clone(),
+        ));
+
+        let first = signals.next().await;
+        tracing::info!(signal = first.name, drain_s = drain.as_secs(), "draining");
+        stop.cancel();
+        let finished = async {
+            // Answers first: a message that is still being read may start a handler.
+            let answered = tokio::time::timeout(drain, public).await.is_ok();
+            answered & worker.await.unwrap_or(false)
+        };
+        let clean = tokio::select! {
+            clean = finished => clean,
+            second = signals.next() => {
+                tracing::warn!(signal = second.name, "second signal: stopping at once");
+                drop(flush);
+                std::process::exit(second.exit_code());
+            }
+        };
+        drained.cancel();
+        if let Some(private) = private {
+            private.abort();
+        }
+        if !clean {
+            tracing::error!("the drain took too long: what was under way is cut off");
+            drop(flush);
+            std::process::exit(first.exit_code());
+        }
+        tracing::info!("stopped");
+        drop(flush);
+        Ok(())
+    }
+
+    async fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+        TcpListener::bind(address)
+            .await
+            .map_err(|error| StartError::listen(name, &address.to_string(), error))
+    }
+
+    fn announce(app: &App, public: &TcpListener) {
+        let url = &app.settings.server.public_url;
+        let listen = public
+            .local_addr()
+            .map(|address| address.to_string())
+            .unwrap_or_default();
+        tracing::info!(
+            listen,
+            primary = url.endpoint("/webhook"),
+            fallback = url.endpoint("/webhook/fallback"),
+            status = url.endpoint("/webhook/status"),
+            "ready: enter these URLs in Twilio's console"
+        );
+    }
+
+    /// SIGTERM and SIGINT.
+    struct Signals {
+        term: Signal,
+        int: Signal,
+    }
+
+    #[derive(Clone, Copy)]
+    struct Received {
+        name: &'static str,
+        number: i32,
+    }
+
+    impl Received {
+        fn exit_code(self) -> i32 {
+            128 + self.number
+        }
+    }
+
+    impl Signals {
+        fn new() -> Self {
+            let install = |kind| signal(kind).expect("a signal handler can be installed");
+            Self {
+                term: install(SignalKind::terminate()),
+                int: install(SignalKind::interrupt()),
+            }
+        }
+
+        async fn next(&mut self) -> Received {
+            tokio::select! {
+                _ = self.term.recv() => Received { name: "SIGTERM", number: 15 },
+                _ = self.int.recv() => Received { name: "SIGINT", number: 2 },
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+use std::io::Read;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use replyhook::config::SigningSettings;
+use replyhook::signature::{CapturedRequest, Explanation, PublicUrl};
+
+use crate::request::RequestArgs;
+use crate::{Answer, SettingsArgs, print};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Verified for PUBLIC_URL if that is set, else for the URL of the request. Exit code 0 if the request verifies, 1 if not.
+
+Examples:
+  replyhook explain request.har
+  pbpaste | replyhook explain -
+  replyhook explain --url https://bot.example.com/webhook --body-file body.txt \\
+      --header 'X-Twilio-Signature: …' --header 'X-Forwarded-Host: x.ngrok.app'")]
+pub(crate) struct Explain {
+    /// A saved curl command, HAR file or raw HTTP request; - is standard input
+    file: Option<PathBuf>,
+    /// The URL as the server received it
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    #[command(flatten)]
+    request: RequestArgs,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+impl Explain {
+    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+        let settings = SigningSettings::load(&self.settings.sources())?;
+        let request = self.request()?;
+        let public_url = match settings.public_url {
+            Some(public_url) => public_url,
+            None => origin(&request.url)?,
+        };
+        let verifier = replyhook::verifier(&settings.twilio, public_url)?;
+        let explanation = verifier.explain(&request.unverified());
+        print(&format!("{explanation}\n"))?;
+        Ok(if explanation == Explanation::Verifies {
+            Answer::Yes
+        } else {
+            Answer::No
+        })
+    }
+
+    fn request(&self) -> anyhow::Result<CapturedRequest> {
+        let file = match (&self.file, &self.url) {
+            (Some(file), _) => file.clone(),
+            (None, Some(url)) => return self.request.captured(url.clone()),
+            (None, None) if self.request.is_empty() => "-".into(),
+            (None, None) => bail!("--url is missing: the URL as the server received it"),
+        };
+        let mut text = String::new();
+        if file.as_os_str() == "-" {
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("standard input")?;
+        } else {
+            text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        }
+        let mut request =
+            CapturedRequest::parse(&text).with_context(|| file.display().to_string())?;
+        if let Some(url) = &self.url {
+            request.url.clone_from(url);
+        }
+        if let Some(method) = self.request.method()? {
+            request.method = method;
+        }
+        self.request.add_to(&mut request)?;
+        Ok(request)
+    }
+}
+
+/// Scheme and authority of a URL.
+fn origin(url: &str) -> anyhow::Result<PublicUrl> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        bail!("the request has no whole URL: set PUBLIC_URL to what Twilio calls, or give --url");
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    Ok(PublicUrl::parse(&format!("{scheme}://{authority}"))
+        .context("--url")?
+        .0)
+}

@@ -1,0 +1,36 @@
+use replyhook::App;
+
+use crate::{Answer, SettingsArgs};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Needs TWILIO_AUTH_TOKEN and PUBLIC_URL, and says what else is wrong.
+
+Examples:
+  TWILIO_AUTH_TOKEN=… PUBLIC_URL=https://bot.example.com replyhook serve
+  PORT=3000 replyhook serve --config bot.toml")]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Allow signature.mode = "report" on a listener that others can reach
+    #[arg(long)]
+    explain_to_anyone: bool,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+        let mut sources = self.settings.sources();
+        sources.explain_to_anyone = self.explain_to_anyone;
+        let app = App::builder().sources(sources).build()?;
+        // Two at least: a handler that blocks one must not hold up the timer that answers for it.
+        let workers = std::thread::available_parallelism()
+            .map_or(2, usize::from)
+            .max(2);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .enable_all()
+            .build()?;
+        runtime.block_on(app.run())?;
+        Ok(Answer::Yes)
+    }
+}

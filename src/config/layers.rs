@@ -1,0 +1,302 @@
+//! The layers of settings, each value with its origin: default < file < `REPLYHOOK__…` < the well-known names.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::problem::Problems;
+use super::{DEFAULT_FILE, DEFAULT_TOML, Sources, shown};
+
+/// Environment names that stand for a key, beside their `REPLYHOOK__` form.
+const WELL_KNOWN: [(&str, &str); 6] = [
+    ("TWILIO_AUTH_TOKEN", "twilio.auth_token"),
+    ("TWILIO_AUTH_TOKEN_FILE", "twilio.auth_token_file"),
+    ("TWILIO_AUTH_TOKEN_SECONDARY", "twilio.auth_token_secondary"),
+    (
+        "TWILIO_AUTH_TOKEN_SECONDARY_FILE",
+        "twilio.auth_token_secondary_file",
+    ),
+    ("TWILIO_ACCOUNT_SID", "twilio.account_sid"),
+    ("PUBLIC_URL", "server.public_url"),
+];
+const PREFIX: &str = "REPLYHOOK__";
+const DEFAULT: &str = "default";
+/// Keys below it are `<AccountSid>.auth_token` and `<AccountSid>.auth_token_file`.
+pub(super) const ACCOUNTS: &str = "twilio.accounts.";
+
+/// A value and where it came from.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) value: Value,
+    pub(super) origin: String,
+    rank: u8,
+}
+
+/// All keys that are known, with their values.
+#[derive(Debug)]
+pub(super) struct Layers {
+    entries: BTreeMap<String, Entry>,
+    /// What relative paths of the file are relative to.
+    pub(super) directory: PathBuf,
+    pub(super) port: Option<Entry>,
+}
+
+impl Layers {
+    pub(super) fn read(sources: &Sources, problems: &mut Problems) -> Self {
+        let mut entries = BTreeMap::new();
+        let defaults: Table = DEFAULT_TOML
+            .parse()
+            .expect("the embedded defaults are TOML");
+        walk("", &defaults, &mut |key, value| {
+            entries.insert(
+                key,
+                Entry {
+                    value: value.clone(),
+                    origin: DEFAULT.to_owned(),
+                    rank: 0,
+                },
+            );
+        });
+        let mut layers = Self {
+            entries,
+            directory: PathBuf::new(),
+            port: None,
+        };
+        layers.read_file(sources, problems);
+        layers.read_env(sources, problems);
+        layers
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// Whether a text is there.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.get(key)
+            .and_then(|entry| entry.value.as_str())
+            .is_some_and(|text| !text.trim().is_empty())
+    }
+
+    /// The accounts that are named, in order.
+    pub(super) fn accounts(&self) -> Vec<String> {
+        let mut accounts: Vec<_> = self
+            .entries
+            .keys()
+            .filter_map(|key| key.strip_prefix(ACCOUNTS)?.split('.').next())
+            .collect();
+        accounts.dedup();
+        accounts.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Key, masked value and origin.
+    pub(super) fn effective(&self) -> Vec<(String, String, String)> {
+        let shown = |(key, entry): (&String, &Entry)| {
+            let value = match &entry.value {
+                Value::String(text) if text.is_empty() => "(not set)".to_owned(),
+                Value::String(_) if is_secret(key) => "********".to_owned(),
+                value => value.to_string(),
+            };
+            (key.clone(), value, entry.origin.clone())
+        };
+        self.entries.iter().map(shown).collect()
+    }
+
+    fn read_file(&mut self, sources: &Sources, problems: &mut Problems) {
+        let (path, named) = match &sources.file {
+            Some(path) => (path.as_path(), true),
+            None => (Path::new(DEFAULT_FILE), false),
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if !named && error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => {
+                return problems.push("--config", shown(path), format!("cannot be read: {error}"));
+            }
+        };
+        let table: Table = match text.parse() {
+            Ok(table) => table,
+            Err(error) => {
+                return problems.push(
+                    "(file)",
+                    position(path, &text, &error),
+                    format!("is not TOML: {}", error.message().trim_end()),
+                );
+            }
+        };
+        self.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        let origin = shown(path);
+        walk("", &table, &mut |key, value| {
+            self.set(key, value.clone(), &origin, 1, problems)
+        });
+    }
+
+    fn read_env(&mut self, sources: &Sources, problems: &mut Problems) {
+        for (name, value) in &sources.env {
+            let origin = format!("environment variable {name}");
+            if let Some((_, key)) = WELL_KNOWN.iter().find(|(known, _)| known == name) {
+                self.set(
+                    (*key).to_owned(),
+                    Value::String(value.clone()),
+                    &origin,
+                    3,
+                    problems,
+                );
+            } else if name == "PORT" {
+                self.port = Some(Entry {
+                    value: Value::String(value.clone()),
+                    origin,
+                    rank: 3,
+                });
+            } else if let Some(rest) = name.strip_prefix(PREFIX) {
+                let mut key = rest.to_lowercase().replace("__", ".");
+                // Account SIDs lose their case on the way, and begin with capitals.
+                if let Some(account) = key
+                    .strip_prefix(ACCOUNTS)
+                    .and_then(|rest| rest.strip_prefix("ac"))
+                {
+                    key = format!("{ACCOUNTS}AC{account}");
+                }
+                match self.typed(&key, value) {
+                    Ok(value) => self.set(key, value, &origin, 2, problems),
+                    Err(expected) => problems.push(key, origin, format!("is not {expected}")),
+                }
+            }
+        }
+    }
+
+    /// A text of the environment as the type that its key has.
+    fn typed(&self, key: &str, text: &str) -> Result<Value, &'static str> {
+        match self.entries.get(key).map(|entry| &entry.value) {
+            Some(Value::Integer(_)) => text
+                .trim()
+                .parse()
+                .map(Value::Integer)
+                .map_err(|_| "a whole number"),
+            Some(Value::Boolean(_)) => text
+                .trim()
+                .parse()
+                .map(Value::Boolean)
+                .map_err(|_| "true or false"),
+            _ => Ok(Value::String(text.to_owned())),
+        }
+    }
+
+    fn set(&mut self, key: String, value: Value, origin: &str, rank: u8, problems: &mut Problems) {
+        if let Some((account, field)) = key
+            .strip_prefix(ACCOUNTS)
+            .and_then(|rest| rest.split_once('.'))
+            && matches!(field, "auth_token" | "auth_token_file")
+        {
+            // The same account in another case is the same account.
+            let same = |known: &&String| {
+                known.eq_ignore_ascii_case(&format!("{ACCOUNTS}{account}.{field}"))
+            };
+            let key = self
+                .entries
+                .keys()
+                .find(same)
+                .cloned()
+                .unwrap_or_else(|| key.clone());
+            if !value.is_str() {
+                return problems.push(key, origin, "is not a text in quotes");
+            }
+            self.replace(key, value, origin, rank);
+            return;
+        }
+        let Some(known) = self.entries.get(&key) else {
+            let hint = self
+                .nearest(&key)
+                .map(|near| format!("; did you mean {near}?"))
+                .unwrap_or_default();
+            return problems.push(&key, origin, format!("is not a known key{hint}"));
+        };
+        if known.value.type_str() != value.type_str() {
+            let expected = match known.value {
+                Value::Integer(_) => "a whole number without quotes",
+                Value::Boolean(_) => "true or false without quotes",
+                _ => "a text in quotes",
+            };
+            return problems.push(
+                &key,
+                origin,
+                format!("is a {}, expected {expected}", value.type_str()),
+            );
+        }
+        self.replace(key, value, origin, rank);
+    }
+
+    fn replace(&mut self, key: String, value: Value, origin: &str, rank: u8) {
+        if self
+            .entries
+            .get(&key)
+            .is_none_or(|entry| entry.rank <= rank)
+        {
+            // A secret and its file are one setting: a higher layer's one replaces a lower layer's other.
+            let twin = key
+                .strip_suffix("_file")
+                .map_or_else(|| format!("{key}_file"), str::to_owned);
+            if let Some(twin) = self.entries.get_mut(&twin)
+                && twin.rank < rank
+                && value.as_str().is_some_and(|text| !text.is_empty())
+            {
+                twin.value = Value::String(String::new());
+            }
+            self.entries.insert(
+                key,
+                Entry {
+                    value,
+                    origin: origin.to_owned(),
+                    rank,
+                },
+            );
+        }
+    }
+
+    fn nearest(&self, key: &str) -> Option<&str> {
+        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+        let score = |known: &str| {
+            strsim::jaro_winkler(known, key)
+                .max(strsim::jaro_winkler(&last(known), &last(key)) - 0.05)
+        };
+        let best = self
+            .entries
+            .keys()
+            .max_by(|a, b| score(a).total_cmp(&score(b)))?;
+        (score(best) > 0.8).then_some(best.as_str())
+    }
+}
+
+/// Whether a key's value must not be shown.
+fn is_secret(key: &str) -> bool {
+    key.ends_with("auth_token") || key.ends_with("auth_token_secondary")
+}
+
+fn walk(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
+        match value {
+            Value::Table(table) => walk(&key, table, visit),
+            value => visit(key, value),
+        }
+    }
+}
+
+fn position(path: &Path, text: &str, error: &toml::de::Error) -> String {
+    let Some(span) = error.span() else {
+        return shown(path);
+    };
+    let before = text.get(..span.start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .map_or(0, |line| line.chars().count())
+        + 1;
+    format!("{} line {line}, column {column}", shown(path))
+}

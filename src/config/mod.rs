@@ -1,0 +1,181 @@
+//! Settings: an embedded default, a file, the environment; every problem told at once.
+//!
+//! [`Settings::load`] is the only reader of the environment. Each value knows where it came from, so that a problem
+//! names its key, its origin, what is wrong and what to write. `default.toml` is at once the documentation, the list of
+//! known keys and their types: there is no second table to keep in step.
+
+mod layers;
+mod problem;
+mod reader;
+mod sections;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use problem::{Problem, Problems, Warning};
+pub use sections::{
+    AccountSettings, AdminSettings, HandlerKind, HandlerSettings, LogFormat, LogSettings,
+    ReplySettings, ServerSettings, SignatureMode, SignatureSettings, TelemetrySettings,
+    TwilioSettings,
+};
+
+use layers::Layers;
+use reader::Reader;
+
+use crate::signature::PublicUrl;
+
+/// The documented defaults, as `replyhook config default` prints them.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// The file that is read if it is there and no other is named.
+const DEFAULT_FILE: &str = "replyhook.toml";
+
+/// Where settings come from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// A settings file that must exist; without one `replyhook.toml` is read if it is there.
+    pub file: Option<PathBuf>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Allows `signature.mode = "report"` on a listener that others can reach.
+    pub explain_to_anyone: bool,
+}
+
+impl Sources {
+    /// The process's environment, and `replyhook.toml` in the working directory if it is there.
+    pub fn from_env() -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the one room that may read the environment"
+        )]
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self {
+            file: None,
+            env,
+            explain_to_anyone: false,
+        }
+    }
+
+    /// The same with a named file.
+    #[must_use]
+    pub fn with_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+}
+
+/// All settings, checked.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Tokens and accounts.
+    pub twilio: TwilioSettings,
+    /// The public listener and its limits.
+    pub server: ServerSettings,
+    /// The private listener.
+    pub admin: AdminSettings,
+    /// What happens to refused requests.
+    pub signature: SignatureSettings,
+    /// The built-in handler and the limits of any.
+    pub handler: HandlerSettings,
+    /// Deadlines and the apology.
+    pub reply: ReplySettings,
+    /// Logs.
+    pub log: LogSettings,
+    /// Traces.
+    pub telemetry: TelemetrySettings,
+}
+
+/// Settings with what is odd about them and where they came from.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// What works and is probably not meant.
+    pub warnings: Vec<Warning>,
+    /// Key, value (secrets masked) and origin of every setting, sorted by key.
+    pub effective: Vec<(String, String, String)>,
+}
+
+impl Settings {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// [`Problems`]: all of them at once.
+    pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+        let mut problems = Problems::default();
+        let layers = Layers::read(sources, &mut problems);
+        let mut reader = Reader::new(&layers, problems);
+        let settings = sections::read(&mut reader, sources.explain_to_anyone);
+        let (problems, warnings) = reader.finish();
+        match settings {
+            Some(settings) if problems.is_empty() => Ok(Loaded {
+                settings,
+                warnings,
+                effective: layers.effective(),
+            }),
+            _ => Err(problems),
+        }
+    }
+
+    /// The values as [`Settings::load`] would take them, even when they cannot be used: what `replyhook check` shows.
+    pub fn effective(sources: &Sources) -> Vec<(String, String, String)> {
+        Layers::read(sources, &mut Problems::default()).effective()
+    }
+}
+
+/// What signing and explaining need of the settings: tokens, and `PUBLIC_URL` if it is set.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SigningSettings {
+    /// Tokens and accounts.
+    pub twilio: TwilioSettings,
+    /// What Twilio calls.
+    pub public_url: Option<PublicUrl>,
+}
+
+impl SigningSettings {
+    /// Reads only these; the rest of the settings may be missing.
+    ///
+    /// # Errors
+    /// [`Problems`]: all of them at once.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let layers = Layers::read(sources, &mut problems);
+        let mut reader = Reader::new(&layers, problems);
+        let twilio = sections::twilio(&mut reader);
+        let public_url = if layers.is_set("server.public_url") {
+            sections::public_url(&mut reader)
+        } else {
+            None
+        };
+        let (problems, _) = reader.finish();
+        match twilio {
+            Some(twilio) if problems.is_empty() => Ok(Self { twilio, public_url }),
+            _ => Err(problems),
+        }
+    }
+}
+
+impl AdminSettings {
+    /// Reads only `admin.listen`, for a health check beside a running server.
+    ///
+    /// # Errors
+    /// [`Problems`]: all of them at once.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let layers = Layers::read(sources, &mut problems);
+        let mut reader = Reader::new(&layers, problems);
+        let admin = sections::admin(&mut reader, None);
+        let (problems, _) = reader.finish();
+        admin.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+}
+
+/// A path as a problem names it.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,190 @@
+//! Values out of the layers: each is read as what it must be, and what it is not is a problem.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use super::layers::{Entry, Layers};
+use super::problem::{Problem, Problems, Warning};
+use super::shown;
+use crate::secret::Secret;
+
+/// Reads and collects.
+pub(super) struct Reader<'a> {
+    pub(super) layers: &'a Layers,
+    problems: Problems,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(layers: &'a Layers, problems: Problems) -> Self {
+        Self {
+            layers,
+            problems,
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(super) fn finish(self) -> (Problems, Vec<Warning>) {
+        (self.problems, self.warnings)
+    }
+
+    /// Notes a problem of a key.
+    pub(super) fn problem(&mut self, key: &str, text: impl std::fmt::Display) {
+        let origin = self.origin(key);
+        self.problems.push(key, origin, text);
+    }
+
+    /// Notes what is odd about a key.
+    pub(super) fn warn(&mut self, key: &str, text: impl std::fmt::Display) {
+        let origin = self.origin(key);
+        self.warnings.push(Problem {
+            key: key.to_owned(),
+            origin,
+            text: text.to_string(),
+        });
+    }
+
+    /// Notes a problem of something that is no key.
+    pub(super) fn problem_at(&mut self, key: &str, origin: &str, text: impl std::fmt::Display) {
+        self.problems.push(key, origin, text);
+    }
+
+    /// How many problems there are so far.
+    pub(super) fn problem_count(&self) -> usize {
+        self.problems.iter().count()
+    }
+
+    fn origin(&self, key: &str) -> String {
+        self.layers
+            .get(key)
+            .map_or_else(|| "not set".to_owned(), |entry| entry.origin.clone())
+    }
+
+    /// A text; empty where it is not set.
+    pub(super) fn text(&self, key: &str) -> &'a str {
+        self.layers
+            .get(key)
+            .and_then(|entry| entry.value.as_str())
+            .unwrap_or_default()
+    }
+
+    /// A whole number within a range.
+    pub(super) fn number(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        let value = self.layers.get(key)?.value.as_integer()?;
+        if range.contains(&value) {
+            return Some(value);
+        }
+        self.problem(
+            key,
+            format!(
+                "is {value}: write a number from {} to {}",
+                range.start(),
+                range.end()
+            ),
+        );
+        None
+    }
+
+    /// A count within a range.
+    pub(super) fn count(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<usize> {
+        self.number(key, range)
+            .and_then(|value| usize::try_from(value).ok())
+    }
+
+    /// Milliseconds within a range.
+    pub(super) fn millis(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<Duration> {
+        self.number(key, range)
+            .and_then(|value| u64::try_from(value).ok())
+            .map(Duration::from_millis)
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.text(key);
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
+            return Some(*choice);
+        }
+        let names: Vec<_> = choices
+            .iter()
+            .map(|(name, _)| format!("{name:?}"))
+            .collect();
+        self.problem(key, format!("is {text:?}: write {}", names.join(" or ")));
+        None
+    }
+
+    /// `ADDRESS:PORT`.
+    pub(super) fn address(&mut self, key: &str) -> Option<SocketAddr> {
+        let text = self.text(key);
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.problem(
+                key,
+                format!(
+                    "is {text:?}: write ADDRESS:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\""
+                ),
+            );
+        }
+        address
+    }
+
+    /// A secret from its key or from the file that `<key>_file` names; `None` where neither is set.
+    pub(super) fn secret(&mut self, key: &str) -> Option<Secret> {
+        let file_key = format!("{key}_file");
+        let set = |key: &str| {
+            self.layers
+                .get(key)
+                .filter(|entry| entry.origin != "default")
+        };
+        let text = self.text(key).to_owned();
+        let file = self.text(&file_key).to_owned();
+        if !text.is_empty() && !file.is_empty() {
+            self.problem(
+                key,
+                format!("and {file_key} are both set: keep one of them"),
+            );
+            return None;
+        }
+        if file.is_empty() {
+            // Set and empty is a mistake in a deployment; not set at all is another matter.
+            if let Some(Entry { origin, .. }) = set(key)
+                .filter(|_| text.trim().is_empty())
+                .filter(|_| set(&file_key).is_none())
+            {
+                let text =
+                    "is empty: with an empty token anyone could sign; set it or leave it out";
+                self.problems.push(key, origin, text);
+                return None;
+            }
+            return (!text.is_empty()).then(|| self.trimmed(key, &text));
+        }
+        let path = self.layers.directory.join(&file);
+        match std::fs::read_to_string(&path) {
+            Ok(text) if text.trim().is_empty() => {
+                self.problem(&file_key, format!("names {}, which is empty", shown(&path)));
+                None
+            }
+            // A line feed at the end of a file is no mistake.
+            Ok(text) => Some(self.trimmed(&file_key, text.trim_end_matches(['\r', '\n']))),
+            Err(error) => {
+                self.unreadable(&file_key, &path, &error);
+                None
+            }
+        }
+    }
+
+    fn trimmed(&mut self, key: &str, text: &str) -> Secret {
+        if text.trim().len() < text.len() {
+            self.warn(key, "has white space around it, which was cut");
+        }
+        Secret::new(text.trim())
+    }
+
+    fn unreadable(&mut self, key: &str, path: &Path, error: &std::io::Error) {
+        self.problem(
+            key,
+            format!("names {}, which cannot be read: {error}", shown(path)),
+        );
+    }
+}

@@ -1,0 +1,423 @@
+//! The settings as types: one struct a section.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Settings;
+use super::reader::Reader;
+use crate::secret::Secret;
+use crate::sid::AccountSid;
+use crate::signature::PublicUrl;
+
+/// `[twilio]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TwilioSettings {
+    /// The primary auth token.
+    pub auth_token: Secret,
+    /// A second one, accepted during rotation.
+    pub auth_token_secondary: Option<Secret>,
+    /// The account of the tokens above. If set, only it and `accounts` are accepted.
+    pub account_sid: Option<AccountSid>,
+    /// Accounts with tokens of their own.
+    pub accounts: Vec<AccountSettings>,
+}
+
+/// `[twilio.accounts.<AccountSid>]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AccountSettings {
+    /// The account.
+    pub sid: AccountSid,
+    /// Its auth token.
+    pub auth_token: Secret,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ServerSettings {
+    /// What Twilio calls.
+    pub public_url: PublicUrl,
+    /// The public listener.
+    pub listen: SocketAddr,
+    /// What is under way gets this long after a signal.
+    pub drain: Duration,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Webhook requests at once.
+    pub max_in_flight: usize,
+    /// For a request's head.
+    pub header_timeout: Duration,
+    /// For a request's body.
+    pub body_timeout: Duration,
+    /// For a peer to take some of its answer.
+    pub write_timeout: Duration,
+    /// Bytes of a body.
+    pub max_body_bytes: usize,
+    /// Bytes of path and query.
+    pub max_target_bytes: usize,
+    /// Headers of a request.
+    pub max_headers: usize,
+    /// Bytes of a request's head.
+    pub max_head_bytes: usize,
+    /// Parameters of a request.
+    pub max_params: usize,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AdminSettings {
+    /// The private listener.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[signature]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SignatureSettings {
+    /// What a refused request is told.
+    pub mode: SignatureMode,
+}
+
+/// What a refused request is told. It is refused either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignatureMode {
+    /// That it is refused.
+    Enforce,
+    /// Also why.
+    Report,
+}
+
+/// `[handler]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HandlerSettings {
+    /// What answers where no code does.
+    pub kind: HandlerKind,
+    /// After this long a handler is given up.
+    pub max: Duration,
+    /// Handlers at once, late ones included.
+    pub max_running: usize,
+}
+
+/// The built-in handlers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandlerKind {
+    /// Says what came.
+    Echo,
+}
+
+/// `[reply]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ReplySettings {
+    /// Until Twilio is answered.
+    pub deadline: Duration,
+    /// What a fallback call says when the handler fails there too.
+    pub apology: String,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LogSettings {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Which lines are written.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `Pretty` on a terminal, else `Json`.
+    Auto,
+    /// For people.
+    Pretty,
+    /// For machines.
+    Json,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TelemetrySettings {
+    /// An OTLP receiver for traces.
+    pub otlp_endpoint: Option<String>,
+}
+
+/// Reads every section before it gives up on one, so that all problems are told.
+pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<Settings> {
+    let twilio = twilio(reader);
+    let server = server(reader);
+    let admin = admin(reader, server.as_ref());
+    let signature = signature(reader, server.as_ref(), explain_to_anyone);
+    let handler = handler(reader);
+    let reply = reply(reader);
+    let log = log(reader);
+    let telemetry = telemetry(reader);
+    Some(Settings {
+        twilio: twilio?,
+        server: server?,
+        admin: admin?,
+        signature: signature?,
+        handler: handler?,
+        reply: reply?,
+        log: log?,
+        telemetry: telemetry?,
+    })
+}
+
+pub(super) fn twilio(reader: &mut Reader<'_>) -> Option<TwilioSettings> {
+    let before = reader.problem_count();
+    let auth_token = token(reader, "twilio.auth_token");
+    let auth_token_secondary = token(reader, "twilio.auth_token_secondary");
+    if auth_token.is_none() && reader.problem_count() == before {
+        reader.problem(
+            "twilio.auth_token",
+            "is missing: set TWILIO_AUTH_TOKEN (or TWILIO_AUTH_TOKEN_FILE) to the auth token in Twilio's console; \
+             without it nothing can be verified",
+        );
+    }
+    let account_sid = match reader.text("twilio.account_sid") {
+        "" => None,
+        text => sid(reader, "twilio.account_sid", text),
+    };
+    let mut accounts = Vec::new();
+    for name in reader.layers.accounts() {
+        let key = format!("twilio.accounts.{name}.auth_token");
+        let sid = sid(reader, &key, &name);
+        match (sid, token(reader, &key)) {
+            (Some(sid), Some(auth_token)) => accounts.push(AccountSettings { sid, auth_token }),
+            (Some(_), None) if reader.problem_count() == before => {
+                reader.problem(&key, "is empty: set it or leave the account out")
+            }
+            _ => {}
+        }
+    }
+    Some(TwilioSettings {
+        auth_token: auth_token?,
+        auth_token_secondary,
+        account_sid,
+        accounts,
+    })
+}
+
+fn sid(reader: &mut Reader<'_>, key: &str, text: &str) -> Option<AccountSid> {
+    let sid = AccountSid::parse(text.trim());
+    if let Err(error) = sid {
+        reader.problem(key, format!("{text:?} is {error}"));
+    }
+    sid.ok()
+}
+
+fn token(reader: &mut Reader<'_>, key: &str) -> Option<Secret> {
+    let token = reader.secret(key)?;
+    let text = token.expose();
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let hint = if text.starts_with("SK") {
+            ": this looks like an API key, which never signs webhooks"
+        } else {
+            ""
+        };
+        reader.warn(
+            key,
+            format!("is not 32 hexadecimal digits, as Twilio's auth tokens are{hint}"),
+        );
+    }
+    Some(token)
+}
+
+fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
+    let public_url = public_url(reader);
+    let listen = listen(reader);
+    let drain = reader.number("server.drain_s", 0..=3600);
+    let max_connections = reader.count("server.max_connections", 1..=1_000_000);
+    let max_in_flight = reader.count("server.max_in_flight", 1..=1_000_000);
+    let header_timeout = reader.millis("server.header_timeout_ms", 10..=60_000);
+    let body_timeout = reader.millis("server.body_timeout_ms", 10..=60_000);
+    let write_timeout = reader.millis("server.write_timeout_ms", 10..=60_000);
+    let max_body_bytes = reader.count("server.max_body_bytes", 1024..=16_777_216);
+    let max_target_bytes = reader.count("server.max_target_bytes", 64..=65_534);
+    let max_headers = reader.count("server.max_headers", 16..=1024);
+    let max_head_bytes = reader.count("server.max_head_bytes", 8192..=1_048_576);
+    let max_params = reader.count("server.max_params", 32..=65_536);
+    Some(ServerSettings {
+        public_url: public_url?,
+        listen: listen?,
+        drain: Duration::from_secs(u64::try_from(drain?).ok()?),
+        max_connections: max_connections?,
+        max_in_flight: max_in_flight?,
+        header_timeout: header_timeout?,
+        body_timeout: body_timeout?,
+        write_timeout: write_timeout?,
+        max_body_bytes: max_body_bytes?,
+        max_target_bytes: max_target_bytes?,
+        max_headers: max_headers?,
+        max_head_bytes: max_head_bytes?,
+        max_params: max_params?,
+    })
+}
+
+pub(super) fn public_url(reader: &mut Reader<'_>) -> Option<PublicUrl> {
+    const KEY: &str = "server.public_url";
+    let text = reader.text(KEY);
+    if text.trim().is_empty() {
+        reader.problem(
+            KEY,
+            "is missing: set PUBLIC_URL to what Twilio calls, such as https://bot.example.com; its signatures are made \
+             for that URL",
+        );
+        return None;
+    }
+    match PublicUrl::parse(text) {
+        Ok((url, notes)) => {
+            notes.iter().for_each(|note| reader.warn(KEY, note));
+            Some(url)
+        }
+        Err(error) => {
+            reader.problem(KEY, error);
+            None
+        }
+    }
+}
+
+fn listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
+    let mut address = reader.address("server.listen");
+    if let Some(port) = &reader.layers.port {
+        let text = port.value.as_str().unwrap_or_default();
+        match text.trim().parse() {
+            Ok(port) => {
+                if let Some(address) = &mut address {
+                    address.set_port(port);
+                }
+            }
+            Err(_) => {
+                reader.problem_at(
+                    "PORT",
+                    &port.origin,
+                    format!("is {text:?}: write a port from 0 to 65535"),
+                );
+                return None;
+            }
+        }
+    }
+    address
+}
+
+pub(super) fn admin(
+    reader: &mut Reader<'_>,
+    server: Option<&ServerSettings>,
+) -> Option<AdminSettings> {
+    const KEY: &str = "admin.listen";
+    if reader.text(KEY).is_empty() {
+        return Some(AdminSettings { listen: None });
+    }
+    let listen = reader.address(KEY)?;
+    if listen.port() != 0 && server.is_some_and(|server| server.listen.port() == listen.port()) {
+        reader.problem(
+            KEY,
+            "has the port of server.listen: the private listener needs one of its own",
+        );
+        return None;
+    }
+    Some(AdminSettings {
+        listen: Some(listen),
+    })
+}
+
+fn signature(
+    reader: &mut Reader<'_>,
+    server: Option<&ServerSettings>,
+    explain_to_anyone: bool,
+) -> Option<SignatureSettings> {
+    const KEY: &str = "signature.mode";
+    let modes = [
+        ("enforce", SignatureMode::Enforce),
+        ("report", SignatureMode::Report),
+    ];
+    let mode = reader.choice(KEY, &modes)?;
+    let reachable = server.is_some_and(|server| !server.listen.ip().is_loopback());
+    if mode == SignatureMode::Report && reachable && !explain_to_anyone {
+        reader.problem(
+            KEY,
+            "is report, which tells whoever asks why a signature does not fit: set server.listen to a loopback address, \
+             or start with --explain-to-anyone",
+        );
+        return None;
+    }
+    Some(SignatureSettings { mode })
+}
+
+fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
+    let kind = reader.choice("handler.kind", &[("echo", HandlerKind::Echo)]);
+    let max = reader.millis("handler.max_ms", 1..=86_400_000);
+    let max_running = reader.count("handler.max_running", 1..=1_000_000);
+    Some(HandlerSettings {
+        kind: kind?,
+        max: max?,
+        max_running: max_running?,
+    })
+}
+
+fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
+    // Twilio gives up at 15 s; a body may take a moment and the answer has to travel.
+    let deadline = reader.millis("reply.deadline_ms", 1..=13_000);
+    let apology = reader.text("reply.apology").to_owned();
+    Some(ReplySettings {
+        deadline: deadline?,
+        apology,
+    })
+}
+
+fn log(reader: &mut Reader<'_>) -> Option<LogSettings> {
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("pretty", LogFormat::Pretty),
+        ("json", LogFormat::Json),
+    ];
+    let format = reader.choice("log.format", &formats);
+    let level = reader.text("log.level").to_owned();
+    #[cfg(feature = "server")]
+    if let Err(error) = crate::telemetry::logs::check_level(&level) {
+        reader.problem(
+            "log.level",
+            format!("is {level:?}: {error}; write error, warn, info, debug or trace"),
+        );
+        return None;
+    }
+    Some(LogSettings {
+        format: format?,
+        level,
+    })
+}
+
+fn telemetry(reader: &mut Reader<'_>) -> Option<TelemetrySettings> {
+    const KEY: &str = "telemetry.otlp_endpoint";
+    let text = reader.text(KEY);
+    if text.is_empty() {
+        return Some(TelemetrySettings {
+            otlp_endpoint: None,
+        });
+    }
+    if !crate::reply::is_web_url(text) {
+        reader.problem(
+            KEY,
+            "is no URL: write one such as http://127.0.0.1:4318/v1/traces",
+        );
+        return None;
+    }
+    if !cfg!(feature = "otel") {
+        reader.problem(
+            KEY,
+            "needs a build with the feature `otel`: cargo install replyhook --features otel",
+        );
+        return None;
+    }
+    Some(TelemetrySettings {
+        otlp_endpoint: Some(text.to_owned()),
+    })
+}

@@ -1,0 +1,138 @@
+//! The accept loop: HTTP/1.1 with a timer on everything a peer can be slow at.
+//!
+//! `axum::serve` has no header timeout, so a connection that says nothing would stay for ever. HTTP/2 is not spoken:
+//! neither Twilio nor a proxy needs it towards a server, and what is not there cannot be reset or flooded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures_util::future::Either;
+use http::header::{CONNECTION, HOST};
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::telemetry::Throttle;
+use crate::telemetry::metrics::Metrics;
+
+/// After running out of file descriptors, this long until the next try.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a connection may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnectionLimits {
+    pub(crate) connections: usize,
+    pub(crate) header_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) headers: usize,
+    pub(crate) head_bytes: usize,
+}
+
+/// Serves until `stop`, then lets what is under way finish; whoever awaits this bounds how long.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ConnectionLimits,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let errors = Throttle::new(3);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.head_bytes);
+    loop {
+        let next = async {
+            let permit = permits.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => next,
+            () = stop.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                metrics.accept_errors.increment(1);
+                if let Some(held) = errors.pass() {
+                    tracing::error!(%error, held, "a connection cannot be accepted");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let io = TokioIo::new(timed(stream, limits.write_timeout));
+        let router = router.clone();
+        let service = service_fn(move |request| answer(router.clone(), request));
+        let connection = graceful.watch(builder.serve_connection(io, service));
+        let open = Open::new(metrics.clone());
+        tokio::spawn(async move {
+            // Errors are the peer's: it went away, was too slow, or spoke no HTTP. Requests are counted where they end.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection broke off");
+            }
+            drop((open, permit));
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+/// A stream whose peer must take what it is sent.
+fn timed(
+    stream: TcpStream,
+    write_timeout: Duration,
+) -> std::pin::Pin<Box<TimeoutStream<TcpStream>>> {
+    // Answers are small and whole: waiting for more to send would only delay them.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(write_timeout));
+    Box::pin(stream)
+}
+
+/// One request on its way to the router. Two `Host`s are one too many: proxies disagree on which of them counts.
+fn answer(
+    mut router: Router,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response, std::convert::Infallible>> {
+    if request.headers().get_all(HOST).iter().nth(1).is_some() {
+        let refused = (
+            StatusCode::BAD_REQUEST,
+            [(CONNECTION, "close")],
+            "more than one Host\n",
+        );
+        return Either::Left(std::future::ready(Ok(refused.into_response())));
+    }
+    Either::Right(router.call(request.map(Body::new)))
+}
+
+/// Counts an open connection.
+struct Open(Arc<Metrics>);
+
+impl Open {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.connections.increment(1.0);
+        Self(metrics)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.decrement(1.0);
+    }
+}
