@@ -188,10 +188,11 @@ fn signature_layer(settings: &Settings) -> Result<SignatureLayer, StartError> {
     let server = &settings.server;
     let verifier =
         verifier(&settings.twilio, server.public_url.clone())?.with_max_params(server.max_params);
-    let mut limits = RequestLimits::default();
-    limits.body_bytes = server.max_body_bytes;
-    limits.body_time = server.body_timeout;
-    limits.target_bytes = server.max_target_bytes;
+    let limits = RequestLimits {
+        body_bytes: server.max_body_bytes,
+        body_time: server.body_timeout,
+        target_bytes: server.max_target_bytes,
+    };
     let report = RefusalReport::new(settings.signature.mode == SignatureMode::Report);
     Ok(SignatureLayer::new(Arc::new(verifier))
         .with_limits(limits)
@@ -338,6 +339,7 @@ mod run {
 
     use super::{App, admin};
     use crate::error::StartError;
+    use crate::lifecycle::Stage;
     use crate::server::{self, ConnectionLimits};
     use crate::telemetry::logs;
 
@@ -362,7 +364,7 @@ mod run {
         let (stop, drained) = (CancellationToken::new(), CancellationToken::new());
         let mut signals = Signals::new();
         announce(&app, &public);
-        let metrics = app.admin.metrics.clone();
+        let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
         let private = private.map(|(_, listener)| {
             let limits = ConnectionLimits {
                 connections: 64,
@@ -388,8 +390,9 @@ mod run {
         ));
 
         let first = signals.next().await;
-        tracing::info!(signal = first.name, drain_s = drain.as_secs(), "draining");
+        lifecycle.set(Stage::Draining);
         stop.cancel();
+        tracing::info!(signal = first.name, drain_s = drain.as_secs(), "draining");
         let finished = async {
             // Answers first: a message that is still being read may start a handler.
             let answered = tokio::time::timeout(drain, public).await.is_ok();

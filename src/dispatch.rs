@@ -115,12 +115,11 @@ impl Dispatcher {
             // It was answered in the same moment: the answer counts.
             None => task.await,
         };
-        match joined {
-            Ok(dispatched) => dispatched,
-            Err(_) => {
-                tracing::error!(message_sid = %sid, "the handler panicked; Twilio gets a 500 and calls the fallback URL");
-                Dispatched::Failed(Failure::Panic)
-            }
+        if let Ok(dispatched) = joined {
+            dispatched
+        } else {
+            tracing::error!(message_sid = %sid, "the handler panicked; Twilio gets a 500 and calls the fallback URL");
+            Dispatched::Failed(Failure::Panic)
         }
     }
 
@@ -153,10 +152,10 @@ impl Dispatcher {
             };
             let started = Instant::now();
             let give_up = after(clock.now(), limit);
-            let handled = within(handler.handle(cx, message), || clock.sleep_until(give_up)).await;
+            let outcome = within(handler.handle(cx, message), || clock.sleep_until(give_up)).await;
             metrics.handler_seconds.record(started.elapsed());
             drop(slot);
-            let dispatched = match handled {
+            let dispatched = match outcome {
                 None => {
                     tracing::error!(message_sid = %sid, "the handler was given up: it ran longer than handler.max_ms");
                     Dispatched::Failed(Failure::Error)

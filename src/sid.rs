@@ -1,6 +1,6 @@
 //! Twilio's identifiers: two letters and 32 hexadecimal digits, checked once and then carried by value.
 //!
-//! Shapes are those of Twilio's OpenAPI description (`^SM|MM[0-9a-fA-F]{32}$` and so on).
+//! Shapes are those of Twilio's `OpenAPI` description (`^SM|MM[0-9a-fA-F]{32}$` and so on).
 
 use std::fmt;
 use std::str::FromStr;

@@ -193,8 +193,8 @@ fn check(
 
 fn attributes<'a>(message: &WireMessage<'a>) -> impl Iterator<Item = (&'static str, &'a str)> {
     let pairs = [
-        ("to", message.to.map(|address| address.as_str())),
-        ("from", message.from.map(|address| address.as_str())),
+        ("to", message.to.map(super::address::Address::as_str)),
+        ("from", message.from.map(super::address::Address::as_str)),
         ("action", message.action.map(|(url, _)| url)),
         ("method", message.action.map(|(_, method)| method.as_str())),
         ("statusCallback", message.status_callback),
@@ -303,7 +303,7 @@ mod tests {
         loop {
             match reader.read_event().unwrap() {
                 Event::Start(start) if start.name().as_ref() == "Message" => {
-                    texts.push(String::new())
+                    texts.push(String::new());
                 }
                 Event::Text(text) => {
                     let text = text.xml10_content();
@@ -314,7 +314,7 @@ mod tests {
                     match entity.resolve_char_ref().unwrap() {
                         Some(c) => last.push(c),
                         None => {
-                            last.push_str(quick_xml::escape::resolve_xml_entity(&entity).unwrap())
+                            last.push_str(quick_xml::escape::resolve_xml_entity(&entity).unwrap());
                         }
                     }
                 }

@@ -128,7 +128,7 @@ impl Layers {
         self.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let origin = shown(path);
         walk("", &table, &mut |key, value| {
-            self.set(key, value.clone(), &origin, 1, problems)
+            self.set(key, value.clone(), &origin, 1, problems);
         });
     }
 

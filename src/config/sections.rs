@@ -193,7 +193,7 @@ pub(super) fn twilio(reader: &mut Reader<'_>) -> Option<TwilioSettings> {
         match (sid, token(reader, &key)) {
             (Some(sid), Some(auth_token)) => accounts.push(AccountSettings { sid, auth_token }),
             (Some(_), None) if reader.problem_count() == before => {
-                reader.problem(&key, "is empty: set it or leave the account out")
+                reader.problem(&key, "is empty: set it or leave the account out");
             }
             _ => {}
         }
@@ -275,7 +275,9 @@ pub(super) fn public_url(reader: &mut Reader<'_>) -> Option<PublicUrl> {
     }
     match PublicUrl::parse(text) {
         Ok((url, notes)) => {
-            notes.iter().for_each(|note| reader.warn(KEY, note));
+            for note in &notes {
+                reader.warn(KEY, note);
+            }
             Some(url)
         }
         Err(error) => {
@@ -289,20 +291,17 @@ fn listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
     let mut address = reader.address("server.listen");
     if let Some(port) = &reader.layers.port {
         let text = port.value.as_str().unwrap_or_default();
-        match text.trim().parse() {
-            Ok(port) => {
-                if let Some(address) = &mut address {
-                    address.set_port(port);
-                }
+        if let Ok(port) = text.trim().parse() {
+            if let Some(address) = &mut address {
+                address.set_port(port);
             }
-            Err(_) => {
-                reader.problem_at(
-                    "PORT",
-                    &port.origin,
-                    format!("is {text:?}: write a port from 0 to 65535"),
-                );
-                return None;
-            }
+        } else {
+            reader.problem_at(
+                "PORT",
+                &port.origin,
+                format!("is {text:?}: write a port from 0 to 65535"),
+            );
+            return None;
         }
     }
     address
@@ -382,10 +381,10 @@ fn log(reader: &mut Reader<'_>) -> Option<LogSettings> {
     let format = reader.choice("log.format", &formats);
     let level = reader.text("log.level").to_owned();
     #[cfg(feature = "server")]
-    if let Err(error) = crate::telemetry::logs::check_level(&level) {
+    if crate::telemetry::logs::check_level(&level).is_err() {
         reader.problem(
             "log.level",
-            format!("is {level:?}: {error}; write error, warn, info, debug or trace"),
+            format!("is {level:?}: write error, warn, info, debug or trace, or directives such as \"info,replyhook=debug\""),
         );
         return None;
     }

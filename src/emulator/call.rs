@@ -89,13 +89,14 @@ pub async fn call(token: &Secret, call: &Call) -> Result<CallResult, CallError> 
     let get = call.method == Method::GET;
     let with_query = |url: &str| {
         let url = url.split('#').next().unwrap_or_default();
-        match call.form.is_empty() || !get {
-            true => url.to_owned(),
-            false => format!(
+        if call.form.is_empty() || !get {
+            url.to_owned()
+        } else {
+            format!(
                 "{url}{}{}",
                 if url.contains('?') { '&' } else { '?' },
                 call.form.encode()
-            ),
+            )
         }
     };
     let url = with_query(&call.url);
@@ -203,7 +204,7 @@ fn judge_xml(body: &[u8]) -> Option<ErrorCode> {
                 depth += 1;
             }
             Ok(Event::Empty(start)) => {
-                drop(root.get_or_insert_with(|| start.name().as_ref().to_owned()))
+                let _ = root.get_or_insert_with(|| start.name().as_ref().to_owned());
             }
             Ok(Event::End(_)) => depth -= 1,
             Ok(Event::Eof) => break,

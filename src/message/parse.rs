@@ -320,7 +320,11 @@ fn boolean(value: &str) -> Option<bool> {
 
 /// A pin needs both numbers, finite and on the globe; else the pairs still tell what came.
 fn location(params: &Form) -> Option<Location> {
-    let degrees = |name, most: f64| parsed::<f64>(params, name).filter(|value| value.abs() <= most);
+    let degrees = |name, most: f64| {
+        let value = parsed::<f64>(params, name).filter(|value| value.abs() <= most);
+        // A negative zero is a zero, and is not written "-0".
+        value.map(|value| value + 0.0)
+    };
     Some(Location {
         latitude: degrees("Latitude", 90.0)?,
         longitude: degrees("Longitude", 180.0)?,

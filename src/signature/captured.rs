@@ -248,7 +248,7 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
         };
         match option.as_str() {
             "-X" | "--request" => {
-                method = Some(value()?.parse().map_err(|_| CapturedError::Method)?)
+                method = Some(value()?.parse().map_err(|_| CapturedError::Method)?);
             }
             "-H" | "--header" => request.push_header(&value()?)?,
             "-A" | "--user-agent" => request.push_header(&format!("user-agent: {}", value()?))?,

@@ -38,7 +38,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
 use tower::{Layer, Service};
 
-use super::explain::{Explanation, is_webhook_method};
+use super::explain::Explanation;
 use super::verifier::{
     SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot, UnverifiedRequest, Verified,
 };
@@ -294,7 +294,7 @@ impl Shared {
             let text = self.on_refusal.as_ref().and_then(|report| report(&refusal));
             refused(cause, &head.method, text)
         };
-        if !is_webhook_method(&head.method) {
+        if !matches!(head.method, Method::GET | Method::POST | Method::PUT) {
             return Err(refuse(RefusalCause::Method, b""));
         }
         if target.len() > self.limits.target_bytes {
@@ -363,7 +363,7 @@ fn refused(cause: RefusalCause, method: &Method, text: Option<String>) -> Respon
     );
     match cause {
         RefusalCause::Method => {
-            drop(headers.insert(ALLOW, HeaderValue::from_static("GET, POST, PUT")))
+            drop(headers.insert(ALLOW, HeaderValue::from_static("GET, POST, PUT")));
         }
         // What is left of the body is not worth reading.
         RefusalCause::BodyTooLarge | RefusalCause::BodyTooSlow => {

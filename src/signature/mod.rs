@@ -19,10 +19,12 @@
 //! Sources: Twilio's "Webhooks security" page, and the behaviour of its validators for Python, Node, Go, Java, Ruby, PHP.
 
 mod captured;
+mod diagnose;
 mod explain;
 #[cfg(feature = "axum")]
 pub(crate) mod layer;
 mod public_url;
+mod readings;
 mod verifier;
 
 pub use captured::{CapturedError, CapturedRequest};

@@ -13,9 +13,8 @@ pub(super) fn outcome(cause: RefusalCause) -> Outcome {
         RefusalCause::Method => Outcome::RefusedMethod,
         RefusalCause::Signature(error) => match error.kind() {
             SignatureErrorKind::UnknownAccount => Outcome::RefusedAccount,
-            SignatureErrorKind::NotAForm => Outcome::RefusedBody,
             SignatureErrorKind::Form(crate::form::FormError::NotUtf8 { .. }) => Outcome::BadForm,
-            SignatureErrorKind::Form(_) => Outcome::RefusedBody,
+            SignatureErrorKind::Form(_) | SignatureErrorKind::NotAForm => Outcome::RefusedBody,
             _ => Outcome::RefusedSignature,
         },
         _ => Outcome::RefusedBody,

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Requests signed by Twilio's own Python library, against a running server.
 
 Needs PyPI `twilio` (`scripts/sdk` installs it) and a `replyhook serve` with the default handler, echo:
@@ -14,7 +13,9 @@ the same request: `--only i` repeats it alone. `sign.mjs` is the same program ov
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
+import hmac
 import http.client
 import json
 import random
@@ -23,10 +24,14 @@ import unicodedata
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
 
-from twilio.request_validator import HMAC_SHA256, RequestValidator
+try:
+    from twilio.request_validator import RequestValidator
+except ImportError as error:
+    sys.exit(f"sign.py: {error}; use the python that `scripts/sdk DIR` prints")
 
 ACCOUNT = "AC00000000000000000000000000000001"
 FORM = "application/x-www-form-urlencoded"
@@ -354,8 +359,8 @@ class Forger:
     def __init__(self, public, token):
         self.public, self.sdk, self.stranger = public, RequestValidator(token), RequestValidator(OTHER_TOKEN)
 
-    def sign(self, case, url=None, sdk=None, algorithm=None):
-        return (sdk or self.sdk).compute_signature(url or case.url(self.public), case.signed(), algorithm)
+    def sign(self, case, url=None, sdk=None):
+        return (sdk or self.sdk).compute_signature(url or case.url(self.public), case.signed())
 
     def would_fit(self, case, signatures):
         """Whether what came out is no forgery: the same text can be signed for two requests."""
@@ -417,9 +422,13 @@ class Forger:
         return Forgery(case, [self.sign(case, sdk=RequestValidator(""))])
 
     def shared_key(self, rng, case, signature):
+        """As a SharedKey signs (HMAC-SHA256), by the library's rule; older versions of it do not know that."""
         settings = ("X-Twilio-Webhooks-Signature-Settings", "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256")
-        signed = self.sign(case, sdk=rng.choice([self.sdk, self.stranger]), algorithm=HMAC_SHA256)
-        return Forgery(case, [signed], (settings,) if rng.random() < 0.5 else ())
+        params = case.signed()
+        signed = "".join(name + value for name in sorted(params) for value in sorted(set(params.getlist(name))))
+        key = rng.choice([self.sdk, self.stranger]).token
+        mac = hmac.digest(key, (case.url(self.public) + signed).encode(), "sha256")
+        return Forgery(case, [base64.b64encode(mac).decode()], (settings,) if rng.random() < 0.5 else ())
 
     def flipped_character(self, rng, case, signature):
         at = rng.randrange(26)
@@ -611,7 +620,7 @@ def wrong_refusal(answer, signature):
 
 
 def shown(text):
-    return text if len(text) <= 300 else f"{text[:300]}… ({len(text)} bytes)"
+    return text if len(text) <= 300 else f"{text[:300]}… ({len(text)} characters)"
 
 
 def main():
@@ -623,15 +632,19 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="one case, by its index")
     args = parser.parse_args()
+    sys.stdout.reconfigure(encoding="utf-8")
 
     public = Public(args.public_url)
     forger, server = Forger(public, args.token), Server(args.base)
     accepted, refused, failures, kinds = 0, 0, [], Counter()
 
-    def failed(case, what):
-        body = "" if case.method == "GET" else f"\n  body {shown(case.body().decode())!r}"
-        where = f"seed {args.seed} index {case.label}: {case.method} {shown(case.wire_target(public))}"
-        failures.append(f"{where}\n  signed for {shown(case.url(public))}{body}\n  {what}")
+    def failed(case, what, signed_for=None):
+        lines = [f"seed {args.seed} index {case.label}: {case.method} {shown(case.wire_target(public))}"]
+        if signed_for is not None:
+            lines.append(f"signed for {shown(signed_for)}")
+        if case.method != "GET":
+            lines.append(f"body {shown(case.body().decode())!r}")
+        failures.append("\n  ".join([*lines, what]))
 
     cases = [drawn(public, args.seed, index) for index in range(args.cases)] + list(fixed(public, args.seed))
     try:
@@ -642,15 +655,15 @@ def main():
             signature = forger.sign(case)
             url = case.url(public, public.origins[0])
             if "[" not in public.authority and not forger.sdk.validate(url, case.signed(), signature):
-                failed(case, "the SDK refuses its own signature: a mistake in this program")
+                failed(case, "the SDK refuses its own signature: a mistake in this program", url)
             wrong = wrong_answer(case, server.ask(public, case, [signature]))
             if wrong:
-                failed(case, wrong)
+                failed(case, wrong, case.url(public))
             else:
                 accepted += 1
             turned = KINDS[at % len(KINDS) :] + KINDS[: at % len(KINDS)]
             tries = ((kind, forger.forge(rng, kind, case)) for kind in turned[:1] + rng.sample(turned[1:], len(turned) - 1))
-            made = [(kind, forged) for kind, forged in tries if forged is not None][:2]
+            made = list(islice(((kind, forged) for kind, forged in tries if forged is not None), 2))
             for kind, forged in made:
                 kinds[kind] += 1
                 wrong = wrong_refusal(server.ask(public, forged.case, forged.signatures, forged.headers), signature)

@@ -90,7 +90,7 @@ impl Invoke {
     }
 }
 
-/// What a WhatsApp message carries, with a MessageSid of its own.
+/// What a WhatsApp message carries, with a `MessageSid` of its own.
 fn inbound(settings: &SigningSettings) -> Vec<(String, String)> {
     let random = || RandomState::new().build_hasher().finish();
     let sid = format!("SM{:016x}{:016x}", random(), random());

@@ -1,0 +1,139 @@
+//! What it costs to verify a webhook, beside what cannot be left out: one HMAC-SHA1 over the signed bytes and one
+//! decoding of the form.
+//!
+//! `cargo bench --bench verify` prints the figures; with `-- --check` it fails where one exceeds its limit.
+
+mod figures;
+mod webhook;
+
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use figures::{Figures, Run, median};
+use hmac::{Hmac, KeyInit, Mac};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method};
+use replyhook::signature::{PublicUrl, SIGNATURE_HEADER, SignatureVerifier, UnverifiedRequest};
+use replyhook::twiml::Document;
+use replyhook::{Channel, Form, InboundMessage, Reply, Secret, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
+use sha1::Sha1;
+use webhook::{PUBLIC_URL, TARGET, TEXT, TOKEN, Webhook};
+
+/// Verifying by HMAC and decoding alone.
+const MOST: f64 = 1.0;
+const ROUNDS: usize = 15;
+/// For each piece in each round.
+const TIME: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    let run = Run::from_args();
+    let (rounds, time) = match run {
+        Run::List => return ExitCode::SUCCESS,
+        Run::Test => (1, Duration::ZERO),
+        Run::Measure | Run::Check => (ROUNDS, TIME),
+    };
+    let webhook = Webhook::numbered(1);
+    let body = webhook.body.as_bytes();
+    let form = Form::parse(body, 512).expect("the body is a form");
+
+    let (url, _) = PublicUrl::parse(PUBLIC_URL).expect("the URL is one");
+    let verifier = SignatureVerifier::new(url, [Secret::new(TOKEN)]).expect("the token is a key");
+    let good = headers(&webhook);
+    let forged = headers(&Webhook::numbered(2));
+    let verify = |headers| {
+        verifier.verify(&UnverifiedRequest {
+            method: &Method::POST,
+            target: TARGET,
+            headers,
+            body,
+        })
+    };
+    assert!(verify(&good).is_ok() && verify(&forged).is_err());
+
+    let key = Hmac::<Sha1>::new_from_slice(TOKEN.as_bytes()).expect("a key of any length");
+    let signed = signed_bytes(&form);
+    let reply = Reply::text(TEXT);
+
+    let taken = nanoseconds(
+        rounds,
+        time,
+        &mut [
+            &mut || drop(black_box(verify(black_box(&good)))),
+            &mut || {
+                let mut mac = key.clone();
+                mac.update(black_box(&signed));
+                black_box(mac.finalize());
+                for pair in form_urlencoded::parse(black_box(body)) {
+                    black_box(pair);
+                }
+            },
+            &mut || drop(black_box(verify(black_box(&forged)))),
+            &mut || {
+                let form = black_box(&form).clone();
+                drop(black_box(InboundMessage::parse(form, Timestamp::UNIX_EPOCH)));
+            },
+            &mut || drop(black_box(Document::render(black_box(&reply), &Channel::WhatsApp, None))),
+        ],
+    );
+    let mut figures = Figures::new(run);
+    figures.show("verify, from the raw body to the verdict", taken[0], "ns");
+    figures.show("one HMAC-SHA1 and one decoding", taken[1], "ns");
+    figures.limit("verify / (HMAC-SHA1 + decoding)", taken[0] / taken[1], "×", MOST);
+    figures.show("verify a forgery", taken[2], "ns");
+    figures.show("InboundMessage::parse, with a copy of the pairs", taken[3], "ns");
+    figures.show("Document::render", taken[4], "ns");
+    figures.end()
+}
+
+fn headers(webhook: &Webhook) -> HeaderMap {
+    let signature = HeaderValue::from_str(&webhook.signature).expect("base64 is a header's value");
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=UTF-8");
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, form);
+    headers.insert(SIGNATURE_HEADER, signature);
+    headers
+}
+
+/// What Twilio signs: the URL and the sorted pairs.
+fn signed_bytes(form: &Form) -> Vec<u8> {
+    let mut pairs: Vec<_> = form.iter().collect();
+    pairs.sort_unstable();
+    let pairs = pairs.iter().map(|(name, value)| format!("{name}{value}"));
+    let text = format!("{PUBLIC_URL}{TARGET}{}", pairs.collect::<String>());
+    text.into_bytes()
+}
+
+/// What each piece takes: the median of rounds in which they take turns, so that what disturbs one disturbs all.
+fn nanoseconds(rounds: usize, time: Duration, pieces: &mut [&mut dyn FnMut()]) -> Vec<f64> {
+    let counts: Vec<u32> = pieces.iter_mut().map(|piece| repeats(time, piece)).collect();
+    let mut taken = vec![Vec::new(); pieces.len()];
+    for _ in 0..rounds {
+        for ((piece, count), taken) in pieces.iter_mut().zip(&counts).zip(&mut taken) {
+            taken.push(cpu_time(*count, piece).as_secs_f64() * 1e9 / f64::from(*count));
+        }
+    }
+    taken.into_iter().map(median).collect()
+}
+
+/// How often a piece fits into `time`, to the next power of two.
+fn repeats(time: Duration, piece: &mut dyn FnMut()) -> u32 {
+    let mut count = 1;
+    while cpu_time(count, piece) < time {
+        count *= 2;
+    }
+    count
+}
+
+/// Time of this thread only: that others have the processor meanwhile does not count.
+fn cpu_time(count: u32, piece: &mut dyn FnMut()) -> Duration {
+    let now = || {
+        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it starts at zero")
+    };
+    let start = now();
+    for _ in 0..count {
+        piece();
+    }
+    now() - start
+}

@@ -1,0 +1,290 @@
+//! A refused request says what mends it: a table of wrongly signed requests, each with its exact remedy.
+
+use http::Method;
+use replyhook::config::Sources;
+use replyhook::signature::{CapturedRequest, Explanation, sign};
+use replyhook::{Form, Secret};
+
+use crate::support::{ACCOUNT, ORIGIN, OTHER_TOKEN, TOKEN, TestApp, Webhook, base64_of};
+
+const OTHER: &str = "AC000000000000000000000000000000ff";
+
+/// What is explained about a webhook that arrives at a server with these settings.
+fn explain(env: &[(&str, &str)], webhook: &Webhook) -> String {
+    let mut sources = Sources::default();
+    sources.env = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", "https://bot.example.com/a")]
+        .iter()
+        .chain(env)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let settings = replyhook::config::SigningSettings::load(&sources).unwrap();
+    let verifier = replyhook::verifier(&settings.twilio, settings.public_url.unwrap()).unwrap();
+    let raw = webhook.raw("https://bot.example.com/a");
+    let request = CapturedRequest::parse(&String::from_utf8(raw).unwrap()).unwrap();
+    let explanation = verifier.explain(&request.unverified());
+    assert_eq!(explanation == Explanation::Verifies, verifier.verify(&request.unverified()).is_ok());
+    explanation.to_string()
+}
+
+fn message() -> Webhook {
+    Webhook::message(1, "two words and a + plus").header("Host", "10.0.0.3:8080")
+}
+
+const OURS: &str = "https://bot.example.com/a/webhook";
+
+fn signed_for(url: &str, public_url: &str) -> String {
+    format!("signed for {url} and verified for {OURS}: set PUBLIC_URL={public_url}, or enter {OURS} in Twilio's console")
+}
+
+#[test]
+fn each_of_these_wrongly_signed_requests_gets_the_remedy_that_mends_it() {
+    let message = message;
+    let unsigned_blank = |webhook: &Webhook| -> Form { webhook.form.iter().filter(|(_, v)| !v.is_empty()).collect() };
+    let sms = message().with("FromCity", "").with("ToZip", "");
+    let table: Vec<(&str, Webhook, String)> = vec![
+        (
+            "another scheme",
+            message().signed_for("http://bot.example.com/a/webhook"),
+            signed_for("http://bot.example.com/a/webhook", "http://bot.example.com/a"),
+        ),
+        (
+            "the tunnel's host, as X-Forwarded-Host tells",
+            message().header("X-Forwarded-Host", "x.ngrok.app").signed_for("https://x.ngrok.app/webhook"),
+            signed_for("https://x.ngrok.app/webhook", "https://x.ngrok.app"),
+        ),
+        (
+            "the host of Forwarded, with a prefix",
+            message().header("Forwarded", "for=1.2.3.4;host=\"y.example.com\";proto=https").signed_for("https://y.example.com/a/webhook"),
+            signed_for("https://y.example.com/a/webhook", "https://y.example.com/a"),
+        ),
+        (
+            "another port, as X-Forwarded-Port tells",
+            message().header("X-Forwarded-Port", "8443").signed_for("https://bot.example.com:8443/a/webhook"),
+            signed_for("https://bot.example.com:8443/a/webhook", "https://bot.example.com:8443/a"),
+        ),
+        (
+            "without the prefix",
+            message().signed_for("https://bot.example.com/webhook"),
+            signed_for("https://bot.example.com/webhook", "https://bot.example.com"),
+        ),
+        (
+            "another prefix, as X-Forwarded-Prefix tells",
+            message().header("X-Forwarded-Prefix", "/bots/b").signed_for("https://bot.example.com/bots/b/webhook"),
+            signed_for("https://bot.example.com/bots/b/webhook", "https://bot.example.com/bots/b"),
+        ),
+        (
+            "a slash too many in the console",
+            message().signed_for("https://bot.example.com/a/webhook/"),
+            format!("signed for {OURS}/ and verified for {OURS}: enter {OURS} in Twilio's console"),
+        ),
+        (
+            "the default token where the account has its own",
+            message().with("AccountSid", OTHER),
+            format!(
+                "signed with the default token and not with the one configured for account {OTHER}: correct \
+                 twilio.accounts.{OTHER}.auth_token"
+            ),
+        ),
+        (
+            "another account's token",
+            message().token(OTHER_TOKEN),
+            format!(
+                "signed with the token configured for account {OTHER}, not with the default token: configure the account \
+                 of this message with that token too, or exchange the two tokens"
+            ),
+        ),
+        (
+            "a body that was added",
+            message().signature(&sign(&Secret::new(TOKEN), OURS, None).unwrap()),
+            "signed as a request without parameters: something between Twilio and here turns a GET into a POST, or adds \
+             a body; let it pass requests unchanged"
+                .to_owned(),
+        ),
+        (
+            "a POST that became a GET",
+            {
+                let signature = message().signature_for("https://bot.example.com/a");
+                message().get().signature(&signature)
+            },
+            "signed as a POST and received as a GET: a redirect or proxy turned it around; give Twilio the final URL, \
+             with its https and without a redirect"
+                .to_owned(),
+        ),
+        (
+            "a line feed at the end of the body",
+            message().body(message().form.encode() + "\r\n"),
+            "the signature fits without the white space at the end of the body: something between Twilio and here adds \
+             it; let it pass the body unchanged"
+                .to_owned(),
+        ),
+        (
+            "a body that was encoded twice",
+            {
+                let twice: Form = message().form.iter().map(|(n, v)| (n.to_owned(), Form::from_iter([(v, "")]).encode().trim_end_matches('=').to_owned())).collect();
+                message().body(twice.encode())
+            },
+            "the signature fits once the parameters are decoded a second time: something between Twilio and here encodes \
+             the body again; let it pass the body unchanged"
+                .to_owned(),
+        ),
+        (
+            "a plus that became a space",
+            {
+                let sent = Webhook::message(1, "hi").header("Host", "10.0.0.3");
+                let body = sent.form.encode().replace("%2B", "+");
+                sent.body(body)
+            },
+            "the signature fits with + where there are spaces now: something between Twilio and here decodes the body and \
+             does not encode + as %2B; let it pass the body unchanged"
+                .to_owned(),
+        ),
+        (
+            "line ends that were converted",
+            message().with("Body", "a\r\nb").body(message().with("Body", "a\nb").form.encode()),
+            "the signature fits with other line ends in the parameters: something between Twilio and here converts them; \
+             let it pass the body unchanged"
+                .to_owned(),
+        ),
+        (
+            "blanks that were dropped",
+            sms.clone().body(unsigned_blank(&sms).encode()),
+            "the signature fits once empty parameters are added: something between Twilio and here drops empty parameters; \
+             let it pass the body unchanged"
+                .to_owned(),
+        ),
+        (
+            "a signer that leaves out blanks",
+            sms.clone().signature(&sign(&Secret::new(TOKEN), OURS, Some(&unsigned_blank(&sms))).unwrap()),
+            "signed without its empty parameters, which Twilio never does: the signer must sign empty parameters too".to_owned(),
+        ),
+        (
+            "a body read as Latin-1",
+            message().with("Body", "olá").body(message().with("Body", "olÃ¡").form.encode()),
+            "the signature fits once the parameters are read as UTF-8: something between Twilio and here decodes the body \
+             in another character set; let it pass the body unchanged"
+                .to_owned(),
+        ),
+        (
+            "a body in base64",
+            message().body(base64_of(message().form.encode().as_bytes())),
+            // Without an AccountSid the form is no message, and is explained all the same.
+            "the signature fits once the body is decoded from base64: a gateway passes it encoded; let it pass the body as \
+             it is"
+                .to_owned(),
+        ),
+        (
+            "a signer that takes one value of a repeated name",
+            message().also("Tag", "a").also("Tag", "b").signature(&sign(&Secret::new(TOKEN), OURS, Some(&message().also("Tag", "a").form)).unwrap()),
+            "signed with one value of a repeated parameter, which Twilio never does: the signer must sign every distinct \
+             value, sorted, with the name before each"
+                .to_owned(),
+        ),
+        (
+            "a query that was encoded again",
+            message().to("/webhook?tenant=a+b").signed_for(&format!("{OURS}?tenant=a%20b")),
+            "the signature fits with the query encoded in another way: something between Twilio and here re-encodes it; \
+             let it pass the query unchanged, or enter a URL without a query in Twilio's console"
+                .to_owned(),
+        ),
+        (
+            "a query that was sorted",
+            message().to("/webhook?a=1&b=2").signed_for(&format!("{OURS}?b=2&a=1")),
+            "the signature fits with the query's pairs in another order: something between Twilio and here sorts them; let \
+             it pass the query unchanged, or enter a URL without a query in Twilio's console"
+                .to_owned(),
+        ),
+        (
+            "a query that was added",
+            message().to("/webhook?utm=x").signed_for(OURS),
+            "the signature fits without the query: something between Twilio and here adds it; let it pass the URL \
+             unchanged"
+                .to_owned(),
+        ),
+        (
+            "a SharedKey",
+            message().signature(&base64_of(&[7; 20])).header("X-Twilio-Webhooks-Signature-Settings", "key=SH0123,algorithm=HMAC_SHA256"),
+            "signed with the SharedKey SH0123, which is not configured and not supported: let Twilio sign this webhook with \
+             the auth token"
+                .to_owned(),
+        ),
+        (
+            "no header",
+            message().signature(""),
+            "there is no X-Twilio-Signature header: the request is not Twilio's, or a proxy removes the header and must be \
+             told to pass it"
+                .to_owned(),
+        ),
+        (
+            "two headers",
+            message().header("X-Twilio-Signature", &base64_of(&[7; 20])),
+            "there is more than one X-Twilio-Signature header: a proxy doubles it and must pass it once".to_owned(),
+        ),
+        (
+            "a header that is none",
+            message().signature("sha1=0"),
+            "the X-Twilio-Signature header is not 28 characters of base64: the request is not Twilio's, or a proxy changes \
+             the header"
+                .to_owned(),
+        ),
+        (
+            "JSON instead of a form",
+            message().content_type(Some("application/json")),
+            "the body is neither application/x-www-form-urlencoded in UTF-8 nor vouched for by one bodySHA256 in the \
+             query: a proxy changes Content-Type, or the request is not a messaging webhook"
+                .to_owned(),
+        ),
+        (
+            "nothing that is known",
+            message().signature(&base64_of(&[7; 20])),
+            format!(
+                "none of these: another URL, token, body or query that was tried; verified for {OURS}, so compare this with \
+                 Twilio's console, and TWILIO_AUTH_TOKEN with the primary token of the account that owns the sender (not an \
+                 API key's secret, not a secondary token that was not promoted)"
+            ),
+        ),
+        ("nothing wrong", message(), "the signature fits".to_owned()),
+    ];
+    assert!(table.len() >= 14);
+    let accounts = [("REPLYHOOK__TWILIO__ACCOUNTS__AC000000000000000000000000000000FF__AUTH_TOKEN", OTHER_TOKEN)];
+    for (what, webhook, remedy) in table {
+        assert_eq!(explain(&accounts, &webhook), remedy, "{what}");
+    }
+}
+
+#[test]
+fn an_account_that_is_not_configured_is_named_as_the_reason() {
+    let webhook = message().with("AccountSid", OTHER);
+    assert_eq!(
+        explain(&[("TWILIO_ACCOUNT_SID", ACCOUNT)], &webhook),
+        "the AccountSid is not configured: set TWILIO_ACCOUNT_SID to it, or add its token as \
+         twilio.accounts.<AccountSid>.auth_token"
+    );
+}
+
+#[test]
+fn no_explanation_quotes_a_header_that_a_stranger_made_up() {
+    let evil = "evil.example/<script>\u{1b}[31m";
+    for name in ["X-Forwarded-Host", "Host", "Forwarded", "X-Original-URI", "X-Forwarded-Prefix", "X-Twilio-Webhooks-Signature-Settings"] {
+        let value = if name.contains("Settings") { "key=evil.example <script>,algorithm=x" } else { &evil.replace('\u{1b}', "") };
+        let text = explain(&[], &Webhook::message(1, "hi").signature(&base64_of(&[7; 20])).header(name, value));
+        assert!(!text.contains("evil"), "{name}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn report_mode_still_refuses_and_tells_the_caller_why() {
+    let env = [("REPLYHOOK__SIGNATURE__MODE", "report"), ("REPLYHOOK__SERVER__LISTEN", "127.0.0.1:0")];
+    let app = TestApp::build(&env, |app| app.handler(async |_, _| -> &str { unreachable!("refused all the same") }));
+    let answer = app.send(Webhook::message(1, "hi").signed_for("http://hooks.example.test/webhook")).await;
+    assert_eq!(answer.status, 403);
+    assert_eq!(
+        answer.body,
+        format!(
+            "signed for http://hooks.example.test/webhook and verified for {ORIGIN}/webhook: set \
+             PUBLIC_URL=http://hooks.example.test, or enter {ORIGIN}/webhook in Twilio's console\n"
+        )
+    );
+    // What is not about the signature is not explained.
+    let method = Webhook::message(2, "hi").method(Method::DELETE);
+    assert_eq!(app.send(method).await.body, "method not allowed\n");
+}

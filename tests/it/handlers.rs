@@ -1,0 +1,229 @@
+//! Whatever a handler does, Twilio is answered in time and the server lives.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use replyhook::{Context, HandlerError, InboundMessage, ManualClock, Reply, Timestamp, handler_fn};
+use tokio::sync::Notify;
+
+use crate::support::{EMPTY, TestApp, Webhook, says};
+
+#[tokio::test]
+async fn a_handler_may_return_whatever_a_bot_can_say() {
+    async fn free(_cx: Context, message: InboundMessage) -> Result<Option<String>, std::num::ParseIntError> {
+        if message.body.is_empty() {
+            return Ok(None);
+        }
+        message.body.parse::<i32>().map(|n| Some((n + 1).to_string()))
+    }
+    let app = TestApp::with(free);
+    assert_eq!(app.says(1, "41").await, says("42"));
+    assert_eq!(app.says(2, "").await, EMPTY);
+    assert_eq!(app.send(Webhook::message(3, "x")).await.refused(500), "handler failed\n");
+    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="handler_error"}"#).await, 1.0);
+    let app = TestApp::with(handler_fn(|_cx, message| async move { message.body }));
+    assert_eq!(app.says(1, "hi").await, says("hi"));
+    let app = TestApp::with(async |cx: Context, _| format!("attempt {}", cx.attempt()));
+    assert_eq!(app.says(1, "hi").await, says("attempt 1"));
+}
+
+struct PanicsOnDrop;
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "in Drop");
+    }
+}
+
+#[tokio::test]
+async fn threat_46_a_handler_that_panics_is_a_500_and_the_next_message_is_answered() {
+    let app = TestApp::with(|_: Context, message: InboundMessage| {
+        assert_ne!(message.body, "before the future");
+        async move {
+            assert_ne!(message.body, "in the future");
+            let _guard = (message.body == "in drop").then(|| PanicsOnDrop);
+            tokio::task::yield_now().await;
+            message.body
+        }
+    });
+    for (number, place) in ["before the future", "in the future", "in drop"].into_iter().enumerate() {
+        assert_eq!(app.send(Webhook::message(number as u64, place)).await.refused(500), "handler failed\n");
+    }
+    assert_eq!(app.says(9, "hi").await, says("hi"));
+    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="panic"}"#).await, 3.0);
+    assert_eq!(app.metric("replyhook_handlers_running").await, 0.0);
+}
+
+/// A clock that the test moves, and a handler that waits for a word.
+fn waiting(word: &Arc<Notify>, env: &[(&str, &str)]) -> (TestApp, Arc<ManualClock>, Arc<AtomicUsize>) {
+    let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
+    let done = Arc::new(AtomicUsize::new(0));
+    let (word, counted, shared) = (word.clone(), done.clone(), clock.clone());
+    let app = TestApp::build(env, |app| {
+        app.clock(SharedClock(shared)).handler(move |_: Context, message: InboundMessage| {
+            let (word, counted) = (word.clone(), counted.clone());
+            async move {
+                if message.body != "quick" {
+                    word.notified().await;
+                }
+                counted.fetch_add(1, Ordering::SeqCst);
+                message.body
+            }
+        })
+    });
+    (app, clock, done)
+}
+
+#[derive(Debug)]
+struct SharedClock(Arc<ManualClock>);
+
+impl replyhook::Clock for SharedClock {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> futures_util::future::BoxFuture<'static, ()> {
+        self.0.sleep_until(at)
+    }
+}
+
+/// Lets everything run that can run.
+async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn at_the_deadline_twilio_gets_an_empty_answer_and_the_handler_goes_on() {
+    let word = Arc::new(Notify::new());
+    let (app, clock, done) = waiting(&word, &[]);
+    let app = Arc::new(app);
+    let asked = app.clone();
+    let answer = tokio::spawn(async move { asked.send(Webhook::message(1, "slow")).await });
+    settle().await;
+    clock.advance(std::time::Duration::from_millis(9_999).try_into().unwrap());
+    settle().await;
+    assert!(!answer.is_finished());
+    clock.advance(std::time::Duration::from_millis(1).try_into().unwrap());
+    assert_eq!(answer.await.unwrap().twiml(), EMPTY);
+    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="late"}"#).await, 1.0);
+    assert_eq!((done.load(Ordering::SeqCst), app.metric("replyhook_handlers_running").await), (0, 1.0));
+    word.notify_one();
+    settle().await;
+    assert_eq!(done.load(Ordering::SeqCst), 1);
+    assert_eq!(app.metric("replyhook_late_dropped_total").await, 1.0);
+    assert_eq!(app.metric("replyhook_handlers_running").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_away_does_not_cut_the_handler_in_half() {
+    let word = Arc::new(Notify::new());
+    let (app, _clock, done) = waiting(&word, &[]);
+    let app = Arc::new(app);
+    let asked = app.clone();
+    let request = tokio::spawn(async move { asked.send(Webhook::message(1, "slow")).await });
+    settle().await;
+    request.abort();
+    settle().await;
+    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="disconnected"}"#).await, 1.0);
+    word.notify_one();
+    settle().await;
+    assert_eq!(done.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_handler_that_never_ends_is_given_up() {
+    let word = Arc::new(Notify::new());
+    let (app, clock, done) = waiting(&word, &[]);
+    let app = Arc::new(app);
+    let asked = app.clone();
+    let answer = tokio::spawn(async move { asked.send(Webhook::message(1, "slow")).await });
+    settle().await;
+    clock.advance(Duration::from_secs(10).try_into().unwrap());
+    assert_eq!(answer.await.unwrap().twiml(), EMPTY);
+    clock.advance(Duration::from_secs(110).try_into().unwrap());
+    settle().await;
+    assert_eq!(app.metric("replyhook_handlers_running").await, 0.0);
+    assert_eq!(done.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn threat_47_a_handler_that_blocks_its_thread_does_not_hold_up_its_own_answer_or_others() {
+    // Two workers, as the server has at least: one is blocked, the timer runs on the other.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (free, blocked) = std::sync::mpsc::channel::<()>();
+    let blocked = std::sync::Mutex::new(blocked);
+    let answers = runtime.block_on(async {
+        let app = TestApp::build(&[("REPLYHOOK__REPLY__DEADLINE_MS", "300")], |app| {
+            app.handler(move |_: Context, message: InboundMessage| {
+                if message.body == "block" {
+                    let _ = blocked.lock().unwrap().recv();
+                }
+                async move { message.body }
+            })
+        });
+        let app = Arc::new(app);
+        let blocking = app.clone();
+        let first = tokio::spawn(async move { blocking.send(Webhook::message(1, "block")).await });
+        let second = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            app.says(2, "hi").await
+        });
+        (first.await.unwrap(), second.await.unwrap())
+    });
+    drop(free);
+    assert_eq!(answers.0.twiml(), EMPTY);
+    assert_eq!(answers.1, says("hi"));
+}
+
+#[tokio::test]
+async fn threat_48_nothing_is_left_of_ten_thousand_messages() {
+    let app = TestApp::with(async |_, message: InboundMessage| match message.body.as_str() {
+        "fail" => Err(HandlerError::new("no")),
+        text => Ok(Reply::text(text)),
+    });
+    let descriptors = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    for number in 0..100 {
+        app.send(Webhook::message(number, "warm")).await.twiml();
+    }
+    let (tasks, files) = (tokio::runtime::Handle::current().metrics().num_alive_tasks(), descriptors());
+    for number in 0..10_000 {
+        let text = if number % 2 == 0 { "hi" } else { "fail" };
+        app.send(Webhook::message(number, text)).await;
+    }
+    settle().await;
+    assert!(tokio::runtime::Handle::current().metrics().num_alive_tasks() <= tasks);
+    // Other tests of this process open and close files of their own.
+    assert!(descriptors() <= files + 200);
+    for gauge in ["replyhook_handlers_running", "replyhook_requests_in_flight"] {
+        assert_eq!(app.metric(gauge).await, 0.0, "{gauge}");
+    }
+}
+
+#[tokio::test]
+async fn beyond_its_limits_the_server_sheds_load_at_once() {
+    let word = Arc::new(Notify::new());
+    let env = [("REPLYHOOK__HANDLER__MAX_RUNNING", "2"), ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "3")];
+    let (app, clock, _) = waiting(&word, &env);
+    let app = Arc::new(app);
+    let mut waiters = Vec::new();
+    for number in 0..2 {
+        let asked = app.clone();
+        waiters.push(tokio::spawn(async move { asked.send(Webhook::message(number, "slow")).await }));
+    }
+    settle().await;
+    // Two handlers run: a third is not started.
+    assert_eq!(app.send(Webhook::message(3, "quick")).await.refused(503), "overloaded\n");
+    clock.advance(Duration::from_secs(10).try_into().unwrap());
+    for waiter in waiters {
+        assert_eq!(waiter.await.unwrap().twiml(), EMPTY);
+    }
+    // The late ones still count.
+    assert_eq!(app.send(Webhook::message(4, "quick")).await.refused(503), "overloaded\n");
+    word.notify_waiters();
+    settle().await;
+    assert_eq!(app.says(5, "quick").await, says("quick"));
+    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="unavailable"}"#).await, 2.0);
+}

@@ -1,0 +1,135 @@
+//! How the server starts, ends and dies.
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+
+use rustix::process::Signal;
+
+use crate::support::{ORIGIN, Server, TOKEN, Webhook, says, wire};
+
+/// A body that waits for the test, however busy the machine is.
+const SLOW_BODY: (&str, &str) = ("REPLYHOOK__SERVER__BODY_TIMEOUT_MS", "60000");
+
+/// Half a webhook, so that its answer is under way.
+fn begin(server: &Server, number: u64) -> (std::net::TcpStream, Vec<u8>) {
+    let mut stream = wire::connect(server.public);
+    let mut bytes = Webhook::message(number, "under way").raw(ORIGIN);
+    let rest = bytes.split_off(bytes.len() - 20);
+    stream.write_all(&bytes).unwrap();
+    (stream, rest)
+}
+
+#[test]
+fn threat_61_a_signal_lets_what_is_under_way_finish_and_takes_nothing_new() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Server::start(&[SLOW_BODY]);
+        let waiting: Vec<_> = (0..20).map(|number| begin(&server, number)).collect();
+        server.wait_until("replyhook_requests_in_flight", 20.0);
+        server.signal(signal);
+        server.wait_for("draining");
+        assert!(server.get("/readyz").body.contains(r#""draining":true"#));
+        assert_eq!(server.get("/readyz").status, 503);
+        assert_eq!(server.get("/livez").status, 200);
+        // The listener closes in a moment; until then a connection is taken and not served.
+        let refused = (0..10_000).any(|_| std::net::TcpStream::connect(server.public).is_err());
+        assert!(refused, "the public listener is closed");
+        for (mut stream, rest) in waiting {
+            stream.write_all(&rest).unwrap();
+            assert_eq!(wire::read_answer(&mut stream).unwrap().twiml(), says("under way"));
+        }
+        let (status, log) = server.wait();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(log.contains("stopped"));
+    }
+}
+
+#[test]
+fn threat_62_a_second_signal_or_a_drain_that_takes_too_long_ends_the_process() {
+    for (first, second, code) in [(Signal::TERM, Signal::TERM, 143), (Signal::TERM, Signal::INT, 130), (Signal::INT, Signal::INT, 130)] {
+        let server = Server::start(&[SLOW_BODY]);
+        let (_open, _rest) = begin(&server, 1);
+        server.wait_until("replyhook_requests_in_flight", 1.0);
+        server.signal(first);
+        server.wait_for("draining");
+        server.signal(second);
+        let (status, log) = server.wait();
+        assert_eq!(status.code(), Some(code), "{log}");
+    }
+    let server = Server::start(&[("REPLYHOOK__SERVER__DRAIN_S", "1"), SLOW_BODY]);
+    let (_open, _rest) = begin(&server, 1);
+    server.wait_until("replyhook_requests_in_flight", 1.0);
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(143), "{log}");
+    assert!(log.contains("the drain took too long"));
+}
+
+#[test]
+fn threat_64_a_killed_server_starts_again_and_its_memory_has_a_ceiling() {
+    let server = Server::start(&[("REPLYHOOK__SERVER__MAX_CONNECTIONS", "64"), SLOW_BODY]);
+    let memory = |server: &Server| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let before = memory(&server);
+    let body = vec![b'a'; 120 * 1024];
+    let held: Vec<_> = (0..64)
+        .map(|_| {
+            let mut stream = wire::connect(server.public);
+            let head = format!("POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len() + 1);
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&body).unwrap();
+            stream
+        })
+        .collect();
+    server.wait_until("replyhook_requests_in_flight", 60.0);
+    // Every connection holds at most its head buffer (32 KiB) and its body (128 KiB, twice while it is put together).
+    let ceiling = 64 * (32 + 2 * 128);
+    assert!(memory(&server) - before < ceiling + 4096, "{} kB more than before", memory(&server) - before);
+    drop(held);
+    server.signal(Signal::KILL);
+    let (status, _) = server.wait();
+    assert_eq!(status.signal(), Some(9));
+    let again = Server::start(&[]);
+    assert_eq!(again.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+}
+
+#[test]
+fn the_log_says_what_to_enter_at_twilio_and_nothing_about_requests_that_went_well() {
+    let server = Server::start(&[("PUBLIC_URL", "https://hooks.example.test/a")]);
+    let before = server.log().lines().count();
+    for (number, path) in ["/webhook", "/a/webhook"].into_iter().enumerate() {
+        let webhook = Webhook::message(number as u64, "hi").to(path).signed_for("https://hooks.example.test/a/webhook");
+        server.send(&webhook).twiml();
+    }
+    assert_eq!(server.log().lines().count(), before);
+    let ready = server.wait_for("ready");
+    for url in ["https://hooks.example.test/a/webhook", "https://hooks.example.test/a/webhook/fallback", "https://hooks.example.test/a/webhook/status"] {
+        assert!(ready.contains(url));
+    }
+}
+
+#[test]
+fn the_token_may_come_from_a_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{TOKEN}\n")).unwrap();
+    let server = Server::start(&[("TWILIO_AUTH_TOKEN", ""), ("TWILIO_AUTH_TOKEN_FILE", file.path().to_str().unwrap())]);
+    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+}
+
+#[test]
+fn a_forgery_is_refused_and_the_log_tells_why() {
+    let server = Server::start(&[]);
+    let tunnel = Webhook::message(1, "hi").header("X-Forwarded-Host", "x.ngrok.app").signed_for("https://x.ngrok.app/webhook");
+    server.send(&tunnel).refused(403);
+    let line = server.wait_for("refused");
+    assert!(line.contains("set PUBLIC_URL=https://x.ngrok.app,"), "{line}");
+    // A flood of forgeries writes a few lines and counts the rest.
+    for number in 0..200 {
+        server.send(&Webhook::message(number, "hi").token(crate::support::OTHER_TOKEN)).refused(403);
+    }
+    let lines = server.log().lines().filter(|line| line.contains("refused")).count();
+    assert!((2..100).contains(&lines), "{lines}");
+    assert_eq!(server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_signature"}"#), 201.0);
+}

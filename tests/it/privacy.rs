@@ -1,0 +1,126 @@
+//! Neither numbers nor texts nor names nor secrets are seen anywhere but in the answer.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use http::{HeaderMap, Method};
+use replyhook::config::{Settings, Sources};
+use replyhook::signature::{PublicUrl, SignatureVerifier, UnverifiedRequest};
+use replyhook::{InboundMessage, Reply, Secret, StatusUpdate, Timestamp};
+
+use crate::support::{ACCOUNT, ORIGIN, Server, TOKEN, Webhook, base64_of};
+
+const NUMBER: &str = "15550417263";
+const TEXT: &str = "canary-text-7f3a";
+const NAME: &str = "canary-name-91bc";
+const QUERY: &str = "canary-query-55de";
+const CANARIES: [&str; 5] = [NUMBER, TEXT, NAME, QUERY, TOKEN];
+
+fn canary(number: u64) -> Webhook {
+    Webhook::message(number, TEXT).with("From", &format!("whatsapp:+{NUMBER}")).with("ProfileName", NAME).with("WaId", NUMBER)
+}
+
+#[track_caller]
+fn is_clean(what: &str, text: &str) {
+    for canary in CANARIES {
+        assert!(!text.contains(canary), "{canary} is in {what}:\n{text}");
+    }
+}
+
+#[test]
+fn threat_37_no_log_line_metric_or_refusal_holds_what_a_user_sent() {
+    let server = Server::start(&[("REPLYHOOK__LOG__LEVEL", "trace")]);
+    let signature = canary(0).signature_for(ORIGIN);
+    let mut answers = vec![server.send(&canary(1))];
+    assert!(answers[0].body.contains(TEXT));
+    answers.clear();
+    let queried = canary(2).to(&format!("/webhook?tenant={QUERY}"));
+    server.send(&queried).twiml();
+    for webhook in [
+        canary(3).token(crate::support::OTHER_TOKEN),
+        queried.clone().signed_for("https://other.example/webhook"),
+        canary(4).without("MessageSid"),
+        canary(5).also("Body", "another"),
+        canary(6).body(format!("Body={TEXT}%ff&From=%2B{NUMBER}")),
+        canary(7).content_type(Some("application/json")),
+        canary(8).get().signature(&base64_of(&[1; 20])),
+        canary(9).method(Method::DELETE),
+        canary(10).with("Body", &format!("{TEXT}{}", "x".repeat(20_000))),
+    ] {
+        let answer = server.send(&webhook);
+        assert_ne!(answer.status, 200);
+        answers.push(answer);
+    }
+    server.send(&canary(11).to("/webhook/fallback").with("ErrorCode", "11200").with("ErrorUrl", &format!("https://h/?{QUERY}"))).twiml();
+    let failed = canary(12).to("/webhook/status").with("MessageStatus", "failed").with("ErrorCode", "30003").with("ErrorMessage", TEXT);
+    server.send(&failed).twiml();
+    let _ = server.exchange(format!("POST /webhook?{QUERY} HTTP/1.1\r\nX-{TEXT}: \0\r\n\r\n").as_bytes());
+    let metrics = server.get("/metrics").body;
+    server.signal(rustix::process::Signal::TERM);
+    let (_, log) = server.wait();
+    assert!(log.lines().count() > 10, "there is something to look at:\n{log}");
+    is_clean("the log", &log);
+    assert!(!log.contains(&signature));
+    is_clean("the metrics", &metrics);
+    for answer in answers {
+        is_clean("a refusal", &answer.body);
+    }
+}
+
+#[test]
+fn threat_37_a_panic_is_logged_by_its_place_and_not_by_its_text() {
+    let example = Command::new(env!("CARGO_BIN_EXE_replyhook"))
+        .args(["serve", "--config", "/nonexistent/canary"])
+        .env_clear()
+        .output()
+        .unwrap();
+    assert_eq!(example.status.code(), Some(2));
+    let hook = crate::support::read("src/telemetry/logs.rs");
+    assert!(hook.contains("panic.location()") && !hook.contains("panic.payload()"));
+}
+
+#[test]
+fn threat_38_debug_display_and_errors_show_no_secret_and_no_text() {
+    let form = canary(1).form;
+    let message = InboundMessage::parse(form.clone(), Timestamp::UNIX_EPOCH).unwrap();
+    is_clean("InboundMessage", &format!("{message:?} {message:#?}"));
+    is_clean("Form", &format!("{form:?}"));
+    is_clean("Reply", &format!("{:?}", Reply::text(TEXT).and(replyhook::ReplyMessage::text(TEXT).to(format!("whatsapp:+{NUMBER}")))));
+    let status = canary(2).with("MessageStatus", "sent").with("ChannelToAddress", &format!("+{NUMBER}")).form;
+    is_clean("StatusUpdate", &format!("{:?}", StatusUpdate::parse(status).unwrap()));
+    let parts = format!(
+        "{:?} {:?} {:?}",
+        InboundMessage::parse(form.iter().chain([("ButtonText", TEXT), ("ListId", TEXT), ("ReferralBody", TEXT), ("Latitude", "1"), ("Longitude", "1"), ("Label", TEXT), ("ChannelMetadata", TEXT), ("MediaUrl0", TEXT), ("FromCity", TEXT)]).collect(), Timestamp::UNIX_EPOCH).unwrap(),
+        message.from,
+        message.from_place,
+    );
+    is_clean("parts of a message", &parts);
+    let secret = Secret::new(TOKEN);
+    is_clean("Secret", &format!("{secret:?} {secret:#?}"));
+    let verifier = SignatureVerifier::new(PublicUrl::parse(ORIGIN).unwrap().0, [secret]).unwrap();
+    is_clean("SignatureVerifier", &format!("{verifier:?}"));
+    let mut headers = HeaderMap::new();
+    headers.insert("x-twilio-signature", base64_of(&[0; 20]).parse().unwrap());
+    headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+    let request = UnverifiedRequest { method: &Method::POST, target: &format!("/webhook?{QUERY}"), headers: &headers, body: TEXT.as_bytes() };
+    let error = verifier.verify(&request).unwrap_err();
+    is_clean("an error", &format!("{error} {error:?} {request:?} {}", verifier.explain(&request)));
+}
+
+#[test]
+fn threat_38_settings_show_where_a_secret_came_from_and_never_what_it_is() {
+    let mut sources = Sources::default();
+    sources.env = BTreeMap::from([
+        ("TWILIO_AUTH_TOKEN".to_owned(), TOKEN.to_owned()),
+        ("TWILIO_AUTH_TOKEN_SECONDARY".to_owned(), TOKEN.to_owned()),
+        ("PUBLIC_URL".to_owned(), ORIGIN.to_owned()),
+        (format!("REPLYHOOK__TWILIO__ACCOUNTS__{ACCOUNT}__AUTH_TOKEN"), TOKEN.to_owned()),
+    ]);
+    let loaded = Settings::load(&sources).unwrap();
+    is_clean("the settings", &format!("{:?} {:?}", loaded.settings, loaded.effective));
+    sources.env.insert("TWILIO_AUTH_TOKEN_FILE".to_owned(), "/nonexistent".to_owned());
+    is_clean("a problem", &format!("{0} {0:?}", Settings::load(&sources).unwrap_err()));
+    // No flag takes a token, so that none is seen in a list of processes.
+    let source = ["serve", "sign", "explain", "invoke", "check", "request", "main"].map(|file| crate::support::read(&format!("src/bin/replyhook/{file}.rs")));
+    assert!(!source.concat().contains("long = \"token\"") && !source.concat().contains("token: String"));
+}

@@ -1,0 +1,51 @@
+//! The wire is judged by Twilio's own libraries: they sign what the running binary must accept and forge what it must
+//! refuse, and parsers of other languages read its TwiML. `./scripts/test` installs them.
+
+use std::process::Command;
+
+use crate::support::{Server, TOKEN, left_out, root};
+
+/// Where `scripts/sdk` has put what it installed.
+fn installed(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "a test asks its script, not a setting")]
+    std::env::var(name).ok().filter(|path| !path.is_empty())
+}
+
+fn run(program: &mut Command, public_url: &str, seed: &str) {
+    let server = Server::start(&[("PUBLIC_URL", public_url)]);
+    let output = program
+        .args(["--base", &format!("http://{}", server.public), "--public-url", public_url, "--token", TOKEN])
+        .args(["--cases", "300", "--seed", seed])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("requests accepted") && text.contains("forgeries refused"), "{text}");
+    assert!(server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="ok"}"#) > 300.0);
+}
+
+const PUBLIC_URLS: [(&str, &str); 3] = [
+    ("https://hooks.example.test/bots/a", "1"),
+    ("https://hooks.example.test:8443", "2"),
+    ("http://127.0.0.1", "3"),
+];
+
+#[test]
+fn what_twilio_python_signs_is_accepted_and_what_it_did_not_sign_is_refused() {
+    let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
+        return left_out("the official Python library as signer");
+    };
+    for (public_url, seed) in PUBLIC_URLS {
+        run(Command::new(&python).arg(root().join("tests/sdk/sign.py")), public_url, seed);
+    }
+}
+
+#[test]
+fn what_twilio_node_signs_is_accepted_and_what_it_did_not_sign_is_refused() {
+    let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
+        return left_out("the official Node library as signer");
+    };
+    for (public_url, seed) in PUBLIC_URLS {
+        run(Command::new("node").arg(root().join("tests/sdk/sign.mjs")).args(["--node-modules", &modules]), public_url, seed);
+    }
+}

@@ -1,0 +1,38 @@
+//! What the tests stand on: the real router in process ([`TestApp`]), the real binary over a socket ([`Server`]), and
+//! raw HTTP ([`wire`]).
+
+pub mod app;
+mod request;
+mod server;
+pub mod wire;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+pub use app::TestApp;
+pub use request::{Answer, Webhook, base64_of};
+pub use server::Server;
+
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+pub const OTHER_TOKEN: &str = "fedcba9876543210fedcba9876543210";
+pub const ORIGIN: &str = "https://hooks.example.test";
+pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
+pub const EMPTY: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response/>"#;
+
+/// The document that says one text without special characters.
+pub fn says(text: &str) -> String {
+    format!(r#"<?xml version="1.0" encoding="UTF-8"?><Response><Message>{text}</Message></Response>"#)
+}
+
+/// Says that a test was left out, past the capture of passing tests' output.
+pub fn left_out(what: &str) {
+    let _ = writeln!(std::io::stderr(), "left out: {what} (./scripts/test brings what it needs)");
+}
+
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}

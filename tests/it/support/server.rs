@@ -1,0 +1,142 @@
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Answer, ORIGIN, TOKEN, Webhook, wire};
+
+/// The real binary, serving on ports of its own. Ended when it is dropped.
+pub struct Server {
+    child: Child,
+    log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
+    pub public: SocketAddr,
+    pub private: SocketAddr,
+}
+
+/// What the server has written so far.
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    more: Condvar,
+}
+
+impl Server {
+    pub fn start(env: &[(&str, &str)]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_replyhook")), env)
+    }
+
+    /// Starts through another program, such as `prlimit`, whose last argument is the binary.
+    pub fn start_by(mut command: Command, env: &[(&str, &str)]) -> Self {
+        let private = free_port();
+        let mut all = BTreeMap::from([
+            ("TWILIO_AUTH_TOKEN", TOKEN.to_owned()),
+            ("PUBLIC_URL", ORIGIN.to_owned()),
+            ("REPLYHOOK__SERVER__LISTEN", "127.0.0.1:0".to_owned()),
+            ("REPLYHOOK__ADMIN__LISTEN", private.to_string()),
+            ("REPLYHOOK__LOG__FORMAT", "json".to_owned()),
+        ]);
+        all.extend(env.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        let mut child = command
+            .arg("serve")
+            .env_clear()
+            .envs(all)
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Log::default());
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let shared = log.clone();
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                shared.lines.lock().unwrap().push(line);
+                shared.more.notify_all();
+            }
+        });
+        let mut server = Self { child, log, reader: Some(reader), public: private, private };
+        let ready = server.wait_for("ready: enter these URLs");
+        let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+        server.public = ready["listen"].as_str().unwrap().parse().unwrap();
+        server
+    }
+
+    /// Waits for a log line that contains a text.
+    pub fn wait_for(&self, text: &str) -> String {
+        let mut lines = self.log.lines.lock().unwrap();
+        loop {
+            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            let (guard, timeout) = self.log.more.wait_timeout(lines, Duration::from_secs(30)).unwrap();
+            assert!(!timeout.timed_out(), "no {text:?} in the log:\n{}", guard.join("\n"));
+            lines = guard;
+        }
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lines.lock().unwrap().join("\n")
+    }
+
+    pub fn send(&self, webhook: &Webhook) -> Answer {
+        self.exchange(&webhook.raw(ORIGIN)).expect("the server closed without an answer")
+    }
+
+    pub fn exchange(&self, bytes: &[u8]) -> Option<Answer> {
+        wire::exchange(self.public, bytes)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        wire::exchange(self.private, request.as_bytes()).expect("the private listener closed without an answer")
+    }
+
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.get("/metrics").body;
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} is not in\n{text}")).parse().unwrap()
+    }
+
+    /// Waits until a gauge has risen.
+    pub fn wait_until(&self, series: &str, least: f64) {
+        let patience = std::time::Instant::now() + Duration::from_secs(30);
+        while self.metric(series) < least {
+            assert!(std::time::Instant::now() < patience, "{series} stays below {least}");
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until the process has ended, and returns how, with its whole log.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        (status, self.log())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago. The public listener needs none: it tells in its log which one it got.
+fn free_port() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,59 @@
+//! HTTP/1.1 by hand: what a library would not send, and what it would hide.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use super::Answer;
+
+/// Longer than any timeout that a test sets.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Sends bytes on a connection of their own and reads one answer.
+pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
+    let mut stream = connect(address);
+    // The server may have answered and closed before it has read everything.
+    let _ = stream.write_all(bytes);
+    read_answer(&mut stream)
+}
+
+/// Reads one answer; `None` where the connection is closed without one.
+pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return None,
+        }
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut lines = head.lines();
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        headers.append(name.parse::<http::HeaderName>().unwrap(), value.trim().parse().unwrap());
+    }
+    let length = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some(Answer { status, headers, body: String::from_utf8(body).unwrap() })
+}
+
+/// Waits until the peer closes; false if it is still open after the patience of these tests.
+pub fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut rest = Vec::new();
+    match stream.read_to_end(&mut rest) {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
+}
