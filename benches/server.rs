@@ -33,14 +33,21 @@ const MOST_OF_GOOD: f64 = 1.1;
 const MOST_START_MS: f64 = 20.0;
 const MOST_IDLE_KIB: f64 = 8.0 * 1024.0;
 
-/// What is measured, and how much of it.
+/// What is measured, where, and how much of it.
 struct Plan {
     binary: String,
+    places: Places,
     rounds: u32,
     /// Of each kind in each round.
     requests: u32,
     starts: u32,
     idle: Duration,
+}
+
+/// Servers run on one processor and this program on another: how they share one is not what is measured.
+struct Places {
+    servers: CpuSet,
+    client: CpuSet,
 }
 
 fn main() -> ExitCode {
@@ -59,6 +66,7 @@ fn main() -> ExitCode {
     let binary = args.into_iter().skip_while(|arg| arg != "--binary").nth(1);
     let plan = Plan {
         binary: binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_replyhook").to_owned()),
+        places: Places::allowed(),
         rounds,
         requests,
         starts,
@@ -76,22 +84,27 @@ fn start_and_rest(plan: &Plan, figures: &mut Figures) {
     let request = good(0);
     let starts = (0..plan.starts).map(|_| {
         let started = Instant::now();
-        let server = Server::replyhook(&plan.binary);
+        let server = Server::replyhook(plan);
         server.connect().ask(&request, 200);
         started.elapsed().as_secs_f64() * 1e3
     });
     let start = median(starts.collect());
     figures.limit("from start to the first answer", start, "ms", MOST_START_MS);
-    let server = Server::replyhook(&plan.binary);
+    let server = Server::replyhook(plan);
     server.connect().ask(&request, 200);
     sleep(plan.idle);
-    figures.limit("resident memory at rest", server.resident_kib(), "kB", MOST_IDLE_KIB);
+    figures.limit(
+        "resident memory at rest",
+        server.resident_kib(),
+        "kB",
+        MOST_IDLE_KIB,
+    );
 }
 
 fn serve(plan: &Plan, figures: &mut Figures) {
-    let server = Server::replyhook(&plan.binary);
+    let server = Server::replyhook(plan);
     let length = server.connect().ask(&good(0), 200);
-    let bare = Server::bare(length);
+    let bare = Server::bare(plan, length);
     let (mut to_server, mut to_bare) = (server.connections(), bare.connections());
     let mut taken: [Vec<f64>; 5] = Default::default();
     // The first round warms up: memory, connections, and a burst of refusals that are explained in the log.
@@ -104,7 +117,10 @@ fn serve(plan: &Plan, figures: &mut Figures) {
         let forged = server.micros(&mut to_server, &forgeries, 403);
         if round > 0 || plan.rounds == 1 {
             let figures = [good, bare, good / bare, forged, forged / good];
-            taken.iter_mut().zip(figures).for_each(|(all, one)| all.push(one));
+            taken
+                .iter_mut()
+                .zip(figures)
+                .for_each(|(all, one)| all.push(one));
         }
     }
     let [good, bare, of_bare, forged, of_good] = taken.map(median);
@@ -113,7 +129,11 @@ fn serve(plan: &Plan, figures: &mut Figures) {
     figures.limit("request / bare route", of_bare, "×", MOST_OF_BARE);
     figures.show("a refused request", forged, "µs");
     figures.limit("refused / good request", of_good, "×", MOST_OF_GOOD);
-    figures.show("resident memory after all requests", server.resident_kib(), "kB");
+    figures.show(
+        "resident memory after all requests",
+        server.resident_kib(),
+        "kB",
+    );
 }
 
 /// A signed request.
@@ -151,9 +171,9 @@ struct Server {
 }
 
 impl Server {
-    fn replyhook(binary: &str) -> Self {
+    fn replyhook(plan: &Plan) -> Self {
         let [port, private] = free_ports();
-        let mut command = Command::new(binary);
+        let mut command = Command::new(&plan.binary);
         command
             .args(["serve", "--config", "/dev/null"])
             .env_clear()
@@ -161,36 +181,202 @@ impl Server {
             .env("REPLYHOOK__ADMIN__LISTEN", format!("127.0.0.1:{private}"))
             .env("TWILIO_AUTH_TOKEN", TOKEN)
             .env("PUBLIC_URL", PUBLIC_URL);
-        Self::start(command, port)
+        Self::start(command, port, &plan.places)
     }
 
-    fn bare(length: usize) -> Self {
+    fn bare(plan: &Plan, length: usize) -> Self {
         let [port, _] = free_ports();
         let program = std::env::current_exe().expect("this program has a path");
         let mut command = Command::new(program);
         command.args([BARE, &port.to_string(), &length.to_string()]);
-        Self::start(command, port)
+        Self::start(command, port, &plan.places)
     }
 
-    /// On the first processor, with this program on the last: how two share one is not what is measured.
-    fn start(mut command: Command, port: u16) -> Self {
-        let allowed = sched_getaffinity(None).expect("this program's processors are known");
-        let mut processors = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor));
-        let first = processors.next().expect("it runs on one");
-        let last = processors.next_back().unwrap_or(first);
-        let stay_on = |processors| sched_setaffinity(None, processors).expect("they are allowed");
-        stay_on(&only(first));
+    fn start(mut command: Command, port: u16, places: &Places) -> Self {
+        let stay_on = |place| sched_setaffinity(None, place).expect("the processor is allowed");
+        // A process and its threads begin where the one that starts them runs.
+        stay_on(&places.servers);
         let process = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("the server starts");
-        // The next server starts where this program may run: all that was allowed.
-        stay_on(&only(last));
+        stay_on(&places.client);
         Self {
             process,
             address: (Ipv4Addr::LOCALHOST, port).into(),
         }
     }
+
+    /// Waits until it listens.
+    fn connect(&self) -> Connection {
+        let give_up = Instant::now() + Duration::from_secs(10);
+        loop {
+            match TcpStream::connect(self.address) {
+                Ok(stream) => return Connection::new(stream),
+                Err(error) => assert!(Instant::now() < give_up, "no server: {error}"),
+            }
+            sleep(Duration::from_micros(100));
+        }
+    }
+
+    fn connections(&self) -> Vec<Connection> {
+        (0..CONNECTIONS).map(|_| self.connect()).collect()
+    }
+
+    /// Processor time of a request, while every connection has one under way.
+    fn micros(&self, connections: &mut [Connection], requests: &[Vec<u8>], status: u16) -> f64 {
+        let before = self.cpu_nanos();
+        for (number, request) in requests.iter().enumerate() {
+            let connection = &mut connections[number % CONNECTIONS];
+            if number >= CONNECTIONS {
+                connection.receive(status);
+            }
+            connection.send(request);
+        }
+        for connection in connections {
+            connection.receive(status);
+        }
+        // The kernel writes a thread's time down when it comes to rest.
+        sleep(Duration::from_millis(10));
+        in_thousands(self.cpu_nanos() - before) / in_thousands(requests.len() as u64) / 1e3
+    }
+
+    /// Of all its threads: a runtime's stay as long as it does, so that none takes its time along.
+    fn cpu_nanos(&self) -> u64 {
+        let threads = format!("/proc/{}/task", self.process.id());
+        let threads = fs::read_dir(threads).expect("Linux lists a running process's threads");
+        let nanos = threads.map(|thread| {
+            let file = thread.expect("a thread stays").path().join("schedstat");
+            let text = fs::read_to_string(file).expect("the kernel counts a thread's time");
+            let first = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
+            first.unwrap_or(0)
+        });
+        nanos.sum()
+    }
+
+    fn resident_kib(&self) -> f64 {
+        let status = format!("/proc/{}/status", self.process.id());
+        let status = fs::read_to_string(status).expect("Linux tells a running process's memory");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.expect("a number of kB")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Fails for one that has ended already, which is as well.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// HTTP/1.1 with one request at a time, and no more of it than these two servers need.
+struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        stream
+            .set_nodelay(true)
+            .expect("an open connection has options");
+        Self {
+            stream,
+            received: Vec::new(),
+        }
+    }
+
+    /// Returns the length of the answer's body.
+    fn ask(&mut self, request: &[u8], status: u16) -> usize {
+        self.send(request);
+        self.receive(status)
+    }
+
+    fn send(&mut self, request: &[u8]) {
+        self.stream.write_all(request).expect("the server reads");
+    }
+
+    fn receive(&mut self, status: u16) -> usize {
+        self.received.clear();
+        let mut piece = [0; 4096];
+        loop {
+            let length = self.stream.read(&mut piece).expect("the server answers");
+            assert_ne!(length, 0, "the server closed the connection");
+            self.received.extend_from_slice(&piece[..length]);
+            if let Some(length) = body_length(&self.received, status) {
+                return length;
+            }
+        }
+    }
+}
+
+/// The length of an answer's body, once it is there.
+fn body_length(answer: &[u8], status: u16) -> Option<usize> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&answer[..end]).expect("a head is text");
+    assert_eq!(
+        head.split(' ').nth(1),
+        Some(status.to_string().as_str()),
+        "{head}"
+    );
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let length = length
+        .and_then(|length| length.parse().ok())
+        .expect("an answer has a length");
+    (answer.len() == end + 4 + length).then_some(length)
+}
+
+impl Places {
+    /// The first and the last processor that this program may run on.
+    fn allowed() -> Self {
+        let allowed = sched_getaffinity(None).expect("Linux tells them");
+        let mut processors = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor));
+        let first = processors.next().expect("it runs on one");
+        let last = processors.next_back().unwrap_or(first);
+        let [servers, client] = [first, last].map(|processor| {
+            let mut place = CpuSet::new();
+            place.set(processor);
+            place
+        });
+        Self { servers, client }
+    }
+}
+
+/// The bare server: what axum itself costs for the same requests.
+fn bare(port: &str, length: usize) -> ExitCode {
+    let answer: &str = "x".repeat(length).leak();
+    let router = Router::new().route(TARGET, post(move |_: Bytes| ready(answer)));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await;
+        let listener = listener.expect("the port is free");
+        axum::serve(listener, router)
+            .await
+            .expect("it serves until it is killed");
+    });
+    ExitCode::SUCCESS
+}
+
+fn free_ports() -> [u16; 2] {
+    // Both are held before either is let go, so that they differ.
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    listeners.map(|listener| {
+        let address = listener.and_then(|listener| listener.local_addr());
+        address.expect("some port is free").port()
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no figure is as large as 2^52")]
+fn in_thousands(count: u64) -> f64 {
+    count as f64 / 1e3
 }

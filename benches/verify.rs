@@ -72,17 +72,35 @@ fn main() -> ExitCode {
             &mut || drop(black_box(verify(black_box(&forged)))),
             &mut || {
                 let form = black_box(&form).clone();
-                drop(black_box(InboundMessage::parse(form, Timestamp::UNIX_EPOCH)));
+                drop(black_box(InboundMessage::parse(
+                    form,
+                    Timestamp::UNIX_EPOCH,
+                )));
             },
-            &mut || drop(black_box(Document::render(black_box(&reply), &Channel::WhatsApp, None))),
+            &mut || {
+                drop(black_box(Document::render(
+                    black_box(&reply),
+                    &Channel::WhatsApp,
+                    None,
+                )))
+            },
         ],
     );
     let mut figures = Figures::new(run);
     figures.show("verify, from the raw body to the verdict", taken[0], "ns");
     figures.show("one HMAC-SHA1 and one decoding", taken[1], "ns");
-    figures.limit("verify / (HMAC-SHA1 + decoding)", taken[0] / taken[1], "×", MOST);
+    figures.limit(
+        "verify / (HMAC-SHA1 + decoding)",
+        taken[0] / taken[1],
+        "×",
+        MOST,
+    );
     figures.show("verify a forgery", taken[2], "ns");
-    figures.show("InboundMessage::parse, with a copy of the pairs", taken[3], "ns");
+    figures.show(
+        "InboundMessage::parse, with a copy of the pairs",
+        taken[3],
+        "ns",
+    );
     figures.show("Document::render", taken[4], "ns");
     figures.end()
 }
@@ -107,7 +125,10 @@ fn signed_bytes(form: &Form) -> Vec<u8> {
 
 /// What each piece takes: the median of rounds in which they take turns, so that what disturbs one disturbs all.
 fn nanoseconds(rounds: usize, time: Duration, pieces: &mut [&mut dyn FnMut()]) -> Vec<f64> {
-    let counts: Vec<u32> = pieces.iter_mut().map(|piece| repeats(time, piece)).collect();
+    let counts: Vec<u32> = pieces
+        .iter_mut()
+        .map(|piece| repeats(time, piece))
+        .collect();
     let mut taken = vec![Vec::new(); pieces.len()];
     for _ in 0..rounds {
         for ((piece, count), taken) in pieces.iter_mut().zip(&counts).zip(&mut taken) {
@@ -128,9 +149,8 @@ fn repeats(time: Duration, piece: &mut dyn FnMut()) -> u32 {
 
 /// Time of this thread only: that others have the processor meanwhile does not count.
 fn cpu_time(count: u32, piece: &mut dyn FnMut()) -> Duration {
-    let now = || {
-        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it starts at zero")
-    };
+    let now =
+        || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it starts at zero");
     let start = now();
     for _ in 0..count {
         piece();

@@ -94,6 +94,8 @@ pub mod sid;
 pub mod signature;
 #[cfg(feature = "axum")]
 pub mod telemetry;
+#[cfg(any(feature = "client", feature = "otel"))]
+mod tls;
 pub mod twiml;
 #[cfg(feature = "axum")]
 mod webhook;
@@ -114,3 +116,8 @@ pub use secret::Secret;
 pub use sid::{AccountSid, MessageSid, MessagingServiceSid};
 #[cfg(feature = "axum")]
 pub use signature::{SignatureLayer, SignedForm};
+
+/// The README's Rust blocks.
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,7 +9,8 @@ pub(crate) const TARGET: &str = "/webhook";
 /// Beyond the basic plane, as most messages with an emoji are: their pairs may be signed in two orders.
 pub(crate) const TEXT: &str = "Olá! Can I move it to 3:30 & pay 100% then? 👍";
 
-const METADATA: &str = r#"{"type":"whatsapp","data":{"context":{"ProfileName":"Zoë","WaId":"15550001111"}}}"#;
+const METADATA: &str =
+    r#"{"type":"whatsapp","data":{"context":{"ProfileName":"Zoë","WaId":"15550001111"}}}"#;
 
 /// One request. No two share a `MessageSid`, so none is a repeat that a server may answer from memory.
 pub(crate) struct Webhook {
@@ -45,7 +46,8 @@ impl Webhook {
         let url = format!("{PUBLIC_URL}{TARGET}");
         Self {
             body: form.encode(),
-            signature: sign(&Secret::new(TOKEN), &url, Some(&form)).expect("the token is not blank"),
+            signature: sign(&Secret::new(TOKEN), &url, Some(&form))
+                .expect("the token is not blank"),
         }
     }
 }

@@ -58,6 +58,19 @@ impl Sources {
         }
     }
 
+    /// The same with further environment variables.
+    #[must_use]
+    pub fn with_env<N: Into<String>, V: Into<String>>(
+        mut self,
+        env: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        self.env.extend(
+            env.into_iter()
+                .map(|(name, value)| (name.into(), value.into())),
+        );
+        self
+    }
+
     /// The same with a named file.
     #[must_use]
     pub fn with_file(mut self, file: impl Into<PathBuf>) -> Self {

@@ -12,6 +12,7 @@ use crate::error_code::ErrorCode;
 use crate::form::Form;
 use crate::secret::Secret;
 use crate::signature::{SIGNATURE_HEADER, TokenError, sign};
+use crate::tls;
 
 /// Twilio's time for a webhook, connecting included.
 const TOTAL: Duration = Duration::from_secs(15);
@@ -135,8 +136,7 @@ pub async fn call(token: &Secret, call: &Call) -> Result<CallResult, CallError> 
 }
 
 fn client() -> Result<reqwest::Client, CallError> {
-    // The process may have chosen a provider already; then that one is used.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    tls::install_provider();
     reqwest::Client::builder()
         .connect_timeout(CONNECT)
         .timeout(TOTAL)

@@ -54,7 +54,9 @@ pub(super) fn bodies<'a>(
         (BodyChange::RepeatsNotSigned, without_repeats(form, false)),
         (BodyChange::RepeatsNotSigned, without_repeats(form, true)),
     ];
-    let changed = readings.into_iter().filter(move |(_, reading)| reading != form);
+    let changed = readings
+        .into_iter()
+        .filter(move |(_, reading)| reading != form);
     changed.chain(with_blanks(form).map(|reading| (BodyChange::BlanksDropped, reading)))
 }
 

@@ -17,6 +17,7 @@ pub(super) fn layer(settings: &TelemetrySettings) -> (Option<BoxedLayer>, Flush)
     let Some(endpoint) = &settings.otlp_endpoint else {
         return (None, Flush { provider: None });
     };
+    crate::tls::install_provider();
     // The batch processor exports from a thread of its own, and so with a blocking client.
     let exporter = match SpanExporter::builder()
         .with_http()

@@ -17,8 +17,16 @@ fn replyhook(args: &[&str], env: &[(&str, &str)], input: &str) -> (i32, String, 
         .spawn()
         .unwrap();
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = child.wait_with_output().unwrap();
+    (
+        status.code().unwrap(),
+        String::from_utf8(stdout).unwrap(),
+        String::from_utf8(stderr).unwrap(),
+    )
 }
 
 const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
@@ -27,7 +35,12 @@ const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", 
 fn serve_without_its_settings_lists_all_problems_and_exits_with_2() {
     let (code, out, err) = replyhook(&["serve"], &[("PORT", "x")], "");
     assert_eq!((code, out.as_str()), (2, ""));
-    for part in ["3 problems", "TWILIO_AUTH_TOKEN", "PUBLIC_URL", "PORT (environment variable PORT): is \"x\""] {
+    for part in [
+        "3 problems",
+        "TWILIO_AUTH_TOKEN",
+        "PUBLIC_URL",
+        "PORT (environment variable PORT): is \"x\"",
+    ] {
         assert!(err.contains(part), "{part} is not in {err}");
     }
 }
@@ -36,10 +49,20 @@ fn serve_without_its_settings_lists_all_problems_and_exits_with_2() {
 fn serve_on_a_taken_port_says_so_and_exits_with_2() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
-    let env = [&NEEDED[..], &[("REPLYHOOK__SERVER__LISTEN", listen.as_str()), ("REPLYHOOK__ADMIN__LISTEN", "")]].concat();
+    let env = [
+        &NEEDED[..],
+        &[
+            ("REPLYHOOK__SERVER__LISTEN", listen.as_str()),
+            ("REPLYHOOK__ADMIN__LISTEN", ""),
+        ],
+    ]
+    .concat();
     let (code, _, err) = replyhook(&["serve"], &env, "");
     assert_eq!(code, 2);
-    assert!(err.contains(&format!("cannot listen on {listen} (server.listen)")), "{err}");
+    assert!(
+        err.contains(&format!("cannot listen on {listen} (server.listen)")),
+        "{err}"
+    );
 }
 
 #[test]
@@ -55,40 +78,99 @@ fn check_shows_effective_values_with_secrets_masked_and_what_to_enter_at_twilio(
     let (code, out, _) = replyhook(&["check"], &NEEDED, "");
     assert_eq!(code, 0);
     assert!(out.contains("server.drain_s = 20  # default"), "{out}");
-    assert!(out.contains("twilio.auth_token = ********  # environment variable TWILIO_AUTH_TOKEN"), "{out}");
-    assert!(out.contains("https://hooks.example.test/webhook/fallback"), "{out}");
+    assert!(
+        out.contains("twilio.auth_token = ********  # environment variable TWILIO_AUTH_TOKEN"),
+        "{out}"
+    );
+    assert!(
+        out.contains("https://hooks.example.test/webhook/fallback"),
+        "{out}"
+    );
     assert!(!out.contains(TOKEN));
     let (code, out, err) = replyhook(&["check"], &[("REPLYHOOK__SERVER__DRIAN_S", "1")], "");
     assert_eq!(code, 2);
-    assert!(out.contains("server.drain_s = 20") && err.contains("did you mean server.drain_s?"), "{err}");
+    assert!(
+        out.contains("server.drain_s = 20") && err.contains("did you mean server.drain_s?"),
+        "{err}"
+    );
 }
 
 #[test]
 fn sign_prints_what_twilio_would_send() {
     let token = [("TWILIO_AUTH_TOKEN", "12345")];
-    let p5 = ["CallSid=CA1234567890ABCDE", "Caller=+14158675309", "Digits=1234", "From=+14158675309", "To=+18005551212"];
-    let mut args = vec!["sign", "--url", "https://mycompany.com/myapp.php?foo=1&bar=2"];
-    p5.iter().for_each(|pair| args.extend(["--data", pair]));
+    let p5 = [
+        "CallSid=CA1234567890ABCDE",
+        "Caller=+14158675309",
+        "Digits=1234",
+        "From=+14158675309",
+        "To=+18005551212",
+    ];
+    let mut args = vec![
+        "sign",
+        "--url",
+        "https://mycompany.com/myapp.php?foo=1&bar=2",
+    ];
+    for pair in p5 {
+        args.extend(["--data", pair]);
+    }
     let (code, out, err) = replyhook(&args, &token, "");
-    assert_eq!((code, out.as_str()), (0, "RSOYDt4T1cUTdK1PDd93/VVr8B8=\n"), "{err}");
-    let get = ["sign", "--method", "get", "--url", "https://hooks.example.test/twilio/sms?x=1&MessageSid=SM00000000000000000000000000000007&Body=Hello%20there"];
-    assert_eq!(replyhook(&get, &NEEDED, "").1, "07kIepIGnUKLoR0VVQ6Tq43aw6o=\n");
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "RSOYDt4T1cUTdK1PDd93/VVr8B8=\n"),
+        "{err}"
+    );
+    let get = [
+        "sign",
+        "--method",
+        "get",
+        "--url",
+        "https://hooks.example.test/twilio/sms?x=1&MessageSid=SM00000000000000000000000000000007&Body=Hello%20there",
+    ];
+    assert_eq!(
+        replyhook(&get, &NEEDED, "").1,
+        "07kIepIGnUKLoR0VVQ6Tq43aw6o=\n"
+    );
     let body = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(body.path(), "Body=++hi%0D%0Athere++&MessageSid=SM00000000000000000000000000000003").unwrap();
-    let file = ["sign", "--url", "https://hooks.example.test/twilio/sms", "--body-file", body.path().to_str().unwrap()];
-    assert_eq!(replyhook(&file, &NEEDED, "").1, "eIviMN83MknGiqDa/LQAvdAE6Co=\n");
+    std::fs::write(
+        body.path(),
+        "Body=++hi%0D%0Athere++&MessageSid=SM00000000000000000000000000000003",
+    )
+    .unwrap();
+    let file = [
+        "sign",
+        "--url",
+        "https://hooks.example.test/twilio/sms",
+        "--body-file",
+        body.path().to_str().unwrap(),
+    ];
+    assert_eq!(
+        replyhook(&file, &NEEDED, "").1,
+        "eIviMN83MknGiqDa/LQAvdAE6Co=\n"
+    );
 }
 
 #[test]
 fn wrong_usage_exits_with_2_and_says_what_to_write() {
     for (args, part) in [
-        (&["sign", "--url", "https://h/", "--data", "x"][..], "has no =: write NAME=VALUE"),
-        (&["sign", "--url", "https://h/", "--method", "brew"], "Twilio uses GET, POST and PUT"),
+        (
+            &["sign", "--url", "https://h/", "--data", "x"][..],
+            "has no =: write NAME=VALUE",
+        ),
+        (
+            &["sign", "--url", "https://h/", "--method", "brew"],
+            "Twilio uses GET, POST and PUT",
+        ),
         (&["sign"], "--url"),
         (&["explain", "--data", "a=b"], "--url is missing"),
         (&["explain", "/nonexistent.har"], "/nonexistent.har"),
-        (&["explain", "--url", "https://h/", "--header", "x"], "Name: value"),
-        (&["explain", "--url", "/webhook", "--data", "a=b"], "set PUBLIC_URL to what Twilio calls"),
+        (
+            &["explain", "--url", "https://h/", "--header", "x"],
+            "Name: value",
+        ),
+        (
+            &["explain", "--url", "/webhook", "--data", "a=b"],
+            "set PUBLIC_URL to what Twilio calls",
+        ),
         (&["invoke", "ftp://h/"], "not an http or https URL"),
         (&["nothing"], "unrecognized subcommand"),
     ] {
@@ -107,27 +189,60 @@ fn explain_reads_flags_curl_har_and_raw_http_and_exits_with_its_verdict() {
     let body = String::from_utf8(webhook.bytes()).unwrap();
     let signature = webhook.signature_for(ORIGIN);
     let raw = String::from_utf8(webhook.raw(ORIGIN)).unwrap();
-    let curl = format!("curl '{ORIGIN}/webhook' -H 'X-Twilio-Signature: {signature}' --data-raw '{body}'");
+    let curl =
+        format!("curl '{ORIGIN}/webhook' -H 'X-Twilio-Signature: {signature}' --data-raw '{body}'");
     let har = format!(
         r#"{{"log":{{"entries":[{{"request":{{"method":"POST","url":"{ORIGIN}/webhook","headers":[{{"name":"X-Twilio-Signature","value":"{signature}"}},{{"name":"Content-Type","value":"application/x-www-form-urlencoded"}}],"postData":{{"text":"{body}"}}}}}}]}}}}"#
     );
     for text in [&raw, &curl, &har] {
-        assert_eq!(replyhook(&["explain"], &NEEDED, text), (0, "the signature fits\n".to_owned(), String::new()), "{text}");
-        let (code, out, _) = replyhook(&["explain", "-"], &[("TWILIO_AUTH_TOKEN", OTHER_TOKEN), ("PUBLIC_URL", ORIGIN)], text);
+        assert_eq!(
+            replyhook(&["explain"], &NEEDED, text),
+            (0, "the signature fits\n".to_owned(), String::new()),
+            "{text}"
+        );
+        let (code, out, _) = replyhook(
+            &["explain", "-"],
+            &[("TWILIO_AUTH_TOKEN", OTHER_TOKEN), ("PUBLIC_URL", ORIGIN)],
+            text,
+        );
         assert_eq!(code, 1);
         assert!(out.starts_with("none of these"), "{out}");
-        let (code, out, _) = replyhook(&["explain"], &[("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", "http://hooks.example.test")], text);
+        let (code, out, _) = replyhook(
+            &["explain"],
+            &[
+                ("TWILIO_AUTH_TOKEN", TOKEN),
+                ("PUBLIC_URL", "http://hooks.example.test"),
+            ],
+            text,
+        );
         assert_eq!(code, 1);
-        assert!(out.contains("set PUBLIC_URL=https://hooks.example.test,"), "{out}");
+        assert!(
+            out.contains("set PUBLIC_URL=https://hooks.example.test,"),
+            "{out}"
+        );
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &curl).unwrap();
-    assert_eq!(replyhook(&["explain", file.path().to_str().unwrap()], &[("TWILIO_AUTH_TOKEN", TOKEN)], "").0, 0);
+    assert_eq!(
+        replyhook(
+            &["explain", file.path().to_str().unwrap()],
+            &[("TWILIO_AUTH_TOKEN", TOKEN)],
+            ""
+        )
+        .0,
+        0
+    );
     let header = format!("X-Twilio-Signature: {signature}");
     let url = format!("{ORIGIN}/webhook");
     let mut flags = vec!["explain", "--url", &url, "--header", &header];
-    let pairs: Vec<String> = webhook.form.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    pairs.iter().for_each(|pair| flags.extend(["--data", pair]));
+    let pairs: Vec<String> = webhook
+        .form
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    for pair in &pairs {
+        flags.extend(["--data", pair]);
+    }
     assert_eq!(replyhook(&flags, &NEEDED, "").0, 0);
     let (code, _, err) = replyhook(&["explain"], &NEEDED, "hello");
     assert_eq!(code, 2);
@@ -139,14 +254,36 @@ fn invoke_sends_one_signed_webhook_and_judges_the_answer() {
     let server = Server::start(&[]);
     let target = format!("http://{}/webhook", server.public);
     let url = format!("{ORIGIN}/webhook");
-    let (code, out, err) = replyhook(&["invoke", &target, "--url", &url, "--data", "Body=one & two"], &NEEDED, "");
+    let (code, out, err) = replyhook(
+        &["invoke", &target, "--url", &url, "--data", "Body=one & two"],
+        &NEEDED,
+        "",
+    );
     assert_eq!(code, 0, "{out}{err}");
-    assert!(out.starts_with("200 text/xml; charset=utf-8 ") && out.contains(&says("one &amp; two")), "{out}");
-    assert_eq!(replyhook(&["invoke", &target, "--url", &url, "--method", "GET"], &NEEDED, "").0, 0);
+    assert!(
+        out.starts_with("200 text/xml; charset=utf-8 ") && out.contains(&says("one &amp; two")),
+        "{out}"
+    );
+    assert_eq!(
+        replyhook(
+            &["invoke", &target, "--url", &url, "--method", "GET"],
+            &NEEDED,
+            ""
+        )
+        .0,
+        0
+    );
     let (code, out, _) = replyhook(&["invoke", &target], &NEEDED, "");
     assert_eq!(code, 1);
     assert!(out.starts_with("403 ") && out.contains("(11200)"), "{out}");
-    let forged = ["invoke", &target, "--url", &url, "--header", "X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA="];
+    let forged = [
+        "invoke",
+        &target,
+        "--url",
+        &url,
+        "--header",
+        "X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    ];
     assert!(replyhook(&forged, &NEEDED, "").1.starts_with("403 "));
     drop(server);
     let (code, out, _) = replyhook(&["invoke", &target], &NEEDED, "");
@@ -159,20 +296,44 @@ fn health_asks_the_private_listener() {
     let server = Server::start(&[]);
     let listen = server.private.to_string();
     let env = [("REPLYHOOK__ADMIN__LISTEN", listen.as_str())];
-    assert_eq!(replyhook(&["health"], &env, ""), (0, "ready\n".to_owned(), String::new()));
+    assert_eq!(
+        replyhook(&["health"], &env, ""),
+        (0, "ready\n".to_owned(), String::new())
+    );
     let unspecified = format!("[::]:{}", server.private.port());
-    assert_eq!(replyhook(&["health"], &[("REPLYHOOK__ADMIN__LISTEN", &unspecified)], "").0, 0);
+    assert_eq!(
+        replyhook(
+            &["health"],
+            &[("REPLYHOOK__ADMIN__LISTEN", &unspecified)],
+            ""
+        )
+        .0,
+        0
+    );
     drop(server);
     let (code, out, _) = replyhook(&["health"], &env, "");
     assert_eq!(code, 1);
     assert!(out.starts_with("no answer from 127.0.0.1"), "{out}");
-    assert_eq!(replyhook(&["health"], &[("REPLYHOOK__ADMIN__LISTEN", "")], "").0, 2);
+    assert_eq!(
+        replyhook(&["health"], &[("REPLYHOOK__ADMIN__LISTEN", "")], "").0,
+        2
+    );
 }
 
 #[test]
 fn config_default_prints_the_documented_defaults_and_may_be_cut_off() {
-    assert_eq!(replyhook(&["config", "default"], &[], "").1, replyhook::config::DEFAULT_TOML);
-    let cut = Command::new("sh").arg("-c").arg(format!("{} config default | head -c 10", env!("CARGO_BIN_EXE_replyhook"))).output().unwrap();
+    assert_eq!(
+        replyhook(&["config", "default"], &[], "").1,
+        replyhook::config::DEFAULT_TOML
+    );
+    let cut = Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "{} config default | head -c 10",
+            env!("CARGO_BIN_EXE_replyhook")
+        ))
+        .output()
+        .unwrap();
     assert_eq!((cut.stdout.len(), cut.stderr.len()), (10, 0));
 }
 
@@ -184,7 +345,10 @@ fn completions_and_manual_pages_are_made_for_every_command() {
     }
     assert!(replyhook(&["man"], &[], "").1.contains(".TH replyhook 1"));
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(replyhook(&["man", "--dir", dir.path().to_str().unwrap()], &[], "").0, 0);
+    assert_eq!(
+        replyhook(&["man", "--dir", dir.path().to_str().unwrap()], &[], "").0,
+        0
+    );
     for page in ["replyhook.1", "replyhook-serve.1", "replyhook-explain.1"] {
         assert!(dir.path().join(page).exists(), "{page}");
     }
@@ -194,11 +358,26 @@ fn completions_and_manual_pages_are_made_for_every_command() {
 fn every_commands_help_has_an_example_or_says_how_it_exits() {
     let (code, help, _) = replyhook(&["--help"], &[], "");
     assert!(code == 0 && help.contains("Examples:"));
-    for command in ["serve", "check", "health", "sign", "explain", "invoke", "completions", "man"] {
+    for command in [
+        "serve",
+        "check",
+        "health",
+        "sign",
+        "explain",
+        "invoke",
+        "completions",
+        "man",
+    ] {
         assert!(help.contains(command), "{command}");
         let (code, text, _) = replyhook(&[command, "--help"], &[], "");
-        assert!(code == 0 && (text.contains("Example") || text.contains("Exit code")), "{command}: {text}");
+        assert!(
+            code == 0 && (text.contains("Example") || text.contains("Exit code")),
+            "{command}: {text}"
+        );
     }
-    assert_eq!(replyhook(&["--version"], &[], "").1, format!("replyhook {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        replyhook(&["--version"], &[], "").1,
+        format!("replyhook {}\n", env!("CARGO_PKG_VERSION"))
+    );
     assert_eq!(replyhook(&[], &[], "").0, 2);
 }

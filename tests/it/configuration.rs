@@ -11,9 +11,11 @@ use crate::support::{ACCOUNT, ORIGIN, OTHER_TOKEN, TOKEN, read, root};
 fn load(env: &[(&str, &str)], file: &str) -> Result<Loaded, Problems> {
     let path = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(path.path(), file).unwrap();
-    let mut sources = Sources::default().with_file(path.path());
-    sources.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Settings::load(&sources)
+    Settings::load(
+        &Sources::default()
+            .with_file(path.path())
+            .with_env(env.iter().copied()),
+    )
 }
 
 const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
@@ -21,7 +23,10 @@ const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", 
 /// Key and text of each problem.
 fn problems(env: &[(&str, &str)], file: &str) -> Vec<(String, String)> {
     let problems = load(env, file).expect_err("there are problems");
-    problems.iter().map(|problem| (problem.key.clone(), problem.text.clone())).collect()
+    problems
+        .iter()
+        .map(|problem| (problem.key.clone(), problem.text.clone()))
+        .collect()
 }
 
 fn only_problem(env: &[(&str, &str)], file: &str) -> String {
@@ -45,14 +50,27 @@ fn a_file_with_five_different_faults_lists_five() {
     assert_eq!(
         problems(&NEEDED, file),
         [
-            ("reply.deadline_ms".to_owned(), "is a string, expected a whole number without quotes".to_owned()),
-            ("server.drain".to_owned(), "is not a known key; did you mean server.drain_s?".to_owned()),
+            (
+                "reply.deadline_ms".to_owned(),
+                "is a string, expected a whole number without quotes".to_owned()
+            ),
+            (
+                "server.drain".to_owned(),
+                "is not a known key; did you mean server.drain_s?".to_owned()
+            ),
             (
                 "server.listen".to_owned(),
-                "is \"here\": write ADDRESS:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\"".to_owned()
+                "is \"here\": write ADDRESS:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\""
+                    .to_owned()
             ),
-            ("server.max_headers".to_owned(), "is 5: write a number from 16 to 1024".to_owned()),
-            ("log.format".to_owned(), "is \"xml\": write \"auto\" or \"pretty\" or \"json\"".to_owned()),
+            (
+                "server.max_headers".to_owned(),
+                "is 5: write a number from 16 to 1024".to_owned()
+            ),
+            (
+                "log.format".to_owned(),
+                "is \"xml\": write \"auto\" or \"pretty\" or \"json\"".to_owned()
+            ),
         ]
     );
 }
@@ -61,29 +79,77 @@ fn a_file_with_five_different_faults_lists_five() {
 fn what_is_missing_is_told_with_what_to_set() {
     let found = problems(&[], "");
     assert_eq!(found.len(), 2);
-    assert!(found[0].1.contains("set TWILIO_AUTH_TOKEN (or TWILIO_AUTH_TOKEN_FILE)"), "{found:?}");
-    assert!(found[1].1.contains("set PUBLIC_URL to what Twilio calls"), "{found:?}");
+    assert!(
+        found[0]
+            .1
+            .contains("set TWILIO_AUTH_TOKEN (or TWILIO_AUTH_TOKEN_FILE)"),
+        "{found:?}"
+    );
+    assert!(
+        found[1].1.contains("set PUBLIC_URL to what Twilio calls"),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn environment_beats_file_and_the_well_known_names_beat_both() {
     let file = "[server]\npublic_url = \"https://file.example\"\ndrain_s = 1\nmax_params = 100";
-    let env = [("TWILIO_AUTH_TOKEN", TOKEN), ("REPLYHOOK__SERVER__PUBLIC_URL", "https://env.example"), ("REPLYHOOK__SERVER__DRAIN_S", "2")];
+    let env = [
+        ("TWILIO_AUTH_TOKEN", TOKEN),
+        ("REPLYHOOK__SERVER__PUBLIC_URL", "https://env.example"),
+        ("REPLYHOOK__SERVER__DRAIN_S", "2"),
+    ];
     let settings = load(&env, file).unwrap().settings;
-    assert_eq!(settings.server.public_url.to_string(), "https://env.example");
-    assert_eq!((settings.server.drain, settings.server.max_params), (Duration::from_secs(2), 100));
-    let settings = load(&[&env[..], &[("PUBLIC_URL", "https://name.example"), ("PORT", "3000")]].concat(), file).unwrap().settings;
-    assert_eq!(settings.server.public_url.to_string(), "https://name.example");
+    assert_eq!(
+        settings.server.public_url.to_string(),
+        "https://env.example"
+    );
+    assert_eq!(
+        (settings.server.drain, settings.server.max_params),
+        (Duration::from_secs(2), 100)
+    );
+    let settings = load(
+        &[
+            &env[..],
+            &[("PUBLIC_URL", "https://name.example"), ("PORT", "3000")],
+        ]
+        .concat(),
+        file,
+    )
+    .unwrap()
+    .settings;
+    assert_eq!(
+        settings.server.public_url.to_string(),
+        "https://name.example"
+    );
     assert_eq!(settings.server.listen.to_string(), "0.0.0.0:3000");
     let listen = [("REPLYHOOK__SERVER__LISTEN", "[::1]:1"), ("PORT", "3000")];
-    assert_eq!(load(&[&NEEDED[..], &listen].concat(), "").unwrap().settings.server.listen.to_string(), "[::1]:3000");
+    assert_eq!(
+        load(&[&NEEDED[..], &listen].concat(), "")
+            .unwrap()
+            .settings
+            .server
+            .listen
+            .to_string(),
+        "[::1]:3000"
+    );
 }
 
 #[test]
 fn every_effective_value_tells_where_it_came_from() {
     let loaded = load(&NEEDED, "[server]\ndrain_s = 7").unwrap();
-    let origin = |key: &str| loaded.effective.iter().find(|(known, ..)| known == key).unwrap().clone();
-    assert_eq!(origin("server.public_url").2, "environment variable PUBLIC_URL");
+    let origin = |key: &str| {
+        loaded
+            .effective
+            .iter()
+            .find(|(known, ..)| known == key)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(
+        origin("server.public_url").2,
+        "environment variable PUBLIC_URL"
+    );
     assert_eq!(origin("server.max_params").2, "default");
     let (_, value, from) = origin("server.drain_s");
     assert_eq!(value, "7");
@@ -94,36 +160,109 @@ fn every_effective_value_tells_where_it_came_from() {
 #[test]
 fn each_wrong_value_is_told_with_the_right_one() {
     for (env, file, problem) in [
-        (&[("PORT", "http")][..], "", "PORT: is \"http\": write a port from 0 to 65535"),
-        (&[("REPLYHOOK__SERVER__DRAIN_S", "soon")], "", "server.drain_s: is not a whole number"),
-        (&[("REPLYHOOK__SEVER__DRAIN_S", "1")], "", "sever.drain_s: is not a known key; did you mean server.drain_s?"),
-        (&[("PUBLIC_URL", "https://h/webhook")], "", "server.public_url: must not end in the endpoint's path, which the server adds: write https://h"),
-        (&[("PUBLIC_URL", "https://h/?x=1")], "", "server.public_url: must not have a query: write https://h"),
-        (&[("TWILIO_AUTH_TOKEN", " ")], "", "twilio.auth_token: is empty: with an empty token anyone could sign; set it or leave it out"),
-        (&[("TWILIO_ACCOUNT_SID", "SK123")], "", "twilio.account_sid: \"SK123\" is not an account SID: expected AC and 32 hexadecimal digits, 34 characters"),
-        (&[("TWILIO_AUTH_TOKEN_SECONDARY_FILE", "/nonexistent")], "", "twilio.auth_token_secondary_file: names /nonexistent, which cannot be read: No such file or directory (os error 2)"),
-        (&[("TWILIO_AUTH_TOKEN_FILE", "/dev/null")], "", "twilio.auth_token: and twilio.auth_token_file are both set: keep one of them"),
-        (&[], "[twilio.accounts.AC1]\nauth_token = \"x\"", "twilio.accounts.AC1.auth_token: \"AC1\" is not an account SID: expected AC and 32 hexadecimal digits, 34 characters"),
-        (&[], "[admin]\nlisten = \"127.0.0.1:8080\"", "admin.listen: has the port of server.listen: the private listener needs one of its own"),
-        (&[], "[signature]\nmode = \"report\"", "signature.mode: is report, which tells whoever asks why a signature does not fit: set server.listen to a loopback address, or start with --explain-to-anyone"),
-        (&[], "[handler]\nkind = \"parrot\"", "handler.kind: is \"parrot\": write \"echo\""),
-        (&[], "[log]\nlevel = \"a=b=c\"", "log.level: is \"a=b=c\": write error, warn, info, debug or trace, or directives such as \"info,replyhook=debug\""),
-        (&[], "[telemetry]\notlp_endpoint = \"collector\"", "telemetry.otlp_endpoint: is no URL: write one such as http://127.0.0.1:4318/v1/traces"),
-        (&[], "server = 5", "server: is not a known key; did you mean server.listen?"),
+        (
+            &[("PORT", "http")][..],
+            "",
+            "PORT: is \"http\": write a port from 0 to 65535",
+        ),
+        (
+            &[("REPLYHOOK__SERVER__DRAIN_S", "soon")],
+            "",
+            "server.drain_s: is not a whole number",
+        ),
+        (
+            &[("REPLYHOOK__SEVER__DRAIN_S", "1")],
+            "",
+            "sever.drain_s: is not a known key; did you mean server.drain_s?",
+        ),
+        (
+            &[("PUBLIC_URL", "https://h/webhook")],
+            "",
+            "server.public_url: must not end in the endpoint's path, which the server adds: write https://h",
+        ),
+        (
+            &[("PUBLIC_URL", "https://h/?x=1")],
+            "",
+            "server.public_url: must not have a query: write https://h",
+        ),
+        (
+            &[("TWILIO_AUTH_TOKEN", " ")],
+            "",
+            "twilio.auth_token: is empty: with an empty token anyone could sign; set it or leave it out",
+        ),
+        (
+            &[("TWILIO_ACCOUNT_SID", "SK123")],
+            "",
+            "twilio.account_sid: \"SK123\" is not an account SID: expected AC and 32 hexadecimal digits, 34 characters",
+        ),
+        (
+            &[("TWILIO_AUTH_TOKEN_SECONDARY_FILE", "/nonexistent")],
+            "",
+            "twilio.auth_token_secondary_file: names /nonexistent, which cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            &[("TWILIO_AUTH_TOKEN_FILE", "/dev/null")],
+            "",
+            "twilio.auth_token: and twilio.auth_token_file are both set: keep one of them",
+        ),
+        (
+            &[],
+            "[twilio.accounts.AC1]\nauth_token = \"x\"",
+            "twilio.accounts.AC1.auth_token: \"AC1\" is not an account SID: expected AC and 32 hexadecimal digits, 34 characters",
+        ),
+        (
+            &[],
+            "[admin]\nlisten = \"127.0.0.1:8080\"",
+            "admin.listen: has the port of server.listen: the private listener needs one of its own",
+        ),
+        (
+            &[],
+            "[signature]\nmode = \"report\"",
+            "signature.mode: is report, which tells whoever asks why a signature does not fit: set server.listen to a loopback address, or start with --explain-to-anyone",
+        ),
+        (
+            &[],
+            "[handler]\nkind = \"parrot\"",
+            "handler.kind: is \"parrot\": write \"echo\"",
+        ),
+        (
+            &[],
+            "[log]\nlevel = \"a=b=c\"",
+            "log.level: is \"a=b=c\": write error, warn, info, debug or trace, or directives such as \"info,replyhook=debug\"",
+        ),
+        (
+            &[],
+            "[telemetry]\notlp_endpoint = \"collector\"",
+            "telemetry.otlp_endpoint: is no URL: write one such as http://127.0.0.1:4318/v1/traces",
+        ),
+        (
+            &[],
+            "server = 5",
+            "server: is not a known key; did you mean server.listen?",
+        ),
     ] {
         let found = only_problem(env, file);
-        assert!(found == problem || problem.starts_with("server: "), "{found}");
+        assert!(
+            found == problem || problem.starts_with("server: "),
+            "{found}"
+        );
     }
 }
 
 #[test]
 fn a_file_that_is_no_toml_or_is_not_there_is_told_by_its_place() {
-    let found = load(&NEEDED, "[server]\ndrain_s = = 5\n").unwrap_err().to_string();
+    let found = load(&NEEDED, "[server]\ndrain_s = = 5\n")
+        .unwrap_err()
+        .to_string();
     assert!(found.contains("line 2, column 11"), "{found}");
-    let mut sources = Sources::default().with_file("/nonexistent/replyhook.toml");
-    sources.env = NEEDED.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let sources = Sources::default()
+        .with_file("/nonexistent/replyhook.toml")
+        .with_env(NEEDED);
     let found = Settings::load(&sources).unwrap_err().to_string();
-    assert!(found.contains("--config (/nonexistent/replyhook.toml): cannot be read"), "{found}");
+    assert!(
+        found.contains("--config (/nonexistent/replyhook.toml): cannot be read"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -136,23 +275,43 @@ fn what_works_and_is_probably_not_meant_is_a_warning() {
     for (name, value, part) in [
         ("PUBLIC_URL", "http://bot.example.com", "uses http"),
         ("PUBLIC_URL", "https://bot.example.com/", "slash at its end"),
-        ("PUBLIC_URL", "https://u:p@bot.example.com", "user and password"),
+        (
+            "PUBLIC_URL",
+            "https://u:p@bot.example.com",
+            "user and password",
+        ),
         ("PUBLIC_URL", "https://bot.example.com#rc=2", "fragment"),
         ("PUBLIC_URL", "https://my_bot.example.com", "underscore"),
-        ("TWILIO_AUTH_TOKEN", " 0123456789abcdef0123456789abcdef\n", "white space around it"),
-        ("TWILIO_AUTH_TOKEN", "SK0123456789abcdef0123456789abcdef", "looks like an API key"),
+        (
+            "TWILIO_AUTH_TOKEN",
+            " 0123456789abcdef0123456789abcdef\n",
+            "white space around it",
+        ),
+        (
+            "TWILIO_AUTH_TOKEN",
+            "SK0123456789abcdef0123456789abcdef",
+            "looks like an API key",
+        ),
         ("TWILIO_AUTH_TOKEN", "short", "is not 32 hexadecimal digits"),
     ] {
         let found = warnings(&[(name, value)]);
-        assert!(found.len() == 1 && found[0].contains(part), "{name}={value}: {found:?}");
+        assert!(
+            found.len() == 1 && found[0].contains(part),
+            "{name}={value}: {found:?}"
+        );
     }
 }
 
 #[test]
 fn accounts_in_the_environment_are_matched_without_case() {
-    let lower = format!("REPLYHOOK__TWILIO__ACCOUNTS__{}__AUTH_TOKEN", ACCOUNT.to_lowercase());
+    let lower = format!(
+        "REPLYHOOK__TWILIO__ACCOUNTS__{}__AUTH_TOKEN",
+        ACCOUNT.to_lowercase()
+    );
     let file = format!("[twilio.accounts.{ACCOUNT}]\nauth_token = \"from the file\"");
-    let settings = load(&[&NEEDED[..], &[(&lower, OTHER_TOKEN)]].concat(), &file).unwrap().settings;
+    let settings = load(&[&NEEDED[..], &[(&lower, OTHER_TOKEN)]].concat(), &file)
+        .unwrap()
+        .settings;
     assert_eq!(settings.twilio.accounts.len(), 1);
     assert_eq!(settings.twilio.accounts[0].sid.as_str(), ACCOUNT);
     assert_eq!(settings.twilio.accounts[0].auth_token.expose(), OTHER_TOKEN);
@@ -162,8 +321,13 @@ fn accounts_in_the_environment_are_matched_without_case() {
 fn a_secret_file_of_a_stronger_layer_replaces_a_weaker_layers_value() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{OTHER_TOKEN}\n")).unwrap();
-    let env = [("PUBLIC_URL", ORIGIN), ("TWILIO_AUTH_TOKEN_FILE", file.path().to_str().unwrap())];
-    let settings = load(&env, &format!("[twilio]\nauth_token = \"{TOKEN}\"")).unwrap().settings;
+    let env = [
+        ("PUBLIC_URL", ORIGIN),
+        ("TWILIO_AUTH_TOKEN_FILE", file.path().to_str().unwrap()),
+    ];
+    let settings = load(&env, &format!("[twilio]\nauth_token = \"{TOKEN}\""))
+        .unwrap()
+        .settings;
     assert_eq!(settings.twilio.auth_token.expose(), OTHER_TOKEN);
 }
 
@@ -171,7 +335,11 @@ fn a_secret_file_of_a_stronger_layer_replaces_a_weaker_layers_value() {
 fn the_documented_defaults_load_and_are_the_example_file() {
     let with_needed = DEFAULT_TOML
         .replacen("auth_token = \"\"", &format!("auth_token = \"{TOKEN}\""), 1)
-        .replacen("public_url = \"\"", &format!("public_url = \"{ORIGIN}\""), 1);
+        .replacen(
+            "public_url = \"\"",
+            &format!("public_url = \"{ORIGIN}\""),
+            1,
+        );
     let from_file = load(&[], &with_needed).unwrap().settings;
     let from_nothing = load(&NEEDED, "").unwrap().settings;
     assert_eq!(format!("{from_file:?}"), format!("{from_nothing:?}"));

@@ -1,1 +1,143 @@
+//! Dockerfile and fly.toml agree with the settings and ports of the server, whoever edits which of them.
 
+use replyhook::config::DEFAULT_TOML;
+
+use crate::support::{read, root};
+
+/// The instructions of a Dockerfile, continued lines joined.
+fn dockerfile() -> Vec<String> {
+    let text = read("Dockerfile").replace("\\\n", " ");
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
+fn last(instruction: &str) -> String {
+    let lines = dockerfile();
+    let found = lines
+        .iter()
+        .rev()
+        .find_map(|line| line.strip_prefix(instruction)?.strip_prefix(' '));
+    found
+        .unwrap_or_else(|| panic!("the Dockerfile has no {instruction}"))
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn the_image_runs_the_locked_binary_as_nobody_and_asks_its_health_without_a_shell() {
+    let lines = dockerfile();
+    let image = lines.join("\n");
+    assert!(
+        lines
+            .iter()
+            .filter(|line| line.contains("cargo build"))
+            .all(|line| line.contains("--locked"))
+    );
+    let user = last("USER");
+    let uid = user.split(':').next().unwrap();
+    assert!(
+        uid.parse::<u32>().is_ok_and(|uid| uid > 0),
+        "USER {user} is no number above 0"
+    );
+    assert_eq!(last("STOPSIGNAL"), "SIGTERM");
+    assert!(
+        last("HEALTHCHECK").ends_with(r#"CMD ["/usr/local/bin/replyhook", "health"]"#),
+        "{}",
+        last("HEALTHCHECK")
+    );
+    assert_eq!(last("ENTRYPOINT"), r#"["/usr/local/bin/replyhook"]"#);
+    assert_eq!(last("CMD"), r#"["serve"]"#);
+    assert_eq!(last("VOLUME"), "/data");
+    assert!(image.contains("ca-certificates"));
+    let final_stage = image.rsplit("FROM ").next().unwrap();
+    assert!(
+        !final_stage.contains("cargo") && !final_stage.contains("gcc"),
+        "the compiler stays behind"
+    );
+    for secret in ["TWILIO_AUTH_TOKEN=", "auth_token"] {
+        assert!(!image.contains(secret), "a secret has no place in an image");
+    }
+}
+
+#[test]
+fn the_public_port_is_published_and_the_private_one_is_not() {
+    let listen = DEFAULT_TOML
+        .lines()
+        .find_map(|line| line.strip_prefix("listen = \"0.0.0.0:"))
+        .unwrap();
+    assert_eq!(last("EXPOSE"), listen.trim_end_matches('"'));
+    let admin = dockerfile()
+        .into_iter()
+        .find(|line| line.starts_with("ENV ") && line.contains("REPLYHOOK__ADMIN__LISTEN"));
+    assert!(
+        admin
+            .unwrap()
+            .contains("REPLYHOOK__ADMIN__LISTEN=\"[::]:9090\"")
+    );
+}
+
+#[test]
+fn fly_checks_and_scrapes_the_private_port_and_never_suspends_the_machine() {
+    let fly: toml::Table = read("fly.toml").parse().unwrap();
+    assert_eq!(fly["kill_signal"].as_str(), Some("SIGTERM"));
+    let drain = DEFAULT_TOML
+        .lines()
+        .find_map(|line| line.strip_prefix("drain_s = "))
+        .unwrap();
+    assert!(
+        fly["kill_timeout"].as_integer().unwrap() > drain.parse().unwrap(),
+        "killed before it has drained"
+    );
+    let service = fly["http_service"].as_table().unwrap();
+    assert_eq!(service["internal_port"].as_integer(), Some(8080));
+    assert_eq!(service["auto_stop_machines"].as_str(), Some("off"));
+    assert!(service["min_machines_running"].as_integer().unwrap() >= 1);
+    assert_eq!(fly["metrics"]["port"].as_integer(), Some(9090));
+    assert_eq!(fly["metrics"]["path"].as_str(), Some("/metrics"));
+    let checks = fly["checks"].as_table().unwrap();
+    let paths: Vec<_> = checks
+        .values()
+        .map(|check| {
+            (
+                check["port"].as_integer().unwrap(),
+                check["path"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert!(
+        paths.contains(&(9090, "/readyz")) && paths.contains(&(9090, "/livez")),
+        "{paths:?}"
+    );
+    let mounts = match &fly["mounts"] {
+        toml::Value::Array(mounts) => mounts[0].clone(),
+        mounts => mounts.clone(),
+    };
+    assert_eq!(mounts["destination"].as_str(), Some("/data"));
+    for (name, value) in fly["env"].as_table().unwrap() {
+        assert!(
+            name == "PUBLIC_URL" || name.starts_with("REPLYHOOK__"),
+            "{name} is no setting"
+        );
+        assert!(
+            !name.contains("TOKEN"),
+            "{name}={value} belongs into fly secrets"
+        );
+    }
+}
+
+#[test]
+fn what_is_built_is_sent_to_the_builder_and_what_is_not_stays() {
+    let ignored = read(".dockerignore");
+    for folder in ["target", ".git"] {
+        assert!(
+            ignored
+                .lines()
+                .any(|line| line.trim().trim_matches('/') == folder || line.trim() == "*"),
+            "{folder} is sent"
+        );
+    }
+    assert!(root().join("scripts/test-image").exists());
+}

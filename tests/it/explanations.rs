@@ -11,18 +11,21 @@ const OTHER: &str = "AC000000000000000000000000000000ff";
 
 /// What is explained about a webhook that arrives at a server with these settings.
 fn explain(env: &[(&str, &str)], webhook: &Webhook) -> String {
-    let mut sources = Sources::default();
-    sources.env = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", "https://bot.example.com/a")]
-        .iter()
-        .chain(env)
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
+    let sources = Sources::default()
+        .with_env([
+            ("TWILIO_AUTH_TOKEN", TOKEN),
+            ("PUBLIC_URL", "https://bot.example.com/a"),
+        ])
+        .with_env(env.iter().copied());
     let settings = replyhook::config::SigningSettings::load(&sources).unwrap();
     let verifier = replyhook::verifier(&settings.twilio, settings.public_url.unwrap()).unwrap();
     let raw = webhook.raw("https://bot.example.com/a");
     let request = CapturedRequest::parse(&String::from_utf8(raw).unwrap()).unwrap();
     let explanation = verifier.explain(&request.unverified());
-    assert_eq!(explanation == Explanation::Verifies, verifier.verify(&request.unverified()).is_ok());
+    assert_eq!(
+        explanation == Explanation::Verifies,
+        verifier.verify(&request.unverified()).is_ok()
+    );
     explanation.to_string()
 }
 
@@ -33,13 +36,17 @@ fn message() -> Webhook {
 const OURS: &str = "https://bot.example.com/a/webhook";
 
 fn signed_for(url: &str, public_url: &str) -> String {
-    format!("signed for {url} and verified for {OURS}: set PUBLIC_URL={public_url}, or enter {OURS} in Twilio's console")
+    format!(
+        "signed for {url} and verified for {OURS}: set PUBLIC_URL={public_url}, or enter {OURS} in Twilio's console"
+    )
 }
 
 #[test]
 fn each_of_these_wrongly_signed_requests_gets_the_remedy_that_mends_it() {
     let message = message;
-    let unsigned_blank = |webhook: &Webhook| -> Form { webhook.form.iter().filter(|(_, v)| !v.is_empty()).collect() };
+    let unsigned_blank = |webhook: &Webhook| -> Form {
+        webhook.form.iter().filter(|(_, v)| !v.is_empty()).collect()
+    };
     let sms = message().with("FromCity", "").with("ToZip", "");
     let table: Vec<(&str, Webhook, String)> = vec![
         (
@@ -245,7 +252,10 @@ fn each_of_these_wrongly_signed_requests_gets_the_remedy_that_mends_it() {
         ("nothing wrong", message(), "the signature fits".to_owned()),
     ];
     assert!(table.len() >= 14);
-    let accounts = [("REPLYHOOK__TWILIO__ACCOUNTS__AC000000000000000000000000000000FF__AUTH_TOKEN", OTHER_TOKEN)];
+    let accounts = [(
+        "REPLYHOOK__TWILIO__ACCOUNTS__AC000000000000000000000000000000FF__AUTH_TOKEN",
+        OTHER_TOKEN,
+    )];
     for (what, webhook, remedy) in table {
         assert_eq!(explain(&accounts, &webhook), remedy, "{what}");
     }
@@ -264,18 +274,41 @@ fn an_account_that_is_not_configured_is_named_as_the_reason() {
 #[test]
 fn no_explanation_quotes_a_header_that_a_stranger_made_up() {
     let evil = "evil.example/<script>\u{1b}[31m";
-    for name in ["X-Forwarded-Host", "Host", "Forwarded", "X-Original-URI", "X-Forwarded-Prefix", "X-Twilio-Webhooks-Signature-Settings"] {
-        let value = if name.contains("Settings") { "key=evil.example <script>,algorithm=x" } else { &evil.replace('\u{1b}', "") };
-        let text = explain(&[], &Webhook::message(1, "hi").signature(&base64_of(&[7; 20])).header(name, value));
+    for name in [
+        "X-Forwarded-Host",
+        "Host",
+        "Forwarded",
+        "X-Original-URI",
+        "X-Forwarded-Prefix",
+        "X-Twilio-Webhooks-Signature-Settings",
+    ] {
+        let value = if name.contains("Settings") {
+            "key=evil.example <script>,algorithm=x"
+        } else {
+            &evil.replace('\u{1b}', "")
+        };
+        let text = explain(
+            &[],
+            &Webhook::message(1, "hi")
+                .signature(&base64_of(&[7; 20]))
+                .header(name, value),
+        );
         assert!(!text.contains("evil"), "{name}: {text}");
     }
 }
 
 #[tokio::test]
 async fn report_mode_still_refuses_and_tells_the_caller_why() {
-    let env = [("REPLYHOOK__SIGNATURE__MODE", "report"), ("REPLYHOOK__SERVER__LISTEN", "127.0.0.1:0")];
-    let app = TestApp::build(&env, |app| app.handler(async |_, _| -> &str { unreachable!("refused all the same") }));
-    let answer = app.send(Webhook::message(1, "hi").signed_for("http://hooks.example.test/webhook")).await;
+    let env = [
+        ("REPLYHOOK__SIGNATURE__MODE", "report"),
+        ("REPLYHOOK__SERVER__LISTEN", "127.0.0.1:0"),
+    ];
+    let app = TestApp::build(&env, |app| {
+        app.handler(async |_, _| -> &str { unreachable!("refused all the same") })
+    });
+    let answer = app
+        .send(Webhook::message(1, "hi").signed_for("http://hooks.example.test/webhook"))
+        .await;
     assert_eq!(answer.status, 403);
     assert_eq!(
         answer.body,

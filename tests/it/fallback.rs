@@ -27,69 +27,136 @@ async fn the_handler_is_asked_once_more_and_knows_why() {
         })
         .handler(async |cx: Context, _| {
             let cause = cx.fallback().unwrap();
-            format!("{} {}", cause.error_code.unwrap(), cause.error_url.as_deref().unwrap())
+            format!(
+                "{} {}",
+                cause.error_code.unwrap(),
+                cause.error_url.as_deref().unwrap()
+            )
         })
     });
     let answer = app.send(call(1, "hi")).await;
-    assert_eq!(answer.twiml(), says("11200 https://hooks.example.test/webhook"));
-    assert_eq!(app.metric(r#"replyhook_fallback_calls_total{error_code="11200"}"#).await, 1.0);
-    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="fallback",outcome="fallback"}"#).await, 1.0);
+    assert_eq!(
+        answer.twiml(),
+        says("11200 https://hooks.example.test/webhook")
+    );
+    assert_eq!(
+        app.metric(r#"replyhook_fallback_calls_total{error_code="11200"}"#)
+            .await,
+        1.0
+    );
+    assert_eq!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="fallback",outcome="fallback"}"#)
+            .await,
+        1.0
+    );
     let told = told.lock().unwrap();
-    assert_eq!(told[0].error_code.unwrap().meaning(), Some("the URL could not be fetched: it took over 15 seconds, answered 4xx or 5xx, or sent no content type"));
+    assert_eq!(
+        told[0].error_code.unwrap().meaning(),
+        Some(
+            "the URL could not be fetched: it took over 15 seconds, answered 4xx or 5xx, or sent no content type"
+        )
+    );
 }
 
 #[tokio::test]
 async fn where_the_handler_fails_too_the_apology_is_said() {
-    for (apology, answer) in [(&APOLOGY[..], says("Sorry &amp; later")), (&[], EMPTY.to_owned())] {
-        let failing = TestApp::build(apology, |app| app.handler(async |_, _| Err::<(), _>(HandlerError::new("no"))));
+    for (apology, answer) in [
+        (&APOLOGY[..], says("Sorry &amp; later")),
+        (&[], EMPTY.to_owned()),
+    ] {
+        let failing = TestApp::build(apology, |app| {
+            app.handler(async |_, _| Err::<(), _>(HandlerError::new("no")))
+        });
         assert_eq!(failing.send(call(1, "hi")).await.twiml(), answer);
-        let panicking = TestApp::build(apology, |app| app.handler(async |_, _| -> &str { panic!("no") }));
+        let panicking = TestApp::build(apology, |app| {
+            app.handler(async |_, _| -> &str { panic!("no") })
+        });
         assert_eq!(panicking.send(call(2, "hi")).await.twiml(), answer);
-        let overflowing = TestApp::build(apology, |app| app.handler(async |_, _| "x".repeat(20_000)));
+        let overflowing =
+            TestApp::build(apology, |app| app.handler(async |_, _| "x".repeat(20_000)));
         assert_eq!(overflowing.send(call(3, "hi")).await.twiml(), answer);
         let env = [apology, &[("REPLYHOOK__REPLY__DEADLINE_MS", "50")]].concat();
-        let slow = TestApp::build(&env, |app| app.handler(async |_, _| tokio::time::sleep(Duration::from_secs(60)).await));
+        let slow = TestApp::build(&env, |app| {
+            app.handler(async |_, _| tokio::time::sleep(Duration::from_mins(1)).await)
+        });
         assert_eq!(slow.send(call(4, "hi")).await.twiml(), answer);
     }
 }
 
 #[tokio::test]
 async fn it_is_served_when_everything_else_is_shed_and_while_draining() {
-    let env = [APOLOGY[0], ("REPLYHOOK__HANDLER__MAX_RUNNING", "1"), ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "1"), ("REPLYHOOK__SERVER__DRAIN_S", "5")];
+    let env = [
+        APOLOGY[0],
+        ("REPLYHOOK__HANDLER__MAX_RUNNING", "1"),
+        ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "1"),
+        ("REPLYHOOK__SERVER__DRAIN_S", "5"),
+    ];
     let app = TestApp::build(&env, |app| {
-        app.handler(async |_, message: InboundMessage| match message.body.as_str() {
-            "slow" => std::future::pending().await,
-            _ => message.body,
-        })
+        app.handler(
+            async |_, message: InboundMessage| match message.body.as_str() {
+                "slow" => std::future::pending().await,
+                _ => message.body,
+            },
+        )
     });
     let app = Arc::new(app);
     let asked = app.clone();
     let stuck = tokio::spawn(async move { asked.send(Webhook::message(1, "slow")).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(app.send(Webhook::message(2, "hi")).await.refused(503), "overloaded\n");
-    assert_eq!(app.send(call(3, "hi")).await.twiml(), says("Sorry &amp; later"));
+    assert_eq!(
+        app.send(Webhook::message(2, "hi")).await.refused(503),
+        "overloaded\n"
+    );
+    assert_eq!(
+        app.send(call(3, "hi")).await.twiml(),
+        says("Sorry &amp; later")
+    );
     stuck.abort();
     app.stop();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(app.send(Webhook::message(4, "hi")).await.refused(503), "shutting down\n");
-    assert_eq!(app.send(call(5, "hi")).await.twiml(), says("Sorry &amp; later"));
+    assert_eq!(
+        app.send(Webhook::message(4, "hi")).await.refused(503),
+        "shutting down\n"
+    );
+    assert_eq!(
+        app.send(call(5, "hi")).await.twiml(),
+        says("Sorry &amp; later")
+    );
 }
 
 #[tokio::test]
 async fn unverified_or_malformed_it_is_refused_as_everywhere() {
     let app = TestApp::build(&APOLOGY, |app| app);
-    app.send(call(1, "hi").signature(&base64_of(&[0; 20]))).await.refused(403);
+    app.send(call(1, "hi").signature(&base64_of(&[0; 20])))
+        .await
+        .refused(403);
     app.send(call(2, "hi").signature("")).await.refused(403);
-    app.send(call(3, "hi").without("MessageSid")).await.refused(400);
-    app.send(call(4, "hi").also("ErrorCode", "11205")).await.refused(400);
-    app.send(call(5, "hi").content_type(Some("application/json"))).await.refused(415);
+    app.send(call(3, "hi").without("MessageSid"))
+        .await
+        .refused(400);
+    app.send(call(4, "hi").also("ErrorCode", "11205"))
+        .await
+        .refused(400);
+    app.send(call(5, "hi").content_type(Some("application/json")))
+        .await
+        .refused(415);
 }
 
 #[tokio::test]
 async fn a_call_without_a_known_cause_is_answered_all_the_same() {
     let app = TestApp::echo();
-    app.send(call(1, "hi").without("ErrorCode").without("ErrorUrl")).await.twiml();
-    app.send(call(2, "hi").with("ErrorCode", "not a number")).await.twiml();
-    app.send(call(3, "hi").with("ErrorCode", "99999")).await.twiml();
-    assert_eq!(app.metric(r#"replyhook_fallback_calls_total{error_code="other"}"#).await, 3.0);
+    app.send(call(1, "hi").without("ErrorCode").without("ErrorUrl"))
+        .await
+        .twiml();
+    app.send(call(2, "hi").with("ErrorCode", "not a number"))
+        .await
+        .twiml();
+    app.send(call(3, "hi").with("ErrorCode", "99999"))
+        .await
+        .twiml();
+    assert_eq!(
+        app.metric(r#"replyhook_fallback_calls_total{error_code="other"}"#)
+            .await,
+        3.0
+    );
 }

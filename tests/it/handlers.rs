@@ -11,17 +11,30 @@ use crate::support::{EMPTY, TestApp, Webhook, says};
 
 #[tokio::test]
 async fn a_handler_may_return_whatever_a_bot_can_say() {
-    async fn free(_cx: Context, message: InboundMessage) -> Result<Option<String>, std::num::ParseIntError> {
+    async fn free(
+        _cx: Context,
+        message: InboundMessage,
+    ) -> Result<Option<String>, std::num::ParseIntError> {
         if message.body.is_empty() {
             return Ok(None);
         }
-        message.body.parse::<i32>().map(|n| Some((n + 1).to_string()))
+        message
+            .body
+            .parse::<i32>()
+            .map(|n| Some((n + 1).to_string()))
     }
     let app = TestApp::with(free);
     assert_eq!(app.says(1, "41").await, says("42"));
     assert_eq!(app.says(2, "").await, EMPTY);
-    assert_eq!(app.send(Webhook::message(3, "x")).await.refused(500), "handler failed\n");
-    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="handler_error"}"#).await, 1.0);
+    assert_eq!(
+        app.send(Webhook::message(3, "x")).await.refused(500),
+        "handler failed\n"
+    );
+    assert_eq!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="handler_error"}"#)
+            .await,
+        1.0
+    );
     let app = TestApp::with(handler_fn(|_cx, message| async move { message.body }));
     assert_eq!(app.says(1, "hi").await, says("hi"));
     let app = TestApp::with(async |cx: Context, _| format!("attempt {}", cx.attempt()));
@@ -47,30 +60,46 @@ async fn threat_46_a_handler_that_panics_is_a_500_and_the_next_message_is_answer
             message.body
         }
     });
-    for (number, place) in ["before the future", "in the future", "in drop"].into_iter().enumerate() {
-        assert_eq!(app.send(Webhook::message(number as u64, place)).await.refused(500), "handler failed\n");
+    for (number, place) in ["before the future", "in the future", "in drop"]
+        .into_iter()
+        .enumerate()
+    {
+        assert_eq!(
+            app.send(Webhook::message(number as u64, place))
+                .await
+                .refused(500),
+            "handler failed\n"
+        );
     }
     assert_eq!(app.says(9, "hi").await, says("hi"));
-    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="panic"}"#).await, 3.0);
+    assert_eq!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="panic"}"#)
+            .await,
+        3.0
+    );
     assert_eq!(app.metric("replyhook_handlers_running").await, 0.0);
 }
 
 /// A clock that the test moves, and a handler that waits for a word.
-fn waiting(word: &Arc<Notify>, env: &[(&str, &str)]) -> (TestApp, Arc<ManualClock>, Arc<AtomicUsize>) {
+fn waiting(
+    word: &Arc<Notify>,
+    env: &[(&str, &str)],
+) -> (TestApp, Arc<ManualClock>, Arc<AtomicUsize>) {
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
     let done = Arc::new(AtomicUsize::new(0));
     let (word, counted, shared) = (word.clone(), done.clone(), clock.clone());
     let app = TestApp::build(env, |app| {
-        app.clock(SharedClock(shared)).handler(move |_: Context, message: InboundMessage| {
-            let (word, counted) = (word.clone(), counted.clone());
-            async move {
-                if message.body != "quick" {
-                    word.notified().await;
+        app.clock(SharedClock(shared))
+            .handler(move |_: Context, message: InboundMessage| {
+                let (word, counted) = (word.clone(), counted.clone());
+                async move {
+                    if message.body != "quick" {
+                        word.notified().await;
+                    }
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    message.body
                 }
-                counted.fetch_add(1, Ordering::SeqCst);
-                message.body
-            }
-        })
+            })
     });
     (app, clock, done)
 }
@@ -108,8 +137,18 @@ async fn at_the_deadline_twilio_gets_an_empty_answer_and_the_handler_goes_on() {
     assert!(!answer.is_finished());
     clock.advance(std::time::Duration::from_millis(1).try_into().unwrap());
     assert_eq!(answer.await.unwrap().twiml(), EMPTY);
-    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="late"}"#).await, 1.0);
-    assert_eq!((done.load(Ordering::SeqCst), app.metric("replyhook_handlers_running").await), (0, 1.0));
+    assert_eq!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="late"}"#)
+            .await,
+        1.0
+    );
+    assert_eq!(
+        (
+            done.load(Ordering::SeqCst),
+            app.metric("replyhook_handlers_running").await
+        ),
+        (0, 1.0)
+    );
     word.notify_one();
     settle().await;
     assert_eq!(done.load(Ordering::SeqCst), 1);
@@ -127,7 +166,11 @@ async fn a_peer_that_goes_away_does_not_cut_the_handler_in_half() {
     settle().await;
     request.abort();
     settle().await;
-    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="disconnected"}"#).await, 1.0);
+    assert_eq!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="disconnected"}"#)
+            .await,
+        1.0
+    );
     word.notify_one();
     settle().await;
     assert_eq!(done.load(Ordering::SeqCst), 1);
@@ -152,7 +195,11 @@ async fn a_handler_that_never_ends_is_given_up() {
 #[test]
 fn threat_47_a_handler_that_blocks_its_thread_does_not_hold_up_its_own_answer_or_others() {
     // Two workers, as the server has at least: one is blocked, the timer runs on the other.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let (free, blocked) = std::sync::mpsc::channel::<()>();
     let blocked = std::sync::Mutex::new(blocked);
     let answers = runtime.block_on(async {
@@ -180,21 +227,33 @@ fn threat_47_a_handler_that_blocks_its_thread_does_not_hold_up_its_own_answer_or
 
 #[tokio::test]
 async fn threat_48_nothing_is_left_of_ten_thousand_messages() {
-    let app = TestApp::with(async |_, message: InboundMessage| match message.body.as_str() {
-        "fail" => Err(HandlerError::new("no")),
-        text => Ok(Reply::text(text)),
-    });
+    let app = TestApp::with(
+        async |_, message: InboundMessage| match message.body.as_str() {
+            "fail" => Err(HandlerError::new("no")),
+            text => Ok(Reply::text(text)),
+        },
+    );
     let descriptors = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     for number in 0..100 {
         app.send(Webhook::message(number, "warm")).await.twiml();
     }
-    let (tasks, files) = (tokio::runtime::Handle::current().metrics().num_alive_tasks(), descriptors());
+    let (tasks, files) = (
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks(),
+        descriptors(),
+    );
     for number in 0..10_000 {
         let text = if number % 2 == 0 { "hi" } else { "fail" };
         app.send(Webhook::message(number, text)).await;
     }
     settle().await;
-    assert!(tokio::runtime::Handle::current().metrics().num_alive_tasks() <= tasks);
+    assert!(
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+            <= tasks
+    );
     // Other tests of this process open and close files of their own.
     assert!(descriptors() <= files + 200);
     for gauge in ["replyhook_handlers_running", "replyhook_requests_in_flight"] {
@@ -205,25 +264,40 @@ async fn threat_48_nothing_is_left_of_ten_thousand_messages() {
 #[tokio::test]
 async fn beyond_its_limits_the_server_sheds_load_at_once() {
     let word = Arc::new(Notify::new());
-    let env = [("REPLYHOOK__HANDLER__MAX_RUNNING", "2"), ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "3")];
+    let env = [
+        ("REPLYHOOK__HANDLER__MAX_RUNNING", "2"),
+        ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "3"),
+    ];
     let (app, clock, _) = waiting(&word, &env);
     let app = Arc::new(app);
     let mut waiters = Vec::new();
     for number in 0..2 {
         let asked = app.clone();
-        waiters.push(tokio::spawn(async move { asked.send(Webhook::message(number, "slow")).await }));
+        waiters.push(tokio::spawn(async move {
+            asked.send(Webhook::message(number, "slow")).await
+        }));
     }
     settle().await;
     // Two handlers run: a third is not started.
-    assert_eq!(app.send(Webhook::message(3, "quick")).await.refused(503), "overloaded\n");
+    assert_eq!(
+        app.send(Webhook::message(3, "quick")).await.refused(503),
+        "overloaded\n"
+    );
     clock.advance(Duration::from_secs(10).try_into().unwrap());
     for waiter in waiters {
         assert_eq!(waiter.await.unwrap().twiml(), EMPTY);
     }
     // The late ones still count.
-    assert_eq!(app.send(Webhook::message(4, "quick")).await.refused(503), "overloaded\n");
+    assert_eq!(
+        app.send(Webhook::message(4, "quick")).await.refused(503),
+        "overloaded\n"
+    );
     word.notify_waiters();
     settle().await;
     assert_eq!(app.says(5, "quick").await, says("quick"));
-    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="unavailable"}"#).await, 2.0);
+    assert_eq!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="unavailable"}"#)
+            .await,
+        2.0
+    );
 }

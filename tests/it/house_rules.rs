@@ -28,13 +28,18 @@ fn sources(under: &str) -> Vec<(String, String)> {
 
 /// A file's code without its tests and comments, which may know everyone.
 fn code(source: &str) -> String {
-    let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let source = source
+        .split("#[cfg(test)]\nmod tests")
+        .next()
+        .unwrap_or_default();
+    let lines = source
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The level of a room: it may import rooms of lower levels, and its own files.
-const LEVELS: [(&str, u8); 25] = [
+const LEVELS: [(&str, u8); 26] = [
     ("address", 0),
     ("clock", 0),
     ("error", 0),
@@ -48,13 +53,14 @@ const LEVELS: [(&str, u8); 25] = [
     ("twiml", 0),
     ("handler", 1),
     ("lifecycle", 1),
+    ("tls", 1),
     ("telemetry", 2),
     ("dispatch", 3),
     ("admin", 4),
     ("emulator", 4),
     ("webhook", 4),
     ("config", 5),
-    ("app", 6),
+    ("app", 7),
     ("server", 6),
     ("lib", 9),
     // Logs are set up from settings, and so is the exporter of traces.
@@ -65,30 +71,58 @@ const LEVELS: [(&str, u8); 25] = [
 ];
 
 fn level(file: &str) -> u8 {
-    let room = file.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
-    let find = |room: &str| LEVELS.iter().find(|(known, _)| *known == room).map(|(_, level)| *level);
-    find(room).or_else(|| find(room.split('/').next().unwrap())).unwrap_or_else(|| panic!("{file} has no level"))
+    let room = file
+        .trim_start_matches("src/")
+        .trim_end_matches(".rs")
+        .trim_end_matches("/mod");
+    let find = |room: &str| {
+        LEVELS
+            .iter()
+            .find(|(known, _)| *known == room)
+            .map(|(_, level)| *level)
+    };
+    find(room)
+        .or_else(|| find(room.split('/').next().unwrap()))
+        .unwrap_or_else(|| panic!("{file} has no level"))
 }
 
 /// Rooms of level 0 know each other where one is made of the other.
 fn room(file: &str) -> &str {
-    file.trim_start_matches("src/").trim_end_matches(".rs").split('/').next().unwrap()
+    file.trim_start_matches("src/")
+        .trim_end_matches(".rs")
+        .split('/')
+        .next()
+        .unwrap()
 }
 
 #[test]
 fn imports_point_downwards() {
-    for (file, source) in sources("src").into_iter().filter(|(file, _)| !file.starts_with("src/bin/") && file != "src/lib.rs") {
+    for (file, source) in sources("src")
+        .into_iter()
+        .filter(|(file, _)| !file.starts_with("src/bin/") && file != "src/lib.rs")
+    {
         for line in code(&source).lines() {
             for import in line.split("crate::").skip(1) {
-                let target = import.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                let target = import
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next()
+                    .unwrap();
                 if !LEVELS.iter().any(|(known, _)| *known == target) || target == room(&file) {
                     continue;
                 }
-                let target_level = if import.starts_with("telemetry::logs") { 6 } else { level(&format!("src/{target}.rs")) };
+                let target_level = if import.starts_with("telemetry::logs") {
+                    6
+                } else {
+                    level(&format!("src/{target}.rs"))
+                };
                 // Settings check a log level where it is read.
-                let known_exception = file == "src/config/sections.rs" && import.starts_with("telemetry::logs::check_level");
+                let known_exception = file == "src/config/sections.rs"
+                    && import.starts_with("telemetry::logs::check_level");
                 let (own, theirs) = (level(&file), target_level);
-                assert!(theirs < own || (own == 0 && theirs == 0) || known_exception, "{file} (level {own}) imports {target} (level {theirs}): {line}");
+                assert!(
+                    theirs < own || (own == 0 && theirs == 0) || known_exception,
+                    "{file} (level {own}) imports {target} (level {theirs}): {line}"
+                );
             }
         }
     }
@@ -96,14 +130,52 @@ fn imports_point_downwards() {
 
 /// Where a crate or a part of std may be named, and why only there.
 const ROOMS: [(&str, &[&str], &str); 9] = [
-    ("std::env", &["src/config/"], "every setting is documented and checked in one room"),
-    ("SystemTime", &["src/clock.rs"], "tests and the emulator move the clock"),
-    ("Timestamp::now", &["src/clock.rs"], "tests and the emulator move the clock"),
-    ("reqwest", &["src/emulator/"], "outgoing HTTP has few doors, each with its limits"),
+    (
+        "std::env",
+        &["src/config/"],
+        "every setting is documented and checked in one room",
+    ),
+    (
+        "SystemTime",
+        &["src/clock.rs"],
+        "tests and the emulator move the clock",
+    ),
+    (
+        "Timestamp::now",
+        &["src/clock.rs"],
+        "tests and the emulator move the clock",
+    ),
+    (
+        "reqwest",
+        &["src/emulator/"],
+        "outgoing HTTP has few doors, each with its limits",
+    ),
     ("sqlx", &[], "databases belong to the store"),
-    ("use axum", &["src/webhook/", "src/admin.rs", "src/signature/layer.rs", "src/app.rs", "src/server.rs"], "HTTP ends at the edge"),
+    (
+        "use axum",
+        &[
+            "src/webhook/",
+            "src/admin.rs",
+            "src/signature/layer.rs",
+            "src/app.rs",
+            "src/server.rs",
+        ],
+        "HTTP ends at the edge",
+    ),
     ("use hyper", &["src/server.rs"], "one accept loop"),
-    ("tokio::", &["src/webhook/", "src/signature/layer.rs", "src/app.rs", "src/server.rs", "src/dispatch.rs", "src/clock.rs", "src/bin/"], "the vocabulary needs no runtime"),
+    (
+        "tokio::",
+        &[
+            "src/webhook/",
+            "src/signature/layer.rs",
+            "src/app.rs",
+            "src/server.rs",
+            "src/dispatch.rs",
+            "src/clock.rs",
+            "src/bin/",
+        ],
+        "the vocabulary needs no runtime",
+    ),
     ("clap", &["src/bin/"], "the library has no command line"),
 ];
 
@@ -127,23 +199,44 @@ fn the_binary_uses_the_public_parts_only_and_the_library_prints_nothing() {
         if file.starts_with("src/bin/") {
             assert!(!code.contains("replyhook::__"), "{file}");
         } else {
-            for macro_name in ["println!", "eprintln!", "print!(", "dbg!", "todo!", "unimplemented!"] {
+            for macro_name in [
+                "println!",
+                "eprintln!",
+                "print!(",
+                "dbg!",
+                "todo!",
+                "unimplemented!",
+            ] {
                 assert!(!code.contains(macro_name), "{file} has {macro_name}");
             }
         }
-        assert!(source.lines().count() <= 600, "{file} has over 600 lines: it wants to be two rooms");
+        assert!(
+            source.lines().count() <= 600,
+            "{file} has over 600 lines: it wants to be two rooms"
+        );
         for name in ["utils", "helpers", "common", "manager"] {
-            assert!(!file.contains(name), "{file} is named {name}, which says nothing");
+            assert!(
+                !file.contains(name),
+                "{file} is named {name}, which says nothing"
+            );
         }
-        assert!(!code.contains("fn get_"), "{file} has a get_: a getter is named after what it gives");
+        assert!(
+            !code.contains("fn get_"),
+            "{file} has a get_: a getter is named after what it gives"
+        );
     }
 }
 
 #[test]
 fn a_panic_is_never_turned_into_an_abort() {
     let manifest = read("Cargo.toml");
-    let settings = manifest.lines().filter(|line| !line.trim_start().starts_with('#'));
-    assert!(!settings.collect::<String>().contains("panic ="), "a handler's panic must be caught where its task is joined");
+    let settings = manifest
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'));
+    assert!(
+        !settings.collect::<String>().contains("panic ="),
+        "a handler's panic must be caught where its task is joined"
+    );
     assert!(manifest.contains("unsafe_code = \"forbid\""));
 }
 
@@ -152,14 +245,28 @@ fn every_metric_is_documented_and_named_alike() {
     let readme = read("docs/operating.md");
     for metric in TABLE {
         assert!(metric.name.starts_with("replyhook_"), "{}", metric.name);
-        assert!(readme.contains(&format!("`{}`", metric.name)), "{} is not in docs/operating.md", metric.name);
+        assert!(
+            readme.contains(&format!("`{}`", metric.name)),
+            "{} is not in docs/operating.md",
+            metric.name
+        );
         for label in metric.labels {
-            assert!(readme.contains(&format!("`{label}`")), "label {label} is not in docs/operating.md");
+            assert!(
+                readme.contains(&format!("`{label}`")),
+                "label {label} is not in docs/operating.md"
+            );
         }
         assert!(metric.help.ends_with('.'));
     }
-    let listed = readme.lines().filter(|line| line.starts_with("| `replyhook_")).count();
-    assert_eq!(listed, TABLE.len(), "docs/operating.md lists a metric that does not exist");
+    let listed = readme
+        .lines()
+        .filter(|line| line.starts_with("| `replyhook_"))
+        .count();
+    assert_eq!(
+        listed,
+        TABLE.len(),
+        "docs/operating.md lists a metric that does not exist"
+    );
 }
 
 #[test]
@@ -169,22 +276,40 @@ fn every_setting_is_in_the_readmes_table_with_its_default() {
     for line in replyhook::config::DEFAULT_TOML.lines() {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']').to_owned();
-        } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+        } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
+        {
             let key = format!("`{section}.{key}`");
-            let row = readme.lines().find(|row| row.starts_with("| ") && row.contains(&key));
+            let row = readme
+                .lines()
+                .find(|row| row.starts_with("| ") && row.contains(&key));
             let row = row.unwrap_or_else(|| panic!("{key} is not in README's table"));
             let shown = value.trim_matches('"');
-            assert!(shown.is_empty() || row.contains(&format!("`{shown}`")), "{key} has another default in README: {row}");
+            assert!(
+                shown.is_empty() || row.contains(&format!("`{shown}`")),
+                "{key} has another default in README: {row}"
+            );
         }
     }
 }
 
 #[test]
 fn every_row_of_the_threat_list_that_is_promised_has_a_test_of_its_name() {
-    let tests: String = sources("tests").into_iter().map(|(_, source)| source).collect();
-    let rows = (1..=6).chain(9..=28).chain(30..=32).chain([37, 38]).chain(46..=48).chain(61..=64).chain([74]);
+    let tests: String = sources("tests")
+        .into_iter()
+        .map(|(_, source)| source)
+        .collect();
+    let rows = (1..=6)
+        .chain(9..=28)
+        .chain(30..=32)
+        .chain([37, 38])
+        .chain(46..=48)
+        .chain(61..=64)
+        .chain([74]);
     for row in rows {
-        assert!(tests.contains(&format!("fn threat_{row:02}_")), "row {row} has no test");
+        assert!(
+            tests.contains(&format!("fn threat_{row:02}_")),
+            "row {row} has no test"
+        );
     }
 }
 
@@ -197,17 +322,34 @@ fn threat_74_every_dependency_is_locked_and_comes_from_the_registry() {
         if name == env!("CARGO_PKG_NAME") {
             continue;
         }
-        let source = package.get("source").and_then(toml::Value::as_str).unwrap_or("a path");
-        assert!(source.starts_with("registry+"), "{name} comes from {source}");
+        let source = package
+            .get("source")
+            .and_then(toml::Value::as_str)
+            .unwrap_or("a path");
+        assert!(
+            source.starts_with("registry+"),
+            "{name} comes from {source}"
+        );
         assert!(package.get("checksum").is_some(), "{name} has no checksum");
     }
     for file in [".ci/run", "scripts/test", "Dockerfile"] {
-        for line in read(file).lines().filter(|line| line.contains("cargo build") || line.contains("cargo test") || line.contains("cargo clippy")) {
-            assert!(line.trim_start().starts_with('#') || line.contains("--locked"), "{file} does not build what is locked: {line}");
+        for line in read(file).lines().filter(|line| {
+            line.contains("cargo build")
+                || line.contains("cargo test")
+                || line.contains("cargo clippy")
+        }) {
+            assert!(
+                line.trim_start().starts_with('#') || line.contains("--locked"),
+                "{file} does not build what is locked: {line}"
+            );
         }
     }
     let deny = read("deny.toml");
-    for rule in ["unknown-registry = \"deny\"", "unknown-git = \"deny\"", "wildcards = \"deny\""] {
+    for rule in [
+        "unknown-registry = \"deny\"",
+        "unknown-git = \"deny\"",
+        "wildcards = \"deny\"",
+    ] {
         assert!(deny.contains(rule), "deny.toml lacks {rule}");
     }
 }
@@ -215,9 +357,29 @@ fn threat_74_every_dependency_is_locked_and_comes_from_the_registry() {
 #[test]
 fn documents_name_each_other_and_what_is_there() {
     for (file, parts) in [
-        ("README.md", &["cargo run -- serve", "./scripts/test", "ARCHITECTURE.md", "CHANGELOG.md", "docs/operating.md"][..]),
-        ("ARCHITECTURE.md", &["src/webhook", "src/signature", "src/dispatch.rs", "tests/it/house_rules.rs"]),
-        ("CONTRIBUTING.md", &["./scripts/test", ".ci/run", "scripts/bench"]),
+        (
+            "README.md",
+            &[
+                "cargo run -- serve",
+                "./scripts/test",
+                "ARCHITECTURE.md",
+                "CHANGELOG.md",
+                "docs/operating.md",
+            ][..],
+        ),
+        (
+            "ARCHITECTURE.md",
+            &[
+                "src/webhook",
+                "src/signature",
+                "src/dispatch.rs",
+                "tests/it/house_rules.rs",
+            ],
+        ),
+        (
+            "CONTRIBUTING.md",
+            &["./scripts/test", ".ci/run", "scripts/bench"],
+        ),
         (".ci/run", &["scripts/test"]),
     ] {
         let text = read(file);

@@ -35,7 +35,10 @@ fn threat_61_a_signal_lets_what_is_under_way_finish_and_takes_nothing_new() {
         assert!(refused, "the public listener is closed");
         for (mut stream, rest) in waiting {
             stream.write_all(&rest).unwrap();
-            assert_eq!(wire::read_answer(&mut stream).unwrap().twiml(), says("under way"));
+            assert_eq!(
+                wire::read_answer(&mut stream).unwrap().twiml(),
+                says("under way")
+            );
         }
         let (status, log) = server.wait();
         assert_eq!(status.code(), Some(0), "{log}");
@@ -45,7 +48,11 @@ fn threat_61_a_signal_lets_what_is_under_way_finish_and_takes_nothing_new() {
 
 #[test]
 fn threat_62_a_second_signal_or_a_drain_that_takes_too_long_ends_the_process() {
-    for (first, second, code) in [(Signal::TERM, Signal::TERM, 143), (Signal::TERM, Signal::INT, 130), (Signal::INT, Signal::INT, 130)] {
+    for (first, second, code) in [
+        (Signal::TERM, Signal::TERM, 143),
+        (Signal::TERM, Signal::INT, 130),
+        (Signal::INT, Signal::INT, 130),
+    ] {
         let server = Server::start(&[SLOW_BODY]);
         let (_open, _rest) = begin(&server, 1);
         server.wait_until("replyhook_requests_in_flight", 1.0);
@@ -69,7 +76,10 @@ fn threat_64_a_killed_server_starts_again_and_its_memory_has_a_ceiling() {
     let server = Server::start(&[("REPLYHOOK__SERVER__MAX_CONNECTIONS", "64"), SLOW_BODY]);
     let memory = |server: &Server| -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     };
     let before = memory(&server);
@@ -77,7 +87,10 @@ fn threat_64_a_killed_server_starts_again_and_its_memory_has_a_ceiling() {
     let held: Vec<_> = (0..64)
         .map(|_| {
             let mut stream = wire::connect(server.public);
-            let head = format!("POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len() + 1);
+            let head = format!(
+                "POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
+                body.len() + 1
+            );
             stream.write_all(head.as_bytes()).unwrap();
             stream.write_all(&body).unwrap();
             stream
@@ -86,7 +99,11 @@ fn threat_64_a_killed_server_starts_again_and_its_memory_has_a_ceiling() {
     server.wait_until("replyhook_requests_in_flight", 60.0);
     // Every connection holds at most its head buffer (32 KiB) and its body (128 KiB, twice while it is put together).
     let ceiling = 64 * (32 + 2 * 128);
-    assert!(memory(&server) - before < ceiling + 4096, "{} kB more than before", memory(&server) - before);
+    assert!(
+        memory(&server) - before < ceiling + 4096,
+        "{} kB more than before",
+        memory(&server) - before
+    );
     drop(held);
     server.signal(Signal::KILL);
     let (status, _) = server.wait();
@@ -100,12 +117,18 @@ fn the_log_says_what_to_enter_at_twilio_and_nothing_about_requests_that_went_wel
     let server = Server::start(&[("PUBLIC_URL", "https://hooks.example.test/a")]);
     let before = server.log().lines().count();
     for (number, path) in ["/webhook", "/a/webhook"].into_iter().enumerate() {
-        let webhook = Webhook::message(number as u64, "hi").to(path).signed_for("https://hooks.example.test/a/webhook");
+        let webhook = Webhook::message(number as u64, "hi")
+            .to(path)
+            .signed_for("https://hooks.example.test/a/webhook");
         server.send(&webhook).twiml();
     }
     assert_eq!(server.log().lines().count(), before);
     let ready = server.wait_for("ready");
-    for url in ["https://hooks.example.test/a/webhook", "https://hooks.example.test/a/webhook/fallback", "https://hooks.example.test/a/webhook/status"] {
+    for url in [
+        "https://hooks.example.test/a/webhook",
+        "https://hooks.example.test/a/webhook/fallback",
+        "https://hooks.example.test/a/webhook/status",
+    ] {
         assert!(ready.contains(url));
     }
 }
@@ -114,22 +137,40 @@ fn the_log_says_what_to_enter_at_twilio_and_nothing_about_requests_that_went_wel
 fn the_token_may_come_from_a_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{TOKEN}\n")).unwrap();
-    let server = Server::start(&[("TWILIO_AUTH_TOKEN", ""), ("TWILIO_AUTH_TOKEN_FILE", file.path().to_str().unwrap())]);
+    let server = Server::start(&[
+        ("TWILIO_AUTH_TOKEN", ""),
+        ("TWILIO_AUTH_TOKEN_FILE", file.path().to_str().unwrap()),
+    ]);
     assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
 }
 
 #[test]
 fn a_forgery_is_refused_and_the_log_tells_why() {
     let server = Server::start(&[]);
-    let tunnel = Webhook::message(1, "hi").header("X-Forwarded-Host", "x.ngrok.app").signed_for("https://x.ngrok.app/webhook");
+    let tunnel = Webhook::message(1, "hi")
+        .header("X-Forwarded-Host", "x.ngrok.app")
+        .signed_for("https://x.ngrok.app/webhook");
     server.send(&tunnel).refused(403);
     let line = server.wait_for("refused");
-    assert!(line.contains("set PUBLIC_URL=https://x.ngrok.app,"), "{line}");
+    assert!(
+        line.contains("set PUBLIC_URL=https://x.ngrok.app,"),
+        "{line}"
+    );
     // A flood of forgeries writes a few lines and counts the rest.
     for number in 0..200 {
-        server.send(&Webhook::message(number, "hi").token(crate::support::OTHER_TOKEN)).refused(403);
+        server
+            .send(&Webhook::message(number, "hi").token(crate::support::OTHER_TOKEN))
+            .refused(403);
     }
-    let lines = server.log().lines().filter(|line| line.contains("refused")).count();
+    let lines = server
+        .log()
+        .lines()
+        .filter(|line| line.contains("refused"))
+        .count();
     assert!((2..100).contains(&lines), "{lines}");
-    assert_eq!(server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_signature"}"#), 201.0);
+    assert_eq!(
+        server
+            .metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_signature"}"#),
+        201.0
+    );
 }

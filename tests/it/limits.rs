@@ -25,7 +25,9 @@ fn is_well(server: &Server) {
 }
 
 fn raw(text: &str) -> Option<u16> {
-    server().exchange(text.as_bytes()).map(|answer| answer.status)
+    server()
+        .exchange(text.as_bytes())
+        .map(|answer| answer.status)
 }
 
 #[test]
@@ -45,8 +47,16 @@ fn threat_15_a_body_over_the_limit_is_refused_by_its_length_or_as_it_comes() {
     server.exchange(&chunked).unwrap().refused(413);
     // The longest text that a channel carries, in characters of four bytes, fits.
     let longest = "😀".repeat(4096);
-    assert!(server.send(&Webhook::message(2, &longest)).twiml().contains("😀"));
-    assert!(server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_body"}"#) >= 2.0);
+    assert!(
+        server
+            .send(&Webhook::message(2, &longest))
+            .twiml()
+            .contains("😀")
+    );
+    assert!(
+        server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_body"}"#)
+            >= 2.0
+    );
 }
 
 #[test]
@@ -65,11 +75,18 @@ fn threat_17_a_peer_that_says_nothing_half_a_head_or_nothing_more_is_closed() {
     let server = server();
     let mut idle = wire::connect(server.public);
     let mut half = wire::connect(server.public);
-    half.write_all(b"POST /webhook HTTP/1.1\r\nHost: h\r\nX-A: ").unwrap();
+    half.write_all(b"POST /webhook HTTP/1.1\r\nHost: h\r\nX-A: ")
+        .unwrap();
     let mut kept_alive = wire::connect(server.public);
-    kept_alive.write_all(&Webhook::message(4, "hi").raw(ORIGIN)).unwrap();
+    kept_alive
+        .write_all(&Webhook::message(4, "hi").raw(ORIGIN))
+        .unwrap();
     wire::read_answer(&mut kept_alive).unwrap().twiml();
-    for (what, stream) in [("idle connect", &mut idle), ("half a head", &mut half), ("idle keep-alive", &mut kept_alive)] {
+    for (what, stream) in [
+        ("idle connect", &mut idle),
+        ("half a head", &mut half),
+        ("idle keep-alive", &mut kept_alive),
+    ] {
         assert!(wire::is_closed(stream), "{what}");
     }
     is_well(server);
@@ -81,11 +98,20 @@ fn threat_17_a_peer_that_does_not_take_its_answers_is_closed() {
     // Long answers, asked for without reading one, fill every buffer between the two.
     let webhook = Webhook::message(5, &"x".repeat(15_000)).raw(ORIGIN);
     let mut stream = wire::connect(server.public);
-    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
-    let sent = (0..4096).take_while(|_| stream.write_all(&webhook).is_ok()).count();
-    assert!(sent < 4096, "the server takes requests whose answers nobody reads");
+    stream
+        .set_write_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let sent = (0..4096)
+        .take_while(|_| stream.write_all(&webhook).is_ok())
+        .count();
+    assert!(
+        sent < 4096,
+        "the server takes requests whose answers nobody reads"
+    );
     // Closed by the server: what was under way is read, and then there is an end.
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     let mut rest = Vec::new();
     let ended = stream.read_to_end(&mut rest);
     assert!(ended.is_ok() || ended.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset);
@@ -97,15 +123,22 @@ fn threat_18_a_flood_of_connections_waits_and_the_private_listener_answers() {
     let server = Server::start(&[("REPLYHOOK__SERVER__MAX_CONNECTIONS", "8")]);
     let mut live: Vec<_> = (0..4).map(|_| wire::connect(server.public)).collect();
     for stream in &mut live {
-        stream.write_all(&Webhook::message(1, "hi").raw(ORIGIN)).unwrap();
+        stream
+            .write_all(&Webhook::message(1, "hi").raw(ORIGIN))
+            .unwrap();
         wire::read_answer(stream).unwrap().twiml();
     }
     let flood: Vec<_> = (0..100).map(|_| wire::connect(server.public)).collect();
     assert_eq!(server.get("/livez").body, "ok\n");
     assert_eq!(server.get("/readyz").status, 200);
     for stream in &mut live {
-        stream.write_all(&Webhook::message(2, "still here").raw(ORIGIN)).unwrap();
-        assert_eq!(wire::read_answer(stream).unwrap().twiml(), says("still here"));
+        stream
+            .write_all(&Webhook::message(2, "still here").raw(ORIGIN))
+            .unwrap();
+        assert_eq!(
+            wire::read_answer(stream).unwrap().twiml(),
+            says("still here")
+        );
     }
     assert!(server.metric("replyhook_connections") <= 8.0);
     drop((flood, live));
@@ -114,13 +147,27 @@ fn threat_18_a_flood_of_connections_waits_and_the_private_listener_answers() {
 
 #[test]
 fn threat_19_too_many_or_too_large_headers_are_431_and_a_long_uri_is_414() {
-    let head = |headers: &str| format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: 0\r\n\r\n");
+    let head = |headers: &str| {
+        format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: 0\r\n\r\n")
+    };
     let many: String = (0..70).map(|n| format!("X-{n}: 1\r\n")).collect();
     assert_eq!(raw(&head(&many)), Some(431));
-    assert_eq!(raw(&head(&format!("X-A: {}\r\n", "a".repeat(64 * 1024)))), Some(431));
-    let long = format!("POST /webhook?{} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", "a".repeat(4096));
+    assert_eq!(
+        raw(&head(&format!("X-A: {}\r\n", "a".repeat(64 * 1024)))),
+        Some(431)
+    );
+    let long = format!(
+        "POST /webhook?{} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
+        "a".repeat(4096)
+    );
     assert_eq!(raw(&long), Some(414));
-    assert_eq!(raw(&format!("GET /webhook?{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(40_000))), Some(414));
+    assert_eq!(
+        raw(&format!(
+            "GET /webhook?{} HTTP/1.1\r\nHost: h\r\n\r\n",
+            "a".repeat(40_000)
+        )),
+        Some(414)
+    );
     is_well(server());
 }
 
@@ -128,26 +175,71 @@ fn threat_19_too_many_or_too_large_headers_are_431_and_a_long_uri_is_414() {
 fn threat_30_requests_that_two_readers_would_read_differently_are_refused_or_closed() {
     let good = Webhook::message(6, "hi");
     let body = String::from_utf8(good.bytes()).unwrap();
-    let signed = format!("X-Twilio-Signature: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n", good.signature_for(ORIGIN));
+    let signed = format!(
+        "X-Twilio-Signature: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n",
+        good.signature_for(ORIGIN)
+    );
     let length = body.len();
     let chunked = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
-    let post = |headers: &str, body: &str| raw(&format!("POST /webhook HTTP/1.1\r\n{headers}\r\n{body}"));
+    let post =
+        |headers: &str, body: &str| raw(&format!("POST /webhook HTTP/1.1\r\n{headers}\r\n{body}"));
     let host = "Host: h\r\n";
     for (what, headers, body) in [
-        ("two lengths", format!("{host}{signed}Content-Length: {length}\r\nContent-Length: {}\r\n", length + 1), body.as_str()),
-        ("a length that is none", format!("{host}{signed}Content-Length: x\r\n"), &body),
-        ("an unknown encoding", format!("{host}{signed}Transfer-Encoding: gzip\r\n"), &chunked),
-        ("an encoding that hides another", format!("{host}{signed}Transfer-Encoding: xchunked\r\n"), &chunked),
-        ("a folded header", format!("{host}{signed}X-A: b\r\n c\r\nContent-Length: {length}\r\n"), &body),
-        ("a space before the colon", format!("{host}{signed}X-A : b\r\nContent-Length: {length}\r\n"), &body),
-        ("a NUL", format!("{host}{signed}X-A: \0\r\nContent-Length: {length}\r\n"), &body),
-        ("two Hosts", format!("{host}Host: evil\r\n{signed}Content-Length: {length}\r\n"), &body),
-        ("a chunk size that is none", format!("{host}{signed}Transfer-Encoding: chunked\r\n"), "zz\r\n"),
+        (
+            "two lengths",
+            format!(
+                "{host}{signed}Content-Length: {length}\r\nContent-Length: {}\r\n",
+                length + 1
+            ),
+            body.as_str(),
+        ),
+        (
+            "a length that is none",
+            format!("{host}{signed}Content-Length: x\r\n"),
+            &body,
+        ),
+        (
+            "an unknown encoding",
+            format!("{host}{signed}Transfer-Encoding: gzip\r\n"),
+            &chunked,
+        ),
+        (
+            "an encoding that hides another",
+            format!("{host}{signed}Transfer-Encoding: xchunked\r\n"),
+            &chunked,
+        ),
+        (
+            "a folded header",
+            format!("{host}{signed}X-A: b\r\n c\r\nContent-Length: {length}\r\n"),
+            &body,
+        ),
+        (
+            "a space before the colon",
+            format!("{host}{signed}X-A : b\r\nContent-Length: {length}\r\n"),
+            &body,
+        ),
+        (
+            "a NUL",
+            format!("{host}{signed}X-A: \0\r\nContent-Length: {length}\r\n"),
+            &body,
+        ),
+        (
+            "two Hosts",
+            format!("{host}Host: evil\r\n{signed}Content-Length: {length}\r\n"),
+            &body,
+        ),
+        (
+            "a chunk size that is none",
+            format!("{host}{signed}Transfer-Encoding: chunked\r\n"),
+            "zz\r\n",
+        ),
     ] {
         assert!(matches!(post(&headers, body), Some(400) | None), "{what}");
     }
     // Length and encoding: the encoding counts, and the connection does not live on.
-    let both = format!("POST /webhook HTTP/1.1\r\n{host}{signed}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}");
+    let both = format!(
+        "POST /webhook HTTP/1.1\r\n{host}{signed}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}"
+    );
     let mut stream = wire::connect(server().public);
     stream.write_all(both.as_bytes()).unwrap();
     wire::read_answer(&mut stream).unwrap().twiml();
@@ -174,10 +266,15 @@ fn threat_31_what_is_not_http_1_is_refused_or_closed() {
 #[test]
 fn threat_32_http_2_is_not_spoken_so_that_its_floods_have_no_target() {
     let mut upgrade = Webhook::message(7, "hi");
-    upgrade = upgrade.header("Connection", "Upgrade, HTTP2-Settings").header("Upgrade", "h2c").header("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA");
+    upgrade = upgrade
+        .header("Connection", "Upgrade, HTTP2-Settings")
+        .header("Upgrade", "h2c")
+        .header("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA");
     let answer = server().send(&upgrade);
     assert_eq!(answer.twiml(), says("hi"));
-    let preface = server().exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").map(|answer| answer.status);
+    let preface = server()
+        .exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .map(|answer| answer.status);
     assert!(matches!(preface, Some(400 | 505) | None), "{preface:?}");
     let lock = crate::support::read("Cargo.lock");
     assert!(!lock.contains("name = \"h2\"\n"), "a crate brings HTTP/2");
@@ -192,7 +289,9 @@ fn threat_63_running_out_of_file_descriptors_is_survived() {
     }
     let server = Server::start_by(limited, &[("REPLYHOOK__SERVER__HEADER_TIMEOUT_MS", "1000")]);
     let mut admin = wire::connect(server.private);
-    admin.write_all(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    admin
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
     assert_eq!(wire::read_answer(&mut admin).unwrap().status, 200);
     let flood: Vec<_> = (0..100).map(|_| wire::connect(server.public)).collect();
     server.wait_for("a connection cannot be accepted");
@@ -206,19 +305,29 @@ fn threat_63_running_out_of_file_descriptors_is_survived() {
 #[test]
 fn a_connection_is_kept_for_the_next_request_and_pipelined_requests_are_answered_in_order() {
     let mut stream = wire::connect(server().public);
-    let both = [Webhook::message(8, "first").raw(ORIGIN), Webhook::message(9, "second").raw(ORIGIN)].concat();
+    let both = [
+        Webhook::message(8, "first").raw(ORIGIN),
+        Webhook::message(9, "second").raw(ORIGIN),
+    ]
+    .concat();
     stream.write_all(&both).unwrap();
     for text in ["first", "second"] {
         let answer = wire::read_answer(&mut stream).unwrap();
         assert_eq!(answer.twiml(), says(text));
-        assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
+        assert_eq!(
+            answer.header("content-length"),
+            Some(answer.body.len().to_string().as_str())
+        );
     }
 }
 
 #[test]
 fn the_private_endpoints_are_not_on_the_public_listener() {
     for path in ["/livez", "/readyz", "/metrics"] {
-        assert_eq!(raw(&format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")), Some(404));
+        assert_eq!(
+            raw(&format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")),
+            Some(404)
+        );
         assert_eq!(server().get(path).status, 200);
     }
 }

@@ -1,6 +1,20 @@
 //! Promises of the whole, one file each. What needs more than Rust says so when it is left out; `./scripts/test` brings it.
 
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking, and a table is as long as it has rows"
+)]
+#![expect(
+    clippy::float_cmp,
+    reason = "counters are whole numbers that Prometheus writes as floats"
+)]
+#![expect(
+    clippy::format_push_string,
+    clippy::format_collect,
+    reason = "tests are read more often than they are slow"
+)]
 
 mod support;
 

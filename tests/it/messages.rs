@@ -31,34 +31,95 @@ fn received(form: &str) -> InboundMessage {
 
 #[test]
 fn an_image_a_location_a_button_and_an_opt_out_are_typed_as_they_were_captured() {
-    let image = received("MediaContentType0=image%2Fjpeg&SmsMessageSid=MM00000000000000000000000000000011&NumMedia=1&ProfileName=Ana&MessageType=image&SmsSid=MM00000000000000000000000000000011&WaId=15550001111&SmsStatus=received&Body=look&To=whatsapp%3A%2B15550002222&NumSegments=1&ReferralNumMedia=0&MessageSid=MM00000000000000000000000000000011&AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B15550001111&MediaUrl0=https%3A%2F%2Fapi.twilio.com%2F2010-04-01%2FAccounts%2FAC00000000000000000000000000000001%2FMessages%2FMM00000000000000000000000000000011%2FMedia%2FME00000000000000000000000000000001&ApiVersion=2010-04-01");
-    assert_eq!((image.body.as_str(), image.media.len(), image.num_media), ("look", 1, Some(1)));
+    let image = received(
+        "MediaContentType0=image%2Fjpeg&SmsMessageSid=MM00000000000000000000000000000011&NumMedia=1&ProfileName=Ana&MessageType=image&SmsSid=MM00000000000000000000000000000011&WaId=15550001111&SmsStatus=received&Body=look&To=whatsapp%3A%2B15550002222&NumSegments=1&ReferralNumMedia=0&MessageSid=MM00000000000000000000000000000011&AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B15550001111&MediaUrl0=https%3A%2F%2Fapi.twilio.com%2F2010-04-01%2FAccounts%2FAC00000000000000000000000000000001%2FMessages%2FMM00000000000000000000000000000011%2FMedia%2FME00000000000000000000000000000001&ApiVersion=2010-04-01",
+    );
+    assert_eq!(
+        (image.body.as_str(), image.media.len(), image.num_media),
+        ("look", 1, Some(1))
+    );
     assert_eq!(image.media[0].content_type.as_deref(), Some("image/jpeg"));
-    assert!(image.media[0].url.ends_with("/Media/ME00000000000000000000000000000001"));
-    assert_eq!((image.profile_name.as_deref(), image.wa_id.as_deref()), (Some("Ana"), Some("15550001111")));
+    assert!(
+        image.media[0]
+            .url
+            .ends_with("/Media/ME00000000000000000000000000000001")
+    );
+    assert_eq!(
+        (image.profile_name.as_deref(), image.wa_id.as_deref()),
+        (Some("Ana"), Some("15550001111"))
+    );
     assert_eq!(image.message_type, Some(MessageType::Image));
     assert_eq!(image.channel(), &Channel::WhatsApp);
     assert_eq!(image.params.len(), 17);
 
-    let pin = received("Latitude=52.5200&Longitude=13.4050&Address=1+Example+St&Label=Office&NumMedia=0&Body=&To=whatsapp%3A%2B15550002222&MessageSid=SM00000000000000000000000000000012&AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B15550001111");
+    let pin = received(
+        "Latitude=52.5200&Longitude=13.4050&Address=1+Example+St&Label=Office&NumMedia=0&Body=&To=whatsapp%3A%2B15550002222&MessageSid=SM00000000000000000000000000000012&AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B15550001111",
+    );
     let location = pin.location.clone().unwrap();
     assert_eq!((location.latitude, location.longitude), (52.52, 13.405));
-    assert_eq!((location.address.as_deref(), location.label.as_deref()), (Some("1 Example St"), Some("Office")));
+    assert_eq!(
+        (location.address.as_deref(), location.label.as_deref()),
+        (Some("1 Example St"), Some("Office"))
+    );
     assert_eq!(pin.text(), None);
 
-    let button = received("OriginalRepliedMessageSender=whatsapp%3A%2B15550002222&ExternalUserId=whatsapp%3AUS.13491208655302741918&FrequentlyForwarded=false&NumMedia=0&MessageType=interactive&Body=Yes&Forwarded=false&ButtonText=Yes&To=whatsapp%3A%2B15550002222&ButtonPayload=confirm%3A42&MessageSid=SM00000000000000000000000000000013&AccountSid=AC00000000000000000000000000000001&OriginalRepliedMessageSid=MM00000000000000000000000000000010&ChannelMetadata=%7B%22type%22%3A%22whatsapp%22%7D&From=whatsapp%3AUS.13491208655302741918");
-    assert_eq!(button.button.clone().unwrap().payload.as_deref(), Some("confirm:42"));
-    assert_eq!(button.external_user_id, Some(Address::parse("whatsapp:US.13491208655302741918")));
-    assert_eq!((button.wa_id.as_deref(), button.forwarded, button.frequently_forwarded), (None, Some(false), Some(false)));
+    let button = received(
+        "OriginalRepliedMessageSender=whatsapp%3A%2B15550002222&ExternalUserId=whatsapp%3AUS.13491208655302741918&FrequentlyForwarded=false&NumMedia=0&MessageType=interactive&Body=Yes&Forwarded=false&ButtonText=Yes&To=whatsapp%3A%2B15550002222&ButtonPayload=confirm%3A42&MessageSid=SM00000000000000000000000000000013&AccountSid=AC00000000000000000000000000000001&OriginalRepliedMessageSid=MM00000000000000000000000000000010&ChannelMetadata=%7B%22type%22%3A%22whatsapp%22%7D&From=whatsapp%3AUS.13491208655302741918",
+    );
+    assert_eq!(
+        button.button.clone().unwrap().payload.as_deref(),
+        Some("confirm:42")
+    );
+    assert_eq!(
+        button.external_user_id,
+        Some(Address::parse("whatsapp:US.13491208655302741918"))
+    );
+    assert_eq!(
+        (
+            button.wa_id.as_deref(),
+            button.forwarded,
+            button.frequently_forwarded
+        ),
+        (None, Some(false), Some(false))
+    );
     let quoted = button.replied_to.clone().unwrap();
-    assert_eq!((quoted.message_sid.as_str(), quoted.from.unwrap().as_str()), ("MM00000000000000000000000000000010", "whatsapp:+15550002222"));
-    assert_eq!(button.channel_metadata.unwrap().value().unwrap()["type"], "whatsapp");
+    assert_eq!(
+        (quoted.message_sid.as_str(), quoted.from.unwrap().as_str()),
+        (
+            "MM00000000000000000000000000000010",
+            "whatsapp:+15550002222"
+        )
+    );
+    assert_eq!(
+        button.channel_metadata.unwrap().value().unwrap()["type"],
+        "whatsapp"
+    );
 
-    let sms = received("ToCountry=US&ToState=CA&NumMedia=0&ToCity=&FromZip=&FromState=NY&OptOutType=STOP&Body=Stop&FromCountry=US&To=%2B15550003333&MessagingServiceSid=MG00000000000000000000000000000001&NumSegments=1&MessageSid=SM00000000000000000000000000000014&AccountSid=AC00000000000000000000000000000001&From=%2B15550004444&ReferralSourceType=ad&ReferralCtwaClid=clid&AddOns=not+json");
-    assert_eq!((sms.channel(), sms.opt_out_type.clone()), (&Channel::Sms, Some(OptOutType::Stop)));
-    assert_eq!((sms.from_place.state.as_deref(), sms.from_place.city.as_deref()), (Some("NY"), None));
-    assert_eq!((sms.to_place.state.as_deref(), sms.to_place.country.as_deref()), (Some("CA"), Some("US")));
-    assert_eq!(sms.messaging_service_sid.unwrap().as_str(), "MG00000000000000000000000000000001");
+    let sms = received(
+        "ToCountry=US&ToState=CA&NumMedia=0&ToCity=&FromZip=&FromState=NY&OptOutType=STOP&Body=Stop&FromCountry=US&To=%2B15550003333&MessagingServiceSid=MG00000000000000000000000000000001&NumSegments=1&MessageSid=SM00000000000000000000000000000014&AccountSid=AC00000000000000000000000000000001&From=%2B15550004444&ReferralSourceType=ad&ReferralCtwaClid=clid&AddOns=not+json",
+    );
+    assert_eq!(
+        (sms.channel(), sms.opt_out_type.clone()),
+        (&Channel::Sms, Some(OptOutType::Stop))
+    );
+    assert_eq!(
+        (
+            sms.from_place.state.as_deref(),
+            sms.from_place.city.as_deref()
+        ),
+        (Some("NY"), None)
+    );
+    assert_eq!(
+        (
+            sms.to_place.state.as_deref(),
+            sms.to_place.country.as_deref()
+        ),
+        (Some("CA"), Some("US"))
+    );
+    assert_eq!(
+        sms.messaging_service_sid.unwrap().as_str(),
+        "MG00000000000000000000000000000001"
+    );
     assert_eq!(sms.referral.unwrap().source_type, Some(ReferralSource::Ad));
     let add_ons = sms.add_ons.unwrap();
     assert_eq!((add_ons.as_str(), add_ons.value()), ("not json", None));
@@ -67,7 +128,10 @@ fn an_image_a_location_a_button_and_an_opt_out_are_typed_as_they_were_captured()
 #[tokio::test]
 async fn the_handler_reads_the_pairs_that_were_verified_in_their_order() {
     let (app, kept) = keeper();
-    let webhook = Webhook::message(1, "hi").with("Unknown", "ñ").also("Unknown", "2").with("zz", "");
+    let webhook = Webhook::message(1, "hi")
+        .with("Unknown", "ñ")
+        .also("Unknown", "2")
+        .with("zz", "");
     app.send(webhook.clone()).await.twiml();
     let kept = kept.lock().unwrap();
     assert_eq!(kept[0].params, webhook.form);
@@ -75,28 +139,52 @@ async fn the_handler_reads_the_pairs_that_were_verified_in_their_order() {
 }
 
 #[tokio::test]
-async fn every_endpoint_takes_post_put_and_get_with_and_without_slash_and_prefix_and_nothing_else() {
-    let app = TestApp::build(&[("PUBLIC_URL", "https://hooks.example.test/bots/a")], |app| app);
+async fn every_endpoint_takes_post_put_and_get_with_and_without_slash_and_prefix_and_nothing_else()
+{
+    let app = TestApp::build(
+        &[("PUBLIC_URL", "https://hooks.example.test/bots/a")],
+        |app| app,
+    );
     for endpoint in ["/webhook", "/webhook/fallback", "/webhook/status"] {
         for slash in ["", "/"] {
             for prefix in ["", "/bots/a"] {
                 let path = format!("{prefix}{endpoint}{slash}");
                 let url = format!("https://hooks.example.test/bots/a{endpoint}{slash}");
                 let message = Webhook::message(1, "hi").to(&path);
-                let message = if endpoint == "/webhook/status" { message.with("MessageStatus", "sent") } else { message };
+                let message = if endpoint == "/webhook/status" {
+                    message.with("MessageStatus", "sent")
+                } else {
+                    message
+                };
                 app.send(message.clone().signed_for(&url)).await.twiml();
-                app.send(message.clone().signed_for(&url).method(Method::PUT)).await.twiml();
+                app.send(message.clone().signed_for(&url).method(Method::PUT))
+                    .await
+                    .twiml();
                 let get = message.clone().get();
                 let url = format!("{url}?{}", get.form.encode());
                 app.send(get.signed_for(&url)).await.twiml();
-                for method in [Method::HEAD, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::TRACE] {
+                for method in [
+                    Method::HEAD,
+                    Method::DELETE,
+                    Method::PATCH,
+                    Method::OPTIONS,
+                    Method::TRACE,
+                ] {
                     let answer = app.send(message.clone().method(method)).await;
-                    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, POST, PUT")));
+                    assert_eq!(
+                        (answer.status, answer.header("allow")),
+                        (405, Some("GET, POST, PUT"))
+                    );
                 }
             }
         }
     }
-    assert_eq!(app.send(Webhook::message(1, "hi").to("/other")).await.status, 404);
+    assert_eq!(
+        app.send(Webhook::message(1, "hi").to("/other"))
+            .await
+            .status,
+        404
+    );
 }
 
 #[tokio::test]
@@ -104,7 +192,10 @@ async fn every_answer_carries_its_length_and_the_id_of_its_request() {
     let app = TestApp::echo();
     let first = app.send(Webhook::message(1, "hi")).await;
     let second = app.send(Webhook::message(2, "hi").signature("")).await;
-    let ids = [first.header("x-request-id").unwrap(), second.header("x-request-id").unwrap()];
+    let ids = [
+        first.header("x-request-id").unwrap(),
+        second.header("x-request-id").unwrap(),
+    ];
     assert_ne!(ids[0], ids[1]);
 }
 
@@ -121,29 +212,50 @@ async fn threat_14_what_is_not_a_form_in_utf8_is_refused_with_415() {
         Some("application/x-www-form-urlencoded-not"),
         Some(""),
     ] {
-        app.send(message.clone().content_type(content_type)).await.refused(415);
+        app.send(message.clone().content_type(content_type))
+            .await
+            .refused(415);
     }
     for content_type in [
         "application/x-www-form-urlencoded; charset=UTF-8",
         "Application/X-WWW-Form-Urlencoded;charset=\"utf-8\"",
         "application/x-www-form-urlencoded; boundary=x",
     ] {
-        app.send(message.clone().content_type(Some(content_type))).await.twiml();
+        app.send(message.clone().content_type(Some(content_type)))
+            .await
+            .twiml();
     }
-    app.send(message.header("Content-Type", "application/json")).await.refused(415);
+    app.send(message.header("Content-Type", "application/json"))
+        .await
+        .refused(415);
 }
 
 #[tokio::test]
 async fn threat_20_more_than_512_parameters_are_refused_and_brackets_mean_nothing() {
     let app = TestApp::echo();
-    let fill = |count: usize| (0..count).fold(Webhook::message(1, "hi"), |webhook, n| webhook.also(&format!("p{n}"), ""));
+    let fill = |count: usize| {
+        (0..count).fold(Webhook::message(1, "hi"), |webhook, n| {
+            webhook.also(&format!("p{n}"), "")
+        })
+    };
     let used = Webhook::message(1, "hi").form.len();
     app.send(fill(512 - used)).await.twiml();
     app.send(fill(513 - used)).await.refused(400);
-    let many = (0..10_000).map(|n| format!("{n}=")).collect::<Vec<_>>().join("&");
-    app.send(Webhook::message(1, "hi").body(many)).await.refused(400);
+    let many = (0..10_000)
+        .map(|n| format!("{n}="))
+        .collect::<Vec<_>>()
+        .join("&");
+    app.send(Webhook::message(1, "hi").body(many))
+        .await
+        .refused(400);
     let (app, kept) = keeper();
-    app.send(Webhook::message(2, "hi").with("a[b][c]", "1").with("a[b]", "2")).await.twiml();
+    app.send(
+        Webhook::message(2, "hi")
+            .with("a[b][c]", "1")
+            .with("a[b]", "2"),
+    )
+    .await
+    .twiml();
     assert_eq!(kept.lock().unwrap()[0].params.get("a[b][c]"), Some("1"));
 }
 
@@ -151,7 +263,12 @@ async fn threat_20_more_than_512_parameters_are_refused_and_brackets_mean_nothin
 fn threat_21_names_made_to_collide_cost_no_more_than_others() {
     // Pairs are kept in a list and sorted: there is no table keyed by what a stranger sends. Work, not time, is compared:
     // a quadratic cost at 16 times the pairs would be 256 times the work, of which this allows a quarter.
-    let form = |count: usize, name: fn(usize) -> String| (0..count).map(|n| (name(n), "x")).collect::<Form>().encode();
+    let form = |count: usize, name: fn(usize) -> String| {
+        (0..count)
+            .map(|n| (name(n), "x"))
+            .collect::<Form>()
+            .encode()
+    };
     let cost = |body: &str| {
         let best = (0..5).map(|_| {
             let started = Instant::now();
@@ -163,17 +280,29 @@ fn threat_21_names_made_to_collide_cost_no_more_than_others() {
         best.min().unwrap()
     };
     let equal_names: fn(usize) -> String = |_| "aaaaaaaaaaaaaaaa".to_owned();
-    let (small, large) = (cost(&form(512, equal_names)), cost(&form(16 * 512, equal_names)));
-    assert!(large < small * 64, "{small:?} for 512 equal names, {large:?} for 8192");
+    let (small, large) = (
+        cost(&form(512, equal_names)),
+        cost(&form(16 * 512, equal_names)),
+    );
+    assert!(
+        large < small * 64,
+        "{small:?} for 512 equal names, {large:?} for 8192"
+    );
 }
 
 #[tokio::test]
 async fn threat_23_bad_utf8_is_refused_and_a_nul_arrives_as_it_was_sent() {
     let app = TestApp::echo();
     for bad in ["Body=%ff", "Body=%C0%80", "Body=%ED%A0%80", "Bo%C3=%A9"] {
-        app.send(Webhook::message(1, "hi").body(format!("MessageSid=SM1&{bad}"))).await.refused(400);
+        app.send(Webhook::message(1, "hi").body(format!("MessageSid=SM1&{bad}")))
+            .await
+            .refused(400);
     }
-    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="bad_form"}"#).await, 4.0);
+    assert_eq!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="bad_form"}"#)
+            .await,
+        4.0
+    );
     let (app, kept) = keeper();
     app.send(Webhook::message(2, "a\0b")).await.twiml();
     assert_eq!(kept.lock().unwrap()[0].body, "a\0b");
@@ -192,21 +321,41 @@ async fn threat_24_a_signed_request_without_a_sound_message_sid_or_account_is_re
         ("From", ""),
         ("To", ""),
     ] {
-        app.send(Webhook::message(1, "hi").with(name, value)).await.refused(400);
+        app.send(Webhook::message(1, "hi").with(name, value))
+            .await
+            .refused(400);
     }
     for name in ["MessageSid", "AccountSid", "From", "To"] {
-        app.send(Webhook::message(1, "hi").without(name)).await.refused(400);
+        app.send(Webhook::message(1, "hi").without(name))
+            .await
+            .refused(400);
     }
     // The signature has no delimiters: a moved boundary signs alike, and is no message.
-    let moved = Webhook::message(1, "hi").without("Body").with("Bod", "yhi").without("MessageSid").with("MessageSi", &format!("dSM{:032x}", 1));
-    assert_eq!(moved.signature_for("https://hooks.example.test"), Webhook::message(1, "hi").signature_for("https://hooks.example.test"));
+    let moved = Webhook::message(1, "hi")
+        .without("Body")
+        .with("Bod", "yhi")
+        .without("MessageSid")
+        .with("MessageSi", &format!("dSM{:032x}", 1));
+    assert_eq!(
+        moved.signature_for("https://hooks.example.test"),
+        Webhook::message(1, "hi").signature_for("https://hooks.example.test")
+    );
     app.send(moved).await.refused(400);
 }
 
 #[tokio::test]
 async fn threat_25_long_and_unusual_texts_come_back_unchanged() {
     let app = TestApp::echo();
-    for (number, text) in ["😀".repeat(800), "א".repeat(1600), "👨‍👩‍👧‍👦".repeat(60), "e\u{301}\u{200F}\u{202E}x".to_owned(), "é".repeat(1600)].iter().enumerate() {
+    for (number, text) in [
+        "😀".repeat(800),
+        "א".repeat(1600),
+        "👨‍👩‍👧‍👦".repeat(60),
+        "e\u{301}\u{200F}\u{202E}x".to_owned(),
+        "é".repeat(1600),
+    ]
+    .iter()
+    .enumerate()
+    {
         assert_eq!(app.says(number as u64, text).await, says(text));
     }
 }
@@ -214,9 +363,15 @@ async fn threat_25_long_and_unusual_texts_come_back_unchanged() {
 #[tokio::test]
 async fn a_status_callback_on_the_message_url_is_taken_as_such_and_no_bot_answers_it() {
     let app = TestApp::with(async |_, _| -> &str { unreachable!("a callback is no message") });
-    let callback = Webhook::message(1, "").with("MessageStatus", "delivered").with("SmsStatus", "delivered");
+    let callback = Webhook::message(1, "")
+        .with("MessageStatus", "delivered")
+        .with("SmsStatus", "delivered");
     assert_eq!(app.send(callback).await.twiml(), EMPTY);
-    assert_eq!(app.metric(r#"replyhook_status_updates_total{status="delivered"}"#).await, 1.0);
+    assert_eq!(
+        app.metric(r#"replyhook_status_updates_total{status="delivered"}"#)
+            .await,
+        1.0
+    );
 }
 
 proptest! {

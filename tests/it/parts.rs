@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{any, post};
-use replyhook::signature::{PublicUrl, RefusalCause, SignatureLayer, SignatureVerifier, SignedForm};
+use replyhook::signature::{
+    PublicUrl, RefusalCause, SignatureLayer, SignatureVerifier, SignedForm,
+};
 use replyhook::{App, Secret};
 
 use crate::support::{ORIGIN, TOKEN, TestApp, Webhook, app, says};
 
 fn layer() -> SignatureLayer {
     let url = PublicUrl::parse(ORIGIN).unwrap().0;
-    SignatureLayer::new(Arc::new(SignatureVerifier::new(url, [Secret::new(TOKEN)]).unwrap()))
+    SignatureLayer::new(Arc::new(
+        SignatureVerifier::new(url, [Secret::new(TOKEN)]).unwrap(),
+    ))
 }
 
 #[tokio::test]
@@ -20,23 +24,43 @@ async fn without_its_worker_the_router_answers_503_and_says_why() {
     let (router, worker) = app.into_parts();
     for path in ["/webhook", "/webhook/fallback", "/webhook/status"] {
         let answer = app::answer(&router, Webhook::message(1, "hi").to(path).request()).await;
-        assert!(answer.refused(503).contains("worker.run(shutdown)"), "{}", answer.body);
+        assert!(
+            answer.refused(503).contains("worker.run(shutdown)"),
+            "{}",
+            answer.body
+        );
     }
     drop(worker);
 }
 
 #[tokio::test]
 async fn the_router_can_be_merged_and_nested_into_another() {
-    let test = TestApp::build(&[("PUBLIC_URL", "https://hooks.example.test/bots/a")], |app| app);
+    let test = TestApp::build(
+        &[("PUBLIC_URL", "https://hooks.example.test/bots/a")],
+        |app| app,
+    );
     let own = Router::new().route("/own", any(|| async { "own" }));
     let merged = own.clone().merge(test.router.clone());
     let nested = own.nest("/bots/a", test.router.clone());
     tokio::task::yield_now().await;
     let url = "https://hooks.example.test/bots/a/webhook";
     for router in [&merged, &nested] {
-        let answer = app::answer(router, Webhook::message(1, "hi").to("/bots/a/webhook").signed_for(url).request()).await;
+        let answer = app::answer(
+            router,
+            Webhook::message(1, "hi")
+                .to("/bots/a/webhook")
+                .signed_for(url)
+                .request(),
+        )
+        .await;
         assert_eq!(answer.twiml(), says("hi"));
-        let own = app::answer(router, http::Request::get("/own").body(axum::body::Body::empty()).unwrap()).await;
+        let own = app::answer(
+            router,
+            http::Request::get("/own")
+                .body(axum::body::Body::empty())
+                .unwrap(),
+        )
+        .await;
         assert_eq!(own.body, "own");
     }
 }
@@ -49,25 +73,47 @@ async fn the_layer_alone_protects_a_route_of_anyones_and_hands_it_the_verified_f
     let reported = Arc::new(std::sync::Mutex::new(Vec::new()));
     let report = reported.clone();
     let layer = layer().on_refusal(move |refusal| {
-        report.lock().unwrap().push(refusal.explain().map(|explanation| explanation.to_string()));
+        report
+            .lock()
+            .unwrap()
+            .push(refusal.explain().map(|explanation| explanation.to_string()));
         None
     });
     let router = Router::new().route("/mine", post(hook)).layer(layer);
     let good = app::answer(&router, Webhook::message(1, "hi").to("/mine").request()).await;
     assert_eq!((good.status, good.body.as_str()), (200, "hi"));
-    let bad = app::answer(&router, Webhook::message(1, "hi").to("/mine").signed_for(&format!("{ORIGIN}/mine/")).request()).await;
+    let bad = app::answer(
+        &router,
+        Webhook::message(1, "hi")
+            .to("/mine")
+            .signed_for(&format!("{ORIGIN}/mine/"))
+            .request(),
+    )
+    .await;
     bad.refused(403);
     assert_eq!(
         reported.lock().unwrap()[0].as_deref().unwrap(),
-        format!("signed for {ORIGIN}/mine/ and verified for {ORIGIN}/mine: enter {ORIGIN}/mine in Twilio's console")
+        format!(
+            "signed for {ORIGIN}/mine/ and verified for {ORIGIN}/mine: enter {ORIGIN}/mine in Twilio's console"
+        )
     );
 }
 
 #[tokio::test]
 async fn a_refusal_can_be_told_from_the_response_by_an_outer_layer() {
     use tower::ServiceExt;
-    let router = Router::new().route("/mine", post(|_: SignedForm| async {})).layer(layer());
-    let response = router.oneshot(Webhook::message(1, "hi").to("/mine").signature("").request()).await.unwrap();
+    let router = Router::new()
+        .route("/mine", post(|_: SignedForm| async {}))
+        .layer(layer());
+    let response = router
+        .oneshot(
+            Webhook::message(1, "hi")
+                .to("/mine")
+                .signature("")
+                .request(),
+        )
+        .await
+        .unwrap();
     let cause = response.extensions().get::<RefusalCause>().unwrap();
     assert_eq!(cause.to_string(), "there is no X-Twilio-Signature header");
 }
@@ -76,5 +122,8 @@ async fn a_refusal_can_be_told_from_the_response_by_an_outer_layer() {
 async fn a_route_without_the_layer_has_no_signed_form() {
     let router = Router::new().route("/mine", post(|_: SignedForm| async {}));
     let answer = app::answer(&router, Webhook::message(1, "hi").to("/mine").request()).await;
-    assert_eq!((answer.status, answer.body.as_str()), (500, "internal error\n"));
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (500, "internal error\n")
+    );
 }

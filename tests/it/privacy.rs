@@ -1,6 +1,5 @@
 //! Neither numbers nor texts nor names nor secrets are seen anywhere but in the answer.
 
-use std::collections::BTreeMap;
 use std::process::Command;
 
 use http::{HeaderMap, Method};
@@ -17,7 +16,10 @@ const QUERY: &str = "canary-query-55de";
 const CANARIES: [&str; 5] = [NUMBER, TEXT, NAME, QUERY, TOKEN];
 
 fn canary(number: u64) -> Webhook {
-    Webhook::message(number, TEXT).with("From", &format!("whatsapp:+{NUMBER}")).with("ProfileName", NAME).with("WaId", NUMBER)
+    Webhook::message(number, TEXT)
+        .with("From", &format!("whatsapp:+{NUMBER}"))
+        .with("ProfileName", NAME)
+        .with("WaId", NUMBER)
 }
 
 #[track_caller]
@@ -51,14 +53,29 @@ fn threat_37_no_log_line_metric_or_refusal_holds_what_a_user_sent() {
         assert_ne!(answer.status, 200);
         answers.push(answer);
     }
-    server.send(&canary(11).to("/webhook/fallback").with("ErrorCode", "11200").with("ErrorUrl", &format!("https://h/?{QUERY}"))).twiml();
-    let failed = canary(12).to("/webhook/status").with("MessageStatus", "failed").with("ErrorCode", "30003").with("ErrorMessage", TEXT);
+    server
+        .send(
+            &canary(11)
+                .to("/webhook/fallback")
+                .with("ErrorCode", "11200")
+                .with("ErrorUrl", &format!("https://h/?{QUERY}")),
+        )
+        .twiml();
+    let failed = canary(12)
+        .to("/webhook/status")
+        .with("MessageStatus", "failed")
+        .with("ErrorCode", "30003")
+        .with("ErrorMessage", TEXT);
     server.send(&failed).twiml();
-    let _ = server.exchange(format!("POST /webhook?{QUERY} HTTP/1.1\r\nX-{TEXT}: \0\r\n\r\n").as_bytes());
+    let _ = server
+        .exchange(format!("POST /webhook?{QUERY} HTTP/1.1\r\nX-{TEXT}: \0\r\n\r\n").as_bytes());
     let metrics = server.get("/metrics").body;
     server.signal(rustix::process::Signal::TERM);
     let (_, log) = server.wait();
-    assert!(log.lines().count() > 10, "there is something to look at:\n{log}");
+    assert!(
+        log.lines().count() > 10,
+        "there is something to look at:\n{log}"
+    );
     is_clean("the log", &log);
     assert!(!log.contains(&signature));
     is_clean("the metrics", &metrics);
@@ -85,12 +102,41 @@ fn threat_38_debug_display_and_errors_show_no_secret_and_no_text() {
     let message = InboundMessage::parse(form.clone(), Timestamp::UNIX_EPOCH).unwrap();
     is_clean("InboundMessage", &format!("{message:?} {message:#?}"));
     is_clean("Form", &format!("{form:?}"));
-    is_clean("Reply", &format!("{:?}", Reply::text(TEXT).and(replyhook::ReplyMessage::text(TEXT).to(format!("whatsapp:+{NUMBER}")))));
-    let status = canary(2).with("MessageStatus", "sent").with("ChannelToAddress", &format!("+{NUMBER}")).form;
-    is_clean("StatusUpdate", &format!("{:?}", StatusUpdate::parse(status).unwrap()));
+    is_clean(
+        "Reply",
+        &format!(
+            "{:?}",
+            Reply::text(TEXT)
+                .and(replyhook::ReplyMessage::text(TEXT).to(format!("whatsapp:+{NUMBER}")))
+        ),
+    );
+    let status = canary(2)
+        .with("MessageStatus", "sent")
+        .with("ChannelToAddress", &format!("+{NUMBER}"))
+        .form;
+    is_clean(
+        "StatusUpdate",
+        &format!("{:?}", StatusUpdate::parse(status).unwrap()),
+    );
     let parts = format!(
         "{:?} {:?} {:?}",
-        InboundMessage::parse(form.iter().chain([("ButtonText", TEXT), ("ListId", TEXT), ("ReferralBody", TEXT), ("Latitude", "1"), ("Longitude", "1"), ("Label", TEXT), ("ChannelMetadata", TEXT), ("MediaUrl0", TEXT), ("FromCity", TEXT)]).collect(), Timestamp::UNIX_EPOCH).unwrap(),
+        InboundMessage::parse(
+            form.iter()
+                .chain([
+                    ("ButtonText", TEXT),
+                    ("ListId", TEXT),
+                    ("ReferralBody", TEXT),
+                    ("Latitude", "1"),
+                    ("Longitude", "1"),
+                    ("Label", TEXT),
+                    ("ChannelMetadata", TEXT),
+                    ("MediaUrl0", TEXT),
+                    ("FromCity", TEXT)
+                ])
+                .collect(),
+            Timestamp::UNIX_EPOCH
+        )
+        .unwrap(),
         message.from,
         message.from_place,
     );
@@ -101,26 +147,51 @@ fn threat_38_debug_display_and_errors_show_no_secret_and_no_text() {
     is_clean("SignatureVerifier", &format!("{verifier:?}"));
     let mut headers = HeaderMap::new();
     headers.insert("x-twilio-signature", base64_of(&[0; 20]).parse().unwrap());
-    headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
-    let request = UnverifiedRequest { method: &Method::POST, target: &format!("/webhook?{QUERY}"), headers: &headers, body: TEXT.as_bytes() };
+    headers.insert(
+        "content-type",
+        "application/x-www-form-urlencoded".parse().unwrap(),
+    );
+    let request = UnverifiedRequest {
+        method: &Method::POST,
+        target: &format!("/webhook?{QUERY}"),
+        headers: &headers,
+        body: TEXT.as_bytes(),
+    };
     let error = verifier.verify(&request).unwrap_err();
-    is_clean("an error", &format!("{error} {error:?} {request:?} {}", verifier.explain(&request)));
+    is_clean(
+        "an error",
+        &format!(
+            "{error} {error:?} {request:?} {}",
+            verifier.explain(&request)
+        ),
+    );
 }
 
 #[test]
 fn threat_38_settings_show_where_a_secret_came_from_and_never_what_it_is() {
-    let mut sources = Sources::default();
-    sources.env = BTreeMap::from([
-        ("TWILIO_AUTH_TOKEN".to_owned(), TOKEN.to_owned()),
-        ("TWILIO_AUTH_TOKEN_SECONDARY".to_owned(), TOKEN.to_owned()),
-        ("PUBLIC_URL".to_owned(), ORIGIN.to_owned()),
-        (format!("REPLYHOOK__TWILIO__ACCOUNTS__{ACCOUNT}__AUTH_TOKEN"), TOKEN.to_owned()),
+    let account = format!("REPLYHOOK__TWILIO__ACCOUNTS__{ACCOUNT}__AUTH_TOKEN");
+    let mut sources = Sources::default().with_env([
+        ("TWILIO_AUTH_TOKEN", TOKEN),
+        ("TWILIO_AUTH_TOKEN_SECONDARY", TOKEN),
+        ("PUBLIC_URL", ORIGIN),
+        (&account, TOKEN),
     ]);
     let loaded = Settings::load(&sources).unwrap();
-    is_clean("the settings", &format!("{:?} {:?}", loaded.settings, loaded.effective));
-    sources.env.insert("TWILIO_AUTH_TOKEN_FILE".to_owned(), "/nonexistent".to_owned());
-    is_clean("a problem", &format!("{0} {0:?}", Settings::load(&sources).unwrap_err()));
+    is_clean(
+        "the settings",
+        &format!("{:?} {:?}", loaded.settings, loaded.effective),
+    );
+    sources = sources.with_env([("TWILIO_AUTH_TOKEN_FILE", "/nonexistent")]);
+    is_clean(
+        "a problem",
+        &format!("{0} {0:?}", Settings::load(&sources).unwrap_err()),
+    );
     // No flag takes a token, so that none is seen in a list of processes.
-    let source = ["serve", "sign", "explain", "invoke", "check", "request", "main"].map(|file| crate::support::read(&format!("src/bin/replyhook/{file}.rs")));
-    assert!(!source.concat().contains("long = \"token\"") && !source.concat().contains("token: String"));
+    let source = [
+        "serve", "sign", "explain", "invoke", "check", "request", "main",
+    ]
+    .map(|file| crate::support::read(&format!("src/bin/replyhook/{file}.rs")));
+    assert!(
+        !source.concat().contains("long = \"token\"") && !source.concat().contains("token: String")
+    );
 }

@@ -7,9 +7,15 @@ use crate::support::{EMPTY, TestApp, Webhook, says};
 #[tokio::test]
 async fn threat_26_characters_that_xml_cannot_hold_are_replaced_and_counted_and_the_rest_is_kept() {
     let app = TestApp::echo();
-    assert_eq!(app.says(1, "a\0\u{b}\u{1f}b\u{FFFE}\u{FFFF}c").await, says("a\u{FFFD}\u{FFFD}\u{FFFD}b\u{FFFD}\u{FFFD}c"));
+    assert_eq!(
+        app.says(1, "a\0\u{b}\u{1f}b\u{FFFE}\u{FFFF}c").await,
+        says("a\u{FFFD}\u{FFFD}\u{FFFD}b\u{FFFD}\u{FFFD}c")
+    );
     assert_eq!(app.metric("replyhook_characters_replaced_total").await, 5.0);
-    assert_eq!(app.says(2, "a\r\nb\rc\td\u{85}\u{2028}").await, says("a&#13;\nb&#13;c\td\u{85}\u{2028}"));
+    assert_eq!(
+        app.says(2, "a\r\nb\rc\td\u{85}\u{2028}").await,
+        says("a&#13;\nb&#13;c\td\u{85}\u{2028}")
+    );
 }
 
 #[tokio::test]
@@ -19,33 +25,50 @@ async fn threat_27_markup_in_a_text_stays_text() {
     let answer = app.says(1, attack).await;
     assert_eq!(
         answer,
-        says("&lt;/Message&gt;&lt;Redirect&gt;https://evil.example/&lt;/Redirect&gt;&lt;!--&amp;amp;&lt;![CDATA[&quot;'")
+        says(
+            "&lt;/Message&gt;&lt;Redirect&gt;https://evil.example/&lt;/Redirect&gt;&lt;!--&amp;amp;&lt;![CDATA[&quot;'"
+        )
     );
 }
 
 #[tokio::test]
 async fn threat_28_a_long_reply_is_split_and_what_does_not_fit_one_document_is_counted() {
-    let app = TestApp::with(async |_, message: replyhook::InboundMessage| "word ".repeat(message.body.parse().unwrap()));
+    let app = TestApp::with(async |_, message: replyhook::InboundMessage| {
+        "word ".repeat(message.body.parse().unwrap())
+    });
     let ten = app.says(1, &(320 * 10).to_string()).await;
     assert_eq!(ten.matches("<Message>").count(), 10);
-    assert_eq!(ten.replace("</Message><Message>", ""), says(&"word ".repeat(3200)));
-    let eleven = app.send(Webhook::message(2, &(320 * 10 + 1).to_string())).await;
+    assert_eq!(
+        ten.replace("</Message><Message>", ""),
+        says(&"word ".repeat(3200))
+    );
+    let eleven = app
+        .send(Webhook::message(2, &(320 * 10 + 1).to_string()))
+        .await;
     assert_eq!(eleven.refused(500), "reply too long\n");
     assert_eq!(app.metric("replyhook_overflow_dropped_total").await, 1.0);
-    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="overflow"}"#).await, 1.0);
+    assert_eq!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="overflow"}"#)
+            .await,
+        1.0
+    );
 }
 
 #[tokio::test]
 async fn whatsapp_gets_one_file_a_message_and_sms_several() {
     let app = TestApp::with(async |_, _| {
-        ReplyMessage::text("two").media(Media::url("https://cdn.example.com/a.png")).media(Media::url("https://cdn.example.com/b.pdf"))
+        ReplyMessage::text("two")
+            .media(Media::url("https://cdn.example.com/a.png"))
+            .media(Media::url("https://cdn.example.com/b.pdf"))
     });
     let whatsapp = app.says(1, "x").await;
     assert!(whatsapp.ends_with(
         "<Message><Body>two</Body><Media>https://cdn.example.com/a.png</Media></Message>\
          <Message><Media>https://cdn.example.com/b.pdf</Media></Message></Response>"
     ));
-    let sms = Webhook::message(2, "x").with("From", "+15550001111").with("To", "+15550002222");
+    let sms = Webhook::message(2, "x")
+        .with("From", "+15550001111")
+        .with("To", "+15550002222");
     assert!(app.send(sms).await.twiml().ends_with(
         "<Message><Body>two</Body><Media>https://cdn.example.com/a.png</Media>\
          <Media>https://cdn.example.com/b.pdf</Media></Message></Response>"
@@ -54,10 +77,17 @@ async fn whatsapp_gets_one_file_a_message_and_sms_several() {
 
 #[tokio::test]
 async fn a_redirect_to_this_server_is_a_handler_failure_and_one_away_is_given() {
-    let app = TestApp::with(async |_, message: replyhook::InboundMessage| Reply::redirect(message.body));
-    app.send(Webhook::message(1, "https://hooks.example.test/webhook")).await.refused(500);
-    app.send(Webhook::message(2, "/relative")).await.refused(500);
-    let away = app.says(3, "https://webhooks.twilio.com/v1/Flows/FW1").await;
+    let app =
+        TestApp::with(async |_, message: replyhook::InboundMessage| Reply::redirect(message.body));
+    app.send(Webhook::message(1, "https://hooks.example.test/webhook"))
+        .await
+        .refused(500);
+    app.send(Webhook::message(2, "/relative"))
+        .await
+        .refused(500);
+    let away = app
+        .says(3, "https://webhooks.twilio.com/v1/Flows/FW1")
+        .await;
     assert!(away.ends_with("<Response><Redirect method=\"POST\">https://webhooks.twilio.com/v1/Flows/FW1</Redirect></Response>"));
 }
 

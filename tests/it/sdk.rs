@@ -7,20 +7,34 @@ use crate::support::{Server, TOKEN, left_out, root};
 
 /// Where `scripts/sdk` has put what it installed.
 fn installed(name: &str) -> Option<String> {
-    #[expect(clippy::disallowed_methods, reason = "a test asks its script, not a setting")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test asks its script, not a setting"
+    )]
     std::env::var(name).ok().filter(|path| !path.is_empty())
 }
 
 fn run(program: &mut Command, public_url: &str, seed: &str) {
     let server = Server::start(&[("PUBLIC_URL", public_url)]);
     let output = program
-        .args(["--base", &format!("http://{}", server.public), "--public-url", public_url, "--token", TOKEN])
+        .args([
+            "--base",
+            &format!("http://{}", server.public),
+            "--public-url",
+            public_url,
+            "--token",
+            TOKEN,
+        ])
         .args(["--cases", "300", "--seed", seed])
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("requests accepted") && text.contains("forgeries refused"), "{text}");
+    assert!(
+        text.contains("requests accepted") && text.contains("forgeries refused"),
+        "{text}"
+    );
     assert!(server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="ok"}"#) > 300.0);
 }
 
@@ -36,7 +50,11 @@ fn what_twilio_python_signs_is_accepted_and_what_it_did_not_sign_is_refused() {
         return left_out("the official Python library as signer");
     };
     for (public_url, seed) in PUBLIC_URLS {
-        run(Command::new(&python).arg(root().join("tests/sdk/sign.py")), public_url, seed);
+        run(
+            Command::new(&python).arg(root().join("tests/sdk/sign.py")),
+            public_url,
+            seed,
+        );
     }
 }
 
@@ -46,6 +64,12 @@ fn what_twilio_node_signs_is_accepted_and_what_it_did_not_sign_is_refused() {
         return left_out("the official Node library as signer");
     };
     for (public_url, seed) in PUBLIC_URLS {
-        run(Command::new("node").arg(root().join("tests/sdk/sign.mjs")).args(["--node-modules", &modules]), public_url, seed);
+        run(
+            Command::new("node")
+                .arg(root().join("tests/sdk/sign.mjs"))
+                .args(["--node-modules", &modules]),
+            public_url,
+            seed,
+        );
     }
 }

@@ -1,16 +1,22 @@
 //! What Twilio signs is accepted, in every spelling it is known to use, and nothing else is.
 
+use base64::Engine as _;
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use replyhook::signature::{
-    PublicUrl, SignatureErrorKind, SignatureVerifier, TokenError, TokenSlot, UnverifiedRequest, Verified, sign,
+    PublicUrl, SignatureErrorKind, SignatureVerifier, TokenError, TokenSlot, UnverifiedRequest,
+    Verified, sign,
 };
 use replyhook::{Form, Secret};
 
 use crate::support::{ACCOUNT, ORIGIN, OTHER_TOKEN, TOKEN, TestApp, Webhook, base64_of, read};
 
 fn verifier(public_url: &str, token: &str) -> SignatureVerifier {
-    SignatureVerifier::new(PublicUrl::parse(public_url).unwrap().0, [Secret::new(token)]).unwrap()
+    SignatureVerifier::new(
+        PublicUrl::parse(public_url).unwrap().0,
+        [Secret::new(token)],
+    )
+    .unwrap()
 }
 
 fn verify(
@@ -23,9 +29,19 @@ fn verify(
     let mut headers = HeaderMap::new();
     headers.insert("x-twilio-signature", signature.parse().unwrap());
     if *method != Method::GET {
-        headers.insert("content-type", "application/x-www-form-urlencoded; charset=UTF-8".parse().unwrap());
+        headers.insert(
+            "content-type",
+            "application/x-www-form-urlencoded; charset=UTF-8"
+                .parse()
+                .unwrap(),
+        );
     }
-    let request = UnverifiedRequest { method, target, headers: &headers, body: body.as_bytes() };
+    let request = UnverifiedRequest {
+        method,
+        target,
+        headers: &headers,
+        body: body.as_bytes(),
+    };
     verifier.verify(&request).map_err(|error| error.kind())
 }
 
@@ -37,16 +53,51 @@ fn requests_that_twilio_python_signed_verify() {
     const BLANKS: &str = "ToCity=&Body=&FromZip=&NumMedia=0&MessageSid=SM00000000000000000000000000000002&AccountSid=AC00000000000000000000000000000001";
     let post = Method::POST;
     for (method, target, body, signature) in [
-        (&post, "/twilio/whatsapp", WHATSAPP, "r+8XwdY2vQo+WIb/iKO5na1YT84="),
-        (&post, "/twilio/whatsapp", PLAIN, "t8Tq0bXHM59z4ow/A5+Nq0Ge4Ns="),
+        (
+            &post,
+            "/twilio/whatsapp",
+            WHATSAPP,
+            "r+8XwdY2vQo+WIb/iKO5na1YT84=",
+        ),
+        (
+            &post,
+            "/twilio/whatsapp",
+            PLAIN,
+            "t8Tq0bXHM59z4ow/A5+Nq0Ge4Ns=",
+        ),
         (&post, "/twilio/sms", BLANKS, "T/krdGIu3u+l561N/brAh7LoOsw="),
         // Signed with :443, which the URL does not have.
         (&post, "/twilio/sms", BLANKS, "VjrI8rNP32kcSXDf2Ub7kpLl2QA="),
-        (&post, "/twilio/sms", "Body=++hi%0D%0Athere++&MessageSid=SM00000000000000000000000000000003", "eIviMN83MknGiqDa/LQAvdAE6Co="),
-        (&post, "/twilio/fallback?tenant=a%20b", "ErrorUrl=https%3A%2F%2Fhooks.example.test%2Ftwilio%2Fwhatsapp&ErrorCode=11200&MessageSid=SM00000000000000000000000000000004&Body=x", "BL/Qysf1QdMxPKxMgEgyQgcgkJ4="),
-        (&post, "/twilio/sms", "Tag=b&Tag=a&Tag=b&MessageSid=SM00000000000000000000000000000005", "yE2hgc6OhKz4XI2UN4pe05VW0Bw="),
-        (&post, "/twilio/status", "ErrorCode=63016&MessageStatus=undelivered&SmsStatus=undelivered&MessageSid=SM00000000000000000000000000000006&EventType=UNDELIVERED&ChannelPrefix=whatsapp&To=whatsapp%3AUS.13491208655302741918", "+OkKvjTKWTbTNkX8SMPFPRTHmyc="),
-        (&Method::GET, "/twilio/sms?x=1&MessageSid=SM00000000000000000000000000000007&Body=Hello%20there", "", "07kIepIGnUKLoR0VVQ6Tq43aw6o="),
+        (
+            &post,
+            "/twilio/sms",
+            "Body=++hi%0D%0Athere++&MessageSid=SM00000000000000000000000000000003",
+            "eIviMN83MknGiqDa/LQAvdAE6Co=",
+        ),
+        (
+            &post,
+            "/twilio/fallback?tenant=a%20b",
+            "ErrorUrl=https%3A%2F%2Fhooks.example.test%2Ftwilio%2Fwhatsapp&ErrorCode=11200&MessageSid=SM00000000000000000000000000000004&Body=x",
+            "BL/Qysf1QdMxPKxMgEgyQgcgkJ4=",
+        ),
+        (
+            &post,
+            "/twilio/sms",
+            "Tag=b&Tag=a&Tag=b&MessageSid=SM00000000000000000000000000000005",
+            "yE2hgc6OhKz4XI2UN4pe05VW0Bw=",
+        ),
+        (
+            &post,
+            "/twilio/status",
+            "ErrorCode=63016&MessageStatus=undelivered&SmsStatus=undelivered&MessageSid=SM00000000000000000000000000000006&EventType=UNDELIVERED&ChannelPrefix=whatsapp&To=whatsapp%3AUS.13491208655302741918",
+            "+OkKvjTKWTbTNkX8SMPFPRTHmyc=",
+        ),
+        (
+            &Method::GET,
+            "/twilio/sms?x=1&MessageSid=SM00000000000000000000000000000007&Body=Hello%20there",
+            "",
+            "07kIepIGnUKLoR0VVQ6Tq43aw6o=",
+        ),
     ] {
         let verified = verify(&verifier(ORIGIN, TOKEN), method, target, body, signature);
         assert!(verified.is_ok(), "{target} {body}");
@@ -54,9 +105,19 @@ fn requests_that_twilio_python_signed_verify() {
     let mismatch = SignatureErrorKind::Mismatch;
     for (body, signature, why) in [
         (BLANKS, "Ym1wxvubU9XoDLGyLQFfQ5DDOBQ=", "blanks dropped"),
-        ("Tag=b&Tag=a&Tag=b&MessageSid=SM00000000000000000000000000000005", "MN92Ac38v9Hror+//J7D8VBrSpU=", "name once"),
+        (
+            "Tag=b&Tag=a&Tag=b&MessageSid=SM00000000000000000000000000000005",
+            "MN92Ac38v9Hror+//J7D8VBrSpU=",
+            "name once",
+        ),
     ] {
-        let refused = verify(&verifier(ORIGIN, TOKEN), &post, "/twilio/sms", body, signature);
+        let refused = verify(
+            &verifier(ORIGIN, TOKEN),
+            &post,
+            "/twilio/sms",
+            body,
+            signature,
+        );
         assert_eq!(refused.unwrap_err(), mismatch, "{why}");
     }
 }
@@ -67,41 +128,156 @@ fn the_vectors_of_the_official_libraries_verify() {
     const P5: &str = "CallSid=CA1234567890ABCDE&Caller=%2B14158675309&Digits=1234&From=%2B14158675309&To=%2B18005551212";
     const U: &str = "/myapp.php?foo=1&bar=2";
     for (origin, target, body, signature) in [
-        ("https://mycompany.com", U, P5, "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
-        ("https://mycompany.com", U, P5, "kvajT1Ptam85bY51eRf/AJRuM3w="),
-        ("https://mycompany.com:443", U, P5, "kvajT1Ptam85bY51eRf/AJRuM3w="),
-        ("https://mycompany.com:1234", U, P5, "CYn1h0gLBdNxDGkKJg6hYohgeD8="),
-        ("https://mycompany.com:1234", U, P5, "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
-        ("http://mycompany.com", U, P5, "OyGYPqTF6ztdbRNCvuQO/oPvqQ4="),
-        ("http://mycompany.com:80", U, P5, "0ZXoZLH/DfblKGATFgpif+LLRf4="),
-        ("http://mycompany.com:1234", U, P5, "Zmvh+3yNM1Phv2jhDCwEM3q5ebU="),
-        ("https://MyCompany.com", U, P5, "g9IN/x4Cft2g517EjYvEvM/W7LU="),
-        ("https://mycompany.com", "/myapp.php", P5, "1xaxFBvyzXYvWplzNOSs28HWO94="),
-        ("https://mycompany.com", "/myapp.php?foo=hello%20world&bar=test%2Bvalue", P5, "er2tvAP1Wx+iuTTE2BPgvEaN1cs="),
-        ("https://mycompany.com", U, "", "zYQTYrRWXE7LtzbG4PfP7/bkkGo="),
-        ("https://mycompany.com", U, "Sid=CA123&SidAccount=AC123&Digits=5678&Digits=1234&Digits=1234", "IK+Dwps556ElfBT0I3Rgjkr1wJU="),
-        ("https://mycompany.com", U, "Digits=&CallSid=CA1234567890ABCDE&EmptyParam=", "9HHp/OqQMEwdrVebHDdA/+tqjX8="),
-        ("https://mycompany.com", U, "Message=Hello+%26+goodbye%21+%40%23%24%25%5E*%28%29&From=%2B1+%28415%29+867-5309&Special=unicode%3A+%C3%B1%C3%A1%C3%A9%C3%AD%C3%B3%C3%BA", "dCPiR4WtQ6QFN6pJh81CtlCcWLQ="),
-        ("https://mycompany.com", U, "callSid=lowercase&CallSid=uppercase&CALLSID=allcaps", "jDK7WKT8wiNrwggd4ceTv4e1MJ4="),
+        (
+            "https://mycompany.com",
+            U,
+            P5,
+            "RSOYDt4T1cUTdK1PDd93/VVr8B8=",
+        ),
+        (
+            "https://mycompany.com",
+            U,
+            P5,
+            "kvajT1Ptam85bY51eRf/AJRuM3w=",
+        ),
+        (
+            "https://mycompany.com:443",
+            U,
+            P5,
+            "kvajT1Ptam85bY51eRf/AJRuM3w=",
+        ),
+        (
+            "https://mycompany.com:1234",
+            U,
+            P5,
+            "CYn1h0gLBdNxDGkKJg6hYohgeD8=",
+        ),
+        (
+            "https://mycompany.com:1234",
+            U,
+            P5,
+            "RSOYDt4T1cUTdK1PDd93/VVr8B8=",
+        ),
+        (
+            "http://mycompany.com",
+            U,
+            P5,
+            "OyGYPqTF6ztdbRNCvuQO/oPvqQ4=",
+        ),
+        (
+            "http://mycompany.com:80",
+            U,
+            P5,
+            "0ZXoZLH/DfblKGATFgpif+LLRf4=",
+        ),
+        (
+            "http://mycompany.com:1234",
+            U,
+            P5,
+            "Zmvh+3yNM1Phv2jhDCwEM3q5ebU=",
+        ),
+        (
+            "https://MyCompany.com",
+            U,
+            P5,
+            "g9IN/x4Cft2g517EjYvEvM/W7LU=",
+        ),
+        (
+            "https://mycompany.com",
+            "/myapp.php",
+            P5,
+            "1xaxFBvyzXYvWplzNOSs28HWO94=",
+        ),
+        (
+            "https://mycompany.com",
+            "/myapp.php?foo=hello%20world&bar=test%2Bvalue",
+            P5,
+            "er2tvAP1Wx+iuTTE2BPgvEaN1cs=",
+        ),
+        (
+            "https://mycompany.com",
+            U,
+            "",
+            "zYQTYrRWXE7LtzbG4PfP7/bkkGo=",
+        ),
+        (
+            "https://mycompany.com",
+            U,
+            "Sid=CA123&SidAccount=AC123&Digits=5678&Digits=1234&Digits=1234",
+            "IK+Dwps556ElfBT0I3Rgjkr1wJU=",
+        ),
+        (
+            "https://mycompany.com",
+            U,
+            "Digits=&CallSid=CA1234567890ABCDE&EmptyParam=",
+            "9HHp/OqQMEwdrVebHDdA/+tqjX8=",
+        ),
+        (
+            "https://mycompany.com",
+            U,
+            "Message=Hello+%26+goodbye%21+%40%23%24%25%5E*%28%29&From=%2B1+%28415%29+867-5309&Special=unicode%3A+%C3%B1%C3%A1%C3%A9%C3%AD%C3%B3%C3%BA",
+            "dCPiR4WtQ6QFN6pJh81CtlCcWLQ=",
+        ),
+        (
+            "https://mycompany.com",
+            U,
+            "callSid=lowercase&CallSid=uppercase&CALLSID=allcaps",
+            "jDK7WKT8wiNrwggd4ceTv4e1MJ4=",
+        ),
     ] {
-        let verified = verify(&verifier(origin, "12345"), &Method::POST, target, body, signature);
+        let verified = verify(
+            &verifier(origin, "12345"),
+            &Method::POST,
+            target,
+            body,
+            signature,
+        );
         assert!(verified.is_ok(), "{origin}{target} {body}");
     }
     // Userinfo is not signed, and is cut from the configuration.
     let with_userinfo = verifier("https://user:pass@mycompany.com", "12345");
-    assert!(verify(&with_userinfo, &Method::POST, U, P5, "RSOYDt4T1cUTdK1PDd93/VVr8B8=").is_ok());
-    assert!(verify(&with_userinfo, &Method::POST, U, P5, "CukzLTc1tT5dXEDIHm/tKBanW10=").is_err());
+    assert!(
+        verify(
+            &with_userinfo,
+            &Method::POST,
+            U,
+            P5,
+            "RSOYDt4T1cUTdK1PDd93/VVr8B8="
+        )
+        .is_ok()
+    );
+    assert!(
+        verify(
+            &with_userinfo,
+            &Method::POST,
+            U,
+            P5,
+            "CukzLTc1tT5dXEDIHm/tKBanW10="
+        )
+        .is_err()
+    );
 }
 
 #[test]
 fn a_prefix_may_be_kept_or_stripped_on_the_way() {
     let verifier = verifier("https://hooks.example.test/bots/a", TOKEN);
-    let signature = sign(&Secret::new(TOKEN), "https://hooks.example.test/bots/a/webhook", Some(&Form::from_iter([("A", "b")]))).unwrap();
+    let signature = sign(
+        &Secret::new(TOKEN),
+        "https://hooks.example.test/bots/a/webhook",
+        Some(&Form::from_iter([("A", "b")])),
+    )
+    .unwrap();
     for target in ["/bots/a/webhook", "/webhook"] {
-        assert!(verify(&verifier, &Method::POST, target, "A=b", &signature).is_ok(), "{target}");
+        assert!(
+            verify(&verifier, &Method::POST, target, "A=b", &signature).is_ok(),
+            "{target}"
+        );
     }
     for target in ["/a/webhook", "/bots/a/webhook/", "/bots/b/webhook"] {
-        assert!(verify(&verifier, &Method::POST, target, "A=b", &signature).is_err(), "{target}");
+        assert!(
+            verify(&verifier, &Method::POST, target, "A=b", &signature).is_err(),
+            "{target}"
+        );
     }
 }
 
@@ -119,11 +295,18 @@ async fn threat_01_a_forged_missing_or_empty_signature_is_refused_and_nothing_ru
         good.clone().signature(&valid).also("Extra", ""),
         good.clone().signature(&valid).without("NumMedia"),
         good.clone().signature(&valid).to("/webhook?x=1"),
-        good.clone().signature(&valid).method(Method::GET).to(&format!("/webhook?{}", good.form.encode())),
+        good.clone()
+            .signature(&valid)
+            .method(Method::GET)
+            .to(&format!("/webhook?{}", good.form.encode())),
     ] {
         assert_eq!(app.send(forged).await.refused(403), "signature not valid\n");
     }
-    assert!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_signature"}"#).await >= 9.0);
+    assert!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_signature"}"#)
+            .await
+            >= 9.0
+    );
 }
 
 #[tokio::test]
@@ -131,8 +314,15 @@ async fn threat_02_two_signature_headers_are_refused_even_if_both_are_right() {
     let app = TestApp::echo();
     let good = Webhook::message(1, "hi");
     let valid = good.signature_for(ORIGIN);
-    app.send(good.clone().header("X-Twilio-Signature", &valid)).await.refused(403);
-    app.send(good.clone().header("x-twilio-signature", &base64_of(&[0; 20]))).await.refused(403);
+    app.send(good.clone().header("X-Twilio-Signature", &valid))
+        .await
+        .refused(403);
+    app.send(
+        good.clone()
+            .header("x-twilio-signature", &base64_of(&[0; 20])),
+    )
+    .await
+    .refused(403);
     app.send(good).await.twiml();
 }
 
@@ -144,7 +334,11 @@ async fn threat_03_a_signature_that_is_no_canonical_base64_of_20_bytes_is_refuse
     let megabyte = "A".repeat(1 << 20);
     let last = valid.as_bytes()[26];
     // The last character carries four bits and two that must be zero.
-    let noncanonical = format!("{}{}=", &valid[..26], char::from(if last == b'A' { b'B' } else { last + 1 }));
+    let noncanonical = format!(
+        "{}{}=",
+        &valid[..26],
+        char::from(if last == b'A' { b'B' } else { last + 1 })
+    );
     for odd in [
         valid.trim_end_matches('='),
         &valid.replace('+', "-").replace('/', "_").replace('=', ""),
@@ -163,23 +357,49 @@ async fn threat_03_a_signature_that_is_no_canonical_base64_of_20_bytes_is_refuse
 #[test]
 fn threat_04_signatures_are_compared_in_constant_time_and_every_bit_counts() {
     let source = read("src/signature/verifier.rs");
-    assert_eq!(source.matches(".verify_slice(").count(), 1, "the one comparison of a signature is Mac::verify_slice");
-    let comparisons = ["signature ==", "== signature", "signature.eq(", "finalize().into_bytes() ==", "signature !=", "!= signature"];
+    assert_eq!(
+        source.matches(".verify_slice(").count(),
+        1,
+        "the one comparison of a signature is Mac::verify_slice"
+    );
+    let comparisons = [
+        "signature ==",
+        "== signature",
+        "signature.eq(",
+        "finalize().into_bytes() ==",
+        "signature !=",
+        "!= signature",
+    ];
     for room in ["verifier", "diagnose", "layer", "readings"] {
         let source = read(&format!("src/signature/{room}.rs"));
         for comparison in comparisons {
-            assert!(!source.contains(comparison), "{room} compares a signature by {comparison}");
+            assert!(
+                !source.contains(comparison),
+                "{room} compares a signature by {comparison}"
+            );
         }
     }
     let verifier = verifier(ORIGIN, TOKEN);
     let form = Form::from_iter([("Body", "hi")]);
-    let valid = sign(&Secret::new(TOKEN), &format!("{ORIGIN}/webhook"), Some(&form)).unwrap();
-    use base64::Engine;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(&valid).unwrap();
+    let valid = sign(
+        &Secret::new(TOKEN),
+        &format!("{ORIGIN}/webhook"),
+        Some(&form),
+    )
+    .unwrap();
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(&valid)
+        .unwrap();
     for bit in 0..160 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        let refused = verify(&verifier, &Method::POST, "/webhook", "Body=hi", &base64_of(&flipped));
+        let refused = verify(
+            &verifier,
+            &Method::POST,
+            "/webhook",
+            "Body=hi",
+            &base64_of(&flipped),
+        );
         assert_eq!(refused.unwrap_err(), SignatureErrorKind::Mismatch);
     }
 }
@@ -187,12 +407,27 @@ fn threat_04_signatures_are_compared_in_constant_time_and_every_bit_counts() {
 #[tokio::test]
 async fn threat_05_the_old_token_is_accepted_while_it_is_configured_and_counted() {
     let rotating = TestApp::build(&[("TWILIO_AUTH_TOKEN_SECONDARY", OTHER_TOKEN)], |app| app);
-    rotating.send(Webhook::message(1, "hi").token(OTHER_TOKEN)).await.twiml();
+    rotating
+        .send(Webhook::message(1, "hi").token(OTHER_TOKEN))
+        .await
+        .twiml();
     rotating.send(Webhook::message(2, "hi")).await.twiml();
-    assert_eq!(rotating.metric(r#"replyhook_auth_token_slot_total{slot="secondary"}"#).await, 1.0);
-    assert_eq!(rotating.metric(r#"replyhook_auth_token_slot_total{slot="primary"}"#).await, 1.0);
+    assert_eq!(
+        rotating
+            .metric(r#"replyhook_auth_token_slot_total{slot="secondary"}"#)
+            .await,
+        1.0
+    );
+    assert_eq!(
+        rotating
+            .metric(r#"replyhook_auth_token_slot_total{slot="primary"}"#)
+            .await,
+        1.0
+    );
     let done = TestApp::echo();
-    done.send(Webhook::message(1, "hi").token(OTHER_TOKEN)).await.refused(403);
+    done.send(Webhook::message(1, "hi").token(OTHER_TOKEN))
+        .await
+        .refused(403);
 }
 
 #[tokio::test]
@@ -200,16 +435,35 @@ async fn threat_06_a_right_signature_for_an_account_that_is_not_ours_is_refused(
     const OTHER: &str = "AC000000000000000000000000000000ff";
     let env = [
         ("TWILIO_ACCOUNT_SID", ACCOUNT),
-        ("REPLYHOOK__TWILIO__ACCOUNTS__AC000000000000000000000000000000FF__AUTH_TOKEN", OTHER_TOKEN),
+        (
+            "REPLYHOOK__TWILIO__ACCOUNTS__AC000000000000000000000000000000FF__AUTH_TOKEN",
+            OTHER_TOKEN,
+        ),
     ];
     let app = TestApp::build(&env, |app| app);
     app.send(Webhook::message(1, "hi")).await.twiml();
-    app.send(Webhook::message(2, "hi").with("AccountSid", OTHER).token(OTHER_TOKEN)).await.twiml();
+    app.send(
+        Webhook::message(2, "hi")
+            .with("AccountSid", OTHER)
+            .token(OTHER_TOKEN),
+    )
+    .await
+    .twiml();
     // A subaccount signs with its own token, and with no other.
-    app.send(Webhook::message(3, "hi").with("AccountSid", OTHER)).await.refused(403);
-    app.send(Webhook::message(4, "hi").token(OTHER_TOKEN)).await.refused(403);
-    app.send(Webhook::message(5, "hi").with("AccountSid", "AC000000000000000000000000000000ee")).await.refused(403);
-    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_account"}"#).await, 1.0);
+    app.send(Webhook::message(3, "hi").with("AccountSid", OTHER))
+        .await
+        .refused(403);
+    app.send(Webhook::message(4, "hi").token(OTHER_TOKEN))
+        .await
+        .refused(403);
+    app.send(Webhook::message(5, "hi").with("AccountSid", "AC000000000000000000000000000000ee"))
+        .await
+        .refused(403);
+    assert_eq!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_account"}"#)
+            .await,
+        1.0
+    );
 }
 
 #[tokio::test]
@@ -227,9 +481,23 @@ async fn threat_09_only_the_configured_url_counts_whatever_the_request_says_abou
     ];
     for (number, (name, value)) in lies.into_iter().enumerate() {
         let number = number as u64;
-        app.send(Webhook::message(number, "hi").header(name, value)).await.twiml();
-        for url in ["https://evil.example/webhook", "http://hooks.example.test/webhook", "https://hooks.example.test:8443/webhook", "https://hooks.example.test/evil/webhook", "https://hooks.example.test/other"] {
-            app.send(Webhook::message(number, "hi").header(name, value).signed_for(url)).await.refused(403);
+        app.send(Webhook::message(number, "hi").header(name, value))
+            .await
+            .twiml();
+        for url in [
+            "https://evil.example/webhook",
+            "http://hooks.example.test/webhook",
+            "https://hooks.example.test:8443/webhook",
+            "https://hooks.example.test/evil/webhook",
+            "https://hooks.example.test/other",
+        ] {
+            app.send(
+                Webhook::message(number, "hi")
+                    .header(name, value)
+                    .signed_for(url),
+            )
+            .await
+            .refused(403);
         }
     }
     // An absolute-form target is read for its path and query alone.
@@ -237,25 +505,45 @@ async fn threat_09_only_the_configured_url_counts_whatever_the_request_says_abou
     absolute.target = "http://evil.example/webhook".to_owned();
     app.send(absolute).await.twiml();
     // A slash at the end is another URL, and is answered as such.
-    app.send(Webhook::message(21, "hi").to("/webhook/")).await.twiml();
-    app.send(Webhook::message(22, "hi").to("/webhook/").signed_for(&format!("{ORIGIN}/webhook"))).await.refused(403);
+    app.send(Webhook::message(21, "hi").to("/webhook/"))
+        .await
+        .twiml();
+    app.send(
+        Webhook::message(22, "hi")
+            .to("/webhook/")
+            .signed_for(&format!("{ORIGIN}/webhook")),
+    )
+    .await
+    .refused(403);
 }
 
 #[tokio::test]
 async fn threat_10_the_query_is_taken_byte_for_byte() {
     let app = TestApp::echo();
-    let queries = ["a=%20", "a=+", "a=%2B", "a=%2b", "a=%7E", "a=~", "", "a", "b=2&a=1", "a=1&&b=2", "a=%C3%A9"];
+    let queries = [
+        "a=%20", "a=+", "a=%2B", "a=%2b", "a=%7E", "a=~", "", "a", "b=2&a=1", "a=1&&b=2",
+        "a=%C3%A9",
+    ];
     for (number, signed) in queries.iter().enumerate() {
         for received in queries {
             let webhook = Webhook::message(number as u64, "hi")
                 .to(&format!("/webhook?{received}"))
                 .signed_for(&format!("{ORIGIN}/webhook?{signed}"));
             let answer = app.send(webhook).await;
-            assert_eq!(answer.status, if received == *signed { 200 } else { 403 }, "{signed} received as {received}");
+            assert_eq!(
+                answer.status,
+                if received == *signed { 200 } else { 403 },
+                "{signed} received as {received}"
+            );
         }
     }
     // The spellings that Twilio is known to sign instead of the ones it sends.
-    for (received, signed) in [("n=it%27s", "n=it's"), ("n=it's", "n=it%27s"), ("n=a%40b", "n=a@b"), ("n=a%3Ab", "n=a:b")] {
+    for (received, signed) in [
+        ("n=it%27s", "n=it's"),
+        ("n=it's", "n=it%27s"),
+        ("n=a%40b", "n=a@b"),
+        ("n=a%3Ab", "n=a:b"),
+    ] {
         let webhook = Webhook::message(99, "hi")
             .to(&format!("/webhook?{received}"))
             .signed_for(&format!("{ORIGIN}/webhook?{signed}"));
@@ -265,11 +553,19 @@ async fn threat_10_the_query_is_taken_byte_for_byte() {
 
 #[tokio::test]
 async fn threat_11_a_connection_override_fragment_is_no_part_of_what_is_signed() {
-    let app = TestApp::build(&[("PUBLIC_URL", "https://hooks.example.test/a#rc=2&rp=all")], |app| app);
+    let app = TestApp::build(
+        &[("PUBLIC_URL", "https://hooks.example.test/a#rc=2&rp=all")],
+        |app| app,
+    );
     let url = "https://hooks.example.test/a/webhook";
-    app.send(Webhook::message(1, "hi").signed_for(url)).await.twiml();
+    app.send(Webhook::message(1, "hi").signed_for(url))
+        .await
+        .twiml();
     let token = Secret::new(TOKEN);
-    assert_eq!(sign(&token, &format!("{url}#rc=2&rp=all"), None), sign(&token, url, None));
+    assert_eq!(
+        sign(&token, &format!("{url}#rc=2&rp=all"), None),
+        sign(&token, url, None)
+    );
 }
 
 #[tokio::test]
@@ -278,11 +574,24 @@ async fn threat_12_get_is_accepted_with_its_parameters_in_the_query_and_never_ca
     let answer = app.send(Webhook::message(1, "ça va + bien?").get()).await;
     assert!(answer.twiml().contains("<Message>ça va + bien?</Message>"));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
-    let refused = app.send(Webhook::message(2, "hi").get().signature(&base64_of(&[1; 20]))).await;
+    let refused = app
+        .send(
+            Webhook::message(2, "hi")
+                .get()
+                .signature(&base64_of(&[1; 20])),
+        )
+        .await;
     refused.refused(403);
     assert_eq!(refused.header("cache-control"), Some("no-store"));
-    assert_eq!(app.send(Webhook::message(3, "hi")).await.header("cache-control"), None);
-    app.send(Webhook::message(4, "hi").method(Method::PUT)).await.twiml();
+    assert_eq!(
+        app.send(Webhook::message(3, "hi"))
+            .await
+            .header("cache-control"),
+        None
+    );
+    app.send(Webhook::message(4, "hi").method(Method::PUT))
+        .await
+        .twiml();
 }
 
 #[tokio::test]
@@ -291,31 +600,66 @@ async fn threat_13_another_body_needs_its_hash_in_the_signed_url() {
     const HASH: &str = "0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620";
     let mut headers = HeaderMap::new();
     headers.insert("content-type", "application/json".parse().unwrap());
-    headers.insert("x-twilio-signature", "a9nBmqA0ju/hNViExpshrM61xv4=".parse().unwrap());
+    headers.insert(
+        "x-twilio-signature",
+        "a9nBmqA0ju/hNViExpshrM61xv4=".parse().unwrap(),
+    );
     let target = format!("/myapp.php?foo=1&bar=2&bodySHA256={HASH}");
     let verifier = verifier("https://mycompany.com", "12345");
     let verify = |target: &str, body: &str, headers: &HeaderMap| {
-        let request = UnverifiedRequest { method: &Method::POST, target, headers, body: body.as_bytes() };
+        let request = UnverifiedRequest {
+            method: &Method::POST,
+            target,
+            headers,
+            body: body.as_bytes(),
+        };
         verifier.verify(&request).map_err(|error| error.kind())
     };
-    let verified = verify(&target, BODY, &headers).unwrap();
-    assert!(verified.form.is_empty() && !verified.is_form);
-    assert_eq!(verify(&target, "{}", &headers).unwrap_err(), SignatureErrorKind::BodyHash);
+    let hashed = verify(&target, BODY, &headers).unwrap();
+    assert!(hashed.form.is_empty() && !hashed.is_form);
+    assert_eq!(
+        verify(&target, "{}", &headers).unwrap_err(),
+        SignatureErrorKind::BodyHash
+    );
     for hash in [HASH.to_uppercase(), String::new(), format!("{HASH}0")] {
         let target = format!("/myapp.php?foo=1&bar=2&bodySHA256={hash}");
-        let signature = sign(&Secret::new("12345"), &format!("https://mycompany.com{target}"), None).unwrap();
+        let signature = sign(
+            &Secret::new("12345"),
+            &format!("https://mycompany.com{target}"),
+            None,
+        )
+        .unwrap();
         let mut headers = headers.clone();
         headers.insert("x-twilio-signature", signature.parse().unwrap());
-        assert_eq!(verify(&target, BODY, &headers).unwrap_err(), SignatureErrorKind::BodyHash, "{hash}");
+        assert_eq!(
+            verify(&target, BODY, &headers).unwrap_err(),
+            SignatureErrorKind::BodyHash,
+            "{hash}"
+        );
     }
-    assert_eq!(verify("/myapp.php?foo=1&bar=2", BODY, &headers).unwrap_err(), SignatureErrorKind::NotAForm);
+    assert_eq!(
+        verify("/myapp.php?foo=1&bar=2", BODY, &headers).unwrap_err(),
+        SignatureErrorKind::NotAForm
+    );
     let twice = format!("{target}&bodySHA256={HASH}");
-    assert_eq!(verify(&twice, BODY, &headers).unwrap_err(), SignatureErrorKind::NotAForm);
+    assert_eq!(
+        verify(&twice, BODY, &headers).unwrap_err(),
+        SignatureErrorKind::NotAForm
+    );
 
     // On a webhook endpoint even a vouched-for JSON body is no message.
     let app = TestApp::echo();
-    let mut webhook = Webhook::form(&format!("/webhook?bodySHA256={HASH}"), &[]).body(BODY).content_type(Some("application/json"));
-    webhook.signature = Some(sign(&Secret::new(TOKEN), &format!("{ORIGIN}{}", webhook.target), None).unwrap());
+    let mut webhook = Webhook::form(&format!("/webhook?bodySHA256={HASH}"), &[])
+        .body(BODY)
+        .content_type(Some("application/json"));
+    webhook.signature = Some(
+        sign(
+            &Secret::new(TOKEN),
+            &format!("{ORIGIN}{}", webhook.target),
+            None,
+        )
+        .unwrap(),
+    );
     app.send(webhook.clone()).await.refused(415);
     app.send(webhook.body("{}")).await.refused(403);
 }
@@ -323,22 +667,57 @@ async fn threat_13_another_body_needs_its_hash_in_the_signed_url() {
 #[tokio::test]
 async fn threat_22_repeats_are_signed_as_twilio_does_and_a_deciding_parameter_has_one_value() {
     let app = TestApp::echo();
-    app.send(Webhook::message(1, "hi").also("Tag", "b").also("Tag", "a").also("Tag", "b")).await.twiml();
-    app.send(Webhook::message(2, "hi").also("Body", "hi")).await.twiml();
-    for name in ["From", "To", "Body", "MessageSid", "AccountSid", "NumMedia", "MessageStatus", "ErrorCode", "ErrorUrl", "OptOutType"] {
-        let webhook = Webhook::message(3, "hi").also(name, "one").also(name, "two");
+    app.send(
+        Webhook::message(1, "hi")
+            .also("Tag", "b")
+            .also("Tag", "a")
+            .also("Tag", "b"),
+    )
+    .await
+    .twiml();
+    app.send(Webhook::message(2, "hi").also("Body", "hi"))
+        .await
+        .twiml();
+    for name in [
+        "From",
+        "To",
+        "Body",
+        "MessageSid",
+        "AccountSid",
+        "NumMedia",
+        "MessageStatus",
+        "ErrorCode",
+        "ErrorUrl",
+        "OptOutType",
+    ] {
+        let webhook = Webhook::message(3, "hi")
+            .also(name, "one")
+            .also(name, "two");
         app.send(webhook).await.refused(400);
     }
-    assert_eq!(app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="bad_form"}"#).await, 10.0);
+    assert_eq!(
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="bad_form"}"#)
+            .await,
+        10.0
+    );
 }
 
 #[test]
 fn without_a_token_nothing_is_verified_at_all() {
     let url = || PublicUrl::parse(ORIGIN).unwrap().0;
-    assert_eq!(SignatureVerifier::new(url(), []).unwrap_err(), TokenError::None);
+    assert_eq!(
+        SignatureVerifier::new(url(), []).unwrap_err(),
+        TokenError::None
+    );
     for blank in ["", " ", "\n"] {
-        assert_eq!(SignatureVerifier::new(url(), [Secret::new(blank)]).unwrap_err(), TokenError::Blank);
-        assert_eq!(sign(&Secret::new(blank), ORIGIN, None), Err(TokenError::Blank));
+        assert_eq!(
+            SignatureVerifier::new(url(), [Secret::new(blank)]).unwrap_err(),
+            TokenError::Blank
+        );
+        assert_eq!(
+            sign(&Secret::new(blank), ORIGIN, None),
+            Err(TokenError::Blank)
+        );
     }
 }
 
@@ -346,11 +725,30 @@ fn without_a_token_nothing_is_verified_at_all() {
 fn keys_beyond_the_basic_plane_verify_in_either_order_of_sorting() {
     // By UTF-16 the surrogates of the thumb sort before U+FF21, by bytes after it.
     let url = format!("{ORIGIN}/webhook");
-    let bytes = sign(&Secret::new(TOKEN), &format!("{url}T\u{FF21}T\u{1F44D}"), None).unwrap();
-    let utf16 = sign(&Secret::new(TOKEN), &format!("{url}T\u{1F44D}T\u{FF21}"), None).unwrap();
+    let bytes = sign(
+        &Secret::new(TOKEN),
+        &format!("{url}T\u{FF21}T\u{1F44D}"),
+        None,
+    )
+    .unwrap();
+    let utf16 = sign(
+        &Secret::new(TOKEN),
+        &format!("{url}T\u{1F44D}T\u{FF21}"),
+        None,
+    )
+    .unwrap();
     let body = Form::from_iter([("T", "\u{1F44D}"), ("T", "\u{FF21}")]).encode();
     for signature in [bytes, utf16] {
-        assert!(verify(&verifier(ORIGIN, TOKEN), &Method::POST, "/webhook", &body, &signature).is_ok());
+        assert!(
+            verify(
+                &verifier(ORIGIN, TOKEN),
+                &Method::POST,
+                "/webhook",
+                &body,
+                &signature
+            )
+            .is_ok()
+        );
     }
 }
 

@@ -37,25 +37,51 @@ async fn a_callback_is_typed_and_told_to_the_hook() {
         })
     });
     assert_eq!(app.send(callback("sent")).await.twiml(), EMPTY);
-    let failed = callback("undelivered").with("ErrorCode", "63016").with("ErrorMessage", "x").with("EventType", "UNDELIVERED");
+    let failed = callback("undelivered")
+        .with("ErrorCode", "63016")
+        .with("ErrorMessage", "x")
+        .with("EventType", "UNDELIVERED");
     assert_eq!(app.send(failed).await.twiml(), EMPTY);
     assert_eq!(app.send(callback("teleported")).await.twiml(), EMPTY);
-    let told = told.lock().unwrap();
+    let told = std::mem::take(&mut *told.lock().unwrap());
     assert_eq!(told[0].status, MessageStatus::Sent);
-    assert_eq!((told[0].structured_message, told[0].channel_prefix.as_deref()), (Some(false), Some("whatsapp")));
-    assert_eq!(told[0].channel_install_sid.unwrap().as_str(), "XE00000000000000000000000000000001");
-    assert_eq!((told[1].status.is_failure(), told[1].error_code.unwrap().0), (true, 63016));
-    assert_eq!(told[1].error_code.unwrap().meaning(), Some("free-form text outside the 24-hour window: use a template"));
+    assert_eq!(
+        (
+            told[0].structured_message,
+            told[0].channel_prefix.as_deref()
+        ),
+        (Some(false), Some("whatsapp"))
+    );
+    assert_eq!(
+        told[0].channel_install_sid.unwrap().as_str(),
+        "XE00000000000000000000000000000001"
+    );
+    assert_eq!(
+        (told[1].status.is_failure(), told[1].error_code.unwrap().0),
+        (true, 63016)
+    );
+    assert_eq!(
+        told[1].error_code.unwrap().meaning(),
+        Some("free-form text outside the 24-hour window: use a template")
+    );
     assert_eq!(told[2].status, MessageStatus::Other("teleported".into()));
     assert_eq!(told[2].status.rank(), None);
     for (status, count) in [("sent", 1.0), ("undelivered", 1.0), ("other", 1.0)] {
-        assert_eq!(app.metric(&format!(r#"replyhook_status_updates_total{{status="{status}"}}"#)).await, count);
+        assert_eq!(
+            app.metric(&format!(
+                r#"replyhook_status_updates_total{{status="{status}"}}"#
+            ))
+            .await,
+            count
+        );
     }
 }
 
 #[tokio::test]
 async fn twilio_is_answered_whatever_the_hook_does() {
-    let app = TestApp::build(&[], |app| app.on_status(|_| async { panic!("in the hook") }));
+    let app = TestApp::build(&[], |app| {
+        app.on_status(|_| async { panic!("in the hook") })
+    });
     assert_eq!(app.send(callback("read")).await.twiml(), EMPTY);
     let app = TestApp::build(&[], |app| {
         app.on_status(|update| {
@@ -69,8 +95,14 @@ async fn twilio_is_answered_whatever_the_hook_does() {
 #[tokio::test]
 async fn what_is_no_callback_is_refused() {
     let app = TestApp::echo();
-    app.send(callback("sent").without("MessageStatus")).await.refused(400);
-    app.send(callback("sent").with("MessageSid", "SM1")).await.refused(400);
-    app.send(callback("sent").also("MessageStatus", "read")).await.refused(400);
+    app.send(callback("sent").without("MessageStatus"))
+        .await
+        .refused(400);
+    app.send(callback("sent").with("MessageSid", "SM1"))
+        .await
+        .refused(400);
+    app.send(callback("sent").also("MessageStatus", "read"))
+        .await
+        .refused(400);
     app.send(callback("sent").signature("")).await.refused(403);
 }

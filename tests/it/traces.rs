@@ -15,9 +15,21 @@ fn spans_go_out_by_otlp() {
 
     let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}/v1/traces", receiver.local_addr().unwrap());
-    let received = std::thread::spawn(move || {
-        let (mut stream, _) = receiver.accept().unwrap();
-        stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let request = std::thread::spawn(move || {
+        // Bounded: a test that waits for ever tells nothing.
+        receiver.set_nonblocking(true).unwrap();
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let mut stream = loop {
+            match receiver.accept() {
+                Ok((stream, _)) => break stream,
+                Err(_) if std::time::Instant::now() < patience => std::thread::yield_now(),
+                Err(error) => panic!("no trace came: {error}"),
+            }
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream
+            .set_read_timeout(Some(std::time::Duration::from_secs(30)))
+            .unwrap();
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
         // The head and as much of the body as its length says.
@@ -25,24 +37,44 @@ fn spans_go_out_by_otlp() {
             let read = stream.read(&mut buffer).unwrap();
             bytes.extend_from_slice(&buffer[..read]);
             let text = String::from_utf8_lossy(&bytes);
-            let Some(head) = text.find("\r\n\r\n") else { continue };
-            let length = text.to_lowercase().find("content-length: ").map(|at| &text[at + 16..]);
-            let length: usize = length.and_then(|rest| rest.split("\r\n").next()?.parse().ok()).unwrap();
+            let Some(head) = text.find("\r\n\r\n") else {
+                continue;
+            };
+            let length = text
+                .to_lowercase()
+                .find("content-length: ")
+                .map(|at| &text[at + 16..]);
+            let length: usize = length
+                .and_then(|rest| rest.split("\r\n").next()?.parse().ok())
+                .unwrap();
             if read == 0 || bytes.len() >= head + 4 + length {
                 break;
             }
         }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
         bytes
     });
     let server = Server::start(&[("REPLYHOOK__TELEMETRY__OTLP_ENDPOINT", &endpoint)]);
-    assert_eq!(server.send(&Webhook::message(1, "canary-text")).twiml(), says("canary-text"));
+    assert_eq!(
+        server.send(&Webhook::message(1, "canary-text")).twiml(),
+        says("canary-text")
+    );
     server.signal(rustix::process::Signal::TERM);
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log}");
-    let bytes = received.join().unwrap();
+    let bytes = request.join().unwrap();
     let text = String::from_utf8_lossy(&bytes);
-    for part in ["POST /v1/traces", "application/x-protobuf", "replyhook", "webhook", "endpoint", "primary", "request_id"] {
+    for part in [
+        "POST /v1/traces",
+        "application/x-protobuf",
+        "replyhook",
+        "webhook",
+        "endpoint",
+        "primary",
+        "request_id",
+    ] {
         assert!(text.contains(part), "{part} is not in what was received");
     }
     assert!(!text.contains("canary-text") && !text.contains("15550001111"));

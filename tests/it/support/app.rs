@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -6,7 +5,6 @@ use http_body_util::BodyExt;
 use replyhook::config::Sources;
 use replyhook::{App, AppBuilder, Echo, Handler};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 use super::{Answer, ORIGIN, TOKEN, Webhook};
@@ -16,7 +14,6 @@ pub struct TestApp {
     pub router: Router,
     pub admin: Router,
     stop: Arc<Notify>,
-    worker: JoinHandle<bool>,
 }
 
 impl TestApp {
@@ -31,13 +28,19 @@ impl TestApp {
 
     /// With further environment variables.
     pub fn build(env: &[(&str, &str)], configure: impl FnOnce(AppBuilder) -> AppBuilder) -> Self {
-        let app = configure(App::builder().sources(sources(env))).build().unwrap();
+        let app = configure(App::builder().sources(sources(env)))
+            .build()
+            .unwrap();
         let admin = app.admin_router();
         let (router, worker) = app.into_parts();
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
-        let worker = tokio::spawn(worker.run(async move { stopped.notified().await }));
-        Self { router, admin, stop, worker }
+        tokio::spawn(worker.run(async move { stopped.notified().await }));
+        Self {
+            router,
+            admin,
+            stop,
+        }
     }
 
     pub async fn send(&self, webhook: Webhook) -> Answer {
@@ -48,7 +51,9 @@ impl TestApp {
     /// The worker opens the webhooks on its first poll.
     async fn opened(&self) {
         loop {
-            let request = http::Request::get("/readyz").body(axum::body::Body::empty()).unwrap();
+            let request = http::Request::get("/readyz")
+                .body(axum::body::Body::empty())
+                .unwrap();
             let readiness = answer(&self.admin, request).await.body;
             if readiness.contains(r#""ready":true"#) || readiness.contains(r#""draining":true"#) {
                 return;
@@ -59,21 +64,24 @@ impl TestApp {
 
     /// A text, and what the bot says to it.
     pub async fn says(&self, number: u64, body: &str) -> String {
-        self.send(Webhook::message(number, body)).await.twiml().to_owned()
+        self.send(Webhook::message(number, body))
+            .await
+            .twiml()
+            .to_owned()
     }
 
     /// The value of a metric's series, such as `replyhook_late_dropped_total`.
     pub async fn metric(&self, series: &str) -> f64 {
-        let request = http::Request::get("/metrics").body(axum::body::Body::empty()).unwrap();
+        let request = http::Request::get("/metrics")
+            .body(axum::body::Body::empty())
+            .unwrap();
         let text = answer(&self.admin, request).await.body;
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("{series} is not in\n{text}")).parse().unwrap()
-    }
-
-    /// Ends the worker; returns whether everything finished within the drain.
-    pub async fn drain(self) -> bool {
-        self.stop.notify_one();
-        self.worker.await.unwrap()
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+            .parse()
+            .unwrap()
     }
 
     /// Begins the drain.
@@ -83,19 +91,18 @@ impl TestApp {
 }
 
 pub fn sources(env: &[(&str, &str)]) -> Sources {
-    let mut all = BTreeMap::from([
-        ("TWILIO_AUTH_TOKEN".to_owned(), TOKEN.to_owned()),
-        ("PUBLIC_URL".to_owned(), ORIGIN.to_owned()),
-    ]);
-    all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let mut sources = Sources::default();
-    sources.env = all;
-    sources
+    Sources::default()
+        .with_env([("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)])
+        .with_env(env.iter().copied())
 }
 
 pub async fn answer(router: &Router, request: http::Request<axum::body::Body>) -> Answer {
     let response = router.clone().oneshot(request).await.unwrap();
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer { status: head.status.as_u16(), headers: head.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    Answer {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    }
 }

@@ -21,12 +21,17 @@ pub const EMPTY: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response/>"#;
 
 /// The document that says one text without special characters.
 pub fn says(text: &str) -> String {
-    format!(r#"<?xml version="1.0" encoding="UTF-8"?><Response><Message>{text}</Message></Response>"#)
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?><Response><Message>{text}</Message></Response>"#
+    )
 }
 
 /// Says that a test was left out, past the capture of passing tests' output.
 pub fn left_out(what: &str) {
-    let _ = writeln!(std::io::stderr(), "left out: {what} (./scripts/test brings what it needs)");
+    let _ = writeln!(
+        std::io::stderr(),
+        "left out: {what} (./scripts/test brings what it needs)"
+    );
 }
 
 pub fn root() -> PathBuf {

@@ -24,7 +24,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// A WhatsApp text to the primary, with a MessageSid of its own number.
+    /// A WhatsApp text to the primary, with a `MessageSid` of its own number.
     pub fn message(number: u64, body: &str) -> Self {
         let sid = format!("SM{number:032x}");
         Self::form(
@@ -57,7 +57,7 @@ impl Webhook {
     }
 
     pub fn to(mut self, target: &str) -> Self {
-        self.target = target.to_owned();
+        target.clone_into(&mut self.target);
         self
     }
 
@@ -75,7 +75,11 @@ impl Webhook {
     }
 
     pub fn without(mut self, name: &str) -> Self {
-        self.form = self.form.iter().filter(|(known, _)| *known != name).collect();
+        self.form = self
+            .form
+            .iter()
+            .filter(|(known, _)| *known != name)
+            .collect();
         self
     }
 
@@ -85,7 +89,7 @@ impl Webhook {
     }
 
     pub fn token(mut self, token: &str) -> Self {
-        self.token = token.to_owned();
+        token.clone_into(&mut self.token);
         self
     }
 
@@ -124,9 +128,14 @@ impl Webhook {
 
     /// The signature that Twilio sends with it.
     pub fn signature_for(&self, origin: &str) -> String {
-        let url = self.signed_url.clone().unwrap_or_else(|| format!("{origin}{}", self.target));
+        let url = self
+            .signed_url
+            .clone()
+            .unwrap_or_else(|| format!("{origin}{}", self.target));
         let posted = (self.method != Method::GET).then_some(&self.form);
-        self.signature.clone().unwrap_or_else(|| sign(&Secret::new(self.token.as_str()), &url, posted).unwrap())
+        self.signature
+            .clone()
+            .unwrap_or_else(|| sign(&Secret::new(self.token.as_str()), &url, posted).unwrap())
     }
 
     pub fn bytes(&self) -> Vec<u8> {
@@ -154,7 +163,10 @@ impl Webhook {
 
     /// The same as HTTP/1.1.
     pub fn raw(&self, origin: &str) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: 127.0.0.1\r\n", self.method, self.target);
+        let mut head = format!(
+            "{} {} HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+            self.method, self.target
+        );
         let signature = self.signature_for(origin);
         if !signature.is_empty() {
             head += &format!("X-Twilio-Signature: {signature}\r\n");
@@ -196,7 +208,10 @@ impl Answer {
     #[track_caller]
     pub fn refused(&self, status: u16) -> &str {
         assert_eq!(self.status, status, "{}", self.body);
-        assert_eq!(self.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(
+            self.header("content-type"),
+            Some("text/plain; charset=utf-8")
+        );
         assert!(self.body.len() < 200, "{}", self.body);
         &self.body
     }

@@ -61,7 +61,13 @@ impl Server {
                 shared.more.notify_all();
             }
         });
-        let mut server = Self { child, log, reader: Some(reader), public: private, private };
+        let mut server = Self {
+            child,
+            log,
+            reader: Some(reader),
+            public: private,
+            private,
+        };
         let ready = server.wait_for("ready: enter these URLs");
         let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
         server.public = ready["listen"].as_str().unwrap().parse().unwrap();
@@ -75,8 +81,16 @@ impl Server {
             if let Some(line) = lines.iter().find(|line| line.contains(text)) {
                 return line.clone();
             }
-            let (guard, timeout) = self.log.more.wait_timeout(lines, Duration::from_secs(30)).unwrap();
-            assert!(!timeout.timed_out(), "no {text:?} in the log:\n{}", guard.join("\n"));
+            let (guard, timeout) = self
+                .log
+                .more
+                .wait_timeout(lines, Duration::from_secs(30))
+                .unwrap();
+            assert!(
+                !timeout.timed_out(),
+                "no {text:?} in the log:\n{}",
+                guard.join("\n")
+            );
             lines = guard;
         }
     }
@@ -86,7 +100,8 @@ impl Server {
     }
 
     pub fn send(&self, webhook: &Webhook) -> Answer {
-        self.exchange(&webhook.raw(ORIGIN)).expect("the server closed without an answer")
+        self.exchange(&webhook.raw(ORIGIN))
+            .expect("the server closed without an answer")
     }
 
     pub fn exchange(&self, bytes: &[u8]) -> Option<Answer> {
@@ -94,21 +109,30 @@ impl Server {
     }
 
     pub fn get(&self, path: &str) -> Answer {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        wire::exchange(self.private, request.as_bytes()).expect("the private listener closed without an answer")
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        wire::exchange(self.private, request.as_bytes())
+            .expect("the private listener closed without an answer")
     }
 
     pub fn metric(&self, series: &str) -> f64 {
         let text = self.get("/metrics").body;
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("{series} is not in\n{text}")).parse().unwrap()
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+            .parse()
+            .unwrap()
     }
 
     /// Waits until a gauge has risen.
     pub fn wait_until(&self, series: &str, least: f64) {
         let patience = std::time::Instant::now() + Duration::from_secs(30);
         while self.metric(series) < least {
-            assert!(std::time::Instant::now() < patience, "{series} stays below {least}");
+            assert!(
+                std::time::Instant::now() < patience,
+                "{series} stays below {least}"
+            );
         }
     }
 
@@ -138,5 +162,8 @@ impl Drop for Server {
 
 /// A port that was free a moment ago. The public listener needs none: it tells in its log which one it got.
 fn free_port() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }

@@ -41,12 +41,22 @@ pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let mut headers = HeaderMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
-        headers.append(name.parse::<http::HeaderName>().unwrap(), value.trim().parse().unwrap());
+        headers.append(
+            name.parse::<http::HeaderName>().unwrap(),
+            value.trim().parse().unwrap(),
+        );
     }
-    let length = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let length = headers
+        .get("content-length")
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .unwrap_or(0);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
-    Some(Answer { status, headers, body: String::from_utf8(body).unwrap() })
+    Some(Answer {
+        status,
+        headers,
+        body: String::from_utf8(body).unwrap(),
+    })
 }
 
 /// Waits until the peer closes; false if it is still open after the patience of these tests.
