@@ -1,7 +1,6 @@
 //! The only place where parts meet: settings and your code become a router and a worker, or a running server.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -157,12 +156,7 @@ impl AppBuilder {
             in_flight: settings.server.max_in_flight,
             fallback_reserve: FALLBACK_RESERVE,
         };
-        let front = Arc::new(Front::new(
-            metrics.clone(),
-            lifecycle.clone(),
-            limits,
-            boot_id(),
-        ));
+        let front = Arc::new(Front::new(metrics.clone(), lifecycle.clone(), limits));
         let signature = signature_layer(&settings)?;
         let prefix = settings.server.public_url.prefix();
         let router = webhook::router(Arc::new(webhooks), &front, &signature, prefix);
@@ -321,12 +315,6 @@ impl fmt::Debug for Worker {
     }
 }
 
-/// Random enough to tell the request ids of two starts apart.
-fn boot_id() -> u32 {
-    let random = RandomState::new().build_hasher().finish();
-    u32::try_from(random >> 32).unwrap_or_default()
-}
-
 #[cfg(feature = "server")]
 mod run {
     //! [`App::run`]: listeners, signals, drain.
@@ -402,7 +390,7 @@ mod run {
             clean = finished => clean,
             second = signals.next() => {
                 tracing::warn!(signal = second.name, "second signal: stopping at once");
-                drop(flush);
+                flush.send();
                 std::process::exit(second.exit_code());
             }
         };
@@ -412,11 +400,11 @@ mod run {
         }
         if !clean {
             tracing::error!("the drain took too long: what was under way is cut off");
-            drop(flush);
+            flush.send();
             std::process::exit(first.exit_code());
         }
         tracing::info!("stopped");
-        drop(flush);
+        flush.send();
         Ok(())
     }
 

@@ -381,7 +381,10 @@ fn log(reader: &mut Reader<'_>) -> Option<LogSettings> {
     let format = reader.choice("log.format", &formats);
     let level = reader.text("log.level").to_owned();
     #[cfg(feature = "server")]
-    if crate::telemetry::logs::check_level(&level).is_err() {
+    if tracing_subscriber::EnvFilter::builder()
+        .parse(&level)
+        .is_err()
+    {
         reader.problem(
             "log.level",
             format!("is {level:?}: write error, warn, info, debug or trace, or directives such as \"info,replyhook=debug\""),

@@ -11,6 +11,7 @@
 //! Source of the parameters: Twilio's "Messaging webhook request" page and captured requests.
 
 mod fallback;
+mod message_status;
 mod parse;
 mod parts;
 mod status;
@@ -19,12 +20,13 @@ use std::fmt;
 
 pub use fallback::FallbackCause;
 use jiff::Timestamp;
+pub use message_status::MessageStatus;
 pub use parse::{ParseError, ParseErrorKind};
 pub use parts::{
     Button, JsonText, ListChoice, Location, MediaItem, MessageType, OptOutType, Place, Referral,
     ReferralSource, RepliedTo,
 };
-pub use status::{MessageStatus, StatusUpdate};
+pub use status::StatusUpdate;
 
 use crate::address::{Address, Channel};
 use crate::form::Form;

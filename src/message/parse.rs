@@ -5,11 +5,11 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 use super::InboundMessage;
+use super::message_status::MessageStatus;
 use super::parts::{
     Button, JsonText, ListChoice, Location, MediaItem, MessageType, OptOutType, Place, Referral,
     ReferralSource, RepliedTo,
 };
-use super::status::MessageStatus;
 use crate::address::Address;
 use crate::form::{AmbiguousParam, Form};
 use crate::sid::SidError;

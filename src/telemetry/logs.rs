@@ -11,54 +11,39 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::config::{LogFormat, LogSettings, Settings};
 
-/// Whether directives can be read.
-pub(crate) fn check_level(level: &str) -> Result<(), String> {
-    filter(level).map(drop)
-}
-
-fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::builder()
-        .parse(level)
-        .map_err(|error| error.to_string())
-}
-
-/// Installs logs and the panic hook, unless the process has a subscriber of its own. What it returns flushes traces when
-/// it is dropped.
-pub(crate) fn install(settings: &Settings) -> Option<Flush> {
+/// Installs logs and the panic hook, unless the process has a subscriber of its own.
+pub(crate) fn install(settings: &Settings) -> Flush {
     let lines = lines(&settings.log);
     #[cfg(feature = "otel")]
-    let (registry, flush) = {
-        let (spans, flush) = super::otel::layer(&settings.telemetry);
-        (
-            tracing_subscriber::registry().with(
-                vec![Some(lines), spans]
-                    .into_iter()
-                    .flatten()
-                    .collect::<Vec<_>>(),
-            ),
-            flush,
-        )
-    };
+    let (spans, traces) = super::otel::layer(&settings.telemetry).unzip();
     #[cfg(not(feature = "otel"))]
-    let (registry, flush) = (tracing_subscriber::registry().with(lines), Flush {});
-    registry.try_init().ok()?;
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string);
-        tracing::error!(
-            place,
-            "a panic; its text is not logged, since it may quote a message"
-        );
-    }));
-    Some(flush)
+    let spans = None;
+    let layers: Vec<BoxedLayer> = std::iter::once(lines).chain(spans).collect();
+    let registry = tracing_subscriber::registry().with(layers);
+    if registry.try_init().is_ok() {
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string);
+            tracing::error!(
+                place,
+                "a panic; its text is not logged, since it may quote a message"
+            );
+        }));
+    }
+    Flush {
+        #[cfg(feature = "otel")]
+        traces,
+    }
 }
 
-fn lines(settings: &LogSettings) -> Box<dyn Layer<Registry> + Send + Sync> {
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+fn lines(settings: &LogSettings) -> BoxedLayer {
     let pretty = match settings.format {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
         LogFormat::Auto => std::io::stderr().is_terminal(),
     };
-    let filter = filter(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::new(&settings.level);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if pretty {
         lines
@@ -71,19 +56,17 @@ fn lines(settings: &LogSettings) -> Box<dyn Layer<Registry> + Send + Sync> {
     }
 }
 
-/// Sends what traces are still waiting when it is dropped.
+/// Traces that may still be waiting.
 #[derive(Debug)]
 pub(crate) struct Flush {
     #[cfg(feature = "otel")]
-    pub(super) provider: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+    traces: Option<super::otel::Traces>,
 }
 
-#[cfg(feature = "otel")]
-impl Drop for Flush {
-    fn drop(&mut self) {
-        if let Some(provider) = self.provider.take() {
-            // A receiver that is gone must not hold up the end.
-            let _ = provider.shutdown_with_timeout(std::time::Duration::from_secs(2));
-        }
+impl Flush {
+    /// Sends them.
+    pub(crate) fn send(self) {
+        #[cfg(feature = "otel")]
+        drop(self.traces);
     }
 }

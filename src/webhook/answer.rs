@@ -11,7 +11,10 @@ use crate::dispatch::Failure;
 use crate::telemetry::metrics::Outcome;
 use crate::twiml::{self, Document};
 
-/// Why a verified request gets no TwiML.
+/// TwiML with its label, or why there is none.
+pub(super) type Answer = Result<(Document, Outcome), Cause>;
+
+/// Why a request gets no TwiML.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cause {
     /// Its pairs are no message.
@@ -19,8 +22,8 @@ pub(super) enum Cause {
     /// It is vouched for, and yet no form.
     NotAForm,
     Failed(Failure),
-    /// Overloaded, draining or not started.
-    Unavailable,
+    /// Overloaded, draining or not started, in words.
+    Unavailable(&'static str),
     /// Caught outside of the handler.
     Panicked,
 }
@@ -28,6 +31,7 @@ pub(super) enum Cause {
 impl Cause {
     /// Status, text and label: a new cause does not compile without them.
     fn answer(self) -> (StatusCode, &'static str, Outcome) {
+        const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
         match self {
             Self::BadForm => (
                 StatusCode::BAD_REQUEST,
@@ -39,75 +43,37 @@ impl Cause {
                 "not a form\n",
                 Outcome::RefusedBody,
             ),
-            Self::Failed(Failure::Error) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "handler failed\n",
-                Outcome::HandlerError,
-            ),
-            Self::Failed(Failure::Panic) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "handler failed\n",
-                Outcome::Panic,
-            ),
-            Self::Failed(Failure::Overflow) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "reply too long\n",
-                Outcome::Overflow,
-            ),
-            Self::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable\n",
-                Outcome::Unavailable,
-            ),
-            Self::Panicked => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal error\n",
-                Outcome::Panic,
-            ),
+            Self::Failed(Failure::Error) => (FAILED, "handler failed\n", Outcome::HandlerError),
+            Self::Failed(Failure::Panic) => (FAILED, "handler failed\n", Outcome::Panic),
+            Self::Failed(Failure::Overflow) => (FAILED, "reply too long\n", Outcome::Overflow),
+            Self::Unavailable(text) => {
+                (StatusCode::SERVICE_UNAVAILABLE, text, Outcome::Unavailable)
+            }
+            Self::Panicked => (FAILED, "internal error\n", Outcome::Panic),
         }
     }
 }
 
-/// 200 with a document.
-pub(super) fn document(document: Document, method: &Method, outcome: Outcome) -> Response {
-    let body = match document.into_xml() {
-        Cow::Borrowed(xml) => Body::from(xml),
-        Cow::Owned(xml) => Body::from(xml),
+/// The response of an answer.
+pub(super) fn respond(answer: Answer, method: &Method) -> Response {
+    let (status, content_type, body, outcome) = match answer {
+        Ok((document, outcome)) => {
+            let body = match document.into_xml() {
+                Cow::Borrowed(xml) => Body::from(xml),
+                Cow::Owned(xml) => Body::from(xml),
+            };
+            (StatusCode::OK, twiml::CONTENT_TYPE, body, outcome)
+        }
+        Err(cause) => {
+            let (status, text, outcome) = cause.answer();
+            (
+                status,
+                "text/plain; charset=utf-8",
+                Body::from(text),
+                outcome,
+            )
+        }
     };
-    response(StatusCode::OK, twiml::CONTENT_TYPE, body, method, outcome)
-}
-
-/// A refusal or failure.
-pub(super) fn refusal(cause: Cause, method: &Method) -> Response {
-    let (status, text, outcome) = cause.answer();
-    response(
-        status,
-        "text/plain; charset=utf-8",
-        Body::from(text),
-        method,
-        outcome,
-    )
-}
-
-/// A refusal or failure with a text of its own.
-pub(super) fn refusal_with(cause: Cause, text: &'static str, method: &Method) -> Response {
-    let (status, _, outcome) = cause.answer();
-    response(
-        status,
-        "text/plain; charset=utf-8",
-        Body::from(text),
-        method,
-        outcome,
-    )
-}
-
-fn response(
-    status: StatusCode,
-    content_type: &'static str,
-    body: Body,
-    method: &Method,
-    outcome: Outcome,
-) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -19,6 +19,7 @@ use tracing::Instrument;
 
 use super::answer::{self, Cause};
 use super::refusal;
+use super::request_id::{RequestId, RequestIds};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::signature::RefusalCause;
 use crate::telemetry::Throttle;
@@ -45,43 +46,20 @@ pub(crate) struct FrontLimits {
     pub(crate) fallback_reserve: usize,
 }
 
-/// Where a request stands in the log and in `X-Request-Id`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RequestId {
-    boot: u32,
-    number: u64,
-}
-
-impl std::fmt::Display for RequestId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:08x}-{}", self.boot, self.number)
-    }
-}
-
-struct RequestIds {
-    boot: u32,
-    next: AtomicU64,
-}
-
 impl Front {
-    /// `boot` tells the ids of one start from those of another.
     pub(crate) fn new(
         metrics: Arc<Metrics>,
         lifecycle: Arc<Lifecycle>,
         limits: FrontLimits,
-        boot: u32,
     ) -> Self {
-        let ids = RequestIds {
-            boot,
-            next: AtomicU64::new(1),
-        };
+        let errors = Throttle::new(10);
         Self {
             metrics,
             lifecycle,
             limits,
             in_flight: AtomicUsize::new(0),
-            ids,
-            errors: Throttle::new(10),
+            ids: RequestIds::new(),
+            errors,
         }
     }
 
@@ -155,7 +133,7 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let passage = Passage::begin(self.front.clone(), self.endpoint);
         if let Some(text) = passage.closed {
-            let response = answer::refusal_with(Cause::Unavailable, text, request.method());
+            let response = answer::respond(Err(Cause::Unavailable(text)), request.method());
             return Box::pin(std::future::ready(Ok(passage.end(response))));
         }
         request.extensions_mut().insert(passage.id);
@@ -170,7 +148,7 @@ where
                     Ok(Ok(response)) => response.into_response(),
                     Err(_) => {
                         tracing::error!(request_id = %id, "the server panicked on a request: this is a bug in replyhook");
-                        answer::refusal(Cause::Panicked, &method)
+                        answer::respond(Err(Cause::Panicked), &method)
                     }
                 };
                 Ok(passage.end(response))
@@ -195,10 +173,7 @@ impl Passage {
         let in_flight = front.in_flight.fetch_add(1, Ordering::AcqRel) + 1;
         front.metrics.requests_in_flight.increment(1.0);
         let closed = front.closed(endpoint, in_flight);
-        let id = RequestId {
-            boot: front.ids.boot,
-            number: front.ids.next.fetch_add(1, Ordering::Relaxed),
-        };
+        let id = front.ids.next();
         if let Some(reason) = closed
             && let Some(held) = front.errors.pass()
         {

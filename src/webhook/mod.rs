@@ -8,22 +8,28 @@ mod fallback;
 mod front;
 mod primary;
 mod refusal;
+mod request_id;
 mod status;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::any;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
+use tokio::task::JoinHandle;
 
+use answer::Cause;
 pub(crate) use front::{Front, FrontLayer, FrontLimits};
 pub(crate) use refusal::RefusalReport;
 
 use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
-use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
-use crate::signature::SignatureLayer;
+use crate::form::Form;
+use crate::message::{FallbackCause, InboundMessage, ParseError, StatusUpdate};
+use crate::signature::{SignatureLayer, SignedForm};
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::{Endpoint, Metrics};
 use crate::twiml::Document;
@@ -43,6 +49,42 @@ pub(crate) struct Webhooks {
     pub(crate) on_fallback: Option<FallbackHook>,
     /// Lines that verified requests can cause.
     pub(crate) warnings: Throttle,
+}
+
+impl Webhooks {
+    /// The pairs of a verified request, if they are a form's.
+    fn params(&self, form: SignedForm) -> Result<Form, Cause> {
+        self.metrics.token_slot(form.token());
+        if form.is_form() {
+            Ok(form.into_params())
+        } else {
+            Err(Cause::NotAForm)
+        }
+    }
+
+    /// What was read of verified pairs. Signed, and yet no message: the protocol has changed, or someone moves the
+    /// boundaries of a signature.
+    fn sound<T>(&self, endpoint: Endpoint, read: Result<T, ParseError>) -> Result<T, Cause> {
+        read.map_err(|error| {
+            if let Some(held) = self.warnings.pass() {
+                tracing::error!(endpoint = endpoint.as_str(), held, %error, "a signed request is no message");
+            }
+            Cause::BadForm
+        })
+    }
+
+    /// Runs a hook beside the request; its panics stay its own.
+    fn tell(
+        &self,
+        hook: &'static str,
+        told: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        self.dispatcher.tasks.spawn(async move {
+            if AssertUnwindSafe(told).catch_unwind().await.is_err() {
+                tracing::error!(hook, "a hook panicked");
+            }
+        })
+    }
 }
 
 /// The routes.

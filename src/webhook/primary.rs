@@ -6,10 +6,10 @@ use axum::extract::State;
 use axum::response::Response;
 use http::Method;
 
-use super::answer::{self, Cause};
+use super::answer::{self, Answer, Cause};
 use super::{Webhooks, status};
 use crate::dispatch::{Dispatched, Road};
-use crate::message::{InboundMessage, ParseError};
+use crate::message::InboundMessage;
 use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
@@ -19,35 +19,21 @@ pub(super) async fn primary(
     method: Method,
     form: SignedForm,
 ) -> Response {
-    webhooks.metrics.token_slot(form.token());
-    if !form.is_form() {
-        return answer::refusal(Cause::NotAForm, &method);
-    }
-    if form.params().get("MessageStatus").is_some() {
-        // The status callback was pointed at the message URL. It is no message and must not be answered by the bot.
-        return status::take(&webhooks, &method, form.into_params()).await;
-    }
-    let message = match InboundMessage::parse(form.into_params(), webhooks.clock.now()) {
-        Ok(message) => message,
-        Err(error) => return bad_form(&webhooks, &error, &method, Endpoint::Primary),
-    };
-    match webhooks.dispatcher.dispatch(message, Road::Primary).await {
-        Dispatched::Answered(document) => answer::document(document, &method, Outcome::Ok),
-        Dispatched::Late => answer::document(Document::empty(), &method, Outcome::Late),
-        Dispatched::Failed(failure) => answer::refusal(Cause::Failed(failure), &method),
-        Dispatched::Overloaded => answer::refusal_with(Cause::Unavailable, "overloaded\n", &method),
-    }
+    answer::respond(take(&webhooks, form).await, &method)
 }
 
-/// Signed, and yet no message: the protocol has changed, or someone moves the boundaries of a signature.
-pub(super) fn bad_form(
-    webhooks: &Webhooks,
-    error: &ParseError,
-    method: &Method,
-    endpoint: Endpoint,
-) -> Response {
-    if let Some(held) = webhooks.warnings.pass() {
-        tracing::error!(endpoint = endpoint.as_str(), held, %error, "a signed request is no message");
+async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
+    let params = webhooks.params(form)?;
+    if params.get("MessageStatus").is_some() {
+        // The status callback was pointed at the message URL. It is no message and must not be answered by the bot.
+        return status::take(webhooks, params).await;
     }
-    answer::refusal(Cause::BadForm, method)
+    let message = InboundMessage::parse(params, webhooks.clock.now());
+    let message = webhooks.sound(Endpoint::Primary, message)?;
+    match webhooks.dispatcher.dispatch(message, Road::Primary).await {
+        Dispatched::Answered(document) => Ok((document, Outcome::Ok)),
+        Dispatched::Late => Ok((Document::empty(), Outcome::Late)),
+        Dispatched::Failed(failure) => Err(Cause::Failed(failure)),
+        Dispatched::Overloaded => Err(Cause::Unavailable("overloaded\n")),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::front::RequestId;
+use super::request_id::RequestId;
 use crate::signature::{Refusal, RefusalCause, SignatureErrorKind};
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Outcome;

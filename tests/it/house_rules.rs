@@ -115,12 +115,9 @@ fn imports_point_downwards() {
                 } else {
                     level(&format!("src/{target}.rs"))
                 };
-                // Settings check a log level where it is read.
-                let known_exception = file == "src/config/sections.rs"
-                    && import.starts_with("telemetry::logs::check_level");
                 let (own, theirs) = (level(&file), target_level);
                 assert!(
-                    theirs < own || (own == 0 && theirs == 0) || known_exception,
+                    theirs < own || (own == 0 && theirs == 0),
                     "{file} (level {own}) imports {target} (level {theirs}): {line}"
                 );
             }
