@@ -390,7 +390,7 @@ mod run {
             clean = finished => clean,
             second = signals.next() => {
                 tracing::warn!(signal = second.name, "second signal: stopping at once");
-                flush.send();
+                drop(flush);
                 std::process::exit(second.exit_code());
             }
         };
@@ -400,11 +400,11 @@ mod run {
         }
         if !clean {
             tracing::error!("the drain took too long: what was under way is cut off");
-            flush.send();
+            drop(flush);
             std::process::exit(first.exit_code());
         }
         tracing::info!("stopped");
-        flush.send();
+        drop(flush);
         Ok(())
     }
 

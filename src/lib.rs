@@ -94,7 +94,7 @@ pub mod sid;
 pub mod signature;
 #[cfg(feature = "axum")]
 pub mod telemetry;
-#[cfg(any(feature = "client", feature = "otel"))]
+#[cfg(any(feature = "emulator", feature = "otel"))]
 mod tls;
 pub mod twiml;
 #[cfg(feature = "axum")]

@@ -56,17 +56,16 @@ fn lines(settings: &LogSettings) -> BoxedLayer {
     }
 }
 
-/// Traces that may still be waiting.
+/// Traces that may still be waiting; dropped, they are sent.
 #[derive(Debug)]
 pub(crate) struct Flush {
     #[cfg(feature = "otel")]
     traces: Option<super::otel::Traces>,
 }
 
-impl Flush {
-    /// Sends them.
-    pub(crate) fn send(self) {
+impl Drop for Flush {
+    fn drop(&mut self) {
         #[cfg(feature = "otel")]
-        drop(self.traces);
+        drop(self.traces.take());
     }
 }
