@@ -13,12 +13,12 @@ use crate::admin::{self, Admin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{HandlerKind, Settings, SignatureMode, Sources, TwilioSettings, Warning};
 use crate::dispatch::{DispatchLimits, Dispatcher};
-use crate::error::StartError;
 use crate::handler::{Echo, Handler};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
 use crate::reply::Reply;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
+use crate::start_error::StartError;
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 use crate::twiml::Document;
@@ -228,6 +228,11 @@ impl App {
         &self.settings
     }
 
+    /// What in the settings works and is probably not meant; [`App::run`] logs it.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
     /// The webhooks, to be mounted in a server of your own, and the worker that has to run beside them: without it they
     /// answer 503 and say why.
     ///
@@ -326,9 +331,9 @@ mod run {
     use tokio_util::sync::CancellationToken;
 
     use super::{App, admin};
-    use crate::error::StartError;
     use crate::lifecycle::Stage;
     use crate::server::{self, ConnectionLimits};
+    use crate::start_error::StartError;
     use crate::telemetry::logs;
 
     pub(super) async fn run(app: App) -> Result<(), StartError> {

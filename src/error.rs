@@ -1,57 +1,7 @@
-//! The two error types that cross rooms: what a user's code fails with, and why a server did not start.
-
-use std::fmt;
+//! Errors of a user's code.
 
 /// Any error of a user's code.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
-
-/// Why the server did not start.
-///
-/// Opaque: [`StartError::kind`] tells what it is about, `Display` tells the operator what to do.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct StartError {
-    kind: StartErrorKind,
-    message: String,
-    #[source]
-    source: Option<BoxError>,
-}
-
-/// What a [`StartError`] is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StartErrorKind {
-    /// A setting is missing or wrong; the message lists every problem at once.
-    Config,
-    /// An address could not be listened on.
-    Listen,
-}
-
-impl StartError {
-    /// Settings that cannot be used; `problems` is printed as it is.
-    pub(crate) fn config(problems: &impl fmt::Display) -> Self {
-        Self {
-            kind: StartErrorKind::Config,
-            message: problems.to_string(),
-            source: None,
-        }
-    }
-
-    /// An address that cannot be listened on.
-    #[cfg(feature = "server")]
-    pub(crate) fn listen(name: &str, address: &str, source: std::io::Error) -> Self {
-        Self {
-            kind: StartErrorKind::Listen,
-            message: format!("cannot listen on {address} ({name}): {source}"),
-            source: Some(source.into()),
-        }
-    }
-
-    /// What it is about.
-    pub fn kind(&self) -> StartErrorKind {
-        self.kind
-    }
-}
 
 /// A handler that could not answer.
 ///

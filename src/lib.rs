@@ -93,6 +93,8 @@ mod server;
 pub mod sid;
 pub mod signature;
 #[cfg(feature = "axum")]
+mod start_error;
+#[cfg(feature = "axum")]
 pub mod telemetry;
 #[cfg(any(feature = "emulator", feature = "otel"))]
 mod tls;
@@ -106,7 +108,7 @@ pub use app::{App, AppBuilder, Worker, verifier};
 #[cfg(feature = "axum")]
 pub use clock::SystemClock;
 pub use clock::{Clock, ManualClock, Timestamp};
-pub use error::{BoxError, StartError, StartErrorKind};
+pub use error::BoxError;
 pub use error_code::ErrorCode;
 pub use form::Form;
 pub use handler::{Context, Echo, Handler, HandlerError, handler_fn};
@@ -116,6 +118,8 @@ pub use secret::Secret;
 pub use sid::{AccountSid, MessageSid, MessagingServiceSid};
 #[cfg(feature = "axum")]
 pub use signature::{SignatureLayer, SignedForm};
+#[cfg(feature = "axum")]
+pub use start_error::{StartError, StartErrorKind};
 
 /// The README's Rust blocks.
 #[cfg(all(doctest, feature = "server"))]
