@@ -28,10 +28,10 @@ FROM debian:bookworm-slim
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /src/target/release/replyhook /usr/local/bin/replyhook
 
-# A new volume takes its owner from here; without this the server could not write its database.
+# A new volume takes its owner from here; without this the server could not write to it.
 RUN install -d -o 10001 -g 10001 -m 0750 /data
 VOLUME /data
-# The default database is a relative path, as are the files that a settings file names.
+# Relative paths in settings lead here.
 WORKDIR /data
 
 # A number, so that Kubernetes' runAsNonRoot can see that it is not root.
