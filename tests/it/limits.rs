@@ -2,21 +2,17 @@
 
 use std::io::{Read, Write};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::support::{ORIGIN, Server, Webhook, says, wire};
 
-/// One server for all tests that leave it as it was. Timeouts are short, so that waiting for them is.
-fn server() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        Server::start(&[
-            ("REPLYHOOK__SERVER__HEADER_TIMEOUT_MS", "500"),
-            ("REPLYHOOK__SERVER__BODY_TIMEOUT_MS", "500"),
-            ("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS", "500"),
-        ])
-    })
+/// Timeouts are short, so that waiting for them is.
+fn server() -> Server {
+    Server::start(&[
+        ("REPLYHOOK__SERVER__HEADER_TIMEOUT_MS", "500"),
+        ("REPLYHOOK__SERVER__BODY_TIMEOUT_MS", "500"),
+        ("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS", "500"),
+    ])
 }
 
 /// The server still does its work.
@@ -24,10 +20,8 @@ fn is_well(server: &Server) {
     assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
 }
 
-fn raw(text: &str) -> Option<u16> {
-    server()
-        .exchange(text.as_bytes())
-        .map(|answer| answer.status)
+fn raw(server: &Server, text: &str) -> Option<u16> {
+    server.exchange(text.as_bytes()).map(|answer| answer.status)
 }
 
 #[test]
@@ -61,13 +55,14 @@ fn threat_15_a_body_over_the_limit_is_refused_by_its_length_or_as_it_comes() {
 
 #[test]
 fn threat_16_a_body_that_comes_too_slowly_is_given_up() {
-    let mut stream = wire::connect(server().public);
+    let server = server();
+    let mut stream = wire::connect(server.public);
     let webhook = Webhook::message(3, "hi").raw(ORIGIN);
     stream.write_all(&webhook[..webhook.len() - 10]).unwrap();
     let answer = wire::read_answer(&mut stream).unwrap();
     answer.refused(408);
     assert!(wire::is_closed(&mut stream));
-    is_well(server());
+    is_well(&server);
 }
 
 #[test]
@@ -89,7 +84,7 @@ fn threat_17_a_peer_that_says_nothing_half_a_head_or_nothing_more_is_closed() {
     ] {
         assert!(wire::is_closed(stream), "{what}");
     }
-    is_well(server);
+    is_well(&server);
 }
 
 #[test]
@@ -115,7 +110,7 @@ fn threat_17_a_peer_that_does_not_take_its_answers_is_closed() {
     let mut rest = Vec::new();
     let ended = stream.read_to_end(&mut rest);
     assert!(ended.is_ok() || ended.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset);
-    is_well(server);
+    is_well(&server);
 }
 
 #[test]
@@ -147,32 +142,40 @@ fn threat_18_a_flood_of_connections_waits_and_the_private_listener_answers() {
 
 #[test]
 fn threat_19_too_many_or_too_large_headers_are_431_and_a_long_uri_is_414() {
+    let server = server();
     let head = |headers: &str| {
         format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: 0\r\n\r\n")
     };
     let many: String = (0..70).map(|n| format!("X-{n}: 1\r\n")).collect();
-    assert_eq!(raw(&head(&many)), Some(431));
+    assert_eq!(raw(&server, &head(&many)), Some(431));
     assert_eq!(
-        raw(&head(&format!("X-A: {}\r\n", "a".repeat(64 * 1024)))),
+        raw(
+            &server,
+            &head(&format!("X-A: {}\r\n", "a".repeat(64 * 1024)))
+        ),
         Some(431)
     );
     let long = format!(
         "POST /webhook?{} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
         "a".repeat(4096)
     );
-    assert_eq!(raw(&long), Some(414));
+    assert_eq!(raw(&server, &long), Some(414));
     assert_eq!(
-        raw(&format!(
-            "GET /webhook?{} HTTP/1.1\r\nHost: h\r\n\r\n",
-            "a".repeat(40_000)
-        )),
+        raw(
+            &server,
+            &format!(
+                "GET /webhook?{} HTTP/1.1\r\nHost: h\r\n\r\n",
+                "a".repeat(40_000)
+            )
+        ),
         Some(414)
     );
-    is_well(server());
+    is_well(&server);
 }
 
 #[test]
 fn threat_30_requests_that_two_readers_would_read_differently_are_refused_or_closed() {
+    let server = server();
     let good = Webhook::message(6, "hi");
     let body = String::from_utf8(good.bytes()).unwrap();
     let signed = format!(
@@ -181,8 +184,12 @@ fn threat_30_requests_that_two_readers_would_read_differently_are_refused_or_clo
     );
     let length = body.len();
     let chunked = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
-    let post =
-        |headers: &str, body: &str| raw(&format!("POST /webhook HTTP/1.1\r\n{headers}\r\n{body}"));
+    let post = |headers: &str, body: &str| {
+        raw(
+            &server,
+            &format!("POST /webhook HTTP/1.1\r\n{headers}\r\n{body}"),
+        )
+    };
     let host = "Host: h\r\n";
     for (what, headers, body) in [
         (
@@ -240,15 +247,16 @@ fn threat_30_requests_that_two_readers_would_read_differently_are_refused_or_clo
     let both = format!(
         "POST /webhook HTTP/1.1\r\n{host}{signed}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}"
     );
-    let mut stream = wire::connect(server().public);
+    let mut stream = wire::connect(server.public);
     stream.write_all(both.as_bytes()).unwrap();
     wire::read_answer(&mut stream).unwrap().twiml();
     assert!(wire::is_closed(&mut stream));
-    is_well(server());
+    is_well(&server);
 }
 
 #[test]
 fn threat_31_what_is_not_http_1_is_refused_or_closed() {
+    let server = server();
     for bytes in [
         &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..],
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
@@ -257,22 +265,23 @@ fn threat_31_what_is_not_http_1_is_refused_or_closed() {
         b"POST /webhook HTTP/9.9\r\n\r\n",
         b"SSH-2.0-x\r\n\r\n",
     ] {
-        let answer = server().exchange(bytes).map(|answer| answer.status);
+        let answer = server.exchange(bytes).map(|answer| answer.status);
         assert!(matches!(answer, Some(400 | 505) | None), "{answer:?}");
     }
-    is_well(server());
+    is_well(&server);
 }
 
 #[test]
 fn threat_32_http_2_is_not_spoken_so_that_its_floods_have_no_target() {
+    let server = server();
     let mut upgrade = Webhook::message(7, "hi");
     upgrade = upgrade
         .header("Connection", "Upgrade, HTTP2-Settings")
         .header("Upgrade", "h2c")
         .header("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA");
-    let answer = server().send(&upgrade);
+    let answer = server.send(&upgrade);
     assert_eq!(answer.twiml(), says("hi"));
-    let preface = server()
+    let preface = server
         .exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         .map(|answer| answer.status);
     assert!(matches!(preface, Some(400 | 505) | None), "{preface:?}");
@@ -304,7 +313,8 @@ fn threat_63_running_out_of_file_descriptors_is_survived() {
 
 #[test]
 fn a_connection_is_kept_for_the_next_request_and_pipelined_requests_are_answered_in_order() {
-    let mut stream = wire::connect(server().public);
+    let server = server();
+    let mut stream = wire::connect(server.public);
     let both = [
         Webhook::message(8, "first").raw(ORIGIN),
         Webhook::message(9, "second").raw(ORIGIN),
@@ -323,11 +333,12 @@ fn a_connection_is_kept_for_the_next_request_and_pipelined_requests_are_answered
 
 #[test]
 fn the_private_endpoints_are_not_on_the_public_listener() {
+    let server = server();
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(
-            raw(&format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")),
+            raw(&server, &format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")),
             Some(404)
         );
-        assert_eq!(server().get(path).status, 200);
+        assert_eq!(server.get(path).status, 200);
     }
 }
