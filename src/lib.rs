@@ -42,6 +42,7 @@
 //! | [`message`], [`address`], [`sid`], [`error_code`] | what Twilio sends, as types |
 //! | [`handler`] | your code |
 //! | [`reply`], [`twiml`] | what it says, and how that is written |
+//! | `twilio` (feature `client`) | the REST API |
 //! | [`config`], [`telemetry`] | settings; metrics and logs |
 //! | [`clock`] | the time, for tests to move |
 //!
@@ -54,7 +55,7 @@
 //! |---|---|
 //! | `axum` | the layer, the router, settings, [`App::into_parts`] |
 //! | `server` | the accept loop, the private listener, logs, [`App::run`] |
-//! | `client` | outgoing HTTP |
+//! | `client` | Twilio's REST API |
 //! | `emulator` | what plays Twilio's part |
 //! | `cli` | the `replyhook` command |
 //! | `otel` | traces by OTLP |
@@ -96,8 +97,10 @@ pub mod signature;
 mod start_error;
 #[cfg(feature = "axum")]
 pub mod telemetry;
-#[cfg(any(feature = "emulator", feature = "otel"))]
+#[cfg(feature = "client")]
 mod tls;
+#[cfg(feature = "client")]
+pub mod twilio;
 pub mod twiml;
 #[cfg(feature = "axum")]
 mod webhook;

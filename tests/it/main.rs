@@ -32,6 +32,7 @@ mod parts;
 mod privacy;
 mod readme;
 mod replies;
+mod rest;
 mod sdk;
 mod signatures;
 mod status;

@@ -1,0 +1,128 @@
+//! Where the API is.
+
+use std::fmt;
+
+/// `https://api.twilio.com`, or `https://api.{edge}.{region}.twilio.com`, or a stand-in on this machine.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiUrl {
+    origin: String,
+    loopback: bool,
+}
+
+/// A URL that credentials must not be sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be https://HOST without a path; http is allowed to this machine only")]
+pub struct ApiUrlError;
+
+impl ApiUrl {
+    /// Reads an origin.
+    ///
+    /// # Errors
+    /// [`ApiUrlError`] for anything but `https://host[:port]`, or `http` to a loopback host.
+    pub fn parse(text: &str) -> Result<Self, ApiUrlError> {
+        let origin = text.trim_end_matches('/');
+        let uri: http::Uri = origin.parse().map_err(|_| ApiUrlError)?;
+        let host = uri
+            .host()
+            .filter(|host| !host.is_empty())
+            .ok_or(ApiUrlError)?;
+        let plain = uri.path() == "/" && uri.query().is_none() && !origin.contains(['@', '#']);
+        let loopback = host == "localhost" || host == "[::1]" || is_loopback_v4(host);
+        match uri.scheme_str() {
+            Some("https") if plain => Ok(Self {
+                origin: origin.to_owned(),
+                loopback: false,
+            }),
+            Some("http") if plain && loopback => Ok(Self {
+                origin: origin.to_owned(),
+                loopback,
+            }),
+            _ => Err(ApiUrlError),
+        }
+    }
+
+    /// The address of a region, such as `ie1`, and an edge, such as `dublin`.
+    ///
+    /// # Errors
+    /// [`ApiUrlError`] when one of them is no name.
+    pub fn regional(region: &str, edge: &str) -> Result<Self, ApiUrlError> {
+        let name = |text: &str| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        if !name(region) || !name(edge) {
+            return Err(ApiUrlError);
+        }
+        Self::parse(&format!("https://api.{edge}.{region}.twilio.com"))
+    }
+
+    pub(super) fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+}
+
+fn is_loopback_v4(host: &str) -> bool {
+    host.parse::<std::net::Ipv4Addr>()
+        .is_ok_and(|address| address.is_loopback())
+}
+
+impl Default for ApiUrl {
+    fn default() -> Self {
+        Self {
+            origin: "https://api.twilio.com".to_owned(),
+            loopback: false,
+        }
+    }
+}
+
+impl fmt::Display for ApiUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin)
+    }
+}
+
+impl fmt::Debug for ApiUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_go_over_https_or_nowhere_but_this_machine() {
+        for (text, shown) in [
+            ("https://api.twilio.com", "https://api.twilio.com"),
+            (
+                "https://api.dublin.ie1.twilio.com/",
+                "https://api.dublin.ie1.twilio.com",
+            ),
+            ("http://127.0.0.1:8081", "http://127.0.0.1:8081"),
+            ("http://localhost:8081", "http://localhost:8081"),
+            ("http://[::1]:8081", "http://[::1]:8081"),
+        ] {
+            assert_eq!(ApiUrl::parse(text).unwrap().to_string(), shown);
+        }
+        for text in [
+            "http://api.twilio.com",
+            "https://",
+            "https://u:p@h",
+            "https://h/x",
+            "https://h?x",
+            "ftp://h",
+            "h",
+            "",
+        ] {
+            assert_eq!(ApiUrl::parse(text), Err(ApiUrlError), "{text}");
+        }
+        assert_eq!(
+            ApiUrl::regional("ie1", "dublin").unwrap().to_string(),
+            "https://api.dublin.ie1.twilio.com"
+        );
+        assert_eq!(ApiUrl::regional("ie1", "evil.example/"), Err(ApiUrlError));
+    }
+}

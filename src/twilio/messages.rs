@@ -1,0 +1,359 @@
+//! `Messages`: create, fetch, list.
+//!
+//! Source: Twilio's `OpenAPI` description, `/2010-04-01/Accounts/{AccountSid}/Messages.json`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::{Client, Credentials, RestError};
+use crate::address::Address;
+use crate::error_code::ErrorCode;
+use crate::form::Form;
+use crate::message::MessageStatus;
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
+
+/// Most bytes of an answer: a page of messages takes some hundred kilobytes.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// The messages of one account.
+#[derive(Debug, Clone, Copy)]
+pub struct Messages<'a> {
+    client: &'a Client,
+    account: AccountSid,
+    credentials: &'a Credentials,
+}
+
+/// A message to be sent.
+#[derive(Clone)]
+pub struct NewMessage {
+    to: Address,
+    from: Option<Address>,
+    messaging_service_sid: Option<MessagingServiceSid>,
+    body: Option<String>,
+    media: Vec<String>,
+    content: Option<(String, BTreeMap<String, String>)>,
+    persistent_action: Option<String>,
+    status_callback: Option<String>,
+}
+
+/// A message as Twilio has it. Twilio may leave out any field.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Message {
+    /// Its SID.
+    pub sid: MessageSid,
+    /// How far it has come.
+    pub status: MessageStatus,
+    /// `inbound`, `outbound-api`, `outbound-reply`, `outbound-call`.
+    pub direction: Option<String>,
+    /// Who sent it; missing as long as a Messaging Service has not chosen.
+    pub from: Option<Address>,
+    /// Who gets it.
+    pub to: Option<Address>,
+    /// Its text.
+    pub body: Option<Text>,
+    /// When it was made, RFC 2822.
+    pub date_created: Option<String>,
+    /// Why it failed.
+    pub error_code: Option<ErrorCode>,
+    /// The service that it was sent by.
+    pub messaging_service_sid: Option<MessagingServiceSid>,
+}
+
+/// A text of a message: comparable, and not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Text({} bytes)", self.0.len())
+    }
+}
+
+/// Which messages to list, newest first.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ListMessages {
+    /// Only those to this address.
+    pub to: Option<Address>,
+    /// Only those from this address.
+    pub from: Option<Address>,
+    /// Only those sent on or after this day, `YYYY-MM-DD` in UTC.
+    pub sent_from: Option<String>,
+    /// Most messages of the page; Twilio's own limit is 1000.
+    pub page_size: Option<u16>,
+}
+
+impl NewMessage {
+    /// A text.
+    pub fn text(to: impl Into<Address>, body: impl Into<String>) -> Self {
+        Self {
+            body: Some(body.into()),
+            ..Self::empty(to)
+        }
+    }
+
+    /// A template, `HX…`, with the values of its variables. The only thing that may open a conversation on WhatsApp.
+    pub fn template(
+        to: impl Into<Address>,
+        content_sid: impl Into<String>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        Self {
+            content: Some((content_sid.into(), variables.into_iter().collect())),
+            ..Self::empty(to)
+        }
+    }
+
+    /// A place (WhatsApp): degrees, and what it is called.
+    pub fn location(to: impl Into<Address>, latitude: f64, longitude: f64, label: &str) -> Self {
+        let action = format!("geo:{latitude},{longitude}|{label}");
+        Self {
+            body: Some(label.to_owned()),
+            persistent_action: Some(action),
+            ..Self::empty(to)
+        }
+    }
+
+    fn empty(to: impl Into<Address>) -> Self {
+        Self {
+            to: to.into(),
+            from: None,
+            messaging_service_sid: None,
+            body: None,
+            media: Vec::new(),
+            content: None,
+            persistent_action: None,
+            status_callback: None,
+        }
+    }
+
+    /// The sender.
+    #[must_use]
+    pub fn from(mut self, from: impl Into<Address>) -> Self {
+        self.from = Some(from.into());
+        self
+    }
+
+    /// The service that sends it; with a sender as well, its features with that sender.
+    #[must_use]
+    pub fn service(mut self, service: MessagingServiceSid) -> Self {
+        self.messaging_service_sid = Some(service);
+        self
+    }
+
+    /// Adds a file at a public URL.
+    #[must_use]
+    pub fn media(mut self, url: impl Into<String>) -> Self {
+        self.media.push(url.into());
+        self
+    }
+
+    /// Where Twilio reports what becomes of it.
+    #[must_use]
+    pub fn status_callback(mut self, url: impl Into<String>) -> Self {
+        self.status_callback = Some(url.into());
+        self
+    }
+
+    fn form(&self) -> Form {
+        let variables = self
+            .content
+            .as_ref()
+            .map(|(_, variables)| variables)
+            .filter(|variables| !variables.is_empty());
+        let variables = variables.and_then(|variables| serde_json::to_string(variables).ok());
+        let single = [
+            ("To", Some(self.to.as_str())),
+            ("From", self.from.as_ref().map(Address::as_str)),
+            (
+                "MessagingServiceSid",
+                self.messaging_service_sid
+                    .as_ref()
+                    .map(MessagingServiceSid::as_str),
+            ),
+            ("Body", self.body.as_deref()),
+            (
+                "ContentSid",
+                self.content.as_ref().map(|(sid, _)| sid.as_str()),
+            ),
+            ("ContentVariables", variables.as_deref()),
+            ("PersistentAction", self.persistent_action.as_deref()),
+            ("StatusCallback", self.status_callback.as_deref()),
+        ];
+        let single = single
+            .iter()
+            .filter_map(|(name, value)| Some((*name, (*value)?)));
+        single
+            .chain(self.media.iter().map(|url| ("MediaUrl", url.as_str())))
+            .collect()
+    }
+}
+
+/// Shapes, not what is said or to whom.
+impl fmt::Debug for NewMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewMessage")
+            .field("to", &self.to)
+            .field("from", &self.from)
+            .field("messaging_service_sid", &self.messaging_service_sid)
+            .field("body_len", &self.body.as_ref().map(String::len))
+            .field("media", &self.media.len())
+            .field("content_sid", &self.content.as_ref().map(|(sid, _)| sid))
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Messages<'a> {
+    pub(super) fn new(
+        client: &'a Client,
+        account: AccountSid,
+        credentials: &'a Credentials,
+    ) -> Self {
+        Self {
+            client,
+            account,
+            credentials,
+        }
+    }
+
+    /// Sends a message. What comes back says that Twilio has taken it, not that it arrives.
+    ///
+    /// # Errors
+    /// [`RestError`]. Where [`RestError::repeat`] is [`Ambiguous`](super::Repeat::Ambiguous) the message may have been
+    /// sent: look with [`Messages::list`] before sending it again.
+    pub async fn create(&self, message: &NewMessage) -> Result<Message, RestError> {
+        let request = self.request(Method::POST, "Messages.json")?;
+        let form = http::HeaderValue::from_static("application/x-www-form-urlencoded");
+        let request = request
+            .header(CONTENT_TYPE, form)
+            .body(message.form().encode());
+        let wire: WireMessage = answer(request).await?;
+        wire.typed(StatusCode::CREATED)
+    }
+
+    /// Looks at one message.
+    ///
+    /// # Errors
+    /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
+    pub async fn fetch(&self, sid: MessageSid) -> Result<Message, RestError> {
+        let request = self.request(Method::GET, &format!("Messages/{sid}.json"))?;
+        let wire: WireMessage = answer(request).await?;
+        wire.typed(StatusCode::OK)
+    }
+
+    /// Lists one page of messages, newest first.
+    ///
+    /// # Errors
+    /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
+    pub async fn list(&self, which: &ListMessages) -> Result<Vec<Message>, RestError> {
+        let page_size = which.page_size.map(|size| size.to_string());
+        let query = [
+            ("To", which.to.as_ref().map(Address::as_str)),
+            ("From", which.from.as_ref().map(Address::as_str)),
+            ("DateSent>", which.sent_from.as_deref()),
+            ("PageSize", page_size.as_deref()),
+        ];
+        let query: Form = query
+            .iter()
+            .filter_map(|(name, value)| Some((*name, (*value)?)))
+            .collect();
+        let request = self.request(Method::GET, &format!("Messages.json?{}", query.encode()))?;
+        let page: WirePage = answer(request).await?;
+        page.messages
+            .into_iter()
+            .map(|wire| wire.typed(StatusCode::OK))
+            .collect()
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, RestError> {
+        self.client
+            .request(method, self.account, path, self.credentials)
+    }
+}
+
+/// Sends a request and reads its answer as JSON.
+async fn answer<T: serde::de::DeserializeOwned>(
+    request: reqwest::RequestBuilder,
+) -> Result<T, RestError> {
+    let mut response = request
+        .send()
+        .await
+        .map_err(|error| RestError::transport(error, false))?;
+    let status = response.status();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut body = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| RestError::transport(error, true))?
+    {
+        body.extend_from_slice(&chunk);
+        if body.len() > MOST_BYTES {
+            return Err(RestError::unreadable(status, "the answer is too long"));
+        }
+    }
+    if !status.is_success() {
+        return Err(RestError::answered(
+            status,
+            retry_after.map(Duration::from_secs),
+            &body,
+        ));
+    }
+    // serde's message would quote the answer, and with it a number.
+    serde_json::from_slice(&body).map_err(|error| {
+        RestError::unreadable(
+            status,
+            format!(
+                "not the JSON it should be: line {}, column {}",
+                error.line(),
+                error.column()
+            ),
+        )
+    })
+}
+
+#[derive(Deserialize)]
+struct WirePage {
+    messages: Vec<WireMessage>,
+}
+
+#[derive(Deserialize)]
+struct WireMessage {
+    sid: Option<String>,
+    status: Option<String>,
+    direction: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    body: Option<String>,
+    date_created: Option<String>,
+    error_code: Option<u32>,
+    messaging_service_sid: Option<String>,
+}
+
+impl WireMessage {
+    fn typed(self, status: StatusCode) -> Result<Message, RestError> {
+        let sid = self.sid.as_deref().unwrap_or_default();
+        Ok(Message {
+            sid: sid
+                .parse()
+                .map_err(|error| RestError::unreadable(status, error))?,
+            status: MessageStatus::parse(self.status.as_deref().unwrap_or_default()),
+            direction: self.direction,
+            from: self.from.map(Address::from),
+            to: self.to.map(Address::from),
+            body: self.body.map(Text),
+            date_created: self.date_created,
+            error_code: self.error_code.map(ErrorCode),
+            messaging_service_sid: self.messaging_service_sid.and_then(|sid| sid.parse().ok()),
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! Twilio's REST API: sending messages, and looking at them.
+//!
+//! The HTTP client is built on the first call, so that a server which only answers in TwiML never pays for it. Errors say
+//! whether a call may be repeated: `POST Messages` has no idempotency key, so one whose fate is unknown must not be.
+//!
+//! ```no_run
+//! use replyhook::Secret;
+//! use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage};
+//!
+//! # async fn send() -> Result<(), Box<dyn std::error::Error>> {
+//! let account = "AC00000000000000000000000000000001".parse()?;
+//! let client = Client::new(ApiUrl::default());
+//! let credentials = Credentials::auth_token(account, Secret::new("…"));
+//! let message = NewMessage::text("whatsapp:+15550001111", "Your order is ready.").from("whatsapp:+15550002222");
+//! let sent = client.messages(account, &credentials).create(&message).await?;
+//! println!("{} is {}", sent.sid, sent.status.as_str());
+//! # Ok(()) }
+//! ```
+
+mod api_url;
+mod error;
+mod messages;
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+pub use api_url::{ApiUrl, ApiUrlError};
+pub use error::{Repeat, RestError, RestErrorKind};
+pub use messages::{ListMessages, Message, Messages, NewMessage, Text};
+
+use crate::secret::Secret;
+use crate::sid::AccountSid;
+use crate::tls;
+
+/// To a connection. Not sent when it runs out: safe to repeat.
+const CONNECT: Duration = Duration::from_secs(3);
+/// To a whole answer. Twilio's own limit is in the twenties of seconds: a shorter one would make fates unknown.
+const TOTAL: Duration = Duration::from_secs(30);
+/// Below the minute after which an idle connection is closed on the other side.
+const IDLE: Duration = Duration::from_secs(50);
+
+/// Calls the REST API through one pool of connections.
+pub struct Client {
+    url: ApiUrl,
+    http: OnceLock<reqwest::Client>,
+}
+
+/// Who calls: an account with its auth token, or an API key.
+#[derive(Clone)]
+pub struct Credentials {
+    user: String,
+    password: Secret,
+}
+
+impl Credentials {
+    /// The account's SID and auth token.
+    pub fn auth_token(account: AccountSid, token: Secret) -> Self {
+        Self {
+            user: account.to_string(),
+            password: token,
+        }
+    }
+
+    /// An API key, `SK…`, and its secret.
+    pub fn api_key(sid: impl Into<String>, secret: Secret) -> Self {
+        Self {
+            user: sid.into(),
+            password: secret,
+        }
+    }
+}
+
+impl Client {
+    /// A client for an address of the API. Nothing is built yet.
+    pub fn new(url: ApiUrl) -> Self {
+        Self {
+            url,
+            http: OnceLock::new(),
+        }
+    }
+
+    /// The messages of an account.
+    pub fn messages<'a>(
+        &'a self,
+        account: AccountSid,
+        credentials: &'a Credentials,
+    ) -> Messages<'a> {
+        Messages::new(self, account, credentials)
+    }
+
+    /// A request to a path below `/2010-04-01/Accounts/{account}`.
+    fn request(
+        &self,
+        method: http::Method,
+        account: AccountSid,
+        path: &str,
+        credentials: &Credentials,
+    ) -> Result<reqwest::RequestBuilder, RestError> {
+        let url = format!("{}/2010-04-01/Accounts/{account}/{path}", self.url);
+        let http = if let Some(http) = self.http.get() {
+            http
+        } else {
+            let built = build(&self.url)?;
+            self.http.get_or_init(|| built)
+        };
+        Ok(http
+            .request(method, url)
+            .basic_auth(&credentials.user, Some(credentials.password.expose())))
+    }
+}
+
+fn build(url: &ApiUrl) -> Result<reqwest::Client, RestError> {
+    tls::install_provider();
+    reqwest::Client::builder()
+        .https_only(!url.is_loopback())
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .timeout(TOTAL)
+        .pool_idle_timeout(IDLE)
+        .no_proxy()
+        .user_agent(concat!("replyhook/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| RestError::transport(error, false))
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,366 @@
+//! The REST client against a scripted stand-in on a socket: what is sent, and what each answer or fault is taken for.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use replyhook::twilio::{
+    ApiUrl, Client, Credentials, ListMessages, Message, NewMessage, Repeat, RestError,
+    RestErrorKind,
+};
+use replyhook::{AccountSid, ErrorCode, Form, MessageStatus, Secret};
+
+use crate::support::{ACCOUNT, TOKEN};
+
+const CREATED: &str = r#"{"sid":"SM00000000000000000000000000000001","status":"queued","direction":"outbound-api",
+    "from":"whatsapp:+15550002222","to":"whatsapp:+15550001111","body":"canary-text","error_code":null,
+    "messaging_service_sid":null,"date_created":"Thu, 24 Aug 2023 05:01:45 +0000","num_media":"0","price":null}"#;
+
+/// Takes one request, answers with these bytes, and returns what it was sent.
+fn stand_in(answer: impl Into<Vec<u8>>) -> (SocketAddr, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = answer.into();
+    let taken = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let request = read_request(&mut stream);
+        stream.write_all(&answer).unwrap();
+        request
+    });
+    (address, taken)
+}
+
+fn read_request(stream: &mut TcpStream) -> String {
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some(head) = text.find("\r\n\r\n") {
+            let length = text.lines().find_map(|line| {
+                line.to_lowercase()
+                    .strip_prefix("content-length: ")
+                    .map(str::to_owned)
+            });
+            let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+            if bytes.len() >= head + 4 + length {
+                return text;
+            }
+        }
+        let read = stream.read(&mut buffer).unwrap();
+        assert_ne!(read, 0, "the request broke off");
+        bytes.extend_from_slice(&buffer[..read]);
+    }
+}
+
+fn json(status: &str, more: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{more}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn account() -> AccountSid {
+    ACCOUNT.parse().unwrap()
+}
+
+fn client(address: SocketAddr) -> Client {
+    Client::new(ApiUrl::parse(&format!("http://{address}")).unwrap())
+}
+
+fn text() -> NewMessage {
+    NewMessage::text("whatsapp:+15550001111", "canary-text & +1").from("whatsapp:+15550002222")
+}
+
+async fn create(address: SocketAddr, message: &NewMessage) -> Result<Message, RestError> {
+    let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
+    client(address)
+        .messages(account(), &credentials)
+        .create(message)
+        .await
+}
+
+#[tokio::test]
+async fn a_message_is_sent_as_twilio_takes_it_and_its_answer_is_typed() {
+    let (address, taken) = stand_in(json("201 Created", "", CREATED));
+    let sent = create(
+        address,
+        &text()
+            .media("https://h/a.png")
+            .status_callback("https://h/status?r=1"),
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        (sent.sid.as_str(), sent.status),
+        ("SM00000000000000000000000000000001", MessageStatus::Queued)
+    );
+    assert_eq!(
+        (sent.error_code, sent.body.unwrap().0.as_str()),
+        (None, "canary-text")
+    );
+    let request = taken.join().unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with(&format!(
+            "POST /2010-04-01/Accounts/{ACCOUNT}/Messages.json HTTP/1.1\r\n"
+        )),
+        "{head}"
+    );
+    assert!(head.contains(&format!(
+        "authorization: Basic {}",
+        crate::support::base64_of(format!("{ACCOUNT}:{TOKEN}").as_bytes())
+    )));
+    let form = Form::parse(body.as_bytes(), 512).unwrap();
+    let pairs: Vec<_> = form.iter().collect();
+    assert_eq!(
+        pairs,
+        [
+            ("To", "whatsapp:+15550001111"),
+            ("From", "whatsapp:+15550002222"),
+            ("Body", "canary-text & +1"),
+            ("StatusCallback", "https://h/status?r=1"),
+            ("MediaUrl", "https://h/a.png"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn templates_places_and_services_have_their_own_parameters() {
+    let sent = |message: NewMessage| async move {
+        let (address, taken) = stand_in(json("201 Created", "", CREATED));
+        create(address, &message).await.unwrap();
+        let request = taken.join().unwrap();
+        Form::parse(request.split_once("\r\n\r\n").unwrap().1.as_bytes(), 512).unwrap()
+    };
+    let variables = [
+        ("2".to_owned(), "12:00 \"sharp\"".to_owned()),
+        ("1".to_owned(), "Ana".to_owned()),
+    ];
+    let service = "MG00000000000000000000000000000001".parse().unwrap();
+    let template = NewMessage::template(
+        "whatsapp:US.1349",
+        "HX00000000000000000000000000000001",
+        variables,
+    )
+    .service(service);
+    let form = sent(template).await;
+    assert_eq!(
+        form.get("ContentVariables"),
+        Some(r#"{"1":"Ana","2":"12:00 \"sharp\""}"#)
+    );
+    assert_eq!(
+        (
+            form.get("Body"),
+            form.get("From"),
+            form.get("MessagingServiceSid")
+        ),
+        (None, None, Some("MG00000000000000000000000000000001"))
+    );
+    let form = sent(NewMessage::location("whatsapp:+1", 52.52, 13.405, "Office")).await;
+    assert_eq!(
+        (form.get("PersistentAction"), form.get("Body")),
+        (Some("geo:52.52,13.405|Office"), Some("Office"))
+    );
+}
+
+#[tokio::test]
+async fn an_api_key_authenticates_and_the_path_keeps_the_account() {
+    let (address, taken) = stand_in(json("200 OK", "", CREATED));
+    let credentials = Credentials::api_key("SK1", Secret::new("secret"));
+    let client = client(address);
+    let sid = "SM00000000000000000000000000000001".parse().unwrap();
+    client
+        .messages(account(), &credentials)
+        .fetch(sid)
+        .await
+        .unwrap();
+    let request = taken.join().unwrap();
+    assert!(
+        request.starts_with(&format!(
+            "GET /2010-04-01/Accounts/{ACCOUNT}/Messages/{sid}.json "
+        )),
+        "{request}"
+    );
+    assert!(request.contains(&crate::support::base64_of(b"SK1:secret")));
+}
+
+#[tokio::test]
+async fn a_list_is_asked_for_by_address_and_day() {
+    let (address, taken) = stand_in(json(
+        "200 OK",
+        "",
+        &format!(r#"{{"messages":[{CREATED}],"next_page_uri":null}}"#),
+    ));
+    let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
+    let mut which = ListMessages::default();
+    which.to = Some("whatsapp:+15550001111".into());
+    which.sent_from = Some("2026-11-24".to_owned());
+    which.page_size = Some(50);
+    let found = client(address)
+        .messages(account(), &credentials)
+        .list(&which)
+        .await
+        .unwrap();
+    assert_eq!(found.len(), 1);
+    let request = taken.join().unwrap();
+    let query = request
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .split_once('?')
+        .unwrap()
+        .1
+        .to_owned();
+    let query = Form::parse(query.as_bytes(), 10).unwrap();
+    let pairs: Vec<_> = query.iter().collect();
+    assert_eq!(
+        pairs,
+        [
+            ("To", "whatsapp:+15550001111"),
+            ("DateSent>", "2026-11-24"),
+            ("PageSize", "50")
+        ]
+    );
+}
+
+#[tokio::test]
+async fn threat_65_too_many_calls_may_be_repeated_after_the_time_that_is_asked_for() {
+    let (address, _) = stand_in(json(
+        "429 Too Many Requests",
+        "Retry-After: 7\r\n",
+        r#"{"code":20429,"status":429}"#,
+    ));
+    let error = create(address, &text()).await.unwrap_err();
+    assert_eq!(error.repeat(), Repeat::Safe(Duration::from_secs(7)));
+    let (address, _) = stand_in(json("429 Too Many Requests", "", ""));
+    assert_eq!(
+        create(address, &text()).await.unwrap_err().repeat(),
+        Repeat::Safe(Duration::ZERO)
+    );
+}
+
+#[tokio::test]
+async fn threat_66_what_may_have_been_processed_is_never_called_safe_to_repeat() {
+    for (what, answer) in [
+        (
+            "a 500",
+            json(
+                "500 Internal Server Error",
+                "",
+                r#"{"code":20500,"status":500}"#,
+            ),
+        ),
+        ("a 503", json("503 Service Unavailable", "", "<html>")),
+        (
+            "a redirect",
+            json("302 Found", "Location: https://evil.example/\r\n", ""),
+        ),
+        ("garbage for JSON", json("201 Created", "", "{\"sid\":")),
+        (
+            "a SID that is none",
+            json(
+                "201 Created",
+                "",
+                r#"{"sid":"+15550001111","status":"queued"}"#,
+            ),
+        ),
+        ("no SID", json("201 Created", "", "{}")),
+        ("garbage for HTTP", "\u{1}\u{2}\u{3}\r\n\r\n".to_owned()),
+        ("nothing", String::new()),
+        (
+            "half an answer",
+            "HTTP/1.1 201 Created\r\nContent-Length: 500\r\n\r\n{".to_owned(),
+        ),
+        (
+            "an endless answer",
+            json("201 Created", "", &" ".repeat(5 * 1024 * 1024)),
+        ),
+    ] {
+        let (address, _) = stand_in(answer);
+        let error = create(address, &text()).await.unwrap_err();
+        assert_eq!(error.repeat(), Repeat::Ambiguous, "{what}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn threat_67_a_refusal_carries_twilios_code_and_is_final() {
+    for (status, body, code) in [
+        (
+            "400 Bad Request",
+            r#"{"code":21610,"message":"x","more_info":"y","status":400}"#,
+            Some(21610),
+        ),
+        (
+            "400 Bad Request",
+            r#"{"type":"x","title":"y","status":400,"code":"21211"}"#,
+            Some(21211),
+        ),
+        (
+            "401 Unauthorized",
+            r#"{"code":20003,"status":401}"#,
+            Some(20003),
+        ),
+        ("404 Not Found", "not JSON", None),
+        ("403 Forbidden", "", None),
+    ] {
+        let (address, _) = stand_in(json(status, "", body));
+        let error = create(address, &text()).await.unwrap_err();
+        assert_eq!(
+            (error.repeat(), error.code()),
+            (Repeat::Never, code.map(ErrorCode)),
+            "{status} {body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn threat_68_what_never_left_is_safe_to_repeat() {
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let error = create(closed, &text()).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.repeat()),
+        (RestErrorKind::NotSent, Repeat::Safe(Duration::ZERO))
+    );
+    // TLS towards something that speaks none.
+    let (address, _) = stand_in("nothing");
+    let url = ApiUrl::parse(&format!("https://localhost:{}", address.port())).unwrap();
+    let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
+    drop(TcpStream::connect(address));
+    let error = Client::new(url)
+        .messages(account(), &credentials)
+        .create(&text())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), RestErrorKind::NotSent);
+}
+
+#[tokio::test]
+async fn no_error_or_debug_shows_what_was_sent_to_whom_or_with_which_token() {
+    let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
+    let mut shown = format!("{:?} {credentials:?}", text());
+    for answer in [
+        json(
+            "400 Bad Request",
+            "",
+            r#"{"code":21211,"message":"+15550001111 is not"}"#,
+        ),
+        json("201 Created", "", r#"{"sid":"+15550001111"}"#),
+        json("201 Created", "", "\"+15550001111 canary-text\""),
+    ] {
+        let (address, _) = stand_in(answer);
+        let error = create(address, &text()).await.unwrap_err();
+        shown += &format!("{error} {error:?}");
+    }
+    let (address, _) = stand_in(json("201 Created", "", CREATED));
+    shown += &format!("{:?}", create(address, &text()).await.unwrap());
+    for canary in ["15550001111", "canary-text", TOKEN] {
+        assert!(!shown.contains(canary), "{canary} is in {shown}");
+    }
+}
