@@ -234,9 +234,16 @@ impl Form {
         }
     }
 
-    /// Whether [`SortOrder::Utf16`] may differ from [`SortOrder::Bytes`].
-    pub(crate) fn is_beyond_bmp(&self) -> bool {
-        self.text.bytes().any(|byte| byte >= 0xF0)
+    /// Whether [`SortOrder::Utf16`] may differ from [`SortOrder::Bytes`]: beyond U+FFFF in a name, or in the values of a
+    /// repeated one, and nowhere else.
+    pub(crate) fn has_two_orders(&self) -> bool {
+        let beyond_bmp = |text: &str| text.bytes().any(|byte| byte >= 0xF0);
+        if !beyond_bmp(&self.text) {
+            return false;
+        }
+        let mut names: Vec<&str> = self.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        names.iter().any(|name| beyond_bmp(name)) || names.windows(2).any(|two| two[0] == two[1])
     }
 
     fn name(&self, pair: Pair) -> &str {
@@ -410,7 +417,8 @@ mod tests {
     #[test]
     fn the_two_orders_differ_only_beyond_the_basic_plane() {
         let form = Form::from_iter([("T", "\u{1F44D}"), ("T", "\u{FF21}")]);
-        assert!(form.is_beyond_bmp());
+        assert!(form.has_two_orders());
+        assert!(!Form::from_iter([("T", "\u{1F44D}"), ("U", "\u{FF21}")]).has_two_orders());
         assert_eq!(signed(&form, SortOrder::Bytes), "T\u{FF21}T\u{1F44D}");
         assert_eq!(signed(&form, SortOrder::Utf16), "T\u{1F44D}T\u{FF21}");
     }

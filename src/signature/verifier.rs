@@ -257,9 +257,6 @@ impl SignatureVerifier {
         let (tokens, own) = self.tokens_for(&content.form)?;
         let missing_prefix = self.public_url.missing_prefix(request.target);
         let signed = content.signed_params(SortOrder::Bytes);
-        // JavaScript sorts by UTF-16 units; whether Twilio does is not known, and it shows beyond U+FFFF only.
-        let signed_utf16 = (content.posted && content.form.is_beyond_bmp())
-            .then(|| content.signed_params(SortOrder::Utf16));
         let fits = |token: &Token, params: &[u8]| {
             let over = |target: &str| {
                 self.origins.iter().any(|origin| {
@@ -279,12 +276,12 @@ impl SignatureVerifier {
                     .iter()
                     .any(|target| over(target))
         };
-        let found = tokens.iter().position(|token| {
-            fits(token, &signed)
-                || signed_utf16
-                    .as_ref()
-                    .is_some_and(|params| fits(token, params))
-        });
+        let mut found = tokens.iter().position(|token| fits(token, &signed));
+        // JavaScript sorts by UTF-16 units; whether Twilio does is not known.
+        if found.is_none() && content.posted && content.form.has_two_orders() {
+            let signed = content.signed_params(SortOrder::Utf16);
+            found = tokens.iter().position(|token| fits(token, &signed));
+        }
         let token = match found {
             None => return Err(SignatureErrorKind::Mismatch.into()),
             Some(_) if own => TokenSlot::Account,
