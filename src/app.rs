@@ -373,6 +373,8 @@ mod run {
             ))
         });
         let drain = server.drain;
+        // The worker does so too, and a request may come before its first poll.
+        lifecycle.set(Stage::Running);
         let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
         let public = tokio::spawn(server::serve(
             public,
