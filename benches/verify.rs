@@ -82,7 +82,7 @@ fn main() -> ExitCode {
                     black_box(&reply),
                     &Channel::WhatsApp,
                     None,
-                )))
+                )));
             },
         ],
     );
@@ -155,5 +155,5 @@ fn cpu_time(count: u32, piece: &mut dyn FnMut()) -> Duration {
     for _ in 0..count {
         piece();
     }
-    now() - start
+    now().saturating_sub(start)
 }
