@@ -1,4 +1,4 @@
-//! What the operator sees: [`metrics`], and logs ([`logs`], feature `server`).
+//! What the operator sees: [`metrics`], and logs (feature `server`).
 //!
 //! Neither ever holds a phone number, a text, a name, a token or a signature. A request that went well writes no line
 //! at the default level: metrics count it.

@@ -102,7 +102,7 @@ async fn it_is_served_when_everything_else_is_shed_and_while_draining() {
     let app = Arc::new(app);
     let asked = app.clone();
     let stuck = tokio::spawn(async move { asked.send(Webhook::message(1, "slow")).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    app.wait_for("replyhook_handlers_running", 1.0).await;
     assert_eq!(
         app.send(Webhook::message(2, "hi")).await.refused(503),
         "overloaded\n"
@@ -112,8 +112,7 @@ async fn it_is_served_when_everything_else_is_shed_and_while_draining() {
         says("Sorry &amp; later")
     );
     stuck.abort();
-    app.stop();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    app.draining().await;
     assert_eq!(
         app.send(Webhook::message(4, "hi")).await.refused(503),
         "shutting down\n"

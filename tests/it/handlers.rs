@@ -201,11 +201,14 @@ fn threat_47_a_handler_that_blocks_its_thread_does_not_hold_up_its_own_answer_or
         .build()
         .unwrap();
     let (free, blocked) = std::sync::mpsc::channel::<()>();
+    let (entered, has_entered) = tokio::sync::oneshot::channel();
+    let entered = std::sync::Mutex::new(Some(entered));
     let blocked = std::sync::Mutex::new(blocked);
     let answers = runtime.block_on(async {
         let app = TestApp::build(&[("REPLYHOOK__REPLY__DEADLINE_MS", "300")], |app| {
             app.handler(move |_: Context, message: InboundMessage| {
                 if message.body == "block" {
+                    let _ = entered.lock().unwrap().take().unwrap().send(());
                     let _ = blocked.lock().unwrap().recv();
                 }
                 async move { message.body }
@@ -215,7 +218,7 @@ fn threat_47_a_handler_that_blocks_its_thread_does_not_hold_up_its_own_answer_or
         let blocking = app.clone();
         let first = tokio::spawn(async move { blocking.send(Webhook::message(1, "block")).await });
         let second = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            has_entered.await.unwrap();
             app.says(2, "hi").await
         });
         (first.await.unwrap(), second.await.unwrap())

@@ -84,8 +84,37 @@ impl TestApp {
             .unwrap()
     }
 
+    /// Lets everything else run until a gauge stands at a value.
+    pub async fn wait_for(&self, gauge: &str, value: f64) {
+        for _ in 0..100_000 {
+            if self.metric(gauge).await == value {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("{gauge} does not come to {value}");
+    }
+
+    /// Begins the drain, and waits until it has begun.
+    pub async fn draining(&self) {
+        self.stop();
+        loop {
+            let request = http::Request::get("/readyz")
+                .body(axum::body::Body::empty())
+                .unwrap();
+            if answer(&self.admin, request)
+                .await
+                .body
+                .contains(r#""draining":true"#)
+            {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Begins the drain.
-    pub fn stop(&self) {
+    fn stop(&self) {
         self.stop.notify_one();
     }
 }
