@@ -117,6 +117,9 @@ pub fn probe(listen: SocketAddr, patience: Duration) -> Result<(), String> {
                 let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
                 return Err(format!("not ready: {}", body.trim()));
             }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                last = format!("no answer from {host}:{} in time", listen.port());
+            }
             Err(error) => last = format!("no answer from {host}:{}: {error}", listen.port()),
         }
     }

@@ -22,7 +22,7 @@ use crate::start_error::StartError;
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 use crate::twiml::Document;
-use crate::webhook::{self, FallbackHook, Front, FrontLimits, RefusalReport, StatusHook, Webhooks};
+use crate::webhook::{self, FallbackHook, Front, RefusalReport, Room, StatusHook, Webhooks};
 
 /// What a fallback call waits for a handler: it comes when the primary's time is used up already.
 const FALLBACK_DEADLINE: Duration = Duration::from_secs(5);
@@ -146,17 +146,14 @@ impl AppBuilder {
                 running: Arc::new(AtomicUsize::new(0)),
             },
             metrics: metrics.clone(),
+            room: Room::new(settings.server.max_in_flight, FALLBACK_RESERVE),
             clock,
             apology,
             on_status: self.on_status,
             on_fallback: self.on_fallback,
             warnings: Throttle::new(10),
         };
-        let limits = FrontLimits {
-            in_flight: settings.server.max_in_flight,
-            fallback_reserve: FALLBACK_RESERVE,
-        };
-        let front = Arc::new(Front::new(metrics.clone(), lifecycle.clone(), limits));
+        let front = Arc::new(Front::new(metrics.clone(), lifecycle.clone()));
         let signature = signature_layer(&settings)?;
         let prefix = settings.server.public_url.prefix();
         let router = webhook::router(Arc::new(webhooks), &front, &signature, prefix);
@@ -331,6 +328,7 @@ mod run {
     use tokio_util::sync::CancellationToken;
 
     use super::{App, admin};
+    use crate::descriptors;
     use crate::lifecycle::Stage;
     use crate::server::{self, ConnectionLimits};
     use crate::start_error::StartError;
@@ -347,8 +345,17 @@ mod run {
             Some(address) => Some((address, listen("admin.listen", address).await?)),
             None => None,
         };
+        let connections = descriptors::room_for(server.max_connections);
+        if connections < server.max_connections {
+            let configured = server.max_connections;
+            tracing::warn!(
+                connections,
+                configured,
+                "fewer connections than server.max_connections: raise the limit of open files"
+            );
+        }
         let limits = ConnectionLimits {
-            connections: server.max_connections,
+            connections,
             header_timeout: server.header_timeout,
             write_timeout: server.write_timeout,
             headers: server.max_headers,
@@ -360,7 +367,7 @@ mod run {
         let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
         let private = private.map(|(_, listener)| {
             let limits = ConnectionLimits {
-                connections: 64,
+                connections: 16,
                 ..limits
             };
             let metrics = std::sync::Arc::new(crate::telemetry::metrics::Metrics::new());
@@ -418,7 +425,7 @@ mod run {
     async fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
         TcpListener::bind(address)
             .await
-            .map_err(|error| StartError::listen(name, &address.to_string(), error))
+            .map_err(|error| StartError::listen(name, &address.to_string(), &error))
     }
 
     fn announce(app: &App, public: &TcpListener) {

@@ -76,6 +76,8 @@ mod app;
 pub mod clock;
 #[cfg(feature = "axum")]
 pub mod config;
+#[cfg(feature = "server")]
+mod descriptors;
 #[cfg(feature = "axum")]
 mod dispatch;
 #[cfg(feature = "emulator")]

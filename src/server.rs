@@ -3,6 +3,7 @@
 //! `axum::serve` has no header timeout, so a connection that says nothing would stay for ever. HTTP/2 is not spoken:
 //! neither Twilio nor a proxy needs it towards a server, and what is not there cannot be reset or flooded.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::Either;
 use http::header::{CONNECTION, HOST};
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -50,6 +51,7 @@ pub(crate) async fn serve(
     let permits = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let errors = Throttle::new(3);
+    let malformed = Arc::new(Throttle::new(10));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -78,13 +80,19 @@ pub(crate) async fn serve(
         };
         let io = TokioIo::new(timed(stream, limits.write_timeout));
         let router = router.clone();
-        let service = service_fn(move |request| answer(router.clone(), request));
+        let (report, counted) = (malformed.clone(), metrics.clone());
+        let service = service_fn(move |request| answer(router.clone(), request, &report, &counted));
         let connection = graceful.watch(builder.serve_connection(io, service));
         let open = Open::new(metrics.clone());
+        let (report, counted) = (malformed.clone(), metrics.clone());
         tokio::spawn(async move {
-            // Errors are the peer's: it went away, was too slow, or spoke no HTTP. Requests are counted where they end.
+            // Errors are the peer's: it went away, was too slow, or spoke no HTTP.
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke off");
+                if error.is_parse() {
+                    refused(&error, &report, &counted);
+                } else {
+                    tracing::debug!(%error, "a connection broke off");
+                }
             }
             drop((open, permit));
         });
@@ -109,16 +117,25 @@ fn timed(
 fn answer(
     mut router: Router,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response, std::convert::Infallible>> {
-    if request.headers().get_all(HOST).iter().nth(1).is_some() {
-        let refused = (
-            StatusCode::BAD_REQUEST,
-            [(CONNECTION, "close")],
-            "more than one Host\n",
-        );
-        return Either::Left(std::future::ready(Ok(refused.into_response())));
+    report: &Throttle,
+    metrics: &Metrics,
+) -> impl Future<Output = Result<Response, std::convert::Infallible>> + use<> {
+    let hosts = request.headers().get_all(HOST).iter().take(2).count();
+    if hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11 {
+        let reason = "not exactly one Host\n";
+        refused(&reason.trim_end(), report, metrics);
+        let response = (StatusCode::BAD_REQUEST, [(CONNECTION, "close")], reason);
+        return Either::Left(std::future::ready(Ok(response.into_response())));
     }
     Either::Right(router.call(request.map(Body::new)))
+}
+
+/// A request that reaches no endpoint. If it was Twilio's, a message is lost: it must not go unseen.
+fn refused(reason: &dyn Display, report: &Throttle, metrics: &Metrics) {
+    metrics.malformed_requests.increment(1);
+    if let Some(held) = report.pass() {
+        tracing::warn!(%reason, held, "refused: the request is malformed");
+    }
 }
 
 /// Counts an open connection.

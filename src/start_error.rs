@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::error::BoxError;
-
 /// Why the server did not start.
 ///
 /// Opaque: [`StartError::kind`] tells what it is about, `Display` tells the operator what to do.
@@ -12,8 +10,6 @@ use crate::error::BoxError;
 pub struct StartError {
     kind: StartErrorKind,
     message: String,
-    #[source]
-    source: Option<BoxError>,
 }
 
 /// What a [`StartError`] is about.
@@ -32,17 +28,15 @@ impl StartError {
         Self {
             kind: StartErrorKind::Config,
             message: problems.to_string(),
-            source: None,
         }
     }
 
     /// An address that cannot be listened on.
     #[cfg(feature = "server")]
-    pub(crate) fn listen(name: &str, address: &str, source: std::io::Error) -> Self {
+    pub(crate) fn listen(name: &str, address: &str, error: &std::io::Error) -> Self {
         Self {
             kind: StartErrorKind::Listen,
-            message: format!("cannot listen on {address} ({name}): {source}"),
-            source: Some(source.into()),
+            message: format!("cannot listen on {address} ({name}): {error}"),
         }
     }
 

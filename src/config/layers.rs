@@ -93,12 +93,18 @@ impl Layers {
     /// Key, masked value and origin.
     pub(super) fn effective(&self) -> Vec<(String, String, String)> {
         let shown = |(key, entry): (&String, &Entry)| {
-            let value = match &entry.value {
-                Value::String(text) if text.is_empty() => "(not set)".to_owned(),
-                Value::String(_) if is_secret(key) => "********".to_owned(),
-                value => value.to_string(),
-            };
-            (key.clone(), value, entry.origin.clone())
+            let (mut value, mut origin) = (entry.value.clone(), entry.origin.clone());
+            if key == "server.listen"
+                && let (Some(text), Some(port)) = (value.as_str(), &self.port)
+                && let Some((host, _)) = text.rsplit_once(':')
+            {
+                value = Value::String(format!(
+                    "{host}:{}",
+                    port.value.as_str().unwrap_or_default()
+                ));
+                origin = format!("{origin}, {}", port.origin);
+            }
+            (key.clone(), masked(key, &value), origin)
         };
         self.entries.iter().map(shown).collect()
     }
@@ -121,7 +127,7 @@ impl Layers {
                 return problems.push(
                     "(file)",
                     position(path, &text, &error),
-                    format!("is not TOML: {}", error.message().trim_end()),
+                    format!("is not TOML: {}", reason(&text, &error)),
                 );
             }
         };
@@ -206,10 +212,13 @@ impl Layers {
             return;
         }
         let Some(known) = self.entries.get(&key) else {
-            let hint = self
-                .nearest(&key)
-                .map(|near| format!("; did you mean {near}?"))
-                .unwrap_or_default();
+            let hint = match self.nearest(&key) {
+                _ if key.starts_with(ACCOUNTS) => {
+                    "; write twilio.accounts.<AccountSid>.auth_token or …auth_token_file".to_owned()
+                }
+                Some(near) => format!("; did you mean {near}?"),
+                None => String::new(),
+            };
             return problems.push(&key, origin, format!("is not a known key{hint}"));
         };
         if known.value.type_str() != value.type_str() {
@@ -218,11 +227,14 @@ impl Layers {
                 Value::Boolean(_) => "true or false without quotes",
                 _ => "a text in quotes",
             };
-            return problems.push(
-                &key,
-                origin,
-                format!("is a {}, expected {expected}", value.type_str()),
-            );
+            let found = match value {
+                Value::String(_) => "a text",
+                Value::Integer(_) => "a number",
+                Value::Boolean(_) => "true or false",
+                Value::Array(_) => "a list",
+                _ => "something else",
+            };
+            return problems.push(&key, origin, format!("is {found}, expected {expected}"));
         }
         self.replace(key, value, origin, rank);
     }
@@ -268,9 +280,24 @@ impl Layers {
     }
 }
 
-/// Whether a key's value must not be shown.
-fn is_secret(key: &str) -> bool {
-    key.ends_with("auth_token") || key.ends_with("auth_token_secondary")
+/// A value as it may be shown: no secret, and nothing that looks like one in the wrong place.
+fn masked(key: &str, value: &Value) -> String {
+    const MASK: &str = "********";
+    let secret = key.ends_with("auth_token") || key.ends_with("auth_token_secondary");
+    match value {
+        Value::String(text) if text.is_empty() => "(not set)".to_owned(),
+        Value::String(text) if secret || is_token(text) => MASK.to_owned(),
+        Value::String(text) => match (text.split_once("://"), text.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, rest))) => format!("\"{scheme}://{MASK}@{rest}\""),
+            _ => value.to_string(),
+        },
+        value => value.to_string(),
+    }
+}
+
+/// Whether a text has the shape of an auth token.
+pub(super) fn is_token(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn walk(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) {
@@ -285,6 +312,22 @@ fn walk(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) {
             value => visit(key, value),
         }
     }
+}
+
+/// What is wrong with a file, unless that could quote a secret.
+fn reason(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start);
+    let line = text
+        .get(..start)
+        .map_or(0, |before| before.matches('\n').count());
+    let line = text.lines().nth(line).unwrap_or_default();
+    if ["token", "secret", "key"]
+        .iter()
+        .any(|word| line.contains(word))
+    {
+        return "a text stands in quotes, as in auth_token = \"…\"".to_owned();
+    }
+    error.message().trim_end().to_owned()
 }
 
 fn position(path: &Path, text: &str, error: &toml::de::Error) -> String {

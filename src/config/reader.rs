@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use super::layers::{Entry, Layers};
+use super::layers::{self, Entry, Layers};
 use super::problem::{Problem, Problems, Warning};
 use super::shown;
 use crate::secret::Secret;
@@ -182,6 +182,16 @@ impl<'a> Reader<'a> {
     }
 
     fn unreadable(&mut self, key: &str, path: &Path, error: &std::io::Error) {
+        if path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(layers::is_token)
+        {
+            return self.problem(
+                key,
+                "wants the name of a file, and what stands there looks like the token itself",
+            );
+        }
         self.problem(
             key,
             format!("names {}, which cannot be read: {error}", shown(path)),

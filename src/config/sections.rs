@@ -209,7 +209,8 @@ pub(super) fn twilio(reader: &mut Reader<'_>) -> Option<TwilioSettings> {
 fn sid(reader: &mut Reader<'_>, key: &str, text: &str) -> Option<AccountSid> {
     let sid = AccountSid::parse(text.trim());
     if let Err(error) = sid {
-        reader.problem(key, format!("{text:?} is {error}"));
+        // Not quoted: it may be a token that stands in the wrong place.
+        reader.problem(key, format!("is {error}"));
     }
     sid.ok()
 }
@@ -260,6 +261,20 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
         max_head_bytes: max_head_bytes?,
         max_params: max_params?,
     })
+}
+
+/// Whether logs can be filtered by it. A word alone is a level: read as a target it would silence everything.
+#[cfg(feature = "server")]
+fn is_filter(level: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let sound = |directive: &str| {
+        let word = directive.trim();
+        word.contains(['=', '[']) || LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level))
+    };
+    level.split(',').all(sound)
+        && tracing_subscriber::EnvFilter::builder()
+            .parse(level)
+            .is_ok()
 }
 
 pub(super) fn public_url(reader: &mut Reader<'_>) -> Option<PublicUrl> {
@@ -381,10 +396,7 @@ fn log(reader: &mut Reader<'_>) -> Option<LogSettings> {
     let format = reader.choice("log.format", &formats);
     let level = reader.text("log.level").to_owned();
     #[cfg(feature = "server")]
-    if tracing_subscriber::EnvFilter::builder()
-        .parse(&level)
-        .is_err()
-    {
+    if !is_filter(&level) {
         reader.problem(
             "log.level",
             format!("is {level:?}: write error, warn, info, debug or trace, or directives such as \"info,replyhook=debug\""),

@@ -106,7 +106,7 @@ fn split_text(text: &str) -> Vec<&str> {
         while units > 0 && units + more > TEXT_UNITS {
             let end = after_space
                 .take()
-                .unwrap_or_else(|| word_boundary(text, start, at));
+                .unwrap_or_else(|| word_boundary(&text[..at + cut.len()], start, at));
             pieces.push(&text[start..end]);
             units = units_of(&text[end..at]);
             start = end;

@@ -5,7 +5,13 @@ use std::fmt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 
+use super::shell::shell_words;
 use super::verifier::UnverifiedRequest;
+
+/// Most bytes of a capture: a HAR holds a page's other requests too.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// Most bytes of a URL or body that is looked at.
+const MOST_REQUEST_BYTES: usize = 1024 * 1024;
 
 /// A request from a file, a clipboard or a command line.
 #[derive(Clone)]
@@ -42,8 +48,22 @@ pub enum CapturedError {
     #[error("the curl command ends after {0}, which wants a value")]
     MissingValue(String),
     /// A header that is none.
-    #[error("a header is malformed")]
-    Header,
+    #[error("header {0} is malformed: expected \"Name: value\"")]
+    Header(String),
+    /// More headers than a request can have.
+    #[error("too many headers")]
+    TooManyHeaders,
+    /// A body that stands in a file.
+    #[error(
+        "the body stands in a file ({0} in the curl command): give it with --body-file, and the rest by --url and --header"
+    )]
+    BodyInFile(String),
+    /// A command for another shell.
+    #[error("a curl command for cmd.exe: copy it as cURL (bash)")]
+    Windows,
+    /// Larger than any webhook.
+    #[error("larger than {MOST_BYTES} bytes, which no webhook is")]
+    TooLarge,
     /// A method that is none.
     #[error("the method is malformed")]
     Method,
@@ -56,13 +76,33 @@ impl CapturedRequest {
     /// # Errors
     /// [`CapturedError`].
     pub fn parse(text: &str) -> Result<Self, CapturedError> {
+        if text.len() > MOST_BYTES {
+            return Err(CapturedError::TooLarge);
+        }
         let text = text.trim_start_matches('\u{FEFF}').trim_start();
-        if text.starts_with('{') {
-            har(text)
-        } else if text.starts_with("curl") {
-            curl(text)
-        } else {
-            raw(text)
+        let mut request = match text {
+            _ if text.starts_with('{') => har(text)?,
+            _ if text.starts_with("curl") => curl(text)?,
+            _ => raw(text)?,
+        };
+        if request.url.len() + request.body.len() > MOST_REQUEST_BYTES {
+            return Err(CapturedError::TooLarge);
+        }
+        request.add_host();
+        Ok(request)
+    }
+
+    /// Adds the `Host` that a request to its whole URL carries, unless it has one.
+    pub fn add_host(&mut self) {
+        let authority = self
+            .url
+            .split_once("://")
+            .and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+        if let Some(host) = authority.and_then(|authority| authority.rsplit('@').next())
+            && !self.headers.contains_key(http::header::HOST)
+            && let Ok(host) = HeaderValue::from_str(host)
+        {
+            self.headers.insert(http::header::HOST, host);
         }
     }
 
@@ -95,16 +135,26 @@ impl CapturedRequest {
     /// # Errors
     /// [`CapturedError::Header`].
     pub fn push_header(&mut self, line: &str) -> Result<(), CapturedError> {
-        let (name, value) = line.split_once(':').ok_or(CapturedError::Header)?;
-        // HTTP/2's own (`:method`), as browsers save them.
-        if name.is_empty() {
+        // HTTP/2's own (`:method`), as browsers save them, are no headers.
+        if line.starts_with(':') {
             return Ok(());
         }
-        let name =
-            HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| CapturedError::Header)?;
-        let value = HeaderValue::from_str(value.trim()).map_err(|_| CapturedError::Header)?;
-        self.headers.append(name, value);
-        Ok(())
+        // curl writes `Name;` for a header without a value.
+        let (name, value) = line
+            .split_once(':')
+            .or_else(|| Some((line.strip_suffix(';')?, "")))
+            .unwrap_or((line, ""));
+        let malformed =
+            || CapturedError::Header(format!("{:?}", name.chars().take(40).collect::<String>()));
+        if name.len() == line.len() {
+            return Err(malformed());
+        }
+        let parsed = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| malformed())?;
+        let value = HeaderValue::from_str(value.trim()).map_err(|_| malformed())?;
+        self.headers
+            .try_append(parsed, value)
+            .map(drop)
+            .map_err(|_| CapturedError::TooManyHeaders)
     }
 }
 
@@ -228,7 +278,20 @@ fn har(text: &str) -> Result<CapturedRequest, CapturedError> {
 }
 
 fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
-    let mut words = shell_words(text)?.into_iter().skip(1);
+    if text.contains("^\"") {
+        return Err(CapturedError::Windows);
+    }
+    // What follows a pipe, a redirection or another command is no part of this one.
+    let ends = |word: &String| {
+        matches!(
+            word.as_str(),
+            "|" | ">" | ">>" | "2>" | "&&" | "||" | ";" | "&"
+        )
+    };
+    let mut words = shell_words(text)?
+        .into_iter()
+        .skip(1)
+        .take_while(|word| !ends(word));
     let mut method = None;
     let mut request = CapturedRequest {
         method: Method::GET,
@@ -256,6 +319,9 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
             "-d" | "--data" | "--data-ascii" | "--data-raw" | "--data-binary"
             | "--data-urlencode" => {
                 let data = value()?;
+                if option != "--data-raw" && data.starts_with('@') {
+                    return Err(CapturedError::BodyInFile(data));
+                }
                 let data = if option == "--data-urlencode" {
                     url_encoded(&data)
                 } else {
@@ -270,10 +336,16 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
             "-G" | "--get" => as_query = true,
             // Options of curl's own that take a value.
             "-o" | "--output" | "-m" | "--max-time" | "--connect-timeout" | "-u" | "--user"
-            | "-b" | "--cookie" | "-e" | "--referer" | "--resolve" | "--cacert" | "-x"
-            | "--proxy" => drop(value()?),
+            | "-b" | "--cookie" | "-c" | "--cookie-jar" | "-e" | "--referer" | "--resolve"
+            | "--cacert" | "-E" | "--cert" | "--key" | "-x" | "--proxy" | "-w" | "--write-out"
+            | "--retry" | "--retry-delay" | "-F" | "--form" | "-T" | "--upload-file" | "-K"
+            | "--config" | "--limit-rate" | "--interface" | "-D" | "--dump-header" => {
+                drop(value()?);
+            }
             _ if option.starts_with('-') && option.len() > 1 => {}
-            _ => request.url = word,
+            // The first word that is no option; further ones would be further URLs.
+            _ if request.url.is_empty() => request.url = word,
+            _ => {}
         }
     }
     if request.url.is_empty() {
@@ -324,83 +396,6 @@ fn url_encoded(data: &str) -> String {
     }
 }
 
-/// Splits as a POSIX shell does, with bash's `$'…'`.
-fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\'' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match chars.next().ok_or(CapturedError::Quote)? {
-                        '\'' => break,
-                        c => word.push(c),
-                    }
-                }
-            }
-            '"' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match chars.next().ok_or(CapturedError::Quote)? {
-                        '"' => break,
-                        '\\' => match chars.next().ok_or(CapturedError::Quote)? {
-                            c @ ('"' | '\\' | '$' | '`') => word.push(c),
-                            '\n' => {}
-                            c => word.extend(['\\', c]),
-                        },
-                        c => word.push(c),
-                    }
-                }
-            }
-            '$' if chars.peek() == Some(&'\'') => {
-                chars.next();
-                ansi_quoted(&mut chars, word.get_or_insert_default())?;
-            }
-            '\\' => match chars.next() {
-                Some('\n') | None => {}
-                Some('\r') if chars.peek() == Some(&'\n') => drop(chars.next()),
-                Some(c) => word.get_or_insert_default().push(c),
-            },
-            c if c.is_whitespace() => words.extend(word.take()),
-            c => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    Ok(words)
-}
-
-fn ansi_quoted(
-    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
-    word: &mut String,
-) -> Result<(), CapturedError> {
-    loop {
-        match chars.next().ok_or(CapturedError::Quote)? {
-            '\'' => return Ok(()),
-            '\\' => match chars.next().ok_or(CapturedError::Quote)? {
-                'n' => word.push('\n'),
-                'r' => word.push('\r'),
-                't' => word.push('\t'),
-                kind @ ('u' | 'x') => {
-                    let most = if kind == 'u' { 4 } else { 2 };
-                    let mut code = 0;
-                    for _ in 0..most {
-                        let Some(digit) = chars.peek().and_then(|c| c.to_digit(16)) else {
-                            break;
-                        };
-                        code = code * 16 + digit;
-                        chars.next();
-                    }
-                    word.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-                }
-                c => word.push(c),
-            },
-            c => word.push(c),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -436,17 +431,17 @@ mod tests {
         let copied = "curl 'https://h.test/webhook?x=%20' \\\n  -H 'X-Twilio-Signature: abc=' \\\n  --data-raw $'Body=it\\'s\\u0021&From=a' --compressed";
         assert_eq!(
             parsed(copied),
-            expected("POST", "/webhook?x=%20", 2, "Body=it's!&From=a")
+            expected("POST", "/webhook?x=%20", 3, "Body=it's!&From=a")
         );
         assert_eq!(
             parsed(
                 "curl -XPUT --url=https://h.test -d a=1 -d \"b=\\\"2\\\"\" --data-urlencode 'c=x y&' -s"
             ),
-            expected("PUT", "/", 1, "a=1&b=\"2\"&c=x+y%26")
+            expected("PUT", "/", 2, "a=1&b=\"2\"&c=x+y%26")
         );
         assert_eq!(
             parsed("curl -G https://h.test/w -d a=1"),
-            expected("GET", "/w?a=1", 0, "")
+            expected("GET", "/w?a=1", 1, "")
         );
     }
 
@@ -470,7 +465,7 @@ mod tests {
             entry("https://h.test/a", "X-Twilio-Signature"),
             entry("https://h.test/b", "Accept")
         );
-        assert_eq!(parsed(&har), expected("POST", "/a", 1, "Body=a+b"));
+        assert_eq!(parsed(&har), expected("POST", "/a", 2, "Body=a+b"));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Finding out why a request does not verify: it is tried against what commonly goes wrong.
 //!
-//! In the order of suspicion: another token, another reading of the body, another query, another URL.
+//! In the order of suspicion: another token, another reading of the body, another query, another URL. Whoever sends a
+//! request chooses how much there is to try, so the work has a budget: where it is used up, nothing more is tried.
+
+use std::cell::Cell;
 
 use http::HeaderMap;
 
@@ -61,15 +64,27 @@ impl SignatureVerifier {
     fn ours(&self, target: &str) -> String {
         let public = self.public_url();
         let path = target.split('?').next().unwrap_or_default();
+        // Read from a file, a target may hold anything; it is shown on a terminal.
+        let path: String = path
+            .chars()
+            .map(|c| if c.is_ascii_graphic() { c } else { '?' })
+            .take(LONGEST)
+            .collect();
         format!(
-            "{}://{}{}{}",
+            "{}://{}{}{path}",
             public.scheme(),
             public.authority(),
-            public.missing_prefix(target),
-            path
+            public.missing_prefix(target)
         )
     }
 }
+
+/// Bytes that one explanation may hash: some milliseconds, and several times what an honest request needs.
+const BUDGET: usize = 16 * 1024 * 1024;
+/// What an HMAC costs beside the bytes it is made of.
+const OVERHEAD: usize = 256;
+/// Bytes of a header's value, or of a target, that is still worth a guess.
+const LONGEST: usize = 4096;
 
 /// One refused request and the guesses about it.
 struct Trial<'a> {
@@ -84,12 +99,16 @@ struct Trial<'a> {
     tried: Option<AccountSid>,
     /// All that are configured.
     all_tokens: Vec<&'a Token>,
+    budget: Cell<usize>,
 }
 
 impl<'a> Trial<'a> {
     fn new(verifier: &'a SignatureVerifier, request: &'a UnverifiedRequest<'a>) -> Option<Self> {
         let content = verifier.content(request).ok()?;
-        let (tokens, own) = verifier.tokens_for(&content.form).ok()?;
+        // An account that is not configured and did not sign either is explained like any other forgery.
+        let (tokens, own) = verifier
+            .tokens_for(&content.form)
+            .unwrap_or((&verifier.default_tokens, false));
         let account = content
             .form
             .get("AccountSid")
@@ -104,14 +123,26 @@ impl<'a> Trial<'a> {
             tokens,
             tried: account.filter(|_| own),
             all_tokens: verifier.default_tokens.iter().chain(own_tokens).collect(),
+            budget: Cell::new(BUDGET),
         })
     }
 
     /// Whether any configured token fits a URL and pairs.
     fn fits(&self, url: &str, params: &[u8]) -> bool {
+        let cost = (url.len() + params.len() + OVERHEAD) * self.all_tokens.len();
+        let Some(left) = self.budget.get().checked_sub(cost) else {
+            self.budget.set(0);
+            return false;
+        };
+        self.budget.set(left);
         self.all_tokens
             .iter()
             .any(|token| token.signed(&[url.as_bytes(), params], &self.signature))
+    }
+
+    /// Whether there is no use in making up another guess.
+    fn is_spent(&self) -> bool {
+        self.budget.get() == 0
     }
 
     fn params(&self) -> Vec<u8> {
@@ -178,14 +209,19 @@ impl<'a> Trial<'a> {
         if fits(target, &Form::default()) {
             return Some(BodyChange::NotSigned);
         }
-        let mut readings = readings::bodies(&self.form, self.request.body);
-        readings
+        let readings = readings::bodies(&self.form, self.request.body);
+        let mut affordable = readings.take_while(|_| !self.is_spent());
+        affordable
             .find(|(_, form)| fits(target, form))
             .map(|(change, _)| change)
     }
 
     fn query_change(&self) -> Option<QueryChange> {
-        let (path, query) = self.request.target.split_once('?')?;
+        let (path, query) = self
+            .request
+            .target
+            .split_once('?')
+            .filter(|_| self.request.target.len() <= LONGEST)?;
         let params = self.params();
         let fits = |query: &str| {
             let target = if query.is_empty() {
@@ -202,10 +238,17 @@ impl<'a> Trial<'a> {
     }
 
     fn other_url(&self, ours: &str) -> Option<Explanation> {
+        if self.request.target.len() > LONGEST {
+            return None;
+        }
         let params = self.params();
+        let targets = self.targets();
         for authority in self.authorities() {
             for scheme in [self.public_url.scheme(), "https", "http"] {
-                for target in self.targets() {
+                for target in &targets {
+                    if self.is_spent() {
+                        return None;
+                    }
                     let url = format!("{scheme}://{authority}{target}");
                     if self.fits(&url, &params) {
                         let path = target.split('?').next().unwrap_or_default();
@@ -332,21 +375,27 @@ fn list<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = 
     values
         .flat_map(|value| value.split(','))
         .map(|value| value.trim().to_owned())
-        .filter(|value| !value.is_empty())
+        .filter(|value| (1..=LONGEST).contains(&value.len()))
         .take(4)
 }
 
 /// `host=` of RFC 7239.
 fn forwarded_hosts(headers: &HeaderMap) -> Vec<String> {
-    let parts = list(headers, "forwarded")
-        .flat_map(|element| element.split(';').map(str::to_owned).collect::<Vec<_>>());
+    let parts = list(headers, "forwarded").flat_map(|element| {
+        element
+            .split(';')
+            .take(8)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
     let host = |part: String| {
         let (name, value) = part.split_once('=')?;
         name.trim()
             .eq_ignore_ascii_case("host")
             .then(|| value.trim().trim_matches('"').to_owned())
     };
-    parts.filter_map(host).collect()
+    // The parts of one element are as many as its sender likes.
+    parts.take(32).filter_map(host).take(4).collect()
 }
 
 fn unique(texts: &mut Vec<String>) {

@@ -40,7 +40,8 @@ use tower::{Layer, Service};
 
 use super::explain::Explanation;
 use super::verifier::{
-    SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot, UnverifiedRequest, Verified,
+    self, SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot, UnverifiedRequest,
+    Verified,
 };
 use crate::form::{Form, FormError};
 
@@ -300,6 +301,13 @@ impl Shared {
         if target.len() > self.limits.target_bytes {
             return Err(refuse(RefusalCause::TargetTooLong, b""));
         }
+        if body.size_hint().lower() > self.limits.body_bytes as u64 {
+            return Err(refuse(RefusalCause::BodyTooLarge, b""));
+        }
+        // Without a signature there is no use in reading on: nobody keeps a slow body for nothing.
+        if let Err(kind) = verifier::signature_of(&head.headers) {
+            return Err(refuse(RefusalCause::Signature(kind.into()), b""));
+        }
         let body = if head.method == Method::GET {
             Bytes::new()
         } else {
@@ -326,9 +334,6 @@ impl Shared {
 
 /// Reads a whole body; one that comes in one piece, as Twilio's do, is not copied.
 async fn read(body: Body, limit: usize) -> Result<Bytes, RefusalCause> {
-    if body.size_hint().lower() > limit as u64 {
-        return Err(RefusalCause::BodyTooLarge);
-    }
     let mut body = pin!(body);
     let mut first = Bytes::new();
     let mut rest = Vec::new();

@@ -25,6 +25,7 @@ mod explain;
 pub(crate) mod layer;
 mod public_url;
 mod readings;
+mod shell;
 mod verifier;
 
 pub use captured::{CapturedError, CapturedRequest};

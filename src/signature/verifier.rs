@@ -254,33 +254,44 @@ impl SignatureVerifier {
     pub fn verify(&self, request: &UnverifiedRequest<'_>) -> Result<Verified, SignatureError> {
         let signature = signature_of(request.headers)?;
         let content = self.content(request)?;
-        let (tokens, own) = self.tokens_for(&content.form)?;
-        let missing_prefix = self.public_url.missing_prefix(request.target);
-        let signed = content.signed_params(SortOrder::Bytes);
-        let fits = |token: &Token, params: &[u8]| {
-            let over = |target: &str| {
-                self.origins.iter().any(|origin| {
-                    token.signed(
-                        &[
-                            origin.as_bytes(),
-                            missing_prefix.as_bytes(),
-                            target.as_bytes(),
-                            params,
-                        ],
-                        &signature,
-                    )
-                })
-            };
-            over(request.target)
-                || query_spellings(request.target)
-                    .iter()
-                    .any(|target| over(target))
-        };
-        let mut found = tokens.iter().position(|token| fits(token, &signed));
+        let owner = self.tokens_for(&content.form);
+        // Who signs for an account that is not configured is told apart from who does not sign at all.
+        let (tokens, own) = owner.unwrap_or((&self.default_tokens, false));
+        let mut found = self.position(
+            tokens,
+            request.target,
+            &content,
+            SortOrder::Bytes,
+            &signature,
+        );
         // JavaScript sorts by UTF-16 units; whether Twilio does is not known.
         if found.is_none() && content.posted && content.form.has_two_orders() {
-            let signed = content.signed_params(SortOrder::Utf16);
-            found = tokens.iter().position(|token| fits(token, &signed));
+            found = self.position(
+                tokens,
+                request.target,
+                &content,
+                SortOrder::Utf16,
+                &signature,
+            );
+        }
+        if let Err(unknown) = owner {
+            let others = self.accounts.iter().map(|(_, tokens)| tokens.as_slice());
+            let mut any = others.filter(|tokens| {
+                self.position(
+                    tokens,
+                    request.target,
+                    &content,
+                    SortOrder::Bytes,
+                    &signature,
+                )
+                .is_some()
+            });
+            let signed = found.is_some() || any.next().is_some();
+            return Err(if signed {
+                unknown
+            } else {
+                SignatureErrorKind::Mismatch.into()
+            });
         }
         let token = match found {
             None => return Err(SignatureErrorKind::Mismatch.into()),
@@ -297,6 +308,35 @@ impl SignatureVerifier {
             form: content.form,
             token,
             is_form: content.body_sha256.is_none(),
+        })
+    }
+
+    /// The first of some tokens that fits a request.
+    fn position(
+        &self,
+        tokens: &[Token],
+        target: &str,
+        content: &Content,
+        order: SortOrder,
+        signature: &[u8; 20],
+    ) -> Option<usize> {
+        let missing_prefix = self.public_url.missing_prefix(target);
+        let params = content.signed_params(order);
+        tokens.iter().position(|token| {
+            let over = |target: &str| {
+                self.origins.iter().any(|origin| {
+                    token.signed(
+                        &[
+                            origin.as_bytes(),
+                            missing_prefix.as_bytes(),
+                            target.as_bytes(),
+                            &params,
+                        ],
+                        signature,
+                    )
+                })
+            };
+            over(target) || query_spellings(target).iter().any(|target| over(target))
         })
     }
 

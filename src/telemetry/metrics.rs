@@ -46,6 +46,7 @@ table! {
     REQUESTS_IN_FLIGHT = "replyhook_requests_in_flight", "1", [], "Webhook requests being answered now.";
     CONNECTIONS = "replyhook_connections", "1", [], "Open connections of the public listener.";
     ACCEPT_ERRORS = "replyhook_accept_errors_total", "1", [], "Connections that could not be accepted, as when file descriptors run out.";
+    MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests that are no HTTP/1.1, have too large a head, or not exactly one Host.";
     TOKEN_SLOTS = "replyhook_auth_token_slot_total", "1", ["slot"], "Verified requests by the token that fitted.";
     LATE_DROPPED = "replyhook_late_dropped_total", "1", [], "Replies that came after the deadline and were dropped.";
     OVERFLOW_DROPPED = "replyhook_overflow_dropped_total", "1", [], "Replies that did not fit one TwiML document and were dropped.";
@@ -146,6 +147,11 @@ pub struct Metrics {
         expect(dead_code, reason = "the accept loop counts them")
     )]
     pub(crate) accept_errors: Counter,
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "the accept loop counts them")
+    )]
+    pub(crate) malformed_requests: Counter,
     pub(crate) late_dropped: Counter,
     pub(crate) overflow_dropped: Counter,
     pub(crate) characters_replaced: Counter,
@@ -204,6 +210,7 @@ impl Metrics {
             requests_in_flight: gauge(REQUESTS_IN_FLIGHT),
             connections: gauge(CONNECTIONS),
             accept_errors: counter(ACCEPT_ERRORS, &[]),
+            malformed_requests: counter(MALFORMED_REQUESTS, &[]),
             late_dropped: counter(LATE_DROPPED, &[]),
             overflow_dropped: counter(OVERFLOW_DROPPED, &[]),
             characters_replaced: counter(CHARACTERS_REPLACED, &[]),

@@ -9,7 +9,6 @@ use http::Method;
 use super::Webhooks;
 use super::answer::{self, Answer};
 use crate::dispatch::{Dispatched, Road};
-use crate::error_code::ErrorCode;
 use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
@@ -32,6 +31,10 @@ async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
         let told = (cause.clone(), message.clone());
         webhooks.tell("fallback", async move { hook(told.0, told.1).await });
     }
+    // Without room for the handler there is still the apology.
+    let Ok(_place) = webhooks.place(Endpoint::Fallback) else {
+        return Ok((webhooks.apology.clone(), Outcome::Fallback));
+    };
     let dispatched = webhooks
         .dispatcher
         .dispatch(message, Road::Fallback(cause))
@@ -51,9 +54,9 @@ fn report(webhooks: &Webhooks, cause: &FallbackCause, message: &InboundMessage) 
         return;
     };
     let code = cause.error_code.map(|code| code.0);
-    let meaning = cause
-        .error_code
-        .and_then(ErrorCode::meaning)
-        .unwrap_or("a code that is not known here");
+    let meaning = match cause.error_code {
+        Some(code) => code.meaning().unwrap_or("a code that is not known here"),
+        None => "without saying why",
+    };
     tracing::warn!(message_sid = %message.message_sid, error_code = code, held, "Twilio called the fallback URL: {meaning}");
 }

@@ -1,10 +1,9 @@
-//! What every webhook request passes first: is the server taking messages, is there room, which id and label does it
-//! have, and a net under panics. One layer that counts and labels, instead of one for each.
+//! What every webhook request passes first: is the server taking messages, which id and label does it have, and a net
+//! under panics. One layer that counts and labels, instead of one for each.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -31,53 +30,27 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct Front {
     metrics: Arc<Metrics>,
     lifecycle: Arc<Lifecycle>,
-    limits: FrontLimits,
-    in_flight: AtomicUsize,
     ids: RequestIds,
     errors: Throttle,
 }
 
-/// How many requests at once.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FrontLimits {
-    /// Beyond it a request gets a 503 at once.
-    pub(crate) in_flight: usize,
-    /// Beyond that, for fallback calls only.
-    pub(crate) fallback_reserve: usize,
-}
-
 impl Front {
-    pub(crate) fn new(
-        metrics: Arc<Metrics>,
-        lifecycle: Arc<Lifecycle>,
-        limits: FrontLimits,
-    ) -> Self {
-        let errors = Throttle::new(10);
+    pub(crate) fn new(metrics: Arc<Metrics>, lifecycle: Arc<Lifecycle>) -> Self {
         Self {
             metrics,
             lifecycle,
-            limits,
-            in_flight: AtomicUsize::new(0),
             ids: RequestIds::new(),
-            errors,
+            errors: Throttle::new(10),
         }
     }
 
     /// Why a request is not even looked at.
-    fn closed(&self, endpoint: Endpoint, in_flight: usize) -> Option<&'static str> {
-        let reserve = if endpoint == Endpoint::Fallback {
-            self.limits.fallback_reserve
-        } else {
-            0
-        };
+    fn closed(&self, endpoint: Endpoint) -> Option<&'static str> {
         match self.lifecycle.stage() {
             Stage::Idle => Some(
                 "not started: the worker of App::into_parts is not running; spawn worker.run(shutdown)\n",
             ),
             Stage::Draining if endpoint != Endpoint::Fallback => Some("shutting down\n"),
-            Stage::Running | Stage::Draining if in_flight > self.limits.in_flight + reserve => {
-                Some("overloaded\n")
-            }
             Stage::Running | Stage::Draining => None,
         }
     }
@@ -170,9 +143,8 @@ struct Passage {
 
 impl Passage {
     fn begin(front: Arc<Front>, endpoint: Endpoint) -> Self {
-        let in_flight = front.in_flight.fetch_add(1, Ordering::AcqRel) + 1;
         front.metrics.requests_in_flight.increment(1.0);
-        let closed = front.closed(endpoint, in_flight);
+        let closed = front.closed(endpoint);
         let id = front.ids.next();
         if let Some(reason) = closed
             && let Some(held) = front.errors.pass()
@@ -213,7 +185,6 @@ impl Passage {
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        self.front.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.front.metrics.requests_in_flight.decrement(1.0);
         self.front.metrics.webhook(
             self.endpoint,

@@ -9,6 +9,7 @@ mod front;
 mod primary;
 mod refusal;
 mod request_id;
+mod room;
 mod status;
 
 use std::panic::AssertUnwindSafe;
@@ -22,8 +23,10 @@ use http::StatusCode;
 use tokio::task::JoinHandle;
 
 use answer::Cause;
-pub(crate) use front::{Front, FrontLayer, FrontLimits};
+pub(crate) use front::{Front, FrontLayer};
 pub(crate) use refusal::RefusalReport;
+use room::Place;
+pub(crate) use room::Room;
 
 use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
@@ -42,6 +45,7 @@ pub(crate) type FallbackHook =
 pub(crate) struct Webhooks {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) room: Room,
     pub(crate) clock: Arc<dyn Clock>,
     /// What a fallback call gets when nothing better can be said.
     pub(crate) apology: Document,
@@ -56,10 +60,26 @@ impl Webhooks {
     fn params(&self, form: SignedForm) -> Result<Form, Cause> {
         self.metrics.token_slot(form.token());
         if form.is_form() {
-            Ok(form.into_params())
-        } else {
-            Err(Cause::NotAForm)
+            return Ok(form.into_params());
         }
+        if let Some(held) = self.warnings.pass() {
+            tracing::warn!(held, "a signed request is no form: no messaging webhook is");
+        }
+        Err(Cause::NotAForm)
+    }
+
+    /// Room for answering a verified request.
+    fn place(&self, endpoint: Endpoint) -> Result<Place, Cause> {
+        self.room.take(endpoint).ok_or_else(|| {
+            if let Some(held) = self.warnings.pass() {
+                tracing::error!(
+                    endpoint = endpoint.as_str(),
+                    held,
+                    "overloaded: a request was turned away"
+                );
+            }
+            Cause::Unavailable("overloaded\n")
+        })
     }
 
     /// What was read of verified pairs. Signed, and yet no message: the protocol has changed, or someone moves the

@@ -24,9 +24,13 @@ pub(super) async fn primary(
 
 async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
     let params = webhooks.params(form)?;
-    if params.get("MessageStatus").is_some() {
+    let _place = webhooks.place(Endpoint::Primary)?;
+    if params
+        .get("MessageStatus")
+        .is_some_and(|status| !status.is_empty())
+    {
         // The status callback was pointed at the message URL. It is no message and must not be answered by the bot.
-        return status::take(webhooks, params).await;
+        return status::news(webhooks, params).await;
     }
     let message = InboundMessage::parse(params, webhooks.clock.now());
     let message = webhooks.sound(Endpoint::Primary, message)?;

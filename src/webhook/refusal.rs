@@ -1,6 +1,8 @@
 //! Refused requests: their label, and the one line that tells the operator why.
 
-use std::sync::Arc;
+use std::sync::{Mutex, TryLockError};
+
+use http::StatusCode;
 
 use super::request_id::RequestId;
 use crate::signature::{Refusal, RefusalCause, SignatureErrorKind};
@@ -21,31 +23,58 @@ pub(super) fn outcome(cause: RefusalCause) -> Outcome {
     }
 }
 
-/// Writes at most a few lines, and explains only those it writes: a flood of forgeries costs no more than that.
+/// Writes at most a few lines of each kind, and explains only those it writes, one at a time: a flood of forgeries costs
+/// no more than that, and noise does not hide a signature that could be explained.
 pub(crate) struct RefusalReport {
-    throttle: Throttle,
+    mismatches: Throttle,
+    unsigned: Throttle,
+    others: Throttle,
+    explaining: Mutex<()>,
     /// `signature.mode = "report"`: the explanation is also the answer's body.
     to_caller: bool,
 }
 
 impl RefusalReport {
-    pub(crate) fn new(to_caller: bool) -> Arc<Self> {
-        Arc::new(Self {
-            throttle: Throttle::new(10),
+    pub(crate) fn new(to_caller: bool) -> Self {
+        let throttle = || Throttle::new(10);
+        Self {
+            mismatches: throttle(),
+            unsigned: throttle(),
+            others: throttle(),
+            explaining: Mutex::default(),
             to_caller,
-        })
+        }
+    }
+
+    fn throttle(&self, cause: RefusalCause) -> &Throttle {
+        let RefusalCause::Signature(error) = cause else {
+            return &self.others;
+        };
+        match error.kind() {
+            SignatureErrorKind::Mismatch
+            | SignatureErrorKind::BodyHash
+            | SignatureErrorKind::UnknownAccount => &self.mismatches,
+            SignatureErrorKind::MissingHeader
+            | SignatureErrorKind::RepeatedHeader
+            | SignatureErrorKind::MalformedHeader => &self.unsigned,
+            _ => &self.others,
+        }
     }
 
     /// Reports a refusal, and returns what the caller may know of it.
     pub(crate) fn report(&self, refusal: &Refusal<'_>) -> Option<String> {
-        let pass = self.throttle.pass();
-        if pass.is_none() && !self.to_caller {
+        let cause = refusal.cause;
+        let pass = self.throttle(cause).pass();
+        let to_caller = self.to_caller && cause.status() == StatusCode::FORBIDDEN;
+        if pass.is_none() && !to_caller {
             return None;
         }
-        let cause = refusal.cause;
-        let explanation = refusal
-            .explain()
-            .map_or_else(|| cause.to_string(), |explanation| explanation.to_string());
+        let explanation = match self.explaining.try_lock() {
+            Err(TryLockError::WouldBlock) => None,
+            _ => refusal.explain(),
+        };
+        let explanation =
+            explanation.map_or_else(|| cause.to_string(), |explanation| explanation.to_string());
         if let Some(held) = pass {
             let id = refusal
                 .head
@@ -60,7 +89,6 @@ impl RefusalReport {
                 tracing::warn!(request_id = id, status, outcome = label, held, %cause, "refused: {explanation}");
             }
         }
-        let signature = cause.status() == http::StatusCode::FORBIDDEN;
-        (self.to_caller && signature).then(|| explanation + "\n")
+        to_caller.then(|| explanation + "\n")
     }
 }

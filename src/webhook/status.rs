@@ -24,15 +24,17 @@ pub(super) async fn status(
     method: Method,
     form: SignedForm,
 ) -> Response {
-    let answer = match webhooks.params(form) {
-        Ok(params) => take(&webhooks, params).await,
-        Err(cause) => Err(cause),
-    };
-    answer::respond(answer, &method)
+    answer::respond(take(&webhooks, form).await, &method)
+}
+
+async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
+    let params = webhooks.params(form)?;
+    let _place = webhooks.place(Endpoint::Status)?;
+    news(webhooks, params).await
 }
 
 /// Takes a status callback, on whichever URL it came.
-pub(super) async fn take(webhooks: &Webhooks, params: Form) -> Answer {
+pub(super) async fn news(webhooks: &Webhooks, params: Form) -> Answer {
     let update = webhooks.sound(Endpoint::Status, StatusUpdate::parse(params))?;
     report(webhooks, &update);
     if let Some(hook) = webhooks.on_status.clone() {

@@ -172,6 +172,12 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
             "set PUBLIC_URL to what Twilio calls",
         ),
         (&["invoke", "ftp://h/"], "not an http or https URL"),
+        (
+            &["sign", "--url", "bot.example.com/webhook"],
+            "is no whole URL",
+        ),
+        (&["sign", "--url", "https://h/x y"], "is no whole URL"),
+        (&["health", "--timeout-ms", "0"], "0 is not in 1..=600000"),
         (&["nothing"], "unrecognized subcommand"),
     ] {
         let (code, _, err) = replyhook(args, &[("TWILIO_AUTH_TOKEN", TOKEN)], "");
@@ -247,6 +253,81 @@ fn explain_reads_flags_curl_har_and_raw_http_and_exits_with_its_verdict() {
     let (code, _, err) = replyhook(&["explain"], &NEEDED, "hello");
     assert_eq!(code, 2);
     assert!(err.contains("not a request"), "{err}");
+}
+
+#[test]
+fn explain_finds_the_url_that_a_saved_request_was_called_by() {
+    let webhook = Webhook::message(1, "hi");
+    let url = format!("{ORIGIN}/webhook");
+    let curl = format!(
+        "curl -s -w '%{{http_code}}' --retry 3 '{url}' -H 'X-Twilio-Signature: {}' -H 'X-Empty;' --data-raw '{}' | jq . > out.txt",
+        webhook.signature_for(ORIGIN),
+        String::from_utf8(webhook.bytes()).unwrap()
+    );
+    for public_url in ["https://other.example", "http://127.0.0.1:18080"] {
+        let (code, out, err) = replyhook(
+            &["explain"],
+            &[("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", public_url)],
+            &curl,
+        );
+        assert_eq!(code, 1, "{err}");
+        assert!(
+            out.starts_with(&format!("signed for {url} "))
+                && out.contains(&format!("PUBLIC_URL={ORIGIN},")),
+            "{out}"
+        );
+    }
+}
+
+#[test]
+fn explain_refuses_what_it_cannot_read_and_ends_quickly_on_what_is_hostile() {
+    let headers: String = (0..40_000).map(|n| format!(" -H 'x-{n}: 1'")).collect();
+    let escape = "curl '\u{1b}[31mhttps://bot.example.com/\u{1b}]0;x\u{7}webhook' -d a=b -H 'X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA='";
+    for (text, code, part) in [
+        (format!("curl https://h/{headers}"), 2, "too many headers"),
+        ("curl https://h/ -d @body.txt".to_owned(), 2, "--body-file"),
+        (
+            "curl ^\"https://h/^\" ^".to_owned(),
+            2,
+            "copy it as cURL (bash)",
+        ),
+        (
+            "curl https://h/ -H 'odd header'".to_owned(),
+            2,
+            "header \"odd header\" is malformed",
+        ),
+        (
+            format!("curl https://h/ -d '{}'", "x".repeat(10_000_000)),
+            2,
+            "which no webhook is",
+        ),
+        (
+            format!(
+                "curl 'https://h/?{}' -d a=b -H 'X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA='",
+                "a=1&".repeat(200_000)
+            ),
+            1,
+            "none of these",
+        ),
+        (
+            format!(
+                "curl 'https://h{}' -d a=b -H 'X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA='",
+                "/".repeat(900_000)
+            ),
+            1,
+            "none of these",
+        ),
+        (escape.to_owned(), 1, "none of these"),
+    ] {
+        let (found, out, err) = replyhook(&["explain"], &NEEDED, &text);
+        let shown: String = out.chars().chain(err.chars()).collect();
+        assert!(
+            found == code && shown.contains(part),
+            "{found} {}",
+            &shown[..shown.len().min(300)]
+        );
+        assert!(!shown.contains('\u{1b}') && !shown.contains('\u{7}'));
+    }
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn a_file_with_five_different_faults_lists_five() {
         [
             (
                 "reply.deadline_ms".to_owned(),
-                "is a string, expected a whole number without quotes".to_owned()
+                "is a text, expected a whole number without quotes".to_owned()
             ),
             (
                 "server.drain".to_owned(),
@@ -193,7 +193,7 @@ fn each_wrong_value_is_told_with_the_right_one() {
         (
             &[("TWILIO_ACCOUNT_SID", "SK123")],
             "",
-            "twilio.account_sid: \"SK123\" is not an account SID: expected AC and 32 hexadecimal digits, 34 characters",
+            "twilio.account_sid: is not an account SID: expected AC and 32 hexadecimal digits, 34 characters",
         ),
         (
             &[("TWILIO_AUTH_TOKEN_SECONDARY_FILE", "/nonexistent")],
@@ -208,7 +208,7 @@ fn each_wrong_value_is_told_with_the_right_one() {
         (
             &[],
             "[twilio.accounts.AC1]\nauth_token = \"x\"",
-            "twilio.accounts.AC1.auth_token: \"AC1\" is not an account SID: expected AC and 32 hexadecimal digits, 34 characters",
+            "twilio.accounts.AC1.auth_token: is not an account SID: expected AC and 32 hexadecimal digits, 34 characters",
         ),
         (
             &[],
@@ -247,6 +247,71 @@ fn each_wrong_value_is_told_with_the_right_one() {
             "{found}"
         );
     }
+}
+
+#[test]
+fn a_word_that_is_no_log_level_is_a_problem_and_a_directive_is_none() {
+    for level in ["infoo", "loud", "info,replyhook", "replyhook=debg", ""] {
+        let found = only_problem(&[("REPLYHOOK__LOG__LEVEL", level)], "");
+        assert!(
+            found.starts_with(&format!("log.level: is {level:?}: write")),
+            "{found}"
+        );
+    }
+    for level in [
+        "INFO",
+        "info,replyhook=debug",
+        "off",
+        "replyhook::webhook=trace",
+    ] {
+        load(
+            &[&NEEDED[..], &[("REPLYHOOK__LOG__LEVEL", level)]].concat(),
+            "",
+        )
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_not_shown_either() {
+    let wrong = [
+        ("TWILIO_ACCOUNT_SID", OTHER_TOKEN),
+        ("REPLYHOOK__TWILIO__AUTH_TOKEN_SECONDARY_FILE", OTHER_TOKEN),
+    ];
+    let userinfo = [
+        ("PUBLIC_URL", "https://user:canary@h.test"),
+        ("TWILIO_AUTH_TOKEN", TOKEN),
+    ];
+    let unquoted = format!("[twilio]\nauth_token = {OTHER_TOKEN}\n");
+    let sources = |env: &[(&str, &str)]| {
+        Sources::default()
+            .with_env(NEEDED)
+            .with_env(env.iter().copied())
+    };
+    let mut shown = load(&[&NEEDED[..], &wrong].concat(), "")
+        .unwrap_err()
+        .to_string();
+    shown += &load(&NEEDED, &unquoted).unwrap_err().to_string();
+    shown += &format!("{:?}", Settings::effective(&sources(&wrong)));
+    shown += &format!("{:?}", Settings::effective(&sources(&userinfo)));
+    assert!(
+        !shown.contains(OTHER_TOKEN) && !shown.contains("canary"),
+        "{shown}"
+    );
+    assert!(shown.contains("looks like the token itself"), "{shown}");
+}
+
+#[test]
+fn the_port_is_part_of_the_effective_address() {
+    let effective = Settings::effective(&Sources::default().with_env([("PORT", "3000")]));
+    let listen = effective
+        .iter()
+        .find(|(key, ..)| key == "server.listen")
+        .unwrap();
+    assert_eq!(
+        (listen.1.as_str(), listen.2.as_str()),
+        ("\"0.0.0.0:3000\"", "default, environment variable PORT")
+    );
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn code(source: &str) -> String {
 }
 
 /// The level of a room: it may import rooms of lower levels, and its own files.
-const LEVELS: [(&str, u8); 28] = [
+const LEVELS: [(&str, u8); 29] = [
     ("address", 0),
     ("clock", 0),
     ("error", 0),
@@ -53,6 +53,7 @@ const LEVELS: [(&str, u8); 28] = [
     ("twiml", 0),
     ("handler", 1),
     ("lifecycle", 1),
+    ("descriptors", 1),
     ("start_error", 1),
     ("tls", 1),
     ("telemetry", 2),

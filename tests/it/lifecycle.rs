@@ -88,7 +88,7 @@ fn threat_64_a_killed_server_starts_again_and_its_memory_has_a_ceiling() {
         .map(|_| {
             let mut stream = wire::connect(server.public);
             let head = format!(
-                "POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
+                "POST /webhook HTTP/1.1\r\nHost: h\r\nX-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
                 body.len() + 1
             );
             stream.write_all(head.as_bytes()).unwrap();
@@ -173,4 +173,17 @@ fn a_forgery_is_refused_and_the_log_tells_why() {
             .metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_signature"}"#),
         201.0
     );
+}
+
+#[test]
+fn noise_does_not_hide_a_signature_that_can_be_explained() {
+    let server = Server::start(&[]);
+    for number in 0..60 {
+        server.send(&Webhook::message(number, "hi").method(http::Method::DELETE));
+        server.send(&Webhook::message(number, "hi").signature(""));
+    }
+    server
+        .send(&Webhook::message(1, "hi").signed_for("http://hooks.example.test/webhook"))
+        .refused(403);
+    server.wait_for("signed for http://hooks.example.test/webhook");
 }

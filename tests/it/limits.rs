@@ -31,7 +31,7 @@ fn threat_15_a_body_over_the_limit_is_refused_by_its_length_or_as_it_comes() {
     let refused = server.exchange(format!("POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n", limit + 1).as_bytes()).unwrap();
     refused.refused(413);
     assert_eq!(refused.header("connection"), Some("close"));
-    let mut chunked = b"POST /webhook HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n".to_vec();
+    let mut chunked = b"POST /webhook HTTP/1.1\r\nHost: h\r\nX-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\nTransfer-Encoding: chunked\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n".to_vec();
     let chunk = vec![b'a'; 64 * 1024];
     for _ in 0..3 {
         chunked.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
@@ -290,25 +290,100 @@ fn threat_32_http_2_is_not_spoken_so_that_its_floods_have_no_target() {
 }
 
 #[test]
-fn threat_63_running_out_of_file_descriptors_is_survived() {
+fn threat_63_running_out_of_file_descriptors_is_survived_and_health_is_told_all_the_while() {
     let mut limited = Command::new("prlimit");
-    limited.args(["--nofile=48:48", env!("CARGO_BIN_EXE_replyhook")]);
+    limited.args(["--nofile=96:96", env!("CARGO_BIN_EXE_replyhook")]);
     if Command::new("prlimit").arg("--version").output().is_err() {
         return crate::support::left_out("file descriptors running out: prlimit is missing");
     }
     let server = Server::start_by(limited, &[("REPLYHOOK__SERVER__HEADER_TIMEOUT_MS", "1000")]);
-    let mut admin = wire::connect(server.private);
-    admin
-        .write_all(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
-        .unwrap();
-    assert_eq!(wire::read_answer(&mut admin).unwrap().status, 200);
-    let flood: Vec<_> = (0..100).map(|_| wire::connect(server.public)).collect();
-    server.wait_for("a connection cannot be accepted");
+    server.wait_for("fewer connections than server.max_connections");
+    let flood: Vec<_> = (0..200).map(|_| wire::connect(server.public)).collect();
+    for _ in 0..5 {
+        assert_eq!(server.get("/livez").status, 200);
+        assert_eq!(server.get("/readyz").status, 200);
+    }
     drop(flood);
     assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
-    assert!(server.metric("replyhook_accept_errors_total") > 0.0);
-    // It paused between its tries instead of spinning: twenty a second, not thousands.
-    assert!(server.metric("replyhook_accept_errors_total") < 500.0);
+    assert_eq!(server.metric("replyhook_accept_errors_total"), 0.0);
+}
+
+#[test]
+fn what_strangers_keep_open_does_not_take_the_place_of_verified_requests() {
+    let server = Server::start(&[
+        ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "2"),
+        ("REPLYHOOK__SERVER__BODY_TIMEOUT_MS", "60000"),
+    ]);
+    let stalled = |path: &str, signature: &str| {
+        let mut stream = wire::connect(server.public);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\n{signature}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nBody="
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    // Without a signature the body is not even waited for.
+    let mut unsigned = stalled("/webhook", "");
+    wire::read_answer(&mut unsigned).unwrap().refused(403);
+    let forged = "X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n";
+    let _held: Vec<_> = (0..80)
+        .map(|n| {
+            stalled(
+                if n % 2 == 0 {
+                    "/webhook"
+                } else {
+                    "/webhook/fallback"
+                },
+                forged,
+            )
+        })
+        .collect();
+    server.wait_until("replyhook_requests_in_flight", 80.0);
+    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        server
+            .send(&Webhook::message(2, "hi").to("/webhook/fallback"))
+            .twiml(),
+        says("hi")
+    );
+}
+
+#[test]
+fn a_forgery_made_to_be_explained_at_length_is_refused_at_once() {
+    let server = server();
+    let hosts: String = (0..2000).map(|n| format!("host=h{n}:{n};")).collect();
+    let many: String = (0..500).map(|n| format!("{n}=&")).collect();
+    let long = Webhook::message(1, &"x".repeat(100_000));
+    for webhook in [
+        long.clone().header("Forwarded", &hosts),
+        long.clone()
+            .header("X-Forwarded-Host", &"a.b, ".repeat(4000))
+            .header("X-Forwarded-Prefix", &"/p,".repeat(5000)),
+        long.body(many),
+        Webhook::message(2, "hi").to(&format!("/webhook?{}", "a=%20&".repeat(600))),
+        Webhook::message(3, "hi").to(&format!("/webhook?{}", "/".repeat(4000))),
+    ] {
+        for _ in 0..3 {
+            let forged = webhook.clone().signature("AAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+            assert_eq!(server.send(&forged).status, 403);
+        }
+    }
+    is_well(&server);
+}
+
+#[test]
+fn a_request_that_reaches_no_endpoint_is_counted_and_warned_of() {
+    let server = server();
+    for head in [
+        "Host: a\r\nHost: b\r\n",
+        "",
+        &format!("Host: h\r\nX-A: {}\r\n", "a".repeat(64 * 1024)),
+    ] {
+        let status = raw(&server, &format!("POST /webhook HTTP/1.1\r\n{head}\r\n"));
+        assert!(matches!(status, Some(400 | 431)), "{status:?}");
+    }
+    server.wait_for("the request is malformed");
+    server.wait_until("replyhook_malformed_requests_total", 3.0);
 }
 
 #[test]

@@ -364,6 +364,17 @@ async fn a_status_callback_on_the_message_url_is_taken_as_such_and_no_bot_answer
     );
 }
 
+#[tokio::test]
+async fn an_empty_message_status_makes_a_message_no_callback() {
+    let app = TestApp::echo();
+    assert_eq!(
+        app.send(Webhook::message(1, "hi").with("MessageStatus", ""))
+            .await
+            .twiml(),
+        says("hi")
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

@@ -449,6 +449,14 @@ async fn threat_06_a_right_signature_for_an_account_that_is_not_ours_is_refused(
     )
     .await
     .twiml();
+    // Whoever does not sign at all learns nothing about which accounts are ours.
+    app.send(
+        Webhook::message(6, "hi")
+            .with("AccountSid", "AC000000000000000000000000000000ee")
+            .signature(&base64_of(&[0; 20])),
+    )
+    .await
+    .refused(403);
     // A subaccount signs with its own token, and with no other.
     app.send(Webhook::message(3, "hi").with("AccountSid", OTHER))
         .await

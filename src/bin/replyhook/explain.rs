@@ -32,7 +32,8 @@ pub(crate) struct Explain {
 impl Explain {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
         let settings = SigningSettings::load(&self.settings.sources())?;
-        let request = self.request()?;
+        let mut request = self.request()?;
+        request.add_host();
         let public_url = match settings.public_url {
             Some(public_url) => public_url,
             None => origin(&request.url)?,

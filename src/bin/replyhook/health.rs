@@ -14,7 +14,7 @@ pub(crate) struct Health {
     #[command(flatten)]
     settings: SettingsArgs,
     /// How long to wait for the answer
-    #[arg(long, value_name = "MS", default_value_t = 2000)]
+    #[arg(long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     timeout_ms: u64,
 }
 

@@ -72,7 +72,7 @@ impl Invoke {
             "{} {content_type} {} ms\n{}\n",
             result.status,
             result.time.as_millis(),
-            result.body.trim_end()
+            printable(&result.body)
         );
         if let Some(code) = result.error_code {
             writeln!(
@@ -88,6 +88,20 @@ impl Invoke {
             Answer::No
         })
     }
+}
+
+/// A foreign server's text, without what would command the terminal.
+fn printable(text: &str) -> String {
+    text.trim_end()
+        .chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' && c != '\t' {
+                '\u{FFFD}'
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// What a WhatsApp message carries, with a `MessageSid` of its own.

@@ -82,10 +82,7 @@ impl RequestArgs {
     /// Adds the headers.
     pub(crate) fn add_to(&self, request: &mut CapturedRequest) -> anyhow::Result<()> {
         for header in &self.header {
-            request.push_header(header).with_context(|| {
-                let name = header.split(':').next().unwrap_or_default();
-                format!("--header {name:?}: write \"Name: value\"")
-            })?;
+            request.push_header(header).context("--header")?;
         }
         Ok(())
     }

@@ -1,3 +1,4 @@
+use anyhow::bail;
 use http::Method;
 use replyhook::config::SigningSettings;
 use replyhook::signature::sign;
@@ -26,6 +27,13 @@ impl Sign {
         let settings = SigningSettings::load(&self.settings.sources())?;
         let method = self.request.method()?.unwrap_or(Method::POST);
         let form = self.request.form()?;
+        let whole = self.url.starts_with("https://") || self.url.starts_with("http://");
+        if !whole || !self.url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            bail!(
+                "--url {:?} is no whole URL: write what stands in Twilio's console, such as https://bot.example.com/webhook",
+                self.url
+            );
+        }
         // The parameters of a GET are in its URL already.
         if method == Method::GET && !form.is_empty() {
             let separator = if self.url.contains('?') { '&' } else { '?' };

@@ -1,0 +1,80 @@
+//! Words of a shell command, for captures that are curl commands.
+
+use super::captured::CapturedError;
+
+/// Splits as a POSIX shell does, with bash's `$'…'`.
+pub(super) fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next().ok_or(CapturedError::Quote)? {
+                        '\'' => break,
+                        c => word.push(c),
+                    }
+                }
+            }
+            '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match chars.next().ok_or(CapturedError::Quote)? {
+                        '"' => break,
+                        '\\' => match chars.next().ok_or(CapturedError::Quote)? {
+                            c @ ('"' | '\\' | '$' | '`') => word.push(c),
+                            '\n' => {}
+                            c => word.extend(['\\', c]),
+                        },
+                        c => word.push(c),
+                    }
+                }
+            }
+            '$' if chars.peek() == Some(&'\'') => {
+                chars.next();
+                ansi_quoted(&mut chars, word.get_or_insert_default())?;
+            }
+            '\\' => match chars.next() {
+                Some('\n') | None => {}
+                Some('\r') if chars.peek() == Some(&'\n') => drop(chars.next()),
+                Some(c) => word.get_or_insert_default().push(c),
+            },
+            c if c.is_whitespace() => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+fn ansi_quoted(
+    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    word: &mut String,
+) -> Result<(), CapturedError> {
+    loop {
+        match chars.next().ok_or(CapturedError::Quote)? {
+            '\'' => return Ok(()),
+            '\\' => match chars.next().ok_or(CapturedError::Quote)? {
+                'n' => word.push('\n'),
+                'r' => word.push('\r'),
+                't' => word.push('\t'),
+                kind @ ('u' | 'x') => {
+                    let most = if kind == 'u' { 4 } else { 2 };
+                    let mut code = 0;
+                    for _ in 0..most {
+                        let Some(digit) = chars.peek().and_then(|c| c.to_digit(16)) else {
+                            break;
+                        };
+                        code = code * 16 + digit;
+                        chars.next();
+                    }
+                    word.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+                }
+                c => word.push(c),
+            },
+            c => word.push(c),
+        }
+    }
+}
