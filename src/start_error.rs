@@ -5,7 +5,7 @@ use std::fmt;
 /// Why the server did not start.
 ///
 /// Opaque: [`StartError::kind`] tells what it is about, `Display` tells the operator what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("{message}")]
 pub struct StartError {
     kind: StartErrorKind,
@@ -43,5 +43,12 @@ impl StartError {
     /// What it is about.
     pub fn kind(&self) -> StartErrorKind {
         self.kind
+    }
+}
+
+/// The same as `Display`: a `main` that returns it prints this to the operator.
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }

@@ -116,3 +116,25 @@ fn the_readme_is_in_the_order_that_a_stranger_reads() {
         assert!(readme.contains(part), "README does not tell about {part}");
     }
 }
+
+#[test]
+fn the_ten_line_bot_tells_its_problems_line_by_line() {
+    if !example("hello").exists() {
+        return crate::support::left_out(
+            "the ten-line bot's problems: the example `hello` is not built",
+        );
+    }
+    let output = Command::new(example("hello"))
+        .env_clear()
+        .current_dir(std::env::temp_dir())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(
+        text.starts_with(
+            "Error: 2 problems in the settings:\n  twilio.auth_token (default): is missing"
+        ),
+        "{text}"
+    );
+}
