@@ -19,10 +19,11 @@ use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
 use crate::reply::Reply;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
 use crate::start_error::StartError;
-use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 use crate::twiml::Document;
-use crate::webhook::{self, FallbackHook, Front, RefusalReport, Room, StatusHook, Webhooks};
+use crate::webhook::{
+    self, FallbackHook, Front, RefusalReport, Room, StatusHook, Warnings, Webhooks,
+};
 
 /// What a fallback call waits for a handler: it comes when the primary's time is used up already.
 const FALLBACK_DEADLINE: Duration = Duration::from_secs(5);
@@ -151,7 +152,7 @@ impl AppBuilder {
             apology,
             on_status: self.on_status,
             on_fallback: self.on_fallback,
-            warnings: Throttle::new(10),
+            warnings: Warnings::new(),
         };
         let front = Arc::new(Front::new(metrics.clone(), lifecycle.clone()));
         let signature = signature_layer(&settings)?;

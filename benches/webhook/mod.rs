@@ -9,7 +9,7 @@ pub(crate) const TARGET: &str = "/webhook";
 /// Beyond the basic plane, as most messages with an emoji are: their pairs may be signed in two orders.
 pub(crate) const TEXT: &str = "Olá! Can I still move my appointment to 3:30 & pay 100% then? 👍";
 
-const METADATA: &str = r#"{"type":"whatsapp","data":{"context":{"ProfileName":"Zoë","WaId":"15550001111","Forwarded":"false"}}}"#;
+const METADATA: &str = r#"{"type":"whatsapp","data":{"context":{"ProfileName":"Zoë","WaId":"15550001111","Forwarded":"false","FrequentlyForwarded":"false"}}}"#;
 
 /// One request. No two share a `MessageSid`, so none is a repeat that a server may answer from memory.
 pub(crate) struct Webhook {

@@ -304,21 +304,25 @@ impl Shared {
         if body.size_hint().lower() > self.limits.body_bytes as u64 {
             return Err(refuse(RefusalCause::BodyTooLarge, b""));
         }
-        // Without a signature there is no use in reading on: nobody keeps a slow body for nothing.
-        if let Err(kind) = verifier::signature_of(&head.headers) {
-            return Err(refuse(RefusalCause::Signature(kind.into()), b""));
-        }
+        // A body that nothing signs is read, so that its sender hears the answer, and not kept.
+        let signature = verifier::signature_of(&head.headers);
         let body = if head.method == Method::GET {
             Bytes::new()
         } else {
-            match tokio::time::timeout(self.limits.body_time, read(body, self.limits.body_bytes))
-                .await
+            match tokio::time::timeout(
+                self.limits.body_time,
+                read(body, self.limits.body_bytes, signature.is_ok()),
+            )
+            .await
             {
                 Ok(Ok(body)) => body,
                 Ok(Err(cause)) => return Err(refuse(cause, b"")),
                 Err(_) => return Err(refuse(RefusalCause::BodyTooSlow, b"")),
             }
         };
+        if let Err(kind) = signature {
+            return Err(refuse(RefusalCause::Signature(kind.into()), b""));
+        }
         let request = UnverifiedRequest {
             method: &head.method,
             target,
@@ -332,17 +336,22 @@ impl Shared {
     }
 }
 
-/// Reads a whole body; one that comes in one piece, as Twilio's do, is not copied.
-async fn read(body: Body, limit: usize) -> Result<Bytes, RefusalCause> {
+/// Reads a whole body, to keep it or not; one that comes in one piece, as Twilio's do, is not copied.
+async fn read(body: Body, limit: usize, keep: bool) -> Result<Bytes, RefusalCause> {
     let mut body = pin!(body);
     let mut first = Bytes::new();
     let mut rest = Vec::new();
+    let mut length = 0;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(data) = frame.map_err(|_| RefusalCause::BodyBroken)?.into_data() else {
             continue;
         };
-        if first.len() + rest.len() + data.len() > limit {
+        length += data.len();
+        if length > limit {
             return Err(RefusalCause::BodyTooLarge);
+        }
+        if !keep {
+            continue;
         }
         if first.is_empty() {
             first = data;

@@ -50,7 +50,7 @@ async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
 
 fn report(webhooks: &Webhooks, cause: &FallbackCause, message: &InboundMessage) {
     webhooks.metrics.fallback_call(cause.error_code);
-    let Some(held) = webhooks.warnings.pass() else {
+    let Some(held) = webhooks.warnings.fallback.pass() else {
         return;
     };
     let code = cause.error_code.map(|code| code.0);

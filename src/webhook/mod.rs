@@ -51,8 +51,27 @@ pub(crate) struct Webhooks {
     pub(crate) apology: Document,
     pub(crate) on_status: Option<StatusHook>,
     pub(crate) on_fallback: Option<FallbackHook>,
-    /// Lines that verified requests can cause.
-    pub(crate) warnings: Throttle,
+    pub(crate) warnings: Warnings,
+}
+
+/// Lines that verified requests can cause, each kind for itself: one must not hide another.
+pub(crate) struct Warnings {
+    malformed: Throttle,
+    overloaded: Throttle,
+    fallback: Throttle,
+    undelivered: Throttle,
+}
+
+impl Warnings {
+    pub(crate) fn new() -> Self {
+        let throttle = || Throttle::new(10);
+        Self {
+            malformed: throttle(),
+            overloaded: throttle(),
+            fallback: throttle(),
+            undelivered: throttle(),
+        }
+    }
 }
 
 impl Webhooks {
@@ -62,7 +81,7 @@ impl Webhooks {
         if form.is_form() {
             return Ok(form.into_params());
         }
-        if let Some(held) = self.warnings.pass() {
+        if let Some(held) = self.warnings.malformed.pass() {
             tracing::warn!(held, "a signed request is no form: no messaging webhook is");
         }
         Err(Cause::NotAForm)
@@ -71,7 +90,7 @@ impl Webhooks {
     /// Room for answering a verified request.
     fn place(&self, endpoint: Endpoint) -> Result<Place, Cause> {
         self.room.take(endpoint).ok_or_else(|| {
-            if let Some(held) = self.warnings.pass() {
+            if let Some(held) = self.warnings.overloaded.pass() {
                 tracing::error!(
                     endpoint = endpoint.as_str(),
                     held,
@@ -86,7 +105,7 @@ impl Webhooks {
     /// boundaries of a signature.
     fn sound<T>(&self, endpoint: Endpoint, read: Result<T, ParseError>) -> Result<T, Cause> {
         read.map_err(|error| {
-            if let Some(held) = self.warnings.pass() {
+            if let Some(held) = self.warnings.malformed.pass() {
                 tracing::error!(endpoint = endpoint.as_str(), held, %error, "a signed request is no message");
             }
             Cause::BadForm

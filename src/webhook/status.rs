@@ -50,7 +50,7 @@ fn report(webhooks: &Webhooks, update: &StatusUpdate) {
     if !update.status.is_failure() {
         return;
     }
-    let Some(held) = webhooks.warnings.pass() else {
+    let Some(held) = webhooks.warnings.undelivered.pass() else {
         return;
     };
     let code = update.error_code.map(|code| code.0);

@@ -187,3 +187,20 @@ fn noise_does_not_hide_a_signature_that_can_be_explained() {
         .refused(403);
     server.wait_for("signed for http://hooks.example.test/webhook");
 }
+
+#[test]
+fn one_kind_of_warning_does_not_hide_another() {
+    let server = Server::start(&[]);
+    for number in 0..60 {
+        let call = Webhook::message(number, "hi")
+            .to("/webhook/fallback")
+            .with("ErrorCode", "11200");
+        server.send(&call).twiml();
+    }
+    let failed = Webhook::message(1, "")
+        .to("/webhook/status")
+        .with("MessageStatus", "failed")
+        .with("ErrorCode", "30003");
+    server.send(&failed).twiml();
+    server.wait_for("a message was not delivered: the handset cannot be reached");
+}
