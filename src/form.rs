@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::Range;
 
 /// Decoded pairs, in order. Texts of users are in here: `Debug` shows the names only.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -85,10 +86,10 @@ impl Form {
         let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         let mut text = Vec::with_capacity(input.len());
         let mut pairs = Vec::with_capacity(32);
-        let mut at = 0;
-        while at < input.len() {
-            if input[at] == b'&' {
-                at += 1;
+        let mut rest = input;
+        while !rest.is_empty() {
+            if let [b'&', after @ ..] = rest {
+                rest = after;
                 continue;
             }
             if pairs.len() == max_pairs {
@@ -97,30 +98,37 @@ impl Form {
             let start = offset(text.len());
             let mut middle = None;
             loop {
-                let run = at;
-                while at < input.len() && !SPECIAL[usize::from(input[at])] {
-                    at += 1;
-                }
-                text.extend_from_slice(&input[run..at]);
-                match input.get(at) {
-                    None => break,
-                    Some(b'&') => {
-                        at += 1;
+                let run = rest.iter().position(|byte| SPECIAL[usize::from(*byte)]);
+                let (plain, special) = rest.split_at(run.unwrap_or(rest.len()));
+                text.extend_from_slice(plain);
+                rest = match special {
+                    [] => {
+                        rest = special;
                         break;
                     }
-                    Some(b'=') if middle.is_none() => middle = Some(offset(text.len())),
-                    Some(b'+') => text.push(b' '),
-                    Some(b'%') => {
-                        if let Some(byte) = hex_pair(input.get(at + 1), input.get(at + 2)) {
-                            text.push(byte);
-                            at += 2;
-                        } else {
-                            text.push(b'%');
-                        }
+                    [b'&', after @ ..] => {
+                        rest = after;
+                        break;
                     }
-                    Some(&other) => text.push(other),
-                }
-                at += 1;
+                    [b'=', after @ ..] if middle.is_none() => {
+                        middle = Some(offset(text.len()));
+                        after
+                    }
+                    [b'+', after @ ..] => {
+                        text.push(b' ');
+                        after
+                    }
+                    [b'%', high, low, after @ ..]
+                        if HEX[usize::from(*high)] | HEX[usize::from(*low)] < 16 =>
+                    {
+                        text.push(HEX[usize::from(*high)] << 4 | HEX[usize::from(*low)]);
+                        after
+                    }
+                    [other, after @ ..] => {
+                        text.push(*other);
+                        after
+                    }
+                };
             }
             let end = offset(text.len());
             pairs.push(Pair {
@@ -204,41 +212,49 @@ impl Form {
     ///
     /// Source: twilio-python and twilio-node's validators, and the Conversations webhooks that repeat a name.
     pub(crate) fn append_signed(&self, order: SortOrder, out: &mut Vec<u8>) {
-        // The first eight bytes of the name decide nearly always, without a look into the text.
+        // The first eight bytes of a name decide nearly always, without a look into the text; in ASCII both orders agree.
         let mut sorted: Vec<(u64, Pair)> = self
             .pairs
             .iter()
-            .map(|pair| (leading_bytes(self.name(*pair)), *pair))
+            .map(|pair| (leading_bytes(self.bytes(pair.start..pair.middle)), *pair))
             .collect();
-        match order {
-            SortOrder::Bytes => sorted.sort_unstable_by(|(a_key, a), (b_key, b)| {
-                a_key
-                    .cmp(b_key)
-                    .then_with(|| self.name(*a).cmp(self.name(*b)))
-                    .then_with(|| self.value(*a).cmp(self.value(*b)))
-            }),
-            SortOrder::Utf16 => sorted.sort_unstable_by(|(_, a), (_, b)| {
-                utf16_order(self.name(*a), self.name(*b))
-                    .then_with(|| utf16_order(self.value(*a), self.value(*b)))
-            }),
-        }
-        let mut last = None;
-        for (_, pair) in sorted {
-            let both = (self.name(pair), self.value(pair));
-            if last != Some(both) {
-                out.extend_from_slice(
-                    &self.text.as_bytes()[pair.start as usize..pair.end as usize],
-                );
-                last = Some(both);
+        sorted.sort_unstable_by(|(a_key, a), (b_key, b)| {
+            if a_key != b_key && (a_key | b_key) & NOT_ASCII == 0 {
+                a_key.cmp(b_key)
+            } else {
+                self.compare(order, *a, *b)
             }
+        });
+        let mut last: Option<(u64, Pair)> = None;
+        for (key, pair) in sorted {
+            let repeats = last.is_some_and(|(last_key, last)| {
+                last_key == key && self.compare(order, last, pair).is_eq()
+            });
+            if !repeats {
+                out.extend_from_slice(self.bytes(pair.start..pair.end));
+            }
+            last = Some((key, pair));
         }
     }
 
-    /// Whether [`SortOrder::Utf16`] may differ from [`SortOrder::Bytes`]: beyond U+FFFF in a name, or in the values of a
-    /// repeated one, and nowhere else.
+    #[cold]
+    fn compare(&self, order: SortOrder, a: Pair, b: Pair) -> Ordering {
+        let texts = match order {
+            SortOrder::Bytes => str::cmp,
+            SortOrder::Utf16 => utf16_order,
+        };
+        texts(self.name(a), self.name(b)).then_with(|| texts(self.value(a), self.value(b)))
+    }
+
+    fn bytes(&self, at: Range<u32>) -> &[u8] {
+        &self.text.as_bytes()[at.start as usize..at.end as usize]
+    }
+
+    /// Whether [`SortOrder::Utf16`] may differ from [`SortOrder::Bytes`]: where characters beyond U+FFFF and characters
+    /// from U+E000 stand in names, or in the values of a repeated one, and nowhere else.
     pub(crate) fn has_two_orders(&self) -> bool {
         let beyond_bmp = |text: &str| text.bytes().any(|byte| byte >= 0xF0);
-        if !beyond_bmp(&self.text) {
+        if !beyond_bmp(&self.text) || !self.text.bytes().any(|byte| matches!(byte, 0xEE | 0xEF)) {
             return false;
         }
         let mut names: Vec<&str> = self.iter().map(|(name, _)| name).collect();
@@ -288,26 +304,28 @@ fn utf16_order(a: &str, b: &str) -> Ordering {
     a.encode_utf16().cmp(b.encode_utf16())
 }
 
+/// The high bits of eight bytes.
+const NOT_ASCII: u64 = 0x8080_8080_8080_8080;
+
 /// The first eight bytes as a number that sorts as they do.
-fn leading_bytes(name: &str) -> u64 {
-    let bytes = name.as_bytes();
-    if let Some(first) = bytes.first_chunk::<8>() {
-        return u64::from_be_bytes(*first);
-    }
-    let mut padded = [0; 8];
-    padded[..bytes.len()].copy_from_slice(bytes);
-    u64::from_be_bytes(padded)
+fn leading_bytes(name: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    let length = name.len().min(8);
+    first[..length].copy_from_slice(&name[..length]);
+    u64::from_be_bytes(first)
 }
 
-fn hex_pair(high: Option<&u8>, low: Option<&u8>) -> Option<u8> {
-    let digit = |byte: &u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    Some(digit(high?)? << 4 | digit(low?)?)
-}
+/// What a hexadecimal digit stands for; 16 and more for any other byte.
+const HEX: [u8; 256] = {
+    let mut table = [255; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit as usize] as usize] = digit;
+        table[b"0123456789ABCDEF"[digit as usize] as usize] = digit;
+        digit += 1;
+    }
+    table
+};
 
 /// Percent-encodes as Twilio's own requests do: letters, digits and `*-._` stand, a space is `+`.
 fn encode_into(out: &mut String, text: &str) {
