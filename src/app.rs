@@ -277,24 +277,30 @@ pub struct Worker {
 impl Worker {
     /// Opens the webhooks, and closes them at `shutdown`: new messages get 503 from then on, and what is under way has
     /// `server.drain_s` to finish. Returns whether it did.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
+    // Opens at the call: a request, or a signal, may come before the first poll.
+    pub fn run<S>(self, shutdown: S) -> impl Future<Output = bool> + Send
+    where
+        S: Future<Output = ()> + Send,
+    {
         self.lifecycle.set(Stage::Running);
-        let upkeep = async {
-            let mut every = tokio::time::interval(UPKEEP);
-            loop {
-                every.tick().await;
-                self.metrics.upkeep();
+        async move {
+            let upkeep = async {
+                let mut every = tokio::time::interval(UPKEEP);
+                loop {
+                    every.tick().await;
+                    self.metrics.upkeep();
+                }
+            };
+            tokio::select! {
+                () = shutdown => {}
+                () = upkeep => {}
             }
-        };
-        tokio::select! {
-            () = shutdown => {}
-            () = upkeep => {}
+            self.lifecycle.set(Stage::Draining);
+            self.tasks.close();
+            tokio::time::timeout(self.drain, self.tasks.wait())
+                .await
+                .is_ok()
         }
-        self.lifecycle.set(Stage::Draining);
-        self.tasks.close();
-        tokio::time::timeout(self.drain, self.tasks.wait())
-            .await
-            .is_ok()
     }
 }
 
@@ -381,8 +387,6 @@ mod run {
             ))
         });
         let drain = server.drain;
-        // The worker does so too, and a request may come before its first poll.
-        lifecycle.set(Stage::Running);
         let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
         let public = tokio::spawn(server::serve(
             public,
