@@ -13,14 +13,23 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
+use crate::clock::Clock;
+use crate::delivery::RestHealth;
 use crate::lifecycle::{Lifecycle, Stage};
+use crate::store::{OutboxState, Store};
 use crate::telemetry::metrics::Metrics;
+
+/// A store that takes longer counts as not able.
+const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the endpoints look at.
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rest: Arc<RestHealth>,
 }
 
 /// `/readyz`: whether messages can be accepted, and what stands in the way.
@@ -32,21 +41,21 @@ struct Readiness {
 
 #[derive(Serialize)]
 struct Parts {
-    store: Store,
+    store: StorePart,
     draining: bool,
     rest: &'static str,
     outbox: Outbox,
 }
 
 #[derive(Serialize)]
-struct Store {
+struct StorePart {
     ok: bool,
-    reason: Option<&'static str>,
+    reason: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Outbox {
-    oldest_s: Option<u64>,
+    oldest_s: Option<i64>,
     pending: u64,
     held: u64,
 }
@@ -61,21 +70,30 @@ pub(crate) fn router(admin: Admin) -> Router {
 
 async fn readyz(State(admin): State<Admin>) -> Response {
     let stage = admin.lifecycle.stage();
-    let ready = stage == Stage::Running;
+    let (store, outbox) = match stage {
+        Stage::Idle => (Err("not started".to_owned()), OutboxState::default()),
+        Stage::Opening => (Err("being opened".to_owned()), OutboxState::default()),
+        Stage::Running | Stage::Draining => look(&admin).await,
+    };
+    admin
+        .metrics
+        .store_ok
+        .set(f64::from(u8::from(store.is_ok())));
+    let ready = stage == Stage::Running && store.is_ok();
+    let age = |oldest| admin.clock.now().duration_since(oldest).as_secs().max(0);
     let readiness = Readiness {
         ready,
         parts: Parts {
-            // There is no store in this version, and nothing waits to be sent.
-            store: Store {
-                ok: true,
-                reason: Some("no store: nothing is kept"),
+            store: StorePart {
+                ok: store.is_ok(),
+                reason: store.err(),
             },
             draining: stage == Stage::Draining,
-            rest: "unknown",
+            rest: admin.rest.state().as_str(),
             outbox: Outbox {
-                oldest_s: None,
-                pending: 0,
-                held: 0,
+                oldest_s: outbox.oldest.map(age),
+                pending: outbox.pending + outbox.unknown,
+                held: outbox.held,
             },
         },
     };
@@ -86,6 +104,22 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     };
     let body = serde_json::to_string(&readiness).unwrap_or_default() + "\n";
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// Whether the store takes a write now, and how full the outbox is.
+async fn look(admin: &Admin) -> (Result<(), String>, OutboxState) {
+    let store = match tokio::time::timeout(STORE_PATIENCE, admin.store.check()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("it takes too long".to_owned()),
+    };
+    let outbox = match &store {
+        Ok(()) => tokio::time::timeout(STORE_PATIENCE, admin.store.outbox_state()).await,
+        Err(_) => return (store, OutboxState::default()),
+    };
+    let outbox = outbox.ok().and_then(Result::ok).unwrap_or_default();
+    admin.metrics.outbox(&outbox, admin.clock.now());
+    (store, outbox)
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -2,36 +2,41 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Channel;
 use crate::admin::{self, Admin};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{HandlerKind, Settings, SignatureMode, Sources, TwilioSettings, Warning};
-use crate::dispatch::{DispatchLimits, Dispatcher};
+use crate::config::{
+    HandlerKind, OnCrash, Settings, SignatureMode, Sources, TwilioSettings, Warning,
+};
+use crate::consent::Words;
+use crate::delivery::{Delivery, DeliveryPolicy, Keyring, RestHealth};
+use crate::dispatch::{Consent, ConsentChange, ConsentHook, DispatchLimits, Dispatcher};
 use crate::handler::{Echo, Handler};
-use crate::lifecycle::{Lifecycle, Stage};
+use crate::lifecycle::Lifecycle;
 use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
 use crate::reply::Reply;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
 use crate::start_error::StartError;
+use crate::store::{CrashPolicy, Store, StoreUrl};
+use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
+use crate::twilio::Client;
 use crate::twiml::Document;
 use crate::webhook::{
     self, FallbackHook, Front, RefusalReport, Room, StatusHook, Warnings, Webhooks,
 };
+use crate::worker::Worker;
 
 /// What a fallback call waits for a handler: it comes when the primary's time is used up already.
 const FALLBACK_DEADLINE: Duration = Duration::from_secs(5);
 /// Fallback calls that are answered when everything else is shed.
 const FALLBACK_RESERVE: usize = 64;
-/// How often the samples of histograms are folded.
-const UPKEEP: Duration = Duration::from_secs(5);
-
 /// A bot, ready to run.
 ///
 /// ```no_run
@@ -65,6 +70,8 @@ pub struct AppBuilder {
     clock: Option<Arc<dyn Clock>>,
     on_status: Option<StatusHook>,
     on_fallback: Option<FallbackHook>,
+    on_consent: Option<ConsentHook>,
+    store: Option<Arc<dyn Store>>,
 }
 
 impl AppBuilder {
@@ -113,6 +120,24 @@ impl AppBuilder {
         self
     }
 
+    /// Is told of consent words: they never reach the handler.
+    #[must_use]
+    pub fn on_consent<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(ConsentChange) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_consent = Some(Arc::new(move |change| Box::pin(hook(change))));
+        self
+    }
+
+    /// Keeps everything in `store` instead of the one that `DATABASE_URL` names.
+    #[must_use]
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
     /// Reads the settings and puts everything together. Nothing runs yet.
     ///
     /// # Errors
@@ -127,29 +152,63 @@ impl AppBuilder {
         let handler = self.handler.unwrap_or_else(|| match settings.handler.kind {
             HandlerKind::Echo => Arc::new(Echo),
         });
+        let store = match self.store {
+            Some(store) => store,
+            None => open_later(&settings.store.url)?,
+        };
         let tasks = TaskTracker::new();
-        let apology = Reply::text(settings.reply.apology.clone());
-        let apology = Document::render(&apology, &Channel::WhatsApp, None)
-            .map_err(|error| StartError::config(&error))?;
-        let webhooks = Webhooks {
-            dispatcher: Dispatcher {
-                handler,
-                clock: clock.clone(),
-                metrics: metrics.clone(),
-                public_url: settings.server.public_url.clone(),
-                limits: DispatchLimits {
-                    deadline: settings.reply.deadline,
-                    fallback_deadline: FALLBACK_DEADLINE.min(settings.reply.deadline),
-                    handler: settings.handler.max,
-                    running: settings.handler.max_running,
-                },
-                tasks: tasks.clone(),
-                running: Arc::new(AtomicUsize::new(0)),
+        let outbox = Arc::new(Notify::new());
+        let document = |text: &str| {
+            Document::render(&Reply::text(text), &Channel::WhatsApp, None)
+                .map_err(|error| StartError::config(&error))
+        };
+        let consent = &settings.consent;
+        let dispatcher = Arc::new(Dispatcher {
+            handler,
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            public_url: settings.server.public_url.clone(),
+            limits: dispatch_limits(&settings),
+            consent: Consent {
+                words: Words::new(&consent.stop_words, &consent.start_words),
+                stop_reply: document(&consent.stop_reply)?,
+                start_reply: document(&consent.start_reply)?,
             },
+            apology: document(&settings.reply.apology)?,
+            on_consent: self.on_consent,
+            tasks: tasks.clone(),
+            outbox: outbox.clone(),
+            state: crate::dispatch::DispatchState::default(),
+        });
+        let rest = Arc::new(RestHealth::default());
+        let public_url = &settings.server.public_url;
+        let api_url = settings.rest.api_url.clone();
+        // Twilio refuses a callback that it could never reach (21609).
+        let reachable = !public_url.is_loopback() || api_url.is_loopback();
+        let delivery = Arc::new(Delivery {
+            store: store.clone(),
+            client: Client::new(api_url),
+            keyring: keyring(&settings),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            status_callback: reachable.then(|| public_url.clone()),
+            policy: DeliveryPolicy {
+                on_unknown: settings.reply.on_unknown,
+                late_template: settings.reply.late_template.clone(),
+                consent_required: settings.consent.required,
+            },
+            tasks: tasks.clone(),
+            outbox,
+            health: rest.clone(),
+            warnings: Throttle::new(10),
+        });
+        let webhooks = Webhooks {
+            dispatcher: dispatcher.clone(),
+            store: store.clone(),
             metrics: metrics.clone(),
             room: Room::new(settings.server.max_in_flight, FALLBACK_RESERVE),
-            clock,
-            apology,
+            clock: clock.clone(),
             on_status: self.on_status,
             on_fallback: self.on_fallback,
             warnings: Warnings::new(),
@@ -158,21 +217,86 @@ impl AppBuilder {
         let signature = signature_layer(&settings)?;
         let prefix = settings.server.public_url.prefix();
         let router = webhook::router(Arc::new(webhooks), &front, &signature, prefix);
+        let admin = Admin {
+            lifecycle: lifecycle.clone(),
+            metrics: metrics.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
+            rest,
+        };
         Ok(App {
             router,
-            admin: Admin {
-                lifecycle: lifecycle.clone(),
-                metrics: metrics.clone(),
-            },
             worker: Worker {
                 lifecycle,
                 metrics,
                 tasks,
                 drain: settings.server.drain,
+                store,
+                store_url: settings.store.url.to_string(),
+                is_open: false,
+                clock,
+                dispatcher,
+                delivery,
+                retention: (settings.store.retention, settings.store.keep_bodies),
             },
+            admin,
             settings,
             warnings: loaded.warnings,
         })
+    }
+}
+
+fn dispatch_limits(settings: &Settings) -> DispatchLimits {
+    DispatchLimits {
+        deadline: settings.reply.deadline,
+        fallback_deadline: FALLBACK_DEADLINE.min(settings.reply.deadline),
+        handler: settings.handler.max,
+        running: settings.handler.max_running,
+        crashes: CrashPolicy {
+            retry: settings.handler.on_crash == OnCrash::Retry,
+            attempts: settings.handler.attempts,
+        },
+    }
+}
+
+fn keyring(settings: &Settings) -> Keyring {
+    let accounts = settings.twilio.accounts.iter();
+    Keyring {
+        account: settings.twilio.account_sid,
+        api_key: settings.rest.api_key.clone(),
+        primary: settings.twilio.auth_token.clone(),
+        secondary: settings.twilio.auth_token_secondary.clone(),
+        accounts: accounts
+            .map(|account| (account.sid.to_lowercase(), account.auth_token.clone()))
+            .collect(),
+    }
+}
+
+/// The store at an address; nothing is opened or connected yet.
+///
+/// # Errors
+/// [`StartError`] when this build does not have its kind.
+pub fn open_later(url: &StoreUrl) -> Result<Arc<dyn Store>, StartError> {
+    match url {
+        #[cfg(feature = "sqlite")]
+        StoreUrl::Sqlite(path) => Ok(Arc::new(crate::store::sqlite::SqliteStore::file(path))),
+        #[cfg(feature = "sqlite")]
+        StoreUrl::Memory => Ok(Arc::new(crate::store::sqlite::SqliteStore::memory())),
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres(url) => Ok(Arc::new(crate::store::postgres::PostgresStore::new(
+            url.clone(),
+        ))),
+        #[expect(
+            clippy::allow_attributes,
+            reason = "with all kinds built in nothing is left"
+        )]
+        #[allow(
+            unreachable_patterns,
+            reason = "with all kinds built in nothing is left"
+        )]
+        url => Err(StartError::config(&format!(
+            "{url} (DATABASE_URL) is a kind of store that this build does not have"
+        ))),
     }
 }
 
@@ -239,7 +363,8 @@ impl App {
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// # let stopped = std::future::pending::<()>();
-    /// let (webhooks, worker) = replyhook::App::builder().build()?.into_parts();
+    /// let (webhooks, mut worker) = replyhook::App::builder().build()?.into_parts();
+    /// worker.open().await?;
     /// tokio::spawn(worker.run(stopped));
     /// let app = axum::Router::new().merge(webhooks);
     /// # Ok(()) }
@@ -266,44 +391,6 @@ impl App {
     }
 }
 
-/// What has to run beside the webhooks.
-pub struct Worker {
-    lifecycle: Arc<Lifecycle>,
-    metrics: Arc<Metrics>,
-    tasks: TaskTracker,
-    drain: Duration,
-}
-
-impl Worker {
-    /// Opens the webhooks, and closes them at `shutdown`: new messages get 503 from then on, and what is under way has
-    /// `server.drain_s` to finish. Returns whether it did.
-    // Opens at the call: a request, or a signal, may come before the first poll.
-    pub fn run<S>(self, shutdown: S) -> impl Future<Output = bool> + Send
-    where
-        S: Future<Output = ()> + Send,
-    {
-        self.lifecycle.set(Stage::Running);
-        async move {
-            let upkeep = async {
-                let mut every = tokio::time::interval(UPKEEP);
-                loop {
-                    every.tick().await;
-                    self.metrics.upkeep();
-                }
-            };
-            tokio::select! {
-                () = shutdown => {}
-                () = upkeep => {}
-            }
-            self.lifecycle.set(Stage::Draining);
-            self.tasks.close();
-            tokio::time::timeout(self.drain, self.tasks.wait())
-                .await
-                .is_ok()
-        }
-    }
-}
-
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("App")
@@ -315,12 +402,6 @@ impl fmt::Debug for App {
 impl fmt::Debug for AppBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppBuilder").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Worker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").finish_non_exhaustive()
     }
 }
 
@@ -342,10 +423,12 @@ mod run {
     use crate::telemetry::logs;
 
     pub(super) async fn run(app: App) -> Result<(), StartError> {
+        let mut app = app;
         let flush = logs::install(&app.settings);
         for warning in &app.warnings {
             tracing::warn!("{warning}");
         }
+        app.worker.open().await?;
         let server = &app.settings.server;
         let public = listen("server.listen", server.listen).await?;
         let private = match app.settings.admin.listen {
@@ -403,7 +486,7 @@ mod run {
         let finished = async {
             // Answers first: a message that is still being read may start a handler.
             let answered = tokio::time::timeout(drain, public).await.is_ok();
-            answered & worker.await.unwrap_or(false)
+            answered & matches!(worker.await, Ok(Ok(true)))
         };
         let clean = tokio::select! {
             clean = finished => clean,

@@ -69,16 +69,22 @@
 )]
 
 pub mod address;
-#[cfg(feature = "axum")]
+#[cfg(feature = "app")]
 pub mod admin;
-#[cfg(feature = "axum")]
+#[cfg(feature = "app")]
 mod app;
 pub mod clock;
-#[cfg(feature = "axum")]
+#[cfg(feature = "app")]
 pub mod config;
+#[cfg(feature = "app")]
+mod consent;
+#[doc(hidden)]
+pub mod crash_point;
+#[cfg(feature = "app")]
+mod delivery;
 #[cfg(feature = "server")]
 mod descriptors;
-#[cfg(feature = "axum")]
+#[cfg(feature = "app")]
 mod dispatch;
 #[cfg(feature = "emulator")]
 pub mod emulator;
@@ -86,7 +92,7 @@ mod error;
 pub mod error_code;
 pub mod form;
 pub mod handler;
-#[cfg(feature = "axum")]
+#[cfg(feature = "app")]
 mod lifecycle;
 pub mod message;
 pub mod reply;
@@ -95,24 +101,29 @@ mod secret;
 mod server;
 pub mod sid;
 pub mod signature;
-#[cfg(feature = "axum")]
+#[cfg(feature = "app")]
 mod start_error;
-#[cfg(feature = "axum")]
+pub mod store;
+#[cfg(feature = "app")]
 pub mod telemetry;
 #[cfg(feature = "client")]
 mod tls;
 #[cfg(feature = "client")]
 pub mod twilio;
 pub mod twiml;
-#[cfg(feature = "axum")]
+#[cfg(feature = "app")]
 mod webhook;
+#[cfg(feature = "app")]
+mod worker;
 
 pub use address::{Address, Channel};
-#[cfg(feature = "axum")]
-pub use app::{App, AppBuilder, Worker, verifier};
+#[cfg(feature = "app")]
+pub use app::{App, AppBuilder, open_later, verifier};
 #[cfg(feature = "axum")]
 pub use clock::SystemClock;
 pub use clock::{Clock, ManualClock, Timestamp};
+#[cfg(feature = "app")]
+pub use dispatch::{ConsentChange, ConsentKind};
 pub use error::BoxError;
 pub use error_code::ErrorCode;
 pub use form::Form;
@@ -123,8 +134,11 @@ pub use secret::Secret;
 pub use sid::{AccountSid, MessageSid, MessagingServiceSid};
 #[cfg(feature = "axum")]
 pub use signature::{SignatureLayer, SignedForm};
-#[cfg(feature = "axum")]
+#[cfg(feature = "app")]
 pub use start_error::{StartError, StartErrorKind};
+
+#[cfg(feature = "app")]
+pub use worker::Worker;
 
 /// The README's Rust blocks.
 #[cfg(all(doctest, feature = "server"))]

@@ -11,6 +11,8 @@ pub(crate) struct Lifecycle(AtomicU8);
 pub(crate) enum Stage {
     /// The worker does not run yet: whoever took the router has to spawn it.
     Idle,
+    /// The store is being opened.
+    Opening,
     Running,
     Draining,
 }
@@ -19,7 +21,8 @@ impl Lifecycle {
     pub(crate) fn stage(&self) -> Stage {
         match self.0.load(Ordering::Acquire) {
             0 => Stage::Idle,
-            1 => Stage::Running,
+            1 => Stage::Opening,
+            2 => Stage::Running,
             _ => Stage::Draining,
         }
     }
@@ -27,8 +30,9 @@ impl Lifecycle {
     pub(crate) fn set(&self, stage: Stage) {
         let value = match stage {
             Stage::Idle => 0,
-            Stage::Running => 1,
-            Stage::Draining => 2,
+            Stage::Opening => 1,
+            Stage::Running => 2,
+            Stage::Draining => 3,
         };
         self.0.store(value, Ordering::Release);
     }

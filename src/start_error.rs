@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::store::StoreError;
+
 /// Why the server did not start.
 ///
 /// Opaque: [`StartError::kind`] tells what it is about, `Display` tells the operator what to do.
@@ -20,6 +22,8 @@ pub enum StartErrorKind {
     Config,
     /// An address could not be listened on.
     Listen,
+    /// The store could not be opened; the message says what to do.
+    Store,
 }
 
 impl StartError {
@@ -37,6 +41,14 @@ impl StartError {
         Self {
             kind: StartErrorKind::Listen,
             message: format!("cannot listen on {address} ({name}): {error}"),
+        }
+    }
+
+    /// A store that cannot be opened.
+    pub(crate) fn store(url: &str, error: &StoreError) -> Self {
+        Self {
+            kind: StartErrorKind::Store,
+            message: format!("cannot open {url} (DATABASE_URL): {error}"),
         }
     }
 

@@ -141,6 +141,27 @@ impl Document {
         })
     }
 
+    /// The document that was saved as [`Document::to_saved`] gave it.
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "the journal saves documents")
+    )]
+    pub(crate) fn saved(twiml: Option<String>) -> Self {
+        twiml.map_or_else(Self::empty, |xml| Self {
+            xml: Cow::Owned(xml),
+            replaced: 0,
+        })
+    }
+
+    /// What there is to be saved; nothing for the empty document.
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "the journal saves documents")
+    )]
+    pub(crate) fn to_saved(&self) -> Option<String> {
+        (self.xml != EMPTY).then(|| self.xml.clone().into_owned())
+    }
+
     /// The XML.
     pub fn as_str(&self) -> &str {
         &self.xml

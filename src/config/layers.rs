@@ -9,7 +9,7 @@ use super::problem::Problems;
 use super::{DEFAULT_FILE, DEFAULT_TOML, Sources, shown};
 
 /// Environment names that stand for a key, beside their `REPLYHOOK__` form.
-const WELL_KNOWN: [(&str, &str); 6] = [
+const WELL_KNOWN: [(&str, &str); 8] = [
     ("TWILIO_AUTH_TOKEN", "twilio.auth_token"),
     ("TWILIO_AUTH_TOKEN_FILE", "twilio.auth_token_file"),
     ("TWILIO_AUTH_TOKEN_SECONDARY", "twilio.auth_token_secondary"),
@@ -19,6 +19,8 @@ const WELL_KNOWN: [(&str, &str); 6] = [
     ),
     ("TWILIO_ACCOUNT_SID", "twilio.account_sid"),
     ("PUBLIC_URL", "server.public_url"),
+    ("DATABASE_URL", "store.url"),
+    ("DATABASE_URL_FILE", "store.url_file"),
 ];
 const PREFIX: &str = "REPLYHOOK__";
 const DEFAULT: &str = "default";
@@ -283,7 +285,9 @@ impl Layers {
 /// A value as it may be shown: no secret, and nothing that looks like one in the wrong place.
 fn masked(key: &str, value: &Value) -> String {
     const MASK: &str = "********";
-    let secret = key.ends_with("auth_token") || key.ends_with("auth_token_secondary");
+    let secret = ["auth_token", "auth_token_secondary", "_secret"]
+        .iter()
+        .any(|name| key.ends_with(name));
     match value {
         Value::String(text) if text.is_empty() => "(not set)".to_owned(),
         Value::String(text) if secret || is_token(text) => MASK.to_owned(),

@@ -4,6 +4,7 @@
 //! names its key, its origin, what is wrong and what to write. `default.toml` is at once the documentation, the list of
 //! known keys and their types: there is no second table to keep in step.
 
+mod keeping;
 mod layers;
 mod problem;
 mod reader;
@@ -12,11 +13,12 @@ mod sections;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use keeping::{ConsentSettings, StoreSettings};
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{
-    AccountSettings, AdminSettings, HandlerKind, HandlerSettings, LogFormat, LogSettings,
-    ReplySettings, ServerSettings, SignatureMode, SignatureSettings, TelemetrySettings,
-    TwilioSettings,
+    AccountSettings, AdminSettings, HandlerKind, HandlerSettings, LogFormat, LogSettings, OnCrash,
+    OnUnknown, ReplySettings, RestSettings, ServerSettings, SignatureMode, SignatureSettings,
+    TelemetrySettings, TwilioSettings,
 };
 
 use layers::Layers;
@@ -93,8 +95,14 @@ pub struct Settings {
     pub signature: SignatureSettings,
     /// The built-in handler and the limits of any.
     pub handler: HandlerSettings,
-    /// Deadlines and the apology.
+    /// Deadlines, the apology, and what happens to replies that go by REST.
     pub reply: ReplySettings,
+    /// Where REST is called, and as whom.
+    pub rest: RestSettings,
+    /// What is kept, where and how long.
+    pub store: StoreSettings,
+    /// What users say about being written to.
+    pub consent: ConsentSettings,
     /// Logs.
     pub log: LogSettings,
     /// Traces.
@@ -185,6 +193,21 @@ impl AdminSettings {
         let admin = sections::admin(&mut reader, None);
         let (problems, _) = reader.finish();
         admin.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+}
+
+impl StoreSettings {
+    /// Reads only `[store]`, for a command beside a running server.
+    ///
+    /// # Errors
+    /// [`Problems`]: all of them at once.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let layers = Layers::read(sources, &mut problems);
+        let mut reader = Reader::new(&layers, problems);
+        let store = keeping::store(&mut reader);
+        let (problems, _) = reader.finish();
+        store.filter(|_| problems.is_empty()).ok_or(problems)
     }
 }
 

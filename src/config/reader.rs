@@ -70,6 +70,11 @@ impl<'a> Reader<'a> {
             .unwrap_or_default()
     }
 
+    /// Yes or no.
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        self.layers.get(key)?.value.as_bool()
+    }
+
     /// A whole number within a range.
     pub(super) fn number(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.layers.get(key)?.value.as_integer()?;
@@ -152,8 +157,11 @@ impl<'a> Reader<'a> {
                 .filter(|_| text.trim().is_empty())
                 .filter(|_| set(&file_key).is_none())
             {
-                let text =
-                    "is empty: with an empty token anyone could sign; set it or leave it out";
+                let text = if key.ends_with("auth_token") || key.contains("auth_token_") {
+                    "is empty: with an empty token anyone could sign; set it or leave it out"
+                } else {
+                    "is empty: set it or leave it out"
+                };
                 self.problems.push(key, origin, text);
                 return None;
             }

@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Settings;
+use super::keeping;
 use super::reader::Reader;
+pub use crate::delivery::OnUnknown;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
+use crate::twilio::ApiUrl;
 
 /// `[twilio]`
 #[derive(Debug, Clone)]
@@ -100,6 +103,19 @@ pub struct HandlerSettings {
     pub max: Duration,
     /// Handlers at once, late ones included.
     pub max_running: usize,
+    /// Attempts at a message.
+    pub attempts: u32,
+    /// What becomes of a message over which the process died.
+    pub on_crash: OnCrash,
+}
+
+/// What becomes of a message over which the process died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCrash {
+    /// It is handled again.
+    Retry,
+    /// It is left to the operator.
+    Fail,
 }
 
 /// The built-in handlers.
@@ -118,6 +134,20 @@ pub struct ReplySettings {
     pub deadline: Duration,
     /// What a fallback call says when the handler fails there too.
     pub apology: String,
+    /// What happens to a message sent by REST of which Twilio's list knows nothing.
+    pub on_unknown: OnUnknown,
+    /// The template (`HX…`) that takes the place of a reply whose customer service window has closed.
+    pub late_template: Option<String>,
+}
+
+/// The part of `[twilio]` that REST needs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RestSettings {
+    /// Where the API is.
+    pub api_url: ApiUrl,
+    /// An API key (`SK…`) and its secret, in place of the auth token.
+    pub api_key: Option<(String, Secret)>,
 }
 
 /// `[log]`
@@ -157,6 +187,9 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
     let signature = signature(reader, server.as_ref(), explain_to_anyone);
     let handler = handler(reader);
     let reply = reply(reader);
+    let rest = rest(reader);
+    let store = keeping::store(reader);
+    let consent = keeping::consent(reader);
     let log = log(reader);
     let telemetry = telemetry(reader);
     Some(Settings {
@@ -166,6 +199,9 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
         signature: signature?,
         handler: handler?,
         reply: reply?,
+        rest: rest?,
+        store: store?,
+        consent: consent?,
         log: log?,
         telemetry: telemetry?,
     })
@@ -370,10 +406,15 @@ fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
     let kind = reader.choice("handler.kind", &[("echo", HandlerKind::Echo)]);
     let max = reader.millis("handler.max_ms", 1..=86_400_000);
     let max_running = reader.count("handler.max_running", 1..=1_000_000);
+    let attempts = reader.number("handler.attempts", 1..=100);
+    let on_crash = [("retry", OnCrash::Retry), ("fail", OnCrash::Fail)];
+    let on_crash = reader.choice("handler.on_crash", &on_crash);
     Some(HandlerSettings {
         kind: kind?,
         max: max?,
         max_running: max_running?,
+        attempts: u32::try_from(attempts?).ok()?,
+        on_crash: on_crash?,
     })
 }
 
@@ -381,10 +422,83 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
     // Twilio gives up at 15 s; a body may take a moment and the answer has to travel.
     let deadline = reader.millis("reply.deadline_ms", 1..=13_000);
     let apology = reader.text("reply.apology").to_owned();
+    let on_unknown = [("hold", OnUnknown::Hold), ("resend", OnUnknown::Resend)];
+    let on_unknown = reader.choice("reply.on_unknown", &on_unknown);
+    let template = reader.text("reply.late_template").trim();
+    let well_formed = template.len() == 34
+        && template.starts_with("HX")
+        && template
+            .bytes()
+            .skip(2)
+            .all(|byte| byte.is_ascii_hexdigit());
+    if !template.is_empty() && !well_formed {
+        reader.problem(
+            "reply.late_template",
+            "is no template: write its ContentSid, HX and 32 hexadecimal digits",
+        );
+        return None;
+    }
     Some(ReplySettings {
         deadline: deadline?,
         apology,
+        on_unknown: on_unknown?,
+        late_template: (!template.is_empty()).then(|| template.to_owned()),
     })
+}
+
+fn rest(reader: &mut Reader<'_>) -> Option<RestSettings> {
+    let api_url = api_url(reader);
+    let sid = reader.text("twilio.api_key_sid").trim().to_owned();
+    let secret = reader.secret("twilio.api_key_secret");
+    let api_key = match (sid.is_empty(), secret) {
+        (true, None) => None,
+        (false, Some(secret)) if sid.starts_with("SK") && sid.len() == 34 => Some((sid, secret)),
+        (false, Some(_)) => {
+            reader.problem(
+                "twilio.api_key_sid",
+                "is no API key: write SK and 32 hexadecimal digits",
+            );
+            return None;
+        }
+        (false, None) => {
+            reader.problem(
+                "twilio.api_key_secret",
+                "is missing: twilio.api_key_sid is set, and needs its secret",
+            );
+            return None;
+        }
+        (true, Some(_)) => {
+            reader.problem(
+                "twilio.api_key_sid",
+                "is missing: twilio.api_key_secret is set, and needs its SK…",
+            );
+            return None;
+        }
+    };
+    Some(RestSettings {
+        api_url: api_url?,
+        api_key,
+    })
+}
+
+fn api_url(reader: &mut Reader<'_>) -> Option<ApiUrl> {
+    const KEY: &str = "twilio.api_url";
+    let (region, edge) = (
+        reader.text("twilio.region").trim().to_owned(),
+        reader.text("twilio.edge").trim().to_owned(),
+    );
+    let url = match (region.is_empty(), edge.is_empty()) {
+        (true, true) => ApiUrl::parse(reader.text(KEY)),
+        (false, false) => ApiUrl::regional(&region, &edge),
+        _ => {
+            reader.problem(
+                "twilio.region",
+                "and twilio.edge belong together, such as ie1 and dublin: set both or neither",
+            );
+            return None;
+        }
+    };
+    url.map_err(|error| reader.problem(KEY, error)).ok()
 }
 
 fn log(reader: &mut Reader<'_>) -> Option<LogSettings> {

@@ -170,6 +170,15 @@ impl ReplyMessage {
         self
     }
 
+    /// Who gets it, if it is somebody else than the user who wrote.
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "the dispatcher asks")
+    )]
+    pub(crate) fn recipient(&self) -> Option<&Address> {
+        self.to.as_ref()
+    }
+
     fn is_empty(&self) -> bool {
         self.media.is_empty() && self.text.trim().is_empty()
     }

@@ -12,9 +12,11 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use crate::clock::Timestamp;
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
 use crate::signature::TokenSlot;
+use crate::store::{OutboxState, Settlement};
 
 /// One row of [`TABLE`].
 #[derive(Debug, Clone, Copy)]
@@ -48,8 +50,15 @@ table! {
     ACCEPT_ERRORS = "replyhook_accept_errors_total", "1", [], "Connections that could not be accepted, as when file descriptors run out.";
     MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests that are no HTTP/1.1, have too large a head, or not exactly one Host.";
     TOKEN_SLOTS = "replyhook_auth_token_slot_total", "1", ["slot"], "Verified requests by the token that fitted.";
-    LATE_DROPPED = "replyhook_late_dropped_total", "1", [], "Replies that came after the deadline and were dropped.";
-    OVERFLOW_DROPPED = "replyhook_overflow_dropped_total", "1", [], "Replies that did not fit one TwiML document and were dropped.";
+    REPLIES = "replyhook_replies_total", "1", ["outcome"], "Messages sent by REST by what became of the call: sent, again, failed, unknown, held.";
+    REPLIES_SUPPRESSED = "replyhook_replies_suppressed_total", "1", [], "Replies that were not given because their user had opted out meanwhile.";
+    REPLIES_LOST = "replyhook_replies_lost_total", "1", [], "Replies that were not given because the message had been answered elsewhere meanwhile.";
+    TAKEN_UP = "replyhook_taken_up_total", "1", [], "Messages handled without a request: deferred before their turn, or left behind by a process that ended.";
+    OUTBOX = "replyhook_outbox", "1", ["state"], "Messages that wait to go out by REST: pending, unknown, held.";
+    OUTBOX_OLDEST = "replyhook_outbox_oldest", "1", [], "Seconds since the oldest of them was made.";
+    STORE_ERRORS = "replyhook_store_errors_total", "1", ["step"], "Steps that the store did not take.";
+    STORE_OK = "replyhook_store_ok", "1", [], "Whether the store took the last write of the regular check: 1 or 0.";
+    CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Consent words of users: opt_out, opt_in, help.";
     CHARACTERS_REPLACED = "replyhook_characters_replaced_total", "1", [], "Characters of replies that XML cannot hold, sent as U+FFFD.";
     STATUS_UPDATES = "replyhook_status_updates_total", "1", ["status"], "Status callbacks by the status they told.";
     FALLBACKS = "replyhook_fallback_calls_total", "1", ["error_code"], "Verified fallback calls by Twilio's error code.";
@@ -116,9 +125,15 @@ outcomes! {
     Panic = "panic",
     /// The handler missed the deadline.
     Late = "late",
-    /// A reply that does not fit one document.
-    Overflow = "overflow",
-    /// Overloaded, draining or not started.
+    /// The reply does not fit one TwiML document, or goes to somebody else: all of it goes by REST.
+    ByRest = "by_rest",
+    /// A message that came before, with the answer it got.
+    Duplicate = "duplicate",
+    /// From somebody who wants nothing from us.
+    OptedOut = "opted_out",
+    /// A consent word.
+    Consent = "consent",
+    /// Overloaded, draining, not started, or the store did not take it.
     Unavailable = "unavailable",
     /// A verified fallback call, answered.
     Fallback = "fallback",
@@ -152,11 +167,21 @@ pub struct Metrics {
         expect(dead_code, reason = "the accept loop counts them")
     )]
     pub(crate) malformed_requests: Counter,
-    pub(crate) late_dropped: Counter,
-    pub(crate) overflow_dropped: Counter,
+    replies: Vec<Counter>,
+    /// Replies to somebody who had opted out meanwhile.
+    pub(crate) suppressed: Counter,
+    /// Replies to what was answered elsewhere.
+    pub(crate) replies_lost: Counter,
+    /// Messages of the backlog.
+    pub(crate) taken_up: Counter,
+    outbox: [Gauge; 3],
+    outbox_oldest: Gauge,
+    /// 1 where the store takes writes.
+    pub(crate) store_ok: Gauge,
     pub(crate) characters_replaced: Counter,
 }
 
+const REPLY_OUTCOMES: [&str; 5] = ["sent", "again", "failed", "unknown", "held"];
 const METADATA: Metadata<'static> = Metadata::new("replyhook", Level::INFO, None);
 /// Up to Twilio's 15 seconds.
 const BUCKETS: &[f64] = &[
@@ -211,8 +236,17 @@ impl Metrics {
             connections: gauge(CONNECTIONS),
             accept_errors: counter(ACCEPT_ERRORS, &[]),
             malformed_requests: counter(MALFORMED_REQUESTS, &[]),
-            late_dropped: counter(LATE_DROPPED, &[]),
-            overflow_dropped: counter(OVERFLOW_DROPPED, &[]),
+            replies: REPLY_OUTCOMES
+                .iter()
+                .map(|outcome| counter(REPLIES, &[outcome]))
+                .collect(),
+            suppressed: counter(REPLIES_SUPPRESSED, &[]),
+            replies_lost: counter(REPLIES_LOST, &[]),
+            taken_up: counter(TAKEN_UP, &[]),
+            outbox: ["pending", "unknown", "held"]
+                .map(|state| recorder.register_gauge(&key(OUTBOX, &[state]), &METADATA)),
+            outbox_oldest: gauge(OUTBOX_OLDEST),
+            store_ok: gauge(STORE_OK),
             characters_replaced: counter(CHARACTERS_REPLACED, &[]),
             handle: recorder.handle(),
             recorder,
@@ -249,6 +283,45 @@ impl Metrics {
             FALLBACKS,
             code.map_or_else(|| "other".to_owned(), |code| code.to_string()),
         );
+    }
+
+    /// What became of a call.
+    pub(crate) fn reply(&self, settlement: &Settlement) {
+        let at = match settlement {
+            Settlement::Sent { .. } => 0,
+            Settlement::Again { .. } => 1,
+            Settlement::Failed { .. } => 2,
+            Settlement::Unknown { looked: true, .. } => return,
+            Settlement::Unknown { looked: false, .. } => 3,
+            Settlement::Held => 4,
+        };
+        self.replies[at].increment(1);
+    }
+
+    /// How full the outbox is.
+    pub(crate) fn outbox(&self, state: &OutboxState, now: Timestamp) {
+        for (gauge, number) in self
+            .outbox
+            .iter()
+            .zip([state.pending, state.unknown, state.held])
+        {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            gauge.set(number as f64);
+        }
+        let age = state
+            .oldest
+            .map(|oldest| now.duration_since(oldest).as_secs_f64());
+        self.outbox_oldest.set(age.unwrap_or_default().max(0.0));
+    }
+
+    /// A step that the store did not take.
+    pub(crate) fn store_error(&self, step: &'static str) {
+        self.count(STORE_ERRORS, step.to_owned());
+    }
+
+    /// A consent word.
+    pub(crate) fn consent(&self, kind: &'static str) {
+        self.count(CONSENT_CHANGES, kind.to_owned());
     }
 
     fn count(&self, metric: Metric, value: String) {
@@ -308,6 +381,8 @@ mod tests {
         metrics.handler_seconds.record(0.1);
         metrics.status_update(&MessageStatus::Other("x".into()));
         metrics.fallback_call(None);
+        metrics.store_error("accept");
+        metrics.consent("opt_out");
         let text = metrics.render();
         for metric in TABLE {
             assert!(

@@ -58,7 +58,7 @@ impl ApiUrl {
         Self::parse(&format!("https://api.{edge}.{region}.twilio.com"))
     }
 
-    pub(super) fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         self.loopback
     }
 }

@@ -228,11 +228,17 @@ impl<'a> Messages<'a> {
     /// [`RestError`]. Where [`RestError::repeat`] is [`Ambiguous`](super::Repeat::Ambiguous) the message may have been
     /// sent: look with [`Messages::list`] before sending it again.
     pub async fn create(&self, message: &NewMessage) -> Result<Message, RestError> {
+        self.create_form(&message.form()).await
+    }
+
+    /// Sends what these parameters of `POST Messages` say.
+    ///
+    /// # Errors
+    /// As [`Messages::create`].
+    pub async fn create_form(&self, params: &Form) -> Result<Message, RestError> {
         let request = self.request(Method::POST, "Messages.json")?;
         let form = http::HeaderValue::from_static("application/x-www-form-urlencoded");
-        let request = request
-            .header(CONTENT_TYPE, form)
-            .body(message.form().encode());
+        let request = request.header(CONTENT_TYPE, form).body(params.encode());
         let wire: WireMessage = answer(request).await?;
         wire.typed(StatusCode::CREATED)
     }

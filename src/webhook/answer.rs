@@ -45,7 +45,6 @@ impl Cause {
             ),
             Self::Failed(Failure::Error) => (FAILED, "handler failed\n", Outcome::HandlerError),
             Self::Failed(Failure::Panic) => (FAILED, "handler failed\n", Outcome::Panic),
-            Self::Failed(Failure::Overflow) => (FAILED, "reply too long\n", Outcome::Overflow),
             Self::Unavailable(text) => {
                 (StatusCode::SERVICE_UNAVAILABLE, text, Outcome::Unavailable)
             }

@@ -12,6 +12,7 @@ use crate::dispatch::{Dispatched, Road};
 use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
+use crate::twiml::Document;
 
 pub(super) async fn fallback(
     State(webhooks): State<Arc<Webhooks>>,
@@ -22,6 +23,7 @@ pub(super) async fn fallback(
 }
 
 async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
+    let slot = form.token();
     let params = webhooks.params(form)?;
     let cause = webhooks.sound(Endpoint::Fallback, FallbackCause::parse(&params))?;
     let message = InboundMessage::parse(params, webhooks.clock.now());
@@ -31,19 +33,22 @@ async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
         let told = (cause.clone(), message.clone());
         webhooks.tell("fallback", async move { hook(told.0, told.1).await });
     }
-    // Without room for the handler there is still the apology.
-    let Ok(_place) = webhooks.place(Endpoint::Fallback) else {
-        return Ok((webhooks.apology.clone(), Outcome::Fallback));
-    };
-    let dispatched = webhooks
-        .dispatcher
-        .dispatch(message, Road::Fallback(cause))
-        .await;
-    let document = match dispatched {
-        Dispatched::Answered(document) => document,
-        Dispatched::Late | Dispatched::Failed(_) | Dispatched::Overloaded => {
-            webhooks.apology.clone()
+    let dispatcher = &webhooks.dispatcher;
+    let dispatched = match webhooks.place(Endpoint::Fallback) {
+        Ok(_place) => {
+            let road = Road::Fallback(cause);
+            dispatcher.dispatch(message.clone(), slot, road).await
         }
+        Err(_) => Dispatched::Overloaded,
+    };
+    let document = match dispatched {
+        Dispatched::Answered(document)
+        | Dispatched::Duplicate(document)
+        | Dispatched::Consent(document) => document,
+        Dispatched::OptedOut | Dispatched::Late | Dispatched::ByRest => Document::empty(),
+        // Its failure is written down; the apology could not be.
+        Dispatched::Failed(_) => webhooks.dispatcher.apology.clone(),
+        Dispatched::Overloaded | Dispatched::Unavailable => dispatcher.apologise(&message, slot),
     };
     Ok((document, Outcome::Fallback))
 }

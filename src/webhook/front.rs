@@ -50,6 +50,7 @@ impl Front {
             Stage::Idle => Some(
                 "not started: the worker of App::into_parts is not running; spawn worker.run(shutdown)\n",
             ),
+            Stage::Opening => Some("starting: the store is not open yet\n"),
             Stage::Draining if endpoint != Endpoint::Fallback => Some("shutting down\n"),
             Stage::Running | Stage::Draining => None,
         }

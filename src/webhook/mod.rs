@@ -33,9 +33,9 @@ use crate::dispatch::Dispatcher;
 use crate::form::Form;
 use crate::message::{FallbackCause, InboundMessage, ParseError, StatusUpdate};
 use crate::signature::{SignatureLayer, SignedForm};
+use crate::store::Store;
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::{Endpoint, Metrics};
-use crate::twiml::Document;
 
 pub(crate) type StatusHook = Arc<dyn Fn(StatusUpdate) -> BoxFuture<'static, ()> + Send + Sync>;
 pub(crate) type FallbackHook =
@@ -43,12 +43,11 @@ pub(crate) type FallbackHook =
 
 /// What the endpoints work with.
 pub(crate) struct Webhooks {
-    pub(crate) dispatcher: Dispatcher,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) room: Room,
     pub(crate) clock: Arc<dyn Clock>,
-    /// What a fallback call gets when nothing better can be said.
-    pub(crate) apology: Document,
     pub(crate) on_status: Option<StatusHook>,
     pub(crate) on_fallback: Option<FallbackHook>,
     pub(crate) warnings: Warnings,

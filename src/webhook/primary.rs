@@ -23,6 +23,7 @@ pub(super) async fn primary(
 }
 
 async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
+    let slot = form.token();
     let params = webhooks.params(form)?;
     let _place = webhooks.place(Endpoint::Primary)?;
     if params
@@ -30,14 +31,23 @@ async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
         .is_some_and(|status| !status.is_empty())
     {
         // The status callback was pointed at the message URL. It is no message and must not be answered by the bot.
-        return status::news(webhooks, params).await;
+        return status::news(webhooks, params, None).await;
     }
     let message = InboundMessage::parse(params, webhooks.clock.now());
     let message = webhooks.sound(Endpoint::Primary, message)?;
-    match webhooks.dispatcher.dispatch(message, Road::Primary).await {
+    let dispatched = webhooks
+        .dispatcher
+        .dispatch(message, slot, Road::Primary)
+        .await;
+    match dispatched {
         Dispatched::Answered(document) => Ok((document, Outcome::Ok)),
+        Dispatched::Duplicate(document) => Ok((document, Outcome::Duplicate)),
+        Dispatched::Consent(document) => Ok((document, Outcome::Consent)),
+        Dispatched::OptedOut => Ok((Document::empty(), Outcome::OptedOut)),
         Dispatched::Late => Ok((Document::empty(), Outcome::Late)),
+        Dispatched::ByRest => Ok((Document::empty(), Outcome::ByRest)),
         Dispatched::Failed(failure) => Err(Cause::Failed(failure)),
         Dispatched::Overloaded => Err(Cause::Unavailable("overloaded\n")),
+        Dispatched::Unavailable => Err(Cause::Unavailable("store unavailable\n")),
     }
 }

@@ -1,7 +1,6 @@
 //! The fallback URL: a verified call cannot fail.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use replyhook::{Context, FallbackCause, HandlerError, InboundMessage};
 
@@ -72,13 +71,22 @@ async fn where_the_handler_fails_too_the_apology_is_said() {
             app.handler(async |_, _| -> &str { panic!("no") })
         });
         assert_eq!(panicking.send(call(2, "hi")).await.twiml(), answer);
-        let overflowing =
-            TestApp::build(apology, |app| app.handler(async |_, _| "x".repeat(20_000)));
-        assert_eq!(overflowing.send(call(3, "hi")).await.twiml(), answer);
-        let env = [apology, &[("REPLYHOOK__REPLY__DEADLINE_MS", "50")]].concat();
+        // Said once: every later call gets the same, and the handler is not asked again.
+        assert_eq!(failing.send(call(1, "hi")).await.twiml(), answer);
+        assert_eq!(
+            failing.send(Webhook::message(1, "hi")).await.twiml(),
+            answer
+        );
+        let env = [apology, &[("REPLYHOOK__REPLY__DEADLINE_MS", "300")]].concat();
         let slow = TestApp::build(&env, |app| {
-            app.handler(async |_, _| tokio::time::sleep(Duration::from_mins(1)).await)
+            app.handler(async |cx: Context, _| {
+                if cx.attempt() == 1 {
+                    return Err(HandlerError::new("no"));
+                }
+                std::future::pending::<Result<(), _>>().await
+            })
         });
+        slow.send(Webhook::message(4, "hi")).await.refused(500);
         assert_eq!(slow.send(call(4, "hi")).await.twiml(), answer);
     }
 }

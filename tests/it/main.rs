@@ -22,6 +22,7 @@ mod command_line;
 mod configuration;
 mod deploy_files;
 mod explanations;
+mod fake_twilio;
 mod fallback;
 mod handlers;
 mod house_rules;

@@ -42,7 +42,7 @@ async fn the_router_can_be_merged_and_nested_into_another() {
     let own = Router::new().route("/own", any(|| async { "own" }));
     let merged = own.clone().merge(test.router.clone());
     let nested = own.nest("/bots/a", test.router.clone());
-    tokio::task::yield_now().await;
+    test.opened().await;
     let url = "https://hooks.example.test/bots/a/webhook";
     for router in [&merged, &nested] {
         let answer = app::answer(

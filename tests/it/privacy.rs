@@ -47,7 +47,6 @@ fn threat_37_no_log_line_metric_or_refusal_holds_what_a_user_sent() {
         canary(7).content_type(Some("application/json")),
         canary(8).get().signature(&base64_of(&[1; 20])),
         canary(9).method(Method::DELETE),
-        canary(10).with("Body", &format!("{TEXT}{}", "x".repeat(20_000))),
     ] {
         let answer = server.send(&webhook);
         assert_ne!(answer.status, 200);
@@ -61,6 +60,10 @@ fn threat_37_no_log_line_metric_or_refusal_holds_what_a_user_sent() {
                 .with("ErrorUrl", &format!("https://h/?{QUERY}")),
         )
         .twiml();
+    // Too long for TwiML: it waits in the outbox for a Twilio that is not there.
+    let long = format!("{TEXT}{}", "x".repeat(20_000));
+    server.send(&canary(10).with("Body", &long)).twiml();
+    server.wait_for("a message was not sent");
     let failed = canary(12)
         .to("/webhook/status")
         .with("MessageStatus", "failed")

@@ -48,8 +48,8 @@ impl TestApp {
         answer(&self.router, webhook.request()).await
     }
 
-    /// The worker opens the webhooks on its first poll.
-    async fn opened(&self) {
+    /// The webhooks are open once the store is.
+    pub async fn opened(&self) {
         loop {
             let request = http::Request::get("/readyz")
                 .body(axum::body::Body::empty())
@@ -95,6 +95,27 @@ impl TestApp {
         panic!("{gauge} does not come to {value}");
     }
 
+    /// `parts.outbox` of `/readyz`.
+    pub async fn outbox(&self) -> serde_json::Value {
+        let request = http::Request::get("/readyz")
+            .body(axum::body::Body::empty())
+            .unwrap();
+        let readiness = answer(&self.admin, request).await.body;
+        let readiness: serde_json::Value = serde_json::from_str(&readiness).unwrap();
+        readiness["parts"]["outbox"].clone()
+    }
+
+    /// Lets everything else run until a number of the outbox stands at a value.
+    pub async fn wait_for_outbox(&self, part: &str, value: u64) {
+        for _ in 0..10_000 {
+            if self.outbox().await[part] == value {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("{part} does not come to {value}: {}", self.outbox().await);
+    }
+
     /// Begins the drain, and waits until it has begun.
     pub async fn draining(&self) {
         self.stop();
@@ -121,7 +142,13 @@ impl TestApp {
 
 pub fn sources(env: &[(&str, &str)]) -> Sources {
     Sources::default()
-        .with_env([("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)])
+        .with_env([
+            ("TWILIO_AUTH_TOKEN", TOKEN),
+            ("PUBLIC_URL", ORIGIN),
+            ("DATABASE_URL", "sqlite::memory:"),
+            // Nobody is there: what goes by REST stays in the outbox.
+            ("REPLYHOOK__TWILIO__API_URL", "http://127.0.0.1:9"),
+        ])
         .with_env(env.iter().copied())
 }
 

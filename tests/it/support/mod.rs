@@ -1,9 +1,10 @@
-//! What the tests stand on: the real router in process ([`TestApp`]), the real binary over a socket ([`Server`]), and
-//! raw HTTP ([`wire`]).
+//! What the tests stand on: the real router in process ([`TestApp`]), the real binary over a socket ([`Server`]), a Twilio
+//! that calls it and is called by it ([`FakeTwilio`]), and raw HTTP ([`wire`]).
 
 pub mod app;
 mod request;
 mod server;
+pub mod twilio;
 pub mod wire;
 
 use std::io::Write;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 pub use app::TestApp;
 pub use request::{Answer, Webhook, base64_of};
 pub use server::Server;
+pub use twilio::{Answered, Attempt, By, Delivery, FakeTwilio, Fault, Policy, Post, Shown};
 
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub const OTHER_TOKEN: &str = "fedcba9876543210fedcba9876543210";

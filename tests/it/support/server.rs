@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpSocket;
 
 use super::{Answer, ORIGIN, TOKEN, Webhook, wire};
 
@@ -17,6 +18,8 @@ pub struct Server {
     reader: Option<JoinHandle<()>>,
     pub public: SocketAddr,
     pub private: SocketAddr,
+    /// Keeps the private port from everyone but the server.
+    _reserved: TcpSocket,
 }
 
 /// What the server has written so far.
@@ -33,13 +36,19 @@ impl Server {
 
     /// Starts through another program, such as `prlimit`, whose last argument is the binary.
     pub fn start_by(mut command: Command, env: &[(&str, &str)]) -> Self {
-        let private = free_port();
+        let reserved = reserve_port();
+        let private = reserved.local_addr().unwrap();
         let mut all = BTreeMap::from([
             ("TWILIO_AUTH_TOKEN", TOKEN.to_owned()),
             ("PUBLIC_URL", ORIGIN.to_owned()),
             ("REPLYHOOK__SERVER__LISTEN", "127.0.0.1:0".to_owned()),
             ("REPLYHOOK__ADMIN__LISTEN", private.to_string()),
             ("REPLYHOOK__LOG__FORMAT", "json".to_owned()),
+            ("DATABASE_URL", "sqlite::memory:".to_owned()),
+            (
+                "REPLYHOOK__TWILIO__API_URL",
+                "http://127.0.0.1:9".to_owned(),
+            ),
         ]);
         all.extend(env.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let mut child = command
@@ -67,6 +76,7 @@ impl Server {
             reader: Some(reader),
             public: private,
             private,
+            _reserved: reserved,
         };
         let ready = server.wait_for("ready: enter these URLs");
         let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
@@ -160,10 +170,11 @@ impl Drop for Server {
     }
 }
 
-/// A port that was free a moment ago. The public listener needs none: it tells in its log which one it got.
-fn free_port() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// A port that nobody is given by chance and that may still be listened at: bound, sharing its address, and never
+/// listening. The public listener needs none: it tells in its log which one it got.
+fn reserve_port() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    socket
 }

@@ -1,0 +1,148 @@
+//! What a user says about being written to at all: the words, and nothing else of a message, decide.
+//!
+//! A word counts when it is the whole message, whatever its case or width, with white space around it and one full stop
+//! after it. `OptOutType`, where Twilio sends it, counts before any word.
+//!
+//! Source: Twilio's "default handling of opt-out keywords" for SMS; on other channels Twilio passes words through.
+
+use unicode_normalization::UnicodeNormalization;
+
+use crate::address::Channel;
+
+/// Words that Twilio itself obeys on SMS.
+const SMS_STOP: [&str; 8] = [
+    "STOP",
+    "STOPALL",
+    "UNSUBSCRIBE",
+    "CANCEL",
+    "END",
+    "QUIT",
+    "OPTOUT",
+    "REVOKE",
+];
+/// Words with which Twilio lets messages through again on SMS.
+const SMS_START: [&str; 3] = ["START", "YES", "UNSTOP"];
+
+/// What a word means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// No more messages.
+    Stop,
+    /// Messages again; only for somebody who has opted out.
+    Start,
+}
+
+/// The words that count where Twilio has none of its own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Words {
+    stop: Vec<String>,
+    start: Vec<String>,
+}
+
+impl Words {
+    /// From two lists, words divided by white space or commas.
+    pub(crate) fn new(stop: &str, start: &str) -> Self {
+        let words = |text: &str| {
+            text.split(|c: char| c.is_whitespace() || c == ',')
+                .map(folded)
+                .filter(|word| !word.is_empty())
+                .collect()
+        };
+        Self {
+            stop: words(stop),
+            start: words(start),
+        }
+    }
+
+    /// What a whole text means on a channel, if it is one of the words.
+    pub(crate) fn meaning(&self, channel: &Channel, text: &str) -> Option<Word> {
+        // No word is nearly as long, and most texts are.
+        if text.len() > 256 {
+            return None;
+        }
+        let text = folded(text);
+        let is_one_of = |fixed: &[&str], own: &[String]| match channel {
+            Channel::Sms => fixed.contains(&text.as_str()),
+            _ => own.contains(&text),
+        };
+        if text.is_empty() {
+            None
+        } else if is_one_of(&SMS_STOP, &self.stop) {
+            Some(Word::Stop)
+        } else if is_one_of(&SMS_START, &self.start) {
+            Some(Word::Start)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether Twilio answers consent words on a channel by itself.
+pub(crate) fn answered_by_twilio(channel: &Channel) -> bool {
+    *channel == Channel::Sms
+}
+
+fn folded(text: &str) -> String {
+    let text: String = text.nfkc().collect();
+    let text = text.trim();
+    let text = text.strip_suffix('.').unwrap_or(text).trim_end();
+    text.to_uppercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words() -> Words {
+        Words::new("STOP STOPALL, UNSUBSCRIBE OPTOUT REVOKE", "START UNSTOP")
+    }
+
+    #[test]
+    fn a_word_counts_alone_in_any_case_and_width_with_one_full_stop() {
+        for text in [
+            "STOP",
+            "stop",
+            " Stop. ",
+            "ＳＴＯＰ",
+            "ｓｔｏｐ．",
+            "\u{a0}stop\n",
+            "stop .",
+        ] {
+            assert_eq!(
+                words().meaning(&Channel::WhatsApp, text),
+                Some(Word::Stop),
+                "{text:?}"
+            );
+        }
+        for text in [
+            "",
+            ".",
+            "stop..",
+            "please stop",
+            "stop it",
+            "stopp",
+            "s t o p",
+        ] {
+            assert_eq!(words().meaning(&Channel::WhatsApp, text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sms_has_twilios_words_and_other_channels_their_own() {
+        for text in SMS_STOP {
+            assert_eq!(words().meaning(&Channel::Sms, text), Some(Word::Stop));
+        }
+        for text in ["CANCEL", "END", "QUIT", "YES"] {
+            assert_eq!(words().meaning(&Channel::WhatsApp, text), None, "{text}");
+        }
+        assert_eq!(words().meaning(&Channel::Sms, "yes"), Some(Word::Start));
+        assert_eq!(
+            Words::new("basta", "avanti").meaning(&Channel::WhatsApp, "Basta."),
+            Some(Word::Stop)
+        );
+        assert_eq!(
+            Words::new("basta", "avanti").meaning(&Channel::Sms, "basta"),
+            None
+        );
+    }
+}

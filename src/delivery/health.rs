@@ -1,0 +1,71 @@
+//! Whether REST works, and which accounts have to pause.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::sid::AccountSid;
+
+/// What the last calls told.
+#[derive(Debug, Default)]
+pub(crate) struct RestHealth {
+    state: AtomicU8,
+    /// Accounts that take no calls before a time.
+    closed: Mutex<HashMap<AccountSid, Timestamp>>,
+}
+
+/// Whether REST works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RestState {
+    /// Nothing was tried yet.
+    Unknown,
+    Ok,
+    Failing,
+}
+
+impl RestState {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Ok => "ok",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+impl RestHealth {
+    pub(crate) fn state(&self) -> RestState {
+        match self.state.load(Ordering::Relaxed) {
+            0 => RestState::Unknown,
+            1 => RestState::Ok,
+            _ => RestState::Failing,
+        }
+    }
+
+    pub(crate) fn set(&self, works: bool) {
+        self.state
+            .store(if works { 1 } else { 2 }, Ordering::Relaxed);
+    }
+
+    /// Makes an account pause.
+    pub(crate) fn close(&self, account: AccountSid, until: Timestamp) {
+        self.lock().insert(account, until);
+    }
+
+    /// Until when an account has to pause.
+    pub(crate) fn closed(&self, account: AccountSid, now: Timestamp) -> Option<Timestamp> {
+        let mut closed = self.lock();
+        let until = *closed.get(&account)?;
+        if until > now {
+            return Some(until);
+        }
+        closed.remove(&account);
+        None
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AccountSid, Timestamp>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,109 @@
+//! Looking in Twilio's list for a message whose call has no known end.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::send::pause;
+use super::{Delivery, OnUnknown, later};
+use crate::store::{OutboundMessage, Settlement};
+use crate::twilio::{ListMessages, Message};
+
+/// Between two looks. A message is in the list as soon as its call is processed, which takes half a minute at most.
+const AGAIN: Duration = Duration::from_secs(8);
+/// Looks that find nothing before it counts as not there.
+const LOOKS: u32 = 2;
+/// How far Twilio's clock and ours may differ.
+const SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+impl Delivery {
+    pub(super) async fn look_for(&self, message: OutboundMessage) {
+        let now = self.clock.now();
+        let settlement = match self.found(&message).await {
+            Ok(Some(found)) => {
+                tracing::info!(reply = message.id, sid = %found.sid, "a message of unknown fate was found: Twilio has taken it");
+                Settlement::Sent {
+                    sid: found.sid,
+                    status: found.status,
+                }
+            }
+            Ok(None) if message.looks + 1 < LOOKS => Settlement::Unknown {
+                look_at: later(now, AGAIN),
+                looked: true,
+            },
+            Ok(None) if self.policy.on_unknown == OnUnknown::Resend => {
+                tracing::warn!(
+                    reply = message.id,
+                    "a message of unknown fate is not in Twilio's list: it is sent again"
+                );
+                Settlement::Again { not_before: now }
+            }
+            Ok(None) => {
+                tracing::error!(
+                    reply = message.id,
+                    "a message of unknown fate is not in Twilio's list: it is held, and `replyhook messages release` sends it"
+                );
+                Settlement::Held
+            }
+            Err(()) => Settlement::Unknown {
+                look_at: later(now, pause(message.attempt)),
+                looked: false,
+            },
+        };
+        self.settle(&message, settlement).await;
+        self.outbox.notify_one();
+    }
+
+    /// The oldest message of the list that says the same, is not older than the call, and is nobody else's.
+    async fn found(&self, message: &OutboundMessage) -> Result<Option<Message>, ()> {
+        let credentials = self.keyring.credentials(message.account, message.slot);
+        let which = ListMessages {
+            to: Some(message.user.clone()),
+            from: Some(message.us.clone()),
+            page_size: Some(200),
+            ..ListMessages::default()
+        };
+        let listed = self
+            .client
+            .messages(message.account, &credentials)
+            .list(&which)
+            .await;
+        let listed = listed.map_err(|error| {
+            self.health.set(false);
+            tracing::warn!(
+                reply = message.id,
+                "Twilio's list could not be read: {error}"
+            );
+        })?;
+        let since = message.sent_at.unwrap_or(message.created_at);
+        let since = since.checked_sub(SKEW).unwrap_or(since);
+        let mut alike: Vec<Message> = listed
+            .into_iter()
+            .filter(|found| is_alike(message, found, since))
+            .collect();
+        // Newest first, as Twilio lists them.
+        alike.reverse();
+        let sids = alike.iter().map(|found| found.sid).collect();
+        let free = self.store.unclaimed_sids(message.account, sids).await;
+        let free = self.asked("unclaimed_sids", free)?;
+        Ok(alike.into_iter().find(|found| free.contains(&found.sid)))
+    }
+}
+
+fn is_alike(message: &OutboundMessage, found: &Message, since: Timestamp) -> bool {
+    let by_rest = found
+        .direction
+        .as_deref()
+        .is_none_or(|direction| direction == "outbound-api");
+    let made = found
+        .date_created
+        .as_deref()
+        .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
+        .map(|date| date.timestamp());
+    let said = found.body.as_ref().map_or("", |body| body.0.as_str());
+    // A template's text is Twilio's.
+    let alike = message.params.get("ContentSid").is_some()
+        || message.window_closed
+        || said.trim() == message.params.get("Body").unwrap_or_default().trim();
+    by_rest && alike && made.is_none_or(|made| made >= since)
+}

@@ -1,0 +1,89 @@
+//! Messages that nobody waits for: deferred before their turn came, or left behind by a process that ended. They are
+//! handled as any other, in the order of their conversation, and answered by REST.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Course, Dispatcher, Slot, after};
+use crate::form::Form;
+use crate::message::InboundMessage;
+use crate::store::Taken;
+
+/// How often the store is asked without a reason: another process may have ended.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Messages that are taken up at once.
+const MOST: usize = 64;
+/// What was claimed longer ago, and is in nobody's hands here, was lost on the way from the store.
+const FORGOTTEN: Duration = Duration::from_secs(20);
+
+impl Dispatcher {
+    /// Takes up what is left behind, for as long as it is polled.
+    pub(crate) async fn work_off(self: Arc<Self>) {
+        loop {
+            let more = self.take_up().await.unwrap_or(false);
+            if !more {
+                let _ = tokio::time::timeout(PAUSE, self.state.backlog.notified()).await;
+            }
+        }
+    }
+
+    /// Returns whether there may be more.
+    async fn take_up(self: &Arc<Self>) -> Result<bool, ()> {
+        let now = self.clock.now();
+        if let Err(error) = self.state.outage.enter(&*self.store).await {
+            self.store_failed("enter", &error);
+            return Err(());
+        }
+        if self.state.store_failed.swap(false, Ordering::Relaxed) {
+            let before = now.checked_sub(FORGOTTEN).unwrap_or(now);
+            let held = self.state.held.ids();
+            if let Err(error) = self.store.let_go(held, before).await {
+                self.store_failed("let_go", &error);
+                return Err(());
+            }
+        }
+        let free = self
+            .limits
+            .running
+            .saturating_sub(self.state.running.load(Ordering::Relaxed));
+        let limit = free.min(MOST);
+        if limit == 0 {
+            return Ok(false);
+        }
+        let taken = match self.store.take_up(limit, self.limits.crashes, now).await {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.store_failed("take_up", &error);
+                return Err(());
+            }
+        };
+        let more = taken.len() == limit;
+        for taken in taken {
+            // The slots are counted above; one more or less does no harm.
+            let place = Slot::take(self);
+            self.metrics.taken_up.increment(1);
+            self.tasks.spawn(self.clone().handle_taken(taken, place));
+        }
+        Ok(more)
+    }
+
+    async fn handle_taken(self: Arc<Self>, taken: Taken, place: Option<Slot>) {
+        let now = self.clock.now();
+        let params = Form::parse(taken.params.0.as_bytes(), usize::MAX).unwrap_or_default();
+        let course = Course::unattended(self.clone(), after(now, self.limits.handler));
+        match InboundMessage::parse(params, taken.received_at) {
+            Ok(message) => course.take_over(message, taken, place).await,
+            Err(error) => {
+                tracing::error!(message_sid = %taken.sid, %error, "a kept message cannot be read");
+                let failed = self
+                    .store
+                    .fail(taken.claim, "it cannot be read", true, now)
+                    .await;
+                if let Err(error) = failed {
+                    self.store_failed("fail", &error);
+                }
+            }
+        }
+    }
+}

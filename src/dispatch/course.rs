@@ -1,0 +1,554 @@
+//! The course of one message, in a task of its own.
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use super::waiting::Event;
+use super::{
+    ConsentChange, ConsentKind, Dispatched, Dispatcher, Failure, Progress, Road, Slot,
+    WAITING_IN_LINE, after, within,
+};
+use crate::address::Address;
+use crate::form::Form;
+use crate::handler::{Context, HandlerError};
+use crate::message::InboundMessage;
+use crate::reply::{Reply, WireMessage};
+use crate::sid::{AccountSid, MessageSid};
+use crate::signature::TokenSlot;
+use crate::store::{Acceptance, Answered, Arrival, Choice, Claim, Decision, NewReply, Taken, Turn};
+use crate::twiml::{Document, RenderError};
+
+/// Between tries to save what a handler has said, while the store is away.
+const RETRY: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
+pub(super) struct Course {
+    dispatcher: Arc<Dispatcher>,
+    progress: Arc<Progress>,
+    /// Where the request waits; nobody does for a message of the backlog.
+    decided: Option<oneshot::Sender<Dispatched>>,
+    deadline: Timestamp,
+    fallback: bool,
+}
+
+/// What an answer needs of the message it answers.
+#[derive(Clone)]
+struct Origin {
+    account: AccountSid,
+    sid: MessageSid,
+    slot: TokenSlot,
+    us: Address,
+    user: Address,
+    service: Option<crate::sid::MessagingServiceSid>,
+}
+
+impl Origin {
+    fn of(message: &InboundMessage, slot: TokenSlot) -> Self {
+        Self {
+            account: message.account_sid,
+            sid: message.message_sid,
+            slot,
+            us: message.to.clone(),
+            user: message.from.clone(),
+            service: message.messaging_service_sid,
+        }
+    }
+}
+
+impl Course {
+    pub(super) fn new(
+        dispatcher: Arc<Dispatcher>,
+        progress: Arc<Progress>,
+        decided: oneshot::Sender<Dispatched>,
+        deadline: Timestamp,
+    ) -> Self {
+        Self {
+            dispatcher,
+            progress,
+            decided: Some(decided),
+            deadline,
+            fallback: false,
+        }
+    }
+
+    /// A course that no request waits for.
+    pub(super) fn unattended(dispatcher: Arc<Dispatcher>, deadline: Timestamp) -> Self {
+        Self {
+            dispatcher,
+            progress: Arc::default(),
+            decided: None,
+            deadline,
+            fallback: false,
+        }
+    }
+
+    /// Tells the request. Only the first word counts.
+    fn tell(&mut self, dispatched: Dispatched) {
+        if let Some(decided) = self.decided.take() {
+            // A request that is gone has been told, or does not ask any more.
+            let _ = decided.send(dispatched);
+        }
+    }
+
+    /// Whether nobody reads an answer any more.
+    fn is_unattended(&self) -> bool {
+        self.decided.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    pub(super) async fn run(
+        mut self,
+        message: InboundMessage,
+        slot: TokenSlot,
+        road: Road,
+        place: Slot,
+    ) {
+        self.fallback = matches!(road, Road::Fallback(_));
+        let arrival = self.dispatcher.arrival(&message, slot);
+        crate::crash_point!("P1");
+        let mut acceptance = self.accept(&arrival).await;
+        crate::crash_point!("P3");
+        if let Some(Acceptance::InProgress { id }) = acceptance {
+            acceptance = self.wait_for_decision(id, &arrival).await;
+        }
+        match acceptance {
+            None => {}
+            Some(Acceptance::New(claim)) => {
+                self.began(claim.id, claim.failed_before).await;
+                self.attempt(claim, message, slot, road, Some(place)).await;
+            }
+            Some(Acceptance::Waiting {
+                id,
+                conversation,
+                ahead,
+            }) => {
+                self.began(id, false).await;
+                drop(place);
+                if let Some(claim) = self.wait_for_turn(id, conversation, ahead).await {
+                    let place = Slot::take(&self.dispatcher);
+                    self.attempt(claim, message, slot, road, place).await;
+                }
+            }
+            // It never ends otherwise.
+            Some(Acceptance::InProgress { .. }) => self.tell(Dispatched::Unavailable),
+            Some(Acceptance::Answered(answered)) => {
+                self.tell(Dispatched::Duplicate(Document::saved(answered.twiml)));
+            }
+            Some(Acceptance::OptedOut) => self.tell(Dispatched::OptedOut),
+            Some(Acceptance::Consent { answer, .. }) => {
+                let answer = Some(answer).filter(|answer| !answer.is_empty());
+                self.tell(Dispatched::Consent(Document::saved(answer)));
+                if let Some(consent) = &arrival.consent {
+                    self.dispatcher
+                        .metrics
+                        .consent(ConsentKind::of(consent).as_str());
+                }
+                self.tell_consent(message, &arrival).await;
+            }
+        }
+    }
+
+    /// A message of the backlog.
+    pub(super) async fn take_over(
+        self,
+        message: InboundMessage,
+        taken: Taken,
+        place: Option<Slot>,
+    ) {
+        self.attempt(taken.claim, message, taken.slot, Road::Primary, place)
+            .await;
+    }
+
+    async fn accept(&mut self, arrival: &Arrival) -> Option<Acceptance> {
+        match self.dispatcher.store.accept(arrival.clone()).await {
+            Ok(acceptance) => Some(acceptance),
+            Err(error) => {
+                self.dispatcher.store_failed("accept", &error);
+                self.tell(Dispatched::Unavailable);
+                None
+            }
+        }
+    }
+
+    /// From here on the message is kept. If its request gave up before that, it was told to come again, and the answer
+    /// goes by REST.
+    async fn began(&mut self, id: i64, failed_before: bool) {
+        if self.progress.accepted(id, failed_before) {
+            return;
+        }
+        self.decided = None;
+        let now = self.dispatcher.clock.now();
+        if let Err(error) = self.dispatcher.store.decide(id, Choice::Rest, now).await {
+            self.dispatcher.store_failed("decide", &error);
+        }
+    }
+
+    /// A repeat of a message that is being handled waits for what becomes of that.
+    async fn wait_for_decision(&mut self, id: i64, arrival: &Arrival) -> Option<Acceptance> {
+        if !self.progress.accepted(id, false) {
+            return None;
+        }
+        let dispatcher = self.dispatcher.clone();
+        let mut ticket = dispatcher.state.waiting.join(Event::Decision(id));
+        let gone = self.decided.as_mut()?;
+        let store = &dispatcher.store;
+        let look = ticket.look(|| async {
+            match store.accept(arrival.clone()).await {
+                Ok(Acceptance::InProgress { .. }) => None,
+                other => Some(other),
+            }
+        });
+        // A request that is gone has decided itself, at its deadline.
+        let seen = tokio::select! {
+            seen = look => seen,
+            () = gone.closed() => return None,
+        };
+        match seen {
+            Ok(acceptance) => Some(acceptance),
+            Err(error) => {
+                dispatcher.store_failed("accept", &error);
+                self.tell(Dispatched::Unavailable);
+                None
+            }
+        }
+    }
+
+    /// Waits until nothing of the conversation is before the message.
+    async fn wait_for_turn(&mut self, id: i64, conversation: i64, ahead: u32) -> Option<Claim> {
+        let dispatcher = self.dispatcher.clone();
+        let _held = dispatcher.state.held.hold(id);
+        if ahead < WAITING_IN_LINE
+            && let Some(gone) = self.decided.as_mut()
+        {
+            let mut ticket = dispatcher.state.waiting.join(Event::Turn(conversation));
+            let (store, clock) = (&dispatcher.store, &dispatcher.clock);
+            let look = ticket.look(|| async {
+                match store.turn(id, clock.now()).await {
+                    Ok(Turn::Wait) => None,
+                    other => Some(other),
+                }
+            });
+            let seen = tokio::select! {
+                seen = look => Some(seen),
+                () = gone.closed() => None,
+            };
+            match seen {
+                Some(Ok(Turn::Yours(claim))) => return Some(claim),
+                Some(Ok(Turn::Decided(Decision::Answered(answered)))) => {
+                    self.tell(Dispatched::Duplicate(Document::saved(answered.twiml)));
+                    return None;
+                }
+                Some(Ok(_)) => {
+                    self.tell(Dispatched::Late);
+                    return None;
+                }
+                Some(Err(error)) => {
+                    dispatcher.store_failed("turn", &error);
+                    self.tell(Dispatched::Unavailable);
+                }
+                None => {}
+            }
+        }
+        // Too many before it, nobody waits any more, or the store failed: it is handled when its turn comes.
+        let decided = dispatcher
+            .store
+            .decide(id, Choice::Rest, dispatcher.clock.now())
+            .await;
+        match decided {
+            Ok(_) => self.tell(Dispatched::Late),
+            Err(error) => {
+                dispatcher.store_failed("decide", &error);
+                self.tell(Dispatched::Unavailable);
+            }
+        }
+        dispatcher.state.backlog.notify_one();
+        None
+    }
+
+    async fn tell_consent(&self, message: InboundMessage, arrival: &Arrival) {
+        let (Some(hook), Some(consent)) = (&self.dispatcher.on_consent, &arrival.consent) else {
+            return;
+        };
+        let kind = ConsentKind::of(consent);
+        let told = AssertUnwindSafe(hook(ConsentChange { message, kind }));
+        if told.catch_unwind().await.is_err() {
+            tracing::error!(hook = "consent", "a hook panicked");
+        }
+    }
+
+    /// Runs the handler to its end, and saves what becomes of it.
+    async fn attempt(
+        mut self,
+        claim: Claim,
+        message: InboundMessage,
+        slot: TokenSlot,
+        road: Road,
+        place: Option<Slot>,
+    ) {
+        let dispatcher = self.dispatcher.clone();
+        let _held = dispatcher.state.held.hold(claim.id);
+        let origin = Origin::of(&message, slot);
+        let outcome = self.handle(claim, message, road).await;
+        drop(place);
+        match outcome {
+            Ok(reply) => self.say(claim, &origin, reply).await,
+            Err(failure) => self.give_up(claim, &origin, failure).await,
+        }
+        dispatcher.state.waiting.wake(Event::Decision(claim.id));
+        dispatcher
+            .state
+            .waiting
+            .wake(Event::Turn(claim.conversation));
+        dispatcher.state.backlog.notify_one();
+    }
+
+    async fn handle(
+        &self,
+        claim: Claim,
+        message: InboundMessage,
+        road: Road,
+    ) -> Result<Reply, Failure> {
+        let dispatcher = &self.dispatcher;
+        let sid = message.message_sid;
+        let mut cx = Context::new(claim.attempt, self.deadline);
+        if let Road::Fallback(cause) = road {
+            cx = cx.with_fallback(cause);
+        }
+        crate::crash_point!("P4");
+        let started = Instant::now();
+        let give_up = after(dispatcher.clock.now(), dispatcher.limits.handler);
+        // Within the net also where a handler panics before it returns its future.
+        let handler = async { dispatcher.handler.handle(cx, message).await };
+        let handled = AssertUnwindSafe(within(handler, || dispatcher.clock.sleep_until(give_up)));
+        let outcome: Result<Option<Result<Reply, HandlerError>>, _> = handled.catch_unwind().await;
+        dispatcher.metrics.handler_seconds.record(started.elapsed());
+        match outcome {
+            Ok(Some(Ok(reply))) => Ok(reply),
+            Ok(Some(Err(error))) => {
+                tracing::error!(message_sid = %sid, %error, "the handler failed");
+                Err(Failure::Error)
+            }
+            Ok(None) => {
+                tracing::error!(message_sid = %sid, "the handler was given up: it ran longer than handler.max_ms");
+                Err(Failure::Error)
+            }
+            Err(_) => {
+                tracing::error!(message_sid = %sid, "the handler panicked");
+                Err(Failure::Panic)
+            }
+        }
+    }
+
+    /// Saves a reply and gives it, by TwiML if that can still be, else by REST.
+    async fn say(&mut self, claim: Claim, origin: &Origin, reply: Reply) {
+        let dispatcher = self.dispatcher.clone();
+        let channel = origin.user.channel();
+        // To somebody else: REST looks at that one's window and consent.
+        let to_others = reply.messages().iter().any(|message| {
+            message
+                .recipient()
+                .is_some_and(|recipient| *recipient != origin.user)
+        });
+        let document = Document::render(&reply, channel, Some(&dispatcher.public_url));
+        let document = match document {
+            Ok(document) => Some(document),
+            Err(error) if error.is_overflow() => None,
+            Err(error) => return self.unsayable(claim, origin, error).await,
+        };
+        // Nobody reads TwiML any more where the request is gone.
+        if let Some(document) = document.filter(|_| !to_others && !self.is_unattended()) {
+            dispatcher
+                .metrics
+                .characters_replaced
+                .increment(document.replaced() as u64);
+            let now = dispatcher.clock.now();
+            let saved = dispatcher
+                .store
+                .answer(claim, document.to_saved(), None, now)
+                .await;
+            match saved {
+                Ok(Decision::Answered(Answered { twiml })) => {
+                    if twiml.is_none() && document != Document::empty() {
+                        dispatcher.metrics.suppressed.increment(1);
+                    }
+                    crate::crash_point!("P6");
+                    self.tell(Dispatched::Answered(Document::saved(twiml)));
+                    return;
+                }
+                Ok(Decision::Deferred) => {}
+                Ok(Decision::Lost) => return self.lost(origin),
+                Err(error) => {
+                    // Twilio is told to come again; if it does not, the reply goes by REST.
+                    dispatcher.store_failed("answer", &error);
+                    self.tell(Dispatched::Unavailable);
+                }
+            }
+        }
+        crate::crash_point!("P9");
+        if reply.redirect_target().is_some() {
+            tracing::error!(message_sid = %origin.sid, "the reply redirects, and came too late for that");
+            return self.give_up(claim, origin, Failure::Error).await;
+        }
+        self.send_later(claim, origin, &reply).await;
+    }
+
+    /// Puts a reply into the outbox, as often as the store has to be asked.
+    async fn send_later(&mut self, claim: Claim, origin: &Origin, reply: &Reply) {
+        let dispatcher = self.dispatcher.clone();
+        let messages = reply.wire_messages(origin.user.channel());
+        let replies: Vec<NewReply> = messages.iter().map(|wire| origin.reply(wire)).collect();
+        let mut pauses = RETRY.into_iter();
+        loop {
+            if dispatcher
+                .state
+                .outage
+                .has_answered(origin.account, origin.sid)
+            {
+                return self.lost(origin);
+            }
+            let now = dispatcher.clock.now();
+            let finished = dispatcher
+                .store
+                .finish(claim, replies.clone(), None, now)
+                .await;
+            match finished {
+                Ok(true) => {
+                    dispatcher.outbox.notify_one();
+                    self.tell(Dispatched::ByRest);
+                    return;
+                }
+                Ok(false) => return self.lost(origin),
+                Err(error) => dispatcher.store_failed("finish", &error),
+            }
+            self.tell(Dispatched::Unavailable);
+            tokio::time::sleep(pauses.next().unwrap_or(RETRY[RETRY.len() - 1])).await;
+        }
+    }
+
+    /// Somebody else has answered, or will.
+    fn lost(&mut self, origin: &Origin) {
+        self.dispatcher.metrics.replies_lost.increment(1);
+        tracing::warn!(message_sid = %origin.sid, "a reply is not given: the message was answered elsewhere meanwhile");
+        self.tell(Dispatched::Duplicate(Document::empty()));
+    }
+
+    async fn unsayable(&mut self, claim: Claim, origin: &Origin, error: RenderError) {
+        tracing::error!(message_sid = %origin.sid, %error, "the reply cannot be given");
+        self.give_up(claim, origin, Failure::Error).await;
+    }
+
+    /// Writes a failure down. On the fallback's road nobody comes again: the apology is the answer.
+    async fn give_up(&mut self, claim: Claim, origin: &Origin, failure: Failure) {
+        let dispatcher = self.dispatcher.clone();
+        let now = dispatcher.clock.now();
+        let reason = match failure {
+            Failure::Error => "the handler failed",
+            Failure::Panic => "the handler panicked",
+        };
+        let apology = dispatcher.apology_text();
+        let for_good = self.fallback && apology.is_empty();
+        let unattended = self.is_unattended();
+        let written = dispatcher.store.fail(claim, reason, for_good, now).await;
+        let decision = match written {
+            Ok(Decision::Lost) if self.fallback => {
+                let choice = Choice::Twiml(apology);
+                dispatcher.store.decide(claim.id, choice, now).await
+            }
+            other => other,
+        };
+        match decision {
+            Ok(Decision::Lost) => self.tell(Dispatched::Failed(failure)),
+            Ok(Decision::Answered(answered)) => {
+                self.tell(Dispatched::Answered(Document::saved(answered.twiml)));
+            }
+            Ok(Decision::Deferred) if self.fallback => {
+                self.tell(Dispatched::Answered(Document::empty()));
+            }
+            Ok(Decision::Deferred) => self.tell(Dispatched::Failed(failure)),
+            Err(error) => {
+                dispatcher.store_failed("fail", &error);
+                self.tell(Dispatched::Failed(failure));
+            }
+        }
+        if unattended {
+            tracing::warn!(message_sid = %origin.sid, "nobody is told of that: `replyhook messages retry` handles the message again");
+        }
+    }
+}
+
+impl Origin {
+    /// A message of the reply as REST takes it.
+    fn reply(&self, wire: &WireMessage<'_>) -> NewReply {
+        let (us, user) = (
+            wire.from.unwrap_or(&self.us).clone(),
+            wire.to.unwrap_or(&self.user).clone(),
+        );
+        let text = Some(wire.text).filter(|text| !text.is_empty());
+        let single = [
+            ("To", Some(user.as_str())),
+            ("From", Some(us.as_str())),
+            ("Body", text),
+            ("StatusCallback", wire.status_callback),
+        ];
+        let single = single
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        let media = wire
+            .media
+            .iter()
+            .map(|media| ("MediaUrl", media.url.as_str()));
+        let params: Form = single.chain(media).collect();
+        NewReply {
+            account: self.account,
+            slot: self.slot,
+            us,
+            user,
+            service: self.service,
+            params,
+            template: false,
+        }
+    }
+}
+
+/// Messages in the hands of this process.
+#[derive(Default)]
+pub(super) struct Held(Arc<Mutex<HashSet<i64>>>);
+
+/// One of them.
+pub(super) struct Holding {
+    id: i64,
+    held: Arc<Mutex<HashSet<i64>>>,
+}
+
+impl Held {
+    fn hold(&self, id: i64) -> Holding {
+        lock(&self.0).insert(id);
+        Holding {
+            id,
+            held: self.0.clone(),
+        }
+    }
+
+    pub(super) fn ids(&self) -> Vec<i64> {
+        lock(&self.0).iter().copied().collect()
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        lock(&self.held).remove(&self.id);
+    }
+}
+
+fn lock(held: &Mutex<HashSet<i64>>) -> std::sync::MutexGuard<'_, HashSet<i64>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}

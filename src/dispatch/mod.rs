@@ -1,0 +1,375 @@
+//! One message from accept to answer.
+//!
+//! Everything a message needs happens in a task of its own, which a closed connection cannot cut in half: it is accepted
+//! (durably, once), waits for its turn in its conversation, is handled, and its answer is saved before anybody sees it.
+//! The request only waits, and at its deadline decides: what is not answered by then goes by REST. Who is first is
+//! decided in the store.
+
+mod arrival;
+mod backlog;
+mod course;
+mod outage;
+mod waiting;
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, poll_fn};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::task::TaskTracker;
+
+use self::course::{Course, Held};
+use self::outage::Outage;
+use self::waiting::Waiting;
+use crate::clock::Clock;
+use crate::consent::Words;
+use crate::handler::Handler;
+use crate::message::{FallbackCause, InboundMessage};
+use crate::signature::{PublicUrl, TokenSlot};
+use crate::store::{Choice, CrashPolicy, Decision, Store, StoreError};
+use crate::telemetry::Throttle;
+use crate::telemetry::metrics::Metrics;
+use crate::twiml::Document;
+
+/// How long a request waits for the store, each time.
+const STORE_PATIENCE: Duration = Duration::from_millis(1500);
+/// Messages of one conversation that wait in their requests; further ones are kept, and answered by REST.
+const WAITING_IN_LINE: u32 = 20;
+
+pub(crate) type ConsentHook = Arc<dyn Fn(ConsentChange) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// A user's word about being written to.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConsentChange {
+    /// The message that says so.
+    pub message: InboundMessage,
+    /// What it says.
+    pub kind: ConsentKind,
+}
+
+/// What a consent word says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConsentKind {
+    /// No more messages.
+    OptOut,
+    /// Messages again.
+    OptIn,
+    /// A question, which Twilio has answered (`OptOutType=HELP`).
+    Help,
+}
+
+/// What a message is handled with.
+pub(crate) struct Dispatcher {
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) public_url: PublicUrl,
+    pub(crate) limits: DispatchLimits,
+    pub(crate) consent: Consent,
+    /// What is said when the handler fails for the last time.
+    pub(crate) apology: Document,
+    pub(crate) on_consent: Option<ConsentHook>,
+    pub(crate) tasks: TaskTracker,
+    /// Wakes the worker that sends what goes by REST.
+    pub(crate) outbox: Arc<Notify>,
+    pub(crate) state: DispatchState,
+}
+
+/// How long, how many, and how often.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DispatchLimits {
+    /// From accepting a message to answering Twilio.
+    pub(crate) deadline: Duration,
+    /// The same for a fallback call.
+    pub(crate) fallback_deadline: Duration,
+    /// From starting a handler to giving it up.
+    pub(crate) handler: Duration,
+    /// Handlers at once, late ones included.
+    pub(crate) running: usize,
+    /// Attempts at a message, and whether one of them may follow a crash.
+    pub(crate) crashes: CrashPolicy,
+}
+
+/// Consent words, and what they are answered with.
+pub(crate) struct Consent {
+    pub(crate) words: Words,
+    pub(crate) stop_reply: Document,
+    pub(crate) start_reply: Document,
+}
+
+/// What changes while messages are dispatched.
+#[derive(Default)]
+pub(crate) struct DispatchState {
+    running: Arc<AtomicUsize>,
+    waiting: Waiting,
+    held: Held,
+    outage: Outage,
+    /// There is something for the backlog.
+    backlog: Notify,
+    /// The store has failed since the backlog last looked for what was left behind.
+    store_failed: AtomicBool,
+    warnings: Warnings,
+}
+
+struct Warnings {
+    store: Throttle,
+}
+
+impl Default for Warnings {
+    fn default() -> Self {
+        Self {
+            store: Throttle::new(10),
+        }
+    }
+}
+
+/// How a message came.
+#[derive(Debug, Clone)]
+pub(crate) enum Road {
+    Primary,
+    Fallback(FallbackCause),
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Dispatched {
+    Answered(Document),
+    /// It came before; this is the answer it got, or gets.
+    Duplicate(Document),
+    /// Its author wants nothing from us.
+    OptedOut,
+    /// It was about that, and this is our answer.
+    Consent(Document),
+    /// The answer goes by REST when it is ready.
+    Late,
+    /// The answer is ready and goes by REST, because TwiML does not hold it.
+    ByRest,
+    /// Logged already.
+    Failed(Failure),
+    /// No handler was started.
+    Overloaded,
+    /// The store did not take it.
+    Unavailable,
+}
+
+/// Why a message has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    Error,
+    Panic,
+}
+
+impl Dispatcher {
+    /// Accepts a message and has it handled, or gives up waiting for it at the deadline.
+    pub(crate) async fn dispatch(
+        self: &Arc<Self>,
+        message: InboundMessage,
+        slot: TokenSlot,
+        road: Road,
+    ) -> Dispatched {
+        let Some(place) = Slot::take(self) else {
+            return Dispatched::Overloaded;
+        };
+        let fallback = matches!(road, Road::Fallback(_));
+        let wait = if fallback {
+            self.limits.fallback_deadline
+        } else {
+            self.limits.deadline
+        };
+        let deadline = after(message.received_at, wait);
+        let accepted_by = after(message.received_at, STORE_PATIENCE).min(deadline);
+        let progress = Arc::new(Progress::default());
+        let (decided, mut verdict) = oneshot::channel();
+        let course = Course::new(self.clone(), progress.clone(), decided, deadline);
+        self.tasks.spawn(course.run(message, slot, road, place));
+        if let Some(dispatched) = self.until(&mut verdict, accepted_by).await {
+            return dispatched;
+        }
+        let Some(id) = progress.accepted_or_abandoned() else {
+            self.store_failed("accept", &"it takes too long");
+            return Dispatched::Unavailable;
+        };
+        if let Some(dispatched) = self.until(&mut verdict, deadline).await {
+            return dispatched;
+        }
+        // A second failure on the fallback's road has nothing better to wait for than the apology.
+        let choice = if fallback && progress.failed_before.load(Ordering::Relaxed) {
+            Choice::Twiml(self.apology_text())
+        } else {
+            Choice::Rest
+        };
+        let decision = self
+            .patient("decide", self.store.decide(id, choice, self.clock.now()))
+            .await;
+        match decision {
+            Err(_) => Dispatched::Unavailable,
+            Ok(Decision::Answered(answered)) => {
+                Dispatched::Answered(Document::saved(answered.twiml))
+            }
+            Ok(Decision::Deferred) => {
+                // It may have been waiting for its turn: then nobody else knows that it goes on.
+                self.state.backlog.notify_one();
+                Dispatched::Late
+            }
+            // Its handler has failed in this very moment.
+            Ok(Decision::Lost) => verdict.await.unwrap_or(Dispatched::Failed(Failure::Error)),
+        }
+    }
+
+    /// Waits for a verdict, but not past a time.
+    async fn until(
+        &self,
+        verdict: &mut oneshot::Receiver<Dispatched>,
+        at: Timestamp,
+    ) -> Option<Dispatched> {
+        let verdict = within(verdict, || self.clock.sleep_until(at)).await?;
+        // The task tells, or has panicked, which is a fault of ours.
+        Some(verdict.unwrap_or(Dispatched::Failed(Failure::Panic)))
+    }
+
+    /// Waits for the store, but not too long; what it failed at is logged.
+    async fn patient<T>(
+        &self,
+        step: &'static str,
+        outcome: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, ()> {
+        match tokio::time::timeout(STORE_PATIENCE, outcome).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                self.store_failed(step, &error);
+                Err(())
+            }
+            Err(_) => {
+                self.store_failed(step, &"it takes too long");
+                Err(())
+            }
+        }
+    }
+
+    fn store_failed(&self, step: &'static str, error: &dyn std::fmt::Display) {
+        self.state.store_failed.store(true, Ordering::Relaxed);
+        self.metrics.store_error(step);
+        if let Some(held) = self.state.warnings.store.pass() {
+            tracing::error!(step, held, "the store did not do its part: {error}");
+        }
+    }
+
+    /// The apology as it is saved; empty if there is none.
+    fn apology_text(&self) -> String {
+        self.apology.to_saved().unwrap_or_default()
+    }
+
+    /// Answers from memory a fallback call that the store could not take, and enters it as soon as it can.
+    pub(crate) fn apologise(
+        self: &Arc<Self>,
+        message: &InboundMessage,
+        slot: TokenSlot,
+    ) -> Document {
+        let said = self.apology.to_saved();
+        if !self
+            .state
+            .outage
+            .remember(self.arrival(message, slot), said)
+        {
+            tracing::error!(message_sid = %message.message_sid, "an answer from memory could not be remembered: `replyhook reconcile` finds such messages");
+        }
+        self.state.backlog.notify_one();
+        self.apology.clone()
+    }
+}
+
+/// How far a message's task has come, as its request sees it.
+#[derive(Default)]
+struct Progress {
+    /// 0 until it is accepted, then its number; or [`ABANDONED`], if the request gave up first.
+    id: AtomicI64,
+    failed_before: AtomicBool,
+}
+
+const ABANDONED: i64 = -1;
+
+impl Progress {
+    fn accepted_or_abandoned(&self) -> Option<i64> {
+        match self
+            .id
+            .compare_exchange(0, ABANDONED, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => None,
+            Err(id) => Some(id),
+        }
+    }
+
+    /// Returns whether the request still waits.
+    fn accepted(&self, id: i64, failed_before: bool) -> bool {
+        self.failed_before.store(failed_before, Ordering::Relaxed);
+        self.id
+            .compare_exchange(0, id, Ordering::AcqRel, Ordering::Acquire)
+            != Err(ABANDONED)
+    }
+}
+
+/// The moment `wait` later.
+fn after(at: Timestamp, wait: Duration) -> Timestamp {
+    SignedDuration::try_from(wait)
+        .ok()
+        .and_then(|wait| at.checked_add(wait).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+/// Polls `future` first and makes the timer only once it has to wait.
+async fn within<F: Future>(
+    future: F,
+    timer: impl FnOnce() -> BoxFuture<'static, ()>,
+) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut timer = Some(timer);
+    let mut sleep = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = Pin::new(&mut future).poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if let Some(timer) = timer.take() {
+            sleep = Some(timer());
+        }
+        match &mut sleep {
+            Some(sleep) => sleep.as_mut().poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// One running handler.
+struct Slot {
+    running: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+impl Slot {
+    fn take(dispatcher: &Dispatcher) -> Option<Self> {
+        let running = &dispatcher.state.running;
+        if running.fetch_add(1, Ordering::AcqRel) >= dispatcher.limits.running {
+            running.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        dispatcher.metrics.handlers_running.increment(1.0);
+        Some(Self {
+            running: running.clone(),
+            metrics: dispatcher.metrics.clone(),
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.running.fetch_sub(1, Ordering::AcqRel);
+        self.metrics.handlers_running.decrement(1.0);
+    }
+}

@@ -1,0 +1,225 @@
+//! Who talks with whom: the customer service window, consent, and the state of a dialogue.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Outcome;
+use crate::address::{Address, Channel};
+use crate::sid::{MessageSid, MessagingServiceSid};
+
+/// How long after a user's last message anything may be said to them on WhatsApp: 24 hours, less two minutes for clocks
+/// and queues, since inbound webhooks carry no time of their own.
+///
+/// Source: Twilio's error 63016, WhatsApp Business Platform "customer service windows".
+pub const WINDOW: SignedDuration = SignedDuration::from_secs(24 * 3600 - 120);
+
+/// One of our senders and one user, however many addresses that user has.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Conversation {
+    /// Its number.
+    pub id: i64,
+    /// Our sender.
+    pub us: Address,
+    /// The user, under the address that was asked for.
+    pub user: Address,
+    /// When the user last wrote.
+    pub last_inbound: Option<Timestamp>,
+}
+
+/// Proof that a conversation's window is open: only [`Conversation::window`] makes one, and sending anything but a
+/// template takes one, so that forgetting to look does not compile.
+///
+/// ```compile_fail
+/// let window = replyhook::store::OpenWindow { conversation: 1, until: None };
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenWindow {
+    conversation: i64,
+    until: Option<Timestamp>,
+}
+
+impl Conversation {
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn new(
+        id: i64,
+        us: Address,
+        user: Address,
+        last_inbound: Option<Timestamp>,
+    ) -> Self {
+        Self {
+            id,
+            us,
+            user,
+            last_inbound,
+        }
+    }
+
+    /// The customer service window, if it is open. Channels other than WhatsApp have none: there it is always open.
+    pub fn window(&self, now: Timestamp) -> Option<OpenWindow> {
+        let conversation = self.id;
+        if *self.user.channel() != Channel::WhatsApp {
+            return Some(OpenWindow {
+                conversation,
+                until: None,
+            });
+        }
+        let until = self.last_inbound?.checked_add(WINDOW).ok()?;
+        (now < until).then_some(OpenWindow {
+            conversation,
+            until: Some(until),
+        })
+    }
+}
+
+impl OpenWindow {
+    /// The conversation's number.
+    pub fn conversation(&self) -> i64 {
+        self.conversation
+    }
+
+    /// When it closes, if ever.
+    pub fn until(&self) -> Option<Timestamp> {
+        self.until
+    }
+}
+
+/// For what a consent counts: one sender, or every sender of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConsentScope {
+    /// One sender of ours.
+    Sender(Address),
+    /// All senders of a Messaging Service.
+    Service(MessagingServiceSid),
+}
+
+impl ConsentScope {
+    /// As it is stored and shown to the operator.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Sender(address) => address.as_str(),
+            Self::Service(sid) => sid.as_str(),
+        }
+    }
+
+    /// From the text that [`ConsentScope::as_str`] gives.
+    pub fn parse(text: &str) -> Self {
+        text.parse()
+            .map_or_else(|_| Self::Sender(text.into()), Self::Service)
+    }
+}
+
+/// What happened to a consent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConsentAction {
+    /// The user wants no more messages.
+    OptOut,
+    /// The user wants them again; what was recorded before counts again.
+    Resume,
+    /// The user has agreed, somewhere, to be written to first.
+    OptIn,
+}
+
+/// How we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConsentHow {
+    /// A word of the user's.
+    Keyword,
+    /// Twilio's `OptOutType`.
+    OptOutType,
+    /// Twilio refused to send: 21610, 63014.
+    Refusal,
+    /// The operator, by command.
+    Operator,
+    /// The program, by its API.
+    Api,
+}
+
+macro_rules! named {
+    ($type:ident { $($variant:ident = $text:literal),+ }) => {
+        impl $type {
+            /// As it is stored and exported.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// From the text that [`as_str`](Self::as_str) gives.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+named!(ConsentAction { OptOut = "opt_out", Resume = "resume", OptIn = "opt_in" });
+named!(ConsentHow { Keyword = "keyword", OptOutType = "opt_out_type", Refusal = "refusal", Operator = "operator", Api = "api" });
+
+/// A line to be added to the consent ledger.
+#[derive(Debug, Clone)]
+pub struct ConsentRecord {
+    /// For what.
+    pub scope: ConsentScope,
+    /// Whose.
+    pub user: Address,
+    /// What happened.
+    pub action: ConsentAction,
+    /// How we know.
+    pub how: ConsentHow,
+    /// The message that shows it.
+    pub evidence: Option<MessageSid>,
+    /// In the operator's words, such as where the user agreed.
+    pub note: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A line of the consent ledger.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConsentEntry {
+    /// Its number, rising.
+    pub id: i64,
+    /// What it says.
+    pub record: ConsentRecord,
+}
+
+/// What counts now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConsentState {
+    /// Since when the user wants nothing.
+    pub opted_out: Option<Timestamp>,
+    /// Since when the user is known to agree.
+    pub opted_in: Option<Timestamp>,
+}
+
+/// Windows, consents and dialogues.
+///
+/// # Errors
+/// Every method: [`StoreError`](super::StoreError).
+pub trait Conversations: Send + Sync {
+    /// The conversation of a sender and a user, if they ever talked.
+    fn conversation(&self, us: &Address, user: &Address) -> Outcome<'_, Option<Conversation>>;
+
+    /// What counts for a user: opted out if any of the scopes says so.
+    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> Outcome<'_, ConsentState>;
+
+    /// Changes a consent and adds the line that says why.
+    fn record_consent(&self, record: ConsentRecord) -> Outcome<'_, ()>;
+
+    /// Up to `limit` lines of the ledger, oldest first, beginning after number `after`.
+    fn consent_ledger(&self, after: i64, limit: u32) -> Outcome<'_, Vec<ConsentEntry>>;
+
+    /// The state of a conversation's dialogue.
+    fn dialogue(&self, conversation: i64, now: Timestamp) -> Outcome<'_, Option<Dialogue>>;
+}
+
+/// A dialogue's state, in the bot's own form.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Dialogue(pub String);
+
+impl fmt::Debug for Dialogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dialogue({} bytes)", self.0.len())
+    }
+}

@@ -1,0 +1,312 @@
+//! What came: accepted once, claimed, answered once.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::{NewReply, Outcome};
+use crate::address::Address;
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
+use crate::signature::TokenSlot;
+use crate::store::ConsentHow;
+
+/// One message of one account, as it arrives. It is kept once, however often it comes.
+#[derive(Clone)]
+pub struct Arrival {
+    /// Whose it is: half of the key.
+    pub account: AccountSid,
+    /// The other half.
+    pub sid: MessageSid,
+    /// The sender of ours that was written to.
+    pub us: Address,
+    /// Who wrote: one address, or a phone number and a business-scoped id of the same person.
+    pub user: Vec<Address>,
+    /// The Messaging Service that it came through; consent counts for all of it.
+    pub service: Option<MessagingServiceSid>,
+    /// Which token verified it: REST answers with the same one.
+    pub slot: TokenSlot,
+    /// All parameters, form-encoded.
+    pub params: String,
+    /// What it does to consent, if anything.
+    pub consent: Option<ArrivalConsent>,
+    /// Attempts at handling it before [`last_answer`](Self::last_answer).
+    pub attempts: u32,
+    /// Whether it may be handled again when a process died over it.
+    pub retry_crashed: bool,
+    /// What it is answered with once all attempts have failed: TwiML.
+    pub last_answer: String,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+/// What an arrival does to consent. The answers are TwiML.
+#[derive(Clone)]
+pub enum ArrivalConsent {
+    /// The user wants no more messages.
+    Stop {
+        /// What says so.
+        how: ConsentHow,
+        /// What the user is told the first time.
+        answer: String,
+    },
+    /// The user wants messages again. Where a word says so, it counts only for somebody opted out.
+    Start {
+        /// What says so.
+        how: ConsentHow,
+        /// What the user is told.
+        answer: String,
+    },
+    /// Twilio has answered already.
+    Help,
+}
+
+/// What became of an arrival.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It is this process's to handle.
+    New(Claim),
+    /// It is kept, and older messages of its conversation come first.
+    Waiting {
+        /// Its number.
+        id: i64,
+        /// Its conversation.
+        conversation: i64,
+        /// How many are before it.
+        ahead: u32,
+    },
+    /// Somebody handles it, or it waits to be handled.
+    InProgress {
+        /// Its number.
+        id: i64,
+    },
+    /// It has been answered before.
+    Answered(Answered),
+    /// Its author wants nothing from us.
+    OptedOut,
+    /// It was a consent word, and this is its answer, TwiML.
+    Consent {
+        /// Whether it opted out (true) or in.
+        opted_out: bool,
+        /// The answer.
+        answer: String,
+    },
+}
+
+/// A saved answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// TwiML; `None` is the empty response.
+    pub twiml: Option<String>,
+}
+
+/// The right to handle a message, and to write what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The message's number.
+    pub id: i64,
+    /// Its conversation.
+    pub conversation: i64,
+    /// Which attempt at it this is, from 1.
+    pub attempt: u32,
+    /// Whether the attempt before ended in a declared failure, so that Twilio has been told.
+    pub failed_before: bool,
+}
+
+/// Whether a message that waited may be handled now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// It may.
+    Yours(Claim),
+    /// Older ones are still open.
+    Wait,
+    /// It was decided meanwhile.
+    Decided(Decision),
+}
+
+/// The carrier of an undecided message's answer.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// TwiML, now. Saved, and given to everyone who asks again.
+    Twiml(String),
+    /// REST, when it is ready; Twilio gets the empty response.
+    Rest,
+}
+
+/// What a message's answer is, or will be. Decided once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// TwiML.
+    Answered(Answered),
+    /// It goes by REST.
+    Deferred,
+    /// The claim is gone: another process has the message.
+    Lost,
+}
+
+/// What a handler's dialogue becomes, in the same transaction as the reply it belongs to.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DialogueChange {
+    /// This, until then.
+    Set {
+        /// The state, in the bot's own form.
+        data: String,
+        /// When it is forgotten.
+        expires_at: Option<Timestamp>,
+    },
+    /// It is over.
+    End,
+}
+
+/// A message that nobody waits for any more, taken up to be answered by REST.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// The right to handle it.
+    pub claim: Claim,
+    /// Whose it is.
+    pub account: AccountSid,
+    /// Its SID.
+    pub sid: MessageSid,
+    /// The token that verified it.
+    pub slot: TokenSlot,
+    /// Its parameters, form-encoded.
+    pub params: TakenParams,
+    /// When it came.
+    pub received_at: Timestamp,
+}
+
+/// Parameters that `Debug` does not show.
+#[derive(Clone)]
+pub struct TakenParams(pub String);
+
+impl fmt::Debug for TakenParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TakenParams({} bytes)", self.0.len())
+    }
+}
+
+/// What came, and what became of it.
+///
+/// A message is *received*, then *handling*, then *answered* by TwiML, or *deferred* and then *done*: its answer goes by
+/// REST. A handler that fails leaves it *failed* (the next request with its key handles it again), and one that is beyond
+/// help *dead*.
+///
+/// # Errors
+/// Every method: [`StoreError`](super::StoreError). Where that is
+/// [`Unavailable`](super::StoreErrorKind::Unavailable) the step may have been taken.
+pub trait Journal: Send + Sync {
+    /// Keeps a message, or finds that it is kept; opens the window and moves consent with it, and never for a repeat;
+    /// claims it if its turn has come.
+    fn accept(&self, arrival: Arrival) -> Outcome<'_, Acceptance>;
+
+    /// Claims a message that waited, once nothing of its conversation is before it.
+    fn turn(&self, id: i64, now: Timestamp) -> Outcome<'_, Turn>;
+
+    /// Decides by which carrier a message is answered, unless that is decided. Needs no claim: whoever's time is up calls it.
+    fn decide(&self, id: i64, choice: Choice, now: Timestamp) -> Outcome<'_, Decision>;
+
+    /// Saves the answer of a claimed message, if its carrier is still open. An author who has opted out meanwhile gets
+    /// the empty one.
+    fn answer(
+        &self,
+        claim: Claim,
+        twiml: Option<String>,
+        dialogue: Option<DialogueChange>,
+        now: Timestamp,
+    ) -> Outcome<'_, Decision>;
+
+    /// Ends a claimed message whose answer goes by REST, and puts that into the outbox, all of it or nothing. Returns
+    /// whether the claim held.
+    fn finish(
+        &self,
+        claim: Claim,
+        replies: Vec<NewReply>,
+        dialogue: Option<DialogueChange>,
+        now: Timestamp,
+    ) -> Outcome<'_, bool>;
+
+    /// Writes down that the handler failed, and why (no content). With `for_good` no request will come that could try
+    /// again. A message whose carrier is REST already fails for good.
+    fn fail(
+        &self,
+        claim: Claim,
+        reason: &'static str,
+        for_good: bool,
+        now: Timestamp,
+    ) -> Outcome<'_, Decision>;
+
+    /// Takes up, as [`Choice::Rest`], up to `limit` messages that nobody handles: deferred before their turn came, left
+    /// behind by a dead process, or let go. Of one conversation only the oldest.
+    fn take_up(&self, limit: usize, policy: CrashPolicy, now: Timestamp)
+    -> Outcome<'_, Vec<Taken>>;
+
+    /// Lets go what this process holds and does not know of: claimed before `before`, and not among `running`.
+    fn let_go(&self, running: Vec<i64>, before: Timestamp) -> Outcome<'_, u64>;
+
+    /// Writes down what was said during an outage: an arrival that was answered from memory. Already decided ones stay.
+    /// Without an answer it is left to be handled.
+    fn enter(&self, arrival: Arrival, twiml: Option<String>) -> Outcome<'_, ()>;
+}
+
+/// What becomes of a message over which a process died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CrashPolicy {
+    /// Whether its handler runs again.
+    pub retry: bool,
+    /// Attempts at most.
+    pub attempts: u32,
+}
+
+impl Answered {
+    /// Nothing to say.
+    pub const EMPTY: Self = Self { twiml: None };
+}
+
+impl fmt::Debug for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.twiml {
+            Some(twiml) => write!(f, "Answered({} bytes)", twiml.len()),
+            None => f.write_str("Answered(empty)"),
+        }
+    }
+}
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Twiml(_) => "Twiml(…)",
+            Self::Rest => "Rest",
+        })
+    }
+}
+
+impl fmt::Debug for DialogueChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Set { .. } => "Set(…)",
+            Self::End => "End",
+        })
+    }
+}
+
+impl fmt::Debug for ArrivalConsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stop { .. } => "Stop",
+            Self::Start { .. } => "Start",
+            Self::Help => "Help",
+        })
+    }
+}
+
+impl fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arrival")
+            .field("account", &self.account)
+            .field("sid", &self.sid)
+            .field("us", &self.us)
+            .field("user", &self.user)
+            .field("consent", &self.consent)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,82 @@
+//! What is kept, so that nothing acknowledged is lost and nobody is answered twice: [`Store`] is a [`Journal`] of what
+//! came, the [`Conversations`] it belongs to, and an [`Outbox`] of what goes out by REST.
+//!
+//! One method is one transaction, named after its use. The time is an argument. No transaction is held while a handler
+//! or an HTTP call runs: a message is *claimed* by this process, and every later write is fenced by the claim, so that
+//! who lost it cannot write.
+//!
+//! ```
+//! use replyhook::store::StoreUrl;
+//!
+//! let url: StoreUrl = "sqlite:replyhook.db".parse()?;
+//! assert_eq!(url.to_string(), "sqlite:replyhook.db");
+//! assert!("mysql://localhost".parse::<StoreUrl>().is_err());
+//! # Ok::<(), replyhook::store::StoreUrlError>(())
+//! ```
+
+mod conversations;
+mod error;
+mod journal;
+mod operator;
+mod outbox;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod rows;
+mod url;
+
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+use futures_util::future::BoxFuture;
+
+pub use conversations::{
+    ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
+    Conversation, Conversations, Dialogue, OpenWindow, WINDOW,
+};
+pub use error::{StoreError, StoreErrorKind};
+pub use journal::{
+    Acceptance, Answered, Arrival, ArrivalConsent, Choice, Claim, CrashPolicy, Decision,
+    DialogueChange, Journal, Taken, TakenParams, Turn,
+};
+pub use operator::{MessageFilter, MessageRow, Operator, Purged, ReplyRow, Retention};
+pub use outbox::{
+    NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, Settlement,
+};
+pub use url::{StoreUrl, StoreUrlError};
+
+/// What a store's methods return.
+pub type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Everything that is kept. [`SqliteStore`](sqlite::SqliteStore) is one machine's, in a file;
+/// [`PostgresStore`](postgres::PostgresStore) is shared by several.
+pub trait Store: Journal + Conversations + Outbox + Operator + 'static {
+    /// Makes it usable: connects, brings the schema up to date, and (for [`Access::Owner`]) takes possession. Before
+    /// that every other method fails.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Owned`] when another live server owns it, [`StoreErrorKind::Schema`] when a newer version made
+    /// it, [`StoreErrorKind::Corrupt`], [`StoreErrorKind::Unavailable`].
+    fn open(&self, access: Access) -> Outcome<'_, ()>;
+
+    /// Writes something small, durably.
+    ///
+    /// # Errors
+    /// What a message would meet now.
+    fn check(&self) -> Outcome<'_, ()>;
+
+    /// Gives up everything that this process has claimed, so that another need not wait for it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; claims then run out by themselves.
+    fn close(&self) -> Outcome<'_, ()>;
+}
+
+/// Who opens a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// A server, which handles messages.
+    Owner,
+    /// An operator's command beside a running server.
+    Operator,
+    /// Brings the schema up to date, and nothing else.
+    Migrate,
+}

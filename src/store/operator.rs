@@ -1,0 +1,117 @@
+//! What operators look at and do, beside a running server.
+
+use jiff::Timestamp;
+
+use super::{Outcome, ReplyState};
+use crate::address::Address;
+use crate::sid::{AccountSid, MessageSid};
+
+/// Which messages to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct MessageFilter {
+    /// Only this one.
+    pub sid: Option<MessageSid>,
+    /// Only those of this user.
+    pub user: Option<Address>,
+    /// Only those in this state, as shown.
+    pub state: Option<String>,
+    /// Only those with a lower number: for paging.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A message as the operator sees it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MessageRow {
+    /// Its number.
+    pub id: i64,
+    /// Its SID.
+    pub sid: MessageSid,
+    /// Its account.
+    pub account: AccountSid,
+    /// `received handling answered deferred sent failed held unknown dead`.
+    pub state: &'static str,
+    /// Attempts at handling it.
+    pub attempt: u32,
+    /// Who wrote; `None` once purged.
+    pub user: Option<Address>,
+    /// When it came.
+    pub received_at: Timestamp,
+    /// Why it stands where it stands.
+    pub reason: Option<String>,
+    /// What goes out by REST, in order.
+    pub replies: Vec<ReplyRow>,
+    /// Its parameters, form-encoded: content.
+    pub params: Option<super::TakenParams>,
+    /// The saved TwiML: content.
+    pub answer: Option<super::TakenParams>,
+}
+
+/// A message of the outbox as the operator sees it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ReplyRow {
+    /// Its number.
+    pub id: i64,
+    /// Where it stands.
+    pub state: ReplyState,
+    /// Twilio's SID for it.
+    pub sid: Option<MessageSid>,
+    /// What became of it after that, in Twilio's word.
+    pub status: Option<String>,
+    /// Why it failed.
+    pub error_code: Option<u32>,
+    /// In words.
+    pub reason: Option<String>,
+    /// The parameters of `POST Messages`, form-encoded: content.
+    pub params: Option<super::TakenParams>,
+}
+
+/// How long what is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Texts of what came and went are forgotten from here back.
+    pub texts_before: Timestamp,
+    /// All content is.
+    pub content_before: Timestamp,
+    /// Keys are: from here back a repeat would be a new message.
+    pub keys_before: Timestamp,
+    /// News of messages that nobody knows is.
+    pub news_before: Timestamp,
+}
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purged {
+    /// Messages whose content is gone.
+    pub messages: u64,
+    /// Messages of the outbox.
+    pub replies: u64,
+    /// Opt-outs and opt-ins.
+    pub consents: u64,
+}
+
+/// What operators look at and do.
+///
+/// # Errors
+/// Every method: [`StoreError`](super::StoreError).
+pub trait Operator: Send + Sync {
+    /// Lists messages, newest first.
+    fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>>;
+
+    /// Lets a message that failed, or is dead, be handled again; its answer goes by REST. Returns whether there was one.
+    fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool>;
+
+    /// Sends what is held or failed of a message's reply, and with it the rest. Returns how many were freed.
+    fn release(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, u64>;
+
+    /// Forgets what a user said and was told, their dialogue and their number. Keys and the opt-out stay, unless
+    /// `forget_opt_out`.
+    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged>;
+
+    /// Forgets what is older than it may be, a piece at a time. Returns whether there is more.
+    fn expire(&self, retention: Retention) -> Outcome<'_, bool>;
+}

@@ -1,0 +1,250 @@
+//! What goes out by REST: claimed, sent, settled. A call whose fate is unknown is never made again blindly.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::Outcome;
+use crate::address::Address;
+use crate::error_code::ErrorCode;
+use crate::form::Form;
+use crate::message::MessageStatus;
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
+use crate::signature::TokenSlot;
+
+/// A message for the outbox.
+#[derive(Clone)]
+pub struct NewReply {
+    /// The account that sends it.
+    pub account: AccountSid,
+    /// The token it is sent with, unless the account has credentials of its own.
+    pub slot: TokenSlot,
+    /// The sender.
+    pub us: Address,
+    /// Who gets it.
+    pub user: Address,
+    /// The service whose consents count beside the sender's.
+    pub service: Option<MessagingServiceSid>,
+    /// The parameters of `POST Messages`, without `StatusCallback` unless it is the bot's own.
+    pub params: Form,
+    /// Whether it is a template, which no window keeps back.
+    pub template: bool,
+}
+
+/// A message of the outbox, claimed to be sent or looked for.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct OutboundMessage {
+    /// Its number.
+    pub id: i64,
+    /// When it was made, µs since 1970: with the number, its name in the status callback's URL.
+    pub created_at: Timestamp,
+    /// The account that sends it.
+    pub account: AccountSid,
+    /// The token it is sent with.
+    pub slot: TokenSlot,
+    /// The sender.
+    pub us: Address,
+    /// Who gets it.
+    pub user: Address,
+    /// The service whose consents count beside the sender's.
+    pub service: Option<MessagingServiceSid>,
+    /// The parameters of `POST Messages`.
+    pub params: Form,
+    /// Calls made for it, this one included.
+    pub attempt: u32,
+    /// Times that Twilio's list was searched for it.
+    pub looks: u32,
+    /// When the last call began.
+    pub sent_at: Option<Timestamp>,
+    /// Whether the customer service window has closed, so that only a template may be sent.
+    pub window_closed: bool,
+    /// Whether the user is known to agree to templates.
+    pub opted_in: bool,
+}
+
+/// Where a message of the outbox stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplyState {
+    /// It waits to be sent.
+    Pending,
+    /// A call is under way.
+    Sending,
+    /// A call was made, and whether it was processed is not known.
+    Unknown,
+    /// Twilio's list does not have it: the operator decides.
+    Held,
+    /// Twilio has taken it.
+    Sent,
+    /// It was not sent, and will not be.
+    Failed,
+    /// The user wants nothing from us.
+    Suppressed,
+}
+
+impl ReplyState {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Sending => "sending",
+            Self::Unknown => "unknown",
+            Self::Held => "held",
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Suppressed => "suppressed",
+        }
+    }
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// Twilio has taken it.
+    Sent {
+        /// Under this SID.
+        sid: MessageSid,
+        /// With this status.
+        status: MessageStatus,
+    },
+    /// It was not processed: again, not before this.
+    Again {
+        /// When.
+        not_before: Timestamp,
+    },
+    /// Refused, or given up.
+    Failed {
+        /// Twilio's code.
+        code: Option<ErrorCode>,
+        /// In words without content.
+        reason: &'static str,
+    },
+    /// Whether it was processed is not known; look not before this.
+    Unknown {
+        /// When.
+        look_at: Timestamp,
+        /// Whether Twilio's list was searched, and does not have it.
+        looked: bool,
+    },
+    /// Not found in Twilio's list: it waits for the operator.
+    Held,
+}
+
+/// What a status callback tells.
+#[derive(Debug, Clone)]
+pub struct News {
+    /// Whose message.
+    pub account: AccountSid,
+    /// Which.
+    pub sid: MessageSid,
+    /// Its name in the callback's URL.
+    pub reply: Option<String>,
+    /// The status.
+    pub status: MessageStatus,
+    /// Why it failed.
+    pub error_code: Option<ErrorCode>,
+    /// Our sender.
+    pub us: Option<Address>,
+    /// The user.
+    pub user: Option<Address>,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+/// What news did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewsEffect {
+    /// A message of ours moved.
+    Moved,
+    /// Nothing new.
+    Old,
+    /// It is not known; kept for a day, in case it is about a call that is not settled.
+    Unknown,
+}
+
+/// How full the outbox is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OutboxState {
+    /// Waiting or being sent.
+    pub pending: u64,
+    /// Of unknown fate, being looked for.
+    pub unknown: u64,
+    /// Waiting for the operator.
+    pub held: u64,
+    /// When the oldest of all these was made.
+    pub oldest: Option<Timestamp>,
+}
+
+/// What goes out by REST.
+///
+/// # Errors
+/// Every method: [`StoreError`](super::StoreError).
+pub trait Outbox: Send + Sync {
+    /// Claims up to `limit` messages that may be sent now, of one reply only the first. In the same step those whose
+    /// user has opted out are suppressed. Calls of dead processes become unknown.
+    fn claim(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>>;
+
+    /// Writes down what became of a call. A message that was found sent stays so, whoever says otherwise.
+    fn settle(&self, id: i64, settlement: Settlement, now: Timestamp) -> Outcome<'_, ()>;
+
+    /// Up to `limit` messages of unknown fate whose time to be looked for has come.
+    fn unknown(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>>;
+
+    /// Of these SIDs, those that no message of the outbox has.
+    fn unclaimed_sids(
+        &self,
+        account: AccountSid,
+        sids: Vec<MessageSid>,
+    ) -> Outcome<'_, Vec<MessageSid>>;
+
+    /// Adds messages that answer nothing.
+    fn enqueue(&self, replies: Vec<NewReply>, now: Timestamp) -> Outcome<'_, Vec<i64>>;
+
+    /// Takes news of a message. Status only rises, and a user who blocks us is opted out.
+    fn news(&self, news: News) -> Outcome<'_, NewsEffect>;
+
+    /// How full it is.
+    fn outbox_state(&self) -> Outcome<'_, OutboxState>;
+}
+
+impl OutboundMessage {
+    /// Its name in the status callback's URL. The time of making is in it, so that another database's callback fits none.
+    pub fn name(&self) -> String {
+        name(self.id, self.created_at.as_microsecond())
+    }
+}
+
+pub(super) fn name(id: i64, created_at: i64) -> String {
+    format!("{id}-{created_at:x}")
+}
+
+/// The number and the time in a name.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) fn parse_name(name: &str) -> Option<(i64, i64)> {
+    let (id, created_at) = name.split_once('-')?;
+    Some((id.parse().ok()?, i64::from_str_radix(created_at, 16).ok()?))
+}
+
+impl fmt::Debug for NewReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewReply")
+            .field("us", &self.us)
+            .field("user", &self.user)
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for OutboundMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutboundMessage")
+            .field("id", &self.id)
+            .field("us", &self.us)
+            .field("user", &self.user)
+            .field("attempt", &self.attempt)
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,178 @@
+//! How rows are written, the same in both databases.
+
+use jiff::Timestamp;
+
+use super::{ReplyState, StoreError, StoreErrorKind};
+use crate::message::MessageStatus;
+use crate::sid::{AccountSid, MessageSid};
+use crate::signature::TokenSlot;
+
+/// States of `inbound`. Those below [`ANSWERED`](inbound::ANSWERED) are open.
+pub(super) mod inbound {
+    /// Kept, its turn has not come.
+    pub(in crate::store) const RECEIVED: i64 = 0;
+    /// A handler runs, the carrier is open.
+    pub(in crate::store) const HANDLING: i64 = 1;
+    /// The answer goes by REST; a handler runs if it has an owner.
+    pub(in crate::store) const DEFERRED: i64 = 2;
+    /// TwiML.
+    pub(in crate::store) const ANSWERED: i64 = 3;
+    /// The answer, if any, is in the outbox.
+    pub(in crate::store) const DONE: i64 = 4;
+    /// The handler failed; the next request handles it again.
+    pub(in crate::store) const FAILED: i64 = 5;
+    /// Beyond help, but for the operator's.
+    pub(in crate::store) const DEAD: i64 = 6;
+}
+
+/// States of `reply`. Those below [`SENT`](reply::SENT) are open.
+pub(super) mod reply {
+    pub(in crate::store) const PENDING: i64 = 0;
+    pub(in crate::store) const SENDING: i64 = 1;
+    pub(in crate::store) const UNKNOWN: i64 = 2;
+    pub(in crate::store) const HELD: i64 = 3;
+    pub(in crate::store) const SENT: i64 = 4;
+    pub(in crate::store) const FAILED: i64 = 5;
+    pub(in crate::store) const SUPPRESSED: i64 = 6;
+}
+
+/// The rank of a final failure.
+pub(super) const FAILURE_RANK: i64 = 6;
+
+pub(super) fn reply_state(state: i64) -> Result<ReplyState, StoreError> {
+    Ok(match state {
+        reply::PENDING => ReplyState::Pending,
+        reply::SENDING => ReplyState::Sending,
+        reply::UNKNOWN => ReplyState::Unknown,
+        reply::HELD => ReplyState::Held,
+        reply::SENT => ReplyState::Sent,
+        reply::FAILED => ReplyState::Failed,
+        reply::SUPPRESSED => ReplyState::Suppressed,
+        _ => return Err(StoreError::new(StoreErrorKind::Corrupt)),
+    })
+}
+
+/// A message's state as the operator sees it: once its answer goes by REST, that of its replies.
+pub(super) fn shown_state(state: i64, replies: &[(ReplyState, bool)]) -> &'static str {
+    let any = |wanted: ReplyState| replies.iter().any(|(state, _)| *state == wanted);
+    match state {
+        inbound::RECEIVED => "received",
+        inbound::HANDLING => "handling",
+        inbound::DEFERRED => "deferred",
+        inbound::FAILED => "failed",
+        inbound::DEAD => "dead",
+        inbound::DONE if any(ReplyState::Held) => "held",
+        inbound::DONE if any(ReplyState::Unknown) => "unknown",
+        inbound::DONE if any(ReplyState::Failed) || replies.iter().any(|(_, failed)| *failed) => {
+            "failed"
+        }
+        inbound::DONE if any(ReplyState::Pending) || any(ReplyState::Sending) => "deferred",
+        inbound::DONE if any(ReplyState::Sent) => "sent",
+        _ => "answered",
+    }
+}
+
+/// A SID in 17 bytes: its first letter and 16 bytes. One with capital digits, which Twilio does not make, stays text.
+pub(super) fn sid_bytes(sid: &str) -> Vec<u8> {
+    let bytes = sid.as_bytes();
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let digits = bytes[2..]
+        .chunks_exact(2)
+        .map(|two| Some(digit(two[0])? << 4 | digit(two[1])?));
+    let packed: Option<Vec<u8>> = std::iter::once(Some(bytes[0])).chain(digits).collect();
+    packed.unwrap_or_else(|| bytes.to_vec())
+}
+
+fn sid_text(bytes: &[u8]) -> Result<String, StoreError> {
+    let corrupt = || StoreError::new(StoreErrorKind::Corrupt);
+    if bytes.len() != 17 {
+        return String::from_utf8(bytes.to_vec()).map_err(|_| corrupt());
+    }
+    let prefix = match bytes[0] {
+        b'S' => "SM",
+        b'M' => "MM",
+        b'A' => "AC",
+        _ => return Err(corrupt()),
+    };
+    let digits = bytes[1..].iter().map(|byte| format!("{byte:02x}"));
+    Ok(std::iter::once(prefix.to_owned()).chain(digits).collect())
+}
+
+pub(super) fn message_sid(bytes: &[u8]) -> Result<MessageSid, StoreError> {
+    sid_text(bytes)?
+        .parse()
+        .map_err(|_| StoreError::new(StoreErrorKind::Corrupt))
+}
+
+pub(super) fn account_sid(bytes: &[u8]) -> Result<AccountSid, StoreError> {
+    sid_text(bytes)?
+        .parse()
+        .map_err(|_| StoreError::new(StoreErrorKind::Corrupt))
+}
+
+pub(super) fn slot_number(slot: TokenSlot) -> i64 {
+    match slot {
+        TokenSlot::Primary => 0,
+        TokenSlot::Secondary => 1,
+        TokenSlot::Account => 2,
+    }
+}
+
+pub(super) fn slot(number: i64) -> TokenSlot {
+    match number {
+        1 => TokenSlot::Secondary,
+        2 => TokenSlot::Account,
+        _ => TokenSlot::Primary,
+    }
+}
+
+/// The rank of a status; one without a rank moves nothing.
+pub(super) fn rank(status: &MessageStatus) -> i64 {
+    status.rank().map_or(-1, i64::from)
+}
+
+pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(micros).map_err(|_| StoreError::new(StoreErrorKind::Corrupt))
+}
+
+/// Twilio's codes for a user who wants nothing from this sender.
+pub(super) fn means_opted_out(code: Option<u32>) -> bool {
+    matches!(code, Some(21610 | 63014))
+}
+
+/// Which process this is, among those that claim. A new one each time.
+pub(super) fn new_owner() -> i64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let random = RandomState::new().build_hasher().finish();
+    // Never zero or negative, so that it reads well.
+    i64::try_from(random >> 1).unwrap_or(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sid_is_packed_and_comes_back_as_it_was() {
+        for sid in [
+            "SM00112233445566778899aabbccddeeff",
+            "MMffeeddccbbaa99887766554433221100",
+            "SM00112233445566778899AABBCCDDEEFF",
+        ] {
+            let packed = sid_bytes(sid);
+            assert_eq!(message_sid(&packed).unwrap().as_str(), sid);
+            assert_eq!(
+                packed.len() == 17,
+                sid.bytes()
+                    .all(|b| !b"ABCDEF".contains(&b) || b == sid.as_bytes()[0])
+            );
+        }
+        let account = "AC00000000000000000000000000000001";
+        assert_eq!(account_sid(&sid_bytes(account)).unwrap().as_str(), account);
+        assert!(message_sid(&[0; 17]).is_err());
+    }
+}

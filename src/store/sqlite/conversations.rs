@@ -1,0 +1,296 @@
+//! [`Conversations`] in SQLite.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::SqliteStore;
+use crate::address::Address;
+use crate::store::conversations::Dialogue;
+use crate::store::rows;
+use crate::store::{
+    ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
+    Conversation, Conversations, DialogueChange, Outcome, StoreError, StoreErrorKind,
+};
+
+impl Conversations for SqliteStore {
+    fn conversation(&self, us: &Address, user: &Address) -> Outcome<'_, Option<Conversation>> {
+        let (us, user) = (us.clone(), user.clone());
+        self.read(move |db| {
+            let found: Option<(i64, i64)> = db
+                .prepare_cached(
+                    "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+                     WHERE a.us = ?1 AND a.address = ?2",
+                )?
+                .query_row(params![us.as_str(), user.as_str()], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            found
+                .map(|(id, last)| {
+                    Ok(Conversation::new(
+                        id,
+                        us.clone(),
+                        user.clone(),
+                        Some(rows::time(last)?),
+                    ))
+                })
+                .transpose()
+        })
+    }
+
+    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> Outcome<'_, ConsentState> {
+        let user = user.clone();
+        self.read(move |db| {
+            let mut state = ConsentState::default();
+            for address in addresses_of(db, &scopes, &user)? {
+                for scope in &scopes {
+                    let found: Option<(Option<i64>, Option<i64>)> = db
+                        .prepare_cached("SELECT opted_out, opted_in FROM consent WHERE address = ?1 AND scope = ?2")?
+                        .query_row(params![address, scope.as_str()], |row| {
+                            Ok((row.get(0)?, row.get(1)?))
+                        })
+                        .optional()?;
+                    let Some((out, into)) = found else { continue };
+                    state.opted_out = state.opted_out.or(out.map(rows::time).transpose()?);
+                    state.opted_in = state.opted_in.or(into.map(rows::time).transpose()?);
+                }
+            }
+            Ok(state)
+        })
+    }
+
+    fn record_consent(&self, record: ConsentRecord) -> Outcome<'_, ()> {
+        self.write(move |db| record_consent(db, &record))
+    }
+
+    fn consent_ledger(&self, after: i64, limit: u32) -> Outcome<'_, Vec<ConsentEntry>> {
+        self.read(move |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT id, scope, address, action, how, evidence, note, at FROM consent_ledger WHERE id > ?1 ORDER BY id LIMIT ?2",
+            )?;
+            let mut found = statement.query(params![after, limit])?;
+            let mut entries = Vec::new();
+            let corrupt = || StoreError::new(StoreErrorKind::Corrupt);
+            while let Some(row) = found.next()? {
+                let evidence: Option<Vec<u8>> = row.get(5)?;
+                entries.push(ConsentEntry {
+                    id: row.get(0)?,
+                    record: ConsentRecord {
+                        scope: ConsentScope::parse(&row.get::<_, String>(1)?),
+                        user: row.get::<_, String>(2)?.into(),
+                        action: ConsentAction::parse(&row.get::<_, String>(3)?).ok_or_else(corrupt)?,
+                        how: ConsentHow::parse(&row.get::<_, String>(4)?).ok_or_else(corrupt)?,
+                        evidence: evidence.map(|sid| rows::message_sid(&sid)).transpose()?,
+                        note: row.get(6)?,
+                        at: rows::time(row.get(7)?)?,
+                    },
+                });
+            }
+            Ok(entries)
+        })
+    }
+
+    fn dialogue(&self, conversation: i64, now: Timestamp) -> Outcome<'_, Option<Dialogue>> {
+        self.read(move |db| {
+            let found = db
+                .prepare_cached(
+                    "SELECT data FROM dialogue WHERE conversation = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
+                )?
+                .query_row(params![conversation, now.as_microsecond()], |row| {
+                    Ok(Dialogue(row.get(0)?))
+                })
+                .optional()?;
+            Ok(found)
+        })
+    }
+}
+
+/// The addresses of the person who has this one, in the conversations with these senders.
+fn addresses_of(
+    db: &Connection,
+    scopes: &[ConsentScope],
+    user: &Address,
+) -> Result<Vec<String>, StoreError> {
+    let mut addresses = vec![user.as_str().to_owned()];
+    for scope in scopes {
+        let found = db
+            .prepare_cached(
+                "SELECT b.address FROM conversation_address a JOIN conversation_address b ON b.conversation = a.conversation \
+                 WHERE a.us = ?1 AND a.address = ?2",
+            )?
+            .query_map(params![scope.as_str(), user.as_str()], |row| row.get(0))?
+            .collect::<Result<Vec<String>, _>>()?;
+        addresses.extend(found);
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// Finds or makes the conversation of a sender and a person, opens its window, and joins what turns out to be one.
+pub(super) fn enter(
+    db: &Connection,
+    us: &Address,
+    user: &[Address],
+    now: i64,
+) -> Result<i64, StoreError> {
+    let mut ids = Vec::with_capacity(user.len());
+    for address in user {
+        let id: Option<i64> = db
+            .prepare_cached(
+                "SELECT conversation FROM conversation_address WHERE us = ?1 AND address = ?2",
+            )?
+            .query_row(params![us.as_str(), address.as_str()], |row| row.get(0))
+            .optional()?;
+        ids.push(id);
+    }
+    let mut known: Vec<i64> = ids.iter().flatten().copied().collect();
+    known.sort_unstable();
+    known.dedup();
+    let id = match known[..] {
+        [] => {
+            db.prepare_cached("INSERT INTO conversation (last_inbound) VALUES (?1)")?
+                .execute([now])?;
+            db.last_insert_rowid()
+        }
+        [kept, ref others @ ..] => {
+            for other in others {
+                join(db, kept, *other)?;
+            }
+            db.prepare_cached(
+                "UPDATE conversation SET last_inbound = max(last_inbound, ?2) WHERE id = ?1",
+            )?
+            .execute([kept, now])?;
+            kept
+        }
+    };
+    for address in user.iter().zip(&ids).filter(|(_, id)| id.is_none()) {
+        db.prepare_cached(
+            "INSERT OR IGNORE INTO conversation_address (us, address, conversation) VALUES (?1, ?2, ?3)",
+        )?
+        .execute(params![us.as_str(), address.0.as_str(), id])?;
+    }
+    Ok(id)
+}
+
+/// Two conversations turn out to be with one person: the later window, order over both, the newer dialogue.
+fn join(db: &Connection, kept: i64, other: i64) -> Result<(), StoreError> {
+    db.execute(
+        "UPDATE conversation SET last_inbound = max(last_inbound, (SELECT last_inbound FROM conversation WHERE id = ?2)) WHERE id = ?1",
+        [kept, other],
+    )?;
+    db.execute(
+        "UPDATE conversation_address SET conversation = ?1 WHERE conversation = ?2",
+        [kept, other],
+    )?;
+    db.execute(
+        "UPDATE inbound SET conversation = ?1 WHERE conversation = ?2 AND state < 3",
+        [kept, other],
+    )?;
+    db.execute(
+        "DELETE FROM dialogue WHERE conversation IN (?1, ?2) AND changed_at < \
+         (SELECT max(changed_at) FROM dialogue WHERE conversation IN (?1, ?2))",
+        [kept, other],
+    )?;
+    db.execute(
+        "UPDATE OR REPLACE dialogue SET conversation = ?1 WHERE conversation = ?2",
+        [kept, other],
+    )?;
+    db.execute(
+        "UPDATE conversation SET joined = ?1 WHERE id = ?2 OR joined = ?2",
+        [kept, other],
+    )?;
+    Ok(())
+}
+
+/// Whether a person has opted out in any of these scopes, under any of these addresses.
+pub(super) fn opted_out(
+    db: &Connection,
+    user: &[Address],
+    scopes: &[ConsentScope],
+) -> Result<bool, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM consent WHERE address IN (?1, ?2) AND scope IN (?3, ?4) AND opted_out IS NOT NULL)",
+    )?;
+    let (Some(first), Some(last)) = (user.first(), user.last()) else {
+        return Ok(false);
+    };
+    let (Some(scope), Some(other)) = (scopes.first(), scopes.last()) else {
+        return Ok(false);
+    };
+    Ok(statement.query_row(
+        params![
+            first.as_str(),
+            last.as_str(),
+            scope.as_str(),
+            other.as_str()
+        ],
+        |row| row.get(0),
+    )?)
+}
+
+pub(super) fn record_consent(db: &Connection, record: &ConsentRecord) -> Result<(), StoreError> {
+    let (address, scope, at) = (
+        record.user.as_str(),
+        record.scope.as_str(),
+        record.at.as_microsecond(),
+    );
+    let sql = match record.action {
+        ConsentAction::OptOut => {
+            "INSERT INTO consent (address, scope, opted_out) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (address, scope) DO UPDATE SET opted_out = coalesce(opted_out, ?3)"
+        }
+        ConsentAction::Resume => {
+            "INSERT INTO consent (address, scope, opted_out) VALUES (?1, ?2, nullif(?3, ?3)) \
+             ON CONFLICT (address, scope) DO UPDATE SET opted_out = NULL"
+        }
+        ConsentAction::OptIn => {
+            "INSERT INTO consent (address, scope, opted_in) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (address, scope) DO UPDATE SET opted_in = coalesce(opted_in, ?3), opted_out = NULL"
+        }
+    };
+    db.prepare_cached(sql)?
+        .execute(params![address, scope, at])?;
+    db.prepare_cached(
+        "INSERT INTO consent_ledger (scope, address, action, how, evidence, note, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        scope,
+        address,
+        record.action.as_str(),
+        record.how.as_str(),
+        record.evidence.map(|sid| rows::sid_bytes(sid.as_str())),
+        record.note,
+        at,
+    ])?;
+    Ok(())
+}
+
+pub(super) fn change_dialogue(
+    db: &Connection,
+    conversation: i64,
+    change: Option<&DialogueChange>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    match change {
+        None => {}
+        Some(DialogueChange::End) => {
+            db.prepare_cached("DELETE FROM dialogue WHERE conversation = ?1")?
+                .execute([conversation])?;
+        }
+        Some(DialogueChange::Set { data, expires_at }) => {
+            db.prepare_cached(
+                "INSERT INTO dialogue (conversation, data, expires_at, changed_at) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (conversation) DO UPDATE SET data = excluded.data, expires_at = excluded.expires_at, \
+                 changed_at = excluded.changed_at",
+            )?
+            .execute(params![
+                conversation,
+                data,
+                expires_at.map(Timestamp::as_microsecond),
+                now.as_microsecond(),
+            ])?;
+        }
+    }
+    Ok(())
+}

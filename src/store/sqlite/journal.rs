@@ -1,0 +1,547 @@
+//! [`Journal`] in SQLite. There is one writer, so that what a transaction has read stays so until it commits.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{SqliteStore, conversations, outbox};
+use crate::store::rows::{self, inbound};
+use crate::store::{
+    Acceptance, Answered, Arrival, ArrivalConsent, Choice, Claim, ConsentAction, ConsentRecord,
+    ConsentScope, CrashPolicy, Decision, DialogueChange, Journal, NewReply, Outcome, StoreError,
+    Taken, TakenParams, Turn,
+};
+
+/// Anything else open in the message's conversation that comes before it: what is older, and what is being handled.
+const BLOCKED: &str = "EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = i.conversation AND p.state < 3 \
+     AND p.id <> i.id AND (p.id < i.id OR p.state = 1 OR (p.state = 2 AND p.owner IS NOT NULL)))";
+
+impl Journal for SqliteStore {
+    fn accept(&self, arrival: Arrival) -> Outcome<'_, Acceptance> {
+        let me = self.owner;
+        self.write(move |db| accept(db, me, &arrival))
+    }
+
+    fn turn(&self, id: i64, now: Timestamp) -> Outcome<'_, Turn> {
+        let me = self.owner;
+        self.write(move |db| {
+            let row = State::of(db, id)?;
+            if row.state != inbound::RECEIVED || row.owner != Some(me) {
+                return Ok(Turn::Decided(row.decision()));
+            }
+            if row.blocked {
+                return Ok(Turn::Wait);
+            }
+            Ok(Turn::Yours(row.claim(db, me, inbound::HANDLING, now)?))
+        })
+    }
+
+    fn decide(&self, id: i64, choice: Choice, now: Timestamp) -> Outcome<'_, Decision> {
+        self.write(move |db| decide(db, id, &choice, now))
+    }
+
+    fn answer(
+        &self,
+        claim: Claim,
+        twiml: Option<String>,
+        dialogue: Option<DialogueChange>,
+        now: Timestamp,
+    ) -> Outcome<'_, Decision> {
+        let me = self.owner;
+        self.write(move |db| {
+            crate::crash_point!("P5");
+            let saved: Option<Option<String>> = db
+                .prepare_cached(
+                    "UPDATE inbound SET state = 3, reason = NULL, answer = CASE WHEN ?1 IS NULL OR EXISTS (\
+                       SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
+                       WHERE a.conversation = inbound.conversation AND c.opted_out IS NOT NULL \
+                       AND (c.scope = a.us OR c.scope = inbound.service)) THEN NULL ELSE ?1 END \
+                     WHERE id = ?2 AND state = 1 AND owner = ?3 AND attempt = ?4 RETURNING answer",
+                )?
+                .query_row(params![twiml, claim.id, me, claim.attempt], |row| row.get(0))
+                .optional()?;
+            let Some(saved) = saved else {
+                return Ok(State::of(db, claim.id)?.decision_for(me, claim));
+            };
+            conversations::change_dialogue(db, claim.conversation, dialogue.as_ref(), now)?;
+            Ok(Decision::Answered(Answered { twiml: saved }))
+        })
+    }
+
+    fn finish(
+        &self,
+        claim: Claim,
+        replies: Vec<NewReply>,
+        dialogue: Option<DialogueChange>,
+        now: Timestamp,
+    ) -> Outcome<'_, bool> {
+        let me = self.owner;
+        self.write(move |db| {
+            let ended = db
+                .prepare_cached(
+                    "UPDATE inbound SET state = 4, reason = NULL WHERE id = ?1 AND state IN (1, 2) AND owner = ?2 AND attempt = ?3",
+                )?
+                .execute(params![claim.id, me, claim.attempt])?;
+            if ended == 0 {
+                return Ok(false);
+            }
+            outbox::insert(db, Some(claim.id), &replies, now)?;
+            conversations::change_dialogue(db, claim.conversation, dialogue.as_ref(), now)?;
+            Ok(true)
+        })
+    }
+
+    fn fail(
+        &self,
+        claim: Claim,
+        reason: &'static str,
+        for_good: bool,
+        _now: Timestamp,
+    ) -> Outcome<'_, Decision> {
+        let me = self.owner;
+        self.write(move |db| {
+            let failed: Option<i64> = db
+                .prepare_cached(
+                    "UPDATE inbound SET state = CASE WHEN state = 1 AND NOT ?5 THEN 5 ELSE 6 END, reason = ?4 \
+                     WHERE id = ?1 AND state IN (1, 2) AND owner = ?2 AND attempt = ?3 RETURNING state",
+                )?
+                .query_row(
+                    params![claim.id, me, claim.attempt, reason, for_good],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            Ok(match failed {
+                Some(inbound::FAILED) => Decision::Lost,
+                Some(_) => Decision::Deferred,
+                None => State::of(db, claim.id)?.decision(),
+            })
+        })
+    }
+
+    fn take_up(
+        &self,
+        limit: usize,
+        policy: CrashPolicy,
+        now: Timestamp,
+    ) -> Outcome<'_, Vec<Taken>> {
+        let me = self.owner;
+        self.write(move |db| take_up(db, me, limit, policy, now))
+    }
+
+    fn let_go(&self, running: Vec<i64>, before: Timestamp) -> Outcome<'_, u64> {
+        let me = self.owner;
+        self.write(move |db| {
+            let ids: Vec<i64> = db
+                .prepare_cached(
+                    "SELECT id FROM inbound WHERE state < 3 AND owner = ?1 AND claimed_at < ?2",
+                )?
+                .query_map(params![me, before.as_microsecond()], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            let mut gone = 0;
+            for id in ids.iter().filter(|id| !running.contains(id)) {
+                release(db, *id)?;
+                gone += 1;
+            }
+            Ok(gone)
+        })
+    }
+
+    fn enter(&self, arrival: Arrival, twiml: Option<String>) -> Outcome<'_, ()> {
+        let me = self.owner;
+        self.write(move |db| enter(db, me, &arrival, twiml.as_deref()))
+    }
+}
+
+/// What a message's row says about who may do what.
+struct State {
+    id: i64,
+    conversation: i64,
+    state: i64,
+    attempt: u32,
+    owner: Option<i64>,
+    failed_before: bool,
+    answer: Option<String>,
+    blocked: bool,
+}
+
+impl State {
+    const COLUMNS: &str =
+        "i.id, i.conversation, i.state, i.attempt, i.owner, i.reason IS NOT NULL, i.answer";
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            conversation: row.get(1)?,
+            state: row.get(2)?,
+            attempt: row.get(3)?,
+            owner: row.get(4)?,
+            failed_before: row.get(5)?,
+            answer: row.get(6)?,
+            blocked: row.get(7)?,
+        })
+    }
+
+    fn of(db: &Connection, id: i64) -> Result<Self, StoreError> {
+        let sql = format!(
+            "SELECT {}, {BLOCKED} FROM inbound i WHERE i.id = ?1",
+            Self::COLUMNS
+        );
+        Ok(db.prepare_cached(&sql)?.query_row([id], Self::read)?)
+    }
+
+    /// What its answer is for somebody without a claim.
+    fn decision(&self) -> Decision {
+        match self.state {
+            inbound::ANSWERED => Decision::Answered(Answered {
+                twiml: self.answer.clone(),
+            }),
+            inbound::DEFERRED | inbound::DONE | inbound::DEAD => Decision::Deferred,
+            _ => Decision::Lost,
+        }
+    }
+
+    /// What it is for somebody who had this claim.
+    fn decision_for(&self, me: i64, claim: Claim) -> Decision {
+        let mine = self.owner == Some(me) && self.attempt == claim.attempt;
+        match self.decision() {
+            Decision::Deferred if !mine => Decision::Lost,
+            decision => decision,
+        }
+    }
+
+    /// Takes it for the next attempt.
+    fn claim(
+        &self,
+        db: &Connection,
+        me: i64,
+        state: i64,
+        now: Timestamp,
+    ) -> Result<Claim, StoreError> {
+        let attempt = self.attempt + 1;
+        db.prepare_cached(
+            "UPDATE inbound SET state = ?2, owner = ?3, attempt = ?4, claimed_at = ?5 WHERE id = ?1",
+        )?
+        .execute(params![self.id, state, me, attempt, now.as_microsecond()])?;
+        Ok(Claim {
+            id: self.id,
+            conversation: self.conversation,
+            attempt,
+            failed_before: self.failed_before,
+        })
+    }
+}
+
+fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, StoreError> {
+    let (account, sid) = (
+        rows::sid_bytes(arrival.account.as_str()),
+        rows::sid_bytes(arrival.sid.as_str()),
+    );
+    if let Some(id) = known(db, arrival)? {
+        return repeated(db, me, State::of(db, id)?, arrival);
+    }
+    let now = arrival.at.as_microsecond();
+    let conversation = conversations::enter(db, &arrival.us, &arrival.user, now)?;
+    let scopes = scopes(arrival);
+    let opted_out = conversations::opted_out(db, &arrival.user, &scopes)?;
+    let mut state = inbound::ANSWERED;
+    let mut answer = None;
+    let acceptance = match &arrival.consent {
+        Some(ArrivalConsent::Help) => Some(Acceptance::Consent {
+            opted_out,
+            answer: String::new(),
+        }),
+        Some(ArrivalConsent::Stop { .. }) if opted_out => None,
+        Some(ArrivalConsent::Stop { how, answer: said }) => {
+            change_consent(db, arrival, &scopes[..1], ConsentAction::OptOut, *how)?;
+            answer = Some(said.clone());
+            Some(Acceptance::Consent {
+                opted_out: true,
+                answer: said.clone(),
+            })
+        }
+        Some(ArrivalConsent::Start { how, answer: said })
+            if opted_out || *how != crate::store::ConsentHow::Keyword =>
+        {
+            if opted_out {
+                change_consent(db, arrival, &scopes, ConsentAction::Resume, *how)?;
+            }
+            answer = Some(said.clone());
+            Some(Acceptance::Consent {
+                opted_out: false,
+                answer: said.clone(),
+            })
+        }
+        _ if opted_out => None,
+        _ => {
+            state = inbound::HANDLING;
+            None
+        }
+    };
+    let mut ahead: u32 = 0;
+    if state == inbound::HANDLING {
+        ahead = db
+            .prepare_cached("SELECT count(*) FROM inbound WHERE conversation = ?1 AND state < 3")?
+            .query_row([conversation], |row| row.get(0))?;
+        if ahead > 0 {
+            state = inbound::RECEIVED;
+        }
+    }
+    let attempt = u32::from(state == inbound::HANDLING);
+    let answer = answer.filter(|answer| !answer.is_empty());
+    db.prepare_cached(
+        "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, slot, service, \
+         answer, params) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute(params![
+        account,
+        sid,
+        conversation,
+        state,
+        attempt,
+        (state != inbound::ANSWERED).then_some(me),
+        now,
+        rows::slot_number(arrival.slot),
+        arrival.service.as_ref().map(|service| service.as_str()),
+        answer,
+        arrival.params,
+    ])?;
+    let id = db.last_insert_rowid();
+    crate::crash_point!("P14");
+    Ok(match acceptance {
+        Some(acceptance) => acceptance,
+        None if state == inbound::ANSWERED => Acceptance::OptedOut,
+        None if ahead > 0 => Acceptance::Waiting {
+            id,
+            conversation,
+            ahead,
+        },
+        None => Acceptance::New(Claim {
+            id,
+            conversation,
+            attempt,
+            failed_before: false,
+        }),
+    })
+}
+
+/// The number of a message that is kept already.
+fn known(db: &Connection, arrival: &Arrival) -> Result<Option<i64>, StoreError> {
+    let (account, sid) = (
+        rows::sid_bytes(arrival.account.as_str()),
+        rows::sid_bytes(arrival.sid.as_str()),
+    );
+    let id = db
+        .prepare_cached("SELECT id FROM inbound WHERE sid = ?1 AND account = ?2")?
+        .query_row(params![sid, account], |row| row.get(0))
+        .optional()?;
+    Ok(id)
+}
+
+/// The scopes in which an arrival's consent counts: the service's first, if there is one.
+fn scopes(arrival: &Arrival) -> Vec<ConsentScope> {
+    let service = arrival.service.map(ConsentScope::Service);
+    service
+        .into_iter()
+        .chain([ConsentScope::Sender(arrival.us.clone())])
+        .collect()
+}
+
+fn change_consent(
+    db: &Connection,
+    arrival: &Arrival,
+    scopes: &[ConsentScope],
+    action: ConsentAction,
+    how: crate::store::ConsentHow,
+) -> Result<(), StoreError> {
+    for user in &arrival.user {
+        for scope in scopes {
+            let record = ConsentRecord {
+                scope: scope.clone(),
+                user: user.clone(),
+                action,
+                how,
+                evidence: Some(arrival.sid),
+                note: None,
+                at: arrival.at,
+            };
+            conversations::record_consent(db, &record)?;
+        }
+    }
+    Ok(())
+}
+
+/// A message that is kept already. The window and consent are not touched.
+fn repeated(
+    db: &Connection,
+    me: i64,
+    row: State,
+    arrival: &Arrival,
+) -> Result<Acceptance, StoreError> {
+    let last_answer = |db: &Connection| -> Result<Acceptance, StoreError> {
+        db.prepare_cached("UPDATE inbound SET state = 3, answer = ?2 WHERE id = ?1")?
+            .execute(params![row.id, arrival.last_answer])?;
+        Ok(Acceptance::Answered(Answered {
+            twiml: Some(arrival.last_answer.clone()),
+        }))
+    };
+    match row.state {
+        inbound::ANSWERED => {
+            return Ok(Acceptance::Answered(Answered { twiml: row.answer }));
+        }
+        inbound::FAILED if row.attempt >= arrival.attempts => return last_answer(db),
+        inbound::RECEIVED | inbound::HANDLING if row.owner == Some(me) => {
+            return Ok(Acceptance::InProgress { id: row.id });
+        }
+        // A process died over it.
+        inbound::HANDLING if !arrival.retry_crashed || row.attempt >= arrival.attempts => {
+            return last_answer(db);
+        }
+        inbound::RECEIVED | inbound::HANDLING | inbound::FAILED => {}
+        _ => return Ok(Acceptance::Answered(Answered::EMPTY)),
+    }
+    if row.blocked {
+        db.prepare_cached(
+            "UPDATE inbound SET state = 0, owner = ?2, claimed_at = ?3 WHERE id = ?1",
+        )?
+        .execute(params![row.id, me, arrival.at.as_microsecond()])?;
+        return Ok(Acceptance::Waiting {
+            id: row.id,
+            conversation: row.conversation,
+            ahead: 1,
+        });
+    }
+    Ok(Acceptance::New(row.claim(
+        db,
+        me,
+        inbound::HANDLING,
+        arrival.at,
+    )?))
+}
+
+fn decide(
+    db: &Connection,
+    id: i64,
+    choice: &Choice,
+    now: Timestamp,
+) -> Result<Decision, StoreError> {
+    let row = State::of(db, id)?;
+    let open = matches!(row.state, inbound::RECEIVED | inbound::HANDLING);
+    match choice {
+        Choice::Twiml(twiml) if open || row.state == inbound::FAILED => {
+            let answer = Some(twiml.clone()).filter(|twiml| !twiml.is_empty());
+            db.prepare_cached(
+                "UPDATE inbound SET state = 3, owner = NULL, answer = ?2 WHERE id = ?1",
+            )?
+            .execute(params![id, answer])?;
+            Ok(Decision::Answered(Answered { twiml: answer }))
+        }
+        Choice::Rest if open => {
+            // What waits for its turn is let go; what is being handled stays so.
+            db.prepare_cached(
+                "UPDATE inbound SET owner = CASE WHEN state = 0 THEN NULL ELSE owner END, state = 2, claimed_at = ?2 WHERE id = ?1",
+            )?
+            .execute(params![id, now.as_microsecond()])?;
+            Ok(Decision::Deferred)
+        }
+        _ => Ok(row.decision()),
+    }
+}
+
+fn enter(
+    db: &Connection,
+    me: i64,
+    arrival: &Arrival,
+    twiml: Option<&str>,
+) -> Result<(), StoreError> {
+    let is_new = known(db, arrival)?.is_none();
+    if is_new {
+        accept(db, me, arrival)?;
+    }
+    let Some(id) = known(db, arrival)? else {
+        return Ok(());
+    };
+    if let Some(twiml) = twiml {
+        // What was said is the answer, also where REST was to carry one that is not in the outbox yet.
+        db.prepare_cached("UPDATE inbound SET state = 3, owner = NULL, answer = ?2 WHERE id = ?1 AND state IN (0, 1, 2, 5)")?
+            .execute(params![id, twiml])?;
+    } else if is_new {
+        // Nothing was said: it is left to be handled.
+        db.prepare_cached("UPDATE inbound SET state = 2, owner = NULL, attempt = 0 WHERE id = ?1 AND state IN (0, 1)")?
+            .execute([id])?;
+    }
+    Ok(())
+}
+
+fn take_up(
+    db: &Connection,
+    me: i64,
+    limit: usize,
+    policy: CrashPolicy,
+    now: Timestamp,
+) -> Result<Vec<Taken>, StoreError> {
+    let sql = format!(
+        "SELECT {}, {BLOCKED}, i.account, i.sid, i.slot, i.received_at, i.params FROM inbound i \
+         WHERE i.state < 3 AND (i.owner IS NULL OR i.owner <> ?1) AND NOT {BLOCKED} ORDER BY i.id LIMIT ?2",
+        State::COLUMNS,
+    );
+    let found: Vec<_> = db
+        .prepare_cached(&sql)?
+        .query_map(
+            params![me, i64::try_from(limit).unwrap_or(i64::MAX)],
+            |row| {
+                Ok((
+                    State::read(row)?,
+                    row.get::<_, Vec<u8>>(8)?,
+                    row.get::<_, Vec<u8>>(9)?,
+                    row.get::<_, i64>(10)?,
+                    row.get::<_, i64>(11)?,
+                    row.get::<_, Option<String>>(12)?,
+                ))
+            },
+        )?
+        .collect::<Result<_, _>>()?;
+    let mut taken = Vec::with_capacity(found.len());
+    for (row, account, sid, slot, received_at, params) in found {
+        let crashed = row.state != inbound::RECEIVED && row.owner.is_some();
+        let dead = match &params {
+            None => Some("its content has expired"),
+            Some(_) if crashed && (!policy.retry || row.attempt >= policy.attempts) => {
+                Some("the process ended while it was handled")
+            }
+            Some(_) => None,
+        };
+        if let Some(reason) = dead {
+            db.prepare_cached(
+                "UPDATE inbound SET state = 6, owner = NULL, reason = ?2 WHERE id = ?1",
+            )?
+            .execute(params![row.id, reason])?;
+            continue;
+        }
+        taken.push(Taken {
+            claim: row.claim(db, me, inbound::DEFERRED, now)?,
+            account: rows::account_sid(&account)?,
+            sid: rows::message_sid(&sid)?,
+            slot: rows::slot(slot),
+            params: TakenParams(params.unwrap_or_default()),
+            received_at: rows::time(received_at)?,
+        });
+    }
+    Ok(taken)
+}
+
+/// Lets a message go: whoever comes next may have it. A carrier that is decided stays so.
+fn release(db: &Connection, id: i64) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE inbound SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END WHERE id = ?1 AND state < 3",
+    )?
+    .execute([id])?;
+    Ok(())
+}
+
+/// Lets everything go.
+pub(super) fn close(db: &Connection, me: i64) -> Result<(), StoreError> {
+    db.execute(
+        "UPDATE inbound SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END WHERE state < 3 AND owner = ?1",
+        [me],
+    )?;
+    Ok(())
+}

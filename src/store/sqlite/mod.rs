@@ -1,0 +1,208 @@
+//! The store in an SQLite file: one machine, one writer, WAL with `synchronous=FULL`.
+//!
+//! Only one server owns a file: an operating-system lock on `FILE.lock`, which dies with the process, says so. Whatever
+//! an earlier process claimed is therefore free the moment the next one starts. Operators' commands work beside it.
+
+mod conversations;
+mod error;
+mod journal;
+mod operator;
+mod outbox;
+mod schema;
+mod writer;
+
+use std::fmt;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use self::schema::Place;
+use self::writer::Writer;
+use super::{Access, Outcome, Store, StoreError, StoreErrorKind};
+use crate::store::rows;
+
+/// How long a server waits for a lock: less than a message may take to be accepted.
+const SERVER_PATIENCE: Duration = Duration::from_millis(1000);
+/// How long a command does.
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections that are kept for the next reads.
+const IDLE_READERS: usize = 4;
+
+/// The store in an SQLite file, or in memory.
+pub struct SqliteStore {
+    path: Option<PathBuf>,
+    owner: i64,
+    open: OnceLock<Open>,
+}
+
+struct Open {
+    writer: Writer,
+    readers: Readers,
+    _lock: Option<File>,
+}
+
+impl SqliteStore {
+    /// A store in a file, which need not exist yet.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self::at(Some(path.into()))
+    }
+
+    /// A store that is gone with the process.
+    pub fn memory() -> Self {
+        Self::at(None)
+    }
+
+    fn at(path: Option<PathBuf>) -> Self {
+        Self {
+            path,
+            owner: rows::new_owner(),
+            open: OnceLock::new(),
+        }
+    }
+
+    fn opened(&self) -> Result<&Open, StoreError> {
+        self.open
+            .get()
+            .ok_or_else(|| StoreError::new(StoreErrorKind::NotOpen))
+    }
+
+    /// Runs `work` in the writer's transaction; returns once it is durable.
+    fn write<T, F>(&self, work: F) -> Outcome<'_, T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        Box::pin(async move { self.opened()?.writer.write(work).await })
+    }
+
+    /// Runs `work` on a connection that only reads, off the runtime's threads.
+    fn read<T, F>(&self, work: F) -> Outcome<'_, T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        Box::pin(async move {
+            let open = self.opened()?;
+            if self.path.is_none() {
+                return open.writer.write(work).await;
+            }
+            open.readers.read(work).await
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn open(&self, access: Access) -> Outcome<'_, ()> {
+        Box::pin(async move {
+            let place = Place {
+                path: self.path.clone(),
+                patience: match access {
+                    Access::Owner => SERVER_PATIENCE,
+                    Access::Operator | Access::Migrate => OPERATOR_PATIENCE,
+                },
+            };
+            let opened = tokio::task::spawn_blocking(move || {
+                let lock = match access {
+                    Access::Owner | Access::Migrate => place.lock()?,
+                    Access::Operator => None,
+                };
+                let db = place.open(access)?;
+                let writer = Writer::start(db, place.clone())
+                    .map_err(|error| StoreError::with_source(StoreErrorKind::Unavailable, error))?;
+                Ok::<_, StoreError>(Open {
+                    writer,
+                    readers: Readers::new(place),
+                    _lock: lock,
+                })
+            });
+            let open = opened
+                .await
+                .map_err(|error| StoreError::with_source(StoreErrorKind::Internal, error))??;
+            self.open
+                .set(open)
+                .map_err(|_| StoreError::new(StoreErrorKind::Internal))
+        })
+    }
+
+    fn check(&self) -> Outcome<'_, ()> {
+        self.write(|db| {
+            db.prepare_cached(
+                "INSERT INTO meta (name, value) VALUES ('checks', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
+            )?
+            .execute([])?;
+            Ok(())
+        })
+    }
+
+    fn close(&self) -> Outcome<'_, ()> {
+        let owner = self.owner;
+        self.write(move |db| journal::close(db, owner))
+    }
+}
+
+/// Connections that only read, as many as are asked for at once.
+struct Readers {
+    place: Place,
+    idle: std::sync::Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Readers {
+    fn new(place: Place) -> Self {
+        Self {
+            place,
+            idle: std::sync::Arc::default(),
+        }
+    }
+
+    async fn read<T, F>(&self, mut work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (place, idle) = (self.place.clone(), self.idle.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let db = match taken {
+                Some(db) => db,
+                None => place.connect_to_read()?,
+            };
+            let result = work(&db);
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if result.is_ok() && idle.len() < IDLE_READERS {
+                idle.push(db);
+            }
+            drop(idle);
+            result
+        });
+        read.await
+            .map_err(|error| StoreError::with_source(StoreErrorKind::Internal, error))?
+    }
+
+    /// Folds the write-ahead log into the database and empties it, so that nothing deleted is left in it.
+    async fn truncate_log(&self) -> Result<(), StoreError> {
+        if self.place.path.is_none() {
+            return Ok(());
+        }
+        let place = self.place.clone();
+        let truncated = tokio::task::spawn_blocking(move || {
+            let db = place.connect()?;
+            db.pragma_update_and_check(None, "wal_checkpoint", "truncate", |_| Ok(()))?;
+            Ok(())
+        });
+        truncated
+            .await
+            .map_err(|error| StoreError::with_source(StoreErrorKind::Internal, error))?
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}

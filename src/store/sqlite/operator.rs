@@ -1,0 +1,298 @@
+//! [`Operator`] in SQLite.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::SqliteStore;
+use crate::address::Address;
+use crate::sid::MessageSid;
+use crate::store::rows;
+use crate::store::{
+    MessageFilter, MessageRow, Operator, Outcome, Purged, ReplyRow, Retention, StoreError,
+    TakenParams,
+};
+
+/// Rows of one step of [`Operator::expire`].
+const STEP: i64 = 500;
+
+impl Operator for SqliteStore {
+    fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>> {
+        self.read(move |db| messages(db, &filter))
+    }
+
+    fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool> {
+        self.write(move |db| {
+            let changed = db.execute(
+                "UPDATE inbound SET state = 2, owner = NULL, claimed_at = ?2 WHERE sid = ?1 AND state IN (5, 6) AND params IS NOT NULL",
+                params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
+            )?;
+            Ok(changed > 0)
+        })
+    }
+
+    fn release(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, u64> {
+        self.write(move |db| {
+            let freed = db.execute(
+                "UPDATE reply SET state = 0, looks = 0, not_before = ?2, reason = NULL, error_code = NULL \
+                 WHERE inbound IN (SELECT id FROM inbound WHERE sid = ?1) AND state IN (3, 5) AND params IS NOT NULL",
+                params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
+            )?;
+            Ok(freed as u64)
+        })
+    }
+
+    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged> {
+        let user = user.clone();
+        Box::pin(async move {
+            let purged = self
+                .write(move |db| purge_user(db, &user, forget_opt_out))
+                .await?;
+            // What was deleted is still in the write-ahead log until it is folded in.
+            self.opened()?.readers.truncate_log().await?;
+            Ok(purged)
+        })
+    }
+
+    fn expire(&self, retention: Retention) -> Outcome<'_, bool> {
+        self.write(move |db| expire(db, &retention))
+    }
+}
+
+fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, StoreError> {
+    let conversations = match &filter.user {
+        None => None,
+        Some(user) => Some(conversations_of(db, user)?),
+    };
+    let wanted = filter.limit.max(1) as usize;
+    let mut before = filter.before.unwrap_or(i64::MAX);
+    let mut rows = Vec::new();
+    loop {
+        let mut statement = db.prepare_cached(
+            "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.answer, i.conversation \
+             FROM inbound i WHERE i.id < ?1 AND (?2 IS NULL OR i.sid = ?2) ORDER BY i.id DESC LIMIT 500",
+        )?;
+        let sid = filter.sid.map(|sid| rows::sid_bytes(sid.as_str()));
+        let mut found = statement.query(params![before, sid])?;
+        let mut any = false;
+        while let Some(row) = found.next()? {
+            any = true;
+            before = row.get(0)?;
+            let conversation: i64 = row.get(9)?;
+            if conversations
+                .as_ref()
+                .is_some_and(|known| !known.contains(&conversation))
+            {
+                continue;
+            }
+            let replies = replies(db, before)?;
+            let states: Vec<_> = replies
+                .iter()
+                .map(|(reply, rank)| (reply.state, *rank == rows::FAILURE_RANK))
+                .collect();
+            let state = rows::shown_state(row.get(3)?, &states);
+            if filter
+                .state
+                .as_deref()
+                .is_some_and(|wanted| wanted != state)
+            {
+                continue;
+            }
+            rows.push(MessageRow {
+                id: before,
+                sid: rows::message_sid(&row.get::<_, Vec<u8>>(1)?)?,
+                account: rows::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
+                state,
+                attempt: row.get(4)?,
+                user: address_of(db, conversation)?,
+                received_at: rows::time(row.get(5)?)?,
+                reason: row.get(6)?,
+                replies: replies.into_iter().map(|(reply, _)| reply).collect(),
+                params: row.get::<_, Option<String>>(7)?.map(TakenParams),
+                answer: row.get::<_, Option<String>>(8)?.map(TakenParams),
+            });
+            if rows.len() == wanted {
+                return Ok(rows);
+            }
+        }
+        if !any {
+            return Ok(rows);
+        }
+    }
+}
+
+fn replies(db: &Connection, inbound: i64) -> Result<Vec<(ReplyRow, i64)>, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT id, state, sid, status, error_code, reason, params, rank FROM reply WHERE inbound = ?1 ORDER BY ordinal",
+    )?;
+    let mut found = statement.query([inbound])?;
+    let mut replies = Vec::new();
+    while let Some(row) = found.next()? {
+        let sid: Option<Vec<u8>> = row.get(2)?;
+        let reply = ReplyRow {
+            id: row.get(0)?,
+            state: rows::reply_state(row.get(1)?)?,
+            sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
+            status: row.get(3)?,
+            error_code: row.get(4)?,
+            reason: row.get(5)?,
+            params: row.get::<_, Option<String>>(6)?.map(TakenParams),
+        };
+        replies.push((reply, row.get(7)?));
+    }
+    Ok(replies)
+}
+
+fn address_of(db: &Connection, conversation: i64) -> Result<Option<Address>, StoreError> {
+    let address: Option<String> = db
+        .prepare_cached(
+            "SELECT min(a.address) FROM conversation_address a WHERE a.conversation = \
+             (SELECT coalesce(joined, id) FROM conversation WHERE id = ?1)",
+        )?
+        .query_row([conversation], |row| row.get(0))
+        .optional()?
+        .flatten();
+    Ok(address.map(Address::from))
+}
+
+/// All conversations of the person who has this address, those that were joined to others included.
+fn conversations_of(db: &Connection, user: &Address) -> Result<Vec<i64>, StoreError> {
+    let found = db
+        .prepare(
+            "WITH own AS (SELECT DISTINCT conversation AS id FROM conversation_address WHERE address = ?1) \
+             SELECT id FROM own UNION SELECT id FROM conversation WHERE joined IN (SELECT id FROM own)",
+        )?
+        .query_map([user.as_str()], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    Ok(found)
+}
+
+fn purge_user(db: &Connection, user: &Address, forget_opt_out: bool) -> Result<Purged, StoreError> {
+    // Deleted content is overwritten, wherever it stood.
+    db.pragma_update_and_check(None, "secure_delete", "on", |_| Ok(()))?;
+    let conversations = conversations_of(db, user)?;
+    let mut addresses = vec![user.as_str().to_owned()];
+    let mut purged = Purged::default();
+    for conversation in conversations {
+        let found = db
+            .prepare("SELECT address FROM conversation_address WHERE conversation = ?1")?
+            .query_map([conversation], |row| row.get(0))?
+            .collect::<Result<Vec<String>, _>>()?;
+        addresses.extend(found);
+        // What is still open is closed: there is nothing left to handle.
+        purged.messages += db.execute(
+            "UPDATE inbound SET params = NULL, answer = NULL, reason = 'purged', owner = NULL, \
+             state = CASE WHEN state IN (3, 4) THEN state ELSE 6 END WHERE conversation = ?1 AND params IS NOT NULL",
+            [conversation],
+        )? as u64;
+        purged.replies += db.execute(
+            "DELETE FROM reply WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ?1)",
+            [conversation],
+        )? as u64;
+        db.execute(
+            "DELETE FROM dialogue WHERE conversation = ?1",
+            [conversation],
+        )?;
+        db.execute(
+            "DELETE FROM conversation_address WHERE conversation = ?1",
+            [conversation],
+        )?;
+        db.execute("DELETE FROM conversation WHERE id = ?1", [conversation])?;
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    for address in &addresses {
+        purged.replies += db.execute("DELETE FROM reply WHERE address = ?1", [address])? as u64;
+        let (consent, ledger) = if forget_opt_out {
+            (
+                "DELETE FROM consent WHERE address = ?1",
+                "DELETE FROM consent_ledger WHERE address = ?1",
+            )
+        } else {
+            (
+                "DELETE FROM consent WHERE address = ?1 AND opted_out IS NULL",
+                "DELETE FROM consent_ledger WHERE address = ?1 AND action <> 'opt_out'",
+            )
+        };
+        purged.consents += db.execute(consent, [address])? as u64;
+        db.execute(ledger, [address])?;
+        if !forget_opt_out {
+            db.execute(
+                "UPDATE consent SET opted_in = NULL WHERE address = ?1",
+                [address],
+            )?;
+        }
+    }
+    Ok(purged)
+}
+
+/// One step of each kind. Messages are as old as their numbers, so that a number says how far each kind has come.
+fn expire(db: &Connection, retention: &Retention) -> Result<bool, StoreError> {
+    let texts = step(db, "texts_expired", retention.texts_before)?;
+    if let Some((from, to)) = texts {
+        db.execute(
+            "UPDATE reply SET params = NULL WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
+            [from, to],
+        )?;
+        db.execute(
+            "UPDATE inbound SET params = NULL, answer = NULL WHERE id > ?1 AND id <= ?2 AND state > 2",
+            [from, to],
+        )?;
+    }
+    let content = step(db, "content_expired", retention.content_before)?;
+    if let Some((from, to)) = content {
+        db.execute(
+            "DELETE FROM reply WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
+            [from, to],
+        )?;
+    }
+    let keys = step(db, "keys_expired", retention.keys_before)?;
+    if let Some((from, to)) = keys {
+        db.execute("DELETE FROM inbound WHERE id > ?1 AND id <= ?2", [from, to])?;
+    }
+    let before = retention.content_before.as_microsecond();
+    let forgotten: Vec<i64> = db
+        .prepare_cached(
+            "SELECT c.id FROM conversation c WHERE c.last_inbound < ?1 AND NOT EXISTS (\
+               SELECT 1 FROM inbound p WHERE p.conversation = c.id AND p.state < 3) LIMIT ?2",
+        )?
+        .query_map([before, STEP], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in &forgotten {
+        db.execute(
+            "DELETE FROM conversation_address WHERE conversation = ?1",
+            [id],
+        )?;
+        db.execute("DELETE FROM dialogue WHERE conversation = ?1", [id])?;
+        db.execute("DELETE FROM conversation WHERE id = ?1", [id])?;
+    }
+    db.execute(
+        "DELETE FROM reply WHERE inbound IS NULL AND state > 3 AND created_at < ?1",
+        [before],
+    )?;
+    db.execute(
+        "DELETE FROM news WHERE at < ?1",
+        [retention.news_before.as_microsecond()],
+    )?;
+    Ok(texts.is_some() || content.is_some() || keys.is_some() || !forgotten.is_empty())
+}
+
+/// The next messages that are older than `before`: after the first number and up to the second.
+fn step(db: &Connection, kind: &str, before: Timestamp) -> Result<Option<(i64, i64)>, StoreError> {
+    let from: i64 = db
+        .query_row("SELECT value FROM meta WHERE name = ?1", [kind], |row| {
+            row.get(0)
+        })
+        .optional()?
+        .unwrap_or(0);
+    let to: Option<i64> = db.query_row(
+        "SELECT max(id) FROM (SELECT id, received_at FROM inbound WHERE id > ?1 ORDER BY id LIMIT ?2) WHERE received_at < ?3",
+        params![from, STEP, before.as_microsecond()],
+        |row| row.get(0),
+    )?;
+    let Some(to) = to else { return Ok(None) };
+    db.execute(
+        "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        params![kind, to],
+    )?;
+    Ok(Some((from, to)))
+}

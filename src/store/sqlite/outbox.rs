@@ -1,0 +1,394 @@
+//! [`Outbox`] in SQLite.
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{SqliteStore, conversations};
+use crate::form::Form;
+use crate::sid::{AccountSid, MessageSid};
+use crate::store::rows::{self, reply};
+use crate::store::{
+    ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, News, NewsEffect,
+    OutboundMessage, Outbox, OutboxState, Outcome, Settlement, StoreError, WINDOW, outbox,
+};
+
+/// How long a call of a dead process gets to show itself, by a status callback, before it is looked for.
+const GRACE: SignedDuration = SignedDuration::from_secs(2);
+/// How long one look may take before another begins.
+const LOOK: SignedDuration = SignedDuration::from_secs(60);
+
+impl Outbox for SqliteStore {
+    fn claim(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
+        let me = self.owner;
+        self.write(move |db| claim(db, me, limit, now))
+    }
+
+    fn settle(&self, id: i64, settlement: Settlement, now: Timestamp) -> Outcome<'_, ()> {
+        self.write(move |db| settle(db, id, &settlement, now))
+    }
+
+    fn unknown(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
+        self.write(move |db| {
+            let ids: Vec<i64> = db
+                .prepare_cached(
+                    "SELECT id FROM reply WHERE state = 2 AND not_before <= ?1 ORDER BY not_before LIMIT ?2",
+                )?
+                .query_map(params![now.as_microsecond(), count(limit)], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            ids.into_iter()
+                .map(|id| {
+                    db.prepare_cached("UPDATE reply SET not_before = ?2 WHERE id = ?1")?
+                        .execute(params![id, later(now, LOOK)])?;
+                    message(db, id, now)
+                })
+                .collect()
+        })
+    }
+
+    fn unclaimed_sids(
+        &self,
+        account: AccountSid,
+        sids: Vec<MessageSid>,
+    ) -> Outcome<'_, Vec<MessageSid>> {
+        self.read(move |db| {
+            let mut free = Vec::new();
+            for sid in &sids {
+                let taken: bool = db
+                    .prepare_cached(
+                        "SELECT EXISTS (SELECT 1 FROM reply WHERE sid = ?1 AND account = ?2)",
+                    )?
+                    .query_row(
+                        params![
+                            rows::sid_bytes(sid.as_str()),
+                            rows::sid_bytes(account.as_str())
+                        ],
+                        |row| row.get(0),
+                    )?;
+                if !taken {
+                    free.push(*sid);
+                }
+            }
+            Ok(free)
+        })
+    }
+
+    fn enqueue(&self, replies: Vec<NewReply>, now: Timestamp) -> Outcome<'_, Vec<i64>> {
+        self.write(move |db| insert(db, None, &replies, now))
+    }
+
+    fn news(&self, news: News) -> Outcome<'_, NewsEffect> {
+        self.write(move |db| take_news(db, &news))
+    }
+
+    fn outbox_state(&self) -> Outcome<'_, OutboxState> {
+        self.read(|db| {
+            let mut state = OutboxState::default();
+            let mut statement = db.prepare_cached(
+                "SELECT state, count(*), min(created_at) FROM reply WHERE state < 4 GROUP BY state",
+            )?;
+            let mut found = statement.query([])?;
+            while let Some(row) = found.next()? {
+                let (number, oldest): (i64, i64) = (row.get(1)?, row.get(2)?);
+                let number = number.unsigned_abs();
+                match row.get::<_, i64>(0)? {
+                    reply::UNKNOWN => state.unknown += number,
+                    reply::HELD => state.held += number,
+                    _ => state.pending += number,
+                }
+                let oldest = rows::time(oldest)?;
+                state.oldest = Some(state.oldest.map_or(oldest, |known| known.min(oldest)));
+            }
+            Ok(state)
+        })
+    }
+}
+
+fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn later(now: Timestamp, by: SignedDuration) -> i64 {
+    now.checked_add(by)
+        .unwrap_or(Timestamp::MAX)
+        .as_microsecond()
+}
+
+pub(super) fn insert(
+    db: &Connection,
+    inbound: Option<i64>,
+    replies: &[NewReply],
+    now: Timestamp,
+) -> Result<Vec<i64>, StoreError> {
+    let mut ids = Vec::with_capacity(replies.len());
+    for (ordinal, reply) in replies.iter().enumerate() {
+        db.prepare_cached(
+            "INSERT INTO reply (inbound, ordinal, account, slot, us, address, service, template, state, not_before, \
+             created_at, params) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?9, ?10)",
+        )?
+        .execute(params![
+            inbound,
+            count(ordinal),
+            rows::sid_bytes(reply.account.as_str()),
+            rows::slot_number(reply.slot),
+            reply.us.as_str(),
+            reply.user.as_str(),
+            reply.service.as_ref().map(|service| service.as_str()),
+            reply.template,
+            now.as_microsecond(),
+            reply.params.encode(),
+        ])?;
+        ids.push(db.last_insert_rowid());
+    }
+    Ok(ids)
+}
+
+fn claim(
+    db: &Connection,
+    me: i64,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<OutboundMessage>, StoreError> {
+    db.prepare_cached(
+        "UPDATE reply SET state = 2, owner = NULL, not_before = ?2 WHERE state = 1 AND owner <> ?1",
+    )?
+    .execute(params![me, later(now, GRACE)])?;
+    let ids: Vec<i64> = db
+        .prepare_cached(
+            "SELECT r.id FROM reply r WHERE r.state = 0 AND r.not_before <= ?1 AND NOT EXISTS (\
+               SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6)) \
+             ORDER BY r.id LIMIT ?2",
+        )?
+        .query_map(params![now.as_microsecond(), count(limit)], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut claimed = Vec::with_capacity(ids.len());
+    for id in ids {
+        if suppress(db, id)? {
+            continue;
+        }
+        db.prepare_cached(
+            "UPDATE reply SET state = 1, owner = ?2, attempt = attempt + 1, sent_at = ?3 WHERE id = ?1",
+        )?
+        .execute(params![id, me, now.as_microsecond()])?;
+        claimed.push(message(db, id, now)?);
+    }
+    Ok(claimed)
+}
+
+/// Takes a message back whose user has opted out, under whatever address.
+fn suppress(db: &Connection, id: i64) -> Result<bool, StoreError> {
+    let suppressed = db
+        .prepare_cached(
+            "UPDATE reply SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND EXISTS (\
+               SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL AND (c.scope = reply.us OR c.scope = reply.service) \
+               AND (c.address = reply.address OR c.address IN (SELECT b.address FROM conversation_address a \
+                 JOIN conversation_address b ON b.conversation = a.conversation \
+                 WHERE a.us = reply.us AND a.address = reply.address)))",
+        )?
+        .execute([id])?;
+    Ok(suppressed > 0)
+}
+
+fn message(db: &Connection, id: i64, now: Timestamp) -> Result<OutboundMessage, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT r.id, r.created_at, r.account, r.slot, r.us, r.address, r.service, r.template, r.attempt, r.looks, r.sent_at, \
+         r.params, (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+           WHERE a.us = r.us AND a.address = r.address), \
+         EXISTS (SELECT 1 FROM consent c WHERE c.address = r.address AND c.scope IN (r.us, r.service) AND c.opted_in IS NOT NULL) \
+         FROM reply r WHERE r.id = ?1",
+    )?;
+    let mut found = statement.query([id])?;
+    let row = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    read_message(row, now)
+}
+
+fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreError> {
+    let us: String = row.get(4)?;
+    let template: bool = row.get(7)?;
+    let last_inbound: Option<i64> = row.get(12)?;
+    let params: Option<String> = row.get(11)?;
+    let closed = last_inbound.is_none_or(|last| now.as_microsecond() >= window_end(last));
+    Ok(OutboundMessage {
+        id: row.get(0)?,
+        created_at: rows::time(row.get(1)?)?,
+        account: rows::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
+        slot: rows::slot(row.get(3)?),
+        window_closed: us.starts_with("whatsapp:") && !template && closed,
+        us: us.into(),
+        user: row.get::<_, String>(5)?.into(),
+        service: row
+            .get::<_, Option<String>>(6)?
+            .and_then(|service| service.parse().ok()),
+        attempt: row.get(8)?,
+        looks: row.get(9)?,
+        sent_at: row.get::<_, Option<i64>>(10)?.map(rows::time).transpose()?,
+        params: Form::parse(params.unwrap_or_default().as_bytes(), usize::MAX).unwrap_or_default(),
+        opted_in: row.get(13)?,
+    })
+}
+
+fn window_end(last_inbound: i64) -> i64 {
+    let window = i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX);
+    last_inbound.saturating_add(window)
+}
+
+fn settle(
+    db: &Connection,
+    id: i64,
+    settlement: &Settlement,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    match settlement {
+        Settlement::Sent { sid, status } => {
+            crate::crash_point!("P12");
+            let bytes = rows::sid_bytes(sid.as_str());
+            db.prepare_cached("UPDATE reply SET state = 4, owner = NULL, sid = coalesce(sid, ?2), reason = NULL WHERE id = ?1")?
+                .execute(params![id, bytes])?;
+            raise(db, id, status.as_str(), rows::rank(status), None)?;
+            // A callback may have been faster than the answer to the call.
+            let early: Option<(String, i64, Option<u32>)> = db
+                .prepare_cached(
+                    "DELETE FROM news WHERE sid = ?2 AND account = (SELECT account FROM reply WHERE id = ?1) \
+                     RETURNING status, rank, error_code",
+                )?
+                .query_row(params![id, bytes], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                })
+                .optional()?;
+            if let Some((status, rank, code)) = early {
+                raise(db, id, &status, rank, code)?;
+            }
+        }
+        Settlement::Again { not_before } => {
+            db.prepare_cached(
+                "UPDATE reply SET state = 0, owner = NULL, not_before = ?2 WHERE id = ?1 AND state IN (1, 2)",
+            )?
+            .execute(params![id, not_before.as_microsecond()])?;
+        }
+        Settlement::Failed { code, reason } => {
+            let code = code.map(|code| code.0);
+            let failed = db
+                .prepare_cached(
+                    "UPDATE reply SET state = 5, owner = NULL, error_code = ?2, reason = ?3 WHERE id = ?1 AND state IN (1, 2) \
+                     RETURNING us, address",
+                )?
+                .query_row(params![id, code, reason], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+                })
+                .optional()?;
+            if let Some((us, user)) = failed
+                && rows::means_opted_out(code)
+            {
+                refused(db, us, user, None, now)?;
+            }
+        }
+        Settlement::Unknown { look_at, looked } => {
+            db.prepare_cached(
+                "UPDATE reply SET state = 2, owner = NULL, not_before = ?2, looks = looks + ?3 WHERE id = ?1 AND state IN (1, 2)",
+            )?
+            .execute(params![id, look_at.as_microsecond(), looked])?;
+        }
+        Settlement::Held => {
+            db.prepare_cached(
+                "UPDATE reply SET state = 3, owner = NULL, reason = 'whether it was sent is not known' WHERE id = ?1 AND state = 2",
+            )?
+            .execute([id])?;
+        }
+    }
+    Ok(())
+}
+
+/// Twilio will not deliver from this sender to this user.
+fn refused(
+    db: &Connection,
+    us: String,
+    user: String,
+    evidence: Option<MessageSid>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let record = ConsentRecord {
+        scope: ConsentScope::parse(&us),
+        user: user.into(),
+        action: ConsentAction::OptOut,
+        how: ConsentHow::Refusal,
+        evidence,
+        note: None,
+        at,
+    };
+    if conversations::opted_out(
+        db,
+        std::slice::from_ref(&record.user),
+        std::slice::from_ref(&record.scope),
+    )? {
+        return Ok(());
+    }
+    conversations::record_consent(db, &record)
+}
+
+/// Moves a message's status upwards. Returns whether it moved.
+fn raise(
+    db: &Connection,
+    id: i64,
+    status: &str,
+    rank: i64,
+    code: Option<u32>,
+) -> Result<bool, StoreError> {
+    let moved = db
+        .prepare_cached(
+            "UPDATE reply SET status = ?2, rank = ?3, error_code = coalesce(?4, error_code) WHERE id = ?1 AND rank < ?3",
+        )?
+        .execute(params![id, status, rank, code])?;
+    Ok(moved > 0)
+}
+
+fn take_news(db: &Connection, news: &News) -> Result<NewsEffect, StoreError> {
+    let (account, sid) = (
+        rows::sid_bytes(news.account.as_str()),
+        rows::sid_bytes(news.sid.as_str()),
+    );
+    let code = news.error_code.map(|code| code.0);
+    if rows::means_opted_out(code)
+        && let (Some(us), Some(user)) = (&news.us, &news.user)
+    {
+        refused(
+            db,
+            us.as_str().to_owned(),
+            user.as_str().to_owned(),
+            Some(news.sid),
+            news.at,
+        )?;
+    }
+    let mut found: Option<i64> = db
+        .prepare_cached("SELECT id FROM reply WHERE sid = ?1 AND account = ?2")?
+        .query_row(params![sid, account], |row| row.get(0))
+        .optional()?;
+    if found.is_none()
+        && let Some((id, created_at)) = news.reply.as_deref().and_then(outbox::parse_name)
+    {
+        // Proof that the call was processed, whoever has not heard of it.
+        found = db
+            .prepare_cached(
+                "UPDATE reply SET sid = ?4, state = 4, owner = NULL, reason = NULL \
+                 WHERE id = ?1 AND created_at = ?2 AND account = ?3 AND sid IS NULL RETURNING id",
+            )?
+            .query_row(params![id, created_at, account, sid], |row| row.get(0))
+            .optional()?;
+    }
+    crate::crash_point!("P13");
+    let rank = rows::rank(&news.status);
+    let status = news.status.as_str();
+    if let Some(id) = found {
+        let moved = raise(db, id, status, rank, code)?;
+        return Ok(if moved {
+            NewsEffect::Moved
+        } else {
+            NewsEffect::Old
+        });
+    }
+    db.prepare_cached(
+        "INSERT INTO news (sid, account, status, rank, error_code, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT (sid, account) DO UPDATE SET status = excluded.status, rank = excluded.rank, \
+         error_code = coalesce(excluded.error_code, error_code) WHERE excluded.rank > rank",
+    )?
+    .execute(params![sid, account, status, rank, code, news.at.as_microsecond()])?;
+    Ok(NewsEffect::Unknown)
+}

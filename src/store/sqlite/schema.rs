@@ -1,0 +1,243 @@
+//! Opening the file: whose it is, how it is written, which version made it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::store_error;
+use crate::store::{Access, StoreError, StoreErrorKind};
+
+/// All versions of the schema, oldest first; the same numbers as PostgreSQL's.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_journal.sql")];
+/// "rply", so that another program's database is not taken for ours.
+const APPLICATION_ID: i64 = 0x7270_6c79;
+/// Above this a damaged page is found when it is read, and not at the start.
+const CHECKED_AT_START: u64 = 32 * 1024 * 1024;
+
+/// Where the database is, and how patiently it is opened.
+#[derive(Clone)]
+pub(super) struct Place {
+    /// `None` is memory.
+    pub(super) path: Option<PathBuf>,
+    /// How long a lock is waited for.
+    pub(super) patience: Duration,
+}
+
+impl Place {
+    /// The file that says who owns the database.
+    pub(super) fn lock(&self) -> Result<Option<File>, StoreError> {
+        let Some(path) = &self.path else {
+            return Ok(None);
+        };
+        let mut name = path.clone().into_os_string();
+        name.push(".lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&name)
+            .map_err(|error| {
+                let text = format!("{}: {error}", PathBuf::from(&name).display());
+                StoreError::with_source(StoreErrorKind::Unavailable, text)
+            })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Err(StoreError::with_source(
+                StoreErrorKind::Owned,
+                format!(
+                    "{} is locked. Stop the other server, or give this one a DATABASE_URL of its own; several machines \
+                     share PostgreSQL",
+                    path.display()
+                ),
+            )),
+            Err(TryLockError::Error(error)) => {
+                Err(StoreError::with_source(StoreErrorKind::Unavailable, error))
+            }
+        }
+    }
+
+    /// A connection that writes, durably.
+    pub(super) fn connect(&self) -> Result<Connection, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = match &self.path {
+            Some(path) => Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_CREATE),
+            None => Connection::open_in_memory_with_flags(flags),
+        };
+        let db = db.map_err(|error| self.explained(error))?;
+        self.prepare(&db).map_err(|error| self.explained(error))?;
+        if self.path.is_some() {
+            let synchronous: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+            let journal: String = db.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+            if synchronous != 2 || journal != "wal" {
+                return Err(StoreError::with_source(
+                    StoreErrorKind::Internal,
+                    format!(
+                        "it cannot be written durably (journal {journal}, synchronous {synchronous})"
+                    ),
+                ));
+            }
+        }
+        Ok(db)
+    }
+
+    fn prepare(&self, db: &Connection) -> rusqlite::Result<()> {
+        db.busy_timeout(self.patience)?;
+        db.set_prepared_statement_cache_capacity(64);
+        if self.path.is_some() {
+            // A query: it answers with the mode it could take.
+            db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+            db.pragma_update(None, "synchronous", "full")?;
+            db.pragma_update(None, "journal_size_limit", 67_108_864)?;
+        }
+        db.pragma_update(None, "foreign_keys", true)?;
+        db.pragma_update(None, "temp_store", "memory")?;
+        // What is deleted is overwritten where that costs nothing.
+        db.pragma_update_and_check(None, "secure_delete", "fast", |_| Ok(()))?;
+        Ok(())
+    }
+
+    /// A connection that only reads.
+    pub(super) fn connect_to_read(&self) -> Result<Connection, StoreError> {
+        let path = self
+            .path
+            .as_ref()
+            .ok_or_else(|| StoreError::new(StoreErrorKind::Internal))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags)?;
+        db.busy_timeout(self.patience)?;
+        Ok(db)
+    }
+
+    fn explained(&self, error: rusqlite::Error) -> StoreError {
+        let kind = store_error(error);
+        let Some(path) = &self.path else { return kind };
+        let remedy = match kind.kind() {
+            StoreErrorKind::Corrupt => ": restore a backup, or move the file away to begin anew",
+            StoreErrorKind::Unavailable => {
+                ": it must be a file in a folder that this user may write to"
+            }
+            _ => "",
+        };
+        let source = std::error::Error::source(&kind).map_or_else(String::new, ToString::to_string);
+        StoreError::with_source(kind.kind(), format!("{}: {source}{remedy}", path.display()))
+    }
+
+    /// Opens the database as `access` allows.
+    pub(super) fn open(&self, access: Access) -> Result<Connection, StoreError> {
+        let exists = self.path.as_ref().is_none_or(|path| path.exists());
+        if access == Access::Operator && !exists {
+            let path = self.path.clone().unwrap_or_default();
+            return Err(StoreError::with_source(
+                StoreErrorKind::Unavailable,
+                format!(
+                    "there is no {}: set DATABASE_URL as the server has it",
+                    path.display()
+                ),
+            ));
+        }
+        let mut db = self.connect()?;
+        self.check(&db)?;
+        match access {
+            Access::Owner | Access::Migrate => migrate(&mut db)?,
+            Access::Operator => current(&db)?,
+        }
+        Ok(db)
+    }
+
+    /// Whether it is ours and whole.
+    fn check(&self, db: &Connection) -> Result<(), StoreError> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let explained = |error| self.explained(error);
+        let id: i64 = db
+            .pragma_query_value(None, "application_id", |row| row.get(0))
+            .map_err(explained)?;
+        let tables: i64 = db
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(explained)?;
+        if id != APPLICATION_ID && tables > 0 {
+            return Err(StoreError::with_source(
+                StoreErrorKind::Corrupt,
+                format!(
+                    "{} is another program's database: name a file of its own",
+                    path.display()
+                ),
+            ));
+        }
+        let size = path.metadata().map_or(0, |metadata| metadata.len());
+        if size > CHECKED_AT_START {
+            return Ok(());
+        }
+        let found: String = db
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(explained)?;
+        if found != "ok" {
+            return Err(StoreError::with_source(
+                StoreErrorKind::Corrupt,
+                format!(
+                    "{}: {found}: restore a backup, or move the file away to begin anew",
+                    path.display()
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn version(db: &Connection) -> Result<usize, StoreError> {
+    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let version = usize::try_from(version).unwrap_or(usize::MAX);
+    let known = MIGRATIONS.len();
+    if version > known {
+        return Err(StoreError::with_source(
+            StoreErrorKind::Schema,
+            format!(
+                "its schema is number {version} and this version knows {known}: run the newer replyhook, or restore the \
+                 backup from before it"
+            ),
+        ));
+    }
+    Ok(version)
+}
+
+fn current(db: &Connection) -> Result<(), StoreError> {
+    let (version, known) = (version(db)?, MIGRATIONS.len());
+    if version == known {
+        return Ok(());
+    }
+    Err(StoreError::with_source(
+        StoreErrorKind::Schema,
+        format!(
+            "its schema is number {version} and this version needs {known}: stop the server and run `replyhook migrate`"
+        ),
+    ))
+}
+
+/// All missing steps in one transaction.
+fn migrate(db: &mut Connection) -> Result<(), StoreError> {
+    if version(db)? == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let from = version(&transaction)?;
+    for sql in &MIGRATIONS[from..] {
+        transaction.execute_batch(sql)?;
+        crate::crash_point!("P15");
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(
+        None,
+        "user_version",
+        i64::try_from(MIGRATIONS.len()).unwrap_or(0),
+    )?;
+    transaction.commit()?;
+    tracing::info!(
+        from,
+        to = MIGRATIONS.len(),
+        "the store's schema is up to date"
+    );
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Where the store is: `DATABASE_URL`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::secret::Secret;
+
+/// Where the store is. Neither `Debug` nor `Display` shows a password.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum StoreUrl {
+    /// `sqlite:PATH`.
+    Sqlite(PathBuf),
+    /// `sqlite::memory:`: gone with the process.
+    Memory,
+    /// `postgres://…`.
+    Postgres(Secret),
+}
+
+/// Why a text is no [`StoreUrl`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write sqlite:PATH, sqlite::memory: or postgres://USER@HOST/NAME")]
+pub struct StoreUrlError;
+
+impl FromStr for StoreUrl {
+    type Err = StoreUrlError;
+
+    fn from_str(text: &str) -> Result<Self, StoreUrlError> {
+        let text = text.trim();
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Self::Postgres(Secret::new(text)));
+        }
+        let path = text.strip_prefix("sqlite:").ok_or(StoreUrlError)?;
+        // sqlite:///absolute and sqlite://relative, as other tools write them.
+        let path = path.strip_prefix("//").unwrap_or(path);
+        match path {
+            "" => Err(StoreUrlError),
+            ":memory:" => Ok(Self::Memory),
+            path if path.contains('?') || path.contains('\0') => Err(StoreUrlError),
+            path => Ok(Self::Sqlite(path.into())),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Memory => f.write_str("sqlite::memory:"),
+            Self::Postgres(url) => {
+                let rest = url.expose().split_once("://").map_or("", |(_, rest)| rest);
+                let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+                let place = place.split('?').next().unwrap_or_default();
+                write!(f, "postgres://…@{place}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreUrl({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_a_file_memory_or_postgres_and_shows_no_password() {
+        for (text, shown) in [
+            ("sqlite:replyhook.db", "sqlite:replyhook.db"),
+            ("sqlite:///data/a.db", "sqlite:/data/a.db"),
+            ("sqlite::memory:", "sqlite::memory:"),
+            (
+                "postgres://u:s3cret@h:5432/db?sslmode=require",
+                "postgres://…@h:5432/db",
+            ),
+            ("postgresql://h/db", "postgres://…@h/db"),
+        ] {
+            assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), shown);
+        }
+        for text in [
+            "",
+            "sqlite:",
+            "replyhook.db",
+            "mysql://h/db",
+            "sqlite:a?mode=ro",
+        ] {
+            assert!(text.parse::<StoreUrl>().is_err(), "{text}");
+        }
+    }
+}

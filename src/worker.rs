@@ -1,0 +1,142 @@
+//! What has to run beside the webhooks: it opens the store, takes up what was left behind, sends what goes by REST, and
+//! forgets what is old enough.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::delivery::Delivery;
+use crate::dispatch::Dispatcher;
+use crate::lifecycle::{Lifecycle, Stage};
+use crate::start_error::StartError;
+use crate::store::{Access, Retention, Store};
+use crate::telemetry::metrics::Metrics;
+
+/// How often the samples of histograms are folded, and the outbox is measured.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How often old content is looked for.
+const EXPIRY: Duration = Duration::from_secs(3600);
+/// Between two steps of forgetting: messages come first.
+const EXPIRY_STEP: Duration = Duration::from_millis(50);
+/// Keys stay so much longer than content.
+const KEYS: SignedDuration = SignedDuration::from_hours(400 * 24);
+/// News of unknown messages stays so long.
+const NEWS: SignedDuration = SignedDuration::from_hours(24);
+/// For giving up what this process holds, at the end.
+const CLOSE: Duration = Duration::from_secs(1);
+
+/// What has to run beside the webhooks.
+pub struct Worker {
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) drain: Duration,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store_url: String,
+    pub(crate) is_open: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) delivery: Arc<Delivery>,
+    /// Of content, and of texts.
+    pub(crate) retention: (Duration, Duration),
+}
+
+impl Worker {
+    /// Opens the store and then the webhooks, and closes them at `shutdown`: new messages get 503 from then on, and what is
+    /// under way has `server.drain_s` to finish. Returns whether it did.
+    ///
+    /// # Errors
+    /// [`StartError`] when the store cannot be opened.
+    // Opens at the call where it can: a request, or a signal, may come before the first poll.
+    pub fn run<S>(mut self, shutdown: S) -> impl Future<Output = Result<bool, StartError>> + Send
+    where
+        S: Future<Output = ()> + Send,
+    {
+        self.lifecycle.set(if self.is_open {
+            Stage::Running
+        } else {
+            Stage::Opening
+        });
+        async move {
+            self.open().await?;
+            self.lifecycle.set(Stage::Running);
+            tokio::select! {
+                () = shutdown => {}
+                () = self.upkeep() => {}
+                () = self.expire() => {}
+                () = self.dispatcher.clone().work_off() => {}
+                () = self.delivery.clone().work() => {}
+            }
+            self.lifecycle.set(Stage::Draining);
+            self.tasks.close();
+            let drained = tokio::time::timeout(self.drain, self.tasks.wait())
+                .await
+                .is_ok();
+            // What is still held would otherwise be waited for, on other machines.
+            let closed = tokio::time::timeout(CLOSE, self.store.close()).await;
+            if !matches!(closed, Ok(Ok(()))) {
+                tracing::warn!(
+                    "what this process holds is free only after a while: the store does not answer"
+                );
+            }
+            Ok(drained)
+        }
+    }
+
+    /// Opens the store now instead of when it runs, so that what is wrong with it is told before anything is served.
+    ///
+    /// # Errors
+    /// [`StartError`] when the store cannot be opened.
+    pub async fn open(&mut self) -> Result<(), StartError> {
+        if !self.is_open {
+            let opened = self.store.open(Access::Owner).await;
+            opened.map_err(|error| StartError::store(&self.store_url, &error))?;
+            self.is_open = true;
+        }
+        Ok(())
+    }
+
+    async fn upkeep(&self) {
+        let mut every = tokio::time::interval(UPKEEP);
+        loop {
+            every.tick().await;
+            self.metrics.upkeep();
+            if let Ok(state) = self.store.outbox_state().await {
+                self.metrics.outbox(&state, self.clock.now());
+            }
+        }
+    }
+
+    async fn expire(&self) {
+        loop {
+            tokio::time::sleep(EXPIRY_STEP).await;
+            let more = self.store.expire(self.retention_now()).await;
+            if !more.unwrap_or(false) {
+                tokio::time::sleep(EXPIRY).await;
+            }
+        }
+    }
+
+    fn retention_now(&self) -> Retention {
+        let now = self.clock.now();
+        let before = |by: SignedDuration| now.checked_sub(by).unwrap_or(Timestamp::MIN);
+        let age = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+        let (content, texts) = self.retention;
+        Retention {
+            texts_before: before(age(texts)),
+            content_before: before(age(content)),
+            keys_before: before(age(content).saturating_add(KEYS)),
+            news_before: before(NEWS),
+        }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,834 @@
+//! The Twilio of these tests: what it takes, what it shows on a phone, and how it goes wrong when it is told to.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use http::HeaderMap;
+use replyhook::twilio::{
+    ApiUrl, Client, Credentials, ListMessages, Message, NewMessage, Repeat, RestError,
+    RestErrorKind,
+};
+use replyhook::{AccountSid, ErrorCode, Form, MessageStatus, Secret};
+use serde_json::Value;
+
+use crate::support::{
+    ACCOUNT, Answer, Answered, Attempt, By, Delivery, EMPTY, FakeTwilio, Fault, ORIGIN,
+    OTHER_TOKEN, Policy, Post, Server, Shown, TOKEN, TestApp, Webhook, base64_of, says, wire,
+};
+
+const USER: &str = "whatsapp:+15550001111";
+const BOT: &str = "whatsapp:+15550002222";
+
+const ONCE: Policy = Policy {
+    retry: false,
+    fallback: false,
+};
+const RETRY: Policy = Policy {
+    retry: true,
+    fallback: false,
+};
+const FALLBACK: Policy = Policy {
+    retry: false,
+    fallback: true,
+};
+const ALL: Policy = Policy {
+    retry: true,
+    fallback: true,
+};
+
+fn account() -> AccountSid {
+    ACCOUNT.parse().unwrap()
+}
+
+fn client(twilio: &FakeTwilio) -> Client {
+    Client::new(ApiUrl::parse(&twilio.url()).unwrap())
+}
+
+fn credentials() -> Credentials {
+    Credentials::auth_token(account(), Secret::new(TOKEN))
+}
+
+fn text(body: &str) -> NewMessage {
+    NewMessage::text(USER, body).from(BOT)
+}
+
+async fn send(twilio: &FakeTwilio, message: &NewMessage) -> Result<Message, RestError> {
+    let credentials = credentials();
+    client(twilio)
+        .messages(account(), &credentials)
+        .create(message)
+        .await
+}
+
+async fn list(
+    twilio: &FakeTwilio,
+    which: impl FnOnce(&mut ListMessages),
+) -> Result<Vec<Message>, RestError> {
+    let credentials = credentials();
+    let mut asked = ListMessages::default();
+    which(&mut asked);
+    client(twilio)
+        .messages(account(), &credentials)
+        .list(&asked)
+        .await
+}
+
+/// A call to the REST API by hand, not yet sent.
+fn call(method: &str, resource: &str, login: &str, form: &Form) -> Vec<u8> {
+    let body = form.encode();
+    format!(
+        "{method} /2010-04-01/Accounts/{ACCOUNT}/{resource} HTTP/1.1\r\nHost: localhost\r\n\
+         Authorization: Basic {}\r\nContent-Length: {}\r\n\r\n{body}",
+        base64_of(login.as_bytes()),
+        body.len()
+    )
+    .into_bytes()
+}
+
+fn post(body: &str) -> Vec<u8> {
+    let form = Form::from_iter([("To", USER), ("From", BOT), ("Body", body)]);
+    call(
+        "POST",
+        "Messages.json",
+        &format!("{ACCOUNT}:{TOKEN}"),
+        &form,
+    )
+}
+
+fn bodies(shown: &[Shown]) -> Vec<&str> {
+    shown.iter().map(|shown| shown.body.as_str()).collect()
+}
+
+fn answers(posts: &[Post]) -> Vec<Answered> {
+    posts.iter().map(|post| post.answered).collect()
+}
+
+fn attempts(delivery: &Delivery) -> Vec<(&str, Option<u16>, bool)> {
+    let of = |attempt: &'_ Attempt| (attempt.status, attempt.usable);
+    let targets = delivery.attempts.iter().map(|one| one.target.as_str());
+    targets
+        .zip(delivery.attempts.iter().map(of))
+        .map(|(target, (status, usable))| (target, status, usable))
+        .collect()
+}
+
+/// A server that gives these answers, one per connection, and returns what it was asked.
+fn stand_in(answers: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<Vec<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = std::thread::spawn(move || {
+        let answered = answers.into_iter().map(|answer| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let request = read_request(&mut stream);
+            stream.write_all(&answer).unwrap();
+            request
+        });
+        answered.collect()
+    });
+    (address, asked)
+}
+
+fn read_request(stream: &mut std::net::TcpStream) -> Vec<u8> {
+    use std::io::{BufRead, BufReader, Read};
+    let mut stream = BufReader::new(stream);
+    let mut request = String::new();
+    let mut length = 0;
+    while !request.ends_with("\r\n\r\n") {
+        let mut line = String::new();
+        assert_ne!(stream.read_line(&mut line).unwrap(), 0, "it broke off");
+        if let Some(value) = line.strip_prefix("Content-Length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        request += &line;
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    [request.into_bytes(), body].concat()
+}
+
+fn answer(status: u16, content_type: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status} Told\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+/// An answer with a document, as it would have been read.
+fn document(body: &str) -> Answer {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", "text/xml; charset=utf-8".parse().unwrap());
+    Answer {
+        status: 200,
+        headers,
+        body: body.to_owned(),
+    }
+}
+
+#[test]
+fn a_message_by_rest_is_answered_with_every_key_and_shown_on_the_phone() {
+    let twilio = FakeTwilio::start();
+    let answer = wire::exchange(twilio.address(), &post("hello & +1")).unwrap();
+    assert_eq!(answer.status, 201);
+    let created: Value = serde_json::from_str(&answer.body).unwrap();
+    let keys: Vec<_> = created.as_object().unwrap().keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "account_sid",
+            "api_version",
+            "body",
+            "date_created",
+            "date_sent",
+            "date_updated",
+            "direction",
+            "error_code",
+            "error_message",
+            "from",
+            "messaging_service_sid",
+            "num_media",
+            "num_segments",
+            "price",
+            "price_unit",
+            "sid",
+            "status",
+            "subresource_uris",
+            "to",
+            "uri"
+        ]
+    );
+    assert_eq!(
+        (&created["direction"], &created["status"]),
+        (&"outbound-api".into(), &"queued".into())
+    );
+    assert_eq!(
+        (&created["num_media"], &created["date_sent"]),
+        (&"0".into(), &Value::Null)
+    );
+    let date = created["date_created"].as_str().unwrap();
+    assert_eq!((date.len(), &date[25..]), (31, " +0000"), "{date}");
+    let shown = Shown {
+        body: "hello & +1".to_owned(),
+        media: Vec::new(),
+        sid: created["sid"].as_str().unwrap().to_owned(),
+        by: By::Rest,
+        in_reply_to: None,
+        from: BOT.to_owned(),
+    };
+    assert_eq!(twilio.phone(USER), [shown]);
+    assert!(twilio.phone(BOT).is_empty());
+}
+
+#[tokio::test]
+async fn the_crates_client_sends_looks_and_lists() {
+    let twilio = FakeTwilio::start();
+    let first = send(&twilio, &text("one")).await.unwrap();
+    let second = send(&twilio, &text("two").media("https://h/a.png"))
+        .await
+        .unwrap();
+    let other = NewMessage::text("whatsapp:+15550003333", "three").from(BOT);
+    let other = send(&twilio, &other).await.unwrap();
+    assert!(second.sid.as_str().starts_with("MM"), "{}", second.sid);
+    assert_eq!(twilio.phone(USER)[1].media, ["https://h/a.png"]);
+    let credentials = credentials();
+    let client = client(&twilio);
+    let messages = client.messages(account(), &credentials);
+    let fetched = messages.fetch(first.sid).await.unwrap();
+    assert_eq!(fetched.body.unwrap().0, "one");
+    let unknown = "SM00000000000000000000000000000001".parse().unwrap();
+    let error = messages.fetch(unknown).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode(20404)));
+
+    let sids = |found: Vec<Message>| found.iter().map(|one| one.sid).collect::<Vec<_>>();
+    let all = list(&twilio, |_| {}).await.unwrap();
+    assert_eq!(sids(all), [other.sid, second.sid, first.sid]);
+    let to_user = list(&twilio, |which| which.to = Some(USER.into())).await;
+    assert_eq!(sids(to_user.unwrap()), [second.sid, first.sid]);
+    let by_user = list(&twilio, |which| which.from = Some(USER.into())).await;
+    assert!(by_user.unwrap().is_empty());
+    let page = list(&twilio, |which| which.page_size = Some(1)).await;
+    assert_eq!(sids(page.unwrap()), [other.sid]);
+    // The day of the first message, however long this test takes.
+    let day = jiff::fmt::rfc2822::parse(&first.date_created.unwrap()).unwrap();
+    let since = |day: jiff::civil::Date| {
+        let twilio = &twilio;
+        async move { list(twilio, |which| which.sent_from = Some(day.to_string())).await }
+    };
+    assert_eq!(since(day.date()).await.unwrap().len(), 3);
+    let later = day.date().checked_add(jiff::Span::new().days(2)).unwrap();
+    assert!(since(later).await.unwrap().is_empty());
+    assert_eq!(twilio.lists()[1].iter().collect::<Vec<_>>(), [("To", USER)]);
+    // Another account sees none of it.
+    let stranger: AccountSid = "AC00000000000000000000000000000002".parse().unwrap();
+    let login = Credentials::auth_token(stranger, Secret::new(TOKEN));
+    let found = client.messages(stranger, &login);
+    assert!(
+        found
+            .list(&ListMessages::default())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn templates_and_services_are_shown_as_what_they_are() {
+    let twilio = FakeTwilio::start();
+    let variables = [("1".to_owned(), "Ana".to_owned())];
+    let template =
+        NewMessage::template(USER, "HX00000000000000000000000000000001", variables).from(BOT);
+    send(&twilio, &template).await.unwrap();
+    let service = "MG00000000000000000000000000000001".parse().unwrap();
+    let sent = send(&twilio, &NewMessage::text(USER, "hi").service(service))
+        .await
+        .unwrap();
+    assert_eq!((sent.status, sent.from), (MessageStatus::Accepted, None));
+    let shown = twilio.phone(USER);
+    assert_eq!(
+        bodies(&shown),
+        [r#"HX00000000000000000000000000000001 {"1":"Ana"}"#, "hi"]
+    );
+    let listed = list(&twilio, |_| {}).await.unwrap();
+    assert_eq!(
+        (listed[0].from.clone(), listed[0].messaging_service_sid),
+        (Some(shown[1].from.as_str().into()), Some(service))
+    );
+}
+
+#[test]
+fn who_is_not_known_is_let_in_nowhere() {
+    let twilio = FakeTwilio::start();
+    let form = Form::from_iter([("To", USER), ("From", BOT), ("Body", "hi")]);
+    let status = |method: &str, resource: &str, login: &str| {
+        wire::exchange(twilio.address(), &call(method, resource, login, &form))
+            .unwrap()
+            .status
+    };
+    let wrong = format!("{ACCOUNT}:{OTHER_TOKEN}");
+    assert_eq!(status("POST", "Messages.json", &wrong), 401);
+    assert_eq!(status("GET", "Messages.json", &wrong), 401);
+    let other = format!("AC00000000000000000000000000000002:{TOKEN}");
+    assert_eq!(status("POST", "Messages.json", &other), 401);
+    twilio.logins(&[("SK1", "secret")]);
+    let right = format!("{ACCOUNT}:{TOKEN}");
+    assert_eq!(status("POST", "Messages.json", &right), 401);
+    assert_eq!(status("POST", "Messages.json", "SK1:secret"), 201);
+    assert_eq!(status("GET", "Messages.json", "SK1:secret"), 200);
+    assert_eq!(status("GET", "Calls.json", "SK1:secret"), 404);
+    let posts = twilio.posts();
+    let users: Vec<_> = posts.iter().map(|post| post.user.as_str()).collect();
+    assert_eq!(users, [ACCOUNT, &other[..34], ACCOUNT, "SK1"]);
+    assert_eq!(answers(&posts), [401, 401, 401, 201].map(Answered::Status));
+    assert_eq!(twilio.phone(USER).len(), 1);
+}
+
+#[test]
+fn what_twilio_refuses_is_refused_and_uses_up_no_fault() {
+    let twilio = FakeTwilio::start();
+    twilio.fault(Fault::TakenThenReset, 1);
+    let long = "x".repeat(1601);
+    for (pairs, code) in [
+        (&[("From", BOT), ("Body", "x")][..], 21604),
+        (&[("To", USER), ("Body", "x")], 21603),
+        (
+            &[("To", USER), ("From", "+15550002222"), ("Body", "x")],
+            21910,
+        ),
+        (&[("To", USER), ("From", BOT), ("Body", "")], 21619),
+        (&[("To", USER), ("From", BOT), ("Body", &long)], 21617),
+    ] {
+        let form = pairs.iter().copied().collect();
+        let login = format!("{ACCOUNT}:{TOKEN}");
+        let request = call("POST", "Messages.json", &login, &form);
+        let answer = wire::exchange(twilio.address(), &request).unwrap();
+        let error: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(
+            (answer.status, &error["code"], &error["status"]),
+            (400, &code.into(), &400.into())
+        );
+    }
+    assert!(twilio.phone(USER).is_empty());
+    assert!(wire::exchange(twilio.address(), &post("taken")).is_none());
+    assert_eq!(bodies(&twilio.phone(USER)), ["taken"]);
+}
+
+#[tokio::test]
+async fn each_fault_is_what_the_client_takes_it_for_and_shows_what_was_taken() {
+    for (fault, repeat, shown) in [
+        (
+            Fault::Status {
+                status: 429,
+                code: Some(20429),
+                retry_after: Some(7),
+            },
+            Repeat::Safe(std::time::Duration::from_secs(7)),
+            0,
+        ),
+        (
+            Fault::Status {
+                status: 400,
+                code: Some(21610),
+                retry_after: None,
+            },
+            Repeat::Never,
+            0,
+        ),
+        (
+            Fault::Status {
+                status: 503,
+                code: None,
+                retry_after: None,
+            },
+            Repeat::Ambiguous,
+            0,
+        ),
+        (Fault::ResetBefore, Repeat::Ambiguous, 0),
+        (Fault::TakenThenReset, Repeat::Ambiguous, 1),
+        (Fault::TakenThenGarbage, Repeat::Ambiguous, 1),
+        (Fault::TakenThenStatus(500), Repeat::Ambiguous, 1),
+    ] {
+        let twilio = FakeTwilio::start();
+        twilio.fault(fault, 2);
+        for number in 1..=2 {
+            let error = send(&twilio, &text("hi")).await.unwrap_err();
+            assert_eq!(error.repeat(), repeat, "{fault:?}");
+            if let Fault::Status {
+                status: 400, code, ..
+            } = fault
+            {
+                assert_eq!(error.code(), code.map(ErrorCode));
+            }
+            assert_eq!(twilio.phone(USER).len(), number * shown, "{fault:?}");
+        }
+        send(&twilio, &text("after that")).await.unwrap();
+        let fault = Answered::Fault(fault);
+        let posts = twilio.posts();
+        assert_eq!(answers(&posts), [fault, fault, Answered::Status(201)]);
+        assert_eq!(
+            (posts[1].form.get("Body"), posts[1].user.as_str()),
+            (Some("hi"), ACCOUNT)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_list_fails_as_often_as_it_is_told_to() {
+    let twilio = FakeTwilio::start();
+    twilio.list_fault(503, 2);
+    for _ in 0..2 {
+        let error = list(&twilio, |_| {}).await.unwrap_err();
+        assert_eq!(error.kind(), RestErrorKind::Unknown { status: Some(503) });
+    }
+    assert!(list(&twilio, |_| {}).await.unwrap().is_empty());
+    assert_eq!(twilio.lists().len(), 3);
+}
+
+#[test]
+fn a_post_that_hangs_holds_up_no_other_and_ends_with_twilio() {
+    let twilio = FakeTwilio::start();
+    twilio.fault(Fault::Hang, 1);
+    let mut hanging = wire::connect(twilio.address());
+    hanging.write_all(&post("never")).unwrap();
+    twilio.wait_for_posts(1);
+    // A connection that says nothing ends with it too.
+    let mut silent = wire::connect(twilio.address());
+    let taken = wire::exchange(twilio.address(), &post("taken")).unwrap();
+    assert_eq!(taken.status, 201);
+    assert_eq!(bodies(&twilio.phone(USER)), ["taken"]);
+    assert_eq!(
+        answers(&twilio.posts()),
+        [Answered::Fault(Fault::Hang), Answered::Status(201)]
+    );
+    hanging.set_nonblocking(true).unwrap();
+    let pending = hanging.peek(&mut [0]).unwrap_err();
+    assert_eq!(pending.kind(), std::io::ErrorKind::WouldBlock);
+    hanging.set_nonblocking(false).unwrap();
+    drop(twilio);
+    assert!(wire::read_answer(&mut hanging).is_none());
+    assert!(wire::is_closed(&mut silent));
+}
+
+#[tokio::test]
+async fn an_outage_refuses_connections_and_ends_at_the_same_address() {
+    let twilio = FakeTwilio::start();
+    let client = client(&twilio);
+    let credentials = credentials();
+    let messages = client.messages(account(), &credentials);
+    for round in 1..=3 {
+        twilio.down();
+        twilio.down();
+        let error = messages.create(&text("lost")).await.unwrap_err();
+        assert_eq!(error.kind(), RestErrorKind::NotSent);
+        let refused = std::net::TcpStream::connect(twilio.address()).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        twilio.up();
+        twilio.up();
+        messages.create(&text("taken")).await.unwrap();
+        assert_eq!(bodies(&twilio.phone(USER)), vec!["taken"; round]);
+    }
+    assert_eq!(twilio.posts().len(), 3);
+}
+
+#[test]
+fn held_posts_are_taken_in_their_order_and_whether_their_sender_lives_or_not() {
+    let twilio = FakeTwilio::start();
+    twilio.hold_posts();
+    let mut open = Vec::new();
+    for number in 1..=5 {
+        let mut stream = wire::connect(twilio.address());
+        stream.write_all(&post(&number.to_string())).unwrap();
+        open.push(stream);
+        let posts = twilio.wait_for_posts(number);
+        assert_eq!(posts[number - 1].answered, Answered::Waiting);
+    }
+    // The others are gone.
+    let mut last = open.pop().unwrap();
+    drop(open);
+    assert!(twilio.phone(USER).is_empty());
+    twilio.release_posts();
+    assert_eq!(bodies(&twilio.phone(USER)), ["1", "2", "3", "4", "5"]);
+    assert_eq!(wire::read_answer(&mut last).unwrap().status, 201);
+    twilio.hold_posts();
+    let mut stream = wire::connect(twilio.address());
+    stream.write_all(&post("6")).unwrap();
+    twilio.wait_for_posts(6);
+    // Nor does a held one outlive Twilio.
+    drop(twilio);
+    assert!(wire::read_answer(&mut stream).is_none());
+}
+
+#[test]
+fn a_phone_can_be_waited_for() {
+    let twilio = FakeTwilio::start();
+    let shown = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| twilio.wait_for_phone(USER, 2));
+        for body in ["1", "2"] {
+            wire::exchange(twilio.address(), &post(body)).unwrap();
+        }
+        waiting.join().unwrap()
+    });
+    assert_eq!(bodies(&shown), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_delivered_message_is_answered_shown_once_and_listed_with_its_reply() {
+    let twilio = FakeTwilio::start();
+    let server = Server::start(&[]);
+    let webhook = Webhook::message(1, "hi & <you>");
+    let delivery = twilio.deliver(|| Some(server.public), &webhook, ALL);
+    assert_eq!(attempts(&delivery), [("/webhook", Some(200), true)]);
+    assert!(delivery.acknowledged());
+    let shown = twilio.phone(USER);
+    assert_eq!(
+        shown,
+        [Shown {
+            body: "hi & <you>".to_owned(),
+            media: Vec::new(),
+            sid: shown[0].sid.clone(),
+            by: By::Twiml,
+            in_reply_to: Some("SM00000000000000000000000000000001".to_owned()),
+            from: BOT.to_owned(),
+        }]
+    );
+    let listed = list(&twilio, |_| {}).await.unwrap();
+    let of = |message: &Message| (message.sid.to_string(), message.direction.clone().unwrap());
+    assert_eq!(
+        listed.iter().map(of).collect::<Vec<_>>(),
+        [
+            (shown[0].sid.clone(), "outbound-reply".to_owned()),
+            (
+                "SM00000000000000000000000000000001".to_owned(),
+                "inbound".to_owned()
+            )
+        ]
+    );
+    // A second delivery of the same message is executed too, and is no second message.
+    twilio.deliver(|| Some(server.public), &webhook, ALL);
+    assert_eq!(twilio.phone(USER).len(), 2);
+    let from_user = list(&twilio, |which| which.from = Some(USER.into())).await;
+    assert_eq!(from_user.unwrap().len(), 1);
+}
+
+#[test]
+fn a_broken_connection_is_followed_by_the_same_request_where_the_server_is_by_then() {
+    let twilio = FakeTwilio::start();
+    let server = Server::start(&[]);
+    let (broken, asked) = stand_in(vec![Vec::new()]);
+    let places = [broken, server.public];
+    let next = AtomicUsize::new(0);
+    let place = || places.get(next.fetch_add(1, Ordering::Relaxed)).copied();
+    let delivery = twilio.deliver(place, &Webhook::message(1, "hi"), ALL);
+    assert_eq!(
+        attempts(&delivery),
+        [("/webhook", None, false), ("/webhook", Some(200), true)]
+    );
+    assert_eq!(bodies(&twilio.phone(USER)), ["hi"]);
+    assert_eq!(asked.join().unwrap().len(), 1);
+
+    let nothing = vec![Vec::new(); 3];
+    let (broken, asked) = stand_in(nothing);
+    let delivery = twilio.deliver(|| Some(broken), &Webhook::message(2, "hi"), ALL);
+    assert!(!delivery.acknowledged());
+    let asked = asked.join().unwrap();
+    assert_eq!(asked[0], asked[1]);
+    let token = |request: &[u8]| {
+        let request = String::from_utf8(request.to_vec()).unwrap();
+        let (_, rest) = request.split_once("I-Twilio-Idempotency-Token: ").unwrap();
+        rest.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(token(&asked[0]).len(), 36);
+    assert_ne!(token(&asked[0]), token(&asked[2]));
+}
+
+#[test]
+fn a_failure_is_followed_by_the_fallback_signed_for_its_own_address() {
+    let twilio = FakeTwilio::start();
+    let server = Server::start(&[]);
+    let (failing, asked) = stand_in(vec![answer(500, "text/xml", &says("an error"))]);
+    let places = [failing, server.public];
+    let next = AtomicUsize::new(0);
+    let place = || places.get(next.fetch_add(1, Ordering::Relaxed)).copied();
+    let delivery = twilio.deliver(place, &Webhook::message(1, "hi"), FALLBACK);
+    assert_eq!(
+        attempts(&delivery),
+        [
+            ("/webhook", Some(500), false),
+            ("/webhook/fallback", Some(200), true)
+        ]
+    );
+    assert_eq!(bodies(&twilio.phone(USER)), ["hi"]);
+    asked.join().unwrap();
+
+    // What it is asked with.
+    let (failing, asked) = stand_in(vec![answer(500, "text/xml", EMPTY); 2]);
+    twilio.deliver(|| Some(failing), &Webhook::message(2, "hi"), FALLBACK);
+    let request = String::from_utf8(asked.join().unwrap().remove(1)).unwrap();
+    let (_, body) = request.split_once("\r\n\r\n").unwrap();
+    let form = Form::parse(body.as_bytes(), 512).unwrap();
+    let failed = format!("{ORIGIN}/webhook");
+    let expected = Webhook::message(2, "hi")
+        .with("ErrorCode", "11200")
+        .with("ErrorUrl", &failed);
+    assert!(form == expected.form, "{body}");
+}
+
+#[test]
+fn a_policy_decides_how_often_twilio_tries_and_where_nobody_listens_nothing_breaks() {
+    let twilio = FakeTwilio::start();
+    // A port of which nobody else can become the listener.
+    let nobody = FakeTwilio::start();
+    nobody.down();
+    let once = ("/webhook", None, false);
+    let fallback = ("/webhook/fallback", None, false);
+    for (policy, expected) in [
+        (ONCE, &[once][..]),
+        (RETRY, &[once, once]),
+        (FALLBACK, &[once, fallback]),
+        (ALL, &[once, once, fallback]),
+    ] {
+        for place in [None, Some(nobody.address())] {
+            let delivery = twilio.deliver(|| place, &Webhook::message(1, "hi"), policy);
+            assert_eq!(attempts(&delivery), expected);
+            assert!(!delivery.acknowledged());
+        }
+    }
+    assert!(twilio.phone(USER).is_empty());
+}
+
+#[test]
+fn an_answer_that_twilio_cannot_use_is_a_failure_and_shows_nothing() {
+    let short = |body: &str| {
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 999\r\n\r\n{body}")
+            .into_bytes()
+    };
+    let xml = |body: &str| answer(200, "text/xml", body);
+    for (what, answer, status) in [
+        ("nothing", Vec::new(), None),
+        ("half an answer", short(&says("x")), None),
+        ("a 500", answer(500, "text/xml", &says("x")), Some(500)),
+        ("a 204", answer(204, "text/xml", ""), Some(204)),
+        ("JSON", answer(200, "application/json", "{}"), Some(200)),
+        (
+            "no type",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            Some(200),
+        ),
+        ("an empty document", xml(""), Some(200)),
+        (
+            "a blank before it",
+            xml(&format!(" {}", says("x"))),
+            Some(200),
+        ),
+        ("an open tag", xml("<Response><Message>x"), Some(200)),
+        (
+            "a wrong end",
+            xml("<Response><Message>x</Response>"),
+            Some(200),
+        ),
+        (
+            "another root",
+            xml("<Reply><Message>x</Message></Reply>"),
+            Some(200),
+        ),
+        (
+            "two roots",
+            xml("<Response><Message>x</Message></Response><Response/>"),
+            Some(200),
+        ),
+        ("text after it", xml("<Response/>x"), Some(200)),
+        (
+            "a bare ampersand",
+            xml("<Response><Message>x & y</Message></Response>"),
+            Some(200),
+        ),
+        (
+            "an unknown entity",
+            xml("<Response><Message>x&nbsp;y</Message></Response>"),
+            Some(200),
+        ),
+        (
+            "a character that XML cannot hold",
+            xml(&says("x\u{1}")),
+            Some(200),
+        ),
+        ("a reference to one", xml(&says("x&#1;")), Some(200)),
+        (
+            "an attribute twice",
+            xml(r#"<Response><Message to="a" to="b">x</Message></Response>"#),
+            Some(200),
+        ),
+        ("too much", xml(&says(&"x".repeat(64_000))), Some(200)),
+    ] {
+        let twilio = FakeTwilio::start();
+        let (server, asked) = stand_in(vec![answer]);
+        let delivery = twilio.deliver(|| Some(server), &Webhook::message(1, "hi"), ONCE);
+        assert_eq!(attempts(&delivery), [("/webhook", status, false)], "{what}");
+        assert!(twilio.phone(USER).is_empty(), "{what}");
+        asked.join().unwrap();
+    }
+    // The classic mistake is no failure: the user reads it.
+    let twilio = FakeTwilio::start();
+    let (server, _) = stand_in(vec![answer(200, "text/plain", "OK")]);
+    let delivery = twilio.deliver(|| Some(server), &Webhook::message(1, "hi"), ONCE);
+    assert!(delivery.acknowledged());
+    assert_eq!(bodies(&twilio.phone(USER)), ["OK"]);
+}
+
+#[test]
+fn twiml_is_executed_as_it_is_written() {
+    let twilio = FakeTwilio::start();
+    let webhook = Webhook::message(1, "hi");
+    let executed = twilio.execute(
+        &webhook,
+        &document(
+            r#"<?xml version="1.0" encoding="UTF-8"?><!-- two --><Response>
+            <Message>a &amp; b&#13;<![CDATA[<c>]]></Message>
+            <Message to="whatsapp:+15550003333" from="whatsapp:+15550004444" statusCallback="https://hooks.example.test/s?a=1&amp;b=2">
+                <Body>Look</Body> between <Body> here</Body>
+                <Media>https://h/a.png?x=1&amp;y=2</Media><Media>https://h/b.png</Media>
+            </Message>
+            <Message/><Message></Message>
+            <Unknown><Message>no</Message></Unknown>
+            </Response>"#,
+        ),
+    );
+    assert!(executed);
+    assert_eq!(bodies(&twilio.phone(USER)), ["a & b\r<c>"]);
+    let other = twilio.phone("whatsapp:+15550003333");
+    assert_eq!(
+        (bodies(&other), other[0].from.as_str()),
+        (vec!["Look here"], "whatsapp:+15550004444")
+    );
+    assert_eq!(
+        other[0].media,
+        ["https://h/a.png?x=1&y=2", "https://h/b.png"]
+    );
+    assert!(other[0].sid.starts_with("MM"));
+    let callback = twilio.status_webhook(&other[0].sid, "sent", None);
+    assert_eq!(callback.target, "/s?a=1&b=2");
+
+    // Not more of one document than Twilio sends, and nothing that is too long.
+    let twilio = FakeTwilio::start();
+    let long = format!("<Message>{}</Message>", "x".repeat(1601));
+    let many: String = (1..=11)
+        .map(|n| format!("<Message>{n}</Message>"))
+        .collect();
+    assert!(twilio.execute(&webhook, &document(&format!("<Response>{long}</Response>"))));
+    assert!(twilio.phone(USER).is_empty());
+    assert!(twilio.execute(&webhook, &document(&format!("<Response>{many}</Response>"))));
+    assert_eq!(twilio.phone(USER).len(), 10);
+    assert!(twilio.execute(&webhook, &document(EMPTY)));
+    assert_eq!(twilio.phone(USER).len(), 10);
+}
+
+#[tokio::test]
+async fn a_status_goes_to_the_address_that_came_with_the_message_and_rest_tells_it() {
+    let twilio = FakeTwilio::start();
+    let server = Server::start(&[]);
+    let reported = format!("{ORIGIN}/webhook/status?r=1-2");
+    let sent = send(&twilio, &text("hi").status_callback(&reported))
+        .await
+        .unwrap();
+    let sid = sent.sid.to_string();
+    let answer = twilio.status(server.public, &sid, "delivered", None);
+    assert_eq!(answer.unwrap().twiml(), EMPTY);
+    assert_eq!(
+        server.metric(r#"replyhook_status_updates_total{status="delivered"}"#),
+        1.0
+    );
+    let listed = list(&twilio, |_| {}).await.unwrap();
+    assert_eq!(listed[0].status, MessageStatus::Delivered);
+
+    let app = TestApp::echo();
+    let failed = twilio.status_webhook(&sid, "undelivered", Some(63016));
+    let value = |name| failed.form.get(name);
+    assert_eq!(
+        (failed.target.as_str(), value("ErrorCode"), value("To")),
+        ("/webhook/status?r=1-2", Some("63016"), Some(USER))
+    );
+    assert_eq!(
+        (value("ChannelPrefix"), value("MessagingServiceSid")),
+        (Some("whatsapp"), None)
+    );
+    assert_eq!(app.send(failed).await.twiml(), EMPTY);
+    let listed = list(&twilio, |_| {}).await.unwrap();
+    assert_eq!(listed[0].error_code, Some(ErrorCode(63016)));
+
+    twilio.down();
+    assert!(
+        twilio
+            .status(twilio.address(), &sid, "read", None)
+            .is_none()
+    );
+}
+
+#[test]
+fn many_deliver_at_once_and_each_message_is_answered_once() {
+    let twilio = FakeTwilio::start();
+    let server = Server::start(&[]);
+    std::thread::scope(|scope| {
+        for user in 0..8 {
+            let (twilio, server) = (&twilio, &server);
+            scope.spawn(move || {
+                for number in 0..10 {
+                    let text = format!("{user}-{number}");
+                    let webhook = Webhook::message(user * 100 + number, &text)
+                        .with("From", &format!("whatsapp:+1555000{user:04}"));
+                    let delivery = twilio.deliver(|| Some(server.public), &webhook, ALL);
+                    assert!(delivery.acknowledged());
+                    wire::exchange(twilio.address(), &post(&text)).unwrap();
+                }
+            });
+        }
+    });
+    for user in 0..8 {
+        let shown = twilio.phone(&format!("whatsapp:+1555000{user:04}"));
+        let expected: Vec<_> = (0..10).map(|number| format!("{user}-{number}")).collect();
+        assert_eq!(bodies(&shown), expected);
+    }
+    assert_eq!(twilio.phone(USER).len(), 80);
+    let mut sids: Vec<_> = twilio.phone(USER).into_iter().map(|one| one.sid).collect();
+    sids.sort();
+    sids.dedup();
+    assert_eq!(sids.len(), 80);
+}

@@ -1,0 +1,289 @@
+//! Twilio's calls to a server: webhooks with their retry and their fallback, and status callbacks.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use http::Method;
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::{Reader, XmlVersion};
+use replyhook::twiml::{MAX_BYTES, MAX_MESSAGES};
+
+use super::FakeTwilio;
+use super::phone::Said;
+use crate::support::{Answer, ORIGIN, Webhook, wire};
+
+/// Twilio's time for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Twilio's time for an answer.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// What Twilio does after an attempt that failed.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// First: the same request once more.
+    pub retry: bool,
+    /// Then: the fallback URL, once.
+    pub fallback: bool,
+}
+
+/// What came of delivering a message.
+#[derive(Debug)]
+pub struct Delivery {
+    pub attempts: Vec<Attempt>,
+}
+
+/// One call.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub target: String,
+    /// `None` where no whole answer came.
+    pub status: Option<u16>,
+    /// Whether Twilio could use the answer, and did.
+    pub usable: bool,
+}
+
+impl Delivery {
+    /// Whether Twilio got an answer that it could use. If so, its messages are on the phone.
+    pub fn acknowledged(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.usable)
+    }
+}
+
+impl FakeTwilio {
+    /// Delivers a user's message as Twilio does, and executes the first answer that is usable and no other.
+    ///
+    /// `server` is asked before each attempt where the server is by then; it may wait until there is one. `None` is a
+    /// refused connection. Another call for the same `MessageSid` is another delivery: its answer is executed too.
+    pub fn deliver(
+        &self,
+        server: impl Fn() -> Option<SocketAddr>,
+        webhook: &Webhook,
+        policy: Policy,
+    ) -> Delivery {
+        self.inner.lock().receive(&webhook.form);
+        let mut calls = vec![self.tokened(webhook)];
+        if policy.retry {
+            calls.push(calls[0].clone());
+        }
+        if policy.fallback {
+            calls.push(self.tokened(&fallback(webhook)));
+        }
+        let mut attempts = Vec::new();
+        for call in calls {
+            let answer = server().and_then(|address| exchange(address, &call.raw(ORIGIN)));
+            let usable = answer
+                .as_ref()
+                .is_some_and(|answer| self.execute(&call, answer));
+            attempts.push(Attempt {
+                target: call.target,
+                status: answer.map(|answer| answer.status),
+                usable,
+            });
+            if usable {
+                break;
+            }
+        }
+        Delivery { attempts }
+    }
+
+    /// Shows on the phone what an answer says to a message; false where it is none that Twilio can use.
+    ///
+    /// `<Redirect>` and `action` are not followed.
+    pub fn execute(&self, webhook: &Webhook, answer: &Answer) -> bool {
+        let Some(said) = said(answer) else {
+            return false;
+        };
+        let mut state = self.inner.lock();
+        state.receive(&webhook.form);
+        for said in said.into_iter().take(MAX_MESSAGES) {
+            state.reply(&webhook.form, said);
+        }
+        drop(state);
+        self.inner.changed.notify_all();
+        true
+    }
+
+    /// Reports what has become of a message, to the `StatusCallback` that was given with it. `None` where no answer came.
+    pub fn status(
+        &self,
+        server: SocketAddr,
+        sid: &str,
+        status: &str,
+        error_code: Option<u32>,
+    ) -> Option<Answer> {
+        let callback = self.status_webhook(sid, status, error_code);
+        exchange(server, &callback.raw(ORIGIN))
+    }
+
+    /// The same, not yet sent. REST tells the status from now on.
+    pub fn status_webhook(&self, sid: &str, status: &str, error_code: Option<u32>) -> Webhook {
+        let mut state = self.inner.lock();
+        let mut messages = state.messages.iter_mut();
+        let message = messages.find(|message| message.sid == sid);
+        let message = message.unwrap_or_else(|| panic!("there is no message {sid}"));
+        status.clone_into(&mut message.status);
+        message.error_code = error_code;
+        let url = message.status_callback.as_deref();
+        let target = url.and_then(|url| url.strip_prefix(ORIGIN));
+        let target = target.unwrap_or_else(|| panic!("{sid} is reported to {url:?}"));
+        let webhook = Webhook::form(
+            target,
+            &[
+                ("MessageSid", sid),
+                ("SmsSid", sid),
+                ("AccountSid", &message.account),
+                ("MessageStatus", status),
+                ("SmsStatus", status),
+                ("From", &message.from),
+                ("To", &message.to),
+                ("ApiVersion", "2010-04-01"),
+            ],
+        );
+        let more = [
+            ("MessagingServiceSid", message.service.clone()),
+            ("ErrorCode", error_code.map(|code| code.to_string())),
+            (
+                "ChannelPrefix",
+                message
+                    .to
+                    .split_once(':')
+                    .map(|(channel, _)| channel.to_owned()),
+            ),
+        ];
+        more.iter()
+            .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
+            .fold(webhook, |webhook, (name, value)| webhook.with(name, value))
+    }
+
+    fn tokened(&self, webhook: &Webhook) -> Webhook {
+        let number = self.inner.lock().number();
+        let token = format!("00000000-0000-4000-8000-{number:012x}");
+        webhook.clone().header("I-Twilio-Idempotency-Token", &token)
+    }
+}
+
+/// The same message for the fallback URL, signed for that.
+fn fallback(webhook: &Webhook) -> Webhook {
+    let failed = format!("{ORIGIN}{}", webhook.target);
+    let call = Webhook {
+        method: Method::POST,
+        body: None,
+        content_type: Some("application/x-www-form-urlencoded".to_owned()),
+        signed_url: None,
+        signature: None,
+        ..webhook.clone()
+    };
+    call.to("/webhook/fallback")
+        .with("ErrorCode", "11200")
+        .with("ErrorUrl", &failed)
+}
+
+/// One call on a connection of its own; `None` where it is refused, broken off or not answered in time.
+fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, CONNECT).ok()?;
+    stream.set_read_timeout(Some(ANSWER)).ok()?;
+    stream.set_write_timeout(Some(ANSWER)).ok()?;
+    // The server may have answered and closed before it has read everything.
+    let _ = stream.write_all(bytes);
+    wire::read_answer(&mut stream)
+}
+
+/// What an answer says; `None` where it is a failure for Twilio.
+fn said(answer: &Answer) -> Option<Vec<Said>> {
+    if answer.status != 200 || answer.body.len() > MAX_BYTES {
+        return None;
+    }
+    let content_type = answer.header("content-type")?;
+    match content_type.split(';').next().unwrap_or_default().trim() {
+        "text/xml" => twiml(&answer.body),
+        // Sent to the user as it is, which no bot means.
+        "text/plain" => Some(vec![Said {
+            body: answer.body.clone(),
+            ..Said::default()
+        }]),
+        _ => None,
+    }
+}
+
+/// The `<Message>`s of a document; `None` where it is not well-formed or no `<Response>`.
+fn twiml(document: &str) -> Option<Vec<Said>> {
+    if !document.starts_with('<') || !document.chars().all(is_xml) {
+        return None;
+    }
+    let mut reader = Reader::from_str(document);
+    reader.config_mut().expand_empty_elements = true;
+    let mut said: Vec<Said> = Vec::new();
+    let mut open: Vec<String> = Vec::new();
+    let mut has_root = false;
+    // Of a message with nouns, what stands between them is not said.
+    let mut has_nouns = false;
+    loop {
+        let text = match reader.read_event().ok()? {
+            Event::Start(start) => {
+                let name = start.name().as_ref().to_owned();
+                let path: Vec<_> = open.iter().map(String::as_str).collect();
+                match (path.as_slice(), name.as_str()) {
+                    ([], "Response") if !has_root => has_root = true,
+                    ([], _) => return None,
+                    (["Response"], "Message") => {
+                        said.push(attributes(&start)?);
+                        has_nouns = false;
+                    }
+                    (["Response", "Message"], "Body" | "Media") => {
+                        let message = said.last_mut()?;
+                        if !std::mem::replace(&mut has_nouns, true) {
+                            message.body.clear();
+                        }
+                        if name == "Media" {
+                            message.media.push(String::new());
+                        }
+                    }
+                    _ => {}
+                }
+                open.push(name);
+                continue;
+            }
+            Event::End(_) => {
+                open.pop();
+                continue;
+            }
+            Event::Eof => return (has_root && open.is_empty()).then_some(said),
+            Event::Text(text) => text.xml10_content().into_owned(),
+            Event::CData(text) => text.xml10_content().into_owned(),
+            Event::GeneralRef(reference) => match reference.resolve_char_ref().ok()? {
+                Some(c) => is_xml(c).then(|| c.to_string())?,
+                None => quick_xml::escape::resolve_xml_entity(&reference)?.to_owned(),
+            },
+            _ => continue,
+        };
+        let path: Vec<_> = open.iter().map(String::as_str).collect();
+        match path.as_slice() {
+            [] if !text.trim().is_empty() => return None,
+            ["Response", "Message"] if !has_nouns => said.last_mut()?.body += &text,
+            ["Response", "Message", "Body"] => said.last_mut()?.body += &text,
+            ["Response", "Message", "Media"] => *said.last_mut()?.media.last_mut()? += &text,
+            _ => {}
+        }
+    }
+}
+
+fn attributes(start: &BytesStart<'_>) -> Option<Said> {
+    let mut said = Said::default();
+    for attribute in start.attributes() {
+        let attribute = attribute.ok()?;
+        let value = attribute.normalized_value(XmlVersion::Implicit1_0).ok()?;
+        match attribute.key.as_ref() {
+            "to" => said.to = Some(value.into_owned()),
+            "from" => said.from = Some(value.into_owned()),
+            "statusCallback" => said.status_callback = Some(value.into_owned()),
+            _ => {}
+        }
+    }
+    Some(said)
+}
+
+/// What XML 1.0 can hold.
+fn is_xml(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{FFFD}' | '\u{10000}'..)
+}

@@ -1,0 +1,228 @@
+//! The messages that Twilio has, and what of them a phone shows.
+
+use replyhook::{Clock, Form, SystemClock, Timestamp};
+use serde_json::{Value, json};
+
+use super::State;
+
+/// Who a Messaging Service sends by.
+const SERVICE_SENDER: &str = "whatsapp:+15550002222";
+/// Most characters of a text (14103, 21617).
+const MOST_CHARACTERS: usize = 1600;
+
+/// A message on a user's phone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Of a template, its SID and its variables: `HX… {"1":"Ana"}`.
+    pub body: String,
+    pub media: Vec<String>,
+    pub sid: String,
+    pub by: By,
+    /// The `MessageSid` whose webhook was answered with it; `None` by REST.
+    pub in_reply_to: Option<String>,
+    pub from: String,
+}
+
+/// How a message came to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Twiml,
+    Rest,
+}
+
+/// A message as Twilio has it.
+pub(super) struct Message {
+    pub sid: String,
+    pub account: String,
+    pub direction: Direction,
+    pub status: String,
+    pub from: String,
+    pub to: String,
+    pub body: String,
+    pub media: Vec<String>,
+    pub service: Option<String>,
+    pub status_callback: Option<String>,
+    pub error_code: Option<u32>,
+    pub created: Timestamp,
+}
+
+pub(super) enum Direction {
+    Inbound,
+    /// By TwiML, to the message of this SID.
+    Reply(String),
+    Api {
+        /// A Messaging Service chooses the sender, after it has answered.
+        chosen_later: bool,
+    },
+}
+
+/// What one `<Message>` says.
+#[derive(Default)]
+pub(super) struct Said {
+    pub to: Option<String>,
+    pub from: Option<String>,
+    pub status_callback: Option<String>,
+    pub body: String,
+    pub media: Vec<String>,
+}
+
+impl Message {
+    /// To whom, and what.
+    pub(super) fn shown(&self) -> Option<(&str, Shown)> {
+        let (by, in_reply_to) = match &self.direction {
+            Direction::Inbound => return None,
+            Direction::Reply(inbound) => (By::Twiml, Some(inbound.clone())),
+            Direction::Api { .. } => (By::Rest, None),
+        };
+        let shown = Shown {
+            body: self.body.clone(),
+            media: self.media.clone(),
+            sid: self.sid.clone(),
+            by,
+            in_reply_to,
+            from: self.from.clone(),
+        };
+        Some((&self.to, shown))
+    }
+
+    /// Its day in UTC, which lists are filtered by.
+    pub(super) fn day(&self) -> String {
+        self.created.strftime("%Y-%m-%d").to_string()
+    }
+
+    /// As REST tells it: just taken, or looked at later.
+    pub(super) fn json(&self, fresh: bool) -> Value {
+        let direction = match self.direction {
+            Direction::Inbound => "inbound",
+            Direction::Reply(_) => "outbound-reply",
+            Direction::Api { .. } => "outbound-api",
+        };
+        let unknown_sender =
+            fresh && matches!(self.direction, Direction::Api { chosen_later: true });
+        let date = self
+            .created
+            .strftime("%a, %d %b %Y %H:%M:%S +0000")
+            .to_string();
+        let path = format!(
+            "/2010-04-01/Accounts/{}/Messages/{}",
+            self.account, self.sid
+        );
+        json!({
+            "account_sid": self.account,
+            "api_version": "2010-04-01",
+            "body": self.body,
+            "date_created": date,
+            "date_sent": (!fresh).then_some(&date),
+            "date_updated": date,
+            "direction": direction,
+            "error_code": self.error_code,
+            "error_message": null,
+            "from": (!unknown_sender).then_some(&self.from),
+            "messaging_service_sid": self.service,
+            "num_media": self.media.len().to_string(),
+            "num_segments": if unknown_sender { "0" } else { "1" },
+            "price": null,
+            "price_unit": "USD",
+            "sid": self.sid,
+            "status": self.status,
+            "subresource_uris": {
+                "media": format!("{path}/Media.json"),
+                "feedback": format!("{path}/Feedback.json"),
+            },
+            "to": self.to,
+            "uri": format!("{path}.json"),
+        })
+    }
+}
+
+impl State {
+    /// A user's message, known from the first time on that it is delivered.
+    pub(super) fn receive(&mut self, form: &Form) {
+        let value = |name| form.get(name).unwrap_or_default().to_owned();
+        let sid = value("MessageSid");
+        if self.messages.iter().any(|message| message.sid == sid) {
+            return;
+        }
+        let media = (0..).map_while(|n| form.get(&format!("MediaUrl{n}")).map(str::to_owned));
+        self.messages.push(Message {
+            sid,
+            account: value("AccountSid"),
+            direction: Direction::Inbound,
+            status: "received".to_owned(),
+            from: value("From"),
+            to: value("To"),
+            body: value("Body"),
+            media: media.collect(),
+            service: form.get("MessagingServiceSid").map(str::to_owned),
+            status_callback: None,
+            error_code: None,
+            created: SystemClock.now(),
+        });
+    }
+
+    /// Takes a message by REST: the phone shows it.
+    pub(super) fn take(&mut self, account: &str, form: &Form) -> &Message {
+        let value = |name| form.get(name).map(str::to_owned);
+        let template = || {
+            let variables = form.get("ContentVariables").unwrap_or("{}");
+            Some(format!("{} {variables}", form.get("ContentSid")?))
+        };
+        let chosen_later = form.get("From").is_none();
+        let media: Vec<_> = form
+            .iter()
+            .filter(|(name, _)| *name == "MediaUrl")
+            .map(|(_, url)| url.to_owned())
+            .collect();
+        let message = Message {
+            sid: self.sid(&media),
+            account: account.to_owned(),
+            direction: Direction::Api { chosen_later },
+            status: if chosen_later { "accepted" } else { "queued" }.to_owned(),
+            from: value("From").unwrap_or_else(|| SERVICE_SENDER.to_owned()),
+            to: value("To").unwrap_or_default(),
+            body: value("Body").or_else(template).unwrap_or_default(),
+            media,
+            service: value("MessagingServiceSid"),
+            status_callback: value("StatusCallback"),
+            error_code: None,
+            created: SystemClock.now(),
+        };
+        self.messages.push(message);
+        &self.messages[self.messages.len() - 1]
+    }
+
+    /// Sends a `<Message>` in reply to a webhook: the phone shows it, unless it is empty or too long (14103).
+    pub(super) fn reply(&mut self, form: &Form, said: Said) {
+        let empty = said.body.is_empty() && said.media.is_empty();
+        if empty || is_too_long(&said.body) {
+            return;
+        }
+        let value = |name| form.get(name).unwrap_or_default().to_owned();
+        let message = Message {
+            sid: self.sid(&said.media),
+            account: value("AccountSid"),
+            direction: Direction::Reply(value("MessageSid")),
+            status: "queued".to_owned(),
+            from: said.from.unwrap_or_else(|| value("To")),
+            to: said.to.unwrap_or_else(|| value("From")),
+            body: said.body,
+            media: said.media,
+            service: form.get("MessagingServiceSid").map(str::to_owned),
+            status_callback: said.status_callback,
+            error_code: None,
+            created: SystemClock.now(),
+        };
+        self.messages.push(message);
+    }
+
+    /// A new SID: above the small numbers that tests give to users' messages.
+    fn sid(&mut self, media: &[String]) -> String {
+        let kind = if media.is_empty() { "SM" } else { "MM" };
+        format!("{kind}fa{:030x}", self.number())
+    }
+}
+
+/// Counted as UTF-16, which is the stricter reading.
+pub(super) fn is_too_long(body: &str) -> bool {
+    body.encode_utf16().count() > MOST_CHARACTERS
+}

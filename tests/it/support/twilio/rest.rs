@@ -1,0 +1,271 @@
+//! `/2010-04-01/Accounts/{AccountSid}/Messages`: create, fetch, list. One request per connection.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use base64::Engine;
+use replyhook::Form;
+use serde_json::{Value, json};
+
+use super::phone::{Message, is_too_long};
+use super::{Answered, Connection, Fault, Inner, Post, State};
+use crate::support::TOKEN;
+
+/// Of a list that asks for no other.
+const PAGE_SIZE: usize = 50;
+
+struct Request {
+    method: String,
+    path: String,
+    query: Form,
+    /// User and password.
+    login: Option<(String, String)>,
+    body: Vec<u8>,
+}
+
+pub(super) fn serve(mut connection: Connection) {
+    let Some(request) = read(&connection.stream) else {
+        return;
+    };
+    if let Some(answer) = answer(&connection.inner, &request) {
+        // Who asked may be gone.
+        let _ = connection.stream.write_all(answer.as_bytes());
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Request> {
+    let mut stream = BufReader::new(stream);
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        lines.push(line.to_owned());
+    }
+    let header = |name: &str| {
+        let mut headers = lines.iter().filter_map(|line| line.split_once(':'));
+        let (_, value) = headers.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        Some(value.trim())
+    };
+    let length = header("content-length").and_then(|length| length.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body).ok()?;
+    let login = header("authorization").and_then(|value| {
+        let encoded = value.strip_prefix("Basic ")?;
+        let decoded = base64::engine::general_purpose::STANDARD
+            .decode(encoded)
+            .ok()?;
+        let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+        Some((user.to_owned(), password.to_owned()))
+    });
+    let mut words = lines.first()?.split(' ');
+    let method = words.next()?.to_owned();
+    let (path, query) = words.next().map(|target| {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        (path.to_owned(), query.to_owned())
+    })?;
+    Some(Request {
+        method,
+        path,
+        query: Form::parse(query.as_bytes(), usize::MAX).ok()?,
+        login,
+        body,
+    })
+}
+
+/// `None`: the connection is closed without an answer.
+fn answer(inner: &Inner, request: &Request) -> Option<String> {
+    let path = request.path.strip_prefix("/2010-04-01/Accounts/");
+    let Some((account, resource)) = path.and_then(|path| path.split_once('/')) else {
+        return Some(error(404, Some(20404), None));
+    };
+    let is_known = inner.lock().lets_in(account, request.login.as_ref());
+    match (request.method.as_str(), resource) {
+        ("POST", "Messages.json") => post(inner, account, request, is_known),
+        _ if !is_known => Some(error(401, Some(20003), None)),
+        ("GET", "Messages.json") => Some(list(&mut inner.lock(), account, &request.query)),
+        ("GET", resource) => Some(fetch(&inner.lock(), account, resource)),
+        _ => Some(error(404, Some(20404), None)),
+    }
+}
+
+fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Option<String> {
+    let form = Form::parse(&request.body, usize::MAX).ok()?;
+    let refused = if is_known {
+        refusal(&form).map(|code| (400, code))
+    } else {
+        Some((401, 20003))
+    };
+    let mut state = inner.lock();
+    let number = state.posts.len();
+    let user = request.login.as_ref().map(|(user, _)| user.clone());
+    state.posts.push(Post {
+        form: form.clone(),
+        user: user.unwrap_or_default(),
+        answered: refused.map_or(Answered::Waiting, |(status, _)| Answered::Status(status)),
+    });
+    drop(state);
+    inner.changed.notify_all();
+    if let Some((status, code)) = refused {
+        return Some(error(status, Some(code), None));
+    }
+    // In the order in which they came, so that what a phone shows does not hang on threads.
+    let mut state = inner.wait_while(|state| {
+        let waits = |post: &Post| post.answered == Answered::Waiting;
+        !state.stopped && (state.held || state.posts[..number].iter().any(waits))
+    });
+    if state.stopped {
+        return None;
+    }
+    let fault = state.faults.pop_front();
+    state.posts[number].answered = fault.map_or(Answered::Status(201), Answered::Fault);
+    let answer = match fault {
+        None => {
+            let message = state.take(account, &form);
+            Some(http(201, None, &message.json(true).to_string()))
+        }
+        Some(Fault::Status {
+            status,
+            code,
+            retry_after,
+        }) => Some(error(status, code, retry_after)),
+        Some(Fault::ResetBefore | Fault::Hang) => None,
+        Some(Fault::TakenThenReset) => {
+            state.take(account, &form);
+            None
+        }
+        Some(Fault::TakenThenGarbage) => {
+            state.take(account, &form);
+            Some(http(201, None, r#"{"sid":"#))
+        }
+        Some(Fault::TakenThenStatus(status)) => {
+            state.take(account, &form);
+            Some(error(status, Some(20_000 + u32::from(status)), None))
+        }
+    };
+    drop(state);
+    inner.changed.notify_all();
+    if fault == Some(Fault::Hang) {
+        drop(inner.wait_while(|state| !state.stopped));
+    }
+    answer
+}
+
+/// Twilio's code for what it does not take.
+fn refusal(form: &Form) -> Option<u32> {
+    let channel = |address: &str| {
+        address
+            .split_once(':')
+            .map(|(channel, _)| channel.to_owned())
+    };
+    let Some(to) = form.get("To") else {
+        return Some(21604);
+    };
+    let from = form.get("From");
+    if from.is_none() && form.get("MessagingServiceSid").is_none() {
+        return Some(21603);
+    }
+    if from.is_some_and(|from| channel(from) != channel(to)) {
+        return Some(21910);
+    }
+    let has_content = ["Body", "MediaUrl", "ContentSid"]
+        .iter()
+        .any(|name| form.get(name).is_some_and(|value| !value.is_empty()));
+    if !has_content {
+        return Some(21619);
+    }
+    is_too_long(form.get("Body").unwrap_or_default()).then_some(21617)
+}
+
+fn fetch(state: &State, account: &str, resource: &str) -> String {
+    let sid = resource
+        .strip_prefix("Messages/")
+        .and_then(|name| name.strip_suffix(".json"));
+    let mut messages = state.messages.iter();
+    match messages.find(|message| message.account == account && Some(message.sid.as_str()) == sid) {
+        Some(message) => http(200, None, &message.json(false).to_string()),
+        None => error(404, Some(20404), None),
+    }
+}
+
+/// The first page.
+fn list(state: &mut State, account: &str, query: &Form) -> String {
+    state.lists.push(query.clone());
+    if let Some(status) = state.list_faults.pop_front() {
+        return error(status, Some(20_000 + u32::from(status)), None);
+    }
+    let asked = |name, value: &str| query.get(name).is_none_or(|asked| asked == value);
+    let found = |message: &&Message| {
+        message.account == account
+            && asked("To", &message.to)
+            && asked("From", &message.from)
+            && query
+                .get("DateSent>")
+                .is_none_or(|day| *message.day() >= *day)
+    };
+    let page_size = query.get("PageSize").and_then(|size| size.parse().ok());
+    let page_size = page_size.unwrap_or(PAGE_SIZE);
+    let mut messages = state.messages.iter().rev().filter(found);
+    let page: Vec<Value> = messages
+        .by_ref()
+        .take(page_size)
+        .map(|message| message.json(false))
+        .collect();
+    let uri = format!("/2010-04-01/Accounts/{account}/Messages.json?PageSize={page_size}");
+    let next = messages
+        .next()
+        .map(|_| format!("{uri}&Page=1&PageToken=PA"));
+    let page = json!({
+        "end": page.len().saturating_sub(1),
+        "first_page_uri": format!("{uri}&Page=0"),
+        "messages": page,
+        "next_page_uri": next,
+        "page": 0,
+        "page_size": page_size,
+        "previous_page_uri": null,
+        "start": 0,
+        "uri": format!("{uri}&Page=0"),
+    });
+    http(200, None, &page.to_string())
+}
+
+impl State {
+    fn lets_in(&self, account: &str, login: Option<&(String, String)>) -> bool {
+        login.is_some_and(|login| {
+            if self.logins.is_empty() {
+                login.0 == account && login.1 == TOKEN
+            } else {
+                self.logins.contains(login)
+            }
+        })
+    }
+}
+
+/// Without a code, what a proxy before Twilio says.
+fn error(status: u16, code: Option<u32>, retry_after: Option<u64>) -> String {
+    let body = code.map(|code| {
+        let more_info = format!("https://www.twilio.com/docs/errors/{code}");
+        let message = "not this time";
+        json!({"code": code, "message": message, "more_info": more_info, "status": status})
+            .to_string()
+    });
+    http(
+        status,
+        retry_after,
+        body.as_deref().unwrap_or("upstream connect error"),
+    )
+}
+
+fn http(status: u16, retry_after: Option<u64>, body: &str) -> String {
+    let retry_after = retry_after.map(|seconds| format!("Retry-After: {seconds}\r\n"));
+    format!(
+        "HTTP/1.1 {status} Told\r\nContent-Type: application/json\r\n{}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        retry_after.unwrap_or_default(),
+        body.len()
+    )
+}
