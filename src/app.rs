@@ -58,6 +58,7 @@ pub struct App {
     router: Router,
     admin: Admin,
     worker: Worker,
+    store: Arc<dyn Store>,
     settings: Settings,
     warnings: Vec<Warning>,
 }
@@ -231,7 +232,7 @@ impl AppBuilder {
                 metrics,
                 tasks,
                 drain: settings.server.drain,
-                store,
+                store: store.clone(),
                 store_url: settings.store.url.to_string(),
                 is_open: false,
                 clock,
@@ -240,6 +241,7 @@ impl AppBuilder {
                 retention: (settings.store.retention, settings.store.keep_bodies),
             },
             admin,
+            store,
             settings,
             warnings: loaded.warnings,
         })
@@ -353,6 +355,11 @@ impl App {
     /// What in the settings works and is probably not meant; [`App::run`] logs it.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+
+    /// What is kept: conversations with their windows, consents, messages. Usable once the worker has opened it.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
     }
 
     /// The webhooks, to be mounted in a server of your own, and the worker that has to run beside them: without it they

@@ -37,6 +37,8 @@ pub(crate) enum Word {
 pub(crate) struct Words {
     stop: Vec<String>,
     start: Vec<String>,
+    /// Bytes of the longest text that can be one of them.
+    longest: usize,
 }
 
 impl Words {
@@ -48,16 +50,27 @@ impl Words {
                 .filter(|word| !word.is_empty())
                 .collect()
         };
+        let (stop, start): (Vec<String>, Vec<String>) = (words(stop), words(start));
+        let twilios = SMS_STOP.iter().chain(&SMS_START).map(|word| word.len());
+        let longest = stop
+            .iter()
+            .chain(&start)
+            .map(String::len)
+            .chain(twilios)
+            .max();
         Self {
-            stop: words(stop),
-            start: words(start),
+            stop,
+            start,
+            // A character may be written wide, and be followed by a full stop that is.
+            longest: longest.unwrap_or(0) * 4 + 4,
         }
     }
 
     /// What a whole text means on a channel, if it is one of the words.
     pub(crate) fn meaning(&self, channel: &Channel, text: &str) -> Option<Word> {
-        // No word is nearly as long, and most texts are.
-        if text.len() > 256 {
+        let text = text.trim();
+        // Most texts are longer, and need no closer look.
+        if text.len() > self.longest {
             return None;
         }
         let text = folded(text);

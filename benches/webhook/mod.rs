@@ -11,7 +11,11 @@ pub(crate) const TEXT: &str = "Olá! Can I still move my appointment to 3:30 & p
 
 const METADATA: &str = r#"{"type":"whatsapp","data":{"context":{"ProfileName":"Zoë","WaId":"15550001111","Forwarded":"false","FrequentlyForwarded":"false"}}}"#;
 
-/// One request. No two share a `MessageSid`, so none is a repeat that a server may answer from memory.
+/// Users who write; messages that follow each other are from different ones.
+const USERS: u32 = 4096;
+
+/// One request. No two share a `MessageSid`, so none is a repeat. SIDs are spread as Twilio's are: a journal finds no two
+/// beside each other.
 pub(crate) struct Webhook {
     pub(crate) body: String,
     pub(crate) signature: String,
@@ -19,14 +23,20 @@ pub(crate) struct Webhook {
 
 impl Webhook {
     pub(crate) fn numbered(number: u32) -> Self {
-        let sid = format!("SM{number:032x}");
+        let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let sid = format!("SM{spread:032x}");
+        let user = number % USERS;
+        let (phone, external) = (
+            format!("whatsapp:+1555{user:07}"),
+            format!("whatsapp:US.1349120865530{user:07}"),
+        );
         let form = Form::from_iter([
             ("SmsMessageSid", sid.as_str()),
             ("NumMedia", "0"),
             ("ProfileName", "Zoë"),
             ("MessageType", "text"),
             ("SmsSid", &sid),
-            ("WaId", "15550001111"),
+            ("WaId", &phone[10..]),
             ("SmsStatus", "received"),
             ("Body", TEXT),
             ("Forwarded", "false"),
@@ -37,9 +47,9 @@ impl Webhook {
             ("ReferralNumMedia", "0"),
             ("MessageSid", &sid),
             ("AccountSid", "AC00000000000000000000000000000001"),
-            ("ExternalUserId", "whatsapp:US.13491208655302741918"),
+            ("ExternalUserId", &external),
             ("ChannelMetadata", METADATA),
-            ("From", "whatsapp:+15550001111"),
+            ("From", &phone),
             ("ApiVersion", "2010-04-01"),
         ]);
         let url = format!("{PUBLIC_URL}{TARGET}");

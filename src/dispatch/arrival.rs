@@ -1,5 +1,7 @@
 //! A message as the journal takes it: what it does to consent is decided here.
 
+use std::sync::Arc;
+
 use super::{ConsentKind, Dispatcher};
 use crate::consent::{self, Word};
 use crate::message::{InboundMessage, OptOutType};
@@ -8,10 +10,10 @@ use crate::store::{Arrival, ArrivalConsent, ConsentHow};
 use crate::twiml::Document;
 
 impl Dispatcher {
-    pub(super) fn arrival(&self, message: &InboundMessage, slot: TokenSlot) -> Arrival {
+    pub(super) fn arrival(&self, message: &InboundMessage, slot: TokenSlot) -> Arc<Arrival> {
         let other = message.external_user_id.clone();
         let other = other.filter(|other| *other != message.from);
-        Arrival {
+        Arc::new(Arrival {
             account: message.account_sid,
             sid: message.message_sid,
             us: message.to.clone(),
@@ -24,7 +26,7 @@ impl Dispatcher {
             retry_crashed: self.limits.crashes.retry,
             last_answer: self.apology_text(),
             at: message.received_at,
-        }
+        })
     }
 
     /// `OptOutType` decides where Twilio sends it, and then Twilio has answered; else a word does.

@@ -63,6 +63,7 @@ impl Dispatcher {
             // The slots are counted above; one more or less does no harm.
             let place = Slot::take(self);
             self.metrics.taken_up.increment(1);
+            self.state.deferred.remove(taken.claim.conversation);
             self.tasks.spawn(self.clone().handle_taken(taken, place));
         }
         Ok(more)

@@ -168,7 +168,7 @@ impl Course {
             .await;
     }
 
-    async fn accept(&mut self, arrival: &Arrival) -> Option<Acceptance> {
+    async fn accept(&mut self, arrival: &Arc<Arrival>) -> Option<Acceptance> {
         match self.dispatcher.store.accept(arrival.clone()).await {
             Ok(acceptance) => Some(acceptance),
             Err(error) => {
@@ -193,7 +193,7 @@ impl Course {
     }
 
     /// A repeat of a message that is being handled waits for what becomes of that.
-    async fn wait_for_decision(&mut self, id: i64, arrival: &Arrival) -> Option<Acceptance> {
+    async fn wait_for_decision(&mut self, id: i64, arrival: &Arc<Arrival>) -> Option<Acceptance> {
         if !self.progress.accepted(id, false) {
             return None;
         }
@@ -247,10 +247,12 @@ impl Course {
                     self.tell(Dispatched::Duplicate(Document::saved(answered.twiml)));
                     return None;
                 }
-                Some(Ok(_)) => {
+                Some(Ok(Turn::Decided(Decision::Lost))) => {
                     self.tell(Dispatched::Late);
                     return None;
                 }
+                // The request has decided, at its deadline.
+                Some(Ok(Turn::Decided(Decision::Deferred) | Turn::Wait)) => {}
                 Some(Err(error)) => {
                     dispatcher.store_failed("turn", &error);
                     self.tell(Dispatched::Unavailable);
@@ -270,6 +272,7 @@ impl Course {
                 self.tell(Dispatched::Unavailable);
             }
         }
+        dispatcher.state.deferred.add(conversation);
         dispatcher.state.backlog.notify_one();
         None
     }
@@ -296,6 +299,7 @@ impl Course {
     ) {
         let dispatcher = self.dispatcher.clone();
         let _held = dispatcher.state.held.hold(claim.id);
+        let of_backlog = self.decided.is_none();
         let origin = Origin::of(&message, slot);
         let outcome = self.handle(claim, message, road).await;
         drop(place);
@@ -308,7 +312,9 @@ impl Course {
             .state
             .waiting
             .wake(Event::Turn(claim.conversation));
-        dispatcher.state.backlog.notify_one();
+        if of_backlog || dispatcher.state.deferred.contains(claim.conversation) {
+            dispatcher.state.backlog.notify_one();
+        }
     }
 
     async fn handle(

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use self::course::{Course, Held};
 use self::outage::Outage;
-use self::waiting::Waiting;
+use self::waiting::{Deferred, Waiting};
 use crate::clock::Clock;
 use crate::consent::Words;
 use crate::handler::Handler;
@@ -109,6 +109,7 @@ pub(crate) struct Consent {
 pub(crate) struct DispatchState {
     running: Arc<AtomicUsize>,
     waiting: Waiting,
+    deferred: Deferred,
     held: Held,
     outage: Outage,
     /// There is something for the backlog.
@@ -213,11 +214,7 @@ impl Dispatcher {
             Ok(Decision::Answered(answered)) => {
                 Dispatched::Answered(Document::saved(answered.twiml))
             }
-            Ok(Decision::Deferred) => {
-                // It may have been waiting for its turn: then nobody else knows that it goes on.
-                self.state.backlog.notify_one();
-                Dispatched::Late
-            }
+            Ok(Decision::Deferred) => Dispatched::Late,
             // Its handler has failed in this very moment.
             Ok(Decision::Lost) => verdict.await.unwrap_or(Dispatched::Failed(Failure::Error)),
         }

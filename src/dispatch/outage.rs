@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::{Arrival, Store, StoreError};
@@ -11,7 +11,7 @@ use crate::store::{Arrival, Store, StoreError};
 /// Answers that are remembered at most.
 const MOST: usize = 10_000;
 
-type Told = HashMap<(AccountSid, MessageSid), (Arrival, Option<String>)>;
+type Told = HashMap<(AccountSid, MessageSid), (Arc<Arrival>, Option<String>)>;
 
 /// Answers that the journal does not have yet.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct Outage {
 
 impl Outage {
     /// Remembers what a message was told: TwiML, or nothing at all. Returns whether there was room.
-    pub(super) fn remember(&self, arrival: Arrival, said: Option<String>) -> bool {
+    pub(super) fn remember(&self, arrival: Arc<Arrival>, said: Option<String>) -> bool {
         let mut told = self.lock();
         let key = (arrival.account, arrival.sid);
         if told.len() >= MOST && !told.contains_key(&key) {

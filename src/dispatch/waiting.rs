@@ -29,6 +29,42 @@ struct Waiters {
     number: usize,
 }
 
+/// Conversations of which messages were deferred before their turn, and how many: when one of theirs ends, the backlog
+/// has something to do.
+#[derive(Default)]
+pub(super) struct Deferred {
+    number: AtomicUsize,
+    conversations: Mutex<HashMap<i64, usize>>,
+}
+
+impl Deferred {
+    pub(super) fn add(&self, conversation: i64) {
+        self.number.fetch_add(1, Ordering::SeqCst);
+        *self.lock().entry(conversation).or_default() += 1;
+    }
+
+    pub(super) fn remove(&self, conversation: i64) {
+        let mut conversations = self.lock();
+        if let Some(number) = conversations.get_mut(&conversation) {
+            *number -= 1;
+            if *number == 0 {
+                conversations.remove(&conversation);
+            }
+            self.number.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn contains(&self, conversation: i64) -> bool {
+        self.number.load(Ordering::SeqCst) > 0 && self.lock().contains_key(&conversation)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, usize>> {
+        self.conversations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One who waits.
 pub(super) struct Ticket {
     event: Event,

@@ -1,6 +1,7 @@
 //! What came: accepted once, claimed, answered once.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -196,7 +197,7 @@ impl fmt::Debug for TakenParams {
 pub trait Journal: Send + Sync {
     /// Keeps a message, or finds that it is kept; opens the window and moves consent with it, and never for a repeat;
     /// claims it if its turn has come.
-    fn accept(&self, arrival: Arrival) -> Outcome<'_, Acceptance>;
+    fn accept(&self, arrival: Arc<Arrival>) -> Outcome<'_, Acceptance>;
 
     /// Claims a message that waited, once nothing of its conversation is before it.
     fn turn(&self, id: i64, now: Timestamp) -> Outcome<'_, Turn>;
@@ -244,7 +245,7 @@ pub trait Journal: Send + Sync {
 
     /// Writes down what was said during an outage: an arrival that was answered from memory. Already decided ones stay.
     /// Without an answer it is left to be handled.
-    fn enter(&self, arrival: Arrival, twiml: Option<String>) -> Outcome<'_, ()>;
+    fn enter(&self, arrival: Arc<Arrival>, twiml: Option<String>) -> Outcome<'_, ()>;
 }
 
 /// What becomes of a message over which a process died.

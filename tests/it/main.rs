@@ -20,12 +20,14 @@ mod support;
 
 mod command_line;
 mod configuration;
+mod conversations;
 mod deploy_files;
 mod explanations;
 mod fake_twilio;
 mod fallback;
 mod handlers;
 mod house_rules;
+mod late;
 mod lifecycle;
 mod limits;
 mod messages;

@@ -209,24 +209,20 @@ pub(super) fn opted_out(
     user: &[Address],
     scopes: &[ConsentScope],
 ) -> Result<bool, StoreError> {
-    let mut statement = db.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM consent WHERE address IN (?1, ?2) AND scope IN (?3, ?4) AND opted_out IS NOT NULL)",
-    )?;
-    let (Some(first), Some(last)) = (user.first(), user.last()) else {
-        return Ok(false);
-    };
     let (Some(scope), Some(other)) = (scopes.first(), scopes.last()) else {
         return Ok(false);
     };
-    Ok(statement.query_row(
-        params![
-            first.as_str(),
-            last.as_str(),
-            scope.as_str(),
-            other.as_str()
-        ],
-        |row| row.get(0),
-    )?)
+    // One address a time and no lists: those would cost a table of their own each.
+    let mut statement = db.prepare_cached(
+        "SELECT 1 FROM consent WHERE address = ?1 AND opted_out IS NOT NULL AND (+scope = ?2 OR +scope = ?3)",
+    )?;
+    for address in user {
+        let found = params![address.as_str(), scope.as_str(), other.as_str()];
+        if statement.exists(found)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 pub(super) fn record_consent(db: &Connection, record: &ConsentRecord) -> Result<(), StoreError> {

@@ -1,5 +1,7 @@
 //! [`Journal`] in SQLite. There is one writer, so that what a transaction has read stays so until it commits.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -16,7 +18,7 @@ const BLOCKED: &str = "EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = i.
      AND p.id <> i.id AND (p.id < i.id OR p.state = 1 OR (p.state = 2 AND p.owner IS NOT NULL)))";
 
 impl Journal for SqliteStore {
-    fn accept(&self, arrival: Arrival) -> Outcome<'_, Acceptance> {
+    fn accept(&self, arrival: Arc<Arrival>) -> Outcome<'_, Acceptance> {
         let me = self.owner;
         self.write(move |db| accept(db, me, &arrival))
     }
@@ -54,7 +56,7 @@ impl Journal for SqliteStore {
                     "UPDATE inbound SET state = 3, reason = NULL, answer = CASE WHEN ?1 IS NULL OR EXISTS (\
                        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
                        WHERE a.conversation = inbound.conversation AND c.opted_out IS NOT NULL \
-                       AND (c.scope = a.us OR c.scope = inbound.service)) THEN NULL ELSE ?1 END \
+                       AND (+c.scope = a.us OR +c.scope = inbound.service)) THEN NULL ELSE ?1 END \
                      WHERE id = ?2 AND state = 1 AND owner = ?3 AND attempt = ?4 RETURNING answer",
                 )?
                 .query_row(params![twiml, claim.id, me, claim.attempt], |row| row.get(0))
@@ -132,7 +134,7 @@ impl Journal for SqliteStore {
         self.write(move |db| {
             let ids: Vec<i64> = db
                 .prepare_cached(
-                    "SELECT id FROM inbound WHERE state < 3 AND owner = ?1 AND claimed_at < ?2",
+                    "SELECT id FROM inbound INDEXED BY inbound_open WHERE state < 3 AND owner = ?1 AND claimed_at < ?2",
                 )?
                 .query_map(params![me, before.as_microsecond()], |row| row.get(0))?
                 .collect::<Result<_, _>>()?;
@@ -145,7 +147,7 @@ impl Journal for SqliteStore {
         })
     }
 
-    fn enter(&self, arrival: Arrival, twiml: Option<String>) -> Outcome<'_, ()> {
+    fn enter(&self, arrival: Arc<Arrival>, twiml: Option<String>) -> Outcome<'_, ()> {
         let me = self.owner;
         self.write(move |db| enter(db, me, &arrival, twiml.as_deref()))
     }
@@ -479,8 +481,8 @@ fn take_up(
     now: Timestamp,
 ) -> Result<Vec<Taken>, StoreError> {
     let sql = format!(
-        "SELECT {}, {BLOCKED}, i.account, i.sid, i.slot, i.received_at, i.params FROM inbound i \
-         WHERE i.state < 3 AND (i.owner IS NULL OR i.owner <> ?1) AND NOT {BLOCKED} ORDER BY i.id LIMIT ?2",
+        "SELECT {}, {BLOCKED}, i.account, i.sid, i.slot, i.received_at, i.params \
+         FROM inbound i INDEXED BY inbound_open WHERE i.state < 3 AND (i.owner IS NULL OR i.owner <> ?1) AND NOT {BLOCKED} ORDER BY i.id LIMIT ?2",
         State::COLUMNS,
     );
     let found: Vec<_> = db
@@ -540,7 +542,8 @@ fn release(db: &Connection, id: i64) -> Result<(), StoreError> {
 /// Lets everything go.
 pub(super) fn close(db: &Connection, me: i64) -> Result<(), StoreError> {
     db.execute(
-        "UPDATE inbound SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END WHERE state < 3 AND owner = ?1",
+        "UPDATE inbound INDEXED BY inbound_open SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END \
+         WHERE state < 3 AND owner = ?1",
         [me],
     )?;
     Ok(())

@@ -152,26 +152,36 @@ fn claim(
         "UPDATE reply SET state = 2, owner = NULL, not_before = ?2 WHERE state = 1 AND owner <> ?1",
     )?
     .execute(params![me, later(now, GRACE)])?;
-    let ids: Vec<i64> = db
-        .prepare_cached(
-            "SELECT r.id FROM reply r WHERE r.state = 0 AND r.not_before <= ?1 AND NOT EXISTS (\
-               SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6)) \
-             ORDER BY r.id LIMIT ?2",
-        )?
-        .query_map(params![now.as_microsecond(), count(limit)], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let mut claimed = Vec::with_capacity(ids.len());
-    for id in ids {
-        if suppress(db, id)? {
-            continue;
+    let mut claimed = Vec::new();
+    loop {
+        let ids: Vec<i64> = db
+            .prepare_cached(
+                "SELECT r.id FROM reply r WHERE r.state = 0 AND r.not_before <= ?1 AND NOT EXISTS (\
+                   SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6)) \
+                 ORDER BY r.id LIMIT ?2",
+            )?
+            .query_map(
+                params![now.as_microsecond(), count(limit - claimed.len())],
+                |row| row.get(0),
+            )?
+            .collect::<Result<_, _>>()?;
+        let mut suppressed = false;
+        for id in ids {
+            if suppress(db, id)? {
+                suppressed = true;
+                continue;
+            }
+            db.prepare_cached(
+                "UPDATE reply SET state = 1, owner = ?2, attempt = attempt + 1, sent_at = ?3 WHERE id = ?1",
+            )?
+            .execute(params![id, me, now.as_microsecond()])?;
+            claimed.push(message(db, id, now)?);
         }
-        db.prepare_cached(
-            "UPDATE reply SET state = 1, owner = ?2, attempt = attempt + 1, sent_at = ?3 WHERE id = ?1",
-        )?
-        .execute(params![id, me, now.as_microsecond()])?;
-        claimed.push(message(db, id, now)?);
+        // Behind one that is taken back stands the next of its reply.
+        if !suppressed || claimed.len() >= limit {
+            return Ok(claimed);
+        }
     }
-    Ok(claimed)
 }
 
 /// Takes a message back whose user has opted out, under whatever address.

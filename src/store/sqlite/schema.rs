@@ -93,6 +93,8 @@ impl Place {
         }
         db.pragma_update(None, "foreign_keys", true)?;
         db.pragma_update(None, "temp_store", "memory")?;
+        // KiB: enough for the upper pages of every index of a million messages.
+        db.pragma_update(None, "cache_size", -8000)?;
         // What is deleted is overwritten where that costs nothing.
         db.pragma_update_and_check(None, "secure_delete", "fast", |_| Ok(()))?;
         Ok(())

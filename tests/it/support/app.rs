@@ -1,19 +1,27 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use http_body_util::BodyExt;
 use replyhook::config::Sources;
+use replyhook::store::{MessageFilter, Store};
 use replyhook::{App, AppBuilder, Echo, Handler};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
 use super::{Answer, ORIGIN, TOKEN, Webhook};
 
+/// For what has to happen; nothing takes nearly as long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The real router with its worker, in process; only the network is missing.
 pub struct TestApp {
     pub router: Router,
     pub admin: Router,
+    /// What the app keeps.
+    pub store: Arc<dyn Store>,
     stop: Arc<Notify>,
+    worker: tokio::task::JoinHandle<Result<bool, replyhook::StartError>>,
 }
 
 impl TestApp {
@@ -32,14 +40,17 @@ impl TestApp {
             .build()
             .unwrap();
         let admin = app.admin_router();
+        let store = app.store();
         let (router, worker) = app.into_parts();
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
-        tokio::spawn(worker.run(async move { stopped.notified().await }));
+        let worker = tokio::spawn(worker.run(async move { stopped.notified().await }));
         Self {
             router,
             admin,
+            store,
             stop,
+            worker,
         }
     }
 
@@ -86,34 +97,57 @@ impl TestApp {
 
     /// Lets everything else run until a gauge stands at a value.
     pub async fn wait_for(&self, gauge: &str, value: f64) {
-        for _ in 0..100_000 {
-            if self.metric(gauge).await == value {
-                return;
-            }
+        let patience = Instant::now() + PATIENCE;
+        while self.metric(gauge).await != value {
+            assert!(
+                Instant::now() < patience,
+                "{gauge} does not come to {value}"
+            );
             tokio::task::yield_now().await;
         }
-        panic!("{gauge} does not come to {value}");
     }
 
-    /// `parts.outbox` of `/readyz`.
-    pub async fn outbox(&self) -> serde_json::Value {
+    /// What `/readyz` says.
+    pub async fn readiness(&self) -> serde_json::Value {
         let request = http::Request::get("/readyz")
             .body(axum::body::Body::empty())
             .unwrap();
         let readiness = answer(&self.admin, request).await.body;
-        let readiness: serde_json::Value = serde_json::from_str(&readiness).unwrap();
-        readiness["parts"]["outbox"].clone()
+        serde_json::from_str(&readiness).unwrap()
+    }
+
+    /// `parts.outbox` of `/readyz`.
+    pub async fn outbox(&self) -> serde_json::Value {
+        self.readiness().await["parts"]["outbox"].clone()
+    }
+
+    /// Lets everything else run until something holds.
+    pub async fn until(&self, holds: impl Fn() -> bool) {
+        let patience = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < patience, "it does not come to that");
+            self.readiness().await;
+        }
+    }
+
+    /// Lets the outbox's worker, which wakes by itself once a second, wake so often.
+    pub async fn idle_rounds(&self, number: u32) {
+        tokio::time::sleep(Duration::from_millis(1100) * number).await;
     }
 
     /// Lets everything else run until a number of the outbox stands at a value.
     pub async fn wait_for_outbox(&self, part: &str, value: u64) {
-        for _ in 0..10_000 {
-            if self.outbox().await[part] == value {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let outbox = self.outbox().await;
+            if outbox[part] == value {
                 return;
             }
-            tokio::task::yield_now().await;
+            assert!(
+                Instant::now() < patience,
+                "{part} does not come to {value}: {outbox}"
+            );
         }
-        panic!("{part} does not come to {value}: {}", self.outbox().await);
     }
 
     /// Begins the drain, and waits until it has begun.
@@ -132,6 +166,24 @@ impl TestApp {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// How many messages are kept.
+    pub async fn kept(&self) -> usize {
+        let filter = MessageFilter {
+            limit: 1000,
+            ..MessageFilter::default()
+        };
+        self.store
+            .messages(filter)
+            .await
+            .map_or(0, |rows| rows.len())
+    }
+
+    /// Drains, and ends once that is done and the store is closed.
+    pub async fn end(self) {
+        self.stop();
+        self.worker.await.unwrap().unwrap();
     }
 
     /// Begins the drain.

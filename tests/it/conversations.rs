@@ -1,0 +1,370 @@
+//! A message is handled once, in the order of its conversation, and what its author said about being written to counts.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use replyhook::{ConsentChange, ConsentKind, Context, HandlerError, InboundMessage, Reply};
+use tokio::sync::Semaphore;
+
+use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, says};
+
+const QUICK: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "150");
+
+/// A bot that numbers its answers, so that one that is given twice is seen to be.
+fn counting(
+    counted: &Arc<AtomicUsize>,
+) -> impl Fn(Context, InboundMessage) -> std::future::Ready<String> + use<> {
+    let counted = counted.clone();
+    move |_, message| {
+        let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        std::future::ready(format!("{} {number}", message.body))
+    }
+}
+
+#[tokio::test]
+async fn a_duplicate_gets_the_saved_answer_and_the_handler_is_not_called() {
+    let counted = Arc::new(AtomicUsize::new(0));
+    let app = TestApp::with(counting(&counted));
+    let first = app.says(1, "hi").await;
+    assert_eq!(first, says("hi 1"));
+    let again = Webhook::message(1, "hi").header("I-Twilio-Idempotency-Token", "another");
+    assert_eq!(app.send(again).await.twiml(), first);
+    let fallback = Webhook::message(1, "hi")
+        .to("/webhook/fallback")
+        .with("ErrorCode", "11200");
+    assert_eq!(app.send(fallback).await.twiml(), first);
+    assert_eq!(app.says(2, "hi").await, says("hi 2"));
+    // The same SID of another account is another message.
+    let other = Webhook::message(1, "hi").with("AccountSid", "AC00000000000000000000000000000009");
+    assert_eq!(app.send(other).await.twiml(), says("hi 3"));
+    app.wait_for(
+        r#"replyhook_webhooks_total{endpoint="primary",outcome="duplicate"}"#,
+        1.0,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_two_at_once_are_one_message_with_one_answer() {
+    let counted = Arc::new(AtomicUsize::new(0));
+    let slow = counted.clone();
+    let app = Arc::new(TestApp::with(move |_: Context, message: InboundMessage| {
+        let number = slow.fetch_add(1, Ordering::SeqCst) + 1;
+        async move {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            format!("{} {number}", message.body)
+        }
+    }));
+    let asked: Vec<_> = (0..32)
+        .map(|_| {
+            let app = app.clone();
+            tokio::spawn(async move { app.says(1, "hi").await })
+        })
+        .collect();
+    for asked in asked {
+        assert_eq!(asked.await.unwrap(), says("hi 1"));
+    }
+    assert_eq!(counted.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn threat_07_a_replay_gets_the_saved_answer_after_a_restart_too_and_moves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("a.db").display());
+    let env = [("DATABASE_URL", store.as_str())];
+    let counted = Arc::new(AtomicUsize::new(0));
+    {
+        let app = TestApp::build(&env, |app| app.handler(counting(&counted)));
+        assert_eq!(app.says(1, "hi").await, says("hi 1"));
+        app.says(2, "STOP").await;
+        app.says(3, "START").await;
+        app.end().await;
+    }
+    let app = TestApp::build(&env, |app| app.handler(counting(&counted)));
+    let us = "whatsapp:+15550002222".into();
+    let user = "whatsapp:+15550001111".into();
+    app.opened().await;
+    let window = |conversation: Option<replyhook::store::Conversation>| {
+        conversation.and_then(|conversation| conversation.last_inbound)
+    };
+    let before = window(app.store.conversation(&us, &user).await.unwrap());
+    assert!(before.is_some());
+    assert_eq!(app.says(1, "hi").await, says("hi 1"));
+    // A replayed STOP opts nobody out.
+    app.says(2, "STOP").await;
+    assert_eq!(
+        window(app.store.conversation(&us, &user).await.unwrap()),
+        before
+    );
+    assert_eq!(app.says(4, "hi").await, says("hi 2"));
+}
+
+#[tokio::test]
+async fn threat_08_a_replayed_status_callback_changes_nothing() {
+    let twilio = FakeTwilio::start();
+    let url = twilio.url();
+    let app = TestApp::build(&[("REPLYHOOK__TWILIO__API_URL", &url)], |app| {
+        app.handler(async |_, _| "x".repeat(20_000))
+    });
+    app.says(1, "hi").await;
+    app.until(|| twilio.phone("whatsapp:+15550001111").len() == 13)
+        .await;
+    let sid = twilio.phone("whatsapp:+15550001111")[0].sid.clone();
+    app.wait_for_outbox("pending", 0).await;
+    let status = |status| twilio.status_webhook(&sid, status, None);
+    for callback in ["sent", "read", "delivered", "sent", "read"].map(status) {
+        assert_eq!(app.send(callback).await.twiml(), EMPTY);
+    }
+    let filter = replyhook::store::MessageFilter {
+        limit: 1,
+        ..Default::default()
+    };
+    let rows = app.store.messages(filter).await.unwrap();
+    assert_eq!(rows[0].replies[0].status.as_deref(), Some("read"));
+}
+
+#[tokio::test]
+async fn a_failed_message_is_handled_again_by_the_next_request_and_then_answered_for_good() {
+    let attempts = Arc::new(Mutex::new(Vec::new()));
+    let seen = attempts.clone();
+    let apology = [("REPLYHOOK__REPLY__APOLOGY", "Sorry")];
+    let app = TestApp::build(&apology, |app| {
+        app.handler(move |cx: Context, message: InboundMessage| {
+            seen.lock().unwrap().push(cx.attempt());
+            async move {
+                match message.body.as_str() {
+                    "twice" if cx.attempt() == 2 => Ok("done"),
+                    _ => Err(HandlerError::new("no")),
+                }
+            }
+        })
+    });
+    app.send(Webhook::message(1, "twice")).await.refused(500);
+    assert_eq!(app.says(1, "twice").await, says("done"));
+    app.send(Webhook::message(2, "never")).await.refused(500);
+    app.send(Webhook::message(2, "never")).await.refused(500);
+    assert_eq!(app.says(2, "never").await, says("Sorry"));
+    assert_eq!(app.says(2, "never").await, says("Sorry"));
+    assert_eq!(*attempts.lock().unwrap(), [1, 2, 1, 2]);
+}
+
+/// A bot that writes down what it handles, one message at a time in a conversation, and waits to be let go.
+fn in_order(
+    go: &Arc<Semaphore>,
+    handled: &Arc<Mutex<Vec<String>>>,
+) -> impl Fn(Context, InboundMessage) -> futures_util::future::BoxFuture<'static, String> + use<> {
+    let (go, handled, busy) = (go.clone(), handled.clone(), Arc::new(AtomicUsize::new(0)));
+    move |_, message| {
+        let (go, handled, busy) = (go.clone(), handled.clone(), busy.clone());
+        Box::pin(async move {
+            assert_eq!(busy.fetch_add(1, Ordering::SeqCst), 0, "two at a time");
+            go.acquire().await.unwrap().forget();
+            handled.lock().unwrap().push(message.body.clone());
+            busy.fetch_sub(1, Ordering::SeqCst);
+            message.body
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_one_conversation_are_handled_one_at_a_time_in_the_order_they_came() {
+    let (go, handled) = (Arc::new(Semaphore::new(0)), Arc::default());
+    let app = Arc::new(TestApp::with(in_order(&go, &handled)));
+    let mut asked = Vec::new();
+    for number in 0..6_u64 {
+        let text = number.to_string();
+        let asking = app.clone();
+        asked.push(tokio::spawn(
+            async move { asking.says(number, &text).await },
+        ));
+        // In the journal before the next one comes.
+        let kept = usize::try_from(number).unwrap() + 1;
+        while app.kept().await < kept {}
+    }
+    go.add_permits(6);
+    for (number, asked) in asked.into_iter().enumerate() {
+        assert_eq!(asked.await.unwrap(), says(&number.to_string()));
+    }
+    assert_eq!(*handled.lock().unwrap(), ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_73_a_flood_of_one_user_is_kept_and_answered_later_and_nothing_is_dropped() {
+    let twilio = FakeTwilio::start();
+    let url = twilio.url();
+    let (go, handled) = (Arc::new(Semaphore::new(0)), Arc::default());
+    let env = [
+        ("REPLYHOOK__TWILIO__API_URL", url.as_str()),
+        ("REPLYHOOK__HANDLER__MAX_RUNNING", "64"),
+        ("REPLYHOOK__REPLY__DEADLINE_MS", "2000"),
+    ];
+    let app = Arc::new(TestApp::build(&env, |app| {
+        app.handler(in_order(&go, &handled))
+    }));
+    let mut asked = Vec::new();
+    for number in 0..60_u64 {
+        let text = number.to_string();
+        let asking = app.clone();
+        asked.push(tokio::spawn(
+            async move { asking.says(number, &text).await },
+        ));
+        let kept = usize::try_from(number).unwrap() + 1;
+        while app.kept().await < kept {}
+    }
+    for asked in asked {
+        assert_eq!(asked.await.unwrap(), EMPTY);
+    }
+    go.add_permits(60);
+    let shown = twilio.wait_for_phone("whatsapp:+15550001111", 60);
+    let expected: Vec<String> = (0..60).map(|number: u32| number.to_string()).collect();
+    assert_eq!(*handled.lock().unwrap(), expected);
+    let mut texts: Vec<String> = shown.into_iter().map(|shown| shown.body).collect();
+    texts.sort_by_key(|text| text.parse::<u32>().unwrap());
+    assert_eq!(texts, expected);
+}
+
+#[tokio::test]
+async fn threat_42_stop_opts_out_in_every_form_and_start_opts_in_again() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = told.clone();
+    let counted = Arc::new(AtomicUsize::new(0));
+    let app = TestApp::build(&[], |app| {
+        app.handler(counting(&counted))
+            .on_consent(move |change: ConsentChange| {
+                tell.lock().unwrap().push(change.kind);
+                async {}
+            })
+    });
+    let goodbye = says("You will get no more messages from us. Write START to get them again.");
+    let welcome = says("You will get messages from us again. Write STOP to end them.");
+    for (number, stop) in ["STOP", "stop.", "ＳＴＯＰ", " Unsubscribe\n", "REVOKE"]
+        .iter()
+        .enumerate()
+    {
+        let number = number as u64 * 10;
+        assert_eq!(app.says(number, stop).await, goodbye, "{stop:?}");
+        assert_eq!(app.says(number + 1, "hi").await, EMPTY);
+        // Whoever has opted out gets nothing by any road, not even a second goodbye.
+        assert_eq!(app.says(number + 2, "STOP").await, EMPTY);
+        assert_eq!(app.says(number + 3, "start").await, welcome);
+        assert_eq!(
+            app.says(number + 4, "hi").await,
+            says(&format!("hi {}", number / 5 + 1))
+        );
+        // For somebody who has not opted out these are ordinary words.
+        assert_eq!(
+            app.says(number + 5, "START").await,
+            says(&format!("START {}", number / 5 + 2))
+        );
+    }
+    assert_eq!(told.lock().unwrap().len(), 10);
+    assert_eq!(
+        told.lock().unwrap()[..2],
+        [ConsentKind::OptOut, ConsentKind::OptIn]
+    );
+    for (number, word) in ["CANCEL", "END", "QUIT", "YES", "HELP"].iter().enumerate() {
+        assert!(app.says(100 + number as u64, word).await.contains(word));
+    }
+}
+
+#[tokio::test]
+async fn threat_42_on_sms_twilios_words_count_and_twilio_answers_them() {
+    let app = TestApp::echo();
+    let sms = |number, text| {
+        Webhook::message(number, text)
+            .with("From", "+15550001111")
+            .with("To", "+15550002222")
+    };
+    for (number, stop) in ["CANCEL", "END", "QUIT", "OPTOUT"].iter().enumerate() {
+        let number = number as u64 * 10;
+        assert_eq!(app.send(sms(number, stop)).await.twiml(), EMPTY);
+        assert_eq!(app.send(sms(number + 1, "hi")).await.twiml(), EMPTY);
+        assert_eq!(app.send(sms(number + 2, "YES")).await.twiml(), EMPTY);
+        assert_eq!(app.send(sms(number + 3, "hi")).await.twiml(), says("hi"));
+        assert_eq!(app.send(sms(number + 4, "YES")).await.twiml(), says("YES"));
+    }
+}
+
+#[tokio::test]
+async fn threat_42_opt_out_type_decides_before_any_word_and_counts_for_the_whole_service() {
+    let app = TestApp::echo();
+    let service = "MG00000000000000000000000000000001";
+    let from_service = |number, text, us| {
+        Webhook::message(number, text)
+            .with("MessagingServiceSid", service)
+            .with("To", us)
+    };
+    let (one, other) = ("whatsapp:+15550002222", "whatsapp:+15550003333");
+    // Twilio has its own words in every language, and answers them itself.
+    let stop = from_service(1, "basta", one).with("OptOutType", "STOP");
+    assert_eq!(app.send(stop).await.twiml(), EMPTY);
+    assert_eq!(app.send(from_service(2, "hi", other)).await.twiml(), EMPTY);
+    let help = from_service(3, "HELP", one).with("OptOutType", "HELP");
+    assert_eq!(app.send(help).await.twiml(), EMPTY);
+    let start = from_service(4, "ciao", other).with("OptOutType", "START");
+    assert_eq!(app.send(start).await.twiml(), EMPTY);
+    assert_eq!(
+        app.send(from_service(5, "hi", one)).await.twiml(),
+        says("hi")
+    );
+    // The same user and another sender, outside of the service, is another matter.
+    let stop = from_service(6, "basta", one).with("OptOutType", "STOP");
+    app.send(stop).await.twiml();
+    let outside = Webhook::message(7, "hi").with("To", "whatsapp:+15550004444");
+    assert_eq!(app.send(outside).await.twiml(), says("hi"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_44_a_reply_to_somebody_who_opts_out_meanwhile_is_not_given() {
+    let go = Arc::new(Semaphore::new(0));
+    let wait = go.clone();
+    let app = Arc::new(TestApp::with(move |_: Context, message: InboundMessage| {
+        let wait = wait.clone();
+        async move {
+            wait.acquire().await.unwrap().forget();
+            Reply::text(message.body)
+        }
+    }));
+    let asking = app.clone();
+    let asked = tokio::spawn(async move { asking.says(1, "hi").await });
+    while app.kept().await < 1 {}
+    app.says(2, "STOP").await;
+    go.add_permits(1);
+    assert_eq!(asked.await.unwrap(), EMPTY);
+    assert_eq!(app.metric("replyhook_replies_suppressed_total").await, 1.0);
+    // And the answer stays the one that was given.
+    assert_eq!(app.says(1, "hi").await, EMPTY);
+}
+
+#[tokio::test]
+async fn one_person_with_two_addresses_is_one_conversation() {
+    let app = TestApp::echo();
+    let (phone, scoped) = ("whatsapp:+15550001111", "whatsapp:US.13491208655302741918");
+    app.says(1, "hi").await;
+    app.send(Webhook::message(2, "STOP").with("From", scoped))
+        .await
+        .twiml();
+    // Until somebody says that they are one, they are two.
+    assert_eq!(app.says(3, "hi").await, says("hi"));
+    let both = Webhook::message(4, "hi").with("ExternalUserId", scoped);
+    assert_eq!(app.send(both).await.twiml(), EMPTY);
+    assert_eq!(app.says(5, "hi").await, EMPTY);
+    let us = "whatsapp:+15550002222".into();
+    let of = |address: &str| {
+        let (store, us, address) = (app.store.clone(), &us, address.into());
+        async move { store.conversation(us, &address).await.unwrap().unwrap().id }
+    };
+    assert_eq!(of(phone).await, of(scoped).await);
+}
+
+#[tokio::test]
+async fn threat_49_handlers_beyond_the_limit_are_refused_at_once_and_leave_nothing() {
+    let app = Arc::new(TestApp::build(
+        &[("REPLYHOOK__HANDLER__MAX_RUNNING", "1"), QUICK],
+        |app| app.handler(async |_, _| std::future::pending::<()>().await),
+    ));
+    assert_eq!(app.says(1, "stuck").await, EMPTY);
+    let other = Webhook::message(2, "hi").with("From", "whatsapp:+15550009999");
+    assert_eq!(app.send(other).await.refused(503), "overloaded\n");
+    assert_eq!(app.kept().await, 1);
+}

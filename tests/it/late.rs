@@ -1,0 +1,457 @@
+//! What misses the deadline, or does not fit TwiML, goes by REST: once, in order, and never to somebody who opted out.
+//! Twilio is [`FakeTwilio`], and its phone is the judge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use replyhook::{
+    AppBuilder, Clock, Context, HandlerError, InboundMessage, ManualClock, Reply, ReplyMessage,
+    SystemClock,
+};
+use tokio::sync::Semaphore;
+
+use crate::support::twilio::{By, Fault};
+use crate::support::{ACCOUNT, EMPTY, FakeTwilio, OTHER_TOKEN, TestApp, Webhook, says};
+
+const USER: &str = "whatsapp:+15550001111";
+const QUICK: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "150");
+
+/// An app whose REST calls go to a fake Twilio.
+fn beside(
+    twilio: &FakeTwilio,
+    env: &[(&str, &str)],
+    configure: impl FnOnce(AppBuilder) -> AppBuilder,
+) -> TestApp {
+    let url = twilio.url();
+    let all = [&[("REPLYHOOK__TWILIO__API_URL", url.as_str())], env].concat();
+    TestApp::build(&all, configure)
+}
+
+/// A bot that answers when it is let.
+fn patient(go: &Arc<Semaphore>) -> impl Fn(Context, InboundMessage) -> BotFuture + use<> {
+    let go = go.clone();
+    move |_, message| {
+        let go = go.clone();
+        Box::pin(async move {
+            go.acquire().await.map_err(HandlerError::new)?.forget();
+            Ok(message.body)
+        })
+    }
+}
+
+type BotFuture = futures_util::future::BoxFuture<'static, Result<String, HandlerError>>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_reply_is_acknowledged_and_then_sent_once_with_the_messages_own_account_and_token() {
+    let twilio = FakeTwilio::start();
+    twilio.logins(&[(ACCOUNT, OTHER_TOKEN)]);
+    let go = Arc::new(Semaphore::new(0));
+    let env = [QUICK, ("TWILIO_AUTH_TOKEN_SECONDARY", OTHER_TOKEN)];
+    let app = beside(&twilio, &env, |app| app.handler(patient(&go)));
+    let late = Webhook::message(1, "late").token(OTHER_TOKEN);
+    assert_eq!(app.send(late.clone()).await.twiml(), EMPTY);
+    go.add_permits(1);
+    let shown = twilio.wait_for_phone(USER, 1);
+    assert_eq!(
+        (shown[0].body.as_str(), shown[0].by, shown[0].from.as_str()),
+        ("late", By::Rest, "whatsapp:+15550002222")
+    );
+    // Whoever asks again gets the same empty answer.
+    assert_eq!(app.send(late).await.twiml(), EMPTY);
+    app.wait_for_outbox("pending", 0).await;
+    assert_eq!(twilio.posts().len(), 1);
+    assert_eq!(twilio.posts()[0].user, ACCOUNT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_sends_where_it_is_configured_and_a_subaccounts_token_where_that_is() {
+    let key = "SK00000000000000000000000000000001";
+    let sub = "AC00000000000000000000000000000002";
+    let twilio = FakeTwilio::start();
+    twilio.logins(&[(key, "s3cret"), (sub, OTHER_TOKEN)]);
+    let sub_token = format!("REPLYHOOK__TWILIO__ACCOUNTS__{sub}__AUTH_TOKEN");
+    let env = [
+        QUICK,
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("REPLYHOOK__TWILIO__API_KEY_SID", key),
+        ("REPLYHOOK__TWILIO__API_KEY_SECRET", "s3cret"),
+        (&sub_token, OTHER_TOKEN),
+    ];
+    let app = beside(&twilio, &env, |app| {
+        app.handler(async |_, _| {
+            ["one", "two"]
+                .map(ReplyMessage::text)
+                .into_iter()
+                .chain(std::iter::repeat_n(ReplyMessage::text("more"), 9))
+                .collect::<Reply>()
+        })
+    });
+    app.send(Webhook::message(1, "hi")).await.twiml();
+    twilio.wait_for_phone(USER, 11);
+    let other = Webhook::message(2, "hi")
+        .with("AccountSid", sub)
+        .token(OTHER_TOKEN);
+    app.send(other).await.twiml();
+    twilio.wait_for_phone(USER, 22);
+    let users: Vec<String> = twilio.posts().into_iter().map(|post| post.user).collect();
+    assert!(users[..11].iter().all(|user| user == key), "{users:?}");
+    assert!(users[11..].iter().all(|user| user == sub), "{users:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_one_document_goes_whole_by_rest_and_in_order() {
+    let twilio = FakeTwilio::start();
+    let app = beside(&twilio, &[], |app| {
+        app.handler(async |_, _| {
+            (0..12)
+                .map(|number| ReplyMessage::text(number.to_string()))
+                .collect::<Reply>()
+        })
+    });
+    assert_eq!(app.says(1, "hi").await, EMPTY);
+    let shown = twilio.wait_for_phone(USER, 12);
+    let texts: Vec<String> = shown.into_iter().map(|shown| shown.body).collect();
+    assert_eq!(
+        texts,
+        (0..12).map(|n: u32| n.to_string()).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_to_somebody_else_goes_by_rest_and_not_to_whom_opted_out() {
+    let other = "whatsapp:+15550009999";
+    let twilio = FakeTwilio::start();
+    let app = beside(&twilio, &[], |app| {
+        app.handler(async |_, _| {
+            Reply::from(ReplyMessage::text("told you").to("whatsapp:+15550009999"))
+        })
+    });
+    // The window of the other one is closed: they never wrote.
+    assert_eq!(app.says(1, "tell them").await, EMPTY);
+    app.wait_for(r#"replyhook_replies_total{outcome="failed"}"#, 1.0)
+        .await;
+    app.send(Webhook::message(2, "hi").with("From", other))
+        .await
+        .twiml();
+    assert_eq!(app.says(3, "tell them").await, EMPTY);
+    twilio.wait_for_phone(other, 1);
+    app.send(Webhook::message(4, "stop").with("From", other))
+        .await
+        .twiml();
+    assert_eq!(app.says(5, "tell them").await, EMPTY);
+    app.wait_for_outbox("pending", 0).await;
+    assert_eq!(twilio.phone(other).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_redirect_or_a_late_failure_says_nothing() {
+    let twilio = FakeTwilio::start();
+    let go = Arc::new(Semaphore::new(0));
+    let wait = go.clone();
+    let app = beside(&twilio, &[QUICK], |app| {
+        app.handler(move |_: Context, message: InboundMessage| {
+            let wait = wait.clone();
+            async move {
+                wait.acquire().await.unwrap().forget();
+                match message.body.as_str() {
+                    "redirect" => Reply::redirect("https://webhooks.twilio.com/v1/Flows/FW1")
+                        .map_err(HandlerError::new),
+                    _ => Err(HandlerError::new("no")),
+                }
+            }
+        })
+    });
+    for (number, text) in [(1, "redirect"), (2, "fail")] {
+        let from = format!("whatsapp:+1555000{number:04}");
+        let webhook = Webhook::message(number, text).with("From", &from);
+        assert_eq!(app.send(webhook).await.twiml(), EMPTY);
+    }
+    go.add_permits(2);
+    app.wait_for("replyhook_handlers_running", 0.0).await;
+    assert_eq!(twilio.posts().len(), 0);
+    assert_eq!(app.outbox().await["pending"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_65_a_429_is_sent_again_when_twilio_says_so() {
+    let twilio = FakeTwilio::start();
+    let busy = Fault::Status {
+        status: 429,
+        code: Some(20429),
+        retry_after: Some(7),
+    };
+    twilio.fault(busy, 1);
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = overflowing(&twilio, &clock, &[]);
+    app.says(1, "hi").await;
+    app.wait_for(r#"replyhook_replies_total{outcome="again"}"#, 1.0)
+        .await;
+    // The jitter may add to the seven seconds, and nothing takes from them.
+    clock.advance(Duration::from_secs(6).try_into().unwrap());
+    app.idle_rounds(2).await;
+    assert_eq!(twilio.posts().len(), 1);
+    clock.advance(Duration::from_secs(60).try_into().unwrap());
+    assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
+}
+
+/// A bot whose replies are too many for TwiML, and whose time the test moves.
+fn overflowing(twilio: &FakeTwilio, clock: &Arc<ManualClock>, env: &[(&str, &str)]) -> TestApp {
+    let shared = SharedClock(clock.clone());
+    beside(twilio, env, |app| {
+        app.clock(shared)
+            .handler(async |_, message: InboundMessage| {
+                (0..11)
+                    .map(|number| ReplyMessage::text(format!("{} {number}", message.body)))
+                    .collect::<Reply>()
+            })
+    })
+}
+
+#[derive(Debug)]
+struct SharedClock(Arc<ManualClock>);
+
+impl Clock for SharedClock {
+    fn now(&self) -> replyhook::Timestamp {
+        self.0.now()
+    }
+
+    fn sleep_until(
+        &self,
+        at: replyhook::Timestamp,
+    ) -> futures_util::future::BoxFuture<'static, ()> {
+        self.0.sleep_until(at)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_66_a_call_of_unknown_fate_is_found_in_the_list_and_not_made_again() {
+    for fault in [
+        Fault::TakenThenReset,
+        Fault::TakenThenGarbage,
+        Fault::TakenThenStatus(500),
+    ] {
+        let twilio = FakeTwilio::start();
+        twilio.fault(fault, 1);
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let app = overflowing(&twilio, &clock, &[]);
+        app.says(1, "hi").await;
+        app.wait_for(r#"replyhook_replies_total{outcome="unknown"}"#, 1.0)
+            .await;
+        assert_eq!(twilio.phone(USER).len(), 1, "the rest waits");
+        clock.advance(Duration::from_secs(3).try_into().unwrap());
+        let shown = twilio.wait_for_phone(USER, 11);
+        app.wait_for_outbox("pending", 0).await;
+        let texts: Vec<_> = shown.iter().map(|shown| shown.body.clone()).collect();
+        assert_eq!(
+            texts,
+            (0..11).map(|n: u32| format!("hi {n}")).collect::<Vec<_>>(),
+            "{fault:?}"
+        );
+        assert_eq!(twilio.posts().len(), 11, "{fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_66_what_the_list_does_not_have_is_held_with_the_rest_or_sent_again_as_configured() {
+    for (on_unknown, texts) in [("hold", 0), ("resend", 11)] {
+        let twilio = FakeTwilio::start();
+        twilio.fault(Fault::ResetBefore, 1);
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let env = [("REPLYHOOK__REPLY__ON_UNKNOWN", on_unknown)];
+        let app = overflowing(&twilio, &clock, &env);
+        app.says(1, "hi").await;
+        app.wait_for(r#"replyhook_replies_total{outcome="unknown"}"#, 1.0)
+            .await;
+        // A look at once, and another: a list that cannot be read decides nothing.
+        twilio.list_fault(500, 1);
+        while twilio.phone(USER).is_empty() && app.outbox().await["held"] == 0 {
+            clock.advance(Duration::from_secs(10).try_into().unwrap());
+            app.idle_rounds(1).await;
+        }
+        // One that failed, and two that found nothing.
+        assert_eq!(twilio.lists().len(), 3);
+        if texts == 0 {
+            app.wait_for_outbox("held", 1).await;
+            app.wait_for_outbox("pending", 10).await;
+            assert_eq!(twilio.posts().len(), 1);
+        } else {
+            assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_66_a_status_callback_proves_what_became_of_a_call() {
+    let twilio = FakeTwilio::start();
+    twilio.fault(Fault::TakenThenReset, 1);
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = overflowing(&twilio, &clock, &[]);
+    app.says(1, "hi").await;
+    app.wait_for(r#"replyhook_replies_total{outcome="unknown"}"#, 1.0)
+        .await;
+    let sid = twilio.phone(USER)[0].sid.clone();
+    app.send(twilio.status_webhook(&sid, "delivered", None))
+        .await
+        .twiml();
+    // The rest goes on, and nobody had to look for the first.
+    assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
+    assert_eq!(twilio.lists().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_67_a_refusal_fails_the_message_with_its_code_and_wrong_credentials_are_told() {
+    for (status, code, rest) in [
+        (400, 21211, "ok"),
+        (400, 63016, "ok"),
+        (401, 20003, "failing"),
+    ] {
+        let twilio = FakeTwilio::start();
+        let refusal = Fault::Status {
+            status,
+            code: Some(code),
+            retry_after: None,
+        };
+        twilio.fault(refusal, 1);
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let app = overflowing(&twilio, &clock, &[]);
+        app.says(1, "hi").await;
+        app.wait_for(r#"replyhook_replies_total{outcome="failed"}"#, 1.0)
+            .await;
+        let readiness = app.readiness().await;
+        assert_eq!(readiness["ready"], true);
+        assert_eq!(readiness["parts"]["rest"], rest, "{code}");
+        app.idle_rounds(2).await;
+        assert_eq!(twilio.posts().len(), 1, "the rest is held back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_67_21610_opts_the_user_out() {
+    let twilio = FakeTwilio::start();
+    let refusal = Fault::Status {
+        status: 400,
+        code: Some(21610),
+        retry_after: None,
+    };
+    twilio.fault(refusal, 1);
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = overflowing(&twilio, &clock, &[]);
+    app.says(1, "hi").await;
+    app.wait_for(r#"replyhook_replies_total{outcome="failed"}"#, 1.0)
+        .await;
+    assert_eq!(app.says(2, "hi again").await, EMPTY);
+    app.wait_for(
+        r#"replyhook_webhooks_total{endpoint="primary",outcome="opted_out"}"#,
+        1.0,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_68_what_never_left_this_machine_is_sent_when_twilio_is_back() {
+    let twilio = FakeTwilio::start();
+    twilio.down();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = overflowing(&twilio, &clock, &[]);
+    app.says(1, "hi").await;
+    app.wait_for(r#"replyhook_replies_total{outcome="again"}"#, 1.0)
+        .await;
+    assert_eq!(app.readiness().await["parts"]["rest"], "failing");
+    twilio.up();
+    clock.advance(Duration::from_secs(10).try_into().unwrap());
+    assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
+    assert_eq!(app.readiness().await["parts"]["rest"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_43_a_stop_that_comes_while_a_late_reply_waits_keeps_it_back() {
+    let twilio = FakeTwilio::start();
+    twilio.down();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = overflowing(&twilio, &clock, &[]);
+    app.says(1, "hi").await;
+    app.wait_for(r#"replyhook_replies_total{outcome="again"}"#, 1.0)
+        .await;
+    app.says(2, "STOP").await;
+    twilio.up();
+    clock.advance(Duration::from_secs(60).try_into().unwrap());
+    app.wait_for_outbox("pending", 0).await;
+    assert_eq!(twilio.posts().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_45_a_late_reply_whose_window_has_closed_is_not_sent_or_becomes_the_template() {
+    let template = "HX00000000000000000000000000000001";
+    for (env, shown) in [
+        (&[][..], 0),
+        (
+            &[
+                ("REPLYHOOK__REPLY__LATE_TEMPLATE", template),
+                ("REPLYHOOK__CONSENT__REQUIRED", "false"),
+            ][..],
+            11,
+        ),
+        // A template needs a recorded opt-in, and that the user wrote is none.
+        (&[("REPLYHOOK__REPLY__LATE_TEMPLATE", template)][..], 0),
+    ] {
+        let twilio = FakeTwilio::start();
+        twilio.down();
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let app = overflowing(&twilio, &clock, env);
+        app.says(1, "hi").await;
+        app.wait_for(r#"replyhook_replies_total{outcome="again"}"#, 1.0)
+            .await;
+        twilio.up();
+        // Two minutes before the day is over.
+        clock.advance(Duration::from_secs(24 * 3600 - 120).try_into().unwrap());
+        if shown == 0 {
+            app.wait_for(r#"replyhook_replies_total{outcome="failed"}"#, 1.0)
+                .await;
+            assert_eq!(twilio.posts().len(), 0);
+        } else {
+            twilio.wait_for_phone(USER, shown);
+            let first = twilio.posts()[0].form.clone();
+            assert_eq!(first.get("ContentSid"), Some(template));
+            assert_eq!(first.get("ContentVariables"), Some(r#"{"1":"hi 0"}"#));
+            assert_eq!(first.get("Body"), None);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_in_time_is_given_once_whatever_the_deadline_is_doing() {
+    // Both come at the same moment, again and again: every message has exactly one carrier.
+    let twilio = FakeTwilio::start();
+    let app = beside(&twilio, &[("REPLYHOOK__REPLY__DEADLINE_MS", "30")], |app| {
+        app.handler(async |_, message: InboundMessage| {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            message.body
+        })
+    });
+    let app = Arc::new(app);
+    let mut asked = Vec::new();
+    for number in 0..60 {
+        let (app, from) = (app.clone(), format!("whatsapp:+1555000{number:04}"));
+        asked.push(tokio::spawn(async move {
+            let text = format!("text {number}");
+            let answer = app
+                .send(Webhook::message(number, &text).with("From", &from))
+                .await;
+            (from, text, answer.twiml().to_owned())
+        }));
+    }
+    let (mut by_twiml, mut by_rest) = (0, 0);
+    for asked in asked {
+        let (from, text, answer) = asked.await.unwrap();
+        if answer == says(&text) {
+            by_twiml += 1;
+            assert_eq!(twilio.phone(&from).len(), 0);
+        } else {
+            by_rest += 1;
+            assert_eq!(answer, EMPTY);
+            assert_eq!(twilio.wait_for_phone(&from, 1).len(), 1);
+        }
+    }
+    app.wait_for_outbox("pending", 0).await;
+    assert_eq!((by_twiml + by_rest, twilio.posts().len()), (60, by_rest));
+}
