@@ -185,12 +185,19 @@ impl Dispatcher {
             self.limits.deadline
         };
         let deadline = after(message.received_at, wait);
-        let accepted_by = after(message.received_at, STORE_PATIENCE).min(deadline);
+        let accepted_by = after(message.received_at, STORE_PATIENCE);
         let progress = Arc::new(Progress::default());
         let (decided, mut verdict) = oneshot::channel();
         let course = Course::new(self.clone(), progress.clone(), decided, deadline);
         self.tasks.spawn(course.run(message, slot, road, place));
-        if let Some(dispatched) = self.until(&mut verdict, accepted_by).await {
+        let first = accepted_by.min(deadline);
+        if let Some(dispatched) = self.until(&mut verdict, first).await {
+            return dispatched;
+        }
+        // A deadline that is shorter than the store may take.
+        if progress.accepted_id().is_none()
+            && let Some(dispatched) = self.until(&mut verdict, accepted_by).await
+        {
             return dispatched;
         }
         let Some(id) = progress.accepted_or_abandoned() else {
@@ -293,6 +300,10 @@ struct Progress {
 const ABANDONED: i64 = -1;
 
 impl Progress {
+    fn accepted_id(&self) -> Option<i64> {
+        Some(self.id.load(Ordering::Acquire)).filter(|id| *id > 0)
+    }
+
     fn accepted_or_abandoned(&self) -> Option<i64> {
         match self
             .id
