@@ -120,8 +120,16 @@ impl Course {
         if let Some(Acceptance::InProgress { id }) = acceptance {
             acceptance = self.wait_for_decision(id, &arrival).await;
         }
+        let (account, sid) = (arrival.account, arrival.sid);
         match acceptance {
             None => {}
+            // The store took it after its fallback call was answered from memory: that is about to be entered.
+            Some(Acceptance::New(_) | Acceptance::Waiting { .. })
+                if self.dispatcher.state.outage.has_answered(account, sid) =>
+            {
+                self.tell(Dispatched::Unavailable);
+                self.dispatcher.state.backlog.notify_one();
+            }
             Some(Acceptance::New(claim)) => {
                 self.began(claim.id, claim.failed_before).await;
                 self.attempt(claim, message, slot, road, Some(place)).await;

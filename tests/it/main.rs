@@ -31,6 +31,7 @@ mod late;
 mod lifecycle;
 mod limits;
 mod messages;
+mod outage;
 mod parts;
 mod privacy;
 mod readme;

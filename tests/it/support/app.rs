@@ -56,6 +56,11 @@ impl TestApp {
 
     pub async fn send(&self, webhook: Webhook) -> Answer {
         self.opened().await;
+        self.ask(webhook).await
+    }
+
+    /// The same, whether the app is ready or not.
+    pub async fn ask(&self, webhook: Webhook) -> Answer {
         answer(&self.router, webhook.request()).await
     }
 

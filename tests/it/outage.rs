@@ -1,0 +1,287 @@
+//! The store is away for a while: nothing is acknowledged that is not kept, the fallback still answers, and nobody is
+//! answered twice when it is back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use replyhook::clock::SignedDuration;
+use replyhook::{Clock, InboundMessage, ManualClock, Timestamp};
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+
+use crate::support::twilio::By;
+use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, says};
+
+const USER: &str = "whatsapp:+15550001111";
+const APOLOGY: (&str, &str) = ("REPLYHOOK__REPLY__APOLOGY", "Sorry");
+
+fn fallback(number: u64, body: &str) -> Webhook {
+    Webhook::message(number, body)
+        .to("/webhook/fallback")
+        .with("ErrorCode", "11200")
+        .with("ErrorUrl", "https://hooks.example.test/webhook")
+}
+
+/// Another process writes, and does not come to an end.
+fn locked(path: &Path) -> Connection {
+    let db = Connection::open(path).unwrap();
+    db.busy_timeout(Duration::from_secs(20)).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    db
+}
+
+struct Place {
+    _folder: tempfile::TempDir,
+    path: std::path::PathBuf,
+    url: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        Self {
+            url: format!("sqlite:{}", path.display()),
+            path,
+            _folder: folder,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_50_a_locked_store_is_a_503_without_a_handler_and_not_ready_until_it_is_free() {
+    let place = Place::new();
+    let counted = Arc::new(AtomicUsize::new(0));
+    let handled = counted.clone();
+    let app = TestApp::build(&[("DATABASE_URL", &place.url)], |app| {
+        app.handler(move |_, message: InboundMessage| {
+            handled.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(message.body)
+        })
+    });
+    assert_eq!(app.says(1, "hi").await, says("hi"));
+    let lock = locked(&place.path);
+    let refused = app.ask(Webhook::message(2, "hi")).await;
+    assert_eq!(refused.refused(503), "store unavailable\n");
+    let readiness = app.readiness().await;
+    assert_eq!(readiness["ready"], false);
+    assert_eq!(readiness["parts"]["store"]["ok"], false);
+    assert_eq!(counted.load(Ordering::SeqCst), 1);
+    drop(lock);
+    app.opened().await;
+    assert_eq!(app.says(2, "hi").await, says("hi"));
+    assert_eq!(counted.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_71_while_the_store_is_away_the_fallback_says_the_apology_without_the_handler_and_that_stays_the_answer()
+ {
+    let place = Place::new();
+    let twilio = FakeTwilio::start();
+    let api = twilio.url();
+    let counted = Arc::new(AtomicUsize::new(0));
+    let handled = counted.clone();
+    let env = [
+        ("DATABASE_URL", place.url.as_str()),
+        ("REPLYHOOK__TWILIO__API_URL", &api),
+        APOLOGY,
+    ];
+    let app = TestApp::build(&env, |app| {
+        app.handler(move |_, message: InboundMessage| {
+            handled.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(message.body)
+        })
+    });
+    app.opened().await;
+    let lock = locked(&place.path);
+    app.ask(Webhook::message(1, "hi")).await.refused(503);
+    assert_eq!(app.ask(fallback(1, "hi")).await.twiml(), says("Sorry"));
+    drop(lock);
+    app.opened().await;
+    // Entered before anything else is taken up: the apology is the answer, for everyone who asks.
+    assert_eq!(app.says(1, "hi").await, says("Sorry"));
+    assert_eq!(counted.load(Ordering::SeqCst), 0);
+    app.idle_rounds(2).await;
+    assert_eq!(twilio.posts().len(), 0);
+    assert_eq!(counted.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_apology_a_message_of_the_outage_is_answered_by_rest_when_the_store_is_back() {
+    let place = Place::new();
+    let twilio = FakeTwilio::start();
+    let api = twilio.url();
+    let env = [
+        ("DATABASE_URL", place.url.as_str()),
+        ("REPLYHOOK__TWILIO__API_URL", &api),
+    ];
+    let app = TestApp::build(&env, |app| app);
+    app.opened().await;
+    let lock = locked(&place.path);
+    assert_eq!(app.ask(fallback(1, "hi")).await.twiml(), EMPTY);
+    drop(lock);
+    let shown = twilio.wait_for_phone(USER, 1);
+    assert_eq!((shown[0].body.as_str(), shown[0].by), ("hi", By::Rest));
+    assert_eq!(app.says(1, "hi").await, EMPTY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_is_ready_while_the_store_is_away_is_not_lost() {
+    let place = Place::new();
+    let twilio = FakeTwilio::start();
+    let api = twilio.url();
+    let go = Arc::new(Semaphore::new(0));
+    let wait = go.clone();
+    let env = [
+        ("DATABASE_URL", place.url.as_str()),
+        ("REPLYHOOK__TWILIO__API_URL", &api),
+    ];
+    let app = Arc::new(TestApp::build(&env, |app| {
+        app.handler(move |_, message: InboundMessage| {
+            let wait = wait.clone();
+            async move {
+                wait.acquire().await.unwrap().forget();
+                message.body
+            }
+        })
+    }));
+    let asking = app.clone();
+    let asked = tokio::spawn(async move { asking.send(Webhook::message(1, "hi")).await });
+    while app.kept().await < 1 {}
+    let lock = locked(&place.path);
+    go.add_permits(1);
+    // Twilio is told to come again, since nothing is saved.
+    asked.await.unwrap().refused(503);
+    drop(lock);
+    let shown = twilio.wait_for_phone(USER, 1);
+    assert_eq!((shown[0].body.as_str(), shown[0].by), ("hi", By::Rest));
+    assert_eq!(app.says(1, "hi").await, EMPTY);
+    assert_eq!(twilio.posts().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_70_a_fallback_call_for_a_message_that_is_being_handled_waits_for_its_one_answer() {
+    let go = Arc::new(Semaphore::new(0));
+    let wait = go.clone();
+    let counted = Arc::new(AtomicUsize::new(0));
+    let handled = counted.clone();
+    let app = Arc::new(TestApp::with(move |_, message: InboundMessage| {
+        handled.fetch_add(1, Ordering::SeqCst);
+        let wait = wait.clone();
+        async move {
+            wait.acquire().await.unwrap().forget();
+            message.body
+        }
+    }));
+    let asking = app.clone();
+    let primary = tokio::spawn(async move { asking.send(Webhook::message(1, "hi")).await });
+    while app.kept().await < 1 {}
+    let asking = app.clone();
+    let second = tokio::spawn(async move { asking.send(fallback(1, "hi")).await });
+    app.wait_for("replyhook_requests_in_flight", 2.0).await;
+    go.add_permits(1);
+    assert_eq!(primary.await.unwrap().twiml(), says("hi"));
+    assert_eq!(second.await.unwrap().twiml(), says("hi"));
+    assert_eq!(counted.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn threat_69_status_callbacks_come_early_late_in_any_order_and_for_nobody() {
+    let twilio = FakeTwilio::start();
+    let url = twilio.url();
+    let app = TestApp::build(&[("REPLYHOOK__TWILIO__API_URL", &url)], |app| {
+        app.handler(async |_, _| "x".repeat(17_000))
+    });
+    twilio.hold_posts();
+    app.says(1, "hi").await;
+    app.until(|| twilio.posts().len() == 1).await;
+    // Its 201 is not here yet, and Twilio says already that it was delivered.
+    let post = twilio.posts()[0].form.clone();
+    let name = post
+        .get("StatusCallback")
+        .unwrap()
+        .split('?')
+        .nth(1)
+        .unwrap();
+    let sid = "SM0000000000000000000000000000beef";
+    let news = |status: &str| {
+        Webhook::form(
+            &format!("/webhook/status?{name}"),
+            &[
+                ("MessageSid", sid),
+                ("AccountSid", crate::support::ACCOUNT),
+                ("MessageStatus", status),
+                ("From", "whatsapp:+15550002222"),
+                ("To", USER),
+            ],
+        )
+    };
+    for status in ["delivered", "sent", "delivered", "queued", "teleported"] {
+        assert_eq!(app.send(news(status)).await.twiml(), EMPTY, "{status}");
+    }
+    let filter = || replyhook::store::MessageFilter {
+        limit: 1,
+        ..Default::default()
+    };
+    let reply = app.store.messages(filter()).await.unwrap()[0].replies[0].clone();
+    assert_eq!(reply.sid.unwrap().as_str(), sid);
+    assert_eq!(reply.status.as_deref(), Some("delivered"));
+    // About a message that nobody knows, under no name or a wrong one.
+    for target in [
+        "/webhook/status",
+        "/webhook/status?r=1-1",
+        "/webhook/status?r=x",
+    ] {
+        let unknown = news("sent")
+            .to(target)
+            .with("MessageSid", "SM0000000000000000000000000000cafe");
+        assert_eq!(app.send(unknown).await.twiml(), EMPTY);
+    }
+    let reply = app.store.messages(filter()).await.unwrap()[0].replies[0].clone();
+    assert_eq!(reply.sid.unwrap().as_str(), sid);
+    twilio.release_posts();
+}
+
+#[derive(Debug)]
+struct Shared(Arc<ManualClock>);
+
+impl Clock for Shared {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> futures_util::future::BoxFuture<'static, ()> {
+        self.0.sleep_until(at)
+    }
+}
+
+#[tokio::test]
+async fn threat_58_a_clock_that_jumps_loses_no_message_and_does_not_shorten_a_window() {
+    // A whole second: the store keeps microseconds.
+    let start = Timestamp::from_second(1_800_000_000).unwrap();
+    let clock = Arc::new(ManualClock::new(start));
+    let app = TestApp::build(&[], |app| app.clock(Shared(clock.clone())));
+    let (us, user) = ("whatsapp:+15550002222".into(), USER.into());
+    assert_eq!(app.says(1, "hi").await, says("hi"));
+    let opened = clock.now();
+    for (number, jump) in [(2, -7200), (3, 14_400), (4, -86_400)] {
+        clock.advance(SignedDuration::from_secs(jump));
+        assert_eq!(app.says(number, "hi").await, says("hi"));
+        assert_eq!(app.says(1, "hi").await, says("hi"));
+    }
+    let conversation = app.store.conversation(&us, &user).await.unwrap().unwrap();
+    let latest = opened + SignedDuration::from_secs(7200);
+    assert_eq!(conversation.last_inbound, Some(latest));
+    assert!(
+        conversation
+            .window(latest + SignedDuration::from_hours(23))
+            .is_some()
+    );
+    assert!(
+        conversation
+            .window(latest + SignedDuration::from_hours(24))
+            .is_none()
+    );
+}
