@@ -14,9 +14,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{
     HandlerKind, OnCrash, Settings, SignatureMode, Sources, TwilioSettings, Warning,
 };
-use crate::consent::Words;
+use crate::consent::{Rules, Words};
 use crate::delivery::{Delivery, DeliveryPolicy, Keyring, RestHealth};
-use crate::dispatch::{Consent, ConsentChange, ConsentHook, DispatchLimits, Dispatcher};
+use crate::dispatch::{ConsentChange, ConsentHook, DispatchLimits, Dispatcher};
 use crate::handler::{Echo, Handler};
 use crate::lifecycle::Lifecycle;
 use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
@@ -58,7 +58,6 @@ pub struct App {
     router: Router,
     admin: Admin,
     worker: Worker,
-    store: Arc<dyn Store>,
     settings: Settings,
     warnings: Vec<Warning>,
 }
@@ -171,7 +170,7 @@ impl AppBuilder {
             metrics: metrics.clone(),
             public_url: settings.server.public_url.clone(),
             limits: dispatch_limits(&settings),
-            consent: Consent {
+            consent: Rules {
                 words: Words::new(&consent.stop_words, &consent.start_words),
                 stop_reply: document(&consent.stop_reply)?,
                 start_reply: document(&consent.start_reply)?,
@@ -232,7 +231,7 @@ impl AppBuilder {
                 metrics,
                 tasks,
                 drain: settings.server.drain,
-                store: store.clone(),
+                store,
                 store_url: settings.store.url.to_string(),
                 is_open: false,
                 clock,
@@ -241,7 +240,6 @@ impl AppBuilder {
                 retention: (settings.store.retention, settings.store.keep_bodies),
             },
             admin,
-            store,
             settings,
             warnings: loaded.warnings,
         })
@@ -352,14 +350,38 @@ impl App {
         &self.settings
     }
 
+    /// Where everything is kept: for a bot that asks for consents and windows, or records that somebody has agreed to be
+    /// written to. It is open once the worker is: before that every method fails with
+    /// [`NotOpen`](crate::store::StoreErrorKind::NotOpen).
+    ///
+    /// ```no_run
+    /// use replyhook::store::{ConsentAction, ConsentHow, ConsentRecord, ConsentScope};
+    /// use replyhook::{App, Clock, SystemClock};
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = App::builder().build()?;
+    /// let store = app.store();
+    /// let (_webhooks, mut worker) = app.into_parts();
+    /// worker.open().await?;
+    /// let agreed = ConsentRecord {
+    ///     scope: ConsentScope::Sender("whatsapp:+15550002222".into()),
+    ///     user: "whatsapp:+15550001111".into(),
+    ///     action: ConsentAction::OptIn,
+    ///     how: ConsentHow::Api,
+    ///     evidence: None,
+    ///     note: Some("order form, box 2".to_owned()),
+    ///     at: SystemClock.now(),
+    /// };
+    /// store.record_consent(agreed).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.admin.store.clone()
+    }
+
     /// What in the settings works and is probably not meant; [`App::run`] logs it.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
-    }
-
-    /// What is kept: conversations with their windows, consents, messages. Usable once the worker has opened it.
-    pub fn store(&self) -> Arc<dyn Store> {
-        self.store.clone()
     }
 
     /// The webhooks, to be mounted in a server of your own, and the worker that has to run beside them: without it they

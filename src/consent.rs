@@ -8,6 +8,9 @@
 use unicode_normalization::UnicodeNormalization;
 
 use crate::address::Channel;
+use crate::message::{InboundMessage, OptOutType};
+use crate::store::{ArrivalConsent, ConsentHow};
+use crate::twiml::Document;
 
 /// Words that Twilio itself obeys on SMS.
 const SMS_STOP: [&str; 8] = [
@@ -25,7 +28,7 @@ const SMS_START: [&str; 3] = ["START", "YES", "UNSTOP"];
 
 /// What a word means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
+enum Word {
     /// No more messages.
     Stop,
     /// Messages again; only for somebody who has opted out.
@@ -67,7 +70,7 @@ impl Words {
     }
 
     /// What a whole text means on a channel, if it is one of the words.
-    pub(crate) fn meaning(&self, channel: &Channel, text: &str) -> Option<Word> {
+    fn meaning(&self, channel: &Channel, text: &str) -> Option<Word> {
         let text = text.trim();
         // Most texts are longer, and need no closer look.
         if text.len() > self.longest {
@@ -90,8 +93,49 @@ impl Words {
     }
 }
 
+/// What a message does to consent, and what its author is told: the same for a webhook and for a message that is fetched
+/// later.
+pub(crate) struct Rules {
+    pub(crate) words: Words,
+    pub(crate) stop_reply: Document,
+    pub(crate) start_reply: Document,
+}
+
+impl Rules {
+    /// `OptOutType` decides where Twilio sends it, and then Twilio has answered; else a word does.
+    pub(crate) fn meaning(&self, message: &InboundMessage) -> Option<ArrivalConsent> {
+        let how = ConsentHow::OptOutType;
+        let answer = String::new();
+        match message.opt_out_type {
+            Some(OptOutType::Stop) => return Some(ArrivalConsent::Stop { how, answer }),
+            Some(OptOutType::Start) => return Some(ArrivalConsent::Start { how, answer }),
+            // HELP, or a kind that Twilio has added: it has been answered, and is no word for the bot.
+            Some(_) => return Some(ArrivalConsent::Help),
+            None => {}
+        }
+        let channel = message.channel();
+        let answer = |reply: &Document| {
+            if answered_by_twilio(channel) {
+                return String::new();
+            }
+            reply.to_saved().unwrap_or_default()
+        };
+        let how = ConsentHow::Keyword;
+        Some(match self.words.meaning(channel, &message.body)? {
+            Word::Stop => ArrivalConsent::Stop {
+                how,
+                answer: answer(&self.stop_reply),
+            },
+            Word::Start => ArrivalConsent::Start {
+                how,
+                answer: answer(&self.start_reply),
+            },
+        })
+    }
+}
+
 /// Whether Twilio answers consent words on a channel by itself.
-pub(crate) fn answered_by_twilio(channel: &Channel) -> bool {
+fn answered_by_twilio(channel: &Channel) -> bool {
     *channel == Channel::Sms
 }
 

@@ -42,7 +42,9 @@
 //! | [`message`], [`address`], [`sid`], [`error_code`] | what Twilio sends, as types |
 //! | [`handler`] | your code |
 //! | [`reply`], [`twiml`] | what it says, and how that is written |
+//! | [`store`] | what is kept |
 //! | `twilio` (feature `client`) | the REST API |
+//! | `reconcile` (feature `app`) | what is kept, compared with Twilio's list |
 //! | [`config`], [`telemetry`] | settings; metrics and logs |
 //! | [`clock`] | the time, for tests to move |
 //!
@@ -95,6 +97,8 @@ pub mod handler;
 #[cfg(feature = "app")]
 mod lifecycle;
 pub mod message;
+#[cfg(feature = "app")]
+pub mod reconcile;
 pub mod reply;
 mod secret;
 #[cfg(feature = "server")]

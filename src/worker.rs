@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
@@ -22,10 +21,6 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const EXPIRY: Duration = Duration::from_secs(3600);
 /// Between two steps of forgetting: messages come first.
 const EXPIRY_STEP: Duration = Duration::from_millis(50);
-/// Keys stay so much longer than content.
-const KEYS: SignedDuration = SignedDuration::from_hours(400 * 24);
-/// News of unknown messages stays so long.
-const NEWS: SignedDuration = SignedDuration::from_hours(24);
 /// For giving up what this process holds, at the end.
 const CLOSE: Duration = Duration::from_secs(1);
 
@@ -114,23 +109,12 @@ impl Worker {
     async fn expire(&self) {
         loop {
             tokio::time::sleep(EXPIRY_STEP).await;
-            let more = self.store.expire(self.retention_now()).await;
+            let (content, texts) = self.retention;
+            let retention = Retention::new(content, texts, self.clock.now());
+            let more = self.store.expire(retention).await;
             if !more.unwrap_or(false) {
                 tokio::time::sleep(EXPIRY).await;
             }
-        }
-    }
-
-    fn retention_now(&self) -> Retention {
-        let now = self.clock.now();
-        let before = |by: SignedDuration| now.checked_sub(by).unwrap_or(Timestamp::MIN);
-        let age = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-        let (content, texts) = self.retention;
-        Retention {
-            texts_before: before(age(texts)),
-            content_before: before(age(content)),
-            keys_before: before(age(content).saturating_add(KEYS)),
-            news_before: before(NEWS),
         }
     }
 }

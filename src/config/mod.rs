@@ -4,6 +4,7 @@
 //! names its key, its origin, what is wrong and what to write. `default.toml` is at once the documentation, the list of
 //! known keys and their types: there is no second table to keep in step.
 
+mod calling;
 mod keeping;
 mod layers;
 mod problem;
@@ -13,6 +14,7 @@ mod sections;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use calling::ReconcileSettings;
 pub use keeping::{ConsentSettings, StoreSettings};
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{

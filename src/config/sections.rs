@@ -242,7 +242,7 @@ pub(super) fn twilio(reader: &mut Reader<'_>) -> Option<TwilioSettings> {
     })
 }
 
-fn sid(reader: &mut Reader<'_>, key: &str, text: &str) -> Option<AccountSid> {
+pub(super) fn sid(reader: &mut Reader<'_>, key: &str, text: &str) -> Option<AccountSid> {
     let sid = AccountSid::parse(text.trim());
     if let Err(error) = sid {
         // Not quoted: it may be a token that stands in the wrong place.
@@ -251,7 +251,7 @@ fn sid(reader: &mut Reader<'_>, key: &str, text: &str) -> Option<AccountSid> {
     sid.ok()
 }
 
-fn token(reader: &mut Reader<'_>, key: &str) -> Option<Secret> {
+pub(super) fn token(reader: &mut Reader<'_>, key: &str) -> Option<Secret> {
     let token = reader.secret(key)?;
     let text = token.expose();
     if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -446,7 +446,7 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
     })
 }
 
-fn rest(reader: &mut Reader<'_>) -> Option<RestSettings> {
+pub(super) fn rest(reader: &mut Reader<'_>) -> Option<RestSettings> {
     let api_url = api_url(reader);
     let sid = reader.text("twilio.api_key_sid").trim().to_owned();
     let secret = reader.secret("twilio.api_key_secret");

@@ -30,7 +30,8 @@ impl Delivery {
         if let Some(not_before) = self.health.closed(message.account, now) {
             return Settlement::Again { not_before };
         }
-        if now.duration_since(message.created_at) > LONGEST {
+        // One that the operator has released gets a call whatever its age.
+        if message.attempt > 1 && now.duration_since(message.created_at) > LONGEST {
             return failed(None, "it could not be sent for too long");
         }
         let params = match self.params(message) {

@@ -26,7 +26,7 @@ use self::course::{Course, Held};
 use self::outage::Outage;
 use self::waiting::{Deferred, Waiting};
 use crate::clock::Clock;
-use crate::consent::Words;
+use crate::consent::Rules;
 use crate::handler::Handler;
 use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::{PublicUrl, TokenSlot};
@@ -72,7 +72,7 @@ pub(crate) struct Dispatcher {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) public_url: PublicUrl,
     pub(crate) limits: DispatchLimits,
-    pub(crate) consent: Consent,
+    pub(crate) consent: Rules,
     /// What is said when the handler fails for the last time.
     pub(crate) apology: Document,
     pub(crate) on_consent: Option<ConsentHook>,
@@ -95,13 +95,6 @@ pub(crate) struct DispatchLimits {
     pub(crate) running: usize,
     /// Attempts at a message, and whether one of them may follow a crash.
     pub(crate) crashes: CrashPolicy,
-}
-
-/// Consent words, and what they are answered with.
-pub(crate) struct Consent {
-    pub(crate) words: Words,
-    pub(crate) stop_reply: Document,
-    pub(crate) start_reply: Document,
 }
 
 /// What changes while messages are dispatched.

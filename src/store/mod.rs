@@ -43,6 +43,9 @@ pub use outbox::{
 };
 pub use url::{StoreUrl, StoreUrlError};
 
+/// The number of the newest schema, the same in every kind of store.
+pub const SCHEMA: usize = 1;
+
 /// What a store's methods return.
 pub type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 

@@ -1,6 +1,8 @@
 //! What operators look at and do, beside a running server.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Outcome, ReplyState};
 use crate::address::Address;
@@ -80,6 +82,25 @@ pub struct Retention {
     pub keys_before: Timestamp,
     /// News of messages that nobody knows is.
     pub news_before: Timestamp,
+}
+
+/// Keys stay so much longer than content.
+const KEYS: SignedDuration = SignedDuration::from_hours(400 * 24);
+/// News of unknown messages stays so long.
+const NEWS: SignedDuration = SignedDuration::from_hours(24);
+
+impl Retention {
+    /// What is old enough `now`, where content is kept so long and texts so long.
+    pub fn new(content: Duration, texts: Duration, now: Timestamp) -> Self {
+        let before = |by: SignedDuration| now.checked_sub(by).unwrap_or(Timestamp::MIN);
+        let age = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+        Self {
+            texts_before: before(age(texts)),
+            content_before: before(age(content)),
+            keys_before: before(age(content).saturating_add(KEYS)),
+            news_before: before(NEWS),
+        }
+    }
 }
 
 /// What was deleted.

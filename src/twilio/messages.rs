@@ -61,8 +61,20 @@ pub struct Message {
     pub date_created: Option<String>,
     /// Why it failed.
     pub error_code: Option<ErrorCode>,
-    /// The service that it was sent by.
+    /// The service that it was sent by, or came through.
     pub messaging_service_sid: Option<MessagingServiceSid>,
+    /// How many files belong to it.
+    pub num_media: Option<u32>,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Page {
+    /// Its messages, newest first.
+    pub messages: Vec<Message>,
+    /// Where the next page is, below the account.
+    next: Option<String>,
 }
 
 /// A text of a message: comparable, and not shown by `Debug`.
@@ -258,6 +270,14 @@ impl<'a> Messages<'a> {
     /// # Errors
     /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
     pub async fn list(&self, which: &ListMessages) -> Result<Vec<Message>, RestError> {
+        Ok(self.page(which).await?.messages)
+    }
+
+    /// The first page of a list; [`Messages::next_page`] gives those after it.
+    ///
+    /// # Errors
+    /// As [`Messages::list`].
+    pub async fn page(&self, which: &ListMessages) -> Result<Page, RestError> {
         let page_size = which.page_size.map(|size| size.to_string());
         let query = [
             ("To", which.to.as_ref().map(Address::as_str)),
@@ -269,12 +289,44 @@ impl<'a> Messages<'a> {
             .iter()
             .filter_map(|(name, value)| Some((*name, (*value)?)))
             .collect();
-        let request = self.request(Method::GET, &format!("Messages.json?{}", query.encode()))?;
-        let page: WirePage = answer(request).await?;
-        page.messages
+        self.read_page(&format!("Messages.json?{}", query.encode()))
+            .await
+    }
+
+    /// The page after a page; `None` after the last.
+    ///
+    /// # Errors
+    /// As [`Messages::list`].
+    pub async fn next_page(&self, page: &Page) -> Result<Option<Page>, RestError> {
+        match &page.next {
+            Some(next) => self.read_page(next).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn read_page(&self, path: &str) -> Result<Page, RestError> {
+        let page: WirePage = answer(self.request(Method::GET, path)?).await?;
+        let next = match page.next_page_uri.filter(|uri| !uri.is_empty()) {
+            Some(uri) => Some(self.below_account(&uri).ok_or_else(|| {
+                RestError::unreadable(StatusCode::OK, "the next page lies elsewhere")
+            })?),
+            None => None,
+        };
+        let messages = page
+            .messages
             .into_iter()
             .map(|wire| wire.typed(StatusCode::OK))
-            .collect()
+            .collect::<Result<_, _>>()?;
+        Ok(Page { messages, next })
+    }
+
+    /// The part of a page's address behind the account: credentials go to no other list, and to no other host.
+    fn below_account(&self, uri: &str) -> Option<String> {
+        let path = uri.strip_prefix(&format!("/2010-04-01/Accounts/{}/", self.account))?;
+        let plain = path
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        (plain && path.starts_with("Messages.json?")).then(|| path.to_owned())
     }
 
     fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, RestError> {
@@ -330,6 +382,7 @@ async fn answer<T: serde::de::DeserializeOwned>(
 #[derive(Deserialize)]
 struct WirePage {
     messages: Vec<WireMessage>,
+    next_page_uri: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -343,6 +396,7 @@ struct WireMessage {
     date_created: Option<String>,
     error_code: Option<u32>,
     messaging_service_sid: Option<String>,
+    num_media: Option<String>,
 }
 
 impl WireMessage {
@@ -360,6 +414,7 @@ impl WireMessage {
             date_created: self.date_created,
             error_code: self.error_code.map(ErrorCode),
             messaging_service_sid: self.messaging_service_sid.and_then(|sid| sid.parse().ok()),
+            num_media: self.num_media.and_then(|number| number.parse().ok()),
         })
     }
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 pub use api_url::{ApiUrl, ApiUrlError};
 pub use error::{Repeat, RestError, RestErrorKind};
-pub use messages::{ListMessages, Message, Messages, NewMessage, Text};
+pub use messages::{ListMessages, Message, Messages, NewMessage, Page, Text};
 
 use crate::secret::Secret;
 use crate::sid::AccountSid;

@@ -1,33 +1,8 @@
 //! The commands, as a user types them: what they print and how they exit.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
-use crate::support::{ORIGIN, OTHER_TOKEN, Server, TOKEN, Webhook, says};
-
-fn replyhook(args: &[&str], env: &[(&str, &str)], input: &str) -> (i32, String, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_replyhook"))
-        .args(args)
-        .env_clear()
-        .envs(env.iter().copied())
-        .current_dir(std::env::temp_dir())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = child.wait_with_output().unwrap();
-    (
-        status.code().unwrap(),
-        String::from_utf8(stdout).unwrap(),
-        String::from_utf8(stderr).unwrap(),
-    )
-}
+use crate::support::{ORIGIN, OTHER_TOKEN, Server, TOKEN, Webhook, replyhook, says};
 
 const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
 
@@ -446,6 +421,11 @@ fn every_commands_help_has_an_example_or_says_how_it_exits() {
         "sign",
         "explain",
         "invoke",
+        "messages",
+        "reconcile",
+        "purge",
+        "consent",
+        "migrate",
         "completions",
         "man",
     ] {

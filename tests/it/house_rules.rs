@@ -39,7 +39,7 @@ fn code(source: &str) -> String {
 }
 
 /// The level of a room: it may import rooms of lower levels, and its own files.
-const LEVELS: [(&str, u8); 36] = [
+const LEVELS: [(&str, u8); 37] = [
     ("address", 0),
     ("clock", 0),
     ("error", 0),
@@ -58,13 +58,14 @@ const LEVELS: [(&str, u8); 36] = [
     ("tls", 1),
     ("telemetry", 2),
     ("twilio", 2),
-    ("consent", 0),
+    ("consent", 2),
     ("crash_point", 0),
     ("store", 1),
     ("store/sqlite", 2),
     ("store/postgres", 2),
     ("dispatch", 3),
     ("delivery", 3),
+    ("reconcile", 3),
     ("admin", 4),
     ("emulator", 4),
     ("webhook", 4),

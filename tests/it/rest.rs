@@ -228,6 +228,26 @@ async fn a_list_is_asked_for_by_address_and_day() {
 }
 
 #[tokio::test]
+async fn a_next_page_is_read_only_below_the_same_account_of_the_same_host() {
+    for elsewhere in [
+        "https://evil.example/2010-04-01/Accounts/AC00000000000000000000000000000001/Messages.json?Page=1",
+        "//evil.example/Messages.json?Page=1",
+        "@evil.example/Messages.json?Page=1",
+        "/2010-04-01/Accounts/AC00000000000000000000000000000002/Messages.json?Page=1",
+        "/2010-04-01/Accounts/AC00000000000000000000000000000001/../Messages.json?Page=1",
+        "/2010-04-01/Accounts/AC00000000000000000000000000000001/Messages.json?Page=1 HTTP/1.1",
+    ] {
+        let page = format!(r#"{{"messages":[],"next_page_uri":"{elsewhere}"}}"#);
+        let (address, _) = stand_in(json("200 OK", "", &page));
+        let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
+        let client = client(address);
+        let messages = client.messages(account(), &credentials);
+        let refused = messages.page(&ListMessages::default()).await;
+        assert!(refused.is_err(), "{elsewhere}");
+    }
+}
+
+#[tokio::test]
 async fn threat_65_too_many_calls_may_be_repeated_after_the_time_that_is_asked_for() {
     let (address, _) = stand_in(json(
         "429 Too Many Requests",

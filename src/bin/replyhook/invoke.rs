@@ -10,7 +10,7 @@ use replyhook::config::SigningSettings;
 use replyhook::emulator::{Call, call};
 
 use crate::request::RequestArgs;
-use crate::{Answer, SettingsArgs, print};
+use crate::{Answer, SettingsArgs, print, printable};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -88,20 +88,6 @@ impl Invoke {
             Answer::No
         })
     }
-}
-
-/// A foreign server's text, without what would command the terminal.
-fn printable(text: &str) -> String {
-    text.trim_end()
-        .chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' && c != '\t' {
-                '\u{FFFD}'
-            } else {
-                c
-            }
-        })
-        .collect()
 }
 
 /// What a WhatsApp message carries, with a `MessageSid` of its own.

@@ -4,9 +4,15 @@
 
 mod check;
 mod config;
+mod consent;
 mod explain;
 mod health;
 mod invoke;
+mod messages;
+mod migrate;
+mod operator;
+mod purge;
+mod reconcile;
 mod request;
 mod serve;
 mod shell;
@@ -31,6 +37,7 @@ const EXAMPLES: &str = "\
 Examples:
   TWILIO_AUTH_TOKEN=… PUBLIC_URL=https://bot.example.com replyhook serve
   replyhook check                       what is wrong with the configuration
+  replyhook messages list --state held  what waits for you, beside a running server
   pbpaste | replyhook explain -         why a request saved as curl or HAR does not verify";
 
 #[derive(Subcommand)]
@@ -48,6 +55,16 @@ enum Command {
     /// Send one signed webhook to any URL and judge the answer as Twilio would
     #[cfg(feature = "emulator")]
     Invoke(invoke::Invoke),
+    /// Look at the messages that came and at their replies; retry and release them
+    Messages(messages::Messages),
+    /// Fetch what Twilio has and the journal lacks, after an outage
+    Reconcile(reconcile::Reconcile),
+    /// Delete a user's data, or what is older than it may be
+    Purge(purge::Purge),
+    /// Look at, change and export who wants to be written to
+    Consent(consent::Consent),
+    /// Bring the store's schema up to date, and nothing else
+    Migrate(migrate::Migrate),
     /// Print the documented defaults
     Config(config::Config),
     /// Print completions for a shell
@@ -89,6 +106,11 @@ fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         #[cfg(feature = "emulator")]
         Command::Invoke(invoke) => invoke.run(),
+        Command::Messages(messages) => messages.run(),
+        Command::Reconcile(reconcile) => reconcile.run(),
+        Command::Purge(purge) => purge.run(),
+        Command::Consent(consent) => consent.run(),
+        Command::Migrate(migrate) => migrate.run(),
         Command::Config(config) => config.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
@@ -99,15 +121,46 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to tell where standard error is closed.
             let _ = writeln!(std::io::stderr(), "replyhook: {error:#}");
-            ExitCode::from(2)
+            ExitCode::from(if error.is::<Failed>() { 1 } else { 2 })
         }
     }
 }
 
+/// What was asked for did not succeed, although it was asked for rightly: exit 1.
+#[derive(Debug)]
+struct Failed(String);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
 /// Writes to standard output; a reader that has seen enough (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {
+    print_on(text).map(|_| ())
+}
+
+/// The same; returns whether somebody still reads.
+fn print_on(text: &str) -> anyhow::Result<bool> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
     }
+}
+
+/// A foreign text, without what would command the terminal.
+fn printable(text: &str) -> String {
+    text.trim_end()
+        .chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' && c != '\t' {
+                '\u{FFFD}'
+            } else {
+                c
+            }
+        })
+        .collect()
 }

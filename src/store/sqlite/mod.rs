@@ -190,7 +190,14 @@ impl Readers {
         let place = self.place.clone();
         let truncated = tokio::task::spawn_blocking(move || {
             let db = place.connect()?;
-            db.pragma_update_and_check(None, "wal_checkpoint", "truncate", |_| Ok(()))?;
+            let busy: bool =
+                db.pragma_update_and_check(None, "wal_checkpoint", "truncate", |row| row.get(0))?;
+            if busy {
+                return Err(StoreError::with_source(
+                    StoreErrorKind::Unavailable,
+                    "what was deleted is still in its write-ahead log, which somebody reads: do it again",
+                ));
+            }
             Ok(())
         });
         truncated

@@ -33,7 +33,7 @@ impl Operator for SqliteStore {
     fn release(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, u64> {
         self.write(move |db| {
             let freed = db.execute(
-                "UPDATE reply SET state = 0, looks = 0, not_before = ?2, reason = NULL, error_code = NULL \
+                "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = ?2, reason = NULL, error_code = NULL \
                  WHERE inbound IN (SELECT id FROM inbound WHERE sid = ?1) AND state IN (3, 5) AND params IS NOT NULL",
                 params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
             )?;
@@ -67,11 +67,17 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
     let mut before = filter.before.unwrap_or(i64::MAX);
     let mut rows = Vec::new();
     loop {
-        let mut statement = db.prepare_cached(
-            "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.answer, i.conversation \
-             FROM inbound i WHERE i.id < ?1 AND (?2 IS NULL OR i.sid = ?2) ORDER BY i.id DESC LIMIT 500",
-        )?;
         let sid = filter.sid.map(|sid| rows::sid_bytes(sid.as_str()));
+        // Two statements: one for both would look through the whole table for a single message.
+        let which = if sid.is_some() {
+            "+i.id < ?1 AND i.sid = ?2"
+        } else {
+            "i.id < ?1 AND ?2 IS NULL"
+        };
+        let mut statement = db.prepare_cached(&format!(
+            "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.answer, i.conversation \
+             FROM inbound i WHERE {which} ORDER BY i.id DESC LIMIT 500",
+        ))?;
         let mut found = statement.query(params![before, sid])?;
         let mut any = false;
         while let Some(row) = found.next()? {
@@ -210,7 +216,10 @@ fn purge_user(db: &Connection, user: &Address, forget_opt_out: bool) -> Result<P
         } else {
             (
                 "DELETE FROM consent WHERE address = ?1 AND opted_out IS NULL",
-                "DELETE FROM consent_ledger WHERE address = ?1 AND action <> 'opt_out'",
+                // An opt-out that was taken back is none, and no reason to keep a number.
+                "DELETE FROM consent_ledger WHERE address = ?1 AND (action <> 'opt_out' OR NOT EXISTS (\
+                   SELECT 1 FROM consent c WHERE c.address = consent_ledger.address AND c.scope = consent_ledger.scope \
+                   AND c.opted_out IS NOT NULL))",
             )
         };
         purged.consents += db.execute(consent, [address])? as u64;
@@ -284,8 +293,10 @@ fn step(db: &Connection, kind: &str, before: Timestamp) -> Result<Option<(i64, i
         })
         .optional()?
         .unwrap_or(0);
+    // Up to the first that is younger: one that was fetched after an outage is older than its number says.
     let to: Option<i64> = db.query_row(
-        "SELECT max(id) FROM (SELECT id, received_at FROM inbound WHERE id > ?1 ORDER BY id LIMIT ?2) WHERE received_at < ?3",
+        "WITH next AS (SELECT id, received_at FROM inbound WHERE id > ?1 ORDER BY id LIMIT ?2) \
+         SELECT max(id) FROM next WHERE id < coalesce((SELECT min(id) FROM next WHERE received_at >= ?3), 9223372036854775807)",
         params![from, STEP, before.as_microsecond()],
         |row| row.get(0),
     )?;

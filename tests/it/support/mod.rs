@@ -2,6 +2,8 @@
 //! that calls it and is called by it ([`FakeTwilio`]), and raw HTTP ([`wire`]).
 
 pub mod app;
+mod command;
+mod kept;
 mod request;
 mod server;
 pub mod twilio;
@@ -11,6 +13,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 pub use app::TestApp;
+pub use command::replyhook;
+pub use kept::{Kept, json_lines};
 pub use request::{Answer, Webhook, base64_of};
 pub use server::Server;
 pub use twilio::{Answered, Attempt, By, Delivery, FakeTwilio, Fault, Policy, Post, Shown};

@@ -3,9 +3,10 @@
 
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 
--- One of our senders and one user. `joined` points to the conversation that took this one over.
+-- One of our senders and one user. `joined` points to the conversation that took this one over. A number is never given
+-- twice: messages keep that of a conversation that was deleted.
 CREATE TABLE conversation (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   last_inbound INTEGER NOT NULL,
   joined INTEGER
 );

@@ -193,7 +193,7 @@ fn fetch(state: &State, account: &str, resource: &str) -> String {
     }
 }
 
-/// The first page.
+/// A page of what is asked for, the first unless it names another.
 fn list(state: &mut State, account: &str, query: &Form) -> String {
     state.lists.push(query.clone());
     if let Some(status) = state.list_faults.pop_front() {
@@ -210,26 +210,44 @@ fn list(state: &mut State, account: &str, query: &Form) -> String {
     };
     let page_size = query.get("PageSize").and_then(|size| size.parse().ok());
     let page_size = page_size.unwrap_or(PAGE_SIZE);
-    let mut messages = state.messages.iter().rev().filter(found);
+    let number: usize = query
+        .get("Page")
+        .and_then(|page| page.parse().ok())
+        .unwrap_or(0);
+    let mut messages = state
+        .messages
+        .iter()
+        .rev()
+        .filter(found)
+        .skip(number * page_size);
     let page: Vec<Value> = messages
         .by_ref()
         .take(page_size)
         .map(|message| message.json(false))
         .collect();
-    let uri = format!("/2010-04-01/Accounts/{account}/Messages.json?PageSize={page_size}");
+    // What was asked for stays in the address of every page.
+    let asked: Form = query
+        .iter()
+        .filter(|(name, _)| !["PageSize", "Page", "PageToken"].contains(name))
+        .chain([("PageSize", page_size.to_string().as_str())])
+        .collect();
+    let uri = format!(
+        "/2010-04-01/Accounts/{account}/Messages.json?{}",
+        asked.encode()
+    );
     let next = messages
         .next()
-        .map(|_| format!("{uri}&Page=1&PageToken=PA"));
+        .map(|_| format!("{uri}&Page={}&PageToken=PA", number + 1));
     let page = json!({
-        "end": page.len().saturating_sub(1),
+        "end": (number * page_size + page.len()).saturating_sub(1),
         "first_page_uri": format!("{uri}&Page=0"),
         "messages": page,
         "next_page_uri": next,
-        "page": 0,
+        "page": number,
         "page_size": page_size,
         "previous_page_uri": null,
-        "start": 0,
-        "uri": format!("{uri}&Page=0"),
+        "start": number * page_size,
+        "uri": format!("{uri}&Page={number}"),
     });
     http(200, None, &page.to_string())
 }

@@ -1,0 +1,209 @@
+use std::fmt::Write;
+
+use replyhook::store::{
+    Access, ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope,
+};
+use replyhook::{Address, MessageSid, MessagingServiceSid};
+use serde_json::json;
+
+use crate::operator::{Opened, address, now};
+use crate::{Answer, SettingsArgs, print, print_on, printable};
+
+/// Lines of the ledger at once.
+const PAGE: u32 = 500;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Addresses are shown whole: this is your evidence. Works beside a running server.
+
+Examples:
+  replyhook consent show whatsapp:+15550001111 --sender whatsapp:+15550002222
+  replyhook consent opt-in whatsapp:+15550001111 --sender whatsapp:+15550002222 --note 'order form, box 2'
+  replyhook consent export --csv > consent.csv")]
+pub(crate) struct Consent {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// What counts for a user now
+    #[command(after_help = "Exit code 0 whatever counts.")]
+    Show(Show),
+    /// Record that a user wants no more messages: nothing is sent to them from then on
+    #[command(after_help = "Exit code 0 when it is recorded.")]
+    OptOut(Change),
+    /// Record that a user has agreed to be written to; it lifts an opt-out
+    #[command(after_help = "Exit code 0 when it is recorded, 1 if an opt-out still counts.")]
+    OptIn(Change),
+    /// Print the whole ledger, oldest first
+    #[command(after_help = "Example:\n  replyhook consent export --json | jq .")]
+    Export(Export),
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Scope {
+    /// For this sender of ours
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    sender: Option<Address>,
+    /// For all senders of this Messaging Service
+    #[arg(long, value_name = "MG…")]
+    service: Option<MessagingServiceSid>,
+}
+
+impl Scope {
+    fn scope(self) -> ConsentScope {
+        match (self.service, self.sender) {
+            (Some(service), _) => ConsentScope::Service(service),
+            (None, sender) => ConsentScope::Sender(sender.unwrap_or_else(|| "".into())),
+        }
+    }
+}
+
+#[derive(clap::Args)]
+struct Show {
+    /// The user, such as whatsapp:+15550001111
+    #[arg(value_parser = address)]
+    user: Address,
+    #[command(flatten)]
+    scope: Scope,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(clap::Args)]
+struct Change {
+    /// The user, such as whatsapp:+15550001111
+    #[arg(value_parser = address)]
+    user: Address,
+    #[command(flatten)]
+    scope: Scope,
+    /// In your words, such as where the user agreed
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    /// The message that shows it
+    #[arg(long, value_name = "SID")]
+    evidence: Option<MessageSid>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(clap::Args)]
+struct Export {
+    /// One JSON object a line
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Comma-separated values (RFC 4180) with a heading
+    #[arg(long)]
+    csv: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+impl Consent {
+    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+        match self.what {
+            What::Show(show) => show.run(),
+            What::OptOut(change) => change.run(ConsentAction::OptOut),
+            What::OptIn(change) => change.run(ConsentAction::OptIn),
+            What::Export(export) => export.run(),
+        }
+    }
+}
+
+impl Show {
+    fn run(self) -> anyhow::Result<Answer> {
+        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        print_state(&opened, self.scope.scope(), &self.user)?;
+        Ok(Answer::Yes)
+    }
+}
+
+impl Change {
+    fn run(self, action: ConsentAction) -> anyhow::Result<Answer> {
+        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let scope = self.scope.scope();
+        let record = ConsentRecord {
+            scope: scope.clone(),
+            user: self.user.clone(),
+            action,
+            how: ConsentHow::Operator,
+            evidence: self.evidence,
+            note: self.note,
+            at: now(),
+        };
+        opened.wait(opened.store.record_consent(record))?;
+        let opted_out = print_state(&opened, scope, &self.user)?;
+        if opted_out && action == ConsentAction::OptIn {
+            print("the opt-out stands under another address of this user: opt that in as well\n")?;
+            return Ok(Answer::No);
+        }
+        Ok(Answer::Yes)
+    }
+}
+
+/// Prints what counts, and returns whether the user has opted out.
+fn print_state(opened: &Opened, scope: ConsentScope, user: &Address) -> anyhow::Result<bool> {
+    let of = scope.as_str().to_owned();
+    let state = opened.wait(opened.store.consent(vec![scope], user))?;
+    let since = |at: Option<replyhook::Timestamp>, yes: &str, no: &str| {
+        at.map_or_else(|| no.to_owned(), |at| format!("{yes} since {at:.0}"))
+    };
+    print(&format!(
+        "{} for {of}: {}, {}\n",
+        user.as_str(),
+        since(state.opted_out, "opted out", "not opted out"),
+        since(state.opted_in, "opted in", "no opt-in recorded"),
+    ))?;
+    Ok(state.opted_out.is_some())
+}
+
+impl Export {
+    fn run(self) -> anyhow::Result<Answer> {
+        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let mut text = String::new();
+        if self.csv {
+            text.push_str("id,user,scope,action,how,evidence,note,at\r\n");
+        }
+        let mut after = 0;
+        loop {
+            let entries = opened.wait(opened.store.consent_ledger(after, PAGE))?;
+            for entry in &entries {
+                after = entry.id;
+                self.line(entry, &mut text)?;
+            }
+            let read_on = print_on(&text)?;
+            if entries.is_empty() || !read_on {
+                return Ok(Answer::Yes);
+            }
+            text.clear();
+        }
+    }
+
+    fn line(&self, entry: &ConsentEntry, text: &mut String) -> std::fmt::Result {
+        let record = &entry.record;
+        let evidence = record.evidence.as_ref().map(MessageSid::as_str);
+        let note = record.note.as_deref();
+        let (user, scope) = (record.user.as_str(), record.scope.as_str());
+        let (action, how) = (record.action.as_str(), record.how.as_str());
+        let (id, at) = (entry.id, record.at);
+        if self.json {
+            let line = json!({"id": id, "user": user, "scope": scope, "action": action, "how": how,
+                "evidence": evidence, "note": note, "at": at.to_string()});
+            return writeln!(text, "{line}");
+        }
+        let (evidence, note) = (evidence.unwrap_or_default(), note.unwrap_or_default());
+        if self.csv {
+            let fields = [user, scope, action, how, evidence, note].map(quoted);
+            return write!(text, "{id},{},{at}\r\n", fields.join(","));
+        }
+        let line = format!("{at:.0} {user} {scope} {action} {how} {evidence} {note}");
+        writeln!(text, "{}", printable(&line).replace('\n', " "))
+    }
+}
+
+/// A field of CSV. A phone number begins with `+`: quotes keep it a text.
+fn quoted(field: &str) -> String {
+    format!("\"{}\"", field.replace('"', "\"\""))
+}

@@ -1,0 +1,456 @@
+use std::fmt::Write;
+
+use replyhook::store::{Access, MessageFilter, MessageRow, ReplyRow, ReplyState, TakenParams};
+use replyhook::{Address, ErrorCode, Form, MessageSid};
+use serde_json::{Value, json};
+
+use crate::operator::{Opened, address, age, now, number, user};
+use crate::{Answer, SettingsArgs, print, print_on, printable};
+
+/// Messages at once.
+const PAGE: u32 = 500;
+/// A reply older than this is not sent any more, released or not.
+const LONGEST_HOURS: i64 = 24;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Works beside a running server. Numbers are masked, and texts are shown only with --content.
+
+Examples:
+  replyhook messages list --state held
+  replyhook messages list --user whatsapp:+15550001111 --json
+  replyhook messages show SM00000000000000000000000000000001
+  replyhook messages release --all")]
+pub(crate) struct Messages {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// One line a message, newest first: its SID, state, user, age, and why it stands where it stands
+    #[command(after_help = "Exit code 0, also where there is none.")]
+    List(List),
+    /// Everything about one message and its replies
+    #[command(after_help = "Exit code 1 if there is no such message.")]
+    Show(Show),
+    /// Let a message that failed, or is dead, be handled again; its answer goes by REST
+    #[command(after_help = "Exit code 0 if it will be, 1 if it did not fail.")]
+    Retry(Retry),
+    /// Send what is held, or failed, of a message's reply
+    #[command(after_help = "Exit code 0 if something is sent, 1 if nothing was held.")]
+    Release(Release),
+    /// Everything, one JSON object a line, newest first
+    #[command(after_help = "Example:\n  replyhook messages export --content > messages.jsonl")]
+    Export(Export),
+}
+
+#[derive(clap::Args)]
+struct List {
+    /// Only those in this state
+    #[arg(long, value_parser = ["received", "handling", "answered", "deferred", "sent", "failed", "held", "unknown", "dead"])]
+    state: Option<String>,
+    /// Only those of this user, such as whatsapp:+15550001111
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    user: Option<Address>,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// With numbers and texts
+    #[arg(long)]
+    content: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(clap::Args)]
+struct Show {
+    /// The message's SID
+    sid: MessageSid,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// With number and texts
+    #[arg(long)]
+    content: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(clap::Args)]
+struct Retry {
+    /// The message's SID
+    sid: MessageSid,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(clap::Args)]
+struct Release {
+    /// The SID of the message that is answered
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    sid: Option<MessageSid>,
+    /// Whatever is held
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(clap::Args)]
+struct Export {
+    /// With numbers and texts
+    #[arg(long)]
+    content: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+impl Messages {
+    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+        match self.what {
+            What::List(list) => list.run(),
+            What::Show(show) => show.run(),
+            What::Retry(retry) => retry.run(),
+            What::Release(release) => release.run(),
+            What::Export(export) => export.run(),
+        }
+    }
+}
+
+impl List {
+    fn run(self) -> anyhow::Result<Answer> {
+        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let now = now();
+        let mut filter = MessageFilter {
+            user: self.user,
+            state: self.state,
+            ..MessageFilter::default()
+        };
+        let mut left = self.limit;
+        while left > 0 {
+            filter.limit = left.min(PAGE);
+            let rows = opened.wait(opened.store.messages(filter.clone()))?;
+            let Some(last) = rows.last() else { break };
+            filter.before = Some(last.id);
+            left -= u32::try_from(rows.len()).unwrap_or(left).min(left);
+            let lines = rows.iter().map(|row| {
+                if self.json {
+                    format!("{}\n", summary(row, self.content))
+                } else {
+                    line(row, now, self.content)
+                }
+            });
+            if !print_on(&lines.collect::<String>())? {
+                break;
+            }
+        }
+        Ok(Answer::Yes)
+    }
+}
+
+impl Show {
+    fn run(self) -> anyhow::Result<Answer> {
+        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let Some(row) = find(&opened, self.sid)? else {
+            return unknown(self.sid);
+        };
+        if self.json {
+            print(&format!("{}\n", whole(&row, self.content)))?;
+        } else {
+            print(&table(&row, self.content)?)?;
+        }
+        Ok(Answer::Yes)
+    }
+}
+
+impl Retry {
+    fn run(self) -> anyhow::Result<Answer> {
+        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        if opened.wait(opened.store.retry(self.sid, now()))? {
+            print(&format!(
+                "{} is handled again by the running server, and answered by REST\n",
+                self.sid
+            ))?;
+            return Ok(Answer::Yes);
+        }
+        let Some(row) = find(&opened, self.sid)? else {
+            return unknown(self.sid);
+        };
+        let why = match row.state {
+            "failed" | "dead" if row.params.is_none() => "its content has been deleted",
+            "failed" | "held" => {
+                "its handler did not fail: `replyhook messages release` sends its replies"
+            }
+            _ => "only what failed, or is dead, can be handled again",
+        };
+        print(&format!("{} is {}: {why}\n", self.sid, row.state))?;
+        Ok(Answer::No)
+    }
+}
+
+impl Release {
+    fn run(self) -> anyhow::Result<Answer> {
+        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        match self.sid {
+            Some(sid) => match find(&opened, sid)? {
+                Some(row) => release(&opened, &[row]),
+                None => unknown(sid),
+            },
+            None => release(&opened, &held(&opened)?),
+        }
+    }
+}
+
+/// Every message with something held, newest first.
+fn held(opened: &Opened) -> anyhow::Result<Vec<MessageRow>> {
+    let mut held = Vec::new();
+    let mut filter = MessageFilter {
+        state: Some("held".to_owned()),
+        limit: PAGE,
+        ..MessageFilter::default()
+    };
+    loop {
+        let rows = opened.wait(opened.store.messages(filter.clone()))?;
+        let Some(last) = rows.last() else {
+            return Ok(held);
+        };
+        filter.before = Some(last.id);
+        held.extend(rows);
+    }
+}
+
+fn release(opened: &Opened, rows: &[MessageRow]) -> anyhow::Result<Answer> {
+    let now = now();
+    let mut freed = 0;
+    // The oldest first, as they would have been sent.
+    for row in rows.iter().rev() {
+        let of_this = opened.wait(opened.store.release(row.sid, now))?;
+        freed += of_this;
+        if of_this > 0 && now.duration_since(row.received_at).as_hours() >= LONGEST_HOURS {
+            print(&format!(
+                "{}: its reply is older than {LONGEST_HOURS} hours and is given up instead of sent\n",
+                row.sid
+            ))?;
+        }
+    }
+    if freed == 0 {
+        print("nothing is held\n")?;
+        return Ok(Answer::No);
+    }
+    print(&format!(
+        "{} released: the running server sends it\n",
+        number(freed, "message")
+    ))?;
+    Ok(Answer::Yes)
+}
+
+impl Export {
+    fn run(self) -> anyhow::Result<Answer> {
+        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let mut filter = MessageFilter {
+            limit: PAGE,
+            ..MessageFilter::default()
+        };
+        loop {
+            let rows = opened.wait(opened.store.messages(filter.clone()))?;
+            let Some(last) = rows.last() else { break };
+            filter.before = Some(last.id);
+            let mut text = String::new();
+            for row in &rows {
+                writeln!(text, "{}", whole(row, self.content))?;
+            }
+            if !print_on(&text)? {
+                break;
+            }
+        }
+        Ok(Answer::Yes)
+    }
+}
+
+fn find(opened: &Opened, sid: MessageSid) -> anyhow::Result<Option<MessageRow>> {
+    let filter = MessageFilter {
+        sid: Some(sid),
+        limit: 1,
+        ..MessageFilter::default()
+    };
+    Ok(opened.wait(opened.store.messages(filter))?.pop())
+}
+
+fn unknown(sid: MessageSid) -> anyhow::Result<Answer> {
+    print(&format!(
+        "there is no message {sid} in the journal: `replyhook reconcile` fetches what Twilio has and it lacks\n"
+    ))?;
+    Ok(Answer::No)
+}
+
+fn line(row: &MessageRow, now: replyhook::Timestamp, content: bool) -> String {
+    let who = row
+        .user
+        .as_ref()
+        .map_or_else(|| "-".to_owned(), |address| user(address, content));
+    let (age, reason) = (age(row.received_at, now), reason(row).unwrap_or_default());
+    let line = format!("{} {:<8} {who:<12} {age:>4} {reason}", row.sid, row.state);
+    let mut text = format!("{}\n", printable(&line));
+    if content {
+        for said in texts(row) {
+            text += "  ";
+            text += &said;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Why a message stands where it stands; where its replies tell, the first that does.
+fn reason(row: &MessageRow) -> Option<String> {
+    row.reason
+        .clone()
+        .or_else(|| row.replies.iter().find_map(trouble))
+}
+
+fn trouble(reply: &ReplyRow) -> Option<String> {
+    let code = reply.error_code.map(meaning);
+    match (&reply.reason, code) {
+        (Some(reason), Some(code)) => Some(format!("{reason}: {code}")),
+        (reason, code) => reason.clone().or(code),
+    }
+}
+
+/// What a code means, with the code.
+fn meaning(code: u32) -> String {
+    let meaning = ErrorCode(code)
+        .meaning()
+        .unwrap_or("not known to this version");
+    format!("{meaning} ({code})")
+}
+
+/// What was said, a line each, quoted so that nothing in it commands the terminal.
+fn texts(row: &MessageRow) -> Vec<String> {
+    let said = |who: &str, text: &str| format!("{who}: {text:?}");
+    let body = row
+        .params
+        .as_ref()
+        .map(|params| said("user", &body(params)));
+    let answer = row.answer.as_ref().map(|answer| said("answer", &answer.0));
+    let replies = row.replies.iter().filter_map(|reply| reply.params.as_ref());
+    body.into_iter()
+        .chain(answer)
+        .chain(replies.map(|params| said("reply", &body_of_reply(params))))
+        .collect()
+}
+
+fn form(params: &TakenParams) -> Form {
+    Form::parse(params.0.as_bytes(), usize::MAX).unwrap_or_default()
+}
+
+fn body(params: &TakenParams) -> String {
+    form(params).get("Body").unwrap_or_default().to_owned()
+}
+
+/// A template has no text of ours.
+fn body_of_reply(params: &TakenParams) -> String {
+    let form = form(params);
+    let text = form.get("Body").or_else(|| form.get("ContentSid"));
+    text.unwrap_or_default().to_owned()
+}
+
+/// What a line of `list --json` holds.
+fn summary(row: &MessageRow, content: bool) -> Value {
+    let replies = row.replies.iter().map(|reply| {
+        let sid = reply.sid.as_ref().map(MessageSid::as_str);
+        let mut line = json!({"id": reply.id, "state": reply.state.as_str(), "sid": sid, "error_code": reply.error_code});
+        if content {
+            line["body"] = json!(reply.params.as_ref().map(body_of_reply));
+        }
+        line
+    });
+    let mut line = json!({
+        "message_sid": row.sid.as_str(),
+        "state": row.state,
+        "attempt": row.attempt,
+        "user": row.user.as_ref().map(|address| user(address, content)),
+        "received_at": row.received_at.to_string(),
+        "replies": replies.collect::<Vec<_>>(),
+    });
+    if content {
+        line["body"] = json!(row.params.as_ref().map(body));
+        line["answer"] = json!(row.answer.as_ref().map(|answer| &answer.0));
+    }
+    line
+}
+
+/// The same with everything else that is known.
+fn whole(row: &MessageRow, content: bool) -> Value {
+    let mut line = summary(row, content);
+    line["account_sid"] = json!(row.account.as_str());
+    line["reason"] = json!(row.reason);
+    for (reply, line) in row
+        .replies
+        .iter()
+        .zip(line["replies"].as_array_mut().into_iter().flatten())
+    {
+        line["status"] = json!(reply.status);
+        line["reason"] = json!(reply.reason);
+    }
+    if content {
+        let params = row.params.as_ref().map(form);
+        let pairs = params.as_ref().map(|form| form.iter().collect::<Vec<_>>());
+        line["params"] = json!(pairs);
+    }
+    line
+}
+
+fn table(row: &MessageRow, content: bool) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    let who = row
+        .user
+        .as_ref()
+        .map_or_else(|| "deleted".to_owned(), |address| user(address, content));
+    writeln!(text, "message   {}", row.sid)?;
+    writeln!(text, "account   {}", row.account)?;
+    writeln!(text, "user      {who}")?;
+    writeln!(
+        text,
+        "received  {:.0}, {} ago",
+        row.received_at,
+        age(row.received_at, now())
+    )?;
+    writeln!(text, "state     {}", row.state)?;
+    writeln!(text, "attempt   {}", row.attempt)?;
+    if let Some(reason) = &row.reason {
+        writeln!(text, "reason    {reason}")?;
+    }
+    for (ordinal, reply) in row.replies.iter().enumerate() {
+        writeln!(text, "reply {:<3} {}", ordinal + 1, reply.state.as_str())?;
+        if let Some(sid) = &reply.sid {
+            writeln!(text, "          SID {sid}")?;
+        }
+        if let Some(status) = &reply.status {
+            writeln!(text, "          Twilio says {status}")?;
+        }
+        if let Some(code) = reply.error_code {
+            writeln!(text, "          error: {}", meaning(code))?;
+        }
+        if let Some(reason) = &reply.reason {
+            writeln!(text, "          reason: {reason}")?;
+        }
+        if reply.state == ReplyState::Held {
+            writeln!(
+                text,
+                "          `replyhook messages release {}` sends it",
+                row.sid
+            )?;
+        }
+    }
+    let mut text = format!("{}\n", printable(&text));
+    if content {
+        for said in texts(row) {
+            writeln!(text, "{said}")?;
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,100 @@
+//! What a command needs that looks at Twilio's messages beside a running server: no `PUBLIC_URL`, and no auth token where
+//! there is an API key.
+
+use super::layers::Layers;
+use super::reader::Reader;
+use super::{ConsentSettings, Problems, Sources, StoreSettings, keeping, sections};
+use crate::sid::AccountSid;
+use crate::twilio::{ApiUrl, Credentials};
+
+/// What comparing the journal with Twilio's list needs of the settings.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ReconcileSettings {
+    /// The accounts whose webhooks the server takes, and who asks for their lists.
+    pub accounts: Vec<(AccountSid, Credentials)>,
+    /// Where the API is.
+    pub api_url: ApiUrl,
+    /// Where the journal is.
+    pub store: StoreSettings,
+    /// Which words opt out and in.
+    pub consent: ConsentSettings,
+}
+
+impl ReconcileSettings {
+    /// Reads only these; the rest of the settings may be missing.
+    ///
+    /// # Errors
+    /// [`Problems`]: all of them at once.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let layers = Layers::read(sources, &mut problems);
+        let mut reader = Reader::new(&layers, problems);
+        let rest = sections::rest(&mut reader);
+        let api_key = rest.as_ref().and_then(|rest| rest.api_key.clone());
+        let accounts = accounts(
+            &mut reader,
+            api_key.map(|(sid, secret)| Credentials::api_key(sid, secret)),
+        );
+        let store = keeping::store(&mut reader);
+        let consent = keeping::consent(&mut reader);
+        let (problems, _) = reader.finish();
+        match (rest, store, consent) {
+            (Some(rest), Some(store), Some(consent)) if problems.is_empty() => Ok(Self {
+                accounts,
+                api_url: rest.api_url,
+                store,
+                consent,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// The account itself by its API key, else by its token; those beside it by their own tokens.
+fn accounts(
+    reader: &mut Reader<'_>,
+    api_key: Option<Credentials>,
+) -> Vec<(AccountSid, Credentials)> {
+    const KEY: &str = "twilio.account_sid";
+    let mut accounts: Vec<(AccountSid, Credentials)> = Vec::new();
+    let own = match reader.text(KEY) {
+        "" => {
+            reader.problem(
+                KEY,
+                "is missing: set TWILIO_ACCOUNT_SID to the account whose messages are listed",
+            );
+            None
+        }
+        text => sections::sid(reader, KEY, text),
+    };
+    let before = reader.problem_count();
+    let token = sections::token(reader, "twilio.auth_token");
+    if api_key.is_none() && token.is_none() && reader.problem_count() == before {
+        reader.problem(
+            "twilio.auth_token",
+            "is missing: set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret: Twilio's list is asked for \
+             with them",
+        );
+    }
+    if let Some(own) = own {
+        let token = token.map(|token| Credentials::auth_token(own, token));
+        accounts.extend(api_key.or(token).map(|credentials| (own, credentials)));
+    }
+    for name in reader.layers.accounts() {
+        let key = format!("twilio.accounts.{name}.auth_token");
+        let sid = sections::sid(reader, &key, &name);
+        if let (Some(sid), Some(token)) = (sid, sections::token(reader, &key)) {
+            let known = accounts
+                .iter()
+                .position(|(known, _)| known.to_lowercase() == sid.to_lowercase());
+            let credentials = Credentials::auth_token(sid, token);
+            match known {
+                // Its own token counts before the default one, as it does for replies.
+                Some(at) => accounts[at].1 = credentials,
+                None => accounts.push((sid, credentials)),
+            }
+        }
+    }
+    accounts
+}

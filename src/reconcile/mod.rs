@@ -1,0 +1,458 @@
+//! After an outage: Twilio's list against the journal.
+//!
+//! What Twilio could deliver nowhere it drops; only its list still has it. [`Reconciler::missing`] finds the inbound
+//! messages that the journal lacks, and [`Reconciler::enter`] enters them as if they had just been accepted: the running
+//! server takes them up and answers by REST. Their consent words count as a webhook's do. The other way round,
+//! [`Reconciler::unsaid`] finds answers that Twilio never sent.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use replyhook::reconcile::{Reconciler, list};
+//! use replyhook::store::{Access, Store};
+//! use replyhook::twilio::{ApiUrl, Client, Credentials};
+//! use replyhook::{Clock, Secret, SystemClock};
+//!
+//! # async fn run(store: Arc<dyn Store>) -> Result<(), Box<dyn std::error::Error>> {
+//! store.open(Access::Operator).await?;
+//! let account = "AC00000000000000000000000000000001".parse()?;
+//! let (client, credentials) = (Client::new(ApiUrl::default()), Credentials::auth_token(account, Secret::new("…")));
+//! let since = SystemClock.now() - jiff::SignedDuration::from_hours(24);
+//! let listed = list(&client, account, &credentials, since).await?;
+//! let reconciler = Reconciler::new(store, "STOP", "START");
+//! for missing in reconciler.missing(account, &listed, since).await?.messages {
+//!     reconciler.enter(&missing).await?;
+//! }
+//! # Ok(()) }
+//! ```
+
+mod said;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::address::Address;
+use crate::consent::{Rules, Words};
+use crate::form::Form;
+use crate::message::InboundMessage;
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
+use crate::signature::TokenSlot;
+use crate::store::{
+    Arrival, ArrivalConsent, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, MessageFilter,
+    MessageRow, Store, StoreError,
+};
+use crate::twilio::{Client, Credentials, ListMessages, Message, RestError, Text};
+use crate::twiml::Document;
+
+/// Of a page, so that the longest texts still fit what is read of an answer.
+const PAGE_SIZE: u16 = 200;
+/// Rows of the journal at once.
+const ROWS: u32 = 500;
+/// How far Twilio's clock and ours may differ.
+const SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+/// Lists an account's messages in both directions since a time, newest first.
+///
+/// # Errors
+/// [`RestError`]; it changes nothing.
+pub async fn list(
+    client: &Client,
+    account: AccountSid,
+    credentials: &Credentials,
+    since: Timestamp,
+) -> Result<Vec<Message>, RestError> {
+    let messages = client.messages(account, credentials);
+    let which = ListMessages {
+        // Twilio takes a day; the rest of that is left out below.
+        sent_from: Some(since.strftime("%Y-%m-%d").to_string()),
+        page_size: Some(PAGE_SIZE),
+        ..ListMessages::default()
+    };
+    let mut page = messages.page(&which).await?;
+    let mut listed = Vec::new();
+    loop {
+        let next = messages.next_page(&page).await?;
+        listed.append(&mut page.messages);
+        match next {
+            Some(next) => page = next,
+            None => break,
+        }
+    }
+    listed.retain(|message| made(message).is_none_or(|made| made >= since));
+    Ok(listed)
+}
+
+/// Compares Twilio's list with the journal.
+#[derive(Clone)]
+pub struct Reconciler {
+    store: Arc<dyn Store>,
+    rules: Arc<Rules>,
+}
+
+/// Twilio's inbound messages, as the journal knows them.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Inbound {
+    /// Those that it lacks, oldest first.
+    pub messages: Vec<Missing>,
+    /// How many it has.
+    pub known: u64,
+    /// How many of Twilio's list cannot be read as a message.
+    pub unreadable: u64,
+}
+
+/// A message that the journal lacks.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Missing {
+    /// What REST tells of it. Media has a number and no addresses.
+    pub message: InboundMessage,
+    /// What its text does to consent: [`OptOut`](ConsentAction::OptOut) or [`Resume`](ConsentAction::Resume).
+    pub consent: Option<ConsentAction>,
+    /// A later word of the same user, which the journal has and which counts instead.
+    overtaken_by: Option<(MessageSid, ConsentAction, Timestamp)>,
+}
+
+/// The journal's answers, as Twilio knows them.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Answers {
+    /// How many messages by TwiML were looked for.
+    pub compared: u64,
+    /// Answers whose text has expired.
+    pub expired: u64,
+    /// Those that Twilio does not have, oldest first.
+    pub unsaid: Vec<Unsaid>,
+}
+
+/// A message of an answer by TwiML that Twilio does not have.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Unsaid {
+    /// What it answers.
+    pub message_sid: MessageSid,
+    /// Who should have got it.
+    pub user: Address,
+    /// When the message came that it answers.
+    pub received_at: Timestamp,
+    /// What it says.
+    pub text: Text,
+}
+
+impl Reconciler {
+    /// With the words that opt out and in, where Twilio has none of its own.
+    pub fn new(store: Arc<dyn Store>, stop_words: &str, start_words: &str) -> Self {
+        let rules = Rules {
+            words: Words::new(stop_words, start_words),
+            // Nobody waits for an answer: what is saved must not claim that one was given.
+            stop_reply: Document::empty(),
+            start_reply: Document::empty(),
+        };
+        Self {
+            store,
+            rules: Arc::new(rules),
+        }
+    }
+
+    /// Which of the listed inbound messages the journal lacks. `since` stands for the time of one that has none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn missing(
+        &self,
+        account: AccountSid,
+        listed: &[Message],
+        since: Timestamp,
+    ) -> Result<Inbound, StoreError> {
+        let mut inbound = Inbound::default();
+        let mut words: Vec<(InboundMessage, ConsentAction, bool)> = Vec::new();
+        let mut found: Vec<(Timestamp, &Message)> = listed
+            .iter()
+            .filter(|message| message.direction.as_deref() == Some("inbound"))
+            .map(|message| (made(message).unwrap_or(since), message))
+            .rev()
+            .collect();
+        // Twilio's times are whole seconds: those of one second stay in the list's order.
+        found.sort_by_key(|(at, _)| *at);
+        for (at, listed) in found {
+            let Some(message) = rebuilt(account, listed, at) else {
+                inbound.unreadable += 1;
+                continue;
+            };
+            let consent = self.rules.meaning(&message).as_ref().and_then(action);
+            let known = self.knows(account, message.message_sid).await?;
+            if let Some(consent) = consent {
+                words.push((message.clone(), consent, known));
+            }
+            if known {
+                inbound.known += 1;
+            } else {
+                inbound.messages.push(Missing {
+                    message,
+                    consent,
+                    overtaken_by: None,
+                });
+            }
+        }
+        for missing in &mut inbound.messages {
+            let last = words
+                .iter()
+                .rfind(|(word, ..)| same_conversation(word, &missing.message));
+            // One that is missing too is entered after it, and so counts in its turn.
+            missing.overtaken_by = last
+                .filter(|(_, said, known)| *known && Some(*said) != missing.consent)
+                .filter(|(word, ..)| word.received_at >= missing.message.received_at)
+                .map(|(word, said, _)| (word.message_sid, *said, word.received_at));
+        }
+        Ok(inbound)
+    }
+
+    /// Enters a message in the journal, to be handled by the running server and answered by REST. A consent word counts,
+    /// unless its user has said the opposite since; it is not confirmed to them. One that has come meanwhile is left as
+    /// it is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn enter(&self, missing: &Missing) -> Result<(), StoreError> {
+        let message = &missing.message;
+        let mut arrival = Arrival {
+            account: message.account_sid,
+            sid: message.message_sid,
+            us: message.to.clone(),
+            user: vec![message.from.clone()],
+            service: message.messaging_service_sid,
+            slot: TokenSlot::Primary,
+            params: message.params.encode(),
+            consent: self.rules.meaning(message),
+            // What follows counts for repeats only, and a repeat of this one changes nothing.
+            attempts: 1,
+            retry_crashed: false,
+            last_answer: String::new(),
+            at: message.received_at,
+        };
+        let scopes = scopes(&arrival);
+        let state = self.store.consent(scopes.clone(), &message.from).await?;
+        let opted_out_since = state
+            .opted_out
+            .is_some_and(|opted_out| opted_out > arrival.at);
+        match (missing.consent, missing.overtaken_by) {
+            (Some(ConsentAction::Resume), Some((_, ConsentAction::OptOut, _))) => {
+                arrival.consent = None;
+            }
+            (Some(ConsentAction::Resume), _) if opted_out_since => arrival.consent = None,
+            // The opt-out is written down, and taken back by what the user said after it.
+            (Some(ConsentAction::OptOut), Some((sid, ConsentAction::Resume, at)))
+                if state.opted_out.is_none() =>
+            {
+                self.store.enter(Arc::new(arrival), None).await?;
+                for scope in scopes {
+                    let record = ConsentRecord {
+                        scope,
+                        user: message.from.clone(),
+                        action: ConsentAction::Resume,
+                        how: ConsentHow::Keyword,
+                        evidence: Some(sid),
+                        note: None,
+                        at,
+                    };
+                    self.store.record_consent(record).await?;
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.store.enter(Arc::new(arrival), None).await
+    }
+
+    /// Which texts of the journal's TwiML answers Twilio has not sent. Only messages that came since `since` and before
+    /// `until` are looked at: leave Twilio a minute between its webhook and the list. Sends nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unsaid(
+        &self,
+        account: AccountSid,
+        listed: &[Message],
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Answers, StoreError> {
+        let mut answers = Answers::default();
+        let mut sent = sent_replies(listed, since);
+        let mut rows = self.answered(account, since).await?;
+        rows.retain(|row| (since..until).contains(&row.received_at));
+        // The newest first, each with the earliest that may be its own: where the same was said before and is missing, it is
+        // the older message that has none.
+        rows.sort_by_key(|row| std::cmp::Reverse((row.received_at, row.id)));
+        for row in rows {
+            let Some(params) = &row.params else {
+                answers.expired += 1;
+                continue;
+            };
+            let Some(answer) = &row.answer else { continue };
+            let params = Form::parse(params.0.as_bytes(), usize::MAX).unwrap_or_default();
+            let author = params.get("From").unwrap_or_default();
+            for said in said::said(&answer.0) {
+                answers.compared += 1;
+                let to = said.to.unwrap_or_else(|| author.to_owned());
+                let key = (to, compared(&said.text));
+                let earliest = row.received_at.checked_sub(SKEW).unwrap_or(row.received_at);
+                let times = sent.entry(key.clone()).or_default();
+                let own = times.iter().position(|sent| *sent >= earliest);
+                match own {
+                    Some(own) => {
+                        times.remove(own);
+                    }
+                    None => answers.unsaid.push(Unsaid {
+                        message_sid: row.sid,
+                        user: key.0.into(),
+                        received_at: row.received_at,
+                        text: Text(said.text),
+                    }),
+                }
+            }
+        }
+        answers.unsaid.reverse();
+        Ok(answers)
+    }
+
+    /// The journal's answered messages of an account, down to a time.
+    async fn answered(
+        &self,
+        account: AccountSid,
+        since: Timestamp,
+    ) -> Result<Vec<MessageRow>, StoreError> {
+        let mut found = Vec::new();
+        let mut before = None;
+        loop {
+            let filter = MessageFilter {
+                state: Some("answered".to_owned()),
+                before,
+                limit: ROWS,
+                ..MessageFilter::default()
+            };
+            let rows = self.store.messages(filter).await?;
+            let Some(last) = rows.last() else {
+                return Ok(found);
+            };
+            before = Some(last.id);
+            // A single old one may have been entered late.
+            let over = rows.iter().all(|row| row.received_at < since);
+            found.extend(rows.into_iter().filter(|row| same(row.account, account)));
+            if over {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn knows(&self, account: AccountSid, sid: MessageSid) -> Result<bool, StoreError> {
+        let filter = MessageFilter {
+            sid: Some(sid),
+            limit: ROWS,
+            ..MessageFilter::default()
+        };
+        let rows = self.store.messages(filter).await?;
+        Ok(rows.iter().any(|row| same(row.account, account)))
+    }
+}
+
+/// When a message was made.
+fn made(message: &Message) -> Option<Timestamp> {
+    let date = message.date_created.as_deref()?;
+    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
+}
+
+/// The parameters that a webhook would have had, as far as REST tells.
+fn rebuilt(account: AccountSid, listed: &Message, at: Timestamp) -> Option<InboundMessage> {
+    let media = listed.num_media.unwrap_or(0).to_string();
+    let pairs = [
+        ("MessageSid", Some(listed.sid.as_str())),
+        ("AccountSid", Some(account.as_str())),
+        ("From", listed.from.as_ref().map(Address::as_str)),
+        ("To", listed.to.as_ref().map(Address::as_str)),
+        (
+            "Body",
+            Some(listed.body.as_ref().map_or("", |body| body.0.as_str())),
+        ),
+        ("NumMedia", Some(media.as_str())),
+        (
+            "MessagingServiceSid",
+            listed
+                .messaging_service_sid
+                .as_ref()
+                .map(MessagingServiceSid::as_str),
+        ),
+    ];
+    let params: Form = pairs
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
+    InboundMessage::parse(params, at).ok()
+}
+
+fn action(consent: &ArrivalConsent) -> Option<ConsentAction> {
+    match consent {
+        ArrivalConsent::Stop { .. } => Some(ConsentAction::OptOut),
+        ArrivalConsent::Start { .. } => Some(ConsentAction::Resume),
+        ArrivalConsent::Help => None,
+    }
+}
+
+fn same_conversation(one: &InboundMessage, other: &InboundMessage) -> bool {
+    let service = one.messaging_service_sid.is_some()
+        && one.messaging_service_sid == other.messaging_service_sid;
+    one.from == other.from && (one.to == other.to || service)
+}
+
+fn scopes(arrival: &Arrival) -> Vec<ConsentScope> {
+    let service = arrival.service.map(ConsentScope::Service);
+    service
+        .into_iter()
+        .chain([ConsentScope::Sender(arrival.us.clone())])
+        .collect()
+}
+
+/// When each text was sent to each user in reply to a webhook, oldest first.
+fn sent_replies(listed: &[Message], since: Timestamp) -> HashMap<(String, String), Vec<Timestamp>> {
+    let mut sent: HashMap<_, Vec<Timestamp>> = HashMap::new();
+    let replies = listed
+        .iter()
+        .filter(|message| message.direction.as_deref() == Some("outbound-reply"));
+    for reply in replies {
+        let to = reply.to.as_ref().map_or("", Address::as_str).to_owned();
+        let text = compared(reply.body.as_ref().map_or("", |body| body.0.as_str()));
+        let at = made(reply).unwrap_or(since);
+        sent.entry((to, text)).or_default().push(at);
+    }
+    for times in sent.values_mut() {
+        times.sort_unstable();
+    }
+    sent
+}
+
+/// A text as two of them are compared: Twilio cuts white space, and writes line ends its own way.
+fn compared(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn same(one: AccountSid, other: AccountSid) -> bool {
+    one.to_lowercase() == other.to_lowercase()
+}
+
+impl fmt::Debug for Reconciler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reconciler").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Missing")
+            .field("message_sid", &self.message.message_sid)
+            .field("from", &self.message.from)
+            .field("consent", &self.consent)
+            .finish_non_exhaustive()
+    }
+}

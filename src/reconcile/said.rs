@@ -1,0 +1,92 @@
+//! What a saved answer says: the texts of its messages, as Twilio reads them.
+
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::{Reader, XmlVersion};
+
+/// One `<Message>`.
+#[derive(Default)]
+pub(super) struct Said {
+    /// Where it does not go back to who wrote.
+    pub(super) to: Option<String>,
+    pub(super) text: String,
+}
+
+/// The messages of a document of ours. What cannot be read says nothing.
+pub(super) fn said(twiml: &str) -> Vec<Said> {
+    let mut reader = Reader::from_str(twiml);
+    let mut said: Vec<Said> = Vec::new();
+    let mut open: Vec<String> = Vec::new();
+    loop {
+        let text = match reader.read_event() {
+            Ok(Event::Start(start)) => {
+                if start.name().as_ref() == "Message" {
+                    said.push(begun(&start));
+                }
+                open.push(start.name().as_ref().to_owned());
+                continue;
+            }
+            Ok(Event::End(_)) => {
+                open.pop();
+                continue;
+            }
+            Ok(Event::Text(text)) => text.xml10_content().into_owned(),
+            Ok(Event::GeneralRef(reference)) => match reference.resolve_char_ref() {
+                Ok(Some(c)) => c.to_string(),
+                _ => quick_xml::escape::resolve_xml_entity(&reference)
+                    .unwrap_or_default()
+                    .to_owned(),
+            },
+            Ok(Event::Eof) | Err(_) => return said,
+            Ok(_) => continue,
+        };
+        let spoken = matches!(open.last().map(String::as_str), Some("Message" | "Body"));
+        if let Some(last) = said.last_mut().filter(|_| spoken) {
+            last.text.push_str(&text);
+        }
+    }
+}
+
+fn begun(start: &BytesStart<'_>) -> Said {
+    let to = start
+        .attributes()
+        .flatten()
+        .find(|attribute| attribute.key.as_ref() == "to");
+    let to = to.and_then(|to| to.normalized_value(XmlVersion::Implicit1_0).ok());
+    Said {
+        to: to.map(std::borrow::Cow::into_owned),
+        text: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Channel;
+    use crate::reply::{Media, Reply, ReplyMessage};
+    use crate::twiml::Document;
+
+    #[test]
+    fn what_is_read_is_what_the_bot_said() {
+        let reply = Reply::text("1 < 2 & \"so\" on\r\nend")
+            .and(
+                ReplyMessage::text("Your receipt")
+                    .media(Media::url("https://cdn.example.com/r.png")),
+            )
+            .and(ReplyMessage::text("To you").to("whatsapp:+15550003333"));
+        let document = Document::render(&reply, &Channel::WhatsApp, None).unwrap();
+        let said = said(document.as_str());
+        let read: Vec<_> = said
+            .iter()
+            .map(|said| (said.to.as_deref(), said.text.as_str()))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                (None, "1 < 2 & \"so\" on\r\nend"),
+                (None, "Your receipt"),
+                (Some("whatsapp:+15550003333"), "To you"),
+            ]
+        );
+        assert!(super::said("").is_empty());
+    }
+}

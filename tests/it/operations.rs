@@ -1,0 +1,560 @@
+//! The operator's commands, beside a running server: what they show, what they change, and what they never show.
+
+use std::process::Command;
+
+use replyhook::store::{
+    Access, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
+};
+use replyhook::{
+    App, Clock, Context, HandlerError, InboundMessage, ManualClock, SystemClock, Timestamp,
+};
+
+use crate::support::{ACCOUNT, EMPTY, FakeTwilio, Kept, Webhook, app::sources, replyhook, says};
+
+const USER: &str = "whatsapp:+15550417263";
+const NUMBER: &str = "15550417263";
+const BOT: &str = "whatsapp:+15550002222";
+const TEXT: &str = "canary-text-7f3a";
+const NAME: &str = "canary-name-91bc";
+const CANARIES: [&str; 3] = [NUMBER, TEXT, NAME];
+
+fn canary(number: u64, text: &str) -> Webhook {
+    Webhook::message(number, text)
+        .with("From", USER)
+        .with("ProfileName", NAME)
+}
+
+fn sid(number: u64) -> String {
+    format!("SM{number:032x}")
+}
+
+async fn failing(_cx: Context, _message: InboundMessage) -> Result<String, HandlerError> {
+    Err(HandlerError::new("no"))
+}
+
+#[track_caller]
+fn is_clean(text: &str) {
+    for canary in CANARIES {
+        assert!(!text.contains(canary), "{canary} is in {text}");
+    }
+}
+
+#[test]
+fn messages_are_listed_newest_first_and_content_is_shown_only_when_it_is_asked_for() {
+    let kept = Kept::new();
+    let server = kept.server();
+    server.send(&Webhook::message(1, "hi")).twiml();
+    let coloured = format!("{TEXT}\u{9b}31m\nred");
+    server.send(&canary(2, &coloured)).twiml();
+
+    let list = kept.prints(&["messages", "list"]);
+    is_clean(&list);
+    let lines: Vec<Vec<&str>> = list
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let [newer, older] = &lines[..] else {
+        panic!("{list}")
+    };
+    assert_eq!(newer[..3], [&sid(2), "answered", "whatsapp:…63"]);
+    assert_eq!(older[..3], [&sid(1), "answered", "whatsapp:…11"]);
+    assert!(
+        newer.len() == 4 && newer[3].ends_with(['s', 'm']),
+        "{newer:?}"
+    );
+
+    let json = kept.prints(&["messages", "list", "--json"]);
+    is_clean(&json);
+    let lines = kept.lines(&["messages", "list", "--json"]);
+    let names: Vec<_> = lines[0].as_object().unwrap().keys().collect();
+    assert_eq!(
+        names,
+        [
+            "attempt",
+            "message_sid",
+            "received_at",
+            "replies",
+            "state",
+            "user"
+        ]
+    );
+    assert_eq!(lines[0]["message_sid"], sid(2));
+    assert_eq!(lines[0]["user"], "whatsapp:…63");
+    assert_eq!(
+        (&lines[0]["attempt"], &lines[0]["state"]),
+        (&1.into(), &"answered".into())
+    );
+    let received_at: Timestamp = lines[0]["received_at"].as_str().unwrap().parse().unwrap();
+    assert!(received_at <= SystemClock.now());
+    assert_eq!(lines[0]["replies"], serde_json::json!([]));
+
+    let content = kept.prints(&["messages", "list", "--content"]);
+    assert!(content.contains(USER) && content.contains(TEXT));
+    assert!(
+        !content.contains(['\u{1b}', '\u{9b}']),
+        "{content:?} commands the terminal"
+    );
+    let lines = kept.lines(&["messages", "list", "--json", "--content"]);
+    assert_eq!(lines[0]["body"], coloured);
+    assert_eq!(lines[0]["user"], USER);
+    assert!(lines[0]["answer"].as_str().unwrap().contains(TEXT));
+
+    for (args, expected) in [
+        (&["--limit", "1"][..], vec![sid(2)]),
+        (&["--user", USER], vec![sid(2)]),
+        (&["--user", "whatsapp:+15550009999"], vec![]),
+        (&["--state", "answered"], vec![sid(2), sid(1)]),
+        (&["--state", "held"], vec![]),
+    ] {
+        let list = kept.lines(&[&["messages", "list", "--json"], args].concat());
+        let sids: Vec<_> = list
+            .iter()
+            .map(|line| line["message_sid"].clone())
+            .collect();
+        assert_eq!(sids, expected, "{args:?}");
+    }
+}
+
+#[test]
+fn one_message_is_shown_with_all_that_is_known_and_an_unknown_one_is_none() {
+    let kept = Kept::new();
+    let server = kept.server();
+    server.send(&canary(1, TEXT)).twiml();
+    let shown = kept.prints(&["messages", "show", &sid(1)]);
+    is_clean(&shown);
+    for part in [&sid(1), ACCOUNT, "answered", "whatsapp:…63", "attempt   1"] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    let shown = kept.prints(&["messages", "show", &sid(1), "--content"]);
+    assert!(shown.contains(TEXT) && shown.contains(USER), "{shown}");
+    is_clean(&kept.prints(&["messages", "show", &sid(1), "--json"]));
+    let shown = kept.lines(&["messages", "show", &sid(1), "--json", "--content"]);
+    let params = shown[0]["params"].as_array().unwrap();
+    assert!(params.contains(&serde_json::json!(["ProfileName", NAME])));
+
+    for command in ["show", "retry", "release"] {
+        let (code, out, err) = kept.run(&["messages", command, &sid(9)]);
+        assert_eq!((code, err.as_str()), (1, ""));
+        assert!(
+            out.contains(&format!("no message {} in the journal", sid(9))),
+            "{out}"
+        );
+        let (code, out, err) = kept.run(&["messages", command, "SM1"]);
+        assert_eq!((code, out.as_str()), (2, ""));
+        assert!(err.contains("not a message SID"), "{err}");
+    }
+    let (code, out, _) = kept.run(&["messages", "retry", &sid(1)]);
+    assert!(code == 1 && out.contains("is answered: only what"), "{out}");
+    assert_eq!(
+        kept.run(&["messages", "release", &sid(1)]),
+        (1, "nothing is held\n".to_owned(), String::new())
+    );
+    assert_eq!(kept.run(&["messages", "release", "--all"]).0, 1);
+}
+
+#[test]
+fn an_export_has_every_message_and_may_be_cut_off() {
+    let kept = Kept::new();
+    let server = kept.server();
+    for number in 1..=3 {
+        server.send(&canary(number, TEXT)).twiml();
+    }
+    is_clean(&kept.prints(&["messages", "export"]));
+    let lines = kept.lines(&["messages", "export", "--content"]);
+    let sids: Vec<_> = lines.iter().map(|line| &line["message_sid"]).collect();
+    assert_eq!(sids, [&sid(3), &sid(2), &sid(1)]);
+    assert_eq!(lines[2]["account_sid"], ACCOUNT);
+    assert_eq!(lines[2]["body"], TEXT);
+    let cut = Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "DATABASE_URL=sqlite:{} {} messages export | head -c 10",
+            kept.path().display(),
+            env!("CARGO_BIN_EXE_replyhook")
+        ))
+        .output()
+        .unwrap();
+    assert_eq!((cut.stdout.len(), cut.stderr.len()), (10, 0));
+}
+
+#[test]
+fn wrong_usage_exits_with_2_before_anything_is_opened() {
+    let kept = Kept::new();
+    for (args, part) in [
+        (
+            &["messages", "list", "--state", "lost"][..],
+            "possible values: received",
+        ),
+        (&["messages", "list", "--limit", "0"], "0 is not in"),
+        (
+            &["messages", "list", "--user", "15550001111"],
+            "write it as Twilio does: +15550001111",
+        ),
+        (&["messages", "release"], "required"),
+        (&["messages", "release", &sid(1), "--all"], "cannot be used"),
+        (&["purge"], "--user"),
+        (
+            &["purge", "--user", USER, "--expired", "--yes"],
+            "cannot be used",
+        ),
+        (&["purge", "--user", " ", "--yes"], "--user is empty"),
+        (&["consent", "show", USER], "--sender"),
+        (
+            &["consent", "show", USER, "--service", "MG1"],
+            "not a Messaging Service SID",
+        ),
+        (
+            &[
+                "consent",
+                "opt-in",
+                USER,
+                "--sender",
+                BOT,
+                "--evidence",
+                "x",
+            ],
+            "not a message SID",
+        ),
+        (
+            &[
+                "consent",
+                "opt-out",
+                "whatsapp:15550001111",
+                "--sender",
+                BOT,
+            ],
+            "whatsapp:+15550001111",
+        ),
+        (&["consent", "export", "--json", "--csv"], "cannot be used"),
+        (&["reconcile", "--since", "0"], "0 is not in 1..=720"),
+    ] {
+        let (code, out, err) = kept.run(args);
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?} {err}");
+        assert!(err.contains(part), "{args:?}: {err}");
+    }
+    assert_eq!(kept.files(), [] as [&str; 0]);
+}
+
+#[test]
+fn where_there_is_no_store_commands_say_so_and_make_nothing() {
+    let kept = Kept::new();
+    let sid = sid(1);
+    let commands = [
+        &["messages", "list"][..],
+        &["messages", "show", &sid],
+        &["messages", "export"],
+        &["messages", "release", "--all"],
+        &["purge", "--user", USER, "--yes"],
+        &["purge", "--expired"],
+        &["consent", "show", USER, "--sender", BOT],
+        &["consent", "opt-in", USER, "--sender", BOT],
+        &["consent", "export"],
+        &["reconcile"],
+    ];
+    for args in commands {
+        let (code, out, err) = kept.run_for_account(args);
+        assert_eq!((code, out.as_str()), (1, ""), "{args:?} {err}");
+        assert!(
+            err.contains("kept.db: set DATABASE_URL as the server has it"),
+            "{err}"
+        );
+        assert_eq!(kept.files(), [] as [&str; 0], "{args:?}");
+    }
+    for (url, code, part) in [
+        ("sqlite::memory:", 2, "no other process can see"),
+        ("mysql://h/db", 2, "(DATABASE_URL) is no address of a store"),
+    ] {
+        let (found, _, err) = replyhook(commands[0], &[("DATABASE_URL", url)], "");
+        assert!(found == code && err.contains(part), "{err}");
+    }
+    std::fs::write(kept.path(), "no database, but a text of some length").unwrap();
+    let (code, _, err) = kept.run(commands[0]);
+    assert!(code == 1 && err.contains("damaged, or not"), "{err}");
+}
+
+#[test]
+fn a_message_whose_handler_failed_is_handled_again_when_the_operator_says_so() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let answer = kept.app(
+        |app| app.handler(failing),
+        async |app| app.send(canary(1, TEXT)).await,
+    );
+    assert_eq!(answer.status, 500);
+    let list = kept.prints(&["messages", "list", "--state", "failed"]);
+    assert!(list.trim_end().ends_with("the handler failed"), "{list}");
+
+    let retried = kept.prints(&["messages", "retry", &sid(1)]);
+    assert!(retried.contains("is handled again"), "{retried}");
+    let (code, out, _) = kept.run(&["messages", "retry", &sid(1)]);
+    assert!(code == 1 && out.contains("is deferred"), "{out}");
+
+    let _server = kept.server();
+    assert_eq!(twilio.wait_for_phone(USER, 1)[0].body, TEXT);
+    kept.wait_for(&["messages", "list", "--state", "sent"]);
+    let shown = kept.lines(&["messages", "show", &sid(1), "--json"]);
+    assert_eq!(shown[0]["attempt"], 2);
+    assert_eq!(shown[0]["replies"][0]["state"], "sent");
+    assert!(
+        shown[0]["replies"][0]["sid"]
+            .as_str()
+            .unwrap()
+            .starts_with("SM")
+    );
+}
+
+#[test]
+fn a_reply_that_failed_is_shown_with_what_its_code_means() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    kept.app(
+        |app| app.handler(failing),
+        async |app| app.send(canary(1, TEXT)).await,
+    );
+    kept.prints(&["messages", "retry", &sid(1)]);
+    twilio.fault(
+        crate::support::Fault::Status {
+            status: 400,
+            code: Some(63016),
+            retry_after: None,
+        },
+        1,
+    );
+    let _server = kept.server();
+    twilio.wait_for_posts(1);
+    let list = kept.wait_for(&["messages", "list", "--state", "failed"]);
+    assert!(list.contains("use a template (63016)"), "{list}");
+    let shown = kept.prints(&["messages", "show", &sid(1)]);
+    assert!(shown.contains("reply 1   failed"), "{shown}");
+    assert!(shown.contains("use a template (63016)"), "{shown}");
+    let lines = kept.lines(&["messages", "list", "--json"]);
+    assert_eq!(lines[0]["replies"][0]["error_code"], 63016);
+    let (code, out, _) = kept.run(&["messages", "retry", &sid(1)]);
+    assert!(code == 1 && out.contains("messages release"), "{out}");
+}
+
+#[test]
+fn the_schema_is_brought_up_to_date_by_its_own_command_and_never_under_a_server() {
+    let kept = Kept::new();
+    let migrated = kept.prints(&["migrate"]);
+    assert!(migrated.contains("schema number 1,"), "{migrated}");
+    assert_eq!(kept.prints(&["messages", "list"]), "");
+    assert_eq!(kept.prints(&["migrate"]), migrated);
+    let server = kept.server();
+    let (code, out, err) = kept.run(&["migrate"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("a running server owns sqlite:"), "{err}");
+    assert!(err.contains("stop it"), "{err}");
+    drop(server);
+    assert_eq!(kept.prints(&["migrate"]), migrated);
+}
+
+#[test]
+fn a_purged_user_is_nowhere_in_the_file_and_their_repeats_are_still_known() {
+    let kept = Kept::new();
+    let server = kept.server();
+    server.send(&Webhook::message(3, "hi")).twiml();
+    server.send(&canary(1, TEXT)).twiml();
+    // Longer than a page of the file, and than one message.
+    let long = format!("{TEXT} ").repeat(1000);
+    server.send(&canary(2, &long)).twiml();
+    assert_eq!(kept.holds(&[TEXT]), Some(TEXT));
+
+    let (code, out, err) = kept.run(&["purge", "--user", USER]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("--yes is missing"), "{err}");
+    let purged = kept.prints(&["purge", "--user", USER, "--yes"]);
+    assert!(
+        purged.starts_with("deleted: the content of 2 messages, ") && purged.contains("keys"),
+        "{purged}"
+    );
+    assert_eq!(kept.holds(&CANARIES), None);
+
+    // The keys stay.
+    assert_eq!(server.send(&canary(1, TEXT)).twiml(), EMPTY);
+    assert_eq!(kept.holds(&CANARIES), None);
+    let shown = kept.lines(&["messages", "show", &sid(1), "--json", "--content"]);
+    assert_eq!(
+        (&shown[0]["user"], &shown[0]["body"], &shown[0]["reason"]),
+        (
+            &serde_json::Value::Null,
+            &serde_json::Value::Null,
+            &"purged".into()
+        )
+    );
+    // Whoever comes next is not taken for them, and others lose nothing.
+    let newcomer = "whatsapp:+15550001234";
+    let webhook = Webhook::message(4, "hello").with("From", newcomer);
+    server.send(&webhook).twiml();
+    let theirs = kept.lines(&["messages", "list", "--user", newcomer, "--json"]);
+    assert_eq!(theirs.len(), 1, "{theirs:?}");
+    let all = kept.lines(&["messages", "list", "--json", "--content"]);
+    let users: Vec<_> = all.iter().map(|line| line["user"].as_str()).collect();
+    assert_eq!(
+        users,
+        [Some(newcomer), None, None, Some("whatsapp:+15550001111")]
+    );
+    // Again is no error.
+    let purged = kept.prints(&["purge", "--user", USER, "--yes"]);
+    assert!(
+        purged.starts_with("deleted: the content of 0 messages"),
+        "{purged}"
+    );
+}
+
+#[test]
+fn an_opt_out_outlives_a_purge_unless_it_is_to_be_forgotten() {
+    let kept = Kept::new();
+    let server = kept.server();
+    server.send(&canary(1, TEXT)).twiml();
+    server.send(&canary(2, "STOP")).twiml();
+    let purged = kept.prints(&["purge", "--user", USER, "--yes"]);
+    assert!(purged.contains("an opt-out with its evidence"), "{purged}");
+    assert_eq!(kept.holds(&[TEXT, NAME]), None);
+    assert_eq!(server.send(&canary(3, "hi")).twiml(), EMPTY);
+    let ledger = kept.lines(&["consent", "export", "--json"]);
+    assert_eq!(ledger.len(), 1);
+    assert_eq!(ledger[0]["evidence"], sid(2));
+
+    kept.prints(&["purge", "--user", USER, "--forget-opt-out", "--yes"]);
+    assert_eq!(kept.holds(&CANARIES), None);
+    assert_eq!(kept.prints(&["consent", "export"]), "");
+    assert_eq!(server.send(&canary(4, "hi")).twiml(), says("hi"));
+
+    // One that was taken back is none, and keeps no number.
+    server.send(&canary(5, "STOP")).twiml();
+    server.send(&canary(6, "START")).twiml();
+    kept.prints(&["purge", "--user", USER, "--yes"]);
+    assert_eq!(kept.holds(&CANARIES), None);
+}
+
+#[test]
+fn what_is_older_than_it_may_be_is_forgotten_at_once_when_asked_for() {
+    let kept = Kept::new();
+    let long_ago = SystemClock.now() - replyhook::clock::SignedDuration::from_hours(31 * 24);
+    kept.app(
+        |app| app.clock(ManualClock::new(long_ago)),
+        async |app| app.send(canary(1, TEXT)).await,
+    );
+    let server = kept.server();
+    server.send(&Webhook::message(2, "hi")).twiml();
+    let done = kept.prints(&["purge", "--expired"]);
+    assert!(
+        done.starts_with("deleted: content from before 20"),
+        "{done}"
+    );
+    let lines = kept.lines(&["messages", "list", "--json", "--content"]);
+    let known: Vec<_> = lines
+        .iter()
+        .map(|line| (&line["message_sid"], line["body"].as_str()))
+        .collect();
+    assert_eq!(
+        known,
+        [(&sid(2).into(), Some("hi")), (&sid(1).into(), None)]
+    );
+}
+
+#[test]
+fn consent_is_shown_changed_and_exported_with_its_evidence() {
+    let kept = Kept::new();
+    let server = kept.server();
+    let show = ["consent", "show", USER, "--sender", BOT];
+    assert_eq!(
+        kept.prints(&show),
+        format!("{USER} for {BOT}: not opted out, no opt-in recorded\n")
+    );
+    let note = "by \"phone\", twice";
+    let evidence = sid(7);
+    let out = kept.prints(&[
+        "consent",
+        "opt-out",
+        USER,
+        "--sender",
+        BOT,
+        "--note",
+        note,
+        "--evidence",
+        &evidence,
+    ]);
+    assert!(out.contains(": opted out since 20"), "{out}");
+    // It counts at once.
+    assert_eq!(server.send(&canary(1, "hi")).twiml(), EMPTY);
+    let out = kept.prints(&["consent", "opt-in", USER, "--sender", BOT]);
+    assert!(out.contains(": not opted out, opted in since 20"), "{out}");
+    assert_eq!(server.send(&canary(2, "hi")).twiml(), says("hi"));
+    let service = "MG00000000000000000000000000000001";
+    kept.prints(&["consent", "opt-out", USER, "--service", service]);
+    assert!(kept.prints(&show).contains(": not opted out"));
+
+    let ledger = kept.lines(&["consent", "export", "--json"]);
+    assert_eq!(ledger.len(), 3);
+    let first = &ledger[0];
+    for (name, value) in [
+        ("user", USER),
+        ("scope", BOT),
+        ("action", "opt_out"),
+        ("how", "operator"),
+        ("evidence", &evidence),
+        ("note", note),
+    ] {
+        assert_eq!(first[name], value, "{name}");
+    }
+    assert!(first["at"].as_str().unwrap().parse::<Timestamp>().is_ok());
+    assert_eq!(ledger[1]["action"], "opt_in");
+    assert_eq!(ledger[2]["scope"], service);
+    let csv = kept.prints(&["consent", "export", "--csv"]);
+    let mut lines = csv.split("\r\n");
+    assert_eq!(
+        lines.next(),
+        Some("id,user,scope,action,how,evidence,note,at")
+    );
+    let row =
+        format!(r#"1,"{USER}","{BOT}","opt_out","operator","{evidence}","by ""phone"", twice",20"#);
+    assert!(lines.next().unwrap().starts_with(&row), "{csv}");
+    let plain = kept.prints(&["consent", "export"]);
+    assert_eq!(plain.lines().count(), 3);
+    assert!(plain.contains(&format!("{USER} {BOT} opt_out operator {evidence} {note}")));
+}
+
+#[test]
+fn an_opt_in_under_one_address_does_not_hide_the_opt_out_under_another() {
+    let kept = Kept::new();
+    let server = kept.server();
+    let id = "whatsapp:US.13491208655302741918";
+    let stop = canary(1, "STOP").with("ExternalUserId", id);
+    server.send(&stop).twiml();
+    let (code, out, _) = kept.run(&["consent", "opt-in", USER, "--sender", BOT]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("under another address"), "{out}");
+    kept.prints(&["consent", "opt-in", id, "--sender", BOT]);
+    assert_eq!(server.send(&canary(2, "hi")).twiml(), says("hi"));
+}
+
+#[tokio::test]
+async fn a_program_records_and_reads_consents_through_the_apps_store() {
+    let app = App::builder().sources(sources(&[])).build().unwrap();
+    let store = app.store();
+    let scope = ConsentScope::Sender(BOT.into());
+    let at = SystemClock.now();
+    let record = ConsentRecord {
+        scope: scope.clone(),
+        user: USER.into(),
+        action: ConsentAction::OptIn,
+        how: ConsentHow::Api,
+        evidence: None,
+        note: None,
+        at,
+    };
+    assert!(store.record_consent(record.clone()).await.is_err());
+    let (_webhooks, mut worker) = app.into_parts();
+    worker.open().await.unwrap();
+    store.record_consent(record).await.unwrap();
+    let state = store.consent(vec![scope], &USER.into()).await.unwrap();
+    let at = Timestamp::from_microsecond(at.as_microsecond()).unwrap();
+    let expected = ConsentState {
+        opted_out: None,
+        opted_in: Some(at),
+    };
+    assert_eq!(state, expected);
+    assert!(store.open(Access::Operator).await.is_err());
+}

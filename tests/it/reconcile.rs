@@ -1,0 +1,308 @@
+//! After an outage: what Twilio has and the journal lacks is fetched, and what the journal answered and Twilio never sent
+//! is told.
+
+use replyhook::{Clock, ManualClock, SystemClock};
+
+use crate::support::{
+    ACCOUNT, Answer, By, FakeTwilio, Fault, Kept, Policy, TOKEN, Webhook, json_lines, says,
+};
+
+const USER: &str = "whatsapp:+15550001111";
+const BOT: &str = "whatsapp:+15550002222";
+const TEXT: &str = "canary-text-7f3a";
+const ONCE: Policy = Policy {
+    retry: false,
+    fallback: false,
+};
+
+fn sid(number: u64) -> String {
+    format!("SM{number:032x}")
+}
+
+/// A message that Twilio could deliver nowhere.
+fn lose(twilio: &FakeTwilio, webhook: &Webhook) {
+    assert!(!twilio.deliver(|| None, webhook, ONCE).acknowledged());
+}
+
+fn from(number: u64, user: &str, body: &str) -> Webhook {
+    Webhook::message(number, body).with("From", user)
+}
+
+#[track_caller]
+fn ends(run: (i32, String, String), code: i32, part: &str) -> String {
+    let (found, out, err) = run;
+    assert_eq!(found, code, "{out}{err}");
+    assert!(out.contains(part) || err.contains(part), "{out}{err}");
+    out
+}
+
+#[test]
+fn a_lost_message_is_fetched_once_answered_by_rest_and_its_held_reply_is_released() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let server = kept.server();
+    let reached = twilio.deliver(|| Some(server.public), &Webhook::message(1, "hi"), ONCE);
+    assert!(reached.acknowledged());
+    lose(&twilio, &Webhook::message(2, TEXT));
+
+    let dry = kept.run_for_account(&["reconcile", "--dry-run"]);
+    let dry = ends(dry, 1, "1 known, 1 missing, 0 entered\n");
+    assert!(
+        dry.starts_with(&format!("missing {} whatsapp:…11 ", sid(2))),
+        "{dry}"
+    );
+    assert!(!dry.contains(TEXT));
+    assert_eq!(kept.lines(&["messages", "list", "--json"]).len(), 1);
+
+    // Its reply is not taken, and nobody knows that.
+    twilio.fault(Fault::ResetBefore, 1);
+    let run = kept.run_for_account(&["reconcile", "--json"]);
+    let lines = json_lines(&ends(run, 0, ""));
+    assert_eq!(lines[0]["kind"], "entered");
+    assert_eq!(lines[0]["message_sid"], sid(2));
+    assert_eq!(lines[0]["user"], "whatsapp:…11");
+    let counts = serde_json::json!({"kind": "counts", "listed": 2, "known": 1, "missing": 1, "entered": 1,
+        "unreadable": 0, "compared": 0, "expired": 0, "unsaid": 0});
+    assert_eq!(lines[1], counts);
+    let again = kept.run_for_account(&["reconcile"]);
+    ends(
+        again,
+        0,
+        "2 inbound messages in Twilio's list: 2 known, 0 missing, 0 entered\n",
+    );
+
+    let held = kept.wait_for(&["messages", "list", "--state", "held"]);
+    assert!(held.starts_with(&sid(2)), "{held}");
+    assert!(
+        held.trim_end()
+            .ends_with("whether it was sent is not known"),
+        "{held}"
+    );
+    let shown = kept.prints(&["messages", "show", &sid(2)]);
+    assert!(shown.contains("messages release SM"), "{shown}");
+    assert_eq!(twilio.phone(USER).len(), 1);
+
+    let released = kept.prints(&["messages", "release", "--all"]);
+    assert!(released.starts_with("1 message released"), "{released}");
+    let phone = twilio.wait_for_phone(USER, 2);
+    assert_eq!((phone[1].by, phone[1].body.as_str()), (By::Rest, TEXT));
+    kept.wait_for(&["messages", "list", "--state", "sent"]);
+    assert_eq!(twilio.phone(USER).len(), 2);
+    assert_eq!(kept.run(&["messages", "release", &sid(2)]).0, 1);
+    // Should the webhook come after all, it is a repeat.
+    let late = server.send(&Webhook::message(2, TEXT));
+    assert_eq!(late.twiml(), crate::support::EMPTY);
+}
+
+#[test]
+fn every_page_is_read_and_the_oldest_message_is_entered_first() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    kept.prints(&["migrate"]);
+    for number in 1..=401 {
+        lose(&twilio, &Webhook::message(number, "hi"));
+    }
+    let run = kept.run_for_account(&["reconcile"]);
+    let out = ends(run, 0, "0 known, 401 missing, 401 entered\n");
+    assert!(out.starts_with(&format!("entered {} ", sid(1))));
+    assert_eq!(twilio.lists().len(), 3);
+    let pages: Vec<_> = twilio
+        .lists()
+        .iter()
+        .map(|list| list.get("Page").map(str::to_owned))
+        .collect();
+    assert_eq!(pages, [None, Some("1".to_owned()), Some("2".to_owned())]);
+    assert!(
+        twilio
+            .lists()
+            .iter()
+            .all(|list| list.get("DateSent>").is_some())
+    );
+    let first = kept.lines(&["messages", "show", &sid(1), "--json", "--content"]);
+    assert_eq!(first[0]["state"], "deferred");
+    let params = first[0]["params"].clone();
+    let expected = serde_json::json!([
+        ["MessageSid", sid(1)],
+        ["AccountSid", ACCOUNT],
+        ["From", USER],
+        ["To", BOT],
+        ["Body", "hi"],
+        ["NumMedia", "0"]
+    ]);
+    assert_eq!(params, expected);
+}
+
+#[test]
+fn fetched_consent_words_count_and_the_users_last_word_counts_most() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let users = [
+        "whatsapp:+15550001001",
+        "whatsapp:+15550001002",
+        "whatsapp:+15550001003",
+        "+15550001004",
+        "whatsapp:+15550001005",
+    ];
+    let service = "MG00000000000000000000000000000001";
+    // Lost, and the last word.
+    lose(&twilio, &from(1, users[0], "stop."));
+    // Lost, and taken back since.
+    lose(&twilio, &from(2, users[1], "STOP"));
+    // Lost, and its opposite said since.
+    lose(&twilio, &from(3, users[2], "START"));
+    // Through a service, by SMS, where Twilio's own words count.
+    let cancel = from(4, users[3], "CANCEL").with("To", "+15550002222");
+    lose(&twilio, &cancel.with("MessagingServiceSid", service));
+    // Both lost.
+    lose(&twilio, &from(5, users[4], "STOP"));
+    lose(&twilio, &from(6, users[4], "START"));
+    kept.app(
+        |app| app,
+        async |app| {
+            for webhook in [from(7, users[1], "START"), from(8, users[2], "STOP")] {
+                let answer = app.send(webhook.clone()).await;
+                assert!(twilio.execute(&webhook, &answer));
+            }
+        },
+    );
+    let run = kept.run_for_account(&["reconcile"]);
+    let out = ends(run, 0, "2 known, 6 missing, 6 entered\n");
+    let line = out.lines().next().unwrap();
+    assert!(line.ends_with(" opt_out"), "{line}");
+    let sms = ["--service", service];
+    for (user, scope, opted_out) in [
+        (users[0], &["--sender", BOT][..], true),
+        (users[1], &["--sender", BOT], false),
+        (users[2], &["--sender", BOT], true),
+        (users[3], &sms, true),
+        (users[4], &["--sender", BOT], false),
+    ] {
+        let state = kept.prints(&[&["consent", "show", user], scope].concat());
+        assert_eq!(state.contains(": opted out since"), opted_out, "{state}");
+    }
+    let ledger = kept.lines(&["consent", "export", "--json"]);
+    let of_second: Vec<_> = ledger
+        .iter()
+        .filter(|line| line["user"] == users[1])
+        .map(|line| (&line["action"], &line["how"], &line["evidence"]))
+        .collect();
+    assert_eq!(
+        of_second,
+        [
+            (&"opt_out".into(), &"keyword".into(), &sid(2).into()),
+            (&"resume".into(), &"keyword".into(), &sid(7).into()),
+        ]
+    );
+}
+
+/// Answers given some minutes ago.
+fn answered(kept: &Kept, webhooks: &[Webhook]) -> Vec<Answer> {
+    let earlier = SystemClock.now() - replyhook::clock::SignedDuration::from_mins(10);
+    kept.app(
+        |app| app.clock(ManualClock::new(earlier)),
+        async |app| {
+            let mut answers = Vec::new();
+            for webhook in webhooks {
+                answers.push(app.send(webhook.clone()).await);
+            }
+            answers
+        },
+    )
+}
+
+#[test]
+fn an_answer_that_twilio_never_sent_is_told_and_not_sent_again() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let webhooks = [
+        Webhook::message(1, TEXT),
+        Webhook::message(2, &format!("{TEXT} two")),
+        Webhook::message(3, "1 < 2 & \"so\"\non"),
+        // Answered with nothing.
+        Webhook::message(4, ""),
+        // One of two alike.
+        Webhook::message(5, "same"),
+        Webhook::message(6, "same"),
+    ];
+    let answers = answered(&kept, &webhooks);
+    assert_eq!(answers[0].twiml(), says(TEXT));
+    for number in [0, 2, 3, 5] {
+        assert!(twilio.execute(&webhooks[number], &answers[number]));
+    }
+    let run = kept.run_for_account(&["reconcile", "--replies"]);
+    let out = ends(
+        run,
+        1,
+        "5 messages by TwiML looked for: 2 not in Twilio's list, 0 could not",
+    );
+    assert!(
+        out.starts_with(&format!("unsaid {} whatsapp:…11 10m ", sid(2))),
+        "{out}"
+    );
+    assert!(!out.contains(TEXT));
+    let run = kept.run_for_account(&["reconcile", "--replies", "--json"]);
+    let lines = json_lines(&ends(run, 1, ""));
+    assert_eq!(
+        (&lines[0]["kind"], &lines[0]["message_sid"]),
+        (&"unsaid".into(), &sid(2).into())
+    );
+    assert_eq!(lines[1]["message_sid"], sid(5));
+    assert_eq!(
+        (&lines[2]["kind"], &lines[2]["unsaid"]),
+        (&"counts".into(), &2.into())
+    );
+    assert!(twilio.posts().is_empty());
+    // Without being asked it does not look for them.
+    assert_eq!(kept.run_for_account(&["reconcile"]).0, 0);
+
+    for number in [1, 4] {
+        assert!(twilio.execute(&webhooks[number], &answers[number]));
+    }
+    let run = kept.run_for_account(&["reconcile", "--replies"]);
+    ends(run, 0, ": 0 not in Twilio's list");
+}
+
+#[test]
+fn reconcile_needs_an_account_and_credentials_and_tells_why_twilio_does_not_answer() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    kept.prints(&["migrate"]);
+    let (code, out, err) = kept.run(&["reconcile"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    for part in ["2 problems", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"] {
+        assert!(err.contains(part), "{part} is not in {err}");
+    }
+    let key = "SK00000000000000000000000000000001";
+    let by_key = [
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("REPLYHOOK__TWILIO__API_KEY_SID", key),
+        ("REPLYHOOK__TWILIO__API_KEY_SECRET", "s3cret"),
+    ];
+    ends(
+        kept.run_with(&["reconcile"], &by_key),
+        1,
+        "the credentials are wrong (20003",
+    );
+    twilio.logins(&[(key, "s3cret")]);
+    ends(
+        kept.run_with(&["reconcile"], &by_key),
+        0,
+        "0 inbound messages",
+    );
+    // An account beside it has a token of its own.
+    let other = "AC00000000000000000000000000000002";
+    let key_of_other = format!("REPLYHOOK__TWILIO__ACCOUNTS__{other}__AUTH_TOKEN");
+    let both = [&by_key[..], &[(key_of_other.as_str(), TOKEN)]].concat();
+    twilio.logins(&[(key, "s3cret"), (other, TOKEN)]);
+    lose(
+        &twilio,
+        &Webhook::message(1, "hi").with("AccountSid", other),
+    );
+    ends(kept.run_with(&["reconcile"], &both), 0, "1 entered\n");
+    twilio.down();
+    ends(
+        kept.run_with(&["reconcile"], &by_key),
+        1,
+        "Twilio could not be reached",
+    );
+}

@@ -1,0 +1,132 @@
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::{ACCOUNT, FakeTwilio, Server, TOKEN, TestApp, replyhook};
+
+/// For what must happen sooner or later.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A store in a file of its own, which servers, apps in process and commands use one after the other or beside each other.
+pub struct Kept {
+    dir: TempDir,
+    url: String,
+    api_url: String,
+}
+
+impl Kept {
+    /// Where nobody is Twilio.
+    pub fn new() -> Self {
+        Self::beside("http://127.0.0.1:9".to_owned())
+    }
+
+    pub fn with(twilio: &FakeTwilio) -> Self {
+        Self::beside(twilio.url())
+    }
+
+    fn beside(api_url: String) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("kept.db").display());
+        Self { dir, url, api_url }
+    }
+
+    fn env(&self) -> [(&str, &str); 2] {
+        [
+            ("DATABASE_URL", &self.url),
+            ("REPLYHOOK__TWILIO__API_URL", &self.api_url),
+        ]
+    }
+
+    pub fn server(&self) -> Server {
+        Server::start(&self.env())
+    }
+
+    /// Does something with an app in process, which is gone afterwards, and with it its hold on the file.
+    pub fn app<T>(
+        &self,
+        configure: impl FnOnce(replyhook::AppBuilder) -> replyhook::AppBuilder,
+        work: impl AsyncFnOnce(&TestApp) -> T,
+    ) -> T {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let app = TestApp::build(&self.env(), configure);
+            work(&app).await
+        })
+    }
+
+    /// Runs a command with the file, and no more settings than that.
+    pub fn run(&self, args: &[&str]) -> (i32, String, String) {
+        self.run_with(args, &[])
+    }
+
+    pub fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {
+        replyhook(args, &[&self.env()[..], env].concat(), "")
+    }
+
+    /// Runs a command that calls Twilio.
+    pub fn run_for_account(&self, args: &[&str]) -> (i32, String, String) {
+        let account = [
+            ("TWILIO_ACCOUNT_SID", ACCOUNT),
+            ("TWILIO_AUTH_TOKEN", TOKEN),
+        ];
+        self.run_with(args, &account)
+    }
+
+    /// What a command that must succeed prints.
+    #[track_caller]
+    pub fn prints(&self, args: &[&str]) -> String {
+        let (code, out, err) = self.run(args);
+        assert_eq!((code, err.as_str()), (0, ""), "{args:?}: {out}");
+        out
+    }
+
+    /// Its lines as JSON.
+    #[track_caller]
+    pub fn lines(&self, args: &[&str]) -> Vec<serde_json::Value> {
+        json_lines(&self.prints(args))
+    }
+
+    /// Runs a command until it prints something.
+    #[track_caller]
+    pub fn wait_for(&self, args: &[&str]) -> String {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let out = self.prints(args);
+            if !out.is_empty() {
+                return out;
+            }
+            assert!(Instant::now() < patience, "{args:?} prints nothing");
+        }
+    }
+
+    /// The first of the canaries that is somewhere in the file or beside it.
+    pub fn holds<'a>(&self, canaries: &[&'a str]) -> Option<&'a str> {
+        let bytes = self.files().into_iter().flat_map(|name| {
+            let path = self.dir.path().join(name);
+            std::fs::read(path).unwrap()
+        });
+        let bytes: Vec<u8> = bytes.collect();
+        let found = |canary: &&&str| memchr::memmem::find(&bytes, canary.as_bytes()).is_some();
+        canaries.iter().find(found).copied()
+    }
+
+    /// The names of all files that there are.
+    pub fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path()).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    pub fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("kept.db")
+    }
+}
+
+/// Lines of JSON.
+#[track_caller]
+pub fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    let parse =
+        |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    text.lines().map(parse).collect()
+}
