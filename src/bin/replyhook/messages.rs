@@ -9,8 +9,6 @@ use crate::{Answer, SettingsArgs, print, print_on, printable};
 
 /// Messages at once.
 const PAGE: u32 = 500;
-/// A reply older than this is not sent any more, released or not.
-const LONGEST_HOURS: i64 = 24;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -228,14 +226,7 @@ fn release(opened: &Opened, rows: &[MessageRow]) -> anyhow::Result<Answer> {
     let mut freed = 0;
     // The oldest first, as they would have been sent.
     for row in rows.iter().rev() {
-        let of_this = opened.wait(opened.store.release(row.sid, now))?;
-        freed += of_this;
-        if of_this > 0 && now.duration_since(row.received_at).as_hours() >= LONGEST_HOURS {
-            print(&format!(
-                "{}: its reply is older than {LONGEST_HOURS} hours and is given up instead of sent\n",
-                row.sid
-            ))?;
-        }
+        freed += opened.wait(opened.store.release(row.sid, now))?;
     }
     if freed == 0 {
         print("nothing is held\n")?;
