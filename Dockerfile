@@ -31,7 +31,7 @@ COPY --from=build /src/target/release/replyhook /usr/local/bin/replyhook
 # A new volume takes its owner from here; without this the server could not write to it.
 RUN install -d -o 10001 -g 10001 -m 0750 /data
 VOLUME /data
-# Relative paths in settings lead here.
+# The store, replyhook.db, is here unless DATABASE_URL says otherwise.
 WORKDIR /data
 
 # A number, so that Kubernetes' runAsNonRoot can see that it is not root.
