@@ -23,6 +23,8 @@ mod outbox;
 mod rows;
 mod url;
 
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

@@ -144,6 +144,27 @@ pub(super) fn means_opted_out(code: Option<u32>) -> bool {
     matches!(code, Some(21610 | 63014))
 }
 
+/// A schema that this version does not know.
+pub(super) fn newer_schema(version: usize, known: usize) -> StoreError {
+    StoreError::with_source(
+        StoreErrorKind::Schema,
+        format!(
+            "its schema is number {version} and this version knows {known}: run the newer replyhook, or restore the backup \
+             from before it"
+        ),
+    )
+}
+
+/// A schema that somebody else has to bring up to date.
+pub(super) fn older_schema(version: usize, needed: usize) -> StoreError {
+    StoreError::with_source(
+        StoreErrorKind::Schema,
+        format!(
+            "its schema is number {version} and this version needs {needed}: stop the server and run `replyhook migrate`"
+        ),
+    )
+}
+
 /// Which process this is, among those that claim. A new one each time.
 pub(super) fn new_owner() -> i64 {
     use std::hash::{BuildHasher, Hasher, RandomState};

@@ -42,4 +42,5 @@ mod rest;
 mod sdk;
 mod signatures;
 mod status;
+mod store_contract;
 mod traces;

@@ -203,6 +203,25 @@ fn join(db: &Connection, kept: i64, other: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Moves a message to the conversation that its own was joined to: where a closed one is opened again, order is over both.
+pub(super) fn follow(db: &Connection, message: i64) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE inbound SET conversation = c.joined FROM conversation c \
+         WHERE inbound.id = ?1 AND c.id = inbound.conversation AND c.joined IS NOT NULL",
+    )?
+    .execute([message])?;
+    Ok(())
+}
+
+/// The addresses of a conversation's user.
+pub(super) fn addresses(db: &Connection, conversation: i64) -> Result<Vec<Address>, StoreError> {
+    let addresses = db
+        .prepare_cached("SELECT address FROM conversation_address WHERE conversation = ?1")?
+        .query_map([conversation], |row| row.get(0))?
+        .collect::<Result<Vec<String>, _>>()?;
+    Ok(addresses.into_iter().map(Address::from).collect())
+}
+
 /// Whether a person has opted out in any of these scopes, under any of these addresses.
 pub(super) fn opted_out(
     db: &Connection,

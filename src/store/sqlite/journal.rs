@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{SqliteStore, conversations, outbox};
+use crate::address::Address;
 use crate::store::rows::{self, inbound};
 use crate::store::{
     Acceptance, Answered, Arrival, ArrivalConsent, Choice, Claim, ConsentAction, ConsentRecord,
@@ -13,9 +14,10 @@ use crate::store::{
     Taken, TakenParams, Turn,
 };
 
-/// Anything else open in the message's conversation that comes before it: what is older, and what is being handled.
+/// Anything else open in the message's conversation that comes before it: what is older, and what is in the hands of this
+/// process, `?1`. A dead one's hands hold nothing: what it left would wait for an older message that waits for it.
 const BLOCKED: &str = "EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = i.conversation AND p.state < 3 \
-     AND p.id <> i.id AND (p.id < i.id OR p.state = 1 OR (p.state = 2 AND p.owner IS NOT NULL)))";
+     AND p.id <> i.id AND (p.id < i.id OR (p.state IN (1, 2) AND p.owner = ?1)))";
 
 impl Journal for SqliteStore {
     fn accept(&self, arrival: Arc<Arrival>) -> Outcome<'_, Acceptance> {
@@ -26,7 +28,7 @@ impl Journal for SqliteStore {
     fn turn(&self, id: i64, now: Timestamp) -> Outcome<'_, Turn> {
         let me = self.owner;
         self.write(move |db| {
-            let row = State::of(db, id)?;
+            let row = State::of(db, me, id)?;
             if row.state != inbound::RECEIVED || row.owner != Some(me) {
                 return Ok(Turn::Decided(row.decision()));
             }
@@ -38,7 +40,8 @@ impl Journal for SqliteStore {
     }
 
     fn decide(&self, id: i64, choice: Choice, now: Timestamp) -> Outcome<'_, Decision> {
-        self.write(move |db| decide(db, id, &choice, now))
+        let me = self.owner;
+        self.write(move |db| decide(db, me, id, &choice, now))
     }
 
     fn answer(
@@ -51,20 +54,23 @@ impl Journal for SqliteStore {
         let me = self.owner;
         self.write(move |db| {
             crate::crash_point!("P5");
-            let saved: Option<Option<String>> = db
+            let saved: Option<(Option<String>, i64)> = db
                 .prepare_cached(
                     "UPDATE inbound SET state = 3, reason = NULL, answer = CASE WHEN ?1 IS NULL OR EXISTS (\
                        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
                        WHERE a.conversation = inbound.conversation AND c.opted_out IS NOT NULL \
                        AND (+c.scope = a.us OR +c.scope = inbound.service)) THEN NULL ELSE ?1 END \
-                     WHERE id = ?2 AND state = 1 AND owner = ?3 AND attempt = ?4 RETURNING answer",
+                     WHERE id = ?2 AND state = 1 AND owner = ?3 AND attempt = ?4 RETURNING answer, conversation",
                 )?
-                .query_row(params![twiml, claim.id, me, claim.attempt], |row| row.get(0))
+                .query_row(params![twiml, claim.id, me, claim.attempt], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
                 .optional()?;
-            let Some(saved) = saved else {
-                return Ok(State::of(db, claim.id)?.decision_for(me, claim));
+            let Some((saved, conversation)) = saved else {
+                return Ok(State::of(db, me, claim.id)?.decision_for(me, claim));
             };
-            conversations::change_dialogue(db, claim.conversation, dialogue.as_ref(), now)?;
+            // Not the claim's: it may have been joined to another meanwhile.
+            conversations::change_dialogue(db, conversation, dialogue.as_ref(), now)?;
             Ok(Decision::Answered(Answered { twiml: saved }))
         })
     }
@@ -78,16 +84,18 @@ impl Journal for SqliteStore {
     ) -> Outcome<'_, bool> {
         let me = self.owner;
         self.write(move |db| {
-            let ended = db
+            let ended: Option<i64> = db
                 .prepare_cached(
-                    "UPDATE inbound SET state = 4, reason = NULL WHERE id = ?1 AND state IN (1, 2) AND owner = ?2 AND attempt = ?3",
+                    "UPDATE inbound SET state = 4, reason = NULL WHERE id = ?1 AND state IN (1, 2) AND owner = ?2 AND attempt = ?3 \
+                     RETURNING conversation",
                 )?
-                .execute(params![claim.id, me, claim.attempt])?;
-            if ended == 0 {
+                .query_row(params![claim.id, me, claim.attempt], |row| row.get(0))
+                .optional()?;
+            let Some(conversation) = ended else {
                 return Ok(false);
-            }
+            };
             outbox::insert(db, Some(claim.id), &replies, now)?;
-            conversations::change_dialogue(db, claim.conversation, dialogue.as_ref(), now)?;
+            conversations::change_dialogue(db, conversation, dialogue.as_ref(), now)?;
             Ok(true)
         })
     }
@@ -114,7 +122,7 @@ impl Journal for SqliteStore {
             Ok(match failed {
                 Some(inbound::FAILED) => Decision::Lost,
                 Some(_) => Decision::Deferred,
-                None => State::of(db, claim.id)?.decision(),
+                None => State::of(db, me, claim.id)?.decision(),
             })
         })
     }
@@ -182,12 +190,12 @@ impl State {
         })
     }
 
-    fn of(db: &Connection, id: i64) -> Result<Self, StoreError> {
+    fn of(db: &Connection, me: i64, id: i64) -> Result<Self, StoreError> {
         let sql = format!(
-            "SELECT {}, {BLOCKED} FROM inbound i WHERE i.id = ?1",
+            "SELECT {}, {BLOCKED} FROM inbound i WHERE i.id = ?2",
             Self::COLUMNS
         );
-        Ok(db.prepare_cached(&sql)?.query_row([id], Self::read)?)
+        Ok(db.prepare_cached(&sql)?.query_row([me, id], Self::read)?)
     }
 
     /// What its answer is for somebody without a claim.
@@ -238,12 +246,15 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
         rows::sid_bytes(arrival.sid.as_str()),
     );
     if let Some(id) = known(db, arrival)? {
-        return repeated(db, me, State::of(db, id)?, arrival);
+        conversations::follow(db, id)?;
+        return repeated(db, me, State::of(db, me, id)?, arrival);
     }
     let now = arrival.at.as_microsecond();
     let conversation = conversations::enter(db, &arrival.us, &arrival.user, now)?;
     let scopes = scopes(arrival);
-    let opted_out = conversations::opted_out(db, &arrival.user, &scopes)?;
+    // Under whatever address: what was said under one counts for the person.
+    let user = conversations::addresses(db, conversation)?;
+    let opted_out = conversations::opted_out(db, &user, &scopes)?;
     let mut state = inbound::ANSWERED;
     let mut answer = None;
     let acceptance = match &arrival.consent {
@@ -253,7 +264,14 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
         }),
         Some(ArrivalConsent::Stop { .. }) if opted_out => None,
         Some(ArrivalConsent::Stop { how, answer: said }) => {
-            change_consent(db, arrival, &scopes[..1], ConsentAction::OptOut, *how)?;
+            change_consent(
+                db,
+                arrival,
+                &user,
+                &scopes[..1],
+                ConsentAction::OptOut,
+                *how,
+            )?;
             answer = Some(said.clone());
             Some(Acceptance::Consent {
                 opted_out: true,
@@ -264,7 +282,7 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
             if opted_out || *how != crate::store::ConsentHow::Keyword =>
         {
             if opted_out {
-                change_consent(db, arrival, &scopes, ConsentAction::Resume, *how)?;
+                change_consent(db, arrival, &user, &scopes, ConsentAction::Resume, *how)?;
             }
             answer = Some(said.clone());
             Some(Acceptance::Consent {
@@ -350,11 +368,12 @@ fn scopes(arrival: &Arrival) -> Vec<ConsentScope> {
 fn change_consent(
     db: &Connection,
     arrival: &Arrival,
+    user: &[Address],
     scopes: &[ConsentScope],
     action: ConsentAction,
     how: crate::store::ConsentHow,
 ) -> Result<(), StoreError> {
-    for user in &arrival.user {
+    for user in user {
         for scope in scopes {
             let record = ConsentRecord {
                 scope: scope.clone(),
@@ -379,11 +398,11 @@ fn repeated(
     arrival: &Arrival,
 ) -> Result<Acceptance, StoreError> {
     let last_answer = |db: &Connection| -> Result<Acceptance, StoreError> {
+        // Nothing to say is the empty response, and no empty body.
+        let twiml = Some(arrival.last_answer.clone()).filter(|twiml| !twiml.is_empty());
         db.prepare_cached("UPDATE inbound SET state = 3, answer = ?2 WHERE id = ?1")?
-            .execute(params![row.id, arrival.last_answer])?;
-        Ok(Acceptance::Answered(Answered {
-            twiml: Some(arrival.last_answer.clone()),
-        }))
+            .execute(params![row.id, twiml])?;
+        Ok(Acceptance::Answered(Answered { twiml }))
     };
     match row.state {
         inbound::ANSWERED => {
@@ -421,11 +440,12 @@ fn repeated(
 
 fn decide(
     db: &Connection,
+    me: i64,
     id: i64,
     choice: &Choice,
     now: Timestamp,
 ) -> Result<Decision, StoreError> {
-    let row = State::of(db, id)?;
+    let row = State::of(db, me, id)?;
     let open = matches!(row.state, inbound::RECEIVED | inbound::HANDLING);
     match choice {
         Choice::Twiml(twiml) if open || row.state == inbound::FAILED => {

@@ -23,7 +23,10 @@ impl Operator for SqliteStore {
     fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool> {
         self.write(move |db| {
             let changed = db.execute(
-                "UPDATE inbound SET state = 2, owner = NULL, claimed_at = ?2 WHERE sid = ?1 AND state IN (5, 6) AND params IS NOT NULL",
+                // In the conversation that its own was joined to, if it was.
+                "UPDATE inbound SET state = 2, owner = NULL, claimed_at = ?2, conversation = coalesce(\
+                   (SELECT joined FROM conversation c WHERE c.id = inbound.conversation), conversation) \
+                 WHERE sid = ?1 AND state IN (5, 6) AND params IS NOT NULL",
                 params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
             )?;
             Ok(changed > 0)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::store_error;
-use crate::store::{Access, SCHEMA, StoreError, StoreErrorKind};
+use crate::store::{Access, SCHEMA, StoreError, StoreErrorKind, rows};
 
 /// All versions of the schema, oldest first; the same numbers as PostgreSQL's.
 const MIGRATIONS: [&str; SCHEMA] = [include_str!("migrations/0001_journal.sql")];
@@ -194,13 +194,7 @@ fn version(db: &Connection) -> Result<usize, StoreError> {
     let version = usize::try_from(version).unwrap_or(usize::MAX);
     let known = MIGRATIONS.len();
     if version > known {
-        return Err(StoreError::with_source(
-            StoreErrorKind::Schema,
-            format!(
-                "its schema is number {version} and this version knows {known}: run the newer replyhook, or restore the \
-                 backup from before it"
-            ),
-        ));
+        return Err(rows::newer_schema(version, known));
     }
     Ok(version)
 }
@@ -210,12 +204,7 @@ fn current(db: &Connection) -> Result<(), StoreError> {
     if version == known {
         return Ok(());
     }
-    Err(StoreError::with_source(
-        StoreErrorKind::Schema,
-        format!(
-            "its schema is number {version} and this version needs {known}: stop the server and run `replyhook migrate`"
-        ),
-    ))
+    Err(rows::older_schema(version, known))
 }
 
 /// All missing steps in one transaction.

@@ -4,6 +4,8 @@
 pub mod app;
 mod command;
 mod kept;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod request;
 mod server;
 pub mod twilio;

@@ -1,0 +1,369 @@
+//! [`Conversations`] in PostgreSQL.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sqlx::postgres::PgArguments;
+use sqlx::query::QueryAs;
+use sqlx::{PgConnection, Postgres, Row};
+
+use super::PostgresStore;
+use super::error::Trouble;
+use super::text::{pack, packed, unpack};
+use crate::address::Address;
+use crate::store::conversations::Dialogue;
+use crate::store::rows;
+use crate::store::{
+    Arrival, ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
+    Conversation, Conversations, DialogueChange, Outcome, StoreError, StoreErrorKind,
+};
+
+impl Conversations for PostgresStore {
+    fn conversation(&self, us: &Address, user: &Address) -> Outcome<'_, Option<Conversation>> {
+        let (us, user) = (us.clone(), user.clone());
+        self.ask(move |db| {
+            let (us, user) = (us.clone(), user.clone());
+            Box::pin(async move {
+                let found: Option<(i64, i64)> = sqlx::query_as(
+                    "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+                     WHERE a.us = $1 AND a.address = $2",
+                )
+                .bind(pack(us.as_str()))
+                .bind(pack(user.as_str()))
+                .fetch_optional(db)
+                .await?;
+                let Some((id, last)) = found else {
+                    return Ok(None);
+                };
+                let last = rows::time(last)?;
+                Ok(Some(Conversation::new(id, us, user, Some(last))))
+            })
+        })
+    }
+
+    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> Outcome<'_, ConsentState> {
+        let scopes: Arc<[String]> = packed(scopes.iter().map(ConsentScope::as_str)).into();
+        let user = pack(user.as_str()).into_owned();
+        self.ask(move |db| {
+            let (scopes, user) = (scopes.clone(), user.clone());
+            Box::pin(async move {
+                let (out, into): (Option<i64>, Option<i64>) = sqlx::query_as(
+                    "SELECT (array_agg(opted_out ORDER BY address, at) FILTER (WHERE opted_out IS NOT NULL))[1], \
+                     (array_agg(opted_in ORDER BY address, at) FILTER (WHERE opted_in IS NOT NULL))[1] \
+                     FROM (SELECT address, opted_out, opted_in, array_position($1, scope::text) AS at FROM consent \
+                       WHERE scope = ANY ($1) AND address IN (SELECT $2 UNION SELECT b.address FROM conversation_address a \
+                         JOIN conversation_address b ON b.conversation = a.conversation \
+                         WHERE a.us = ANY ($1) AND a.address = $2)) found",
+                )
+                .bind(&scopes[..])
+                .bind(user)
+                .fetch_one(db)
+                .await?;
+                Ok(ConsentState {
+                    opted_out: out.map(rows::time).transpose()?,
+                    opted_in: into.map(rows::time).transpose()?,
+                })
+            })
+        })
+    }
+
+    fn record_consent(&self, record: ConsentRecord) -> Outcome<'_, ()> {
+        let record = Arc::new(record);
+        self.write(move |db| {
+            let record = record.clone();
+            Box::pin(async move { record_consent(db, &record).await })
+        })
+    }
+
+    fn consent_ledger(&self, after: i64, limit: u32) -> Outcome<'_, Vec<ConsentEntry>> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                let found = sqlx::query(
+                    "SELECT id, scope, address, action, how, evidence, note, at FROM consent_ledger WHERE id > $1 ORDER BY id LIMIT $2",
+                )
+                .bind(after)
+                .bind(i64::from(limit))
+                .fetch_all(db)
+                .await?;
+                let corrupt = || StoreError::new(StoreErrorKind::Corrupt);
+                let entries = found.into_iter().map(|row| {
+                    let evidence: Option<Vec<u8>> = row.try_get(5)?;
+                    let note: Option<String> = row.try_get(6)?;
+                    Ok(ConsentEntry {
+                        id: row.try_get(0)?,
+                        record: ConsentRecord {
+                            scope: ConsentScope::parse(&unpack(row.try_get(1)?)),
+                            user: unpack(row.try_get(2)?).into(),
+                            action: ConsentAction::parse(row.try_get(3)?).ok_or_else(corrupt)?,
+                            how: ConsentHow::parse(row.try_get(4)?).ok_or_else(corrupt)?,
+                            evidence: evidence.map(|sid| rows::message_sid(&sid)).transpose()?,
+                            note: note.map(unpack),
+                            at: rows::time(row.try_get(7)?)?,
+                        },
+                    })
+                });
+                entries.collect()
+            })
+        })
+    }
+
+    fn dialogue(&self, conversation: i64, now: Timestamp) -> Outcome<'_, Option<Dialogue>> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                let found: Option<String> = sqlx::query_scalar(
+                    "SELECT data FROM dialogue WHERE conversation = $1 AND (expires_at IS NULL OR expires_at > $2)",
+                )
+                .bind(conversation)
+                .bind(now.as_microsecond())
+                .fetch_optional(db)
+                .await?;
+                Ok(found.map(|data| Dialogue(unpack(data))))
+            })
+        })
+    }
+}
+
+/// A [`DialogueChange`] as a statement takes it.
+#[derive(Clone, Default)]
+pub(super) struct Change {
+    data: Option<Arc<str>>,
+    ends: bool,
+    expires_at: Option<i64>,
+}
+
+impl Change {
+    pub(super) fn of(change: Option<DialogueChange>) -> Self {
+        match change {
+            None => Self::default(),
+            Some(DialogueChange::End) => Self {
+                ends: true,
+                ..Self::default()
+            },
+            Some(DialogueChange::Set { data, expires_at }) => Self {
+                data: Some(pack(&data).into()),
+                ends: false,
+                expires_at: expires_at.map(Timestamp::as_microsecond),
+            },
+        }
+    }
+
+    /// Binds the parameters of `change_dialogue!`.
+    pub(super) fn bind<'q, O>(
+        &self,
+        query: QueryAs<'q, Postgres, O, PgArguments>,
+        now: Timestamp,
+    ) -> QueryAs<'q, Postgres, O, PgArguments> {
+        query
+            .bind(self.data.as_deref().map(str::to_owned))
+            .bind(self.ends)
+            .bind(self.expires_at)
+            .bind(now.as_microsecond())
+    }
+}
+
+/// Finds or makes the conversation of a sender and a person, locks it, opens its window, and joins what turns out to be
+/// one.
+pub(super) async fn enter(
+    db: &mut PgConnection,
+    us: &Address,
+    user: &[Address],
+    now: i64,
+) -> Result<i64, Trouble> {
+    let us = pack(us.as_str()).into_owned();
+    let addresses = packed(user.iter().map(Address::as_str));
+    let locked: Vec<i64> = sqlx::query_scalar(
+        "SELECT id FROM conversation WHERE joined IS NULL AND id IN (\
+           SELECT conversation FROM conversation_address WHERE us = $1 AND address = ANY ($2)) ORDER BY id FOR UPDATE",
+    )
+    .bind(&us)
+    .bind(&addresses)
+    .fetch_all(&mut *db)
+    .await?;
+    // Once more: while a lock was waited for they may have been joined, or forgotten.
+    let mut known: Vec<i64> = sqlx::query_scalar(
+        "SELECT DISTINCT conversation FROM conversation_address WHERE us = $1 AND address = ANY ($2)",
+    )
+    .bind(&us)
+    .bind(&addresses)
+    .fetch_all(&mut *db)
+    .await?;
+    known.sort_unstable();
+    if known != locked {
+        return Err(Trouble::Again);
+    }
+    let id: i64 = match known[..] {
+        [] => {
+            sqlx::query_scalar("INSERT INTO conversation (last_inbound) VALUES ($1) RETURNING id")
+                .bind(now)
+                .fetch_one(&mut *db)
+                .await?
+        }
+        [kept, ref others @ ..] => {
+            for other in others {
+                join(db, kept, *other).await?;
+            }
+            sqlx::query(
+                "UPDATE conversation SET last_inbound = greatest(last_inbound, $2), turns = turns + 1 WHERE id = $1",
+            )
+            .bind(kept)
+            .bind(now)
+            .execute(&mut *db)
+            .await?;
+            kept
+        }
+    };
+    // Where somebody else enters one of them at the same time, this waits for what becomes of that.
+    sqlx::query(
+        "INSERT INTO conversation_address (us, address, conversation) SELECT $1, a, $3 FROM unnest($2::text[]) a \
+         ON CONFLICT (us, address) DO NOTHING",
+    )
+    .bind(&us)
+    .bind(&addresses)
+    .bind(id)
+    .execute(&mut *db)
+    .await?;
+    let all_ours: bool = sqlx::query_scalar(
+        "SELECT NOT EXISTS (SELECT 1 FROM conversation_address WHERE us = $1 AND address = ANY ($2) AND conversation <> $3)",
+    )
+    .bind(&us)
+    .bind(&addresses)
+    .bind(id)
+    .fetch_one(db)
+    .await?;
+    if all_ours {
+        Ok(id)
+    } else {
+        Err(Trouble::Again)
+    }
+}
+
+/// Two conversations turn out to be with one person: the later window, order over both, the newer dialogue.
+async fn join(db: &mut PgConnection, kept: i64, other: i64) -> Result<(), Trouble> {
+    for sql in [
+        "UPDATE conversation SET last_inbound = greatest(last_inbound, (SELECT last_inbound FROM conversation WHERE id = $2)) \
+         WHERE id = $1",
+        "UPDATE conversation_address SET conversation = $1 WHERE conversation = $2",
+        "UPDATE inbound SET conversation = $1 WHERE conversation = $2 AND state < 3",
+        "DELETE FROM dialogue WHERE conversation IN ($1, $2) AND changed_at < \
+         (SELECT max(changed_at) FROM dialogue WHERE conversation IN ($1, $2))",
+        "DELETE FROM dialogue WHERE conversation = $1 AND EXISTS (SELECT 1 FROM dialogue WHERE conversation = $2)",
+        "UPDATE dialogue SET conversation = $1 WHERE conversation = $2",
+        "UPDATE conversation SET joined = $1, turns = turns + 1 WHERE id = $2 OR joined = $2",
+    ] {
+        sqlx::query(sql)
+            .bind(kept)
+            .bind(other)
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The addresses of a conversation's user, whether any of them has opted out in any of these scopes, and how many of its
+/// messages are open.
+pub(super) async fn standing(
+    db: &mut PgConnection,
+    conversation: i64,
+    scopes: &[String],
+) -> Result<(Vec<Address>, bool, i64), Trouble> {
+    let (addresses, opted_out, open): (Vec<String>, bool, i64) = sqlx::query_as(
+        "SELECT ARRAY(SELECT address::text FROM conversation_address WHERE conversation = $1 ORDER BY address), \
+         EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
+           WHERE a.conversation = $1 AND c.scope = ANY ($2) AND c.opted_out IS NOT NULL), \
+         (SELECT count(*) FROM inbound WHERE conversation = $1 AND state < 3)",
+    )
+    .bind(conversation)
+    .bind(packed(scopes.iter().map(String::as_str)))
+    .fetch_one(db)
+    .await?;
+    let addresses = addresses
+        .into_iter()
+        .map(|address| unpack(address).into())
+        .collect();
+    Ok((addresses, opted_out, open))
+}
+
+/// Whether a person has opted out in any of these scopes, under this address.
+pub(super) async fn opted_out(
+    db: &mut PgConnection,
+    user: &Address,
+    scope: &ConsentScope,
+) -> Result<bool, Trouble> {
+    let opted_out = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM consent WHERE address = $1 AND scope = $2 AND opted_out IS NOT NULL)",
+    )
+    .bind(pack(user.as_str()))
+    .bind(pack(scope.as_str()))
+    .fetch_one(db)
+    .await?;
+    Ok(opted_out)
+}
+
+pub(super) async fn change_consent(
+    db: &mut PgConnection,
+    arrival: &Arrival,
+    user: &[Address],
+    scopes: &[String],
+    action: ConsentAction,
+    how: ConsentHow,
+) -> Result<(), Trouble> {
+    for address in user {
+        for scope in scopes {
+            let record = ConsentRecord {
+                scope: ConsentScope::parse(scope),
+                user: address.clone(),
+                action,
+                how,
+                evidence: Some(arrival.sid),
+                note: None,
+                at: arrival.at,
+            };
+            record_consent(db, &record).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn record_consent(
+    db: &mut PgConnection,
+    record: &ConsentRecord,
+) -> Result<(), Trouble> {
+    let (address, scope, at) = (
+        pack(record.user.as_str()),
+        pack(record.scope.as_str()),
+        record.at.as_microsecond(),
+    );
+    let sql = match record.action {
+        ConsentAction::OptOut => {
+            "INSERT INTO consent AS c (address, scope, opted_out) VALUES ($1, $2, $3) \
+             ON CONFLICT (address, scope) DO UPDATE SET opted_out = coalesce(c.opted_out, $3)"
+        }
+        ConsentAction::Resume => {
+            "INSERT INTO consent AS c (address, scope, opted_out) VALUES ($1, $2, nullif($3, $3)) \
+             ON CONFLICT (address, scope) DO UPDATE SET opted_out = NULL"
+        }
+        ConsentAction::OptIn => {
+            "INSERT INTO consent AS c (address, scope, opted_in) VALUES ($1, $2, $3) \
+             ON CONFLICT (address, scope) DO UPDATE SET opted_in = coalesce(c.opted_in, $3), opted_out = NULL"
+        }
+    };
+    sqlx::query(sql)
+        .bind(&address)
+        .bind(&scope)
+        .bind(at)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(
+        "INSERT INTO consent_ledger (scope, address, action, how, evidence, note, at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(&scope)
+    .bind(&address)
+    .bind(record.action.as_str())
+    .bind(record.how.as_str())
+    .bind(record.evidence.map(|sid| rows::sid_bytes(sid.as_str())))
+    .bind(record.note.as_deref().map(pack))
+    .bind(at)
+    .execute(db)
+    .await?;
+    Ok(())
+}

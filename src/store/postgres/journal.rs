@@ -1,0 +1,502 @@
+//! [`Journal`] in PostgreSQL.
+//!
+//! Whoever puts a message into hands has locked its conversation in an earlier statement: the next one sees everything
+//! that was committed before the lock was had, and nobody else can put another message of it into hands meanwhile.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sqlx::{PgConnection, Row};
+
+use super::conversations::Change;
+use super::error::Trouble;
+use super::text::{pack, unpack};
+use super::{PostgresStore, accept, outbox};
+use crate::store::rows::{self, inbound};
+use crate::store::{
+    Acceptance, Answered, Arrival, Choice, Claim, CrashPolicy, Decision, DialogueChange, Journal,
+    NewReply, Outcome, Taken, TakenParams, Turn,
+};
+
+impl Journal for PostgresStore {
+    fn accept(&self, arrival: Arc<Arrival>) -> Outcome<'_, Acceptance> {
+        let me = self.owner;
+        Box::pin(async move {
+            let shared = arrival.clone();
+            let at_once = self.ask(move |db| {
+                let arrival = shared.clone();
+                Box::pin(async move { accept::accept_at_once(db, me, &arrival).await })
+            });
+            if let Some(acceptance) = at_once.await? {
+                return Ok(acceptance);
+            }
+            let with_care = self.claim(move |db| {
+                let arrival = arrival.clone();
+                Box::pin(async move { accept::accept(db, me, &arrival).await })
+            });
+            with_care.await
+        })
+    }
+
+    fn turn(&self, id: i64, now: Timestamp) -> Outcome<'_, Turn> {
+        let me = self.owner;
+        Box::pin(async move {
+            // Most looks find that it is not time yet, and need no lock for that.
+            let looked = self.ask(move |db| {
+                Box::pin(async move { Ok(Standing::of(db, me, id).await?.turn(me)) })
+            });
+            if let Some(turn) = looked.await? {
+                return Ok(turn);
+            }
+            let claimed = self.claim(move |db| {
+                Box::pin(async move {
+                    lock_conversation(db, id).await?;
+                    let row = Standing::locked(db, me, id).await?;
+                    match row.turn(me) {
+                        Some(turn) => Ok(turn),
+                        None => Ok(Turn::Yours(row.claim(db, me, now).await?)),
+                    }
+                })
+            });
+            claimed.await
+        })
+    }
+
+    fn decide(&self, id: i64, choice: Choice, now: Timestamp) -> Outcome<'_, Decision> {
+        let me = self.owner;
+        self.ask(move |db| {
+            let choice = choice.clone();
+            Box::pin(async move { decide(db, me, id, choice, now).await })
+        })
+    }
+
+    fn answer(
+        &self,
+        claim: Claim,
+        twiml: Option<String>,
+        dialogue: Option<DialogueChange>,
+        now: Timestamp,
+    ) -> Outcome<'_, Decision> {
+        let (me, dialogue) = (self.owner, Change::of(dialogue));
+        self.ask(move |db| {
+            crate::crash_point!("P5");
+            let (twiml, dialogue) = (twiml.clone(), dialogue.clone());
+            Box::pin(async move {
+                let query = sqlx::query_as(ANSWER)
+                    .bind(claim.id)
+                    .bind(me)
+                    .bind(i64::from(claim.attempt));
+                let saved: Option<(Option<String>,)> = dialogue
+                    .bind(query, now)
+                    .bind(twiml.as_deref().map(pack))
+                    .fetch_optional(&mut *db)
+                    .await?;
+                if let Some((saved,)) = saved {
+                    let twiml = saved.map(unpack);
+                    return Ok(Decision::Answered(Answered { twiml }));
+                }
+                Ok(Standing::of(db, me, claim.id)
+                    .await?
+                    .decision_for(me, claim))
+            })
+        })
+    }
+
+    fn finish(
+        &self,
+        claim: Claim,
+        replies: Vec<NewReply>,
+        dialogue: Option<DialogueChange>,
+        now: Timestamp,
+    ) -> Outcome<'_, bool> {
+        let (me, dialogue) = (self.owner, Change::of(dialogue));
+        let replies = Arc::new(outbox::Columns::of(&replies));
+        self.ask(move |db| {
+            let (replies, dialogue) = (replies.clone(), dialogue.clone());
+            Box::pin(async move {
+                let query = sqlx::query_as(FINISH)
+                    .bind(claim.id)
+                    .bind(me)
+                    .bind(i64::from(claim.attempt));
+                let ended: Option<(i64,)> = replies
+                    .bind(dialogue.bind(query, now))
+                    .fetch_optional(db)
+                    .await?;
+                Ok(ended.is_some())
+            })
+        })
+    }
+
+    fn fail(
+        &self,
+        claim: Claim,
+        reason: &'static str,
+        for_good: bool,
+        _now: Timestamp,
+    ) -> Outcome<'_, Decision> {
+        let me = self.owner;
+        self.ask(move |db| {
+            Box::pin(async move {
+                let failed: Option<i64> = sqlx::query_scalar(
+                    "UPDATE inbound SET state = CASE WHEN state = 1 AND NOT $5 THEN 5 ELSE 6 END, reason = $4 \
+                     WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING state",
+                )
+                .bind(claim.id)
+                .bind(me)
+                .bind(i64::from(claim.attempt))
+                .bind(reason)
+                .bind(for_good)
+                .fetch_optional(&mut *db)
+                .await?;
+                Ok(match failed {
+                    Some(inbound::FAILED) => Decision::Lost,
+                    Some(_) => Decision::Deferred,
+                    None => Standing::of(db, me, claim.id).await?.decision(),
+                })
+            })
+        })
+    }
+
+    fn take_up(
+        &self,
+        limit: usize,
+        policy: CrashPolicy,
+        now: Timestamp,
+    ) -> Outcome<'_, Vec<Taken>> {
+        let me = self.owner;
+        self.claim(move |db| Box::pin(take_up(db, me, limit, policy, now)))
+    }
+
+    fn let_go(&self, running: Vec<i64>, before: Timestamp) -> Outcome<'_, u64> {
+        let me = self.owner;
+        self.ask(move |db| {
+            let running = running.clone();
+            Box::pin(async move {
+                let gone = sqlx::query(
+                    "UPDATE inbound SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END \
+                     WHERE state < 3 AND owner = $1 AND claimed_at < $2 AND NOT id = ANY ($3)",
+                )
+                .bind(me)
+                .bind(before.as_microsecond())
+                .bind(running)
+                .execute(db)
+                .await?;
+                Ok(gone.rows_affected())
+            })
+        })
+    }
+
+    fn enter(&self, arrival: Arc<Arrival>, twiml: Option<String>) -> Outcome<'_, ()> {
+        let (me, told) = (self.owner, Arc::new((arrival, twiml)));
+        self.claim(move |db| {
+            let told = told.clone();
+            Box::pin(async move { accept::enter(db, me, &told.0, told.1.as_deref()).await })
+        })
+    }
+}
+
+const ANSWER: &str = concat!(
+    "WITH ended AS (UPDATE inbound i SET state = 3, reason = NULL, answer = CASE WHEN EXISTS (\
+       SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
+       WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL AND (c.scope = a.us OR c.scope = i.service)) \
+       THEN NULL ELSE $8 END \
+     WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 RETURNING i.answer, i.conversation), ",
+    change_dialogue!(),
+    " SELECT answer FROM ended"
+);
+
+const FINISH: &str = concat!(
+    "WITH ended AS (UPDATE inbound SET state = 4, reason = NULL \
+     WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation), ",
+    change_dialogue!(),
+    ", put AS (INSERT INTO reply (inbound, ordinal, account, slot, us, address, service, template, state, not_before, \
+       created_at, params) SELECT ended.id, r.ordinal - 1, r.account, r.slot, r.us, r.address, r.service, r.template, 0, $7, \
+       $7, r.params FROM ended, unnest($8::bytea[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::boolean[], \
+       $14::text[]) WITH ORDINALITY AS r (account, slot, us, address, service, template, params, ordinal) ORDER BY r.ordinal) \
+     SELECT id FROM ended"
+);
+
+/// What a message's row says about who may do what.
+pub(super) struct Standing {
+    pub(super) id: i64,
+    pub(super) conversation: i64,
+    pub(super) state: i64,
+    pub(super) attempt: u32,
+    pub(super) owner: Option<i64>,
+    /// Whether it is in living hands.
+    pub(super) held: bool,
+    pub(super) failed_before: bool,
+    pub(super) answer: Option<String>,
+    pub(super) blocked: bool,
+}
+
+/// Reads a [`Standing`]: the columns up to the table.
+macro_rules! state {
+    ($more:literal) => {
+        concat!(
+            "SELECT i.id, i.conversation, i.state, i.attempt, i.owner, ",
+            held!("$1"),
+            ", i.reason IS NOT NULL, i.answer, ",
+            blocked!("$1"),
+            " FROM inbound i WHERE i.id = $2",
+            $more
+        )
+    };
+}
+
+impl Standing {
+    pub(super) async fn of(db: &mut PgConnection, me: i64, id: i64) -> Result<Self, Trouble> {
+        Self::read(db, state!(""), me, id).await
+    }
+
+    /// The same, and nobody changes the row before the transaction ends.
+    pub(super) async fn locked(db: &mut PgConnection, me: i64, id: i64) -> Result<Self, Trouble> {
+        Self::read(db, state!(" FOR UPDATE OF i"), me, id).await
+    }
+
+    async fn read(
+        db: &mut PgConnection,
+        sql: &'static str,
+        me: i64,
+        id: i64,
+    ) -> Result<Self, Trouble> {
+        let row = sqlx::query(sql).bind(me).bind(id).fetch_one(db).await?;
+        Ok(Self {
+            id: row.try_get(0)?,
+            conversation: row.try_get(1)?,
+            state: row.try_get(2)?,
+            attempt: number(row.try_get(3)?),
+            owner: row.try_get(4)?,
+            held: row.try_get(5)?,
+            failed_before: row.try_get(6)?,
+            answer: row.try_get::<Option<String>, _>(7)?.map(unpack),
+            blocked: row.try_get(8)?,
+        })
+    }
+
+    /// What its answer is for somebody without a claim.
+    fn decision(&self) -> Decision {
+        match self.state {
+            inbound::ANSWERED => Decision::Answered(Answered {
+                twiml: self.answer.clone(),
+            }),
+            inbound::DEFERRED | inbound::DONE | inbound::DEAD => Decision::Deferred,
+            _ => Decision::Lost,
+        }
+    }
+
+    /// What it is for somebody who had this claim.
+    fn decision_for(&self, me: i64, claim: Claim) -> Decision {
+        let mine = self.owner == Some(me) && self.attempt == claim.attempt;
+        match self.decision() {
+            Decision::Deferred if !mine => Decision::Lost,
+            decision => decision,
+        }
+    }
+
+    /// What is to be said to whoever waits for its turn; nothing if it has come.
+    fn turn(&self, me: i64) -> Option<Turn> {
+        if self.state != inbound::RECEIVED || self.owner != Some(me) {
+            return Some(Turn::Decided(self.decision()));
+        }
+        self.blocked.then_some(Turn::Wait)
+    }
+
+    /// Takes it for the next attempt. Its conversation is locked.
+    pub(super) async fn claim(
+        &self,
+        db: &mut PgConnection,
+        me: i64,
+        now: Timestamp,
+    ) -> Result<Claim, Trouble> {
+        sqlx::query(
+            "WITH turned AS (UPDATE conversation SET turns = turns + 1 WHERE id = $5) \
+             UPDATE inbound SET state = 1, owner = $2, attempt = $3, claimed_at = $4 WHERE id = $1",
+        )
+        .bind(self.id)
+        .bind(me)
+        .bind(i64::from(self.attempt) + 1)
+        .bind(now.as_microsecond())
+        .bind(self.conversation)
+        .execute(db)
+        .await?;
+        Ok(Claim {
+            id: self.id,
+            conversation: self.conversation,
+            attempt: self.attempt + 1,
+            failed_before: self.failed_before,
+        })
+    }
+}
+
+fn number(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Locks a message's conversation. One that was joined to another, or is forgotten, is put right first.
+pub(super) async fn lock_conversation(db: &mut PgConnection, id: i64) -> Result<(), Trouble> {
+    let found: Option<(Option<i64>,)> = sqlx::query_as(
+        "SELECT c.joined FROM inbound i JOIN conversation c ON c.id = i.conversation WHERE i.id = $1 FOR UPDATE OF c",
+    )
+    .bind(id)
+    .fetch_optional(&mut *db)
+    .await?;
+    match found {
+        Some((None,)) => return Ok(()),
+        Some((Some(joined),)) => {
+            let locked = sqlx::query(
+                "SELECT id FROM conversation WHERE id = $1 AND joined IS NULL FOR UPDATE",
+            )
+            .bind(joined)
+            .fetch_optional(&mut *db)
+            .await?;
+            if locked.is_none() {
+                return Err(Trouble::Again);
+            }
+            sqlx::query("UPDATE inbound SET conversation = $2 WHERE id = $1")
+                .bind(id)
+                .bind(joined)
+                .execute(db)
+                .await?;
+        }
+        None => {
+            sqlx::query(
+                "INSERT INTO conversation (id, last_inbound) SELECT conversation, received_at FROM inbound WHERE id = $1 \
+                 ON CONFLICT (id) DO UPDATE SET turns = conversation.turns + 1",
+            )
+            .bind(id)
+            .execute(db)
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+async fn decide(
+    db: &mut PgConnection,
+    me: i64,
+    id: i64,
+    choice: Choice,
+    now: Timestamp,
+) -> Result<Decision, Trouble> {
+    let rest = choice == Choice::Rest;
+    let (query, decision) = match choice {
+        Choice::Twiml(twiml) => {
+            let answer = Some(twiml).filter(|twiml| !twiml.is_empty());
+            let query = sqlx::query(
+                "UPDATE inbound SET state = 3, owner = NULL, answer = $2 WHERE id = $1 AND state IN (0, 1, 5)",
+            )
+            .bind(id)
+            .bind(answer.as_deref().map(pack));
+            (
+                query,
+                Decision::Answered(Answered {
+                    twiml: answer.clone(),
+                }),
+            )
+        }
+        // What waits for its turn is let go; what is being handled stays so.
+        Choice::Rest => {
+            let query = sqlx::query(
+                "UPDATE inbound SET owner = CASE WHEN state = 0 THEN NULL ELSE owner END, state = 2, claimed_at = $2 \
+                 WHERE id = $1 AND state IN (0, 1)",
+            )
+            .bind(id)
+            .bind(now.as_microsecond());
+            (query, Decision::Deferred)
+        }
+    };
+    if query.execute(&mut *db).await?.rows_affected() > 0 {
+        return Ok(decision);
+    }
+    let row = Standing::of(db, me, id).await?;
+    match row.state {
+        // It was opened between the two statements.
+        inbound::RECEIVED | inbound::HANDLING => Err(Trouble::Again),
+        inbound::FAILED if !rest => Err(Trouble::Again),
+        _ => Ok(row.decision()),
+    }
+}
+
+/// What may be taken up: nobody has it, and nothing of its conversation is before it. Locks the conversations, except
+/// where somebody else is at one.
+const FREE: &str = concat!(
+    "SELECT i.id FROM inbound i JOIN conversation c ON c.id = i.conversation WHERE i.state < 3 AND NOT ",
+    held!("$1"),
+    " AND NOT ",
+    blocked!("$1"),
+    " ORDER BY i.id LIMIT $2 FOR UPDATE OF c SKIP LOCKED"
+);
+
+/// Takes what is still so, now that the conversations are locked.
+const TAKE: &str = concat!(
+    "WITH free AS (SELECT i.id, i.conversation, CASE WHEN i.params IS NULL THEN 'its content has expired' \
+       WHEN i.state <> 0 AND i.owner IS NOT NULL AND NOT ($4 AND i.attempt < $5) \
+       THEN 'the process ended while it was handled' END AS dead \
+     FROM inbound i WHERE i.id = ANY ($2) AND i.state < 3 AND NOT ",
+    held!("$1"),
+    " AND NOT ",
+    blocked!("$1"),
+    " FOR UPDATE OF i), \
+     turned AS (UPDATE conversation SET turns = turns + 1 WHERE id IN (SELECT conversation FROM free)), \
+     taken AS (UPDATE inbound i SET state = CASE WHEN free.dead IS NULL THEN 2 ELSE 6 END, \
+       owner = CASE WHEN free.dead IS NULL THEN $1::bigint END, reason = coalesce(free.dead, i.reason), \
+       attempt = i.attempt + CASE WHEN free.dead IS NULL THEN 1 ELSE 0 END, claimed_at = $3 \
+       FROM free WHERE i.id = free.id \
+       RETURNING i.id, i.conversation, i.attempt, i.reason IS NOT NULL AS failed_before, i.account, i.sid, i.slot, i.params, \
+         i.received_at, free.dead) \
+     SELECT id, conversation, attempt, failed_before, account, sid, slot, params, received_at FROM taken \
+     WHERE dead IS NULL ORDER BY id"
+);
+
+async fn take_up(
+    db: &mut PgConnection,
+    me: i64,
+    limit: usize,
+    policy: CrashPolicy,
+    now: Timestamp,
+) -> Result<Vec<Taken>, Trouble> {
+    let free: Vec<i64> = sqlx::query_scalar(FREE)
+        .bind(me)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *db)
+        .await?;
+    if free.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = sqlx::query(TAKE)
+        .bind(me)
+        .bind(free)
+        .bind(now.as_microsecond())
+        .bind(policy.retry)
+        .bind(i64::from(policy.attempts))
+        .fetch_all(db)
+        .await?;
+    let taken = found.into_iter().map(|row| {
+        Ok(Taken {
+            claim: Claim {
+                id: row.try_get(0)?,
+                conversation: row.try_get(1)?,
+                attempt: number(row.try_get(2)?),
+                failed_before: row.try_get(3)?,
+            },
+            account: rows::account_sid(row.try_get(4)?)?,
+            sid: rows::message_sid(row.try_get(5)?)?,
+            slot: rows::slot(row.try_get(6)?),
+            params: TakenParams(unpack(row.try_get(7)?)),
+            received_at: rows::time(row.try_get(8)?)?,
+        })
+    });
+    taken.collect()
+}
+
+/// Lets everything go.
+pub(super) async fn close(db: &mut PgConnection, me: i64) -> Result<(), Trouble> {
+    sqlx::query(
+        "UPDATE inbound SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END WHERE state < 3 AND owner = $1",
+    )
+    .bind(me)
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! The store in PostgreSQL: several machines share it, each of them equal.
+//!
+//! A message is kept once because its SID and account are unique, whatever number of machines takes it at the same time.
+//! Everything runs at READ COMMITTED; what must not change while it is looked at is locked, always in this order: the
+//! conversation, the message, what goes out. Whoever puts a message into somebody's hands locks its conversation first,
+//! so that two of one conversation never are in hands at once.
+//!
+//! What a process claims is leased: its row in `owner` lives for 15 s of the database's time and is renewed every five. A
+//! process that was paused for longer finds its claims taken, and what it writes then is fenced by owner, attempt and
+//! state.
+//!
+//! Every call ends within a time, and a database that is away is not asked again for two seconds, so that Twilio gets its
+//! answer in time. When the database returns nothing needs to be restarted.
+
+/// Whether a process lives, as SQL.
+macro_rules! lives {
+    ($owner:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM owner o WHERE o.id = ",
+            $owner,
+            " AND o.alive_until > statement_timestamp())"
+        )
+    };
+}
+
+/// Whether the message `i` is in somebody's hands, this process's or another's that lives, as SQL. `$me` is its parameter.
+macro_rules! held {
+    ($me:literal) => {
+        concat!(
+            "(coalesce(i.owner = ",
+            $me,
+            ", false) OR ",
+            lives!("i.owner"),
+            ")"
+        )
+    };
+}
+
+/// Anything else open in the conversation of message `i` that comes before it: what is older, and what is in living
+/// hands. As SQL.
+macro_rules! blocked {
+    ($me:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = i.conversation AND p.state < 3 AND p.id <> i.id \
+             AND (p.id < i.id OR (p.state IN (1, 2) AND (p.owner = ",
+            $me,
+            " OR ",
+            lives!("p.owner"),
+            "))))"
+        )
+    };
+}
+
+/// Changes the dialogue of the conversation that `ended` names, as SQL: parameters 4 to 7 are those of `Change::bind`.
+macro_rules! change_dialogue {
+    () => {
+        "forgotten AS (DELETE FROM dialogue d USING ended WHERE d.conversation = ended.conversation AND $5), \
+         kept AS (INSERT INTO dialogue (conversation, data, expires_at, changed_at) \
+           SELECT ended.conversation, $4::text, $6::bigint, $7::bigint FROM ended WHERE $4::text IS NOT NULL \
+           ON CONFLICT (conversation) DO UPDATE SET data = excluded.data, expires_at = excluded.expires_at, \
+           changed_at = excluded.changed_at)"
+    };
+}
+
+mod accept;
+mod calls;
+mod conversations;
+mod error;
+mod journal;
+mod lease;
+mod operator;
+mod outbox;
+mod schema;
+mod text;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection, PgConnection};
+
+use self::calls::{Calls, Work};
+use self::error::store_error;
+use self::lease::Heartbeat;
+use super::{Access, Outcome, Store, StoreError, StoreErrorKind};
+use crate::secret::Secret;
+use crate::store::rows;
+
+/// How long a server waits for an answer: less than a message may take to be accepted.
+const SERVER_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long PostgreSQL may work on one of its statements.
+const SERVER_STATEMENT: Duration = Duration::from_millis(1200);
+/// How long a command waits.
+const OPERATOR_PATIENCE: Duration = Duration::from_mins(1);
+/// How long what runs in the background may take, without anybody waiting for it.
+const UPKEEP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a connection is waited for.
+const ACQUIRE: Duration = Duration::from_secs(1);
+/// After this long unused a connection is tried before it is relied upon.
+const TRUSTED: Duration = Duration::from_secs(1);
+/// Connections at least.
+const CONNECTIONS: usize = 16;
+
+/// The store in a PostgreSQL database.
+pub struct PostgresStore {
+    url: Secret,
+    owner: i64,
+    claiming: Arc<str>,
+    open: OnceLock<Open>,
+}
+
+struct Open {
+    calls: Calls,
+    heartbeat: Option<Heartbeat>,
+}
+
+impl PostgresStore {
+    /// The store at an address, `postgres://USER:PASSWORD@HOST/NAME`. Nothing is connected before it is opened.
+    pub fn new(url: Secret) -> Self {
+        let owner = rows::new_owner();
+        Self {
+            url,
+            owner,
+            claiming: lease::begin_claiming(owner).into(),
+            open: OnceLock::new(),
+        }
+    }
+
+    fn opened(&self) -> Result<&Open, StoreError> {
+        self.open
+            .get()
+            .ok_or_else(|| StoreError::new(StoreErrorKind::NotOpen))
+    }
+
+    fn call<T, F>(&self, begin: Option<Arc<str>>, work: F) -> Outcome<'_, T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
+    {
+        Box::pin(async move {
+            let calls = &self.opened()?.calls;
+            calls.run(begin, calls.patience, work).await
+        })
+    }
+
+    /// Runs statements that each count by themselves.
+    fn ask<T, F>(&self, work: F) -> Outcome<'_, T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
+    {
+        self.call(None, work)
+    }
+
+    /// Runs `work` in a transaction.
+    fn write<T, F>(&self, work: F) -> Outcome<'_, T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
+    {
+        self.call(Some(calls::BEGIN.into()), work)
+    }
+
+    /// Runs `work` in a transaction that may claim.
+    fn claim<T, F>(&self, work: F) -> Outcome<'_, T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
+    {
+        self.call(Some(self.claiming.clone()), work)
+    }
+
+    /// Runs `work` in a transaction that may take its time.
+    fn upkeep<T, F>(&self, work: F) -> Outcome<'_, T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
+    {
+        let millis = UPKEEP_PATIENCE.as_millis();
+        let begin = format!("{}; SET LOCAL statement_timeout = {millis}", calls::BEGIN);
+        Box::pin(async move {
+            let calls = &self.opened()?.calls;
+            let patience = calls.patience.max(UPKEEP_PATIENCE);
+            calls.run(Some(begin.into()), patience, work).await
+        })
+    }
+}
+
+impl Store for PostgresStore {
+    fn open(&self, access: Access) -> Outcome<'_, ()> {
+        Box::pin(async move {
+            let (patience, statement) = match access {
+                Access::Owner => (SERVER_PATIENCE, SERVER_STATEMENT),
+                Access::Operator | Access::Migrate => (OPERATOR_PATIENCE, OPERATOR_PATIENCE),
+            };
+            let options = schema::options(&self.url, statement)?;
+            schema::open(&options, access).await?;
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let most = (2 * cores + 1).max(CONNECTIONS);
+            let pool = PgPoolOptions::new()
+                .max_connections(u32::try_from(most).unwrap_or(u32::MAX))
+                .acquire_timeout(ACQUIRE)
+                // A round trip for each call would be half of it.
+                .test_before_acquire(false)
+                .before_acquire(|db, known| {
+                    Box::pin(async move {
+                        if known.idle_for >= TRUSTED {
+                            db.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
+                .after_connect(|db, _| Box::pin(schema::prepare(db)))
+                .connect_lazy_with(options);
+            let heartbeat = match access {
+                Access::Owner => {
+                    lease::beat(&pool, self.owner)
+                        .await
+                        .map_err(|error| store_error(&error))?;
+                    Some(Heartbeat::start(pool.clone(), self.owner))
+                }
+                Access::Operator | Access::Migrate => None,
+            };
+            let open = Open {
+                calls: Calls::new(pool, patience),
+                heartbeat,
+            };
+            self.open
+                .set(open)
+                .map_err(|_| StoreError::new(StoreErrorKind::Internal))
+        })
+    }
+
+    fn check(&self) -> Outcome<'_, ()> {
+        self.ask(|db| {
+            Box::pin(async {
+                sqlx::query(
+                    "INSERT INTO meta AS m (name, value) VALUES ('checks', 1) \
+                     ON CONFLICT (name) DO UPDATE SET value = m.value + 1",
+                )
+                .execute(db)
+                .await?;
+                Ok(())
+            })
+        })
+    }
+
+    fn close(&self) -> Outcome<'_, ()> {
+        let me = self.owner;
+        if let Some(heartbeat) = self.open.get().and_then(|open| open.heartbeat.as_ref()) {
+            heartbeat.stop();
+        }
+        self.write(move |db| {
+            Box::pin(async move {
+                journal::close(db, me).await?;
+                outbox::close(db, me).await?;
+                sqlx::query("DELETE FROM owner WHERE id = $1")
+                    .bind(me)
+                    .execute(db)
+                    .await?;
+                Ok(())
+            })
+        })
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").finish_non_exhaustive()
+    }
+}

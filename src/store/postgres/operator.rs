@@ -1,0 +1,391 @@
+//! [`Operator`] in PostgreSQL.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sqlx::{PgConnection, Row};
+
+use super::PostgresStore;
+use super::error::Trouble;
+use super::text::{pack, unpack};
+use crate::address::Address;
+use crate::sid::MessageSid;
+use crate::store::rows;
+use crate::store::{
+    MessageFilter, MessageRow, Operator, Outcome, Purged, ReplyRow, Retention, TakenParams,
+};
+
+/// Rows of one step of [`Operator::expire`].
+const STEP: i64 = 500;
+/// "rply" and 2: of several machines one forgets at a time.
+const EXPIRY: i64 = 0x7270_6c79_0002;
+
+impl Operator for PostgresStore {
+    fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>> {
+        let filter = Arc::new(filter);
+        self.ask(move |db| {
+            let filter = filter.clone();
+            Box::pin(async move { messages(db, &filter).await })
+        })
+    }
+
+    fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                // Its conversation may have been forgotten meanwhile, or joined to another.
+                let changed: i64 = sqlx::query_scalar(
+                    "WITH again AS (UPDATE inbound i SET state = 2, owner = NULL, claimed_at = $2, \
+                       conversation = coalesce((SELECT joined FROM conversation c WHERE c.id = i.conversation), i.conversation) \
+                     WHERE i.sid = $1 AND i.state IN (5, 6) AND i.params IS NOT NULL RETURNING i.conversation, i.received_at), \
+                     made AS (INSERT INTO conversation (id, last_inbound) SELECT conversation, received_at FROM again \
+                     ON CONFLICT (id) DO NOTHING) SELECT count(*) FROM again",
+                )
+                .bind(rows::sid_bytes(sid.as_str()))
+                .bind(now.as_microsecond())
+                .fetch_one(db)
+                .await?;
+                Ok(changed > 0)
+            })
+        })
+    }
+
+    fn release(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, u64> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                let freed = sqlx::query(
+                    "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = $2, reason = NULL, error_code = NULL \
+                     WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) AND params IS NOT NULL",
+                )
+                .bind(rows::sid_bytes(sid.as_str()))
+                .bind(now.as_microsecond())
+                .execute(db)
+                .await?;
+                Ok(freed.rows_affected())
+            })
+        })
+    }
+
+    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged> {
+        let user = pack(user.as_str()).into_owned();
+        self.upkeep(move |db| {
+            let user = user.clone();
+            Box::pin(async move { purge_user(db, user, forget_opt_out).await })
+        })
+    }
+
+    fn expire(&self, retention: Retention) -> Outcome<'_, bool> {
+        self.upkeep(move |db| Box::pin(expire(db, retention)))
+    }
+}
+
+async fn messages(
+    db: &mut PgConnection,
+    filter: &MessageFilter,
+) -> Result<Vec<MessageRow>, Trouble> {
+    let conversations = match &filter.user {
+        None => None,
+        Some(user) => Some(conversations_of(db, &pack(user.as_str())).await?),
+    };
+    let wanted = filter.limit.max(1) as usize;
+    let mut before = filter.before.unwrap_or(i64::MAX);
+    let mut shown = Vec::new();
+    loop {
+        let page = sqlx::query(
+            "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.answer, \
+             (SELECT min(a.address) FROM conversation_address a WHERE a.conversation = \
+               (SELECT coalesce(c.joined, c.id) FROM conversation c WHERE c.id = i.conversation)) FROM inbound i \
+             WHERE i.id < $1 AND ($2::bytea IS NULL OR i.sid = $2) AND ($3::bigint[] IS NULL OR i.conversation = ANY ($3)) \
+             ORDER BY i.id DESC LIMIT 500",
+        )
+        .bind(before)
+        .bind(filter.sid.map(|sid| rows::sid_bytes(sid.as_str())))
+        .bind(&conversations)
+        .fetch_all(&mut *db)
+        .await?;
+        let ids = page
+            .iter()
+            .map(|row| row.try_get(0))
+            .collect::<Result<Vec<i64>, _>>()?;
+        let Some(last) = ids.last() else {
+            return Ok(shown);
+        };
+        before = *last;
+        let mut replies = replies(db, &ids).await?;
+        for row in page {
+            let id: i64 = row.try_get(0)?;
+            let replies = replies.remove(&id).unwrap_or_default();
+            let states: Vec<_> = replies
+                .iter()
+                .map(|(reply, rank)| (reply.state, *rank == rows::FAILURE_RANK))
+                .collect();
+            let state = rows::shown_state(row.try_get(3)?, &states);
+            if filter
+                .state
+                .as_deref()
+                .is_some_and(|wanted| wanted != state)
+            {
+                continue;
+            }
+            let user: Option<String> = row.try_get(9)?;
+            shown.push(MessageRow {
+                id,
+                sid: rows::message_sid(row.try_get(1)?)?,
+                account: rows::account_sid(row.try_get(2)?)?,
+                state,
+                attempt: u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or(u32::MAX),
+                user: user.map(|user| unpack(user).into()),
+                received_at: rows::time(row.try_get(5)?)?,
+                reason: row.try_get(6)?,
+                replies: replies.into_iter().map(|(reply, _)| reply).collect(),
+                params: text(row.try_get(7)?),
+                answer: text(row.try_get(8)?),
+            });
+            if shown.len() == wanted {
+                return Ok(shown);
+            }
+        }
+    }
+}
+
+fn text(stored: Option<String>) -> Option<TakenParams> {
+    stored.map(|stored| TakenParams(unpack(stored)))
+}
+
+/// What goes out for these messages, in order, each with its rank.
+async fn replies(
+    db: &mut PgConnection,
+    inbound: &[i64],
+) -> Result<HashMap<i64, Vec<(ReplyRow, i64)>>, Trouble> {
+    let found = sqlx::query(
+        "SELECT inbound, id, state, sid, status, error_code, reason, params, rank FROM reply WHERE inbound = ANY ($1) \
+         ORDER BY inbound, ordinal",
+    )
+    .bind(inbound)
+    .fetch_all(db)
+    .await?;
+    let mut replies: HashMap<i64, Vec<_>> = HashMap::new();
+    for row in found {
+        let sid: Option<Vec<u8>> = row.try_get(3)?;
+        let status: Option<String> = row.try_get(4)?;
+        let code: Option<i64> = row.try_get(5)?;
+        let reply = ReplyRow {
+            id: row.try_get(1)?,
+            state: rows::reply_state(row.try_get(2)?)?,
+            sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
+            status: status.map(unpack),
+            error_code: code.and_then(|code| u32::try_from(code).ok()),
+            reason: row.try_get(6)?,
+            params: text(row.try_get(7)?),
+        };
+        let of = replies.entry(row.try_get(0)?).or_default();
+        of.push((reply, row.try_get(8)?));
+    }
+    Ok(replies)
+}
+
+/// All conversations of the person who has this address, those that were joined to others included.
+async fn conversations_of(db: &mut PgConnection, user: &str) -> Result<Vec<i64>, Trouble> {
+    let found = sqlx::query_scalar(
+        "WITH own AS (SELECT DISTINCT conversation AS id FROM conversation_address WHERE address = $1) \
+         SELECT id FROM own UNION SELECT id FROM conversation WHERE joined IN (SELECT id FROM own)",
+    )
+    .bind(user)
+    .fetch_all(db)
+    .await?;
+    Ok(found)
+}
+
+async fn purge_user(
+    db: &mut PgConnection,
+    user: String,
+    forget_opt_out: bool,
+) -> Result<Purged, Trouble> {
+    let conversations = conversations_of(db, &user).await?;
+    sqlx::query("SELECT id FROM conversation WHERE id = ANY ($1) ORDER BY id FOR UPDATE")
+        .bind(&conversations)
+        .execute(&mut *db)
+        .await?;
+    // What was joined while the locks were waited for.
+    let now = conversations_of(db, &user).await?;
+    if now.iter().any(|id| !conversations.contains(id)) {
+        return Err(Trouble::Again);
+    }
+    let mut addresses: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT address::text FROM conversation_address WHERE conversation = ANY ($1)",
+    )
+    .bind(&conversations)
+    .fetch_all(&mut *db)
+    .await?;
+    if !addresses.contains(&user) {
+        addresses.push(user);
+    }
+    // What is still open is closed: there is nothing left to handle.
+    let messages = sqlx::query(
+        "UPDATE inbound SET params = NULL, answer = NULL, reason = 'purged', owner = NULL, \
+         state = CASE WHEN state IN (3, 4) THEN state ELSE 6 END WHERE conversation = ANY ($1) AND params IS NOT NULL",
+    )
+    .bind(&conversations)
+    .execute(&mut *db)
+    .await?;
+    let replies = sqlx::query(
+        "DELETE FROM reply WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ANY ($1)) OR address = ANY ($2)",
+    )
+    .bind(&conversations)
+    .bind(&addresses)
+    .execute(&mut *db)
+    .await?;
+    forget(db, &conversations).await?;
+    let (consent, ledger) = if forget_opt_out {
+        (
+            "DELETE FROM consent WHERE address = ANY ($1)",
+            "DELETE FROM consent_ledger WHERE address = ANY ($1)",
+        )
+    } else {
+        (
+            "DELETE FROM consent WHERE address = ANY ($1) AND opted_out IS NULL",
+            // An opt-out that was taken back is none, and no reason to keep a number.
+            "DELETE FROM consent_ledger l WHERE l.address = ANY ($1) AND (l.action <> 'opt_out' OR NOT EXISTS (\
+               SELECT 1 FROM consent c WHERE c.address = l.address AND c.scope = l.scope AND c.opted_out IS NOT NULL))",
+        )
+    };
+    let consents = sqlx::query(consent)
+        .bind(&addresses)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(ledger)
+        .bind(&addresses)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("UPDATE consent SET opted_in = NULL WHERE address = ANY ($1)")
+        .bind(&addresses)
+        .execute(db)
+        .await?;
+    Ok(Purged {
+        messages: messages.rows_affected(),
+        replies: replies.rows_affected(),
+        consents: consents.rows_affected(),
+    })
+}
+
+/// Forgets conversations, whose locks are held.
+async fn forget(db: &mut PgConnection, conversations: &[i64]) -> Result<(), Trouble> {
+    for sql in [
+        "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
+        "DELETE FROM dialogue WHERE conversation = ANY ($1)",
+        "DELETE FROM conversation WHERE id = ANY ($1)",
+    ] {
+        sqlx::query(sql)
+            .bind(conversations)
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// One step of each kind. Messages are as old as their numbers, so that a number says how far each kind has come.
+async fn expire(db: &mut PgConnection, retention: Retention) -> Result<bool, Trouble> {
+    let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
+        .bind(EXPIRY)
+        .fetch_one(&mut *db)
+        .await?;
+    if !alone {
+        return Ok(false);
+    }
+    let mut more = false;
+    for (kind, before, statements) in [
+        (
+            "texts_expired",
+            retention.texts_before,
+            &[
+                "UPDATE reply SET params = NULL WHERE inbound > $1 AND inbound <= $2 AND state > 3",
+                "UPDATE inbound SET params = NULL, answer = NULL WHERE id > $1 AND id <= $2 AND state > 2",
+            ][..],
+        ),
+        (
+            "content_expired",
+            retention.content_before,
+            &["DELETE FROM reply WHERE inbound > $1 AND inbound <= $2 AND state > 3"][..],
+        ),
+        (
+            "keys_expired",
+            retention.keys_before,
+            &["DELETE FROM inbound WHERE id > $1 AND id <= $2"][..],
+        ),
+    ] {
+        let Some((from, to)) = step(db, kind, before).await? else {
+            continue;
+        };
+        more = true;
+        for sql in statements {
+            sqlx::query(*sql)
+                .bind(from)
+                .bind(to)
+                .execute(&mut *db)
+                .await?;
+        }
+    }
+    let before = retention.content_before.as_microsecond();
+    // Whoever is at one of them opens its window, and then it is not old any more.
+    let old: Vec<i64> = sqlx::query_scalar(
+        "SELECT c.id FROM conversation c WHERE c.last_inbound < $1 AND NOT EXISTS (\
+           SELECT 1 FROM inbound p WHERE p.conversation = c.id AND p.state < 3) LIMIT $2 FOR UPDATE OF c SKIP LOCKED",
+    )
+    .bind(before)
+    .bind(STEP)
+    .fetch_all(&mut *db)
+    .await?;
+    if !old.is_empty() {
+        // Once more, now that nobody can open one of their messages.
+        let forgotten: Vec<i64> = sqlx::query_scalar(
+            "SELECT o.id FROM unnest($1::bigint[]) AS o (id) WHERE NOT EXISTS (\
+               SELECT 1 FROM inbound p WHERE p.conversation = o.id AND p.state < 3)",
+        )
+        .bind(&old)
+        .fetch_all(&mut *db)
+        .await?;
+        more |= !forgotten.is_empty();
+        forget(db, &forgotten).await?;
+    }
+    sqlx::query("DELETE FROM reply WHERE inbound IS NULL AND state > 3 AND created_at < $1")
+        .bind(before)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("DELETE FROM news WHERE at < $1")
+        .bind(retention.news_before.as_microsecond())
+        .execute(db)
+        .await?;
+    Ok(more)
+}
+
+/// The next messages that are older than `before`: after the first number and up to the second.
+async fn step(
+    db: &mut PgConnection,
+    kind: &str,
+    before: Timestamp,
+) -> Result<Option<(i64, i64)>, Trouble> {
+    let from: Option<i64> = sqlx::query_scalar("SELECT value FROM meta WHERE name = $1")
+        .bind(kind)
+        .fetch_optional(&mut *db)
+        .await?;
+    let from = from.unwrap_or(0);
+    // Up to the first that is younger: one that was fetched after an outage is older than its number says.
+    let to: Option<i64> = sqlx::query_scalar(
+        "WITH next AS (SELECT id, received_at FROM inbound WHERE id > $1 ORDER BY id LIMIT $2) \
+         SELECT max(id) FROM next WHERE id < coalesce((SELECT min(id) FROM next WHERE received_at >= $3), 9223372036854775807)",
+    )
+    .bind(from)
+    .bind(STEP)
+    .bind(before.as_microsecond())
+    .fetch_one(&mut *db)
+    .await?;
+    let Some(to) = to else { return Ok(None) };
+    sqlx::query(
+        "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )
+    .bind(kind)
+    .bind(to)
+    .execute(db)
+    .await?;
+    Ok(Some((from, to)))
+}

@@ -1,0 +1,509 @@
+//! [`Outbox`] in PostgreSQL.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::QueryAs;
+use sqlx::{PgConnection, Postgres, Row};
+
+use super::error::Trouble;
+use super::text::{pack, unpack};
+use super::{PostgresStore, calls, conversations};
+use crate::form::Form;
+use crate::sid::{AccountSid, MessageSid};
+use crate::store::rows::{self, reply};
+use crate::store::{
+    ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, News, NewsEffect,
+    OutboundMessage, Outbox, OutboxState, Outcome, Settlement, WINDOW, outbox,
+};
+
+/// How long a call of a dead process gets to show itself, by a status callback, before it is looked for.
+const GRACE: SignedDuration = SignedDuration::from_secs(2);
+/// How long one look may take before another begins, on whatever machine.
+const LOOK: SignedDuration = SignedDuration::from_secs(60);
+
+impl Outbox for PostgresStore {
+    fn claim(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
+        let me = self.owner;
+        self.claim(move |db| Box::pin(claim(db, me, limit, now)))
+    }
+
+    fn settle(&self, id: i64, settlement: Settlement, now: Timestamp) -> Outcome<'_, ()> {
+        let (me, settlement) = (self.owner, Arc::new(settlement));
+        let begin = match &*settlement {
+            Settlement::Sent { sid, .. } => about(*sid),
+            _ => calls::BEGIN.to_owned(),
+        };
+        self.call(Some(begin.into()), move |db| {
+            let settlement = settlement.clone();
+            Box::pin(async move { settle(db, me, id, &settlement, now).await })
+        })
+    }
+
+    fn unknown(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                let found = sqlx::query(UNKNOWN)
+                    .bind(now.as_microsecond())
+                    .bind(count(limit))
+                    .bind(later(now, LOOK))
+                    .fetch_all(db)
+                    .await?;
+                found.iter().map(|row| read_message(row, now)).collect()
+            })
+        })
+    }
+
+    fn unclaimed_sids(
+        &self,
+        account: AccountSid,
+        sids: Vec<MessageSid>,
+    ) -> Outcome<'_, Vec<MessageSid>> {
+        let sids: Arc<[MessageSid]> = sids.into();
+        self.ask(move |db| {
+            let sids = sids.clone();
+            Box::pin(async move {
+                let packed: Vec<_> = sids
+                    .iter()
+                    .map(|sid| rows::sid_bytes(sid.as_str()))
+                    .collect();
+                let taken: Vec<Vec<u8>> = sqlx::query_scalar(
+                    "SELECT sid FROM reply WHERE sid = ANY ($1) AND account = $2",
+                )
+                .bind(packed)
+                .bind(rows::sid_bytes(account.as_str()))
+                .fetch_all(db)
+                .await?;
+                let is_free = |sid: &&MessageSid| !taken.contains(&rows::sid_bytes(sid.as_str()));
+                Ok(sids.iter().filter(is_free).copied().collect())
+            })
+        })
+    }
+
+    fn enqueue(&self, replies: Vec<NewReply>, now: Timestamp) -> Outcome<'_, Vec<i64>> {
+        let replies = Arc::new(Columns::of(&replies));
+        self.ask(move |db| {
+            let replies = replies.clone();
+            Box::pin(async move {
+                let query = sqlx::query_as(ENQUEUE).bind(now.as_microsecond());
+                let mut ids: Vec<(i64, i64)> = replies.bind(query).fetch_all(db).await?;
+                ids.sort_unstable();
+                Ok(ids.into_iter().map(|(_, id)| id).collect())
+            })
+        })
+    }
+
+    fn news(&self, news: News) -> Outcome<'_, NewsEffect> {
+        let begin = about(news.sid);
+        let news = Arc::new(news);
+        self.call(Some(begin.into()), move |db| {
+            let news = news.clone();
+            Box::pin(async move { take_news(db, &news).await })
+        })
+    }
+
+    fn outbox_state(&self) -> Outcome<'_, OutboxState> {
+        self.ask(|db| {
+            Box::pin(async {
+                let found: Vec<(i64, i64, i64)> = sqlx::query_as(
+                    "SELECT state, count(*), min(created_at) FROM reply WHERE state < 4 GROUP BY state",
+                )
+                .fetch_all(db)
+                .await?;
+                let mut state = OutboxState::default();
+                for (kind, number, oldest) in found {
+                    let number = number.unsigned_abs();
+                    match kind {
+                        reply::UNKNOWN => state.unknown += number,
+                        reply::HELD => state.held += number,
+                        _ => state.pending += number,
+                    }
+                    let oldest = rows::time(oldest)?;
+                    state.oldest = Some(state.oldest.map_or(oldest, |known| known.min(oldest)));
+                }
+                Ok(state)
+            })
+        })
+    }
+}
+
+/// Begins a transaction about one of Twilio's messages. An answer to a call and a status callback that come at once, on
+/// two machines, would each look for what the other has not committed yet; so they go one after the other.
+fn about(sid: MessageSid) -> String {
+    // Twilio's digits are random; two messages that share these wait for each other, and no more.
+    let digits = sid.as_str().get(2..17).unwrap_or_default();
+    let key = i64::from_str_radix(digits, 16).unwrap_or(0);
+    format!("{}; SELECT pg_advisory_xact_lock({key})", calls::BEGIN)
+}
+
+fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn later(now: Timestamp, by: SignedDuration) -> i64 {
+    now.checked_add(by)
+        .unwrap_or(Timestamp::MAX)
+        .as_microsecond()
+}
+
+/// New messages, a column each.
+#[derive(Default)]
+pub(super) struct Columns {
+    accounts: Vec<Vec<u8>>,
+    slots: Vec<i64>,
+    us: Vec<String>,
+    addresses: Vec<String>,
+    services: Vec<Option<String>>,
+    templates: Vec<bool>,
+    params: Vec<String>,
+}
+
+impl Columns {
+    pub(super) fn of(replies: &[NewReply]) -> Self {
+        let mut columns = Self::default();
+        for reply in replies {
+            let service = reply.service.as_ref();
+            columns
+                .accounts
+                .push(rows::sid_bytes(reply.account.as_str()));
+            columns.slots.push(rows::slot_number(reply.slot));
+            columns.us.push(pack(reply.us.as_str()).into_owned());
+            columns
+                .addresses
+                .push(pack(reply.user.as_str()).into_owned());
+            columns
+                .services
+                .push(service.map(|sid| sid.as_str().to_owned()));
+            columns.templates.push(reply.template);
+            columns
+                .params
+                .push(pack(&reply.params.encode()).into_owned());
+        }
+        columns
+    }
+
+    /// Binds the parameters of `unnest`.
+    pub(super) fn bind<'q, O>(
+        &'q self,
+        query: QueryAs<'q, Postgres, O, PgArguments>,
+    ) -> QueryAs<'q, Postgres, O, PgArguments> {
+        query
+            .bind(&self.accounts)
+            .bind(&self.slots)
+            .bind(&self.us)
+            .bind(&self.addresses)
+            .bind(&self.services)
+            .bind(&self.templates)
+            .bind(&self.params)
+    }
+}
+
+const ENQUEUE: &str = "INSERT INTO reply (ordinal, account, slot, us, address, service, template, state, not_before, \
+     created_at, params) SELECT r.ordinal - 1, r.account, r.slot, r.us, r.address, r.service, r.template, 0, $1, $1, r.params \
+     FROM unnest($2::bytea[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::boolean[], $8::text[]) WITH ORDINALITY \
+     AS r (account, slot, us, address, service, template, params, ordinal) ORDER BY r.ordinal RETURNING ordinal, id";
+
+/// What a message is read from, in the order of `read_message`. As SQL, of the rows `m`.
+macro_rules! message {
+    () => {
+        "m.id, m.created_at, m.account, m.slot, m.us, m.address, m.service, m.template, m.attempt, m.looks, m.sent_at, m.params, \
+         (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+           WHERE a.us = m.us AND a.address = m.address), \
+         EXISTS (SELECT 1 FROM consent c WHERE c.address = m.address AND c.scope IN (m.us, m.service) AND c.opted_in IS NOT NULL)"
+    };
+}
+
+/// Calls of dead processes become unknown.
+const ORPHANS: &str = concat!(
+    "UPDATE reply r SET state = 2, owner = NULL, not_before = $2 WHERE r.state = 1 AND r.owner <> $1 AND NOT ",
+    lives!("r.owner"),
+);
+
+/// Claims what is due, of one reply only the first, or takes it back where the user has opted out, under whatever address.
+const CLAIM: &str = concat!(
+    "WITH due AS (SELECT r.id, r.us, r.address, r.service FROM reply r WHERE r.state = 0 AND r.not_before <= $2 \
+       AND NOT EXISTS (SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6)) \
+       ORDER BY r.id LIMIT $3 FOR UPDATE SKIP LOCKED), \
+     judged AS (SELECT due.id, EXISTS (\
+       SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL AND (c.scope = due.us OR c.scope = due.service) \
+       AND (c.address = due.address OR c.address IN (SELECT b.address FROM conversation_address a \
+         JOIN conversation_address b ON b.conversation = a.conversation \
+         WHERE a.us = due.us AND a.address = due.address))) AS unwanted FROM due), \
+     m AS (UPDATE reply r SET state = CASE WHEN j.unwanted THEN 6 ELSE 1 END, \
+       reason = CASE WHEN j.unwanted THEN 'the user has opted out' ELSE r.reason END, \
+       owner = CASE WHEN j.unwanted THEN r.owner ELSE $1 END, \
+       attempt = r.attempt + CASE WHEN j.unwanted THEN 0 ELSE 1 END, \
+       sent_at = CASE WHEN j.unwanted THEN r.sent_at ELSE $2 END FROM judged j WHERE r.id = j.id RETURNING r.*) \
+     SELECT ",
+    message!(),
+    " FROM m WHERE m.state = 1 ORDER BY m.id"
+);
+
+/// Hands out what is to be looked for; whoever asks next, on whatever machine, gets something else.
+const UNKNOWN: &str = concat!(
+    "WITH due AS (SELECT id FROM reply WHERE state = 2 AND not_before <= $1 ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED), \
+     m AS (UPDATE reply r SET not_before = $3 FROM due WHERE r.id = due.id RETURNING r.*) SELECT ",
+    message!(),
+    " FROM m ORDER BY m.id"
+);
+
+async fn claim(
+    db: &mut PgConnection,
+    me: i64,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<OutboundMessage>, Trouble> {
+    sqlx::query(ORPHANS)
+        .bind(me)
+        .bind(later(now, GRACE))
+        .execute(&mut *db)
+        .await?;
+    let claimed = sqlx::query(CLAIM)
+        .bind(me)
+        .bind(now.as_microsecond())
+        .bind(count(limit))
+        .fetch_all(db)
+        .await?;
+    claimed.iter().map(|row| read_message(row, now)).collect()
+}
+
+fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble> {
+    let us = unpack(row.try_get(4)?);
+    let service: Option<String> = row.try_get(6)?;
+    let template: bool = row.try_get(7)?;
+    let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+    let sent_at: Option<i64> = row.try_get(10)?;
+    let params: Option<String> = row.try_get(11)?;
+    let params = params.map(unpack).unwrap_or_default();
+    let last_inbound: Option<i64> = row.try_get(12)?;
+    let closed = last_inbound.is_none_or(|last| now.as_microsecond() >= window_end(last));
+    Ok(OutboundMessage {
+        id: row.try_get(0)?,
+        created_at: rows::time(row.try_get(1)?)?,
+        account: rows::account_sid(row.try_get(2)?)?,
+        slot: rows::slot(row.try_get(3)?),
+        window_closed: us.starts_with("whatsapp:") && !template && closed,
+        us: us.into(),
+        user: unpack(row.try_get(5)?).into(),
+        service: service.and_then(|service| service.parse().ok()),
+        attempt: number(row.try_get(8)?),
+        looks: number(row.try_get(9)?),
+        sent_at: sent_at.map(rows::time).transpose()?,
+        params: Form::parse(params.as_bytes(), usize::MAX).unwrap_or_default(),
+        opted_in: row.try_get(13)?,
+    })
+}
+
+fn window_end(last_inbound: i64) -> i64 {
+    let window = i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX);
+    last_inbound.saturating_add(window)
+}
+
+/// Writes down what became of a call. One that another process has claimed since is that one's to settle; only that it
+/// was sent is true whoever says so.
+async fn settle(
+    db: &mut PgConnection,
+    me: i64,
+    id: i64,
+    settlement: &Settlement,
+    now: Timestamp,
+) -> Result<(), Trouble> {
+    match settlement {
+        Settlement::Sent { sid, status } => {
+            crate::crash_point!("P12");
+            let bytes = rows::sid_bytes(sid.as_str());
+            sqlx::query(
+                "UPDATE reply SET state = 4, owner = NULL, sid = coalesce(sid, $2), reason = NULL, \
+                 status = CASE WHEN rank < $4 THEN $3 ELSE status END, rank = greatest(rank, $4) WHERE id = $1",
+            )
+            .bind(id)
+            .bind(&bytes)
+            .bind(pack(status.as_str()))
+            .bind(rows::rank(status))
+            .execute(&mut *db)
+            .await?;
+            // A callback may have been faster than the answer to the call.
+            let early: Option<(String, i64, Option<i64>)> = sqlx::query_as(
+                "DELETE FROM news WHERE sid = $2 AND account = (SELECT account FROM reply WHERE id = $1) \
+                 RETURNING status, rank, error_code",
+            )
+            .bind(id)
+            .bind(&bytes)
+            .fetch_optional(&mut *db)
+            .await?;
+            if let Some((status, rank, code)) = early {
+                raise(db, id, &status, rank, code).await?;
+            }
+        }
+        Settlement::Again { not_before } => {
+            sqlx::query(
+                "UPDATE reply SET state = 0, owner = NULL, not_before = $2 \
+                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $3))",
+            )
+            .bind(id)
+            .bind(not_before.as_microsecond())
+            .bind(me)
+            .execute(db)
+            .await?;
+        }
+        Settlement::Failed { code, reason } => {
+            let code = code.map(|code| code.0);
+            let failed: Option<(String, String)> = sqlx::query_as(
+                "UPDATE reply SET state = 5, owner = NULL, error_code = $2, reason = $3 \
+                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $4)) RETURNING us, address",
+            )
+            .bind(id)
+            .bind(code.map(i64::from))
+            .bind(*reason)
+            .bind(me)
+            .fetch_optional(&mut *db)
+            .await?;
+            if let Some((us, user)) = failed
+                && rows::means_opted_out(code)
+            {
+                refused(db, &unpack(us), unpack(user), None, now).await?;
+            }
+        }
+        Settlement::Unknown { look_at, looked } => {
+            sqlx::query(
+                "UPDATE reply SET state = 2, owner = NULL, not_before = $2, looks = looks + $3 \
+                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $4))",
+            )
+            .bind(id)
+            .bind(look_at.as_microsecond())
+            .bind(i64::from(*looked))
+            .bind(me)
+            .execute(db)
+            .await?;
+        }
+        Settlement::Held => {
+            sqlx::query(
+                "UPDATE reply SET state = 3, owner = NULL, reason = 'whether it was sent is not known' WHERE id = $1 AND state = 2",
+            )
+            .bind(id)
+            .execute(db)
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Twilio will not deliver from this sender to this user.
+async fn refused(
+    db: &mut PgConnection,
+    us: &str,
+    user: String,
+    evidence: Option<MessageSid>,
+    at: Timestamp,
+) -> Result<(), Trouble> {
+    let record = ConsentRecord {
+        scope: ConsentScope::parse(us),
+        user: user.into(),
+        action: ConsentAction::OptOut,
+        how: ConsentHow::Refusal,
+        evidence,
+        note: None,
+        at,
+    };
+    if conversations::opted_out(db, &record.user, &record.scope).await? {
+        return Ok(());
+    }
+    conversations::record_consent(db, &record).await
+}
+
+/// Moves a message's status upwards. `status` is as it is stored. Returns whether it moved.
+async fn raise(
+    db: &mut PgConnection,
+    id: i64,
+    status: &str,
+    rank: i64,
+    code: Option<i64>,
+) -> Result<bool, Trouble> {
+    let moved = sqlx::query(
+        "UPDATE reply SET status = $2, rank = $3, error_code = coalesce($4, error_code) WHERE id = $1 AND rank < $3",
+    )
+    .bind(id)
+    .bind(status)
+    .bind(rank)
+    .bind(code)
+    .execute(db)
+    .await?;
+    Ok(moved.rows_affected() > 0)
+}
+
+async fn take_news(db: &mut PgConnection, news: &News) -> Result<NewsEffect, Trouble> {
+    let (account, sid) = (
+        rows::sid_bytes(news.account.as_str()),
+        rows::sid_bytes(news.sid.as_str()),
+    );
+    let code = news.error_code.map(|code| code.0);
+    if rows::means_opted_out(code)
+        && let (Some(us), Some(user)) = (&news.us, &news.user)
+    {
+        refused(
+            db,
+            us.as_str(),
+            user.as_str().to_owned(),
+            Some(news.sid),
+            news.at,
+        )
+        .await?;
+    }
+    let mut found: Option<i64> =
+        sqlx::query_scalar("SELECT id FROM reply WHERE sid = $1 AND account = $2")
+            .bind(&sid)
+            .bind(&account)
+            .fetch_optional(&mut *db)
+            .await?;
+    if found.is_none()
+        && let Some((id, created_at)) = news.reply.as_deref().and_then(outbox::parse_name)
+    {
+        // Proof that the call was processed, whoever has not heard of it.
+        found = sqlx::query_scalar(
+            "UPDATE reply SET sid = $4, state = 4, owner = NULL, reason = NULL \
+             WHERE id = $1 AND created_at = $2 AND account = $3 AND sid IS NULL RETURNING id",
+        )
+        .bind(id)
+        .bind(created_at)
+        .bind(&account)
+        .bind(&sid)
+        .fetch_optional(&mut *db)
+        .await?;
+    }
+    crate::crash_point!("P13");
+    let rank = rows::rank(&news.status);
+    let status = pack(news.status.as_str());
+    let code = code.map(i64::from);
+    if let Some(id) = found {
+        let moved = raise(db, id, &status, rank, code).await?;
+        return Ok(if moved {
+            NewsEffect::Moved
+        } else {
+            NewsEffect::Old
+        });
+    }
+    sqlx::query(
+        "INSERT INTO news AS n (sid, account, status, rank, error_code, at) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (sid, account) DO UPDATE SET status = excluded.status, rank = excluded.rank, \
+         error_code = coalesce(excluded.error_code, n.error_code) WHERE excluded.rank > n.rank",
+    )
+    .bind(&sid)
+    .bind(&account)
+    .bind(&status)
+    .bind(rank)
+    .bind(code)
+    .bind(news.at.as_microsecond())
+    .execute(db)
+    .await?;
+    Ok(NewsEffect::Unknown)
+}
+
+/// Calls that end with this process are looked for by another.
+pub(super) async fn close(db: &mut PgConnection, me: i64) -> Result<(), Trouble> {
+    sqlx::query("UPDATE reply SET state = 2, owner = NULL WHERE state = 1 AND owner = $1")
+        .bind(me)
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! What a store promises, once for all of them: in memory, in a file, on a server.
+
+mod accepting;
+mod consent;
+mod deciding;
+mod following;
+#[cfg(feature = "postgres")]
+mod machines;
+mod opening;
+mod operating;
+mod order;
+mod sending;
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use replyhook::signature::TokenSlot;
+use replyhook::store::sqlite::SqliteStore;
+use replyhook::store::{
+    Acceptance, Access, Arrival, ArrivalConsent, Claim, ConsentHow, CrashPolicy, MessageFilter,
+    MessageRow, NewReply, OutboundMessage, Store,
+};
+use replyhook::{AccountSid, Address, Form, MessageSid, MessagingServiceSid, Timestamp};
+
+use crate::support::ACCOUNT;
+
+/// Runs each of these tests over each store.
+macro_rules! over_all_stores {
+    ($($test:ident),+ $(,)?) => {
+        $(
+            mod $test {
+                use crate::store_contract::{Kind, run};
+
+                #[test]
+                fn in_memory() {
+                    run(Kind::Memory, super::$test);
+                }
+
+                #[test]
+                fn in_a_file() {
+                    run(Kind::File, super::$test);
+                }
+
+                #[cfg(feature = "postgres")]
+                #[test]
+                fn in_postgres() {
+                    run(Kind::Postgres, super::$test);
+                }
+            }
+        )+
+    };
+}
+use over_all_stores;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Memory,
+    File,
+    #[cfg(feature = "postgres")]
+    Postgres,
+}
+
+/// A store that is open, and what it stands on.
+struct Backend {
+    kind: Kind,
+    /// `None` between a crash and the next start.
+    store: Option<Arc<dyn Store>>,
+    dir: tempfile::TempDir,
+    #[cfg(feature = "postgres")]
+    database: Option<crate::support::postgres::TestDatabase>,
+}
+
+impl Backend {
+    fn store(&self) -> &dyn Store {
+        &**self.store.as_ref().unwrap()
+    }
+
+    fn shared(&self) -> Arc<dyn Store> {
+        self.store.clone().unwrap()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("store.db")
+    }
+
+    #[cfg(feature = "postgres")]
+    fn database(&self) -> &crate::support::postgres::TestDatabase {
+        self.database.as_ref().unwrap()
+    }
+
+    /// Another store at the same place, not yet open.
+    fn another(&self) -> Arc<dyn Store> {
+        match self.kind {
+            Kind::Memory => Arc::new(SqliteStore::memory()),
+            Kind::File => Arc::new(SqliteStore::file(self.path())),
+            #[cfg(feature = "postgres")]
+            Kind::Postgres => Arc::new(replyhook::store::postgres::PostgresStore::new(
+                self.database().url(),
+            )),
+        }
+    }
+
+    /// The process ends as by `kill -9`, and another takes its place. Returns false where nothing outlives the process.
+    async fn crash(&mut self) -> bool {
+        if self.kind == Kind::Memory {
+            return false;
+        }
+        self.store = None;
+        #[cfg(feature = "postgres")]
+        if let Some(database) = &self.database {
+            database
+                .run("UPDATE owner SET alive_until = now() - interval '1 s'")
+                .await;
+        }
+        let next = self.another();
+        next.open(Access::Owner).await.unwrap();
+        self.store = Some(next);
+        true
+    }
+}
+
+/// Runs a test over a store of this kind, on a place of its own.
+fn run(kind: Kind, test: impl AsyncFnOnce(&mut Backend)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        #[cfg(feature = "postgres")]
+        let database = match kind {
+            Kind::Postgres => {
+                let Some(database) = crate::support::postgres::TestDatabase::create().await else {
+                    return crate::support::left_out("the store's contract over PostgreSQL");
+                };
+                Some(database)
+            }
+            _ => None,
+        };
+        let mut backend = Backend {
+            kind,
+            store: None,
+            dir: tempfile::tempdir().unwrap(),
+            #[cfg(feature = "postgres")]
+            database,
+        };
+        let store = backend.another();
+        store.open(Access::Owner).await.unwrap();
+        backend.store = Some(store);
+        let outcome = AssertUnwindSafe(test(&mut backend)).catch_unwind().await;
+        backend.store = None;
+        #[cfg(feature = "postgres")]
+        if let Some(database) = &backend.database {
+            database.remove().await;
+        }
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+const US: &str = "whatsapp:+15550002222";
+const ANA: &str = "whatsapp:+15550001111";
+const ANA_ID: &str = "whatsapp:US.13491208655302741918";
+const BEN: &str = "whatsapp:+15550003333";
+const APOLOGY: &str = "<Response><Message>Sorry</Message></Response>";
+const SERVICE: &str = "MG00000000000000000000000000000001";
+const RETRY: CrashPolicy = CrashPolicy {
+    retry: true,
+    attempts: 3,
+};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+}
+
+fn sid(number: u64) -> MessageSid {
+    format!("SM{number:032x}").parse().unwrap()
+}
+
+fn account() -> AccountSid {
+    ACCOUNT.parse().unwrap()
+}
+
+fn service() -> MessagingServiceSid {
+    SERVICE.parse().unwrap()
+}
+
+/// Message `number` of Ana's, which came that many seconds after the beginning.
+fn arrival(number: u64) -> Arrival {
+    Arrival {
+        account: account(),
+        sid: sid(number),
+        us: US.into(),
+        user: vec![ANA.into()],
+        service: None,
+        slot: TokenSlot::Primary,
+        params: format!("Body=text+{number}"),
+        consent: None,
+        attempts: 3,
+        retry_crashed: true,
+        last_answer: APOLOGY.to_owned(),
+        at: at(i64::try_from(number).unwrap()),
+    }
+}
+
+fn from(user: &[&str], number: u64) -> Arrival {
+    Arrival {
+        user: user.iter().map(|user| Address::from(*user)).collect(),
+        ..arrival(number)
+    }
+}
+
+fn stop() -> ArrivalConsent {
+    ArrivalConsent::Stop {
+        how: ConsentHow::Keyword,
+        answer: "stopped".to_owned(),
+    }
+}
+
+fn start() -> ArrivalConsent {
+    ArrivalConsent::Start {
+        how: ConsentHow::Keyword,
+        answer: "started".to_owned(),
+    }
+}
+
+fn saying(consent: ArrivalConsent, arrival: Arrival) -> Arrival {
+    Arrival {
+        consent: Some(consent),
+        ..arrival
+    }
+}
+
+/// Accepts a message whose turn has come.
+#[track_caller]
+fn claimed(acceptance: &Acceptance) -> Claim {
+    match acceptance {
+        Acceptance::New(claim) => *claim,
+        other => panic!("{other:?} is no claim"),
+    }
+}
+
+#[track_caller]
+fn waiting(acceptance: &Acceptance) -> i64 {
+    match acceptance {
+        Acceptance::Waiting { id, .. } => *id,
+        other => panic!("{other:?} does not wait"),
+    }
+}
+
+async fn begin(store: &dyn Store, arrival: Arrival) -> Claim {
+    claimed(&store.accept(std::sync::Arc::new(arrival)).await.unwrap())
+}
+
+/// Accepts a message and answers it by TwiML.
+async fn converse(store: &dyn Store, arrival: Arrival) {
+    let now = arrival.at;
+    let claim = begin(store, arrival).await;
+    let twiml = Some("<Response/>".to_owned());
+    store.answer(claim, twiml, None, now).await.unwrap();
+}
+
+/// A message for the outbox.
+fn reply(text: &str) -> NewReply {
+    NewReply {
+        account: account(),
+        slot: TokenSlot::Primary,
+        us: US.into(),
+        user: ANA.into(),
+        service: None,
+        params: [("To", ANA), ("Body", text)].into_iter().collect::<Form>(),
+        template: false,
+    }
+}
+
+/// Accepts a message and answers it by REST.
+async fn defer(store: &dyn Store, arrival: Arrival, texts: &[&str]) -> Claim {
+    let now = arrival.at;
+    let claim = begin(store, arrival).await;
+    let replies = texts.iter().map(|text| reply(text)).collect();
+    assert!(store.finish(claim, replies, None, now).await.unwrap());
+    claim
+}
+
+fn bodies(messages: &[OutboundMessage]) -> Vec<&str> {
+    messages
+        .iter()
+        .map(|message| message.params.get("Body").unwrap_or_default())
+        .collect()
+}
+
+/// A message as the operator sees it.
+async fn shown(store: &dyn Store, number: u64) -> MessageRow {
+    let filter = MessageFilter {
+        sid: Some(sid(number)),
+        limit: 1,
+        ..MessageFilter::default()
+    };
+    store.messages(filter).await.unwrap().pop().unwrap()
+}

@@ -1,0 +1,361 @@
+//! What several machines on one database promise each other, and what they do while it is away.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use replyhook::Secret;
+use replyhook::store::postgres::PostgresStore;
+use replyhook::store::{
+    Acceptance, Access, Choice, Decision, Journal, Settlement, Store, StoreErrorKind, Turn,
+};
+
+use super::{
+    ANA, BEN, Backend, Kind, RETRY, arrival, at, begin, converse, defer, from, reply, run, shown,
+    sid,
+};
+use crate::support::postgres::{Proxy, Way};
+
+async fn another(backend: &Backend) -> Arc<dyn Store> {
+    let store = backend.another();
+    store.open(Access::Owner).await.unwrap();
+    store
+}
+
+const RUN_OUT: &str = "UPDATE owner SET alive_until = now() - interval '1 s'";
+
+#[test]
+fn a_living_machine_keeps_what_it_holds() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let (one, two) = (backend.store(), another(backend).await);
+        let claim = begin(one, arrival(1)).await;
+        let in_progress = Acceptance::InProgress { id: claim.id };
+        assert_eq!(
+            two.accept(std::sync::Arc::new(arrival(1))).await.unwrap(),
+            in_progress
+        );
+        assert!(matches!(
+            two.accept(std::sync::Arc::new(arrival(2))).await.unwrap(),
+            Acceptance::Waiting { .. }
+        ));
+        assert!(two.take_up(9, RETRY, at(3)).await.unwrap().is_empty());
+        defer(one, from(&[BEN], 4), &["text"]).await;
+        let message = one.claim(9, at(5)).await.unwrap().pop().unwrap();
+        assert!(two.claim(9, at(5)).await.unwrap().is_empty());
+        assert_eq!(shown(&*two, 4).await.state, "deferred");
+        // Twilio's answer and its callback come to different machines.
+        let sent = Settlement::Sent {
+            sid: sid(11),
+            status: replyhook::MessageStatus::Sent,
+        };
+        two.settle(message.id, sent, at(6)).await.unwrap();
+        assert_eq!(shown(one, 4).await.state, "sent");
+    });
+}
+
+#[test]
+fn what_a_dead_machine_held_is_taken_up_by_another() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let (one, two) = (backend.store(), another(backend).await);
+        let claim = begin(one, arrival(1)).await;
+        defer(one, from(&[BEN], 2), &["text"]).await;
+        let message = one.claim(9, at(3)).await.unwrap().pop().unwrap();
+        backend.database().run(RUN_OUT).await;
+        // Its own lease is renewed in the step in which it claims.
+        let taken = two.take_up(9, RETRY, at(4)).await.unwrap();
+        assert_eq!((taken[0].claim.id, taken[0].claim.attempt), (claim.id, 2));
+        assert!(two.claim(9, at(4)).await.unwrap().is_empty());
+        assert_eq!(two.unknown(9, at(6)).await.unwrap()[0].id, message.id);
+
+        // The first was only paused. Whatever it writes now is fenced.
+        let late = one
+            .answer(claim, Some("late".to_owned()), None, at(7))
+            .await
+            .unwrap();
+        assert_eq!(late, Decision::Lost);
+        assert!(
+            !one.finish(claim, vec![reply("late")], None, at(7))
+                .await
+                .unwrap()
+        );
+        assert!(
+            two.finish(taken[0].claim, Vec::new(), None, at(7))
+                .await
+                .unwrap()
+        );
+        let again = Settlement::Again { not_before: at(7) };
+        two.settle(message.id, again, at(7)).await.unwrap();
+        assert_eq!(two.claim(9, at(8)).await.unwrap()[0].id, message.id);
+        let refused = Settlement::Failed {
+            code: None,
+            reason: "given up",
+        };
+        one.settle(message.id, refused, at(8)).await.unwrap();
+        assert_eq!(shown(one, 2).await.replies[0].state.as_str(), "sending");
+    });
+}
+
+#[test]
+fn a_machine_that_was_paused_claims_only_with_a_lease_that_lives() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let (one, two) = (backend.store(), another(backend).await);
+        converse(one, arrival(1)).await;
+        backend.database().run(RUN_OUT).await;
+        begin(one, arrival(2)).await;
+        assert!(two.take_up(9, RETRY, at(3)).await.unwrap().is_empty());
+        // The same where its row is gone.
+        backend.database().run("DELETE FROM owner").await;
+        begin(one, from(&[BEN], 3)).await;
+        assert!(
+            two.take_up(9, RETRY, at(4))
+                .await
+                .is_ok_and(|taken| taken.len() <= 1)
+        );
+    });
+}
+
+#[test]
+fn machines_that_start_at_once_on_an_empty_database_all_start() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        backend.store = None;
+        backend
+            .database()
+            .run("DROP SCHEMA replyhook CASCADE; CREATE TABLE public.inbound (theirs INTEGER)")
+            .await;
+        let tasks: Vec<_> = (0..6)
+            .map(|_| {
+                let store = backend.another();
+                tokio::spawn(async move {
+                    store.open(Access::Owner).await.unwrap();
+                    store.check().await.unwrap();
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+}
+
+/// Who has which message in hands, and what was handled, in order.
+#[derive(Default)]
+struct Hands {
+    now: HashMap<i64, i64>,
+    handled: HashMap<i64, Vec<i64>>,
+}
+
+const CONVERSATIONS: u64 = 50;
+const MESSAGES: u64 = CONVERSATIONS * 20;
+
+struct Worker {
+    store: Arc<dyn Store>,
+    hands: Arc<Mutex<Hands>>,
+    done: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    async fn handle(&self, claim: replyhook::store::Claim) {
+        {
+            let mut hands = self.hands.lock().unwrap();
+            let other = hands.now.insert(claim.conversation, claim.id);
+            assert_eq!(other, None, "two of conversation {}", claim.conversation);
+            hands
+                .handled
+                .entry(claim.conversation)
+                .or_default()
+                .push(claim.id);
+        }
+        tokio::task::yield_now().await;
+        self.hands.lock().unwrap().now.remove(&claim.conversation);
+        let decided = self.store.answer(claim, None, None, at(1)).await.unwrap();
+        if decided == Decision::Deferred {
+            assert!(
+                self.store
+                    .finish(claim, vec![reply("text")], None, at(1))
+                    .await
+                    .unwrap()
+            );
+        }
+        self.done.fetch_add(1, Ordering::SeqCst);
+    }
+
+    async fn take_up(&self) {
+        for taken in self.store.take_up(4, RETRY, at(1)).await.unwrap() {
+            self.handle(taken.claim).await;
+        }
+    }
+
+    async fn work(&self, next: &AtomicU64) {
+        loop {
+            // Every message comes twice, the second time a little later.
+            let turn = next.fetch_add(1, Ordering::SeqCst);
+            if turn >= 2 * MESSAGES {
+                break;
+            }
+            let number = turn / 100 * 50 + turn % 50;
+            let user = format!("whatsapp:+1555{:07}", number % CONVERSATIONS);
+            match self
+                .store
+                .accept(std::sync::Arc::new(from(&[&user], number)))
+                .await
+                .unwrap()
+            {
+                Acceptance::New(claim) => self.handle(claim).await,
+                Acceptance::Waiting { id, .. } => match self.store.turn(id, at(1)).await.unwrap() {
+                    Turn::Yours(claim) => self.handle(claim).await,
+                    Turn::Wait => {
+                        self.store.decide(id, Choice::Rest, at(1)).await.unwrap();
+                    }
+                    Turn::Decided(decision) => panic!("{decision:?}"),
+                },
+                Acceptance::InProgress { .. } | Acceptance::Answered(_) => {}
+                other => panic!("{other:?}"),
+            }
+            self.take_up().await;
+        }
+        while self.done.load(Ordering::SeqCst) < usize::try_from(MESSAGES).unwrap() {
+            self.take_up().await;
+        }
+    }
+}
+
+#[test]
+fn eight_machines_handle_every_message_once_in_order_and_one_at_a_time() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let hands = Arc::new(Mutex::new(Hands::default()));
+        let done = Arc::new(AtomicUsize::new(0));
+        let next = Arc::new(AtomicU64::new(0));
+        let mut tasks = Vec::new();
+        for _ in 0..8 {
+            let worker = Worker {
+                store: another(backend).await,
+                hands: hands.clone(),
+                done: done.clone(),
+            };
+            let next = next.clone();
+            tasks.push(tokio::spawn(async move { worker.work(&next).await }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let hands = hands.lock().unwrap();
+        assert_eq!(hands.handled.len() as u64, CONVERSATIONS);
+        for (conversation, handled) in &hands.handled {
+            assert_eq!(handled.len(), 20, "{conversation}: {handled:?}");
+            // Numbers rise as messages are accepted; none comes twice.
+            assert!(
+                handled.is_sorted_by(|a, b| a < b),
+                "{conversation}: {handled:?}"
+            );
+        }
+    });
+}
+
+/// The store answers again by itself. There is nothing to await but its answer.
+async fn recovers(store: &dyn Store) {
+    while store.check().await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[test]
+fn threat_54_a_store_whose_database_is_away_says_so_and_recovers_by_itself() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let proxy = Proxy::to(backend.database()).await;
+        let url = backend.database().url_at("127.0.0.1", proxy.port);
+        let store = PostgresStore::new(url);
+        store.open(Access::Owner).await.unwrap();
+        converse(&store, arrival(1)).await;
+        for (number, way) in [(2, Way::Closed), (3, Way::Silent)] {
+            proxy.set(way);
+            // However many ask, each is told; and then each at once.
+            for _ in 0..20 {
+                let error = store
+                    .accept(std::sync::Arc::new(arrival(number)))
+                    .await
+                    .unwrap_err();
+                assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+            }
+            proxy.set(Way::Open);
+            recovers(&store).await;
+            // What had been sent before may still be done now, so that another user's message shows it.
+            converse(&store, from(&[BEN], 10 + number)).await;
+        }
+    });
+}
+
+#[test]
+fn threat_54_a_store_whose_database_takes_no_writes_says_so_and_recovers_by_itself() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let store = backend.store();
+        let database = backend.database();
+        converse(store, arrival(1)).await;
+        let read_only = |setting: &str| {
+            format!(
+                "ALTER DATABASE {} SET default_transaction_read_only = {setting}",
+                database.name()
+            )
+        };
+        database.administrate(read_only("on")).await;
+        database.cut().await;
+        for _ in 0..20 {
+            let error = store
+                .accept(std::sync::Arc::new(arrival(2)))
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        }
+        database.administrate(read_only("off")).await;
+        recovers(store).await;
+        converse(store, arrival(2)).await;
+    });
+}
+
+#[test]
+fn what_waits_for_a_lock_is_given_up_and_keeps_nobody_else_from_the_database() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let store = backend.store();
+        converse(store, arrival(1)).await;
+        let mut other = backend.database().connect().await;
+        sqlx::raw_sql("BEGIN; SELECT * FROM conversation FOR UPDATE")
+            .execute(&mut other)
+            .await
+            .unwrap();
+        let error = store
+            .accept(std::sync::Arc::new(arrival(2)))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        store.check().await.unwrap();
+        begin(store, from(&[BEN], 3)).await;
+        sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+        begin(store, arrival(2)).await;
+    });
+}
+
+#[test]
+fn neither_an_error_nor_a_debug_text_holds_an_address_a_text_or_the_password() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let store = backend.store();
+        // A constraint whose violation PostgreSQL explains with the row.
+        backend
+            .database()
+            .run("ALTER TABLE inbound ADD CONSTRAINT no_params CHECK (params IS NULL)")
+            .await;
+        let error = store
+            .accept(std::sync::Arc::new(from(&[ANA], 1)))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Internal);
+        let text = format!("{error} {error:?}");
+        assert!(text.contains("23514"), "{text}");
+        assert!(
+            !text.contains("text+1") && !text.contains("5550001111"),
+            "{text}"
+        );
+        let unreachable = PostgresStore::new(Secret::new("postgres://u:s3cret@127.0.0.1:1/db"));
+        let error = unreachable.open(Access::Owner).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        assert!(!format!("{error} {unreachable:?}").contains("s3cret"));
+    });
+}

@@ -1,0 +1,181 @@
+//! A store opens what is its own and whole, and says why it does not open the rest.
+
+use std::io::{Seek, SeekFrom, Write};
+
+use replyhook::store::sqlite::SqliteStore;
+use replyhook::store::{Access, Store, StoreError, StoreErrorKind};
+
+use super::{Backend, Kind, arrival, at, begin, converse, over_all_stores, shown};
+
+over_all_stores!(
+    nothing_works_before_it_is_open,
+    a_store_that_is_opened_again_has_what_was_kept,
+    commands_work_beside_a_server,
+    a_newer_schema_is_refused,
+    an_older_schema_is_left_to_the_server,
+);
+
+async fn refused(store: &dyn Store, access: Access) -> StoreError {
+    store.open(access).await.unwrap_err()
+}
+
+async fn nothing_works_before_it_is_open(backend: &mut Backend) {
+    let store = backend.another();
+    let error = store
+        .accept(std::sync::Arc::new(arrival(1)))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::NotOpen);
+    assert_eq!(
+        store.check().await.unwrap_err().kind(),
+        StoreErrorKind::NotOpen
+    );
+    assert_eq!(
+        store.close().await.unwrap_err().kind(),
+        StoreErrorKind::NotOpen
+    );
+}
+
+async fn a_store_that_is_opened_again_has_what_was_kept(backend: &mut Backend) {
+    converse(backend.store(), arrival(1)).await;
+    backend.store().close().await.unwrap();
+    if backend.crash().await {
+        assert_eq!(shown(backend.store(), 1).await.state, "answered");
+        begin(backend.store(), arrival(2)).await;
+    }
+}
+
+async fn commands_work_beside_a_server(backend: &mut Backend) {
+    if backend.kind == Kind::Memory {
+        return;
+    }
+    let claim = begin(backend.store(), arrival(1)).await;
+    let command = backend.another();
+    command.open(Access::Operator).await.unwrap();
+    assert_eq!(shown(&*command, 1).await.state, "handling");
+    backend
+        .store()
+        .fail(claim, "it failed", true, at(2))
+        .await
+        .unwrap();
+    assert!(command.retry(super::sid(1), at(3)).await.unwrap());
+    assert_eq!(shown(backend.store(), 1).await.state, "deferred");
+    command.close().await.unwrap();
+    let server = backend.another();
+    let second = server.open(Access::Owner).await;
+    if backend.kind == Kind::File {
+        let error = second.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Owned);
+        assert!(error.to_string().contains("DATABASE_URL"), "{error}");
+    } else {
+        // Servers share PostgreSQL.
+        second.unwrap();
+    }
+}
+
+async fn a_newer_schema_is_refused(backend: &mut Backend) {
+    match backend.kind {
+        Kind::Memory => return,
+        Kind::File => {
+            backend.store = None;
+            let db = rusqlite::Connection::open(backend.path()).unwrap();
+            db.pragma_update(None, "user_version", 99).unwrap();
+        }
+        #[cfg(feature = "postgres")]
+        Kind::Postgres => {
+            backend
+                .database()
+                .run("INSERT INTO replyhook_schema VALUES (99)")
+                .await;
+        }
+    }
+    for access in [Access::Owner, Access::Operator, Access::Migrate] {
+        let error = refused(&*backend.another(), access).await;
+        assert_eq!(error.kind(), StoreErrorKind::Schema);
+        let text = error.to_string();
+        assert!(text.contains("its schema is number 99"), "{text}");
+        assert!(text.contains("run the newer replyhook"), "{text}");
+    }
+}
+
+async fn an_older_schema_is_left_to_the_server(backend: &mut Backend) {
+    match backend.kind {
+        Kind::Memory => return,
+        Kind::File => {
+            backend.store = None;
+            std::fs::remove_file(backend.path()).unwrap();
+            let db = rusqlite::Connection::open(backend.path()).unwrap();
+            db.pragma_update(None, "application_id", 0x7270_6c79)
+                .unwrap();
+        }
+        #[cfg(feature = "postgres")]
+        Kind::Postgres => {
+            backend.store = None;
+            backend
+                .database()
+                .run("DROP SCHEMA replyhook CASCADE")
+                .await;
+        }
+    }
+    let error = refused(&*backend.another(), Access::Operator).await;
+    assert_eq!(error.kind(), StoreErrorKind::Schema);
+    assert!(error.to_string().contains("`replyhook migrate`"), "{error}");
+    backend.another().open(Access::Migrate).await.unwrap();
+    backend.another().open(Access::Operator).await.unwrap();
+    let store = backend.another();
+    store.open(Access::Owner).await.unwrap();
+    begin(&*store, arrival(1)).await;
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(future)
+}
+
+#[test]
+fn a_damaged_file_is_refused_and_never_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    block_on(async {
+        let store = SqliteStore::file(&path);
+        store.open(Access::Owner).await.unwrap();
+        converse(&store, arrival(1)).await;
+    });
+    let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.seek(SeekFrom::Start(4096)).unwrap();
+    file.write_all(&vec![0xaa; 8 * 4096]).unwrap();
+    drop(file);
+    let damaged = std::fs::read(&path).unwrap();
+    for access in [Access::Owner, Access::Operator] {
+        let error = block_on(refused(&SqliteStore::file(&path), access));
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains("restore a backup"), "{error}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), damaged);
+    std::fs::write(
+        &path,
+        "this is no database, and it is longer than its header",
+    )
+    .unwrap();
+    let error = block_on(refused(&SqliteStore::file(&path), Access::Owner));
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
+}
+
+#[test]
+fn another_programs_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("other.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch("CREATE TABLE theirs (id INTEGER); INSERT INTO theirs VALUES (1)")
+        .unwrap();
+    let error = block_on(refused(&SqliteStore::file(&path), Access::Owner));
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    assert!(error.to_string().contains("another program's"), "{error}");
+    let rows: i64 = db
+        .query_row("SELECT count(*) FROM theirs", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 1);
+}

@@ -1,0 +1,388 @@
+//! What operators see and do, and what is forgotten.
+
+use replyhook::store::{
+    Acceptance, Answered, Choice, ConsentScope, DialogueChange, MessageFilter, News, Retention,
+    Settlement, Store,
+};
+use replyhook::{MessageStatus, Timestamp};
+
+use super::{
+    ANA, ANA_ID, Arrival, BEN, Backend, RETRY, US, account, arrival, at, begin, converse, defer,
+    from, over_all_stores, reply, saying, shown, sid, start, stop, waiting,
+};
+
+over_all_stores!(
+    messages_are_listed_newest_first_and_filtered,
+    a_message_is_shown_with_where_it_stands,
+    a_message_beyond_help_is_retried_once,
+    a_purged_user_leaves_a_key_and_the_opt_out,
+    a_purged_user_whose_opt_out_is_forgotten_leaves_nothing,
+    what_is_open_when_a_user_is_purged_is_closed,
+    what_is_old_is_forgotten_step_by_step_and_keys_last,
+    a_check_writes,
+);
+
+async fn listed(store: &dyn Store, filter: MessageFilter) -> Vec<u64> {
+    let rows = store.messages(filter).await.unwrap();
+    let number = |text: &str| u64::from_str_radix(&text[2..], 16).unwrap();
+    rows.iter().map(|row| number(row.sid.as_str())).collect()
+}
+
+fn all(limit: u32) -> MessageFilter {
+    MessageFilter {
+        limit,
+        ..MessageFilter::default()
+    }
+}
+
+async fn messages_are_listed_newest_first_and_filtered(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, from(&[ANA], 1)).await;
+    converse(store, from(&[ANA_ID], 2)).await;
+    converse(store, from(&[BEN], 3)).await;
+    converse(store, from(&[ANA, ANA_ID], 4)).await;
+    begin(store, from(&[BEN], 5)).await;
+    assert_eq!(listed(store, all(9)).await, [5, 4, 3, 2, 1]);
+    assert_eq!(listed(store, all(2)).await, [5, 4]);
+    let fourth = shown(store, 4).await.id;
+    let page = MessageFilter {
+        before: Some(fourth),
+        ..all(2)
+    };
+    assert_eq!(listed(store, page).await, [3, 2]);
+    // Those of a conversation that was joined to another are the same person's.
+    for user in [ANA, ANA_ID] {
+        let of_user = MessageFilter {
+            user: Some(user.into()),
+            ..all(9)
+        };
+        assert_eq!(listed(store, of_user).await, [4, 2, 1]);
+    }
+    let in_state = |state: &str| MessageFilter {
+        state: Some(state.to_owned()),
+        ..all(9)
+    };
+    assert_eq!(listed(store, in_state("handling")).await, [5]);
+    assert_eq!(listed(store, in_state("answered")).await, [4, 3, 2, 1]);
+    let nobody = MessageFilter {
+        user: Some("whatsapp:+1".into()),
+        ..all(9)
+    };
+    assert!(listed(store, nobody).await.is_empty());
+    let row = shown(store, 2).await;
+    assert_eq!(
+        (row.account, row.received_at, row.attempt),
+        (account(), at(2), 1)
+    );
+    assert_eq!(row.params.unwrap().0, "Body=text+2");
+    assert_eq!(row.answer.unwrap().0, "<Response/>");
+    assert!([ANA, ANA_ID].contains(&row.user.unwrap().as_str()));
+}
+
+async fn a_message_is_shown_with_where_it_stands(backend: &mut Backend) {
+    let store = backend.store();
+    let state = async |number| shown(store, number).await.state;
+    let claim = begin(store, arrival(1)).await;
+    assert_eq!(state(1).await, "handling");
+    waiting(&store.accept(std::sync::Arc::new(arrival(2))).await.unwrap());
+    assert_eq!(state(2).await, "received");
+    store.decide(claim.id, Choice::Rest, at(2)).await.unwrap();
+    assert_eq!(state(1).await, "deferred");
+    let replies = vec![reply("one"), reply("two")];
+    store.finish(claim, replies, None, at(2)).await.unwrap();
+    assert_eq!(state(1).await, "deferred");
+    let first = store.claim(9, at(3)).await.unwrap().pop().unwrap();
+    assert_eq!(state(1).await, "deferred");
+    let sent = |number| Settlement::Sent {
+        sid: sid(number),
+        status: MessageStatus::Queued,
+    };
+    store.settle(first.id, sent(11), at(3)).await.unwrap();
+    assert_eq!(state(1).await, "deferred");
+    let second = store.claim(9, at(3)).await.unwrap().pop().unwrap();
+    store.settle(second.id, sent(12), at(3)).await.unwrap();
+    assert_eq!(state(1).await, "sent");
+    let failed = News {
+        account: account(),
+        sid: sid(12),
+        reply: None,
+        status: MessageStatus::Failed,
+        error_code: None,
+        us: None,
+        user: None,
+        at: at(4),
+    };
+    store.news(failed).await.unwrap();
+    assert_eq!(state(1).await, "failed");
+    let row = shown(store, 1).await;
+    assert_eq!(row.replies.len(), 2);
+    assert_eq!(row.replies[1].status.as_deref(), Some("failed"));
+    assert!(
+        row.replies[0]
+            .params
+            .as_ref()
+            .unwrap()
+            .0
+            .ends_with("Body=one")
+    );
+}
+
+async fn a_message_beyond_help_is_retried_once(backend: &mut Backend) {
+    let store = backend.store();
+    let claim = begin(store, arrival(1)).await;
+    assert!(!store.retry(sid(1), at(2)).await.unwrap());
+    store.fail(claim, "it failed", true, at(2)).await.unwrap();
+    assert_eq!(shown(store, 1).await.reason.as_deref(), Some("it failed"));
+    assert!(store.retry(sid(1), at(3)).await.unwrap());
+    assert!(!store.retry(sid(1), at(3)).await.unwrap());
+    assert!(!store.retry(sid(9), at(3)).await.unwrap());
+    let taken = store.take_up(9, RETRY, at(4)).await.unwrap();
+    assert_eq!(
+        (taken[0].claim.attempt, taken[0].claim.failed_before),
+        (2, true)
+    );
+}
+
+/// A life with us, in every table.
+async fn lived(store: &dyn Store) {
+    converse(store, from(&[ANA], 1)).await;
+    let change = DialogueChange::Set {
+        data: format!("the number is {ANA}"),
+        expires_at: None,
+    };
+    let claim = begin(store, from(&[ANA, ANA_ID], 2)).await;
+    let answer = Some("<Response>secret</Response>".to_owned());
+    store
+        .answer(claim, answer, Some(change), at(2))
+        .await
+        .unwrap();
+    defer(store, from(&[ANA_ID], 3), &["secret"]).await;
+    store.enqueue(vec![reply("secret")], at(3)).await.unwrap();
+    store
+        .accept(std::sync::Arc::new(saying(stop(), from(&[ANA], 4))))
+        .await
+        .unwrap();
+    store
+        .accept(std::sync::Arc::new(saying(start(), from(&[ANA], 5))))
+        .await
+        .unwrap();
+    store
+        .accept(std::sync::Arc::new(saying(stop(), from(&[ANA], 6))))
+        .await
+        .unwrap();
+    converse(store, from(&[BEN], 7)).await;
+}
+
+/// The rows that hold something of Ana's, where that can be seen.
+async fn traces(backend: &Backend) -> Vec<String> {
+    let canaries = ["5550001111", "13491208655302741918", "secret", "text+"];
+    #[cfg(feature = "postgres")]
+    if let Some(database) = &backend.database {
+        let dump = database.dump().await;
+        let rows = dump
+            .lines()
+            .filter(|row| canaries.iter().any(|canary| row.contains(canary)));
+        return rows.map(str::to_owned).collect();
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(backend.dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        let has = canaries.iter().filter(|canary| text.contains(**canary));
+        found.extend(has.map(|canary| format!("{canary} in {}", path.display())));
+    }
+    found
+}
+
+async fn a_purged_user_leaves_a_key_and_the_opt_out(backend: &mut Backend) {
+    let store = backend.store();
+    lived(store).await;
+    let purged = store.purge_user(&ANA.into(), false).await.unwrap();
+    assert_eq!((purged.messages, purged.replies), (6, 2));
+    assert_eq!(purged.consents, 0);
+    for number in 1..=6 {
+        let row = shown(store, number).await;
+        assert!(row.params.is_none() && row.answer.is_none() && row.user.is_none());
+        assert!(row.replies.is_empty());
+        // The key stays: a repeat is none the less a repeat.
+        let again = store
+            .accept(std::sync::Arc::new(from(&[ANA], number)))
+            .await
+            .unwrap();
+        assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+    }
+    let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
+    assert!(conversation.is_none());
+    let actions: Vec<_> = store.consent_ledger(0, 99).await.unwrap();
+    assert!(
+        actions
+            .iter()
+            .all(|entry| entry.record.action.as_str() == "opt_out")
+    );
+    assert_eq!(shown(store, 7).await.params.unwrap().0, "Body=text+7");
+    assert_eq!(
+        store
+            .accept(std::sync::Arc::new(from(&[ANA_ID], 8)))
+            .await
+            .unwrap(),
+        Acceptance::OptedOut
+    );
+    if backend.kind != super::Kind::Memory {
+        let store = backend.store();
+        store.purge_user(&ANA.into(), false).await.unwrap();
+        store.purge_user(&BEN.into(), false).await.unwrap();
+        store.purge_user(&ANA_ID.into(), false).await.unwrap();
+        let left = traces(backend).await;
+        // Of the user, only what says that they want nothing.
+        let consent = |row: &String| {
+            row.starts_with("consent") || row.starts_with("55") || row.starts_with("13")
+        };
+        assert!(left.iter().all(consent), "{left:?}");
+    }
+}
+
+async fn a_purged_user_whose_opt_out_is_forgotten_leaves_nothing(backend: &mut Backend) {
+    let store = backend.store();
+    lived(store).await;
+    let purged = store.purge_user(&ANA_ID.into(), true).await.unwrap();
+    assert_eq!(
+        (purged.messages, purged.replies, purged.consents),
+        (6, 2, 2)
+    );
+    store.purge_user(&BEN.into(), true).await.unwrap();
+    assert!(store.consent_ledger(0, 99).await.unwrap().is_empty());
+    if backend.kind != super::Kind::Memory {
+        assert_eq!(traces(backend).await, Vec::<String>::new());
+    }
+    begin(backend.store(), from(&[ANA], 9)).await;
+}
+
+async fn what_is_open_when_a_user_is_purged_is_closed(backend: &mut Backend) {
+    let store = backend.store();
+    let claim = begin(store, arrival(1)).await;
+    let second = waiting(&store.accept(std::sync::Arc::new(arrival(2))).await.unwrap());
+    store.purge_user(&ANA.into(), true).await.unwrap();
+    assert!(
+        !store
+            .finish(claim, vec![reply("late")], None, at(3))
+            .await
+            .unwrap()
+    );
+    let lost = store
+        .answer(claim, Some("late".to_owned()), None, at(3))
+        .await
+        .unwrap();
+    assert_eq!(lost, replyhook::store::Decision::Lost);
+    for (number, id) in [(1, claim.id), (2, second)] {
+        assert_eq!(shown(store, number).await.state, "dead");
+        let decided = store.decide(id, Choice::Rest, at(3)).await.unwrap();
+        assert_eq!(decided, replyhook::store::Decision::Deferred);
+        assert!(!store.retry(sid(number), at(4)).await.unwrap());
+    }
+    assert!(store.take_up(9, RETRY, at(5)).await.unwrap().is_empty());
+    begin(store, arrival(3)).await;
+}
+
+async fn what_is_old_is_forgotten_step_by_step_and_keys_last(backend: &mut Backend) {
+    let store = backend.store();
+    // As old as their numbers say, as in a journal.
+    for number in 1..=3 {
+        let claim = defer(store, from(&[BEN], number), &["text"]).await;
+        assert!(
+            store
+                .dialogue(claim.conversation, at(0))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        let message = store.claim(9, at(4)).await.unwrap().pop().unwrap();
+        let sent = Settlement::Sent {
+            sid: sid(10 + number),
+            status: MessageStatus::Queued,
+        };
+        store.settle(message.id, sent, at(4)).await.unwrap();
+    }
+    for number in 1..=3 {
+        let change = DialogueChange::Set {
+            data: "step 1".to_owned(),
+            expires_at: None,
+        };
+        let talk = Arrival {
+            us: "whatsapp:+15550004444".into(),
+            ..from(&[ANA], 20 + number)
+        };
+        let claim = begin(store, talk).await;
+        store
+            .answer(claim, None, Some(change), at(5))
+            .await
+            .unwrap();
+    }
+    let open = begin(store, from(&["whatsapp:+15550006666"], 40)).await;
+    let never = Timestamp::MIN;
+    let retention = |texts: i64, content: i64, keys: i64| Retention {
+        texts_before: at(texts),
+        content_before: at(content),
+        keys_before: at(keys),
+        news_before: never,
+    };
+    let finish = async |retention| while store.expire(retention).await.unwrap() {};
+    let nothing = retention(-9, -9, -9);
+    assert!(!store.expire(nothing).await.unwrap());
+
+    finish(retention(3, -9, -9)).await;
+    for (number, there) in [(1, false), (2, false), (3, true)] {
+        let row = shown(store, number).await;
+        assert_eq!(row.params.is_some(), there, "{number}");
+        assert_eq!(row.replies[0].params.is_some(), there, "{number}");
+        assert_eq!(row.replies[0].sid, Some(sid(10 + number)));
+    }
+    finish(retention(90, 3, -9)).await;
+    assert!(shown(store, 1).await.replies.is_empty());
+    assert_eq!(shown(store, 3).await.replies.len(), 1);
+    let row = shown(store, 40).await;
+    assert!(row.params.is_some(), "what is open is not old");
+
+    finish(retention(90, 90, -9)).await;
+    assert!(shown(store, 3).await.replies.is_empty());
+    assert!(shown(store, 3).await.user.is_none());
+    let (ben, other) = (BEN.into(), "whatsapp:+15550004444".into());
+    assert!(
+        store
+            .conversation(&US.into(), &ben)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        store
+            .conversation(&other, &ANA.into())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let again = store
+        .accept(std::sync::Arc::new(from(&[BEN], 3)))
+        .await
+        .unwrap();
+    assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+    assert!(store.finish(open, Vec::new(), None, at(41)).await.unwrap());
+
+    finish(retention(90, 90, 90)).await;
+    assert!(store.messages(all(9)).await.unwrap().is_empty());
+    begin(store, from(&[BEN], 3)).await;
+    let scopes = vec![ConsentScope::Sender(US.into())];
+    assert!(
+        store
+            .consent(scopes, &ben)
+            .await
+            .unwrap()
+            .opted_out
+            .is_none()
+    );
+}
+
+async fn a_check_writes(backend: &mut Backend) {
+    let store = backend.store();
+    store.check().await.unwrap();
+    store.check().await.unwrap();
+}

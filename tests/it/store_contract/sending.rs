@@ -1,0 +1,379 @@
+//! What goes by REST goes in order, once, and not to who has opted out.
+
+use replyhook::store::{
+    Arrival, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, OutboundMessage,
+    ReplyState, Settlement, Store,
+};
+use replyhook::{Address, ErrorCode, MessageStatus};
+
+use super::{
+    ANA, ANA_ID, BEN, Backend, US, arrival, at, begin, bodies, converse, defer, from,
+    over_all_stores, reply, saying, service, shown, sid, start, stop,
+};
+
+over_all_stores!(
+    parts_go_one_after_the_other,
+    a_part_that_is_held_or_failed_holds_the_rest_and_one_release_frees_all,
+    messages_are_claimed_once_and_up_to_a_limit,
+    who_has_opted_out_is_not_sent_to_under_any_address,
+    the_window_and_the_opt_in_come_with_the_message,
+    what_was_not_processed_waits_for_its_time,
+    a_call_of_a_dead_process_is_looked_for_and_not_made_again,
+    a_look_is_given_to_one_and_ends_as_it_is_settled,
+    a_refusal_for_opting_out_opts_out,
+    sids_of_others_are_told_from_ours,
+    the_outbox_says_how_full_it_is,
+);
+
+fn sent(number: u64) -> Settlement {
+    Settlement::Sent {
+        sid: sid(number),
+        status: MessageStatus::Queued,
+    }
+}
+
+async fn one(store: &dyn Store, seconds: i64) -> OutboundMessage {
+    let mut claimed = store.claim(9, at(seconds)).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    claimed.pop().unwrap()
+}
+
+async fn parts_go_one_after_the_other(backend: &mut Backend) {
+    let store = backend.store();
+    defer(store, arrival(1), &["one", "two", "three"]).await;
+    for (number, text) in [(11, "one"), (12, "two"), (13, "three")] {
+        let message = one(store, 2).await;
+        assert_eq!(message.params.get("Body"), Some(text));
+        assert_eq!(
+            (message.attempt, message.looks, message.sent_at),
+            (1, 0, Some(at(2)))
+        );
+        assert_eq!((message.us.as_str(), message.user.as_str()), (US, ANA));
+        assert!(store.claim(9, at(2)).await.unwrap().is_empty());
+        store.settle(message.id, sent(number), at(3)).await.unwrap();
+    }
+    assert!(store.claim(9, at(3)).await.unwrap().is_empty());
+    let row = shown(store, 1).await;
+    assert_eq!(row.state, "sent");
+    let sids: Vec<_> = row.replies.iter().map(|reply| reply.sid).collect();
+    assert_eq!(sids, [Some(sid(11)), Some(sid(12)), Some(sid(13))]);
+}
+
+async fn a_part_that_is_held_or_failed_holds_the_rest_and_one_release_frees_all(
+    backend: &mut Backend,
+) {
+    let store = backend.store();
+    let failed = Settlement::Failed {
+        code: Some(ErrorCode(63016)),
+        reason: "refused",
+    };
+    let looked = Settlement::Unknown {
+        look_at: at(3),
+        looked: true,
+    };
+    for (number, settlements, state) in [
+        (1, vec![failed], "failed"),
+        (2, vec![looked, Settlement::Held], "held"),
+    ] {
+        defer(store, arrival(number), &["one", "two"]).await;
+        let message = one(store, 2).await;
+        for settlement in settlements {
+            store.settle(message.id, settlement, at(3)).await.unwrap();
+        }
+        assert!(store.claim(9, at(9)).await.unwrap().is_empty());
+        assert!(store.unknown(9, at(9)).await.unwrap().is_empty());
+        assert_eq!(shown(store, number).await.state, state);
+        assert_eq!(store.release(sid(number), at(10)).await.unwrap(), 1);
+        assert_eq!(shown(store, number).await.replies[0].error_code, None);
+        for (sid, text) in [(10 * number + 1, "one"), (10 * number + 2, "two")] {
+            let message = one(store, 10).await;
+            assert_eq!(message.params.get("Body"), Some(text));
+            store.settle(message.id, sent(sid), at(11)).await.unwrap();
+        }
+        assert_eq!(shown(store, number).await.state, "sent");
+        assert_eq!(store.release(sid(number), at(12)).await.unwrap(), 0);
+    }
+}
+
+async fn messages_are_claimed_once_and_up_to_a_limit(backend: &mut Backend) {
+    let store = backend.store();
+    let texts: Vec<String> = (0..40).map(|number| number.to_string()).collect();
+    let replies = texts.iter().map(|text| reply(text)).collect();
+    let ids = store.enqueue(replies, at(1)).await.unwrap();
+    assert!(ids.is_sorted() && ids.len() == 40);
+    let first = store.claim(3, at(1)).await.unwrap();
+    assert_eq!(bodies(&first), ["0", "1", "2"]);
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let store = backend.shared();
+            tokio::spawn(async move { store.claim(9, at(1)).await.unwrap() })
+        })
+        .collect();
+    let mut claimed: Vec<i64> = first.iter().map(|message| message.id).collect();
+    for task in tasks {
+        claimed.extend(task.await.unwrap().iter().map(|message| message.id));
+    }
+    // Whoever comes while others are at it may get less, and nobody gets what another has.
+    claimed.extend(
+        store
+            .claim(99, at(1))
+            .await
+            .unwrap()
+            .iter()
+            .map(|message| message.id),
+    );
+    claimed.sort_unstable();
+    assert_eq!(claimed, ids);
+}
+
+async fn who_has_opted_out_is_not_sent_to_under_any_address(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, from(&[ANA, ANA_ID], 1)).await;
+    defer(store, from(&[ANA], 2), &["one", "two"]).await;
+    let by_id = NewReply {
+        user: ANA_ID.into(),
+        ..reply("by id")
+    };
+    let to_ben = NewReply {
+        user: BEN.into(),
+        ..reply("to Ben")
+    };
+    let by_service = NewReply {
+        us: "whatsapp:+15550004444".into(),
+        service: Some(service()),
+        ..reply("by the service")
+    };
+    let replies = vec![by_id, to_ben, by_service];
+    store.enqueue(replies, at(2)).await.unwrap();
+    let through = Arrival {
+        service: Some(service()),
+        ..saying(stop(), from(&[ANA], 3))
+    };
+    store.accept(std::sync::Arc::new(through)).await.unwrap();
+    store
+        .accept(std::sync::Arc::new(saying(stop(), from(&[ANA], 4))))
+        .await
+        .unwrap();
+    let claimed = store.claim(9, at(5)).await.unwrap();
+    assert_eq!(bodies(&claimed), ["by id", "to Ben"][1..]);
+    // One part after the other is taken back.
+    assert!(store.claim(9, at(5)).await.unwrap().is_empty());
+    let row = shown(store, 2).await;
+    let states: Vec<_> = row.replies.iter().map(|reply| reply.state).collect();
+    assert_eq!(states, [ReplyState::Suppressed, ReplyState::Suppressed]);
+    assert_eq!(
+        row.replies[0].reason.as_deref(),
+        Some("the user has opted out")
+    );
+    store
+        .accept(std::sync::Arc::new(saying(start(), from(&[ANA_ID], 6))))
+        .await
+        .unwrap();
+    store.enqueue(vec![reply("again")], at(7)).await.unwrap();
+    // The service's STOP still stands, and does not count for a sender alone.
+    assert_eq!(bodies(&store.claim(9, at(7)).await.unwrap()), ["again"]);
+}
+
+async fn the_window_and_the_opt_in_come_with_the_message(backend: &mut Backend) {
+    let store = backend.store();
+    let hours = |hours: i64| hours * 3600;
+    converse(store, arrival(0)).await;
+    let template = NewReply {
+        template: true,
+        ..reply("template")
+    };
+    let sms = NewReply {
+        us: "+15550002222".into(),
+        user: "+15550001111".into(),
+        ..reply("sms")
+    };
+    let stranger = NewReply {
+        user: BEN.into(),
+        ..reply("stranger")
+    };
+    let all = vec![reply("text"), template, sms, stranger];
+    store.enqueue(all.clone(), at(0)).await.unwrap();
+    let closed = |claimed: &[OutboundMessage]| -> Vec<bool> {
+        claimed
+            .iter()
+            .map(|message| message.window_closed)
+            .collect()
+    };
+    let claimed = store.claim(9, at(hours(24) - 121)).await.unwrap();
+    assert_eq!(closed(&claimed), [false, false, false, true]);
+    assert!(claimed.iter().all(|message| !message.opted_in));
+    let record = ConsentRecord {
+        scope: ConsentScope::Sender(US.into()),
+        user: Address::from(ANA),
+        action: ConsentAction::OptIn,
+        how: ConsentHow::Api,
+        evidence: None,
+        note: None,
+        at: at(1),
+    };
+    store.record_consent(record).await.unwrap();
+    store.enqueue(all, at(0)).await.unwrap();
+    let claimed = store.claim(9, at(hours(24) - 120)).await.unwrap();
+    assert_eq!(closed(&claimed), [true, false, false, true]);
+    let opted_in: Vec<_> = claimed.iter().map(|message| message.opted_in).collect();
+    assert_eq!(opted_in, [true, true, false, false]);
+}
+
+async fn what_was_not_processed_waits_for_its_time(backend: &mut Backend) {
+    let store = backend.store();
+    defer(store, arrival(1), &["text"]).await;
+    let message = one(store, 2).await;
+    let again = Settlement::Again { not_before: at(10) };
+    store.settle(message.id, again, at(3)).await.unwrap();
+    assert!(store.claim(9, at(9)).await.unwrap().is_empty());
+    let second = one(store, 10).await;
+    assert_eq!(
+        (second.id, second.attempt, second.sent_at),
+        (message.id, 2, Some(at(10)))
+    );
+}
+
+async fn a_call_of_a_dead_process_is_looked_for_and_not_made_again(backend: &mut Backend) {
+    defer(backend.store(), arrival(1), &["text"]).await;
+    let message = one(backend.store(), 2).await;
+    if !backend.crash().await {
+        return;
+    }
+    let store = backend.store();
+    assert!(store.claim(9, at(10)).await.unwrap().is_empty());
+    assert_eq!(shown(store, 1).await.state, "unknown");
+    // A callback gets two seconds to show it first.
+    assert!(store.unknown(9, at(11)).await.unwrap().is_empty());
+    let lost = store.unknown(9, at(12)).await.unwrap();
+    assert_eq!((lost[0].id, lost[0].sent_at), (message.id, Some(at(2))));
+    store.settle(message.id, sent(11), at(13)).await.unwrap();
+    assert_eq!(shown(store, 1).await.state, "sent");
+}
+
+async fn a_look_is_given_to_one_and_ends_as_it_is_settled(backend: &mut Backend) {
+    let store = backend.store();
+    defer(store, arrival(1), &["text"]).await;
+    let message = one(store, 2).await;
+    let unknown = |seconds, looked| Settlement::Unknown {
+        look_at: at(seconds),
+        looked,
+    };
+    store
+        .settle(message.id, unknown(5, false), at(3))
+        .await
+        .unwrap();
+    assert!(store.unknown(9, at(4)).await.unwrap().is_empty());
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let store = backend.shared();
+            tokio::spawn(async move { store.unknown(9, at(5)).await.unwrap() })
+        })
+        .collect();
+    let mut looks = Vec::new();
+    for task in tasks {
+        looks.extend(task.await.unwrap());
+    }
+    assert_eq!(
+        (looks.len(), looks[0].id, looks[0].looks),
+        (1, message.id, 0)
+    );
+    // Whoever had it may have died: after a minute another gets it.
+    assert!(store.unknown(9, at(64)).await.unwrap().is_empty());
+    assert_eq!(store.unknown(9, at(65)).await.unwrap().len(), 1);
+    store
+        .settle(message.id, unknown(70, true), at(66))
+        .await
+        .unwrap();
+    let look = store.unknown(9, at(70)).await.unwrap().pop().unwrap();
+    assert_eq!(look.looks, 1);
+    store
+        .settle(message.id, Settlement::Held, at(71))
+        .await
+        .unwrap();
+    // That it was sent is true whoever says so; nothing takes that back.
+    store.settle(message.id, sent(11), at(72)).await.unwrap();
+    for late in [
+        Settlement::Again { not_before: at(73) },
+        unknown(73, true),
+        Settlement::Held,
+        Settlement::Failed {
+            code: None,
+            reason: "given up",
+        },
+    ] {
+        store.settle(message.id, late, at(73)).await.unwrap();
+        assert_eq!(shown(store, 1).await.state, "sent");
+    }
+    assert!(store.claim(9, at(99)).await.unwrap().is_empty());
+}
+
+async fn a_refusal_for_opting_out_opts_out(backend: &mut Backend) {
+    let store = backend.store();
+    for (number, code) in [(1, 21610), (2, 63014), (3, 63016)] {
+        let user = format!("whatsapp:+1555000{code}");
+        begin(store, from(&[&user], number)).await;
+        let to_user = NewReply {
+            user: user.as_str().into(),
+            ..reply("text")
+        };
+        store.enqueue(vec![to_user], at(2)).await.unwrap();
+        let message = one(store, 3).await;
+        let refused = Settlement::Failed {
+            code: Some(ErrorCode(code)),
+            reason: "refused",
+        };
+        store
+            .settle(message.id, refused.clone(), at(4))
+            .await
+            .unwrap();
+        store.settle(message.id, refused, at(5)).await.unwrap();
+        let scopes = vec![ConsentScope::Sender(US.into())];
+        let state = store.consent(scopes, &user.as_str().into()).await.unwrap();
+        assert_eq!(state.opted_out, (code != 63016).then_some(at(4)));
+    }
+    let ledger = store.consent_ledger(0, 9).await.unwrap();
+    assert_eq!(ledger.len(), 2);
+    assert!(
+        ledger
+            .iter()
+            .all(|entry| entry.record.how == ConsentHow::Refusal)
+    );
+}
+
+async fn sids_of_others_are_told_from_ours(backend: &mut Backend) {
+    let store = backend.store();
+    defer(store, arrival(1), &["text"]).await;
+    let message = one(store, 2).await;
+    store.settle(message.id, sent(11), at(3)).await.unwrap();
+    let sids = vec![sid(13), sid(11), sid(12)];
+    let free = store
+        .unclaimed_sids(super::account(), sids.clone())
+        .await
+        .unwrap();
+    assert_eq!(free, [sid(13), sid(12)]);
+    let other = "AC00000000000000000000000000000002".parse().unwrap();
+    assert_eq!(
+        store.unclaimed_sids(other, sids.clone()).await.unwrap(),
+        sids
+    );
+}
+
+async fn the_outbox_says_how_full_it_is(backend: &mut Backend) {
+    let store = backend.store();
+    assert_eq!(store.outbox_state().await.unwrap().oldest, None);
+    let replies = vec![reply("a"), reply("b"), reply("c"), reply("d")];
+    let ids = store.enqueue(replies, at(5)).await.unwrap();
+    store.enqueue(vec![reply("e")], at(6)).await.unwrap();
+    store.claim(3, at(6)).await.unwrap();
+    let unknown = Settlement::Unknown {
+        look_at: at(9),
+        looked: false,
+    };
+    store.settle(ids[0], sent(11), at(7)).await.unwrap();
+    store.settle(ids[1], unknown.clone(), at(7)).await.unwrap();
+    store.settle(ids[2], unknown, at(7)).await.unwrap();
+    store.settle(ids[2], Settlement::Held, at(7)).await.unwrap();
+    let state = store.outbox_state().await.unwrap();
+    assert_eq!((state.pending, state.unknown, state.held), (2, 1, 1));
+    assert_eq!(state.oldest, Some(at(5)));
+}

@@ -1,0 +1,173 @@
+//! A database of its own for each test, on the server that `REPLYHOOK_TEST_POSTGRES` names; and a way to it that can be
+//! cut.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use replyhook::Secret;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Where databases can be created.
+fn server() -> Option<String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test asks its script, not a setting"
+    )]
+    std::env::var("REPLYHOOK_TEST_POSTGRES")
+        .ok()
+        .filter(|url| !url.is_empty())
+}
+
+/// An empty database.
+pub struct TestDatabase {
+    server: PgConnectOptions,
+    name: String,
+}
+
+impl TestDatabase {
+    /// `None` where there is no server.
+    pub async fn create() -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let url = server()?;
+        let server: PgConnectOptions = url.parse().unwrap();
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("replyhook_test_{}_{number}", std::process::id());
+        let database = Self { server, name };
+        let sql = format!(
+            "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'",
+            database.name
+        );
+        database.administrate(sql).await;
+        Some(database)
+    }
+
+    pub async fn remove(&self) {
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        self.administrate(sql).await;
+    }
+
+    /// Runs something about the database on another.
+    pub async fn administrate(&self, sql: String) {
+        let mut db = PgConnection::connect_with(&self.server).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut db)
+            .await
+            .unwrap();
+        db.close().await.unwrap();
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn url(&self) -> Secret {
+        self.url_at(self.server.get_host(), self.server.get_port())
+    }
+
+    pub fn url_at(&self, host: &str, port: u16) -> Secret {
+        let given = server().unwrap();
+        let (scheme, rest) = given.split_once("://").unwrap();
+        let user = rest.split_once('@').map_or("", |(user, _)| user);
+        Secret::new(format!("{scheme}://{user}@{host}:{port}/{}", self.name))
+    }
+
+    /// A connection that sees the store's tables.
+    pub async fn connect(&self) -> PgConnection {
+        let options = self.server.clone().database(&self.name);
+        let options = options.options([("search_path", "replyhook")]);
+        PgConnection::connect_with(&options).await.unwrap()
+    }
+
+    /// Runs something beside the store.
+    pub async fn run(&self, sql: &'static str) {
+        let mut db = self.connect().await;
+        sqlx::raw_sql(sql).execute(&mut db).await.unwrap();
+        db.close().await.unwrap();
+    }
+
+    /// Ends every connection to it, as a restart does.
+    pub async fn cut(&self) {
+        let name = &self.name;
+        self.administrate(format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+        ))
+        .await;
+    }
+
+    /// Every table's every row, as text.
+    pub async fn dump(&self) -> String {
+        let mut db = self.connect().await;
+        let tables: Vec<String> = sqlx::query_scalar(
+            "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'replyhook'",
+        )
+        .fetch_all(&mut db)
+        .await
+        .unwrap();
+        let mut text = String::new();
+        for table in tables {
+            let sql = format!("SELECT t::text FROM {table} t");
+            let found: Vec<String> = sqlx::query_scalar(AssertSqlSafe(sql))
+                .fetch_all(&mut db)
+                .await
+                .unwrap();
+            for row in found {
+                text.push_str(&format!("{table} {row}\n"));
+            }
+        }
+        db.close().await.unwrap();
+        text
+    }
+}
+
+/// What stands between a store and its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Open,
+    /// It takes connections and bytes, and nothing comes back.
+    Silent,
+    /// It takes none, and ends those that there are.
+    Closed,
+}
+
+/// A way to the server that the test opens and closes.
+pub struct Proxy {
+    pub port: u16,
+    way: watch::Sender<Way>,
+}
+
+impl Proxy {
+    pub async fn to(database: &TestDatabase) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (way, state) = watch::channel(Way::Open);
+        let server = (
+            database.server.get_host().to_owned(),
+            database.server.get_port(),
+        );
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, server.clone(), state.clone()));
+            }
+        });
+        Self { port, way }
+    }
+
+    pub fn set(&self, way: Way) {
+        self.way.send_replace(way);
+    }
+}
+
+async fn pass(mut client: TcpStream, server: (String, u16), mut way: watch::Receiver<Way>) {
+    let mut upstream = TcpStream::connect(server).await.unwrap();
+    loop {
+        let now = *way.borrow_and_update();
+        tokio::select! {
+            changed = way.changed() => if changed.is_err() { return },
+            _ = copy_bidirectional(&mut client, &mut upstream), if now == Way::Open => return,
+            () = std::future::ready(()), if now == Way::Closed => return,
+        }
+    }
+}
