@@ -484,6 +484,9 @@ mod run {
         let mut signals = Signals::new();
         announce(&app, &public);
         let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
+        // Before the private listener, which tells whether it runs.
+        let drain = server.drain;
+        let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
         let private = private.map(|(_, listener)| {
             let limits = ConnectionLimits {
                 connections: 16,
@@ -498,8 +501,6 @@ mod run {
                 drained.clone(),
             ))
         });
-        let drain = server.drain;
-        let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
         let public = tokio::spawn(server::serve(
             public,
             app.router,

@@ -94,7 +94,6 @@ impl Delivery {
         let now = self.clock.now();
         let free = places.available_permits();
         let claimed = self.asked("claim", self.store.claim(free, now).await)?;
-        crate::crash_point!("P11");
         let lost = self.asked("unknown", self.store.unknown(AT_ONCE, now).await)?;
         let found = !claimed.is_empty();
         for message in claimed {

@@ -20,8 +20,8 @@ const UNAUTHENTICATED: ErrorCode = ErrorCode(20003);
 
 impl Delivery {
     pub(super) async fn send(&self, message: OutboundMessage) {
+        crate::crash_point!("P11");
         let settlement = self.call(&message).await;
-        crate::crash_point!("P12");
         self.settle(&message, settlement).await;
     }
 
@@ -42,6 +42,7 @@ impl Delivery {
         let messages = self.client.messages(message.account, &credentials);
         match messages.create_form(&params).await {
             Ok(sent) => {
+                crate::crash_point!("P12");
                 self.health.set(true);
                 Settlement::Sent {
                     sid: sent.sid,

@@ -153,6 +153,7 @@ impl Course {
             }
             Some(Acceptance::OptedOut) => self.tell(Dispatched::OptedOut),
             Some(Acceptance::Consent { answer, .. }) => {
+                crate::crash_point!("P14");
                 let answer = Some(answer).filter(|answer| !answer.is_empty());
                 self.tell(Dispatched::Consent(Document::saved(answer)));
                 if let Some(consent) = &arrival.consent {
@@ -384,6 +385,7 @@ impl Course {
                 .metrics
                 .characters_replaced
                 .increment(document.replaced() as u64);
+            crate::crash_point!("P5");
             let now = dispatcher.clock.now();
             let saved = dispatcher
                 .store
@@ -407,7 +409,7 @@ impl Course {
                 }
             }
         }
-        crate::crash_point!("P9");
+        crate::crash_point!("P9.done");
         if reply.redirect_target().is_some() {
             tracing::error!(message_sid = %origin.sid, "the reply redirects, and came too late for that");
             return self.give_up(claim, origin, Failure::Error).await;
@@ -436,6 +438,7 @@ impl Course {
                 .await;
             match finished {
                 Ok(true) => {
+                    crate::crash_point!("P10");
                     dispatcher.outbox.notify_one();
                     self.tell(Dispatched::ByRest);
                     return;

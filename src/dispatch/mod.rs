@@ -214,7 +214,10 @@ impl Dispatcher {
             Ok(Decision::Answered(answered)) => {
                 Dispatched::Answered(Document::saved(answered.twiml))
             }
-            Ok(Decision::Deferred) => Dispatched::Late,
+            Ok(Decision::Deferred) => {
+                crate::crash_point!("P9");
+                Dispatched::Late
+            }
             // Its handler has failed in this very moment.
             Ok(Decision::Lost) => verdict.await.unwrap_or(Dispatched::Failed(Failure::Error)),
         }

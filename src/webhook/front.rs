@@ -105,6 +105,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        crate::crash_point!("P0");
         let passage = Passage::begin(self.front.clone(), self.endpoint);
         if let Some(text) = passage.closed {
             let response = answer::respond(Err(Cause::Unavailable(text)), request.method());

@@ -18,18 +18,31 @@
 
 mod support;
 
+#[cfg(not(feature = "failpoints"))]
+#[test]
+fn faults_that_need_crash_points_are_left_out() {
+    support::left_out("crashes and kills: built without the feature failpoints");
+}
+
 mod command_line;
 mod configuration;
 mod conversations;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod deploy_files;
+mod disk;
 mod explanations;
 mod fake_twilio;
 mod fallback;
 mod handlers;
 mod house_rules;
+#[cfg(feature = "failpoints")]
+mod kill_loop;
 mod late;
 mod lifecycle;
 mod limits;
+#[cfg(all(feature = "failpoints", feature = "postgres"))]
+mod machines;
 mod messages;
 mod operations;
 mod outage;

@@ -53,7 +53,6 @@ impl Journal for SqliteStore {
     ) -> Outcome<'_, Decision> {
         let me = self.owner;
         self.write(move |db| {
-            crate::crash_point!("P5");
             let saved: Option<(Option<String>, i64)> = db
                 .prepare_cached(
                     "UPDATE inbound SET state = 3, reason = NULL, answer = CASE WHEN ?1 IS NULL OR EXISTS (\
@@ -325,7 +324,6 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
         arrival.params,
     ])?;
     let id = db.last_insert_rowid();
-    crate::crash_point!("P14");
     Ok(match acceptance {
         Some(acceptance) => acceptance,
         None if state == inbound::ANSWERED => Acceptance::OptedOut,

@@ -28,17 +28,21 @@ impl Outbox for SqliteStore {
     }
 
     fn unknown(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
+        let me = self.owner;
         self.write(move |db| {
+            // A look of a dead process never ends.
             let ids: Vec<i64> = db
                 .prepare_cached(
-                    "SELECT id FROM reply WHERE state = 2 AND not_before <= ?1 ORDER BY not_before LIMIT ?2",
+                    "SELECT id FROM reply WHERE state = 2 AND (not_before <= ?1 OR owner <> ?3) ORDER BY not_before LIMIT ?2",
                 )?
-                .query_map(params![now.as_microsecond(), count(limit)], |row| row.get(0))?
+                .query_map(params![now.as_microsecond(), count(limit), me], |row| {
+                    row.get(0)
+                })?
                 .collect::<Result<_, _>>()?;
             ids.into_iter()
                 .map(|id| {
-                    db.prepare_cached("UPDATE reply SET not_before = ?2 WHERE id = ?1")?
-                        .execute(params![id, later(now, LOOK)])?;
+                    db.prepare_cached("UPDATE reply SET owner = ?3, not_before = ?2 WHERE id = ?1")?
+                        .execute(params![id, later(now, LOOK), me])?;
                     message(db, id, now)
                 })
                 .collect()
@@ -249,7 +253,6 @@ fn settle(
 ) -> Result<(), StoreError> {
     match settlement {
         Settlement::Sent { sid, status } => {
-            crate::crash_point!("P12");
             let bytes = rows::sid_bytes(sid.as_str());
             db.prepare_cached("UPDATE reply SET state = 4, owner = NULL, sid = coalesce(sid, ?2), reason = NULL WHERE id = ?1")?
                 .execute(params![id, bytes])?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, ffi};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::store_error;
@@ -175,7 +175,7 @@ impl Thread {
         outcome
     }
 
-    /// After a failed write or fsync neither the connection nor the page cache can be trusted: a new connection gets one
+    /// After a failed fsync neither the connection nor the page cache can be trusted: a new connection gets one
     /// more try, and then the process has to end.
     fn io_failure(&mut self) {
         let again = self.io_failed.swap(true, Ordering::Relaxed);
@@ -216,10 +216,17 @@ fn begin_and_commit(
 
 /// Whether the disk itself failed, as opposed to being full or locked.
 fn is_io(error: &StoreError) -> bool {
-    std::error::Error::source(error)
+    let Some(error) = std::error::Error::source(error)
         .and_then(|source| source.downcast_ref::<rusqlite::Error>())
-        .and_then(rusqlite::Error::sqlite_error_code)
-        .is_some_and(|code| code == ErrorCode::SystemIoFailure)
+    else {
+        return false;
+    };
+    // What could not be written at all, as over a quota, is rolled back, and nobody was told that it is kept.
+    let unwritten = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE];
+    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+        && error
+            .sqlite_extended_error_code()
+            .is_some_and(|code| !unwritten.contains(&code))
 }
 
 /// The same outcome for each write of a batch; only the kind is shared.

@@ -3,12 +3,15 @@
 
 pub mod app;
 mod command;
+mod journal;
 mod kept;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod request;
 mod server;
 pub mod twilio;
+#[cfg(feature = "failpoints")]
+pub mod wal;
 pub mod wire;
 
 use std::io::Write;
@@ -16,6 +19,7 @@ use std::path::PathBuf;
 
 pub use app::TestApp;
 pub use command::replyhook;
+pub use journal::Journal;
 pub use kept::{Kept, json_lines};
 pub use request::{Answer, Webhook, base64_of};
 pub use server::Server;

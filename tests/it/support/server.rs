@@ -35,7 +35,16 @@ impl Server {
     }
 
     /// Starts through another program, such as `prlimit`, whose last argument is the binary.
-    pub fn start_by(mut command: Command, env: &[(&str, &str)]) -> Self {
+    pub fn start_by(command: Command, env: &[(&str, &str)]) -> Self {
+        let mut server = Self::launch(command, env);
+        let ready = server.wait_for("ready: enter these URLs");
+        let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+        server.public = ready["listen"].as_str().unwrap().parse().unwrap();
+        server
+    }
+
+    /// Starts one that may end before it is ready: where it listens is not known.
+    pub fn launch(mut command: Command, env: &[(&str, &str)]) -> Self {
         let reserved = reserve_port();
         let private = reserved.local_addr().unwrap();
         let mut all = BTreeMap::from([
@@ -70,18 +79,14 @@ impl Server {
                 shared.more.notify_all();
             }
         });
-        let mut server = Self {
+        Self {
             child,
             log,
             reader: Some(reader),
             public: private,
             private,
             _reserved: reserved,
-        };
-        let ready = server.wait_for("ready: enter these URLs");
-        let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
-        server.public = ready["listen"].as_str().unwrap().parse().unwrap();
-        server
+        }
     }
 
     /// Waits for a log line that contains a text.
@@ -157,7 +162,15 @@ impl Server {
 
     /// Waits until the process has ended, and returns how, with its whole log.
     pub fn wait(mut self) -> (ExitStatus, String) {
-        let status = self.child.wait().unwrap();
+        let patience = std::time::Instant::now() + Duration::from_mins(1);
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            let log = self.log();
+            assert!(std::time::Instant::now() < patience, "it goes on:\n{log}");
+            std::thread::sleep(Duration::from_millis(2));
+        };
         self.reader.take().unwrap().join().unwrap();
         (status, self.log())
     }

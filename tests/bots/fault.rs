@@ -1,0 +1,27 @@
+//! The bot of the fault tests: a text says how it is answered, and is in the answer.
+
+use std::time::Duration;
+
+use replyhook::{App, Context, InboundMessage, StartError};
+
+/// `slow MS …` takes so long, `hang …` does not end at its first attempt, `fail …` fails, `panic …` panics, and anything
+/// else is answered at once.
+async fn bot(cx: Context, message: InboundMessage) -> Result<String, &'static str> {
+    let mut words = message.body.split(' ');
+    match words.next() {
+        Some("slow") => {
+            let pause = words.next().and_then(|pause| pause.parse().ok());
+            tokio::time::sleep(Duration::from_millis(pause.unwrap_or_default())).await;
+        }
+        Some("hang") if cx.attempt() == 1 => std::future::pending().await,
+        Some("fail") => return Err("as it was told"),
+        Some("panic") => panic!("as it was told"),
+        _ => {}
+    }
+    Ok(message.body)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), StartError> {
+    App::builder().handler(bot).build()?.run().await
+}

@@ -1,0 +1,420 @@
+//! The disk under the store is full, slow, locked, broken or without power. What is acknowledged is kept, what cannot be
+//! kept is refused, and the server comes back by itself where it can.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rustix::process::Signal;
+
+use crate::support::{FakeTwilio, Journal, Policy, Server, Webhook, left_out, says};
+
+const USER: &str = "whatsapp:+15550001111";
+const NEITHER: Policy = Policy {
+    retry: false,
+    fallback: false,
+};
+
+/// A folder with a database, and perhaps a file system of its own.
+struct Disk {
+    folder: tempfile::TempDir,
+    mounted: bool,
+}
+
+impl Disk {
+    fn plain() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            mounted: false,
+        }
+    }
+
+    /// `None` where this user may not mount.
+    fn mount(options: &[&str], source: &str) -> Option<Self> {
+        let mut disk = Self::plain();
+        disk.mounted = is_done(
+            Command::new("mount")
+                .args(options)
+                .arg(source)
+                .arg(disk.folder.path()),
+        );
+        disk.mounted.then_some(disk)
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.path().join("replyhook.db")
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite:{}", self.database().display())
+    }
+
+    /// The real binary on it, through another program if there are words for one.
+    fn serve(&self, through: &[impl AsRef<str>], twilio: &FakeTwilio) -> Server {
+        serve(
+            env!("CARGO_BIN_EXE_replyhook"),
+            through,
+            &self.url(),
+            twilio,
+        )
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.mounted {
+            is_done(Command::new("umount").arg("--lazy").arg(self.folder.path()));
+        }
+    }
+}
+
+fn serve(binary: &str, through: &[impl AsRef<str>], url: &str, twilio: &FakeTwilio) -> Server {
+    let api = twilio.url();
+    let env = [
+        ("DATABASE_URL", url),
+        ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
+        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+    ];
+    let words: Vec<&str> = through.iter().map(AsRef::as_ref).chain([binary]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    Server::start_by(command, &env)
+}
+
+/// Whether a program is there and did its work.
+fn is_done(command: &mut Command) -> bool {
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+fn strace_works() -> bool {
+    is_done(Command::new("strace").args(["-f", "-o", "/dev/null", "-e", "trace=none", "true"]))
+}
+
+/// Waits until `/readyz` answers with this.
+#[track_caller]
+fn wait_for_readiness(server: &Server, status: u16) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    loop {
+        let ready = server.get("/readyz");
+        if ready.status == status {
+            return;
+        }
+        assert!(
+            Instant::now() < patience,
+            "{}\n{}",
+            ready.body,
+            server.log()
+        );
+    }
+}
+
+/// Started by itself.
+const NOTHING: &[&str] = &[];
+const HANDLED: &str = "replyhook_handler_seconds_count";
+
+#[test]
+fn threat_50_while_another_program_holds_the_database_messages_are_refused_and_then_taken_again() {
+    let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
+    let server = disk.serve(NOTHING, &twilio);
+    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    wait_for_readiness(&server, 200);
+    let before = server.metric(HANDLED);
+    let mut locked_before = false;
+    let other = Connection::open(disk.database()).unwrap();
+    for lock in ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE"] {
+        other.execute_batch(lock).unwrap();
+        std::thread::scope(|scope| {
+            for number in 10..20 {
+                let server = &server;
+                scope.spawn(move || {
+                    server
+                        .send(&Webhook::message(number, "hi"))
+                        .refused(503)
+                        .len()
+                });
+            }
+        });
+        wait_for_readiness(&server, 503);
+        // What waited in line for the lock may be taken when it is released.
+        assert!(locked_before || server.metric(HANDLED) == before);
+        locked_before = true;
+        // A fallback call cannot fail, whatever the store does.
+        let fallback = Webhook::message(30, "hi").to("/webhook/fallback");
+        server.send(&fallback.with("ErrorCode", "11200")).twiml();
+        other.execute_batch("ROLLBACK").unwrap();
+        wait_for_readiness(&server, 200);
+    }
+    let again = server.send(&Webhook::message(40, "again"));
+    assert_eq!(again.twiml(), says("again"));
+}
+
+/// Sends messages to a disk without room, makes room, and expects that the same server goes on.
+fn full_and_not_full(
+    server: &Server,
+    disk: &Disk,
+    twilio: &FakeTwilio,
+    fill: impl Fn(u64),
+    free: impl Fn(),
+) {
+    let address = || Some(server.public);
+    let mut number = 100;
+    for left in [0, 1, 4096, 20_000, 40_000] {
+        fill(left);
+        // Where some room is left, some are still taken.
+        let mut refused = 0;
+        for _ in 0..200 {
+            number += 1;
+            let webhook = Webhook::message(number, "hi").with("From", "whatsapp:+15550009999");
+            let delivery = twilio.deliver(address, &webhook, NEITHER);
+            match delivery.attempts[0].status {
+                Some(200) => {}
+                Some(503) => refused += 1,
+                other => panic!("{other:?} with {left} bytes left\n{}", server.log()),
+            }
+            if refused == 5 {
+                break;
+            }
+        }
+        assert_eq!(refused, 5, "the disk was to be full");
+        wait_for_readiness(server, 503);
+        free();
+        wait_for_readiness(server, 200);
+        number += 1;
+        let webhook = Webhook::message(number, &format!("room {left}"));
+        let taken = twilio.deliver(address, &webhook, NEITHER);
+        assert!(taken.acknowledged(), "{taken:?}\n{}", server.log());
+    }
+    Journal::read(&disk.database()).is_whole();
+    assert_eq!(twilio.phone(USER).len(), 5);
+}
+
+#[test]
+fn threat_51_on_a_full_disk_messages_are_refused_and_taken_again_once_there_is_room() {
+    let Some(disk) = Disk::mount(&["-t", "tmpfs", "-o", "size=4m"], "none") else {
+        return left_out("a full disk: this user may not mount");
+    };
+    let twilio = FakeTwilio::start();
+    let server = disk.serve(NOTHING, &twilio);
+    let filler = disk.folder.path().join("filler");
+    let fill = |left: u64| {
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+        let length = file.metadata().unwrap().len();
+        file.set_len(length.saturating_sub(left)).unwrap();
+    };
+    let free = || std::fs::remove_file(&filler).unwrap();
+    full_and_not_full(&server, &disk, &twilio, fill, free);
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn threat_51_an_answer_that_is_under_way_when_the_disk_fills_up_is_given_once_there_is_room() {
+    let Some(disk) = Disk::mount(&["-t", "tmpfs", "-o", "size=4m"], "none") else {
+        return left_out("a full disk: this user may not mount");
+    };
+    let twilio = FakeTwilio::start();
+    let bot = env!("CARGO_BIN_EXE_fault-bot");
+    let server = serve(bot, NOTHING, &disk.url(), &twilio);
+    let message = Webhook::message(1, "slow 500 of words");
+    let filler = disk.folder.path().join("filler");
+    std::thread::scope(|scope| {
+        let delivery = scope.spawn(|| twilio.deliver(|| Some(server.public), &message, NEITHER));
+        server.wait_until("replyhook_handlers_running", 1.0);
+        while Journal::read(&disk.database()).entries().is_empty() {
+            std::thread::yield_now();
+        }
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+        // It is not answered with what could not be kept.
+        assert_eq!(delivery.join().unwrap().attempts[0].status, Some(503));
+    });
+    std::fs::remove_file(&filler).unwrap();
+    Journal::read(&disk.database()).drained();
+    let shown = twilio.phone(USER);
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert_eq!(shown[0].body, "slow 500 of words");
+}
+
+#[test]
+fn threat_51_over_its_quota_the_server_refuses_messages_and_takes_them_again_afterwards() {
+    // Past its limit a file cannot be written (EFBIG), as past a quota (EDQUOT). The signal that goes with it is ignored.
+    if !is_done(Command::new("prlimit").arg("--version")) {
+        return left_out("a quota: prlimit is missing");
+    }
+    let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
+    let ignoring = ["sh", "-c", r#"trap "" XFSZ; exec "$@""#, "sh"];
+    let server = disk.serve(&ignoring, &twilio);
+    server.send(&Webhook::message(1, "hi")).twiml();
+    let limit = |bytes: &str| {
+        let pid = server.pid().to_string();
+        let limit = format!("--fsize={bytes}:unlimited");
+        assert!(is_done(
+            Command::new("prlimit").args(["--pid", &pid, &limit])
+        ));
+    };
+    let log = disk.database().with_extension("db-wal");
+    let fill = |left: u64| limit(&(log.metadata().unwrap().len() + left).to_string());
+    full_and_not_full(&server, &disk, &twilio, fill, || limit("unlimited"));
+}
+
+#[test]
+fn threat_52_after_a_failed_fsync_nothing_is_acknowledged_and_the_second_one_ends_the_process() {
+    if !strace_works() {
+        return left_out("a failing fsync: strace is missing");
+    }
+    let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
+    let broken = strace("error=EIO:when=40+");
+    let server = disk.serve(&broken, &twilio);
+    let mut kept = Vec::new();
+    let mut refused = 0;
+    // One after the other: each is a commit of its own, or two.
+    for number in 1..100 {
+        let webhook = Webhook::message(number, "hi");
+        let delivery = twilio.deliver(|| Some(server.public), &webhook, NEITHER);
+        match delivery.attempts[0].status {
+            Some(200) if refused == 0 => kept.push(sid(&webhook)),
+            Some(200) => panic!("acknowledged after the disk has failed"),
+            Some(_) => refused += 1,
+            None => break,
+        }
+    }
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(74), "{log}");
+    assert!(log.contains("the store was opened anew"), "{log}");
+    assert!((1..40).contains(&kept.len()), "{}", kept.len());
+
+    let _server = disk.serve(NOTHING, &twilio);
+    let journal = Journal::read(&disk.database());
+    journal.is_whole();
+    assert_eq!(journal.lacks(&kept), None);
+    journal.drained();
+    let mut bodies: Vec<_> = twilio
+        .phone(USER)
+        .into_iter()
+        .map(|shown| shown.in_reply_to)
+        .collect();
+    bodies.retain(Option::is_some);
+    assert_eq!(bodies.len(), kept.len());
+}
+
+#[test]
+fn threat_53_on_a_slow_disk_messages_are_answered_in_time_or_refused() {
+    if !strace_works() {
+        return left_out("a slow disk: strace is missing");
+    }
+    // Microseconds: one that can be waited for, and one that cannot.
+    for (delay, status) in [("300000", 200), ("1800000", 503)] {
+        let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
+        let slow = strace(&format!("delay_enter={delay}"));
+        let server = disk.serve(&slow, &twilio);
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let (server, twilio) = (&server, &twilio);
+                scope.spawn(move || {
+                    let webhook = Webhook::message(number, "hi").with("From", &user(number));
+                    let delivery = twilio.deliver(|| Some(server.public), &webhook, NEITHER);
+                    assert_eq!(delivery.attempts[0].status, Some(status));
+                });
+            }
+        });
+        // Who was refused is answered by REST, since the message was kept after all.
+        let journal = Journal::read(&disk.database());
+        while journal.entries().len() < 8 {
+            std::thread::yield_now();
+        }
+        journal.drained();
+        for number in 0..8 {
+            assert_eq!(twilio.phone(&user(number)).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn threat_60_when_the_power_is_cut_everything_that_was_acknowledged_is_on_the_disk() {
+    let images = tempfile::tempdir().unwrap();
+    let image = images.path().join("disk.img");
+    std::fs::File::create(&image)
+        .unwrap()
+        .set_len(64 << 20)
+        .unwrap();
+    let made = is_done(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
+    let mount = |image: &Path| Disk::mount(&["-o", "loop"], image.to_str().unwrap());
+    let Some(disk) = made.then(|| mount(&image)).flatten() else {
+        return left_out("a power cut: this user has no loop devices");
+    };
+    let twilio = FakeTwilio::start();
+    let server = disk.serve(NOTHING, &twilio);
+    let kept = Mutex::new(Vec::new());
+    let (next, stopped) = (AtomicU64::new(1), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // Also where a check fails, or its threads would go on.
+        let _end = End(&stopped);
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !stopped.load(Ordering::SeqCst) {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    let webhook = Webhook::message(number, "hi").with("From", &user(number));
+                    server.send(&webhook).twiml();
+                    kept.lock().unwrap().push(sid(&webhook));
+                }
+            });
+        }
+        for cut in 1..=5 {
+            while kept.lock().unwrap().len() < cut * 60 {
+                std::thread::yield_now();
+            }
+            server.signal(Signal::STOP);
+            let acknowledged = kept.lock().unwrap().clone();
+            // What the file system has not been made to write is not in the image.
+            let copy = images.path().join(format!("cut-{cut}.img"));
+            std::fs::copy(&image, &copy).unwrap();
+            server.signal(Signal::CONT);
+            let after = mount(&copy).unwrap();
+            let again = after.serve(NOTHING, &twilio);
+            let journal = Journal::read(&after.database());
+            journal.is_whole();
+            assert_eq!(journal.lacks(&acknowledged), None, "lost by cut {cut}");
+            drop((journal, again));
+        }
+    });
+    drop(server);
+}
+
+/// Stops what goes on until it is told.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The words that start a program whose fsyncs are tampered with. The program stays this process's child.
+fn strace(fault: &str) -> Vec<String> {
+    let inject = format!("inject=fdatasync,fsync:{fault}");
+    [
+        "strace",
+        "-D",
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fdatasync,fsync",
+        "-e",
+        &inject,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn user(number: u64) -> String {
+    format!("whatsapp:+1555{number:07}")
+}
+
+fn sid(webhook: &Webhook) -> String {
+    webhook.form.get("MessageSid").unwrap().to_owned()
+}

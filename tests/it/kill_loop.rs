@@ -1,0 +1,452 @@
+//! `kill -9` at random moments. What is random comes from a seed, which is printed; `KILL_SEED` sets it, and `KILL_CYCLES`
+//! how often.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use replyhook::{Clock, SystemClock};
+use rusqlite::{Connection, OpenFlags};
+use rustix::process::Signal;
+
+use crate::support::wal;
+use crate::support::{Answer, FakeTwilio, Journal, ORIGIN, Policy, Server, Shown, Webhook, wire};
+
+const SENDERS: u64 = 12;
+/// For the log to grow: its file may be longer already.
+const LONGEST_WATCH: Duration = Duration::from_millis(50);
+
+/// Of each sender. Neighbours share them, so that a conversation has several messages at once.
+const USERS: u64 = 6;
+
+/// `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    /// Another row of numbers for each `lane`.
+    fn new(seed: u64, lane: u64) -> Self {
+        let mut random = Self(seed ^ lane.wrapping_mul(0xD134_2543_DE82_EF95));
+        random.below(1);
+        random
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a setting of the tests, not of the server"
+)]
+fn setting(name: &str, default: u64) -> u64 {
+    let value = std::env::var(name).ok();
+    value.map_or(default, |value| value.parse().unwrap())
+}
+
+/// The seed of this run, by the clock unless it is set.
+fn seed() -> u64 {
+    let now = SystemClock.now().as_microsecond();
+    setting("KILL_SEED", now.unsigned_abs())
+}
+
+/// Past the capture of passing tests' output.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn start(file: &Path, twilio: &FakeTwilio) -> Server {
+    let url = format!("sqlite:{}", file.display());
+    let api = twilio.url();
+    let env = [
+        ("DATABASE_URL", url.as_str()),
+        ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
+        ("REPLYHOOK__REPLY__DEADLINE_MS", "150"),
+        // No message is to be given up because it met many kills.
+        ("REPLYHOOK__HANDLER__ATTEMPTS", "100"),
+    ];
+    Server::start_by(Command::new(env!("CARGO_BIN_EXE_fault-bot")), &env)
+}
+
+/// `kill -9`, and the end of it.
+fn kill(server: Server) {
+    server.signal(Signal::KILL);
+    let (status, log) = server.wait();
+    assert!(
+        status.code().is_none(),
+        "it ended by itself: {status}\n{log}"
+    );
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// Where the server is, for those who call it.
+#[derive(Default)]
+struct Place {
+    address: Mutex<Option<SocketAddr>>,
+    changed: Condvar,
+    /// Calls that have been made, and answers that were usable.
+    calls: AtomicU64,
+    answers: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Place {
+    fn set(&self, address: Option<SocketAddr>) {
+        *self.address.lock().unwrap() = address;
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is a server.
+    fn call(&self) -> Option<SocketAddr> {
+        let found = self
+            .changed
+            .wait_while(self.address.lock().unwrap(), |address| address.is_none());
+        let address = *found.unwrap();
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        address
+    }
+}
+
+/// Lets those who call go home, also where a check fails.
+struct End<'a>(&'a Place);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, Ordering::SeqCst);
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+        self.0.address.lock().unwrap().get_or_insert(nobody);
+        self.0.changed.notify_all();
+    }
+}
+
+fn wait_for_the_next(number: &AtomicU64) {
+    let before = number.load(Ordering::SeqCst);
+    while number.load(Ordering::SeqCst) == before {
+        std::thread::yield_now();
+    }
+}
+
+/// A message that was delivered, and what came of it.
+struct Sent {
+    sid: String,
+    user: String,
+    text: String,
+    acknowledged: bool,
+}
+
+fn user(number: u64) -> String {
+    format!("whatsapp:+1555{number:07}")
+}
+
+fn send_on(sender: u64, seed: u64, place: &Place, twilio: &FakeTwilio) -> Vec<Sent> {
+    let mut random = Random::new(seed, sender + 1);
+    let mut sent = Vec::new();
+    for serial in 0.. {
+        if place.stopped.load(Ordering::SeqCst) {
+            break;
+        }
+        let number = sender * 1_000_000 + serial;
+        let user = user((sender / 2) * USERS + random.below(USERS));
+        let text = match random.below(10) {
+            0 => format!("slow 200 number {number}."),
+            1 => format!("slow 140 number {number}."),
+            2 => format!("fail number {number}."),
+            _ => format!("number {number}."),
+        };
+        let policy = Policy {
+            retry: random.below(2) == 0,
+            fallback: random.below(2) == 0,
+        };
+        let webhook = Webhook::message(number, &text).with("From", &user);
+        let delivery = twilio.deliver(|| place.call(), &webhook, policy);
+        let acknowledged = delivery.acknowledged();
+        place
+            .answers
+            .fetch_add(u64::from(acknowledged), Ordering::SeqCst);
+        sent.push(Sent {
+            sid: webhook.form.get("MessageSid").unwrap().to_owned(),
+            user,
+            text,
+            acknowledged,
+        });
+    }
+    sent
+}
+
+#[test]
+fn threat_59_killed_at_random_moments_the_server_loses_nothing_and_answers_nobody_twice() {
+    let (cycles, seed) = (setting("KILL_CYCLES", 50), seed());
+    tell(&format!("kill loop: KILL_SEED={seed} KILL_CYCLES={cycles}"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("replyhook.db");
+    let twilio = FakeTwilio::start();
+    let place = Place::default();
+    let mut random = Random::new(seed, 0);
+    let sent: Vec<Sent> = std::thread::scope(|scope| {
+        let _end = End(&place);
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let (place, twilio) = (&place, &twilio);
+                scope.spawn(move || send_on(sender, seed, place, twilio))
+            })
+            .collect();
+        for _ in 0..cycles {
+            let server = start(&file, &twilio);
+            place.set(Some(server.public));
+            let happens = [&place.calls, &place.answers][usize::from(random.below(3) > 0)];
+            wait_for_the_next(happens);
+            std::thread::sleep(Duration::from_micros(random.below(30_000)));
+            place.set(None);
+            kill(server);
+        }
+        let last = start(&file, &twilio);
+        place.stopped.store(true, Ordering::SeqCst);
+        place.set(Some(last.public));
+        let sent = senders
+            .into_iter()
+            .flat_map(|sender| sender.join().unwrap())
+            .collect();
+        Journal::read(&file).drained();
+        sent
+    });
+    judge(&sent, &twilio, &Journal::read(&file));
+}
+
+/// Each message by the phone's ledger; the journal is asked only about what the phone does not show.
+fn judge(sent: &[Sent], twilio: &FakeTwilio, journal: &Journal) {
+    journal.is_whole();
+    let entries = journal.entries();
+    let mut phones = BTreeMap::new();
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for message in sent {
+        let phone = phones
+            .entry(&message.user)
+            .or_insert_with(|| twilio.phone(&message.user));
+        let about = |shown: &&Shown| {
+            shown.in_reply_to.as_ref() == Some(&message.sid) || shown.body == message.text
+        };
+        let shown: Vec<_> = phone.iter().filter(about).collect();
+        let entry = entries.get(&message.sid);
+        let what = format!("{} {:?}: {shown:?} {entry:?}", message.sid, message.text);
+        assert!(shown.len() <= 1, "answered twice: {what}");
+        let fate = match (message.acknowledged, shown.len(), entry) {
+            (true, _, None) => panic!("acknowledged and not kept: {what}"),
+            (true, 1, _) => "answered",
+            (false, 1, _) => "answered by REST, though the request was lost",
+            (false, _, _) => "not acknowledged, not answered",
+            (true, _, Some(entry)) if entry.replies == ["held"] => "held",
+            // Its handler has failed when nobody waited for it any more.
+            (true, _, Some(entry)) if entry.state == "dead" && message.text.starts_with("fail") => {
+                "dead"
+            }
+            _ => panic!("acknowledged and not answered: {what}"),
+        };
+        *counts.entry(fate).or_default() += 1;
+    }
+    tell(&format!("kill loop: {} messages: {counts:?}", sent.len()));
+}
+
+/// Sends messages from several sides, waits until `ready`, kills the server a moment later, and returns the SIDs of what it
+/// acknowledged.
+fn kill_in_a_burst(
+    server: Server,
+    serial: &AtomicU64,
+    ready: impl Fn(u64) -> bool,
+    moment: Duration,
+    now: impl Fn(),
+) -> Vec<String> {
+    let address = server.public;
+    let acknowledged = AtomicU64::new(0);
+    let one_after_the_other = || {
+        let mut kept = Vec::new();
+        loop {
+            let number = serial.fetch_add(1, Ordering::SeqCst);
+            let webhook = Webhook::message(number, "hello").with("From", &user(number));
+            let answer = exchange(address, &webhook.raw(ORIGIN));
+            let Some(answer) = answer else { return kept };
+            if answer.status == 200 {
+                kept.push(webhook.form.get("MessageSid").unwrap().to_owned());
+                acknowledged.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|_| scope.spawn(one_after_the_other))
+            .collect();
+        while !ready(acknowledged.load(Ordering::SeqCst)) {
+            std::thread::yield_now();
+        }
+        let until = Instant::now() + moment;
+        while Instant::now() < until {
+            std::thread::yield_now();
+        }
+        now();
+        kill(server);
+        let kept = senders.into_iter().map(|sender| sender.join().unwrap());
+        kept.flatten().collect()
+    })
+}
+
+/// `None` where the server is gone.
+fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.write_all(bytes).ok()?;
+    wire::read_answer(&mut stream)
+}
+
+/// A database that is looked at after each kill.
+struct Ledger {
+    folder: tempfile::TempDir,
+    twilio: FakeTwilio,
+    kept: Vec<String>,
+}
+
+impl Ledger {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            twilio: FakeTwilio::start(),
+            kept: Vec::new(),
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("replyhook.db")
+    }
+
+    /// The next server, which finds everything that the last one has acknowledged.
+    fn restart(&self, kept_last: &[String]) -> Server {
+        let server = start(&self.file(), &self.twilio);
+        let journal = Journal::read(&self.file());
+        journal.is_whole();
+        assert_eq!(journal.lacks(kept_last), None, "acknowledged and lost");
+        server
+    }
+
+    /// So that the next frames make its file longer.
+    fn begin_the_log_anew(&self) {
+        let db = Connection::open(self.file()).unwrap();
+        db.pragma_update_and_check(None, "wal_checkpoint", "truncate", |_| Ok(()))
+            .unwrap();
+    }
+
+    fn end(self, what: &str, kills: u64, hits: u64) {
+        let _server = self.restart(&self.kept);
+        tell(&format!(
+            "{what}: {hits} of {kills} kills, {} messages acknowledged and kept",
+            self.kept.len()
+        ));
+        assert!(hits > 0, "no kill fell where it was meant to");
+    }
+}
+
+#[test]
+fn a_commit_that_a_kill_cuts_is_whole_or_not_at_all() {
+    let (kills, seed) = (setting("KILL_COMMITS", 200), seed());
+    tell(&format!("kills in commits: KILL_SEED={seed}"));
+    let mut ledger = Ledger::new();
+    let (mut random, mut hits) = (Random::new(seed, 0), 0);
+    let serial = AtomicU64::new(1);
+    let mut last = Vec::new();
+    for number in 0..kills {
+        let server = ledger.restart(&last);
+        let moment = Duration::from_micros(random.below(10_000));
+        let file = ledger.file();
+        let watched = random.below(2) == 0;
+        let written = || wal::bytes(&file);
+        // Half of the kills are aimed: at the moment in which the log grows.
+        let now = || {
+            let (before, since) = (written(), Instant::now());
+            while watched && written() == before && since.elapsed() < LONGEST_WATCH {
+                std::hint::spin_loop();
+            }
+        };
+        last = kill_in_a_burst(
+            server,
+            &serial,
+            |acknowledged| acknowledged > 0,
+            moment,
+            now,
+        );
+        hits += u64::from(wal::frames(&ledger.file()).torn > 0);
+        ledger.kept.extend_from_slice(&last);
+        if number % 10 == 9 {
+            ledger.begin_the_log_anew();
+        }
+    }
+    ledger.end("a transaction was cut in the log", kills, hits);
+}
+
+#[test]
+fn a_checkpoint_that_a_kill_cuts_loses_nothing() {
+    /// From here on every commit is followed by a checkpoint, for as long as somebody reads.
+    const AUTOMATIC: u64 = 1000 * 4096;
+    let (kills, seed) = (setting("KILL_CHECKPOINTS", 40), seed());
+    tell(&format!("kills in checkpoints: KILL_SEED={seed}"));
+    let mut ledger = Ledger::new();
+    let (mut random, mut hits) = (Random::new(seed, 0), 0);
+    let serial = AtomicU64::new(1);
+    let mut last = Vec::new();
+    for number in 0..kills {
+        let server = ledger.restart(&last);
+        let file = ledger.file();
+        let moment = Duration::from_micros(random.below(10_000));
+        let readers = Readers::new(&file);
+        last = std::thread::scope(|scope| {
+            scope.spawn(|| readers.read_on());
+            let ready = |acknowledged| acknowledged > 0 && wal::bytes(&file) > AUTOMATIC;
+            let kept = kill_in_a_burst(server, &serial, ready, moment, || ());
+            readers.stopped.store(true, Ordering::SeqCst);
+            kept
+        });
+        drop(readers);
+        hits += u64::from(wal::checkpoint_was_cut(&file));
+        ledger.kept.extend_from_slice(&last);
+        if number % 10 == 9 {
+            ledger.begin_the_log_anew();
+        }
+    }
+    ledger.end("a checkpoint was cut", kills, hits);
+}
+
+/// Two that read in turns, so that at any time somebody does: the log cannot begin anew, and is always worth a checkpoint.
+struct Readers {
+    pair: Mutex<[Connection; 2]>,
+    stopped: AtomicBool,
+}
+
+impl Readers {
+    fn new(file: &Path) -> Self {
+        let open = || Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        Self {
+            pair: Mutex::new([open(), open()]),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    fn read_on(&self) {
+        let [one, other] = &*self.pair.lock().unwrap();
+        let begin = |db: &Connection| {
+            db.execute_batch("BEGIN; SELECT count(*) FROM meta")
+                .unwrap();
+        };
+        begin(one);
+        while !self.stopped.load(Ordering::SeqCst) {
+            begin(other);
+            one.execute_batch("COMMIT").unwrap();
+            begin(one);
+            other.execute_batch("COMMIT").unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

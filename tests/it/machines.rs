@@ -1,0 +1,195 @@
+//! Two real servers on one PostgreSQL: a message is handled once, whichever of them it comes to; one ends and the other goes
+//! on; the database goes and comes back.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::Arc;
+
+use rustix::process::Signal;
+
+use crate::support::{By, EMPTY, FakeTwilio, Server, Webhook, left_out, replyhook, root, says};
+
+/// A PostgreSQL of the test's own, which it may stop.
+struct Database {
+    folder: tempfile::TempDir,
+    url: String,
+}
+
+impl Database {
+    /// `None` where the other tests have no server either.
+    fn start() -> Option<Self> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test asks its script, not a setting"
+        )]
+        let wanted = std::env::var_os("REPLYHOOK_TEST_POSTGRES").is_some();
+        if !wanted {
+            left_out("several machines: there is no PostgreSQL");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        // The server runs as another user.
+        let anyone = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), anyone).unwrap();
+        let mut database = Self {
+            folder,
+            url: String::new(),
+        };
+        database.url = database.script("start");
+        Some(database)
+    }
+
+    fn script(&self, command: &str) -> String {
+        let output = Command::new(root().join("scripts/postgres"))
+            .arg(command)
+            .arg(self.folder.path())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn server(&self, twilio: &FakeTwilio) -> Server {
+        Server::start_by(
+            Command::new(env!("CARGO_BIN_EXE_fault-bot")),
+            &[
+                ("DATABASE_URL", &self.url),
+                ("REPLYHOOK__TWILIO__API_URL", &twilio.url()),
+                ("REPLYHOOK__REPLY__DEADLINE_MS", "400"),
+            ],
+        )
+    }
+
+    /// State and attempt of a message, as an operator sees them.
+    fn row(&self, number: u64) -> (String, u64) {
+        let sid = format!("SM{number:032x}");
+        let show = ["messages", "show", &sid, "--json"];
+        let (_, shown, said) = replyhook(&show, &[("DATABASE_URL", &self.url)], "");
+        let row: serde_json::Value =
+            serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{error}: {shown}{said}"));
+        let state = row["state"].as_str().unwrap().to_owned();
+        (state, row["attempt"].as_u64().unwrap())
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let _ = Command::new(root().join("scripts/postgres"))
+            .arg("stop")
+            .arg(self.folder.path())
+            .output();
+    }
+}
+
+fn from(number: u64) -> String {
+    format!("whatsapp:+1555000{number:04}")
+}
+
+fn message(number: u64, body: &str) -> Webhook {
+    Webhook::message(number, body).with("From", &from(number))
+}
+
+#[test]
+fn a_message_that_comes_to_both_machines_at_once_is_handled_once_and_has_one_answer() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let twilio = FakeTwilio::start();
+    let servers = [database.server(&twilio), database.server(&twilio)].map(Arc::new);
+    for number in 1..=20 {
+        let racing: Vec<_> = (0..8)
+            .map(|racer| {
+                let server = servers[racer % 2].clone();
+                std::thread::spawn(move || server.send(&message(number, "slow 20 hi")))
+            })
+            .collect();
+        for racing in racing {
+            assert_eq!(racing.join().unwrap().twiml(), says("slow 20 hi"));
+        }
+        assert_eq!(database.row(number), ("answered".to_owned(), 1));
+    }
+    assert!(twilio.posts().is_empty());
+}
+
+#[test]
+fn what_a_machine_leaves_behind_when_it_is_killed_the_other_sends_once() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let twilio = FakeTwilio::start();
+    let (first, second) = (database.server(&twilio), database.server(&twilio));
+    twilio.down();
+    for number in 1..=4 {
+        assert_eq!(first.send(&message(number, "slow 600 hi")).twiml(), EMPTY);
+    }
+    // In the outbox, and nowhere to go.
+    first.wait_until(r#"replyhook_replies_total{outcome="again"}"#, 4.0);
+    // And one whose handler is still at it.
+    assert_eq!(first.send(&message(5, "hang on")).twiml(), EMPTY);
+    first.signal(Signal::KILL);
+    first.wait();
+    twilio.up();
+    for number in 1..=5 {
+        let shown = twilio.wait_for_phone(&from(number), 1);
+        assert_eq!(shown[0].by, By::Rest);
+    }
+    second.wait_until(r#"replyhook_replies_total{outcome="sent"}"#, 5.0);
+    assert_eq!(twilio.posts().len(), 5);
+    // Handled again only where the handler had not come to its end.
+    assert_eq!(database.row(1), ("sent".to_owned(), 1));
+    assert_eq!(database.row(5), ("sent".to_owned(), 2));
+    // Whoever asks again, asks the other machine.
+    assert_eq!(second.send(&message(1, "slow 600 hi")).twiml(), EMPTY);
+}
+
+#[test]
+fn threat_54_while_postgresql_is_down_messages_are_refused_unhandled_and_then_taken_again() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let twilio = FakeTwilio::start();
+    let server = database.server(&twilio);
+    assert_eq!(server.send(&message(1, "hi")).twiml(), says("hi"));
+    database.script("down");
+    let handled = server.metric("replyhook_handler_seconds_count");
+    for _ in 0..5 {
+        assert_eq!(
+            server.send(&message(2, "hi")).refused(503),
+            "store unavailable\n"
+        );
+    }
+    assert_eq!(server.get("/readyz").status, 503);
+    assert_eq!(server.metric("replyhook_handler_seconds_count"), handled);
+    database.script("up");
+    while server.get("/readyz").status != 200 {}
+    assert_eq!(server.send(&message(2, "hi")).twiml(), says("hi"));
+    assert_eq!(server.send(&message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(database.row(2), ("answered".to_owned(), 1));
+}
+
+#[test]
+fn an_orderly_end_hands_over_at_once() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let twilio = FakeTwilio::start();
+    let first = Server::start_by(
+        Command::new(env!("CARGO_BIN_EXE_fault-bot")),
+        &[
+            ("DATABASE_URL", &database.url),
+            ("REPLYHOOK__TWILIO__API_URL", &twilio.url()),
+            ("REPLYHOOK__REPLY__DEADLINE_MS", "400"),
+            ("REPLYHOOK__SERVER__DRAIN_S", "1"),
+        ],
+    );
+    let _second = database.server(&twilio);
+    assert_eq!(first.send(&message(1, "hang on")).twiml(), EMPTY);
+    first.signal(Signal::TERM);
+    first.wait();
+    assert_eq!(twilio.wait_for_phone(&from(1), 1)[0].body, "hang on");
+    assert_eq!(database.row(1).1, 2);
+}

@@ -1,0 +1,117 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+/// A database file as it lies on the disk, read beside the server.
+pub struct Journal {
+    file: PathBuf,
+    db: Connection,
+}
+
+/// What the journal says of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// `received handling deferred answered done failed dead`.
+    pub state: &'static str,
+    /// `pending sending unknown held sent failed suppressed`, of each message of its reply.
+    pub replies: Vec<&'static str>,
+}
+
+const STATES: [&str; 7] = [
+    "received", "handling", "deferred", "answered", "done", "failed", "dead",
+];
+const REPLIES: [&str; 7] = [
+    "pending",
+    "sending",
+    "unknown",
+    "held",
+    "sent",
+    "failed",
+    "suppressed",
+];
+
+impl Journal {
+    /// Never writes, and so leaves what a crash has left to the next server.
+    pub fn read(file: &Path) -> Self {
+        let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        db.busy_timeout(Duration::from_secs(30)).unwrap();
+        Self {
+            file: file.to_owned(),
+            db,
+        }
+    }
+
+    /// Every message by its SID.
+    pub fn entries(&self) -> BTreeMap<String, Entry> {
+        let mut statement = self
+            .db
+            .prepare(
+                "SELECT 'SM' || lower(hex(substr(i.sid, 2))), i.state, r.state FROM inbound i \
+                 LEFT JOIN reply r ON r.inbound = i.id ORDER BY i.id, r.ordinal",
+            )
+            .unwrap();
+        let mut rows = statement.query([]).unwrap();
+        let mut entries = BTreeMap::new();
+        while let Some(row) = rows.next().unwrap() {
+            let (state, reply): (u32, Option<u32>) = (row.get(1).unwrap(), row.get(2).unwrap());
+            let entry = entries.entry(row.get(0).unwrap()).or_insert_with(|| Entry {
+                state: STATES[state as usize],
+                replies: Vec::new(),
+            });
+            entry
+                .replies
+                .extend(reply.map(|reply| REPLIES[reply as usize]));
+        }
+        entries
+    }
+
+    /// Waits until nothing is open: every message has its answer, and every reply is sent or held.
+    pub fn drained(&self) -> BTreeMap<String, Entry> {
+        let patience = Instant::now() + Duration::from_mins(1);
+        loop {
+            let open: i64 = self
+                .db
+                .query_row(
+                    "SELECT (SELECT count(*) FROM inbound WHERE state < 3) + (SELECT count(*) FROM reply WHERE state < 3)",
+                    [],
+                    |row| row.get(0),
+                )
+                .unwrap();
+            if open == 0 {
+                return self.entries();
+            }
+            assert!(
+                Instant::now() < patience,
+                "{open} stay open: {:?}",
+                self.entries()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Reads every page and every index.
+    #[track_caller]
+    pub fn is_whole(&self) {
+        let found: String = self
+            .db
+            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(found, "ok", "{}", self.file.display());
+    }
+
+    /// Of these messages, one that is not kept.
+    pub fn lacks<'a>(&self, sids: impl IntoIterator<Item = &'a String>) -> Option<&'a String> {
+        let mut statement = self
+            .db
+            .prepare("SELECT EXISTS (SELECT 1 FROM inbound WHERE sid = ?1)")
+            .unwrap();
+        sids.into_iter().find(|sid| {
+            let digits = u128::from_str_radix(&sid[2..], 16).unwrap();
+            let key = [&b"S"[..], &digits.to_be_bytes()].concat();
+            let kept: bool = statement.query_row([key], |row| row.get(0)).unwrap();
+            !kept
+        })
+    }
+}

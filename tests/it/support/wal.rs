@@ -1,0 +1,87 @@
+//! The write-ahead log of a database and its index, as a dead process has left them.
+
+use std::path::{Path, PathBuf};
+
+const HEADER: usize = 32;
+const FRAME_HEADER: usize = 24;
+/// Where the index says up to which frame a checkpoint has copied, and how far one had wanted to.
+const BACKFILLED: usize = 96;
+const ATTEMPTED: usize = 128;
+
+/// The frames of a log that belong together: their checksums are a chain.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frames {
+    /// Up to the last commit.
+    pub committed: usize,
+    /// After it: what a transaction had written that never committed.
+    pub torn: usize,
+}
+
+/// The file of a database whose name ends in `suffix`.
+pub fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// How long the log is; without opening it.
+pub fn bytes(database: &Path) -> u64 {
+    let metadata = beside(database, "-wal").metadata();
+    metadata.map_or(0, |metadata| metadata.len())
+}
+
+pub fn frames(database: &Path) -> Frames {
+    let log = std::fs::read(beside(database, "-wal")).unwrap();
+    let mut frames = Frames {
+        committed: 0,
+        torn: 0,
+    };
+    if log.len() < HEADER {
+        return frames;
+    }
+    let big_endian = word(&log, 0) & 1 == 1;
+    let page = usize::try_from(word(&log, 8)).unwrap();
+    let salts = &log[16..24];
+    let mut sum = checksum([0, 0], &log[..24], big_endian);
+    assert_eq!(sum, [word(&log, 24), word(&log, 28)], "the log's header");
+    for frame in log[HEADER..].chunks_exact(FRAME_HEADER + page) {
+        let (header, content) = frame.split_at(FRAME_HEADER);
+        sum = checksum(checksum(sum, &header[..8], big_endian), content, big_endian);
+        if &header[8..16] != salts || sum != [word(header, 16), word(header, 20)] {
+            break;
+        }
+        frames.torn += 1;
+        if word(header, 4) > 0 {
+            frames.committed += std::mem::take(&mut frames.torn);
+        }
+    }
+    frames
+}
+
+/// Whether a checkpoint had begun to copy, and did not come to its end. To be asked only when nobody of this process uses
+/// the database: closing the file gives up their locks.
+pub fn checkpoint_was_cut(database: &Path) -> bool {
+    let index = std::fs::read(beside(database, "-shm")).unwrap();
+    let number = |at: usize| u32::from_ne_bytes(index[at..at + 4].try_into().unwrap());
+    number(ATTEMPTED) > number(BACKFILLED)
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn checksum(sum: [u32; 2], bytes: &[u8], big_endian: bool) -> [u32; 2] {
+    let word = |four: &[u8]| {
+        let four = four.try_into().unwrap();
+        if big_endian {
+            u32::from_be_bytes(four)
+        } else {
+            u32::from_le_bytes(four)
+        }
+    };
+    bytes.chunks_exact(8).fold(sum, |[a, b], eight| {
+        let a = a.wrapping_add(word(&eight[..4])).wrapping_add(b);
+        let b = b.wrapping_add(word(&eight[4..])).wrapping_add(a);
+        [a, b]
+    })
+}
