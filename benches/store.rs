@@ -114,7 +114,7 @@ async fn keep(store: &Arc<SqliteStore>, next: &Arc<AtomicU32>, messages: u32, us
         keeper.await.expect("no keeper panics");
     }
     next.store(end, Ordering::Relaxed);
-    (cpu_time() - before).as_secs_f64() * 1e6 / f64::from(messages)
+    cpu_time().saturating_sub(before).as_secs_f64() * 1e6 / f64::from(messages)
 }
 
 const ANSWER: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response><Message>Of course. See you at half past three, and bring the papers.</Message></Response>"#;

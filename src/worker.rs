@@ -18,7 +18,7 @@ use crate::telemetry::metrics::Metrics;
 /// How often the samples of histograms are folded, and the outbox is measured.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How often old content is looked for.
-const EXPIRY: Duration = Duration::from_secs(3600);
+const EXPIRY: Duration = Duration::from_hours(1);
 /// Between two steps of forgetting: messages come first.
 const EXPIRY_STEP: Duration = Duration::from_millis(50);
 /// For giving up what this process holds, at the end.

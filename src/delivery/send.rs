@@ -12,7 +12,7 @@ use crate::store::{OutboundMessage, Settlement};
 use crate::twilio::{Repeat, RestError, RestErrorKind};
 
 /// How long an account with bad credentials is left alone.
-const AUTH_PAUSE: Duration = Duration::from_secs(60);
+const AUTH_PAUSE: Duration = Duration::from_mins(1);
 /// Free-form messages outside of the customer service window.
 const WINDOW_CLOSED: ErrorCode = ErrorCode(63016);
 /// Wrong credentials.
@@ -158,12 +158,12 @@ pub(super) fn pause(attempt: u32) -> Duration {
     let calls = usize::try_from(attempt.clamp(1, 12)).unwrap_or(12);
     backon::ExponentialBuilder::new()
         .with_min_delay(Duration::from_secs(1))
-        .with_max_delay(Duration::from_secs(300))
+        .with_max_delay(Duration::from_mins(5))
         .without_max_times()
         .with_jitter()
         .build()
         .nth(calls - 1)
-        .unwrap_or(Duration::from_secs(300))
+        .unwrap_or(Duration::from_mins(5))
 }
 
 #[cfg(test)]

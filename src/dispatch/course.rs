@@ -260,13 +260,12 @@ impl Course {
                     self.tell(Dispatched::Late);
                     return None;
                 }
-                // The request has decided, at its deadline.
-                Some(Ok(Turn::Decided(Decision::Deferred) | Turn::Wait)) => {}
                 Some(Err(error)) => {
                     dispatcher.store_failed("turn", &error);
                     self.tell(Dispatched::Unavailable);
                 }
-                None => {}
+                // The request has decided, at its deadline, or is gone.
+                Some(Ok(Turn::Decided(Decision::Deferred) | Turn::Wait)) | None => {}
             }
         }
         // Too many before it, nobody waits any more, or the store failed: it is handled when its turn comes.
@@ -343,8 +342,8 @@ impl Course {
         let give_up = after(dispatcher.clock.now(), dispatcher.limits.handler);
         // Within the net also where a handler panics before it returns its future.
         let handler = async { dispatcher.handler.handle(cx, message).await };
-        let handled = AssertUnwindSafe(within(handler, || dispatcher.clock.sleep_until(give_up)));
-        let outcome: Result<Option<Result<Reply, HandlerError>>, _> = handled.catch_unwind().await;
+        let guarded = AssertUnwindSafe(within(handler, || dispatcher.clock.sleep_until(give_up)));
+        let outcome: Result<Option<Result<Reply, HandlerError>>, _> = guarded.catch_unwind().await;
         dispatcher.metrics.handler_seconds.record(started.elapsed());
         match outcome {
             Ok(Some(Ok(reply))) => Ok(reply),
@@ -483,14 +482,13 @@ impl Course {
             other => other,
         };
         match decision {
-            Ok(Decision::Lost) => self.tell(Dispatched::Failed(failure)),
             Ok(Decision::Answered(answered)) => {
                 self.tell(Dispatched::Answered(Document::saved(answered.twiml)));
             }
             Ok(Decision::Deferred) if self.fallback => {
                 self.tell(Dispatched::Answered(Document::empty()));
             }
-            Ok(Decision::Deferred) => self.tell(Dispatched::Failed(failure)),
+            Ok(Decision::Lost | Decision::Deferred) => self.tell(Dispatched::Failed(failure)),
             Err(error) => {
                 dispatcher.store_failed("fail", &error);
                 self.tell(Dispatched::Failed(failure));

@@ -210,7 +210,7 @@ impl Dispatcher {
             .patient("decide", self.store.decide(id, choice, self.clock.now()))
             .await;
         match decision {
-            Err(_) => Dispatched::Unavailable,
+            Err(()) => Dispatched::Unavailable,
             Ok(Decision::Answered(answered)) => {
                 Dispatched::Answered(Document::saved(answered.twiml))
             }
@@ -301,13 +301,9 @@ impl Progress {
     }
 
     fn accepted_or_abandoned(&self) -> Option<i64> {
-        match self
-            .id
+        self.id
             .compare_exchange(0, ABANDONED, Ordering::AcqRel, Ordering::Acquire)
-        {
-            Ok(_) => None,
-            Err(id) => Some(id),
-        }
+            .err()
     }
 
     /// Returns whether the request still waits.

@@ -34,14 +34,14 @@ async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
         webhooks.tell("fallback", async move { hook(told.0, told.1).await });
     }
     let dispatcher = &webhooks.dispatcher;
-    let dispatched = match webhooks.place(Endpoint::Fallback) {
+    let outcome = match webhooks.place(Endpoint::Fallback) {
         Ok(_place) => {
             let road = Road::Fallback(cause);
             dispatcher.dispatch(message.clone(), slot, road).await
         }
         Err(_) => Dispatched::Overloaded,
     };
-    let document = match dispatched {
+    let document = match outcome {
         Dispatched::Answered(document)
         | Dispatched::Duplicate(document)
         | Dispatched::Consent(document) => document,

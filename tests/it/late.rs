@@ -190,7 +190,7 @@ async fn threat_65_a_429_is_sent_again_when_twilio_says_so() {
     clock.advance(Duration::from_secs(6).try_into().unwrap());
     app.idle_rounds(2).await;
     assert_eq!(twilio.posts().len(), 1);
-    clock.advance(Duration::from_secs(60).try_into().unwrap());
+    clock.advance(Duration::from_mins(1).try_into().unwrap());
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
 }
 
@@ -374,7 +374,7 @@ async fn threat_43_a_stop_that_comes_while_a_late_reply_waits_keeps_it_back() {
         .await;
     app.says(2, "STOP").await;
     twilio.up();
-    clock.advance(Duration::from_secs(60).try_into().unwrap());
+    clock.advance(Duration::from_mins(1).try_into().unwrap());
     app.wait_for_outbox("pending", 0).await;
     assert_eq!(twilio.posts().len(), 0);
 }
@@ -403,7 +403,7 @@ async fn threat_45_a_late_reply_whose_window_has_closed_is_not_sent_or_becomes_t
             .await;
         twilio.up();
         // Two minutes before the day is over.
-        clock.advance(Duration::from_secs(24 * 3600 - 120).try_into().unwrap());
+        clock.advance(Duration::from_mins(24 * 60 - 2).try_into().unwrap());
         if shown == 0 {
             app.wait_for(r#"replyhook_replies_total{outcome="failed"}"#, 1.0)
                 .await;

@@ -68,9 +68,9 @@ impl Database {
     fn row(&self, number: u64) -> (String, u64) {
         let sid = format!("SM{number:032x}");
         let show = ["messages", "show", &sid, "--json"];
-        let (_, shown, said) = replyhook(&show, &[("DATABASE_URL", &self.url)], "");
+        let (_, row, error) = replyhook(&show, &[("DATABASE_URL", &self.url)], "");
         let row: serde_json::Value =
-            serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{error}: {shown}{said}"));
+            serde_json::from_str(&row).unwrap_or_else(|reason| panic!("{reason}: {row}{error}"));
         let state = row["state"].as_str().unwrap().to_owned();
         (state, row["attempt"].as_u64().unwrap())
     }

@@ -61,8 +61,8 @@ fn threat_37_no_log_line_metric_or_refusal_holds_what_a_user_sent() {
         )
         .twiml();
     // Too long for TwiML: it waits in the outbox for a Twilio that is not there.
-    let long = format!("{TEXT}{}", "x".repeat(20_000));
-    server.send(&canary(10).with("Body", &long)).twiml();
+    let overlong = format!("{TEXT}{}", "x".repeat(20_000));
+    server.send(&canary(10).with("Body", &overlong)).twiml();
     server.wait_for("a message was not sent");
     let failed = canary(12)
         .to("/webhook/status")

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{SqliteStore, conversations, outbox};
 use crate::address::Address;
+use crate::sid::MessagingServiceSid;
 use crate::store::rows::{self, inbound};
 use crate::store::{
     Acceptance, Answered, Arrival, ArrivalConsent, Choice, Claim, ConsentAction, ConsentRecord,
@@ -161,6 +162,7 @@ impl Journal for SqliteStore {
 }
 
 /// What a message's row says about who may do what.
+#[expect(clippy::struct_field_names, reason = "the column is named so")]
 struct State {
     id: i64,
     conversation: i64,
@@ -250,50 +252,14 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
     }
     let now = arrival.at.as_microsecond();
     let conversation = conversations::enter(db, &arrival.us, &arrival.user, now)?;
-    let scopes = scopes(arrival);
-    // Under whatever address: what was said under one counts for the person.
-    let user = conversations::addresses(db, conversation)?;
-    let opted_out = conversations::opted_out(db, &user, &scopes)?;
-    let mut state = inbound::ANSWERED;
-    let mut answer = None;
-    let acceptance = match &arrival.consent {
-        Some(ArrivalConsent::Help) => Some(Acceptance::Consent {
-            opted_out,
-            answer: String::new(),
-        }),
-        Some(ArrivalConsent::Stop { .. }) if opted_out => None,
-        Some(ArrivalConsent::Stop { how, answer: said }) => {
-            change_consent(
-                db,
-                arrival,
-                &user,
-                &scopes[..1],
-                ConsentAction::OptOut,
-                *how,
-            )?;
-            answer = Some(said.clone());
-            Some(Acceptance::Consent {
-                opted_out: true,
-                answer: said.clone(),
-            })
-        }
-        Some(ArrivalConsent::Start { how, answer: said })
-            if opted_out || *how != crate::store::ConsentHow::Keyword =>
-        {
-            if opted_out {
-                change_consent(db, arrival, &user, &scopes, ConsentAction::Resume, *how)?;
-            }
-            answer = Some(said.clone());
-            Some(Acceptance::Consent {
-                opted_out: false,
-                answer: said.clone(),
-            })
-        }
-        _ if opted_out => None,
-        _ => {
-            state = inbound::HANDLING;
-            None
-        }
+    let heeded = heed(db, arrival, conversation)?;
+    let mut state = match heeded {
+        Heeded::Ordinary => inbound::HANDLING,
+        _ => inbound::ANSWERED,
+    };
+    let answer = match &heeded {
+        Heeded::Word { answer, .. } => Some(answer).filter(|answer| !answer.is_empty()),
+        _ => None,
     };
     let mut ahead: u32 = 0;
     if state == inbound::HANDLING {
@@ -305,7 +271,6 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
         }
     }
     let attempt = u32::from(state == inbound::HANDLING);
-    let answer = answer.filter(|answer| !answer.is_empty());
     db.prepare_cached(
         "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, slot, service, \
          answer, params) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)",
@@ -319,25 +284,70 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
         (state != inbound::ANSWERED).then_some(me),
         now,
         rows::slot_number(arrival.slot),
-        arrival.service.as_ref().map(|service| service.as_str()),
+        arrival.service.as_ref().map(MessagingServiceSid::as_str),
         answer,
         arrival.params,
     ])?;
     let id = db.last_insert_rowid();
-    Ok(match acceptance {
-        Some(acceptance) => acceptance,
-        None if state == inbound::ANSWERED => Acceptance::OptedOut,
-        None if ahead > 0 => Acceptance::Waiting {
+    Ok(match heeded {
+        Heeded::Word { opted_out, answer } => Acceptance::Consent { opted_out, answer },
+        Heeded::OptedOut => Acceptance::OptedOut,
+        Heeded::Ordinary if ahead > 0 => Acceptance::Waiting {
             id,
             conversation,
             ahead,
         },
-        None => Acceptance::New(Claim {
+        Heeded::Ordinary => Acceptance::New(Claim {
             id,
             conversation,
             attempt,
             failed_before: false,
         }),
+    })
+}
+
+/// What an arrival is to consent.
+enum Heeded {
+    /// It is for the handler.
+    Ordinary,
+    /// Its author wants nothing from us.
+    OptedOut,
+    /// It is about that, and this is its answer.
+    Word { opted_out: bool, answer: String },
+}
+
+/// Obeys what an arrival says about being written to.
+fn heed(db: &Connection, arrival: &Arrival, conversation: i64) -> Result<Heeded, StoreError> {
+    let scopes = scopes(arrival);
+    // Under whatever address: what was said under one counts for the person.
+    let user = conversations::addresses(db, conversation)?;
+    let opted_out = conversations::opted_out(db, &user, &scopes)?;
+    Ok(match &arrival.consent {
+        Some(ArrivalConsent::Help) => Heeded::Word {
+            opted_out,
+            answer: String::new(),
+        },
+        Some(ArrivalConsent::Stop { how, answer }) if !opted_out => {
+            let scope = &scopes[..1];
+            change_consent(db, arrival, &user, scope, ConsentAction::OptOut, *how)?;
+            Heeded::Word {
+                opted_out: true,
+                answer: answer.clone(),
+            }
+        }
+        Some(ArrivalConsent::Start { how, answer })
+            if opted_out || *how != crate::store::ConsentHow::Keyword =>
+        {
+            if opted_out {
+                change_consent(db, arrival, &user, &scopes, ConsentAction::Resume, *how)?;
+            }
+            Heeded::Word {
+                opted_out: false,
+                answer: answer.clone(),
+            }
+        }
+        _ if opted_out => Heeded::OptedOut,
+        _ => Heeded::Ordinary,
     })
 }
 

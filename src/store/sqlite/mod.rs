@@ -25,7 +25,7 @@ use super::{Access, Outcome, Store, StoreError, StoreErrorKind};
 use crate::store::rows;
 
 /// How long a server waits for a lock: less than a message may take to be accepted.
-const SERVER_PATIENCE: Duration = Duration::from_millis(1000);
+const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a command does.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(10);
 

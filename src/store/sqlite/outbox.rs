@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{SqliteStore, conversations};
 use crate::form::Form;
-use crate::sid::{AccountSid, MessageSid};
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::rows::{self, reply};
 use crate::store::{
     ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, News, NewsEffect,
@@ -136,7 +136,7 @@ pub(super) fn insert(
             rows::slot_number(reply.slot),
             reply.us.as_str(),
             reply.user.as_str(),
-            reply.service.as_ref().map(|service| service.as_str()),
+            reply.service.as_ref().map(MessagingServiceSid::as_str),
             reply.template,
             now.as_microsecond(),
             reply.params.encode(),
@@ -291,7 +291,7 @@ fn settle(
             if let Some((us, user)) = failed
                 && rows::means_opted_out(code)
             {
-                refused(db, us, user, None, now)?;
+                refused(db, &us, user, None, now)?;
             }
         }
         Settlement::Unknown { look_at, looked } => {
@@ -313,13 +313,13 @@ fn settle(
 /// Twilio will not deliver from this sender to this user.
 fn refused(
     db: &Connection,
-    us: String,
+    us: &str,
     user: String,
     evidence: Option<MessageSid>,
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let record = ConsentRecord {
-        scope: ConsentScope::parse(&us),
+        scope: ConsentScope::parse(us),
         user: user.into(),
         action: ConsentAction::OptOut,
         how: ConsentHow::Refusal,
@@ -364,7 +364,7 @@ fn take_news(db: &Connection, news: &News) -> Result<NewsEffect, StoreError> {
     {
         refused(
             db,
-            us.as_str().to_owned(),
+            us.as_str(),
             user.as_str().to_owned(),
             Some(news.sid),
             news.at,
