@@ -100,7 +100,7 @@ impl Context {
     }
 
     #[cfg_attr(
-        not(feature = "axum"),
+        not(feature = "app"),
         expect(dead_code, reason = "only a webhook has a fallback")
     )]
     pub(crate) fn with_fallback(mut self, cause: FallbackCause) -> Self {
