@@ -74,7 +74,7 @@ impl Dispatcher {
         let params = Form::parse(taken.params.0.as_bytes(), usize::MAX).unwrap_or_default();
         let course = Course::unattended(self.clone(), after(now, self.limits.handler));
         match InboundMessage::parse(params, taken.received_at) {
-            Ok(message) => course.take_over(message, taken, place).await,
+            Ok(message) => course.take_over(Box::new(message), taken, place).await,
             Err(error) => {
                 tracing::error!(message_sid = %taken.sid, %error, "a kept message cannot be read");
                 let failed = self

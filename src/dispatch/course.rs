@@ -105,9 +105,10 @@ impl Course {
         self.decided.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
+    /// What is rare is in boxes of its own: the whole is moved about for every message.
     pub(super) async fn run(
         mut self,
-        message: InboundMessage,
+        message: Box<InboundMessage>,
         slot: TokenSlot,
         road: Road,
         place: Slot,
@@ -118,7 +119,7 @@ impl Course {
         let mut acceptance = self.accept(&arrival).await;
         crate::crash_point!("P3");
         if let Some(Acceptance::InProgress { id }) = acceptance {
-            acceptance = self.wait_for_decision(id, &arrival).await;
+            acceptance = Box::pin(self.wait_for_decision(id, &arrival)).await;
         }
         let (account, sid) = (arrival.account, arrival.sid);
         match acceptance {
@@ -141,7 +142,8 @@ impl Course {
             }) => {
                 self.began(id, false).await;
                 drop(place);
-                if let Some(claim) = self.wait_for_turn(id, conversation, ahead).await {
+                let turn = Box::pin(self.wait_for_turn(id, conversation, ahead));
+                if let Some(claim) = turn.await {
                     let place = Slot::take(&self.dispatcher);
                     self.attempt(claim, message, slot, road, place).await;
                 }
@@ -161,7 +163,7 @@ impl Course {
                         .metrics
                         .consent(ConsentKind::of(consent).as_str());
                 }
-                self.tell_consent(message, &arrival).await;
+                Box::pin(self.tell_consent(*message, &arrival)).await;
             }
         }
     }
@@ -169,7 +171,7 @@ impl Course {
     /// A message of the backlog.
     pub(super) async fn take_over(
         self,
-        message: InboundMessage,
+        message: Box<InboundMessage>,
         taken: Taken,
         place: Option<Slot>,
     ) {
@@ -300,7 +302,7 @@ impl Course {
     async fn attempt(
         mut self,
         claim: Claim,
-        message: InboundMessage,
+        message: Box<InboundMessage>,
         slot: TokenSlot,
         road: Road,
         place: Option<Slot>,
@@ -313,7 +315,7 @@ impl Course {
         drop(place);
         match outcome {
             Ok(reply) => self.say(claim, &origin, reply).await,
-            Err(failure) => self.give_up(claim, &origin, failure).await,
+            Err(failure) => Box::pin(self.give_up(claim, &origin, failure)).await,
         }
         dispatcher.state.waiting.wake(Event::Decision(claim.id));
         dispatcher
@@ -328,7 +330,7 @@ impl Course {
     async fn handle(
         &self,
         claim: Claim,
-        message: InboundMessage,
+        message: Box<InboundMessage>,
         road: Road,
     ) -> Result<Reply, Failure> {
         let dispatcher = &self.dispatcher;
@@ -341,7 +343,7 @@ impl Course {
         let started = Instant::now();
         let give_up = after(dispatcher.clock.now(), dispatcher.limits.handler);
         // Within the net also where a handler panics before it returns its future.
-        let handler = async { dispatcher.handler.handle(cx, message).await };
+        let handler = async { dispatcher.handler.handle(cx, *message).await };
         let guarded = AssertUnwindSafe(within(handler, || dispatcher.clock.sleep_until(give_up)));
         let outcome: Result<Option<Result<Reply, HandlerError>>, _> = guarded.catch_unwind().await;
         dispatcher.metrics.handler_seconds.record(started.elapsed());
@@ -376,7 +378,7 @@ impl Course {
         let document = match document {
             Ok(document) => Some(document),
             Err(error) if error.is_overflow() => None,
-            Err(error) => return self.unsayable(claim, origin, error).await,
+            Err(error) => return Box::pin(self.unsayable(claim, origin, error)).await,
         };
         // Nobody reads TwiML any more where the request is gone.
         if let Some(document) = document.filter(|_| !to_others && !self.is_unattended()) {
@@ -411,9 +413,9 @@ impl Course {
         crate::crash_point!("P9.done");
         if reply.redirect_target().is_some() {
             tracing::error!(message_sid = %origin.sid, "the reply redirects, and came too late for that");
-            return self.give_up(claim, origin, Failure::Error).await;
+            return Box::pin(self.give_up(claim, origin, Failure::Error)).await;
         }
-        self.send_later(claim, origin, &reply).await;
+        Box::pin(self.send_later(claim, origin, &reply)).await;
     }
 
     /// Puts a reply into the outbox, as often as the store has to be asked.

@@ -182,7 +182,9 @@ impl Dispatcher {
         let progress = Arc::new(Progress::default());
         let (decided, mut verdict) = oneshot::channel();
         let course = Course::new(self.clone(), progress.clone(), decided, deadline);
-        self.tasks.spawn(course.run(message, slot, road, place));
+        let course = course.run(Box::new(message), slot, road, place);
+        // Boxed: on its way to a worker a task is moved several times.
+        self.tasks.spawn(Box::pin(course));
         let first = accepted_by.min(deadline);
         if let Some(dispatched) = self.until(&mut verdict, first).await {
             return dispatched;

@@ -258,29 +258,62 @@ async fn recovers(store: &dyn Store) {
     }
 }
 
-#[test]
-fn threat_54_a_store_whose_database_is_away_says_so_and_recovers_by_itself() {
+fn is_told_and_recovers(way: Way) {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let proxy = Proxy::to(backend.database()).await;
         let url = backend.database().url_at("127.0.0.1", proxy.port);
         let store = PostgresStore::new(url);
         store.open(Access::Owner).await.unwrap();
         converse(&store, arrival(1)).await;
-        for (number, way) in [(2, Way::Closed), (3, Way::Silent)] {
-            proxy.set(way);
-            // However many ask, each is told; and then each at once.
-            for _ in 0..20 {
-                let error = store
-                    .accept(std::sync::Arc::new(arrival(number)))
-                    .await
-                    .unwrap_err();
-                assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-            }
-            proxy.set(Way::Open);
-            recovers(&store).await;
-            // What had been sent before may still be done now, so that another user's message shows it.
-            converse(&store, from(&[BEN], 10 + number)).await;
+        proxy.set(way);
+        // However many ask, each is told; and then each at once.
+        for _ in 0..20 {
+            let refused = store.accept(Arc::new(arrival(2))).await;
+            assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Unavailable);
         }
+        proxy.set(Way::Open);
+        recovers(&store).await;
+        // What had been sent before may still be done now, so that another user's message shows it.
+        converse(&store, from(&[BEN], 12)).await;
+    });
+}
+
+#[test]
+fn threat_54_a_store_whose_database_is_away_says_so_and_recovers_by_itself() {
+    is_told_and_recovers(Way::Closed);
+}
+
+#[test]
+fn threat_55_a_store_whose_database_hangs_says_so_and_recovers_by_itself() {
+    is_told_and_recovers(Way::Silent);
+}
+
+#[test]
+fn threat_56_when_every_connection_waits_further_calls_are_refused_instead_of_piling_up() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let store = PostgresStore::new(backend.database().url());
+        store.open(Access::Owner).await.unwrap();
+        converse(&store, arrival(1)).await;
+        let mut hog = backend.database().connect().await;
+        let lock = "BEGIN; LOCK TABLE conversation IN ACCESS EXCLUSIVE MODE";
+        sqlx::raw_sql(lock).execute(&mut hog).await.unwrap();
+        let store = Arc::new(store);
+        let asked: Vec<_> = (0..100)
+            .map(|number| {
+                let store = store.clone();
+                tokio::spawn(async move { store.accept(Arc::new(arrival(100 + number))).await })
+            })
+            .collect();
+        for asked in asked {
+            let refused = asked.await.unwrap().unwrap_err();
+            assert!(matches!(
+                refused.kind(),
+                StoreErrorKind::Unavailable | StoreErrorKind::Busy
+            ));
+        }
+        sqlx::raw_sql("ROLLBACK").execute(&mut hog).await.unwrap();
+        recovers(&*store).await;
+        converse(&*store, from(&[BEN], 12)).await;
     });
 }
 

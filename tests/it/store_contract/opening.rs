@@ -11,7 +11,7 @@ over_all_stores!(
     nothing_works_before_it_is_open,
     a_store_that_is_opened_again_has_what_was_kept,
     commands_work_beside_a_server,
-    a_newer_schema_is_refused,
+    threat_57_a_newer_schema_is_refused,
     an_older_schema_is_left_to_the_server,
 );
 
@@ -73,7 +73,7 @@ async fn commands_work_beside_a_server(backend: &mut Backend) {
     }
 }
 
-async fn a_newer_schema_is_refused(backend: &mut Backend) {
+async fn threat_57_a_newer_schema_is_refused(backend: &mut Backend) {
     match backend.kind {
         Kind::Memory => return,
         Kind::File => {
@@ -136,7 +136,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn a_damaged_file_is_refused_and_never_repaired() {
+fn threat_57_a_damaged_file_is_refused_and_never_repaired() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     block_on(async {
@@ -165,7 +165,7 @@ fn a_damaged_file_is_refused_and_never_repaired() {
 }
 
 #[test]
-fn another_programs_file_is_refused() {
+fn threat_57_another_programs_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("other.db");
     let db = rusqlite::Connection::open(&path).unwrap();
@@ -178,4 +178,17 @@ fn another_programs_file_is_refused() {
         .query_row("SELECT count(*) FROM theirs", [], |row| row.get(0))
         .unwrap();
     assert_eq!(rows, 1);
+}
+
+#[test]
+fn a_file_is_its_owners_to_read_and_nobody_elses() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let store = SqliteStore::file(&path);
+    block_on(store.open(Access::Owner)).unwrap();
+    for name in ["a.db", "a.db-wal"] {
+        let mode = folder.path().join(name).metadata().unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600, "{name}");
+    }
 }
