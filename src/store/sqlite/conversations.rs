@@ -135,14 +135,26 @@ pub(super) fn enter(
     now: i64,
 ) -> Result<i64, StoreError> {
     let mut ids = Vec::with_capacity(user.len());
-    for address in user {
+    for (number, address) in user.iter().enumerate() {
+        // The first opens the window at once, which is all there is to do for somebody known.
+        let sql = if number == 0 {
+            "UPDATE conversation SET last_inbound = max(last_inbound, ?3) WHERE id = \
+               (SELECT conversation FROM conversation_address WHERE us = ?1 AND address = ?2) RETURNING id"
+        } else {
+            "SELECT conversation FROM conversation_address WHERE us = ?1 AND address = ?2 AND ?3 IS NOT NULL"
+        };
         let id: Option<i64> = db
-            .prepare_cached(
-                "SELECT conversation FROM conversation_address WHERE us = ?1 AND address = ?2",
-            )?
-            .query_row(params![us.as_str(), address.as_str()], |row| row.get(0))
+            .prepare_cached(sql)?
+            .query_row(params![us.as_str(), address.as_str(), now], |row| {
+                row.get(0)
+            })
             .optional()?;
         ids.push(id);
+    }
+    if let Some(Some(id)) = ids.first()
+        && ids.iter().all(|other| *other == Some(*id))
+    {
+        return Ok(*id);
     }
     let mut known: Vec<i64> = ids.iter().flatten().copied().collect();
     known.sort_unstable();
@@ -220,6 +232,23 @@ pub(super) fn addresses(db: &Connection, conversation: i64) -> Result<Vec<Addres
         .query_map([conversation], |row| row.get(0))?
         .collect::<Result<Vec<String>, _>>()?;
     Ok(addresses.into_iter().map(Address::from).collect())
+}
+
+/// Whether the person of a conversation has opted out in any of these scopes, under whatever address.
+pub(super) fn has_opted_out(
+    db: &Connection,
+    conversation: i64,
+    scopes: &[ConsentScope],
+) -> Result<bool, StoreError> {
+    let (Some(scope), Some(other)) = (scopes.first(), scopes.last()) else {
+        return Ok(false);
+    };
+    let found = params![conversation, scope.as_str(), other.as_str()];
+    let mut statement = db.prepare_cached(
+        "SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
+         WHERE a.conversation = ?1 AND c.opted_out IS NOT NULL AND (+c.scope = ?2 OR +c.scope = ?3)",
+    )?;
+    Ok(statement.exists(found)?)
 }
 
 /// Whether a person has opted out in any of these scopes, under any of these addresses.

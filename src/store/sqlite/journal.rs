@@ -319,9 +319,12 @@ enum Heeded {
 /// Obeys what an arrival says about being written to.
 fn heed(db: &Connection, arrival: &Arrival, conversation: i64) -> Result<Heeded, StoreError> {
     let scopes = scopes(arrival);
-    // Under whatever address: what was said under one counts for the person.
-    let user = conversations::addresses(db, conversation)?;
-    let opted_out = conversations::opted_out(db, &user, &scopes)?;
+    let opted_out = conversations::has_opted_out(db, conversation, &scopes)?;
+    // What is said under one address counts for the person.
+    let user = match &arrival.consent {
+        Some(_) => conversations::addresses(db, conversation)?,
+        None => Vec::new(),
+    };
     Ok(match &arrival.consent {
         Some(ArrivalConsent::Help) => Heeded::Word {
             opted_out,
