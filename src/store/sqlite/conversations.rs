@@ -135,26 +135,14 @@ pub(super) fn enter(
     now: i64,
 ) -> Result<i64, StoreError> {
     let mut ids = Vec::with_capacity(user.len());
-    for (number, address) in user.iter().enumerate() {
-        // The first opens the window at once, which is all there is to do for somebody known.
-        let sql = if number == 0 {
-            "UPDATE conversation SET last_inbound = max(last_inbound, ?3) WHERE id = \
-               (SELECT conversation FROM conversation_address WHERE us = ?1 AND address = ?2) RETURNING id"
-        } else {
-            "SELECT conversation FROM conversation_address WHERE us = ?1 AND address = ?2 AND ?3 IS NOT NULL"
-        };
+    for address in user {
         let id: Option<i64> = db
-            .prepare_cached(sql)?
-            .query_row(params![us.as_str(), address.as_str(), now], |row| {
-                row.get(0)
-            })
+            .prepare_cached(
+                "SELECT conversation FROM conversation_address WHERE us = ?1 AND address = ?2",
+            )?
+            .query_row(params![us.as_str(), address.as_str()], |row| row.get(0))
             .optional()?;
         ids.push(id);
-    }
-    if let Some(Some(id)) = ids.first()
-        && ids.iter().all(|other| *other == Some(*id))
-    {
-        return Ok(*id);
     }
     let mut known: Vec<i64> = ids.iter().flatten().copied().collect();
     known.sort_unstable();

@@ -54,23 +54,17 @@ impl Journal for SqliteStore {
     ) -> Outcome<'_, Decision> {
         let me = self.owner;
         self.write(move |db| {
-            let saved: Option<(Option<String>, i64)> = db
-                .prepare_cached(
-                    "UPDATE inbound SET state = 3, reason = NULL, answer = CASE WHEN ?1 IS NULL OR EXISTS (\
-                       SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
-                       WHERE a.conversation = inbound.conversation AND c.opted_out IS NOT NULL \
-                       AND (+c.scope = a.us OR +c.scope = inbound.service)) THEN NULL ELSE ?1 END \
-                     WHERE id = ?2 AND state = 1 AND owner = ?3 AND attempt = ?4 RETURNING answer, conversation",
-                )?
-                .query_row(params![twiml, claim.id, me, claim.attempt], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
-                .optional()?;
-            let Some((saved, conversation)) = saved else {
-                return Ok(State::of(db, me, claim.id)?.decision_for(me, claim));
+            let saved = match &twiml {
+                Some(_) if save(db, me, claim, twiml.as_deref())? => twiml.clone(),
+                // Nothing to say, or to somebody who has opted out meanwhile.
+                _ if save(db, me, claim, None)? => None,
+                _ => return Ok(State::of(db, me, claim.id)?.decision_for(me, claim)),
             };
-            // Not the claim's: it may have been joined to another meanwhile.
-            conversations::change_dialogue(db, conversation, dialogue.as_ref(), now)?;
+            if dialogue.is_some() {
+                // Not the claim's: it may have been joined to another meanwhile.
+                let conversation = State::of(db, me, claim.id)?.conversation;
+                conversations::change_dialogue(db, conversation, dialogue.as_ref(), now)?;
+            }
             Ok(Decision::Answered(Answered { twiml: saved }))
         })
     }
@@ -159,6 +153,21 @@ impl Journal for SqliteStore {
         let me = self.owner;
         self.write(move |db| enter(db, me, &arrival, twiml.as_deref()))
     }
+}
+
+/// Saves the answer of a claimed message; one that says something only if its author has not opted out. Without
+/// `RETURNING`, which costs a table of its own each time.
+fn save(db: &Connection, me: i64, claim: Claim, twiml: Option<&str>) -> Result<bool, StoreError> {
+    let saved = db
+        .prepare_cached(
+            "UPDATE inbound SET state = 3, reason = NULL, answer = ?1 \
+             WHERE id = ?2 AND state = 1 AND owner = ?3 AND attempt = ?4 AND (?1 IS NULL OR NOT EXISTS (\
+               SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
+               WHERE a.conversation = inbound.conversation AND c.opted_out IS NOT NULL \
+               AND (+c.scope = a.us OR +c.scope = inbound.service)))",
+        )?
+        .execute(params![twiml, claim.id, me, claim.attempt])?;
+    Ok(saved > 0)
 }
 
 /// What a message's row says about who may do what.
