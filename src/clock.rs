@@ -4,7 +4,7 @@
 //! [`ManualClock`] and move it. Deadlines go through [`Clock::sleep_until`] for the same reason.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use futures_util::future::{BoxFuture, FutureExt, poll_fn};
@@ -17,6 +17,17 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// Completes once the clock has reached `at`; at once if it already has.
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()>;
+}
+
+/// A clock that a test keeps a hand on.
+impl<C: Clock> Clock for Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        (**self).sleep_until(at)
+    }
 }
 
 /// The machine's clock, sleeping on tokio's monotonic timer: a wall clock that jumps moves no deadline
@@ -43,7 +54,7 @@ impl Clock for SystemClock {
 
 /// A clock that stands still until it is moved. Sleepers wake when it passes their time.
 pub struct ManualClock {
-    state: std::sync::Arc<Mutex<ManualState>>,
+    state: Arc<Mutex<ManualState>>,
 }
 
 struct ManualState {
@@ -55,7 +66,7 @@ impl ManualClock {
     /// A clock that stands at `now`.
     pub fn new(now: Timestamp) -> Self {
         Self {
-            state: std::sync::Arc::new(Mutex::new(ManualState {
+            state: Arc::new(Mutex::new(ManualState {
                 now,
                 sleepers: Vec::new(),
             })),

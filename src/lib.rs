@@ -29,9 +29,9 @@
 //! # The way of a message
 //!
 //! A request passes limits on its size, time and number; the signature layer decodes its pairs once and verifies them;
-//! the endpoint reads an [`InboundMessage`] from those same pairs; the dispatcher runs the handler in a task of its own
-//! until the deadline; its [`Reply`] is rendered as TwiML. Where that fails Twilio gets an error and calls the fallback
-//! endpoint, which cannot fail.
+//! the endpoint reads an [`InboundMessage`] from those same pairs; the journal keeps it, once; the dispatcher runs the
+//! handler in a task of its own until the deadline; its [`Reply`] is rendered as TwiML and saved before it is given, or goes
+//! by REST when it is late. Where that fails Twilio gets an error and calls the fallback endpoint, which cannot fail.
 //!
 //! # Modules, in the order of that way
 //!
@@ -43,6 +43,8 @@
 //! | [`handler`] | your code |
 //! | [`reply`], [`twiml`] | what it says, and how that is written |
 //! | [`store`] | what is kept |
+//! | [`store`] | what is kept: journal, conversations, outbox |
+//! | `reconcile` (feature `app`) | the journal compared with Twilio's list |
 //! | `twilio` (feature `client`) | the REST API |
 //! | `reconcile` (feature `app`) | what is kept, compared with Twilio's list |
 //! | [`config`], [`telemetry`] | settings; metrics and logs |
@@ -50,17 +52,20 @@
 //!
 //! # Features
 //!
-//! Additive; `default = ["cli", "emulator"]`. With none: vocabulary, form, TwiML, verifier, explanations, [`Handler`],
-//! without tokio or axum.
+//! Additive; `default = ["cli", "sqlite", "postgres", "emulator"]`. With none: vocabulary, form, TwiML, verifier,
+//! explanations, [`Handler`], the traits of [`store`], without tokio or axum.
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` | the layer, the router, settings, [`App::into_parts`] |
+//! | `axum` | [`SignatureLayer`], [`SignedForm`] |
+//! | `app` | the router, settings, [`App::into_parts`]; it needs a store |
+//! | `sqlite`, `postgres` | `app` with that store |
 //! | `server` | the accept loop, the private listener, logs, [`App::run`] |
 //! | `client` | Twilio's REST API |
 //! | `emulator` | what plays Twilio's part |
 //! | `cli` | the `replyhook` command |
 //! | `otel` | traces by OTLP |
+//! | `failpoints` | places where tests end the process |
 
 #![cfg_attr(
     not(feature = "server"),

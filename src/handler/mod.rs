@@ -108,7 +108,8 @@ impl Context {
         self
     }
 
-    /// Which attempt at this message it is, from 1. Above 1 an earlier one failed, and what it did may be done again.
+    /// Which attempt at this message it is, from 1. Above 1 an earlier one failed, or its process ended, and what it did
+    /// may be done again.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }

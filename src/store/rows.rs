@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{ReplyState, StoreError, StoreErrorKind};
+use super::{Answered, Decision, ReplyState, StoreError, StoreErrorKind};
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::TokenSlot;
@@ -69,6 +69,17 @@ pub(super) fn shown_state(state: i64, replies: &[(ReplyState, bool)]) -> &'stati
         inbound::DONE if any(ReplyState::Pending) || any(ReplyState::Sending) => "deferred",
         inbound::DONE if any(ReplyState::Sent) => "sent",
         _ => "answered",
+    }
+}
+
+/// What the answer of a message in this state is, for somebody without a claim.
+pub(super) fn decision(state: i64, twiml: Option<&String>) -> Decision {
+    match state {
+        inbound::ANSWERED => Decision::Answered(Answered {
+            twiml: twiml.cloned(),
+        }),
+        inbound::DEFERRED | inbound::DONE | inbound::DEAD => Decision::Deferred,
+        _ => Decision::Lost,
     }
 }
 

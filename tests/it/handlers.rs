@@ -106,7 +106,7 @@ fn waiting(word: &Arc<Notify>, env: &[(&str, &str)]) -> (TestApp, Arc<ManualCloc
     let done = Arc::new(Counts::default());
     let (word, counted, shared) = (word.clone(), done.clone(), clock.clone());
     let app = TestApp::build(env, |app| {
-        app.clock(SharedClock(shared))
+        app.clock(shared)
             .handler(move |_: Context, message: InboundMessage| {
                 let (word, counted) = (word.clone(), counted.clone());
                 async move {
@@ -120,19 +120,6 @@ fn waiting(word: &Arc<Notify>, env: &[(&str, &str)]) -> (TestApp, Arc<ManualCloc
             })
     });
     (app, clock, done)
-}
-
-#[derive(Debug)]
-struct SharedClock(Arc<ManualClock>);
-
-impl replyhook::Clock for SharedClock {
-    fn now(&self) -> Timestamp {
-        self.0.now()
-    }
-
-    fn sleep_until(&self, at: Timestamp) -> futures_util::future::BoxFuture<'static, ()> {
-        self.0.sleep_until(at)
-    }
 }
 
 /// Lets everything run that can run.

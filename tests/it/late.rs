@@ -196,7 +196,7 @@ async fn threat_65_a_429_is_sent_again_when_twilio_says_so() {
 
 /// A bot whose replies are too many for TwiML, and whose time the test moves.
 fn overflowing(twilio: &FakeTwilio, clock: &Arc<ManualClock>, env: &[(&str, &str)]) -> TestApp {
-    let shared = SharedClock(clock.clone());
+    let shared = clock.clone();
     beside(twilio, env, |app| {
         app.clock(shared)
             .handler(async |_, message: InboundMessage| {
@@ -205,22 +205,6 @@ fn overflowing(twilio: &FakeTwilio, clock: &Arc<ManualClock>, env: &[(&str, &str
                     .collect::<Reply>()
             })
     })
-}
-
-#[derive(Debug)]
-struct SharedClock(Arc<ManualClock>);
-
-impl Clock for SharedClock {
-    fn now(&self) -> replyhook::Timestamp {
-        self.0.now()
-    }
-
-    fn sleep_until(
-        &self,
-        at: replyhook::Timestamp,
-    ) -> futures_util::future::BoxFuture<'static, ()> {
-        self.0.sleep_until(at)
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

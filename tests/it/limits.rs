@@ -410,3 +410,46 @@ fn the_private_endpoints_are_not_on_the_public_listener() {
         assert_eq!(server.get(path).status, 200);
     }
 }
+
+/// The bot that hangs where it is told to.
+#[cfg(feature = "failpoints")]
+#[test]
+fn two_thousand_stuck_handlers_take_bounded_memory_and_the_next_message_is_told_at_once() {
+    const STUCK: u64 = 2000;
+    let limit = STUCK.to_string();
+    let server = Server::start_by(
+        Command::new(env!("CARGO_BIN_EXE_fault-bot")),
+        &[
+            ("REPLYHOOK__HANDLER__MAX_RUNNING", &limit),
+            ("REPLYHOOK__REPLY__DEADLINE_MS", "1"),
+        ],
+    );
+    let resident = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.unwrap()
+    };
+    let message = |number: u64| {
+        let from = format!("whatsapp:+1555000{number:04}");
+        Webhook::message(number, "hang").with("From", &from)
+    };
+    let before = resident();
+    std::thread::scope(|scope| {
+        for part in 0..8 {
+            let (server, message) = (&server, &message);
+            scope.spawn(move || {
+                for number in (part..STUCK).step_by(8) {
+                    server.send(&message(number)).twiml();
+                }
+            });
+        }
+    });
+    server.wait_until("replyhook_handlers_running", 2000.0);
+    let taken = resident().saturating_sub(before);
+    // A message, its task and its place, in kB.
+    assert!(taken < STUCK * 24, "{taken} kB");
+    let refused = server.send(&message(STUCK));
+    assert_eq!(refused.refused(503), "overloaded\n");
+    assert_eq!(server.get("/livez").status, 200);
+}

@@ -244,25 +244,12 @@ async fn threat_69_status_callbacks_come_early_late_in_any_order_and_for_nobody(
     twilio.release_posts();
 }
 
-#[derive(Debug)]
-struct Shared(Arc<ManualClock>);
-
-impl Clock for Shared {
-    fn now(&self) -> Timestamp {
-        self.0.now()
-    }
-
-    fn sleep_until(&self, at: Timestamp) -> futures_util::future::BoxFuture<'static, ()> {
-        self.0.sleep_until(at)
-    }
-}
-
 #[tokio::test]
 async fn threat_58_a_clock_that_jumps_loses_no_message_and_does_not_shorten_a_window() {
     // A whole second: the store keeps microseconds.
     let start = Timestamp::from_second(1_800_000_000).unwrap();
     let clock = Arc::new(ManualClock::new(start));
-    let app = TestApp::build(&[], |app| app.clock(Shared(clock.clone())));
+    let app = TestApp::build(&[], |app| app.clock(clock.clone()));
     let (us, user) = ("whatsapp:+15550002222".into(), USER.into());
     assert_eq!(app.says(1, "hi").await, says("hi"));
     let opened = clock.now();

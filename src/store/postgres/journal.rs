@@ -276,13 +276,7 @@ impl Standing {
 
     /// What its answer is for somebody without a claim.
     fn decision(&self) -> Decision {
-        match self.state {
-            inbound::ANSWERED => Decision::Answered(Answered {
-                twiml: self.answer.clone(),
-            }),
-            inbound::DEFERRED | inbound::DONE | inbound::DEAD => Decision::Deferred,
-            _ => Decision::Lost,
-        }
+        rows::decision(self.state, self.answer.as_ref())
     }
 
     /// What it is for somebody who had this claim.

@@ -222,23 +222,6 @@ pub(super) fn addresses(db: &Connection, conversation: i64) -> Result<Vec<Addres
     Ok(addresses.into_iter().map(Address::from).collect())
 }
 
-/// Whether the person of a conversation has opted out in any of these scopes, under whatever address.
-pub(super) fn has_opted_out(
-    db: &Connection,
-    conversation: i64,
-    scopes: &[ConsentScope],
-) -> Result<bool, StoreError> {
-    let (Some(scope), Some(other)) = (scopes.first(), scopes.last()) else {
-        return Ok(false);
-    };
-    let found = params![conversation, scope.as_str(), other.as_str()];
-    let mut statement = db.prepare_cached(
-        "SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
-         WHERE a.conversation = ?1 AND c.opted_out IS NOT NULL AND (+c.scope = ?2 OR +c.scope = ?3)",
-    )?;
-    Ok(statement.exists(found)?)
-}
-
 /// Whether a person has opted out in any of these scopes, under any of these addresses.
 pub(super) fn opted_out(
     db: &Connection,

@@ -54,17 +54,23 @@ impl Journal for SqliteStore {
     ) -> Outcome<'_, Decision> {
         let me = self.owner;
         self.write(move |db| {
-            let saved = match &twiml {
-                Some(_) if save(db, me, claim, twiml.as_deref())? => twiml.clone(),
-                // Nothing to say, or to somebody who has opted out meanwhile.
-                _ if save(db, me, claim, None)? => None,
-                _ => return Ok(State::of(db, me, claim.id)?.decision_for(me, claim)),
+            let saved: Option<(Option<String>, i64)> = db
+                .prepare_cached(
+                    "UPDATE inbound SET state = 3, reason = NULL, answer = CASE WHEN ?1 IS NULL OR EXISTS (\
+                       SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
+                       WHERE a.conversation = inbound.conversation AND c.opted_out IS NOT NULL \
+                       AND (+c.scope = a.us OR +c.scope = inbound.service)) THEN NULL ELSE ?1 END \
+                     WHERE id = ?2 AND state = 1 AND owner = ?3 AND attempt = ?4 RETURNING answer, conversation",
+                )?
+                .query_row(params![twiml, claim.id, me, claim.attempt], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            let Some((saved, conversation)) = saved else {
+                return Ok(State::of(db, me, claim.id)?.decision_for(me, claim));
             };
-            if dialogue.is_some() {
-                // Not the claim's: it may have been joined to another meanwhile.
-                let conversation = State::of(db, me, claim.id)?.conversation;
-                conversations::change_dialogue(db, conversation, dialogue.as_ref(), now)?;
-            }
+            // Not the claim's: it may have been joined to another meanwhile.
+            conversations::change_dialogue(db, conversation, dialogue.as_ref(), now)?;
             Ok(Decision::Answered(Answered { twiml: saved }))
         })
     }
@@ -155,21 +161,6 @@ impl Journal for SqliteStore {
     }
 }
 
-/// Saves the answer of a claimed message; one that says something only if its author has not opted out. Without
-/// `RETURNING`, which costs a table of its own each time.
-fn save(db: &Connection, me: i64, claim: Claim, twiml: Option<&str>) -> Result<bool, StoreError> {
-    let saved = db
-        .prepare_cached(
-            "UPDATE inbound SET state = 3, reason = NULL, answer = ?1 \
-             WHERE id = ?2 AND state = 1 AND owner = ?3 AND attempt = ?4 AND (?1 IS NULL OR NOT EXISTS (\
-               SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
-               WHERE a.conversation = inbound.conversation AND c.opted_out IS NOT NULL \
-               AND (+c.scope = a.us OR +c.scope = inbound.service)))",
-        )?
-        .execute(params![twiml, claim.id, me, claim.attempt])?;
-    Ok(saved > 0)
-}
-
 /// What a message's row says about who may do what.
 #[expect(clippy::struct_field_names, reason = "the column is named so")]
 struct State {
@@ -210,13 +201,7 @@ impl State {
 
     /// What its answer is for somebody without a claim.
     fn decision(&self) -> Decision {
-        match self.state {
-            inbound::ANSWERED => Decision::Answered(Answered {
-                twiml: self.answer.clone(),
-            }),
-            inbound::DEFERRED | inbound::DONE | inbound::DEAD => Decision::Deferred,
-            _ => Decision::Lost,
-        }
+        rows::decision(self.state, self.answer.as_ref())
     }
 
     /// What it is for somebody who had this claim.
@@ -328,12 +313,9 @@ enum Heeded {
 /// Obeys what an arrival says about being written to.
 fn heed(db: &Connection, arrival: &Arrival, conversation: i64) -> Result<Heeded, StoreError> {
     let scopes = scopes(arrival);
-    let opted_out = conversations::has_opted_out(db, conversation, &scopes)?;
-    // What is said under one address counts for the person.
-    let user = match &arrival.consent {
-        Some(_) => conversations::addresses(db, conversation)?,
-        None => Vec::new(),
-    };
+    // Under whatever address: what was said under one counts for the person.
+    let user = conversations::addresses(db, conversation)?;
+    let opted_out = conversations::opted_out(db, &user, &scopes)?;
     Ok(match &arrival.consent {
         Some(ArrivalConsent::Help) => Heeded::Word {
             opted_out,
