@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, poll_fn};
 pub use jiff::{SignedDuration, Timestamp};
@@ -17,6 +18,15 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// Completes once the clock has reached `at`; at once if it already has.
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()>;
+}
+
+/// The moment `wait` later, or the last there is.
+#[cfg_attr(not(feature = "app"), expect(dead_code, reason = "who waits asks"))]
+pub(crate) fn after(at: Timestamp, wait: Duration) -> Timestamp {
+    SignedDuration::try_from(wait)
+        .ok()
+        .and_then(|wait| at.checked_add(wait).ok())
+        .unwrap_or(Timestamp::MAX)
 }
 
 /// A clock that a test keeps a hand on.
@@ -47,7 +57,7 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
-        let left = std::time::Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
+        let left = Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
         tokio::time::sleep(left).boxed()
     }
 }

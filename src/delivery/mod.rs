@@ -8,7 +8,7 @@
 
 mod credentials;
 mod health;
-mod reconcile;
+mod look;
 mod send;
 
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use std::time::Duration;
 
 pub(crate) use credentials::Keyring;
 pub(crate) use health::RestHealth;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::signature::PublicUrl;
 use crate::store::{OutboundMessage, Settlement, Store, StoreError};
-use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{StoreReport, Throttle};
 use crate::twilio::Client;
 
 /// Calls at once.
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What has not been sent after this long is not sent any more: nobody expects the answer.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 /// How long a call's status callback gets to prove that it was taken, before the list is searched.
-const GRACE: SignedDuration = SignedDuration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What sends.
 pub(crate) struct Delivery {
@@ -50,6 +50,7 @@ pub(crate) struct Delivery {
     /// There is something to send.
     pub(crate) outbox: Arc<Notify>,
     pub(crate) health: Arc<RestHealth>,
+    pub(crate) store_report: StoreReport,
     pub(crate) warnings: Throttle,
 }
 
@@ -132,18 +133,6 @@ impl Delivery {
     }
 
     fn asked<T>(&self, step: &'static str, outcome: Result<T, StoreError>) -> Result<T, ()> {
-        outcome.map_err(|error| {
-            self.metrics.store_error(step);
-            if let Some(held) = self.warnings.pass() {
-                tracing::error!(step, held, "the store did not do its part: {error}");
-            }
-        })
+        outcome.map_err(|error| self.store_report.failed(step, &error))
     }
-}
-
-fn later(now: Timestamp, by: Duration) -> Timestamp {
-    SignedDuration::try_from(by)
-        .ok()
-        .and_then(|by| now.checked_add(by).ok())
-        .unwrap_or(Timestamp::MAX)
 }

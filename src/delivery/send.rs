@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use backon::BackoffBuilder;
 
-use super::{Delivery, GRACE, LONGEST, later};
+use super::{Delivery, GRACE, LONGEST};
 use crate::address::Channel;
+use crate::clock::after;
 use crate::error_code::ErrorCode;
 use crate::form::Form;
 use crate::store::{OutboundMessage, Settlement};
@@ -110,7 +111,7 @@ impl Delivery {
                 let rate_limited = matches!(error.kind(), RestErrorKind::RateLimited { .. });
                 self.health.set(rate_limited);
                 let wait = pause(message.attempt).max(at_least);
-                let not_before = later(now, wait);
+                let not_before = after(now, wait);
                 if rate_limited {
                     self.health.close(message.account, not_before);
                 }
@@ -125,7 +126,7 @@ impl Delivery {
                     error,
                 );
                 Settlement::Unknown {
-                    look_at: now.checked_add(GRACE).unwrap_or(now),
+                    look_at: after(now, GRACE),
                     looked: false,
                 }
             }
@@ -134,7 +135,7 @@ impl Delivery {
                     || matches!(error.kind(), RestErrorKind::Refused { status: 401, .. });
                 self.health.set(!unauthenticated);
                 if unauthenticated {
-                    self.health.close(message.account, later(now, AUTH_PAUSE));
+                    self.health.close(message.account, after(now, AUTH_PAUSE));
                 }
                 self.warn(id, "a message was refused", error);
                 failed(error.code(), "Twilio refused it")

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Course, Dispatcher, Slot, after};
+use super::{Course, Dispatcher, Slot};
+use crate::clock::after;
 use crate::form::Form;
 use crate::message::InboundMessage;
 use crate::store::Taken;
@@ -79,7 +80,7 @@ impl Dispatcher {
                 tracing::error!(message_sid = %taken.sid, %error, "a kept message cannot be read");
                 let failed = self
                     .store
-                    .fail(taken.claim, "it cannot be read", true, now)
+                    .fail(taken.claim, "it cannot be read", true)
                     .await;
                 if let Err(error) = failed {
                     self.store_failed("fail", &error);

@@ -12,14 +12,15 @@ use tokio::sync::oneshot;
 use super::waiting::Event;
 use super::{
     ConsentChange, ConsentKind, Dispatched, Dispatcher, Failure, Progress, Road, Slot,
-    WAITING_IN_LINE, after, within,
+    WAITING_IN_LINE, within,
 };
 use crate::address::Address;
+use crate::clock::after;
 use crate::form::Form;
 use crate::handler::{Context, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::{Reply, WireMessage};
-use crate::sid::{AccountSid, MessageSid};
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::TokenSlot;
 use crate::store::{Acceptance, Answered, Arrival, Choice, Claim, Decision, NewReply, Taken, Turn};
 use crate::twiml::{Document, RenderError};
@@ -42,14 +43,13 @@ pub(super) struct Course {
 }
 
 /// What an answer needs of the message it answers.
-#[derive(Clone)]
 struct Origin {
     account: AccountSid,
     sid: MessageSid,
     slot: TokenSlot,
     us: Address,
     user: Address,
-    service: Option<crate::sid::MessagingServiceSid>,
+    service: Option<MessagingServiceSid>,
 }
 
 impl Origin {
@@ -475,7 +475,7 @@ impl Course {
         let apology = dispatcher.apology_text();
         let for_good = self.fallback && apology.is_empty();
         let unattended = self.is_unattended();
-        let written = dispatcher.store.fail(claim, reason, for_good, now).await;
+        let written = dispatcher.store.fail(claim, reason, for_good).await;
         let decision = match written {
             Ok(Decision::Lost) if self.fallback => {
                 let choice = Choice::Twiml(apology);

@@ -11,27 +11,27 @@ mod course;
 mod outage;
 mod waiting;
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, poll_fn};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
 use self::course::{Course, Held};
 use self::outage::Outage;
 use self::waiting::{Deferred, Waiting};
-use crate::clock::Clock;
+use crate::clock::{Clock, after};
 use crate::consent::Rules;
 use crate::handler::Handler;
 use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::{PublicUrl, TokenSlot};
 use crate::store::{Choice, CrashPolicy, Decision, Store, StoreError};
-use crate::telemetry::Throttle;
+use crate::telemetry::StoreReport;
 use crate::telemetry::metrics::Metrics;
 use crate::twiml::Document;
 
@@ -70,6 +70,7 @@ pub(crate) struct Dispatcher {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) store_report: StoreReport,
     pub(crate) public_url: PublicUrl,
     pub(crate) limits: DispatchLimits,
     pub(crate) consent: Rules,
@@ -109,19 +110,6 @@ pub(crate) struct DispatchState {
     backlog: Notify,
     /// The store has failed since the backlog last looked for what was left behind.
     store_failed: AtomicBool,
-    warnings: Warnings,
-}
-
-struct Warnings {
-    store: Throttle,
-}
-
-impl Default for Warnings {
-    fn default() -> Self {
-        Self {
-            store: Throttle::new(10),
-        }
-    }
 }
 
 /// How a message came.
@@ -257,10 +245,7 @@ impl Dispatcher {
 
     fn store_failed(&self, step: &'static str, error: &dyn std::fmt::Display) {
         self.state.store_failed.store(true, Ordering::Relaxed);
-        self.metrics.store_error(step);
-        if let Some(held) = self.state.warnings.store.pass() {
-            tracing::error!(step, held, "the store did not do its part: {error}");
-        }
+        self.store_report.failed(step, error);
     }
 
     /// The apology as it is saved; empty if there is none.
@@ -269,11 +254,7 @@ impl Dispatcher {
     }
 
     /// Answers from memory a fallback call that the store could not take, and enters it as soon as it can.
-    pub(crate) fn apologise(
-        self: &Arc<Self>,
-        message: &InboundMessage,
-        slot: TokenSlot,
-    ) -> Document {
+    pub(crate) fn apologise(&self, message: &InboundMessage, slot: TokenSlot) -> Document {
         let said = self.apology.to_saved();
         if !self
             .state
@@ -317,14 +298,6 @@ impl Progress {
     }
 }
 
-/// The moment `wait` later.
-fn after(at: Timestamp, wait: Duration) -> Timestamp {
-    SignedDuration::try_from(wait)
-        .ok()
-        .and_then(|wait| at.checked_add(wait).ok())
-        .unwrap_or(Timestamp::MAX)
-}
-
 /// Polls `future` first and makes the timer only once it has to wait.
 async fn within<F: Future>(
     future: F,
@@ -334,7 +307,7 @@ async fn within<F: Future>(
     let mut timer = Some(timer);
     let mut sleep = None;
     poll_fn(|cx| {
-        if let Poll::Ready(output) = Pin::new(&mut future).poll(cx) {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
         if let Some(timer) = timer.take() {

@@ -32,7 +32,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::address::Address;
 use crate::consent::{Rules, Words};
@@ -41,18 +41,16 @@ use crate::message::InboundMessage;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::TokenSlot;
 use crate::store::{
-    Arrival, ArrivalConsent, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, MessageFilter,
-    MessageRow, Store, StoreError,
+    Arrival, ArrivalConsent, ConsentAction, ConsentHow, ConsentRecord, MessageFilter, MessageRow,
+    Store, StoreError,
 };
-use crate::twilio::{Client, Credentials, ListMessages, Message, RestError, Text};
+use crate::twilio::{CLOCK_SKEW, Client, Credentials, ListMessages, Message, RestError, Text};
 use crate::twiml::Document;
 
 /// Of a page, so that the longest texts still fit what is read of an answer.
 const PAGE_SIZE: u16 = 200;
 /// Rows of the journal at once.
 const ROWS: u32 = 500;
-/// How far Twilio's clock and ours may differ.
-const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// Lists an account's messages in both directions since a time, newest first.
 ///
@@ -81,7 +79,7 @@ pub async fn list(
             None => break,
         }
     }
-    listed.retain(|message| made(message).is_none_or(|made| made >= since));
+    listed.retain(|message| message.made_at().is_none_or(|made| made >= since));
     Ok(listed)
 }
 
@@ -172,7 +170,7 @@ impl Reconciler {
         let mut found: Vec<(Timestamp, &Message)> = listed
             .iter()
             .filter(|message| message.direction.as_deref() == Some("inbound"))
-            .map(|message| (made(message).unwrap_or(since), message))
+            .map(|message| (message.made_at().unwrap_or(since), message))
             .rev()
             .collect();
         // Twilio's times are whole seconds: those of one second stay in the list's order.
@@ -233,7 +231,7 @@ impl Reconciler {
             last_answer: String::new(),
             at: message.received_at,
         };
-        let scopes = scopes(&arrival);
+        let scopes = arrival.scopes();
         let state = self.store.consent(scopes.clone(), &message.from).await?;
         let opted_out_since = state
             .opted_out
@@ -298,7 +296,10 @@ impl Reconciler {
                 answers.compared += 1;
                 let to = said.to.unwrap_or_else(|| author.to_owned());
                 let key = (to, compared(&said.text));
-                let earliest = row.received_at.checked_sub(SKEW).unwrap_or(row.received_at);
+                let earliest = row
+                    .received_at
+                    .checked_sub(CLOCK_SKEW)
+                    .unwrap_or(row.received_at);
                 let times = sent.entry(key.clone()).or_default();
                 let own = times.iter().position(|sent| *sent >= earliest);
                 match own {
@@ -358,12 +359,6 @@ impl Reconciler {
     }
 }
 
-/// When a message was made.
-fn made(message: &Message) -> Option<Timestamp> {
-    let date = message.date_created.as_deref()?;
-    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
-}
-
 /// The parameters that a webhook would have had, as far as REST tells.
 fn rebuilt(account: AccountSid, listed: &Message, at: Timestamp) -> Option<InboundMessage> {
     let media = listed.num_media.unwrap_or(0).to_string();
@@ -406,14 +401,6 @@ fn same_conversation(one: &InboundMessage, other: &InboundMessage) -> bool {
     one.from == other.from && (one.to == other.to || service)
 }
 
-fn scopes(arrival: &Arrival) -> Vec<ConsentScope> {
-    let service = arrival.service.map(ConsentScope::Service);
-    service
-        .into_iter()
-        .chain([ConsentScope::Sender(arrival.us.clone())])
-        .collect()
-}
-
 /// When each text was sent to each user in reply to a webhook, oldest first.
 fn sent_replies(listed: &[Message], since: Timestamp) -> HashMap<(String, String), Vec<Timestamp>> {
     let mut sent: HashMap<_, Vec<Timestamp>> = HashMap::new();
@@ -423,7 +410,7 @@ fn sent_replies(listed: &[Message], since: Timestamp) -> HashMap<(String, String
     for reply in replies {
         let to = reply.to.as_ref().map_or("", Address::as_str).to_owned();
         let text = compared(reply.body.as_ref().map_or("", |body| body.0.as_str()));
-        let at = made(reply).unwrap_or(since);
+        let at = reply.made_at().unwrap_or(since);
         sent.entry((to, text)).or_default().push(at);
     }
     for times in sent.values_mut() {

@@ -174,6 +174,27 @@ pub struct ConsentRecord {
     pub at: Timestamp,
 }
 
+impl ConsentRecord {
+    /// Twilio will not deliver from this sender to this user.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn refusal(
+        us: &str,
+        user: impl Into<Address>,
+        evidence: Option<MessageSid>,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            scope: ConsentScope::parse(us),
+            user: user.into(),
+            action: ConsentAction::OptOut,
+            how: ConsentHow::Refusal,
+            evidence,
+            note: None,
+            at,
+        }
+    }
+}
+
 /// A line of the consent ledger.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

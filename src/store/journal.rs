@@ -9,7 +9,9 @@ use super::{NewReply, Outcome};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::TokenSlot;
-use crate::store::ConsentHow;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::store::{ConsentAction, ConsentRecord};
+use crate::store::{ConsentHow, ConsentScope};
 
 /// One message of one account, as it arrives. It is kept once, however often it comes.
 #[derive(Clone)]
@@ -59,6 +61,88 @@ pub enum ArrivalConsent {
     },
     /// Twilio has answered already.
     Help,
+}
+
+/// What a new arrival is, seen by what it and its author say about being written to.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[derive(Debug)]
+pub(super) enum Heeded {
+    /// It is for the handler.
+    Ordinary,
+    /// Its author wants nothing from us.
+    OptedOut,
+    /// It is about that. What changes is to be recorded, and this is its answer.
+    Word {
+        change: Option<ConsentAction>,
+        opted_out: bool,
+        answer: String,
+    },
+}
+
+impl Arrival {
+    /// The scopes in which its consent counts: the service's first, if there is one.
+    pub fn scopes(&self) -> Vec<ConsentScope> {
+        let service = self.service.map(ConsentScope::Service);
+        service
+            .into_iter()
+            .chain([ConsentScope::Sender(self.us.clone())])
+            .collect()
+    }
+
+    /// Obeys what it says, coming from somebody who has opted out or has not. Whoever has, gets nothing, not even a second
+    /// goodbye; and a word that opts in is an ordinary one from anybody else.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn heed(&self, opted_out: bool) -> Heeded {
+        match &self.consent {
+            Some(ArrivalConsent::Help) => Heeded::Word {
+                change: None,
+                opted_out,
+                answer: String::new(),
+            },
+            Some(ArrivalConsent::Stop { answer, .. }) if !opted_out => Heeded::Word {
+                change: Some(ConsentAction::OptOut),
+                opted_out: true,
+                answer: answer.clone(),
+            },
+            Some(ArrivalConsent::Start { how, answer })
+                if opted_out || *how != ConsentHow::Keyword =>
+            {
+                Heeded::Word {
+                    change: opted_out.then_some(ConsentAction::Resume),
+                    opted_out: false,
+                    answer: answer.clone(),
+                }
+            }
+            _ if opted_out => Heeded::OptedOut,
+            _ => Heeded::Ordinary,
+        }
+    }
+
+    /// The lines of the ledger for a change, under all addresses of its author. An opt-out counts for the service, if there
+    /// is one, and not for the sender besides; what takes it back counts for both.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn records(&self, user: &[Address], action: ConsentAction) -> Vec<ConsentRecord> {
+        let how = match &self.consent {
+            Some(ArrivalConsent::Stop { how, .. } | ArrivalConsent::Start { how, .. }) => *how,
+            Some(ArrivalConsent::Help) | None => return Vec::new(),
+        };
+        let mut scopes = self.scopes();
+        if action == ConsentAction::OptOut {
+            scopes.truncate(1);
+        }
+        let of = |user: &Address, scope: &ConsentScope| ConsentRecord {
+            scope: scope.clone(),
+            user: user.clone(),
+            action,
+            how,
+            evidence: Some(self.sid),
+            note: None,
+            at: self.at,
+        };
+        user.iter()
+            .flat_map(|user| scopes.iter().map(move |scope| of(user, scope)))
+            .collect()
+    }
 }
 
 /// What became of an arrival.
@@ -227,13 +311,10 @@ pub trait Journal: Send + Sync {
 
     /// Writes down that the handler failed, and why (no content). With `for_good` no request will come that could try
     /// again. A message whose carrier is REST already fails for good.
-    fn fail(
-        &self,
-        claim: Claim,
-        reason: &'static str,
-        for_good: bool,
-        now: Timestamp,
-    ) -> Outcome<'_, Decision>;
+    ///
+    /// Returns [`Decision::Lost`] where nothing is decided: the next request may try again, or another process has it;
+    /// [`Decision::Deferred`] where nobody tries again; or the answer that it was given meanwhile.
+    fn fail(&self, claim: Claim, reason: &'static str, for_good: bool) -> Outcome<'_, Decision>;
 
     /// Takes up, as [`Choice::Rest`], up to `limit` messages that nobody handles: deferred before their turn came, left
     /// behind by a dead process, or let go. Of one conversation only the oldest.

@@ -1,10 +1,14 @@
 //! What goes out by REST: claimed, sent, settled. A call whose fate is unknown is never made again blindly.
 
 use std::fmt;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::Outcome;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use super::rows::reply;
 use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::Form;
@@ -207,6 +211,27 @@ pub trait Outbox: Send + Sync {
 
     /// How full it is.
     fn outbox_state(&self) -> Outcome<'_, OutboxState>;
+}
+
+/// How long a call of a dead process gets to show itself, by a status callback, before it is looked for.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+/// How long one look may take before another begins.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) const LOOK: Duration = Duration::from_mins(1);
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl OutboxState {
+    /// Counts so many messages in a state, as it is stored, the oldest of them made then.
+    pub(super) fn add(&mut self, state: i64, number: i64, oldest: Timestamp) {
+        let number = number.unsigned_abs();
+        match state {
+            reply::UNKNOWN => self.unknown += number,
+            reply::HELD => self.held += number,
+            _ => self.pending += number,
+        }
+        self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
+    }
 }
 
 impl OutboundMessage {

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::{Answered, Decision, ReplyState, StoreError, StoreErrorKind};
+use super::{Answered, Conversation, Decision, ReplyState, StoreError, StoreErrorKind};
+use crate::address::Address;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::TokenSlot;
@@ -72,6 +73,18 @@ pub(super) fn shown_state(state: i64, replies: &[(ReplyState, bool)]) -> &'stati
     }
 }
 
+/// Whether anything may be said to a user who wrote last at that time, or never.
+pub(super) fn is_open(
+    us: &Address,
+    user: &Address,
+    last_inbound: Option<i64>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let last_inbound = last_inbound.map(time).transpose()?;
+    let conversation = Conversation::new(0, us.clone(), user.clone(), last_inbound);
+    Ok(conversation.window(now).is_some())
+}
+
 /// What the answer of a message in this state is, for somebody without a claim.
 pub(super) fn decision(state: i64, twiml: Option<&String>) -> Decision {
     match state {
@@ -80,6 +93,14 @@ pub(super) fn decision(state: i64, twiml: Option<&String>) -> Decision {
         }),
         inbound::DEFERRED | inbound::DONE | inbound::DEAD => Decision::Deferred,
         _ => Decision::Lost,
+    }
+}
+
+/// The same for somebody who had a claim on it, which is still theirs or is not.
+pub(super) fn fenced(decision: Decision, mine: bool) -> Decision {
+    match decision {
+        Decision::Deferred if !mine => Decision::Lost,
+        decision => decision,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, StatusCode};
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::{Client, Credentials, RestError};
@@ -99,6 +100,21 @@ pub struct ListMessages {
     pub sent_from: Option<String>,
     /// Most messages of the page; Twilio's own limit is 1000.
     pub page_size: Option<u16>,
+}
+
+/// How far Twilio's clock and ours may differ where a time of theirs is compared with one of ours.
+#[cfg_attr(
+    not(feature = "app"),
+    expect(dead_code, reason = "who compares with the journal asks")
+)]
+pub(crate) const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+impl Message {
+    /// When it was made, if Twilio says so in a way that can be read.
+    pub fn made_at(&self) -> Option<Timestamp> {
+        let date = self.date_created.as_deref()?;
+        Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
+    }
 }
 
 impl NewMessage {

@@ -27,6 +27,11 @@ use std::time::Duration;
 
 pub use api_url::{ApiUrl, ApiUrlError};
 pub use error::{Repeat, RestError, RestErrorKind};
+#[cfg_attr(
+    not(feature = "app"),
+    expect(unused_imports, reason = "who compares with the journal asks")
+)]
+pub(crate) use messages::CLOCK_SKEW;
 pub use messages::{ListMessages, Message, Messages, NewMessage, Page, Text};
 
 use crate::secret::Secret;

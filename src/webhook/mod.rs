@@ -34,8 +34,8 @@ use crate::form::Form;
 use crate::message::{FallbackCause, InboundMessage, ParseError, StatusUpdate};
 use crate::signature::{SignatureLayer, SignedForm};
 use crate::store::Store;
-use crate::telemetry::Throttle;
 use crate::telemetry::metrics::{Endpoint, Metrics};
+use crate::telemetry::{StoreReport, Throttle};
 
 pub(crate) type StatusHook = Arc<dyn Fn(StatusUpdate) -> BoxFuture<'static, ()> + Send + Sync>;
 pub(crate) type FallbackHook =
@@ -45,6 +45,7 @@ pub(crate) type FallbackHook =
 pub(crate) struct Webhooks {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) store_report: StoreReport,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) room: Room,
     pub(crate) clock: Arc<dyn Clock>,

@@ -56,6 +56,7 @@ pub(super) async fn news(webhooks: &Webhooks, params: Form, reply: Option<String
         user: update.to.clone(),
         at: webhooks.clock.now(),
     };
+    crate::crash_point!("P13");
     match tokio::time::timeout(PATIENCE, webhooks.store.news(news)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => return Err(unkept(webhooks, &error)),
@@ -71,10 +72,7 @@ pub(super) async fn news(webhooks: &Webhooks, params: Form, reply: Option<String
 }
 
 fn unkept(webhooks: &Webhooks, error: &dyn std::fmt::Display) -> Cause {
-    webhooks.metrics.store_error("news");
-    if let Some(held) = webhooks.warnings.undelivered.pass() {
-        tracing::error!(held, "a status callback could not be kept: {error}");
-    }
+    webhooks.store_report.failed("news", error);
     Cause::Unavailable("store unavailable\n")
 }
 

@@ -176,7 +176,7 @@ const ROOMS: [(&str, &[&str], &str); 10] = [
             "src/webhook/",
             "src/admin.rs",
             "src/signature/layer.rs",
-            "src/app.rs",
+            "src/app/",
             "src/server.rs",
         ],
         "HTTP ends at the edge",
@@ -187,7 +187,7 @@ const ROOMS: [(&str, &[&str], &str); 10] = [
         &[
             "src/webhook/",
             "src/signature/layer.rs",
-            "src/app.rs",
+            "src/app/",
             "src/server.rs",
             "src/dispatch/",
             "src/delivery/",

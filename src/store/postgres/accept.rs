@@ -7,10 +7,9 @@ use super::error::Trouble;
 use super::journal::{Standing, lock_conversation};
 use super::text::{pack, packed, unpack};
 use crate::sid::MessagingServiceSid;
+use crate::store::journal::Heeded;
 use crate::store::rows::{self, inbound};
-use crate::store::{
-    Acceptance, Answered, Arrival, ArrivalConsent, Claim, ConsentAction, ConsentHow,
-};
+use crate::store::{Acceptance, Answered, Arrival, Claim, ConsentScope};
 
 /// Accepts the usual message in one statement: one that is new, no word about consent, from one address in a conversation
 /// that is known, whose author has not opted out; or says what became of one that is kept. What it finds otherwise it
@@ -58,7 +57,7 @@ pub(super) async fn accept_at_once(
         .bind(service)
         .bind(pack(&arrival.params))
         .bind(plain)
-        .bind(packed(scopes(arrival).iter().map(String::as_str)))
+        .bind(scopes(arrival))
         .fetch_one(db)
         .await?;
     if let Some(id) = row.try_get::<Option<i64>, _>(0)? {
@@ -99,13 +98,9 @@ fn accepted(id: i64, conversation: i64, ahead: i64) -> Acceptance {
     })
 }
 
-/// The scopes in which an arrival's consent counts: the service's first, if there is one.
+/// The scopes in which an arrival's consent counts, as they are stored.
 fn scopes(arrival: &Arrival) -> Vec<String> {
-    let service = arrival.service.map(|service| service.as_str().to_owned());
-    service
-        .into_iter()
-        .chain([arrival.us.as_str().to_owned()])
-        .collect()
+    packed(arrival.scopes().iter().map(ConsentScope::as_str))
 }
 
 async fn known(db: &mut PgConnection, arrival: &Arrival) -> Result<Option<i64>, Trouble> {
@@ -128,44 +123,19 @@ pub(super) async fn accept(
     }
     let now = arrival.at.as_microsecond();
     let conversation = conversations::enter(db, &arrival.us, &arrival.user, now).await?;
-    let scopes = scopes(arrival);
-    let (user, opted_out, open) = conversations::standing(db, conversation, &scopes).await?;
-    let mut change = None;
-    let mut answer = None;
-    let mut to_be_handled = false;
-    let acceptance = match &arrival.consent {
-        Some(ArrivalConsent::Help) => Some(Acceptance::Consent {
-            opted_out,
-            answer: String::new(),
-        }),
-        Some(ArrivalConsent::Stop { .. }) if opted_out => None,
-        Some(ArrivalConsent::Stop { how, answer: said }) => {
-            change = Some((&scopes[..1], ConsentAction::OptOut, *how));
-            answer = Some(said.clone());
-            Some(Acceptance::Consent {
-                opted_out: true,
-                answer: said.clone(),
-            })
-        }
-        Some(ArrivalConsent::Start { how, answer: said })
-            if opted_out || *how != ConsentHow::Keyword =>
-        {
-            change = opted_out.then_some((&scopes[..], ConsentAction::Resume, *how));
-            answer = Some(said.clone());
-            Some(Acceptance::Consent {
-                opted_out: false,
-                answer: said.clone(),
-            })
-        }
-        _ if opted_out => None,
-        _ => {
-            to_be_handled = true;
-            None
-        }
+    let (user, opted_out, open) =
+        conversations::standing(db, conversation, scopes(arrival)).await?;
+    let heeded = arrival.heed(opted_out);
+    let (answer, change) = match &heeded {
+        Heeded::Word { answer, change, .. } => (Some(answer.as_str()), *change),
+        Heeded::Ordinary | Heeded::OptedOut => (None, None),
     };
-    if let Some((scopes, action, how)) = change {
-        conversations::change_consent(db, arrival, &user, scopes, action, how).await?;
+    if let Some(action) = change {
+        for record in arrival.records(&user, action) {
+            conversations::record_consent(db, &record).await?;
+        }
     }
+    let to_be_handled = matches!(heeded, Heeded::Ordinary);
     let state = match (to_be_handled, open) {
         (false, _) => inbound::ANSWERED,
         (true, 0) => inbound::HANDLING,
@@ -187,17 +157,18 @@ pub(super) async fn accept(
     .bind(now)
     .bind(rows::slot_number(arrival.slot))
     .bind(service)
-    .bind(answer.as_deref().map(pack))
+    .bind(answer.map(pack))
     .bind(pack(&arrival.params))
     .fetch_optional(db)
     .await?;
-    crate::crash_point!("P14");
     // Somebody else kept it meanwhile: nothing of this may stay.
     let id = id.ok_or(Trouble::Again)?;
-    Ok(match acceptance {
-        Some(acceptance) => acceptance,
-        None if to_be_handled => accepted(id, conversation, open),
-        None => Acceptance::OptedOut,
+    Ok(match heeded {
+        Heeded::Word {
+            opted_out, answer, ..
+        } => Acceptance::Consent { opted_out, answer },
+        Heeded::OptedOut => Acceptance::OptedOut,
+        Heeded::Ordinary => accepted(id, conversation, open),
     })
 }
 

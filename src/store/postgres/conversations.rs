@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::store::conversations::Dialogue;
 use crate::store::rows;
 use crate::store::{
-    Arrival, ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
+    ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
     Conversation, Conversations, DialogueChange, Outcome, StoreError, StoreErrorKind,
 };
 
@@ -264,7 +264,7 @@ async fn join(db: &mut PgConnection, kept: i64, other: i64) -> Result<(), Troubl
 pub(super) async fn standing(
     db: &mut PgConnection,
     conversation: i64,
-    scopes: &[String],
+    scopes: Vec<String>,
 ) -> Result<(Vec<Address>, bool, i64), Trouble> {
     let (addresses, opted_out, open): (Vec<String>, bool, i64) = sqlx::query_as(
         "SELECT ARRAY(SELECT address::text FROM conversation_address WHERE conversation = $1 ORDER BY address), \
@@ -273,7 +273,7 @@ pub(super) async fn standing(
          (SELECT count(*) FROM inbound WHERE conversation = $1 AND state < 3)",
     )
     .bind(conversation)
-    .bind(packed(scopes.iter().map(String::as_str)))
+    .bind(scopes)
     .fetch_one(db)
     .await?;
     let addresses = addresses
@@ -297,31 +297,6 @@ pub(super) async fn opted_out(
     .fetch_one(db)
     .await?;
     Ok(opted_out)
-}
-
-pub(super) async fn change_consent(
-    db: &mut PgConnection,
-    arrival: &Arrival,
-    user: &[Address],
-    scopes: &[String],
-    action: ConsentAction,
-    how: ConsentHow,
-) -> Result<(), Trouble> {
-    for address in user {
-        for scope in scopes {
-            let record = ConsentRecord {
-                scope: ConsentScope::parse(scope),
-                user: address.clone(),
-                action,
-                how,
-                evidence: Some(arrival.sid),
-                note: None,
-                at: arrival.at,
-            };
-            record_consent(db, &record).await?;
-        }
-    }
-    Ok(())
 }
 
 pub(super) async fn record_consent(

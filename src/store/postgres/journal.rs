@@ -79,7 +79,6 @@ impl Journal for PostgresStore {
     ) -> Outcome<'_, Decision> {
         let (me, dialogue) = (self.owner, Change::of(dialogue));
         self.ask(move |db| {
-            crate::crash_point!("P5");
             let (twiml, dialogue) = (twiml.clone(), dialogue.clone());
             Box::pin(async move {
                 let query = sqlx::query_as(ANSWER)
@@ -127,13 +126,7 @@ impl Journal for PostgresStore {
         })
     }
 
-    fn fail(
-        &self,
-        claim: Claim,
-        reason: &'static str,
-        for_good: bool,
-        _now: Timestamp,
-    ) -> Outcome<'_, Decision> {
+    fn fail(&self, claim: Claim, reason: &'static str, for_good: bool) -> Outcome<'_, Decision> {
         let me = self.owner;
         self.ask(move |db| {
             Box::pin(async move {
@@ -282,10 +275,7 @@ impl Standing {
     /// What it is for somebody who had this claim.
     fn decision_for(&self, me: i64, claim: Claim) -> Decision {
         let mine = self.owner == Some(me) && self.attempt == claim.attempt;
-        match self.decision() {
-            Decision::Deferred if !mine => Decision::Lost,
-            decision => decision,
-        }
+        rows::fenced(self.decision(), mine)
     }
 
     /// What is to be said to whoever waits for its turn; nothing if it has come.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::QueryAs;
 use sqlx::{PgConnection, Postgres, Row};
@@ -10,18 +10,16 @@ use sqlx::{PgConnection, Postgres, Row};
 use super::error::Trouble;
 use super::text::{pack, unpack};
 use super::{PostgresStore, calls, conversations};
+use crate::address::Address;
+use crate::clock::after;
 use crate::form::Form;
 use crate::sid::{AccountSid, MessageSid};
-use crate::store::rows::{self, reply};
+use crate::store::outbox::{GRACE, LOOK};
+use crate::store::rows::{self, is_open};
 use crate::store::{
-    ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, News, NewsEffect,
-    OutboundMessage, Outbox, OutboxState, Outcome, Settlement, WINDOW, outbox,
+    ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
+    Settlement, outbox,
 };
-
-/// How long a call of a dead process gets to show itself, by a status callback, before it is looked for.
-const GRACE: SignedDuration = SignedDuration::from_secs(2);
-/// How long one look may take before another begins, on whatever machine.
-const LOOK: SignedDuration = SignedDuration::from_secs(60);
 
 impl Outbox for PostgresStore {
     fn claim(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
@@ -47,7 +45,7 @@ impl Outbox for PostgresStore {
                 let found = sqlx::query(UNKNOWN)
                     .bind(now.as_microsecond())
                     .bind(count(limit))
-                    .bind(later(now, LOOK))
+                    .bind(after(now, LOOK).as_microsecond())
                     .fetch_all(db)
                     .await?;
                 found.iter().map(|row| read_message(row, now)).collect()
@@ -113,14 +111,7 @@ impl Outbox for PostgresStore {
                 .await?;
                 let mut state = OutboxState::default();
                 for (kind, number, oldest) in found {
-                    let number = number.unsigned_abs();
-                    match kind {
-                        reply::UNKNOWN => state.unknown += number,
-                        reply::HELD => state.held += number,
-                        _ => state.pending += number,
-                    }
-                    let oldest = rows::time(oldest)?;
-                    state.oldest = Some(state.oldest.map_or(oldest, |known| known.min(oldest)));
+                    state.add(kind, number, rows::time(oldest)?);
                 }
                 Ok(state)
             })
@@ -139,12 +130,6 @@ fn about(sid: MessageSid) -> String {
 
 fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
-fn later(now: Timestamp, by: SignedDuration) -> i64 {
-    now.checked_add(by)
-        .unwrap_or(Timestamp::MAX)
-        .as_microsecond()
 }
 
 /// New messages, a column each.
@@ -256,7 +241,7 @@ async fn claim(
 ) -> Result<Vec<OutboundMessage>, Trouble> {
     sqlx::query(ORPHANS)
         .bind(me)
-        .bind(later(now, GRACE))
+        .bind(after(now, GRACE).as_microsecond())
         .execute(&mut *db)
         .await?;
     let claimed = sqlx::query(CLAIM)
@@ -269,7 +254,8 @@ async fn claim(
 }
 
 fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble> {
-    let us = unpack(row.try_get(4)?);
+    let us: Address = unpack(row.try_get(4)?).into();
+    let user: Address = unpack(row.try_get(5)?).into();
     let service: Option<String> = row.try_get(6)?;
     let template: bool = row.try_get(7)?;
     let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
@@ -277,15 +263,14 @@ fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble>
     let params: Option<String> = row.try_get(11)?;
     let params = params.map(unpack).unwrap_or_default();
     let last_inbound: Option<i64> = row.try_get(12)?;
-    let closed = last_inbound.is_none_or(|last| now.as_microsecond() >= window_end(last));
     Ok(OutboundMessage {
         id: row.try_get(0)?,
         created_at: rows::time(row.try_get(1)?)?,
         account: rows::account_sid(row.try_get(2)?)?,
         slot: rows::slot(row.try_get(3)?),
-        window_closed: us.starts_with("whatsapp:") && !template && closed,
-        us: us.into(),
-        user: unpack(row.try_get(5)?).into(),
+        window_closed: !template && !is_open(&us, &user, last_inbound, now)?,
+        us,
+        user,
         service: service.and_then(|service| service.parse().ok()),
         attempt: number(row.try_get(8)?),
         looks: number(row.try_get(9)?),
@@ -293,11 +278,6 @@ fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble>
         params: Form::parse(params.as_bytes(), usize::MAX).unwrap_or_default(),
         opted_in: row.try_get(13)?,
     })
-}
-
-fn window_end(last_inbound: i64) -> i64 {
-    let window = i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX);
-    last_inbound.saturating_add(window)
 }
 
 /// Writes down what became of a call. One that another process has claimed since is that one's to settle; only that it
@@ -311,7 +291,6 @@ async fn settle(
 ) -> Result<(), Trouble> {
     match settlement {
         Settlement::Sent { sid, status } => {
-            crate::crash_point!("P12");
             let bytes = rows::sid_bytes(sid.as_str());
             sqlx::query(
                 "UPDATE reply SET state = 4, owner = NULL, sid = coalesce(sid, $2), reason = NULL, \
@@ -362,7 +341,8 @@ async fn settle(
             if let Some((us, user)) = failed
                 && rows::means_opted_out(code)
             {
-                refused(db, &unpack(us), unpack(user), None, now).await?;
+                let record = ConsentRecord::refusal(&unpack(us), unpack(user), None, now);
+                refused(db, &record).await?;
             }
         }
         Settlement::Unknown { look_at, looked } => {
@@ -389,27 +369,12 @@ async fn settle(
     Ok(())
 }
 
-/// Twilio will not deliver from this sender to this user.
-async fn refused(
-    db: &mut PgConnection,
-    us: &str,
-    user: String,
-    evidence: Option<MessageSid>,
-    at: Timestamp,
-) -> Result<(), Trouble> {
-    let record = ConsentRecord {
-        scope: ConsentScope::parse(us),
-        user: user.into(),
-        action: ConsentAction::OptOut,
-        how: ConsentHow::Refusal,
-        evidence,
-        note: None,
-        at,
-    };
+/// Opts out whom Twilio will not deliver to.
+async fn refused(db: &mut PgConnection, record: &ConsentRecord) -> Result<(), Trouble> {
     if conversations::opted_out(db, &record.user, &record.scope).await? {
         return Ok(());
     }
-    conversations::record_consent(db, &record).await
+    conversations::record_consent(db, record).await
 }
 
 /// Moves a message's status upwards. `status` is as it is stored. Returns whether it moved.
@@ -441,14 +406,9 @@ async fn take_news(db: &mut PgConnection, news: &News) -> Result<NewsEffect, Tro
     if rows::means_opted_out(code)
         && let (Some(us), Some(user)) = (&news.us, &news.user)
     {
-        refused(
-            db,
-            us.as_str(),
-            user.as_str().to_owned(),
-            Some(news.sid),
-            news.at,
-        )
-        .await?;
+        let (evidence, user) = (Some(news.sid), user.clone());
+        let record = ConsentRecord::refusal(us.as_str(), user, evidence, news.at);
+        refused(db, &record).await?;
     }
     let mut found: Option<i64> =
         sqlx::query_scalar("SELECT id FROM reply WHERE sid = $1 AND account = $2")
@@ -471,7 +431,6 @@ async fn take_news(db: &mut PgConnection, news: &News) -> Result<NewsEffect, Tro
         .fetch_optional(&mut *db)
         .await?;
     }
-    crate::crash_point!("P13");
     let rank = rows::rank(&news.status);
     let status = pack(news.status.as_str());
     let code = code.map(i64::from);

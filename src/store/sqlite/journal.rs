@@ -6,13 +6,12 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{SqliteStore, conversations, outbox};
-use crate::address::Address;
 use crate::sid::MessagingServiceSid;
+use crate::store::journal::Heeded;
 use crate::store::rows::{self, inbound};
 use crate::store::{
-    Acceptance, Answered, Arrival, ArrivalConsent, Choice, Claim, ConsentAction, ConsentRecord,
-    ConsentScope, CrashPolicy, Decision, DialogueChange, Journal, NewReply, Outcome, StoreError,
-    Taken, TakenParams, Turn,
+    Acceptance, Answered, Arrival, Choice, Claim, CrashPolicy, Decision, DialogueChange, Journal,
+    NewReply, Outcome, StoreError, Taken, TakenParams, Turn,
 };
 
 /// Anything else open in the message's conversation that comes before it: what is older, and what is in the hands of this
@@ -100,13 +99,7 @@ impl Journal for SqliteStore {
         })
     }
 
-    fn fail(
-        &self,
-        claim: Claim,
-        reason: &'static str,
-        for_good: bool,
-        _now: Timestamp,
-    ) -> Outcome<'_, Decision> {
+    fn fail(&self, claim: Claim, reason: &'static str, for_good: bool) -> Outcome<'_, Decision> {
         let me = self.owner;
         self.write(move |db| {
             let failed: Option<i64> = db
@@ -207,10 +200,7 @@ impl State {
     /// What it is for somebody who had this claim.
     fn decision_for(&self, me: i64, claim: Claim) -> Decision {
         let mine = self.owner == Some(me) && self.attempt == claim.attempt;
-        match self.decision() {
-            Decision::Deferred if !mine => Decision::Lost,
-            decision => decision,
-        }
+        rows::fenced(self.decision(), mine)
     }
 
     /// Takes it for the next attempt.
@@ -236,17 +226,25 @@ impl State {
 }
 
 fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, StoreError> {
-    let (account, sid) = (
-        rows::sid_bytes(arrival.account.as_str()),
-        rows::sid_bytes(arrival.sid.as_str()),
-    );
-    if let Some(id) = known(db, arrival)? {
+    let key = Key::of(arrival);
+    if let Some(id) = key.known(db)? {
         conversations::follow(db, id)?;
         return repeated(db, me, State::of(db, me, id)?, arrival);
     }
     let now = arrival.at.as_microsecond();
     let conversation = conversations::enter(db, &arrival.us, &arrival.user, now)?;
-    let heeded = heed(db, arrival, conversation)?;
+    // Under whatever address: what was said under one counts for the person.
+    let user = conversations::addresses(db, conversation)?;
+    let heeded = arrival.heed(conversations::opted_out(db, &user, &arrival.scopes())?);
+    if let Heeded::Word {
+        change: Some(action),
+        ..
+    } = heeded
+    {
+        for record in arrival.records(&user, action) {
+            conversations::record_consent(db, &record)?;
+        }
+    }
     let mut state = match heeded {
         Heeded::Ordinary => inbound::HANDLING,
         _ => inbound::ANSWERED,
@@ -270,8 +268,8 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
          answer, params) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
-        account,
-        sid,
+        key.account,
+        key.sid,
         conversation,
         state,
         attempt,
@@ -284,7 +282,9 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
     ])?;
     let id = db.last_insert_rowid();
     Ok(match heeded {
-        Heeded::Word { opted_out, answer } => Acceptance::Consent { opted_out, answer },
+        Heeded::Word {
+            opted_out, answer, ..
+        } => Acceptance::Consent { opted_out, answer },
         Heeded::OptedOut => Acceptance::OptedOut,
         Heeded::Ordinary if ahead > 0 => Acceptance::Waiting {
             id,
@@ -300,96 +300,28 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
     })
 }
 
-/// What an arrival is to consent.
-enum Heeded {
-    /// It is for the handler.
-    Ordinary,
-    /// Its author wants nothing from us.
-    OptedOut,
-    /// It is about that, and this is its answer.
-    Word { opted_out: bool, answer: String },
+/// What a message is known by, as it is stored.
+struct Key {
+    account: Vec<u8>,
+    sid: Vec<u8>,
 }
 
-/// Obeys what an arrival says about being written to.
-fn heed(db: &Connection, arrival: &Arrival, conversation: i64) -> Result<Heeded, StoreError> {
-    let scopes = scopes(arrival);
-    // Under whatever address: what was said under one counts for the person.
-    let user = conversations::addresses(db, conversation)?;
-    let opted_out = conversations::opted_out(db, &user, &scopes)?;
-    Ok(match &arrival.consent {
-        Some(ArrivalConsent::Help) => Heeded::Word {
-            opted_out,
-            answer: String::new(),
-        },
-        Some(ArrivalConsent::Stop { how, answer }) if !opted_out => {
-            let scope = &scopes[..1];
-            change_consent(db, arrival, &user, scope, ConsentAction::OptOut, *how)?;
-            Heeded::Word {
-                opted_out: true,
-                answer: answer.clone(),
-            }
-        }
-        Some(ArrivalConsent::Start { how, answer })
-            if opted_out || *how != crate::store::ConsentHow::Keyword =>
-        {
-            if opted_out {
-                change_consent(db, arrival, &user, &scopes, ConsentAction::Resume, *how)?;
-            }
-            Heeded::Word {
-                opted_out: false,
-                answer: answer.clone(),
-            }
-        }
-        _ if opted_out => Heeded::OptedOut,
-        _ => Heeded::Ordinary,
-    })
-}
-
-/// The number of a message that is kept already.
-fn known(db: &Connection, arrival: &Arrival) -> Result<Option<i64>, StoreError> {
-    let (account, sid) = (
-        rows::sid_bytes(arrival.account.as_str()),
-        rows::sid_bytes(arrival.sid.as_str()),
-    );
-    let id = db
-        .prepare_cached("SELECT id FROM inbound WHERE sid = ?1 AND account = ?2")?
-        .query_row(params![sid, account], |row| row.get(0))
-        .optional()?;
-    Ok(id)
-}
-
-/// The scopes in which an arrival's consent counts: the service's first, if there is one.
-fn scopes(arrival: &Arrival) -> Vec<ConsentScope> {
-    let service = arrival.service.map(ConsentScope::Service);
-    service
-        .into_iter()
-        .chain([ConsentScope::Sender(arrival.us.clone())])
-        .collect()
-}
-
-fn change_consent(
-    db: &Connection,
-    arrival: &Arrival,
-    user: &[Address],
-    scopes: &[ConsentScope],
-    action: ConsentAction,
-    how: crate::store::ConsentHow,
-) -> Result<(), StoreError> {
-    for user in user {
-        for scope in scopes {
-            let record = ConsentRecord {
-                scope: scope.clone(),
-                user: user.clone(),
-                action,
-                how,
-                evidence: Some(arrival.sid),
-                note: None,
-                at: arrival.at,
-            };
-            conversations::record_consent(db, &record)?;
+impl Key {
+    fn of(arrival: &Arrival) -> Self {
+        Self {
+            account: rows::sid_bytes(arrival.account.as_str()),
+            sid: rows::sid_bytes(arrival.sid.as_str()),
         }
     }
-    Ok(())
+
+    /// The number of the message, if it is kept already.
+    fn known(&self, db: &Connection) -> Result<Option<i64>, StoreError> {
+        let id = db
+            .prepare_cached("SELECT id FROM inbound WHERE sid = ?1 AND account = ?2")?
+            .query_row(params![self.sid, self.account], |row| row.get(0))
+            .optional()?;
+        Ok(id)
+    }
 }
 
 /// A message that is kept already. The window and consent are not touched.
@@ -476,11 +408,12 @@ fn enter(
     arrival: &Arrival,
     twiml: Option<&str>,
 ) -> Result<(), StoreError> {
-    let is_new = known(db, arrival)?.is_none();
+    let key = Key::of(arrival);
+    let is_new = key.known(db)?.is_none();
     if is_new {
         accept(db, me, arrival)?;
     }
-    let Some(id) = known(db, arrival)? else {
+    let Some(id) = key.known(db)? else {
         return Ok(());
     };
     if let Some(twiml) = twiml {

@@ -1,21 +1,19 @@
 //! [`Outbox`] in SQLite.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{SqliteStore, conversations};
+use crate::address::Address;
+use crate::clock::after;
 use crate::form::Form;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
-use crate::store::rows::{self, reply};
+use crate::store::outbox::{GRACE, LOOK};
+use crate::store::rows::{self, is_open};
 use crate::store::{
-    ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, News, NewsEffect,
-    OutboundMessage, Outbox, OutboxState, Outcome, Settlement, StoreError, WINDOW, outbox,
+    ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
+    Settlement, StoreError, outbox,
 };
-
-/// How long a call of a dead process gets to show itself, by a status callback, before it is looked for.
-const GRACE: SignedDuration = SignedDuration::from_secs(2);
-/// How long one look may take before another begins.
-const LOOK: SignedDuration = SignedDuration::from_secs(60);
 
 impl Outbox for SqliteStore {
     fn claim(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
@@ -42,7 +40,7 @@ impl Outbox for SqliteStore {
             ids.into_iter()
                 .map(|id| {
                     db.prepare_cached("UPDATE reply SET owner = ?3, not_before = ?2 WHERE id = ?1")?
-                        .execute(params![id, later(now, LOOK), me])?;
+                        .execute(params![id, after(now, LOOK).as_microsecond(), me])?;
                     message(db, id, now)
                 })
                 .collect()
@@ -92,15 +90,7 @@ impl Outbox for SqliteStore {
             )?;
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
-                let (number, oldest): (i64, i64) = (row.get(1)?, row.get(2)?);
-                let number = number.unsigned_abs();
-                match row.get::<_, i64>(0)? {
-                    reply::UNKNOWN => state.unknown += number,
-                    reply::HELD => state.held += number,
-                    _ => state.pending += number,
-                }
-                let oldest = rows::time(oldest)?;
-                state.oldest = Some(state.oldest.map_or(oldest, |known| known.min(oldest)));
+                state.add(row.get(0)?, row.get(1)?, rows::time(row.get(2)?)?);
             }
             Ok(state)
         })
@@ -109,12 +99,6 @@ impl Outbox for SqliteStore {
 
 fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
-fn later(now: Timestamp, by: SignedDuration) -> i64 {
-    now.checked_add(by)
-        .unwrap_or(Timestamp::MAX)
-        .as_microsecond()
 }
 
 pub(super) fn insert(
@@ -155,7 +139,7 @@ fn claim(
     db.prepare_cached(
         "UPDATE reply SET state = 2, owner = NULL, not_before = ?2 WHERE state = 1 AND owner <> ?1",
     )?
-    .execute(params![me, later(now, GRACE)])?;
+    .execute(params![me, after(now, GRACE).as_microsecond()])?;
     let mut claimed = Vec::new();
     loop {
         let ids: Vec<i64> = db
@@ -216,19 +200,19 @@ fn message(db: &Connection, id: i64, now: Timestamp) -> Result<OutboundMessage, 
 }
 
 fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreError> {
-    let us: String = row.get(4)?;
+    let us: Address = row.get::<_, String>(4)?.into();
+    let user: Address = row.get::<_, String>(5)?.into();
     let template: bool = row.get(7)?;
     let last_inbound: Option<i64> = row.get(12)?;
     let params: Option<String> = row.get(11)?;
-    let closed = last_inbound.is_none_or(|last| now.as_microsecond() >= window_end(last));
     Ok(OutboundMessage {
         id: row.get(0)?,
         created_at: rows::time(row.get(1)?)?,
         account: rows::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
         slot: rows::slot(row.get(3)?),
-        window_closed: us.starts_with("whatsapp:") && !template && closed,
-        us: us.into(),
-        user: row.get::<_, String>(5)?.into(),
+        window_closed: !template && !is_open(&us, &user, last_inbound, now)?,
+        us,
+        user,
         service: row
             .get::<_, Option<String>>(6)?
             .and_then(|service| service.parse().ok()),
@@ -238,11 +222,6 @@ fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreE
         params: Form::parse(params.unwrap_or_default().as_bytes(), usize::MAX).unwrap_or_default(),
         opted_in: row.get(13)?,
     })
-}
-
-fn window_end(last_inbound: i64) -> i64 {
-    let window = i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX);
-    last_inbound.saturating_add(window)
 }
 
 fn settle(
@@ -291,7 +270,7 @@ fn settle(
             if let Some((us, user)) = failed
                 && rows::means_opted_out(code)
             {
-                refused(db, &us, user, None, now)?;
+                refused(db, &ConsentRecord::refusal(&us, user, None, now))?;
             }
         }
         Settlement::Unknown { look_at, looked } => {
@@ -310,31 +289,13 @@ fn settle(
     Ok(())
 }
 
-/// Twilio will not deliver from this sender to this user.
-fn refused(
-    db: &Connection,
-    us: &str,
-    user: String,
-    evidence: Option<MessageSid>,
-    at: Timestamp,
-) -> Result<(), StoreError> {
-    let record = ConsentRecord {
-        scope: ConsentScope::parse(us),
-        user: user.into(),
-        action: ConsentAction::OptOut,
-        how: ConsentHow::Refusal,
-        evidence,
-        note: None,
-        at,
-    };
-    if conversations::opted_out(
-        db,
-        std::slice::from_ref(&record.user),
-        std::slice::from_ref(&record.scope),
-    )? {
+/// Opts out whom Twilio will not deliver to.
+fn refused(db: &Connection, record: &ConsentRecord) -> Result<(), StoreError> {
+    let (user, scope) = (&record.user, &record.scope);
+    if conversations::opted_out(db, std::slice::from_ref(user), std::slice::from_ref(scope))? {
         return Ok(());
     }
-    conversations::record_consent(db, &record)
+    conversations::record_consent(db, record)
 }
 
 /// Moves a message's status upwards. Returns whether it moved.
@@ -362,13 +323,9 @@ fn take_news(db: &Connection, news: &News) -> Result<NewsEffect, StoreError> {
     if rows::means_opted_out(code)
         && let (Some(us), Some(user)) = (&news.us, &news.user)
     {
-        refused(
-            db,
-            us.as_str(),
-            user.as_str().to_owned(),
-            Some(news.sid),
-            news.at,
-        )?;
+        let (evidence, user) = (Some(news.sid), user.clone());
+        let record = ConsentRecord::refusal(us.as_str(), user, evidence, news.at);
+        refused(db, &record)?;
     }
     let mut found: Option<i64> = db
         .prepare_cached("SELECT id FROM reply WHERE sid = ?1 AND account = ?2")?
@@ -386,7 +343,6 @@ fn take_news(db: &Connection, news: &News) -> Result<NewsEffect, StoreError> {
             .query_row(params![id, created_at, account, sid], |row| row.get(0))
             .optional()?;
     }
-    crate::crash_point!("P13");
     let rank = rows::rank(&news.status);
     let status = news.status.as_str();
     if let Some(id) = found {

@@ -3,8 +3,6 @@
 //! Whatever waits when the last commit is through is one transaction: a lone write waits for nobody, and under load the
 //! cost of a commit is shared. A write that fails does not fail its neighbours.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, ErrorCode, ffi};
@@ -67,7 +65,7 @@ impl Writer {
                 Thread {
                     db,
                     place,
-                    io_failed: Arc::default(),
+                    io_failed: false,
                 }
                 .run(waiting);
             })?;
@@ -116,7 +114,7 @@ struct Thread {
     db: Connection,
     place: Place,
     /// The last commit ended in an I/O error.
-    io_failed: Arc<AtomicBool>,
+    io_failed: bool,
 }
 
 impl Thread {
@@ -131,7 +129,7 @@ impl Thread {
         match self.together(batch) {
             Together::Done(outcome) => {
                 for write in batch.drain(..) {
-                    write.done(clone(&outcome));
+                    write.done(shared(&outcome));
                 }
             }
             Together::OneFailed => {
@@ -168,7 +166,7 @@ impl Thread {
     ) -> Result<(), StoreError> {
         let outcome = begin_and_commit(&self.db, work);
         match &outcome {
-            Ok(()) => self.io_failed.store(false, Ordering::Relaxed),
+            Ok(()) => self.io_failed = false,
             Err(error) if is_io(error) => self.io_failure(),
             Err(_) => {}
         }
@@ -178,7 +176,7 @@ impl Thread {
     /// After a failed fsync neither the connection nor the page cache can be trusted: a new connection gets one
     /// more try, and then the process has to end.
     fn io_failure(&mut self) {
-        let again = self.io_failed.swap(true, Ordering::Relaxed);
+        let again = std::mem::replace(&mut self.io_failed, true);
         let reopened = self.place.connect();
         if let (false, Ok(db)) = (again, reopened) {
             tracing::error!("the disk under the store failed: the store was opened anew");
@@ -229,14 +227,14 @@ fn is_io(error: &StoreError) -> bool {
             .is_some_and(|code| !unwritten.contains(&code))
 }
 
-/// The same outcome for each write of a batch; only the kind is shared.
-fn clone(outcome: &Result<(), StoreError>) -> Result<(), StoreError> {
+/// The outcome of a batch, for each of its writes.
+fn shared(outcome: &Result<(), StoreError>) -> Result<(), StoreError> {
     match outcome {
         Ok(()) => Ok(()),
-        Err(error) => Err(StoreError::with_source(error.kind(), summary(error))),
+        Err(error) => {
+            let source = std::error::Error::source(error);
+            let words = source.map_or_else(String::new, ToString::to_string);
+            Err(StoreError::with_source(error.kind(), words))
+        }
     }
-}
-
-fn summary(error: &StoreError) -> String {
-    std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
 }

@@ -158,7 +158,7 @@ async fn of_racing_messages_in_a_known_conversation_one_goes_first(backend: &mut
         // One that failed is tried again at the same time.
         let failed = begin(store, arrival(100 * round)).await;
         store
-            .fail(failed, "the handler failed", false, at(2))
+            .fail(failed, "the handler failed", false)
             .await
             .unwrap();
         let (first, waiting) = race(backend, 100 * round..100 * round + 9).await;
@@ -179,14 +179,14 @@ async fn a_failed_message_is_attempted_again_until_its_last_answer(backend: &mut
     let store = backend.store();
     let mut claim = begin(store, arrival(1)).await;
     for attempt in 2..=3 {
-        let failed = store.fail(claim, "the handler failed", false, at(2)).await;
+        let failed = store.fail(claim, "the handler failed", false).await;
         assert_eq!(failed.unwrap(), Decision::Lost);
         assert_eq!(shown(store, 1).await.state, "failed");
         claim = begin(store, arrival(1)).await;
         assert_eq!((claim.attempt, claim.failed_before), (attempt, true));
     }
     store
-        .fail(claim, "the handler failed", false, at(3))
+        .fail(claim, "the handler failed", false)
         .await
         .unwrap();
     let last = Acceptance::Answered(Answered {
@@ -210,7 +210,7 @@ async fn a_last_answer_of_nothing_is_the_empty_response(backend: &mut Backend) {
     };
     let claim = begin(store, silent.clone()).await;
     store
-        .fail(claim, "the handler failed", false, at(2))
+        .fail(claim, "the handler failed", false)
         .await
         .unwrap();
     for _ in 0..2 {
@@ -243,10 +243,7 @@ async fn a_message_that_is_deferred_or_done_is_answered_with_nothing(backend: &m
         empty
     );
     let claim = begin(store, arrival(2)).await;
-    store
-        .fail(claim, "it cannot be read", true, at(4))
-        .await
-        .unwrap();
+    store.fail(claim, "it cannot be read", true).await.unwrap();
     assert_eq!(
         store.accept(std::sync::Arc::new(arrival(2))).await.unwrap(),
         empty

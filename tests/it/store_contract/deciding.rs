@@ -46,7 +46,7 @@ async fn of_racing_deciders_one_chooses_the_carrier(backend: &mut Backend) {
         };
         let failure = {
             let store = backend.shared();
-            tokio::spawn(async move { store.fail(claim, "it failed", false, at(2)).await.unwrap() })
+            tokio::spawn(async move { store.fail(claim, "it failed", false).await.unwrap() })
         };
         let apology = choose(Choice::Twiml("apology".to_owned()));
         let rest = choose(Choice::Rest);
@@ -101,7 +101,7 @@ async fn a_carrier_is_decided_once(backend: &mut Backend) {
             .await
             .unwrap()
     );
-    let failed = store.fail(claim, "it failed", false, at(3)).await.unwrap();
+    let failed = store.fail(claim, "it failed", false).await.unwrap();
     assert_eq!(failed, Decision::Answered(said("late")));
     assert_eq!(store.claim(9, at(4)).await.unwrap().len(), 0);
     // REST first.
@@ -124,7 +124,7 @@ async fn a_carrier_is_decided_once(backend: &mut Backend) {
     assert_eq!(store.claim(9, at(4)).await.unwrap().len(), 1);
     // Nothing is the empty answer; a failure can still be apologised for, and not deferred.
     let claim = begin(store, arrival(3)).await;
-    store.fail(claim, "it failed", false, at(3)).await.unwrap();
+    store.fail(claim, "it failed", false).await.unwrap();
     let rest = store.decide(claim.id, Choice::Rest, at(4)).await.unwrap();
     assert_eq!(rest, Decision::Lost);
     let nothing = store.decide(claim.id, twiml(""), at(4)).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_carrier_is_decided_once(backend: &mut Backend) {
     // What REST carries fails for good.
     let claim = begin(store, arrival(4)).await;
     store.decide(claim.id, Choice::Rest, at(4)).await.unwrap();
-    let failed = store.fail(claim, "it failed", false, at(4)).await.unwrap();
+    let failed = store.fail(claim, "it failed", false).await.unwrap();
     assert_eq!(failed, Decision::Deferred);
     assert_eq!(shown(store, 4).await.state, "dead");
 }
@@ -140,7 +140,7 @@ async fn a_carrier_is_decided_once(backend: &mut Backend) {
 async fn a_claim_counts_once_and_for_its_attempt_only(backend: &mut Backend) {
     let store = backend.store();
     let first = begin(store, arrival(1)).await;
-    store.fail(first, "it failed", false, at(2)).await.unwrap();
+    store.fail(first, "it failed", false).await.unwrap();
     let second = begin(store, arrival(1)).await;
     let stale = store
         .answer(first, Some("stale".to_owned()), None, at(3))
@@ -154,7 +154,7 @@ async fn a_claim_counts_once_and_for_its_attempt_only(backend: &mut Backend) {
             .unwrap()
     );
     assert_eq!(
-        store.fail(first, "stale", true, at(3)).await.unwrap(),
+        store.fail(first, "stale", true).await.unwrap(),
         Decision::Lost
     );
     let stranger = Claim {
@@ -336,7 +336,7 @@ async fn what_a_dead_process_waited_with_is_taken_over_by_a_repeat(backend: &mut
 async fn an_older_message_does_not_wait_for_what_a_dead_process_held(backend: &mut Backend) {
     let store = backend.store();
     let first = begin(store, arrival(1)).await;
-    store.fail(first, "it failed", true, at(1)).await.unwrap();
+    store.fail(first, "it failed", true).await.unwrap();
     let second = begin(store, arrival(2)).await;
     assert!(store.retry(sid(1), at(3)).await.unwrap());
     assert!(store.take_up(9, RETRY, at(3)).await.unwrap().is_empty());

@@ -55,7 +55,7 @@ async fn commands_work_beside_a_server(backend: &mut Backend) {
     assert_eq!(shown(&*command, 1).await.state, "handling");
     backend
         .store()
-        .fail(claim, "it failed", true, at(2))
+        .fail(claim, "it failed", true)
         .await
         .unwrap();
     assert!(command.retry(super::sid(1), at(3)).await.unwrap());

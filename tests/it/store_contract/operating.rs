@@ -131,7 +131,7 @@ async fn a_message_beyond_help_is_retried_once(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
     assert!(!store.retry(sid(1), at(2)).await.unwrap());
-    store.fail(claim, "it failed", true, at(2)).await.unwrap();
+    store.fail(claim, "it failed", true).await.unwrap();
     assert_eq!(shown(store, 1).await.reason.as_deref(), Some("it failed"));
     assert!(store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(1), at(3)).await.unwrap());

@@ -49,7 +49,7 @@ async fn a_message_waits_for_the_older_ones_of_its_conversation_only(backend: &m
     let decided = Turn::Decided(Decision::Lost);
     assert_eq!(store.turn(id, at(5)).await.unwrap(), decided);
     store
-        .fail(claim, "the handler failed", false, at(6))
+        .fail(claim, "the handler failed", false)
         .await
         .unwrap();
     assert!(matches!(
@@ -63,10 +63,7 @@ async fn a_message_that_is_retried_goes_before_younger_ones_and_after_what_is_in
 ) {
     let store = backend.store();
     let first = begin(store, arrival(1)).await;
-    store
-        .fail(first, "the handler failed", true, at(1))
-        .await
-        .unwrap();
+    store.fail(first, "the handler failed", true).await.unwrap();
     let second = begin(store, arrival(2)).await;
     let third = waiting(&store.accept(std::sync::Arc::new(arrival(3))).await.unwrap());
     store.decide(third, Choice::Rest, at(3)).await.unwrap();
@@ -211,14 +208,11 @@ async fn a_message_that_is_opened_again_is_in_the_joined_conversation(backend: &
     converse(store, from(&[ANA], 1)).await;
     let failed = begin(store, from(&[ANA_ID], 2)).await;
     store
-        .fail(failed, "the handler failed", false, at(2))
+        .fail(failed, "the handler failed", false)
         .await
         .unwrap();
     let dead = begin(store, from(&[ANA_ID], 3)).await;
-    store
-        .fail(dead, "the handler failed", true, at(3))
-        .await
-        .unwrap();
+    store.fail(dead, "the handler failed", true).await.unwrap();
     let handled = begin(store, from(&[ANA, ANA_ID], 4)).await;
     let again = store
         .accept(std::sync::Arc::new(from(&[ANA_ID], 2)))

@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::send::pause;
-use super::{Delivery, OnUnknown, later};
+use super::{Delivery, OnUnknown};
+use crate::clock::after;
 use crate::store::{OutboundMessage, Settlement};
-use crate::twilio::{ListMessages, Message};
+use crate::twilio::{CLOCK_SKEW, ListMessages, Message};
 
 /// Between two looks. A message is in the list as soon as its call is processed, which takes half a minute at most.
 const AGAIN: Duration = Duration::from_secs(8);
 /// Looks that find nothing before it counts as not there.
 const LOOKS: u32 = 2;
-/// How far Twilio's clock and ours may differ.
-const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 impl Delivery {
     pub(super) async fn look_for(&self, message: OutboundMessage) {
@@ -28,7 +27,7 @@ impl Delivery {
                 }
             }
             Ok(None) if message.looks + 1 < LOOKS => Settlement::Unknown {
-                look_at: later(now, AGAIN),
+                look_at: after(now, AGAIN),
                 looked: true,
             },
             Ok(None) if self.policy.on_unknown == OnUnknown::Resend => {
@@ -46,7 +45,7 @@ impl Delivery {
                 Settlement::Held
             }
             Err(()) => Settlement::Unknown {
-                look_at: later(now, pause(message.attempt)),
+                look_at: after(now, pause(message.attempt)),
                 looked: false,
             },
         };
@@ -76,7 +75,7 @@ impl Delivery {
             );
         })?;
         let since = message.sent_at.unwrap_or(message.created_at);
-        let since = since.checked_sub(SKEW).unwrap_or(since);
+        let since = since.checked_sub(CLOCK_SKEW).unwrap_or(since);
         let mut alike: Vec<Message> = listed
             .into_iter()
             .filter(|found| is_alike(message, found, since))
@@ -95,15 +94,10 @@ fn is_alike(message: &OutboundMessage, found: &Message, since: Timestamp) -> boo
         .direction
         .as_deref()
         .is_none_or(|direction| direction == "outbound-api");
-    let made = found
-        .date_created
-        .as_deref()
-        .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
-        .map(|date| date.timestamp());
     let said = found.body.as_ref().map_or("", |body| body.0.as_str());
     // A template's text is Twilio's.
     let alike = message.params.get("ContentSid").is_some()
         || message.window_closed
         || said.trim() == message.params.get("Body").unwrap_or_default().trim();
-    by_rest && alike && made.is_none_or(|made| made >= since)
+    by_rest && alike && found.made_at().is_none_or(|made| made >= since)
 }

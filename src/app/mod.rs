@@ -1,5 +1,8 @@
 //! The only place where parts meet: settings and your code become a router and a worker, or a running server.
 
+#[cfg(feature = "server")]
+mod run;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +27,8 @@ use crate::reply::Reply;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
 use crate::start_error::StartError;
 use crate::store::{CrashPolicy, Store, StoreUrl};
-use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{StoreReport, Throttle};
 use crate::twilio::Client;
 use crate::twiml::Document;
 use crate::webhook::{
@@ -168,6 +171,7 @@ impl AppBuilder {
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
+            store_report: StoreReport::new(metrics.clone()),
             public_url: settings.server.public_url.clone(),
             limits: dispatch_limits(&settings),
             consent: Rules {
@@ -182,17 +186,13 @@ impl AppBuilder {
             state: crate::dispatch::DispatchState::default(),
         });
         let rest = Arc::new(RestHealth::default());
-        let public_url = &settings.server.public_url;
-        let api_url = settings.rest.api_url.clone();
-        // Twilio refuses a callback that it could never reach (21609).
-        let reachable = !public_url.is_loopback() || api_url.is_loopback();
         let delivery = Arc::new(Delivery {
             store: store.clone(),
-            client: Client::new(api_url),
+            client: Client::new(settings.rest.api_url.clone()),
             keyring: keyring(&settings),
             clock: clock.clone(),
             metrics: metrics.clone(),
-            status_callback: reachable.then(|| public_url.clone()),
+            status_callback: status_callback(&settings),
             policy: DeliveryPolicy {
                 on_unknown: settings.reply.on_unknown,
                 late_template: settings.reply.late_template.clone(),
@@ -201,11 +201,13 @@ impl AppBuilder {
             tasks: tasks.clone(),
             outbox,
             health: rest.clone(),
+            store_report: StoreReport::new(metrics.clone()),
             warnings: Throttle::new(10),
         });
         let webhooks = Webhooks {
             dispatcher: dispatcher.clone(),
             store: store.clone(),
+            store_report: StoreReport::new(metrics.clone()),
             metrics: metrics.clone(),
             room: Room::new(settings.server.max_in_flight, FALLBACK_RESERVE),
             clock: clock.clone(),
@@ -257,6 +259,13 @@ fn dispatch_limits(settings: &Settings) -> DispatchLimits {
             attempts: settings.handler.attempts,
         },
     }
+}
+
+/// Where Twilio reports what becomes of a message. It refuses an address that it could never reach (21609).
+fn status_callback(settings: &Settings) -> Option<PublicUrl> {
+    let public_url = &settings.server.public_url;
+    let reachable = !public_url.is_loopback() || settings.rest.api_url.is_loopback();
+    reachable.then(|| public_url.clone())
 }
 
 fn keyring(settings: &Settings) -> Keyring {
@@ -431,168 +440,5 @@ impl fmt::Debug for App {
 impl fmt::Debug for AppBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppBuilder").finish_non_exhaustive()
-    }
-}
-
-#[cfg(feature = "server")]
-mod run {
-    //! [`App::run`]: listeners, signals, drain.
-
-    use std::net::SocketAddr;
-
-    use tokio::net::TcpListener;
-    use tokio::signal::unix::{Signal, SignalKind, signal};
-    use tokio_util::sync::CancellationToken;
-
-    use super::{App, admin};
-    use crate::descriptors;
-    use crate::lifecycle::Stage;
-    use crate::server::{self, ConnectionLimits};
-    use crate::start_error::StartError;
-    use crate::telemetry::logs;
-
-    pub(super) async fn run(app: App) -> Result<(), StartError> {
-        let mut app = app;
-        let flush = logs::install(&app.settings);
-        for warning in &app.warnings {
-            tracing::warn!("{warning}");
-        }
-        app.worker.open().await?;
-        let server = &app.settings.server;
-        let public = listen("server.listen", server.listen).await?;
-        let private = match app.settings.admin.listen {
-            Some(address) => Some((address, listen("admin.listen", address).await?)),
-            None => None,
-        };
-        let connections = descriptors::room_for(server.max_connections);
-        if connections < server.max_connections {
-            let configured = server.max_connections;
-            tracing::warn!(
-                connections,
-                configured,
-                "fewer connections than server.max_connections: raise the limit of open files"
-            );
-        }
-        let limits = ConnectionLimits {
-            connections,
-            header_timeout: server.header_timeout,
-            write_timeout: server.write_timeout,
-            headers: server.max_headers,
-            head_bytes: server.max_head_bytes,
-        };
-        let (stop, drained) = (CancellationToken::new(), CancellationToken::new());
-        let mut signals = Signals::new();
-        announce(&app, &public);
-        let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
-        // Before the private listener, which tells whether it runs.
-        let drain = server.drain;
-        let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
-        let private = private.map(|(_, listener)| {
-            let limits = ConnectionLimits {
-                connections: 16,
-                ..limits
-            };
-            let metrics = std::sync::Arc::new(crate::telemetry::metrics::Metrics::new());
-            tokio::spawn(server::serve(
-                listener,
-                admin::router(app.admin.clone()),
-                limits,
-                metrics,
-                drained.clone(),
-            ))
-        });
-        let public = tokio::spawn(server::serve(
-            public,
-            app.router,
-            limits,
-            metrics,
-            stop.clone(),
-        ));
-
-        let first = signals.next().await;
-        lifecycle.set(Stage::Draining);
-        stop.cancel();
-        tracing::info!(signal = first.name, drain_s = drain.as_secs(), "draining");
-        let finished = async {
-            // Answers first: a message that is still being read may start a handler.
-            let answered = tokio::time::timeout(drain, public).await.is_ok();
-            answered & matches!(worker.await, Ok(Ok(true)))
-        };
-        let clean = tokio::select! {
-            clean = finished => clean,
-            second = signals.next() => {
-                tracing::warn!(signal = second.name, "second signal: stopping at once");
-                drop(flush);
-                std::process::exit(second.exit_code());
-            }
-        };
-        drained.cancel();
-        if let Some(private) = private {
-            private.abort();
-        }
-        if !clean {
-            tracing::error!("the drain took too long: what was under way is cut off");
-            drop(flush);
-            std::process::exit(first.exit_code());
-        }
-        tracing::info!("stopped");
-        drop(flush);
-        Ok(())
-    }
-
-    async fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
-        TcpListener::bind(address)
-            .await
-            .map_err(|error| StartError::listen(name, &address.to_string(), &error))
-    }
-
-    fn announce(app: &App, public: &TcpListener) {
-        let url = &app.settings.server.public_url;
-        let listen = public
-            .local_addr()
-            .map(|address| address.to_string())
-            .unwrap_or_default();
-        tracing::info!(
-            listen,
-            primary = url.endpoint("/webhook"),
-            fallback = url.endpoint("/webhook/fallback"),
-            status = url.endpoint("/webhook/status"),
-            "ready: enter these URLs in Twilio's console"
-        );
-    }
-
-    /// SIGTERM and SIGINT.
-    struct Signals {
-        term: Signal,
-        int: Signal,
-    }
-
-    #[derive(Clone, Copy)]
-    struct Received {
-        name: &'static str,
-        number: i32,
-    }
-
-    impl Received {
-        fn exit_code(self) -> i32 {
-            128 + self.number
-        }
-    }
-
-    impl Signals {
-        fn new() -> Self {
-            let install = |kind| signal(kind).expect("a signal handler can be installed");
-            Self {
-                term: install(SignalKind::terminate()),
-                int: install(SignalKind::interrupt()),
-            }
-        }
-
-        async fn next(&mut self) -> Received {
-            tokio::select! {
-                _ = self.term.recv() => Received { name: "SIGTERM", number: 15 },
-                _ = self.int.recv() => Received { name: "SIGINT", number: 2 },
-            }
-        }
     }
 }
