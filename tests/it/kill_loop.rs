@@ -18,6 +18,8 @@ use crate::support::wal;
 use crate::support::{Answer, FakeTwilio, Journal, ORIGIN, Policy, Server, Shown, Webhook, wire};
 
 const SENDERS: u64 = 12;
+/// Pages of the log from which on the server makes a checkpoint after every commit.
+const AUTOMATIC: u64 = 8000;
 /// For the log to grow: its file may be longer already.
 const LONGEST_WATCH: Duration = Duration::from_millis(50);
 
@@ -333,6 +335,19 @@ impl Ledger {
         server
     }
 
+    /// With so much that every commit is followed by a checkpoint, for as long as somebody reads.
+    fn fill_the_log(&self) {
+        let db = Connection::open(self.file()).unwrap();
+        db.busy_timeout(Duration::from_secs(20)).unwrap();
+        db.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+        let bytes = AUTOMATIC * 4096;
+        db.execute_batch(&format!(
+            "CREATE TABLE filler AS SELECT zeroblob({bytes}); DROP TABLE filler"
+        ))
+        .unwrap();
+        assert!(wal::bytes(&self.file()) > bytes);
+    }
+
     /// So that the next frames make its file longer.
     fn begin_the_log_anew(&self) {
         let db = Connection::open(self.file()).unwrap();
@@ -389,8 +404,6 @@ fn a_commit_that_a_kill_cuts_is_whole_or_not_at_all() {
 
 #[test]
 fn a_checkpoint_that_a_kill_cuts_loses_nothing() {
-    /// From here on every commit is followed by a checkpoint, for as long as somebody reads.
-    const AUTOMATIC: u64 = 1000 * 4096;
     let (kills, seed) = (setting("KILL_CHECKPOINTS", 40), seed());
     tell(&format!("kills in checkpoints: KILL_SEED={seed}"));
     let mut ledger = Ledger::new();
@@ -401,16 +414,23 @@ fn a_checkpoint_that_a_kill_cuts_loses_nothing() {
         let server = ledger.restart(&last);
         let file = ledger.file();
         let moment = Duration::from_micros(random.below(10_000));
+        let before = wal::last_copied(&file);
         let readers = Readers::new(&file);
         last = std::thread::scope(|scope| {
             scope.spawn(|| readers.read_on());
-            let ready = |acknowledged| acknowledged > 0 && wal::bytes(&file) > AUTOMATIC;
+            if number % 10 == 0 {
+                ledger.fill_the_log();
+            }
+            // Half of the kills are aimed: at the first checkpoint, which has all of the log to copy.
+            let aimed = number % 2 == 0;
+            let ready =
+                |acknowledged| acknowledged > 0 || aimed && wal::last_copied(&file) > before;
             let kept = kill_in_a_burst(server, &serial, ready, moment, || ());
             readers.stopped.store(true, Ordering::SeqCst);
             kept
         });
         drop(readers);
-        hits += u64::from(wal::checkpoint_was_cut(&file));
+        hits += u64::from(wal::checkpoint_was_cut(&file, before));
         ledger.kept.extend_from_slice(&last);
         if number % 10 == 9 {
             ledger.begin_the_log_anew();

@@ -1,6 +1,7 @@
 //! The write-ahead log of a database and its index, as a dead process has left them.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -58,12 +59,18 @@ pub fn frames(database: &Path) -> Frames {
     frames
 }
 
-/// Whether a checkpoint had begun to copy, and did not come to its end. To be asked only when nobody of this process uses
-/// the database: closing the file gives up their locks.
-pub fn checkpoint_was_cut(database: &Path) -> bool {
+/// When the database itself was last written to, which only checkpoints do.
+pub fn last_copied(database: &Path) -> SystemTime {
+    database.metadata().unwrap().modified().unwrap()
+}
+
+/// Whether a checkpoint had begun to copy, since the server started that found the database last written to `before`, and
+/// did not come to its end. Recovery leaves the index as if one had, and copies nothing. To be asked only when nobody of
+/// this process uses the database: closing the file gives up their locks.
+pub fn checkpoint_was_cut(database: &Path, before: SystemTime) -> bool {
     let index = std::fs::read(beside(database, "-shm")).unwrap();
     let number = |at: usize| u32::from_ne_bytes(index[at..at + 4].try_into().unwrap());
-    number(ATTEMPTED) > number(BACKFILLED)
+    last_copied(database) > before && number(ATTEMPTED) > number(BACKFILLED)
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
