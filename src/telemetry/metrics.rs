@@ -6,7 +6,7 @@
 use std::fmt;
 
 use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit,
+    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString,
 };
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -55,7 +55,7 @@ table! {
     REPLIES_LOST = "replyhook_replies_lost_total", "1", [], "Replies that were not given because the message had been answered elsewhere meanwhile.";
     TAKEN_UP = "replyhook_taken_up_total", "1", [], "Messages handled without a request: deferred before their turn, or left behind by a process that ended.";
     OUTBOX = "replyhook_outbox", "1", ["state"], "Messages that wait to go out by REST: pending, unknown, held.";
-    OUTBOX_OLDEST = "replyhook_outbox_oldest", "1", [], "Seconds since the oldest of them was made.";
+    OUTBOX_OLDEST = "replyhook_outbox_oldest_seconds", "s", [], "Seconds since the oldest of them was made.";
     STORE_ERRORS = "replyhook_store_errors_total", "1", ["step"], "Steps that the store did not take.";
     STORE_OK = "replyhook_store_ok", "1", [], "Whether the store took the last write of the regular check: 1 or 0.";
     CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Consent words of users: opt_out, opt_in, help.";
@@ -200,13 +200,8 @@ impl Metrics {
                 KeyName::from_const_str(metric.name),
                 SharedString::const_str(metric.help),
             );
-            if metric.name.ends_with("_total") {
-                recorder.describe_counter(name, Some(Unit::Count), help);
-            } else if metric.unit == "s" {
-                recorder.describe_histogram(name, Some(Unit::Seconds), help);
-            } else {
-                recorder.describe_gauge(name, Some(Unit::Count), help);
-            }
+            // Kept by name, whatever the kind: that is registered below.
+            recorder.describe_gauge(name, None, help);
         }
         let counter = |metric: Metric, values: &[&'static str]| {
             recorder.register_counter(&key(metric, values), &METADATA)
