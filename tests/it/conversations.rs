@@ -3,7 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use replyhook::{ConsentChange, ConsentKind, Context, HandlerError, InboundMessage, Reply};
+use replyhook::clock::SignedDuration;
+use replyhook::{
+    Clock, ConsentChange, ConsentKind, Context, HandlerError, InboundMessage, ManualClock, Reply,
+    SystemClock,
+};
 use tokio::sync::Semaphore;
 
 use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, says};
@@ -166,21 +170,24 @@ fn in_order(
     }
 }
 
+/// Messages of one user, each in the journal before the next one comes, and what they will be told.
+async fn in_a_row(app: &Arc<TestApp>, number: usize) -> Vec<tokio::task::JoinHandle<String>> {
+    let mut asked = Vec::new();
+    for number in 0..number {
+        let asking = app.clone();
+        asked.push(tokio::spawn(async move {
+            asking.says(number as u64, &number.to_string()).await
+        }));
+        while app.kept().await <= number {}
+    }
+    asked
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_of_one_conversation_are_handled_one_at_a_time_in_the_order_they_came() {
     let (go, handled) = (Arc::new(Semaphore::new(0)), Arc::default());
     let app = Arc::new(TestApp::with(in_order(&go, &handled)));
-    let mut asked = Vec::new();
-    for number in 0..6_u64 {
-        let text = number.to_string();
-        let asking = app.clone();
-        asked.push(tokio::spawn(
-            async move { asking.says(number, &text).await },
-        ));
-        // In the journal before the next one comes.
-        let kept = usize::try_from(number).unwrap() + 1;
-        while app.kept().await < kept {}
-    }
+    let asked = in_a_row(&app, 6).await;
     go.add_permits(6);
     for (number, asked) in asked.into_iter().enumerate() {
         assert_eq!(asked.await.unwrap(), says(&number.to_string()));
@@ -196,21 +203,17 @@ async fn threat_73_a_flood_of_one_user_is_kept_and_answered_later_and_nothing_is
     let env = [
         ("REPLYHOOK__TWILIO__API_URL", url.as_str()),
         ("REPLYHOOK__HANDLER__MAX_RUNNING", "64"),
-        ("REPLYHOOK__REPLY__DEADLINE_MS", "2000"),
     ];
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = Arc::new(TestApp::build(&env, |app| {
-        app.handler(in_order(&go, &handled))
+        app.clock(clock.clone()).handler(in_order(&go, &handled))
     }));
-    let mut asked = Vec::new();
-    for number in 0..60_u64 {
-        let text = number.to_string();
-        let asking = app.clone();
-        asked.push(tokio::spawn(
-            async move { asking.says(number, &text).await },
-        ));
-        let kept = usize::try_from(number).unwrap() + 1;
-        while app.kept().await < kept {}
-    }
+    let asked = in_a_row(&app, 60).await;
+    // Who has too many before it is told at once, and holds nothing; the others wait for the deadline.
+    let told = || asked.iter().filter(|asked| asked.is_finished()).count();
+    app.until(|| told() == 40).await;
+    assert!(!asked[..20].iter().any(tokio::task::JoinHandle::is_finished));
+    clock.advance(SignedDuration::from_secs(10));
     for asked in asked {
         assert_eq!(asked.await.unwrap(), EMPTY);
     }
@@ -221,6 +224,8 @@ async fn threat_73_a_flood_of_one_user_is_kept_and_answered_later_and_nothing_is
     let mut texts: Vec<String> = shown.into_iter().map(|shown| shown.body).collect();
     texts.sort_by_key(|text| text.parse::<u32>().unwrap());
     assert_eq!(texts, expected);
+    // Only the first one's request still waited when its turn came.
+    assert_eq!(app.metric("replyhook_taken_up_total").await, 59.0);
 }
 
 #[tokio::test]
@@ -262,6 +267,10 @@ async fn threat_42_stop_opts_out_in_every_form_and_start_opts_in_again() {
         told.lock().unwrap()[..2],
         [ConsentKind::OptOut, ConsentKind::OptIn]
     );
+    for kind in ["opt_out", "opt_in"] {
+        let series = format!(r#"replyhook_consent_changes_total{{kind="{kind}"}}"#);
+        assert_eq!(app.metric(&series).await, 5.0);
+    }
     for (number, word) in ["CANCEL", "END", "QUIT", "YES", "HELP"].iter().enumerate() {
         assert!(app.says(100 + number as u64, word).await.contains(word));
     }

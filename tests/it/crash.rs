@@ -18,23 +18,12 @@ use crate::support::{
 const USER: &str = "whatsapp:+15550001111";
 const SIGABRT: i32 = 6;
 
-const NEITHER: Policy = Policy {
-    retry: false,
-    fallback: false,
-};
-const RETRY: Policy = Policy {
-    retry: true,
-    fallback: false,
-};
-const FALLBACK: Policy = Policy {
-    retry: false,
-    fallback: true,
-};
-const BOTH: Policy = Policy {
-    retry: true,
-    fallback: true,
-};
-const POLICIES: [Policy; 4] = [NEITHER, RETRY, FALLBACK, BOTH];
+const POLICIES: [Policy; 4] = [
+    Policy::NEITHER,
+    Policy::RETRY,
+    Policy::FALLBACK,
+    Policy::BOTH,
+];
 
 /// Everything that is answered later than this goes by REST.
 const EARLY: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "100");
@@ -264,7 +253,7 @@ fn threat_59_wherever_the_server_dies_nothing_is_lost_and_nobody_is_answered_twi
 
 #[test]
 fn an_answer_that_was_written_and_never_read_is_the_answer_of_the_next_request() {
-    for policy in [RETRY, FALLBACK] {
+    for policy in [Policy::RETRY, Policy::FALLBACK] {
         let world = World::new(&[]);
         let supervisor = Supervisor::new(&world, &["P8=return"]);
         let message = Webhook::message(1, "hello");
@@ -280,7 +269,11 @@ fn an_answer_that_was_written_and_never_read_is_the_answer_of_the_next_request()
 
 #[test]
 fn a_message_that_kills_the_server_again_and_again_is_given_up_and_nobody_hears_two_answers() {
-    for (policy, acknowledged) in [(NEITHER, false), (RETRY, false), (BOTH, true)] {
+    for (policy, acknowledged) in [
+        (Policy::NEITHER, false),
+        (Policy::RETRY, false),
+        (Policy::BOTH, true),
+    ] {
         let world = World::new(&[]);
         let supervisor = Supervisor::new(&world, &["P4=return", "P4=return"]);
         let delivery = supervisor.deliver(&Webhook::message(1, "hello"), policy);
@@ -302,7 +295,7 @@ fn a_status_callback_over_which_the_server_dies_is_made_up_for_by_the_next_one()
     let message = Webhook::message(1, LATE);
     world
         .twilio
-        .deliver(|| Some(server.public), &message, NEITHER);
+        .deliver(|| Some(server.public), &message, Policy::NEITHER);
     let sid = world.twilio.wait_for_phone(USER, 1).remove(0).sid;
     world.journal().drained();
     let answer = world.twilio.status(server.public, &sid, "delivered", None);
@@ -324,7 +317,7 @@ fn a_status_callback_proves_that_a_call_was_taken_whose_answer_died_with_the_ser
     let message = Webhook::message(1, LATE);
     world
         .twilio
-        .deliver(|| Some(server.public), &message, NEITHER);
+        .deliver(|| Some(server.public), &message, Policy::NEITHER);
     let sid = world.twilio.wait_for_phone(USER, 1).remove(0).sid;
     has_crashed(server);
     // The list would tell as well; without it only the callback can.
@@ -350,7 +343,7 @@ fn a_stop_that_was_kept_counts_after_the_crash_for_what_was_late() {
             retry_after: Some(5),
         };
         world.twilio.fault(later, 1);
-        supervisor.deliver(&Webhook::message(1, LATE), NEITHER);
+        supervisor.deliver(&Webhook::message(1, LATE), Policy::NEITHER);
         world.twilio.wait_for_posts(1);
         let waits = || {
             let entries = world.journal().entries();
@@ -389,13 +382,13 @@ fn an_older_message_that_came_back_and_a_younger_one_do_not_wait_for_each_other_
     assert!(
         !world
             .twilio
-            .deliver(address, &older, NEITHER)
+            .deliver(address, &older, Policy::NEITHER)
             .acknowledged()
     );
     assert!(
         world
             .twilio
-            .deliver(address, &younger, NEITHER)
+            .deliver(address, &younger, Policy::NEITHER)
             .acknowledged()
     );
     let mut stream = wire::connect(server.public);
@@ -425,7 +418,7 @@ fn threat_61_what_a_drain_has_cut_off_is_handled_by_the_next_start() {
     let message = Webhook::message(1, "hang at first");
     let delivery = world
         .twilio
-        .deliver(|| Some(server.public), &message, NEITHER);
+        .deliver(|| Some(server.public), &message, Policy::NEITHER);
     assert!(delivery.acknowledged());
     server.signal(Signal::TERM);
     let (status, log) = server.wait();
@@ -444,7 +437,7 @@ fn a_migration_over_which_the_server_dies_begins_anew() {
         has_crashed(world.launch("P15=return"));
     }
     let supervisor = Supervisor::new(&world, &[]);
-    supervisor.deliver(&Webhook::message(1, "hello"), NEITHER);
+    supervisor.deliver(&Webhook::message(1, "hello"), Policy::NEITHER);
     world.journal().is_whole();
     assert_eq!(world.twilio.phone(USER).len(), 1);
 }

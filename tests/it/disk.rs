@@ -13,10 +13,6 @@ use rustix::process::Signal;
 use crate::support::{FakeTwilio, Journal, Policy, Server, Webhook, left_out, says};
 
 const USER: &str = "whatsapp:+15550001111";
-const NEITHER: Policy = Policy {
-    retry: false,
-    fallback: false,
-};
 
 /// A folder with a database, and perhaps a file system of its own.
 struct Disk {
@@ -169,7 +165,7 @@ fn full_and_not_full(
         for _ in 0..200 {
             number += 1;
             let webhook = Webhook::message(number, "hi").with("From", "whatsapp:+15550009999");
-            let delivery = twilio.deliver(address, &webhook, NEITHER);
+            let delivery = twilio.deliver(address, &webhook, Policy::NEITHER);
             match delivery.attempts[0].status {
                 Some(200) => {}
                 Some(503) => refused += 1,
@@ -185,7 +181,7 @@ fn full_and_not_full(
         wait_for_readiness(server, 200);
         number += 1;
         let webhook = Webhook::message(number, &format!("room {left}"));
-        let taken = twilio.deliver(address, &webhook, NEITHER);
+        let taken = twilio.deliver(address, &webhook, Policy::NEITHER);
         assert!(taken.acknowledged(), "{taken:?}\n{}", server.log());
     }
     Journal::read(&disk.database()).is_whole();
@@ -222,7 +218,8 @@ fn threat_51_an_answer_that_is_under_way_when_the_disk_fills_up_is_given_once_th
     let message = Webhook::message(1, "slow 500 of words");
     let filler = disk.folder.path().join("filler");
     std::thread::scope(|scope| {
-        let delivery = scope.spawn(|| twilio.deliver(|| Some(server.public), &message, NEITHER));
+        let delivery =
+            scope.spawn(|| twilio.deliver(|| Some(server.public), &message, Policy::NEITHER));
         server.wait_until("replyhook_handlers_running", 1.0);
         while Journal::read(&disk.database()).entries().is_empty() {
             std::thread::yield_now();
@@ -274,7 +271,7 @@ fn threat_52_after_a_failed_fsync_nothing_is_acknowledged_and_the_second_one_end
     // One after the other: each is a commit of its own, or two.
     for number in 1..100 {
         let webhook = Webhook::message(number, "hi");
-        let delivery = twilio.deliver(|| Some(server.public), &webhook, NEITHER);
+        let delivery = twilio.deliver(|| Some(server.public), &webhook, Policy::NEITHER);
         match delivery.attempts[0].status {
             Some(200) if refused == 0 => kept.push(sid(&webhook)),
             Some(200) => panic!("acknowledged after the disk has failed"),
@@ -316,7 +313,8 @@ fn threat_53_on_a_slow_disk_messages_are_answered_in_time_or_refused() {
                 let (server, twilio) = (&server, &twilio);
                 scope.spawn(move || {
                     let webhook = Webhook::message(number, "hi").with("From", &user(number));
-                    let delivery = twilio.deliver(|| Some(server.public), &webhook, NEITHER);
+                    let delivery =
+                        twilio.deliver(|| Some(server.public), &webhook, Policy::NEITHER);
                     assert_eq!(delivery.attempts[0].status, Some(status));
                 });
             }

@@ -21,23 +21,6 @@ use crate::support::{
 const USER: &str = "whatsapp:+15550001111";
 const BOT: &str = "whatsapp:+15550002222";
 
-const ONCE: Policy = Policy {
-    retry: false,
-    fallback: false,
-};
-const RETRY: Policy = Policy {
-    retry: true,
-    fallback: false,
-};
-const FALLBACK: Policy = Policy {
-    retry: false,
-    fallback: true,
-};
-const ALL: Policy = Policy {
-    retry: true,
-    fallback: true,
-};
-
 fn account() -> AccountSid {
     ACCOUNT.parse().unwrap()
 }
@@ -515,7 +498,7 @@ async fn a_delivered_message_is_answered_shown_once_and_listed_with_its_reply() 
     let twilio = FakeTwilio::start();
     let server = Server::start(&[]);
     let webhook = Webhook::message(1, "hi & <you>");
-    let delivery = twilio.deliver(|| Some(server.public), &webhook, ALL);
+    let delivery = twilio.deliver(|| Some(server.public), &webhook, Policy::BOTH);
     assert_eq!(attempts(&delivery), [("/webhook", Some(200), true)]);
     assert!(delivery.acknowledged());
     let shown = twilio.phone(USER);
@@ -543,7 +526,7 @@ async fn a_delivered_message_is_answered_shown_once_and_listed_with_its_reply() 
         ]
     );
     // A second delivery of the same message is executed too, and is no second message.
-    twilio.deliver(|| Some(server.public), &webhook, ALL);
+    twilio.deliver(|| Some(server.public), &webhook, Policy::BOTH);
     assert_eq!(twilio.phone(USER).len(), 2);
     let from_user = list(&twilio, |which| which.from = Some(USER.into())).await;
     assert_eq!(from_user.unwrap().len(), 1);
@@ -557,7 +540,7 @@ fn a_broken_connection_is_followed_by_the_same_request_where_the_server_is_by_th
     let places = [broken, server.public];
     let next = AtomicUsize::new(0);
     let place = || places.get(next.fetch_add(1, Ordering::Relaxed)).copied();
-    let delivery = twilio.deliver(place, &Webhook::message(1, "hi"), ALL);
+    let delivery = twilio.deliver(place, &Webhook::message(1, "hi"), Policy::BOTH);
     assert_eq!(
         attempts(&delivery),
         [("/webhook", None, false), ("/webhook", Some(200), true)]
@@ -567,7 +550,7 @@ fn a_broken_connection_is_followed_by_the_same_request_where_the_server_is_by_th
 
     let nothing = vec![Vec::new(); 3];
     let (broken, asked) = stand_in(nothing);
-    let delivery = twilio.deliver(|| Some(broken), &Webhook::message(2, "hi"), ALL);
+    let delivery = twilio.deliver(|| Some(broken), &Webhook::message(2, "hi"), Policy::BOTH);
     assert!(!delivery.acknowledged());
     let asked = asked.join().unwrap();
     assert_eq!(asked[0], asked[1]);
@@ -588,7 +571,7 @@ fn a_failure_is_followed_by_the_fallback_signed_for_its_own_address() {
     let places = [failing, server.public];
     let next = AtomicUsize::new(0);
     let place = || places.get(next.fetch_add(1, Ordering::Relaxed)).copied();
-    let delivery = twilio.deliver(place, &Webhook::message(1, "hi"), FALLBACK);
+    let delivery = twilio.deliver(place, &Webhook::message(1, "hi"), Policy::FALLBACK);
     assert_eq!(
         attempts(&delivery),
         [
@@ -601,7 +584,11 @@ fn a_failure_is_followed_by_the_fallback_signed_for_its_own_address() {
 
     // What it is asked with.
     let (failing, asked) = stand_in(vec![answer(500, "text/xml", EMPTY); 2]);
-    twilio.deliver(|| Some(failing), &Webhook::message(2, "hi"), FALLBACK);
+    twilio.deliver(
+        || Some(failing),
+        &Webhook::message(2, "hi"),
+        Policy::FALLBACK,
+    );
     let request = String::from_utf8(asked.join().unwrap().remove(1)).unwrap();
     let (_, body) = request.split_once("\r\n\r\n").unwrap();
     let form = Form::parse(body.as_bytes(), 512).unwrap();
@@ -621,10 +608,10 @@ fn a_policy_decides_how_often_twilio_tries_and_where_nobody_listens_nothing_brea
     let once = ("/webhook", None, false);
     let fallback = ("/webhook/fallback", None, false);
     for (policy, expected) in [
-        (ONCE, &[once][..]),
-        (RETRY, &[once, once]),
-        (FALLBACK, &[once, fallback]),
-        (ALL, &[once, once, fallback]),
+        (Policy::NEITHER, &[once][..]),
+        (Policy::RETRY, &[once, once]),
+        (Policy::FALLBACK, &[once, fallback]),
+        (Policy::BOTH, &[once, once, fallback]),
     ] {
         for place in [None, Some(nobody.address())] {
             let delivery = twilio.deliver(|| place, &Webhook::message(1, "hi"), policy);
@@ -701,7 +688,7 @@ fn an_answer_that_twilio_cannot_use_is_a_failure_and_shows_nothing() {
     ] {
         let twilio = FakeTwilio::start();
         let (server, asked) = stand_in(vec![answer]);
-        let delivery = twilio.deliver(|| Some(server), &Webhook::message(1, "hi"), ONCE);
+        let delivery = twilio.deliver(|| Some(server), &Webhook::message(1, "hi"), Policy::NEITHER);
         assert_eq!(attempts(&delivery), [("/webhook", status, false)], "{what}");
         assert!(twilio.phone(USER).is_empty(), "{what}");
         asked.join().unwrap();
@@ -709,7 +696,7 @@ fn an_answer_that_twilio_cannot_use_is_a_failure_and_shows_nothing() {
     // The classic mistake is no failure: the user reads it.
     let twilio = FakeTwilio::start();
     let (server, _) = stand_in(vec![answer(200, "text/plain", "OK")]);
-    let delivery = twilio.deliver(|| Some(server), &Webhook::message(1, "hi"), ONCE);
+    let delivery = twilio.deliver(|| Some(server), &Webhook::message(1, "hi"), Policy::NEITHER);
     assert!(delivery.acknowledged());
     assert_eq!(bodies(&twilio.phone(USER)), ["OK"]);
 }
@@ -814,7 +801,7 @@ fn many_deliver_at_once_and_each_message_is_answered_once() {
                     let text = format!("{user}-{number}");
                     let webhook = Webhook::message(user * 100 + number, &text)
                         .with("From", &format!("whatsapp:+1555000{user:04}"));
-                    let delivery = twilio.deliver(|| Some(server.public), &webhook, ALL);
+                    let delivery = twilio.deliver(|| Some(server.public), &webhook, Policy::BOTH);
                     assert!(delivery.acknowledged());
                     wire::exchange(twilio.address(), &post(&text)).unwrap();
                 }

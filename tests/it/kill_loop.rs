@@ -164,10 +164,7 @@ fn send_on(sender: u64, seed: u64, place: &Place, twilio: &FakeTwilio) -> Vec<Se
             2 => format!("fail number {number}."),
             _ => format!("number {number}."),
         };
-        let policy = Policy {
-            retry: random.below(2) == 0,
-            fallback: random.below(2) == 0,
-        };
+        let policy = Policy::new(random.below(2) == 0, random.below(2) == 0);
         let webhook = Webhook::message(number, &text).with("From", &user);
         let delivery = twilio.deliver(|| place.call(), &webhook, policy);
         let acknowledged = delivery.acknowledged();

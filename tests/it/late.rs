@@ -183,13 +183,13 @@ async fn threat_65_a_429_is_sent_again_when_twilio_says_so() {
     twilio.fault(busy, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
-    app.says(1, "hi").await;
-    app.wait_for(r#"replyhook_replies_total{outcome="again"}"#, 1.0)
-        .await;
+    comes_to(&app, "again").await;
     // The jitter may add to the seven seconds, and nothing takes from them.
     clock.advance(Duration::from_secs(6).try_into().unwrap());
     app.idle_rounds(2).await;
     assert_eq!(twilio.posts().len(), 1);
+    assert_eq!(app.outbox().await["oldest_s"], 6);
+    assert!(app.metric("replyhook_outbox_oldest_seconds").await >= 6.0);
     clock.advance(Duration::from_mins(1).try_into().unwrap());
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
 }
@@ -207,6 +207,13 @@ fn overflowing(twilio: &FakeTwilio, clock: &Arc<ManualClock>, env: &[(&str, &str
     })
 }
 
+/// Has the first message of such a reply tried, and waits for what becomes of the call.
+async fn comes_to(app: &TestApp, outcome: &str) {
+    app.says(1, "hi").await;
+    let series = format!(r#"replyhook_replies_total{{outcome="{outcome}"}}"#);
+    app.wait_for(&series, 1.0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_66_a_call_of_unknown_fate_is_found_in_the_list_and_not_made_again() {
     for fault in [
@@ -218,9 +225,7 @@ async fn threat_66_a_call_of_unknown_fate_is_found_in_the_list_and_not_made_agai
         twilio.fault(fault, 1);
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let app = overflowing(&twilio, &clock, &[]);
-        app.says(1, "hi").await;
-        app.wait_for(r#"replyhook_replies_total{outcome="unknown"}"#, 1.0)
-            .await;
+        comes_to(&app, "unknown").await;
         assert_eq!(twilio.phone(USER).len(), 1, "the rest waits");
         clock.advance(Duration::from_secs(3).try_into().unwrap());
         let shown = twilio.wait_for_phone(USER, 11);
@@ -243,9 +248,7 @@ async fn threat_66_what_the_list_does_not_have_is_held_with_the_rest_or_sent_aga
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let env = [("REPLYHOOK__REPLY__ON_UNKNOWN", on_unknown)];
         let app = overflowing(&twilio, &clock, &env);
-        app.says(1, "hi").await;
-        app.wait_for(r#"replyhook_replies_total{outcome="unknown"}"#, 1.0)
-            .await;
+        comes_to(&app, "unknown").await;
         // A look at once, and another: a list that cannot be read decides nothing.
         twilio.list_fault(500, 1);
         while twilio.phone(USER).is_empty() && app.outbox().await["held"] == 0 {
@@ -270,9 +273,7 @@ async fn threat_66_a_status_callback_proves_what_became_of_a_call() {
     twilio.fault(Fault::TakenThenReset, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
-    app.says(1, "hi").await;
-    app.wait_for(r#"replyhook_replies_total{outcome="unknown"}"#, 1.0)
-        .await;
+    comes_to(&app, "unknown").await;
     let sid = twilio.phone(USER)[0].sid.clone();
     app.send(twilio.status_webhook(&sid, "delivered", None))
         .await
@@ -298,9 +299,7 @@ async fn threat_67_a_refusal_fails_the_message_with_its_code_and_wrong_credentia
         twilio.fault(refusal, 1);
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let app = overflowing(&twilio, &clock, &[]);
-        app.says(1, "hi").await;
-        app.wait_for(r#"replyhook_replies_total{outcome="failed"}"#, 1.0)
-            .await;
+        comes_to(&app, "failed").await;
         let readiness = app.readiness().await;
         assert_eq!(readiness["ready"], true);
         assert_eq!(readiness["parts"]["rest"], rest, "{code}");
@@ -320,9 +319,7 @@ async fn threat_67_21610_opts_the_user_out() {
     twilio.fault(refusal, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
-    app.says(1, "hi").await;
-    app.wait_for(r#"replyhook_replies_total{outcome="failed"}"#, 1.0)
-        .await;
+    comes_to(&app, "failed").await;
     assert_eq!(app.says(2, "hi again").await, EMPTY);
     app.wait_for(
         r#"replyhook_webhooks_total{endpoint="primary",outcome="opted_out"}"#,
@@ -337,9 +334,7 @@ async fn threat_68_what_never_left_this_machine_is_sent_when_twilio_is_back() {
     twilio.down();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
-    app.says(1, "hi").await;
-    app.wait_for(r#"replyhook_replies_total{outcome="again"}"#, 1.0)
-        .await;
+    comes_to(&app, "again").await;
     assert_eq!(app.readiness().await["parts"]["rest"], "failing");
     twilio.up();
     clock.advance(Duration::from_secs(10).try_into().unwrap());
@@ -353,9 +348,7 @@ async fn threat_43_a_stop_that_comes_while_a_late_reply_waits_keeps_it_back() {
     twilio.down();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
-    app.says(1, "hi").await;
-    app.wait_for(r#"replyhook_replies_total{outcome="again"}"#, 1.0)
-        .await;
+    comes_to(&app, "again").await;
     app.says(2, "STOP").await;
     twilio.up();
     clock.advance(Duration::from_mins(1).try_into().unwrap());
@@ -382,9 +375,7 @@ async fn threat_45_a_late_reply_whose_window_has_closed_is_not_sent_or_becomes_t
         twilio.down();
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let app = overflowing(&twilio, &clock, env);
-        app.says(1, "hi").await;
-        app.wait_for(r#"replyhook_replies_total{outcome="again"}"#, 1.0)
-            .await;
+        comes_to(&app, "again").await;
         twilio.up();
         // Two minutes before the day is over.
         clock.advance(Duration::from_mins(24 * 60 - 2).try_into().unwrap());

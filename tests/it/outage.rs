@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use replyhook::clock::SignedDuration;
-use replyhook::{Clock, InboundMessage, ManualClock, Timestamp};
+use replyhook::{Clock, Context, InboundMessage, ManualClock, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
@@ -30,6 +31,20 @@ fn locked(path: &Path) -> Connection {
     db.busy_timeout(Duration::from_secs(20)).unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     db
+}
+
+/// A bot that answers when it is let.
+fn patient(
+    go: &Arc<Semaphore>,
+) -> impl Fn(Context, InboundMessage) -> BoxFuture<'static, String> + use<> {
+    let go = go.clone();
+    move |_, message| {
+        let go = go.clone();
+        Box::pin(async move {
+            go.acquire().await.unwrap().forget();
+            message.body
+        })
+    }
 }
 
 struct Place {
@@ -69,6 +84,8 @@ async fn threat_50_a_locked_store_is_a_503_without_a_handler_and_not_ready_until
     assert_eq!(readiness["ready"], false);
     assert_eq!(readiness["parts"]["store"]["ok"], false);
     assert_eq!(counted.load(Ordering::SeqCst), 1);
+    let failed = r#"replyhook_store_errors_total{step="accept"}"#;
+    assert_eq!(app.metric(failed).await, 1.0);
     drop(lock);
     app.opened().await;
     assert_eq!(app.says(2, "hi").await, says("hi"));
@@ -109,6 +126,86 @@ async fn threat_71_while_the_store_is_away_the_fallback_says_the_apology_without
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn threat_71_what_is_accepted_before_its_apology_is_entered_is_not_handled() {
+    let place = Place::new();
+    let twilio = FakeTwilio::start();
+    let api = twilio.url();
+    let counted = Arc::new(AtomicUsize::new(0));
+    let handled = counted.clone();
+    let env = [
+        ("DATABASE_URL", place.url.as_str()),
+        ("REPLYHOOK__TWILIO__API_URL", &api),
+        APOLOGY,
+    ];
+    let app = Arc::new(TestApp::build(&env, |app| {
+        app.handler(move |_, message: InboundMessage| {
+            handled.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(message.body)
+        })
+    }));
+    app.opened().await;
+    let of_user = |webhook: Webhook, number| webhook.with("From", &format!("+1555000{number:04}"));
+    let ask = |webhooks: Vec<Webhook>| {
+        let ask = |webhook| {
+            let app = app.clone();
+            tokio::spawn(async move { app.ask(webhook).await })
+        };
+        webhooks.into_iter().map(ask).collect::<Vec<_>>()
+    };
+    let lock = locked(&place.path);
+    let fallbacks = (0..50).map(|number| of_user(fallback(number, "hi"), number));
+    for told in ask(fallbacks.collect()) {
+        assert_eq!(told.await.unwrap().twiml(), says("Sorry"));
+    }
+    // They are one commit when the store is back, and the fifty apologies are fifty.
+    let again = (0..50).map(|number| of_user(Webhook::message(number, "hi"), number));
+    let again = ask(again.collect());
+    app.wait_for("replyhook_requests_in_flight", 50.0).await;
+    drop(lock);
+    for told in again {
+        let told = told.await.unwrap();
+        assert!(
+            told.status == 503 || told.twiml() == says("Sorry"),
+            "{told:?}"
+        );
+    }
+    app.opened().await;
+    for number in 0..50 {
+        let again = of_user(Webhook::message(number, "hi"), number);
+        assert_eq!(app.send(again).await.twiml(), says("Sorry"));
+    }
+    assert_eq!(counted.load(Ordering::SeqCst), 0);
+    assert_eq!(twilio.posts().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_71_a_reply_to_a_message_that_was_told_the_apology_meanwhile_is_not_given() {
+    let place = Place::new();
+    let twilio = FakeTwilio::start();
+    let api = twilio.url();
+    let go = Arc::new(Semaphore::new(0));
+    let env = [
+        ("DATABASE_URL", place.url.as_str()),
+        ("REPLYHOOK__TWILIO__API_URL", &api),
+        APOLOGY,
+    ];
+    let app = Arc::new(TestApp::build(&env, |app| app.handler(patient(&go))));
+    let asking = app.clone();
+    let asked = tokio::spawn(async move { asking.send(Webhook::message(1, "hi")).await });
+    while app.kept().await < 1 {}
+    let lock = locked(&place.path);
+    assert_eq!(app.ask(fallback(1, "hi")).await.twiml(), says("Sorry"));
+    go.add_permits(1);
+    asked.await.unwrap().refused(503);
+    // Long before the store can be told.
+    app.wait_for("replyhook_replies_lost_total", 1.0).await;
+    drop(lock);
+    app.opened().await;
+    assert_eq!(app.says(1, "hi").await, says("Sorry"));
+    assert_eq!(twilio.posts().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_an_apology_a_message_of_the_outage_is_answered_by_rest_when_the_store_is_back() {
     let place = Place::new();
     let twilio = FakeTwilio::start();
@@ -133,20 +230,11 @@ async fn a_reply_that_is_ready_while_the_store_is_away_is_not_lost() {
     let twilio = FakeTwilio::start();
     let api = twilio.url();
     let go = Arc::new(Semaphore::new(0));
-    let wait = go.clone();
     let env = [
         ("DATABASE_URL", place.url.as_str()),
         ("REPLYHOOK__TWILIO__API_URL", &api),
     ];
-    let app = Arc::new(TestApp::build(&env, |app| {
-        app.handler(move |_, message: InboundMessage| {
-            let wait = wait.clone();
-            async move {
-                wait.acquire().await.unwrap().forget();
-                message.body
-            }
-        })
-    }));
+    let app = Arc::new(TestApp::build(&env, |app| app.handler(patient(&go))));
     let asking = app.clone();
     let asked = tokio::spawn(async move { asking.send(Webhook::message(1, "hi")).await });
     while app.kept().await < 1 {}

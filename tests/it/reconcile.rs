@@ -10,10 +10,6 @@ use crate::support::{
 const USER: &str = "whatsapp:+15550001111";
 const BOT: &str = "whatsapp:+15550002222";
 const TEXT: &str = "canary-text-7f3a";
-const ONCE: Policy = Policy {
-    retry: false,
-    fallback: false,
-};
 
 fn sid(number: u64) -> String {
     format!("SM{number:032x}")
@@ -21,7 +17,11 @@ fn sid(number: u64) -> String {
 
 /// A message that Twilio could deliver nowhere.
 fn lose(twilio: &FakeTwilio, webhook: &Webhook) {
-    assert!(!twilio.deliver(|| None, webhook, ONCE).acknowledged());
+    assert!(
+        !twilio
+            .deliver(|| None, webhook, Policy::NEITHER)
+            .acknowledged()
+    );
 }
 
 fn from(number: u64, user: &str, body: &str) -> Webhook {
@@ -41,7 +41,11 @@ fn a_lost_message_is_fetched_once_answered_by_rest_and_its_held_reply_is_release
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let server = kept.server();
-    let reached = twilio.deliver(|| Some(server.public), &Webhook::message(1, "hi"), ONCE);
+    let reached = twilio.deliver(
+        || Some(server.public),
+        &Webhook::message(1, "hi"),
+        Policy::NEITHER,
+    );
     assert!(reached.acknowledged());
     lose(&twilio, &Webhook::message(2, TEXT));
 

@@ -1,8 +1,11 @@
 //! A message is kept once, however often and from wherever it comes.
 
+use std::task::Poll;
+
+use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
-    Acceptance, Answered, Arrival, Claim, ConsentAction, ConsentHow, ConsentRecord, ConsentScope,
-    Decision, DialogueChange, MessageFilter, Turn,
+    Acceptance, Access, Answered, Arrival, Claim, ConsentAction, ConsentHow, ConsentRecord,
+    ConsentScope, Decision, DialogueChange, MessageFilter, Store, StoreErrorKind, Turn,
 };
 use replyhook::{Address, Form};
 
@@ -328,4 +331,31 @@ async fn every_text_comes_back_as_it_was_given(backend: &mut Backend) {
         (purged.messages, purged.replies, purged.consents),
         (1, 1, 1)
     );
+}
+
+#[tokio::test]
+async fn threat_56_what_a_file_cannot_be_given_is_refused_at_once_and_what_waits_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    SqliteStore::file(&path).open(Access::Owner).await.unwrap();
+    // An operator's has more patience than the test needs.
+    let store = SqliteStore::file(&path);
+    store.open(Access::Operator).await.unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut waiting = Vec::new();
+    let refusal = loop {
+        assert!(waiting.len() < 100_000, "it takes everything");
+        let mut write = store.check();
+        match futures_util::poll!(&mut write) {
+            Poll::Ready(outcome) => break outcome.unwrap_err(),
+            Poll::Pending => waiting.push(write),
+        }
+    };
+    assert_eq!(refusal.kind(), StoreErrorKind::Busy, "{refusal}");
+    drop(other);
+    for write in waiting {
+        write.await.unwrap();
+    }
+    store.check().await.unwrap();
 }

@@ -27,6 +27,18 @@ pub struct Policy {
     pub fallback: bool,
 }
 
+impl Policy {
+    /// It gives up at once.
+    pub const NEITHER: Self = Self::new(false, false);
+    pub const RETRY: Self = Self::new(true, false);
+    pub const FALLBACK: Self = Self::new(false, true);
+    pub const BOTH: Self = Self::new(true, true);
+
+    pub const fn new(retry: bool, fallback: bool) -> Self {
+        Self { retry, fallback }
+    }
+}
+
 /// What came of delivering a message.
 #[derive(Debug)]
 pub struct Delivery {
