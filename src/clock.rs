@@ -29,8 +29,13 @@ pub(crate) fn after(at: Timestamp, wait: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
-/// A clock that a test keeps a hand on.
-impl<C: Clock> Clock for Arc<C> {
+/// A clock that can be moved on: a day passes in no time.
+pub trait Advance: Clock {
+    /// Moves the clock on and wakes who slept until then.
+    fn advance(&self, by: SignedDuration);
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> Timestamp {
         (**self).now()
     }
@@ -62,6 +67,64 @@ impl Clock for SystemClock {
     }
 }
 
+/// The machine's clock plus what it was moved on by: how the emulator lets 25 hours pass.
+#[cfg(feature = "axum")]
+#[derive(Debug)]
+pub struct ShiftedClock {
+    shift: tokio::sync::watch::Sender<SignedDuration>,
+}
+
+#[cfg(feature = "axum")]
+impl Default for ShiftedClock {
+    fn default() -> Self {
+        Self {
+            shift: tokio::sync::watch::Sender::new(SignedDuration::ZERO),
+        }
+    }
+}
+
+#[cfg(feature = "axum")]
+impl Advance for ShiftedClock {
+    fn advance(&self, by: SignedDuration) {
+        self.shift.send_modify(|shift| {
+            *shift = shift.saturating_add(by);
+        });
+    }
+}
+
+#[cfg(feature = "axum")]
+impl Clock for ShiftedClock {
+    fn now(&self) -> Timestamp {
+        shifted(*self.shift.borrow())
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        let mut shift = self.shift.subscribe();
+        async move {
+            loop {
+                let now = shifted(*shift.borrow_and_update());
+                let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+                if left.is_zero() {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(left) => return,
+                    // A clock that is gone is moved no more.
+                    moved = shift.changed() => if moved.is_err() {
+                        return tokio::time::sleep(left).await;
+                    },
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+#[cfg(feature = "axum")]
+fn shifted(by: SignedDuration) -> Timestamp {
+    SystemClock.now().checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
 /// A clock that stands still until it is moved. Sleepers wake when it passes their time.
 pub struct ManualClock {
     state: Arc<Mutex<ManualState>>,
@@ -91,6 +154,12 @@ impl ManualClock {
             std::mem::take(&mut state.sleepers)
         };
         woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Advance for ManualClock {
+    fn advance(&self, by: SignedDuration) {
+        Self::advance(self, by);
     }
 }
 

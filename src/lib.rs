@@ -128,6 +128,8 @@ mod worker;
 pub use address::{Address, Channel};
 #[cfg(feature = "app")]
 pub use app::{App, AppBuilder, open_later, verifier};
+#[cfg(all(feature = "server", feature = "emulator"))]
+pub use app::{Desk, DeskOptions};
 #[cfg(feature = "axum")]
 pub use clock::SystemClock;
 pub use clock::{Clock, ManualClock, Timestamp};

@@ -1,7 +1,12 @@
 //! The only place where parts meet: settings and your code become a router and a worker, or a running server.
 
+#[cfg(all(feature = "server", feature = "emulator"))]
+mod desk;
 #[cfg(feature = "server")]
 mod run;
+
+#[cfg(all(feature = "server", feature = "emulator"))]
+pub use desk::{Desk, DeskOptions};
 
 use std::fmt;
 use std::sync::Arc;
@@ -63,6 +68,12 @@ pub struct App {
     worker: Worker,
     settings: Settings,
     warnings: Vec<Warning>,
+    /// What answers: the kind of a built-in handler, or yours.
+    #[cfg_attr(
+        not(all(feature = "server", feature = "emulator")),
+        expect(dead_code, reason = "the desk shows it")
+    )]
+    handler: &'static str,
 }
 
 /// Collects what an [`App`] is made of.
@@ -75,7 +86,11 @@ pub struct AppBuilder {
     on_fallback: Option<FallbackHook>,
     on_consent: Option<ConsentHook>,
     store: Option<Arc<dyn Store>>,
+    /// Put around the handler, whichever it is.
+    around: Option<Around>,
 }
+
+type Around = Box<dyn FnOnce(Arc<dyn Handler>) -> Arc<dyn Handler> + Send>;
 
 impl AppBuilder {
     /// Answers messages with `handler` instead of the one that `handler.kind` names.
@@ -152,9 +167,16 @@ impl AppBuilder {
         let metrics = Arc::new(Metrics::new());
         let lifecycle = Arc::new(Lifecycle::default());
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let handler = self.handler.unwrap_or_else(|| match settings.handler.kind {
-            HandlerKind::Echo => Arc::new(Echo),
-        });
+        let (handler, handler_name): (Arc<dyn Handler>, _) = match self.handler {
+            Some(handler) => (handler, "your handler"),
+            None => match settings.handler.kind {
+                HandlerKind::Echo => (Arc::new(Echo), "echo"),
+            },
+        };
+        let handler = match self.around {
+            Some(around) => around(handler),
+            None => handler,
+        };
         let store = match self.store {
             Some(store) => store,
             None => open_later(&settings.store.url)?,
@@ -244,6 +266,7 @@ impl AppBuilder {
             admin,
             settings,
             warnings: loaded.warnings,
+            handler: handler_name,
         })
     }
 }

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, admin};
+use crate::config::ServerSettings;
 use crate::descriptors;
 use crate::lifecycle::Stage;
 use crate::server::{self, ConnectionLimits};
@@ -26,22 +27,7 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
         Some(address) => Some((address, listen("admin.listen", address).await?)),
         None => None,
     };
-    let connections = descriptors::room_for(server.max_connections);
-    if connections < server.max_connections {
-        let configured = server.max_connections;
-        tracing::warn!(
-            connections,
-            configured,
-            "fewer connections than server.max_connections: raise the limit of open files"
-        );
-    }
-    let limits = ConnectionLimits {
-        connections,
-        header_timeout: server.header_timeout,
-        write_timeout: server.write_timeout,
-        headers: server.max_headers,
-        head_bytes: server.max_head_bytes,
-    };
+    let limits = connection_limits(server);
     let (stop, drained) = (CancellationToken::new(), CancellationToken::new());
     let mut signals = Signals::new();
     announce(&app, &public);
@@ -102,7 +88,27 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+/// What a connection of the public listener may cost.
+pub(super) fn connection_limits(server: &ServerSettings) -> ConnectionLimits {
+    let connections = descriptors::room_for(server.max_connections);
+    if connections < server.max_connections {
+        let configured = server.max_connections;
+        tracing::warn!(
+            connections,
+            configured,
+            "fewer connections than server.max_connections: raise the limit of open files"
+        );
+    }
+    ConnectionLimits {
+        connections,
+        header_timeout: server.header_timeout,
+        write_timeout: server.write_timeout,
+        headers: server.max_headers,
+        head_bytes: server.max_head_bytes,
+    }
+}
+
+pub(super) async fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address)
         .await
         .map_err(|error| StartError::listen(name, &address.to_string(), &error))

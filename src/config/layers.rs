@@ -65,8 +65,16 @@ impl Layers {
             directory: PathBuf::new(),
             port: None,
         };
+        for (key, value) in &sources.defaults {
+            let value = Value::String(value.clone());
+            layers.replace((*key).to_owned(), value, DEFAULT, 0);
+        }
         layers.read_file(sources, problems);
         layers.read_env(sources, problems);
+        for (key, value) in &sources.fixed {
+            let value = Value::String(value.clone());
+            layers.replace((*key).to_owned(), value, "this command", 4);
+        }
         layers
     }
 
@@ -136,7 +144,9 @@ impl Layers {
         self.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let origin = shown(path);
         walk("", &table, &mut |key, value| {
-            self.set(key, value.clone(), &origin, 1, problems);
+            if !sources.ignores(&key) {
+                self.set(key, value.clone(), &origin, 1, problems);
+            }
         });
     }
 
@@ -144,6 +154,9 @@ impl Layers {
         for (name, value) in &sources.env {
             let origin = format!("environment variable {name}");
             if let Some((_, key)) = WELL_KNOWN.iter().find(|(known, _)| known == name) {
+                if sources.ignores(key) {
+                    continue;
+                }
                 self.set(
                     (*key).to_owned(),
                     Value::String(value.clone()),
@@ -151,7 +164,7 @@ impl Layers {
                     3,
                     problems,
                 );
-            } else if name == "PORT" {
+            } else if name == "PORT" && !sources.ignores("server.listen") {
                 self.port = Some(Entry {
                     value: Value::String(value.clone()),
                     origin,
@@ -165,6 +178,9 @@ impl Layers {
                     .and_then(|rest| rest.strip_prefix("ac"))
                 {
                     key = format!("{ACCOUNTS}AC{account}");
+                }
+                if sources.ignores(&key) {
+                    continue;
                 }
                 match self.typed(&key, value) {
                     Ok(value) => self.set(key, value, &origin, 2, problems),
@@ -280,6 +296,13 @@ impl Layers {
             .max_by(|a, b| score(a).total_cmp(&score(b)))?;
         (score(best) > 0.8).then_some(best.as_str())
     }
+}
+
+/// The key that an environment variable stands for, in whatever way.
+pub(super) fn key_of(name: &str) -> Option<String> {
+    let known = WELL_KNOWN.iter().find(|(known, _)| *known == name);
+    let named = || Some(name.strip_prefix(PREFIX)?.to_lowercase().replace("__", "."));
+    known.map(|(_, key)| (*key).to_owned()).or_else(named)
 }
 
 /// A value as it may be shown: no secret, and nothing that looks like one in the wrong place.

@@ -43,6 +43,12 @@ pub struct Sources {
     pub env: BTreeMap<String, String>,
     /// Allows `signature.mode = "report"` on a listener that others can reach.
     pub explain_to_anyone: bool,
+    /// Values that stand below all, by key, instead of the documented defaults.
+    pub defaults: BTreeMap<&'static str, String>,
+    /// Values that stand above all, by key, as a command sets them.
+    pub fixed: BTreeMap<&'static str, String>,
+    /// Beginnings of keys that neither the file nor the environment may set: those are passed over.
+    pub ignored: Vec<&'static str>,
 }
 
 impl Sources {
@@ -58,7 +64,7 @@ impl Sources {
         Self {
             file: None,
             env,
-            explain_to_anyone: false,
+            ..Self::default()
         }
     }
 
@@ -73,6 +79,19 @@ impl Sources {
                 .map(|(name, value)| (name.into(), value.into())),
         );
         self
+    }
+
+    /// Environment variables that are there and passed over, because of [`Sources::ignored`].
+    pub fn ignored_env(&self) -> Vec<&str> {
+        let names = self.env.iter().filter(|(_, value)| !value.is_empty());
+        names
+            .map(|(name, _)| name.as_str())
+            .filter(|name| layers::key_of(name).is_some_and(|key| self.ignores(&key)))
+            .collect()
+    }
+
+    fn ignores(&self, key: &str) -> bool {
+        self.ignored.iter().any(|start| key.starts_with(start))
     }
 
     /// The same with a named file.

@@ -8,7 +8,10 @@
 //! assert!(!reply.is_empty());
 //! ```
 
+mod segments;
 mod split;
+
+pub use segments::{Segments, segments};
 
 use std::fmt;
 

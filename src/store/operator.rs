@@ -133,6 +133,10 @@ pub trait Operator: Send + Sync {
     /// `forget_opt_out`.
     fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged>;
 
+    /// Forgets everything, keys and consents included. For a desk on which a test begins anew: what was acknowledged is
+    /// gone with the rest.
+    fn forget_all(&self) -> Outcome<'_, ()>;
+
     /// Forgets what is older than it may be, a piece at a time. Returns whether there is more.
     fn expire(&self, retention: Retention) -> Outcome<'_, bool>;
 }

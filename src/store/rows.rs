@@ -8,6 +8,18 @@ use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::TokenSlot;
 
+/// The tables that hold what came and went, each before those that it refers to.
+pub(super) const CONTENT: [&str; 8] = [
+    "dialogue",
+    "news",
+    "reply",
+    "inbound",
+    "consent",
+    "consent_ledger",
+    "conversation_address",
+    "conversation",
+];
+
 /// States of `inbound`. Those below [`ANSWERED`](inbound::ANSWERED) are open.
 pub(super) mod inbound {
     /// Kept, its turn has not come.

@@ -5,6 +5,7 @@
 mod check;
 mod config;
 mod consent;
+mod dev;
 mod explain;
 mod health;
 mod invoke;
@@ -42,6 +43,9 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
+    /// Chat with the bot on this machine: server, emulated Twilio and a page, no account needed
+    #[cfg(feature = "emulator")]
+    Dev(dev::Dev),
     /// Answer Twilio's webhooks until SIGTERM or SIGINT
     Serve(serve::Serve),
     /// Show all problems of the configuration at once, and the values in effect with secrets masked
@@ -99,6 +103,8 @@ enum Answer {
 
 fn main() -> ExitCode {
     let answer = match Cli::parse().command {
+        #[cfg(feature = "emulator")]
+        Command::Dev(dev) => dev.run(),
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Health(health) => health.run(),
@@ -137,6 +143,17 @@ impl std::fmt::Display for Failed {
 }
 
 impl std::error::Error for Failed {}
+
+/// Two workers at least: a handler that blocks one must not hold up the timer that answers for it.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let workers = std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .max(2);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+}
 
 /// Writes to standard output; a reader that has seen enough (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 use replyhook::App;
 
-use crate::{Answer, SettingsArgs};
+use crate::{Answer, SettingsArgs, runtime};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -22,15 +22,7 @@ impl Serve {
         let mut sources = self.settings.sources();
         sources.explain_to_anyone = self.explain_to_anyone;
         let app = App::builder().sources(sources).build()?;
-        // Two at least: a handler that blocks one must not hold up the timer that answers for it.
-        let workers = std::thread::available_parallelism()
-            .map_or(2, usize::from)
-            .max(2);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(workers)
-            .enable_all()
-            .build()?;
-        runtime.block_on(app.run())?;
+        runtime()?.block_on(app.run())?;
         Ok(Answer::Yes)
     }
 }

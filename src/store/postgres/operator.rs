@@ -74,6 +74,18 @@ impl Operator for PostgresStore {
         })
     }
 
+    fn forget_all(&self) -> Outcome<'_, ()> {
+        self.upkeep(|db| {
+            Box::pin(async move {
+                for table in rows::CONTENT {
+                    let statement = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
+                    sqlx::query(statement).execute(&mut *db).await?;
+                }
+                Ok(())
+            })
+        })
+    }
+
     fn expire(&self, retention: Retention) -> Outcome<'_, bool> {
         self.upkeep(move |db| Box::pin(expire(db, retention)))
     }

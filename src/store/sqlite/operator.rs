@@ -56,6 +56,15 @@ impl Operator for SqliteStore {
         })
     }
 
+    fn forget_all(&self) -> Outcome<'_, ()> {
+        self.write(|db| {
+            for table in rows::CONTENT {
+                db.execute(&format!("DELETE FROM {table}"), [])?;
+            }
+            Ok(())
+        })
+    }
+
     fn expire(&self, retention: Retention) -> Outcome<'_, bool> {
         self.write(move |db| expire(db, &retention))
     }

@@ -1,0 +1,447 @@
+//! A whole Twilio on the desk: the emulator, and beside it our own server, which believes that it is Twilio.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{App, AppBuilder, run};
+use crate::address::{Address, Channel};
+use crate::admin;
+use crate::clock::{Advance, Clock, ShiftedClock, after};
+use crate::config::Sources;
+use crate::emulator::{Emulator, EmulatorOptions, OwnServer};
+use crate::handler::{Context, Handler, HandlerError};
+use crate::message::InboundMessage;
+use crate::reply::Reply;
+use crate::server;
+use crate::start_error::StartError;
+use crate::store::{ConsentScope, MessageFilter, Outcome, ReplyState, Store};
+use crate::telemetry::logs;
+use crate::telemetry::metrics::Metrics;
+
+/// The emulator's port, unless another is named.
+const EMULATOR_PORT: u16 = 8081;
+/// Our server's port, unless another is named.
+const SERVER_PORT: u16 = 8080;
+/// Ports that are tried after a default that is busy.
+const TRIES: u16 = 100;
+/// A user's messages that are looked at for what is not done.
+const RECENT: u32 = 200;
+/// What the environment and the file say of these is Twilio's, or for the world; the desk has its own.
+const PASSED_OVER: [&str; 4] = ["twilio.", "server.public_url", "server.listen", "store.url"];
+
+/// What stands on the desk.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct DeskOptions {
+    /// Another server's webhook, in any language. Without one our own server runs.
+    pub webhook: Option<String>,
+    /// That server's fallback URL.
+    pub fallback: Option<String>,
+    /// That server's status callback URL.
+    pub status_callback: Option<String>,
+    /// The emulator's port. Without one 8081, or the next that is free; 0 is any.
+    pub emulator_port: Option<u16>,
+    /// Our server's port. Without one 8080, or the next that is free; 0 is any.
+    pub port: Option<u16>,
+    /// Whether logs are written.
+    pub logs: bool,
+    /// The clock of everything. Without one the machine's, which can be moved on.
+    pub clock: Option<Arc<dyn Advance>>,
+}
+
+/// The emulator and the server beside it, running until they are stopped.
+pub struct Desk {
+    emulator: Emulator,
+    own: Option<Own>,
+    stop: CancellationToken,
+    serving: JoinHandle<std::io::Result<()>>,
+    ignored: Vec<String>,
+}
+
+/// Our own server, running.
+struct Own {
+    url: String,
+    handler: &'static str,
+    admin: Option<SocketAddr>,
+    stop: CancellationToken,
+    worker: JoinHandle<Result<bool, StartError>>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl Desk {
+    /// Starts everything, on loopback. `builder` makes our own server from the settings of `sources`, of which tokens,
+    /// accounts, addresses and the store's are passed over: here they are the desk's own. Only `DATABASE_URL` counts.
+    ///
+    /// # Errors
+    /// [`StartError`] for settings, a named port that is busy, or a store that cannot be opened.
+    pub async fn start(
+        builder: AppBuilder,
+        sources: Sources,
+        options: DeskOptions,
+    ) -> Result<Self, StartError> {
+        let clock = options
+            .clock
+            .clone()
+            .unwrap_or_else(|| Arc::new(ShiftedClock::default()));
+        let listener = bind("--emulator-port", options.emulator_port, EMULATOR_PORT).await?;
+        let public = match options.webhook {
+            Some(_) => None,
+            None => Some(bind("--port", options.port, SERVER_PORT).await?),
+        };
+        let calls = calls(&options, public.as_ref());
+        let emulator = Emulator::new(calls, clock.clone(), &listener)
+            .map_err(|error| StartError::config(&error))?;
+        let (sources, ignored) = settings(sources, &emulator, public.as_ref());
+        let own = match public {
+            Some(public) => {
+                let disturbance = Arc::new(Disturbance::default());
+                let builder = builder.sources(sources).clock(clock.clone());
+                let app = disturbance.put_around(builder, clock).build()?;
+                if options.logs {
+                    logs::install(app.settings());
+                }
+                Some(Own::start(app, public, disturbance, &emulator).await?)
+            }
+            None => None,
+        };
+        let stop = CancellationToken::new();
+        let (served, stopped) = (emulator.clone(), stop.clone().cancelled_owned());
+        let serving = tokio::spawn(async move { served.serve(listener, stopped).await });
+        Ok(Self {
+            emulator,
+            own,
+            stop,
+            serving,
+            ignored,
+        })
+    }
+
+    /// What plays Twilio.
+    pub fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+
+    /// Where our own server is, if it runs.
+    pub fn server_url(&self) -> Option<&str> {
+        self.own.as_ref().map(|own| own.url.as_str())
+    }
+
+    /// What answers there: the kind of a built-in handler, or `your handler`.
+    pub fn handler(&self) -> Option<&'static str> {
+        self.own.as_ref().map(|own| own.handler)
+    }
+
+    /// Where the private listener is, if `admin.listen` is set.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.own.as_ref().and_then(|own| own.admin)
+    }
+
+    /// Environment variables that are set, and not the desk's.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+
+    /// Ends when the emulator or the worker does, which they do not by themselves.
+    ///
+    /// # Errors
+    /// [`StartError`] when the worker has ended.
+    pub async fn ended(&mut self) -> Result<(), StartError> {
+        match &mut self.own {
+            Some(own) => tokio::select! {
+                worker = &mut own.worker => worker.unwrap_or(Ok(true)).map(|_| ()),
+                _ = &mut self.serving => Ok(()),
+            },
+            None => {
+                let _ = (&mut self.serving).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Stops everything, with the time that `server.drain_s` gives to what is under way.
+    pub async fn stop(self) {
+        if let Some(own) = self.own {
+            own.stop.cancel();
+            for listener in own.listeners {
+                listener.abort();
+            }
+            let _ = own.worker.await;
+        }
+        self.stop.cancel();
+        let _ = self.serving.await;
+    }
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk")
+            .field("emulator", &self.emulator)
+            .field("server", &self.server_url())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A listener on loopback. A default that is busy moves on; what was named does not.
+async fn bind(name: &str, port: Option<u16>, default: u16) -> Result<TcpListener, StartError> {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    if let Some(port) = port {
+        return run::listen(name, at(port)).await;
+    }
+    let mut last = Err(StartError::config(&"no port"));
+    for port in default..default + TRIES {
+        last = run::listen(name, at(port)).await;
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+fn url_of(listener: &TcpListener) -> String {
+    let address = listener.local_addr();
+    address.map_or_else(|_| String::new(), |address| format!("http://{address}"))
+}
+
+fn calls(options: &DeskOptions, public: Option<&TcpListener>) -> EmulatorOptions {
+    let ours = |path| public.map(|public| format!("{}{path}", url_of(public)));
+    let webhook = options.webhook.clone().or_else(|| ours("/webhook"));
+    let mut calls = EmulatorOptions::new(webhook.unwrap_or_default());
+    calls.fallback = options
+        .fallback
+        .clone()
+        .or_else(|| ours("/webhook/fallback"));
+    calls.status_callback = options
+        .status_callback
+        .clone()
+        .or_else(|| ours("/webhook/status"));
+    calls
+}
+
+/// The settings of a server that takes the emulator for Twilio.
+fn settings(
+    mut sources: Sources,
+    emulator: &Emulator,
+    public: Option<&TcpListener>,
+) -> (Sources, Vec<String>) {
+    sources.ignored.extend(PASSED_OVER);
+    let has_store = ["DATABASE_URL", "DATABASE_URL_FILE"]
+        .iter()
+        .any(|name| sources.env.get(*name).is_some_and(|url| !url.is_empty()));
+    if has_store {
+        sources.ignored.retain(|key| *key != "store.url");
+    }
+    let ignored = sources.ignored_env();
+    let ignored = ignored.into_iter().map(str::to_owned).collect();
+    let url = public.map(url_of).unwrap_or_default();
+    let address = url.trim_start_matches("http://").to_owned();
+    let api = emulator.url().to_owned();
+    let fixed = [
+        (
+            "twilio.auth_token",
+            emulator.auth_token().expose().to_owned(),
+        ),
+        ("twilio.account_sid", emulator.account_sid().to_string()),
+        ("twilio.api_url", api),
+        ("server.public_url", url),
+        ("server.listen", address),
+    ];
+    sources.fixed.extend(fixed);
+    if !has_store {
+        let memory = "sqlite::memory:".to_owned();
+        sources.fixed.insert("store.url", memory);
+    }
+    sources.defaults.insert("admin.listen", String::new());
+    (sources, ignored)
+}
+
+impl Own {
+    async fn start(
+        mut app: App,
+        public: TcpListener,
+        disturbance: Arc<Disturbance>,
+        emulator: &Emulator,
+    ) -> Result<Self, StartError> {
+        let url = url_of(&public);
+        app.worker.open().await?;
+        let limits = run::connection_limits(&app.settings.server);
+        let stop = CancellationToken::new();
+        let mut listeners = Vec::new();
+        let mut private = None;
+        if let Some(address) = app.settings.admin.listen {
+            let listener = run::listen("admin.listen", address).await?;
+            private = listener.local_addr().ok();
+            let router = admin::router(app.admin.clone());
+            let metrics = Arc::new(Metrics::new());
+            let serve = server::serve(listener, router, limits, metrics, stop.clone());
+            listeners.push(tokio::spawn(serve));
+        }
+        let state = OwnState {
+            store: app.admin.store.clone(),
+            clock: app.worker.clock.clone(),
+            deadline: app.settings.reply.deadline,
+            handler: app.handler,
+            disturbance,
+        };
+        let handler = app.handler;
+        emulator.attach(Arc::new(state));
+        let metrics = app.admin.metrics.clone();
+        let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
+        let serve = server::serve(public, app.router, limits, metrics, stop.clone());
+        listeners.push(tokio::spawn(serve));
+        Ok(Self {
+            url,
+            handler,
+            admin: private,
+            stop,
+            worker,
+            listeners,
+        })
+    }
+}
+
+/// What the page shows of our own server.
+struct OwnState {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+    handler: &'static str,
+    disturbance: Arc<Disturbance>,
+}
+
+impl OwnServer for OwnState {
+    fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    fn state(&self, user: String, sender: String) -> BoxFuture<'_, Value> {
+        Box::pin(async move {
+            let described = self.describe(Address::parse(user), Address::parse(sender));
+            described
+                .await
+                .unwrap_or_else(|error| json!({"error": error.to_string()}))
+        })
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let forgotten = self.store.forget_all().await;
+            forgotten.map_err(|error| error.to_string())
+        })
+    }
+
+    fn disturb(&self, handler_ms: u64, handler_fails: bool) {
+        self.disturbance
+            .handler_ms
+            .store(handler_ms, Ordering::Relaxed);
+        self.disturbance
+            .fails
+            .store(handler_fails, Ordering::Relaxed);
+    }
+}
+
+impl OwnState {
+    fn describe(&self, user: Address, sender: Address) -> Outcome<'_, Value> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let conversation = self.store.conversation(&sender, &user).await?;
+            let scope = vec![ConsentScope::Sender(sender.clone())];
+            let consent = self.store.consent(scope, &user).await?;
+            let dialogue = match &conversation {
+                Some(conversation) => self.store.dialogue(conversation.id, now).await?,
+                None => None,
+            };
+            let window = conversation.filter(|_| *user.channel() == Channel::WhatsApp);
+            let window = window.map(|conversation| {
+                let open = conversation.window(now);
+                let closes_at = open.and_then(|open| open.until());
+                json!({"open": open.is_some(), "closes_at": closes_at.map(|at| at.to_string())})
+            });
+            let filter = MessageFilter {
+                user: Some(user),
+                limit: RECENT,
+                ..MessageFilter::default()
+            };
+            let messages = self.store.messages(filter).await?;
+            let is_open = |state: &str| matches!(state, "received" | "handling" | "deferred");
+            let pending = messages.iter().filter(|message| {
+                let mut replies = message.replies.iter();
+                is_open(message.state) || replies.any(|reply| reply.state == ReplyState::Pending)
+            });
+            Ok(json!({
+                "sender": sender.as_str(),
+                "window": window,
+                "opted_out": consent.opted_out.is_some(),
+                "opted_in": consent.opted_in.is_some(),
+                "handler": self.handler,
+                "pending": pending.count(),
+                "dialogue": dialogue.map(|dialogue| dialogue.0),
+            }))
+        })
+    }
+}
+
+/// What is done to our own server's handler.
+#[derive(Default)]
+struct Disturbance {
+    handler_ms: AtomicU64,
+    fails: AtomicBool,
+}
+
+impl Disturbance {
+    fn put_around(
+        self: &Arc<Self>,
+        mut builder: AppBuilder,
+        clock: Arc<dyn Advance>,
+    ) -> AppBuilder {
+        let disturbance = self.clone();
+        builder.around = Some(Box::new(move |handler| {
+            Arc::new(Disturbed {
+                handler,
+                disturbance,
+                clock,
+            })
+        }));
+        builder
+    }
+}
+
+/// A handler that is slower, or fails, when it is told to.
+struct Disturbed {
+    handler: Arc<dyn Handler>,
+    disturbance: Arc<Disturbance>,
+    clock: Arc<dyn Advance>,
+}
+
+/// What a handler says that was told to fail.
+#[derive(Debug, thiserror::Error)]
+#[error("it was told to fail")]
+struct ToldToFail;
+
+impl Handler for Disturbed {
+    fn handle(
+        &self,
+        cx: Context,
+        message: InboundMessage,
+    ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
+        Box::pin(async move {
+            let ms = self.disturbance.handler_ms.load(Ordering::Relaxed);
+            if ms > 0 {
+                let until = after(self.clock.now(), Duration::from_millis(ms));
+                self.clock.sleep_until(until).await;
+            }
+            if self.disturbance.fails.load(Ordering::Relaxed) {
+                return Err(HandlerError::new(ToldToFail));
+            }
+            self.handler.handle(cx, message).await
+        })
+    }
+}

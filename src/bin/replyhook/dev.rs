@@ -1,0 +1,98 @@
+//! The desk: server, emulator and page.
+#![cfg(feature = "emulator")]
+
+use std::fmt::Write;
+
+use replyhook::{App, Desk, DeskOptions};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{Answer, SettingsArgs, print, runtime};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Nothing is needed: no account, no phone, no tunnel. TWILIO_… and PUBLIC_URL of the environment are not used. Messages are
+kept in memory unless DATABASE_URL is set.
+
+Examples:
+  replyhook dev                                          chat with the configured bot in the browser
+  replyhook dev --config bot.toml                        the same with its settings
+  replyhook dev --webhook http://localhost:3000/sms      chat with another server, in any language")]
+pub(crate) struct Dev {
+    /// Call this server instead of ours
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
+    /// Its fallback URL
+    #[arg(long, value_name = "URL", requires = "webhook")]
+    fallback: Option<String>,
+    /// Its status callback URL
+    #[arg(long, value_name = "URL", requires = "webhook")]
+    status_callback: Option<String>,
+    /// Port of the emulator and its page [default: 8081, or the next that is free]
+    #[arg(long, value_name = "N")]
+    emulator_port: Option<u16>,
+    /// Port of our server [default: 8080, or the next that is free]
+    #[arg(long, value_name = "N", conflicts_with = "webhook")]
+    port: Option<u16>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+impl Dev {
+    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+        let mut options = DeskOptions::default();
+        options.webhook.clone_from(&self.webhook);
+        options.fallback = self.fallback;
+        options.status_callback = self.status_callback;
+        options.emulator_port = self.emulator_port;
+        options.port = self.port;
+        options.logs = true;
+        let sources = self.settings.sources();
+        runtime()?.block_on(async {
+            let mut term = signal(SignalKind::terminate())?;
+            let mut int = signal(SignalKind::interrupt())?;
+            let mut desk = Desk::start(App::builder(), sources, options).await?;
+            print(&welcome(&desk, self.webhook.as_deref())?)?;
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+                ended = desk.ended() => ended?,
+            }
+            tokio::select! {
+                () = desk.stop() => {}
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            Ok(Answer::Yes)
+        })
+    }
+}
+
+fn welcome(desk: &Desk, webhook: Option<&str>) -> anyhow::Result<String> {
+    let emulator = desk.emulator();
+    let mut text = String::new();
+    writeln!(text, "\n  Chat with your bot:  {}/\n", emulator.url())?;
+    if let (Some(url), Some(handler)) = (desk.server_url(), desk.handler()) {
+        writeln!(text, "  the bot      {url}/webhook, answered by: {handler}")?;
+    }
+    if let Some(admin) = desk.admin() {
+        writeln!(text, "  private      http://{admin}/readyz and /metrics")?;
+    }
+    let senders = emulator.senders();
+    writeln!(text, "  its numbers  {} and {}", senders[0], senders[1])?;
+    if let Some(webhook) = webhook {
+        let (url, account) = (emulator.url(), emulator.account_sid());
+        writeln!(
+            text,
+            "  it calls     {webhook}\n\n  Start that server with the emulator's account, made for this run:\n\
+             \n    TWILIO_ACCOUNT_SID={account} TWILIO_AUTH_TOKEN={}\n\
+             \n  and have its Twilio client call {url} instead of https://api.twilio.com.",
+            emulator.auth_token().expose()
+        )?;
+    }
+    if !desk.ignored().is_empty() {
+        let names = desk.ignored().join(", ");
+        writeln!(text, "\n  Not used here, so that no real token is: {names}")?;
+    }
+    writeln!(text, "\n  Ctrl-C ends it.\n")?;
+    Ok(text)
+}

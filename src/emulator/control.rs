@@ -1,0 +1,319 @@
+//! The control interface: what a page, a terminal or a test drives the emulator by. JSON in and out, loopback only.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::response::sse::{Event as ServerEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures_util::Stream;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::engine::Engine;
+use super::faults::Faults;
+use super::record::Shown;
+use super::user::{MOST_MEDIA_BYTES, UserMessage};
+use super::webhook::Delivered;
+
+/// Ten files in base64, and what is said with them.
+const MOST_BODY: usize = MOST_MEDIA_BYTES * 14;
+/// So much a clock is moved at once, at most.
+const MOST_SECONDS: i64 = 366 * 24 * 3600;
+
+pub(super) fn routes() -> Router<Arc<Engine>> {
+    Router::new()
+        .route("/_emulator/config", get(config))
+        .route("/_emulator/messages", post(send))
+        .route("/_emulator/messages/{sid}/redeliver", post(redeliver))
+        .route("/_emulator/conversations", get(conversations))
+        .route("/_emulator/conversations/{user}", get(conversation))
+        .route("/_emulator/conversations/{user}/read", post(read))
+        .route("/_emulator/conversations/{user}/test", get(as_test))
+        .route("/_emulator/exchanges", get(exchanges))
+        .route("/_emulator/exchanges/{id}", get(exchange))
+        .route("/_emulator/debugger", get(debugger))
+        .route("/_emulator/events", get(events))
+        .route("/_emulator/faults", get(faults).put(set_faults))
+        .route("/_emulator/clock", post(clock))
+        .route("/_emulator/reset", post(reset))
+        .route("/_emulator/state/{user}", get(state))
+        .layer(DefaultBodyLimit::max(MOST_BODY))
+}
+
+/// What was asked wrongly, in a sentence.
+struct Wrong(StatusCode, String);
+
+impl IntoResponse for Wrong {
+    fn into_response(self) -> Response {
+        (self.0, json_body(&json!({"error": self.1}))).into_response()
+    }
+}
+
+fn wrong(reason: impl Into<String>) -> Wrong {
+    Wrong(StatusCode::BAD_REQUEST, reason.into())
+}
+
+fn unknown(what: &str) -> Wrong {
+    Wrong(StatusCode::NOT_FOUND, format!("there is no such {what}"))
+}
+
+type Answer = Result<Response, Wrong>;
+
+fn json_body(value: &impl Serialize) -> Response {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    let json = HeaderValue::from_static("application/json");
+    ([(CONTENT_TYPE, json)], text).into_response()
+}
+
+fn ok(value: &impl Serialize) -> Answer {
+    Ok(json_body(value))
+}
+
+/// A time as everywhere here.
+fn told(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Wrong> {
+    let body: &[u8] = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))
+}
+
+async fn config(State(engine): State<Arc<Engine>>) -> Answer {
+    let options = &engine.options;
+    let deadline = engine.own.get().map(|own| own.deadline().as_millis());
+    ok(&json!({
+        "account_sid": engine.account.sid.as_str(),
+        "auth_token": engine.account.token.expose(),
+        "senders": engine.senders(),
+        "webhook": options.webhook,
+        "fallback": options.fallback,
+        "status_callback": options.status_callback,
+        "deadline_ms": deadline,
+        "now": told(engine.now()),
+        "own_server": engine.own.get().is_some(),
+    }))
+}
+
+async fn send(State(engine): State<Arc<Engine>>, body: Bytes) -> Answer {
+    let message: UserMessage = parse(&body)?;
+    let delivered = engine.receive(message).await.map_err(wrong)?;
+    ok(&delivered)
+}
+
+async fn redeliver(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> Answer {
+    let message = engine.state().message(&sid).cloned();
+    let message = message.filter(|message| message.direction.is_in());
+    let message = message.ok_or_else(|| unknown("inbound message"))?;
+    ok(&engine.deliver(message, true).await)
+}
+
+#[derive(Serialize)]
+struct Conversation {
+    user: String,
+    sender: String,
+    last: Option<Shown>,
+    unread: usize,
+}
+
+async fn conversations(State(engine): State<Arc<Engine>>) -> Answer {
+    let state = engine.state();
+    let mut found: Vec<Conversation> = Vec::new();
+    let mut at: BTreeMap<&str, usize> = BTreeMap::new();
+    for message in state.messages.iter().rev() {
+        let index = *at.entry(&message.user).or_insert_with(|| {
+            found.push(Conversation {
+                user: message.user.clone(),
+                sender: message.sender.clone(),
+                last: Some(message.show()),
+                unread: 0,
+            });
+            found.len() - 1
+        });
+        if message.is_unread && message.is_on_the_phone() {
+            found[index].unread += 1;
+        }
+    }
+    ok(&found)
+}
+
+async fn conversation(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> Answer {
+    let shown = engine.mark_read(&user);
+    ok(&shown)
+}
+
+async fn read(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> Answer {
+    engine.mark_read(&user);
+    ok(&json!({}))
+}
+
+async fn as_test(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> Response {
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    ([(CONTENT_TYPE, text)], engine.write_test(&user)).into_response()
+}
+
+#[derive(Deserialize)]
+struct ExchangeQuery {
+    message_sid: Option<String>,
+}
+
+async fn exchanges(
+    State(engine): State<Arc<Engine>>,
+    Query(query): Query<ExchangeQuery>,
+) -> Answer {
+    let state = engine.state();
+    let asked = query.message_sid.as_deref();
+    let found: Vec<_> = state
+        .exchanges
+        .iter()
+        .filter(|exchange| asked.is_none_or(|sid| exchange.message_sid.as_deref() == Some(sid)))
+        .collect();
+    ok(&found)
+}
+
+async fn exchange(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Answer {
+    let state = engine.state();
+    let found = state.exchanges.iter().find(|exchange| exchange.id == id);
+    ok(found.ok_or_else(|| unknown("exchange"))?)
+}
+
+async fn debugger(State(engine): State<Arc<Engine>>) -> Answer {
+    ok(&engine.state().debugger)
+}
+
+async fn events(
+    State(engine): State<Arc<Engine>>,
+) -> Sse<impl Stream<Item = Result<ServerEvent, Infallible>>> {
+    let receiver = engine.events.subscribe();
+    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        loop {
+            match receiver.recv().await {
+                Ok(event) => {
+                    let event = ServerEvent::default().event(event.name).data(&event.data);
+                    return Some((Ok(event), receiver));
+                }
+                // Who was too slow for some comes again, and asks for everything.
+                Err(RecvError::Lagged(_)) => return None,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
+}
+
+async fn faults(State(engine): State<Arc<Engine>>) -> Answer {
+    ok(&engine.state().faults)
+}
+
+async fn set_faults(State(engine): State<Arc<Engine>>, body: Bytes) -> Answer {
+    let faults: Faults = parse(&body)?;
+    if let Some(problem) = faults.problem() {
+        return Err(wrong(problem));
+    }
+    engine.set_faults(faults.clone());
+    ok(&faults)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Clock {
+    advance_seconds: i64,
+}
+
+async fn clock(State(engine): State<Arc<Engine>>, body: Bytes) -> Answer {
+    let Clock { advance_seconds } = parse(&body)?;
+    if !(0..=MOST_SECONDS).contains(&advance_seconds) {
+        return Err(wrong(format!("advance_seconds: 0 to {MOST_SECONDS}")));
+    }
+    engine
+        .clock
+        .advance(SignedDuration::from_secs(advance_seconds));
+    let now = json!({"now": told(engine.now())});
+    engine.emit("clock", &now);
+    ok(&now)
+}
+
+async fn reset(State(engine): State<Arc<Engine>>) -> Answer {
+    engine.forget_everything().await.map_err(|error| {
+        Wrong(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the server's store: {error}"),
+        )
+    })?;
+    ok(&json!({}))
+}
+
+#[derive(Deserialize)]
+struct StateQuery {
+    sender: Option<String>,
+}
+
+async fn state(
+    State(engine): State<Arc<Engine>>,
+    Path(user): Path<String>,
+    Query(query): Query<StateQuery>,
+) -> Answer {
+    let Some(own) = engine.own.get() else {
+        return ok(&Value::Null);
+    };
+    let sender = query
+        .sender
+        .or_else(|| engine.state().latest_sender(&user).map(str::to_owned));
+    let Some(sender) = sender else {
+        return ok(&Value::Null);
+    };
+    ok(&own.state(user, sender).await)
+}
+
+impl Engine {
+    /// A user's message, from the phone to the end of Twilio's part.
+    pub(super) async fn receive(
+        self: &Arc<Self>,
+        message: UserMessage,
+    ) -> Result<Delivered, String> {
+        let record = self.take(message).await?;
+        self.keep_opt_outs(&record);
+        Ok(self.deliver(record, false).await)
+    }
+
+    fn mark_read(&self, user: &str) -> Vec<Shown> {
+        let mut state = self.state();
+        let mut shown = Vec::new();
+        for message in &mut state.messages {
+            if message.user == user {
+                message.is_unread = false;
+                shown.push(message.show());
+            }
+        }
+        shown
+    }
+
+    fn set_faults(&self, faults: Faults) {
+        if let Some(own) = self.own.get() {
+            own.disturb(faults.handler_ms, faults.handler_fails);
+        }
+        self.emit("faults", &faults);
+        self.state().faults = faults;
+    }
+
+    async fn forget_everything(&self) -> Result<(), String> {
+        if let Some(own) = self.own.get() {
+            own.disturb(0, false);
+            own.reset().await?;
+        }
+        self.state().reset();
+        self.emit("reset", &json!({}));
+        Ok(())
+    }
+}

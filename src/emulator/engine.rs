@@ -1,0 +1,283 @@
+//! The emulator itself: what it is given, and the lock, the clock and the events that its rooms share.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+
+use super::account::{Account, SENDERS};
+use super::record::{Entry, Exchange, Record};
+use super::state::State;
+use super::{control, media, origin, page, rest};
+use crate::clock::Advance;
+use crate::error_code::ErrorCode;
+use crate::secret::Secret;
+use crate::sid::AccountSid;
+
+/// What waits for events; who is slower asks for everything again.
+const EVENTS: usize = 1024;
+
+/// What the emulator calls.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EmulatorOptions {
+    /// Where inbound messages are posted. A fragment carries Twilio's connection overrides, as in `#rc=2&rp=ct,5xx`.
+    pub webhook: String,
+    /// Called when that fails.
+    pub fallback: Option<String>,
+    /// Where it is reported what becomes of messages, unless whoever sends one names another place.
+    pub status_callback: Option<String>,
+}
+
+impl EmulatorOptions {
+    /// A webhook alone.
+    pub fn new(webhook: impl Into<String>) -> Self {
+        Self {
+            webhook: webhook.into(),
+            fallback: None,
+            status_callback: None,
+        }
+    }
+}
+
+/// Why there is no emulator.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmulatorError {
+    /// A URL is not one that can be called.
+    #[error("{name}: not an http or https URL with a host, as in http://localhost:3000/sms")]
+    Url {
+        /// Which.
+        name: &'static str,
+    },
+    /// Others could reach it.
+    #[error("the emulator listens on a loopback address only")]
+    NotLoopback,
+    /// The listener has no address.
+    #[error("the emulator's listener: {0}")]
+    Listener(#[from] io::Error),
+}
+
+/// Our own server, where the emulator runs beside it: what its page shows of it, and what it does to it.
+pub trait OwnServer: Send + Sync + 'static {
+    /// After this long it answers by REST: shown beside Twilio's 15 seconds.
+    fn deadline(&self) -> Duration;
+
+    /// What it knows of a user: window, consent, dialogue, and how many messages are not done.
+    fn state(&self, user: String, sender: String) -> BoxFuture<'_, serde_json::Value>;
+
+    /// Forgets everything that it keeps.
+    fn reset(&self) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Makes its handler slower by so many milliseconds, or fail.
+    fn disturb(&self, handler_ms: u64, handler_fails: bool);
+}
+
+/// A Twilio on this machine.
+#[derive(Clone)]
+pub struct Emulator {
+    engine: Arc<Engine>,
+}
+
+pub(super) struct Engine {
+    pub(super) account: Account,
+    pub(super) options: EmulatorOptions,
+    /// Its own, without a slash at the end.
+    pub(super) origin: String,
+    pub(super) clock: Arc<dyn Advance>,
+    pub(super) own: OnceLock<Arc<dyn OwnServer>>,
+    pub(super) events: broadcast::Sender<Event>,
+    state: Mutex<State>,
+}
+
+/// Something that happened, as it is sent to who listens.
+#[derive(Clone)]
+pub(super) struct Event {
+    pub(super) name: &'static str,
+    pub(super) data: Arc<str>,
+}
+
+impl Emulator {
+    /// An emulator that will be served by `listener`, with an account of its own.
+    ///
+    /// # Errors
+    /// [`EmulatorError`] when a URL cannot be called, or others could reach the listener.
+    pub fn new(
+        options: EmulatorOptions,
+        clock: Arc<dyn Advance>,
+        listener: &TcpListener,
+    ) -> Result<Self, EmulatorError> {
+        let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            return Err(EmulatorError::NotLoopback);
+        }
+        let named = [
+            ("--webhook", Some(&options.webhook)),
+            ("--fallback", options.fallback.as_ref()),
+            ("--status-callback", options.status_callback.as_ref()),
+        ];
+        for (name, url) in named {
+            if url.is_some_and(|url| !can_be_called(url)) {
+                return Err(EmulatorError::Url { name });
+            }
+        }
+        let engine = Engine {
+            account: Account::generate(),
+            options,
+            origin: format!("http://{address}"),
+            clock,
+            own: OnceLock::new(),
+            events: broadcast::Sender::new(EVENTS),
+            state: Mutex::default(),
+        };
+        Ok(Self {
+            engine: Arc::new(engine),
+        })
+    }
+
+    /// The account that it plays.
+    pub fn account_sid(&self) -> AccountSid {
+        self.engine.account.sid
+    }
+
+    /// The token that it signs with, made for this run.
+    pub fn auth_token(&self) -> &Secret {
+        &self.engine.account.token
+    }
+
+    /// Where it is: what stands for `https://api.twilio.com`.
+    pub fn url(&self) -> &str {
+        &self.engine.origin
+    }
+
+    /// The numbers that a bot answers from.
+    pub fn senders(&self) -> [&'static str; 2] {
+        SENDERS
+    }
+
+    /// Shows, resets and disturbs our own server from now on. Only the first counts.
+    pub fn attach(&self, own: Arc<dyn OwnServer>) {
+        let _ = self.engine.own.set(own);
+    }
+
+    /// Tells the page that the bot's rules were read anew, or why not.
+    pub fn announce_reload(&self, outcome: Result<(), &str>) {
+        let message = outcome.err();
+        let ok = outcome.is_ok();
+        self.engine
+            .emit("reload", &serde_json::json!({"ok": ok, "message": message}));
+    }
+
+    /// The page, the control interface and Twilio's REST API.
+    pub fn router(&self) -> axum::Router {
+        let engine = self.engine.clone();
+        axum::Router::new()
+            .merge(page::routes())
+            .merge(control::routes())
+            .merge(rest::routes())
+            .merge(media::routes())
+            .fallback(rest::not_found)
+            .with_state(engine.clone())
+            .layer(axum::middleware::from_fn_with_state(engine, origin::check))
+    }
+
+    /// Serves until `stop`. Connections that are open then, such as those of events, are cut off.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send,
+    ) -> io::Result<()> {
+        let serve = axum::serve(listener, self.router()).into_future();
+        tokio::select! {
+            served = serve => served,
+            () = stop => Ok(()),
+        }
+    }
+}
+
+/// Whether a URL leads anywhere.
+fn can_be_called(url: &str) -> bool {
+    reqwest::Url::parse(url)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+impl Engine {
+    /// A panic in another holder leaves records, each of them whole.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// All senders that are known.
+    pub(super) fn senders(&self) -> Vec<String> {
+        let mut senders: Vec<String> = SENDERS.iter().map(|sender| (*sender).to_owned()).collect();
+        senders.extend(self.state().senders.iter().cloned());
+        senders
+    }
+
+    pub(super) fn emit(&self, name: &'static str, data: &impl Serialize) {
+        let data = serde_json::to_string(data).unwrap_or_default();
+        // Nobody listens, which is no matter.
+        let _ = self.events.send(Event {
+            name,
+            data: data.into(),
+        });
+    }
+
+    pub(super) fn emit_message(&self, message: &Record) {
+        let data = serde_json::json!({"user": message.user, "message": message.show()});
+        self.emit("message", &data);
+    }
+
+    pub(super) fn emit_status(&self, message: &Record) {
+        let data = serde_json::json!({
+            "user": message.user,
+            "sid": message.sid,
+            "status": message.status.as_str(),
+            "error_code": message.error_code.map(|code| code.0),
+        });
+        self.emit("status", &data);
+    }
+
+    pub(super) fn record(&self, exchange: Exchange) {
+        let recorded = self.state().record(exchange);
+        self.emit("exchange", &recorded);
+    }
+
+    /// Writes into Twilio's debugger.
+    pub(super) fn debug(
+        &self,
+        code: ErrorCode,
+        detail: Option<&str>,
+        message_sid: Option<&str>,
+        url: Option<&str>,
+    ) {
+        let entry = Entry {
+            message_sid: message_sid.map(str::to_owned),
+            url: url.map(str::to_owned),
+            ..Entry::new(code, detail, self.now())
+        };
+        self.state().write_down(entry.clone());
+        self.emit("debugger", &entry);
+    }
+}
+
+impl fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Emulator")
+            .field("origin", &self.engine.origin)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,201 @@
+//! Files of messages: behind a password for the bot, with a redirect to a signed link as Twilio has it; without one for
+//! the page.
+//!
+//! Source: twilio.com/docs/messaging/api/media-resource.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderValue, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use reqwest::Url;
+use serde::Deserialize;
+
+use super::engine::Engine;
+use super::state::Hosted;
+use crate::secret::Secret;
+use crate::signature::sign;
+use crate::tls;
+
+/// How long a link of a redirect is good for.
+const LINK: SignedDuration = SignedDuration::from_hours(4);
+/// For fetching what a bot offers.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn routes() -> Router<Arc<Engine>> {
+    Router::new()
+        .route("/_emulator/media/{sid}", get(shown))
+        .route("/media/{sid}", get(linked))
+}
+
+/// For the page, which has no password.
+async fn shown(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> Response {
+    let hosted = engine.state().media.get(&sid).cloned();
+    hosted.map_or_else(missing, file)
+}
+
+#[derive(Deserialize)]
+struct Link {
+    expires: i64,
+    signature: String,
+}
+
+/// What a redirect leads to.
+async fn linked(
+    State(engine): State<Arc<Engine>>,
+    Path(sid): Path<String>,
+    Query(link): Query<Link>,
+) -> Response {
+    let is_good = signature(&engine.account.token, &sid, link.expires) == link.signature
+        && engine.now().as_second() < link.expires;
+    if !is_good {
+        return (StatusCode::FORBIDDEN, "the link has expired\n").into_response();
+    }
+    let hosted = engine.state().media.get(&sid).cloned();
+    hosted.map_or_else(missing, file)
+}
+
+/// Where the file itself is, for four hours.
+pub(super) fn redirect(engine: &Engine, sid: &str) -> Response {
+    let expires = engine.now().saturating_add(LINK).unwrap_or(Timestamp::MAX);
+    let expires = expires.as_second();
+    let signature = signature(&engine.account.token, sid, expires);
+    let query: String = url_encode(&signature);
+    let location = format!(
+        "{}/media/{sid}?expires={expires}&signature={query}",
+        engine.origin
+    );
+    (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response()
+}
+
+fn url_encode(text: &str) -> String {
+    let form: crate::form::Form = [("s", text)].into_iter().collect();
+    form.encode().split_off(2)
+}
+
+fn signature(token: &Secret, sid: &str, expires: i64) -> String {
+    sign(token, &format!("{sid}?{expires}"), None).unwrap_or_default()
+}
+
+fn missing() -> Response {
+    (StatusCode::NOT_FOUND, "no such file\n").into_response()
+}
+
+/// A file is hostile: it is shown as what it is, or saved, and runs nothing.
+fn file(hosted: Hosted) -> Response {
+    let is_shown = ["image/", "audio/", "video/"]
+        .iter()
+        .any(|kind| hosted.content_type.starts_with(kind))
+        && !hosted.content_type.contains("svg");
+    let content_type = HeaderValue::try_from(&hosted.content_type)
+        .unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let disposition = if is_shown { "inline" } else { "attachment" };
+    (
+        [
+            (CONTENT_TYPE, content_type),
+            (CONTENT_DISPOSITION, HeaderValue::from_static(disposition)),
+            (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (
+                CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static("default-src 'none'; sandbox"),
+            ),
+            (
+                CACHE_CONTROL,
+                HeaderValue::from_static("private, max-age=3600"),
+            ),
+        ],
+        Body::from(hosted.bytes.to_vec()),
+    )
+        .into_response()
+}
+
+/// Why a file is not here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("there is no connection")]
+    Unreachable,
+    #[error("the answer was {0}")]
+    Status(u16),
+    #[error("it is too large")]
+    TooLarge,
+    #[error("it broke off")]
+    BrokenOff,
+}
+
+/// Fetches a file as Twilio does, with its type.
+pub(super) async fn fetch(
+    url: &str,
+    most_bytes: usize,
+) -> Result<(Vec<u8>, Option<String>), FetchError> {
+    tls::install_provider();
+    let client = reqwest::Client::builder()
+        .connect_timeout(PATIENCE)
+        .timeout(PATIENCE)
+        .no_proxy()
+        .user_agent("TwilioProxy/1.1")
+        .build()
+        .map_err(|_| FetchError::Unreachable)?;
+    let response = client.get(url).send().await;
+    let mut response = response.map_err(|_| FetchError::Unreachable)?;
+    if !response.status().is_success() {
+        return Err(FetchError::Status(response.status().as_u16()));
+    }
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let content_type = content_type.map(str::to_owned);
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|_| FetchError::BrokenOff)? {
+        if bytes.len() + chunk.len() > most_bytes {
+            return Err(FetchError::TooLarge);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok((bytes, content_type))
+}
+
+pub(super) fn is_loopback(url: &str) -> bool {
+    let host = Url::parse(url).ok();
+    let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// A type by the end of a name or URL, for the files that people send.
+pub(super) fn type_of(name: &str) -> Option<&'static str> {
+    let path = name.split(['?', '#']).next().unwrap_or_default();
+    let (_, extension) = path.rsplit_once('.')?;
+    Some(match extension.to_ascii_lowercase().as_str() {
+        "jpg" | "jpeg" => "image/jpeg",
+        "png" => "image/png",
+        "gif" => "image/gif",
+        "webp" => "image/webp",
+        "heic" => "image/heic",
+        "mp4" => "video/mp4",
+        "3gp" => "video/3gpp",
+        "mov" => "video/quicktime",
+        "ogg" | "oga" | "opus" => "audio/ogg",
+        "mp3" => "audio/mpeg",
+        "m4a" => "audio/mp4",
+        "amr" => "audio/amr",
+        "wav" => "audio/vnd.wave",
+        "pdf" => "application/pdf",
+        "vcf" => "text/vcard",
+        "csv" => "text/csv",
+        "txt" => "text/plain",
+        "doc" => "application/msword",
+        "docx" => "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "xlsx" => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        "pptx" => "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+        _ => return None,
+    })
+}

@@ -1,0 +1,55 @@
+//! STOP, START and HELP on SMS: Twilio answers them itself, blocks what follows a STOP, and still delivers the message.
+//! On WhatsApp it does nothing: there the bot has to.
+//!
+//! Source: Twilio's support article 223134027.
+
+use std::sync::Arc;
+
+use super::engine::Engine;
+use super::record::Record;
+use crate::address::{Address, Channel};
+
+const STOP: [&str; 8] = [
+    "STOP",
+    "STOPALL",
+    "UNSUBSCRIBE",
+    "CANCEL",
+    "END",
+    "QUIT",
+    "OPTOUT",
+    "REVOKE",
+];
+const START: [&str; 3] = ["START", "YES", "UNSTOP"];
+const HELP: [&str; 2] = ["HELP", "INFO"];
+
+impl Engine {
+    /// Does what Twilio does before it calls the webhook.
+    pub(super) fn keep_opt_outs(self: &Arc<Self>, message: &Record) {
+        if *Address::parse(message.user.as_str()).channel() != Channel::Sms {
+            return;
+        }
+        let word = message.body.trim().to_ascii_uppercase();
+        let is = |words: &[&str]| words.contains(&word.as_str());
+        let pair = (message.sender.clone(), message.user.clone());
+        let answer = if is(&STOP) {
+            let is_new = self.state().blocked.insert(pair);
+            is_new.then_some(
+                "You have successfully been unsubscribed. You will not receive any more messages from this number. \
+                 Reply START to resubscribe.",
+            )
+        } else if is(&START) {
+            let was_blocked = self.state().blocked.remove(&pair);
+            was_blocked.then_some(
+                "You have successfully been re-subscribed to messages from this number. Reply HELP for help. \
+                 Reply STOP to unsubscribe. Msg&Data Rates May Apply.",
+            )
+        } else if is(&HELP) && !self.state().blocked.contains(&pair) {
+            Some("Reply STOP to unsubscribe. Msg&Data Rates May Apply.")
+        } else {
+            None
+        };
+        if let Some(answer) = answer {
+            self.send_own(&message.sender, &message.user, answer);
+        }
+    }
+}

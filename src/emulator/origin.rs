@@ -1,0 +1,124 @@
+//! Who may talk to the emulator: this machine's own pages and programs. A foreign page in the same browser may not, nor
+//! one whose name was made to point here.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{HOST, HeaderName, ORIGIN};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::engine::Engine;
+
+/// Names of this machine.
+const NAMES: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+
+/// Refuses requests for another `Host`, and from the pages of another `Origin`.
+pub(super) async fn check(
+    State(engine): State<Arc<Engine>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let port = engine.origin.rsplit_once(':').map_or("", |(_, port)| port);
+    if !is_ours(request.method(), request.headers(), port) {
+        return (
+            StatusCode::FORBIDDEN,
+            "the emulator answers this machine's own pages and programs only\n",
+        )
+            .into_response();
+    }
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    let mut put = |name: HeaderName, value| {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    };
+    put(http::header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    put(http::header::X_FRAME_OPTIONS, "DENY");
+    put(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    );
+    response
+}
+
+fn is_ours(method: &Method, headers: &HeaderMap, port: &str) -> bool {
+    let is_host = |text: &str| {
+        text.rsplit_once(':')
+            .is_some_and(|(name, given)| given == port && NAMES.contains(&name))
+    };
+    let text = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        let first = values.next().map(HeaderValue::to_str);
+        // Two are one too many.
+        (first, values.next().is_some())
+    };
+    let is_host_ours = match text(&HOST) {
+        (Some(Ok(host)), false) => is_host(host),
+        _ => false,
+    };
+    let is_origin_ours = match text(&ORIGIN) {
+        (None, _) => true,
+        (Some(Ok(origin)), false) => origin.strip_prefix("http://").is_some_and(is_host),
+        _ => false,
+    };
+    // Browsers tell where a request without an origin comes from. A link that somebody clicks may lead here.
+    let told = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let is_link = method == Method::GET && told("sec-fetch-mode") == Some(b"navigate");
+    let is_site_ours = is_link
+        || matches!(
+            told("sec-fetch-site"),
+            None | Some(b"same-origin" | b"none")
+        );
+    is_host_ours && is_origin_ours && is_site_ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours(pairs: &[(&str, &str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(
+                HeaderName::try_from(*name).unwrap(),
+                HeaderValue::try_from(*value).unwrap(),
+            );
+        }
+        is_ours(&Method::GET, &headers, "8081")
+    }
+
+    #[test]
+    fn only_this_machines_names_with_this_port_are_answered() {
+        for host in ["127.0.0.1:8081", "localhost:8081", "[::1]:8081"] {
+            assert!(ours(&[("host", host)]), "{host}");
+        }
+        for host in [
+            "evil.example:8081",
+            "127.0.0.1:80",
+            "localhost",
+            "127.0.0.1.evil:8081",
+        ] {
+            assert!(!ours(&[("host", host)]), "{host}");
+        }
+        assert!(!ours(&[]));
+        assert!(!ours(&[("host", "localhost:8081"), ("host", "evil:8081")]));
+    }
+
+    #[test]
+    fn a_foreign_page_is_not() {
+        let host = ("host", "127.0.0.1:8081");
+        assert!(ours(&[host, ("origin", "http://localhost:8081")]));
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://127.0.0.1:9999",
+            "https://127.0.0.1:8081",
+        ] {
+            assert!(!ours(&[host, ("origin", origin)]), "{origin}");
+        }
+        assert!(!ours(&[host, ("sec-fetch-site", "cross-site")]));
+    }
+}

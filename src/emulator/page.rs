@@ -1,0 +1,73 @@
+//! The chat page: a few files in the binary, none from elsewhere, and a policy that lets nothing else run.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
+use http::{HeaderValue, StatusCode};
+
+use super::engine::Engine;
+
+/// Everything from here, nothing inline; pictures and sounds also from what the user is about to send.
+const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; \
+                      frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+const INDEX: &str = include_str!("page/index.html");
+
+/// Name, type and text of what the page is made of.
+const FILES: &[(&str, &str, &str)] = &[
+    (
+        "page.css",
+        "text/css; charset=utf-8",
+        include_str!("page/page.css"),
+    ),
+    ("icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
+    ("api.js", JS, include_str!("page/api.js")),
+    ("chat.js", JS, include_str!("page/chat.js")),
+    ("composer.js", JS, include_str!("page/composer.js")),
+    ("conversation.js", JS, include_str!("page/conversation.js")),
+    ("dom.js", JS, include_str!("page/dom.js")),
+    ("exchange.js", JS, include_str!("page/exchange.js")),
+    ("faults.js", JS, include_str!("page/faults.js")),
+    ("inspector.js", JS, include_str!("page/inspector.js")),
+    ("page.js", JS, include_str!("page/page.js")),
+    ("store.js", JS, include_str!("page/store.js")),
+    ("text.js", JS, include_str!("page/text.js")),
+    ("users.js", JS, include_str!("page/users.js")),
+];
+const JS: &str = "text/javascript; charset=utf-8";
+
+pub(super) fn routes() -> Router<Arc<Engine>> {
+    Router::new()
+        .route("/", get(index))
+        .route("/page/{name}", get(file))
+}
+
+async fn index() -> Response {
+    served("text/html; charset=utf-8", INDEX)
+}
+
+async fn file(Path(name): Path<String>) -> Response {
+    let found = FILES.iter().find(|(known, ..)| *known == name);
+    match found {
+        Some((_, content_type, text)) => served(content_type, text),
+        None => (StatusCode::NOT_FOUND, "no such file\n").into_response(),
+    }
+}
+
+fn served(content_type: &'static str, text: &'static str) -> Response {
+    (
+        [
+            (CONTENT_TYPE, HeaderValue::from_static(content_type)),
+            (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+            (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+            // It changes with the binary, which has no name to tell by.
+            (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        ],
+        text,
+    )
+        .into_response()
+}

@@ -1,0 +1,193 @@
+// The conversation as bubbles. A bubble's node lives as long as its message object, so that a status only changes its ticks.
+
+import { $, fill, h, told } from "./dom.js";
+import { select, send } from "./conversation.js";
+import { askServer, isWhatsApp, nameOf, on, sendersFor, state } from "./store.js";
+import { explain, time } from "./text.js";
+
+const AT_ONCE = 200; // older ones are behind a button: thousands of bubbles make typing slow
+const log = $("log");
+const scroll = $("scroll");
+const nodes = new Map(); // message -> { item, ticks, drawn }
+let from = 0; // index of the first message shown
+let roving = null; // the message whose details button Tab reaches; the arrows move among them
+
+/** [glyph, words, css class] of a message's ticks. */
+export function ticks(message) {
+  if (message.direction === "in") {
+    if (message.status === "unsent") return ["⚠", `not sent: ${message.problem}`, "bad"];
+    if (!message.sid) return ["◷", "sending", ""];
+    const outcome = state.outcomes.get(message.sid);
+    if (!outcome) return ["✓", "sent, Twilio has it", ""];
+    return outcome.ok ? ["✓✓", "delivered to your bot", ""] : [`⚠ ${outcome.code ?? ""}`, `your bot did not take it. ${explain(outcome.code) ?? ""}`, "bad"];
+  }
+  const { status, error_code: code } = message;
+  if (status === "failed" || status === "undelivered") return [`⚠ ${code ?? ""}`, `${status}. ${explain(code) ?? ""}`, "bad"];
+  return { sent: ["✓", "sent", ""], delivered: ["✓✓", "delivered", ""], read: ["✓✓", "read", "read"] }[status] ?? ["◷", status, ""];
+}
+
+function attachment(media) {
+  const name = media.filename || media.content_type || "attachment";
+  if (!media.src) return h("p", { class: "file lost" }, `⚠ ${name} could not be fetched`);
+  if (/^image\//.test(media.content_type)) return h("img", { src: media.src, alt: `Picture ${media.filename ?? ""}`.trim(), onload: () => pinned && toEnd() });
+  if (/^audio\//.test(media.content_type)) return h("audio", { controls: true, src: media.src, "aria-label": `Audio ${media.filename ?? ""}`.trim() });
+  if (/^video\//.test(media.content_type)) return h("video", { controls: true, src: media.src, "aria-label": `Video ${media.filename ?? ""}`.trim() });
+  return h("a", { class: "file", href: media.src, download: media.filename || "" }, `↓ ${name}`);
+}
+
+function content(message) {
+  const { location, button } = message;
+  return [
+    (message.media ?? []).map(attachment),
+    location && h("p", { class: "place" }, h("strong", {}, "⌖ ", location.label || "Location"), location.address && h("span", {}, location.address), h("code", {}, `${location.latitude}, ${location.longitude}`)),
+    button && h("p", { class: "tap" }, "Tapped “", h("bdi", {}, button.text), "” ", button.payload && h("code", {}, button.payload)),
+    message.body && !(button && button.text === message.body) && h("p", { class: "text", dir: "auto" }, message.body),
+    (message.buttons ?? []).length > 0 && h("div", { class: "offers", role: "group", "aria-label": "Quick replies" }, message.buttons.map((offer) =>
+      h("button", { type: "button", onclick: told(() => send({ body: offer.text, button: { text: offer.text, payload: offer.payload } })) }, offer.text))),
+    message.status === "unsent" && h("p", { class: "problem" }, `Not sent. ${message.problem}`),
+    message.status === "unsent" && h("button", { type: "button", class: "again", onclick: told(message.again) }, "Try again"),
+  ];
+}
+
+const shape = (message) => JSON.stringify([message.body, message.media, message.location, message.button, message.buttons, message.status === "unsent"]);
+
+function build(message) {
+  const out = message.direction === "out";
+  const who = message.by === "twilio" ? "Twilio" : out ? "Bot" : nameOf(state.current);
+  const details = h("button", { type: "button", class: "details", tabindex: "-1", onclick: (event) => { event.stopPropagation(); select(message, true); } },
+    h("span"), h("span", { "aria-hidden": "true" }), h("span", { class: "hide" }));
+  const body = h("div", { class: "content" });
+  const item = h("article", { class: `bubble ${out ? "out" : "in"} ${message.by === "twilio" ? "twilio" : ""}`, onclick: (event) => {
+    // The whole bubble is a large target for the mouse, but not while its text is being marked.
+    if (!event.target.closest("button, a, audio, video") && !getSelection().toString()) select(message, true);
+  } }, h("span", { class: message.by === "twilio" ? "from" : "hide" }, `${who}: `), body, details);
+  const node = { item, body, details, drawn: null };
+  nodes.set(message, node);
+  draw(message, node);
+  return item;
+}
+
+function draw(message, node) {
+  const drawn = shape(message);
+  if (drawn !== node.drawn) {
+    fill(node.body, content(message));
+    if (node.drawn && pinned) requestAnimationFrame(toEnd);
+    node.drawn = drawn;
+  }
+  const [glyph, words, tone] = ticks(message);
+  const at = time.clock(message.at);
+  const [when, mark, said] = node.details.children;
+  when.textContent = at;
+  mark.textContent = glyph;
+  mark.className = `ticks ${tone}`;
+  said.textContent = `, ${words}. Look into this message`;
+  node.details.title = words;
+  node.item.classList.toggle("chosen", message === state.selected);
+  node.details.setAttribute("aria-pressed", message === state.selected);
+}
+
+let pinned = true; // at the end, and to stay there
+let height = 0;
+const toEnd = () => { scroll.scrollTop = scroll.scrollHeight; };
+scroll.addEventListener("scroll", () => {
+  if (scroll.clientHeight !== height) return; // the room changed, nobody scrolled: the observer below sees to it
+  pinned = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
+  $("newest").hidden = pinned;
+}, { passive: true });
+new ResizeObserver(() => {
+  height = scroll.clientHeight;
+  if (pinned) toEnd();
+}).observe(scroll);
+
+function append(message) {
+  const before = state.messages[state.messages.indexOf(message) - 1];
+  const day = time.day(message.at);
+  if (!before || time.day(before.at) !== day) log.append(h("p", { class: "day" }, day));
+  log.append(build(message));
+}
+
+function drawAll(start = Math.max(0, state.messages.length - AT_ONCE)) {
+  from = start;
+  nodes.clear();
+  // What is only shown again must not be read out again.
+  log.setAttribute("aria-live", "off");
+  log.replaceChildren();
+  state.messages.slice(from).forEach(append);
+  $("earlier").hidden = from === 0;
+  $("earlier").textContent = `Show earlier messages (${from.toLocaleString("en")} more)`;
+  $("empty").hidden = state.messages.length > 0;
+  rove(state.messages.at(-1));
+  setTimeout(() => log.setAttribute("aria-live", "polite"), 300);
+}
+
+function rove(message) {
+  nodes.get(roving)?.details.setAttribute("tabindex", "-1");
+  nodes.get(message)?.details.setAttribute("tabindex", "0");
+  roving = message;
+}
+
+log.addEventListener("keydown", (event) => {
+  const here = state.messages.indexOf(roving);
+  const to = { ArrowUp: Math.max(from, here - 1), ArrowDown: here + 1, Home: from, End: state.messages.length - 1 }[event.key];
+  if (to === undefined || !event.target.classList.contains("details")) return;
+  event.preventDefault();
+  if (!state.messages[to]) return;
+  rove(state.messages[to]);
+  nodes.get(roving).details.focus();
+});
+
+$("earlier").onclick = () => {
+  const height = scroll.scrollHeight - scroll.scrollTop;
+  const first = state.messages[from];
+  drawAll(Math.max(0, from - AT_ONCE));
+  scroll.scrollTop = scroll.scrollHeight - height;
+  rove(first);
+  nodes.get(first)?.details.focus({ preventScroll: true });
+};
+$("newest").onclick = () => {
+  toEnd();
+  $("body").focus();
+};
+
+on("opened", () => {
+  const senders = sendersFor(state.current);
+  document.body.dataset.channel = isWhatsApp(state.current) ? "whatsapp" : "sms";
+  $("chat-title").textContent = nameOf(state.current);
+  $("chat-address").textContent = state.current;
+  $("sender-choice").hidden = senders.length < 2;
+  fill($("sender"), senders.map((sender) => h("option", {}, sender)));
+  pinned = true;
+});
+$("sender").onchange = () => {
+  state.sender = $("sender").value;
+  askServer();
+};
+
+on("conversation", () => {
+  drawAll();
+  if (pinned) toEnd();
+});
+on("message", (message) => {
+  const node = nodes.get(message);
+  if (node) return draw(message, node);
+  if (message.direction === "in") pinned = true; // one's own words are always in sight
+  if (nodes.size > 2 * AT_ONCE && pinned) drawAll();
+  else append(message);
+  $("empty").hidden = true;
+  rove(message);
+  if (pinned) toEnd();
+});
+on("status", (message) => nodes.has(message) && draw(message, nodes.get(message)));
+on("outcomes", () => nodes.forEach((node, message) => draw(message, node)));
+on("selected", () => nodes.forEach((node, message) => {
+  node.item.classList.toggle("chosen", message === state.selected);
+  node.details.setAttribute("aria-pressed", message === state.selected);
+}));
+
+// While Twilio waits for the bot the chat says so, as a phone shows that somebody is typing.
+setInterval(() => {
+  const pending = state.messages.findLast((message) => message.started);
+  const ms = pending ? performance.now() - pending.started : 0;
+  $("waiting").hidden = ms < 400;
+  if (ms >= 400) $("waiting-text").textContent = `Waiting for your bot, ${(ms / 1000).toFixed(1)} s`;
+}, 200);

@@ -1,0 +1,167 @@
+// Where the user types: text, files, a location, a button tap, extra form parameters.
+
+import { $, fill, h, notice, told } from "./dom.js";
+import { send } from "./conversation.js";
+import { isWhatsApp, nameOf, on, state } from "./store.js";
+import { sizeOf } from "./text.js";
+
+const MOST_BYTES = 16 * 1024 * 1024; // what Twilio takes of a WhatsApp file
+let attached = []; // { file } of this machine or { url } of a message sent before
+let kept = {}; // location and button of a message that is being edited
+
+const field = (id, label, value, props) => h("div", { class: "field" }, h("label", { for: id }, label), h("input", { id, value, autocomplete: "off", ...props }));
+const number = (most) => ({ type: "number", step: "any", min: -most, max: most, required: true });
+
+const panels = {
+  location: h("form", { id: "panel-location", class: "panel", "aria-label": "Send a location", hidden: true, onsubmit: told(sendLocation) },
+    field("latitude", "Latitude", "37.7955", number(90)), field("longitude", "Longitude", "-122.3937", number(180)),
+    field("place", "Label", "Ferry Building"), field("address", "Address", "1 Ferry Building, San Francisco"),
+    h("button", { type: "submit", class: "primary" }, "Send location")),
+  tap: h("form", { id: "panel-tap", class: "panel", "aria-label": "Tap a button", hidden: true, onsubmit: told(sendTap) },
+    field("tap-text", "Button text", "Yes", { required: true }), field("tap-payload", "Payload", "yes"),
+    h("button", { type: "submit", class: "primary" }, "Send tap")),
+  params: h("div", { id: "panel-params", class: "panel", role: "group", "aria-label": "Form parameters", hidden: true },
+    h("div", { class: "field wide" }, h("label", { for: "params" }, "Form parameters that replace or add to Twilio’s, one Name=value a line"),
+      h("textarea", { id: "params", rows: 3, spellcheck: "false", placeholder: "ProfileName=Ana María\nForwarded=true" }))),
+};
+const toggles = Object.fromEntries(Object.entries({ location: "Location", tap: "Button tap", params: "Parameters" }).map(([name, label]) =>
+  [name, h("button", { type: "button", "aria-expanded": "false", "aria-controls": `panel-${name}`, onclick: () => show(name, panels[name].hidden, true) }, label)]));
+const picker = h("input", { type: "file", multiple: true, hidden: true, onchange: () => { attach(picker.files); picker.value = ""; } });
+const box = h("textarea", { id: "body", rows: 1, dir: "auto", enterkeyhint: "send", "aria-describedby": "size" });
+const sendButton = h("button", { type: "submit", class: "primary send" }, "Send");
+const label = h("label", { for: "body" });
+const size = h("span", { id: "size", class: "muted" });
+const chips = h("ul", { class: "chips", "aria-label": "Goes along" });
+const form = h("form", { class: "write" }, h("div", { class: "line" }, label, size), chips, h("div", { class: "line" }, box, sendButton));
+
+$("composer").append(
+  h("div", { class: "tools" },
+    h("button", { type: "button", title: "A picture, voice note or document; dropping or pasting it works too", onclick: () => picker.click() }, "Attach"), picker,
+    toggles.location, toggles.tap, toggles.params,
+    h("button", { type: "button", class: "stop", title: "Send the word STOP: the user opts out", onclick: told(() => send({ body: "STOP" })) }, "STOP")),
+  panels.location, panels.tap, panels.params, form);
+
+function show(name, visible, focus = false) {
+  for (const other of Object.keys(panels)) {
+    panels[other].hidden = !(visible && other === name);
+    toggles[other].setAttribute("aria-expanded", !panels[other].hidden);
+  }
+  if (focus) (visible ? panels[name].querySelector("input, textarea") : toggles[name]).focus();
+}
+$("composer").addEventListener("keydown", (event) => {
+  const open = event.key === "Escape" && Object.keys(panels).find((name) => !panels[name].hidden);
+  if (open) show(open, false, true);
+});
+
+function attach(files) {
+  for (const file of files) {
+    if (file.size > MOST_BYTES) notice(`${file.name} is larger than the 16 MB that Twilio takes.`, true);
+    else attached.push({ file });
+  }
+  drawChips();
+  box.focus();
+}
+
+function drawChips() {
+  const chip = (text, remove) => h("li", {}, h("bdi", {}, text), h("button", { type: "button", "aria-label": `Remove ${text}`, onclick: () => { remove(); drawChips(); box.focus(); } }, "×"));
+  fill(chips,
+    attached.map((one) => chip(one.file ? `${one.file.name} (${Math.ceil(one.file.size / 1024)} KB)` : one.url, () => { attached = attached.filter((other) => other !== one); })),
+    kept.location && chip(`Location ${kept.location.label ?? ""}`, () => { delete kept.location; }),
+    kept.button && chip(`Tap ${kept.button.text}`, () => { delete kept.button; }));
+  chips.hidden = !chips.children.length;
+}
+
+/** The parameters typed, or undefined when there are none. */
+function params() {
+  const lines = $("params").value.split("\n").filter((line) => line.trim());
+  const wrong = lines.find((line) => line.indexOf("=") < 1);
+  if (wrong) throw new Error(`“${wrong}” is not of the form Name=value.`);
+  return lines.length ? Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf("=")).trim(), line.slice(line.indexOf("=") + 1)])) : undefined;
+}
+
+function clear() {
+  box.value = $("params").value = "";
+  attached = [];
+  kept = {};
+  show("params", false);
+  drawChips();
+  grow();
+}
+
+function grow() {
+  box.style.height = "auto";
+  box.style.height = `${Math.min(box.scrollHeight + 2, 160)}px`;
+  size.textContent = box.value ? sizeOf(box.value) : "";
+}
+
+form.onsubmit = told(async (event) => {
+  event.preventDefault();
+  const extra = params();
+  const content = { body: box.value, files: attached.flatMap((one) => one.file ?? []), ...kept };
+  const media = attached.filter((one) => one.url);
+  if (!content.body && !attached.length && !extra && !kept.location && !kept.button) return box.focus();
+  clear();
+  box.focus();
+  await send({ ...content, ...(media.length && { media }), ...(extra && { params: extra }) });
+});
+box.addEventListener("input", grow);
+box.addEventListener("keydown", (event) => {
+  // isComposing: Enter that only ends the input of a Japanese or Chinese word.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  form.requestSubmit();
+});
+box.addEventListener("paste", (event) => {
+  if (!event.clipboardData.files.length) return;
+  event.preventDefault();
+  attach(event.clipboardData.files);
+});
+
+function sendLocation(event) {
+  event.preventDefault();
+  show("location", false, true);
+  const location = { latitude: Number($("latitude").value), longitude: Number($("longitude").value), label: $("place").value, address: $("address").value };
+  return send({ location });
+}
+function sendTap(event) {
+  event.preventDefault();
+  show("tap", false, true);
+  return send({ body: $("tap-text").value, button: { text: $("tap-text").value, payload: $("tap-payload").value } });
+}
+
+const chat = $("chat");
+const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+chat.addEventListener("dragover", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  chat.classList.add("dropping");
+});
+chat.addEventListener("dragleave", (event) => !chat.contains(event.relatedTarget) && chat.classList.remove("dropping"));
+chat.addEventListener("drop", (event) => {
+  chat.classList.remove("dropping");
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  attach(event.dataTransfer.files);
+});
+
+/** Puts a message's content here, to be edited and sent anew. */
+export function edit(content) {
+  clear();
+  box.value = content.body ?? "";
+  attached = [...content.files.map((file) => ({ file })), ...content.media];
+  kept = { ...(content.location && { location: content.location }), ...(content.button && { button: content.button }) };
+  $("params").value = Object.entries(content.params ?? {}).map(([name, value]) => `${name}=${value}`).join("\n");
+  if (content.params) show("params", true);
+  drawChips();
+  grow();
+  box.focus();
+}
+
+on("opened", () => {
+  const whatsapp = isWhatsApp(state.current);
+  toggles.location.hidden = toggles.tap.hidden = !whatsapp;
+  show("location", false);
+  label.textContent = state.sender ? `Message from ${nameOf(state.current)} by ${whatsapp ? "WhatsApp" : "SMS"}` : `The bot has no ${whatsapp ? "WhatsApp" : "SMS"} sender: nothing can be sent to it`;
+  for (const control of $("composer").querySelectorAll("button, textarea")) control.disabled = !state.sender;
+});
+drawChips();

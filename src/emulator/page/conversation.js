@@ -1,0 +1,185 @@
+// The open conversation: loading, sending, and making one of the message typed here and the one the emulator reports.
+
+import { api } from "./api.js";
+import { notice } from "./dom.js";
+import { askServer, emit, isWhatsApp, keepExchange, now, rowOf, sendersFor, state } from "./store.js";
+
+let unconfirmed = []; // typed here, not yet reported by the emulator
+let arriving = null; // messages reported while a load is under way
+
+const bySid = (sid) => state.messages.find((message) => sid && message.sid === sid);
+
+export async function open(user) {
+  state.current = user;
+  const senders = sendersFor(user);
+  state.sender = senders[0] ?? null;
+  state.messages = unconfirmed.filter((message) => message.user === user);
+  state.selected = state.chosen = state.server = null;
+  emit("opened");
+  emit("conversation");
+  emit("server");
+  await load();
+}
+
+/** Fetches the open conversation; also after a reconnection. */
+export async function load() {
+  const user = state.current;
+  const reported = (arriving = []);
+  const list = await api.messages(user);
+  if (reported !== arriving) return; // a later load has taken over
+  arriving = null;
+  const selected = state.selected;
+  state.messages = list;
+  for (const message of reported) if (!bySid(message.sid)) state.messages.push(message);
+  state.messages.push(...unconfirmed.filter((message) => message.user === user));
+  state.selected = state.messages.find((message) => message === selected || (selected?.sid && message.sid === selected.sid)) ?? null;
+  rowOf(user).unread = 0;
+  emit("users");
+  emit("conversation");
+  if (!state.selected && state.messages.length) select(state.messages.at(-1));
+  else emit("selected");
+  looked();
+  askServer();
+}
+
+export function select(message, byHand = false) {
+  state.selected = message;
+  state.chosen = null;
+  emit("selected", byHand);
+  // An old message's calls may have left the memory of this page.
+  if (!message?.sid || [...state.exchanges.values()].some((exchange) => exchange.message_sid === message.sid)) return;
+  api.exchanges(message.sid).then((list) => {
+    list.forEach(keepExchange);
+    if (list.length) emit("exchange");
+  }, () => {});
+}
+
+/** The user has looked: a WhatsApp message of the bot becomes read. */
+let looking;
+export function looked() {
+  clearTimeout(looking);
+  looking = setTimeout(() => {
+    const unread = (message) => message.direction === "out" && !["read", "failed", "undelivered"].includes(message.status);
+    if (document.visibilityState === "visible" && state.messages.some(unread)) api.read(state.current).catch(() => {});
+  }, 250);
+}
+
+/** A `message` event. */
+export function receive(user, message) {
+  const row = rowOf(user);
+  const fresh = row.last?.sid !== message.sid && !(row.last && message.at < row.last.at);
+  if (fresh || row.last?.sid === message.sid) row.last = message;
+  // The event mostly comes before the answer to our POST, which waits for the bot: the same content is the same message.
+  const mine = message.direction === "in" && unconfirmed.find((local) => isSame(local, user, message));
+  if (mine) unconfirmed = unconfirmed.filter((local) => local !== mine);
+  if (user !== state.current) {
+    if (fresh && message.direction === "out") row.unread += 1;
+    emit("users");
+    return;
+  }
+  emit("users");
+  arriving?.push(message);
+  const known = bySid(message.sid) ?? mine;
+  if (known) Object.assign(known, message);
+  else state.messages.push(message);
+  emit("message", known || message);
+  if (mine) mine.previews.forEach((url) => URL.revokeObjectURL(url));
+  if (mine && mine === state.selected) emit("selected");
+  if (message.direction === "out") looked();
+  askServer();
+}
+
+const isSame = (local, user, message) =>
+  local.status === "sending" && local.user === user && local.sender === message.sender &&
+  (local.body ?? "") === (message.body ?? "") && local.media.length === (message.media?.length ?? 0) && !local.location === !message.location;
+
+/** A `status` event. */
+export function setStatus({ user, sid, status, error_code }) {
+  const row = state.users.get(user);
+  if (row?.last?.sid === sid) row.last.status = status;
+  const message = user === state.current && bySid(sid);
+  if (!message) return;
+  Object.assign(message, { status, error_code });
+  emit("status", message);
+}
+
+/** Sends as the open conversation's user. `content` = what POST messages takes; `files` are read here. */
+export async function send({ files = [], ...content }) {
+  const user = state.current;
+  const name = isWhatsApp(user) ? state.users.get(user)?.name : null;
+  const previews = files.map((file) => URL.createObjectURL(file));
+  const media = [...(content.media ?? []), ...files.map((file, index) => ({ url: "", content_type: file.type, filename: file.name, src: previews[index] }))];
+  const local = {
+    sid: null, user, sender: state.sender, direction: "in", by: "user", body: content.body ?? "", media, status: "sending", error_code: null,
+    at: now().toISOString(), location: content.location ?? null, button: content.button ?? null, buttons: [], started: performance.now(), previews,
+    again: () => { discard(local); return send({ files, ...content }); },
+  };
+  unconfirmed.push(local);
+  state.messages.push(local);
+  emit("message", local);
+  select(local);
+  try {
+    const data = await Promise.all(files.map(async (file) => ({ data: await base64(file), content_type: file.type || "application/octet-stream", filename: file.name })));
+    const answer = await api.send({ from: user, to: local.sender, ...(name && { profile_name: name }), ...content, media: [...(content.media ?? []), ...data] });
+    settle(local, answer.message_sid);
+  } catch (error) {
+    if (local.sid) notice(error.message, true);
+    else Object.assign(local, { status: "unsent", problem: error.message });
+  }
+  local.started = null;
+  emit("status", local);
+}
+
+/** The POST is answered: by now the bubble has its sid, or gets it, or was shown by the event in another form. */
+function settle(local, sid) {
+  unconfirmed = unconfirmed.filter((message) => message !== local);
+  if (local.sid) return;
+  const other = bySid(sid);
+  if (other) {
+    discard(local);
+    if (!state.selected) select(other);
+  } else {
+    Object.assign(local, { sid, status: "received" });
+    if (local === state.selected) select(local);
+  }
+}
+
+/** After a reset nothing that was typed before is of interest. */
+export const forget = () => {
+  unconfirmed = [];
+};
+
+function discard(local) {
+  unconfirmed = unconfirmed.filter((message) => message !== local);
+  state.messages = state.messages.filter((message) => message !== local);
+  if (state.selected === local) state.selected = null;
+  emit("conversation");
+}
+
+function base64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(new Error(`${file.name} cannot be read.`));
+    reader.readAsDataURL(file);
+  });
+}
+
+// Parameters that follow from the content or the delivery: sent again as they were, they would contradict an edited message.
+const DERIVED = /^(MessageSid|SmsSid|SmsMessageSid|AccountSid|ApiVersion|SmsStatus|From|To|Body|WaId|NumMedia|NumSegments|MessageType|Media\w*\d+|Latitude|Longitude|Label|Address|Button\w+)$/;
+
+/** The content of a message that was sent before, to be sent once more. */
+export async function contentOf(message) {
+  const content = { body: message.body, files: [], media: [] };
+  if (message.location) content.location = message.location;
+  if (message.button) content.button = message.button;
+  for (const media of message.media ?? []) {
+    const response = media.src && (await fetch(media.src).catch(() => null));
+    if (response?.ok) content.files.push(new File([await response.blob()], media.filename || "attachment", { type: media.content_type }));
+    else content.media.push({ url: media.url, content_type: media.content_type });
+  }
+  const first = [...state.exchanges.values()].find((exchange) => exchange.kind === "webhook" && exchange.message_sid === message.sid);
+  const params = (first?.params ?? []).filter(([name]) => !DERIVED.test(name));
+  if (params.length) content.params = Object.fromEntries(params);
+  return content;
+}

@@ -1,0 +1,72 @@
+// Faults to try the bot with, and plain words for those in force, also when they were switched on elsewhere.
+
+import { $, fill, h, told } from "./dom.js";
+import { api } from "./api.js";
+import { emit, on, state } from "./store.js";
+
+const SWITCHES = [
+  { label: "Duplicate", hint: "Twilio delivers every message twice", faults: { duplicate: 1 } },
+  { label: "Crash", hint: "The bot’s handler fails", faults: { handler_fails: true }, own: true },
+  { label: "Drop", hint: "The connection to the webhook breaks off; Twilio turns to the fallback", faults: { drop_connection: true } },
+  { label: "Reorder", hint: "Status callbacks come in the wrong order", faults: { reorder_status: true } },
+  { label: "Retry", hint: "Twilio tries again after a broken connection or a 5xx", faults: { retry: "ct,5xx" } },
+  { label: "REST 429", hint: "The bot’s next three REST calls are refused as too many", faults: { rest_error: { status: 429, code: 20429, times: 3 } } },
+  { label: "Media 404", hint: "The next fetch of a picture or file finds nothing", faults: { media_404: 1 } },
+];
+
+function slownesses() {
+  const deadline = state.config.deadline_ms;
+  const seconds = (ms) => `${(ms / 1000).toLocaleString("en")} s`;
+  const handler = state.config.own_server ? [["handler_ms", 3000, "handler +…"], ...(deadline ? [["handler_ms", deadline + 2000, "handler +…, past the deadline"]] : [])] : [];
+  return [...handler, ["delay_ms", 3000, "answer +…"], ["delay_ms", 16000, "answer +…, Twilio gives up"]].map(([key, ms, what]) => ({ key, ms, text: what.replace("…", seconds(ms)) }));
+}
+
+function inForce({ duplicate, retry, drop_connection, delay_ms, reorder_status, rest_error, media_404, handler_ms, handler_fails }) {
+  return [
+    duplicate && `every message ${duplicate + 1} times`, handler_ms && `handler ${handler_ms / 1000} s slower`, delay_ms && `answers ${delay_ms / 1000} s late`,
+    handler_fails && "handler fails", drop_connection && "connections break off", reorder_status && "statuses out of order", retry && `retries on ${retry}`,
+    rest_error && `REST answers ${rest_error.status} (${rest_error.times}×)`, media_404 && `${media_404} media not found`,
+  ].filter(Boolean);
+}
+
+/** Sets some faults and keeps the others. What is off is left out. */
+async function change(some) {
+  const all = Object.entries({ ...state.faults, ...some }).filter(([, value]) => value);
+  state.faults = (await api.setFaults(Object.fromEntries(all))) ?? {};
+  emit("faults");
+}
+
+const isOn = (fault) => Object.keys(fault.faults).every((key) => state.faults[key]);
+const off = (fault) => Object.fromEntries(Object.keys(fault.faults).map((key) => [key, null]));
+
+function draw() {
+  if (!state.config) return;
+  const words = inForce(state.faults);
+  $("faults").classList.toggle("on", words.length > 0);
+  const text = words.length ? `In force: ${words.join(" · ")}` : "No faults";
+  if ($("faults-now").textContent !== text) $("faults-now").textContent = text;
+  const toggle = (label, hint, pressed, work) => h("button", { type: "button", title: hint, "data-key": label, "aria-pressed": String(pressed), onclick: told(work) }, label);
+  const slow = Boolean(state.faults.handler_ms || state.faults.delay_ms);
+  const choices = slownesses();
+  const current = choices.find(({ key, ms }) => state.faults[key] === ms) ?? choices[choice] ?? choices[0];
+  const select = h("select", { "aria-label": "How slow", "data-key": "how slow", onchange: told(async () => {
+    choice = select.selectedIndex;
+    if (slow) await slowTo(choices[choice]);
+  }) }, choices.map((one) => h("option", { selected: one === current }, one.text)));
+  fill($("faults-list"),
+    h("span", { class: "pair" }, toggle("Slow", "The bot takes its time", slow, () => slowTo(slow ? null : choices[select.selectedIndex])), select),
+    SWITCHES.filter((fault) => !fault.own || state.config.own_server).map((fault) => toggle(fault.label, fault.hint, isOn(fault), () => change(isOn(fault) ? off(fault) : fault.faults))),
+    words.length > 0 && h("button", { type: "button", "data-key": "clear", onclick: told(async () => {
+      state.faults = (await api.setFaults({})) ?? {};
+      emit("faults");
+    }) }, "All off"));
+}
+
+let choice = 0; // of the list of slownesses
+const slowTo = (one) => change({ handler_ms: null, delay_ms: null, ...(one && { [one.key]: one.ms }) });
+
+on("faults", draw);
+$("faults-more").onclick = () => {
+  const open = $("faults").classList.toggle("open");
+  $("faults-more").setAttribute("aria-expanded", open);
+};

@@ -1,0 +1,124 @@
+// Reading texts: SMS segments, TwiML, curl, error codes, times. No page here, no state.
+
+import { h } from "./dom.js";
+
+const GSM = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
+const GSM_EXTENDED = "\f^{}\\[~]|€"; // these take two places
+
+/** How many SMS a text makes: GSM-7 160/153 characters, otherwise UCS-2 70/67 units. */
+export function segments(text) {
+  const characters = [...text];
+  const gsm = characters.every((character) => GSM.includes(character) || GSM_EXTENDED.includes(character));
+  const cost = (character) => (gsm ? (GSM_EXTENDED.includes(character) ? 2 : 1) : character.length);
+  const units = characters.reduce((sum, character) => sum + cost(character), 0);
+  let count = 1;
+  if (units > (gsm ? 160 : 70)) {
+    // A character is never cut in two: what does not fit moves on to the next segment.
+    let room = gsm ? 153 : 67;
+    for (const character of characters) {
+      if (room < cost(character)) {
+        count += 1;
+        room = gsm ? 153 : 67;
+      }
+      room -= cost(character);
+    }
+  }
+  return { count, units, encoding: gsm ? "GSM-7" : "UCS-2" };
+}
+
+export function sizeOf(text) {
+  const { count, units, encoding } = segments(text);
+  return `${units.toLocaleString("en")} ${encoding === "GSM-7" ? "characters" : "units"}, ${count} SMS segment${count === 1 ? "" : "s"} (${encoding})`;
+}
+
+export const bytes = (text) => new TextEncoder().encode(text).length;
+
+/** TwiML on indented, coloured lines, with the texts it sends; `nodes` is null when it is not XML. */
+export function twiml(text) {
+  const parsed = new DOMParser().parseFromString(text, "application/xml");
+  const problem = parsed.querySelector("parsererror");
+  if (problem) return { nodes: null, texts: [], problem: problem.textContent.replace(/\s+/g, " ").trim() };
+  const lines = [];
+  walk(parsed.documentElement, 0, lines);
+  const texts = [...parsed.querySelectorAll("Message, Sms")].map((message) => {
+    const bodies = [...message.children].filter((child) => child.localName === "Body");
+    const source = bodies.length ? bodies : [...message.childNodes].filter((node) => node.nodeType === 3 || node.nodeType === 4);
+    return source.map((node) => node.textContent).join("").trim();
+  });
+  return { nodes: lines.flat(), texts, problem: null };
+}
+
+const escape = (text) => text.replace(/[&<>]/g, (character) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[character]);
+
+function walk(element, depth, lines) {
+  const pad = "  ".repeat(depth);
+  const tag = (name) => h("span", { class: "tag" }, name);
+  const attributes = [...element.attributes].flatMap(({ name, value }) => [" ", h("span", { class: "attr" }, name), `="${escape(value).replaceAll('"', "&quot;")}"`]);
+  const content = [...element.childNodes].filter((node) => node.nodeType !== 3 || node.data.trim());
+  if (!content.length) {
+    lines.push([pad, tag(`<${element.tagName}`), ...attributes, tag("/>"), "\n"]);
+  } else if (content.every((node) => node.nodeType === 3 || node.nodeType === 4)) {
+    lines.push([pad, tag(`<${element.tagName}`), ...attributes, tag(">"), escape(element.textContent), tag(`</${element.tagName}>`), "\n"]);
+  } else {
+    lines.push([pad, tag(`<${element.tagName}`), ...attributes, tag(">"), "\n"]);
+    for (const node of content) {
+      if (node.nodeType === 1) walk(node, depth + 1, lines);
+      else if (node.nodeType === 8) lines.push([pad, h("span", { class: "muted" }, `  <!--${node.data}-->`), "\n"]);
+      else lines.push([pad, "  ", escape(node.textContent.trim()), "\n"]);
+    }
+    lines.push([pad, tag(`</${element.tagName}>`), "\n"]);
+  }
+}
+
+const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+export function curl({ method, url, headers, body }) {
+  // curl works these out itself; taken along they could contradict an edited body.
+  const own = /^(host|content-length|connection|accept-encoding|transfer-encoding)$/i;
+  const parts = [`curl -i -X ${method} ${quote(url)}`];
+  for (const [name, value] of headers) if (!own.test(name)) parts.push(`-H ${quote(`${name}: ${value}`)}`);
+  if (body) parts.push(`--data-raw ${quote(body)}`);
+  return parts.join(" \\\n  ");
+}
+
+const CODES = {
+  11200: "The webhook did not answer with a success. Look at the status and at your server’s log.",
+  11205: "Twilio could not connect. Is your bot running, and is this the right address?",
+  11210: "The host name of the webhook is not known.",
+  11220: "The TLS handshake with the webhook failed.",
+  11237: "The webhook’s certificate is not trusted.",
+  11750: "The answer is larger than the 64 KB that Twilio reads of TwiML.",
+  11751: "A media file is larger than Twilio lets through.",
+  12100: "The answer is not well-formed XML. A stray & or < in a text?",
+  12200: "The TwiML does not follow Twilio’s schema. The verb’s spelling counts, upper case too.",
+  12300: "The content type is not one Twilio reads. Answer with text/xml.",
+  14101: "A message’s To is not valid.",
+  14103: "A message holds neither text nor media.",
+  20003: "The account SID or the token that the bot used is wrong.",
+  20404: "There is nothing at this address of the REST API.",
+  20429: "Too many requests at once. The bot should wait, then try again.",
+  21211: "The To number is not valid.",
+  21408: "Sending to this region is not switched on.",
+  21610: "The user said STOP. Nothing may be sent until START.",
+  21617: "The text is longer than the 1,600 characters of one message.",
+  21656: "The variables of the content template are not valid.",
+  30003: "The phone cannot be reached.",
+  30007: "The carrier took the message for spam.",
+  30008: "The carrier gave no reason.",
+  63007: "There is no such WhatsApp sender.",
+  63016: "The 24-hour window is closed. Only a template may be sent now.",
+  63019: "WhatsApp could not fetch the media.",
+  63024: "This address cannot be reached on WhatsApp.",
+};
+export const explain = (code) => CODES[code] ?? null;
+export const codeLink = (code, url) => h("a", { href: /^https:\/\//.test(url ?? "") ? url : `https://www.twilio.com/docs/api/errors/${code}`, target: "_blank", rel: "noopener noreferrer" }, `Twilio on ${code}`);
+
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const day = new Intl.DateTimeFormat("en-GB", { weekday: "long", day: "numeric", month: "long" });
+const full = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+export const time = { clock: (at) => clock.format(new Date(at)), day: (at) => day.format(new Date(at)), full: (at) => full.format(new Date(at)) };
+
+export function duration(ms) {
+  const minutes = Math.max(0, Math.floor(ms / 60000));
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}

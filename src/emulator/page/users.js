@@ -1,0 +1,86 @@
+// The list of users: who talks to the bot, on which channel, what was said last.
+
+import { $, fill, h, told } from "./dom.js";
+import { open } from "./conversation.js";
+import { isWhatsApp, nameOf, on, rowOf, sendersFor, state } from "./store.js";
+import { time } from "./text.js";
+
+const KEPT = "replyhook.users"; // the only thing this page keeps in the browser
+const DEFAULTS = [["whatsapp:+15550001111", "Ana"], ["+15550004444", "Ben"]];
+
+export function loadUsers() {
+  for (const [address, name] of DEFAULTS) rowOf(address).name = name;
+  try {
+    for (const { address, name } of JSON.parse(localStorage.getItem(KEPT) ?? "[]")) if (valid(address)) Object.assign(rowOf(address), { name, added: true });
+  } catch {
+    // No storage, or not ours: the defaults will do.
+  }
+}
+
+/** The user to start with: the first whose channel the bot has a sender for. */
+export const firstUser = () => [...state.users.keys()].find((address) => sendersFor(address).length) ?? DEFAULTS[0][0];
+
+function keep() {
+  const added = [...state.users.values()].filter((row) => row.added).map(({ address, name }) => ({ address, name }));
+  try {
+    localStorage.setItem(KEPT, JSON.stringify(added));
+  } catch {
+    // Then they last as long as the page.
+  }
+}
+
+const valid = (address) => /^(whatsapp:)?\+\d{5,15}$|^whatsapp:[A-Z]{2}\.[A-Za-z0-9]{1,128}$|^\d{3,8}$/.test(address);
+
+function addressOf(typed) {
+  const bare = typed.replace(/[\s()-]/g, "");
+  return /^[A-Z]{2}\.\w/.test(bare) ? `whatsapp:${bare}` : bare;
+}
+
+const glimpse = (message) => message.body || message.location?.label || (message.location && "Location") || message.button?.text || (message.media?.length && "Attachment") || "…";
+
+function draw() {
+  const rows = [...state.users.values()].sort((a, b) => (b.last?.at ?? "").localeCompare(a.last?.at ?? ""));
+  const items = rows.map((row) => {
+    const channel = isWhatsApp(row.address) ? "WhatsApp" : "SMS";
+    const said = row.last && (row.last.direction === "in" ? "" : "Bot: ") + glimpse(row.last);
+    const button = h("button", { type: "button", class: `user ${channel.toLowerCase()}`, "aria-current": row.address === state.current && "true", "data-key": row.address, title: row.address, onclick: told(() => open(row.address)) },
+      h("span", { class: "avatar", "aria-hidden": "true" }, [...nameOf(row.address).replace(/^\+/, "")][0].toUpperCase()),
+      h("span", { class: "name" }, h("bdi", {}, nameOf(row.address))),
+      h("span", { class: "channel" }, channel),
+      h("span", { class: "said", dir: "auto" }, said?.slice(0, 120) ?? row.address.replace("whatsapp:", "")),
+      row.last && h("span", { class: "when" }, time.clock(row.last.at)),
+      row.unread > 0 && h("span", { class: "unread" }, String(row.unread), h("span", { class: "hide" }, " unread")));
+    const remove = row.added && !row.last && h("button", { type: "button", class: "remove", "aria-label": `Remove ${nameOf(row.address)}`, onclick: () => {
+      state.users.delete(row.address);
+      keep();
+      if (row.address === state.current) open(firstUser()).catch(() => {});
+      draw();
+    } }, "×");
+    return h("li", {}, button, remove);
+  });
+  fill($("user-list"), items);
+}
+
+function showForm(visible) {
+  $("add").hidden = !visible;
+  $("add-open").setAttribute("aria-expanded", visible);
+  $(visible ? "add-address" : "add-open").focus();
+}
+
+on("users opened", draw);
+$("add-open").onclick = () => showForm($("add").hidden);
+$("add").addEventListener("keydown", (event) => event.key === "Escape" && showForm(false));
+$("add").onsubmit = told(async (event) => {
+  event.preventDefault();
+  const address = addressOf($("add-address").value);
+  $("add-problem").textContent = valid(address) ? "" : "That is not an address: it takes a number with its country code, +15550002222, or whatsapp: before it.";
+  if (!valid(address)) return $("add-address").focus();
+  const row = rowOf(address);
+  if (!DEFAULTS.some(([known]) => known === address)) row.added = true;
+  if ($("add-name").value.trim()) row.name = $("add-name").value.trim();
+  keep();
+  $("add").reset();
+  showForm(false);
+  await open(address);
+  $("body").focus();
+});

@@ -1,0 +1,228 @@
+//! `Content`: templates and their approval. Every well-formed `HX…` is an approved template; those that were made here
+//! are rendered as they were written.
+//!
+//! Source: twilio.com/docs/content/content-api-resources.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Answer, ApiCall, Failure, is_sid, meta, not_allowed, nothing, ok};
+use crate::emulator::account::sid;
+use crate::emulator::engine::Engine;
+use crate::emulator::record::Button;
+
+/// `Content` and `ContentAndApprovals`.
+pub(super) fn collection(engine: &Engine, call: &ApiCall) -> Answer {
+    match call.method {
+        Method::GET => {
+            let with_approvals = call.path.ends_with("ContentAndApprovals");
+            let state = engine.state();
+            let contents: Vec<Value> = state
+                .templates
+                .iter()
+                .map(|template| {
+                    let mut template = template.clone();
+                    let approval = template["approval"].take();
+                    let fields = template.as_object_mut();
+                    if let Some(fields) = fields {
+                        fields.remove("approval");
+                        if with_approvals {
+                            fields.remove("links");
+                            fields.insert("approval_requests".to_owned(), approval);
+                        }
+                    }
+                    template
+                })
+                .collect();
+            ok(
+                200,
+                &json!({"contents": contents, "meta": meta("contents", &call.path)}),
+            )
+        }
+        Method::POST => create(engine, call),
+        _ => Err(not_allowed()),
+    }
+}
+
+fn create(engine: &Engine, call: &ApiCall) -> Answer {
+    let json = call.json.as_ref();
+    let json = json.ok_or_else(|| Failure::refused(20001, "The request body is not JSON"))?;
+    let types = json["types"].as_object();
+    if types.is_none_or(serde_json::Map::is_empty) {
+        return Err(Failure::refused(20001, "types: at least one is required"));
+    }
+    let language = json["language"].as_str();
+    let language = language.ok_or_else(|| Failure::refused(20001, "language is required"))?;
+    let template = sid("HX");
+    let now = engine.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let url = format!("https://content.twilio.com/v1/Content/{template}");
+    let name = json["friendly_name"].as_str();
+    let made = json!({
+        "sid": template,
+        "account_sid": engine.account.sid.as_str(),
+        "friendly_name": name,
+        "language": language,
+        "variables": json.get("variables").cloned().unwrap_or_else(|| json!({})),
+        "types": json["types"],
+        "date_created": now,
+        "date_updated": now,
+        "url": url,
+        "links": {
+            "approval_create": format!("{url}/ApprovalRequests/whatsapp"),
+            "approval_fetch": format!("{url}/ApprovalRequests"),
+        },
+        // Approved as soon as it is made: nobody reviews here.
+        "approval": approved(name.unwrap_or_default(), "UTILITY"),
+    });
+    engine.state().templates.push(made.clone());
+    let mut shown = made;
+    if let Some(fields) = shown.as_object_mut() {
+        fields.remove("approval");
+    }
+    ok(201, &shown)
+}
+
+fn approved(name: &str, category: &str) -> Value {
+    json!({
+        "type": "whatsapp", "name": name, "category": category, "content_type": "twilio/text",
+        "status": "approved", "rejection_reason": "", "allow_category_change": true,
+    })
+}
+
+/// `Content/{sid}`.
+pub(super) fn one(engine: &Engine, call: &ApiCall, template: &str) -> Answer {
+    let missing = || Failure::not_found(&call.path);
+    match call.method {
+        Method::GET => {
+            let mut found = find(engine, template).ok_or_else(missing)?;
+            if let Some(fields) = found.as_object_mut() {
+                fields.remove("approval");
+            }
+            ok(200, &found)
+        }
+        Method::DELETE => {
+            let mut state = engine.state();
+            let before = state.templates.len();
+            state.templates.retain(|made| made["sid"] != template);
+            if state.templates.len() == before {
+                return Err(missing());
+            }
+            nothing()
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+/// `Content/{sid}/ApprovalRequests`: asked for, and asked after.
+pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> Answer {
+    let missing = || Failure::not_found(&call.path);
+    let url = format!("https://content.twilio.com/v1/Content/{template}/ApprovalRequests");
+    match call.method {
+        Method::GET => {
+            let found = find(engine, template).ok_or_else(missing)?;
+            ok(
+                200,
+                &json!({
+                    "sid": template, "account_sid": engine.account.sid.as_str(),
+                    "whatsapp": found["approval"], "url": url,
+                }),
+            )
+        }
+        Method::POST => {
+            let json = call.json.as_ref();
+            let text = |name: &str| json.and_then(|json| json[name].as_str()).map(str::to_owned);
+            let (Some(name), Some(category)) = (text("name"), text("category")) else {
+                return Err(Failure::refused(20001, "name and category are required"));
+            };
+            let mut state = engine.state();
+            let found = state
+                .templates
+                .iter_mut()
+                .find(|made| made["sid"] == template);
+            let found = found.ok_or_else(missing)?;
+            found["approval"] = approved(&name, &category);
+            ok(201, &found["approval"].clone())
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+/// What was made, or what any well-formed name stands for.
+fn find(engine: &Engine, template: &str) -> Option<Value> {
+    let state = engine.state();
+    let made = state.templates.iter().find(|made| made["sid"] == template);
+    if let Some(made) = made {
+        return Some(made.clone());
+    }
+    is_sid(template, "HX").then(|| {
+        let url = format!("https://content.twilio.com/v1/Content/{template}");
+        json!({
+            "sid": template,
+            "account_sid": engine.account.sid.as_str(),
+            "friendly_name": "a template of the emulator",
+            "language": "en",
+            "variables": {},
+            "types": {"twilio/text": {"body": ""}},
+            "date_created": null,
+            "date_updated": null,
+            "url": url,
+            "links": {
+                "approval_create": format!("{url}/ApprovalRequests/whatsapp"),
+                "approval_fetch": format!("{url}/ApprovalRequests"),
+            },
+            "approval": approved("a template of the emulator", "UTILITY"),
+        })
+    })
+}
+
+/// A template's text and buttons, with its variables.
+pub(super) fn render(
+    engine: &Engine,
+    template: &str,
+    variables: Option<&str>,
+) -> Result<(String, Vec<Button>), Failure> {
+    let invalid = || Failure::refused(21656, "The ContentVariables Parameter is invalid.");
+    let given: BTreeMap<String, String> = match variables {
+        Some(text) => serde_json::from_str(text).map_err(|_| invalid())?,
+        None => BTreeMap::new(),
+    };
+    let found = find(engine, template);
+    let found = found.ok_or_else(|| Failure::refused(21655, "The ContentSid is Invalid"))?;
+    let types = found["types"].as_object().cloned().unwrap_or_default();
+    let body = types.values().find_map(|kind| kind["body"].as_str());
+    let body = body.unwrap_or_default();
+    if body.is_empty() {
+        let values: Vec<_> = given
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        return Ok((
+            format!("[template {template}] {}", values.join(", "))
+                .trim_end()
+                .to_owned(),
+            Vec::new(),
+        ));
+    }
+    let defaults = found["variables"].as_object().cloned().unwrap_or_default();
+    let mut text = body.to_owned();
+    for (name, value) in &defaults {
+        let value = given.get(name).map(String::as_str).or(value.as_str());
+        text = text.replace(&format!("{{{{{name}}}}}"), value.unwrap_or_default());
+    }
+    for (name, value) in &given {
+        text = text.replace(&format!("{{{{{name}}}}}"), value);
+    }
+    let actions = types.values().find_map(|kind| kind["actions"].as_array());
+    let button = |action: &Value| {
+        let text = action["title"].as_str()?;
+        let payload = action["id"].as_str().unwrap_or(text);
+        Some(Button {
+            text: text.to_owned(),
+            payload: payload.to_owned(),
+        })
+    };
+    let buttons = actions.map(|actions| actions.iter().filter_map(button).collect());
+    Ok((text, buttons.unwrap_or_default()))
+}

@@ -1,0 +1,474 @@
+//! `Messages` and their `Media`.
+
+use std::sync::Arc;
+
+use http::Method;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Answer, ApiCall, Failure, is_sid, media_redirect, not_allowed, nothing, ok};
+use crate::address::{Address, Channel, Identity};
+use crate::emulator::engine::Engine;
+use crate::emulator::record::{By, Direction, Location, MediaRecord, Record};
+use crate::emulator::send::Draft;
+use crate::form::Form;
+use crate::message::MessageStatus;
+use crate::reply::segments;
+
+/// Twilio's own.
+const PAGE_SIZE: usize = 50;
+const MOST_PAGE_SIZE: usize = 1000;
+
+/// `POST Messages.json`.
+pub(super) fn create(engine: &Arc<Engine>, call: &ApiCall) -> Answer {
+    let draft = draft(engine, &call.form)?;
+    let message = engine.send_api(draft);
+    let mut shown = json(engine, &message);
+    // A service chooses its sender later.
+    if message.status == MessageStatus::Accepted && call.form.get("From").is_none() {
+        shown["from"] = Value::Null;
+    }
+    ok(201, &shown)
+}
+
+fn draft(engine: &Engine, form: &Form) -> Result<Draft, Failure> {
+    let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
+    let to =
+        given("To").ok_or_else(|| Failure::refused(21604, "A 'To' phone number is required."))?;
+    let user = Address::parse(to);
+    let is_address = match (user.channel(), user.identity()) {
+        (Channel::Sms, Identity::Phone) => to.len() >= 8 && to != "+15005550001",
+        (Channel::Sms, identity) => identity == Identity::ShortCode,
+        (Channel::WhatsApp, identity) => {
+            matches!(identity, Identity::Phone | Identity::BusinessScopedId)
+        }
+        _ => !user.id().is_empty(),
+    };
+    if !is_address {
+        return Err(Failure::refused(
+            21211,
+            format!("Invalid 'To' Phone Number: {}", masked(to)),
+        ));
+    }
+    let service = given("MessagingServiceSid");
+    if service.is_some_and(|service| !is_sid(service, "MG")) {
+        return Err(Failure::refused(
+            21705,
+            "The Messaging Service Sid is invalid",
+        ));
+    }
+    let from = sender(engine, &user, given("From"), service.is_some())?;
+    let text = content(form)?;
+    let send_at = schedule(engine, form, service)?;
+    if given("StatusCallback").is_some_and(|url| !is_url(url)) {
+        return Err(Failure::refused(21609, "Invalid 'StatusCallback' URL"));
+    }
+    let pair = (from.clone(), user.as_str().to_owned());
+    if engine.state().blocked.contains(&pair) {
+        return Err(Failure::refused(
+            21610,
+            "Attempt to send to unsubscribed recipient",
+        ));
+    }
+    let template = given("ContentSid");
+    let (body, buttons) = match template {
+        Some(sid) => super::content::render(engine, sid, given("ContentVariables"))?,
+        None => (text, Vec::new()),
+    };
+    let location = form
+        .iter()
+        .filter(|(name, _)| *name == "PersistentAction")
+        .find_map(|(_, action)| place(action));
+    let status = match (send_at, service, given("From")) {
+        (Some(_), ..) => MessageStatus::Scheduled,
+        (None, Some(_), None) => MessageStatus::Accepted,
+        _ => MessageStatus::Queued,
+    };
+    Ok(Draft {
+        direction: Direction::Api,
+        by: By::Bot,
+        sender: from,
+        user: user.as_str().to_owned(),
+        body,
+        media: media_urls(form),
+        location,
+        buttons,
+        service: service.map(str::to_owned),
+        status_callback: given("StatusCallback").map(str::to_owned),
+        status,
+        send_at,
+        is_template: template.is_some(),
+    })
+}
+
+fn media_urls(form: &Form) -> Vec<String> {
+    form.iter()
+        .filter(|(name, value)| *name == "MediaUrl" && !value.is_empty())
+        .map(|(_, url)| url.to_owned())
+        .collect()
+}
+
+/// Who sends: what was named, or whoever of a service is on the channel.
+fn sender(
+    engine: &Engine,
+    user: &Address,
+    from: Option<&str>,
+    has_service: bool,
+) -> Result<String, Failure> {
+    let senders = engine.senders();
+    let Some(from) = from else {
+        if !has_service {
+            let message = "A 'From' phone number or MessagingServiceSid is required.";
+            return Err(Failure::refused(21603, message));
+        }
+        // The number that the user wrote to, as a service keeps it.
+        let latest = engine
+            .state()
+            .latest_sender(user.as_str())
+            .map(str::to_owned);
+        let on_channel =
+            |sender: &String| Address::parse(sender.as_str()).channel() == user.channel();
+        let chosen = latest.filter(&on_channel);
+        let chosen = chosen.or_else(|| senders.into_iter().find(on_channel));
+        return chosen.ok_or_else(|| {
+            Failure::refused(
+                21703,
+                "The Messaging Service has no sender for this channel",
+            )
+        });
+    };
+    if Address::parse(from).channel() != user.channel() {
+        let message = "'From' and 'To' are not on the same channel";
+        return Err(Failure::refused(21910, message));
+    }
+    if from == user.as_str() {
+        return Err(Failure::refused(63031, "'From' and 'To' are the same"));
+    }
+    if senders.iter().any(|sender| sender == from) {
+        return Ok(from.to_owned());
+    }
+    Err(if *user.channel() == Channel::Sms {
+        let message = "The 'From' phone number is not one of this account";
+        Failure::refused(21606, message)
+    } else {
+        let message = "Twilio could not find a Channel with the specified From address";
+        Failure::refused(63007, message)
+    })
+}
+
+/// The text, once there is anything at all to send.
+fn content(form: &Form) -> Result<String, Failure> {
+    let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
+    let media = media_urls(form);
+    if given("Body").is_none() && media.is_empty() && given("ContentSid").is_none() {
+        let message = "Message body, media URL or content SID must be specified.";
+        return Err(Failure::refused(21619, message));
+    }
+    if given("ContentSid").is_some_and(|sid| !is_sid(sid, "HX")) {
+        return Err(Failure::refused(21655, "The ContentSid is Invalid"));
+    }
+    let body = given("Body").unwrap_or_default();
+    if body.encode_utf16().count() > 1600 {
+        let message = "The concatenated message body exceeds the 1600 character limit";
+        return Err(Failure::refused(21617, message));
+    }
+    if media.len() > 10 {
+        return Err(Failure::refused(
+            21623,
+            "Number of media files exceeds allowed limit",
+        ));
+    }
+    if media.iter().any(|url| !is_url(url)) {
+        return Err(Failure::refused(21620, "Invalid media URL(s)"));
+    }
+    Ok(body.to_owned())
+}
+
+/// When it goes out, if that is not now.
+fn schedule(
+    engine: &Engine,
+    form: &Form,
+    service: Option<&str>,
+) -> Result<Option<Timestamp>, Failure> {
+    let Some(at) = form.get("SendAt").filter(|at| !at.is_empty()) else {
+        return Ok(None);
+    };
+    if service.is_none() || form.get("ScheduleType") != Some("fixed") {
+        let message = "SendAt needs ScheduleType=fixed and a MessagingServiceSid";
+        return Err(Failure::refused(35118, message));
+    }
+    let at: Timestamp = at
+        .parse()
+        .map_err(|_| Failure::refused(35111, "SendAt is not an ISO 8601 time"))?;
+    let ahead = at.duration_since(engine.now()).as_secs();
+    if !(15 * 60..=35 * 24 * 3600).contains(&ahead) {
+        let message = "SendAt must be 15 minutes to 35 days ahead";
+        return Err(Failure::refused(35114, message));
+    }
+    Ok(Some(at))
+}
+
+/// `geo:37.78,-122.39|Label`
+fn place(action: &str) -> Option<Location> {
+    let rest = action.strip_prefix("geo:")?;
+    let (point, label) = rest.split_once('|').unwrap_or((rest, ""));
+    let (latitude, longitude) = point.split_once(',')?;
+    Some(Location {
+        latitude: latitude.trim().parse().ok()?,
+        longitude: longitude.trim().parse().ok()?,
+        address: None,
+        label: Some(label.to_owned()).filter(|label| !label.is_empty()),
+    })
+}
+
+fn is_url(url: &str) -> bool {
+    reqwest::Url::parse(url)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+fn masked(address: &str) -> String {
+    let kept: String = address.chars().take(6).collect();
+    format!("{kept}…")
+}
+
+/// `GET Messages.json`: newest first.
+pub(super) fn list(engine: &Engine, call: &ApiCall) -> Answer {
+    let query = &call.query;
+    let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
+    let size = number("PageSize")
+        .unwrap_or(PAGE_SIZE)
+        .clamp(1, MOST_PAGE_SIZE);
+    let page = number("Page").unwrap_or_default();
+    let state = engine.state();
+    let found: Vec<&Record> = state
+        .messages
+        .iter()
+        .rev()
+        .filter(|message| is_asked_for(message, query))
+        .collect();
+    let start = page.saturating_mul(size);
+    let shown: Vec<Value> = found
+        .iter()
+        .skip(start)
+        .take(size)
+        .map(|message| json(engine, message))
+        .collect();
+    let account = engine.account.sid;
+    let asked: Form = query
+        .iter()
+        .filter(|(name, _)| !["PageSize", "Page", "PageToken"].contains(name))
+        .chain([("PageSize", size.to_string().as_str())])
+        .collect();
+    let uri = format!(
+        "/2010-04-01/Accounts/{account}/Messages.json?{}",
+        asked.encode()
+    );
+    let page_uri = |page: usize| format!("{uri}&Page={page}&PageToken=PA{page}");
+    let has_more = start + shown.len() < found.len();
+    ok(
+        200,
+        &json!({
+            "end": (start + shown.len()).saturating_sub(1),
+            "first_page_uri": format!("{uri}&Page=0"),
+            "messages": shown,
+            "next_page_uri": has_more.then(|| page_uri(page + 1)),
+            "page": page,
+            "page_size": size,
+            "previous_page_uri": page.checked_sub(1).map(page_uri),
+            "start": start,
+            "uri": format!("{uri}&Page={page}"),
+        }),
+    )
+}
+
+fn is_asked_for(message: &Record, query: &Form) -> bool {
+    let (from, to) = ends(message);
+    let is = |name: &str, value: &str| query.get(name).is_none_or(|asked| asked == value);
+    let sent = message.sent.unwrap_or(message.at);
+    let compared = |name: &str, holds: fn(&str, &str) -> bool| {
+        query.get(name).is_none_or(|asked| {
+            // A day alone compares as a day.
+            let text = sent.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let asked_length = asked.len().min(text.len());
+            let text = if asked.len() <= 10 {
+                &text[..asked_length]
+            } else {
+                &text
+            };
+            holds(text, asked)
+        })
+    };
+    is("From", from)
+        && is("To", to)
+        && compared("DateSent", |sent, asked| sent == asked)
+        && compared("DateSent>", |sent, asked| sent >= asked)
+        && compared("DateSent<", |sent, asked| sent <= asked)
+}
+
+fn ends(message: &Record) -> (&str, &str) {
+    if message.direction.is_in() {
+        (&message.user, &message.sender)
+    } else {
+        (&message.sender, &message.user)
+    }
+}
+
+/// `Messages/{sid}.json`: looked at, called back, its text removed, or deleted.
+pub(super) fn one(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> Answer {
+    let found = engine.state().message(sid).cloned();
+    let message = found.ok_or_else(|| Failure::not_found(&call.path))?;
+    match call.method {
+        Method::GET => ok(200, &json(engine, &message)),
+        Method::DELETE => {
+            engine.state().messages.retain(|message| message.sid != sid);
+            nothing()
+        }
+        Method::POST => update(engine, call, sid, &message),
+        _ => Err(not_allowed()),
+    }
+}
+
+fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> Answer {
+    let now = engine.now();
+    match (call.form.get("Status"), call.form.get("Body")) {
+        (Some("canceled"), _) => {
+            if !matches!(
+                message.status,
+                MessageStatus::Scheduled | MessageStatus::Accepted
+            ) {
+                let message = "Cannot cancel this message because it is not cancelable.";
+                return Err(Failure::refused(30409, message));
+            }
+            set(engine, sid, |message| {
+                message.status = MessageStatus::Canceled;
+                message.updated = now;
+            });
+            if let Some(message) = engine.state().message(sid).cloned() {
+                let engine = engine.clone();
+                engine.emit_status(&message);
+                tokio::spawn(async move {
+                    engine.report(&message, &MessageStatus::Canceled).await;
+                });
+            }
+        }
+        (_, Some("")) => set(engine, sid, |message| {
+            message.body.clear();
+            message.updated = now;
+        }),
+        _ => {
+            let message = "Only Status=canceled and an empty Body can be set.";
+            return Err(Failure::refused(20001, message));
+        }
+    }
+    let message = engine.state().message(sid).cloned();
+    let message = message.ok_or_else(|| Failure::not_found(&call.path))?;
+    ok(200, &json(engine, &message))
+}
+
+fn set(engine: &Engine, sid: &str, change: impl FnOnce(&mut Record)) {
+    if let Some(message) = engine.state().message_mut(sid) {
+        change(message);
+    }
+}
+
+/// `Media.json`: what belongs to a message.
+pub(super) fn media_list(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
+    let found = engine.state().message(sid).cloned();
+    let message = found.ok_or_else(|| Failure::not_found(&call.path))?;
+    let files: Vec<Value> = message
+        .media
+        .iter()
+        .map(|file| media_json(engine, &message.sid, file))
+        .collect();
+    let uri = format!("/{}?PageSize=50&Page=0", call.path);
+    ok(
+        200,
+        &json!({
+            "end": files.len().saturating_sub(1),
+            "first_page_uri": uri,
+            "media_list": files,
+            "next_page_uri": null,
+            "page": 0,
+            "page_size": PAGE_SIZE,
+            "previous_page_uri": null,
+            "start": 0,
+            "uri": uri,
+        }),
+    )
+}
+
+/// `Media/{sid}` and `Media/{sid}.json`.
+pub(super) fn media_file(engine: &Engine, call: &ApiCall, sid: &str, file: &str) -> Answer {
+    let missing = || Failure::not_found(&call.path);
+    let message = engine.state().message(sid).cloned().ok_or_else(missing)?;
+    let name = file.trim_end_matches(".json");
+    let found = message.media.iter().find(|media| media.sid == name);
+    let media = found.ok_or_else(missing)?;
+    match (call.method.clone(), file.ends_with(".json")) {
+        (Method::GET | Method::HEAD, true) => ok(200, &media_json(engine, sid, media)),
+        (Method::GET | Method::HEAD, false) if media.is_here => media_redirect(engine, name),
+        (Method::GET | Method::HEAD, false) => Err(missing()),
+        (Method::DELETE, _) => {
+            let mut state = engine.state();
+            state.media.remove(name);
+            if let Some(message) = state.message_mut(sid) {
+                message.media.retain(|media| media.sid != name);
+            }
+            nothing()
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+fn media_json(engine: &Engine, message: &str, file: &MediaRecord) -> Value {
+    let account = engine.account.sid;
+    json!({
+        "account_sid": account.as_str(),
+        "content_type": file.content_type,
+        "date_created": date(file.at),
+        "date_updated": date(file.at),
+        "parent_sid": message,
+        "sid": file.sid,
+        "uri": format!("/2010-04-01/Accounts/{account}/Messages/{message}/Media/{}.json", file.sid),
+    })
+}
+
+/// A message with exactly the fields of Twilio's schema.
+pub(super) fn json(engine: &Engine, message: &Record) -> Value {
+    let account = engine.account.sid;
+    let (from, to) = ends(message);
+    let uri = format!("/2010-04-01/Accounts/{account}/Messages/{}", message.sid);
+    let is_sms = *Address::parse(message.user.as_str()).channel() == Channel::Sms;
+    let count = match (is_sms, &message.status) {
+        (_, MessageStatus::Accepted | MessageStatus::Scheduled) => 0,
+        (true, _) => segments(&message.body).count,
+        (false, _) => 1,
+    };
+    json!({
+        "account_sid": account.as_str(),
+        "api_version": "2010-04-01",
+        "body": message.body,
+        "date_created": date(message.at),
+        "date_sent": message.sent.map(date),
+        "date_updated": date(message.updated),
+        "direction": message.direction.rest(),
+        "error_code": message.error_code.map(|code| code.0),
+        "error_message": message.error_code.and_then(|code| code.meaning()),
+        "from": from,
+        "messaging_service_sid": message.service,
+        "num_media": message.media.len().to_string(),
+        "num_segments": count.to_string(),
+        "price": null,
+        "price_unit": "USD",
+        "sid": message.sid,
+        "status": message.status.as_str(),
+        "subresource_uris": {"media": format!("{uri}/Media.json")},
+        "to": to,
+        "uri": format!("{uri}.json"),
+    })
+}
+
+/// RFC 2822, as the older API writes dates.
+fn date(at: Timestamp) -> String {
+    at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+}

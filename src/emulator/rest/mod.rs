@@ -1,0 +1,416 @@
+//! Twilio's REST API, as far as messaging needs it: every official library works against it with another base URL.
+//!
+//! Source: Twilio's `OpenAPI` descriptions.
+
+mod content;
+mod messages;
+mod senders;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::account::{SENDERS, sid};
+use super::engine::Engine;
+use super::media;
+use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind};
+use super::webhook::shown;
+use crate::error_code::ErrorCode;
+use crate::form::Form;
+
+/// Parameters of a call: more than any has.
+const MOST_PARAMS: usize = 512;
+
+pub(super) fn routes() -> Router<Arc<Engine>> {
+    let any = axum::routing::any::<_, _, Arc<Engine>>;
+    Router::new()
+        .route("/2010-04-01/{*path}", any(api))
+        .route("/v2/Channels/Senders", any(api))
+        .route("/v2/Channels/Senders/{sid}", any(api))
+        .route("/v1/Content", any(api))
+        .route("/v2/Content", any(api))
+        .route("/v1/ContentAndApprovals", any(api))
+        .route("/v2/ContentAndApprovals", any(api))
+        .route("/v1/Content/{*path}", any(api))
+        .route("/v1/Services", get(api))
+        .route("/v1/Services/{*path}", any(api))
+        .route("/v2/Indicators/Typing.json", post(api))
+        .route("/v3/Indicators/Typing.json", post(api))
+}
+
+/// What nobody serves here.
+pub(super) async fn not_found() -> Response {
+    Failure::new(404, 20404, "The requested resource was not found").into_response()
+}
+
+/// A call that was let in.
+pub(super) struct ApiCall {
+    method: Method,
+    /// Without slashes at its ends.
+    path: String,
+    query: Form,
+    /// Of a form; empty for JSON.
+    form: Form,
+    json: Option<Value>,
+}
+
+/// An error in Twilio's words.
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: u16,
+    code: u32,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: u16, code: u32, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// A parameter that Twilio refuses.
+    fn refused(code: u32, message: impl Into<String>) -> Self {
+        Self::new(400, code, message)
+    }
+
+    fn not_found(path: &str) -> Self {
+        let message = format!("The requested resource /{path} was not found");
+        Self::new(404, 20404, message)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "code": self.code,
+            "message": self.message,
+            "more_info": format!("https://www.twilio.com/docs/errors/{}", self.code),
+            "status": self.status,
+        });
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let mut response = (status, json_body(&body)).into_response();
+        let headers = response.headers_mut();
+        if self.status == 401 {
+            let realm = HeaderValue::from_static("Basic realm=\"Twilio API\"");
+            headers.insert(WWW_AUTHENTICATE, realm);
+        }
+        if self.status == 429 {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+type Answer = Result<Response, Failure>;
+
+fn json_body(value: &Value) -> impl IntoResponse + use<> {
+    let json = HeaderValue::from_static("application/json;charset=utf-8");
+    ([(CONTENT_TYPE, json)], value.to_string())
+}
+
+fn ok(status: u16, value: &Value) -> Answer {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    Ok((status, json_body(value)).into_response())
+}
+
+fn nothing() -> Answer {
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Every call: let in, done, and shown.
+async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Response {
+    let started = std::time::Instant::now();
+    let at = engine.now();
+    let path = parts.uri.path().trim_matches('/').to_owned();
+    let answer = match read(&engine, &parts, &body, &path) {
+        Ok(call) => route(&engine, &call).await,
+        Err(failure) => Err(failure),
+    };
+    let (code, mut response) = match answer {
+        Ok(response) => (None, response),
+        Err(failure) => (Some(failure.code), failure.into_response()),
+    };
+    let request_id = sid("RQ");
+    if let Ok(value) = HeaderValue::try_from(request_id) {
+        let name = HeaderName::from_static("twilio-request-id");
+        response.headers_mut().insert(name, value);
+    }
+    // A file is fetched by the page from elsewhere; here its bytes would only be noise.
+    let (head, body_of_answer) = response.into_parts();
+    let bytes = axum::body::to_bytes(body_of_answer, usize::MAX).await;
+    let bytes = bytes.unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let answered: Option<Value> = serde_json::from_str(&text).ok();
+    let message_sid = sid_of(&path, answered.as_ref());
+    let user = message_sid.as_deref().and_then(|sid| {
+        engine
+            .state()
+            .message(sid)
+            .map(|message| message.user.clone())
+    });
+    let params = Form::parse(&body, MOST_PARAMS).ok();
+    let params = params.filter(|_| is_form(&parts));
+    let kind = if path.contains("/Media") {
+        Kind::Media
+    } else {
+        Kind::Rest
+    };
+    engine.record(Exchange {
+        id: String::new(),
+        kind,
+        message_sid,
+        user,
+        at,
+        request: ExchangeRequest {
+            method: parts.method.to_string(),
+            url: format!("{}{}", engine.origin, parts.uri),
+            headers: shown(&parts.headers),
+            body: String::from_utf8_lossy(&body).into_owned(),
+        },
+        response: Some(ExchangeResponse {
+            status: head.status.as_u16(),
+            headers: shown(&head.headers),
+            body: text,
+        }),
+        ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        error_code: code,
+        params: params
+            .iter()
+            .flat_map(Form::iter)
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        signed: None,
+        attempt: None,
+    });
+    Response::from_parts(head, bytes.into())
+}
+
+/// The message that a call is about.
+fn sid_of(path: &str, answer: Option<&Value>) -> Option<String> {
+    let named = path
+        .split(['/', '.'])
+        .find(|part| part.len() == 34 && (part.starts_with("SM") || part.starts_with("MM")));
+    let made = answer.and_then(|answer| answer["sid"].as_str());
+    let made = made.filter(|sid| sid.starts_with("SM") || sid.starts_with("MM"));
+    named.or(made).map(str::to_owned)
+}
+
+fn is_form(parts: &Parts) -> bool {
+    let content_type = parts.headers.get(CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|text| text.starts_with("application/x-www-form-urlencoded"))
+}
+
+fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiCall, Failure> {
+    if let Some(fault) = engine.state().faults.next_rest_error() {
+        let code = fault.code.unwrap_or(20_000 + u32::from(fault.status));
+        let meaning = ErrorCode(code).meaning().unwrap_or("as ordered");
+        return Err(Failure::new(fault.status, code, meaning));
+    }
+    let unreadable = || Failure::refused(20001, "the parameters cannot be read");
+    let query = parts.uri.query().unwrap_or_default();
+    let query = Form::parse(query.as_bytes(), MOST_PARAMS).map_err(|_| unreadable())?;
+    let (form, json) = if is_form(parts) {
+        let form = Form::parse(body, MOST_PARAMS).map_err(|_| unreadable())?;
+        (form, None)
+    } else if body.is_empty() {
+        (Form::default(), None)
+    } else {
+        let json = serde_json::from_slice(body).map_err(|_| unreadable())?;
+        (Form::default(), Some(json))
+    };
+    let call = ApiCall {
+        method: parts.method.clone(),
+        path: path.to_owned(),
+        query,
+        form,
+        json,
+    };
+    let authorization = parts.headers.get(AUTHORIZATION);
+    let authorization = authorization.and_then(|value| value.to_str().ok());
+    if lets_in(engine, authorization, path) {
+        Ok(call)
+    } else {
+        Err(Failure::new(401, 20003, "Authenticate"))
+    }
+}
+
+/// The account with its token; an API key's shape is taken too, since keys are made elsewhere.
+fn lets_in(engine: &Engine, authorization: Option<&str>, path: &str) -> bool {
+    let Some(login) = authorization.and_then(|text| text.strip_prefix("Basic ")) else {
+        return false;
+    };
+    let login = STANDARD.decode(login.trim()).unwrap_or_default();
+    let login = String::from_utf8(login).unwrap_or_default();
+    let Some((user, password)) = login.split_once(':') else {
+        return false;
+    };
+    let account = engine.account.sid;
+    let is_known = user == account.as_str() || user.starts_with("SK") && user.len() == 34;
+    let mut parts = path
+        .split('/')
+        .skip_while(|part| *part != "Accounts")
+        .skip(1);
+    let named = parts.next().map(|name| name.trim_end_matches(".json"));
+    let is_own = named.is_none_or(|named| named == account.as_str());
+    is_known && is_own && password == engine.account.token.expose()
+}
+
+async fn route(engine: &Arc<Engine>, call: &ApiCall) -> Answer {
+    let path = call.path.clone();
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts.as_slice() {
+        ["2010-04-01", "Accounts", _] => ok(200, &engine.account.json()),
+        ["2010-04-01", "Accounts", _, "Messages.json"] => match call.method {
+            Method::POST => messages::create(engine, call),
+            Method::GET => messages::list(engine, call),
+            _ => Err(not_allowed()),
+        },
+        ["2010-04-01", "Accounts", _, "IncomingPhoneNumbers.json"] => {
+            senders::numbers(engine, call)
+        }
+        ["2010-04-01", "Accounts", _, "IncomingPhoneNumbers", number] => {
+            senders::number(engine, call, number.trim_end_matches(".json"))
+        }
+        ["2010-04-01", "Accounts", _, "Messages", message] => {
+            let message = message.trim_end_matches(".json");
+            messages::one(engine, call, message)
+        }
+        [
+            "2010-04-01",
+            "Accounts",
+            _,
+            "Messages",
+            message,
+            "Media.json",
+        ] => messages::media_list(engine, call, message),
+        [
+            "2010-04-01",
+            "Accounts",
+            _,
+            "Messages",
+            message,
+            "Media",
+            file,
+        ] => messages::media_file(engine, call, message, file),
+        ["v2", "Channels", "Senders"] => senders::list(engine, call),
+        ["v2", "Channels", "Senders", sender] => senders::one(engine, call, sender),
+        [_, "Content" | "ContentAndApprovals"] => content::collection(engine, call),
+        ["v1", "Content", template] => content::one(engine, call, template),
+        ["v1", "Content", template, "ApprovalRequests"] => {
+            content::approval(engine, call, template)
+        }
+        ["v1", "Content", template, "ApprovalRequests", "whatsapp"] => {
+            content::approval(engine, call, template)
+        }
+        ["v1", "Services"] => ok(200, &services(&path)),
+        ["v1", "Services", service] if is_sid(service, "MG") => ok(200, &service_json(service)),
+        [_, "Indicators", "Typing.json"] => typing(engine, call),
+        _ => Err(Failure::not_found(&path)),
+    }
+}
+
+fn not_allowed() -> Failure {
+    Failure::new(405, 20004, "Method not allowed")
+}
+
+fn is_sid(text: &str, prefix: &str) -> bool {
+    text.len() == 34
+        && text.starts_with(prefix)
+        && text[2..].bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Every well-formed Messaging Service is there; none has been made.
+fn services(path: &str) -> Value {
+    json!({"services": [], "meta": meta("services", path)})
+}
+
+fn service_json(service: &str) -> Value {
+    json!({
+        "sid": service,
+        "friendly_name": "A service of the emulator",
+        "inbound_request_url": null,
+        "fallback_url": null,
+        "status_callback": null,
+        "use_inbound_webhook_on_number": true,
+        "url": format!("https://messaging.twilio.com/v1/Services/{service}"),
+    })
+}
+
+/// The paging of the newer APIs, all on one page.
+fn meta(key: &str, path: &str) -> Value {
+    let url = format!("/{path}?PageSize=50&Page=0");
+    json!({
+        "page": 0, "page_size": 50, "first_page_url": url, "previous_page_url": null, "url": url,
+        "next_page_url": null, "key": key,
+    })
+}
+
+/// The typing indicator: it names the message that it answers, and marks it read.
+fn typing(engine: &Engine, call: &ApiCall) -> Answer {
+    let json = call.json.as_ref();
+    let field = |name: &str| {
+        let text = json.and_then(|json| json[name].as_str());
+        text.or_else(|| call.form.get(name)).map(str::to_owned)
+    };
+    let channel = field("channel").unwrap_or_default();
+    if !channel.eq_ignore_ascii_case("whatsapp") {
+        return Err(Failure::refused(20001, "channel: WHATSAPP"));
+    }
+    let message = field("messageId").unwrap_or_default();
+    let state = engine.state();
+    let found = state.message(&message).filter(|m| m.direction.is_in());
+    let Some(user) = found.map(|message| message.user.clone()) else {
+        return Err(Failure::new(
+            404,
+            20404,
+            "messageId: there is no such inbound message",
+        ));
+    };
+    drop(state);
+    engine.emit("typing", &json!({"user": user}));
+    ok(200, &json!({"success": true}))
+}
+
+/// Media of the older API, where it is asked for by its page or by its bytes.
+fn media_redirect(engine: &Engine, file: &str) -> Answer {
+    if engine.state().faults.next_media_is_missing() {
+        return Err(Failure::not_found(file));
+    }
+    Ok(media::redirect(engine, file))
+}
+
+/// The numbers that can be asked about: those that are no channel's.
+fn phone_numbers(engine: &Engine) -> Vec<String> {
+    let all = engine.senders();
+    all.into_iter()
+        .filter(|sender| !sender.contains(':'))
+        .collect()
+}
+
+/// A stable identifier of a sender.
+fn sid_for(prefix: &str, sender: &str) -> String {
+    let known = SENDERS.iter().position(|known| *known == sender);
+    let number = known.map_or_else(
+        || {
+            sender.bytes().fold(7_u64, |hash, byte| {
+                hash.wrapping_mul(31).wrapping_add(byte.into())
+            })
+        },
+        |index| index as u64 + 1,
+    );
+    format!("{prefix}{number:032x}")
+}

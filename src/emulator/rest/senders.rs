@@ -1,0 +1,160 @@
+//! Where numbers and WhatsApp senders have their webhooks: looked at, and set.
+//!
+//! Source: `IncomingPhoneNumbers` of the 2010 API, and `/v2/Channels/Senders`. What is set is kept and shown; the
+//! emulator goes on calling the URLs that it was started with.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Answer, ApiCall, Failure, meta, not_allowed, ok, phone_numbers, sid_for};
+use crate::emulator::engine::Engine;
+
+/// The parameters of a number that can be set, and their names when shown.
+const NUMBER_SETTINGS: [(&str, &str); 5] = [
+    ("SmsUrl", "sms_url"),
+    ("SmsMethod", "sms_method"),
+    ("SmsFallbackUrl", "sms_fallback_url"),
+    ("SmsFallbackMethod", "sms_fallback_method"),
+    ("StatusCallback", "status_callback"),
+];
+
+/// `IncomingPhoneNumbers.json`.
+pub(super) fn numbers(engine: &Engine, call: &ApiCall) -> Answer {
+    let asked = call.query.get("PhoneNumber");
+    let found: Vec<Value> = phone_numbers(engine)
+        .iter()
+        .filter(|number| asked.is_none_or(|asked| asked == number.as_str()))
+        .map(|number| number_json(engine, number))
+        .collect();
+    let uri = format!("/{}?PageSize=50&Page=0", call.path);
+    ok(
+        200,
+        &json!({
+            "end": found.len().saturating_sub(1), "first_page_uri": uri, "incoming_phone_numbers": found,
+            "next_page_uri": null, "page": 0, "page_size": 50, "previous_page_uri": null, "start": 0, "uri": uri,
+        }),
+    )
+}
+
+/// `IncomingPhoneNumbers/{sid}.json`.
+pub(super) fn number(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
+    let numbers = phone_numbers(engine);
+    let number = numbers.iter().find(|number| sid_for("PN", number) == sid);
+    let number = number.ok_or_else(|| Failure::not_found(&call.path))?;
+    match call.method {
+        Method::GET => {}
+        Method::POST => {
+            let mut state = engine.state();
+            let settings = state.number_settings.entry(number.clone()).or_default();
+            for (name, shown) in NUMBER_SETTINGS {
+                if let Some(value) = call.form.get(name) {
+                    settings.insert(shown.to_owned(), value.to_owned());
+                }
+            }
+        }
+        _ => return Err(not_allowed()),
+    }
+    ok(200, &number_json(engine, number))
+}
+
+fn number_json(engine: &Engine, number: &str) -> Value {
+    let account = engine.account.sid;
+    let sid = sid_for("PN", number);
+    let mut shown = json!({
+        "sid": sid,
+        "account_sid": account.as_str(),
+        "friendly_name": number,
+        "phone_number": number,
+        "sms_url": engine.options.webhook,
+        "sms_method": "POST",
+        "sms_fallback_url": engine.options.fallback.clone().unwrap_or_default(),
+        "sms_fallback_method": "POST",
+        "sms_application_sid": "",
+        "status_callback": engine.options.status_callback.clone().unwrap_or_default(),
+        "status_callback_method": "POST",
+        "capabilities": {"voice": false, "sms": true, "mms": true, "fax": false},
+        "date_created": null,
+        "date_updated": null,
+        "uri": format!("/2010-04-01/Accounts/{account}/IncomingPhoneNumbers/{sid}.json"),
+    });
+    if let Some(settings) = engine.state().number_settings.get(number) {
+        for (name, value) in settings {
+            shown[name] = value.as_str().into();
+        }
+    }
+    shown
+}
+
+/// `/v2/Channels/Senders`.
+pub(super) fn list(engine: &Engine, call: &ApiCall) -> Answer {
+    if call.method != Method::GET {
+        return Err(not_allowed());
+    }
+    let asked = call.query.get("Channel");
+    let found: Vec<Value> = engine
+        .senders()
+        .iter()
+        .filter(|sender| {
+            sender
+                .split_once(':')
+                .is_some_and(|(channel, _)| asked.is_none_or(|asked| asked == channel))
+        })
+        .map(|sender| sender_json(engine, sender))
+        .collect();
+    ok(
+        200,
+        &json!({"senders": found, "meta": meta("senders", &call.path)}),
+    )
+}
+
+/// `/v2/Channels/Senders/{sid}`.
+pub(super) fn one(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
+    let senders = engine.senders();
+    let sender = senders
+        .iter()
+        .find(|sender| sender.contains(':') && sid_for("XE", sender) == sid);
+    let sender = sender.ok_or_else(|| Failure::not_found(&call.path))?;
+    match call.method {
+        Method::GET => ok(200, &sender_json(engine, sender)),
+        Method::POST => {
+            let webhook = call.json.as_ref().map(|json| json["webhook"].clone());
+            if let Some(webhook) = webhook.filter(Value::is_object) {
+                engine
+                    .state()
+                    .sender_settings
+                    .insert(sender.clone(), webhook);
+            }
+            ok(202, &sender_json(engine, sender))
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+fn sender_json(engine: &Engine, sender: &str) -> Value {
+    let sid = sid_for("XE", sender);
+    let mut webhook = json!({
+        "callback_url": engine.options.webhook,
+        "callback_method": "POST",
+        "fallback_url": engine.options.fallback,
+        "fallback_method": "POST",
+        "status_callback_url": engine.options.status_callback,
+        "status_callback_method": "POST",
+    });
+    if let Some(set) = engine.state().sender_settings.get(sender) {
+        for (name, value) in set.as_object().into_iter().flatten() {
+            webhook[name] = value.clone();
+        }
+    }
+    json!({
+        "sid": sid,
+        "sender_id": sender,
+        "status": "ONLINE",
+        "configuration": {},
+        "webhook": webhook,
+        "profile": {"name": "replyhook emulator"},
+        "properties": {},
+        "offline_reasons": null,
+        "compliance": null,
+        "url": format!("https://messaging.twilio.com/v2/Channels/Senders/{sid}"),
+    })
+}

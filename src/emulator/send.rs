@@ -1,0 +1,228 @@
+//! Messages to a phone: from TwiML, from REST, and Twilio's own.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::account::sid;
+use super::engine::Engine;
+use super::media;
+use super::record::{Button, By, Direction, Location, MediaRecord, Record};
+use super::state::Hosted;
+use crate::address::{Address, Channel};
+use crate::error_code::ErrorCode;
+use crate::message::MessageStatus;
+
+/// The largest file that WhatsApp takes; MMS takes 5 MB.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// A message that is to be sent.
+pub(super) struct Draft {
+    pub(super) direction: Direction,
+    pub(super) by: By,
+    pub(super) sender: String,
+    pub(super) user: String,
+    pub(super) body: String,
+    pub(super) media: Vec<String>,
+    pub(super) location: Option<Location>,
+    pub(super) buttons: Vec<Button>,
+    pub(super) service: Option<String>,
+    pub(super) status_callback: Option<String>,
+    pub(super) status: MessageStatus,
+    pub(super) send_at: Option<Timestamp>,
+    pub(super) is_template: bool,
+}
+
+impl Draft {
+    /// An answer to a message.
+    pub(super) fn reply(sender: String, user: String) -> Self {
+        Self {
+            direction: Direction::Reply,
+            by: By::Bot,
+            sender,
+            user,
+            body: String::new(),
+            media: Vec::new(),
+            location: None,
+            buttons: Vec::new(),
+            service: None,
+            status_callback: None,
+            status: MessageStatus::Queued,
+            send_at: None,
+            is_template: false,
+        }
+    }
+}
+
+impl Engine {
+    /// Sends an answer, its files fetched when this returns.
+    pub(super) async fn send_reply(self: &Arc<Self>, draft: Draft) -> Record {
+        let is_template = draft.is_template;
+        let message = self.enter(draft);
+        if self.is_loop(&message) {
+            let detail = "Twilio would hold what follows for 30 s; here it goes on";
+            self.debug(ErrorCode(14107), Some(detail), Some(&message.sid), None);
+        }
+        let generation = self.state().generation;
+        let failed = self.prepare(&message.sid, is_template).await;
+        let now = self.state().message(&message.sid).cloned();
+        self.progress(message.sid.clone(), failed, generation);
+        now.unwrap_or(message)
+    }
+
+    /// Takes a message from REST: it is queued when this returns.
+    pub(super) fn send_api(self: &Arc<Self>, draft: Draft) -> Record {
+        let is_template = draft.is_template;
+        let message = self.enter(draft);
+        let (engine, sid) = (self.clone(), message.sid.clone());
+        let (send_at, generation) = (message.send_at, self.state().generation);
+        tokio::spawn(async move {
+            if let Some(at) = send_at {
+                engine.clock.sleep_until(at).await;
+                if !engine.leave_schedule(&sid, generation) {
+                    return;
+                }
+            }
+            let failed = engine.prepare(&sid, is_template).await;
+            engine.progress(sid, failed, generation);
+        });
+        message
+    }
+
+    /// A message that needs nothing and cannot fail.
+    pub(super) fn send_own(self: &Arc<Self>, sender: &str, user: &str, text: &str) {
+        let draft = Draft {
+            by: By::Twilio,
+            body: text.to_owned(),
+            ..Draft::reply(sender.to_owned(), user.to_owned())
+        };
+        let message = self.enter(draft);
+        let generation = self.state().generation;
+        self.progress(message.sid, None, generation);
+    }
+
+    fn enter(&self, draft: Draft) -> Record {
+        let now = self.now();
+        let has_media = !draft.media.is_empty();
+        let sid_of = sid(if has_media { "MM" } else { "SM" });
+        let file = |url: String| MediaRecord {
+            sid: sid("ME"),
+            content_type: media::type_of(&url)
+                .unwrap_or("application/octet-stream")
+                .to_owned(),
+            filename: None,
+            url,
+            is_here: false,
+            at: now,
+        };
+        let message = Record {
+            sid: sid_of,
+            user: draft.user,
+            sender: draft.sender,
+            direction: draft.direction,
+            by: draft.by,
+            body: draft.body,
+            media: draft.media.into_iter().map(file).collect(),
+            location: draft.location,
+            button: None,
+            buttons: draft.buttons,
+            status: draft.status,
+            error_code: None,
+            service: draft.service,
+            status_callback: draft.status_callback,
+            at: now,
+            updated: now,
+            sent: None,
+            send_at: draft.send_at,
+            is_unread: true,
+            params: Vec::new(),
+            profile_name: None,
+        };
+        self.state().add(message.clone());
+        self.emit_message(&message);
+        message
+    }
+
+    fn is_loop(&self, message: &Record) -> bool {
+        let now = self.now();
+        self.state()
+            .is_reply_loop(&message.sender, &message.user, now)
+    }
+
+    /// A scheduled message whose time has come; false where it was called back.
+    fn leave_schedule(&self, sid: &str, generation: u64) -> bool {
+        let now = self.now();
+        let mut state = self.state();
+        if state.generation != generation {
+            return false;
+        }
+        let Some(message) = state.message_mut(sid) else {
+            return false;
+        };
+        if message.status != MessageStatus::Scheduled {
+            return false;
+        }
+        message.status = MessageStatus::Accepted;
+        message.updated = now;
+        true
+    }
+
+    /// Fetches a message's files and finds out whether it can be delivered; the code of why not.
+    async fn prepare(self: &Arc<Self>, sid: &str, is_template: bool) -> Option<ErrorCode> {
+        let message = self.state().message(sid).cloned()?;
+        if let Some(code) = self.obstacle(&message, is_template) {
+            self.debug(code, None, Some(sid), None);
+            return Some(code);
+        }
+        for (index, file) in message.media.iter().enumerate() {
+            match media::fetch(&file.url, MOST_BYTES).await {
+                Ok((bytes, content_type)) => {
+                    let mut state = self.state();
+                    let content_type = content_type.unwrap_or_else(|| file.content_type.clone());
+                    state.host(
+                        &file.sid,
+                        Hosted {
+                            bytes: Arc::from(bytes),
+                            content_type: content_type.clone(),
+                        },
+                    );
+                    if let Some(message) = state.message_mut(sid) {
+                        message.media[index].content_type = content_type;
+                        message.media[index].is_here = true;
+                        let message = message.clone();
+                        drop(state);
+                        self.emit_message(&message);
+                    }
+                }
+                Err(media::FetchError::TooLarge) => {
+                    self.debug(ErrorCode(11751), None, Some(sid), Some(&file.url));
+                    return Some(ErrorCode(11751));
+                }
+                // What this machine cannot reach, Twilio may: that says nothing about the bot.
+                Err(media::FetchError::Unreachable) if !media::is_loopback(&file.url) => {}
+                Err(error) => {
+                    let detail = error.to_string();
+                    self.debug(ErrorCode(63019), Some(&detail), Some(sid), Some(&file.url));
+                    return Some(ErrorCode(63019));
+                }
+            }
+        }
+        None
+    }
+
+    /// What keeps a message from its user.
+    fn obstacle(&self, message: &Record, is_template: bool) -> Option<ErrorCode> {
+        if message.by == By::Twilio {
+            return None;
+        }
+        let now = self.now();
+        let state = self.state();
+        let pair = (message.sender.clone(), message.user.clone());
+        if state.blocked.contains(&pair) {
+            return Some(ErrorCode(21610));
+        }
+        let is_whatsapp = *Address::parse(message.user.as_str()).channel() == Channel::WhatsApp;
+        let is_closed = is_whatsapp && !state.window_is_open(&message.sender, &message.user, now);
+        (is_closed && !is_template).then_some(ErrorCode(63016))
+    }
+}

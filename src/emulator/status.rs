@@ -1,0 +1,203 @@
+//! What becomes of a message, and telling so: signed status callbacks.
+//!
+//! Source: twilio.com/docs/messaging/guides/track-outbound-message-status. The first status is never called back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::account::uuid;
+use super::call::Call;
+use super::engine::Engine;
+use super::outgoing::Times;
+use super::record::{Exchange, Kind, Record};
+use super::traffic::external_user_id;
+use super::webhook::webhook_headers;
+use crate::address::{Address, Channel};
+use crate::error_code::ErrorCode;
+use crate::form::Form;
+use crate::message::MessageStatus;
+
+/// Between one status and the next: long enough to be seen, short enough not to be waited for.
+const STEP: Duration = Duration::from_millis(60);
+
+impl Engine {
+    /// Lets a message go its way, with a callback for each step.
+    pub(super) fn progress(
+        self: &Arc<Self>,
+        sid: String,
+        failed: Option<ErrorCode>,
+        generation: u64,
+    ) {
+        let engine = self.clone();
+        let Some(message) = engine.state().message(&sid).cloned() else {
+            return;
+        };
+        let steps = steps(&message, failed);
+        // A failure is known at once, to whoever asks.
+        if failed.is_some() {
+            engine.reach(&sid, &steps[0], failed, generation);
+        }
+        tokio::spawn(async move {
+            let reorders = engine.state().faults.reorder_status;
+            let mut held = Vec::new();
+            for status in steps {
+                tokio::time::sleep(STEP).await;
+                let Some(message) = engine.reach(&sid, &status, failed, generation) else {
+                    return;
+                };
+                if reorders {
+                    held.push((message, status));
+                } else {
+                    engine.report(&message, &status).await;
+                }
+            }
+            for (message, status) in held.into_iter().rev() {
+                engine.report(&message, &status).await;
+            }
+        });
+    }
+
+    /// Sets a status; `None` where nobody is interested any more.
+    fn reach(
+        &self,
+        sid: &str,
+        status: &MessageStatus,
+        failed: Option<ErrorCode>,
+        generation: u64,
+    ) -> Option<Record> {
+        let now = self.now();
+        let mut state = self.state();
+        if state.generation != generation {
+            return None;
+        }
+        let message = state.message_mut(sid)?;
+        if message.status == MessageStatus::Canceled {
+            return None;
+        }
+        let is_news = message.status != *status;
+        message.status = status.clone();
+        message.error_code = failed;
+        message.updated = now;
+        if *status == MessageStatus::Sent {
+            message.sent = Some(now);
+        }
+        let message = message.clone();
+        drop(state);
+        if is_news {
+            self.emit_status(&message);
+        }
+        Some(message)
+    }
+
+    /// Calls back, where somebody asked for it.
+    pub(super) async fn report(&self, message: &Record, status: &MessageStatus) {
+        let url = message.status_callback.as_ref();
+        let Some(url) = url.or(self.options.status_callback.as_ref()) else {
+            return;
+        };
+        let plain = url.split('#').next().unwrap_or_default();
+        let form = self.status_form(message, status);
+        let call = Call {
+            url: plain.to_owned(),
+            signed_url: None,
+            method: Method::POST,
+            form,
+            headers: webhook_headers(plain, &uuid()),
+        };
+        let (exchange, _, answer) = self.call(&call, Times::DEFAULT, Duration::ZERO).await;
+        let code = match &answer {
+            Ok(answer) if (200..300).contains(&answer.status) => None,
+            Ok(_) => Some(ErrorCode(11200)),
+            Err(failed) => Some(failed.code),
+        };
+        if let Some(code) = code {
+            let detail = format!("the callback for {}", status.as_str());
+            self.debug(code, Some(&detail), Some(&message.sid), Some(plain));
+        }
+        self.record(Exchange {
+            kind: Kind::Status,
+            message_sid: Some(message.sid.clone()),
+            user: Some(message.user.clone()),
+            error_code: code.map(|code| code.0),
+            ..exchange
+        });
+    }
+
+    fn status_form(&self, message: &Record, status: &MessageStatus) -> Form {
+        let status_text = status.as_str();
+        let mut pairs = vec![
+            ("SmsSid", message.sid.clone()),
+            ("SmsStatus", status_text.to_owned()),
+            ("MessageStatus", status_text.to_owned()),
+            ("MessageSid", message.sid.clone()),
+            ("To", message.user.clone()),
+            ("From", message.sender.clone()),
+            ("AccountSid", self.account.sid.to_string()),
+            ("ApiVersion", "2010-04-01".to_owned()),
+        ];
+        if let Some(service) = &message.service {
+            pairs.push(("MessagingServiceSid", service.clone()));
+        }
+        if status.is_failure()
+            && let Some(code) = message.error_code
+        {
+            pairs.push(("ErrorCode", code.to_string()));
+            if let Some(meaning) = code.meaning() {
+                pairs.push(("ErrorMessage", meaning.to_owned()));
+            }
+        }
+        let user = Address::parse(message.user.as_str());
+        if *user.channel() == Channel::Sms {
+            if matches!(
+                status,
+                MessageStatus::Delivered | MessageStatus::Undelivered
+            ) {
+                let done = message.updated.strftime("%y%m%d%H%M").to_string();
+                pairs.push(("RawDlrDoneDate", done));
+            }
+        } else {
+            pairs.push(("ChannelPrefix", user.channel().as_str().to_owned()));
+            pairs.push(("ChannelInstallSid", format!("XE{}", "0".repeat(31) + "1")));
+            pairs.push(("ChannelToAddress", masked(user.id())));
+            match status {
+                MessageStatus::Sent => {
+                    pairs.push(("StructuredMessage", "false".to_owned()));
+                }
+                MessageStatus::Delivered | MessageStatus::Read | MessageStatus::Undelivered => {
+                    pairs.push(("EventType", status_text.to_ascii_uppercase()));
+                    if *user.channel() == Channel::WhatsApp {
+                        pairs.push(("ExternalUserId", external_user_id(&user)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        pairs.into_iter().collect()
+    }
+}
+
+/// What a message goes through after its first status.
+fn steps(message: &Record, failed: Option<ErrorCode>) -> Vec<MessageStatus> {
+    if failed.is_some() {
+        return vec![MessageStatus::Failed];
+    }
+    let mut steps = Vec::new();
+    if message.status == MessageStatus::Accepted {
+        steps.push(MessageStatus::Queued);
+    }
+    steps.extend([MessageStatus::Sent, MessageStatus::Delivered]);
+    let user = Address::parse(message.user.as_str());
+    if matches!(user.channel(), Channel::WhatsApp | Channel::Rcs) {
+        steps.push(MessageStatus::Read);
+    }
+    steps
+}
+
+/// `+1555000XXXX`, as captures have it.
+fn masked(id: &str) -> String {
+    let kept = id.chars().count().saturating_sub(4);
+    let start: String = id.chars().take(kept).collect();
+    format!("{start}XXXX")
+}

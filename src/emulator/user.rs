@@ -1,0 +1,210 @@
+//! A user's message: what the phone sends, checked and made into a record.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::account::{SENDERS, sid};
+use super::engine::Engine;
+use super::media;
+use super::record::{Button, By, Direction, Location, MediaRecord, Record};
+use super::state::Hosted;
+use super::traffic;
+use crate::address::{Address, Channel};
+use crate::message::MessageStatus;
+
+/// The largest file of an inbound message.
+pub(super) const MOST_MEDIA_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a user sends.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserMessage {
+    pub(super) from: String,
+    #[serde(default)]
+    to: Option<String>,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
+    media: Vec<UserMedia>,
+    #[serde(default)]
+    location: Option<Location>,
+    #[serde(default)]
+    button: Option<Button>,
+    #[serde(default)]
+    profile_name: Option<String>,
+    /// Parameters that replace or join those of the form.
+    #[serde(default)]
+    params: BTreeMap<String, String>,
+}
+
+/// A file: from an address, from this machine, or here in base64.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserMedia {
+    #[serde(default)]
+    url: Option<String>,
+    #[serde(default)]
+    path: Option<String>,
+    #[serde(default)]
+    data: Option<String>,
+    #[serde(default)]
+    content_type: Option<String>,
+    #[serde(default)]
+    filename: Option<String>,
+}
+
+impl Engine {
+    /// Takes a user's message in.
+    ///
+    /// # Errors
+    /// A sentence on what is wrong with it.
+    pub(super) async fn take(&self, message: UserMessage) -> Result<Record, String> {
+        let user = Address::parse(message.from.trim());
+        if user.id().trim().is_empty() {
+            return Err("from: an address, as in whatsapp:+15550001111 or +15550004444".to_owned());
+        }
+        let sender = match &message.to {
+            Some(to) => to.trim().to_owned(),
+            None => default_sender(&user)
+                .ok_or("to: missing, and there is no sender on this channel")?
+                .to_owned(),
+        };
+        if Address::parse(sender.as_str()).channel() != user.channel() {
+            return Err(format!("from and to: on different channels ({sender})"));
+        }
+        if sender == user.as_str() {
+            return Err("from and to: the same address".to_owned());
+        }
+        let text_of_button = message.button.as_ref().map(|button| button.text.clone());
+        let body = message.body.or(text_of_button).unwrap_or_default();
+        let has_media = !message.media.is_empty();
+        let sid = sid(if has_media { "MM" } else { "SM" });
+        let mut files = Vec::new();
+        for media in message.media {
+            files.push(self.host(&sid, media).await?);
+        }
+        let now = self.now();
+        let mut record = Record {
+            sid,
+            user: user.as_str().to_owned(),
+            sender,
+            direction: Direction::In,
+            by: By::User,
+            body,
+            media: files,
+            location: message.location,
+            button: message.button,
+            buttons: Vec::new(),
+            status: MessageStatus::Received,
+            error_code: None,
+            service: message.params.get("MessagingServiceSid").cloned(),
+            status_callback: None,
+            at: now,
+            updated: now,
+            sent: Some(now),
+            send_at: None,
+            is_unread: false,
+            params: Vec::new(),
+            profile_name: message.profile_name,
+        };
+        let form = traffic::inbound(self.account.sid.as_str(), &record);
+        let kept = form
+            .iter()
+            .filter(|(name, _)| !message.params.contains_key(*name));
+        record.params = kept
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .chain(message.params.clone())
+            .collect();
+        // Who gives a SID of their own sends that message.
+        if let Some(given) = message.params.get("MessageSid") {
+            record.sid.clone_from(given);
+        }
+        if let Some(body) = message.params.get("Body") {
+            record.body.clone_from(body);
+        }
+        let mut state = self.state();
+        let is_known = SENDERS.contains(&record.sender.as_str());
+        if !is_known && !state.senders.contains(&record.sender) {
+            state.senders.push(record.sender.clone());
+        }
+        state.add(record.clone());
+        drop(state);
+        self.emit_message(&record);
+        Ok(record)
+    }
+
+    async fn host(&self, message: &str, media: UserMedia) -> Result<MediaRecord, String> {
+        let (bytes, named, told): (Vec<u8>, Option<String>, Option<String>) =
+            match (&media.data, &media.path, &media.url) {
+                (Some(data), None, None) => {
+                    let bytes = STANDARD
+                        .decode(data)
+                        .map_err(|_| "media[].data: not base64".to_owned())?;
+                    (bytes, None, None)
+                }
+                (None, Some(path), None) => {
+                    let name = Path::new(path).file_name();
+                    let name = name.map(|name| name.to_string_lossy().into_owned());
+                    let bytes = tokio::fs::read(path)
+                        .await
+                        .map_err(|error| format!("media[].path: cannot be read: {error}"))?;
+                    (bytes, name, None)
+                }
+                (None, None, Some(url)) => {
+                    let fetched = media::fetch(url, MOST_MEDIA_BYTES).await;
+                    let (bytes, content_type) = fetched
+                        .map_err(|error| format!("media[].url: cannot be fetched: {error}"))?;
+                    let path = url.split(['?', '#']).next().unwrap_or_default();
+                    let name = path.rsplit('/').next().map(str::to_owned);
+                    (bytes, name, content_type)
+                }
+                _ => return Err("media[]: give one of url, path and data".to_owned()),
+            };
+        if bytes.len() > MOST_MEDIA_BYTES {
+            return Err("media[]: larger than 16 MiB".to_owned());
+        }
+        let filename = media.filename.or(named).filter(|name| !name.is_empty());
+        let content_type = media
+            .content_type
+            .or(told)
+            .or_else(|| {
+                filename
+                    .as_deref()
+                    .and_then(media::type_of)
+                    .map(str::to_owned)
+            })
+            .unwrap_or_else(|| "application/octet-stream".to_owned());
+        let sid = sid("ME");
+        let account = self.account.sid;
+        let url = format!(
+            "{}/2010-04-01/Accounts/{account}/Messages/{message}/Media/{sid}",
+            self.origin
+        );
+        let hosted = Hosted {
+            bytes: Arc::from(bytes),
+            content_type: content_type.clone(),
+        };
+        let at = self.now();
+        self.state().host(&sid, hosted);
+        Ok(MediaRecord {
+            sid,
+            url,
+            content_type,
+            filename,
+            is_here: true,
+            at,
+        })
+    }
+}
+
+fn default_sender(user: &Address) -> Option<&'static str> {
+    let is_on = |channel: &Channel| user.channel() == channel;
+    SENDERS
+        .into_iter()
+        .find(|sender| is_on(Address::parse(*sender).channel()))
+}
