@@ -37,6 +37,7 @@ mod outgoing;
 mod overrides;
 mod page;
 mod record;
+mod remote;
 mod rest;
 mod send;
 mod state;
@@ -47,3 +48,4 @@ mod webhook;
 
 pub use call::{Call, CallError, CallResult, call};
 pub use engine::{Emulator, EmulatorError, EmulatorOptions, OwnServer};
+pub use remote::{Remote, RemoteError, RemoteEvent, RemoteEvents};

@@ -1,6 +1,7 @@
 //! One HTTP call as Twilio makes it: connected anew, within its times, redirects not followed.
 
 use std::error::Error;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
@@ -124,15 +125,27 @@ async fn exchange(outgoing: &Outgoing, times: Times) -> Result<Incoming, NoAnswe
     })
 }
 
-/// A client of its own for each call, so that none inherits a connection that the server has closed.
+/// A client whose calls each have a connection of their own: none inherits one that the server has closed. That with
+/// Twilio's times is kept, since making one takes longer than a call on this machine.
 fn client(connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    static USUAL: OnceLock<reqwest::Client> = OnceLock::new();
+    let is_usual = connect == Times::DEFAULT.connect;
+    if let Some(client) = USUAL.get().filter(|_| is_usual) {
+        return Ok(client.clone());
+    }
     tls::install_provider();
-    reqwest::Client::builder()
+    let client = reqwest::Client::builder()
         .connect_timeout(connect)
+        .pool_max_idle_per_host(0)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .user_agent("TwilioProxy/1.1")
-        .build()
+        .build()?;
+    Ok(if is_usual {
+        USUAL.get_or_init(|| client).clone()
+    } else {
+        client
+    })
 }
 
 fn failed(source: reqwest::Error) -> NoAnswer {

@@ -46,9 +46,6 @@ pub(super) struct Delivered {
     twiml: Option<String>,
     /// What the phone got meanwhile.
     messages: Vec<Got>,
-    /// Whether Twilio could use an answer.
-    #[serde(skip)]
-    pub(super) is_answered: bool,
 }
 
 /// One HTTP request.
@@ -87,7 +84,7 @@ impl Engine {
                 twiml: None,
                 documents: 0,
             };
-            let is_answered = delivery.run(is_repeat).await;
+            delivery.run(is_repeat).await;
             let state = engine.state();
             let got = state.shown_since(&delivery.message.user, &before);
             Delivered {
@@ -102,7 +99,6 @@ impl Engine {
                         media: message.show_media(),
                     })
                     .collect(),
-                is_answered,
             }
         };
         tokio::spawn(delivery)
@@ -144,16 +140,19 @@ struct Answered {
 }
 
 impl Delivery {
-    async fn run(&mut self, is_repeat: bool) -> bool {
+    async fn run(&mut self, is_repeat: bool) {
         let engine = self.engine.clone();
         let form = self.form.clone();
         let primary = engine.options.webhook.clone();
         let attempt = if is_repeat { "duplicate" } else { "primary" };
         let first = self.fetch(&primary, &Method::POST, &form, attempt).await;
-        let is_answered = match first {
-            Ok(answered) => self.execute_or_fall_back(answered, &primary).await,
-            Err(useless) => self.fall_back(&primary, useless.code).await,
+        let failed = match first {
+            Ok(answered) => self.execute(answered).await.err(),
+            Err(useless) => Some((primary.clone(), useless.code)),
         };
+        if let Some((url, code)) = failed {
+            self.fall_back(&url, code).await;
+        }
         let duplicates = engine.state().faults.duplicate;
         for _ in 0..duplicates {
             // The same once more, as a retry whose first answer was lost would be; what it says is on the phone already.
@@ -161,26 +160,15 @@ impl Delivery {
                 .fetch(&primary, &Method::POST, &form, "duplicate")
                 .await;
         }
-        is_answered
-    }
-
-    async fn execute_or_fall_back(&mut self, answered: Answered, primary: &str) -> bool {
-        match self.execute(answered).await {
-            Ok(()) => true,
-            Err((url, code)) => {
-                let failed = if url.is_empty() { primary } else { &url };
-                self.fall_back(failed, code).await
-            }
-        }
     }
 
     /// Tells the debugger, and calls the fallback URL.
-    async fn fall_back(&mut self, failed: &str, code: ErrorCode) -> bool {
+    async fn fall_back(&mut self, failed: &str, code: ErrorCode) {
         let engine = self.engine.clone();
         let failed = bare(failed);
         engine.debug(code, None, Some(&self.message.sid), Some(&failed));
         let Some(fallback) = engine.options.fallback.clone() else {
-            return false;
+            return;
         };
         let form = self.form.clone();
         let code = code.to_string();
@@ -197,7 +185,6 @@ impl Delivery {
             let url = bare(url);
             engine.debug(*code, None, Some(&self.message.sid), Some(&url));
         }
-        failed.is_ok()
     }
 
     /// Executes an answer. What fails to be fetched on the way is returned with its URL.

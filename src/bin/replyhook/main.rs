@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done or yes, 1 no, 2 usage or configuration.
 
+mod chat;
 mod check;
 mod config;
 mod consent;
@@ -46,6 +47,9 @@ enum Command {
     /// Chat with the bot on this machine: server, emulated Twilio and a page, no account needed
     #[cfg(feature = "emulator")]
     Dev(dev::Dev),
+    /// Talk with the bot in the terminal, as a user of WhatsApp or SMS would
+    #[cfg(feature = "emulator")]
+    Chat(chat::Chat),
     /// Answer Twilio's webhooks until SIGTERM or SIGINT
     Serve(serve::Serve),
     /// Show all problems of the configuration at once, and the values in effect with secrets masked
@@ -105,6 +109,8 @@ fn main() -> ExitCode {
     let answer = match Cli::parse().command {
         #[cfg(feature = "emulator")]
         Command::Dev(dev) => dev.run(),
+        #[cfg(feature = "emulator")]
+        Command::Chat(chat) => chat.run(),
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Health(health) => health.run(),
