@@ -115,6 +115,8 @@ mod start_error;
 pub mod store;
 #[cfg(feature = "app")]
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "client")]
 mod tls;
 #[cfg(feature = "client")]

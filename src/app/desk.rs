@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +63,9 @@ pub struct DeskOptions {
 pub struct Desk {
     emulator: Emulator,
     own: Option<Own>,
+    clock: Arc<dyn Advance>,
+    sources: Sources,
+    disturbance: Arc<Disturbance>,
     stop: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
     ignored: Vec<String>,
@@ -70,6 +74,8 @@ pub struct Desk {
 /// Our own server, running.
 struct Own {
     url: String,
+    address: SocketAddr,
+    store: Arc<dyn Store>,
     handler: &'static str,
     admin: Option<SocketAddr>,
     stop: CancellationToken,
@@ -101,15 +107,16 @@ impl Desk {
         let emulator = Emulator::new(calls, clock.clone(), &listener)
             .map_err(|error| StartError::config(&error))?;
         let (sources, ignored) = settings(sources, &emulator, public.as_ref());
+        let disturbance = Arc::new(Disturbance::default());
         let own = match public {
             Some(public) => {
-                let disturbance = Arc::new(Disturbance::default());
-                let builder = builder.sources(sources).clock(clock.clone());
-                let app = disturbance.put_around(builder, clock).build()?;
+                let builder = builder.sources(sources.clone()).clock(clock.clone());
+                let app = disturbance.put_around(builder, clock.clone()).build()?;
                 if options.logs {
                     logs::install(app.settings());
                 }
-                Some(Own::start(app, public, disturbance, &emulator).await?)
+                let state = (disturbance.clone(), &emulator);
+                Some(Own::start(app, public, state, false).await?)
             }
             None => None,
         };
@@ -119,6 +126,9 @@ impl Desk {
         Ok(Self {
             emulator,
             own,
+            clock,
+            sources,
+            disturbance,
             stop,
             serving,
             ignored,
@@ -143,6 +153,47 @@ impl Desk {
     /// Where the private listener is, if `admin.listen` is set.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.own.as_ref().and_then(|own| own.admin)
+    }
+
+    /// The clock of everything.
+    pub fn clock(&self) -> &Arc<dyn Advance> {
+        &self.clock
+    }
+
+    /// How often our own server's handler was called.
+    pub fn handler_runs(&self) -> u64 {
+        *self.disturbance.runs.borrow()
+    }
+
+    /// Completes once the handler was called more than `runs` times.
+    pub async fn handler_called(&self, runs: u64) {
+        let mut called = self.disturbance.runs.subscribe();
+        // The sender is as old as this.
+        let _ = called.wait_for(|now| *now > runs).await;
+    }
+
+    /// Stops our own server, with its drain, and starts what `builder` makes in its place, on the same store.
+    ///
+    /// # Errors
+    /// [`StartError`] as [`Desk::start`] has it.
+    pub async fn restart(&mut self, builder: AppBuilder) -> Result<(), StartError> {
+        let Some(own) = self.own.take() else {
+            return Ok(());
+        };
+        let (address, store) = (own.address, own.store.clone());
+        own.stop().await;
+        let public = run::listen("--port", address).await?;
+        let mut builder = builder
+            .sources(self.sources.clone())
+            .clock(self.clock.clone());
+        builder.store = Some(store);
+        let app = self
+            .disturbance
+            .put_around(builder, self.clock.clone())
+            .build()?;
+        let state = (self.disturbance.clone(), &self.emulator);
+        self.own = Some(Own::start(app, public, state, true).await?);
+        Ok(())
     }
 
     /// Environment variables that are set, and not the desk's.
@@ -170,11 +221,7 @@ impl Desk {
     /// Stops everything, with the time that `server.drain_s` gives to what is under way.
     pub async fn stop(self) {
         if let Some(own) = self.own {
-            own.stop.cancel();
-            for listener in own.listeners {
-                listener.abort();
-            }
-            let _ = own.worker.await;
+            own.stop().await;
         }
         self.stop.cancel();
         let _ = self.serving.await;
@@ -267,11 +314,16 @@ impl Own {
     async fn start(
         mut app: App,
         public: TcpListener,
-        disturbance: Arc<Disturbance>,
-        emulator: &Emulator,
+        (disturbance, emulator): (Arc<Disturbance>, &Emulator),
+        store_is_open: bool,
     ) -> Result<Self, StartError> {
         let url = url_of(&public);
+        let address = public
+            .local_addr()
+            .map_err(|error| StartError::listen("--port", &url, &error))?;
+        app.worker.is_open = store_is_open;
         app.worker.open().await?;
+        let store = app.admin.store.clone();
         let limits = run::connection_limits(&app.settings.server);
         let stop = CancellationToken::new();
         let mut listeners = Vec::new();
@@ -285,7 +337,7 @@ impl Own {
             listeners.push(tokio::spawn(serve));
         }
         let state = OwnState {
-            store: app.admin.store.clone(),
+            store: store.clone(),
             clock: app.worker.clock.clone(),
             deadline: app.settings.reply.deadline,
             handler: app.handler,
@@ -299,12 +351,24 @@ impl Own {
         listeners.push(tokio::spawn(serve));
         Ok(Self {
             url,
+            address,
+            store,
             handler,
             admin: private,
             stop,
             worker,
             listeners,
         })
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        // Answers first, as everywhere: what is under way is drained by the worker.
+        let _ = self.worker.await;
+        for listener in self.listeners {
+            listener.abort();
+            let _ = listener.await;
+        }
     }
 }
 
@@ -394,6 +458,8 @@ impl OwnState {
 struct Disturbance {
     handler_ms: AtomicU64,
     fails: AtomicBool,
+    /// How often it was called.
+    runs: watch::Sender<u64>,
 }
 
 impl Disturbance {
@@ -434,6 +500,7 @@ impl Handler for Disturbed {
     ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
         Box::pin(async move {
             let ms = self.disturbance.handler_ms.load(Ordering::Relaxed);
+            self.disturbance.runs.send_modify(|runs| *runs += 1);
             if ms > 0 {
                 let until = after(self.clock.now(), Duration::from_millis(ms));
                 self.clock.sleep_until(until).await;

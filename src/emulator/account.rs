@@ -9,7 +9,7 @@ use crate::secret::Secret;
 use crate::sid::AccountSid;
 
 /// The sandbox's number, and Twilio's magic number that may send.
-pub(super) const SENDERS: [&str; 2] = ["whatsapp:+14155238886", "+15005550006"];
+pub const SENDERS: [&str; 2] = ["whatsapp:+14155238886", "+15005550006"];
 
 /// An account that exists nowhere else.
 #[derive(Debug, Clone)]

@@ -92,7 +92,7 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Wrong> {
 
 async fn config(State(engine): State<Arc<Engine>>) -> Answer {
     let options = &engine.options;
-    let deadline = engine.own.get().map(|own| own.deadline().as_millis());
+    let deadline = engine.own().map(|own| own.deadline().as_millis());
     ok(&json!({
         "account_sid": engine.account.sid.as_str(),
         "auth_token": engine.account.token.expose(),
@@ -102,7 +102,7 @@ async fn config(State(engine): State<Arc<Engine>>) -> Answer {
         "status_callback": options.status_callback,
         "deadline_ms": deadline,
         "now": told(engine.now()),
-        "own_server": engine.own.get().is_some(),
+        "own_server": engine.own().is_some(),
     }))
 }
 
@@ -264,7 +264,7 @@ async fn state(
     Path(user): Path<String>,
     Query(query): Query<StateQuery>,
 ) -> Answer {
-    let Some(own) = engine.own.get() else {
+    let Some(own) = engine.own() else {
         return ok(&Value::Null);
     };
     let sender = query
@@ -300,7 +300,7 @@ impl Engine {
     }
 
     fn set_faults(&self, faults: Faults) {
-        if let Some(own) = self.own.get() {
+        if let Some(own) = self.own() {
             own.disturb(faults.handler_ms, faults.handler_fails);
         }
         self.emit("faults", &faults);
@@ -308,7 +308,7 @@ impl Engine {
     }
 
     async fn forget_everything(&self) -> Result<(), String> {
-        if let Some(own) = self.own.get() {
+        if let Some(own) = self.own() {
             own.disturb(0, false);
             own.reset().await?;
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -91,7 +91,7 @@ pub(super) struct Engine {
     /// Its own, without a slash at the end.
     pub(super) origin: String,
     pub(super) clock: Arc<dyn Advance>,
-    pub(super) own: OnceLock<Arc<dyn OwnServer>>,
+    own: Mutex<Option<Arc<dyn OwnServer>>>,
     pub(super) events: broadcast::Sender<Event>,
     state: Mutex<State>,
 }
@@ -132,7 +132,7 @@ impl Emulator {
             options,
             origin: format!("http://{address}"),
             clock,
-            own: OnceLock::new(),
+            own: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
             state: Mutex::default(),
         };
@@ -161,9 +161,14 @@ impl Emulator {
         SENDERS
     }
 
-    /// Shows, resets and disturbs our own server from now on. Only the first counts.
+    /// Shows, resets and disturbs our own server from now on, instead of the one before.
     pub fn attach(&self, own: Arc<dyn OwnServer>) {
-        let _ = self.engine.own.set(own);
+        let mut attached = self
+            .engine
+            .own
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *attached = Some(own);
     }
 
     /// Tells the page that the bot's rules were read anew, or why not.
@@ -214,6 +219,12 @@ impl Engine {
     /// A panic in another holder leaves records, each of them whole.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Our own server, where there is one.
+    pub(super) fn own(&self) -> Option<Arc<dyn OwnServer>> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.clone()
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -35,6 +35,8 @@ pub(super) struct Record {
     /// The parameters of the webhook that it came by.
     pub(super) params: Vec<(String, String)>,
     pub(super) profile_name: Option<String>,
+    /// Whether an answer to it was executed: a repeat of its webhook is not answered on the phone again.
+    pub(super) is_answered: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -75,6 +75,11 @@ impl Remote {
         })
     }
 
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Asks for what is below `/_emulator/`, as in `conversations`.
     ///
     /// # Errors
@@ -88,7 +93,7 @@ impl Remote {
     /// # Errors
     /// [`RemoteError`].
     pub async fn get_text(&self, path: &[&str]) -> Result<String, RemoteError> {
-        let request = self.client.get(self.url(path));
+        let request = self.client.get(self.below(path));
         self.text(request).await
     }
 
@@ -113,7 +118,7 @@ impl Remote {
     /// # Errors
     /// [`RemoteError`].
     pub async fn events(&self) -> Result<RemoteEvents, RemoteError> {
-        let response = self.client.get(self.url(&["events"])).send().await;
+        let response = self.client.get(self.below(&["events"])).send().await;
         let response = response.map_err(|error| self.unreachable(&error))?;
         Ok(RemoteEvents {
             response,
@@ -127,7 +132,7 @@ impl Remote {
         path: &[&str],
         body: Option<&Value>,
     ) -> Result<Value, RemoteError> {
-        let mut request = self.client.request(method, self.url(path));
+        let mut request = self.client.request(method, self.below(path));
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
@@ -152,7 +157,7 @@ impl Remote {
         })))
     }
 
-    fn url(&self, path: &[&str]) -> Url {
+    fn below(&self, path: &[&str]) -> Url {
         let mut url = Url::parse(&self.url).expect("it was parsed before");
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.push("_emulator").extend(path);

@@ -137,6 +137,7 @@ impl Engine {
             is_unread: true,
             params: Vec::new(),
             profile_name: None,
+            is_answered: false,
         };
         self.state().add(message.clone());
         self.emit_message(&message);

@@ -111,6 +111,7 @@ impl Engine {
             is_unread: false,
             params: Vec::new(),
             profile_name: message.profile_name,
+            is_answered: false,
         };
         let form = traffic::inbound(self.account.sid.as_str(), &record);
         let kept = form

@@ -42,7 +42,7 @@ const COOKIES: SignedDuration = SignedDuration::from_hours(4);
 pub(super) struct Delivered {
     pub(super) message_sid: String,
     pub(super) attempts: Vec<Attempt>,
-    /// The answer that was executed, where it was TwiML.
+    /// The last answer that was TwiML.
     twiml: Option<String>,
     /// What the phone got meanwhile.
     messages: Vec<Got>,
@@ -146,12 +146,24 @@ impl Delivery {
         let primary = engine.options.webhook.clone();
         let attempt = if is_repeat { "duplicate" } else { "primary" };
         let first = self.fetch(&primary, &Method::POST, &form, attempt).await;
-        let failed = match first {
-            Ok(answered) => self.execute(answered).await.err(),
-            Err(useless) => Some((primary.clone(), useless.code)),
-        };
-        if let Some((url, code)) = failed {
-            self.fall_back(&url, code).await;
+        if let Ok(answered) = &first
+            && matches!(answered.usable, Usable::Document(_))
+        {
+            self.twiml = Some(answered.text.clone());
+        }
+        // What a retry gets whose first answer did arrive: the phone has it already.
+        if !(is_repeat && self.message.is_answered && first.is_ok()) {
+            let failed = match first {
+                Ok(answered) => self.execute(answered).await.err(),
+                Err(useless) => Some((primary.clone(), useless.code)),
+            };
+            let is_answered = match failed {
+                Some((url, code)) => self.fall_back(&url, code).await,
+                None => true,
+            };
+            if let Some(message) = engine.state().message_mut(&self.message.sid) {
+                message.is_answered |= is_answered;
+            }
         }
         let duplicates = engine.state().faults.duplicate;
         for _ in 0..duplicates {
@@ -163,12 +175,12 @@ impl Delivery {
     }
 
     /// Tells the debugger, and calls the fallback URL.
-    async fn fall_back(&mut self, failed: &str, code: ErrorCode) {
+    async fn fall_back(&mut self, failed: &str, code: ErrorCode) -> bool {
         let engine = self.engine.clone();
         let failed = bare(failed);
         engine.debug(code, None, Some(&self.message.sid), Some(&failed));
         let Some(fallback) = engine.options.fallback.clone() else {
-            return;
+            return false;
         };
         let form = self.form.clone();
         let code = code.to_string();
@@ -185,6 +197,7 @@ impl Delivery {
             let url = bare(url);
             engine.debug(*code, None, Some(&self.message.sid), Some(&url));
         }
+        failed.is_ok()
     }
 
     /// Executes an answer. What fails to be fetched on the way is returned with its URL.

@@ -1,0 +1,82 @@
+//! Who writes to the bot.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::{Answer, TestBot};
+use crate::address::{Address, Channel};
+
+/// A user, with a phone in their hand.
+#[derive(Debug)]
+pub struct User<'a> {
+    bot: &'a TestBot,
+    address: String,
+    name: Option<String>,
+}
+
+impl<'a> User<'a> {
+    pub(super) fn new(bot: &'a TestBot, address: &str) -> Self {
+        Self {
+            bot,
+            address: address.to_owned(),
+            name: None,
+        }
+    }
+
+    /// The same with a profile name (WhatsApp).
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Their address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The bot's number on their channel.
+    pub fn sender(&self) -> &'static str {
+        let is_sms = *Address::parse(self.address.as_str()).channel() == Channel::Sms;
+        crate::emulator::SENDERS[usize::from(is_sms)]
+    }
+
+    /// A text.
+    pub async fn says(&self, text: &str) -> Answer {
+        self.sends(json!({"body": text})).await
+    }
+
+    /// A tap on a button: what is written on it, and what it carries.
+    pub async fn presses(&self, text: &str, payload: &str) -> Answer {
+        self.sends(json!({"button": {"text": text, "payload": payload}}))
+            .await
+    }
+
+    /// A place, in degrees.
+    pub async fn shares(&self, latitude: f64, longitude: f64, label: &str) -> Answer {
+        self.sends(
+            json!({"location": {"latitude": latitude, "longitude": longitude, "label": label}}),
+        )
+        .await
+    }
+
+    /// A file, as in `sends_file("image/png", &bytes, "look")`; an empty caption is none.
+    pub async fn sends_file(&self, content_type: &str, bytes: &[u8], caption: &str) -> Answer {
+        let data = STANDARD.encode(bytes);
+        let media = json!([{"data": data, "content_type": content_type}]);
+        self.sends(json!({"media": media, "body": caption})).await
+    }
+
+    /// Anything that `POST /_emulator/messages` takes, `from` and `to` apart.
+    pub async fn sends(&self, mut message: Value) -> Answer {
+        message["from"] = self.address.as_str().into();
+        message["to"] = self.sender().into();
+        if let Some(name) = &self.name {
+            message["profile_name"] = name.as_str().into();
+        }
+        self.bot
+            .exchange(&self.address, &["messages"], &message)
+            .await
+    }
+}
