@@ -32,7 +32,7 @@ impl Account {
     /// As `GET Accounts/{sid}.json` shows it.
     pub(super) fn json(&self) -> Value {
         json!({
-            "auth_token": "",
+            "auth_token": self.token.expose(),
             "date_created": null,
             "date_updated": null,
             "friendly_name": "replyhook emulator",

@@ -18,7 +18,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::broadcast::error::RecvError;
 
 use super::engine::Engine;
 use super::faults::Faults;
@@ -197,17 +196,10 @@ async fn events(
 ) -> Sse<impl Stream<Item = Result<ServerEvent, Infallible>>> {
     let receiver = engine.events.subscribe();
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        loop {
-            match receiver.recv().await {
-                Ok(event) => {
-                    let event = ServerEvent::default().event(event.name).data(&event.data);
-                    return Some((Ok(event), receiver));
-                }
-                // Who was too slow for some comes again, and asks for everything.
-                Err(RecvError::Lagged(_)) => return None,
-                Err(RecvError::Closed) => return None,
-            }
-        }
+        // Who was too slow for some comes again, and asks for everything.
+        let event = receiver.recv().await.ok()?;
+        let shown = ServerEvent::default().event(event.name).data(&event.data);
+        Some((Ok(shown), receiver))
     });
     Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }
@@ -283,7 +275,6 @@ impl Engine {
         message: UserMessage,
     ) -> Result<Delivered, String> {
         let record = self.take(message).await?;
-        self.keep_opt_outs(&record);
         Ok(self.deliver(record, false).await)
     }
 

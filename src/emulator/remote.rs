@@ -92,7 +92,7 @@ impl Remote {
     ///
     /// # Errors
     /// [`RemoteError`].
-    pub async fn get_text(&self, path: &[&str]) -> Result<String, RemoteError> {
+    pub async fn text_of(&self, path: &[&str]) -> Result<String, RemoteError> {
         let request = self.client.get(self.below(path));
         self.text(request).await
     }

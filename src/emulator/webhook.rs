@@ -71,6 +71,9 @@ impl Engine {
         let engine = self.clone();
         let delivery = async move {
             let before = engine.state().sent_to(&message.user);
+            if !is_repeat {
+                engine.keep_opt_outs(&message);
+            }
             let mut delivery = Delivery {
                 engine: engine.clone(),
                 form: message

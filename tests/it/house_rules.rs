@@ -39,7 +39,7 @@ fn code(source: &str) -> String {
 }
 
 /// The level of a room: it may import rooms of lower levels, and its own files.
-const LEVELS: [(&str, u8); 37] = [
+const LEVELS: [(&str, u8); 38] = [
     ("address", 0),
     ("clock", 0),
     ("error", 0),
@@ -73,6 +73,7 @@ const LEVELS: [(&str, u8); 37] = [
     ("app", 7),
     ("server", 6),
     ("worker", 6),
+    ("testing", 8),
     ("lib", 9),
     // Logs are set up from settings, and so is the exporter of traces.
     ("telemetry/logs", 6),
@@ -178,6 +179,7 @@ const ROOMS: [(&str, &[&str], &str); 10] = [
             "src/signature/layer.rs",
             "src/app/",
             "src/server.rs",
+            "src/emulator/",
         ],
         "HTTP ends at the edge",
     ),
@@ -196,6 +198,8 @@ const ROOMS: [(&str, &[&str], &str); 10] = [
             "src/worker.rs",
             "src/admin.rs",
             "src/clock.rs",
+            "src/emulator/",
+            "src/testing/",
             "src/bin/",
         ],
         "the vocabulary needs no runtime",

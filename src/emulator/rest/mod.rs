@@ -152,7 +152,8 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
     let (head, body_of_answer) = response.into_parts();
     let bytes = axum::body::to_bytes(body_of_answer, usize::MAX).await;
     let bytes = bytes.unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.replace(engine.account.token.expose(), "***");
     let answered: Option<Value> = serde_json::from_str(&text).ok();
     let message_sid = sid_of(&path, answered.as_ref());
     let user = message_sid.as_deref().and_then(|sid| {

@@ -366,7 +366,7 @@ impl Talk {
             Command::Save(name) => {
                 let test = self
                     .remote
-                    .get_text(&["conversations", &self.user, "test"])
+                    .text_of(&["conversations", &self.user, "test"])
                     .await?;
                 let file = format!("{name}.rs");
                 let mut options = std::fs::OpenOptions::new();

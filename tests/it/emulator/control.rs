@@ -1,0 +1,209 @@
+//! The control interface itself: what it shows, what it refuses, and what it forgets.
+
+use replyhook::emulator::RemoteError;
+use serde_json::{Value, json};
+
+use super::{ANA, BEN, Bench, SMS, WHATSAPP};
+
+#[tokio::test]
+async fn what_cannot_be_meant_is_refused_with_a_sentence_and_changes_nothing() {
+    let bench = Bench::new().await;
+    for (message, part) in [
+        (json!({}), "from"),
+        (json!({"from": "", "body": "x"}), "from: an address"),
+        (json!({"from": ANA, "to": SMS}), "different channels"),
+        (json!({"from": ANA, "to": ANA}), "the same address"),
+        (json!({"from": ANA, "bdoy": "x"}), "bdoy"),
+        (json!({"from": ANA, "media": [{}]}), "url, path and data"),
+        (json!({"from": ANA, "media": [{"data": "%%"}]}), "base64"),
+        (
+            json!({"from": ANA, "media": [{"path": "/nowhere/at/all"}]}),
+            "cannot be read",
+        ),
+        (
+            json!({"from": "messenger:1", "body": "x"}),
+            "no sender on this channel",
+        ),
+    ] {
+        let refused = bench.remote.post(&["messages"], &message).await;
+        let Err(RemoteError::Refused(reason)) = refused else {
+            panic!("{message}: {refused:?}")
+        };
+        assert!(reason.contains(part), "{reason}");
+    }
+    for (faults, part) in [
+        (json!({"duplicates": 1}), "duplicates"),
+        (json!({"duplicate": 1000}), "at most"),
+        (json!({"retry": "sometimes"}), "4xx, 5xx"),
+        (json!({"rest_error": {"status": 200}}), "400 to 599"),
+    ] {
+        let refused = bench.remote.put(&["faults"], &faults).await;
+        let Err(RemoteError::Refused(reason)) = refused else {
+            panic!("{faults}: {refused:?}")
+        };
+        assert!(reason.contains(part), "{reason}");
+    }
+    for seconds in [
+        json!({"advance_seconds": -1}),
+        json!({"seconds": 1}),
+        json!([]),
+    ] {
+        assert!(
+            bench.remote.post(&["clock"], &seconds).await.is_err(),
+            "{seconds}"
+        );
+    }
+    assert_eq!(bench.server.asked().len(), 0);
+    assert_eq!(
+        bench.remote.get(&["conversations"]).await.unwrap(),
+        json!([])
+    );
+}
+
+#[tokio::test]
+async fn conversations_are_listed_newest_first_and_read_when_they_are_looked_at() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "<Message>yes?</Message>");
+    bench.says("one").await;
+    bench
+        .sends(json!({"from": BEN, "to": SMS, "body": "two"}))
+        .await;
+    let all = bench.remote.get(&["conversations"]).await.unwrap();
+    let users: Vec<_> = all
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["user"].as_str().unwrap())
+        .collect();
+    assert_eq!(users, [BEN, ANA]);
+    assert_eq!(
+        (&all[0]["unread"], &all[0]["sender"]),
+        (&json!(1), &json!(SMS))
+    );
+    let shown = bench.conversation(BEN).await;
+    let said: Vec<_> = shown
+        .iter()
+        .map(|m| {
+            (
+                m["direction"].as_str().unwrap(),
+                m["body"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(said, [("in", "two"), ("out", "yes?")]);
+    let all = bench.remote.get(&["conversations"]).await.unwrap();
+    assert_eq!(all[0]["unread"], 0);
+    assert_eq!(
+        bench.conversation("whatsapp:+19").await,
+        Vec::<Value>::new()
+    );
+}
+
+#[tokio::test]
+async fn every_call_is_shown_whole_but_for_secrets() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "<Message>hi</Message>");
+    let answer = bench.says("look at me").await;
+    let sid = answer["message_sid"].as_str().unwrap();
+    let all = bench.remote.get(&["exchanges"]).await.unwrap();
+    let call = all
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|call| call["kind"] == "webhook")
+        .unwrap();
+    assert_eq!(call["message_sid"], sid);
+    assert_eq!(call["request"]["method"], "POST");
+    assert!(
+        call["request"]["body"]
+            .as_str()
+            .unwrap()
+            .contains("Body=look+at+me")
+    );
+    assert_eq!(call["response"]["status"], 200);
+    assert!(
+        call["response"]["body"]
+            .as_str()
+            .unwrap()
+            .contains("<Message>hi")
+    );
+    let signed = call["signed"]["string"].as_str().unwrap();
+    assert!(
+        signed.starts_with(&format!("{}/smsAccountSidAC", bench.server.url())),
+        "{signed}"
+    );
+    let one = bench
+        .remote
+        .get(&["exchanges", call["id"].as_str().unwrap()])
+        .await
+        .unwrap();
+    assert_eq!(&one, call);
+    assert!(
+        !all.to_string()
+            .contains(bench.emulator.auth_token().expose())
+    );
+}
+
+#[tokio::test]
+async fn events_tell_what_happens_as_it_happens() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "<Message>hi</Message>");
+    let mut events = bench.remote.events().await.unwrap();
+    bench.says("hello").await;
+    let mut names = Vec::new();
+    while let Some(event) = events.next().await {
+        names.push(event.name.clone());
+        if event.name == "status" && event.data["status"] == "read" {
+            break;
+        }
+    }
+    assert_eq!(names[..3], ["message", "exchange", "message"]);
+    assert_eq!(names.iter().filter(|name| *name == "status").count(), 3);
+}
+
+#[tokio::test]
+async fn a_conversation_becomes_a_test() {
+    let bench = Bench::new().await;
+    bench
+        .server
+        .twiml("/sms", "<Message>He said \"hi\"</Message>");
+    bench.server.twiml("/sms", "");
+    bench
+        .sends(json!({"from": ANA, "to": WHATSAPP, "body": "line\none", "profile_name": "Ana"}))
+        .await;
+    bench
+        .sends(json!({"from": ANA, "to": WHATSAPP, "button": {"text": "Yes", "payload": "y"}}))
+        .await;
+    let test = bench
+        .remote
+        .text_of(&["conversations", ANA, "test"])
+        .await
+        .unwrap();
+    for line in [
+        r#"let user = bot.user("whatsapp:+15550001111").named("Ana");"#,
+        r#"user.says("line\none").await.assert_reply("He said \"hi\"");"#,
+        r#"user.presses("Yes", "y").await.assert_no_reply();"#,
+    ] {
+        assert!(test.contains(line), "{line} is not in {test}");
+    }
+}
+
+#[tokio::test]
+async fn reset_forgets_everything() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "<Message>hi</Message>");
+    bench.faults(json!({"duplicate": 1})).await;
+    bench.says("hello").await;
+    bench.remote.post(&["reset"], &json!({})).await.unwrap();
+    for path in ["conversations", "exchanges", "debugger"] {
+        assert_eq!(
+            bench.remote.get(&[path]).await.unwrap(),
+            json!([]),
+            "{path}"
+        );
+    }
+    let faults = bench.remote.get(&["faults"]).await.unwrap();
+    assert_eq!(faults["duplicate"], 0);
+    let unknown = bench.remote.get(&["exchanges", "ex1"]).await;
+    assert!(matches!(unknown, Err(RemoteError::Refused(_))));
+}

@@ -1,0 +1,109 @@
+//! Our own server beside the emulator, on its clock.
+
+use replyhook::clock::SignedDuration;
+use replyhook::{App, Context, InboundMessage};
+use serde_json::json;
+
+use super::{ANA, WHATSAPP, attempts, bodies, desk, echo_desk, until};
+
+#[tokio::test]
+async fn a_message_is_answered_by_the_bot_and_its_state_is_shown() {
+    let (desk, remote) = echo_desk().await;
+    let message = json!({"from": ANA, "to": WHATSAPP, "body": "hello"});
+    let answer = remote.post(&["messages"], &message).await.unwrap();
+    assert_eq!(bodies(&answer), ["hello"]);
+    let state = remote.get(&["state", ANA]).await.unwrap();
+    assert_eq!(state["window"]["open"], true);
+    assert_eq!(state["handler"], "echo");
+    assert_eq!(state["pending"], 0);
+    let advance = json!({"advance_seconds": 25 * 3600});
+    remote.post(&["clock"], &advance).await.unwrap();
+    let state = remote.get(&["state", ANA]).await.unwrap();
+    assert_eq!(
+        state["window"]["open"], false,
+        "the server is on the emulator's clock"
+    );
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_is_too_slow_is_acknowledged_and_answers_by_rest() {
+    let (desk, remote) = echo_desk().await;
+    remote
+        .put(&["faults"], &json!({"handler_ms": 20_000}))
+        .await
+        .unwrap();
+    let message = json!({"from": ANA, "to": WHATSAPP, "body": "slow"});
+    let sending = {
+        let remote = remote.clone();
+        tokio::spawn(async move { remote.post(&["messages"], &message).await })
+    };
+    desk.handler_called(0).await;
+    desk.clock().advance(SignedDuration::from_secs(10));
+    let answer = sending.await.unwrap().unwrap();
+    assert_eq!(bodies(&answer), Vec::<&str>::new());
+    assert!(answer["twiml"].as_str().unwrap().ends_with("<Response/>"));
+    desk.clock().advance(SignedDuration::from_secs(10));
+    until(&remote, ANA, |m| {
+        m["body"] == "slow" && m["status"] == "read"
+    })
+    .await;
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_leads_to_the_fallback() {
+    let (desk, remote) = echo_desk().await;
+    remote
+        .put(&["faults"], &json!({"handler_fails": true}))
+        .await
+        .unwrap();
+    let message = json!({"from": ANA, "to": WHATSAPP, "body": "crash"});
+    let answer = remote.post(&["messages"], &message).await.unwrap();
+    let statuses: Vec<_> = attempts(&answer).into_iter().map(|row| row.1).collect();
+    assert_eq!(statuses, [Some(500), Some(200)]);
+    assert_eq!(bodies(&answer), Vec::<&str>::new());
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn reset_empties_the_servers_store_too() {
+    let (desk, remote) = echo_desk().await;
+    let message = json!({"from": ANA, "to": WHATSAPP, "body": "one", "params": {"MessageSid": format!("SM{:032}", 1)}});
+    remote.post(&["messages"], &message).await.unwrap();
+    remote.post(&["messages"], &message).await.unwrap();
+    assert_eq!(
+        desk.handler_runs(),
+        1,
+        "the same MessageSid is the same message"
+    );
+    remote.post(&["reset"], &json!({})).await.unwrap();
+    let answer = remote.post(&["messages"], &message).await.unwrap();
+    assert_eq!(desk.handler_runs(), 2, "nothing is remembered");
+    assert_eq!(bodies(&answer), ["one"]);
+    desk.stop().await;
+}
+
+async fn shouting(_cx: Context, message: InboundMessage) -> String {
+    message.body.to_uppercase()
+}
+
+#[tokio::test]
+async fn a_handler_of_ones_own_stands_on_the_desk_and_remembers_across_a_restart() {
+    let (mut desk, remote) = desk(App::builder().handler(shouting)).await;
+    assert_eq!(desk.handler(), Some("your handler"));
+    let message = json!({"from": ANA, "to": WHATSAPP, "body": "hello"});
+    let answer = remote.post(&["messages"], &message).await.unwrap();
+    assert_eq!(bodies(&answer), ["HELLO"]);
+    desk.restart(App::builder().handler(shouting))
+        .await
+        .unwrap();
+    let sid = answer["message_sid"].as_str().unwrap();
+    let again = remote
+        .post(&["messages", sid, "redeliver"], &json!({}))
+        .await
+        .unwrap();
+    assert_eq!(again["twiml"], answer["twiml"]);
+    assert_eq!(desk.handler_runs(), 1);
+    desk.stop().await;
+}

@@ -1,0 +1,139 @@
+//! The emulator, judged by what its control interface, a scripted server and our own server see of it.
+
+mod control;
+mod desk;
+mod phone;
+mod scripted;
+mod webhooks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use replyhook::clock::ShiftedClock;
+use replyhook::config::Sources;
+use replyhook::emulator::{Emulator, EmulatorOptions, Remote};
+use replyhook::{App, Desk, DeskOptions};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use self::scripted::Scripted;
+
+const ANA: &str = "whatsapp:+15550001111";
+const BEN: &str = "+15550004444";
+const WHATSAPP: &str = "whatsapp:+14155238886";
+const SMS: &str = "+15005550006";
+
+/// An emulator that calls a server whose answers a test scripts.
+struct Bench {
+    remote: Remote,
+    emulator: Emulator,
+    server: Scripted,
+}
+
+impl Bench {
+    /// It calls `/sms`, and `/fallback` when that fails.
+    async fn new() -> Self {
+        Self::with("", |_| {}).await
+    }
+
+    /// The same with a fragment for the webhook's URL, and options of the test's.
+    async fn with(fragment: &str, change: impl FnOnce(&mut EmulatorOptions)) -> Self {
+        let server = Scripted::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut options = EmulatorOptions::new(format!("{}/sms{fragment}", server.url()));
+        options.fallback = Some(format!("{}/fallback", server.url()));
+        change(&mut options);
+        let clock = Arc::new(ShiftedClock::default());
+        let emulator = Emulator::new(options, clock, &listener).unwrap();
+        let served = emulator.clone();
+        tokio::spawn(async move { served.serve(listener, std::future::pending()).await });
+        Self {
+            remote: Remote::new(emulator.url()).unwrap(),
+            emulator,
+            server,
+        }
+    }
+
+    async fn says(&self, body: &str) -> Value {
+        self.sends(json!({"from": ANA, "to": WHATSAPP, "body": body}))
+            .await
+    }
+
+    async fn sends(&self, message: Value) -> Value {
+        self.remote.post(&["messages"], &message).await.unwrap()
+    }
+
+    async fn faults(&self, faults: Value) {
+        self.remote.put(&["faults"], &faults).await.unwrap();
+    }
+
+    async fn codes(&self) -> Vec<u64> {
+        let entries = self.remote.get(&["debugger"]).await.unwrap();
+        let entries = entries.as_array().unwrap().iter();
+        entries
+            .map(|entry| entry["code"].as_u64().unwrap())
+            .collect()
+    }
+
+    async fn conversation(&self, user: &str) -> Vec<Value> {
+        let shown = self.remote.get(&["conversations", user]).await.unwrap();
+        shown.as_array().unwrap().clone()
+    }
+
+    /// Looks until a message of the user's conversation is as it should be.
+    async fn until(&self, user: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        until(&self.remote, user, holds).await
+    }
+}
+
+async fn until(remote: &Remote, user: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let found = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let shown = remote.get(&["conversations", user]).await.unwrap();
+            if let Some(message) = shown.as_array().unwrap().iter().find(|m| holds(m)) {
+                return message.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    found.await.expect("no message became what it should")
+}
+
+/// Our own server beside the emulator.
+async fn desk(builder: replyhook::AppBuilder) -> (Desk, Remote) {
+    let mut options = DeskOptions::default();
+    options.emulator_port = Some(0);
+    options.port = Some(0);
+    let desk = Desk::start(builder, Sources::default(), options)
+        .await
+        .unwrap();
+    let remote = Remote::new(desk.emulator().url()).unwrap();
+    (desk, remote)
+}
+
+async fn echo_desk() -> (Desk, Remote) {
+    desk(App::builder()).await
+}
+
+/// Of each attempt: path, status and Twilio's error.
+fn attempts(answer: &Value) -> Vec<(String, Option<u64>, Option<u64>)> {
+    let attempts = answer["attempts"].as_array().unwrap().iter();
+    let row = |row: &Value| {
+        let url = row["url"].as_str().unwrap();
+        let path = url.splitn(4, '/').nth(3).unwrap_or_default();
+        (
+            path.to_owned(),
+            row["status"].as_u64(),
+            row["error_code"].as_u64(),
+        )
+    };
+    attempts.map(row).collect()
+}
+
+/// What the phone got.
+fn bodies(answer: &Value) -> Vec<&str> {
+    let messages = answer["messages"].as_array().unwrap().iter();
+    messages
+        .map(|message| message["body"].as_str().unwrap())
+        .collect()
+}

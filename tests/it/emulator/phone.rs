@@ -1,0 +1,337 @@
+//! What a phone shows and what REST says of it: media, consent, window, statuses.
+
+use std::time::Duration;
+
+use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage, RestError};
+use serde_json::{Value, json};
+
+use super::{ANA, BEN, Bench, SMS, WHATSAPP, attempts, bodies};
+
+/// The smallest picture there is.
+const PIXEL: &[u8] = &[
+    0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0x0d, b'I', b'H', b'D', b'R', 0, 0, 0,
+    1, 0, 0, 0, 1, 8, 6, 0, 0, 0, 0x1f, 0x15, 0xc4, 0x89,
+];
+
+impl Bench {
+    async fn send(&self, message: NewMessage) -> Result<replyhook::twilio::Message, RestError> {
+        let client = Client::new(ApiUrl::parse(self.emulator.url()).unwrap());
+        let account = self.emulator.account_sid();
+        let credentials = Credentials::auth_token(account, self.emulator.auth_token().clone());
+        client
+            .messages(account, &credentials)
+            .create(&message)
+            .await
+    }
+
+    async fn text(&self, to: &str, from: &str, body: &str) -> Result<String, Option<u32>> {
+        let sent = self.send(NewMessage::text(to, body).from(from)).await;
+        sent.map(|message| message.sid.to_string())
+            .map_err(|error| error.code().map(|code| code.0))
+    }
+
+    /// One GET as a bot's program makes it: status, headers and body.
+    async fn get(&self, url: &str, login: Option<(&str, &str)>) -> reqwest::Response {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .unwrap();
+        let mut request = client.get(url);
+        if let Some((user, password)) = login {
+            request = request.basic_auth(user, Some(password));
+        }
+        request.send().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_picture_is_hosted_behind_a_password_and_a_signed_link() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "");
+    let data = crate::support::base64_of(PIXEL);
+    let media = json!([{"data": data, "content_type": "image/png", "filename": "p.png"}]);
+    let answer = bench
+        .sends(json!({"from": ANA, "to": WHATSAPP, "media": media}))
+        .await;
+    assert!(answer["message_sid"].as_str().unwrap().starts_with("MM"));
+    let form = bench.server.asked().remove(0).form;
+    assert_eq!(form.get("NumMedia"), Some("1"));
+    assert_eq!(form.get("MediaContentType0"), Some("image/png"));
+    assert_eq!(form.get("MessageType"), Some("image"));
+    let url = form.get("MediaUrl0").unwrap();
+    assert!(url.starts_with(bench.emulator.url()), "{url}");
+
+    let (account, token) = (bench.emulator.account_sid(), bench.emulator.auth_token());
+    let login = Some((account.as_str(), token.expose()));
+    assert_eq!(bench.get(url, None).await.status(), 401);
+    assert_eq!(
+        bench
+            .get(url, Some((account.as_str(), "wrong")))
+            .await
+            .status(),
+        401
+    );
+    bench.faults(json!({"media_404": 1})).await;
+    assert_eq!(bench.get(url, login).await.status(), 404);
+    let redirect = bench.get(url, login).await;
+    assert_eq!(redirect.status(), 307);
+    let link = redirect.headers()["location"].to_str().unwrap().to_owned();
+    let file = bench.get(&link, None).await;
+    assert_eq!(file.headers()["content-type"], "image/png");
+    assert_eq!(file.bytes().await.unwrap(), PIXEL);
+    assert_eq!(
+        bench
+            .get(&link.replace("signature=", "signature=x"), None)
+            .await
+            .status(),
+        403
+    );
+    bench
+        .remote
+        .post(&["clock"], &json!({"advance_seconds": 4 * 3600 + 1}))
+        .await
+        .unwrap();
+    assert_eq!(
+        bench.get(&link, None).await.status(),
+        403,
+        "a link dies after four hours"
+    );
+}
+
+#[tokio::test]
+async fn a_picture_of_the_bot_is_fetched_and_one_that_is_not_there_fails() {
+    let bench = Bench::new().await;
+    let png = vec![("content-type", "image/png".to_owned())];
+    bench.server.script("/a.png", (200, png, PIXEL.to_vec()));
+    bench.server.twiml(
+        "/sms",
+        "<Message><Body>Look</Body><Media>/a.png</Media></Message>\
+         <Message><Media>/missing.png</Media></Message>",
+    );
+    let answer = bench.says("hi").await;
+    assert_eq!(bodies(&answer), ["Look"]);
+    let media = &answer["messages"][0]["media"][0];
+    assert_eq!(media["content_type"], "image/png");
+    assert_eq!(media["url"], format!("{}/a.png", bench.server.url()));
+    let src = format!("{}{}", bench.emulator.url(), media["src"].as_str().unwrap());
+    assert_eq!(bench.get(&src, None).await.bytes().await.unwrap(), PIXEL);
+    bench
+        .until(ANA, |message| message["error_code"] == 63019)
+        .await;
+    assert_eq!(bench.codes().await, [63019]);
+}
+
+#[tokio::test]
+async fn stop_on_sms_is_answered_by_twilio_and_blocks_what_follows() {
+    let bench = Bench::new().await;
+    bench
+        .server
+        .twiml("/sms", "<Message>from the bot</Message>");
+    let stop = json!({"from": BEN, "to": SMS, "body": " Stop "});
+    let answer = bench.sends(stop.clone()).await;
+    assert_eq!(
+        attempts(&answer)[0].1,
+        Some(200),
+        "the webhook is called all the same"
+    );
+    assert_eq!(bench.server.asked()[0].form.get("OptOutType"), None);
+    let [confirmation] = bodies(&answer)[..] else {
+        panic!("{answer}")
+    };
+    assert!(confirmation.contains("unsubscribed"), "{confirmation}");
+    assert_eq!(bench.codes().await, [21610]);
+    assert_eq!(bench.text(BEN, SMS, "news").await, Err(Some(21610)));
+
+    bench
+        .sends(json!({"from": BEN, "to": SMS, "body": "START"}))
+        .await;
+    assert!(bench.text(BEN, SMS, "news").await.is_ok());
+}
+
+#[tokio::test]
+async fn stop_on_whatsapp_is_left_to_the_bot() {
+    let bench = Bench::new().await;
+    bench
+        .server
+        .twiml("/sms", "<Message>from the bot</Message>");
+    assert_eq!(bodies(&bench.says("STOP").await), ["from the bot"]);
+    assert!(bench.text(ANA, WHATSAPP, "news").await.is_ok());
+}
+
+#[tokio::test]
+async fn outside_the_window_a_free_text_is_taken_and_then_fails_and_a_template_does_not() {
+    let bench = Bench::with("", |options| {
+        let origin = options.webhook.trim_end_matches("/sms").to_owned();
+        options.status_callback = Some(format!("{origin}/status"));
+    })
+    .await;
+    bench.server.twiml("/sms", "");
+    bench.server.answers("/status", 204, "", "");
+    bench.says("hi").await;
+    let advance = json!({"advance_seconds": 25 * 3600});
+    bench.remote.post(&["clock"], &advance).await.unwrap();
+    let sid = bench.text(ANA, WHATSAPP, "news").await.unwrap();
+    let failed = bench
+        .until(ANA, |message| {
+            message["sid"] == sid.as_str() && message["status"] == "failed"
+        })
+        .await;
+    assert_eq!(failed["error_code"], 63016);
+    let content = format!("HX{}", "1".repeat(32));
+    let values = [("1".to_owned(), "Ana".to_owned())];
+    let template = NewMessage::template(ANA, content, values).from(WHATSAPP);
+    let sent = bench.send(template).await.unwrap().sid.to_string();
+    bench
+        .until(ANA, |message| {
+            message["sid"] == sent.as_str() && message["status"] == "read"
+        })
+        .await;
+    let told: Vec<_> = bench
+        .server
+        .asked_at("/status")
+        .into_iter()
+        .filter(|asked| asked.form.get("MessageSid") == Some(&sid))
+        .collect();
+    assert_eq!(told.len(), 1);
+    for (name, value) in [
+        ("MessageStatus", "failed"),
+        ("ErrorCode", "63016"),
+        ("ChannelPrefix", "whatsapp"),
+    ] {
+        assert_eq!(told[0].form.get(name), Some(value), "{name}");
+    }
+    bench.says("I am back").await;
+    let sid = bench.text(ANA, WHATSAPP, "hello").await.unwrap();
+    bench
+        .until(ANA, |message| {
+            message["sid"] == sid.as_str() && message["status"] == "read"
+        })
+        .await;
+}
+
+async fn statuses(bench: &Bench, to: &str, from: &str, last: &str) -> Vec<String> {
+    let callback = format!("{}/status", bench.server.url());
+    let before = bench.server.asked_at("/status").len();
+    let message = NewMessage::text(to, "news")
+        .from(from)
+        .status_callback(callback);
+    bench.send(message).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let asked = bench.server.asked_at("/status");
+            let told: Vec<String> = asked[before..]
+                .iter()
+                .map(|asked| asked.form.get("MessageStatus").unwrap().to_owned())
+                .collect();
+            if told.len() == 3 || told.iter().any(|status| status == last) {
+                return told;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    told.await.expect("no callbacks")
+}
+
+#[tokio::test]
+async fn statuses_are_called_back_in_order_unless_they_are_not() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "");
+    bench.server.answers("/status", 204, "", "");
+    bench.says("hi").await;
+    assert_eq!(
+        statuses(&bench, ANA, WHATSAPP, "read").await,
+        ["sent", "delivered", "read"]
+    );
+    assert_eq!(
+        statuses(&bench, BEN, SMS, "delivered").await,
+        ["sent", "delivered"]
+    );
+    bench.faults(json!({"reorder_status": true})).await;
+    assert_eq!(
+        statuses(&bench, ANA, WHATSAPP, "sent").await,
+        ["read", "delivered", "sent"]
+    );
+}
+
+#[tokio::test]
+async fn rest_refuses_what_twilio_refuses_and_fails_when_it_is_told_to() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "");
+    bench.says("hi").await;
+    for (to, from, body, code) in [
+        ("whatsapp:nobody", WHATSAPP, "x", 21211),
+        (ANA, SMS, "x", 21910),
+        (ANA, "whatsapp:+19990000000", "x", 63007),
+        (BEN, "+19990000000", "x", 21606),
+        (BEN, SMS, "", 21619),
+        (BEN, SMS, &"x".repeat(1601), 21617),
+    ] {
+        assert_eq!(
+            bench.text(to, from, body).await,
+            Err(Some(code)),
+            "{to} {from}"
+        );
+    }
+    let fault = json!({"rest_error": {"status": 500, "code": 20500, "times": 2}});
+    bench.faults(fault).await;
+    assert_eq!(bench.text(ANA, WHATSAPP, "x").await, Err(Some(20500)));
+    assert_eq!(bench.text(ANA, WHATSAPP, "x").await, Err(Some(20500)));
+    assert!(bench.text(ANA, WHATSAPP, "x").await.is_ok());
+}
+
+#[tokio::test]
+async fn sixteen_quick_replies_are_called_a_loop_and_go_on() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "<Message>again</Message>");
+    for _ in 0..17 {
+        assert_eq!(bodies(&bench.says("again").await), ["again"]);
+    }
+    assert_eq!(bench.codes().await, [14107]);
+}
+
+#[tokio::test]
+async fn a_message_object_has_exactly_the_fields_of_twilios_schema() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "");
+    bench.says("hi").await;
+    let (account, token) = (bench.emulator.account_sid(), bench.emulator.auth_token());
+    let url = format!(
+        "{}/2010-04-01/Accounts/{account}/Messages.json",
+        bench.emulator.url()
+    );
+    let list = bench
+        .get(&url, Some((account.as_str(), token.expose())))
+        .await;
+    let list: Value = serde_json::from_str(&list.text().await.unwrap()).unwrap();
+    let mut fields: Vec<_> = list["messages"][0]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
+    fields.sort();
+    let schema = [
+        "account_sid",
+        "api_version",
+        "body",
+        "date_created",
+        "date_sent",
+        "date_updated",
+        "direction",
+        "error_code",
+        "error_message",
+        "from",
+        "messaging_service_sid",
+        "num_media",
+        "num_segments",
+        "price",
+        "price_unit",
+        "sid",
+        "status",
+        "subresource_uris",
+        "to",
+        "uri",
+    ];
+    assert_eq!(fields, schema);
+}

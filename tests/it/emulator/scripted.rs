@@ -1,0 +1,120 @@
+//! A server in nobody's language: it answers what a test says and keeps what it was asked.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderMap, Method};
+use replyhook::Form;
+use tokio::net::TcpListener;
+
+/// What is answered: status, headers, body.
+type Script = (u16, Vec<(&'static str, String)>, Vec<u8>);
+
+/// What was asked.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub method: Method,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub form: Form,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// For each path, what comes next; the last stays.
+    scripts: HashMap<String, VecDeque<Script>>,
+    asked: Vec<Asked>,
+}
+
+#[derive(Clone)]
+pub struct Scripted {
+    url: String,
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Scripted {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let scripted = Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            inner: Arc::default(),
+        };
+        let router = Router::new().fallback(answer).with_state(scripted.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        scripted
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Answers TwiML at a path from now on.
+    pub fn twiml(&self, path: &str, verbs: &str) {
+        let document = format!("<Response>{verbs}</Response>");
+        self.answers(path, 200, "text/xml", &document);
+    }
+
+    pub fn answers(&self, path: &str, status: u16, content_type: &str, body: &str) {
+        let headers = if content_type.is_empty() {
+            Vec::new()
+        } else {
+            vec![("content-type", content_type.to_owned())]
+        };
+        self.script(path, (status, headers, body.into()));
+    }
+
+    /// The next answer at a path; the last one that was given stays.
+    pub fn script(&self, path: &str, script: Script) {
+        let mut inner = self.inner.lock().unwrap();
+        inner
+            .scripts
+            .entry(path.to_owned())
+            .or_default()
+            .push_back(script);
+    }
+
+    pub fn asked(&self) -> Vec<Asked> {
+        self.inner.lock().unwrap().asked.clone()
+    }
+
+    pub fn asked_at(&self, path: &str) -> Vec<Asked> {
+        let mut asked = self.asked();
+        asked.retain(|asked| asked.path == path);
+        asked
+    }
+}
+
+async fn answer(State(scripted): State<Scripted>, parts: Parts, body: Bytes) -> Response {
+    let query = parts.uri.query().unwrap_or_default();
+    let text = if parts.method == Method::GET {
+        query.as_bytes()
+    } else {
+        &body
+    };
+    let asked = Asked {
+        method: parts.method.clone(),
+        path: parts.uri.path().to_owned(),
+        headers: parts.headers.clone(),
+        form: Form::parse(text, 1000).unwrap_or_default(),
+    };
+    let mut inner = scripted.inner.lock().unwrap();
+    let path = asked.path.clone();
+    inner.asked.push(asked);
+    let scripts = inner.scripts.entry(path).or_default();
+    let script = if scripts.len() > 1 {
+        scripts.pop_front()
+    } else {
+        scripts.front().cloned()
+    };
+    let (status, headers, body) = script.unwrap_or((404, Vec::new(), Vec::new()));
+    let mut response = http::Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(name, value);
+    }
+    response.body(body.into()).unwrap()
+}

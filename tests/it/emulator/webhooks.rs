@@ -1,0 +1,340 @@
+//! How messages are delivered: what is posted, what an answer is worth, what is tried again, and what TwiML does.
+
+use replyhook::signature::{PublicUrl, SignatureVerifier, UnverifiedRequest};
+use serde_json::json;
+
+use super::{ANA, BEN, Bench, SMS, WHATSAPP, attempts, bodies};
+
+#[tokio::test]
+async fn a_message_of_whatsapp_is_posted_with_the_parameters_of_real_traffic_and_a_signature_that_verifies()
+ {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "<Message>Hi Ana</Message>");
+    let answer = bench
+        .sends(
+            json!({"from": ANA, "to": WHATSAPP, "body": "Olá + 100% & 👍", "profile_name": "Zoë"}),
+        )
+        .await;
+    assert_eq!(attempts(&answer), [("sms".to_owned(), Some(200), None)]);
+    assert_eq!(bodies(&answer), ["Hi Ana"]);
+
+    let asked = bench.server.asked().remove(0);
+    let sid = answer["message_sid"].as_str().unwrap();
+    for (name, value) in [
+        ("MessageSid", sid),
+        ("SmsSid", sid),
+        ("SmsMessageSid", sid),
+        ("AccountSid", bench.emulator.account_sid().as_str()),
+        ("From", ANA),
+        ("To", WHATSAPP),
+        ("Body", "Olá + 100% & 👍"),
+        ("NumMedia", "0"),
+        ("NumSegments", "1"),
+        ("SmsStatus", "received"),
+        ("MessageType", "text"),
+        ("ProfileName", "Zoë"),
+        ("WaId", "15550001111"),
+        ("ReferralNumMedia", "0"),
+        ("ApiVersion", "2010-04-01"),
+    ] {
+        assert_eq!(asked.form.get(name), Some(value), "{name}");
+    }
+    let id = asked.form.get("ExternalUserId").unwrap();
+    assert!(id.starts_with("whatsapp:US."), "{id}");
+    assert_eq!(asked.headers["user-agent"], "TwilioProxy/1.1");
+    assert!(asked.headers.contains_key("i-twilio-idempotency-token"));
+
+    let url = PublicUrl::parse(bench.server.url()).unwrap().0;
+    let token = bench.emulator.auth_token().clone();
+    let verifier = SignatureVerifier::new(url, [token]).unwrap();
+    let body = asked.form.encode();
+    let verified = verifier.verify(&UnverifiedRequest {
+        method: &asked.method,
+        target: "/sms",
+        headers: &asked.headers,
+        body: body.as_bytes(),
+    });
+    assert!(verified.is_ok(), "{verified:?}");
+}
+
+#[tokio::test]
+async fn sms_and_business_scoped_users_carry_what_theirs_carry() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "");
+    bench
+        .sends(json!({"from": BEN, "to": SMS, "body": "x".repeat(161)}))
+        .await;
+    let user = "whatsapp:US.13491208655302741918";
+    bench
+        .sends(json!({"from": user, "to": WHATSAPP, "button": {"text": "Yes", "payload": "confirm:42"}}))
+        .await;
+    let asked = bench.server.asked();
+    let (sms, button) = (&asked[0].form, &asked[1].form);
+    assert_eq!(sms.get("NumSegments"), Some("2"));
+    assert_eq!(sms.get("FromCountry"), Some("US"));
+    assert_eq!(sms.get("ProfileName"), None);
+    assert_eq!(sms.get("WaId"), None);
+    for (name, value) in [
+        ("From", Some(user)),
+        ("ExternalUserId", Some(user)),
+        ("WaId", None),
+        ("Body", Some("Yes")),
+        ("ButtonText", Some("Yes")),
+        ("ButtonPayload", Some("confirm:42")),
+        ("ButtonType", Some("REPLY")),
+        ("MessageType", Some("interactive")),
+    ] {
+        assert_eq!(button.get(name), value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_worth_what_it_is_to_twilio_and_the_fallback_is_told_why() {
+    let long = format!("<Response><!--{}--></Response>", "x".repeat(70_000));
+    for (status, content_type, body, code) in [
+        (500, "text/plain", "oops", 11200),
+        (404, "text/html", "<html/>", 11200),
+        (200, "", "<Response/>", 11200),
+        (200, "application/json", "{}", 12300),
+        (
+            200,
+            "text/xml",
+            "<Response><Message>a & b</Message></Response>",
+            12100,
+        ),
+        (200, "text/xml", " <Response/>", 12100),
+        (200, "text/xml", "<html></html>", 12102),
+        (200, "text/xml", &long, 11750),
+    ] {
+        let bench = Bench::new().await;
+        bench.server.answers("/sms", status, content_type, body);
+        bench.server.twiml("/fallback", "<Message>Sorry</Message>");
+        let answer = bench.says("hi").await;
+        let primary = ("sms".to_owned(), Some(u64::from(status)), Some(code));
+        let fallback = ("fallback".to_owned(), Some(200), None);
+        assert_eq!(
+            attempts(&answer),
+            [primary, fallback],
+            "{content_type} {body:.40}"
+        );
+        assert_eq!(bodies(&answer), ["Sorry"]);
+        assert_eq!(bench.codes().await, [code]);
+        let asked = bench.server.asked_at("/fallback").remove(0).form;
+        assert_eq!(asked.get("ErrorCode"), Some(code.to_string().as_str()));
+        let failed = format!("{}/sms", bench.server.url());
+        assert_eq!(asked.get("ErrorUrl"), Some(failed.as_str()));
+        assert_eq!(asked.get("MessageSid"), answer["message_sid"].as_str());
+    }
+}
+
+#[tokio::test]
+async fn a_text_is_sent_to_the_user_and_nothing_is_nothing() {
+    let bench = Bench::new().await;
+    bench.server.answers("/sms", 200, "text/plain", "OK");
+    bench.server.answers("/sms", 204, "", "");
+    bench.server.answers("/sms", 200, "text/xml", "");
+    assert_eq!(bodies(&bench.says("1").await), ["OK"]);
+    assert_eq!(bodies(&bench.says("2").await), Vec::<&str>::new());
+    assert_eq!(bodies(&bench.says("3").await), Vec::<&str>::new());
+    assert_eq!(bench.codes().await, Vec::<u64>::new());
+}
+
+#[tokio::test]
+async fn only_what_the_fragment_names_is_tried_again() {
+    let bench = Bench::with("#rc=2&rp=5xx", |_| {}).await;
+    bench.server.answers("/sms", 503, "text/plain", "later");
+    bench.server.answers("/sms", 503, "text/plain", "later");
+    bench.server.twiml("/sms", "<Message>third time</Message>");
+    let answer = bench.says("hi").await;
+    let statuses: Vec<_> = attempts(&answer).into_iter().map(|row| row.1).collect();
+    assert_eq!(statuses, [Some(503), Some(503), Some(200)]);
+    assert_eq!(bodies(&answer), ["third time"]);
+    let tokens: Vec<_> = bench
+        .server
+        .asked()
+        .iter()
+        .map(|asked| asked.headers["i-twilio-idempotency-token"].clone())
+        .collect();
+    assert!(tokens.windows(2).all(|two| two[0] == two[1]), "{tokens:?}");
+
+    let bench = Bench::new().await;
+    bench.server.answers("/sms", 503, "text/plain", "later");
+    bench.server.twiml("/fallback", "");
+    assert_eq!(
+        attempts(&bench.says("hi").await).len(),
+        2,
+        "no retry by default"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_tried_twice_and_then_the_fallback_is_called() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let bench = Bench::with("", |options| {
+        options.webhook = format!("http://{address}/sms")
+    })
+    .await;
+    bench.server.twiml("/fallback", "<Message>Sorry</Message>");
+    let answer = bench.says("hi").await;
+    let codes: Vec<_> = attempts(&answer).into_iter().map(|row| row.2).collect();
+    assert_eq!(codes, [Some(11202), Some(11202), None]);
+    assert_eq!(bodies(&answer), ["Sorry"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_too_late_is_none() {
+    let bench = Bench::with("#tt=300", |_| {}).await;
+    bench.server.twiml("/sms", "<Message>late</Message>");
+    bench.server.twiml("/fallback", "<Message>Sorry</Message>");
+    bench.faults(json!({"delay_ms": 400})).await;
+    let answer = bench.says("hi").await;
+    let codes: Vec<_> = attempts(&answer).into_iter().map(|row| row.2).collect();
+    assert_eq!(codes, [Some(11200), None]);
+    assert_eq!(bodies(&answer), ["Sorry"]);
+}
+
+#[tokio::test]
+async fn a_dropped_connection_ends_with_an_error_and_the_fallback_is_reached() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "<Message>lost</Message>");
+    bench.server.twiml("/fallback", "<Message>Sorry</Message>");
+    bench.faults(json!({"drop_connection": true})).await;
+    let answer = bench.says("hi").await;
+    assert_eq!(attempts(&answer)[0], ("sms".to_owned(), None, Some(11205)));
+    assert_eq!(bodies(&answer), ["Sorry"]);
+    assert_eq!(
+        bench.server.asked_at("/sms").len(),
+        1,
+        "it was asked all the same"
+    );
+}
+
+#[tokio::test]
+async fn duplicates_are_further_deliveries_and_one_answer() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "<Message>once</Message>");
+    bench.faults(json!({"duplicate": 2})).await;
+    let answer = bench.says("hi").await;
+    assert_eq!(attempts(&answer).len(), 3);
+    assert_eq!(bodies(&answer), ["once"]);
+    let sids: Vec<_> = bench
+        .server
+        .asked()
+        .iter()
+        .map(|asked| asked.form.get("MessageSid").unwrap().to_owned())
+        .collect();
+    assert!(sids.windows(2).all(|two| two[0] == two[1]), "{sids:?}");
+
+    bench.faults(json!({})).await;
+    let sid = answer["message_sid"].as_str().unwrap();
+    let path = ["messages", sid, "redeliver"];
+    let again = bench.remote.post(&path, &json!({})).await.unwrap();
+    assert_eq!(attempts(&again).len(), 1);
+    assert_eq!(bodies(&again), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn redirects_and_actions_go_on_with_the_document_that_they_lead_to() {
+    let bench = Bench::new().await;
+    bench.server.twiml(
+        "/sms",
+        "<Message>one</Message><Redirect method=\"GET\">/two?step=2</Redirect><Message>never</Message>",
+    );
+    bench.server.twiml(
+        "/two",
+        "<Message action=\"three\">two</Message><Message>nor this</Message>",
+    );
+    bench.server.twiml("/three", "<Message>three</Message>");
+    let answer = bench.says("hi").await;
+    assert_eq!(bodies(&answer), ["one", "two", "three"]);
+    let two = bench.server.asked_at("/two").remove(0);
+    assert_eq!(
+        (two.method.as_str(), two.form.get("step")),
+        ("GET", Some("2"))
+    );
+    assert_eq!(two.form.get("Body"), Some("hi"));
+    let three = bench.server.asked_at("/three").remove(0);
+    assert_eq!(three.form.get("MessageStatus"), Some("queued"));
+    let sent = answer["messages"][1]["sid"].as_str();
+    assert_eq!(three.form.get("MessageSid"), sent);
+}
+
+#[tokio::test]
+async fn a_redirect_to_itself_ends_after_fifty_documents() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "<Redirect>/sms</Redirect>");
+    let answer = bench.says("hi").await;
+    assert_eq!(attempts(&answer).len(), 50);
+    assert_eq!(bench.codes().await, [14106]);
+}
+
+#[tokio::test]
+async fn what_twilio_would_not_send_is_dropped_with_its_code() {
+    let eleven = "<Message>m</Message>".repeat(11);
+    let long = format!("<Message>{}</Message>", "x".repeat(1601));
+    let wrong = "<Message/><Message from=\"+1999\">a</Message><Message to=\"+15550009999\">b</Message><Say>c</Say>";
+    for (verbs, shown, codes) in [
+        (eleven.as_str(), 10, vec![14109]),
+        (&long, 0, vec![14103]),
+        (wrong, 0, vec![14110, 14103, 14108, 14101]),
+        (
+            "<message>lost</message><Message>kept</Message>",
+            1,
+            vec![12200],
+        ),
+    ] {
+        let bench = Bench::new().await;
+        bench.server.twiml("/sms", verbs);
+        let answer = bench.says("hi").await;
+        assert_eq!(bodies(&answer).len(), shown, "{verbs:.60}");
+        assert_eq!(bench.codes().await, codes, "{verbs:.60}");
+    }
+}
+
+#[tokio::test]
+async fn http_redirects_are_followed_without_the_parameters_and_cookies_are_kept_per_conversation()
+{
+    let bench = Bench::new().await;
+    let moved = vec![
+        ("location", "/moved".to_owned()),
+        ("set-cookie", "step=1; Path=/; HttpOnly".to_owned()),
+    ];
+    bench.server.script("/sms", (302, moved, Vec::new()));
+    bench.server.twiml("/moved", "<Message>here</Message>");
+    let answer = bench.says("hi").await;
+    assert_eq!(bodies(&answer), ["here"]);
+    let asked = bench.server.asked_at("/moved").remove(0);
+    assert_eq!(asked.method.as_str(), "GET");
+    assert!(asked.form.is_empty());
+    assert_eq!(asked.headers["cookie"], "step=1");
+
+    bench
+        .sends(json!({"from": BEN, "to": SMS, "body": "hi"}))
+        .await;
+    let last = bench.server.asked_at("/sms").pop().unwrap();
+    assert!(
+        !last.headers.contains_key("cookie"),
+        "another conversation has none"
+    );
+}
+
+#[tokio::test]
+async fn a_password_in_the_url_is_sent_when_it_is_asked_for_and_is_not_signed() {
+    let bench = Bench::with("", |options| {
+        options.webhook = options.webhook.replace("http://", "http://user:secret@");
+    })
+    .await;
+    let asks = vec![("www-authenticate", "Basic realm=\"x\"".to_owned())];
+    bench.server.script("/sms", (401, asks, Vec::new()));
+    bench.server.twiml("/sms", "<Message>in</Message>");
+    let answer = bench.says("hi").await;
+    assert_eq!(bodies(&answer), ["in"]);
+    let asked = bench.server.asked();
+    assert!(!asked[0].headers.contains_key("authorization"));
+    assert_eq!(asked[1].headers["authorization"], "Basic dXNlcjpzZWNyZXQ=");
+    let exchanges = bench.remote.get(&["exchanges"]).await.unwrap();
+    assert!(!exchanges.to_string().contains("secret"));
+    assert!(!exchanges.to_string().contains("dXNlcjpzZWNyZXQ"));
+}
