@@ -146,6 +146,8 @@ pub struct ReplySettings {
 pub struct RestSettings {
     /// Where the API is.
     pub api_url: ApiUrl,
+    /// Where the API of channel senders is.
+    pub messaging_url: ApiUrl,
     /// An API key (`SK…`) and its secret, in place of the auth token.
     pub api_key: Option<(String, Secret)>,
 }
@@ -448,6 +450,7 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
 
 pub(super) fn rest(reader: &mut Reader<'_>) -> Option<RestSettings> {
     let api_url = api_url(reader);
+    let messaging_url = messaging_url(reader);
     let sid = reader.text("twilio.api_key_sid").trim().to_owned();
     let secret = reader.secret("twilio.api_key_secret");
     let api_key = match (sid.is_empty(), secret) {
@@ -477,6 +480,7 @@ pub(super) fn rest(reader: &mut Reader<'_>) -> Option<RestSettings> {
     };
     Some(RestSettings {
         api_url: api_url?,
+        messaging_url: messaging_url?,
         api_key,
     })
 }
@@ -498,6 +502,12 @@ fn api_url(reader: &mut Reader<'_>) -> Option<ApiUrl> {
             return None;
         }
     };
+    url.map_err(|error| reader.problem(KEY, error)).ok()
+}
+
+fn messaging_url(reader: &mut Reader<'_>) -> Option<ApiUrl> {
+    const KEY: &str = "twilio.messaging_url";
+    let url = ApiUrl::parse(reader.text(KEY));
     url.map_err(|error| reader.problem(KEY, error)).ok()
 }
 

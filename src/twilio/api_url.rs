@@ -58,7 +58,8 @@ impl ApiUrl {
         Self::parse(&format!("https://api.{edge}.{region}.twilio.com"))
     }
 
-    pub(crate) fn is_loopback(&self) -> bool {
+    /// Whether it is a stand-in on this machine.
+    pub fn is_loopback(&self) -> bool {
         self.loopback
     }
 }

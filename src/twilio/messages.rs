@@ -4,22 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use super::answer::{answer, next_page};
 use super::{Client, Credentials, RestError};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::Form;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
-
-/// Most bytes of an answer: a page of messages takes some hundred kilobytes.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// The messages of one account.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +71,7 @@ pub struct Message {
 pub struct Page {
     /// Its messages, newest first.
     pub messages: Vec<Message>,
-    /// Where the next page is, below the account.
+    /// Path and query of the next page.
     next: Option<String>,
 }
 
@@ -305,8 +302,12 @@ impl<'a> Messages<'a> {
             .iter()
             .filter_map(|(name, value)| Some((*name, (*value)?)))
             .collect();
-        self.read_page(&format!("Messages.json?{}", query.encode()))
-            .await
+        let account = self.account;
+        let query = query.encode();
+        self.read_page(&format!(
+            "/2010-04-01/Accounts/{account}/Messages.json?{query}"
+        ))
+        .await
     }
 
     /// The page after a page; `None` after the last.
@@ -321,13 +322,10 @@ impl<'a> Messages<'a> {
     }
 
     async fn read_page(&self, path: &str) -> Result<Page, RestError> {
-        let page: WirePage = answer(self.request(Method::GET, path)?).await?;
-        let next = match page.next_page_uri.filter(|uri| !uri.is_empty()) {
-            Some(uri) => Some(self.below_account(&uri).ok_or_else(|| {
-                RestError::unreadable(StatusCode::OK, "the next page lies elsewhere")
-            })?),
-            None => None,
-        };
+        let request = self.client.request(Method::GET, path, self.credentials)?;
+        let page: WirePage = answer(request).await?;
+        let list = format!("/2010-04-01/Accounts/{}/Messages.json", self.account);
+        let next = next_page(page.next_page_uri.as_deref(), &list)?;
         let messages = page
             .messages
             .into_iter()
@@ -336,63 +334,11 @@ impl<'a> Messages<'a> {
         Ok(Page { messages, next })
     }
 
-    /// The part of a page's address behind the account: credentials go to no other list, and to no other host.
-    fn below_account(&self, uri: &str) -> Option<String> {
-        let path = uri.strip_prefix(&format!("/2010-04-01/Accounts/{}/", self.account))?;
-        let plain = path
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        (plain && path.starts_with("Messages.json?")).then(|| path.to_owned())
-    }
-
     fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, RestError> {
-        self.client
-            .request(method, self.account, path, self.credentials)
+        let account = self.account;
+        let path = format!("/2010-04-01/Accounts/{account}/{path}");
+        self.client.request(method, &path, self.credentials)
     }
-}
-
-/// Sends a request and reads its answer as JSON.
-async fn answer<T: serde::de::DeserializeOwned>(
-    request: reqwest::RequestBuilder,
-) -> Result<T, RestError> {
-    let mut response = request
-        .send()
-        .await
-        .map_err(|error| RestError::transport(error, false))?;
-    let status = response.status();
-    let retry_after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
-    let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| RestError::transport(error, true))?
-    {
-        body.extend_from_slice(&chunk);
-        if body.len() > MOST_BYTES {
-            return Err(RestError::unreadable(status, "the answer is too long"));
-        }
-    }
-    if !status.is_success() {
-        return Err(RestError::answered(
-            status,
-            retry_after.map(Duration::from_secs),
-            &body,
-        ));
-    }
-    // serde's message would quote the answer, and with it a number.
-    serde_json::from_slice(&body).map_err(|error| {
-        RestError::unreadable(
-            status,
-            format!(
-                "not the JSON it should be: line {}, column {}",
-                error.line(),
-                error.column()
-            ),
-        )
-    })
 }
 
 #[derive(Deserialize)]

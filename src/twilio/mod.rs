@@ -1,4 +1,4 @@
-//! Twilio's REST API: sending messages, and looking at them.
+//! Twilio's REST API: sending messages, and looking at them; what an account is, and which webhooks its senders have.
 //!
 //! The HTTP client is built on the first call, so that a server which only answers in TwiML never pays for it. Errors say
 //! whether a call may be repeated: `POST Messages` has no idempotency key, so one whose fate is unknown must not be.
@@ -17,14 +17,20 @@
 //! # Ok(()) }
 //! ```
 
+mod account;
+mod answer;
 mod api_url;
 mod error;
 mod messages;
+mod phone_numbers;
+mod senders;
+mod webhooks;
 
 use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+pub use account::Account;
 pub use api_url::{ApiUrl, ApiUrlError};
 pub use error::{Repeat, RestError, RestErrorKind};
 #[cfg_attr(
@@ -33,6 +39,9 @@ pub use error::{Repeat, RestError, RestErrorKind};
 )]
 pub(crate) use messages::CLOCK_SKEW;
 pub use messages::{ListMessages, Message, Messages, NewMessage, Page, Text};
+pub use phone_numbers::PhoneNumber;
+pub use senders::Sender;
+pub use webhooks::ConfiguredWebhooks;
 
 use crate::secret::Secret;
 use crate::sid::AccountSid;
@@ -94,15 +103,14 @@ impl Client {
         Messages::new(self, account, credentials)
     }
 
-    /// A request to a path below `/2010-04-01/Accounts/{account}`.
+    /// A request to a path and query.
     fn request(
         &self,
         method: http::Method,
-        account: AccountSid,
         path: &str,
         credentials: &Credentials,
     ) -> Result<reqwest::RequestBuilder, RestError> {
-        let url = format!("{}/2010-04-01/Accounts/{account}/{path}", self.url);
+        let url = format!("{}{path}", self.url);
         let http = if let Some(http) = self.http.get() {
             http
         } else {

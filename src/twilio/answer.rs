@@ -1,0 +1,86 @@
+//! What every call has in common: its answer is read within limits, and a list's next page is on the same list.
+
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
+
+use super::RestError;
+
+/// Most bytes of an answer: a page of messages takes some hundred kilobytes.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// Sends a request and reads its answer as JSON.
+pub(super) async fn answer<T: serde::de::DeserializeOwned>(
+    request: reqwest::RequestBuilder,
+) -> Result<T, RestError> {
+    Ok(answer_with_headers(request).await?.1)
+}
+
+/// The same, with the answer's headers.
+pub(super) async fn answer_with_headers<T: serde::de::DeserializeOwned>(
+    request: reqwest::RequestBuilder,
+) -> Result<(HeaderMap, T), RestError> {
+    let mut response = request
+        .send()
+        .await
+        .map_err(|error| RestError::transport(error, false))?;
+    let status = response.status();
+    let headers = response.headers().clone();
+    let retry_after = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut body = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| RestError::transport(error, true))?
+    {
+        body.extend_from_slice(&chunk);
+        if body.len() > MOST_BYTES {
+            return Err(RestError::unreadable(status, "the answer is too long"));
+        }
+    }
+    if !status.is_success() {
+        return Err(RestError::answered(
+            status,
+            retry_after.map(Duration::from_secs),
+            &body,
+        ));
+    }
+    // serde's message would quote the answer, and with it a number.
+    let read = serde_json::from_slice(&body).map_err(|error| {
+        RestError::unreadable(
+            status,
+            format!(
+                "not the JSON it should be: line {}, column {}",
+                error.line(),
+                error.column()
+            ),
+        )
+    })?;
+    Ok((headers, read))
+}
+
+/// Path and query of the page after this one. Credentials go to no other list than the one that was asked for, and to no
+/// other host.
+pub(super) fn next_page(uri: Option<&str>, list: &str) -> Result<Option<String>, RestError> {
+    let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
+        return Ok(None);
+    };
+    let query = uri
+        .strip_prefix(list)
+        .and_then(|rest| rest.strip_prefix('?'));
+    let plain = |query: &str| {
+        query
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+    };
+    if query.is_some_and(plain) {
+        return Ok(Some(uri.to_owned()));
+    }
+    Err(RestError::unreadable(
+        StatusCode::OK,
+        "the next page lies elsewhere",
+    ))
+}

@@ -1,0 +1,84 @@
+//! `IncomingPhoneNumbers`: an account's own numbers, and which webhooks they have.
+//!
+//! Source: Twilio's `OpenAPI` description, `/2010-04-01/Accounts/{AccountSid}/IncomingPhoneNumbers.json`.
+
+use http::Method;
+use serde::Deserialize;
+
+use super::answer::{answer, next_page};
+use super::{Client, ConfiguredWebhooks, Credentials, RestError};
+use crate::address::Address;
+use crate::sid::AccountSid;
+
+/// Numbers of a page, each some two kilobytes.
+const PAGE_SIZE: u16 = 200;
+/// Pages that are read; who has more numbers than that does not look at them one by one.
+const MOST_PAGES: usize = 25;
+
+/// A number of an account.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PhoneNumber {
+    /// `PN…`
+    pub sid: String,
+    /// The number.
+    pub number: Address,
+    /// What is called for its messages. The status callback is that of voice calls as well.
+    pub webhooks: ConfiguredWebhooks,
+    /// The application (`AP…`) whose webhooks are called instead.
+    pub application_sid: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WirePage {
+    incoming_phone_numbers: Vec<WireNumber>,
+    next_page_uri: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireNumber {
+    sid: Option<String>,
+    phone_number: Option<String>,
+    sms_url: Option<String>,
+    sms_fallback_url: Option<String>,
+    status_callback: Option<String>,
+    sms_application_sid: Option<String>,
+}
+
+impl From<WireNumber> for PhoneNumber {
+    fn from(wire: WireNumber) -> Self {
+        Self {
+            sid: wire.sid.unwrap_or_default(),
+            number: wire.phone_number.unwrap_or_default().into(),
+            webhooks: ConfiguredWebhooks::new(
+                wire.sms_url,
+                wire.sms_fallback_url,
+                wire.status_callback,
+            ),
+            application_sid: wire.sms_application_sid.filter(|sid| !sid.is_empty()),
+        }
+    }
+}
+
+impl Client {
+    /// Lists the numbers of an account, the first 5000 of them.
+    ///
+    /// # Errors
+    /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
+    pub async fn phone_numbers(
+        &self,
+        account: AccountSid,
+        credentials: &Credentials,
+    ) -> Result<Vec<PhoneNumber>, RestError> {
+        let list = format!("/2010-04-01/Accounts/{account}/IncomingPhoneNumbers.json");
+        let mut next = Some(format!("{list}?PageSize={PAGE_SIZE}"));
+        let mut numbers = Vec::new();
+        for _ in 0..MOST_PAGES {
+            let Some(path) = next else { break };
+            let page: WirePage = answer(self.request(Method::GET, &path, credentials)?).await?;
+            numbers.extend(page.incoming_phone_numbers.into_iter().map(Into::into));
+            next = next_page(page.next_page_uri.as_deref(), &list)?;
+        }
+        Ok(numbers)
+    }
+}
