@@ -48,6 +48,7 @@
 //! | `twilio` (feature `client`) | the REST API |
 //! | `reconcile` (feature `app`) | what is kept, compared with Twilio's list |
 //! | [`config`], [`telemetry`] | settings; metrics and logs |
+//! | [`probe`] | what tells one server from all others |
 //! | [`clock`] | the time, for tests to move |
 //!
 //! # Features
@@ -102,6 +103,7 @@ pub mod handler;
 #[cfg(feature = "app")]
 mod lifecycle;
 pub mod message;
+pub mod probe;
 #[cfg(feature = "app")]
 pub mod reconcile;
 pub mod reply;

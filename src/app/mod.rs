@@ -28,6 +28,7 @@ use crate::dispatch::{ConsentChange, ConsentHook, DispatchLimits, Dispatcher};
 use crate::handler::{Echo, Handler};
 use crate::lifecycle::Lifecycle;
 use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
+use crate::probe::Instance;
 use crate::reply::Reply;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
 use crate::start_error::StartError;
@@ -183,10 +184,6 @@ impl AppBuilder {
         };
         let tasks = TaskTracker::new();
         let outbox = Arc::new(Notify::new());
-        let document = |text: &str| {
-            Document::render(&Reply::text(text), &Channel::WhatsApp, None)
-                .map_err(|error| StartError::config(&error))
-        };
         let consent = &settings.consent;
         let dispatcher = Arc::new(Dispatcher {
             handler,
@@ -226,6 +223,7 @@ impl AppBuilder {
             store_report: StoreReport::new(metrics.clone()),
             warnings: Throttle::new(10),
         });
+        let instance = Instance::random();
         let webhooks = Webhooks {
             dispatcher: dispatcher.clone(),
             store: store.clone(),
@@ -236,6 +234,7 @@ impl AppBuilder {
             on_status: self.on_status,
             on_fallback: self.on_fallback,
             warnings: Warnings::new(),
+            instance,
         };
         let front = Arc::new(Front::new(metrics.clone(), lifecycle.clone()));
         let signature = signature_layer(&settings)?;
@@ -247,6 +246,7 @@ impl AppBuilder {
             store: store.clone(),
             clock: clock.clone(),
             rest,
+            instance,
         };
         Ok(App {
             router,
@@ -269,6 +269,12 @@ impl AppBuilder {
             handler: handler_name,
         })
     }
+}
+
+/// A text of the settings as it is answered.
+fn document(text: &str) -> Result<Document, StartError> {
+    Document::render(&Reply::text(text), &Channel::WhatsApp, None)
+        .map_err(|error| StartError::config(&error))
 }
 
 fn dispatch_limits(settings: &Settings) -> DispatchLimits {

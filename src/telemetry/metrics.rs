@@ -137,6 +137,8 @@ outcomes! {
     Unavailable = "unavailable",
     /// A verified fallback call, answered.
     Fallback = "fallback",
+    /// A signed request of `replyhook doctor`, which is no message.
+    Probe = "probe",
     /// The peer went away before its answer.
     Disconnected = "disconnected",
 }

@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::response::Response;
 use http::Method;
 
-use super::Webhooks;
 use super::answer::{self, Answer};
+use super::{Webhooks, probe};
 use crate::dispatch::{Dispatched, Road};
 use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::SignedForm;
@@ -19,6 +19,9 @@ pub(super) async fn fallback(
     method: Method,
     form: SignedForm,
 ) -> Response {
+    if let Some(answer) = probe::answered(&webhooks, Endpoint::Fallback, &form, &method) {
+        return answer;
+    }
     answer::respond(take(&webhooks, form).await, &method)
 }
 

@@ -7,6 +7,7 @@ mod answer;
 mod fallback;
 mod front;
 mod primary;
+mod probe;
 mod refusal;
 mod request_id;
 mod room;
@@ -32,6 +33,7 @@ use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
 use crate::form::Form;
 use crate::message::{FallbackCause, InboundMessage, ParseError, StatusUpdate};
+use crate::probe::Instance;
 use crate::signature::{SignatureLayer, SignedForm};
 use crate::store::Store;
 use crate::telemetry::metrics::{Endpoint, Metrics};
@@ -52,6 +54,8 @@ pub(crate) struct Webhooks {
     pub(crate) on_status: Option<StatusHook>,
     pub(crate) on_fallback: Option<FallbackHook>,
     pub(crate) warnings: Warnings,
+    /// Which start of the server this is.
+    pub(crate) instance: Instance,
 }
 
 /// Lines that verified requests can cause, each kind for itself: one must not hide another.

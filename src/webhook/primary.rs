@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::Method;
 
 use super::answer::{self, Answer, Cause};
-use super::{Webhooks, status};
+use super::{Webhooks, probe, status};
 use crate::dispatch::{Dispatched, Road};
 use crate::message::InboundMessage;
 use crate::signature::SignedForm;
@@ -19,6 +19,9 @@ pub(super) async fn primary(
     method: Method,
     form: SignedForm,
 ) -> Response {
+    if let Some(answer) = probe::answered(&webhooks, Endpoint::Primary, &form, &method) {
+        return answer;
+    }
     answer::respond(take(&webhooks, form).await, &method)
 }
 

@@ -8,8 +8,8 @@ use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use http::Method;
 
-use super::Webhooks;
 use super::answer::{self, Answer, Cause};
+use super::{Webhooks, probe};
 use crate::error_code::ErrorCode;
 use crate::form::Form;
 use crate::message::StatusUpdate;
@@ -27,6 +27,9 @@ pub(super) async fn status(
     OriginalUri(uri): OriginalUri,
     form: SignedForm,
 ) -> Response {
+    if let Some(answer) = probe::answered(&webhooks, Endpoint::Status, &form, &method) {
+        return answer;
+    }
     let reply = uri.query().and_then(name);
     answer::respond(take(&webhooks, form, reply).await, &method)
 }

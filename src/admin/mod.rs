@@ -1,21 +1,25 @@
 //! The private endpoints: `/livez`, `/readyz`, `/metrics`. They belong on a listener that the internet does not reach.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+mod asking;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use serde::Serialize;
+use http::{HeaderName, StatusCode};
+use serde::{Deserialize, Serialize};
+
+pub use asking::{Heard, Unheard, probe, readiness};
 
 use crate::clock::Clock;
 use crate::delivery::RestHealth;
 use crate::lifecycle::{Lifecycle, Stage};
+use crate::probe::{INSTANCE_HEADER, Instance};
 use crate::store::{OutboxState, Store};
 use crate::telemetry::metrics::Metrics;
 
@@ -30,41 +34,67 @@ pub(crate) struct Admin {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rest: Arc<RestHealth>,
+    /// Which start of the server this is.
+    pub(crate) instance: Instance,
 }
 
 /// `/readyz`: whether messages can be accepted, and what stands in the way.
-#[derive(Serialize)]
-struct Readiness {
-    ready: bool,
-    parts: Parts,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Readiness {
+    /// Whether they can.
+    pub ready: bool,
+    /// What that hangs on, and what else is worth knowing.
+    pub parts: Parts,
 }
 
-#[derive(Serialize)]
-struct Parts {
-    store: StorePart,
-    draining: bool,
-    rest: &'static str,
-    outbox: Outbox,
+/// The parts of [`Readiness`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Parts {
+    /// The store.
+    pub store: StorePart,
+    /// Whether the server is shutting down.
+    pub draining: bool,
+    /// What became of the last call of Twilio's REST API: `ok`, `failing`, or `unknown` before the first.
+    pub rest: String,
+    /// What waits to go out by REST.
+    pub outbox: OutboxPart,
 }
 
-#[derive(Serialize)]
-struct StorePart {
-    ok: bool,
-    reason: Option<String>,
+/// The store in [`Parts`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StorePart {
+    /// Whether it took a write.
+    pub ok: bool,
+    /// Why it did not.
+    pub reason: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Outbox {
-    oldest_s: Option<i64>,
-    pending: u64,
-    held: u64,
+/// The outbox in [`Parts`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OutboxPart {
+    /// Seconds since the oldest message in it was made.
+    pub oldest_s: Option<i64>,
+    /// Messages that will be sent, or looked for.
+    pub pending: u64,
+    /// Messages that wait for the operator.
+    pub held: u64,
 }
 
 pub(crate) fn router(admin: Admin) -> Router {
+    let instance = admin.instance.header();
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .layer(map_response(move |mut response: Response| {
+            let name = HeaderName::from_static(INSTANCE_HEADER);
+            response.headers_mut().insert(name, instance.clone());
+            std::future::ready(response)
+        }))
         .with_state(admin)
 }
 
@@ -89,8 +119,8 @@ async fn readyz(State(admin): State<Admin>) -> Response {
                 reason: store.err(),
             },
             draining: stage == Stage::Draining,
-            rest: admin.rest.state().as_str(),
-            outbox: Outbox {
+            rest: admin.rest.state().as_str().to_owned(),
+            outbox: OutboxPart {
                 oldest_s: outbox.oldest.map(age),
                 pending: outbox.pending + outbox.unknown,
                 held: outbox.held,
@@ -128,44 +158,4 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         admin.metrics.render(),
     )
         .into_response()
-}
-
-/// Asks the `/readyz` of a private listener on this machine, as a container's health check does.
-///
-/// # Errors
-/// What stands in the way: the listener does not answer, or it answers that it is not ready.
-pub fn probe(listen: SocketAddr, patience: Duration) -> Result<(), String> {
-    let hosts = match listen.ip() {
-        // An unspecified address is listened on and cannot be called.
-        IpAddr::V4(ip) if ip.is_unspecified() => vec![Ipv4Addr::LOCALHOST.into()],
-        IpAddr::V6(ip) if ip.is_unspecified() => {
-            vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]
-        }
-        ip => vec![ip],
-    };
-    let mut last = String::new();
-    for host in hosts {
-        match ask(SocketAddr::new(host, listen.port()), patience) {
-            Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => return Ok(()),
-            Ok(answer) => {
-                let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
-                return Err(format!("not ready: {}", body.trim()));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                last = format!("no answer from {host}:{} in time", listen.port());
-            }
-            Err(error) => last = format!("no answer from {host}:{}: {error}", listen.port()),
-        }
-    }
-    Err(last)
-}
-
-fn ask(address: SocketAddr, patience: Duration) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(64 * 1024).read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
