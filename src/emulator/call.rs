@@ -36,6 +36,8 @@ pub struct CallResult {
     pub status: u16,
     /// `Content-Type`.
     pub content_type: Option<String>,
+    /// All headers.
+    pub headers: HeaderMap,
     /// The body as text.
     pub body: String,
     /// From connecting to the last byte.
@@ -137,6 +139,7 @@ pub async fn call(token: &Secret, call: &Call) -> Result<CallResult, CallError> 
     Ok(CallResult {
         status: answer.status,
         content_type,
+        headers: answer.headers,
         body: String::from_utf8_lossy(&answer.body).into_owned(),
         time,
         error_code: judged.err(),

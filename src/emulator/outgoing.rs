@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
+use rustls::pki_types::InvalidDnsNameError;
 
 use super::answer::MOST_BYTES;
 use crate::error_code::ErrorCode;
@@ -165,35 +166,39 @@ fn failed(source: reqwest::Error) -> NoAnswer {
 }
 
 fn why_not_connected(error: &reqwest::Error) -> u32 {
-    let mut cause: Option<&dyn Error> = error.source();
-    while let Some(error) = cause {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+    for cause in causes(error) {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return why_no_tls(tls);
         }
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            if let Some(tls) = io
-                .get_ref()
-                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            {
-                return why_no_tls(tls);
-            }
-            if io.kind() == std::io::ErrorKind::ConnectionRefused {
-                return 11202;
-            }
+        let io = cause.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return 11202;
         }
-        // hyper-util names its resolver's errors so, and has no type for them.
-        if error.to_string() == "dns error" {
+        // hyper-util names its resolver's errors so, and has no type for them. What can be no name is refused before.
+        if cause.is::<InvalidDnsNameError>() || cause.to_string() == "dns error" {
             return 11210;
         }
-        cause = error.source();
     }
     11205
+}
+
+/// An error and what lies under it. An I/O error names only what lies under that which it carries, and may carry another.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let io = error.downcast_ref::<std::io::Error>();
+        match io.and_then(std::io::Error::get_ref) {
+            Some(carried) => Some(carried as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    })
 }
 
 fn why_no_tls(error: &rustls::Error) -> u32 {
     use rustls::CertificateError as Certificate;
     match error {
-        rustls::Error::InvalidCertificate(Certificate::Expired) => 11236,
+        rustls::Error::InvalidCertificate(
+            Certificate::Expired | Certificate::ExpiredContext { .. },
+        ) => 11236,
         rustls::Error::InvalidCertificate(
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
         ) => 11235,
