@@ -31,6 +31,7 @@ mod conversations;
 mod crash;
 mod deploy_files;
 mod disk;
+mod doctor;
 mod emulator;
 mod explanations;
 mod fake_twilio;

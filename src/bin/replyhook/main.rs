@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod consent;
 mod dev;
+mod doctor;
 mod explain;
 mod health;
 mod invoke;
@@ -39,6 +40,7 @@ const EXAMPLES: &str = "\
 Examples:
   TWILIO_AUTH_TOKEN=… PUBLIC_URL=https://bot.example.com replyhook serve
   replyhook check                       what is wrong with the configuration
+  replyhook doctor                      what is wrong with the deployment, beside a running server
   replyhook messages list --state held  what waits for you, beside a running server
   pbpaste | replyhook explain -         why a request saved as curl or HAR does not verify";
 
@@ -54,6 +56,9 @@ enum Command {
     Serve(serve::Serve),
     /// Show all problems of the configuration at once, and the values in effect with secrets masked
     Check(check::Check),
+    /// Try a deployment: does its public URL lead here and verify, and what is entered at Twilio
+    #[cfg(feature = "emulator")]
+    Doctor(doctor::Doctor),
     /// Ask a server on this machine whether it is ready
     Health(health::Health),
     /// Print the signature that Twilio would send with a request
@@ -113,6 +118,8 @@ fn main() -> ExitCode {
         Command::Chat(chat) => chat.run(),
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
+        #[cfg(feature = "emulator")]
+        Command::Doctor(doctor) => doctor.run(),
         Command::Health(health) => health.run(),
         Command::Sign(sign) => sign.run(),
         Command::Explain(explain) => explain.run(),

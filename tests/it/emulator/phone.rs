@@ -273,10 +273,10 @@ async fn rest_refuses_what_twilio_refuses_and_fails_when_it_is_told_to() {
             "{to} {from}"
         );
     }
-    let fault = json!({"rest_error": {"status": 500, "code": 20500, "times": 2}});
+    let fault = json!({"rest_error": {"status": 400, "code": 21611, "times": 2}});
     bench.faults(fault).await;
-    assert_eq!(bench.text(ANA, WHATSAPP, "x").await, Err(Some(20500)));
-    assert_eq!(bench.text(ANA, WHATSAPP, "x").await, Err(Some(20500)));
+    assert_eq!(bench.text(ANA, WHATSAPP, "x").await, Err(Some(21611)));
+    assert_eq!(bench.text(ANA, WHATSAPP, "x").await, Err(Some(21611)));
     assert!(bench.text(ANA, WHATSAPP, "x").await.is_ok());
 }
 

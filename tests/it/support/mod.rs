@@ -3,10 +3,13 @@
 
 pub mod app;
 mod command;
+pub mod console;
+pub mod http;
 mod journal;
 mod kept;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod proxy;
 mod request;
 mod server;
 pub mod twilio;

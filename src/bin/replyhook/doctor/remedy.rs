@@ -1,0 +1,35 @@
+//! What to do about what Twilio's debugger would say.
+
+use replyhook::ErrorCode;
+
+/// For a URL that gave no answer.
+pub(super) fn transport(code: ErrorCode) -> &'static str {
+    match code.0 {
+        11200 => {
+            "something accepts the connection and does not answer within Twilio's 15 seconds: look at the proxy and the \
+             server, which hangs or is stopped"
+        }
+        11201 => {
+            "nothing accepts connections there: open the port in the firewall, or correct the name's address in DNS"
+        }
+        11202 => {
+            "nobody listens there: start the proxy (or the tunnel), or correct PUBLIC_URL's host and port"
+        }
+        11205 => {
+            "the network does not lead there: correct PUBLIC_URL's host and port, or the name's address in DNS"
+        }
+        11210 => "create the name in DNS, or correct PUBLIC_URL's host",
+        11220 => {
+            "what listens there speaks no TLS 1.2 or 1.3, or refuses the name (SNI): let the proxy end TLS for this name"
+        }
+        11235 => {
+            "get a certificate for PUBLIC_URL's host, or correct the host; a proxy may need SNI to choose the right one"
+        }
+        11236 => "renew the certificate, and reload the proxy that has it",
+        11237 => {
+            "use a certificate of a public authority, and send its whole chain, intermediates included; Twilio trusts no \
+             self-signed one"
+        }
+        _ => "what listens there breaks off or speaks no HTTP/1.1: look at its log",
+    }
+}

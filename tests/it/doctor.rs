@@ -1,0 +1,675 @@
+//! `replyhook doctor` beside a real server, through real proxies: what is well is called well, and each thing that is not
+//! is named, with what to do.
+
+use std::time::{Duration, Instant};
+
+use http::Method;
+use replyhook::probe::{ENDPOINT_HEADER, INSTANCE_HEADER, PARAMETER};
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::net::TcpSocket;
+
+use crate::support::console::{Console, number, sender};
+use crate::support::http::{Arrived, Listener, answer};
+use crate::support::proxy::{TlsProxy, Turn};
+use crate::support::{
+    ACCOUNT, EMPTY, OTHER_TOKEN, Server, TOKEN, TestApp, Webhook, json_lines, replyhook,
+};
+
+const PREFIX: &str = "/bots/a";
+
+/// A server behind a proxy, and Twilio with what is entered there.
+struct Deployment {
+    server: Server,
+    proxy: TlsProxy,
+    console: Console,
+    public_url: String,
+    folder: tempfile::TempDir,
+}
+
+impl Deployment {
+    /// All is well: the primary's URL has the fragment of the README.
+    fn behind(proxy: TlsProxy, prefix: &str) -> Self {
+        let public_url = format!("{}{prefix}", proxy.origin());
+        let [primary, fallback, status] = urls(&public_url);
+        let console =
+            Console::with_sender([&format!("{primary}#rc=2&rp=ct,5xx"), &fallback, &status]);
+        let folder = tempfile::tempdir().unwrap();
+        let server = serve(&public_url, &store(&folder), &[]);
+        proxy.leads_to(server.public);
+        Self {
+            server,
+            proxy,
+            console,
+            public_url,
+            folder,
+        }
+    }
+
+    fn plain() -> Self {
+        Self::behind(TlsProxy::plain(), "")
+    }
+
+    fn doctor(&self, env: &[(&str, &str)]) -> Run {
+        self.doctor_with(&["doctor"], env)
+    }
+
+    /// The same settings as the server's, and further ones.
+    fn doctor_with(&self, args: &[&str], env: &[(&str, &str)]) -> Run {
+        let url = self.console.url();
+        let store = store(&self.folder);
+        let (listen, admin) = (
+            self.server.public.to_string(),
+            self.server.private.to_string(),
+        );
+        let authority = self.proxy.authority().display().to_string();
+        let own = [
+            ("TWILIO_AUTH_TOKEN", TOKEN),
+            ("TWILIO_ACCOUNT_SID", ACCOUNT),
+            ("PUBLIC_URL", &self.public_url),
+            ("DATABASE_URL", &store),
+            ("REPLYHOOK__SERVER__LISTEN", &listen),
+            ("REPLYHOOK__ADMIN__LISTEN", &admin),
+            ("REPLYHOOK__TWILIO__API_URL", &url),
+            ("REPLYHOOK__TWILIO__MESSAGING_URL", &url),
+            ("SSL_CERT_FILE", &authority),
+        ];
+        Run(replyhook(args, &[&own[..], env].concat(), ""))
+    }
+}
+
+fn serve(public_url: &str, store: &str, env: &[(&str, &str)]) -> Server {
+    let own = [("PUBLIC_URL", public_url), ("DATABASE_URL", store)];
+    Server::start(&[&own[..], env].concat())
+}
+
+fn store(folder: &tempfile::TempDir) -> String {
+    format!("sqlite:{}", folder.path().join("kept.db").display())
+}
+
+fn urls(public_url: &str) -> [String; 3] {
+    ["/webhook", "/webhook/fallback", "/webhook/status"].map(|path| format!("{public_url}{path}"))
+}
+
+/// A run of the command.
+struct Run((i32, String, String));
+
+impl Run {
+    #[track_caller]
+    fn finds_nothing(self) -> String {
+        let (code, out, err) = self.0;
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        out
+    }
+
+    /// The line with a finding, and the one below it, which says what to do.
+    #[track_caller]
+    fn finds(&self, line: &str, remedy: &str) -> &Self {
+        let (code, out, err) = &self.0;
+        assert_eq!((*code, err.as_str()), (1, ""), "{out}");
+        let lines: Vec<_> = out.lines().collect();
+        let at = lines.iter().position(|found| found.contains(line));
+        let at = at.unwrap_or_else(|| panic!("no {line:?} in\n{out}"));
+        let below = lines.get(at + 1).copied().unwrap_or_default();
+        assert!(
+            below.starts_with("     ") && below.contains(remedy),
+            "no {remedy:?} below {line:?} in\n{out}"
+        );
+        self
+    }
+
+    #[track_caller]
+    fn lacks(&self, text: &str) -> &Self {
+        assert!(!self.0.1.contains(text), "{text:?} is in\n{}", self.0.1);
+        self
+    }
+}
+
+/// A proxy that strips a prefix, and knows nothing else.
+fn stripping() -> TlsProxy {
+    TlsProxy::start(|mut arrived| {
+        let rest = arrived.target.strip_prefix(PREFIX).map(str::to_owned);
+        let Some(rest) = rest else {
+            return Turn::Back(answer(404, &[], "default backend"));
+        };
+        arrived.target = rest;
+        Turn::On(arrived)
+    })
+}
+
+#[test]
+fn all_is_well_behind_a_proxy_that_ends_tls_and_strips_a_prefix() {
+    let deployment = Deployment::behind(stripping(), PREFIX);
+    let out = deployment.doctor(&[]).finds_nothing();
+    for line in [
+        "ok   store: it takes writes\n",
+        &format!(
+            "ok   url: {} (primary, fallback, status) leads to this very server, and the signature verifies\n",
+            deployment.public_url
+        ),
+        &format!("ok   credentials: the auth token of {ACCOUNT} is right\n"),
+        "ok   clock: it agrees with Twilio's\n",
+        "ok   twilio: sender XE00000000000000000000000000000001 (whatsapp:…22) calls this server\n",
+    ] {
+        assert!(out.contains(line), "{line} is not in\n{out}");
+    }
+    assert!(out.lines().all(|line| line.starts_with("ok   ")), "{out}");
+    assert!(
+        !out.contains(TOKEN) && !out.contains("15550002222"),
+        "{out}"
+    );
+    for endpoint in ["primary", "fallback", "status"] {
+        let series =
+            format!(r#"replyhook_webhooks_total{{endpoint="{endpoint}",outcome="probe"}}"#);
+        assert_eq!(deployment.server.metric(&series), 1.0);
+    }
+}
+
+#[test]
+fn all_is_well_behind_a_proxy_that_rewrites_host() {
+    let proxy = TlsProxy::start(|mut arrived| {
+        for (name, value) in &mut arrived.headers {
+            if name.eq_ignore_ascii_case("host") {
+                "10.0.0.7:8080".clone_into(value);
+            }
+        }
+        Turn::On(arrived)
+    });
+    Deployment::behind(proxy, "").doctor(&[]).finds_nothing();
+}
+
+#[test]
+fn a_proxy_that_wants_a_prefix_which_public_url_lacks_is_found() {
+    let deployment = Deployment::behind(stripping(), "");
+    deployment
+        .doctor(&[])
+        .finds(
+            "(primary, fallback, status) answers 404",
+            "write PUBLIC_URL as the proxy wants it, with the prefix",
+        )
+        .lacks("verifies");
+}
+
+#[test]
+fn a_token_that_is_not_the_servers_is_found_and_not_printed() {
+    let deployment = Deployment::plain();
+    deployment
+        .doctor(&[("TWILIO_AUTH_TOKEN", OTHER_TOKEN)])
+        .finds(
+            "answers 403: the signature does not verify, on the way through the proxy and asked directly",
+            "another TWILIO_AUTH_TOKEN or another PUBLIC_URL",
+        )
+        .finds(
+            "FAIL credentials: auth token of AC00000000000000000000000000000001: Twilio refused the call: the credentials \
+             are wrong (20003",
+            "copy the auth token of exactly this account",
+        )
+        .lacks(OTHER_TOKEN);
+    // The server knows no more than that somebody was refused.
+    assert!(!deployment.server.log().contains(OTHER_TOKEN));
+}
+
+#[test]
+fn a_token_that_is_taken_by_twilio_and_signs_nothing_is_found() {
+    let deployment = Deployment::plain();
+    deployment
+        .console
+        .enter(|entered| entered.auth_token = OTHER_TOKEN.to_owned());
+    deployment
+        .doctor(&[])
+        .finds(
+            "FAIL credentials: the auth token of AC00000000000000000000000000000001 is not its primary one",
+            "TWILIO_AUTH_TOKEN_SECONDARY",
+        )
+        .lacks(OTHER_TOKEN);
+}
+
+#[test]
+fn a_proxy_that_changes_requests_is_told_from_a_wrong_token() {
+    let proxy = TlsProxy::start(|mut arrived| {
+        arrived.body.extend_from_slice(b"&via=proxy");
+        Turn::On(arrived)
+    });
+    Deployment::behind(proxy, "").doctor(&[]).finds(
+        "answers 403: the signature does not verify, although the server takes the same request when it is asked directly",
+        "let it pass all of them as they are",
+    );
+}
+
+#[test]
+fn in_report_mode_the_server_itself_says_what_mends_it() {
+    let proxy = TlsProxy::start(|mut arrived| {
+        arrived.body.extend_from_slice(b"\r\n");
+        Turn::On(arrived)
+    });
+    let public_url = proxy.origin();
+    let mut deployment = Deployment::behind(proxy, "");
+    let report = [("REPLYHOOK__SIGNATURE__MODE", "report")];
+    deployment.server = serve(&public_url, "sqlite::memory:", &report);
+    deployment.proxy.leads_to(deployment.server.public);
+    deployment.doctor(&report).finds(
+        "answers 403",
+        "the server says: the signature fits without the white space",
+    );
+}
+
+#[test]
+fn a_proxy_that_answers_by_itself_is_told_from_the_server() {
+    let deployments = |back: Vec<u8>| {
+        Deployment::behind(TlsProxy::start(move |_| Turn::Back(back.clone())), "").doctor(&[])
+    };
+    let elsewhere = [("Location", "https://www.example.com/webhook?from=old")];
+    deployments(answer(301, &elsewhere, "")).finds(
+        "redirects (301) to https://www.example.com/webhook: Twilio follows with a GET",
+        "set PUBLIC_URL=https://www.example.com and",
+    );
+    deployments(answer(302, &[("Location", "/login")], ""))
+        .finds("redirects (302) to /login", "without a redirect");
+    let html = [("Content-Type", "text/html")];
+    deployments(answer(200, &html, "<html>Welcome</html>")).finds(
+        "answers 200 (text/html), and that is not this version of replyhook",
+        "something else answers there",
+    );
+    deployments(answer(403, &html, "blocked")).finds(
+        "answers 403, and that is not replyhook",
+        "a firewall or a proxy refuses",
+    );
+    deployments(answer(401, &[], "")).finds("wants a password", "except /webhook");
+    deployments(answer(502, &[], ""))
+        .finds("the proxy does not reach the server", "start the server");
+}
+
+#[test]
+fn a_proxy_that_folds_the_paths_together_is_found() {
+    let proxy = TlsProxy::start(|mut arrived| {
+        "/webhook".clone_into(&mut arrived.target);
+        Turn::On(arrived)
+    });
+    // Signed for one path and received at another: refused, as Twilio's own request would be.
+    Deployment::behind(proxy, "").doctor(&[]).finds(
+        "(fallback, status) answers 403",
+        "let it pass all of them as they are",
+    );
+}
+
+#[test]
+fn another_process_at_the_public_url_is_found_unless_machines_share_postgresql() {
+    let deployment = Deployment::plain();
+    let other = serve(&deployment.public_url, "sqlite::memory:", &[]);
+    deployment.proxy.leads_to(other.public);
+    deployment.doctor(&[]).finds(
+        "(primary, fallback, status) leads to another replyhook process",
+        "stop one of the two",
+    );
+    #[cfg(feature = "postgres")]
+    {
+        let shared = [("DATABASE_URL", "postgres://replyhook@127.0.0.1:9/replyhook")];
+        let out = deployment.doctor(&shared).finds_nothing();
+        assert!(
+            out.contains("note url: ") && out.contains("several machines"),
+            "{out}"
+        );
+    }
+}
+
+#[test]
+fn without_a_private_listener_it_says_so_and_goes_on() {
+    let deployment = Deployment::plain();
+    let out = deployment
+        .doctor(&[("REPLYHOOK__ADMIN__LISTEN", "")])
+        .finds_nothing();
+    assert!(out.contains("note server: admin.listen is empty"), "{out}");
+    assert!(out.contains("leads to a replyhook process"), "{out}");
+}
+
+#[test]
+fn without_an_account_it_says_what_was_left_out() {
+    let deployment = Deployment::plain();
+    let run = deployment.doctor(&[("TWILIO_ACCOUNT_SID", "")]);
+    let out = run.finds_nothing();
+    assert!(
+        out.contains("note credentials: TWILIO_ACCOUNT_SID is not set"),
+        "{out}"
+    );
+    assert!(!out.contains(" clock: "), "{out}");
+}
+
+/// A port where nobody listens, as long as it is held.
+fn silent_port() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    socket
+}
+
+#[test]
+fn nobody_there_inside_and_outside_is_found_in_twilios_terms() {
+    let silent = silent_port();
+    let nobody = silent.local_addr().unwrap().to_string();
+    let nameless = format!("{}.test", "a".repeat(64));
+    let no_name = ("does not resolve (11210)", "create the name in DNS");
+    for (public_url, (line, remedy)) in [
+        (
+            format!("http://{nobody}"),
+            ("was refused (11202)", "start the proxy"),
+        ),
+        (format!("http://{nameless}"), no_name),
+        (format!("https://{nameless}"), no_name),
+    ] {
+        let run = Run(replyhook(
+            &["doctor"],
+            &[
+                ("TWILIO_AUTH_TOKEN", TOKEN),
+                ("PUBLIC_URL", &public_url),
+                ("REPLYHOOK__ADMIN__LISTEN", &nobody),
+            ],
+            "",
+        ));
+        run.finds(line, remedy).finds(
+            "FAIL server: no answer from 127.0.0.1:",
+            "start `replyhook serve`",
+        );
+    }
+}
+
+#[test]
+fn a_certificate_that_twilio_would_refuse_is_found_in_twilios_terms() {
+    let deployment = Deployment::plain();
+    let strangers = TlsProxy::plain();
+    let others = strangers.authority().display().to_string();
+    deployment.doctor(&[("SSL_CERT_FILE", &others)]).finds(
+        "cannot be called: the certificate has no path to a trusted root (11237)",
+        "a public authority",
+    );
+    let by_address = format!("https://127.0.0.1:{}", deployment.proxy.port());
+    deployment.doctor(&[("PUBLIC_URL", &by_address)]).finds(
+        "is for another host (11235)",
+        "a certificate for PUBLIC_URL's host",
+    );
+    let no_tls = format!("https://{}", deployment.server.public);
+    deployment
+        .doctor(&[("PUBLIC_URL", &no_tls)])
+        .finds("handshake failed (11220)", "speaks no TLS");
+    let expired = Deployment::behind(TlsProxy::start_until(2020, Turn::On), "");
+    expired
+        .doctor(&[])
+        .finds("has expired (11236)", "renew the certificate");
+}
+
+#[test]
+fn this_machine_is_no_public_url_for_twilio_itself() {
+    let deployment = Deployment::plain();
+    let env = [
+        ("REPLYHOOK__TWILIO__API_URL", "https://api.twilio.com"),
+        ("TWILIO_ACCOUNT_SID", ""),
+    ];
+    deployment
+        .doctor(&env)
+        .finds("is this machine itself", "run a tunnel");
+}
+
+#[test]
+fn a_store_that_sleeps_is_found() {
+    let deployment = Deployment::plain();
+    let other = rusqlite::Connection::open(deployment.folder.path().join("kept.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    deployment.doctor(&[]).finds(
+        "FAIL store: it does not take writes: ",
+        "a program that locks the file",
+    );
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+}
+
+#[test]
+fn a_server_that_is_stopped_is_found_and_the_command_ends() {
+    let deployment = Deployment::plain();
+    deployment.server.signal(Signal::STOP);
+    let started = Instant::now();
+    let run = deployment.doctor_with(&["doctor", "--timeout-ms", "200"], &[]);
+    deployment.server.signal(Signal::CONT);
+    assert!(started.elapsed() < Duration::from_secs(40));
+    run.finds("FAIL server: no answer from 127.0.0.1:", "it is stopped")
+        .finds("(primary, fallback, status) cannot be called", "15 seconds");
+}
+
+#[test]
+fn another_program_at_the_private_address_is_no_server() {
+    let deployment = Deployment::plain();
+    let other = Listener::start(None, |_: Arrived| answer(200, &[], "hello"));
+    deployment
+        .doctor(&[("REPLYHOOK__ADMIN__LISTEN", &other.address.to_string())])
+        .finds(
+            "is no private listener of replyhook",
+            "another program has that address",
+        );
+}
+
+#[test]
+fn a_fallback_that_is_swapped_with_the_primary_is_found_and_what_to_enter_is_said() {
+    let deployment = Deployment::plain();
+    let [primary, fallback, status] = urls(&deployment.public_url);
+    deployment.console.enter(|entered| {
+        entered.senders = vec![sender([&fallback, &primary, &status])];
+    });
+    let run = deployment.doctor_with(&["doctor", "--json"], &[]);
+    assert_eq!(run.0.0, 1, "{}", run.0.1);
+    let lines = json_lines(&run.0.1);
+    let swapped: Vec<&Value> = lines.iter().filter(|line| line["result"] != "ok").collect();
+    assert_eq!(swapped.len(), 1, "{lines:?}");
+    assert_eq!(swapped[0]["check"], "twilio");
+    assert_eq!(swapped[0]["result"], "fail");
+    assert_eq!(
+        swapped[0]["found"],
+        "sender XE00000000000000000000000000000001 (whatsapp:…22) has primary and fallback the wrong way round"
+    );
+    let remedy = swapped[0]["remedy"].as_str().unwrap();
+    assert!(
+        remedy.starts_with(&format!(
+            "enter {primary} as the webhook for incoming messages and {fallback} as its fallback"
+        )),
+        "{remedy}"
+    );
+    for line in &lines {
+        assert_eq!(line["remedy"].is_null(), line["result"] == "ok", "{line}");
+    }
+}
+
+#[test]
+fn every_page_of_numbers_and_senders_is_read_and_only_what_is_ours_is_judged() {
+    let deployment = Deployment::plain();
+    let [primary, fallback, status] = urls(&deployment.public_url);
+    let other = "https://u:canary-password@other.example.com/sms";
+    deployment.console.enter(|entered| {
+        entered.senders = vec![
+            sender([other, other, ""]),
+            sender([&primary, &fallback, ""]),
+        ];
+        entered.numbers = vec![
+            number(other, ""),
+            number("", ""),
+            number(&primary, &primary),
+        ];
+    });
+    deployment
+        .doctor(&[])
+        .finds(
+            "FAIL twilio: number PN00000000000000000000000000000001 (sms:…44) has the primary as its fallback too",
+            &format!("enter {fallback} as its fallback"),
+        )
+        .finds(
+            "warn twilio: sender XE00000000000000000000000000000001 (whatsapp:…22) has no status callback",
+            &format!("enter {status} as its status callback"),
+        )
+        .finds("note twilio: further numbers and WhatsApp senders that call others: 3", "nothing")
+        .lacks("canary-password")
+        .lacks("15550003344");
+}
+
+#[test]
+fn nothing_at_twilio_that_calls_us_is_found() {
+    let deployment = Deployment::plain();
+    deployment.console.enter(|entered| entered.senders.clear());
+    let [primary, ..] = urls(&deployment.public_url);
+    deployment.doctor(&[]).finds(
+        "warn twilio: of the numbers and WhatsApp senders (0) none calls ",
+        &format!("enter {primary} as the webhook for incoming messages"),
+    );
+}
+
+#[test]
+fn an_account_that_is_suspended_and_a_clock_that_is_off_are_found() {
+    let deployment = Deployment::plain();
+    deployment.console.enter(|entered| {
+        entered.status = "suspended".to_owned();
+        entered.ahead = 3600;
+    });
+    deployment
+        .doctor(&[])
+        .finds(
+            "FAIL credentials: AC00000000000000000000000000000001 is suspended",
+            "console",
+        )
+        .finds("s behind Twilio", "NTP");
+    deployment.console.enter(|entered| {
+        entered.status = "active".to_owned();
+        entered.ahead = -3600;
+    });
+    deployment
+        .doctor(&[])
+        .finds("warn clock: this machine is 36", "NTP")
+        .finds("s ahead of Twilio", "NTP");
+    deployment.console.enter(|entered| entered.ahead = 30);
+    deployment.doctor(&[]).finds_nothing();
+}
+
+#[test]
+fn a_twilio_that_cannot_be_reached_is_found() {
+    let deployment = Deployment::plain();
+    let silent = silent_port();
+    let nobody = format!("http://{}", silent.local_addr().unwrap());
+    deployment
+        .doctor(&[("REPLYHOOK__TWILIO__API_URL", &nobody)])
+        .finds(
+            "FAIL credentials: auth token of AC00000000000000000000000000000001: Twilio could not be reached",
+            "let this machine make HTTPS connections to that host",
+        )
+        .lacks(" twilio: ");
+    deployment
+        .doctor(&[("REPLYHOOK__TWILIO__MESSAGING_URL", &nobody)])
+        .finds(
+            "warn twilio: the WhatsApp senders of AC",
+            "twilio.messaging_url",
+        )
+        .lacks("none calls");
+}
+
+#[test]
+fn an_api_key_is_tried_beside_the_token() {
+    let deployment = Deployment::plain();
+    let sid = format!("SK{}", "0".repeat(32));
+    let key = |secret| {
+        [
+            ("REPLYHOOK__TWILIO__API_KEY_SID", sid.as_str()),
+            ("REPLYHOOK__TWILIO__API_KEY_SECRET", secret),
+        ]
+    };
+    let out = deployment.doctor(&key(TOKEN)).finds_nothing();
+    assert!(out.contains("ok   credentials: the API key of AC"), "{out}");
+    deployment
+        .doctor(&key("canary-secret"))
+        .finds(
+            "FAIL credentials: API key of AC",
+            "copy the API key of exactly this account",
+        )
+        .lacks("canary-secret")
+        .lacks(" twilio: ");
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_told_all_at_once_and_exit_with_2() {
+    let env = [
+        ("PORT", "x"),
+        (
+            "REPLYHOOK__TWILIO__MESSAGING_URL",
+            "http://messaging.example.com",
+        ),
+    ];
+    let (code, out, err) = replyhook(&["doctor"], &env, "");
+    assert_eq!((code, out.as_str()), (2, ""));
+    for part in [
+        "4 problems",
+        "TWILIO_AUTH_TOKEN",
+        "PUBLIC_URL",
+        "PORT",
+        "twilio.messaging_url",
+    ] {
+        assert!(err.contains(part), "{part} is not in {err}");
+    }
+}
+
+const ENDPOINTS: [(&str, &str); 3] = [
+    ("/webhook", "primary"),
+    ("/webhook/fallback", "fallback"),
+    ("/webhook/status", "status"),
+];
+
+#[tokio::test]
+async fn a_signed_probe_is_answered_by_each_endpoint_and_reaches_neither_journal_nor_handler() {
+    let app = TestApp::echo();
+    let mut instances = Vec::new();
+    for (path, endpoint) in ENDPOINTS {
+        let probe = Webhook::form(path, &[(PARAMETER, "nonce")]);
+        for probe in [
+            probe.clone(),
+            probe.clone().method(Method::PUT),
+            probe.get(),
+        ] {
+            let answer = app.send(probe).await;
+            assert_eq!(answer.twiml(), EMPTY);
+            assert_eq!(answer.headers[ENDPOINT_HEADER], endpoint);
+            instances.push(answer.headers[INSTANCE_HEADER].clone());
+        }
+        let series =
+            format!(r#"replyhook_webhooks_total{{endpoint="{endpoint}",outcome="probe"}}"#);
+        assert_eq!(app.metric(&series).await, 3.0);
+    }
+    instances.dedup();
+    assert_eq!(instances.len(), 1);
+    assert_eq!(app.kept().await, 0);
+    assert_eq!(app.metric("replyhook_handler_seconds_count").await, 0.0);
+    // Nor is a message told from others by it.
+    let answer = app.send(Webhook::message(1, "hi")).await;
+    assert!(!answer.headers.contains_key(INSTANCE_HEADER));
+}
+
+#[tokio::test]
+async fn without_a_valid_signature_of_a_known_account_a_probe_learns_nothing() {
+    let account = [("TWILIO_ACCOUNT_SID", ACCOUNT)];
+    let app = TestApp::build(&account, |app| app);
+    let stranger = "AC00000000000000000000000000000009";
+    for (path, _) in ENDPOINTS {
+        let probe = Webhook::form(path, &[(PARAMETER, "nonce"), ("AccountSid", ACCOUNT)]);
+        for probe in [
+            probe.clone().token(OTHER_TOKEN),
+            probe.clone().signature("AAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+            probe.clone().with("AccountSid", stranger),
+        ] {
+            let answer = app.send(probe).await;
+            assert_eq!(answer.status, 403);
+            assert!(!answer.headers.contains_key(INSTANCE_HEADER));
+            assert!(!answer.headers.contains_key(ENDPOINT_HEADER));
+        }
+        assert_eq!(app.send(probe).await.status, 200);
+    }
+}
+
+#[test]
+fn the_private_listener_says_which_process_it_is() {
+    let (one, other) = (Server::start(&[]), Server::start(&[]));
+    let instance = |server: &Server, path| {
+        let answer = server.get(path);
+        answer.headers[INSTANCE_HEADER].to_str().unwrap().to_owned()
+    };
+    assert_eq!(instance(&one, "/livez"), instance(&one, "/readyz"));
+    assert_ne!(instance(&one, "/readyz"), instance(&other, "/readyz"));
+}

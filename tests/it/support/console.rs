@@ -1,0 +1,164 @@
+//! What is entered at Twilio, as its REST API tells it: an account, its numbers, its WhatsApp senders.
+
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use jiff::{SignedDuration, Zoned};
+use replyhook::{Clock, SystemClock};
+use serde_json::{Value, json};
+
+use super::http::{Arrived, Listener, answer};
+use super::{ACCOUNT, TOKEN};
+
+pub struct Console {
+    listener: Listener,
+    entered: Arc<Mutex<Entered>>,
+}
+
+/// What it tells.
+pub struct Entered {
+    /// What is let in, with any user.
+    pub password: String,
+    /// The account's primary token.
+    pub auth_token: String,
+    pub status: String,
+    pub numbers: Vec<Value>,
+    pub senders: Vec<Value>,
+    /// How far Twilio's clock is ahead, in seconds.
+    pub ahead: i64,
+}
+
+impl Console {
+    /// Nothing is entered.
+    pub fn start() -> Self {
+        let entered = Arc::new(Mutex::new(Entered {
+            password: TOKEN.to_owned(),
+            auth_token: TOKEN.to_owned(),
+            status: "active".to_owned(),
+            numbers: Vec::new(),
+            senders: Vec::new(),
+            ahead: 0,
+        }));
+        let shared = entered.clone();
+        let listener =
+            Listener::start(None, move |arrived| tell(&shared.lock().unwrap(), &arrived));
+        Self { listener, entered }
+    }
+
+    /// One with a sender whose webhooks are these: primary, fallback, status.
+    pub fn with_sender(webhooks: [&str; 3]) -> Self {
+        let console = Self::start();
+        console.enter(|entered| {
+            entered.senders = vec![sender(webhooks)];
+        });
+        console
+    }
+
+    pub fn enter(&self, change: impl FnOnce(&mut Entered)) {
+        change(&mut self.entered.lock().unwrap());
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listener.address)
+    }
+}
+
+/// A sender with its webhooks: primary, fallback, status.
+pub fn sender([primary, fallback, status]: [&str; 3]) -> Value {
+    json!({
+        "sid": "XE00000000000000000000000000000001",
+        "status": "ONLINE",
+        "sender_id": "whatsapp:+15550002222",
+        "webhook": {
+            "callback_url": primary, "callback_method": "POST",
+            "fallback_url": fallback, "fallback_method": "POST",
+            "status_callback_url": status, "status_callback_method": "POST",
+        },
+        "url": "https://messaging.twilio.com/v2/Channels/Senders/XE00000000000000000000000000000001",
+    })
+}
+
+/// A number with its webhooks.
+pub fn number(primary: &str, fallback: &str) -> Value {
+    json!({
+        "sid": "PN00000000000000000000000000000001",
+        "phone_number": "+15550003344",
+        "sms_url": primary, "sms_method": "POST",
+        "sms_fallback_url": fallback, "sms_fallback_method": "POST",
+        "status_callback": "", "sms_application_sid": "",
+    })
+}
+
+fn tell(entered: &Entered, arrived: &Arrived) -> Vec<u8> {
+    let ahead = SignedDuration::from_secs(entered.ahead);
+    let now: Zoned = (SystemClock.now() + ahead).to_zoned(jiff::tz::TimeZone::UTC);
+    let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let tell = |status, body: &Value| {
+        let headers = [
+            ("Date", date.as_str()),
+            ("Content-Type", "application/json"),
+        ];
+        answer(status, &headers, &body.to_string())
+    };
+    if password(arrived).as_ref() != Some(&entered.password) {
+        return tell(
+            401,
+            &json!({"code": 20003, "message": "Authenticate", "status": 401}),
+        );
+    }
+    let account = format!("/2010-04-01/Accounts/{ACCOUNT}");
+    let path = arrived.target.split('?').next().unwrap();
+    let below = path.strip_prefix(&account);
+    let (number, last) = page(arrived);
+    match (path, below) {
+        (_, Some(".json")) => tell(
+            200,
+            &json!({"sid": ACCOUNT, "status": entered.status, "auth_token": entered.auth_token}),
+        ),
+        (_, Some("/IncomingPhoneNumbers.json")) => {
+            // A page each, so that those behind the first are read too.
+            let next = format!("{path}?PageSize=1&Page={}", number + 1);
+            let next = (number + 1 < entered.numbers.len()).then_some(next);
+            let page: Vec<_> = entered.numbers.iter().skip(number).take(1).collect();
+            tell(
+                200,
+                &json!({"incoming_phone_numbers": page, "next_page_uri": next}),
+            )
+        }
+        (_, Some("/Messages.json")) => tell(200, &json!({"messages": [], "next_page_uri": null})),
+        ("/v2/Channels/Senders", _) => {
+            assert!(last.contains("Channel=whatsapp"), "{last}");
+            let host = arrived.header("host").unwrap();
+            let next = format!("http://{host}{path}?Channel=whatsapp&Page={}", number + 1);
+            let next = (number + 1 < entered.senders.len()).then_some(next);
+            let page: Vec<_> = entered.senders.iter().skip(number).take(1).collect();
+            tell(
+                200,
+                &json!({"senders": page, "meta": {"key": "senders", "next_page_url": next}}),
+            )
+        }
+        _ => tell(
+            404,
+            &json!({"code": 20404, "message": "not found", "status": 404}),
+        ),
+    }
+}
+
+/// The page that is asked for, and the whole query.
+fn page(arrived: &Arrived) -> (usize, &str) {
+    let query = arrived
+        .target
+        .split_once('?')
+        .map_or("", |(_, query)| query);
+    let page = query.split('&').find_map(|pair| pair.strip_prefix("Page="));
+    (page.map_or(0, |page| page.parse().unwrap()), query)
+}
+
+fn password(arrived: &Arrived) -> Option<String> {
+    let encoded = arrived.header("authorization")?.strip_prefix("Basic ")?;
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(encoded)
+        .ok()?;
+    let login = String::from_utf8(decoded).ok()?;
+    Some(login.split_once(':')?.1.to_owned())
+}

@@ -1,0 +1,165 @@
+//! A listener on loopback that reads one request per connection and closes it with one answer: what stands where a test
+//! needs somebody to be called. Over TLS if it has a certificate.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// Longer than anything a test waits for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A request as it was read.
+#[derive(Debug, Clone)]
+pub struct Arrived {
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Arrived {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        Some(value)
+    }
+
+    fn read(stream: &mut impl Read) -> Option<Self> {
+        let mut stream = BufReader::new(stream);
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            match line.trim_end() {
+                "" => break,
+                line => lines.push(line.to_owned()),
+            }
+        }
+        let mut words = lines.first()?.split(' ');
+        let mut arrived = Self {
+            method: words.next()?.to_owned(),
+            target: words.next()?.to_owned(),
+            headers: lines[1..]
+                .iter()
+                .filter_map(|line| line.split_once(':'))
+                .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+                .collect(),
+            body: Vec::new(),
+        };
+        let length = arrived
+            .header("content-length")
+            .and_then(|length| length.parse().ok());
+        arrived.body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut arrived.body).ok()?;
+        Some(arrived)
+    }
+
+    /// Passes it on to a plain listener, and returns the whole answer.
+    pub fn pass(&self, to: SocketAddr) -> Option<Vec<u8>> {
+        let mut stream = TcpStream::connect_timeout(&to, PATIENCE).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        for (name, value) in &self.headers {
+            let hop = ["connection", "content-length"].iter();
+            if !hop.clone().any(|hop| name.eq_ignore_ascii_case(hop)) {
+                head += &format!("{name}: {value}\r\n");
+            }
+        }
+        head += &format!(
+            "Content-Length: {}\r\nConnection: close\r\n\r\n",
+            self.body.len()
+        );
+        stream.write_all(head.as_bytes()).ok()?;
+        stream.write_all(&self.body).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+/// An answer that ends with its connection.
+pub fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} Told\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// The listener. It ends when it is dropped.
+pub struct Listener {
+    pub address: SocketAddr,
+    stopped: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    pub fn start(
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(Arrived) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (stop, answer) = (stopped.clone(), Arc::new(answer));
+        let accepting = std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                if stop.load(Ordering::Acquire) {
+                    return;
+                }
+                let (tls, answer) = (tls.clone(), answer.clone());
+                std::thread::spawn(move || serve(stream, tls, &*answer));
+            }
+        });
+        Self {
+            address,
+            stopped,
+            accepting: Some(accepting),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Release);
+        if TcpStream::connect(self.address).is_ok() {
+            let _ = self.accepting.take().unwrap().join();
+        }
+    }
+}
+
+fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, answer: impl Fn(Arrived) -> Vec<u8>) {
+    let patience = Some(PATIENCE);
+    if stream.set_read_timeout(patience).is_err() || stream.set_write_timeout(patience).is_err() {
+        return;
+    }
+    match tls {
+        None => exchange(stream, answer),
+        Some(config) => {
+            let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
+            exchange(&mut stream, answer);
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, answer: impl Fn(Arrived) -> Vec<u8>) {
+    if let Some(arrived) = Arrived::read(&mut stream) {
+        // Who asked may be gone.
+        let _ = stream.write_all(&answer(arrived));
+        let _ = stream.flush();
+    }
+}
