@@ -206,15 +206,13 @@ impl Desk {
     /// # Errors
     /// [`StartError`] when the worker has ended.
     pub async fn ended(&mut self) -> Result<(), StartError> {
-        match &mut self.own {
-            Some(own) => tokio::select! {
-                worker = &mut own.worker => worker.unwrap_or(Ok(true)).map(|_| ()),
-                _ = &mut self.serving => Ok(()),
-            },
-            None => {
-                let _ = (&mut self.serving).await;
-                Ok(())
-            }
+        let Some(own) = &mut self.own else {
+            let _ = (&mut self.serving).await;
+            return Ok(());
+        };
+        tokio::select! {
+            worker = &mut own.worker => worker.unwrap_or(Ok(true)).map(|_| ()),
+            _ = &mut self.serving => Ok(()),
         }
     }
 

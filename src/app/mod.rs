@@ -168,11 +168,9 @@ impl AppBuilder {
         let metrics = Arc::new(Metrics::new());
         let lifecycle = Arc::new(Lifecycle::default());
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let (handler, handler_name): (Arc<dyn Handler>, _) = match self.handler {
+        let (handler, handler_name) = match self.handler {
             Some(handler) => (handler, "your handler"),
-            None => match settings.handler.kind {
-                HandlerKind::Echo => (Arc::new(Echo), "echo"),
-            },
+            None => built_in(&settings),
         };
         let handler = match self.around {
             Some(around) => around(handler),
@@ -184,7 +182,6 @@ impl AppBuilder {
         };
         let tasks = TaskTracker::new();
         let outbox = Arc::new(Notify::new());
-        let consent = &settings.consent;
         let dispatcher = Arc::new(Dispatcher {
             handler,
             store: store.clone(),
@@ -193,11 +190,7 @@ impl AppBuilder {
             store_report: StoreReport::new(metrics.clone()),
             public_url: settings.server.public_url.clone(),
             limits: dispatch_limits(&settings),
-            consent: Rules {
-                words: Words::new(&consent.stop_words, &consent.start_words),
-                stop_reply: document(&consent.stop_reply)?,
-                start_reply: document(&consent.start_reply)?,
-            },
+            consent: consent_rules(&settings)?,
             apology: document(&settings.reply.apology)?,
             on_consent: self.on_consent,
             tasks: tasks.clone(),
@@ -275,6 +268,22 @@ impl AppBuilder {
 fn document(text: &str) -> Result<Document, StartError> {
     Document::render(&Reply::text(text), &Channel::WhatsApp, None)
         .map_err(|error| StartError::config(&error))
+}
+
+/// The handler that the settings name, and its name.
+fn built_in(settings: &Settings) -> (Arc<dyn Handler>, &'static str) {
+    match settings.handler.kind {
+        HandlerKind::Echo => (Arc::new(Echo), "echo"),
+    }
+}
+
+fn consent_rules(settings: &Settings) -> Result<Rules, StartError> {
+    let consent = &settings.consent;
+    Ok(Rules {
+        words: Words::new(&consent.stop_words, &consent.start_words),
+        stop_reply: document(&consent.stop_reply)?,
+        start_reply: document(&consent.start_reply)?,
+    })
 }
 
 fn dispatch_limits(settings: &Settings) -> DispatchLimits {

@@ -75,6 +75,7 @@ fn json_body(value: &impl Serialize) -> Response {
     ([(CONTENT_TYPE, json)], text).into_response()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every endpoint ends with it")]
 fn ok(value: &impl Serialize) -> Answer {
     Ok(json_body(value))
 }

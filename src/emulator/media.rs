@@ -41,7 +41,7 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
 /// For the page, which has no password.
 async fn shown(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> Response {
     let hosted = engine.state().media.get(&sid).cloned();
-    hosted.map_or_else(missing, file)
+    hosted.as_ref().map_or_else(missing, file)
 }
 
 #[derive(Deserialize)]
@@ -62,7 +62,7 @@ async fn linked(
         return (StatusCode::FORBIDDEN, "the link has expired\n").into_response();
     }
     let hosted = engine.state().media.get(&sid).cloned();
-    hosted.map_or_else(missing, file)
+    hosted.as_ref().map_or_else(missing, file)
 }
 
 /// Where the file itself is, for four hours.
@@ -92,7 +92,7 @@ fn missing() -> Response {
 }
 
 /// A file is hostile: it is shown as what it is, or saved, and runs nothing.
-fn file(hosted: Hosted) -> Response {
+fn file(hosted: &Hosted) -> Response {
     let is_shown = ["image/", "audio/", "video/"]
         .iter()
         .any(|kind| hosted.content_type.starts_with(kind))

@@ -9,11 +9,11 @@ use http::Method;
 
 use super::account::uuid;
 use super::call::Call;
+use super::calling::webhook_headers;
 use super::engine::Engine;
 use super::outgoing::Times;
 use super::record::{Exchange, Kind, Record};
 use super::traffic::external_user_id;
-use super::webhook::webhook_headers;
 use crate::address::{Address, Channel};
 use crate::error_code::ErrorCode;
 use crate::form::Form;

@@ -268,9 +268,7 @@ impl TestBot {
             answered = &mut delivery => answered,
             () = passing => delivery.await,
         };
-        if handler > deadline {
-            self.move_clock(handler - deadline);
-        }
+        self.move_clock(handler.saturating_sub(deadline));
         self.until("the bot is done", || async {
             let state = must(self.remote.get(&["state", user])).await;
             (state["pending"].as_u64().unwrap_or_default() == 0).then_some(())

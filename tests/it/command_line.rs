@@ -344,7 +344,7 @@ fn invoke_sends_one_signed_webhook_and_judges_the_answer() {
     drop(server);
     let (code, out, _) = replyhook(&["invoke", &target], &NEEDED, "");
     assert_eq!(code, 1);
-    assert!(out.contains("(11205)"), "{out}");
+    assert!(out.contains("(11202)"), "{out}");
 }
 
 #[test]

@@ -24,6 +24,12 @@ fn faults_that_need_crash_points_are_left_out() {
     support::left_out("crashes and kills: built without the feature failpoints");
 }
 
+#[cfg(not(feature = "testing"))]
+#[test]
+fn the_test_kit_is_left_out() {
+    support::left_out("the test kit: built without the feature testing");
+}
+
 mod command_line;
 mod configuration;
 mod conversations;
@@ -58,4 +64,6 @@ mod sdk;
 mod signatures;
 mod status;
 mod store_contract;
+#[cfg(feature = "testing")]
+mod test_kit;
 mod traces;

@@ -11,6 +11,7 @@ use crate::address::{Address, Channel, Identity};
 use crate::emulator::engine::Engine;
 use crate::emulator::record::{By, Direction, Location, MediaRecord, Record};
 use crate::emulator::send::Draft;
+use crate::error_code::ErrorCode;
 use crate::form::Form;
 use crate::message::MessageStatus;
 use crate::reply::segments;
@@ -401,10 +402,11 @@ pub(super) fn media_list(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
 pub(super) fn media_file(engine: &Engine, call: &ApiCall, sid: &str, file: &str) -> Answer {
     let missing = || Failure::not_found(&call.path);
     let message = engine.state().message(sid).cloned().ok_or_else(missing)?;
-    let name = file.trim_end_matches(".json");
+    let name = file.strip_suffix(".json");
+    let (name, is_description) = (name.unwrap_or(file), name.is_some());
     let found = message.media.iter().find(|media| media.sid == name);
     let media = found.ok_or_else(missing)?;
-    match (call.method.clone(), file.ends_with(".json")) {
+    match (call.method.clone(), is_description) {
         (Method::GET | Method::HEAD, true) => ok(200, &media_json(engine, sid, media)),
         (Method::GET | Method::HEAD, false) if media.is_here => media_redirect(engine, name),
         (Method::GET | Method::HEAD, false) => Err(missing()),
@@ -453,7 +455,7 @@ pub(super) fn json(engine: &Engine, message: &Record) -> Value {
         "date_updated": date(message.updated),
         "direction": message.direction.rest(),
         "error_code": message.error_code.map(|code| code.0),
-        "error_message": message.error_code.and_then(|code| code.meaning()),
+        "error_message": message.error_code.and_then(ErrorCode::meaning),
         "from": from,
         "messaging_service_sid": message.service,
         "num_media": message.media.len().to_string(),

@@ -21,10 +21,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::account::{SENDERS, sid};
+use super::calling::shown;
 use super::engine::Engine;
 use super::media;
 use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind};
-use super::webhook::shown;
 use crate::error_code::ErrorCode;
 use crate::form::Form;
 
@@ -121,11 +121,13 @@ fn json_body(value: &Value) -> impl IntoResponse + use<> {
     ([(CONTENT_TYPE, json)], value.to_string())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every call ends with it")]
 fn ok(status: u16, value: &Value) -> Answer {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     Ok((status, json_body(value)).into_response())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every call ends with one like it")]
 fn nothing() -> Answer {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -136,7 +138,7 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
     let at = engine.now();
     let path = parts.uri.path().trim_matches('/').to_owned();
     let answer = match read(&engine, &parts, &body, &path) {
-        Ok(call) => route(&engine, &call).await,
+        Ok(call) => route(&engine, &call),
         Err(failure) => Err(failure),
     };
     let (code, mut response) = match answer {
@@ -270,7 +272,7 @@ fn lets_in(engine: &Engine, authorization: Option<&str>, path: &str) -> bool {
     is_known && is_own && password == engine.account.token.expose()
 }
 
-async fn route(engine: &Arc<Engine>, call: &ApiCall) -> Answer {
+fn route(engine: &Arc<Engine>, call: &ApiCall) -> Answer {
     let path = call.path.clone();
     let parts: Vec<&str> = path.split('/').collect();
     match parts.as_slice() {
@@ -311,10 +313,8 @@ async fn route(engine: &Arc<Engine>, call: &ApiCall) -> Answer {
         ["v2", "Channels", "Senders", sender] => senders::one(engine, call, sender),
         [_, "Content" | "ContentAndApprovals"] => content::collection(engine, call),
         ["v1", "Content", template] => content::one(engine, call, template),
-        ["v1", "Content", template, "ApprovalRequests"] => {
-            content::approval(engine, call, template)
-        }
-        ["v1", "Content", template, "ApprovalRequests", "whatsapp"] => {
+        ["v1", "Content", template, "ApprovalRequests"]
+        | ["v1", "Content", template, "ApprovalRequests", "whatsapp"] => {
             content::approval(engine, call, template)
         }
         ["v1", "Services"] => ok(200, &services(&path)),

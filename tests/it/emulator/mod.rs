@@ -45,8 +45,8 @@ impl Bench {
         change(&mut options);
         let clock = Arc::new(ShiftedClock::default());
         let emulator = Emulator::new(options, clock, &listener).unwrap();
-        let served = emulator.clone();
-        tokio::spawn(async move { served.serve(listener, std::future::pending()).await });
+        let twilio = emulator.clone();
+        tokio::spawn(async move { twilio.serve(listener, std::future::pending()).await });
         Self {
             remote: Remote::new(emulator.url()).unwrap(),
             emulator,

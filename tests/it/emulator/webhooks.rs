@@ -48,13 +48,13 @@ async fn a_message_of_whatsapp_is_posted_with_the_parameters_of_real_traffic_and
     let token = bench.emulator.auth_token().clone();
     let verifier = SignatureVerifier::new(url, [token]).unwrap();
     let body = asked.form.encode();
-    let verified = verifier.verify(&UnverifiedRequest {
+    let outcome = verifier.verify(&UnverifiedRequest {
         method: &asked.method,
         target: "/sms",
         headers: &asked.headers,
         body: body.as_bytes(),
     });
-    assert!(verified.is_ok(), "{verified:?}");
+    assert!(outcome.is_ok(), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn a_refused_connection_is_tried_twice_and_then_the_fallback_is_called() {
     let address = nobody.local_addr().unwrap();
     drop(nobody);
     let bench = Bench::with("", |options| {
-        options.webhook = format!("http://{address}/sms")
+        options.webhook = format!("http://{address}/sms");
     })
     .await;
     bench.server.twiml("/fallback", "<Message>Sorry</Message>");

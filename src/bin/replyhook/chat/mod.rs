@@ -43,17 +43,16 @@ type Lines = mpsc::Receiver<String>;
 impl Chat {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
         runtime()?.block_on(async {
-            let (desk, remote) = match &self.emulator {
-                Some(url) => (None, Remote::new(url)?),
-                None => {
-                    let mut options = DeskOptions::default();
-                    options.emulator_port = Some(0);
-                    options.port = Some(0);
-                    let sources = self.settings.sources();
-                    let desk = Desk::start(App::builder(), sources, options).await?;
-                    let remote = Remote::new(desk.emulator().url())?;
-                    (Some(desk), remote)
-                }
+            let (desk, remote) = if let Some(url) = &self.emulator {
+                (None, Remote::new(url)?)
+            } else {
+                let mut options = DeskOptions::default();
+                options.emulator_port = Some(0);
+                options.port = Some(0);
+                let sources = self.settings.sources();
+                let desk = Desk::start(App::builder(), sources, options).await?;
+                let remote = Remote::new(desk.emulator().url())?;
+                (Some(desk), remote)
             };
             let user = self.user.as_deref().unwrap_or(talk::WHATSAPP_USER);
             let talk = Talk::open(remote, user).await?;

@@ -1,7 +1,7 @@
 //! The conversation: what is sent, what comes back, and what else the emulator is asked to do.
 
 use std::collections::HashSet;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -393,19 +393,20 @@ impl Talk {
                 continue;
             }
             let request = &exchange["request"];
-            text += &format!(
-                "{} {} → {} in {} ms\n",
+            writeln!(
+                text,
+                "{} {} → {} in {} ms",
                 request["method"].as_str().unwrap_or_default(),
                 request["url"].as_str().unwrap_or_default(),
                 exchange["response"]["status"],
                 exchange["ms"]
-            );
+            )?;
             for pair in exchange["params"].as_array().into_iter().flatten() {
                 let of = |index: usize| pair[index].as_str().unwrap_or_default();
-                text += &format!("  {} = {}\n", of(0), printable(of(1)));
+                writeln!(text, "  {} = {}", of(0), printable(of(1)))?;
             }
             let body = exchange["response"]["body"].as_str().unwrap_or_default();
-            text += &format!("{}\n", printable(body));
+            writeln!(text, "{}", printable(body))?;
         }
         Ok(text)
     }
