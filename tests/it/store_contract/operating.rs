@@ -20,6 +20,7 @@ over_all_stores!(
     what_is_open_when_a_user_is_purged_is_closed,
     what_is_old_is_forgotten_step_by_step_and_keys_last,
     a_check_writes,
+    what_is_all_forgotten_is_as_if_it_had_never_been,
 );
 
 async fn listed(store: &dyn Store, filter: MessageFilter) -> Vec<u64> {
@@ -385,4 +386,29 @@ async fn a_check_writes(backend: &mut Backend) {
     let store = backend.store();
     store.check().await.unwrap();
     store.check().await.unwrap();
+}
+
+async fn what_is_all_forgotten_is_as_if_it_had_never_been(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, from(&[ANA, ANA_ID], 1)).await;
+    let opting_out = saying(stop(), from(&[BEN], 2));
+    store.accept(std::sync::Arc::new(opting_out)).await.unwrap();
+    defer(store, arrival(3), &["late"]).await;
+    store.forget_all().await.unwrap();
+    assert!(listed(store, all(9)).await.is_empty());
+    assert!(store.consent_ledger(0, 9).await.unwrap().is_empty());
+    let scopes = vec![ConsentScope::Sender(US.into())];
+    let consent = store.consent(scopes, &BEN.into()).await.unwrap();
+    assert_eq!(consent.opted_out, None);
+    let us = US.into();
+    assert!(
+        store
+            .conversation(&us, &ANA.into())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    // The same message is a new one.
+    let claim = begin(store, from(&[ANA, ANA_ID], 1)).await;
+    assert_eq!(claim.attempt, 1);
 }
