@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub struct DeskOptions {
     pub emulator_port: Option<u16>,
     /// Our server's port. Without one 8080, or the next that is free; 0 is any.
     pub port: Option<u16>,
+    /// A folder that conversations are written into, pseudonymised, for the test kit to replay.
+    pub record: Option<PathBuf>,
     /// Whether logs are written.
     pub logs: bool,
     /// The clock of everything. Without one the machine's, which can be moved on.
@@ -268,6 +271,7 @@ fn calls(options: &DeskOptions, public: Option<&TcpListener>) -> EmulatorOptions
         .status_callback
         .clone()
         .or_else(|| ours("/webhook/status"));
+    calls.record.clone_from(&options.record);
     calls
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::sync::broadcast;
 
 use super::account::{Account, SENDERS};
 use super::record::{Entry, Exchange, Record};
+use super::recording::Recording;
 use super::state::State;
 use super::{control, media, origin, page, rest};
 use crate::clock::Advance;
@@ -33,6 +35,8 @@ pub struct EmulatorOptions {
     pub fallback: Option<String>,
     /// Where it is reported what becomes of messages, unless whoever sends one names another place.
     pub status_callback: Option<String>,
+    /// A folder that conversations are written into, pseudonymised, for the test kit to replay.
+    pub record: Option<PathBuf>,
 }
 
 impl EmulatorOptions {
@@ -42,6 +46,7 @@ impl EmulatorOptions {
             webhook: webhook.into(),
             fallback: None,
             status_callback: None,
+            record: None,
         }
     }
 }
@@ -59,6 +64,14 @@ pub enum EmulatorError {
     /// Others could reach it.
     #[error("the emulator listens on a loopback address only")]
     NotLoopback,
+    /// Nothing can be written there.
+    #[error("--record {path}: {source}", path = path.display())]
+    Record {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The listener has no address.
     #[error("the emulator's listener: {0}")]
     Listener(#[from] io::Error),
@@ -93,6 +106,7 @@ pub(super) struct Engine {
     pub(super) clock: Arc<dyn Advance>,
     own: Mutex<Option<Arc<dyn OwnServer>>>,
     pub(super) events: broadcast::Sender<Event>,
+    pub(super) recording: Option<Recording>,
     state: Mutex<State>,
 }
 
@@ -107,7 +121,7 @@ impl Emulator {
     /// An emulator that will be served by `listener`, with an account of its own.
     ///
     /// # Errors
-    /// [`EmulatorError`] when a URL cannot be called, or others could reach the listener.
+    /// [`EmulatorError`] when a URL cannot be called, nothing can be recorded, or others could reach the listener.
     pub fn new(
         options: EmulatorOptions,
         clock: Arc<dyn Advance>,
@@ -127,7 +141,19 @@ impl Emulator {
                 return Err(EmulatorError::Url { name });
             }
         }
+        let recording = match &options.record {
+            Some(path) => {
+                Some(
+                    Recording::into_folder(path).map_err(|source| EmulatorError::Record {
+                        path: path.clone(),
+                        source,
+                    })?,
+                )
+            }
+            None => None,
+        };
         let engine = Engine {
+            recording,
             account: Account::generate(),
             options,
             origin: format!("http://{address}"),

@@ -40,6 +40,7 @@ mod outgoing;
 mod overrides;
 mod page;
 mod record;
+pub(crate) mod recording;
 mod remote;
 mod rest;
 mod send;

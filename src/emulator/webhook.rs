@@ -74,6 +74,9 @@ impl Engine {
                 documents: 0,
             };
             delivery.run(is_repeat).await;
+            if !is_repeat {
+                engine.record_conversation(&delivery.message, before.clone());
+            }
             let state = engine.state();
             let got = state.shown_since(&delivery.message.user, &before);
             Delivered {

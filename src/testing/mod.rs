@@ -39,8 +39,8 @@
 mod answer;
 mod user;
 
-use std::collections::HashMap;
-use std::future::Future;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +53,7 @@ use crate::app::{AppBuilder, Desk, DeskOptions};
 use crate::clock::ManualClock;
 use crate::config::Sources;
 use crate::emulator::Remote;
+use crate::emulator::recording::{self, Recorded};
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::twilio::{ApiUrl, Client, Credentials, NewMessage};
@@ -194,6 +195,28 @@ impl TestBot {
         let mut desk = self.desk.lock().await;
         let restarted = desk.restart((self.make)()).await;
         restarted.unwrap_or_else(|error| panic!("the bot does not start again: {error}"));
+    }
+
+    /// Says again what `replyhook dev --record DIR` wrote down, and asserts that the same is answered.
+    pub async fn replay(&self, directory: impl AsRef<Path>) {
+        let directory = directory.as_ref();
+        let files = recording::files(directory);
+        let files = files.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        assert!(!files.is_empty(), "{} is empty", directory.display());
+        for file in files {
+            let text = std::fs::read_to_string(&file);
+            let text = text.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            let recorded: Recorded = serde_json::from_str(&text)
+                .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            let params: BTreeMap<_, _> = recorded.params.into_iter().collect();
+            let address = |name: &str| params.get(name).cloned().unwrap_or_default();
+            let (user, sender) = (address("From"), address("To"));
+            let message = json!({"from": user, "to": sender, "params": params});
+            let answer = self.exchange(&user, &["messages"], &message).await;
+            let replies: Vec<_> = answer.got.iter().map(|got| &got.body).collect();
+            let expected: Vec<_> = recorded.replies.iter().collect();
+            assert_eq!(replies, expected, "{}: {:?}", file.display(), answer.calls);
+        }
     }
 
     /// Your program writes first, by REST and without a template: what becomes of that.

@@ -122,3 +122,49 @@ async fn assertions_fail_when_they_should() {
             .is_err()
     );
 }
+
+#[tokio::test]
+async fn what_was_recorded_at_the_desk_is_replayed_and_a_difference_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = replyhook::DeskOptions::default();
+    options.emulator_port = Some(0);
+    options.port = Some(0);
+    options.record = Some(folder.path().to_owned());
+    let sources = replyhook::config::Sources::default();
+    let desk = replyhook::Desk::start(App::builder().handler(shop), sources, options);
+    let desk = desk.await.unwrap();
+    let remote = replyhook::emulator::Remote::new(desk.emulator().url()).unwrap();
+    for body in ["one", "I am Ana García, +34600000001"] {
+        let message = serde_json::json!({
+            "from": "whatsapp:+34600000001", "body": body, "profile_name": "Ana García",
+        });
+        remote.post(&["messages"], &message).await.unwrap();
+    }
+    let written = || {
+        let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        files.sort_by_key(|file| file.as_ref().unwrap().path());
+        let read = |file: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(file.unwrap().path()).unwrap()
+        };
+        files.into_iter().map(read).collect::<Vec<_>>()
+    };
+    let patience = tokio::time::timeout(Duration::from_secs(20), async {
+        while written().len() < 2 || written().iter().any(String::is_empty) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    patience.await.unwrap();
+    desk.stop().await;
+    let text = written().concat();
+    for real in ["34600000001", "Ana", "García"] {
+        assert!(!text.contains(real), "{real} is in {text}");
+    }
+    let bot = bot().await;
+    bot.replay(folder.path()).await;
+    let other = TestBot::start(App::builder).await;
+    let replay = AssertUnwindSafe(other.replay(folder.path()));
+    assert!(
+        replay.catch_unwind().await.is_err(),
+        "echo answers otherwise"
+    );
+}

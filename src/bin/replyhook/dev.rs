@@ -2,6 +2,7 @@
 #![cfg(feature = "emulator")]
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use replyhook::{App, Desk, DeskOptions};
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,6 +34,9 @@ pub(crate) struct Dev {
     /// Port of our server [default: 8080, or the next that is free]
     #[arg(long, value_name = "N", conflicts_with = "webhook")]
     port: Option<u16>,
+    /// Write conversations into this folder, with numbers and names that belong to nobody, for the test kit to replay
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -45,6 +49,7 @@ impl Dev {
         options.status_callback = self.status_callback;
         options.emulator_port = self.emulator_port;
         options.port = self.port;
+        options.record = self.record;
         options.logs = true;
         let sources = self.settings.sources();
         runtime()?.block_on(async {
