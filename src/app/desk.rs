@@ -175,25 +175,28 @@ impl Desk {
         let _ = called.wait_for(|now| *now > runs).await;
     }
 
-    /// Stops our own server, with its drain, and starts what `builder` makes in its place, on the same store.
+    /// Stops our own server, with its drain, and starts what `builder` makes of the settings as they are now, on the same
+    /// store. Where that cannot be built, the old one goes on.
     ///
     /// # Errors
     /// [`StartError`] as [`Desk::start`] has it.
     pub async fn restart(&mut self, builder: AppBuilder) -> Result<(), StartError> {
-        let Some(own) = self.own.take() else {
+        let Some(own) = &self.own else {
             return Ok(());
         };
-        let (address, store) = (own.address, own.store.clone());
-        own.stop().await;
-        let public = run::listen("--port", address).await?;
         let mut builder = builder
             .sources(self.sources.clone())
             .clock(self.clock.clone());
-        builder.store = Some(store);
+        builder.store = Some(own.store.clone());
         let app = self
             .disturbance
             .put_around(builder, self.clock.clone())
             .build()?;
+        let address = own.address;
+        if let Some(own) = self.own.take() {
+            own.stop().await;
+        }
+        let public = run::listen("--port", address).await?;
         let state = (self.disturbance.clone(), &self.emulator);
         self.own = Some(Own::start(app, public, state, true).await?);
         Ok(())

@@ -54,3 +54,4 @@ pub use account::SENDERS;
 pub use call::{Call, CallError, CallResult, call};
 pub use engine::{Emulator, EmulatorError, EmulatorOptions, OwnServer};
 pub use remote::{Remote, RemoteError, RemoteEvent, RemoteEvents};
+pub use traffic::UserSends;

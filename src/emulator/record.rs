@@ -143,6 +143,40 @@ pub(super) struct ShownMedia {
 }
 
 impl Record {
+    /// A text of a user's.
+    pub(super) fn inbound(
+        sid: String,
+        user: String,
+        sender: String,
+        body: String,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            sid,
+            user,
+            sender,
+            direction: Direction::In,
+            by: By::User,
+            body,
+            media: Vec::new(),
+            location: None,
+            button: None,
+            buttons: Vec::new(),
+            status: MessageStatus::Received,
+            error_code: None,
+            service: None,
+            status_callback: None,
+            at,
+            updated: at,
+            sent: Some(at),
+            send_at: None,
+            is_unread: false,
+            params: Vec::new(),
+            profile_name: None,
+            is_answered: false,
+        }
+    }
+
     pub(super) fn show(&self) -> Shown {
         Shown {
             sid: self.sid.clone(),

@@ -6,10 +6,82 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use serde_json::json;
 
-use super::record::Record;
+use jiff::Timestamp;
+
+use super::account::sid;
+use super::record::{Button, Location, MediaRecord, Record};
 use crate::address::{Address, Channel, Identity};
 use crate::form::Form;
 use crate::reply::segments;
+use crate::sid::AccountSid;
+
+/// What a user sends, for a webhook that is made by hand.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct UserSends {
+    /// The user's address, as in `whatsapp:+15550001111`.
+    pub from: String,
+    /// The bot's.
+    pub to: String,
+    /// The text; without one, that of the button.
+    pub body: Option<String>,
+    /// URL and type of each file.
+    pub media: Vec<(String, String)>,
+    /// Degrees north and east, and what is there.
+    pub location: Option<(f64, f64, Option<String>)>,
+    /// What is written on a button, and what it carries.
+    pub button: Option<(String, String)>,
+    /// The profile's name (WhatsApp).
+    pub profile_name: Option<String>,
+}
+
+impl UserSends {
+    /// The form that Twilio would post, with a `MessageSid` of its own.
+    pub fn form(&self, account: AccountSid) -> Form {
+        let at = Timestamp::UNIX_EPOCH;
+        let has_media = !self.media.is_empty();
+        let text_of_button = self.button.as_ref().map(|(text, _)| text.clone());
+        let media = self.media.iter().map(|(url, content_type)| MediaRecord {
+            sid: String::new(),
+            url: url.clone(),
+            content_type: content_type.clone(),
+            filename: None,
+            is_here: false,
+            at,
+        });
+        let message = Record {
+            media: media.collect(),
+            location: self
+                .location
+                .clone()
+                .map(|(latitude, longitude, label)| Location {
+                    latitude,
+                    longitude,
+                    address: None,
+                    label,
+                }),
+            button: self
+                .button
+                .clone()
+                .map(|(text, payload)| Button { text, payload }),
+            profile_name: self.profile_name.clone(),
+            ..Record::inbound(
+                sid(if has_media { "MM" } else { "SM" }),
+                self.from.clone(),
+                self.to.clone(),
+                self.body.clone().or(text_of_button).unwrap_or_default(),
+                at,
+            )
+        };
+        inbound(account.as_str(), &message)
+    }
+}
+
+impl std::fmt::Debug for UserSends {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserSends").finish_non_exhaustive()
+    }
+}
 
 /// The parameters of an inbound message's webhook.
 pub(super) fn inbound(account: &str, message: &Record) -> Form {

@@ -11,11 +11,10 @@ use serde::Deserialize;
 use super::account::{SENDERS, sid};
 use super::engine::Engine;
 use super::media;
-use super::record::{Button, By, Direction, Location, MediaRecord, Record};
+use super::record::{Button, Location, MediaRecord, Record};
 use super::state::Hosted;
 use super::traffic;
 use crate::address::{Address, Channel};
-use crate::message::MessageStatus;
 
 /// The largest file of an inbound message.
 pub(super) const MOST_MEDIA_BYTES: usize = 16 * 1024 * 1024;
@@ -90,28 +89,12 @@ impl Engine {
         }
         let now = self.now();
         let mut record = Record {
-            sid,
-            user: user.as_str().to_owned(),
-            sender,
-            direction: Direction::In,
-            by: By::User,
-            body,
             media: files,
             location: message.location,
             button: message.button,
-            buttons: Vec::new(),
-            status: MessageStatus::Received,
-            error_code: None,
             service: message.params.get("MessagingServiceSid").cloned(),
-            status_callback: None,
-            at: now,
-            updated: now,
-            sent: Some(now),
-            send_at: None,
-            is_unread: false,
-            params: Vec::new(),
             profile_name: message.profile_name,
-            is_answered: false,
+            ..Record::inbound(sid, user.as_str().to_owned(), sender, body, now)
         };
         let form = traffic::inbound(self.account.sid.as_str(), &record);
         let kept = form

@@ -348,6 +348,40 @@ fn invoke_sends_one_signed_webhook_and_judges_the_answer() {
 }
 
 #[test]
+fn invoke_sends_places_buttons_files_and_texts_as_twilio_does() {
+    let server = Server::start(&[]);
+    let target = format!("http://{}/webhook", server.public);
+    let url = format!("{ORIGIN}/webhook");
+    for (args, answer) in [
+        (&["--body", "hello there"][..], "hello there"),
+        (&["--from", "+15550004444", "--body", "by SMS"], "by SMS"),
+        (
+            &["--pin", "52.52,13.405 Office"],
+            "location 52.52, 13.405 (Office)",
+        ),
+        (&["--pin", "-33.9,18.4"], "location -33.9, 18.4"),
+        (&["--button", "Yes | confirm:42"], "Yes"),
+        (
+            &["--media", "image/png https://example.com/a.png"],
+            "image/png",
+        ),
+    ] {
+        let all = [&["invoke", &target, "--url", &url], args].concat();
+        let (code, out, err) = replyhook(&all, &NEEDED, "");
+        assert_eq!(code, 0, "{args:?} {out}{err}");
+        assert!(out.contains(&says(answer)), "{args:?} {out}");
+    }
+    for args in [
+        ["--pin", "here"],
+        ["--media", "a.png"],
+        ["--from", "rcs:agent"],
+    ] {
+        let all = [&["invoke", &target][..], &args[..]].concat();
+        assert_eq!(replyhook(&all, &NEEDED, "").0, 2, "{args:?}");
+    }
+}
+
+#[test]
 fn health_asks_the_private_listener() {
     let server = Server::start(&[]);
     let listen = server.private.to_string();

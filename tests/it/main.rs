@@ -36,6 +36,7 @@ mod conversations;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod deploy_files;
+mod dev;
 mod disk;
 mod doctor;
 mod emulator;

@@ -2,12 +2,17 @@
 #![cfg(feature = "emulator")]
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use replyhook::{App, Desk, DeskOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Answer, SettingsArgs, print, runtime};
+
+/// Between two looks at the settings.
+const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -57,10 +62,17 @@ impl Dev {
             let mut int = signal(SignalKind::interrupt())?;
             let mut desk = Desk::start(App::builder(), sources, options).await?;
             print(&welcome(&desk, self.webhook.as_deref())?)?;
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-                ended = desk.ended() => ended?,
+            let mut watched = Watched::new(self.settings.file());
+            loop {
+                tokio::select! {
+                    _ = term.recv() => break,
+                    _ = int.recv() => break,
+                    ended = desk.ended() => {
+                        ended?;
+                        break;
+                    }
+                    () = watched.changed() => reload(&mut desk).await?,
+                }
             }
             tokio::select! {
                 () = desk.stop() => {}
@@ -70,6 +82,56 @@ impl Dev {
             Ok(Answer::Yes)
         })
     }
+}
+
+/// Starts the bot anew with the settings as they are now, or leaves it as it is and says what is wrong with them.
+async fn reload(desk: &mut Desk) -> anyhow::Result<()> {
+    match desk.restart(App::builder()).await {
+        Ok(()) => {
+            desk.emulator().announce_reload(Ok(()));
+            print("  The settings have changed: read anew.\n")
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            desk.emulator().announce_reload(Err(&reason));
+            print(&format!(
+                "  The settings have changed, and are wrong; the old ones stay.\n{reason}\n"
+            ))
+        }
+    }
+}
+
+/// A file that is looked at twice a second: a library for it would be larger than all of this.
+struct Watched {
+    file: PathBuf,
+    seen: Option<Version>,
+}
+
+impl Watched {
+    fn new(file: PathBuf) -> Self {
+        let seen = version(&file);
+        Self { file, seen }
+    }
+
+    async fn changed(&mut self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = version(&self.file);
+            // A file that is being replaced is not there for a moment.
+            if now.is_some() && now != self.seen {
+                self.seen = now;
+                return;
+            }
+        }
+    }
+}
+
+/// Which file, how long, and when it was written.
+type Version = (u64, u64, i64, i64);
+
+fn version(file: &Path) -> Option<Version> {
+    let file = std::fs::metadata(file).ok()?;
+    Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
 }
 
 fn welcome(desk: &Desk, webhook: Option<&str>) -> anyhow::Result<String> {

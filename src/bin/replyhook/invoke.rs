@@ -2,23 +2,26 @@
 #![cfg(feature = "emulator")]
 
 use std::fmt::Write;
-use std::hash::{BuildHasher, Hasher, RandomState};
 
+use anyhow::Context;
 use http::{HeaderMap, Method};
 use replyhook::Form;
 use replyhook::config::SigningSettings;
-use replyhook::emulator::{Call, call};
+use replyhook::emulator::{Call, SENDERS, UserSends, call};
+use replyhook::{AccountSid, Address};
 
 use crate::request::RequestArgs;
 use crate::{Answer, SettingsArgs, print, printable};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Without --data it sends a WhatsApp message that says \"hi\"; --data replaces and adds parameters. The token comes from
-TWILIO_AUTH_TOKEN. Exit code 0 if Twilio could use the answer, 1 if not.
+It sends a WhatsApp message that says \"hi\", or what --body, --media, --pin and --button say; --data replaces and adds
+parameters. The token comes from TWILIO_AUTH_TOKEN. Exit code 0 if Twilio could use the answer, 1 if not.
 
 Examples:
   replyhook invoke http://127.0.0.1:8080/webhook --url https://bot.example.com/webhook
+  replyhook invoke http://localhost:3000/sms --from +15550004444 --body 'hello there'
+  replyhook invoke http://localhost:3000/sms --pin '52.52,13.405 Office'
   replyhook invoke http://localhost:3000/sms --data From=+15550001111 --data 'Body=hello there'")]
 pub(crate) struct Invoke {
     /// Where the request is sent
@@ -26,21 +29,46 @@ pub(crate) struct Invoke {
     /// What it is signed for, if that differs from where it is sent
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// The user's address [default: whatsapp:+15550001111]
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<String>,
+    /// The bot's address [default: one on the same channel]
+    #[arg(long, value_name = "ADDRESS")]
+    to: Option<String>,
+    /// The text
+    #[arg(long, value_name = "TEXT")]
+    body: Option<String>,
+    /// A file by its URL, with its type before a space: 'image/png https://…'; may be repeated
+    #[arg(long, value_name = "TYPE URL")]
+    media: Vec<String>,
+    /// A place: LAT,LON and what is there
+    #[arg(long, value_name = "LAT,LON LABEL", allow_hyphen_values = true)]
+    pin: Option<String>,
+    /// A tap on a button: TEXT, or 'TEXT | PAYLOAD'
+    #[arg(long, value_name = "TEXT")]
+    button: Option<String>,
+    /// The profile's name (WhatsApp)
+    #[arg(long, value_name = "NAME")]
+    profile_name: Option<String>,
     #[command(flatten)]
     request: RequestArgs,
     #[command(flatten)]
     settings: SettingsArgs,
 }
 
+/// Of a webhook that belongs to no account that is known.
+const NO_ACCOUNT: &str = "AC00000000000000000000000000000000";
+
 impl Invoke {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
         let settings = SigningSettings::load(&self.settings.sources())?;
         let given = self.request.form()?;
-        let defaults = inbound(&settings);
-        let kept = defaults
-            .iter()
-            .filter(|(name, _)| given.get(name).is_none())
-            .map(|(n, v)| (n.as_str(), v.as_str()));
+        let account = match settings.twilio.account_sid {
+            Some(account) => account,
+            None => AccountSid::parse(NO_ACCOUNT)?,
+        };
+        let sent = self.sends()?.form(account);
+        let kept = sent.iter().filter(|(name, _)| given.get(name).is_none());
         let form: Form = kept.chain(given.iter()).collect();
         let mut headers = replyhook::signature::CapturedRequest {
             method: Method::POST,
@@ -90,33 +118,45 @@ impl Invoke {
     }
 }
 
-/// What a WhatsApp message carries, with a `MessageSid` of its own.
-fn inbound(settings: &SigningSettings) -> Vec<(String, String)> {
-    let random = || RandomState::new().build_hasher().finish();
-    let sid = format!("SM{:016x}{:016x}", random(), random());
-    let account = settings
-        .twilio
-        .account_sid
-        .map_or_else(|| format!("AC{}", "0".repeat(32)), |sid| sid.to_string());
-    let pairs = [
-        ("MessageSid", sid.as_str()),
-        ("SmsSid", &sid),
-        ("SmsMessageSid", &sid),
-        ("AccountSid", &account),
-        ("From", "whatsapp:+15550001111"),
-        ("To", "whatsapp:+15550002222"),
-        ("Body", "hi"),
-        ("NumMedia", "0"),
-        ("NumSegments", "1"),
-        ("SmsStatus", "received"),
-        ("MessageType", "text"),
-        ("ProfileName", "Ana"),
-        ("WaId", "15550001111"),
-        ("ReferralNumMedia", "0"),
-        ("ApiVersion", "2010-04-01"),
-    ];
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+impl Invoke {
+    fn sends(&self) -> anyhow::Result<UserSends> {
+        let from = self.from.as_deref().unwrap_or("whatsapp:+15550001111");
+        let user = Address::parse(from);
+        let on_channel = |sender: &&str| Address::parse(*sender).channel() == user.channel();
+        let to = match &self.to {
+            Some(to) => to.as_str(),
+            None => SENDERS
+                .iter()
+                .copied()
+                .find(on_channel)
+                .context("--to: needed on this channel")?,
+        };
+        let mut sends = UserSends::default();
+        from.clone_into(&mut sends.from);
+        to.clone_into(&mut sends.to);
+        sends.profile_name.clone_from(&self.profile_name);
+        for media in &self.media {
+            let (kind, url) = media.split_once(' ').context(
+                "--media: a type and a URL, as in 'image/png https://example.com/a.png'",
+            )?;
+            sends.media.push((url.trim().to_owned(), kind.to_owned()));
+        }
+        if let Some(pin) = &self.pin {
+            sends.location = Some(place(pin).context("--pin: as in '52.52,13.405 Office'")?);
+        }
+        sends.button = self.button.as_ref().map(|button| {
+            let (text, payload) = button.split_once('|').unwrap_or((button, button));
+            (text.trim().to_owned(), payload.trim().to_owned())
+        });
+        let is_bare = sends.media.is_empty() && sends.location.is_none() && sends.button.is_none();
+        sends.body = self.body.clone().or(is_bare.then(|| "hi".to_owned()));
+        Ok(sends)
+    }
+}
+
+fn place(text: &str) -> Option<(f64, f64, Option<String>)> {
+    let (point, label) = text.split_once(' ').unwrap_or((text, ""));
+    let (latitude, longitude) = point.split_once(',')?;
+    let label = Some(label.trim().to_owned()).filter(|label| !label.is_empty());
+    Some((latitude.parse().ok()?, longitude.parse().ok()?, label))
 }

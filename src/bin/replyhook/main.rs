@@ -95,6 +95,14 @@ struct SettingsArgs {
 }
 
 impl SettingsArgs {
+    /// The file that is read, whether it is there or not.
+    #[cfg(feature = "emulator")]
+    fn file(&self) -> PathBuf {
+        let file = self.config.as_deref();
+        file.unwrap_or(std::path::Path::new("replyhook.toml"))
+            .to_owned()
+    }
+
     fn sources(&self) -> Sources {
         let sources = Sources::from_env();
         match &self.config {

@@ -1,0 +1,174 @@
+//! `replyhook dev` and `replyhook chat`, as they are typed.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use replyhook::emulator::Remote;
+use serde_json::json;
+
+use crate::support::replyhook;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `replyhook dev` with what it prints.
+struct Dev {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    remote: Remote,
+}
+
+impl Dev {
+    fn start(folder: &Path, args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_replyhook"))
+            .args(["dev", "--emulator-port", "0", "--port", "0"])
+            .args(args)
+            .env_clear()
+            .current_dir(folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (to, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if to.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let welcome = wait_for(&lines, "Chat with your bot:");
+        let url = welcome.split_whitespace().last().unwrap();
+        Self {
+            child,
+            remote: Remote::new(url).unwrap(),
+            lines,
+        }
+    }
+
+    async fn stop_is_answered_with(&self, number: u32) -> String {
+        let user = format!("whatsapp:+1555000{number:04}");
+        let message = json!({"from": user, "body": "STOP"});
+        let answer = self.remote.post(&["messages"], &message).await.unwrap();
+        answer["messages"][0]["body"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for(lines: &mpsc::Receiver<String>, part: &str) -> String {
+    loop {
+        let line = lines.recv_timeout(PATIENCE);
+        let line = line.unwrap_or_else(|_| panic!("{part:?} is not printed"));
+        if line.contains(part) {
+            return line;
+        }
+    }
+}
+
+#[tokio::test]
+async fn dev_reads_changed_settings_and_keeps_the_old_ones_where_the_new_are_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("replyhook.toml");
+    std::fs::write(&file, "[consent]\nstop_reply = \"Bye one\"\n").unwrap();
+    let dev = Dev::start(folder.path(), &[]);
+    assert_eq!(dev.stop_is_answered_with(1).await, "Bye one");
+    std::fs::write(&file, "[consent]\nstop_reply = \"Bye number two\"\n").unwrap();
+    wait_for(&dev.lines, "read anew");
+    assert_eq!(dev.stop_is_answered_with(2).await, "Bye number two");
+    std::fs::write(
+        &file,
+        "[consent]\nstop_replie = \"Bye for the third time\"\n",
+    )
+    .unwrap();
+    wait_for(&dev.lines, "the old ones stay");
+    let reason = wait_for(&dev.lines, "stop_replie");
+    assert!(reason.contains("did you mean"), "{reason}");
+    assert_eq!(dev.stop_is_answered_with(3).await, "Bye number two");
+}
+
+#[test]
+fn dev_on_a_port_that_was_named_and_is_busy_says_so_and_exits_with_2() {
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = busy.local_addr().unwrap().port().to_string();
+    let args = ["dev", "--emulator-port", &port, "--port", "0"];
+    let (code, _, err) = replyhook(&args, &[], "");
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("--emulator-port"), "{err}");
+    let (code, _, err) = replyhook(&["dev", "--webhook", "localhost:3000"], &[], "");
+    assert_eq!(code, 2);
+    assert!(err.contains("http://localhost:3000/sms"), "{err}");
+}
+
+#[test]
+fn chat_in_a_pipe_prints_a_line_for_each_reply_and_ends_when_the_answers_are_in() {
+    let (code, out, err) = replyhook(&["chat"], &[], "hi\n\n/help me\n//slash\n");
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("bot: hi\n"), "{out}");
+    assert!(out.ends_with("bot: /slash\n"), "{out}");
+    let (code, out, _) = replyhook(
+        &["chat", "--as", "+15550004444"],
+        &[],
+        "two\\nlines\nSTOP\n",
+    );
+    assert_eq!(code, 0);
+    assert!(
+        out.starts_with("bot: two\\\\nlines\ntwilio: You have"),
+        "{out}"
+    );
+    let (code, out, _) = replyhook(&["chat"], &[], "/photo /nowhere.png\nstill here\n");
+    assert_eq!(code, 1);
+    assert!(out.contains("! /photo /nowhere.png"), "{out}");
+    assert!(out.ends_with("bot: still here\n"), "{out}");
+}
+
+#[test]
+fn chat_waits_for_a_late_reply_and_shows_the_fallback() {
+    let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "200")];
+    let (code, out, _) = replyhook(&["chat"], &env, "/late 1s\nslow\n/down\nhello?\n/dup\n");
+    assert_eq!(code, 0, "{out}");
+    let said: Vec<_> = out
+        .lines()
+        .filter(|line| line.starts_with("bot: "))
+        .collect();
+    assert_eq!(said, ["bot: slow", "bot: hello?"]);
+    assert!(out.contains("nothing new was said"), "{out}");
+}
+
+#[test]
+fn chat_saves_a_test_and_says_what_the_last_call_was() {
+    let (_, out, _) = replyhook(&["chat"], &[], "hello\n/last\n/save ../escape\n");
+    assert!(out.contains("Body = hello"), "{out}");
+    assert!(out.contains("! /save NAME, of letters"), "{out}");
+}
+
+#[tokio::test]
+async fn chat_is_a_user_of_a_running_desk() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path(), &[]);
+    let url = dev.remote.url().to_owned();
+    let chat = tokio::task::spawn_blocking(move || {
+        replyhook(&["chat", "--emulator", &url], &[], "from the terminal\n")
+    });
+    let (code, out, _) = chat.await.unwrap();
+    assert_eq!((code, out.as_str()), (0, "bot: from the terminal\n"));
+    let shown = dev.remote.get(&["conversations"]).await.unwrap();
+    assert_eq!(shown[0]["user"], "whatsapp:+15550001111");
+    let nobody = tokio::task::spawn_blocking(|| {
+        replyhook(&["chat", "--emulator", "http://127.0.0.1:9"], &[], "hi\n")
+    });
+    let (code, _, err) = nobody.await.unwrap();
+    assert_eq!(code, 2);
+    assert!(
+        err.contains("no emulator answers at http://127.0.0.1:9"),
+        "{err}"
+    );
+}
