@@ -14,16 +14,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, AppBuilder, run};
+use super::{App, AppBuilder, Tunnel, run};
 use crate::address::{Address, Channel};
 use crate::admin;
 use crate::clock::{Advance, Clock, ShiftedClock, after};
-use crate::config::Sources;
+use crate::config::{SigningSettings, Sources};
 use crate::emulator::{Emulator, EmulatorOptions, OwnServer};
 use crate::handler::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::server;
+use crate::signature::PublicUrl;
 use crate::start_error::StartError;
 use crate::store::{ConsentScope, MessageFilter, Outcome, ReplyState, Store};
 use crate::telemetry::logs;
@@ -54,6 +55,9 @@ pub struct DeskOptions {
     pub emulator_port: Option<u16>,
     /// Our server's port. Without one 8080, or the next that is free; 0 is any.
     pub port: Option<u16>,
+    /// Where a tunnel leads to our own server from: it then takes the real account's webhooks for this URL as well, with
+    /// the token of `TWILIO_AUTH_TOKEN`. The emulator never has that token.
+    pub tunnel_url: Option<String>,
     /// A folder that conversations are written into, pseudonymised, for the test kit to replay.
     pub record: Option<PathBuf>,
     /// Whether logs are written.
@@ -68,6 +72,7 @@ pub struct Desk {
     own: Option<Own>,
     clock: Arc<dyn Advance>,
     sources: Sources,
+    tunnel: Option<Tunnel>,
     disturbance: Arc<Disturbance>,
     stop: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
@@ -109,11 +114,19 @@ impl Desk {
         let calls = calls(&options, public.as_ref());
         let emulator = Emulator::new(calls, clock.clone(), &listener)
             .map_err(|error| StartError::config(&error))?;
-        let (sources, ignored) = settings(sources, &emulator, public.as_ref());
+        let tunnel = match &options.tunnel_url {
+            Some(url) => Some(tunnel(url, &sources)?),
+            None => None,
+        };
+        let (sources, mut ignored) = settings(sources, &emulator, public.as_ref());
+        if tunnel.is_some() {
+            ignored.retain(|name| !TUNNELS.contains(&name.as_str()));
+        }
         let disturbance = Arc::new(Disturbance::default());
         let own = match public {
             Some(public) => {
-                let builder = builder.sources(sources.clone()).clock(clock.clone());
+                let mut builder = builder.sources(sources.clone()).clock(clock.clone());
+                builder.tunnel.clone_from(&tunnel);
                 let app = disturbance.put_around(builder, clock.clone()).build()?;
                 if options.logs {
                     logs::install(app.settings());
@@ -131,6 +144,7 @@ impl Desk {
             own,
             clock,
             sources,
+            tunnel,
             disturbance,
             stop,
             serving,
@@ -146,6 +160,12 @@ impl Desk {
     /// Where our own server is, if it runs.
     pub fn server_url(&self) -> Option<&str> {
         self.own.as_ref().map(|own| own.url.as_str())
+    }
+
+    /// What is to be entered at Twilio, where a tunnel leads here: primary, fallback and status callback URL.
+    pub fn tunnelled(&self) -> Option<[String; 3]> {
+        let url = &self.tunnel.as_ref()?.public_url;
+        Some(["/webhook", "/webhook/fallback", "/webhook/status"].map(|path| url.endpoint(path)))
     }
 
     /// What answers there: the kind of a built-in handler, or `your handler`.
@@ -188,6 +208,7 @@ impl Desk {
             .sources(self.sources.clone())
             .clock(self.clock.clone());
         builder.store = Some(own.store.clone());
+        builder.tunnel.clone_from(&self.tunnel);
         let app = self
             .disturbance
             .put_around(builder, self.clock.clone())
@@ -276,6 +297,33 @@ fn calls(options: &DeskOptions, public: Option<&TcpListener>) -> EmulatorOptions
         .or_else(|| ours("/webhook/status"));
     calls.record.clone_from(&options.record);
     calls
+}
+
+/// The environment's that a tunnel needs.
+const TUNNELS: [&str; 6] = [
+    "TWILIO_ACCOUNT_SID",
+    "TWILIO_AUTH_TOKEN",
+    "TWILIO_AUTH_TOKEN_FILE",
+    "TWILIO_AUTH_TOKEN_SECONDARY",
+    "TWILIO_AUTH_TOKEN_SECONDARY_FILE",
+    "PUBLIC_URL",
+];
+
+fn tunnel(url: &str, sources: &Sources) -> Result<Tunnel, StartError> {
+    let (public_url, _) = PublicUrl::parse(url)
+        .map_err(|error| StartError::config(&format!("--tunnel-url: {error}")))?;
+    let real = SigningSettings::load(sources).map_err(|error| StartError::config(&error))?;
+    let account = real.twilio.account_sid.ok_or_else(|| {
+        let needed =
+            "--tunnel-url needs the real account: set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN";
+        StartError::config(&needed)
+    })?;
+    let tokens = std::iter::once(real.twilio.auth_token).chain(real.twilio.auth_token_secondary);
+    Ok(Tunnel {
+        public_url,
+        account,
+        tokens: tokens.collect(),
+    })
 }
 
 /// The settings of a server that takes the emulator for Twilio.

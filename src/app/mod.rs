@@ -23,19 +23,21 @@ use crate::config::{
     HandlerKind, OnCrash, Settings, SignatureMode, Sources, TwilioSettings, Warning,
 };
 use crate::consent::{Rules, Words};
-use crate::delivery::{Delivery, DeliveryPolicy, Keyring, RestHealth};
+use crate::delivery::{Delivery, DeliveryPolicy, Keyring, RestHealth, Route, Routes};
 use crate::dispatch::{ConsentChange, ConsentHook, DispatchLimits, Dispatcher};
 use crate::handler::{Echo, Handler};
 use crate::lifecycle::Lifecycle;
 use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
 use crate::probe::Instance;
 use crate::reply::Reply;
+use crate::secret::Secret;
+use crate::sid::AccountSid;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
 use crate::start_error::StartError;
 use crate::store::{CrashPolicy, Store, StoreUrl};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreReport, Throttle};
-use crate::twilio::Client;
+use crate::twilio::{ApiUrl, Client};
 use crate::twiml::Document;
 use crate::webhook::{
     self, FallbackHook, Front, RefusalReport, Room, StatusHook, Warnings, Webhooks,
@@ -89,6 +91,19 @@ pub struct AppBuilder {
     store: Option<Arc<dyn Store>>,
     /// Put around the handler, whichever it is.
     around: Option<Around>,
+    tunnel: Option<Tunnel>,
+}
+
+/// A real account behind a tunnel, beside the emulator's.
+#[cfg_attr(
+    not(all(feature = "server", feature = "emulator")),
+    expect(dead_code, reason = "only the desk has one")
+)]
+#[derive(Clone)]
+struct Tunnel {
+    public_url: PublicUrl,
+    account: AccountSid,
+    tokens: Vec<Secret>,
 }
 
 type Around = Box<dyn FnOnce(Arc<dyn Handler>) -> Arc<dyn Handler> + Send>;
@@ -200,11 +215,10 @@ impl AppBuilder {
         let rest = Arc::new(RestHealth::default());
         let delivery = Arc::new(Delivery {
             store: store.clone(),
-            client: Client::new(settings.rest.api_url.clone()),
-            keyring: keyring(&settings),
+            routes: routes(&settings, self.tunnel.as_ref()),
+            keyring: keyring(&settings, self.tunnel.as_ref()),
             clock: clock.clone(),
             metrics: metrics.clone(),
-            status_callback: status_callback(&settings),
             policy: DeliveryPolicy {
                 on_unknown: settings.reply.on_unknown,
                 late_template: settings.reply.late_template.clone(),
@@ -230,7 +244,7 @@ impl AppBuilder {
             instance,
         };
         let front = Arc::new(Front::new(metrics.clone(), lifecycle.clone()));
-        let signature = signature_layer(&settings)?;
+        let signature = signature_layer(&settings, self.tunnel)?;
         let prefix = settings.server.public_url.prefix();
         let router = webhook::router(Arc::new(webhooks), &front, &signature, prefix);
         let admin = Admin {
@@ -306,8 +320,28 @@ fn status_callback(settings: &Settings) -> Option<PublicUrl> {
     reachable.then(|| public_url.clone())
 }
 
-fn keyring(settings: &Settings) -> Keyring {
+fn routes(settings: &Settings, tunnel: Option<&Tunnel>) -> Routes {
+    Routes {
+        home: Route {
+            client: Client::new(settings.rest.api_url.clone()),
+            status_callback: status_callback(settings),
+        },
+        elsewhere: tunnel.map(|tunnel| {
+            let route = Route {
+                client: Client::new(ApiUrl::default()),
+                status_callback: Some(tunnel.public_url.clone()),
+            };
+            (tunnel.account, route)
+        }),
+    }
+}
+
+fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
     let accounts = settings.twilio.accounts.iter();
+    let behind = tunnel.and_then(|tunnel| {
+        let token = tunnel.tokens.first()?;
+        Some((tunnel.account.to_lowercase(), token.clone()))
+    });
     Keyring {
         account: settings.twilio.account_sid,
         api_key: settings.rest.api_key.clone(),
@@ -315,6 +349,7 @@ fn keyring(settings: &Settings) -> Keyring {
         secondary: settings.twilio.auth_token_secondary.clone(),
         accounts: accounts
             .map(|account| (account.sid.to_lowercase(), account.auth_token.clone()))
+            .chain(behind)
             .collect(),
     }
 }
@@ -347,10 +382,20 @@ pub fn open_later(url: &StoreUrl) -> Result<Arc<dyn Store>, StartError> {
     }
 }
 
-fn signature_layer(settings: &Settings) -> Result<SignatureLayer, StartError> {
+fn signature_layer(
+    settings: &Settings,
+    tunnel: Option<Tunnel>,
+) -> Result<SignatureLayer, StartError> {
     let server = &settings.server;
-    let verifier =
+    let mut verifier =
         verifier(&settings.twilio, server.public_url.clone())?.with_max_params(server.max_params);
+    if let Some(tunnel) = tunnel {
+        let behind = SignatureVerifier::new(tunnel.public_url, tunnel.tokens)
+            .map_err(|error| StartError::config(&error))?
+            .with_default_account(tunnel.account)
+            .with_max_params(server.max_params);
+        verifier = verifier.or(behind);
+    }
     let limits = RequestLimits {
         body_bytes: server.max_body_bytes,
         body_time: server.body_timeout,

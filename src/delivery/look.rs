@@ -62,8 +62,8 @@ impl Delivery {
             page_size: Some(200),
             ..ListMessages::default()
         };
-        let listed = self
-            .client
+        let client = &self.routes.of(message.account).client;
+        let listed = client
             .messages(message.account, &credentials)
             .list(&which)
             .await;

@@ -9,6 +9,7 @@
 mod credentials;
 mod health;
 mod look;
+mod route;
 mod send;
 
 use std::sync::Arc;
@@ -17,15 +18,14 @@ use std::time::Duration;
 pub(crate) use credentials::Keyring;
 pub(crate) use health::RestHealth;
 use jiff::SignedDuration;
+pub(crate) use route::{Route, Routes};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::signature::PublicUrl;
 use crate::store::{OutboundMessage, Settlement, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreReport, Throttle};
-use crate::twilio::Client;
 
 /// Calls at once.
 const AT_ONCE: usize = 16;
@@ -39,12 +39,10 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What sends.
 pub(crate) struct Delivery {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) client: Client,
+    pub(crate) routes: Routes,
     pub(crate) keyring: Keyring,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Where Twilio reports what becomes of a message; `None` where it could not call.
-    pub(crate) status_callback: Option<PublicUrl>,
     pub(crate) policy: DeliveryPolicy,
     pub(crate) tasks: TaskTracker,
     /// There is something to send.

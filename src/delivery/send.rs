@@ -40,7 +40,8 @@ impl Delivery {
             Err(refusal) => return refusal,
         };
         let credentials = self.keyring.credentials(message.account, message.slot);
-        let messages = self.client.messages(message.account, &credentials);
+        let route = self.routes.of(message.account);
+        let messages = route.client.messages(message.account, &credentials);
         match messages.create_form(&params).await {
             Ok(sent) => {
                 crate::crash_point!("P12");
@@ -61,7 +62,7 @@ impl Delivery {
         } else {
             message.params.clone()
         };
-        if let Some(url) = &self.status_callback
+        if let Some(url) = &self.routes.of(message.account).status_callback
             && params.get("StatusCallback").is_none()
         {
             let url = format!("{}?r={}", url.endpoint("/webhook/status"), message.name());

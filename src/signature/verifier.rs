@@ -179,6 +179,8 @@ pub struct SignatureVerifier {
     /// The account that the default tokens belong to. Once it is known, other accounts need tokens of their own.
     default_account: Option<AccountSid>,
     max_params: usize,
+    /// Asked about what this one refuses.
+    other: Option<Box<Self>>,
 }
 
 impl SignatureVerifier {
@@ -204,6 +206,7 @@ impl SignatureVerifier {
             accounts: Vec::new(),
             default_account: None,
             max_params: DEFAULT_MAX_PARAMS,
+            other: None,
         })
     }
 
@@ -235,6 +238,14 @@ impl SignatureVerifier {
         self
     }
 
+    /// Accepts also what `other` does, for its URL and with its tokens: as behind a tunnel, whose requests another account
+    /// signs. Replies by REST use what is configured for that account.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        self.other = Some(Box::new(other));
+        self
+    }
+
     /// Most pairs of one request; 512 unless set.
     #[must_use]
     pub fn with_max_params(mut self, max_params: usize) -> Self {
@@ -252,6 +263,19 @@ impl SignatureVerifier {
     /// # Errors
     /// [`SignatureError`]; nothing of the request may be used then.
     pub fn verify(&self, request: &UnverifiedRequest<'_>) -> Result<Verified, SignatureError> {
+        let verified = self.verify_here(request);
+        let (Err(_), Some(other)) = (&verified, &self.other) else {
+            return verified;
+        };
+        // What mends it is told of the first: that is the one that is configured.
+        let elsewhere = other.verify_here(request).map(|verified| Verified {
+            token: TokenSlot::Account,
+            ..verified
+        });
+        elsewhere.or(verified)
+    }
+
+    fn verify_here(&self, request: &UnverifiedRequest<'_>) -> Result<Verified, SignatureError> {
         let signature = signature_of(request.headers)?;
         let content = self.content(request)?;
         let owner = self.tokens_for(&content.form);

@@ -6,10 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use replyhook::emulator::Remote;
+use replyhook::emulator::{Call, Remote};
+use replyhook::{Form, Secret};
 use serde_json::json;
 
-use crate::support::replyhook;
+use crate::support::{ACCOUNT, TOKEN, replyhook};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -18,14 +19,20 @@ struct Dev {
     child: Child,
     lines: mpsc::Receiver<String>,
     remote: Remote,
+    webhook: String,
 }
 
 impl Dev {
     fn start(folder: &Path, args: &[&str]) -> Self {
+        Self::start_with(folder, args, &[])
+    }
+
+    fn start_with(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_replyhook"))
             .args(["dev", "--emulator-port", "0", "--port", "0"])
             .args(args)
             .env_clear()
+            .envs(env.iter().copied())
             .current_dir(folder)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -41,10 +48,13 @@ impl Dev {
             }
         });
         let welcome = wait_for(&lines, "Chat with your bot:");
-        let url = welcome.split_whitespace().last().unwrap();
+        let emulator = welcome.split_whitespace().last().unwrap();
+        let bot = wait_for(&lines, "the bot ");
+        let webhook = bot.split_whitespace().nth(2).unwrap();
         Self {
             child,
-            remote: Remote::new(url).unwrap(),
+            remote: Remote::new(emulator).unwrap(),
+            webhook: webhook.trim_end_matches(',').to_owned(),
             lines,
         }
     }
@@ -171,4 +181,73 @@ async fn chat_is_a_user_of_a_running_desk() {
         err.contains("no emulator answers at http://127.0.0.1:9"),
         "{err}"
     );
+}
+
+#[tokio::test]
+async fn behind_a_tunnel_the_real_account_is_answered_for_its_url_and_the_emulator_knows_nothing_of_it()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let tunnel = "https://tunnel.example.test/bots/a";
+    let env = [
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("TWILIO_AUTH_TOKEN", TOKEN),
+    ];
+    let dev = Dev::start_with(folder.path(), &["--tunnel-url", tunnel], &env);
+    wait_for(&dev.lines, &format!("{tunnel}/webhook/fallback"));
+    let config = dev.remote.get(&["config"]).await.unwrap();
+    let emulator = (
+        config["account_sid"].as_str().unwrap().to_owned(),
+        config["auth_token"].as_str().unwrap().to_owned(),
+    );
+    let real = (ACCOUNT.to_owned(), TOKEN.to_owned());
+    let behind = format!("{tunnel}/webhook");
+    let mut number = 0;
+    let mut status = async |(account, token): &(String, String), signed_url: &str| {
+        number += 1;
+        let call = Call {
+            url: dev.webhook.clone(),
+            signed_url: Some(signed_url.to_owned()),
+            method: http::Method::POST,
+            form: Form::from_iter([
+                ("MessageSid", format!("SM{number:032}").as_str()),
+                ("AccountSid", account),
+                ("From", "whatsapp:+15550001111"),
+                ("To", "whatsapp:+15550002222"),
+                ("Body", "hi"),
+                ("NumMedia", "0"),
+            ]),
+            headers: http::HeaderMap::new(),
+        };
+        let token = Secret::new(token.clone());
+        replyhook::emulator::call(&token, &call)
+            .await
+            .unwrap()
+            .status
+    };
+    assert_eq!(status(&real, &behind).await, 200);
+    assert_eq!(status(&emulator, &dev.webhook).await, 200);
+    assert_eq!(
+        status(&real, &dev.webhook).await,
+        403,
+        "its URL is the tunnel's"
+    );
+    assert_eq!(
+        status(&emulator, &behind).await,
+        403,
+        "and the tunnel's account is another"
+    );
+    let all = dev.remote.get(&["exchanges"]).await.unwrap().to_string();
+    assert!(!all.contains(TOKEN) && !all.contains(ACCOUNT));
+    assert!(!config.to_string().contains(TOKEN));
+    let (code, _, err) = tokio::task::spawn_blocking(move || {
+        replyhook(
+            &["dev", "--tunnel-url", "https://t.example.test"],
+            &[("TWILIO_AUTH_TOKEN", TOKEN)],
+            "",
+        )
+    })
+    .await
+    .unwrap();
+    assert_eq!(code, 2);
+    assert!(err.contains("TWILIO_ACCOUNT_SID"), "{err}");
 }

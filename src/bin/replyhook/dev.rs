@@ -39,6 +39,10 @@ pub(crate) struct Dev {
     /// Port of our server [default: 8080, or the next that is free]
     #[arg(long, value_name = "N", conflicts_with = "webhook")]
     port: Option<u16>,
+    /// Where a tunnel leads to our server from: the real account's webhooks for this URL are then answered as well. Needs
+    /// TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN
+    #[arg(long, value_name = "URL", conflicts_with = "webhook")]
+    tunnel_url: Option<String>,
     /// Write conversations into this folder, with numbers and names that belong to nobody, for the test kit to replay
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
@@ -55,6 +59,7 @@ impl Dev {
         options.emulator_port = self.emulator_port;
         options.port = self.port;
         options.record = self.record;
+        options.tunnel_url = self.tunnel_url;
         options.logs = true;
         let sources = self.settings.sources();
         runtime()?.block_on(async {
@@ -154,6 +159,15 @@ fn welcome(desk: &Desk, webhook: Option<&str>) -> anyhow::Result<String> {
              \n    TWILIO_ACCOUNT_SID={account} TWILIO_AUTH_TOKEN={}\n\
              \n  and have its Twilio client call {url} instead of https://api.twilio.com.",
             emulator.auth_token().expose()
+        )?;
+    }
+    if let Some([primary, fallback, status]) = desk.tunnelled() {
+        writeln!(
+            text,
+            "\n  Paste into Twilio's console, under the sender's or the sandbox's settings, each with POST:\n\
+             \n    When a message comes in   {primary}\
+             \n    Fallback URL              {fallback}\
+             \n    Status callback URL       {status}"
         )?;
     }
     if !desk.ignored().is_empty() {
