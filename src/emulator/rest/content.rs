@@ -30,6 +30,7 @@ pub(super) fn collection(engine: &Engine, call: &ApiCall) -> Answer {
                         fields.remove("approval");
                         if with_approvals {
                             fields.remove("links");
+                            fields.remove("url");
                             fields.insert("approval_requests".to_owned(), approval);
                         }
                     }

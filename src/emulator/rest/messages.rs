@@ -19,6 +19,8 @@ use crate::reply::segments;
 /// Twilio's own.
 const PAGE_SIZE: usize = 50;
 const MOST_PAGE_SIZE: usize = 1000;
+/// `2026-11-22`
+const DAY: usize = 10;
 
 /// `POST Messages.json`.
 pub(super) fn create(engine: &Arc<Engine>, call: &ApiCall) -> Answer {
@@ -286,17 +288,17 @@ fn is_asked_for(message: &Record, query: &Form) -> bool {
     let (from, to) = ends(message);
     let is = |name: &str, value: &str| query.get(name).is_none_or(|asked| asked == value);
     let sent = message.sent.unwrap_or(message.at);
+    let sent = sent.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let compared = |name: &str, holds: fn(&str, &str) -> bool| {
         query.get(name).is_none_or(|asked| {
-            // A day alone compares as a day.
-            let text = sent.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            let asked_length = asked.len().min(text.len());
-            let text = if asked.len() <= 10 {
-                &text[..asked_length]
+            // A day alone compares as a day, and so does the moment asked for without `<` or `>`: Twilio's libraries
+            // can name a day by its midnight only.
+            let length = if asked.len() <= DAY || name == "DateSent" {
+                DAY
             } else {
-                &text
+                sent.len()
             };
-            holds(text, asked)
+            holds(&sent[..length], asked.get(..length).unwrap_or(asked))
         })
     };
     is("From", from)
