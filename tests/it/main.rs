@@ -40,6 +40,7 @@ mod dev;
 mod disk;
 mod doctor;
 mod emulator;
+mod emulator_sdks;
 mod explanations;
 mod fake_twilio;
 mod fallback;

@@ -3,16 +3,7 @@
 
 use std::process::Command;
 
-use crate::support::{Server, TOKEN, left_out, root};
-
-/// Where `scripts/sdk` has put what it installed.
-fn installed(name: &str) -> Option<String> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test asks its script, not a setting"
-    )]
-    std::env::var(name).ok().filter(|path| !path.is_empty())
-}
+use crate::support::{Server, TOKEN, installed, left_out, root};
 
 fn run(program: &mut Command, public_url: &str, seed: &str) {
     let server = Server::start(&[("PUBLIC_URL", public_url)]);

@@ -4,11 +4,13 @@
 pub mod app;
 mod command;
 pub mod console;
+mod dev;
 pub mod http;
 mod journal;
 mod kept;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod program;
 pub mod proxy;
 mod request;
 mod server;
@@ -22,8 +24,10 @@ use std::path::PathBuf;
 
 pub use app::TestApp;
 pub use command::replyhook;
+pub use dev::{ANA, BEN, Dev, SANDBOX};
 pub use journal::Journal;
 pub use kept::{Kept, json_lines};
+pub use program::Program;
 pub use request::{Answer, Webhook, base64_of};
 pub use server::Server;
 pub use twilio::{Answered, Attempt, By, Delivery, FakeTwilio, Fault, Policy, Post, Shown};
@@ -47,6 +51,15 @@ pub fn left_out(what: &str) {
         std::io::stderr(),
         "left out: {what} (./scripts/test brings what it needs)"
     );
+}
+
+/// Where a script of ours has put what it installed, and told in a variable.
+pub fn installed(name: &str) -> Option<String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test asks its script, not a setting"
+    )]
+    std::env::var(name).ok().filter(|path| !path.is_empty())
 }
 
 pub fn root() -> PathBuf {

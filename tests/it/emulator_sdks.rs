@@ -1,0 +1,270 @@
+//! The emulator is judged by Twilio's own libraries: as clients they take it for Twilio, as servers they verify what it
+//! signs. `./scripts/test` installs them.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{ANA, BEN, Dev, OTHER_TOKEN, Program, SANDBOX, installed, left_out, root};
+
+const ID_USER: &str = "whatsapp:US.13491208655302741918";
+
+/// Everything that a client does, told to do so by a program in its language.
+fn is_taken_for_twilio_by(client: &mut Command) {
+    let dev = Dev::start();
+    let output = client
+        .args(["--base", &dev.url, "--account", &dev.account])
+        .args(["--token", &dev.token])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("things done as with Twilio"), "{text}");
+}
+
+#[test]
+fn twilio_python_does_with_the_emulator_what_it_does_with_twilio() {
+    let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
+        return left_out("the official Python library as client of the emulator");
+    };
+    is_taken_for_twilio_by(Command::new(python).arg(root().join("tests/sdk/rest.py")));
+}
+
+#[test]
+fn twilio_node_does_with_the_emulator_what_it_does_with_twilio() {
+    let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
+        return left_out("the official Node library as client of the emulator");
+    };
+    is_taken_for_twilio_by(
+        Command::new("node")
+            .arg(root().join("tests/sdk/rest.mjs"))
+            .args(["--node-modules", &modules]),
+    );
+}
+
+/// A bot in another language, and the emulator that calls it.
+struct Bot {
+    program: Program,
+    dev: Dev,
+    url: String,
+}
+
+impl Bot {
+    /// Starts both. The bot verifies with the emulator's token, or with another.
+    fn start(command: &mut Command, token: Option<&str>) -> Self {
+        let mut program = Program::start(command);
+        let port = program.wait_for("port", |line| {
+            Some(line.strip_prefix("listening on ")?.to_owned())
+        });
+        let url = format!("http://127.0.0.1:{port}");
+        let [sms, fallback, status] =
+            ["sms", "fallback", "status"].map(|path| format!("{url}/{path}"));
+        let urls = [
+            "--webhook",
+            &sms,
+            "--fallback",
+            &fallback,
+            "--status-callback",
+            &status,
+        ];
+        let dev = Dev::start_with(&urls, &[]);
+        program.tell(token.unwrap_or(&dev.token));
+        Self { program, dev, url }
+    }
+
+    /// What a user's message is answered with, having got through at the first try.
+    fn answers(&self, message: &Value) -> String {
+        let came = self.dev.says(message);
+        let attempts = came["attempts"].as_array().unwrap();
+        let bot = self.program.said();
+        assert_eq!(attempts.len(), 1, "{came:#}\n{bot}");
+        assert_eq!(attempts[0]["status"], 200, "{came:#}\n{bot}");
+        assert_eq!(attempts[0]["error_code"], Value::Null, "{came:#}");
+        let messages = came["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), 1, "{came:#}");
+        messages[0]["body"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until the bot has verified a callback for a user's message.
+    fn is_told(&self, to: &str, status: &str) -> Value {
+        self.program
+            .wait_for(&format!("callback of {status}"), |line| {
+                let request: Value = serde_json::from_str(line).ok()?;
+                let form = &request["form"];
+                let is_meant = request["path"] == "/status" && form["To"] == to;
+                (is_meant && form["MessageStatus"] == status).then(|| form.clone())
+            })
+    }
+}
+
+fn every_message_gets_through_to(bot: &mut Command) {
+    let bot = Bot::start(bot, None);
+    let picture = json!({"data": "iVBORw0KGgo=", "content_type": "image/png", "filename": "a.png"});
+    for (message, what) in [
+        (
+            json!({"from": ANA, "body": "Olá + 100% & <b>\"it's\"</b> 👍"}),
+            "None",
+        ),
+        (json!({"from": BEN, "body": "two\nlines\t"}), "None"),
+        (json!({"from": ID_USER, "body": "no number"}), "None"),
+        (
+            json!({"from": ANA, "body": "look", "media": [picture]}),
+            "image/png",
+        ),
+        (
+            json!({"from": BEN, "body": "look", "media": [picture, picture]}),
+            "image/png",
+        ),
+        (
+            json!({"from": ANA, "location": {"latitude": 37.7955, "longitude": -122.3937, "label": "Büro + Café", "address": "1 A & B"}}),
+            "37.7955",
+        ),
+        (
+            json!({"from": ANA, "button": {"text": "Yes, please", "payload": "confirm:42 +&="}}),
+            "confirm:42 +&=",
+        ),
+        (
+            json!({"from": ANA, "body": "", "profile_name": "Zoë + 1", "params": {"Forwarded": "true", "Zzz": "", "ÄÖ": "ü"}}),
+            "None",
+        ),
+    ] {
+        let body = message["body"]
+            .as_str()
+            .or(message["button"]["text"].as_str());
+        let from = message["from"].as_str().unwrap();
+        let expected = format!("{} & <{what}> from {from}", body.unwrap_or_default());
+        assert_eq!(bot.answers(&message), expected, "{message}");
+    }
+    // The callbacks are signed too, for each of these users, and all of them are verified.
+    for (user, last) in [(ANA, "read"), (BEN, "delivered"), (ID_USER, "read")] {
+        for status in ["sent", "delivered", last] {
+            let form = bot.is_told(user, status);
+            assert_eq!(form["AccountSid"], bot.dev.account.as_str());
+        }
+    }
+    let answers = bot.dev.exchanges();
+    let calls = |kind: &str| {
+        let of_kind = answers.iter().filter(|exchange| exchange["kind"] == kind);
+        of_kind.collect::<Vec<_>>()
+    };
+    assert_eq!(calls("webhook").len(), 8);
+    for call in [calls("webhook"), calls("status")].concat() {
+        let verdict = call["signed"]["verdict"].as_str().unwrap();
+        assert!(verdict.starts_with("accepted with 20"), "{call:#}");
+    }
+    assert_eq!(bot.dev.debugger(), Vec::<Value>::new());
+}
+
+fn the_fallback_is_called_and_verified_by(bot: &mut Command) {
+    let bot = Bot::start(bot, None);
+    let came = bot.dev.says(&json!({"from": ANA, "body": "fail"}));
+    let attempts = came["attempts"].as_array().unwrap();
+    let shown: Vec<_> = attempts
+        .iter()
+        .map(|attempt| (&attempt["url"], &attempt["status"], &attempt["error_code"]))
+        .collect();
+    let [primary, fallback] = ["sms", "fallback"].map(|path| json!(format!("{}/{path}", bot.url)));
+    assert_eq!(
+        shown,
+        [
+            (&primary, &json!(500), &json!(11200)),
+            (&fallback, &json!(200), &Value::Null)
+        ]
+    );
+    assert_eq!(came["messages"][0]["body"], "sorry, 11200");
+    let form = bot.program.wait_for("fallback", |line| {
+        let request: Value = serde_json::from_str(line).ok()?;
+        (request["path"] == "/fallback").then(|| request["form"].clone())
+    });
+    assert_eq!(form["ErrorUrl"], primary);
+    assert_eq!(form["MessageSid"], came["message_sid"]);
+    assert_eq!(bot.dev.debugger()[0]["code"], 11200);
+}
+
+fn a_wrong_token_is_seen_by(bot: &mut Command) {
+    let bot = Bot::start(bot, Some(OTHER_TOKEN));
+    let came = bot
+        .dev
+        .says(&json!({"from": ANA, "to": SANDBOX, "body": "hello"}));
+    let attempts = came["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2, "{came:#}");
+    for attempt in attempts {
+        assert_eq!(
+            (&attempt["status"], &attempt["error_code"]),
+            (&json!(403), &json!(11200))
+        );
+    }
+    assert_eq!(came["messages"], json!([]));
+    let entries = bot.dev.debugger();
+    assert_eq!(entries.len(), 2, "{entries:#?}");
+    for entry in &entries {
+        assert_eq!(entry["code"], 11200, "{entry:#}");
+        assert_eq!(entry["message_sid"], came["message_sid"]);
+    }
+    let exchanges = bot.dev.exchanges();
+    let verdict = exchanges[0]["signed"]["verdict"].as_str().unwrap();
+    assert!(verdict.starts_with("refused with 403"), "{verdict}");
+}
+
+fn flask() -> Option<Command> {
+    let mut command = Command::new(installed("REPLYHOOK_TEST_PYTHON")?);
+    command.arg(root().join("tests/sdk/serve.py"));
+    Some(command)
+}
+
+fn express() -> Option<Command> {
+    let modules = installed("REPLYHOOK_TEST_NODE_MODULES")?;
+    let mut command = Command::new("node");
+    command.arg(root().join("tests/sdk/serve.mjs"));
+    command.args(["--node-modules", &modules]);
+    Some(command)
+}
+
+#[test]
+fn a_flask_app_verifies_and_answers_every_message_and_callback() {
+    match flask() {
+        Some(mut bot) => every_message_gets_through_to(&mut bot),
+        None => left_out("a Flask app with the official library, called by the emulator"),
+    }
+}
+
+#[test]
+fn an_express_app_verifies_and_answers_every_message_and_callback() {
+    match express() {
+        Some(mut bot) => every_message_gets_through_to(&mut bot),
+        None => left_out("an Express app with the official library, called by the emulator"),
+    }
+}
+
+#[test]
+fn a_flask_app_that_fails_is_called_at_its_fallback_url() {
+    match flask() {
+        Some(mut bot) => the_fallback_is_called_and_verified_by(&mut bot),
+        None => left_out("the fallback of a Flask app"),
+    }
+}
+
+#[test]
+fn an_express_app_that_fails_is_called_at_its_fallback_url() {
+    match express() {
+        Some(mut bot) => the_fallback_is_called_and_verified_by(&mut bot),
+        None => left_out("the fallback of an Express app"),
+    }
+}
+
+#[test]
+fn a_flask_app_with_a_wrong_token_answers_403_and_the_debugger_says_11200() {
+    match flask() {
+        Some(mut bot) => a_wrong_token_is_seen_by(&mut bot),
+        None => left_out("a Flask app with a wrong token"),
+    }
+}
+
+#[test]
+fn an_express_app_with_a_wrong_token_answers_403_and_the_debugger_says_11200() {
+    match express() {
+        Some(mut bot) => a_wrong_token_is_seen_by(&mut bot),
+        None => left_out("an Express app with a wrong token"),
+    }
+}

@@ -1,0 +1,203 @@
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Answer, Program, base64_of, wire};
+
+/// For what must happen sooner or later.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const ANA: &str = "whatsapp:+15550001111";
+pub const BEN: &str = "+15550004444";
+pub const SANDBOX: &str = "whatsapp:+14155238886";
+pub const NUMBER: &str = "+15005550006";
+
+/// The real `replyhook dev`, on ports of its own. Ended when it is dropped.
+pub struct Dev {
+    pub program: Program,
+    /// Where the emulator is: `http://127.0.0.1:…`.
+    pub url: String,
+    pub account: String,
+    pub token: String,
+    address: SocketAddr,
+}
+
+impl Dev {
+    pub fn start() -> Self {
+        Self::start_with(&["--port", "0"], &[])
+    }
+
+    pub fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let program = Program::start(
+            Command::new(env!("CARGO_BIN_EXE_replyhook"))
+                .args(["dev", "--emulator-port", "0"])
+                .args(args)
+                .env_clear()
+                .envs(env.iter().copied())
+                .current_dir(std::env::temp_dir()),
+        );
+        let url = program.wait_for("address of the page", |line| {
+            let url = line.trim().strip_prefix("Chat with your bot:")?;
+            Some(url.trim().trim_end_matches('/').to_owned())
+        });
+        program.wait_for("end of the welcome", |line| {
+            line.contains("Ctrl-C ends it").then_some(())
+        });
+        let address = url.strip_prefix("http://").unwrap().parse().unwrap();
+        let mut dev = Self {
+            program,
+            url,
+            account: String::new(),
+            token: String::new(),
+            address,
+        };
+        let config = dev.control("GET", "/config", &Value::Null);
+        config["account_sid"]
+            .as_str()
+            .unwrap()
+            .clone_into(&mut dev.account);
+        config["auth_token"]
+            .as_str()
+            .unwrap()
+            .clone_into(&mut dev.token);
+        dev
+    }
+
+    /// Sends a request whose headers are all given, but for those of its body.
+    pub fn exchange(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut request = format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+        let mut stream = wire::connect(self.address);
+        // The bot's part may take what Twilio gives it, twice.
+        stream
+            .set_read_timeout(Some(Duration::from_secs(40)))
+            .unwrap();
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        wire::read_answer(&mut stream).expect("the emulator closed without an answer")
+    }
+
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The control interface, where all must go well.
+    pub fn control(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let target = format!("/_emulator{path}");
+        let answer = self.exchange(method, &target, &[("Host", &self.host())], &body);
+        assert_eq!(answer.status, 200, "{target}: {}", answer.body);
+        serde_json::from_str(&answer.body).unwrap()
+    }
+
+    /// A user sends; what came of it.
+    pub fn says(&self, message: &Value) -> Value {
+        self.control("POST", "/messages", message)
+    }
+
+    pub fn conversation(&self, user: &str) -> Vec<Value> {
+        let path = format!("/conversations/{user}");
+        let messages = self.control("GET", &path, &Value::Null);
+        messages.as_array().unwrap().clone()
+    }
+
+    pub fn debugger(&self) -> Vec<Value> {
+        let entries = self.control("GET", "/debugger", &Value::Null);
+        entries.as_array().unwrap().clone()
+    }
+
+    pub fn exchanges(&self) -> Vec<Value> {
+        let exchanges = self.control("GET", "/exchanges", &Value::Null);
+        exchanges.as_array().unwrap().clone()
+    }
+
+    /// Waits until as many exchanges are of a kind.
+    pub fn exchanges_of(&self, count: usize, is_meant: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let mut exchanges = self.exchanges();
+            exchanges.retain(&is_meant);
+            if exchanges.len() >= count {
+                return exchanges;
+            }
+            assert!(
+                Instant::now() < patience,
+                "{count} are not coming: {exchanges:#?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A call of Twilio's REST API, by whoever has the token.
+    pub fn rest(&self, method: &str, path: &str, token: &str, form: &[(&str, &str)]) -> Answer {
+        let body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
+        let content_type = "application/x-www-form-urlencoded";
+        self.call(method, path, token, content_type, &body)
+    }
+
+    pub fn call(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        content_type: &str,
+        body: &str,
+    ) -> Answer {
+        let login = base64_of(format!("{}:{token}", self.account).as_bytes());
+        let headers = [
+            ("Host", self.host()),
+            ("Authorization", format!("Basic {login}")),
+            ("Content-Type", content_type.to_owned()),
+        ];
+        let headers = headers.each_ref().map(|(name, value)| (*name, &**value));
+        let path = path.replace("{account}", &self.account);
+        self.exchange(method, &path, &headers, body)
+    }
+
+    /// Sends a template with quick replies to a user; its SID.
+    pub fn offers(&self, user: &str, text: &str, buttons: &[(&str, &str)]) -> String {
+        let actions: Vec<Value> = buttons
+            .iter()
+            .map(|(title, id)| json!({"type": "QUICK_REPLY", "title": title, "id": id}))
+            .collect();
+        let template = json!({
+            "friendly_name": "offer", "language": "en",
+            "types": {"twilio/quick-reply": {"body": text, "actions": actions}},
+        });
+        let made = self.call(
+            "POST",
+            "/v1/Content",
+            &self.token,
+            "application/json",
+            &template.to_string(),
+        );
+        assert_eq!(made.status, 201, "{}", made.body);
+        let made: Value = serde_json::from_str(&made.body).unwrap();
+        let form = [
+            ("From", SANDBOX),
+            ("To", user),
+            ("ContentSid", made["sid"].as_str().unwrap()),
+        ];
+        let path = "/2010-04-01/Accounts/{account}/Messages.json";
+        let sent = self.rest("POST", path, &self.token, &form);
+        assert_eq!(sent.status, 201, "{}", sent.body);
+        let sent: Value = serde_json::from_str(&sent.body).unwrap();
+        sent["sid"].as_str().unwrap().to_owned()
+    }
+}

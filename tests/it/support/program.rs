@@ -1,0 +1,89 @@
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// Longer than anything takes that happens at all.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A program beside the test, whose output is read as it comes. Ended when it is dropped.
+pub struct Program {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Arc<Lines>,
+}
+
+#[derive(Default)]
+struct Lines {
+    said: Mutex<Vec<String>>,
+    more: Condvar,
+}
+
+impl Program {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let lines = Arc::new(Lines::default());
+        let out = child.stdout.take().unwrap();
+        let err = child.stderr.take().unwrap();
+        let (first, second) = (lines.clone(), lines.clone());
+        std::thread::spawn(move || first.read(out));
+        std::thread::spawn(move || second.read(err));
+        Self {
+            input: child.stdin.take(),
+            child,
+            lines,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Types a line.
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Waits for a line of its output of which something is made.
+    pub fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        let mut said = self.lines.said.lock().unwrap();
+        loop {
+            if let Some(found) = said.iter().find_map(|line| find(line)) {
+                return found;
+            }
+            let (guard, timeout) = self.lines.more.wait_timeout(said, PATIENCE).unwrap();
+            assert!(
+                !timeout.timed_out(),
+                "no {what} in what it said:\n{}",
+                guard.join("\n")
+            );
+            said = guard;
+        }
+    }
+
+    /// All that it has said so far.
+    pub fn said(&self) -> String {
+        self.lines.said.lock().unwrap().join("\n")
+    }
+}
+
+impl Lines {
+    fn read(&self, from: impl std::io::Read) {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            self.said.lock().unwrap().push(line);
+            self.more.notify_all();
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

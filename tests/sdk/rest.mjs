@@ -1,0 +1,296 @@
+/**
+ * Twilio's own Node library as a client of the emulator, with nothing changed but the base URL.
+ *
+ * Needs npm `twilio` (`scripts/sdk` installs it) and a `replyhook dev`:
+ *
+ *     node tests/sdk/rest.mjs --node-modules DIR --base http://127.0.0.1:8081 --account AC… --token …
+ *
+ * Every function below is one thing that a bot does, or one refusal it must understand. All are tried, each failure is
+ * printed. `rest.py` is the same program over Twilio's Python library.
+ */
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { parseArgs } from "node:util"; // Node 18.3
+
+const options = { type: "string" };
+const { values: args } = parseArgs({ options: { "node-modules": options, base: options, account: options, token: options } });
+const require = createRequire(path.resolve(args["node-modules"], "x.js"));
+const twilio = require("twilio");
+const { MessageInstance } = require("twilio/lib/rest/api/v2010/account/message");
+const { MediaInstance } = require("twilio/lib/rest/api/v2010/account/message/media");
+
+const [ANA, SANDBOX] = ["whatsapp:+15550001111", "whatsapp:+14155238886"];
+const [BEN, NUMBER] = ["+15550004444", "+15005550006"];
+const ID_USER = "whatsapp:US.13491208655302741918";
+const SERVICE = `MG${"0".repeat(31)}1`;
+const PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+const PATIENCE = 30_000; // for what must happen sooner or later
+
+/** The library's own way of calling, which keeps what was answered. */
+let last = null;
+class Seen extends twilio.RequestClient {
+  async request(opts) {
+    last = await super.request(opts);
+    return last;
+  }
+}
+
+/** A client of the library with another base URL. */
+function connect(token = args.token) {
+  const client = twilio(args.account, token, { httpClient: new Seen({ timeout: PATIENCE }) });
+  for (const domain of [client.api, client.messaging, client.content]) domain.baseUrl = args.base;
+  return client;
+}
+
+/** The emulator's own interface: what the phone does, and the clock. */
+async function control(method, at, body) {
+  const response = await fetch(`${args.base}/_emulator${at}`, { method, body: body && JSON.stringify(body), signal: AbortSignal.timeout(PATIENCE) });
+  assert.ok(response.ok, `${at}: ${response.status}`);
+  return response.json();
+}
+
+/** What a user's message comes to. */
+const says = (user, body, more) =>
+  control("POST", "/messages", { from: user, to: user.startsWith("whatsapp:") ? SANDBOX : NUMBER, body, ...more });
+
+/** Waits for what becomes true by itself. */
+async function until(what, holds) {
+  const end = Date.now() + PATIENCE;
+  while (!(await holds())) {
+    assert.ok(Date.now() < end, `never: ${what}`);
+    await pause(20);
+  }
+}
+const reaches = (client, sid, ...states) => until(states[0], async () => states.includes((await client.messages(sid).fetch()).status));
+
+/** The library's own exception, with what bots look at. */
+async function refused(status, code, call) {
+  try {
+    await call();
+  } catch (error) {
+    if (!(error instanceof twilio.RestException)) throw error;
+    assert.deepEqual([error.status, error.code], [status, code], error.message);
+    assert.ok(error.message && error.moreInfo.endsWith(`/${code}`), "without a message");
+    return;
+  }
+  assert.fail(`not refused with ${code}`);
+}
+
+/** The fields that a model of the library reads. */
+function fields(Model) {
+  const names = new Set();
+  const payload = new Proxy({}, { get: (_, name) => void names.add(name) });
+  new Model({}, payload, args.account, "x");
+  return [...names].sort();
+}
+const bodyOf = (response) => (typeof response.body === "string" ? JSON.parse(response.body) : response.body);
+const hasTheFields = (payload, expected) => assert.deepEqual(Object.keys(payload).sort(), expected);
+const isAMessage = (payload) => hasTheFields(payload, fields(MessageInstance));
+
+const CHECKS = {
+  async "a text is created and goes its way"(client) {
+    await says(ANA, "hello");
+    const message = await client.messages.create({ from: SANDBOX, to: ANA, body: "Olá + 100% & 👍" });
+    isAMessage(bodyOf(last));
+    assert.deepEqual([message.status, message.direction, message.errorCode], ["queued", "outbound-api", null]);
+    assert.deepEqual([message.from, message.to, message.body], [SANDBOX, ANA, "Olá + 100% & 👍"]);
+    assert.deepEqual([message.numMedia, message.numSegments, message.dateSent], ["0", "1", null]);
+    assert.ok(message.accountSid === args.account && message.sid.startsWith("SM"));
+    await reaches(client, message.sid, "read");
+    isAMessage(bodyOf(last));
+    const fetched = await client.messages(message.sid).fetch();
+    assert.ok(fetched.dateSent instanceof Date && fetched.dateSent >= fetched.dateCreated && fetched.uri === message.uri);
+  },
+
+  async "an inbound message is fetched"(client) {
+    const { message_sid: sid } = await says(BEN, "inbound");
+    const message = await client.messages(sid).fetch();
+    isAMessage(bodyOf(last));
+    assert.deepEqual([message.direction, message.status, message.from, message.to], ["inbound", "received", BEN, NUMBER]);
+  },
+
+  async "media go out and come in"(client) {
+    const picture = { data: PNG, content_type: "image/png", filename: "a.png" };
+    const { message_sid: sid } = await says(ANA, "two", { media: [picture, { ...picture, content_type: "image/jpeg" }] });
+    const files = await client.messages(sid).media.list();
+    assert.deepEqual(files.map((file) => file.contentType).sort(), ["image/jpeg", "image/png"]);
+    const file = await client.messages(sid).media(files[0].sid).fetch();
+    hasTheFields(bodyOf(last), fields(MediaInstance));
+    assert.ok(file.parentSid === sid && file.dateCreated instanceof Date);
+    assert.equal(await client.messages(sid).media(file.sid).remove(), true);
+    assert.equal((await client.messages(sid).media.list()).length, 1);
+    await refused(404, 20404, () => client.messages(sid).media(file.sid).fetch());
+    const [{ media }] = (await control("GET", `/conversations/${ANA}`)).filter((message) => message.sid === sid);
+    const src = media.find((one) => one.src && !one.url.endsWith(file.sid)).src;
+    const message = await client.messages.create({ from: SANDBOX, to: ANA, body: "look", mediaUrl: [args.base + src] });
+    assert.ok(message.numMedia === "1" && message.sid.startsWith("MM"));
+    await reaches(client, message.sid, "delivered", "read");
+  },
+
+  async "a service chooses the sender"(client) {
+    await says(BEN, "hello");
+    const message = await client.messages.create({ messagingServiceSid: SERVICE, to: BEN, body: "from a service" });
+    isAMessage(bodyOf(last));
+    assert.deepEqual([message.status, message.from, message.messagingServiceSid], ["accepted", null, SERVICE]);
+    await reaches(client, message.sid, "delivered");
+    assert.equal((await client.messages(message.sid).fetch()).from, NUMBER);
+  },
+
+  async "templates are made, approved, sent and deleted"(client) {
+    const content = await client.content.v1.contents.create({
+      friendly_name: "delivery",
+      language: "en",
+      variables: { 1: "you" },
+      types: { "twilio/quick-reply": { body: "Is {{1}} at home?", actions: [{ type: "QUICK_REPLY", title: "Yes", id: "yes" }] } },
+    });
+    assert.ok(content.sid.startsWith("HX") && content.accountSid === args.account);
+    const fetched = await client.content.v1.contents(content.sid).fetch();
+    assert.deepEqual([fetched.friendlyName, fetched.language, fetched.variables], ["delivery", "en", { 1: "you" }]);
+    assert.ok(fetched.dateCreated instanceof Date && fetched.types["twilio/quick-reply"]);
+    const asked = await client.content.v1.contents(content.sid).approvalCreate.create({ name: "delivery", category: "UTILITY" });
+    assert.deepEqual([asked.name, asked.category], ["delivery", "UTILITY"]);
+    const { whatsapp } = await client.content.v1.contents(content.sid).approvalFetch().fetch();
+    assert.deepEqual([whatsapp.status, whatsapp.name], ["approved", "delivery"]);
+    assert.ok((await client.content.v1.contents.list()).some((one) => one.sid === content.sid));
+    assert.ok((await client.content.v1.contentAndApprovals.list()).some((one) => one.sid === content.sid));
+    // Whom nobody has written to lately may only get a template.
+    await control("POST", "/clock", { advance_seconds: 25 * 3600 });
+    const text = await client.messages.create({ from: SANDBOX, to: ANA, body: "too late" });
+    await reaches(client, text.sid, "failed", "undelivered");
+    assert.equal((await client.messages(text.sid).fetch()).errorCode, 63016);
+    const template = { from: SANDBOX, to: ANA, contentSid: content.sid };
+    const message = await client.messages.create({ ...template, contentVariables: '{"1":"Ana"}' });
+    isAMessage(bodyOf(last));
+    await reaches(client, message.sid, "delivered", "read");
+    assert.equal((await client.messages(message.sid).fetch()).body, "Is Ana at home?");
+    await refused(400, 21656, () => client.messages.create({ ...template, contentVariables: "{" }));
+    assert.equal(await client.content.v1.contents(content.sid).remove(), true);
+  },
+
+  async "what is scheduled goes later or not at all"(client) {
+    const now = new Date((await control("GET", "/config")).now);
+    const at = (minutes) => ({ messagingServiceSid: SERVICE, to: BEN, body: "later", scheduleType: "fixed", sendAt: new Date(+now + minutes * 60_000) });
+    const [first, second] = [await client.messages.create(at(60)), await client.messages.create(at(60))];
+    isAMessage(bodyOf(last));
+    assert.deepEqual([first.status, first.dateSent], ["scheduled", null]);
+    assert.equal((await client.messages(first.sid).update({ status: "canceled" })).status, "canceled");
+    await control("POST", "/clock", { advance_seconds: 3601 });
+    await reaches(client, second.sid, "delivered");
+    assert.equal((await client.messages(first.sid).fetch()).status, "canceled");
+    await refused(400, 35114, () => client.messages.create(at(62)));
+  },
+
+  async "a text is removed and a message deleted"(client) {
+    const { message_sid: sid } = await says(BEN, "secret");
+    assert.equal((await client.messages(sid).update({ body: "" })).body, "");
+    isAMessage(bodyOf(last));
+    await refused(400, 20001, () => client.messages(sid).update({ body: "other" }));
+    assert.equal(await client.messages(sid).remove(), true);
+    await refused(404, 20404, () => client.messages(sid).fetch());
+  },
+
+  async "lists are filtered and paged"(client) {
+    const begin = new Date((await control("POST", "/clock", { advance_seconds: 3600 })).now);
+    const carl = "+15550007777";
+    const sent = [];
+    for (let n = 0; n < 5; n += 1) sent.unshift(await client.messages.create({ from: NUMBER, to: carl, body: `number ${n}` }));
+    for (const message of sent) await reaches(client, message.sid, "delivered");
+    const sids = (list) => list.map((message) => message.sid);
+    assert.deepEqual(sids(await client.messages.list({ to: carl, pageSize: 2 })), sids(sent));
+    assert.deepEqual(sids(await client.messages.list({ to: carl, from: NUMBER, limit: 3, pageSize: 2 })), sids(sent.slice(0, 3)));
+    assert.deepEqual(await client.messages.list({ to: carl, from: SANDBOX }), []);
+    const second = new Date(+begin - 1000);
+    assert.equal((await client.messages.list({ to: carl, dateSentAfter: second })).length, 5);
+    assert.equal((await client.messages.list({ to: carl, dateSentBefore: second })).length, 0);
+    const midnight = new Date(begin.toISOString().slice(0, 10));
+    assert.equal((await client.messages.list({ to: carl, dateSent: midnight })).length, 5);
+    const page = await client.messages.page({ to: carl, pageSize: 4 });
+    const payload = bodyOf(last);
+    hasTheFields(payload, ["end", "first_page_uri", "messages", "next_page_uri", "page", "page_size", "previous_page_uri", "start", "uri"]);
+    payload.messages.forEach(isAMessage);
+    const next = await page.nextPage();
+    assert.deepEqual([sids(page.instances), sids(next.instances)], [sids(sent.slice(0, 4)), sids(sent.slice(4))]);
+    assert.equal(await next.nextPage(), undefined);
+    assert.deepEqual(sids((await next.previousPage()).instances), sids(sent.slice(0, 4)));
+  },
+
+  async "refusals are the library's exceptions"(client) {
+    const create = (message) => () => client.messages.create(message);
+    await refused(400, 21211, create({ from: NUMBER, to: "+1555", body: "x" }));
+    await refused(400, 21211, create({ from: NUMBER, to: "+15005550001", body: "x" }));
+    await refused(400, 21603, create({ to: BEN, body: "x" }));
+    await refused(400, 21606, create({ from: "+15550009999", to: BEN, body: "x" }));
+    await refused(400, 21617, create({ from: NUMBER, to: BEN, body: "x".repeat(1601) }));
+    await refused(400, 21619, create({ from: NUMBER, to: BEN }));
+    await refused(400, 21620, create({ from: NUMBER, to: BEN, mediaUrl: ["no url"] }));
+    await refused(400, 63007, create({ from: "whatsapp:+15550009999", to: ANA, body: "x" }));
+    const nobody = "0".repeat(32);
+    await refused(404, 20404, () => client.messages(`SM${nobody}`).fetch());
+    await refused(401, 20003, () => connect(nobody).messages.list({ limit: 1 }));
+    await refused(401, 20003, () => connect(nobody).messages.create({ from: NUMBER, to: BEN, body: "x" }));
+    await refused(401, 20003, () => client.api.v2010.accounts(`AC${nobody}`).messages.list({ limit: 1 }));
+  },
+
+  async "STOP on SMS is kept by Twilio"(client) {
+    await says(BEN, "stop");
+    await refused(400, 21610, () => client.messages.create({ from: NUMBER, to: BEN, body: "still there?" }));
+    await says(BEN, "START");
+    assert.equal((await client.messages.create({ from: NUMBER, to: BEN, body: "welcome back" })).status, "queued");
+  },
+
+  async "a user without a number is answered"(client) {
+    await says(ID_USER, "hello");
+    const message = await client.messages.create({ from: SANDBOX, to: ID_USER, body: "hello" });
+    assert.equal(message.to, ID_USER);
+    await reaches(client, message.sid, "delivered", "read");
+  },
+
+  async "an error on order arrives once"(client) {
+    await control("PUT", "/faults", { rest_error: { status: 429, code: 20429, times: 1 } });
+    const create = () => client.messages.create({ from: NUMBER, to: BEN, body: "x" });
+    await refused(429, 20429, create);
+    assert.equal((await create()).status, "queued");
+  },
+
+  async "the account and its numbers are shown"(client) {
+    assert.equal((await client.api.v2010.accounts(args.account).fetch()).status, "active");
+    const numbers = await client.incomingPhoneNumbers.list({ phoneNumber: NUMBER });
+    assert.deepEqual(numbers.map((number) => number.phoneNumber), [NUMBER]);
+    const number = await client.incomingPhoneNumbers(numbers[0].sid).update({ smsUrl: "https://bot.example.test/sms" });
+    assert.ok(number.smsUrl === "https://bot.example.test/sms" && number.capabilities.sms === true);
+    assert.equal((await client.incomingPhoneNumbers(number.sid).fetch()).smsUrl, "https://bot.example.test/sms");
+  },
+
+  async "WhatsApp senders are shown and set"(client) {
+    const senders = await client.messaging.v2.channelsSenders.list({ channel: "whatsapp" });
+    assert.deepEqual(senders.map((sender) => sender.senderId), [SANDBOX]);
+    const sender = client.messaging.v2.channelsSenders(senders[0].sid);
+    assert.equal((await sender.fetch()).status, "ONLINE");
+    await sender.update({ webhook: { callback_url: "https://bot.example.test/webhook", callback_method: "POST" } });
+    assert.equal((await sender.fetch()).webhook.callbackUrl, "https://bot.example.test/webhook");
+    await refused(404, 20404, () => client.messaging.v2.channelsSenders(`XE${"f".repeat(32)}`).fetch());
+  },
+
+  async "typing is shown"(client) {
+    const { message_sid: sid } = await says(ANA, "are you there?");
+    const typing = (messageId) => client.messaging.v2.typingIndicator.create({ channel: "whatsapp", messageId });
+    assert.equal((await typing(sid)).success, true);
+    await refused(404, 20404, () => typing(`SM${"0".repeat(32)}`));
+  },
+};
+
+let failed = 0;
+for (const [name, check] of Object.entries(CHECKS)) {
+  try {
+    await check(connect());
+  } catch (error) {
+    failed += 1;
+    console.error(`${name}:\n${error.stack}`);
+  }
+}
+const all = Object.keys(CHECKS).length;
+console.log(`${all - failed} of ${all} things done as with Twilio`);
+process.exit(failed ? 1 : 0);

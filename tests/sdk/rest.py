@@ -1,0 +1,405 @@
+"""Twilio's own Python library as a client of the emulator, with nothing changed but the base URL.
+
+Needs PyPI `twilio` (`scripts/sdk` installs it) and a `replyhook dev`:
+
+    python tests/sdk/rest.py --base http://127.0.0.1:8081 --account AC… --token …
+
+Every function below is one thing that a bot does, or one refusal it must understand. All are tried, each failure is
+printed. `rest.mjs` is the same program over Twilio's Node library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+import time
+import traceback
+import urllib.request
+from datetime import datetime, timedelta
+
+try:
+    from twilio.base.exceptions import TwilioRestException
+    from twilio.http.http_client import TwilioHttpClient
+    from twilio.rest import Client
+    from twilio.rest.api.v2010.account.incoming_phone_number import IncomingPhoneNumberInstance
+    from twilio.rest.api.v2010.account.message import MessageInstance
+    from twilio.rest.api.v2010.account.message.media import MediaInstance
+    from twilio.rest.content.v1.content import ContentInstance, ContentList
+    from twilio.rest.content.v1.content.approval_create import ApprovalCreateList
+    from twilio.rest.content.v1.content.approval_fetch import ApprovalFetchInstance
+    from twilio.rest.content.v1.content_and_approvals import ContentAndApprovalsInstance
+    from twilio.rest.messaging.v2.channels_sender import ChannelsSenderInstance, ChannelsSenderList
+except ImportError as error:
+    sys.exit(f"rest.py: {error}; use the python that `scripts/sdk DIR` prints")
+
+ANA, SANDBOX = "whatsapp:+15550001111", "whatsapp:+14155238886"
+BEN, NUMBER = "+15550004444", "+15005550006"
+ID_USER = "whatsapp:US.13491208655302741918"
+SERVICE = "MG" + "0" * 31 + "1"
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+PATIENCE = 30  # seconds, for what must happen sooner or later
+
+
+class Seen(TwilioHttpClient):
+    """The library's own way of calling, which keeps what was answered."""
+
+    last = None
+
+    def request(self, *args, **kwargs):
+        response = super().request(*args, **kwargs)
+        Seen.last = response
+        return response
+
+
+def connect(token=None):
+    """A client of the library with another base URL."""
+    client = Client(args.account, token or args.token, http_client=Seen(timeout=PATIENCE))
+    for domain in (client.api, client.messaging, client.content):
+        domain.base_url = args.base
+    return client
+
+
+def control(method, path, body=None):
+    """The emulator's own interface: what the phone does, and the clock."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(args.base + "/_emulator" + path, data, {"Content-Type": "application/json"}, method=method)
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+        return json.load(response)
+
+
+def says(user, body, sender=None, **more):
+    """What a user's message comes to."""
+    to = sender or (SANDBOX if user.startswith("whatsapp:") else NUMBER)
+    return control("POST", "/messages", {"from": user, "to": to, "body": body, **more})
+
+
+def until(what, holds):
+    """Waits for what becomes true by itself."""
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.02)
+
+
+def refused(status, code, call):
+    """The library's own exception, with what bots look at."""
+    try:
+        call()
+    except TwilioRestException as error:
+        assert (error.status, error.code) == (status, code), f"{error.status} {error.code}: {error.msg}"
+        assert error.msg, "without a message"
+        return
+    raise AssertionError(f"not refused with {code}")
+
+
+class Read(dict):
+    """A payload that knows what was looked for in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def get(self, name, default=None):
+        self.names.add(name)
+        return default
+
+
+def fields(model, *rest, **named):
+    """The fields that a model of the library reads."""
+    payload = Read()
+    model(None, payload, *rest, **named)
+    return payload.names
+
+
+def has_the_fields(payload, expected):
+    assert set(payload) == expected, f"missing {sorted(expected - set(payload))}, unknown {sorted(set(payload) - expected)}"
+
+
+def is_a_message(payload):
+    has_the_fields(payload, fields(MessageInstance, account_sid=args.account))
+
+
+def a_text_is_created_and_goes_its_way(client):
+    says(ANA, "hello")
+    message = client.messages.create(from_=SANDBOX, to=ANA, body="Olá + 100% & 👍")
+    is_a_message(json.loads(Seen.last.text))
+    assert message.status == "queued" and message.direction == "outbound-api" and message.error_code is None
+    assert (message.from_, message.to, message.body) == (SANDBOX, ANA, "Olá + 100% & 👍")
+    assert (message.num_media, message.num_segments, message.api_version) == ("0", "1", "2010-04-01")
+    assert message.account_sid == args.account and message.sid.startswith("SM") and message.date_sent is None
+    until("read", lambda: client.messages(message.sid).fetch().status == "read")
+    is_a_message(json.loads(Seen.last.text))
+    fetched = message.fetch()
+    assert fetched.date_sent >= fetched.date_created and fetched.uri == message.uri
+
+
+def an_inbound_message_is_fetched(client):
+    sid = says(BEN, "inbound")["message_sid"]
+    message = client.messages(sid).fetch()
+    is_a_message(json.loads(Seen.last.text))
+    assert (message.direction, message.status, message.from_, message.to) == ("inbound", "received", BEN, NUMBER)
+
+
+def a_long_sms_has_segments(client):
+    assert client.messages.create(from_=NUMBER, to=BEN, body="x" * 161).num_segments == "2"
+    assert client.messages.create(from_=NUMBER, to=BEN, body="é👍" * 40).num_segments == "2"
+
+
+def media_go_out(client):
+    sid = says(ANA, "", media=[{"data": base64.b64encode(PNG).decode(), "content_type": "image/png"}])["message_sid"]
+    src = next(m for m in control("GET", f"/conversations/{ANA}") if m["sid"] == sid)["media"][0]["src"]
+    message = client.messages.create(from_=SANDBOX, to=ANA, body="look", media_url=[args.base + src])
+    assert message.num_media == "1" and message.sid.startswith("MM")
+    until("delivered", lambda: message.fetch().status in ("delivered", "read"))
+    files = message.media.list()
+    assert [file.content_type for file in files] == ["image/png"]
+
+
+def media_are_listed_fetched_and_deleted(client):
+    picture = {"data": base64.b64encode(PNG).decode(), "content_type": "image/png", "filename": "a.png"}
+    sid = says(ANA, "two", media=[picture, {**picture, "content_type": "image/jpeg"}])["message_sid"]
+    message = client.messages(sid)
+    assert message.fetch().num_media == "2"
+    files = message.media.list()
+    assert {file.content_type for file in files} == {"image/png", "image/jpeg"}
+    file = message.media(files[0].sid).fetch()
+    has_the_fields(json.loads(Seen.last.text), fields(MediaInstance, account_sid="", message_sid=""))
+    assert (file.parent_sid, file.account_sid) == (sid, args.account) and file.date_created is not None
+    # The bytes are at the same place without .json, behind the password, by way of a signed link.
+    url = args.base + file.uri.removesuffix(".json")
+    stranger = client.http_client.request("GET", url, allow_redirects=False)
+    assert stranger.status_code == 401, stranger.status_code
+    redirect = client.http_client.request("GET", url, auth=client.auth, allow_redirects=False)
+    assert redirect.status_code == 307, redirect.status_code
+    with urllib.request.urlopen(redirect.headers["location"], timeout=PATIENCE) as response:
+        assert response.read() == PNG and response.headers["content-type"] == file.content_type
+    assert message.media(file.sid).delete() is True
+    assert len(message.media.list()) == 1
+    refused(404, 20404, lambda: message.media(file.sid).fetch())
+
+
+def a_service_chooses_the_sender(client):
+    says(BEN, "hello")
+    message = client.messages.create(messaging_service_sid=SERVICE, to=BEN, body="from a service")
+    is_a_message(json.loads(Seen.last.text))
+    assert message.status == "accepted" and message.from_ is None and message.messaging_service_sid == SERVICE
+    until("delivered", lambda: message.fetch().status == "delivered")
+    assert message.fetch().from_ == NUMBER
+
+
+def templates_are_made_approved_sent_and_deleted(client):
+    content = client.content.v1.contents.create(
+        ContentList.ContentCreateRequest(
+            {
+                "friendly_name": "delivery",
+                "language": "en",
+                "variables": {"1": "you"},
+                "types": ContentList.Types(
+                    {
+                        "twilio/quick-reply": ContentList.TwilioQuickReply(
+                            {
+                                "body": "Is {{1}} at home?",
+                                "actions": [ContentList.QuickReplyAction({"type": "QUICK_REPLY", "title": "Yes", "id": "yes"})],
+                            }
+                        )
+                    }
+                ),
+            }
+        )
+    )
+    has_the_fields(json.loads(Seen.last.text), fields(ContentInstance))
+    assert content.sid.startswith("HX") and content.account_sid == args.account and content.variables == {"1": "you"}
+    fetched = client.content.v1.contents(content.sid).fetch()
+    assert fetched.friendly_name == "delivery" and fetched.language == "en" and fetched.date_created is not None
+    asked = client.content.v1.contents(content.sid).approval_create.create(
+        ApprovalCreateList.ContentApprovalRequest({"name": "delivery", "category": "UTILITY"})
+    )
+    assert (asked.name, asked.category) == ("delivery", "UTILITY") and asked.status in ("received", "pending", "approved")
+    approval = client.content.v1.contents(content.sid).approval_fetch().fetch()
+    has_the_fields(json.loads(Seen.last.text), fields(ApprovalFetchInstance, content.sid))
+    assert approval.whatsapp["status"] == "approved" and approval.whatsapp["name"] == "delivery"
+    assert content.sid in [one.sid for one in client.content.v1.contents.list()]
+    assert content.sid in [one.sid for one in client.content.v1.content_and_approvals.list()]
+    has_the_fields(json.loads(Seen.last.text)["contents"][0], fields(ContentAndApprovalsInstance))
+    # Whom nobody has written to lately may only get a template.
+    control("POST", "/clock", {"advance_seconds": 25 * 3600})
+    text = client.messages.create(from_=SANDBOX, to=ANA, body="too late")
+    until("failed", lambda: text.fetch().status in ("failed", "undelivered"))
+    assert text.fetch().error_code == 63016 and text.fetch().error_message
+    message = client.messages.create(from_=SANDBOX, to=ANA, content_sid=content.sid, content_variables='{"1":"Ana"}')
+    is_a_message(json.loads(Seen.last.text))
+    until("delivered", lambda: message.fetch().status in ("delivered", "read"))
+    got = [m for m in control("GET", f"/conversations/{ANA}") if m["sid"] == message.sid]
+    assert got[0]["body"] == "Is Ana at home?" and got[0]["buttons"] == [{"text": "Yes", "payload": "yes"}], got
+    refused(400, 21656, lambda: client.messages.create(from_=SANDBOX, to=ANA, content_sid=content.sid, content_variables="{"))
+    assert client.content.v1.contents(content.sid).delete() is True
+
+
+def what_is_scheduled_goes_later_or_not_at_all(client):
+    now = datetime.fromisoformat(control("GET", "/config")["now"].replace("Z", "+00:00"))
+    at = now + timedelta(hours=1)
+    schedule = lambda: client.messages.create(messaging_service_sid=SERVICE, to=BEN, body="later", schedule_type="fixed", send_at=at)
+    first, second = schedule(), schedule()
+    is_a_message(json.loads(Seen.last.text))
+    assert first.status == "scheduled" and first.date_sent is None
+    canceled = client.messages(first.sid).update(status="canceled")
+    assert canceled.status == "canceled"
+    control("POST", "/clock", {"advance_seconds": 3601})
+    until("delivered", lambda: second.fetch().status == "delivered")
+    assert second.fetch().date_sent >= at.replace(microsecond=0) and first.fetch().status == "canceled"
+    soon = now + timedelta(hours=1, minutes=2)
+    refused(400, 35114, lambda: client.messages.create(messaging_service_sid=SERVICE, to=BEN, body="x", schedule_type="fixed", send_at=soon))
+
+
+def a_text_is_removed_and_a_message_deleted(client):
+    sid = says(BEN, "secret")["message_sid"]
+    message = client.messages(sid).update(body="")
+    is_a_message(json.loads(Seen.last.text))
+    assert message.body == "" and client.messages(sid).fetch().body == ""
+    refused(400, 20001, lambda: client.messages(sid).update(body="other"))
+    assert client.messages(sid).delete() is True
+    refused(404, 20404, lambda: client.messages(sid).fetch())
+    refused(404, 20404, lambda: client.messages(sid).delete())
+
+
+def lists_are_filtered_and_paged(client):
+    begin = datetime.fromisoformat(control("POST", "/clock", {"advance_seconds": 3600})["now"].replace("Z", "+00:00"))
+    carl = "+15550007777"
+    sent = [client.messages.create(from_=NUMBER, to=carl, body=f"number {n}").sid for n in range(5)]
+    for sid in sent:
+        until("delivered", lambda: client.messages(sid).fetch().status == "delivered")
+    found = client.messages.list(to=carl, page_size=2)
+    assert [message.sid for message in found] == sent[::-1], "not all, or not newest first"
+    assert client.messages.list(to=carl, from_=NUMBER, limit=3, page_size=2)[2].sid == sent[2]
+    assert client.messages.list(to=carl, from_=SANDBOX) == []
+    assert client.messages.list(from_=carl) == []
+    after = client.messages.list(to=carl, date_sent_after=begin - timedelta(seconds=1))
+    assert len(after) == 5, len(after)
+    before = client.messages.list(to=carl, date_sent_before=begin - timedelta(seconds=1))
+    assert before == [], before
+    day = client.messages.list(to=carl, date_sent=begin.date())
+    assert len(day) == 5, len(day)
+    page = client.messages.page(to=carl, page_size=4)
+    payload = json.loads(Seen.last.text)
+    expected = {"end", "first_page_uri", "messages", "next_page_uri", "page", "page_size", "previous_page_uri", "start", "uri"}
+    has_the_fields(payload, expected)
+    for message in payload["messages"]:
+        is_a_message(message)
+    assert [message.sid for message in page] == sent[:0:-1]
+    last = page.next_page()
+    assert [message.sid for message in last] == sent[:1] and last.next_page() is None
+    assert [message.sid for message in last.previous_page()] == sent[:0:-1]
+
+
+def refusals_are_the_librarys_exceptions(client):
+    create = client.messages.create
+    refused(400, 21211, lambda: create(from_=NUMBER, to="+1555", body="x"))
+    refused(400, 21211, lambda: create(from_=NUMBER, to="+15005550001", body="x"))
+    refused(400, 21603, lambda: create(to=BEN, body="x"))
+    refused(400, 21606, lambda: create(from_="+15550009999", to=BEN, body="x"))
+    refused(400, 21617, lambda: create(from_=NUMBER, to=BEN, body="x" * 1601))
+    refused(400, 21619, lambda: create(from_=NUMBER, to=BEN))
+    refused(400, 21620, lambda: create(from_=NUMBER, to=BEN, media_url=["no url"]))
+    refused(400, 63007, lambda: create(from_="whatsapp:+15550009999", to=ANA, body="x"))
+    refused(404, 20404, lambda: client.messages("SM" + "0" * 32).fetch())
+    refused(401, 20003, lambda: connect("0" * 32).messages("SM" + "0" * 32).fetch())
+    refused(401, 20003, lambda: connect("0" * 32).messages.create(from_=NUMBER, to=BEN, body="x"))
+    refused(401, 20003, lambda: client.api.v2010.accounts("AC" + "0" * 32).fetch())
+
+
+def stop_on_sms_is_kept_by_twilio(client):
+    says(BEN, "Stop")
+    refused(400, 21610, lambda: client.messages.create(from_=NUMBER, to=BEN, body="still there?"))
+    says(BEN, "START")
+    assert client.messages.create(from_=NUMBER, to=BEN, body="welcome back").status == "queued"
+
+
+def a_user_without_a_number_is_answered(client):
+    says(ID_USER, "hello")
+    message = client.messages.create(from_=SANDBOX, to=ID_USER, body="hello")
+    assert message.to == ID_USER
+    until("delivered", lambda: message.fetch().status in ("delivered", "read"))
+
+
+def an_error_on_order_arrives_once(client):
+    control("PUT", "/faults", {"rest_error": {"status": 429, "code": 20429, "times": 1}})
+    refused(429, 20429, lambda: client.messages.create(from_=NUMBER, to=BEN, body="x"))
+    assert client.messages.create(from_=NUMBER, to=BEN, body="x").status == "queued"
+
+
+def the_account_and_its_numbers_are_shown(client):
+    account = client.api.v2010.accounts(args.account).fetch()
+    assert (account.sid, account.status) == (args.account, "active")
+    numbers = client.incoming_phone_numbers.list(phone_number=NUMBER)
+    assert [number.phone_number for number in numbers] == [NUMBER]
+    number = client.incoming_phone_numbers(numbers[0].sid).fetch()
+    has_the_fields(json.loads(Seen.last.text), fields(IncomingPhoneNumberInstance, account_sid=""))
+    assert number.sms_method == "POST" and number.capabilities["sms"] is True and number.sms_url
+    number = number.update(sms_url="https://bot.example.test/sms", sms_fallback_url="https://bot.example.test/fallback")
+    assert number.sms_url == "https://bot.example.test/sms"
+    assert client.incoming_phone_numbers(number.sid).fetch().sms_fallback_url == "https://bot.example.test/fallback"
+    assert client.incoming_phone_numbers.list(phone_number="+15550009999") == []
+
+
+def whatsapp_senders_are_shown_and_set(client):
+    senders = client.messaging.v2.channels_senders.list(channel="whatsapp")
+    assert [sender.sender_id for sender in senders] == [SANDBOX], senders
+    sender = client.messaging.v2.channels_senders(senders[0].sid).fetch()
+    has_the_fields(json.loads(Seen.last.text), fields(ChannelsSenderInstance))
+    assert sender.status == "ONLINE" and sender.webhook["callback_method"] == "POST" and sender.webhook["callback_url"]
+    webhook = {"callback_url": "https://bot.example.test/webhook", "callback_method": "POST"}
+    update = ChannelsSenderList.MessagingV2ChannelsSenderRequestsUpdate(
+        {"webhook": ChannelsSenderList.MessagingV2ChannelsSenderWebhook(webhook)}
+    )
+    client.messaging.v2.channels_senders(sender.sid).update(update)
+    assert client.messaging.v2.channels_senders(sender.sid).fetch().webhook["callback_url"] == webhook["callback_url"]
+    refused(404, 20404, lambda: client.messaging.v2.channels_senders("XE" + "f" * 32).fetch())
+
+
+def typing_is_shown(client):
+    sid = says(ANA, "are you there?")["message_sid"]
+    typing = client.messaging.v2.typing_indicator.create(channel="whatsapp", message_id=sid)
+    assert typing.success is True
+    refused(404, 20404, lambda: client.messaging.v2.typing_indicator.create(channel="whatsapp", message_id="SM" + "0" * 32))
+
+
+CHECKS = [
+    a_text_is_created_and_goes_its_way,
+    an_inbound_message_is_fetched,
+    a_long_sms_has_segments,
+    media_go_out,
+    media_are_listed_fetched_and_deleted,
+    a_service_chooses_the_sender,
+    templates_are_made_approved_sent_and_deleted,
+    what_is_scheduled_goes_later_or_not_at_all,
+    a_text_is_removed_and_a_message_deleted,
+    lists_are_filtered_and_paged,
+    refusals_are_the_librarys_exceptions,
+    stop_on_sms_is_kept_by_twilio,
+    a_user_without_a_number_is_answered,
+    an_error_on_order_arrives_once,
+    the_account_and_its_numbers_are_shown,
+    whatsapp_senders_are_shown_and_set,
+    typing_is_shown,
+]
+
+
+def main():
+    failed = 0
+    for check in CHECKS:
+        try:
+            check(connect())
+        except Exception:
+            failed += 1
+            print(f"{check.__name__}:\n{traceback.format_exc()}", file=sys.stderr)
+    print(f"{len(CHECKS) - failed} of {len(CHECKS)} things done as with Twilio")
+    sys.exit(1 if failed else 0)
+
+
+parser = argparse.ArgumentParser()
+for name in ("base", "account", "token"):
+    parser.add_argument("--" + name, required=True)
+args = parser.parse_args()
+main()
