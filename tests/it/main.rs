@@ -56,6 +56,7 @@ mod machines;
 mod messages;
 mod operations;
 mod outage;
+mod page;
 mod parts;
 mod privacy;
 mod readme;

@@ -2,6 +2,7 @@
 //! that calls it and is called by it ([`FakeTwilio`]), and raw HTTP ([`wire`]).
 
 pub mod app;
+mod browser;
 mod command;
 pub mod console;
 mod dev;
@@ -23,12 +24,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 pub use app::TestApp;
+pub use browser::Browser;
 pub use command::replyhook;
-pub use dev::{ANA, BEN, Dev, SANDBOX};
+pub use dev::{ANA, BEN, Dev, NUMBER, SANDBOX};
 pub use journal::Journal;
 pub use kept::{Kept, json_lines};
 pub use program::Program;
-pub use request::{Answer, Webhook, base64_of};
+pub use request::{Answer, Webhook, base64_decoded, base64_of};
 pub use server::Server;
 pub use twilio::{Answered, Attempt, By, Delivery, FakeTwilio, Fault, Policy, Post, Shown};
 

@@ -1,0 +1,205 @@
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Program, base64_decoded, wire};
+
+/// For everything that a page does by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A real Chromium, driven over `WebDriver` (w3.org/TR/webdriver2). Ended when it is dropped.
+pub struct Browser {
+    _driver: Program,
+    address: SocketAddr,
+    session: String,
+    /// Nothing of the user's browser, and nothing kept.
+    _profile: TempDir,
+}
+
+impl Browser {
+    /// Starts one. `evil.example` is a name that somebody else has made to point at this machine.
+    pub fn start(chromedriver: &str) -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        let driver = Program::start(
+            Command::new(chromedriver)
+                .arg("--port=0")
+                // What it leaves behind goes with the rest.
+                .env("TMPDIR", profile.path()),
+        );
+        let port: u16 = driver.wait_for("port of the driver", |line| {
+            let (_, port) = line.split_once("started successfully on port ")?;
+            port.trim_end_matches('.').parse().ok()
+        });
+        let user_data = profile.path().join("profile");
+        let user_data = format!("--user-data-dir={}", user_data.display());
+        let mut browser = Self {
+            _driver: driver,
+            address: ([127, 0, 0, 1], port).into(),
+            session: String::new(),
+            _profile: profile,
+        };
+        let arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=1280,943",
+            "--lang=en-US",
+            "--host-resolver-rules=MAP evil.example 127.0.0.1",
+            &user_data,
+        ];
+        let started = browser.call(
+            "POST",
+            "/session",
+            &json!({"capabilities": {"alwaysMatch": {
+                "goog:chromeOptions": {"args": arguments},
+                "goog:loggingPrefs": {"browser": "ALL"},
+                "timeouts": {"script": PATIENCE.as_millis(), "pageLoad": PATIENCE.as_millis()},
+                "unhandledPromptBehavior": "ignore",
+            }}}),
+        );
+        browser.session = format!("/session/{}", started["sessionId"].as_str().unwrap());
+        browser
+    }
+
+    /// Where the driver itself is: a page of another origin than any other.
+    pub fn foreign_page(&self) -> String {
+        format!("http://{}/status", self.address)
+    }
+
+    pub fn open(&self, url: &str) {
+        self.command("POST", "/url", &json!({"url": url}));
+    }
+
+    /// Runs a script's statements, and returns what they return.
+    pub fn run(&self, script: &str) -> Value {
+        let body = json!({"script": script, "args": []});
+        self.command("POST", "/execute/sync", &body)
+    }
+
+    /// Runs a script that calls `done` with what it has found out.
+    pub fn run_to_the_end(&self, script: &str) -> Value {
+        let script = format!("const done = arguments[arguments.length - 1];\n{script}");
+        let body = json!({"script": script, "args": []});
+        self.command("POST", "/execute/async", &body)
+    }
+
+    /// Waits in the page until an expression has a value, and returns that.
+    pub fn wait_for(&self, expression: &str) -> Value {
+        let script = format!(
+            "const done = arguments[arguments.length - 1];
+             const look = () => {{
+               const found = {expression};
+               if (found) done(found); else setTimeout(look, 20);
+             }};
+             look();"
+        );
+        let target = format!("{}/execute/async", self.session);
+        let body = json!({"script": script, "args": []});
+        match self.try_call("POST", &target, &body) {
+            Ok(found) => found,
+            Err(problem) => {
+                let text = self.run("return document.body.innerText");
+                panic!(
+                    "{expression}: {problem}\n{}",
+                    text.as_str().unwrap_or_default()
+                )
+            }
+        }
+    }
+
+    /// Presses what a selector finds, as a user would.
+    pub fn press(&self, selector: &str) {
+        let element = self.element(selector);
+        self.command("POST", &format!("/element/{element}/click"), &json!({}));
+    }
+
+    /// Types into what a selector finds; for a file picker, the paths of files.
+    pub fn type_into(&self, selector: &str, text: &str) {
+        let element = self.element(selector);
+        let path = format!("/element/{element}/value");
+        self.command("POST", &path, &json!({"text": text}));
+    }
+
+    fn element(&self, selector: &str) -> String {
+        let asked = json!({"using": "css selector", "value": selector});
+        let found = self.command("POST", "/element", &asked);
+        let (_, id) = found.as_object().unwrap().iter().next().unwrap();
+        id.as_str().unwrap().to_owned()
+    }
+
+    /// The page as a PNG.
+    pub fn picture(&self) -> Vec<u8> {
+        let picture = self.command("GET", "/screenshot", &Value::Null);
+        base64_decoded(picture.as_str().unwrap())
+    }
+
+    /// Whether a dialogue of the page is open.
+    pub fn has_alert(&self) -> bool {
+        let target = format!("{}/alert/text", self.session);
+        self.try_call("GET", &target, &Value::Null).is_ok()
+    }
+
+    /// What is in the console since the last time it was asked for.
+    pub fn console(&self) -> Vec<String> {
+        let entries = self.command("POST", "/se/log", &json!({"type": "browser"}));
+        let lines = entries.as_array().unwrap().iter();
+        lines
+            .map(|entry| format!("{}: {}", entry["level"], entry["message"]))
+            .collect()
+    }
+
+    fn command(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.call(method, &format!("{}{path}", self.session), body)
+    }
+
+    fn call(&self, method: &str, target: &str, body: &Value) -> Value {
+        self.try_call(method, target, body)
+            .unwrap_or_else(|problem| panic!("{method} {target}: {problem}"))
+    }
+
+    fn try_call(&self, method: &str, target: &str, body: &Value) -> Result<Value, String> {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let request = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        // A browser on a busy machine takes a while to start.
+        let connected = TcpStream::connect_timeout(&self.address, PATIENCE);
+        let mut stream = connected.map_err(|error| error.to_string())?;
+        let patient = stream.set_read_timeout(Some(2 * PATIENCE));
+        let sent = patient.and_then(|()| stream.write_all(request.as_bytes()));
+        sent.map_err(|error| error.to_string())?;
+        let answer = wire::read_answer(&mut stream).ok_or("no answer from the driver")?;
+        let mut answered: Value =
+            serde_json::from_str(&answer.body).map_err(|error| error.to_string())?;
+        let value = answered["value"].take();
+        if answer.status == 200 {
+            Ok(value)
+        } else {
+            Err(format!("{}: {}", value["error"], value["message"]))
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Ends Chromium with all its processes, before the driver is ended.
+        let _ = self.try_call("DELETE", &self.session, &Value::Null);
+    }
+}
