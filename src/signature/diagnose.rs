@@ -10,9 +10,8 @@ use http::HeaderMap;
 use super::explain::{BodyChange, Explanation, QueryChange};
 use super::public_url::{PublicUrl, is_host, split_port};
 use super::readings;
-use super::verifier::{
-    SignatureErrorKind, SignatureVerifier, Token, UnverifiedRequest, signature_of,
-};
+use super::token::Token;
+use super::verifier::{SignatureErrorKind, SignatureVerifier, UnverifiedRequest, signature_of};
 use crate::form::{Form, SortOrder};
 use crate::sid::AccountSid;
 

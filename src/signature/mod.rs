@@ -26,6 +26,7 @@ pub(crate) mod layer;
 mod public_url;
 mod readings;
 mod shell;
+mod token;
 mod verifier;
 
 pub use captured::{CapturedError, CapturedRequest};
@@ -36,7 +37,8 @@ pub use layer::{
     VerifySignature,
 };
 pub use public_url::{PublicUrl, PublicUrlError, PublicUrlNote};
+pub use token::{TokenError, sign};
 pub use verifier::{
-    SIGNATURE_HEADER, SignatureError, SignatureErrorKind, SignatureVerifier, TokenError, TokenSlot,
-    UnverifiedRequest, Verified, sign,
+    SIGNATURE_HEADER, SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot,
+    UnverifiedRequest, Verified,
 };

@@ -1,18 +1,21 @@
 //! The README works as it stands: its bot is compiled and chatted with, and is the one that it shows.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::support::{Server, TOKEN, read};
 
-/// The first block of a kind.
-fn block(kind: &str) -> String {
+/// The first block of a kind that has a word in it.
+fn block(kind: &str, word: &str) -> String {
     let readme = read("README.md");
-    let start = readme
-        .find(&format!("```{kind}\n"))
-        .unwrap_or_else(|| panic!("README has no {kind} block"));
-    let body = &readme[start + kind.len() + 4..];
-    body[..body.find("```").unwrap()].to_owned()
+    let fence = format!("```{kind}\n");
+    let mut blocks = readme.split(&fence).skip(1);
+    let found = blocks.find_map(|text| {
+        let body = &text[..text.find("```").unwrap()];
+        body.contains(word).then(|| body.to_owned())
+    });
+    found.unwrap_or_else(|| panic!("README has no {kind} block with {word}"))
 }
 
 /// Cargo builds examples beside the tests.
@@ -28,7 +31,7 @@ fn example(name: &str) -> PathBuf {
 
 #[test]
 fn the_transcript_is_what_the_ten_line_bot_says() {
-    let transcript = block("console");
+    let transcript = block("console", "invoke");
     let [_, _, ask, status, answer] = transcript.lines().collect::<Vec<_>>()[..] else {
         panic!("{transcript}")
     };
@@ -71,8 +74,41 @@ fn the_transcript_is_what_the_ten_line_bot_says() {
 }
 
 #[test]
+fn the_first_command_needs_nothing_and_says_what_the_readme_shows() {
+    let shown = block("console", "");
+    let mut lines = shown.lines();
+    assert_eq!(lines.next(), Some("$ cargo run -- dev"));
+    let mut dev = Command::new(env!("CARGO_BIN_EXE_replyhook"))
+        .args(["dev", "--emulator-port", "0", "--port", "0"])
+        .env_clear()
+        .current_dir(std::env::temp_dir())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let out = BufReader::new(dev.stdout.take().unwrap());
+    let without_port = |line: &str| {
+        line.trim_end_matches(['/', ':'])
+            .rsplit_once(':')
+            .map(|(text, _)| text.to_owned())
+    };
+    let mut printed = out
+        .lines()
+        .map_while(Result::ok)
+        .filter(|line| !line.is_empty());
+    let printed = printed.next();
+    dev.kill().unwrap();
+    dev.wait().unwrap();
+    let shown = lines.find(|line| !line.is_empty()).unwrap();
+    assert_eq!(
+        printed.as_deref().and_then(without_port),
+        without_port(shown)
+    );
+}
+
+#[test]
 fn the_bot_that_is_shown_is_the_example_and_has_ten_lines() {
-    let shown = block("rust,no_run");
+    let shown = block("rust,no_run", "bot");
     let example = read("examples/hello.rs");
     let code: String = example
         .lines()
