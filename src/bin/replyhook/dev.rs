@@ -39,8 +39,8 @@ pub(crate) struct Dev {
     /// Port of our server [default: 8080, or the next that is free]
     #[arg(long, value_name = "N", conflicts_with = "webhook")]
     port: Option<u16>,
-    /// Where a tunnel leads to our server from: the real account's webhooks for this URL are then answered as well. Needs
-    /// TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN
+    /// Where a tunnel leads to our server from: the real account's webhooks for this URL are then answered as well. It needs
+    /// that account's SID and token in the environment
     #[arg(long, value_name = "URL", conflicts_with = "webhook")]
     tunnel_url: Option<String>,
     /// Write conversations into this folder, with numbers and names that belong to nobody, for the test kit to replay
