@@ -1,6 +1,6 @@
 // The conversation as bubbles. A bubble's node lives as long as its message object, so that a status only changes its ticks.
 
-import { $, fill, h, told } from "./dom.js";
+import { $, fill, h, refill, soon, told } from "./dom.js";
 import { select, send } from "./conversation.js";
 import { askServer, isWhatsApp, nameOf, on, sendersFor, state } from "./store.js";
 import { explain, time } from "./text.js";
@@ -8,7 +8,7 @@ import { explain, time } from "./text.js";
 const AT_ONCE = 200; // older ones are behind a button: thousands of bubbles make typing slow
 const log = $("log");
 const scroll = $("scroll");
-const nodes = new Map(); // message -> { item, ticks, drawn }
+const nodes = new Map(); // message -> { item, body, details }
 let from = 0; // index of the first message shown
 let roving = null; // the message whose details button Tab reaches; the arrows move among them
 
@@ -49,7 +49,7 @@ function content(message) {
   ];
 }
 
-const shape = (message) => JSON.stringify([message.body, message.media, message.location, message.button, message.buttons, message.status === "unsent"]);
+const shape = (message) => [message.body, message.media, message.location, message.button, message.buttons, message.status === "unsent"];
 
 function build(message) {
   const out = message.direction === "out";
@@ -61,19 +61,14 @@ function build(message) {
     // The whole bubble is a large target for the mouse, but not while its text is being marked.
     if (!event.target.closest("button, a, audio, video") && !getSelection().toString()) select(message, true);
   } }, h("span", { class: message.by === "twilio" ? "from" : "hide" }, `${who}: `), body, details);
-  const node = { item, body, details, drawn: null };
+  const node = { item, body, details };
   nodes.set(message, node);
   draw(message, node);
   return item;
 }
 
 function draw(message, node) {
-  const drawn = shape(message);
-  if (drawn !== node.drawn) {
-    fill(node.body, content(message));
-    if (node.drawn && pinned) requestAnimationFrame(toEnd);
-    node.drawn = drawn;
-  }
+  if (refill(node.body, shape(message), () => content(message))) soon(settle);
   const [glyph, words, tone] = ticks(message);
   const at = time.clock(message.at);
   const [when, mark, said] = node.details.children;
@@ -98,6 +93,12 @@ new ResizeObserver(() => {
   height = scroll.clientHeight;
   if (pinned) toEnd();
 }).observe(scroll);
+
+/** After a burst of messages, once: where the end is takes the browser a layout to know. */
+function settle() {
+  if (pinned) toEnd();
+  if (!log.contains(document.activeElement)) rove(state.messages.at(-1));
+}
 
 function append(message) {
   const before = state.messages[state.messages.indexOf(message) - 1];
@@ -174,8 +175,7 @@ on("message", (message) => {
   if (nodes.size > 2 * AT_ONCE && pinned) drawAll();
   else append(message);
   $("empty").hidden = true;
-  rove(message);
-  if (pinned) toEnd();
+  soon(settle);
 });
 on("status", (message) => nodes.has(message) && draw(message, nodes.get(message)));
 on("outcomes", () => nodes.forEach((node, message) => draw(message, node)));

@@ -83,7 +83,7 @@ export function receive(user, message) {
   if (known) Object.assign(known, message);
   else state.messages.push(message);
   emit("message", known || message);
-  if (mine) mine.previews.forEach((url) => URL.revokeObjectURL(url));
+  if (mine) setTimeout(() => mine.previews.forEach((url) => URL.revokeObjectURL(url)), 1000); // still being shown
   if (mine && mine === state.selected) emit("selected");
   if (message.direction === "out") looked();
   askServer();

@@ -21,6 +21,42 @@ export function fill(parent, ...children) {
   if (key) [...parent.querySelectorAll("[data-key]")].find((element) => element.dataset.key === key)?.focus();
 }
 
+const inputs = new WeakMap(); // element -> what its content was made of
+
+/** Fills `parent` with what `make` returns, unless its content was made of the same input: what is the same stays under the pointer. */
+export function refill(parent, input, make) {
+  const text = JSON.stringify(input);
+  if (inputs.get(parent) === text) return false;
+  inputs.set(parent, text);
+  fill(parent, make());
+  return true;
+}
+
+const lists = new WeakMap(); // element -> Map: key of an item -> its child
+
+/** A child for each item, in their order. It is made once, and stays: `update` brings it up to date. */
+export function each(parent, items, keyOf, make, update) {
+  const before = lists.get(parent) ?? new Map();
+  const children = new Map(items.map((item) => [keyOf(item), before.get(keyOf(item)) ?? make(item)]));
+  lists.set(parent, children);
+  const focused = document.activeElement;
+  for (const [key, child] of before) if (!children.has(key)) child.remove();
+  [...children.values()].forEach((child, index) => child !== parent.children[index] && parent.insertBefore(child, parent.children[index] ?? null));
+  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true }); // it was moved
+  for (const item of items) update(children.get(keyOf(item)), item);
+}
+
+// A burst of events is one redrawing.
+const due = new Set();
+export function soon(draw) {
+  if (!due.size) requestAnimationFrame(() => {
+    const now = [...due];
+    due.clear();
+    now.forEach((one) => one());
+  });
+  due.add(draw);
+}
+
 /** A passing word at the foot of the page, read out by screen readers. */
 export function notice(text, bad = false) {
   const line = h("p", { class: bad ? "bad" : null }, text);

@@ -1,6 +1,6 @@
 // One call on the wire in every detail: time, parameters, signature, headers, answer.
 
-import { fill, h, notice, told } from "./dom.js";
+import { h, notice, refill, told } from "./dom.js";
 import { emit, state } from "./store.js";
 import { bytes, codeLink, curl, explain, sizeOf, twiml } from "./text.js";
 
@@ -25,9 +25,9 @@ export function verdictOf({ response, error_code: code }) {
 const open = new Map([["Parameters", true], ["Answer", true], ["Signature", true]]); // sections stay as they were left
 
 function section(name, title, ...content) {
-  const details = h("details", { open: open.get(name) ?? false, ontoggle: () => open.set(name, details.open) },
+  const element = h("details", { open: open.get(name) ?? false, ontoggle: () => open.set(name, element.open) },
     h("summary", { "data-key": `section ${name}` }, h("h4", {}, title)), content);
-  return details;
+  return element;
 }
 
 // Wide content scrolls by itself; it takes the focus so that the arrow keys can scroll it.
@@ -88,12 +88,15 @@ let drawn = null;
 
 /** Shows the call, unless it is the one shown already. */
 export function showExchange(place, exchange) {
-  if (exchange === drawn && place.firstChild) return;
+  if (exchange === drawn) return; // spares the comparison, for every frame of a burst
   drawn = exchange;
-  if (!exchange) return fill(place);
+  refill(place, exchange, () => (exchange ? details(exchange) : []));
+}
+
+function details(exchange) {
   const { request, response, signed, params, error_code: code } = exchange;
   const verdict = verdictOf(exchange);
-  fill(place,
+  return [
     h("div", { class: "line" }, h("h3", {}, titleOf(exchange)), h("span", { class: `verdict ${verdict.tone}` }, verdict.text),
       h("button", { type: "button", "data-key": "curl", onclick: told(() => copy(exchange)) }, "Copy as curl")),
     h("p", { class: "url" }, h("strong", {}, request.method), " ", request.url),
@@ -105,7 +108,7 @@ export function showExchange(place, exchange) {
     section("Request headers", `Request headers (${request.headers.length})`, pairs("Request headers", "Header", request.headers)),
     response && section("Response headers", `Response headers (${response.headers.length})`, pairs("Response headers", "Header", response.headers)),
     request.body && section("Request body", `Request body as sent, ${bytes(request.body).toLocaleString("en")} bytes`, pre("Request body", cut(request.body))),
-    response?.body && section("Response body", "Response body as it came", pre("Response body", cut(response.body))));
+    response?.body && section("Response body", "Response body as it came", pre("Response body", cut(response.body)))];
 }
 
 export function choose(id) {

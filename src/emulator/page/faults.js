@@ -1,6 +1,6 @@
 // Faults to try the bot with, and plain words for those in force, also when they were switched on elsewhere.
 
-import { $, fill, h, told } from "./dom.js";
+import { $, h, refill, told } from "./dom.js";
 import { api } from "./api.js";
 import { emit, on, state } from "./store.js";
 
@@ -45,21 +45,25 @@ function draw() {
   $("faults").classList.toggle("on", words.length > 0);
   const text = words.length ? `In force: ${words.join(" · ")}` : "No faults";
   if ($("faults-now").textContent !== text) $("faults-now").textContent = text;
-  const toggle = (label, hint, pressed, work) => h("button", { type: "button", title: hint, "data-key": label, "aria-pressed": String(pressed), onclick: told(work) }, label);
   const slow = Boolean(state.faults.handler_ms || state.faults.delay_ms);
+  refill($("faults-list"), [state.faults, slownesses(), state.config.own_server, choice], () => switches(slow, words.length > 0));
+}
+
+function switches(slow, any) {
+  const toggle = (label, hint, pressed, work) => h("button", { type: "button", title: hint, "data-key": label, "aria-pressed": String(pressed), onclick: told(work) }, label);
   const choices = slownesses();
   const current = choices.find(({ key, ms }) => state.faults[key] === ms) ?? choices[choice] ?? choices[0];
   const select = h("select", { "aria-label": "How slow", "data-key": "how slow", onchange: told(async () => {
     choice = select.selectedIndex;
     if (slow) await slowTo(choices[choice]);
   }) }, choices.map((one) => h("option", { selected: one === current }, one.text)));
-  fill($("faults-list"),
+  return [
     h("span", { class: "pair" }, toggle("Slow", "The bot takes its time", slow, () => slowTo(slow ? null : choices[select.selectedIndex])), select),
     SWITCHES.filter((fault) => !fault.own || state.config.own_server).map((fault) => toggle(fault.label, fault.hint, isOn(fault), () => change(isOn(fault) ? off(fault) : fault.faults))),
-    words.length > 0 && h("button", { type: "button", "data-key": "clear", onclick: told(async () => {
+    any && h("button", { type: "button", "data-key": "clear", onclick: told(async () => {
       state.faults = (await api.setFaults({})) ?? {};
       emit("faults");
-    }) }, "All off"));
+    }) }, "All off")];
 }
 
 let choice = 0; // of the list of slownesses

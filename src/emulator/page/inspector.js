@@ -1,6 +1,6 @@
 // What lies behind the selected message: its calls, what the bot's server knows of the user, Twilio's debugger.
 
-import { $, download, fill, h, notice, told } from "./dom.js";
+import { $, download, each, fill, h, notice, refill, soon, told } from "./dom.js";
 import { api } from "./api.js";
 import { contentOf, send } from "./conversation.js";
 import { edit } from "./composer.js";
@@ -40,19 +40,25 @@ const pathOf = (url) => {
   }
 };
 
+const callRow = ({ id }) => h("li", {}, h("button", { type: "button", class: "call", "data-key": id, onclick: () => choose(id) }));
+
 function drawCalls() {
   const message = state.selected;
   const calls = message ? callsOf(message) : [];
   const chosen = message ? chosenOf(calls, message) : null;
   $("exchanges").hidden = !message;
-  const rows = calls.map((call) => {
+  each($("exchange-list"), calls, (call) => call.id, callRow, ({ firstChild: button }, call) => {
+    const { kind, message_sid: sid, ms, request } = call;
     const verdict = verdictOf(call);
-    return h("li", {}, h("button", { type: "button", class: `call ${call.message_sid === message.sid ? "own" : ""}`, "data-key": call.id, "aria-current": call === chosen && "true", onclick: () => choose(call.id) },
-      h("span", { class: `kind ${call.kind}`, "aria-hidden": "true" }, call.kind === "rest" ? "←" : "→"),
-      h("span", { class: "title" }, titleOf(call)), h("span", { class: "path" }, pathOf(call.request.url)),
-      h("span", { class: `verdict ${verdict.tone}` }, verdict.text), h("span", { class: "ms" }, `${call.ms.toLocaleString("en")} ms`)));
+    button.classList.toggle("own", sid === message.sid);
+    button.ariaCurrent = call === chosen ? "true" : null;
+    refill(button, [titleOf(call), verdict, ms], () => [
+      h("span", { class: `kind ${kind}`, "aria-hidden": "true" }, kind === "rest" ? "←" : "→"),
+      h("span", { class: "title" }, titleOf(call)), h("span", { class: "path" }, pathOf(request.url)),
+      h("span", { class: `verdict ${verdict.tone}` }, verdict.text), h("span", { class: "ms" }, `${ms.toLocaleString("en")} ms`)]);
   });
-  fill($("exchange-list"), rows.length ? rows : h("li", { class: "muted" }, message?.sid && !message.started ? "No calls are remembered for it." : message?.started ? "The first call is under way." : "None."));
+  $("no-calls").hidden = calls.length > 0;
+  $("no-calls").textContent = message?.started ? "The first call is under way." : message?.sid ? "No calls are remembered for it." : "None.";
   showExchange($("exchange"), chosen);
 }
 
@@ -62,68 +68,73 @@ async function redeliver(message) {
   notice(`Delivered again: ${last?.status ?? "no answer"}${last ? ` after ${last.ms} ms` : ""}.`);
 }
 
+// The buttons are made once: they act on whatever message is selected when they are pressed.
+const act = (key, label, title, work) => h("button", { type: "button", "data-key": key, title, onclick: told(() => state.selected.sid && work(state.selected)) }, label);
+fill($("actions"),
+  act("again", "Deliver again", "The same message once more with the same MessageSid: a duplicate", redeliver),
+  act("resend", "Resend", "The same content as a new message", async (message) => send(await contentOf(message))),
+  act("edit", "Edit and resend", "Puts content and parameters into the message box", async (message) => {
+    const content = await contentOf(message);
+    document.body.dataset.view = "chat";
+    edit(content);
+    emit("view");
+  }));
+
 function drawSelected() {
   const message = state.selected;
-  if (!message) return fill($("selected"), h("p", { class: "muted" }, "Send or choose a message: the calls behind it show up here."));
-  const inbound = message.direction === "in";
+  const inbound = message?.direction === "in";
+  $("actions").hidden = !inbound || message.status === "unsent";
+  // Not disabled, which would take the focus away while a message is on its way.
+  for (const button of $("actions").children) button.ariaDisabled = message?.sid ? null : "true";
+  if (!message) return refill($("about"), null, () => h("p", { class: "muted" }, "Send or choose a message: the calls behind it show up here."));
   const from = inbound ? nameOf(state.current) : message.by === "twilio" ? "Twilio itself" : "the bot";
+  const when = `${time.full(message.at)}, ${inbound ? "to" : "by"} ${message.sender}`;
   const [glyph, words, tone] = ticks(message);
-  const act = (key, label, title, work) => h("button", { type: "button", "data-key": key, title, onclick: told(work) }, label);
-  fill($("selected"),
-    h("p", { class: "line" }, h("strong", {}, `From ${from}`), h("span", { class: "muted" }, `${time.full(message.at)}, ${inbound ? "to" : "by"} ${message.sender}`)),
+  const size = message.body && sizeOf(message.body) + (isWhatsApp(state.current) && [...message.body].length > 1600 ? "; WhatsApp takes no more than 1,600 characters" : "");
+  refill($("about"), [from, when, glyph, words, message.sid, size], () => [
+    h("p", { class: "line" }, h("strong", {}, `From ${from}`), h("span", { class: "muted" }, when)),
     h("p", {}, h("span", { class: `ticks ${tone}`, "aria-hidden": "true" }, `${glyph} `), words),
     message.sid && h("p", {}, h("code", { class: "sid" }, message.sid)),
-    message.body && h("p", { class: "muted" }, sizeOf(message.body), isWhatsApp(state.current) && [...message.body].length > 1600 ? "; WhatsApp takes no more than 1,600 characters" : ""),
-    inbound && message.sid && h("div", { class: "actions", role: "group", "aria-label": "With this message" },
-      act("again", "Deliver again", "The same message once more with the same MessageSid: a duplicate", () => redeliver(message)),
-      act("resend", "Resend", "The same content as a new message", async () => send(await contentOf(message))),
-      act("edit", "Edit and resend", "Puts content and parameters into the message box", async () => { const content = await contentOf(message); document.body.dataset.view = "chat"; edit(content); emit("view"); })));
+    size && h("p", { class: "muted" }, size)]);
 }
 
 function drawServer() {
   const { server } = state;
   const rows = [];
   const pills = [];
-  const pill = (text, tone) => pills.push(h("li", { class: tone ?? "" }, text));
   if (server?.window) {
     const left = server.window.closes_at ? Date.parse(server.window.closes_at) - now() : 0;
     const text = server.window.open ? `open${server.window.closes_at ? `, ${duration(left)} left` : ""}` : "closed: only templates may be sent";
     rows.push(["24-hour window", text]);
-    pill(`Window ${server.window.open ? text : "closed"}`, server.window.open ? "good" : "warn");
+    pills.push([`Window ${server.window.open ? text : "closed"}`, server.window.open ? "good" : "warn"]);
   }
   if (server) {
-    rows.push(["Consent", server.opted_out ? "opted out: nothing may be sent until START" : "not opted out"], ["Handler", server.handler], ["Replies under way", String(server.pending)], ["Dialogue", server.dialogue ?? "none"]);
-    pill(server.opted_out ? "Opted out" : "Not opted out", server.opted_out ? "bad" : "");
-    pill(`Handler ${server.handler}`);
-    if (server.pending) pill(`${server.pending} under way`, "warn");
+    rows.push(["Consent", server.opted_out ? "opted out: nothing may be sent until START" : "not opted out"]);
+    pills.push(server.opted_out ? ["Opted out", "bad"] : ["Not opted out"]);
+    rows.push(["Handler", server.handler], ["Replies under way", String(server.pending)], ["Dialogue", server.dialogue ?? "none"]);
+    pills.push([`Handler ${server.handler}`]);
+    if (server.pending) pills.push([`${server.pending} under way`, "warn"]);
   }
-  fill($("pills"), pills);
+  refill($("pills"), pills, () => pills.map(([text, tone]) => h("li", { class: tone }, text)));
   $("pills").hidden = !pills.length;
-  fill($("state-list"), rows.length ? rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("bdi", {}, value))]).flat() : h("dd", { class: "muted" }, "The bot’s server is not one that can be asked."));
+  refill($("state-list"), rows, () => (rows.length ? rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("bdi", {}, value))]) : h("dd", { class: "muted" }, "The bot’s server is not one that can be asked.")));
 }
+
+const entryRow = (entry) => h("li", { class: entry.level },
+  h("p", { class: "line" }, h("strong", {}, `${entry.level === "error" ? "Error" : "Warning"} ${entry.code}`), h("span", { class: "muted" }, time.full(entry.at))),
+  h("p", {}, entry.message),
+  explain(entry.code) && h("p", { class: "muted" }, explain(entry.code)),
+  entry.url && h("p", { class: "url" }, entry.url),
+  h("p", {}, codeLink(entry.code, entry.more_info)));
 
 function drawDebugger() {
-  const entries = state.debugger.slice(-100).reverse();
-  fill($("debugger-list"), entries.length ? entries.map((entry) => h("li", { class: `${entry.level} ${entry.message_sid && entry.message_sid === state.selected?.sid ? "own" : ""}` },
-    h("p", { class: "line" }, h("strong", {}, `${entry.level === "error" ? "Error" : "Warning"} ${entry.code}`), h("span", { class: "muted" }, time.full(entry.at))),
-    h("p", {}, entry.message),
-    explain(entry.code) && h("p", { class: "muted" }, explain(entry.code)),
-    entry.url && h("p", { class: "url" }, entry.url),
-    h("p", {}, codeLink(entry.code, entry.more_info)))) : h("li", { class: "muted" }, "No errors, no warnings."));
+  const sid = state.selected?.sid;
+  each($("debugger-list"), state.debugger.slice(-100).reverse(), (entry) => entry, entryRow,
+    (item, entry) => item.classList.toggle("own", Boolean(sid) && entry.message_sid === sid));
   const count = state.debugger.length;
+  $("no-entries").hidden = count > 0;
   $("debugger-link").hidden = !count;
   $("debugger-link").textContent = `Debugger: ${count} ${count === 1 ? "entry" : "entries"}`;
-}
-
-// A burst of events is one redrawing.
-const due = new Set();
-function soon(draw) {
-  if (!due.size) requestAnimationFrame(() => {
-    const now = [...due];
-    due.clear();
-    now.forEach((one) => one());
-  });
-  due.add(draw);
 }
 
 on("selected", () => [drawSelected, drawCalls, drawDebugger].forEach(soon));

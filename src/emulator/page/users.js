@@ -1,6 +1,6 @@
 // The list of users: who talks to the bot, on which channel, what was said last.
 
-import { $, fill, h, told } from "./dom.js";
+import { $, each, h, refill, soon, told } from "./dom.js";
 import { open } from "./conversation.js";
 import { isWhatsApp, nameOf, on, rowOf, sendersFor, state } from "./store.js";
 import { time } from "./text.js";
@@ -38,27 +38,37 @@ function addressOf(typed) {
 
 const glimpse = (message) => message.body || message.location?.label || (message.location && "Location") || message.button?.text || (message.media?.length && "Attachment") || "…";
 
+function userRow({ address }) {
+  const channel = isWhatsApp(address) ? "whatsapp" : "sms";
+  return h("li", {},
+    h("button", { type: "button", class: `user ${channel}`, "data-key": address, title: address, onclick: told(() => open(address)) }),
+    h("button", { type: "button", class: "remove", onclick: () => {
+      state.users.delete(address);
+      keep();
+      if (address === state.current) open(firstUser()).catch(() => {});
+      draw();
+    } }, "×"));
+}
+
+function drawRow(item, { address, last, unread, added }) {
+  const [button, remove] = item.children;
+  const name = nameOf(address);
+  const said = last ? ((last.direction === "in" ? "" : "Bot: ") + glimpse(last)).slice(0, 120) : address.replace("whatsapp:", "");
+  button.ariaCurrent = address === state.current ? "true" : null;
+  refill(button, [name, said, last?.at, unread], () => [
+    h("span", { class: "avatar", "aria-hidden": "true" }, [...name.replace(/^\+/, "")][0].toUpperCase()),
+    h("span", { class: "name" }, h("bdi", {}, name)),
+    h("span", { class: "channel" }, isWhatsApp(address) ? "WhatsApp" : "SMS"),
+    h("span", { class: "said", dir: "auto" }, said),
+    last && h("span", { class: "when" }, time.clock(last.at)),
+    unread > 0 && h("span", { class: "unread" }, String(unread), h("span", { class: "hide" }, " unread"))]);
+  remove.hidden = !added || Boolean(last);
+  remove.ariaLabel = `Remove ${name}`;
+}
+
 function draw() {
   const rows = [...state.users.values()].sort((a, b) => (b.last?.at ?? "").localeCompare(a.last?.at ?? ""));
-  const items = rows.map((row) => {
-    const channel = isWhatsApp(row.address) ? "WhatsApp" : "SMS";
-    const said = row.last && (row.last.direction === "in" ? "" : "Bot: ") + glimpse(row.last);
-    const button = h("button", { type: "button", class: `user ${channel.toLowerCase()}`, "aria-current": row.address === state.current && "true", "data-key": row.address, title: row.address, onclick: told(() => open(row.address)) },
-      h("span", { class: "avatar", "aria-hidden": "true" }, [...nameOf(row.address).replace(/^\+/, "")][0].toUpperCase()),
-      h("span", { class: "name" }, h("bdi", {}, nameOf(row.address))),
-      h("span", { class: "channel" }, channel),
-      h("span", { class: "said", dir: "auto" }, said?.slice(0, 120) ?? row.address.replace("whatsapp:", "")),
-      row.last && h("span", { class: "when" }, time.clock(row.last.at)),
-      row.unread > 0 && h("span", { class: "unread" }, String(row.unread), h("span", { class: "hide" }, " unread")));
-    const remove = row.added && !row.last && h("button", { type: "button", class: "remove", "aria-label": `Remove ${nameOf(row.address)}`, onclick: () => {
-      state.users.delete(row.address);
-      keep();
-      if (row.address === state.current) open(firstUser()).catch(() => {});
-      draw();
-    } }, "×");
-    return h("li", {}, button, remove);
-  });
-  fill($("user-list"), items);
+  each($("user-list"), rows, (row) => row.address, userRow, drawRow);
 }
 
 function showForm(visible) {
@@ -67,7 +77,7 @@ function showForm(visible) {
   $(visible ? "add-address" : "add-open").focus();
 }
 
-on("users opened", draw);
+on("users opened", () => soon(draw));
 $("add-open").onclick = () => showForm($("add").hidden);
 $("add").addEventListener("keydown", (event) => event.key === "Escape" && showForm(false));
 $("add").onsubmit = told(async (event) => {
