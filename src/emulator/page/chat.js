@@ -116,7 +116,7 @@ function drawAll(start = Math.max(0, state.messages.length - AT_ONCE)) {
   state.messages.slice(from).forEach(append);
   $("earlier").hidden = from === 0;
   $("earlier").textContent = `Show earlier messages (${from.toLocaleString("en")} more)`;
-  $("empty").hidden = state.messages.length > 0;
+  $("empty").hidden = state.messages.length > 0 || !state.sender;
   rove(state.messages.at(-1));
   setTimeout(() => log.setAttribute("aria-live", "polite"), 300);
 }
