@@ -166,6 +166,8 @@ $("sender").onchange = () => {
 
 on("conversation", () => {
   drawAll();
+  if (!state.messages.length) pinned = true;
+  $("newest").hidden = pinned;
   if (pinned) toEnd();
 });
 on("message", (message) => {

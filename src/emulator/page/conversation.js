@@ -144,10 +144,13 @@ function settle(local, sid) {
   }
 }
 
-/** After a reset nothing that was typed before is of interest. */
-export const forget = () => {
+/** After a reset nothing of before is of interest. */
+export function forget() {
   unconfirmed = [];
-};
+  state.messages = [];
+  state.selected = state.chosen = state.server = null;
+  for (const topic of ["conversation", "selected", "server"]) emit(topic);
+}
 
 function discard(local) {
   unconfirmed = unconfirmed.filter((message) => message !== local);

@@ -4,20 +4,24 @@ import { $, notice, told } from "./dom.js";
 import { api, listen } from "./api.js";
 import { forget, load, looked, open, receive, setStatus } from "./conversation.js";
 import { askServer, emit, keepExchange, now, on, rowOf, setNow, state } from "./store.js";
-import { firstUser, loadUsers } from "./users.js";
+import { firstUser, forgetStrangers, loadUsers } from "./users.js";
 import { time } from "./text.js";
 import { keepCalls } from "./inspector.js";
 import "./chat.js";
 import "./composer.js";
 import "./faults.js";
 
+let latest; // the catching up that counts: what an earlier one is told may be from before a reset
+
 /** Fetches everything anew: at the start, after a gap in the events, after a reset. */
 async function catchUp() {
+  const mine = (latest = {});
   // Emptied first: what the events bring while the answers are under way is newer than these, and stays.
   state.exchanges.clear();
   state.outcomes.clear();
   state.debugger = [];
   const [config, conversations, exchanges, entries, faults] = await Promise.all([api.config(), api.conversations(), api.exchanges(), api.debugger(), api.faults()]);
+  if (mine !== latest) return;
   delete config.auth_token; // nothing here needs it
   state.config = config;
   setNow(config.now);
@@ -48,7 +52,7 @@ const events = {
   debugger: (entry) => { state.debugger.push(entry); emit("debugger"); },
   clock: (clock) => { setNow(clock.now); askServer(); emit("clock"); },
   faults: (faults) => { state.faults = faults ?? {}; emit("faults"); },
-  reset: told(() => { forget(); return catchUp(); }),
+  reset: told(() => { forget(); forgetStrangers(); return catchUp(); }),
   reload: ({ ok, message }) => {
     $("rules").hidden = ok;
     $("rules").textContent = ok ? "" : `The rules were not reloaded: ${message}`;

@@ -17,6 +17,12 @@ export function loadUsers() {
   }
 }
 
+/** Those who are only known by what they wrote. */
+export function forgetStrangers() {
+  const stays = ({ address, added }) => added || address === state.current || DEFAULTS.some(([known]) => known === address);
+  for (const row of state.users.values()) if (!stays(row)) state.users.delete(row.address);
+}
+
 /** The user to start with: the first whose channel the bot has a sender for. */
 export const firstUser = () => [...state.users.keys()].find((address) => sendersFor(address).length) ?? DEFAULTS[0][0];
 
