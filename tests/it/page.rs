@@ -242,6 +242,37 @@ fn a_message_that_is_delivered_again_is_two_calls_and_one_answer() {
     is_content(&browser);
 }
 
+#[test]
+fn a_bot_that_types_is_shown_until_it_answers_and_a_reset_empties_the_page() {
+    let Some((dev, browser)) = page("typing is shown, and a reset empties the page") else {
+        return;
+    };
+    let hint = "document.querySelector('#empty').checkVisibility()";
+    browser.wait_for(hint);
+    browser.type_into("#body", "are you there?");
+    browser.type_into("#body", ENTER);
+    answered(&browser, "are you there?");
+    assert_eq!(browser.run(&format!("return {hint}")), false);
+    let asked = dev.conversation(ANA)[0]["sid"].clone();
+    let form = [
+        ("channel", "whatsapp"),
+        ("messageId", asked.as_str().unwrap()),
+    ];
+    let typing = dev.rest("POST", "/v2/Indicators/Typing.json", &dev.token, &form);
+    assert_eq!(typing.status, 200, "{}", typing.body);
+    browser.wait_for("document.querySelector('#typing').textContent.includes('typing…')");
+    let form = [("From", SANDBOX), ("To", ANA), ("Body", "I am")];
+    let path = "/2010-04-01/Accounts/{account}/Messages.json";
+    assert_eq!(dev.rest("POST", path, &dev.token, &form).status, 201);
+    answered(&browser, "I am");
+    browser.wait_for("document.querySelector('#typing').textContent === ''");
+    browser.wait_for("document.querySelector('#exchange-list .call')");
+    dev.control("POST", "/reset", &json!({}));
+    browser.wait_for(hint);
+    browser.wait_for("document.querySelectorAll('.bubble, .call, #exchange > *').length === 0");
+    is_content(&browser);
+}
+
 /// Texts that would be programs, if anybody took them for HTML.
 const HOSTILE: [&str; 5] = [
     r#"<img src=x onerror="window.hit=1">"#,

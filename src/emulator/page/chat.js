@@ -186,7 +186,12 @@ on("selected", () => nodes.forEach((node, message) => {
   node.details.setAttribute("aria-pressed", message === state.selected);
 }));
 
-// While Twilio waits for the bot the chat says so, as a phone shows that somebody is typing.
+on("typing opened", () => {
+  const typing = state.typing.has(state.current);
+  refill($("typing"), typing, () => typing && h("p", {}, h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i")), " Bot is typing…"));
+});
+
+// While Twilio waits for the bot the chat says so.
 setInterval(() => {
   const pending = state.messages.findLast((message) => message.started);
   const ms = pending ? performance.now() - pending.started : 0;

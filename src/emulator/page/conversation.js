@@ -64,8 +64,17 @@ export function looked() {
   }, 250);
 }
 
+/** A `typing` event; what follows ends it, or 25 s, as at Twilio. */
+export function setTyping(user, isTyping = true) {
+  clearTimeout(state.typing.get(user));
+  state.typing.delete(user);
+  if (isTyping) state.typing.set(user, setTimeout(setTyping, 25000, user, false));
+  emit("typing");
+}
+
 /** A `message` event. */
 export function receive(user, message) {
+  if (message.direction === "out") setTyping(user, false);
   const row = rowOf(user);
   const fresh = row.last?.sid !== message.sid && !(row.last && message.at < row.last.at);
   if (fresh || row.last?.sid === message.sid) row.last = message;
@@ -149,6 +158,7 @@ export function forget() {
   unconfirmed = [];
   state.messages = [];
   state.selected = state.chosen = state.server = null;
+  for (const user of [...state.typing.keys()]) setTyping(user, false);
   for (const topic of ["conversation", "selected", "server"]) emit(topic);
 }
 

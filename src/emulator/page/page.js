@@ -2,7 +2,7 @@
 
 import { $, notice, told } from "./dom.js";
 import { api, listen } from "./api.js";
-import { forget, load, looked, open, receive, setStatus } from "./conversation.js";
+import { forget, load, looked, open, receive, setStatus, setTyping } from "./conversation.js";
 import { askServer, emit, keepExchange, now, on, rowOf, setNow, state } from "./store.js";
 import { firstUser, forgetStrangers, loadUsers } from "./users.js";
 import { time } from "./text.js";
@@ -43,6 +43,7 @@ let gone; // the timer, or nothing while connected
 const events = {
   message: ({ user, message }) => receive(user, message),
   status: setStatus,
+  typing: ({ user }) => setTyping(user),
   exchange: (exchange) => {
     keepExchange(exchange);
     const message = exchange.kind === "webhook" && state.messages.find((one) => one.sid && one.sid === exchange.message_sid);

@@ -16,6 +16,7 @@ export const state = {
   debugger: [],
   faults: {},
   server: null, // GET state of the open conversation
+  typing: new Map(), // user to whom the bot shows that it types -> the timer that ends it
 };
 
 const listeners = {};
