@@ -111,6 +111,10 @@ function drawServer() {
   if (server) {
     rows.push(["Consent", server.opted_out ? "opted out: nothing may be sent until START" : "not opted out"]);
     pills.push(server.opted_out ? ["Opted out", "bad"] : ["Not opted out"]);
+    if (isWhatsApp(state.current)) {
+      rows.push(["Opt-in", server.opted_in ? "recorded" : "none recorded"]);
+      if (server.opted_in) pills.push(["Opted in", "good"]);
+    }
     rows.push(["Handler", server.handler], ["Replies under way", String(server.pending)], ["Dialogue", server.dialogue ?? "none"]);
     pills.push([`Handler ${server.handler}`]);
     if (server.pending) pills.push([`${server.pending} under way`, "warn"]);
