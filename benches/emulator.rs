@@ -61,8 +61,7 @@ async fn measure(messages: usize) -> (f64, Vec<f64>) {
         let answer = tokio::spawn(async move { sending.post(&["messages"], &message).await });
         let bubble = loop {
             let event = events.next().await.expect("the emulator is there");
-            let message = &event.data["message"];
-            if event.name == "message" && message["direction"] == "out" {
+            if event.name == "message" && event.data["direction"] == "out" {
                 break ms(started);
             }
         };

@@ -4,29 +4,21 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::own_server::{Disturbance, OwnState};
 use super::{App, AppBuilder, Tunnel, run};
-use crate::address::{Address, Channel};
 use crate::admin;
-use crate::clock::{Advance, Clock, ShiftedClock, after};
+use crate::clock::{Advance, ShiftedClock};
 use crate::config::{SigningSettings, Sources};
-use crate::emulator::{Emulator, EmulatorOptions, OwnServer};
-use crate::handler::{Context, Handler, HandlerError};
-use crate::message::InboundMessage;
-use crate::reply::Reply;
+use crate::emulator::{Emulator, EmulatorOptions};
 use crate::server;
 use crate::signature::PublicUrl;
 use crate::start_error::StartError;
-use crate::store::{ConsentScope, MessageFilter, Outcome, ReplyState, Store};
+use crate::store::Store;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
@@ -36,8 +28,6 @@ const EMULATOR_PORT: u16 = 8081;
 const SERVER_PORT: u16 = 8080;
 /// Ports that are tried after a default that is busy.
 const TRIES: u16 = 100;
-/// A user's messages that are looked at for what is not done.
-const RECENT: u32 = 200;
 /// What the environment and the file say of these is Twilio's, or for the world; the desk has its own.
 const PASSED_OVER: [&str; 4] = ["twilio.", "server.public_url", "server.listen", "store.url"];
 
@@ -62,6 +52,8 @@ pub struct DeskOptions {
     pub record: Option<PathBuf>,
     /// Whether logs are written.
     pub logs: bool,
+    /// Whether the private listener is opened where `admin.listen` says, on loopback.
+    pub private: bool,
     /// The clock of everything. Without one the machine's, which can be moved on.
     pub clock: Option<Arc<dyn Advance>>,
 }
@@ -85,6 +77,7 @@ struct Own {
     address: SocketAddr,
     store: Arc<dyn Store>,
     handler: &'static str,
+    store_url: String,
     admin: Option<SocketAddr>,
     stop: CancellationToken,
     worker: JoinHandle<Result<bool, StartError>>,
@@ -118,8 +111,14 @@ impl Desk {
             Some(url) => Some(tunnel(url, &sources)?),
             None => None,
         };
-        let (sources, mut ignored) = settings(sources, &emulator, public.as_ref());
+        let (mut sources, mut ignored) = settings(sources, &emulator, public.as_ref());
+        if !options.private {
+            sources.fixed.insert("admin.listen", String::new());
+        }
         if tunnel.is_some() {
+            // Whoever finds the tunnel is not told why they are refused.
+            let enforced = "enforce".to_owned();
+            sources.fixed.insert("signature.mode", enforced);
             ignored.retain(|name| !TUNNELS.contains(&name.as_str()));
         }
         let disturbance = Arc::new(Disturbance::default());
@@ -127,6 +126,7 @@ impl Desk {
             Some(public) => {
                 let mut builder = builder.sources(sources.clone()).clock(clock.clone());
                 builder.tunnel.clone_from(&tunnel);
+                builder.only = Some(emulator.account_sid());
                 let app = disturbance.put_around(builder, clock.clone()).build()?;
                 if options.logs {
                     logs::install(app.settings());
@@ -173,6 +173,11 @@ impl Desk {
         self.own.as_ref().map(|own| own.handler)
     }
 
+    /// Where our own server keeps everything.
+    pub fn store_url(&self) -> Option<&str> {
+        self.own.as_ref().map(|own| own.store_url.as_str())
+    }
+
     /// Where the private listener is, if `admin.listen` is set.
     pub fn admin(&self) -> Option<SocketAddr> {
         self.own.as_ref().and_then(|own| own.admin)
@@ -202,18 +207,26 @@ impl Desk {
     /// [`StartError`] as [`Desk::start`] has it.
     pub async fn restart(&mut self, builder: AppBuilder) -> Result<(), StartError> {
         let Some(own) = &self.own else {
-            return Ok(());
+            return Err(StartError::config(&"no server of ours runs here"));
         };
         let mut builder = builder
             .sources(self.sources.clone())
             .clock(self.clock.clone());
         builder.store = Some(own.store.clone());
         builder.tunnel.clone_from(&self.tunnel);
+        builder.only = Some(self.emulator.account_sid());
         let app = self
             .disturbance
             .put_around(builder, self.clock.clone())
             .build()?;
         let address = own.address;
+        // What would fail is found out while the old one still runs.
+        if let Some(wanted) = app.settings.admin.listen {
+            let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.port()));
+            if own.admin != Some(wanted) {
+                drop(run::listen("admin.listen", wanted).await?);
+            }
+        }
         if let Some(own) = self.own.take() {
             own.stop().await;
         }
@@ -249,7 +262,9 @@ impl Desk {
             own.stop().await;
         }
         self.stop.cancel();
-        let _ = self.serving.await;
+        if !self.serving.is_finished() {
+            let _ = self.serving.await;
+        }
     }
 }
 
@@ -381,7 +396,9 @@ impl Own {
         let stop = CancellationToken::new();
         let mut listeners = Vec::new();
         let mut private = None;
-        if let Some(address) = app.settings.admin.listen {
+        if let Some(wanted) = app.settings.admin.listen {
+            // Nothing of a desk is for others.
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.port()));
             let listener = run::listen("admin.listen", address).await?;
             private = listener.local_addr().ok();
             let router = admin::router(app.admin.clone());
@@ -394,9 +411,10 @@ impl Own {
             clock: app.worker.clock.clone(),
             deadline: app.settings.reply.deadline,
             handler: app.handler,
+            store_url: app.worker.store_url.clone(),
             disturbance,
         };
-        let handler = app.handler;
+        let (handler, store_url) = (app.handler, app.worker.store_url.clone());
         emulator.attach(Arc::new(state));
         let metrics = app.admin.metrics.clone();
         let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
@@ -407,6 +425,7 @@ impl Own {
             address,
             store,
             handler,
+            store_url,
             admin: private,
             stop,
             worker,
@@ -416,152 +435,13 @@ impl Own {
 
     async fn stop(self) {
         self.stop.cancel();
-        // Answers first, as everywhere: what is under way is drained by the worker.
-        let _ = self.worker.await;
+        // Answers first, as everywhere: what is under way is drained by the worker. One that has ended was waited for.
+        if !self.worker.is_finished() {
+            let _ = self.worker.await;
+        }
         for listener in self.listeners {
             listener.abort();
             let _ = listener.await;
         }
-    }
-}
-
-/// What the page shows of our own server.
-struct OwnState {
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    deadline: Duration,
-    handler: &'static str,
-    disturbance: Arc<Disturbance>,
-}
-
-impl OwnServer for OwnState {
-    fn deadline(&self) -> Duration {
-        self.deadline
-    }
-
-    fn state(&self, user: String, sender: String) -> BoxFuture<'_, Value> {
-        Box::pin(async move {
-            let described = self.describe(Address::parse(user), Address::parse(sender));
-            described
-                .await
-                .unwrap_or_else(|error| json!({"error": error.to_string()}))
-        })
-    }
-
-    fn reset(&self) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move {
-            let forgotten = self.store.forget_all().await;
-            forgotten.map_err(|error| error.to_string())
-        })
-    }
-
-    fn disturb(&self, handler_ms: u64, handler_fails: bool) {
-        self.disturbance
-            .handler_ms
-            .store(handler_ms, Ordering::Relaxed);
-        self.disturbance
-            .fails
-            .store(handler_fails, Ordering::Relaxed);
-    }
-}
-
-impl OwnState {
-    fn describe(&self, user: Address, sender: Address) -> Outcome<'_, Value> {
-        Box::pin(async move {
-            let now = self.clock.now();
-            let conversation = self.store.conversation(&sender, &user).await?;
-            let scope = vec![ConsentScope::Sender(sender.clone())];
-            let consent = self.store.consent(scope, &user).await?;
-            let dialogue = match &conversation {
-                Some(conversation) => self.store.dialogue(conversation.id, now).await?,
-                None => None,
-            };
-            let window = conversation.filter(|_| *user.channel() == Channel::WhatsApp);
-            let window = window.map(|conversation| {
-                let open = conversation.window(now);
-                let closes_at = open.and_then(|open| open.until());
-                json!({"open": open.is_some(), "closes_at": closes_at.map(|at| at.to_string())})
-            });
-            let filter = MessageFilter {
-                user: Some(user),
-                limit: RECENT,
-                ..MessageFilter::default()
-            };
-            let messages = self.store.messages(filter).await?;
-            let is_open = |state: &str| matches!(state, "received" | "handling" | "deferred");
-            let pending = messages.iter().filter(|message| {
-                let mut replies = message.replies.iter();
-                is_open(message.state) || replies.any(|reply| reply.state == ReplyState::Pending)
-            });
-            Ok(json!({
-                "sender": sender.as_str(),
-                "window": window,
-                "opted_out": consent.opted_out.is_some(),
-                "opted_in": consent.opted_in.is_some(),
-                "handler": self.handler,
-                "pending": pending.count(),
-                "dialogue": dialogue.map(|dialogue| dialogue.0),
-            }))
-        })
-    }
-}
-
-/// What is done to our own server's handler.
-#[derive(Default)]
-struct Disturbance {
-    handler_ms: AtomicU64,
-    fails: AtomicBool,
-    /// How often it was called.
-    runs: watch::Sender<u64>,
-}
-
-impl Disturbance {
-    fn put_around(
-        self: &Arc<Self>,
-        mut builder: AppBuilder,
-        clock: Arc<dyn Advance>,
-    ) -> AppBuilder {
-        let disturbance = self.clone();
-        builder.around = Some(Box::new(move |handler| {
-            Arc::new(Disturbed {
-                handler,
-                disturbance,
-                clock,
-            })
-        }));
-        builder
-    }
-}
-
-/// A handler that is slower, or fails, when it is told to.
-struct Disturbed {
-    handler: Arc<dyn Handler>,
-    disturbance: Arc<Disturbance>,
-    clock: Arc<dyn Advance>,
-}
-
-/// What a handler says that was told to fail.
-#[derive(Debug, thiserror::Error)]
-#[error("it was told to fail")]
-struct ToldToFail;
-
-impl Handler for Disturbed {
-    fn handle(
-        &self,
-        cx: Context,
-        message: InboundMessage,
-    ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
-        Box::pin(async move {
-            let ms = self.disturbance.handler_ms.load(Ordering::Relaxed);
-            self.disturbance.runs.send_modify(|runs| *runs += 1);
-            if ms > 0 {
-                let until = after(self.clock.now(), Duration::from_millis(ms));
-                self.clock.sleep_until(until).await;
-            }
-            if self.disturbance.fails.load(Ordering::Relaxed) {
-                return Err(HandlerError::new(ToldToFail));
-            }
-            self.handler.handle(cx, message).await
-        })
     }
 }

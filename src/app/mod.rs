@@ -2,6 +2,8 @@
 
 #[cfg(all(feature = "server", feature = "emulator"))]
 mod desk;
+#[cfg(all(feature = "server", feature = "emulator"))]
+mod own_server;
 #[cfg(feature = "server")]
 mod run;
 
@@ -92,6 +94,8 @@ pub struct AppBuilder {
     /// Put around the handler, whichever it is.
     around: Option<Around>,
     tunnel: Option<Tunnel>,
+    /// The account whose messages are sent; without one every account's.
+    only: Option<AccountSid>,
 }
 
 /// A real account behind a tunnel, beside the emulator's.
@@ -215,7 +219,7 @@ impl AppBuilder {
         let rest = Arc::new(RestHealth::default());
         let delivery = Arc::new(Delivery {
             store: store.clone(),
-            routes: routes(&settings, self.tunnel.as_ref()),
+            routes: routes(&settings, self.only, self.tunnel.as_ref()),
             keyring: keyring(&settings, self.tunnel.as_ref()),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -320,12 +324,13 @@ fn status_callback(settings: &Settings) -> Option<PublicUrl> {
     reachable.then(|| public_url.clone())
 }
 
-fn routes(settings: &Settings, tunnel: Option<&Tunnel>) -> Routes {
+fn routes(settings: &Settings, only: Option<AccountSid>, tunnel: Option<&Tunnel>) -> Routes {
     Routes {
         home: Route {
             client: Client::new(settings.rest.api_url.clone()),
             status_callback: status_callback(settings),
         },
+        only,
         elsewhere: tunnel.map(|tunnel| {
             let route = Route {
                 client: Client::new(ApiUrl::default()),

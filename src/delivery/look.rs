@@ -62,8 +62,9 @@ impl Delivery {
             page_size: Some(200),
             ..ListMessages::default()
         };
-        let client = &self.routes.of(message.account).client;
-        let listed = client
+        let route = self.routes.of(message.account).ok_or(())?;
+        let listed = route
+            .client
             .messages(message.account, &credentials)
             .list(&which)
             .await;

@@ -14,6 +14,8 @@ use crate::twilio::{Repeat, RestError, RestErrorKind};
 
 /// How long an account with bad credentials is left alone.
 const AUTH_PAUSE: Duration = Duration::from_mins(1);
+/// What belongs to another account is left to whoever serves that, for so long at a time.
+const NOT_OURS: Duration = Duration::from_mins(1);
 /// Free-form messages outside of the customer service window.
 const WINDOW_CLOSED: ErrorCode = ErrorCode(63016);
 /// Wrong credentials.
@@ -39,8 +41,11 @@ impl Delivery {
             Ok(params) => params,
             Err(refusal) => return refusal,
         };
+        let Some(route) = self.routes.of(message.account) else {
+            let not_before = after(now, NOT_OURS);
+            return Settlement::Again { not_before };
+        };
         let credentials = self.keyring.credentials(message.account, message.slot);
-        let route = self.routes.of(message.account);
         let messages = route.client.messages(message.account, &credentials);
         match messages.create_form(&params).await {
             Ok(sent) => {
@@ -62,7 +67,8 @@ impl Delivery {
         } else {
             message.params.clone()
         };
-        if let Some(url) = &self.routes.of(message.account).status_callback
+        let route = self.routes.of(message.account);
+        if let Some(url) = route.and_then(|route| route.status_callback.as_ref())
             && params.get("StatusCallback").is_none()
         {
             let url = format!("{}?r={}", url.endpoint("/webhook/status"), message.name());

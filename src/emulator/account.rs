@@ -1,7 +1,6 @@
 //! Whom the emulator plays: an account with a token that no real account has, and its senders.
 
 use std::fmt::Write;
-use std::hash::{BuildHasher, Hasher, RandomState};
 
 use serde_json::{Value, json};
 
@@ -64,12 +63,13 @@ pub(super) fn uuid() -> String {
     )
 }
 
-/// Digits that nobody can guess: the standard library's keyed hash, under keys of the system's randomness.
+/// Digits that nobody can guess.
 fn hex(digits: usize) -> String {
-    let mut text = String::with_capacity(digits + 16);
-    while text.len() < digits {
-        let part = RandomState::new().build_hasher().finish();
-        write!(text, "{part:016x}").expect("a text takes everything");
+    let mut bytes = vec![0; digits.div_ceil(2)];
+    getrandom::fill(&mut bytes).expect("the system has random numbers");
+    let mut text = String::with_capacity(digits + 1);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a text takes everything");
     }
     text.truncate(digits);
     text

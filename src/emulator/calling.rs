@@ -26,11 +26,12 @@ impl Engine {
             .expect("the emulator's token is not empty");
         let (mut time, mut answer) = send(&outgoing, times).await;
         if !delay.is_zero() {
-            let waited = delay.min(times.total.saturating_sub(time));
+            let patience = times.total.min(times.read);
+            let waited = delay.min(patience.saturating_sub(time));
             tokio::time::sleep(waited).await;
             time += waited;
             if waited < delay {
-                answer = Err(NoAnswer::too_late());
+                answer = Err(NoAnswer::too_late(times));
             }
         }
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::sse::{Event as ServerEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use futures_util::Stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 
 use super::engine::Engine;
 use super::faults::Faults;
-use super::record::Shown;
+use super::links::split_userinfo;
+use super::record::{Exchange, Shown};
 use super::user::{MOST_MEDIA_BYTES, UserMessage};
 use super::webhook::Delivered;
 
@@ -47,6 +48,11 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/_emulator/clock", post(clock))
         .route("/_emulator/reset", post(reset))
         .route("/_emulator/state/{user}", get(state))
+        .route("/_emulator/{*path}", any(nothing))
+        .method_not_allowed_fallback(async || {
+            let reason = "not by this method".to_owned();
+            Wrong(StatusCode::METHOD_NOT_ALLOWED, reason)
+        })
         .layer(DefaultBodyLimit::max(MOST_BODY))
 }
 
@@ -80,29 +86,46 @@ fn ok(value: &impl Serialize) -> Answer {
     Ok(json_body(value))
 }
 
+fn without_password(url: &str) -> String {
+    split_userinfo(url).0
+}
+
 /// A time as everywhere here.
 fn told(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
+/// An object; what is null in it is absent.
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Wrong> {
     let body: &[u8] = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))
+    let given: Value = serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))?;
+    let Value::Object(mut fields) = given else {
+        return Err(wrong("a JSON object is expected"));
+    };
+    fields.retain(|_, value| !value.is_null());
+    serde_json::from_value(Value::Object(fields)).map_err(|error| wrong(error.to_string()))
+}
+
+/// What there is not below `/_emulator`.
+async fn nothing() -> Wrong {
+    unknown("thing here: see docs/desk.md")
 }
 
 async fn config(State(engine): State<Arc<Engine>>) -> Answer {
     let options = &engine.options;
-    let deadline = engine.own().map(|own| own.deadline().as_millis());
+    let own = engine.own();
+    let deadline = own.as_ref().map(|own| own.deadline().as_millis());
     ok(&json!({
         "account_sid": engine.account.sid.as_str(),
         "auth_token": engine.account.token.expose(),
         "senders": engine.senders(),
-        "webhook": options.webhook,
-        "fallback": options.fallback,
-        "status_callback": options.status_callback,
+        "webhook": without_password(&options.webhook),
+        "fallback": options.fallback.as_deref().map(without_password),
+        "status_callback": options.status_callback.as_deref().map(without_password),
         "deadline_ms": deadline,
         "now": told(engine.now()),
-        "own_server": engine.own().is_some(),
+        "own_server": own.is_some(),
+        "store": own.as_ref().map(|own| own.store()),
     }))
 }
 
@@ -172,13 +195,19 @@ async fn exchanges(
     State(engine): State<Arc<Engine>>,
     Query(query): Query<ExchangeQuery>,
 ) -> Answer {
-    let state = engine.state();
     let asked = query.message_sid.as_deref();
-    let found: Vec<_> = state
-        .exchanges
-        .iter()
-        .filter(|exchange| asked.is_none_or(|sid| exchange.message_sid.as_deref() == Some(sid)))
-        .collect();
+    let is_asked_for =
+        |exchange: &&Exchange| asked.is_none_or(|sid| exchange.message_sid.as_deref() == Some(sid));
+    // Written down once the lock is free: it may be much.
+    let found: Vec<Exchange> = {
+        let state = engine.state();
+        state
+            .exchanges
+            .iter()
+            .filter(is_asked_for)
+            .cloned()
+            .collect()
+    };
     ok(&found)
 }
 

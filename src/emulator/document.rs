@@ -77,6 +77,13 @@ pub(super) fn parse(body: &[u8]) -> Result<Document, ErrorCode> {
                     Err(malformed)
                 };
             }
+            Event::Decl(declaration) => {
+                let version = declaration.version().map_err(|_| ErrorCode(12101))?;
+                if !matches!(version.as_ref(), "1.0" | "1.1") {
+                    return Err(ErrorCode(12101));
+                }
+                continue;
+            }
             Event::Text(text) => text.xml10_content().into_owned(),
             Event::CData(text) => text.xml10_content().into_owned(),
             Event::GeneralRef(reference) => {
@@ -127,13 +134,18 @@ impl Parsing {
                 Place::Redirect
             }
             (Some(Place::Message), "Body" | "Media") => {
+                let mut is_lost = false;
                 if let Some(Verb::Message(said)) = self.document.verbs.last_mut() {
                     if !std::mem::replace(&mut self.has_nouns, true) {
+                        is_lost = !said.body.trim().is_empty();
                         said.body.clear();
                     }
                     if name == "Media" {
                         said.media.push(String::new());
                     }
+                }
+                if is_lost {
+                    self.warn(12200, MIXED.to_owned());
                 }
                 if name == "Media" {
                     Place::Media
@@ -187,6 +199,9 @@ impl Parsing {
                 }
             }
             (Some(Place::Redirect), Some(Verb::Redirect { url, .. })) => *url += text,
+            (Some(Place::Message), _) if !text.trim().is_empty() => {
+                self.warn(12200, MIXED.to_owned());
+            }
             (Some(Place::Response), _) if !text.trim().is_empty() => {
                 self.warn(12200, "text that belongs to no verb".to_owned());
             }
@@ -231,6 +246,8 @@ impl Parsing {
         self.document.warnings.push((ErrorCode(code), detail));
     }
 }
+
+const MIXED: &str = "text beside <Body> or <Media> is not sent: put it into a <Body>";
 
 /// Verbs of TwiML that messages have no use for.
 const VOICE: [&str; 15] = [

@@ -82,6 +82,9 @@ pub trait OwnServer: Send + Sync + 'static {
     /// After this long it answers by REST: shown beside Twilio's 15 seconds.
     fn deadline(&self) -> Duration;
 
+    /// Where it keeps what a reset forgets.
+    fn store(&self) -> &str;
+
     /// What it knows of a user: window, consent, dialogue, and how many messages are not done.
     fn state(&self, user: String, sender: String) -> BoxFuture<'_, serde_json::Value>;
 
@@ -131,6 +134,7 @@ impl Emulator {
         if !address.ip().is_loopback() {
             return Err(EmulatorError::NotLoopback);
         }
+        let mut options = options;
         let named = [
             ("--webhook", Some(&options.webhook)),
             ("--fallback", options.fallback.as_ref()),
@@ -141,6 +145,10 @@ impl Emulator {
                 return Err(EmulatorError::Url { name });
             }
         }
+        // As they are sent: what is signed is every byte of it.
+        options.webhook = as_sent(&options.webhook);
+        options.fallback = options.fallback.as_deref().map(as_sent);
+        options.status_callback = options.status_callback.as_deref().map(as_sent);
         let recording = match &options.record {
             Some(path) => {
                 Some(
@@ -241,6 +249,10 @@ fn can_be_called(url: &str) -> bool {
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
+fn as_sent(url: &str) -> String {
+    reqwest::Url::parse(url).map_or_else(|_| url.to_owned(), |parsed| parsed.to_string())
+}
+
 impl Engine {
     /// A panic in another holder leaves records, each of them whole.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -274,7 +286,8 @@ impl Engine {
     }
 
     pub(super) fn emit_message(&self, message: &Record) {
-        let data = serde_json::json!({"user": message.user, "message": message.show()});
+        let mut data = serde_json::to_value(message.show()).unwrap_or_default();
+        data["user"] = message.user.as_str().into();
         self.emit("message", &data);
     }
 

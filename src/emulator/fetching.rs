@@ -48,6 +48,16 @@ pub(super) struct Answered {
     pub(super) text: String,
 }
 
+/// `user:password` as a header has it.
+pub(super) fn basic(login: &str) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("Basic {}", STANDARD.encode(login))).ok()
+}
+
+/// Whether an answer leads elsewhere.
+fn is_redirect(answer: &Incoming) -> bool {
+    (300..400).contains(&answer.status) && answer.headers.contains_key(LOCATION)
+}
+
 impl Delivery {
     /// Calls a URL until it answers usably, as often as its fragment allows.
     pub(super) async fn fetch(
@@ -71,7 +81,7 @@ impl Delivery {
             let left = overrides.times.total.saturating_sub(started.elapsed());
             let times = Times {
                 total: left,
-                read: overrides.times.read.min(left),
+                read: overrides.times.read,
                 connect: overrides.times.connect.min(left),
             };
             let target = Target {
@@ -122,7 +132,7 @@ impl Delivery {
             })?;
             let location = answer.headers.get(LOCATION);
             let location = location.and_then(|location| location.to_str().ok());
-            if let (300..400, Some(location)) = (answer.status, location) {
+            if let Some(location) = location.filter(|_| is_redirect(&answer)) {
                 url = resolve(&url, location).ok_or(Useless {
                     code: ErrorCode(11100),
                     may_repeat: false,
@@ -152,6 +162,9 @@ impl Delivery {
                 }),
             };
         }
+        if let Some(last) = self.attempts.last_mut() {
+            last.error_code = Some(11215);
+        }
         Err(Useless {
             code: ErrorCode(11215),
             may_repeat: false,
@@ -173,12 +186,10 @@ impl Delivery {
             .exchange(&plain, method, form, headers.clone(), times, attempt)
             .await?;
         let asks = first.status == 401 && first.headers.contains_key(WWW_AUTHENTICATE);
-        let Some(login) = login.filter(|_| asks) else {
+        let Some(login) = login.filter(|_| asks).and_then(|login| basic(&login)) else {
             return Ok(first);
         };
-        if let Ok(value) = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(login))) {
-            headers.insert(AUTHORIZATION, value);
-        }
+        headers.insert(AUTHORIZATION, login);
         self.exchange(&plain, method, form, headers, times, attempt)
             .await
     }
@@ -214,7 +225,7 @@ impl Delivery {
             self.keep_cookies(url, &answer.headers);
         }
         let judged = match &answer {
-            Ok(answer) if (300..400).contains(&answer.status) => None,
+            Ok(answer) if is_redirect(answer) => None,
             Ok(answer) => judge(
                 answer.status,
                 answer.content_type(),

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -21,7 +21,10 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use serde::Deserialize;
 
+use super::calling::shown as shown_headers;
 use super::engine::Engine;
+use super::links::split_userinfo;
+use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, Record};
 use super::state::Hosted;
 use crate::secret::Secret;
 use crate::signature::sign;
@@ -56,13 +59,17 @@ async fn linked(
     Path(sid): Path<String>,
     Query(link): Query<Link>,
 ) -> Response {
+    let at = engine.now();
     let is_good = signature(&engine.account.token, &sid, link.expires) == link.signature
-        && engine.now().as_second() < link.expires;
-    if !is_good {
-        return (StatusCode::FORBIDDEN, "the link has expired\n").into_response();
-    }
-    let hosted = engine.state().media.get(&sid).cloned();
-    hosted.as_ref().map_or_else(missing, file)
+        && at.as_second() < link.expires;
+    let response = if is_good {
+        let hosted = engine.state().media.get(&sid).cloned();
+        hosted.as_ref().map_or_else(missing, file)
+    } else {
+        (StatusCode::FORBIDDEN, "the link has expired\n").into_response()
+    };
+    engine.record_link(&sid, &response, at);
+    response
 }
 
 /// Where the file itself is, for four hours.
@@ -93,10 +100,7 @@ fn missing() -> Response {
 
 /// A file is hostile: it is shown as what it is, or saved, and runs nothing.
 fn file(hosted: &Hosted) -> Response {
-    let is_shown = ["image/", "audio/", "video/"]
-        .iter()
-        .any(|kind| hosted.content_type.starts_with(kind))
-        && !hosted.content_type.contains("svg");
+    let is_shown = is_shown(&hosted.content_type);
     let content_type = HeaderValue::try_from(&hosted.content_type)
         .unwrap_or(HeaderValue::from_static("application/octet-stream"));
     let disposition = if is_shown { "inline" } else { "attachment" };
@@ -119,6 +123,21 @@ fn file(hosted: &Hosted) -> Response {
         .into_response()
 }
 
+/// Whether a type is one that shows or sounds, and nothing else.
+fn is_shown(content_type: &str) -> bool {
+    const PICTURES: [&str; 6] = ["jpeg", "jpg", "png", "gif", "webp", "bmp"];
+    let plain = content_type.to_ascii_lowercase();
+    let is_word = |text: &str| {
+        let mut bytes = text.bytes();
+        bytes.all(|byte| byte.is_ascii_alphanumeric() || b".+-".contains(&byte))
+    };
+    match plain.split_once('/') {
+        Some(("image", kind)) => PICTURES.contains(&kind),
+        Some(("audio" | "video", kind)) => is_word(kind),
+        _ => false,
+    }
+}
+
 /// Why a file is not here.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
@@ -132,11 +151,92 @@ pub(super) enum FetchError {
     BrokenOff,
 }
 
-/// Fetches a file as Twilio does, with its type.
-pub(super) async fn fetch(
-    url: &str,
-    most_bytes: usize,
-) -> Result<(Vec<u8>, Option<String>), FetchError> {
+impl Engine {
+    /// Fetches a file as Twilio does, with its type, and shows that it did.
+    pub(super) async fn fetch_media(
+        &self,
+        url: &str,
+        most_bytes: usize,
+        message: Option<&Record>,
+    ) -> Result<(Vec<u8>, Option<String>), FetchError> {
+        let (at, started) = (self.now(), Instant::now());
+        let fetched = fetch(url, most_bytes).await;
+        let response = match &fetched {
+            Ok((bytes, content_type)) => Some(ExchangeResponse {
+                status: 200,
+                headers: content_type
+                    .iter()
+                    .map(|content_type| ("content-type".to_owned(), content_type.clone()))
+                    .collect(),
+                body: format!("({} bytes)", bytes.len()),
+            }),
+            Err(FetchError::Status(status)) => Some(ExchangeResponse {
+                status: *status,
+                headers: Vec::new(),
+                body: String::new(),
+            }),
+            Err(_) => None,
+        };
+        self.record(Exchange {
+            id: String::new(),
+            kind: Kind::Media,
+            message_sid: message.map(|message| message.sid.clone()),
+            user: message.map(|message| message.user.clone()),
+            at,
+            request: ExchangeRequest {
+                method: "GET".to_owned(),
+                url: split_userinfo(url).0,
+                headers: Vec::new(),
+                body: String::new(),
+            },
+            response,
+            ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            error_code: None,
+            params: Vec::new(),
+            signed: None,
+            attempt: None,
+        });
+        fetched
+    }
+
+    /// Shows that a file was asked for by its link.
+    fn record_link(&self, sid: &str, response: &Response, at: Timestamp) {
+        let status = response.status().as_u16();
+        let owner = {
+            let state = self.state();
+            let mut messages = state.messages.iter().rev();
+            let owner = messages.find(|message| message.media.iter().any(|file| file.sid == sid));
+            owner.map(|message| (message.sid.clone(), message.user.clone()))
+        };
+        let (message_sid, user) = owner.unzip();
+        self.record(Exchange {
+            id: String::new(),
+            kind: Kind::Media,
+            message_sid,
+            user,
+            at,
+            request: ExchangeRequest {
+                method: "GET".to_owned(),
+                url: format!("{}/media/{sid}", self.origin),
+                headers: Vec::new(),
+                body: String::new(),
+            },
+            response: Some(ExchangeResponse {
+                status,
+                headers: shown_headers(response.headers()),
+                body: String::new(),
+            }),
+            ms: 0,
+            error_code: None,
+            params: Vec::new(),
+            signed: None,
+            attempt: None,
+        });
+    }
+}
+
+/// Fetches a file, with its type.
+async fn fetch(url: &str, most_bytes: usize) -> Result<(Vec<u8>, Option<String>), FetchError> {
     tls::install_provider();
     let client = reqwest::Client::builder()
         .connect_timeout(PATIENCE)

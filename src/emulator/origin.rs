@@ -21,7 +21,8 @@ pub(super) async fn check(
     next: Next,
 ) -> Response {
     let port = engine.origin.rsplit_once(':').map_or("", |(_, port)| port);
-    if !is_ours(request.method(), request.headers(), port) {
+    let is_page = request.method() == Method::GET && request.uri().path() == "/";
+    if !is_ours(is_page, request.headers(), port) {
         return (
             StatusCode::FORBIDDEN,
             "the emulator answers this machine's own pages and programs only\n",
@@ -44,7 +45,7 @@ pub(super) async fn check(
     response
 }
 
-fn is_ours(method: &Method, headers: &HeaderMap, port: &str) -> bool {
+fn is_ours(is_page: bool, headers: &HeaderMap, port: &str) -> bool {
     let is_host = |text: &str| {
         text.rsplit_once(':')
             .is_some_and(|(name, given)| given == port && NAMES.contains(&name))
@@ -64,9 +65,10 @@ fn is_ours(method: &Method, headers: &HeaderMap, port: &str) -> bool {
         (Some(Ok(origin)), false) => origin.strip_prefix("http://").is_some_and(is_host),
         _ => false,
     };
-    // Browsers tell where a request without an origin comes from. A link that somebody clicks may lead here.
+    // Browsers tell where a request without an origin comes from. A link that somebody clicks may lead to
+    // the page.
     let told = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-    let is_link = method == Method::GET && told("sec-fetch-mode") == Some(b"navigate");
+    let is_link = is_page && told("sec-fetch-mode") == Some(b"navigate");
     let is_site_ours = is_link
         || matches!(
             told("sec-fetch-site"),
@@ -87,7 +89,7 @@ mod tests {
                 HeaderValue::try_from(*value).unwrap(),
             );
         }
-        is_ours(&Method::GET, &headers, "8081")
+        is_ours(false, &headers, "8081")
     }
 
     #[test]

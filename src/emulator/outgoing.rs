@@ -93,7 +93,9 @@ pub(super) async fn send(
 ) -> (Duration, Result<Incoming, NoAnswer>) {
     let started = Instant::now();
     let answer = tokio::time::timeout(times.total, exchange(outgoing, times));
-    let answer = answer.await.unwrap_or_else(|_| Err(NoAnswer::too_late()));
+    let answer = answer
+        .await
+        .unwrap_or_else(|_| Err(NoAnswer::too_late(times)));
     (started.elapsed(), answer)
 }
 
@@ -105,10 +107,10 @@ async fn exchange(outgoing: &Outgoing, times: Times) -> Result<Incoming, NoAnswe
     if !outgoing.body.is_empty() || outgoing.method != Method::GET {
         request = request.body(outgoing.body.clone());
     }
-    let first = tokio::time::timeout(times.read.max(times.connect), request.send());
+    let first = tokio::time::timeout(times.read, request.send());
     let mut response = match first.await {
         Ok(response) => response.map_err(failed)?,
-        Err(_) => return Err(NoAnswer::too_late()),
+        Err(_) => return Err(NoAnswer::too_late(times)),
     };
     let status = response.status().as_u16();
     let headers = response.headers().clone();
@@ -218,10 +220,11 @@ impl NoAnswer {
         }
     }
 
-    /// The answer came after Twilio's time.
-    pub(super) fn too_late() -> Self {
+    /// The answer came after Twilio's time: that of one try, or that of all.
+    pub(super) fn too_late(times: Times) -> Self {
+        let is_total = times.total < times.read.min(Times::DEFAULT.total);
         Self {
-            code: ErrorCode(11200),
+            code: ErrorCode(if is_total { 11203 } else { 11200 }),
             is_connect: false,
             is_timeout: true,
             source: NoAnswerSource::Late,

@@ -37,6 +37,8 @@ pub(super) struct Record {
     pub(super) profile_name: Option<String>,
     /// Whether an answer to it was executed: a repeat of its webhook is not answered on the phone again.
     pub(super) is_answered: bool,
+    /// The message that its TwiML answers.
+    pub(super) in_reply_to: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +176,7 @@ impl Record {
             params: Vec::new(),
             profile_name: None,
             is_answered: false,
+            in_reply_to: None,
         }
     }
 
@@ -235,6 +238,19 @@ pub(super) struct Exchange {
     pub(super) params: Vec<(String, String)>,
     pub(super) signed: Option<Signed>,
     pub(super) attempt: Option<&'static str>,
+}
+
+impl Exchange {
+    /// About what it takes to remember it.
+    pub(super) fn size(&self) -> usize {
+        let params = self
+            .params
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        let answer = self.response.as_ref().map_or(0, |answer| answer.body.len());
+        let signed = self.signed.as_ref().map_or(0, |signed| signed.string.len());
+        1024 + self.request.body.len() + answer + signed + params.sum::<usize>()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

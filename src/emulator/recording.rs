@@ -2,7 +2,8 @@
 //! nobody.
 
 use std::collections::HashSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub(super) struct Recording {
 #[derive(Default)]
 struct State {
     written: usize,
+    /// Replies that are in a file.
+    seen: HashSet<String>,
     pseudonyms: Pseudonyms,
 }
 
@@ -44,7 +47,10 @@ impl Recording {
     /// Writes into a folder, after what is there already.
     pub(super) fn into_folder(directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
-        let written = files(directory)?.len();
+        // After the last, whatever was deleted between.
+        let last = files(directory)?.pop();
+        let last = last.and_then(|path| path.file_stem()?.to_str()?.parse().ok());
+        let written = last.unwrap_or_default();
         Ok(Self {
             directory: directory.to_owned(),
             state: Mutex::new(State {
@@ -54,25 +60,37 @@ impl Recording {
         })
     }
 
-    fn write(&self, message: &Record, replies: &[String]) -> io::Result<()> {
+    /// `replies` are SIDs and texts; of two messages at once a late reply belongs to the first that is written.
+    fn write(&self, message: &Record, replies: &[(String, String)]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
         state.written += 1;
         let file = self.directory.join(format!("{:04}.json", state.written));
         let pseudonyms = &mut state.pseudonyms;
         pseudonyms.learn(&message.params);
+        let kept = message.params.iter().filter(|(name, _)| is_kept(name));
         let recorded = Recorded {
-            params: message
-                .params
-                .iter()
-                // It is another at every start, and where files were is gone with it.
-                .filter(|(name, _)| name != "AccountSid" && !name.starts_with("MediaUrl"))
-                .map(|(name, value)| (name.clone(), pseudonyms.apply(value)))
+            params: kept
+                .map(|(name, value)| (name.clone(), pseudonyms.of_param(name, value)))
                 .collect(),
-            replies: replies.iter().map(|text| pseudonyms.apply(text)).collect(),
+            replies: replies
+                .iter()
+                .filter(|(sid, _)| state.seen.insert(sid.clone()))
+                .map(|(_, text)| pseudonyms.apply(text))
+                .collect(),
         };
         let text = serde_json::to_string_pretty(&recorded)?;
-        std::fs::write(file, text + "\n")
+        let mut file = File::create_new(file)?;
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")
     }
+}
+
+/// What a replay cannot use, or what tells of somebody in other words: the account is another at every start, files are
+/// gone with the emulator, and `ChannelMetadata` says names and numbers once more.
+fn is_kept(name: &str) -> bool {
+    let is_left_out = ["AccountSid", "ChannelMetadata", "Address", "Label"].contains(&name);
+    !is_left_out && !name.starts_with("MediaUrl") && !name.starts_with("MediaContentType")
 }
 
 /// The files of a recording, in their order.
@@ -100,15 +118,18 @@ impl Engine {
         let (engine, message) = (self.clone(), message.clone());
         tokio::spawn(async move {
             let _ = tokio::time::timeout(PATIENCE, engine.until_done(&message)).await;
-            let replies: Vec<String> = {
+            let replies = {
                 let state = engine.state();
-                let shown = state.shown_since(&message.user, &before);
-                shown.iter().map(|reply| reply.body.clone()).collect()
+                let shown = state.shown_since(&message, &before);
+                let shown = shown.into_iter();
+                let shown = shown.map(|reply| (reply.sid.clone(), reply.body.clone()));
+                shown.collect::<Vec<_>>()
             };
-            let Some(recording) = &engine.recording else {
-                return;
-            };
-            if let Err(error) = recording.write(&message, &replies) {
+            let writing = tokio::task::spawn_blocking(move || {
+                let recording = engine.recording.as_ref();
+                recording.map_or(Ok(()), |recording| recording.write(&message, &replies))
+            });
+            if let Ok(Err(error)) = writing.await {
                 tracing::error!(%error, "a message could not be recorded");
             }
         });
@@ -180,6 +201,15 @@ impl Pseudonyms {
         true
     }
 
+    /// A parameter, with files that are not there left out and places to a tenth of a degree.
+    fn of_param(&self, name: &str, value: &str) -> String {
+        match (name, value.parse::<f64>()) {
+            ("NumMedia", _) => "0".to_owned(),
+            ("Latitude" | "Longitude", Ok(degrees)) => format!("{degrees:.1}"),
+            _ => self.apply(value),
+        }
+    }
+
     /// Every occurrence replaced, and nothing that was put in replaced again.
     fn apply(&self, text: &str) -> String {
         let mut pseudonymous = String::with_capacity(text.len());
@@ -220,6 +250,9 @@ mod tests {
         let expected = "User 1 (+15550100001, US.00000000000000000001) wrote, not +155501000012";
         assert_eq!(pseudonyms.apply(text), expected);
         pseudonyms.learn(&[pair("From", "+34611111111"), pair("ProfileName", "Ben")]);
-        assert_eq!(pseudonyms.apply("Ben +34611111111"), "User 2 +15550100002");
+        assert_eq!(
+            pseudonyms.apply("Ben +34611111111 has a benefit, Benedict"),
+            "User 2 +15550100002 has a benefit, Benedict"
+        );
     }
 }

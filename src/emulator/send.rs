@@ -9,12 +9,28 @@ use super::engine::Engine;
 use super::media;
 use super::record::{Button, By, Direction, Location, MediaRecord, Record};
 use super::state::Hosted;
-use crate::address::{Address, Channel};
+use crate::address::{Address, Channel, Identity};
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
 
-/// The largest file that WhatsApp takes; MMS takes 5 MB.
+/// The largest file that WhatsApp and RCS take.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// And MMS.
+const MOST_MMS_BYTES: usize = 5 * 1024 * 1024;
+
+/// Whether an address is one that a message can go to.
+pub(super) fn can_be_sent_to(user: &Address) -> bool {
+    let is = |identities: &[Identity]| identities.contains(&user.identity());
+    match user.channel() {
+        // The shortest number, and the one that Twilio keeps as an invalid one.
+        Channel::Sms if user.identity() == Identity::Phone => {
+            user.id().len() >= 8 && user.id() != "+15005550001"
+        }
+        Channel::Sms => is(&[Identity::ShortCode]),
+        Channel::WhatsApp => is(&[Identity::Phone, Identity::BusinessScopedId]),
+        _ => !user.id().is_empty(),
+    }
+}
 
 /// A message that is to be sent.
 pub(super) struct Draft {
@@ -31,6 +47,8 @@ pub(super) struct Draft {
     pub(super) status: MessageStatus,
     pub(super) send_at: Option<Timestamp>,
     pub(super) is_template: bool,
+    /// The message that its TwiML answers.
+    pub(super) in_reply_to: Option<String>,
 }
 
 impl Draft {
@@ -50,6 +68,7 @@ impl Draft {
             status: MessageStatus::Queued,
             send_at: None,
             is_template: false,
+            in_reply_to: None,
         }
     }
 }
@@ -138,6 +157,7 @@ impl Engine {
             params: Vec::new(),
             profile_name: None,
             is_answered: false,
+            in_reply_to: draft.in_reply_to,
         };
         self.state().add(message.clone());
         self.emit_message(&message);
@@ -175,8 +195,10 @@ impl Engine {
             self.debug(code, None, Some(sid), None);
             return Some(code);
         }
+        let is_sms = *Address::parse(message.user.as_str()).channel() == Channel::Sms;
+        let most = if is_sms { MOST_MMS_BYTES } else { MOST_BYTES };
         for (index, file) in message.media.iter().enumerate() {
-            match media::fetch(&file.url, MOST_BYTES).await {
+            match self.fetch_media(&file.url, most, Some(&message)).await {
                 Ok((bytes, content_type)) => {
                     let mut state = self.state();
                     let content_type = content_type.unwrap_or_else(|| file.content_type.clone());

@@ -7,12 +7,15 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::faults::Faults;
 use super::record::{Direction, Entry, Exchange, Record};
+use super::traffic::external_user_id;
+use crate::address::{Address, Identity};
 
 /// What is remembered of each kind: a long day at the desk.
 const MOST_MESSAGES: usize = 20_000;
 const MOST_EXCHANGES: usize = 5_000;
 const MOST_ENTRIES: usize = 1_000;
-const MOST_MEDIA: usize = 500;
+const MOST_MEDIA_BYTES: usize = 256 * 1024 * 1024;
+const MOST_EXCHANGE_BYTES: usize = 128 * 1024 * 1024;
 
 /// How long anything may be said after the user's last message (WhatsApp). Twilio keeps no margin.
 const WINDOW: SignedDuration = SignedDuration::from_hours(24);
@@ -22,6 +25,7 @@ pub(super) struct State {
     pub(super) messages: Vec<Record>,
     pub(super) media: HashMap<String, Hosted>,
     media_order: VecDeque<String>,
+    media_bytes: usize,
     pub(super) exchanges: VecDeque<Exchange>,
     pub(super) debugger: VecDeque<Entry>,
     pub(super) faults: Faults,
@@ -36,6 +40,7 @@ pub(super) struct State {
     pub(super) sender_settings: HashMap<String, serde_json::Value>,
     pub(super) number_settings: HashMap<String, BTreeMap<String, String>>,
     exchange_number: u64,
+    exchange_bytes: usize,
     /// Changes when everything is forgotten: what began before it has nobody to report to.
     pub(super) generation: u64,
 }
@@ -85,22 +90,28 @@ impl State {
     }
 
     pub(super) fn host(&mut self, sid: &str, hosted: Hosted) {
+        self.media_bytes += hosted.bytes.len();
         self.media.insert(sid.to_owned(), hosted);
         self.media_order.push_back(sid.to_owned());
-        if self.media_order.len() > MOST_MEDIA
+        while self.media_bytes > MOST_MEDIA_BYTES
             && let Some(oldest) = self.media_order.pop_front()
         {
-            self.media.remove(&oldest);
+            let forgotten = self.media.remove(&oldest);
+            self.media_bytes -= forgotten.map_or(0, |hosted| hosted.bytes.len());
         }
     }
 
     pub(super) fn record(&mut self, mut exchange: Exchange) -> Exchange {
         self.exchange_number += 1;
         exchange.id = format!("ex{}", self.exchange_number);
-        if self.exchanges.len() >= MOST_EXCHANGES {
-            self.exchanges.pop_front();
-        }
+        self.exchange_bytes += exchange.size();
         self.exchanges.push_back(exchange.clone());
+        while self.exchanges.len() > MOST_EXCHANGES || self.exchange_bytes > MOST_EXCHANGE_BYTES {
+            let Some(oldest) = self.exchanges.pop_front() else {
+                break;
+            };
+            self.exchange_bytes -= oldest.size();
+        }
         exchange
     }
 
@@ -137,6 +148,21 @@ impl State {
         streak.count == MOST + 1
     }
 
+    /// The address that a user with this business-scoped id writes from.
+    pub(super) fn phone_of(&self, id: &str) -> Option<String> {
+        let address = Address::parse(id);
+        if address.identity() != Identity::BusinessScopedId {
+            return None;
+        }
+        let mut users = self
+            .messages
+            .iter()
+            .rev()
+            .map(|message| message.user.as_str());
+        let found = users.find(|user| external_user_id(&Address::parse(*user)) == id);
+        found.map(str::to_owned)
+    }
+
     /// The sender that a user last talked with.
     pub(super) fn latest_sender(&self, user: &str) -> Option<&str> {
         let mut messages = self.messages.iter().rev();
@@ -144,13 +170,17 @@ impl State {
         latest.map(|message| message.sender.as_str())
     }
 
-    /// What the phone got since there were so many messages.
-    pub(super) fn shown_since(&self, user: &str, before: &HashSet<String>) -> Vec<&Record> {
-        let shown = |message: &&Record| {
-            message.user == user
-                && message.direction != Direction::In
-                && message.is_on_the_phone()
-                && !before.contains(&message.sid)
+    /// What the phone got because of a message: its answers, and what came by REST meanwhile.
+    pub(super) fn shown_since(&self, message: &Record, before: &HashSet<String>) -> Vec<&Record> {
+        let shown = |reply: &&Record| {
+            reply.user == message.user
+                && reply.direction != Direction::In
+                && reply.is_on_the_phone()
+                && !before.contains(&reply.sid)
+                && reply
+                    .in_reply_to
+                    .as_ref()
+                    .is_none_or(|sid| *sid == message.sid)
         };
         self.messages.iter().filter(shown).collect()
     }

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use http::header::AUTHORIZATION;
 
 use super::account::uuid;
 use super::call::Call;
 use super::calling::webhook_headers;
 use super::engine::Engine;
-use super::outgoing::Times;
-use super::record::{Exchange, Kind, Record};
+use super::fetching::basic;
+use super::links::{bare, split_userinfo};
+use super::overrides::Overrides;
+use super::record::{By, Exchange, Kind, Record};
 use super::traffic::external_user_id;
 use crate::address::{Address, Channel};
 use crate::error_code::ErrorCode;
@@ -91,38 +94,56 @@ impl Engine {
         Some(message)
     }
 
-    /// Calls back, where somebody asked for it.
+    /// Calls back, where somebody asked for it; again, where the URL's fragment says so.
     pub(super) async fn report(&self, message: &Record, status: &MessageStatus) {
         let url = message.status_callback.as_ref();
-        let Some(url) = url.or(self.options.status_callback.as_ref()) else {
+        let url = url.or(self.options.status_callback.as_ref());
+        // Nobody sent what Twilio says of its own.
+        let Some(url) = url.filter(|_| message.by != By::Twilio) else {
             return;
         };
-        let plain = url.split('#').next().unwrap_or_default();
-        let form = self.status_form(message, status);
-        let call = Call {
-            url: plain.to_owned(),
+        let (overrides, _) = Overrides::parse(url);
+        let (plain, login) = split_userinfo(&bare(url));
+        let mut call = Call {
+            headers: webhook_headers(&plain, &uuid()),
+            url: plain,
             signed_url: None,
             method: Method::POST,
-            form,
-            headers: webhook_headers(plain, &uuid()),
+            form: self.status_form(message, status),
         };
-        let (exchange, _, answer) = self.call(&call, Times::DEFAULT, Duration::ZERO).await;
-        let code = match &answer {
-            Ok(answer) if (200..300).contains(&answer.status) => None,
-            Ok(_) => Some(ErrorCode(11200)),
-            Err(failed) => Some(failed.code),
-        };
-        if let Some(code) = code {
+        let mut login = login.and_then(|login| basic(&login));
+        let mut tries = 0;
+        loop {
+            let (exchange, _, answer) = self.call(&call, overrides.times, Duration::ZERO).await;
+            let (code, repeats) = match &answer {
+                Ok(answer) if (200..300).contains(&answer.status) => (None, false),
+                Ok(answer) => {
+                    let repeats = overrides.retries_status(answer.status);
+                    (Some(ErrorCode(11200)), repeats)
+                }
+                Err(failed) => (Some(failed.code), overrides.retries_failure(failed)),
+            };
+            self.record(Exchange {
+                kind: Kind::Status,
+                message_sid: Some(message.sid.clone()),
+                user: Some(message.user.clone()),
+                error_code: code.map(|code| code.0),
+                ..exchange
+            });
+            let asks = answer.is_ok_and(|answer| answer.status == 401);
+            if let Some(login) = login.take_if(|_| asks) {
+                call.headers.insert(AUTHORIZATION, login);
+                continue;
+            }
+            let Some(code) = code else { return };
+            if repeats && tries < overrides.retries {
+                tries += 1;
+                continue;
+            }
             let detail = format!("the callback for {}", status.as_str());
-            self.debug(code, Some(&detail), Some(&message.sid), Some(plain));
+            self.debug(code, Some(&detail), Some(&message.sid), Some(&call.url));
+            return;
         }
-        self.record(Exchange {
-            kind: Kind::Status,
-            message_sid: Some(message.sid.clone()),
-            user: Some(message.user.clone()),
-            error_code: code.map(|code| code.0),
-            ..exchange
-        });
     }
 
     fn status_form(&self, message: &Record, status: &MessageStatus) -> Form {

@@ -130,8 +130,10 @@ pub(super) fn inbound(account: &str, message: &Record) -> Form {
     } else {
         put("NumSegments", "1");
     }
-    if *user.channel() == Channel::WhatsApp {
-        whatsapp(message, &user, &mut put);
+    match user.channel() {
+        Channel::WhatsApp => whatsapp(message, &user, &mut put),
+        Channel::Rcs => rcs(message, &user, &mut put),
+        _ => {}
     }
     pairs.into_iter().collect()
 }
@@ -164,6 +166,20 @@ fn whatsapp(message: &Record, user: &Address, put: &mut impl FnMut(&str, &str)) 
         context["ButtonText"] = button.text.as_str().into();
     }
     let metadata = json!({"type": "whatsapp", "data": {"context": context}});
+    put("ChannelMetadata", &metadata.to_string());
+}
+
+fn rcs(message: &Record, user: &Address, put: &mut impl FnMut(&str, &str)) {
+    let mut context = json!({
+        "agentId": message.sender.trim_start_matches("rcs:"),
+        "channelPayload": {"senderPhoneNumber": user.id(), "messageId": message.sid},
+    });
+    if let Some(button) = &message.button {
+        put("ButtonType", "REPLY");
+        context["buttonType"] = "REPLY".into();
+        context["buttonPayload"] = button.payload.as_str().into();
+    }
+    let metadata = json!({"type": "rcs", "data": {"context": context}});
     put("ChannelMetadata", &metadata.to_string());
 }
 

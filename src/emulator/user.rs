@@ -19,6 +19,10 @@ use crate::address::{Address, Channel};
 /// The largest file of an inbound message.
 pub(super) const MOST_MEDIA_BYTES: usize = 16 * 1024 * 1024;
 
+/// Files of one message, and bytes of its texts.
+const MOST_FILES: usize = 10;
+const MOST_TEXT: usize = 128 * 1024;
+
 /// What a user sends.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +67,20 @@ impl Engine {
     /// # Errors
     /// A sentence on what is wrong with it.
     pub(super) async fn take(&self, message: UserMessage) -> Result<Record, String> {
+        let mut message = message;
+        // Who sets a parameter of the form means the message.
+        let given = |name: &str| message.params.get(name).cloned();
+        message.from = given("From").unwrap_or(message.from);
+        message.to = message.params.get("To").cloned().or(message.to);
+        message.body = message.params.get("Body").cloned().or(message.body);
+        if message.media.len() > MOST_FILES {
+            return Err(format!("media: {MOST_FILES} files at most"));
+        }
+        let params = message.params.iter();
+        let length = params.fold(0, |sum, (name, value)| sum + name.len() + value.len());
+        if length + message.body.as_ref().map_or(0, String::len) > MOST_TEXT {
+            return Err(format!("body and params: {MOST_TEXT} bytes at most"));
+        }
         let user = Address::parse(message.from.trim());
         if user.id().trim().is_empty() {
             return Err("from: an address, as in whatsapp:+15550001111 or +15550004444".to_owned());
@@ -82,7 +100,10 @@ impl Engine {
         let text_of_button = message.button.as_ref().map(|button| button.text.clone());
         let body = message.body.or(text_of_button).unwrap_or_default();
         let has_media = !message.media.is_empty();
-        let sid = sid(if has_media { "MM" } else { "SM" });
+        let sid = match message.params.get("MessageSid") {
+            Some(sid) => sid.clone(),
+            None => sid(if has_media { "MM" } else { "SM" }),
+        };
         let mut files = Vec::new();
         for media in message.media {
             files.push(self.host(&sid, media).await?);
@@ -104,13 +125,6 @@ impl Engine {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .chain(message.params.clone())
             .collect();
-        // Who gives a SID of their own sends that message.
-        if let Some(given) = message.params.get("MessageSid") {
-            record.sid.clone_from(given);
-        }
-        if let Some(body) = message.params.get("Body") {
-            record.body.clone_from(body);
-        }
         let mut state = self.state();
         let is_known = SENDERS.contains(&record.sender.as_str());
         if !is_known && !state.senders.contains(&record.sender) {
@@ -123,33 +137,42 @@ impl Engine {
     }
 
     async fn host(&self, message: &str, media: UserMedia) -> Result<MediaRecord, String> {
-        let (bytes, named, told): (Vec<u8>, Option<String>, Option<String>) =
+        let (bytes, named, told): (Option<Vec<u8>>, Option<String>, Option<String>) =
             match (&media.data, &media.path, &media.url) {
                 (Some(data), None, None) => {
                     let bytes = STANDARD
                         .decode(data)
                         .map_err(|_| "media[].data: not base64".to_owned())?;
-                    (bytes, None, None)
+                    (Some(bytes), None, None)
                 }
                 (None, Some(path), None) => {
                     let name = Path::new(path).file_name();
                     let name = name.map(|name| name.to_string_lossy().into_owned());
-                    let bytes = tokio::fs::read(path)
+                    let bytes = read(path)
                         .await
                         .map_err(|error| format!("media[].path: cannot be read: {error}"))?;
-                    (bytes, name, None)
+                    (Some(bytes), name, None)
                 }
                 (None, None, Some(url)) => {
-                    let fetched = media::fetch(url, MOST_MEDIA_BYTES).await;
-                    let (bytes, content_type) = fetched
-                        .map_err(|error| format!("media[].url: cannot be fetched: {error}"))?;
                     let path = url.split(['?', '#']).next().unwrap_or_default();
                     let name = path.rsplit('/').next().map(str::to_owned);
-                    (bytes, name, content_type)
+                    match self.fetch_media(url, MOST_MEDIA_BYTES, None).await {
+                        Ok((bytes, content_type)) => (Some(bytes), name, content_type),
+                        // Without the internet it is a file that is announced, and not there.
+                        Err(media::FetchError::Unreachable) if !media::is_loopback(url) => {
+                            (None, name, None)
+                        }
+                        Err(error) => {
+                            return Err(format!("media[].url: cannot be fetched: {error}"));
+                        }
+                    }
                 }
                 _ => return Err("media[]: give one of url, path and data".to_owned()),
             };
-        if bytes.len() > MOST_MEDIA_BYTES {
+        if bytes
+            .as_ref()
+            .is_some_and(|bytes| bytes.len() > MOST_MEDIA_BYTES)
+        {
             return Err("media[]: larger than 16 MiB".to_owned());
         }
         let filename = media.filename.or(named).filter(|name| !name.is_empty());
@@ -169,21 +192,36 @@ impl Engine {
             "{}/2010-04-01/Accounts/{account}/Messages/{message}/Media/{sid}",
             self.origin
         );
-        let hosted = Hosted {
-            bytes: Arc::from(bytes),
-            content_type: content_type.clone(),
-        };
         let at = self.now();
-        self.state().host(&sid, hosted);
+        let is_here = bytes.is_some();
+        if let Some(bytes) = bytes {
+            let hosted = Hosted {
+                bytes: Arc::from(bytes),
+                content_type: content_type.clone(),
+            };
+            self.state().host(&sid, hosted);
+        }
         Ok(MediaRecord {
             sid,
             url,
             content_type,
             filename,
-            is_here: true,
+            is_here,
             at,
         })
     }
+}
+
+/// A file of this machine, if it is one and not too large.
+async fn read(path: &str) -> std::io::Result<Vec<u8>> {
+    let about = tokio::fs::metadata(path).await?;
+    if !about.is_file() {
+        return Err(std::io::Error::other("not a file"));
+    }
+    if about.len() > MOST_MEDIA_BYTES as u64 {
+        return Err(std::io::Error::other("larger than 16 MiB"));
+    }
+    tokio::fs::read(path).await
 }
 
 fn default_sender(user: &Address) -> Option<&'static str> {

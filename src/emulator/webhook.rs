@@ -13,9 +13,10 @@ use super::answer::Usable;
 use super::document::{Document, Said, Verb};
 use super::engine::Engine;
 use super::fetching::Answered;
-use super::links::{bare, resolve};
+use super::links::{bare, resolve, split_userinfo};
 use super::record::{Record, ShownMedia};
-use super::send::Draft;
+use super::send::{Draft, can_be_sent_to};
+use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::Form;
 use crate::twiml::MAX_MESSAGES;
@@ -56,7 +57,10 @@ impl Engine {
     pub(super) async fn deliver(self: &Arc<Self>, message: Record, is_repeat: bool) -> Delivered {
         let engine = self.clone();
         let delivery = async move {
-            let before = engine.state().sent_to(&message.user);
+            let (before, generation) = {
+                let state = engine.state();
+                (state.sent_to(&message.user), state.generation)
+            };
             if !is_repeat {
                 engine.keep_opt_outs(&message);
             }
@@ -72,13 +76,14 @@ impl Engine {
                 attempts: Vec::new(),
                 twiml: None,
                 documents: 0,
+                generation,
             };
             delivery.run(is_repeat).await;
             if !is_repeat {
                 engine.record_conversation(&delivery.message, before.clone());
             }
             let state = engine.state();
-            let got = state.shown_since(&delivery.message.user, &before);
+            let got = state.shown_since(&delivery.message, &before);
             Delivered {
                 message_sid: delivery.message.sid.clone(),
                 attempts: delivery.attempts,
@@ -109,6 +114,8 @@ pub(super) struct Delivery {
     pub(super) attempts: Vec<Attempt>,
     twiml: Option<String>,
     documents: u32,
+    /// Of what is remembered: when it changes, this has nobody to report to.
+    generation: u64,
 }
 
 impl Delivery {
@@ -149,7 +156,7 @@ impl Delivery {
     /// Tells the debugger, and calls the fallback URL.
     async fn fall_back(&mut self, failed: &str, code: ErrorCode) -> bool {
         let engine = self.engine.clone();
-        let failed = bare(failed);
+        let failed = split_userinfo(&bare(failed)).0;
         engine.debug(code, None, Some(&self.message.sid), Some(&failed));
         let Some(fallback) = engine.options.fallback.clone() else {
             return false;
@@ -166,7 +173,7 @@ impl Delivery {
             Err(useless) => Err((fallback.clone(), useless.code)),
         };
         if let Err((url, code)) = &failed {
-            let url = bare(url);
+            let url = split_userinfo(&bare(url)).0;
             engine.debug(*code, None, Some(&self.message.sid), Some(&url));
         }
         failed.is_ok()
@@ -281,6 +288,10 @@ impl Delivery {
             refuse(14101, "its channel is not that of `from`");
             return None;
         }
+        if !can_be_sent_to(&Address::parse(to.as_str())) {
+            refuse(14101, "it is no address");
+            return None;
+        }
         let length = said.body.encode_utf16().count();
         if length > 1600 {
             refuse(
@@ -302,8 +313,12 @@ impl Delivery {
             refuse(14103, "neither text nor media");
             return None;
         }
-        if media.len() > 10 {
-            refuse(14103, "more than 10 files");
+        let most = if channel(&to) == "whatsapp" { 1 } else { 10 };
+        if media.len() > most {
+            refuse(
+                14103,
+                &format!("{} files, of which {most} may be sent", media.len()),
+            );
             return None;
         }
         let callback = said.status_callback.as_deref();
@@ -315,10 +330,15 @@ impl Delivery {
             resolved => resolved.flatten(),
         };
         *sent += 1;
+        // Everything was forgotten meanwhile.
+        if engine.state().generation != self.generation {
+            return None;
+        }
         let draft = Draft {
             body: said.body,
             media,
             status_callback,
+            in_reply_to: Some(self.message.sid.clone()),
             ..Draft::reply(from, to)
         };
         let message = engine.send_reply(draft).await;

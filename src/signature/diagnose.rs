@@ -29,7 +29,9 @@ impl SignatureVerifier {
             Err(SignatureErrorKind::NotAForm) => Explanation::NotAForm,
             Err(SignatureErrorKind::Form(_)) => Explanation::BadForm,
             Err(SignatureErrorKind::UnknownAccount) => Explanation::UnknownAccount,
-            Err(SignatureErrorKind::Mismatch) => self.explain_mismatch(request),
+            Err(SignatureErrorKind::Mismatch) => {
+                self.responsible(request).explain_mismatch(request)
+            }
         }
     }
 

@@ -199,7 +199,29 @@ impl SignatureVerifier {
     /// signs. Replies by REST use what is configured for that account.
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
-        self.other = Some(Box::new(other));
+        self.other = Some(Box::new(match self.other.take() {
+            Some(first) => first.or(other),
+            None => other,
+        }));
+        self
+    }
+
+    /// Who is to tell why a request does not verify: whoever the account belongs to, else this one.
+    pub(super) fn responsible(&self, request: &UnverifiedRequest<'_>) -> &Self {
+        let Some(other) = &self.other else {
+            return self;
+        };
+        let form = self.content(request).map(|content| content.form);
+        let account = form.ok().and_then(|form| {
+            let account = form.get("AccountSid")?;
+            Some(AccountSid::parse(account).ok()?.to_lowercase())
+        });
+        if account.is_some() && account != self.default_account {
+            let responsible = other.responsible(request);
+            if responsible.default_account == account {
+                return responsible;
+            }
+        }
         self
     }
 
@@ -224,8 +246,7 @@ impl SignatureVerifier {
         let (Err(_), Some(other)) = (&verified, &self.other) else {
             return verified;
         };
-        // What mends it is told of the first: that is the one that is configured.
-        let elsewhere = other.verify_here(request).map(|verified| Verified {
+        let elsewhere = other.verify(request).map(|verified| Verified {
             token: TokenSlot::Account,
             ..verified
         });

@@ -105,6 +105,28 @@ async fn dev_reads_changed_settings_and_keeps_the_old_ones_where_the_new_are_wro
     assert_eq!(dev.stop_is_answered_with(3).await, "Bye number two");
 }
 
+#[tokio::test]
+async fn dev_goes_on_where_a_changed_setting_cannot_be_had_and_listens_on_loopback_whatever_it_says()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("replyhook.toml");
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy_port = busy.local_addr().unwrap().port();
+    std::fs::write(&file, "[admin]\nlisten = \"0.0.0.0:0\"\n").unwrap();
+    let dev = Dev::start(folder.path(), &[]);
+    let private = wait_for(&dev.lines, "private");
+    assert!(private.contains("http://127.0.0.1:"), "{private}");
+    let settings = format!("[admin]\nlisten = \"0.0.0.0:{busy_port}\"\n");
+    std::fs::write(&file, settings).unwrap();
+    wait_for(&dev.lines, "the old ones stay");
+    let message = json!({"from": "whatsapp:+15550001111", "body": "still here?"});
+    let answer = dev.remote.post(&["messages"], &message).await.unwrap();
+    assert_eq!(answer["messages"][0]["body"], "still here?");
+    std::fs::write(&file, "[consent]\nstop_reply = \"Bye\"\n").unwrap();
+    wait_for(&dev.lines, "read anew");
+    assert_eq!(dev.stop_is_answered_with(1).await, "Bye");
+}
+
 #[test]
 fn dev_on_a_port_that_was_named_and_is_busy_says_so_and_exits_with_2() {
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

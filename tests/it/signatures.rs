@@ -778,3 +778,36 @@ proptest! {
         prop_assert!(verify(&verifier, &Method::POST, "/webhook", &tampered.encode(), &signature).is_err());
     }
 }
+
+#[test]
+fn verifiers_in_a_row_each_accept_their_own_url_with_their_own_token() {
+    let url = |number: usize| format!("https://h{number}.example.test");
+    let token = |number: usize| Secret::new(format!("{number}").repeat(32));
+    let one = |number| verifier(&url(number), token(number).expose());
+    let left = one(1).or(one(2)).or(one(3));
+    let right = one(1).or(one(2).or(one(3)));
+    let form = Form::from_iter([("Body", "hi"), ("MessageSid", "SM1")]);
+    for (signer, place) in [(1, 1), (2, 2), (3, 3), (1, 2), (3, 1)] {
+        let signed = sign(
+            &token(signer),
+            &format!("{}/webhook", url(place)),
+            Some(&form),
+        )
+        .unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("x-twilio-signature", signed.parse().unwrap());
+        let form_type = "application/x-www-form-urlencoded";
+        headers.insert("content-type", form_type.parse().unwrap());
+        let body = form.encode();
+        let request = UnverifiedRequest {
+            method: &Method::POST,
+            target: "/webhook",
+            headers: &headers,
+            body: body.as_bytes(),
+        };
+        for chain in [&left, &right] {
+            let accepted = chain.verify(&request).is_ok();
+            assert_eq!(accepted, signer == place, "{signer} signs for {place}");
+        }
+    }
+}

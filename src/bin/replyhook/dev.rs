@@ -37,7 +37,7 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "N")]
     emulator_port: Option<u16>,
     /// Port of our server [default: 8080, or the next that is free]
-    #[arg(long, value_name = "N", conflicts_with = "webhook")]
+    #[arg(long, value_name = "N")]
     port: Option<u16>,
     /// Where a tunnel leads to our server from: the real account's webhooks for this URL are then answered as well. It needs
     /// that account's SID and token in the environment
@@ -61,8 +61,10 @@ impl Dev {
         options.record = self.record;
         options.tunnel_url = self.tunnel_url;
         options.logs = true;
+        options.private = true;
         let sources = self.settings.sources();
-        runtime()?.block_on(async {
+        let runtime = runtime()?;
+        let ended = runtime.block_on(async {
             let mut term = signal(SignalKind::terminate())?;
             let mut int = signal(SignalKind::interrupt())?;
             let mut desk = Desk::start(App::builder(), sources, options).await?;
@@ -85,7 +87,10 @@ impl Dev {
                 _ = int.recv() => {}
             }
             Ok(Answer::Yes)
-        })
+        });
+        // What blocks a thread, such as a file that never ends, does not hold this up.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        ended
     }
 }
 
@@ -96,6 +101,7 @@ async fn reload(desk: &mut Desk) -> anyhow::Result<()> {
             desk.emulator().announce_reload(Ok(()));
             print("  The settings have changed: read anew.\n")
         }
+        Err(error) if desk.server_url().is_none() => Err(error.into()),
         Err(error) => {
             let reason = error.to_string();
             desk.emulator().announce_reload(Err(&reason));
@@ -145,6 +151,11 @@ fn welcome(desk: &Desk, webhook: Option<&str>) -> anyhow::Result<String> {
     writeln!(text, "\n  Chat with your bot:  {}/\n", emulator.url())?;
     if let (Some(url), Some(handler)) = (desk.server_url(), desk.handler()) {
         writeln!(text, "  the bot      {url}/webhook, answered by: {handler}")?;
+        writeln!(
+            text,
+            "  it keeps     {}",
+            desk.store_url().unwrap_or_default()
+        )?;
     }
     if let Some(admin) = desk.admin() {
         writeln!(text, "  private      http://{admin}/readyz and /metrics")?;

@@ -41,7 +41,7 @@ async function catchUp() {
 
 let gone; // the timer, or nothing while connected
 const events = {
-  message: ({ user, message }) => receive(user, message),
+  message: ({ user, ...message }) => receive(user, message),
   status: setStatus,
   typing: ({ user }) => setTyping(user),
   exchange: (exchange) => {
@@ -83,7 +83,9 @@ $("later").onclick = told(async () => {
   notice(`It is now ${time.full(now)}.`);
 });
 $("reset").onclick = told(async () => {
-  if (!confirm("Forget every message, call and debugger entry?")) return;
+  const kept = state.config.store;
+  const stored = kept && kept !== "sqlite::memory:" ? `\n\nAlso EVERYTHING in ${kept}: journal, consents and all.` : "";
+  if (!confirm(`Forget every message, call and debugger entry?${stored}`)) return;
   await api.reset();
   notice("Everything is forgotten.");
 });

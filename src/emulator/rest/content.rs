@@ -207,14 +207,11 @@ pub(super) fn render(
         ));
     }
     let defaults = found["variables"].as_object().cloned().unwrap_or_default();
-    let mut text = body.to_owned();
-    for (name, value) in &defaults {
-        let value = given.get(name).map(String::as_str).or(value.as_str());
-        text = text.replace(&format!("{{{{{name}}}}}"), value.unwrap_or_default());
-    }
-    for (name, value) in &given {
-        text = text.replace(&format!("{{{{{name}}}}}"), value);
-    }
+    let value = |name: &str| {
+        let default = defaults.get(name).and_then(Value::as_str);
+        given.get(name).map(String::as_str).or(default)
+    };
+    let text = fill(body, value);
     let actions = types.values().find_map(|kind| kind["actions"].as_array());
     let button = |action: &Value| {
         let text = action["title"].as_str()?;
@@ -226,4 +223,23 @@ pub(super) fn render(
     };
     let buttons = actions.map(|actions| actions.iter().filter_map(button).collect());
     Ok((text, buttons.unwrap_or_default()))
+}
+
+/// A text with each `{{name}}` replaced that has a value; what is put in is not looked at again.
+fn fill<'a>(text: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{") {
+        filled.push_str(before);
+        let found = after.split_once("}}");
+        let found = found.and_then(|(name, rest)| Some((value(name.trim())?, rest)));
+        if let Some((value, after)) = found {
+            filled.push_str(value);
+            rest = after;
+        } else {
+            filled.push_str("{{");
+            rest = after;
+        }
+    }
+    filled + rest
 }

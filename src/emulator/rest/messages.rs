@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Answer, ApiCall, Failure, is_sid, media_redirect, not_allowed, nothing, ok};
-use crate::address::{Address, Channel, Identity};
+use crate::address::{Address, Channel};
 use crate::emulator::engine::Engine;
 use crate::emulator::record::{By, Direction, Location, MediaRecord, Record};
-use crate::emulator::send::Draft;
+use crate::emulator::send::{Draft, can_be_sent_to};
 use crate::error_code::ErrorCode;
 use crate::form::Form;
 use crate::message::MessageStatus;
@@ -38,16 +38,10 @@ fn draft(engine: &Engine, form: &Form) -> Result<Draft, Failure> {
     let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
     let to =
         given("To").ok_or_else(|| Failure::refused(21604, "A 'To' phone number is required."))?;
-    let user = Address::parse(to);
-    let is_address = match (user.channel(), user.identity()) {
-        (Channel::Sms, Identity::Phone) => to.len() >= 8 && to != "+15005550001",
-        (Channel::Sms, identity) => identity == Identity::ShortCode,
-        (Channel::WhatsApp, identity) => {
-            matches!(identity, Identity::Phone | Identity::BusinessScopedId)
-        }
-        _ => !user.id().is_empty(),
-    };
-    if !is_address {
+    // Somebody's business-scoped id leads to the phone that they wrote from.
+    let phone = engine.state().phone_of(to);
+    let user = Address::parse(phone.as_deref().unwrap_or(to));
+    if !can_be_sent_to(&user) {
         return Err(Failure::refused(
             21211,
             format!("Invalid 'To' Phone Number: {}", masked(to)),
@@ -63,8 +57,12 @@ fn draft(engine: &Engine, form: &Form) -> Result<Draft, Failure> {
     let from = sender(engine, &user, given("From"), service.is_some())?;
     let text = content(form)?;
     let send_at = schedule(engine, form, service)?;
-    if given("StatusCallback").is_some_and(|url| !is_url(url)) {
+    if given("StatusCallback").is_some_and(|url| !is_url(url) || has_underscore(url)) {
         return Err(Failure::refused(21609, "Invalid 'StatusCallback' URL"));
+    }
+    let validity = given("ValidityPeriod").map(str::parse::<u32>);
+    if validity.is_some_and(|seconds| !seconds.is_ok_and(|s| (1..=36_000).contains(&s))) {
+        return Err(Failure::refused(21624, "Invalid ValidityPeriod"));
     }
     let pair = (from.clone(), user.as_str().to_owned());
     if engine.state().blocked.contains(&pair) {
@@ -101,6 +99,7 @@ fn draft(engine: &Engine, form: &Form) -> Result<Draft, Failure> {
         status,
         send_at,
         is_template: template.is_some(),
+        in_reply_to: None,
     })
 }
 
@@ -229,6 +228,12 @@ fn is_url(url: &str) -> bool {
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
+/// Twilio takes no such host.
+fn has_underscore(url: &str) -> bool {
+    let url = reqwest::Url::parse(url).ok();
+    url.is_some_and(|url| url.host_str().is_some_and(|host| host.contains('_')))
+}
+
 fn masked(address: &str) -> String {
     let kept: String = address.chars().take(6).collect();
     format!("{kept}…")
@@ -241,14 +246,24 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> Answer {
     let size = number("PageSize")
         .unwrap_or(PAGE_SIZE)
         .clamp(1, MOST_PAGE_SIZE);
-    let page = number("Page").unwrap_or_default();
+    // A token names its page, and the newest message of the first: what came later is on no page.
+    let token = query
+        .get("PageToken")
+        .and_then(|token| token.strip_prefix("PA"));
+    let token = token.and_then(|token| token.split_once('-'));
+    let (page, newest) = match token {
+        Some((page, newest)) => (page.parse().unwrap_or_default(), Some(newest)),
+        None => (number("Page").unwrap_or_default(), None),
+    };
     let state = engine.state();
     let found: Vec<&Record> = state
         .messages
         .iter()
         .rev()
+        .skip_while(|message| newest.is_some_and(|newest| newest != message.sid))
         .filter(|message| is_asked_for(message, query))
         .collect();
+    let newest = newest.or_else(|| found.first().map(|message| message.sid.as_str()));
     let start = page.saturating_mul(size);
     let shown: Vec<Value> = found
         .iter()
@@ -266,7 +281,8 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> Answer {
         "/2010-04-01/Accounts/{account}/Messages.json?{}",
         asked.encode()
     );
-    let page_uri = |page: usize| format!("{uri}&Page={page}&PageToken=PA{page}");
+    let newest = newest.unwrap_or_default();
+    let page_uri = |page: usize| format!("{uri}&Page={page}&PageToken=PA{page}-{newest}");
     let has_more = start + shown.len() < found.len();
     ok(
         200,
@@ -374,6 +390,27 @@ fn set(engine: &Engine, sid: &str, change: impl FnOnce(&mut Record)) {
     }
 }
 
+/// `Feedback.json`: whether a message led to what it was for.
+pub(super) fn feedback(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
+    if call.method != Method::POST {
+        return Err(not_allowed());
+    }
+    let known = engine.state().message(sid).is_some();
+    let missing = Failure::not_found(&call.path);
+    let outcome = call.form.get("Outcome").unwrap_or("confirmed");
+    let now = date(engine.now());
+    if !known {
+        return Err(missing);
+    }
+    ok(
+        201,
+        &json!({
+            "account_sid": engine.account.sid.as_str(), "message_sid": sid, "outcome": outcome,
+            "date_created": now, "date_updated": now, "uri": format!("/{}", call.path),
+        }),
+    )
+}
+
 /// `Media.json`: what belongs to a message.
 pub(super) fn media_list(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
     let found = engine.state().message(sid).cloned();
@@ -466,7 +503,9 @@ pub(super) fn json(engine: &Engine, message: &Record) -> Value {
         "price_unit": "USD",
         "sid": message.sid,
         "status": message.status.as_str(),
-        "subresource_uris": {"media": format!("{uri}/Media.json")},
+        "subresource_uris": {
+            "media": format!("{uri}/Media.json"), "feedback": format!("{uri}/Feedback.json"),
+        },
         "to": to,
         "uri": format!("{uri}.json"),
     })

@@ -145,17 +145,29 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
         Ok(response) => (None, response),
         Err(failure) => (Some(failure.code), failure.into_response()),
     };
-    let request_id = sid("RQ");
-    if let Ok(value) = HeaderValue::try_from(request_id) {
-        let name = HeaderName::from_static("twilio-request-id");
-        response.headers_mut().insert(name, value);
+    let told = [
+        ("twilio-request-id", sid("RQ")),
+        (
+            "twilio-request-duration",
+            format!("{:.3}", started.elapsed().as_secs_f64()),
+        ),
+        ("twilio-concurrent-requests", "1".to_owned()),
+        ("x-home-region", "us1".to_owned()),
+    ];
+    for (name, value) in told {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
     }
-    // A file is fetched by the page from elsewhere; here its bytes would only be noise.
     let (head, body_of_answer) = response.into_parts();
     let bytes = axum::body::to_bytes(body_of_answer, usize::MAX).await;
     let bytes = bytes.unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let text = text.replace(engine.account.token.expose(), "***");
+    // Whoever puts the token where it does not belong is not shown it.
+    let hidden = |text: &str| text.replace(engine.account.token.expose(), "***");
+    let text = hidden(&text);
     let answered: Option<Value> = serde_json::from_str(&text).ok();
     let message_sid = sid_of(&path, answered.as_ref());
     let user = message_sid.as_deref().and_then(|sid| {
@@ -179,9 +191,9 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
         at,
         request: ExchangeRequest {
             method: parts.method.to_string(),
-            url: format!("{}{}", engine.origin, parts.uri),
+            url: hidden(&format!("{}{}", engine.origin, parts.uri)),
             headers: shown(&parts.headers),
-            body: String::from_utf8_lossy(&body).into_owned(),
+            body: hidden(&String::from_utf8_lossy(&body)),
         },
         response: Some(ExchangeResponse {
             status: head.status.as_u16(),
@@ -193,7 +205,7 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
         params: params
             .iter()
             .flat_map(Form::iter)
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .map(|(name, value)| (name.to_owned(), hidden(value)))
             .collect(),
         signed: None,
         attempt: None,
@@ -214,7 +226,10 @@ fn sid_of(path: &str, answer: Option<&Value>) -> Option<String> {
 fn is_form(parts: &Parts) -> bool {
     let content_type = parts.headers.get(CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|text| text.starts_with("application/x-www-form-urlencoded"))
+    content_type.is_some_and(|text| {
+        let essence = text.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    })
 }
 
 fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiCall, Failure> {
@@ -253,9 +268,12 @@ fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiC
 
 /// The account with its token; an API key's shape is taken too, since keys are made elsewhere.
 fn lets_in(engine: &Engine, authorization: Option<&str>, path: &str) -> bool {
-    let Some(login) = authorization.and_then(|text| text.strip_prefix("Basic ")) else {
+    let Some((scheme, login)) = authorization.and_then(|text| text.split_once(' ')) else {
         return false;
     };
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return false;
+    }
     let login = STANDARD.decode(login.trim()).unwrap_or_default();
     let login = String::from_utf8(login).unwrap_or_default();
     let Some((user, password)) = login.split_once(':') else {
@@ -292,6 +310,14 @@ fn route(engine: &Arc<Engine>, call: &ApiCall) -> Answer {
             let message = message.trim_end_matches(".json");
             messages::one(engine, call, message)
         }
+        [
+            "2010-04-01",
+            "Accounts",
+            _,
+            "Messages",
+            message,
+            "Feedback.json",
+        ] => messages::feedback(engine, call, message),
         [
             "2010-04-01",
             "Accounts",

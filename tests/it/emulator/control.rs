@@ -21,6 +21,15 @@ async fn what_cannot_be_meant_is_refused_with_a_sentence_and_changes_nothing() {
             "cannot be read",
         ),
         (
+            json!({"from": ANA, "media": [{"path": "/dev/zero"}]}),
+            "not a file",
+        ),
+        (
+            json!({"from": ANA, "body": "x".repeat(200_000)}),
+            "bytes at most",
+        ),
+        (json!([ANA]), "a JSON object"),
+        (
             json!({"from": "messenger:1", "body": "x"}),
             "no sender on this channel",
         ),

@@ -255,6 +255,69 @@ async fn statuses_are_called_back_in_order_unless_they_are_not() {
 }
 
 #[tokio::test]
+async fn a_status_callback_is_tried_again_as_its_url_says_and_its_password_is_shown_to_nobody() {
+    let bench = Bench::with("", |options| {
+        let origin = options.webhook.trim_end_matches("/sms").to_owned();
+        let origin = origin.replace("http://", "http://bob:s3cret@");
+        options.status_callback = Some(format!("{origin}/status#rc=2&rp=5xx"));
+    })
+    .await;
+    bench.server.twiml("/sms", "<Message>hi</Message>");
+    bench.server.answers("/status", 503, "", "");
+    bench.server.answers("/status", 503, "", "");
+    let asks = vec![("www-authenticate", "Basic realm=\"x\"".to_owned())];
+    bench.server.script("/status", (401, asks, Vec::new()));
+    bench.server.answers("/status", 204, "", "");
+    bench.says("hello").await;
+    bench
+        .until(ANA, |message| message["status"] == "read")
+        .await;
+    let told = tokio::time::timeout(Duration::from_secs(20), async {
+        while bench.server.asked_at("/status").len() < 6 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    told.await
+        .expect("six calls: two that failed, one without a password, three statuses");
+    let asked = bench.server.asked_at("/status");
+    let statuses: Vec<_> = asked
+        .iter()
+        .map(|asked| asked.form.get("MessageStatus").unwrap())
+        .collect();
+    assert_eq!(
+        statuses,
+        ["sent", "sent", "sent", "sent", "delivered", "read"]
+    );
+    assert!(!asked[0].headers.contains_key("authorization"));
+    assert_eq!(asked[3].headers["authorization"], "Basic Ym9iOnMzY3JldA==");
+    assert!(
+        asked[0].headers["host"]
+            .to_str()
+            .unwrap()
+            .starts_with("127.0.0.1")
+    );
+    for path in ["config", "exchanges", "debugger"] {
+        let shown = bench.remote.get(&[path]).await.unwrap().to_string();
+        assert!(!shown.contains("s3cret"), "{path}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_business_scoped_id_leads_to_the_phone_that_it_came_with() {
+    let bench = Bench::new().await;
+    bench.server.twiml("/sms", "");
+    bench.says("hi").await;
+    let form = bench.server.asked().remove(0).form;
+    let id = form.get("ExternalUserId").unwrap();
+    let sid = bench.text(id, WHATSAPP, "by your id").await.unwrap();
+    bench
+        .until(ANA, |message| {
+            message["sid"] == sid.as_str() && message["status"] == "read"
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn rest_refuses_what_twilio_refuses_and_fails_when_it_is_told_to() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "");

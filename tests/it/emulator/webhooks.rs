@@ -184,15 +184,37 @@ async fn a_refused_connection_is_tried_twice_and_then_the_fallback_is_called() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_too_late_is_none() {
-    let bench = Bench::with("#tt=300", |_| {}).await;
-    bench.server.twiml("/sms", "<Message>late</Message>");
-    bench.server.twiml("/fallback", "<Message>Sorry</Message>");
-    bench.faults(json!({"delay_ms": 400})).await;
-    let answer = bench.says("hi").await;
-    let codes: Vec<_> = attempts(&answer).into_iter().map(|row| row.2).collect();
-    assert_eq!(codes, [Some(11200), None]);
-    assert_eq!(bodies(&answer), ["Sorry"]);
+async fn an_answer_that_comes_too_late_is_none_and_the_code_says_which_time_was_used_up() {
+    for (fragment, code) in [("#tt=300", 11203), ("#rt=300", 11200)] {
+        let bench = Bench::with(fragment, |_| {}).await;
+        bench.server.twiml("/sms", "<Message>late</Message>");
+        bench.server.twiml("/fallback", "<Message>Sorry</Message>");
+        bench.faults(json!({"delay_ms": 400})).await;
+        let answer = bench.says("hi").await;
+        let codes: Vec<_> = attempts(&answer).into_iter().map(|row| row.2).collect();
+        assert_eq!(codes, [Some(code), None], "{fragment}");
+        assert_eq!(bodies(&answer), ["Sorry"]);
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_that_leads_nowhere_or_round_in_circles_fails() {
+    let bench = Bench::new().await;
+    bench.server.script("/sms", (302, Vec::new(), Vec::new()));
+    bench.server.twiml("/fallback", "");
+    let failed = ("sms".to_owned(), Some(302), Some(11200));
+    assert_eq!(attempts(&bench.says("hi").await)[0], failed);
+
+    let bench = Bench::new().await;
+    let round = vec![("location", "/sms".to_owned())];
+    bench.server.script("/sms", (307, round, Vec::new()));
+    bench.server.twiml("/fallback", "");
+    let rows = attempts(&bench.says("hi").await);
+    assert_eq!(
+        rows[rows.len() - 2],
+        ("sms".to_owned(), Some(307), Some(11215))
+    );
+    assert_eq!(bench.codes().await, [11215]);
 }
 
 #[tokio::test]
@@ -283,6 +305,17 @@ async fn what_twilio_would_not_send_is_dropped_with_its_code() {
             "<message>lost</message><Message>kept</Message>",
             1,
             vec![12200],
+        ),
+        ("<Message>lost<Body>kept</Body></Message>", 1, vec![12200]),
+        (
+            "<Message to=\"whatsapp:nobody\">a</Message>",
+            0,
+            vec![14101],
+        ),
+        (
+            "<Message><Media>/a</Media><Media>/b</Media></Message>",
+            0,
+            vec![14103],
         ),
     ] {
         let bench = Bench::new().await;

@@ -104,8 +104,10 @@ async fn in_a_pipe(mut talk: Talk) -> anyhow::Result<Answer> {
 fn read_lines() -> Lines {
     let (to, lines) = mpsc::channel(1);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
+        // What is no UTF-8 is said with what stands for it, and not lost with all that follows.
+        for line in std::io::stdin().lock().split(b'\n') {
             let Ok(line) = line else { break };
+            let line = String::from_utf8_lossy(&line).into_owned();
             if to.blocking_send(line).is_err() {
                 break;
             }

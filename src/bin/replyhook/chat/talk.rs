@@ -215,7 +215,7 @@ impl Talk {
                 failed: Some(format!("[failed {code}]")),
             });
         }
-        let message = (event.name == "message").then_some(&data["message"])?;
+        let message = (event.name == "message").then_some(data)?;
         let sid = message["sid"].as_str()?;
         let is_out = message["direction"] == "out";
         (is_out && self.seen.insert(sid.to_owned())).then(|| Bubble::new(message))
@@ -426,6 +426,8 @@ impl Talk {
     }
 }
 
+static FAULTY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Sends, with what is wrong for this once.
 async fn deliver(
     remote: &Remote,
@@ -436,6 +438,8 @@ async fn deliver(
     let Some(faults) = faults else {
         return remote.post(path, message).await;
     };
+    // One at a time: each puts back what it found.
+    let _turn = FAULTY.lock().await;
     let before = remote.get(&["faults"]).await?;
     let mut with = before.clone();
     for (name, value) in faults.as_object().into_iter().flatten() {
