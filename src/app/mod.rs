@@ -99,10 +99,6 @@ pub struct AppBuilder {
 }
 
 /// A real account behind a tunnel, beside the emulator's.
-#[cfg_attr(
-    not(all(feature = "server", feature = "emulator")),
-    expect(dead_code, reason = "only the desk has one")
-)]
 #[derive(Clone)]
 struct Tunnel {
     public_url: PublicUrl,
