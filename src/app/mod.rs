@@ -27,7 +27,7 @@ use crate::config::{
 use crate::consent::{Rules, Words};
 use crate::delivery::{Delivery, DeliveryPolicy, Keyring, RestHealth, Route, Routes};
 use crate::dispatch::{ConsentChange, ConsentHook, DispatchLimits, Dispatcher};
-use crate::handler::{Echo, Handler};
+use crate::handler::{Echo, Forward, Handler};
 use crate::lifecycle::Lifecycle;
 use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
 use crate::probe::Instance;
@@ -185,7 +185,7 @@ impl AppBuilder {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let (handler, handler_name) = match self.handler {
             Some(handler) => (handler, "your handler"),
-            None => built_in(&settings),
+            None => built_in(&settings, &clock)?,
         };
         let handler = match self.around {
             Some(around) => around(handler),
@@ -285,10 +285,18 @@ fn document(text: &str) -> Result<Document, StartError> {
 }
 
 /// The handler that the settings name, and its name.
-fn built_in(settings: &Settings) -> (Arc<dyn Handler>, &'static str) {
-    match settings.handler.kind {
-        HandlerKind::Echo => (Arc::new(Echo), "echo"),
-    }
+fn built_in(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Arc<dyn Handler>, &'static str), StartError> {
+    Ok(match (settings.handler.kind, &settings.handler.forward) {
+        (HandlerKind::Forward, Some((url, secret))) => {
+            let forward = Forward::new(url, secret, clock.clone());
+            let forward = forward.map_err(|error| StartError::config(&error))?;
+            (Arc::new(forward), "forward")
+        }
+        _ => (Arc::new(Echo), "echo"),
+    })
 }
 
 fn consent_rules(settings: &Settings) -> Result<Rules, StartError> {

@@ -5,6 +5,7 @@
 //! known keys and their types: there is no second table to keep in step.
 
 mod calling;
+mod handling;
 mod keeping;
 mod layers;
 mod problem;
@@ -15,12 +16,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use calling::ReconcileSettings;
+pub use handling::{HandlerKind, HandlerSettings, OnCrash};
 pub use keeping::{ConsentSettings, StoreSettings};
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{
-    AccountSettings, AdminSettings, HandlerKind, HandlerSettings, LogFormat, LogSettings, OnCrash,
-    OnUnknown, ReplySettings, RestSettings, ServerSettings, SignatureMode, SignatureSettings,
-    TelemetrySettings, TwilioSettings,
+    AccountSettings, AdminSettings, LogFormat, LogSettings, OnUnknown, ReplySettings, RestSettings,
+    ServerSettings, SignatureMode, SignatureSettings, TelemetrySettings, TwilioSettings,
 };
 
 use layers::Layers;

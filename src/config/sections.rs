@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Settings;
-use super::keeping;
 use super::reader::Reader;
+use super::{handling, keeping};
 pub use crate::delivery::OnUnknown;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
@@ -93,39 +93,6 @@ pub enum SignatureMode {
     Report,
 }
 
-/// `[handler]`
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct HandlerSettings {
-    /// What answers where no code does.
-    pub kind: HandlerKind,
-    /// After this long a handler is given up.
-    pub max: Duration,
-    /// Handlers at once, late ones included.
-    pub max_running: usize,
-    /// Attempts at a message.
-    pub attempts: u32,
-    /// What becomes of a message over which the process died.
-    pub on_crash: OnCrash,
-}
-
-/// What becomes of a message over which the process died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnCrash {
-    /// It is handled again.
-    Retry,
-    /// It is left to the operator.
-    Fail,
-}
-
-/// The built-in handlers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HandlerKind {
-    /// Says what came.
-    Echo,
-}
-
 /// `[reply]`
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -187,7 +154,7 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
     let server = server(reader);
     let admin = admin(reader, server.as_ref());
     let signature = signature(reader, server.as_ref(), explain_to_anyone);
-    let handler = handler(reader);
+    let handler = handling::handler(reader);
     let reply = reply(reader);
     let rest = rest(reader);
     let store = keeping::store(reader);
@@ -402,22 +369,6 @@ fn signature(
         return None;
     }
     Some(SignatureSettings { mode })
-}
-
-fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
-    let kind = reader.choice("handler.kind", &[("echo", HandlerKind::Echo)]);
-    let max = reader.millis("handler.max_ms", 1..=86_400_000);
-    let max_running = reader.count("handler.max_running", 1..=1_000_000);
-    let attempts = reader.number("handler.attempts", 1..=100);
-    let on_crash = [("retry", OnCrash::Retry), ("fail", OnCrash::Fail)];
-    let on_crash = reader.choice("handler.on_crash", &on_crash);
-    Some(HandlerSettings {
-        kind: kind?,
-        max: max?,
-        max_running: max_running?,
-        attempts: u32::try_from(attempts?).ok()?,
-        on_crash: on_crash?,
-    })
 }
 
 fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {

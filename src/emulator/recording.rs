@@ -215,10 +215,16 @@ impl Pseudonyms {
         let mut pseudonymous = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(next) = rest.chars().next() {
-            let found = self
-                .known
-                .iter()
-                .find(|(known, _)| rest.starts_with(known.as_str()));
+            let before = text[..text.len() - rest.len()].chars().next_back();
+            let found = self.known.iter().find(|(known, _)| {
+                let after = rest
+                    .strip_prefix(known.as_str())
+                    .map(|rest| rest.chars().next());
+                // A name inside a word is none; a number is one wherever it stands.
+                let is_name = known.starts_with(char::is_alphabetic);
+                let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+                after.is_some_and(|after| !is_name || !(is_word(before) || is_word(after)))
+            });
             if let Some((known, pseudonym)) = found {
                 pseudonymous.push_str(pseudonym);
                 rest = &rest[known.len()..];

@@ -19,10 +19,14 @@
 //! a shell, a query or a template as code.
 
 mod echo;
+#[cfg(feature = "client")]
+mod forward;
 
 use std::sync::Arc;
 
 pub use echo::Echo;
+#[cfg(feature = "client")]
+pub use forward::{Forward, ForwardSetupError};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 

@@ -44,6 +44,7 @@ mod emulator_sdks;
 mod explanations;
 mod fake_twilio;
 mod fallback;
+mod forward;
 mod handlers;
 mod house_rules;
 #[cfg(feature = "failpoints")]

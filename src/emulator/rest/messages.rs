@@ -174,7 +174,8 @@ fn content(form: &Form) -> Result<String, Failure> {
         let message = "The concatenated message body exceeds the 1600 character limit";
         return Err(Failure::refused(21617, message));
     }
-    if media.len() > 10 {
+    let is_whatsapp = given("To").is_some_and(|to| to.starts_with("whatsapp:"));
+    if media.len() > if is_whatsapp { 1 } else { 10 } {
         return Err(Failure::refused(
             21623,
             "Number of media files exceeds allowed limit",

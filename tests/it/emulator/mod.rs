@@ -3,7 +3,6 @@
 mod control;
 mod desk;
 mod phone;
-mod scripted;
 mod webhooks;
 
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use replyhook::{App, Desk, DeskOptions};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use self::scripted::Scripted;
+use crate::support::Scripted;
 
 const ANA: &str = "whatsapp:+15550001111";
 const BEN: &str = "+15550004444";

@@ -336,6 +336,14 @@ async fn rest_refuses_what_twilio_refuses_and_fails_when_it_is_told_to() {
             "{to} {from}"
         );
     }
+    let file = |n: u32| format!("{}/{n}.png", bench.server.url());
+    let two = NewMessage::text(ANA, "x").from(WHATSAPP);
+    let two = bench.send(two.media(file(1)).media(file(2))).await;
+    assert_eq!(two.unwrap_err().code().map(|code| code.0), Some(21623));
+    let unreachable = NewMessage::text(ANA, "x").from(WHATSAPP);
+    let unreachable = unreachable.status_callback("http://a_b.example.com/status");
+    let refused = bench.send(unreachable).await.unwrap_err();
+    assert_eq!(refused.code().map(|code| code.0), Some(21609));
     let fault = json!({"rest_error": {"status": 400, "code": 21611, "times": 2}});
     bench.faults(fault).await;
     assert_eq!(bench.text(ANA, WHATSAPP, "x").await, Err(Some(21611)));

@@ -14,6 +14,7 @@ pub mod postgres;
 mod program;
 pub mod proxy;
 mod request;
+mod scripted;
 mod server;
 pub mod twilio;
 #[cfg(feature = "failpoints")]
@@ -31,6 +32,7 @@ pub use journal::Journal;
 pub use kept::{Kept, json_lines};
 pub use program::Program;
 pub use request::{Answer, Webhook, base64_decoded, base64_of};
+pub use scripted::{Asked, Scripted};
 pub use server::Server;
 pub use twilio::{Answered, Attempt, By, Delivery, FakeTwilio, Fault, Policy, Post, Shown};
 

@@ -22,6 +22,7 @@ pub struct Asked {
     pub path: String,
     pub headers: HeaderMap,
     pub form: Form,
+    pub body: Bytes,
 }
 
 #[derive(Default)]
@@ -68,6 +69,11 @@ impl Scripted {
         self.script(path, (status, headers, body.into()));
     }
 
+    /// Forgets what was to be answered at a path.
+    pub fn forget(&self, path: &str) {
+        self.inner.lock().unwrap().scripts.remove(path);
+    }
+
     /// The next answer at a path; the last one that was given stays.
     pub fn script(&self, path: &str, script: Script) {
         let mut inner = self.inner.lock().unwrap();
@@ -101,6 +107,7 @@ async fn answer(State(scripted): State<Scripted>, parts: Parts, body: Bytes) -> 
         path: parts.uri.path().to_owned(),
         headers: parts.headers.clone(),
         form: Form::parse(text, 1000).unwrap_or_default(),
+        body: body.clone(),
     };
     let mut inner = scripted.inner.lock().unwrap();
     let path = asked.path.clone();

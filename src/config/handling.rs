@@ -1,0 +1,107 @@
+//! `[handler]`: what answers, and with what limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reader::Reader;
+use crate::clock::SystemClock;
+use crate::handler::{Forward, ForwardSetupError};
+use crate::secret::Secret;
+
+/// `[handler]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HandlerSettings {
+    /// What answers where no code does.
+    pub kind: HandlerKind,
+    /// The service's URL and the secret that it is asked with, where `kind` is [`HandlerKind::Forward`].
+    pub forward: Option<(String, Secret)>,
+    /// After this long a handler is given up.
+    pub max: Duration,
+    /// Handlers at once, late ones included.
+    pub max_running: usize,
+    /// Attempts at a message.
+    pub attempts: u32,
+    /// What becomes of a message over which the process died.
+    pub on_crash: OnCrash,
+}
+
+/// What becomes of a message over which the process died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCrash {
+    /// It is handled again.
+    Retry,
+    /// It is left to the operator.
+    Fail,
+}
+
+/// The built-in handlers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandlerKind {
+    /// Says what came.
+    Echo,
+    /// Asks a service.
+    Forward,
+}
+
+pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
+    let kinds = [
+        ("echo", HandlerKind::Echo),
+        ("forward", HandlerKind::Forward),
+    ];
+    let kind = reader.choice("handler.kind", &kinds);
+    let forward = forward(reader, kind == Some(HandlerKind::Forward));
+    let max = reader.millis("handler.max_ms", 1..=86_400_000);
+    let max_running = reader.count("handler.max_running", 1..=1_000_000);
+    let attempts = reader.number("handler.attempts", 1..=100);
+    let on_crash = [("retry", OnCrash::Retry), ("fail", OnCrash::Fail)];
+    let on_crash = reader.choice("handler.on_crash", &on_crash);
+    Some(HandlerSettings {
+        kind: kind?,
+        forward: forward.ok()?,
+        max: max?,
+        max_running: max_running?,
+        attempts: u32::try_from(attempts?).ok()?,
+        on_crash: on_crash?,
+    })
+}
+
+/// What is wrong was told.
+struct Told;
+
+/// The service that is asked, where one is.
+fn forward(reader: &mut Reader<'_>, is_asked: bool) -> Result<Option<(String, Secret)>, Told> {
+    const URL: &str = "handler.forward_url";
+    const SECRET: &str = "handler.forward_secret";
+    let before = reader.problem_count();
+    let url = reader.text(URL).trim().to_owned();
+    let secret = reader.secret(SECRET);
+    let has_problem = reader.problem_count() > before;
+    if !is_asked {
+        return if has_problem { Err(Told) } else { Ok(None) };
+    }
+    if url.is_empty() {
+        reader.problem(
+            URL,
+            "is missing: handler.kind is \"forward\", and needs the URL of your service",
+        );
+    }
+    if secret.is_none() && !has_problem {
+        reader.problem(
+            SECRET,
+            "is missing: make one with  echo whsec_$(openssl rand -base64 32)  and give it to your service too",
+        );
+    }
+    let secret = secret.filter(|_| !url.is_empty()).ok_or(Told)?;
+    // What cannot be used is told here, with everything else, and not when the first message comes.
+    if let Err(error) = Forward::new(&url, &secret, Arc::new(SystemClock)) {
+        let key = match error {
+            ForwardSetupError::Secret => SECRET,
+            _ => URL,
+        };
+        reader.problem(key, error);
+        return Err(Told);
+    }
+    Ok(Some((url, secret)))
+}

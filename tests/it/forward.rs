@@ -1,0 +1,351 @@
+//! The built-in handler `forward`: what a service is asked, and what its answers mean.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use replyhook::config::Sources;
+use replyhook::emulator::Remote;
+use replyhook::{App, Desk, DeskOptions};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use crate::support::{Asked, ORIGIN, Scripted, TOKEN, replyhook};
+
+const KEY: [u8; 32] = [7; 32];
+
+fn secret() -> String {
+    format!("whsec_{}", STANDARD.encode(KEY))
+}
+
+/// A desk whose bot is a service that a test scripts.
+struct Forwarding {
+    desk: Desk,
+    remote: Remote,
+    service: Scripted,
+}
+
+impl Forwarding {
+    async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    async fn with(env: &[(&str, &str)]) -> Self {
+        let service = Scripted::start().await;
+        let url = format!("{}/message", service.url());
+        let secret = secret();
+        let own = [
+            ("REPLYHOOK__HANDLER__KIND", "forward"),
+            ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
+            ("REPLYHOOK__HANDLER__FORWARD_SECRET", secret.as_str()),
+        ];
+        let sources = Sources::default().with_env(own.into_iter().chain(env.iter().copied()));
+        let mut options = DeskOptions::default();
+        options.emulator_port = Some(0);
+        options.port = Some(0);
+        let desk = Desk::start(App::builder(), sources, options).await.unwrap();
+        let remote = Remote::new(desk.emulator().url()).unwrap();
+        Self {
+            desk,
+            remote,
+            service,
+        }
+    }
+
+    fn answers(&self, status: u16, content_type: &str, body: &str) {
+        self.service.answers("/message", status, content_type, body);
+    }
+
+    async fn says(&self, message: Value) -> Value {
+        let mut all = json!({"from": "whatsapp:+15550001111", "to": "whatsapp:+14155238886"});
+        for (name, value) in message.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        self.remote.post(&["messages"], &all).await.unwrap()
+    }
+
+    fn asked(&self) -> Asked {
+        self.service.asked().pop().unwrap()
+    }
+}
+
+/// The texts and files that came, and the statuses that Twilio got.
+fn outcome(answer: &Value) -> (Vec<(String, usize)>, Vec<u64>) {
+    let messages = answer["messages"].as_array().unwrap().iter();
+    let attempts = answer["attempts"].as_array().unwrap().iter();
+    let message = |message: &Value| {
+        let body = message["body"].as_str().unwrap().to_owned();
+        (body, message["media"].as_array().unwrap().len())
+    };
+    (
+        messages.map(message).collect(),
+        attempts
+            .map(|attempt| attempt["status"].as_u64().unwrap())
+            .collect(),
+    )
+}
+
+#[tokio::test]
+async fn a_service_is_asked_with_the_whole_message_and_a_standard_signature() {
+    let bot = Forwarding::new().await;
+    bot.answers(204, "", "");
+    let answer = bot
+        .says(json!({
+            "body": "", "profile_name": "Ana",
+            "location": {"latitude": 52.52, "longitude": 13.405, "address": "1 Street", "label": "Office"},
+            "params": {
+                "OriginalRepliedMessageSid": format!("SM{:032}", 7),
+                "OriginalRepliedMessageSender": "whatsapp:+14155238886",
+                "ReferralHeadline": "Buy", "ReferralSourceType": "ad", "ReferralCtwaClid": "click",
+            },
+        }))
+        .await;
+    assert_eq!(outcome(&answer), (vec![], vec![200]));
+    let asked = bot.asked();
+    assert_eq!(asked.method, "POST");
+    assert_eq!(asked.headers["content-type"], "application/json");
+    assert_eq!(asked.headers["replyhook-attempt"], "1");
+    let header = |name: &str| asked.headers[name].to_str().unwrap().to_owned();
+    let (id, timestamp) = (header("webhook-id"), header("webhook-timestamp"));
+    assert_eq!(id, answer["message_sid"].as_str().unwrap());
+    let mut mac = Hmac::<Sha256>::new_from_slice(&KEY).unwrap();
+    mac.update(format!("{id}.{timestamp}.").as_bytes());
+    mac.update(&asked.body);
+    let expected = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    assert_eq!(header("webhook-signature"), expected);
+
+    let body: Value = serde_json::from_slice(&asked.body).unwrap();
+    let mut keys: Vec<_> = body
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    let mut promised = [
+        "message_sid",
+        "account_sid",
+        "messaging_service_sid",
+        "from",
+        "to",
+        "channel",
+        "profile_name",
+        "external_user_id",
+        "body",
+        "media",
+        "location",
+        "button",
+        "referral",
+        "replied_to",
+        "opt_out",
+        "received_at",
+        "attempt",
+        "params",
+    ];
+    promised.sort_unstable();
+    assert_eq!(keys, promised);
+    for (name, value) in [
+        ("message_sid", json!(id)),
+        ("messaging_service_sid", Value::Null),
+        ("from", json!("whatsapp:+15550001111")),
+        ("channel", json!("whatsapp")),
+        ("profile_name", json!("Ana")),
+        ("body", json!("")),
+        ("media", json!([])),
+        ("button", Value::Null),
+        ("opt_out", Value::Null),
+        ("attempt", json!(1)),
+        (
+            "location",
+            json!({"latitude": 52.52, "longitude": 13.405, "address": "1 Street", "label": "Office"}),
+        ),
+        (
+            "replied_to",
+            json!({"message_sid": format!("SM{:032}", 7), "from": "whatsapp:+14155238886"}),
+        ),
+        (
+            "referral",
+            json!({
+                "headline": "Buy", "body": null, "source_id": null, "source_type": "ad", "source_url": null,
+                "media_url": null, "ctwa_clid": "click",
+            }),
+        ),
+    ] {
+        assert_eq!(body[name], value, "{name}");
+    }
+    let received = body["received_at"].as_str().unwrap();
+    assert!(
+        received.len() == 20 && received.ends_with('Z'),
+        "{received}"
+    );
+    let params = body["params"].as_array().unwrap();
+    assert!(params.contains(&json!(["MessageSid", id])), "{params:?}");
+
+    bot.says(json!({"button": {"text": "Yes", "payload": "y"}, "media": [{"data": "aGk=", "content_type": "text/csv"}]}))
+        .await;
+    let body: Value = serde_json::from_slice(&bot.asked().body).unwrap();
+    assert_eq!(
+        body["button"],
+        json!({"text": "Yes", "payload": "y", "type": "REPLY"})
+    );
+    assert_eq!(body["media"][0]["content_type"], "text/csv");
+    assert_eq!(body["media"][0]["link"], Value::Null);
+    bot.desk.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_service_answers_is_what_the_user_gets() {
+    let bot = Forwarding::new().await;
+    let text = |text: &str| (text.to_owned(), 0);
+    for (status, content_type, body, got) in [
+        (204, "", "", vec![]),
+        (200, "", "", vec![]),
+        (
+            200,
+            "text/plain; charset=utf-8",
+            "Hello & <you>",
+            vec![text("Hello & <you>")],
+        ),
+        (
+            200,
+            "application/json",
+            r#"{"body":"one"}"#,
+            vec![text("one")],
+        ),
+        (
+            200,
+            "Application/JSON; charset=utf-8",
+            r#"{"body":"one","more":1}"#,
+            vec![text("one")],
+        ),
+        (200, "application/json", r#"{"messages":[]}"#, vec![]),
+        (
+            200,
+            "application/json",
+            r#"{"messages":[{"body":"a"},{"body":"b","media":["https://cdn.example.test/a.png"]}]}"#,
+            vec![text("a"), ("b".to_owned(), 1)],
+        ),
+    ] {
+        bot.service.forget("/message");
+        bot.answers(status, content_type, body);
+        let answer = bot.says(json!({"body": "hi"})).await;
+        assert_eq!(
+            outcome(&answer),
+            (got, vec![200]),
+            "{status} {content_type} {body}"
+        );
+    }
+    bot.desk.stop().await;
+}
+
+#[tokio::test]
+async fn anything_else_is_a_failure_and_the_fallback_asks_once_more() {
+    let bot = Forwarding::new().await;
+    let large = format!("{{\"body\":\"{}\"}}", "x".repeat(1_100_000));
+    let large = large.as_str();
+    for (status, content_type, body) in [
+        (200, "text/html", "<p>hi</p>"),
+        (200, "", "hi"),
+        (200, "application/json", "not json"),
+        (200, "application/json", r#"{"text":"hi"}"#),
+        (
+            200,
+            "application/json",
+            r#"{"messages":[{"media":["file:///etc/passwd"]}]}"#,
+        ),
+        (200, "application/json", large),
+        (201, "text/plain", "hi"),
+        (202, "", ""),
+        (302, "", ""),
+        (400, "text/plain", "hi"),
+        (500, "application/json", r#"{"body":"hi"}"#),
+    ] {
+        bot.service.forget("/message");
+        bot.answers(status, content_type, body);
+        bot.answers(200, "text/plain", "second time");
+        let before = bot.service.asked().len();
+        let answer = bot.says(json!({"body": "hi"})).await;
+        let expected = (vec![("second time".to_owned(), 0)], vec![500, 200]);
+        assert_eq!(
+            outcome(&answer),
+            expected,
+            "{status} {content_type} {body:.40}"
+        );
+        let asked = bot.service.asked();
+        assert_eq!(asked.len(), before + 2, "no retries of its own");
+        assert_eq!(asked[before + 1].headers["replyhook-attempt"], "2");
+        let body: Value = serde_json::from_slice(&asked[before + 1].body).unwrap();
+        assert_eq!(body["attempt"], 2);
+    }
+    bot.desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_service_is_answered_for_and_its_reply_comes_by_rest() {
+    let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "200")];
+    let bot = Forwarding::with(&env).await;
+    bot.answers(200, "text/plain", "at last");
+    let slow = json!({"handler_ms": 500});
+    bot.remote.put(&["faults"], &slow).await.unwrap();
+    let answer = bot.says(json!({"body": "hi"})).await;
+    assert_eq!(outcome(&answer), (vec![], vec![200]));
+    let came = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let shown = bot
+                .remote
+                .get(&["conversations", "whatsapp:+15550001111"])
+                .await
+                .unwrap();
+            if shown
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|message| message["body"] == "at last")
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    came.await.expect("no late reply");
+    bot.desk.stop().await;
+}
+
+#[test]
+fn forward_without_what_it_needs_is_refused_with_what_to_write() {
+    let needed = [
+        ("TWILIO_AUTH_TOKEN", TOKEN),
+        ("PUBLIC_URL", ORIGIN),
+        ("REPLYHOOK__HANDLER__KIND", "forward"),
+    ];
+    let problems = |more: &[(&str, &str)]| {
+        let env = [&needed[..], more].concat();
+        let (code, out, err) = replyhook(&["check"], &env, "");
+        assert_ne!(code, 0, "{out}");
+        out + &err
+    };
+    let told = problems(&[]);
+    assert!(
+        told.contains("handler.forward_url") && told.contains("openssl rand -base64 32"),
+        "{told}"
+    );
+    let url = (
+        "REPLYHOOK__HANDLER__FORWARD_URL",
+        "http://localhost:3000/message",
+    );
+    let short = ("REPLYHOOK__HANDLER__FORWARD_SECRET", "whsec_c2hvcnQ=");
+    let told = problems(&[url, short]);
+    assert!(
+        told.contains("24 to 64 bytes") && !told.contains("c2hvcnQ"),
+        "{told}"
+    );
+    let good = secret();
+    let good = ("REPLYHOOK__HANDLER__FORWARD_SECRET", good.as_str());
+    let told = problems(&[("REPLYHOOK__HANDLER__FORWARD_URL", "localhost:3000"), good]);
+    assert!(told.contains("http://localhost:3000/message"), "{told}");
+    let env = [&needed[..], &[url, good]].concat();
+    let (code, out, _) = replyhook(&["check"], &env, "");
+    assert_eq!(code, 0, "{out}");
+    assert!(!out.contains("whsec_"), "{out}");
+}
