@@ -1,130 +1,71 @@
 //! `replyhook dev` and `replyhook chat`, as they are typed.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
 
 use replyhook::emulator::{Call, Remote};
 use replyhook::{Form, Secret};
 use serde_json::json;
 
-use crate::support::{ACCOUNT, TOKEN, replyhook};
+use crate::support::{ACCOUNT, Dev, TOKEN, replyhook};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A running `replyhook dev` with what it prints.
-struct Dev {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-    remote: Remote,
-    webhook: String,
+/// A desk that reads its settings from a file.
+fn with_settings(file: &Path) -> Dev {
+    let file = file.to_str().unwrap();
+    Dev::start_with(&["--port", "0", "--config", file], &[])
 }
 
-impl Dev {
-    fn start(folder: &Path, args: &[&str]) -> Self {
-        Self::start_with(folder, args, &[])
-    }
-
-    fn start_with(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_replyhook"))
-            .args(["dev", "--emulator-port", "0", "--port", "0"])
-            .args(args)
-            .env_clear()
-            .envs(env.iter().copied())
-            .current_dir(folder)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (to, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                if to.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        let welcome = wait_for(&lines, "Chat with your bot:");
-        let emulator = welcome.split_whitespace().last().unwrap();
-        let bot = wait_for(&lines, "the bot ");
-        let webhook = bot.split_whitespace().nth(2).unwrap();
-        Self {
-            child,
-            remote: Remote::new(emulator).unwrap(),
-            webhook: webhook.trim_end_matches(',').to_owned(),
-            lines,
-        }
-    }
-
-    async fn stop_is_answered_with(&self, number: u32) -> String {
-        let user = format!("whatsapp:+1555000{number:04}");
-        let message = json!({"from": user, "body": "STOP"});
-        let answer = self.remote.post(&["messages"], &message).await.unwrap();
-        answer["messages"][0]["body"].as_str().unwrap().to_owned()
-    }
+/// Waits until it prints something.
+fn prints(dev: &Dev, part: &str) -> String {
+    dev.program
+        .wait_for(part, |line| line.contains(part).then(|| line.to_owned()))
 }
 
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn stop_is_answered_with(dev: &Dev, number: u32) -> String {
+    let user = format!("whatsapp:+1555000{number:04}");
+    let answer = dev.says(&json!({"from": user, "body": "STOP"}));
+    answer["messages"][0]["body"].as_str().unwrap().to_owned()
 }
 
-fn wait_for(lines: &mpsc::Receiver<String>, part: &str) -> String {
-    loop {
-        let line = lines.recv_timeout(PATIENCE);
-        let line = line.unwrap_or_else(|_| panic!("{part:?} is not printed"));
-        if line.contains(part) {
-            return line;
-        }
-    }
-}
-
-#[tokio::test]
-async fn dev_reads_changed_settings_and_keeps_the_old_ones_where_the_new_are_wrong() {
+#[test]
+fn dev_reads_changed_settings_and_keeps_the_old_ones_where_the_new_are_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("replyhook.toml");
     std::fs::write(&file, "[consent]\nstop_reply = \"Bye one\"\n").unwrap();
-    let dev = Dev::start(folder.path(), &[]);
-    assert_eq!(dev.stop_is_answered_with(1).await, "Bye one");
+    let dev = with_settings(&file);
+    assert_eq!(stop_is_answered_with(&dev, 1), "Bye one");
     std::fs::write(&file, "[consent]\nstop_reply = \"Bye number two\"\n").unwrap();
-    wait_for(&dev.lines, "read anew");
-    assert_eq!(dev.stop_is_answered_with(2).await, "Bye number two");
+    prints(&dev, "read anew");
+    assert_eq!(stop_is_answered_with(&dev, 2), "Bye number two");
     std::fs::write(
         &file,
         "[consent]\nstop_replie = \"Bye for the third time\"\n",
     )
     .unwrap();
-    wait_for(&dev.lines, "the old ones stay");
-    let reason = wait_for(&dev.lines, "stop_replie");
+    prints(&dev, "the old ones stay");
+    let reason = prints(&dev, "stop_replie");
     assert!(reason.contains("did you mean"), "{reason}");
-    assert_eq!(dev.stop_is_answered_with(3).await, "Bye number two");
+    assert_eq!(stop_is_answered_with(&dev, 3), "Bye number two");
 }
 
-#[tokio::test]
-async fn dev_goes_on_where_a_changed_setting_cannot_be_had_and_listens_on_loopback_whatever_it_says()
- {
+#[test]
+fn dev_goes_on_where_a_changed_setting_cannot_be_had_and_listens_on_loopback_whatever_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("replyhook.toml");
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let busy_port = busy.local_addr().unwrap().port();
     std::fs::write(&file, "[admin]\nlisten = \"0.0.0.0:0\"\n").unwrap();
-    let dev = Dev::start(folder.path(), &[]);
-    let private = wait_for(&dev.lines, "private");
+    let dev = with_settings(&file);
+    let private = prints(&dev, "private");
     assert!(private.contains("http://127.0.0.1:"), "{private}");
     let settings = format!("[admin]\nlisten = \"0.0.0.0:{busy_port}\"\n");
     std::fs::write(&file, settings).unwrap();
-    wait_for(&dev.lines, "the old ones stay");
+    prints(&dev, "the old ones stay");
     let message = json!({"from": "whatsapp:+15550001111", "body": "still here?"});
-    let answer = dev.remote.post(&["messages"], &message).await.unwrap();
+    let answer = dev.says(&message);
     assert_eq!(answer["messages"][0]["body"], "still here?");
     std::fs::write(&file, "[consent]\nstop_reply = \"Bye\"\n").unwrap();
-    wait_for(&dev.lines, "read anew");
-    assert_eq!(dev.stop_is_answered_with(1).await, "Bye");
+    prints(&dev, "read anew");
+    assert_eq!(stop_is_answered_with(&dev, 1), "Bye");
 }
 
 #[test]
@@ -184,15 +125,14 @@ fn chat_saves_a_test_and_says_what_the_last_call_was() {
 
 #[tokio::test]
 async fn chat_is_a_user_of_a_running_desk() {
-    let folder = tempfile::tempdir().unwrap();
-    let dev = Dev::start(folder.path(), &[]);
-    let url = dev.remote.url().to_owned();
+    let dev = Dev::start();
+    let url = dev.url.clone();
     let chat = tokio::task::spawn_blocking(move || {
         replyhook(&["chat", "--emulator", &url], &[], "from the terminal\n")
     });
     let (code, out, _) = chat.await.unwrap();
     assert_eq!((code, out.as_str()), (0, "bot: from the terminal\n"));
-    let shown = dev.remote.get(&["conversations"]).await.unwrap();
+    let shown = dev.control("GET", "/conversations", &serde_json::Value::Null);
     assert_eq!(shown[0]["user"], "whatsapp:+15550001111");
     let nobody = tokio::task::spawn_blocking(|| {
         replyhook(&["chat", "--emulator", "http://127.0.0.1:9"], &[], "hi\n")
@@ -208,26 +148,30 @@ async fn chat_is_a_user_of_a_running_desk() {
 #[tokio::test]
 async fn behind_a_tunnel_the_real_account_is_answered_for_its_url_and_the_emulator_knows_nothing_of_it()
  {
-    let folder = tempfile::tempdir().unwrap();
     let tunnel = "https://tunnel.example.test/bots/a";
     let env = [
         ("TWILIO_ACCOUNT_SID", ACCOUNT),
         ("TWILIO_AUTH_TOKEN", TOKEN),
     ];
-    let dev = Dev::start_with(folder.path(), &["--tunnel-url", tunnel], &env);
-    wait_for(&dev.lines, &format!("{tunnel}/webhook/fallback"));
-    let config = dev.remote.get(&["config"]).await.unwrap();
-    let emulator = (
-        config["account_sid"].as_str().unwrap().to_owned(),
-        config["auth_token"].as_str().unwrap().to_owned(),
-    );
+    let dev = Dev::start_with(&["--port", "0", "--tunnel-url", tunnel], &env);
+    let webhook = prints(&dev, "the bot ");
+    let webhook = webhook
+        .split_whitespace()
+        .nth(2)
+        .unwrap()
+        .trim_end_matches(',')
+        .to_owned();
+    prints(&dev, &format!("{tunnel}/webhook/fallback"));
+    let remote = Remote::new(&dev.url).unwrap();
+    let config = remote.get(&["config"]).await.unwrap();
+    let emulator = (dev.account.clone(), dev.token.clone());
     let real = (ACCOUNT.to_owned(), TOKEN.to_owned());
     let behind = format!("{tunnel}/webhook");
     let mut number = 0;
     let mut status = async |(account, token): &(String, String), signed_url: &str| {
         number += 1;
         let call = Call {
-            url: dev.webhook.clone(),
+            url: webhook.clone(),
             signed_url: Some(signed_url.to_owned()),
             method: http::Method::POST,
             form: Form::from_iter([
@@ -247,9 +191,9 @@ async fn behind_a_tunnel_the_real_account_is_answered_for_its_url_and_the_emulat
             .status
     };
     assert_eq!(status(&real, &behind).await, 200);
-    assert_eq!(status(&emulator, &dev.webhook).await, 200);
+    assert_eq!(status(&emulator, &webhook).await, 200);
     assert_eq!(
-        status(&real, &dev.webhook).await,
+        status(&real, &webhook).await,
         403,
         "its URL is the tunnel's"
     );
@@ -258,7 +202,7 @@ async fn behind_a_tunnel_the_real_account_is_answered_for_its_url_and_the_emulat
         403,
         "and the tunnel's account is another"
     );
-    let all = dev.remote.get(&["exchanges"]).await.unwrap().to_string();
+    let all = remote.get(&["exchanges"]).await.unwrap().to_string();
     assert!(!all.contains(TOKEN) && !all.contains(ACCOUNT));
     assert!(!config.to_string().contains(TOKEN));
     let (code, _, err) = tokio::task::spawn_blocking(move || {

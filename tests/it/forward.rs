@@ -1,5 +1,6 @@
 //! The built-in handler `forward`: what a service is asked, and what its answers mean.
 
+use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,7 +12,9 @@ use replyhook::{App, Desk, DeskOptions};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::support::{Asked, ORIGIN, Scripted, TOKEN, replyhook};
+use crate::support::{
+    Asked, Dev, ORIGIN, Program, Scripted, TOKEN, installed, left_out, replyhook, root,
+};
 
 const KEY: [u8; 32] = [7; 32];
 
@@ -348,4 +351,65 @@ fn forward_without_what_it_needs_is_refused_with_what_to_write() {
     let (code, out, _) = replyhook(&["check"], &env, "");
     assert_eq!(code, 0, "{out}");
     assert!(!out.contains("whsec_"), "{out}");
+}
+
+/// An example's bot, asked by the real server.
+fn is_a_bot(command: &mut Command) {
+    let bot = Program::start(command.arg("0").env("FORWARD_SECRET", secret()));
+    let port = bot.wait_for("port", |line| {
+        Some(line.strip_prefix("listening on ")?.to_owned())
+    });
+    let url = format!("http://127.0.0.1:{port}/message");
+    let desk = |secret: &str| {
+        let env = [
+            ("REPLYHOOK__HANDLER__KIND", "forward"),
+            ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
+            ("REPLYHOOK__HANDLER__FORWARD_SECRET", secret),
+        ];
+        Dev::start_with(&["--port", "0"], &env)
+    };
+    let says = |dev: &Dev, more: Value| {
+        let mut message = json!({"from": "whatsapp:+15550001111", "profile_name": "Ana"});
+        for (name, value) in more.as_object().unwrap() {
+            message[name] = value.clone();
+        }
+        dev.says(&message)
+    };
+    let dev = desk(&secret());
+    let answer = says(&dev, json!({"body": "Olá 👍 & <b>"}));
+    let expected = "Hello Ana, you said: Olá 👍 & <b>";
+    assert_eq!(answer["messages"][0]["body"], expected, "{}", bot.said());
+    let office = json!({"location": {"latitude": 52.52, "longitude": 13.405, "label": "Office"}});
+    let answer = says(&dev, office);
+    assert_eq!(
+        answer["messages"][0]["body"],
+        "Hello Ana, you are at Office."
+    );
+    let stranger = desk(&format!("whsec_{}", STANDARD.encode([8; 32])));
+    let answer = says(&stranger, json!({"body": "hi"}));
+    assert_eq!(
+        outcome(&answer),
+        (vec![], vec![500, 200]),
+        "another secret is refused"
+    );
+}
+
+#[test]
+fn the_example_in_python_verifies_and_answers() {
+    let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
+        return left_out("the example of forward in Python");
+    };
+    is_a_bot(Command::new(python).arg(root().join("examples/forward/bot.py")));
+}
+
+#[test]
+fn the_example_in_node_verifies_and_answers() {
+    let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
+        return left_out("the example of forward in Node");
+    };
+    is_a_bot(
+        Command::new("node")
+            .arg(root().join("examples/forward/bot.mjs"))
+            .env("NODE_PATH", modules),
+    );
 }

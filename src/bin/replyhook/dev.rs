@@ -67,9 +67,10 @@ impl Dev {
         let ended = runtime.block_on(async {
             let mut term = signal(SignalKind::terminate())?;
             let mut int = signal(SignalKind::interrupt())?;
+            // Before they are read: what is changed meanwhile is read again.
+            let mut watched = Watched::new(self.settings.file());
             let mut desk = Desk::start(App::builder(), sources, options).await?;
             print(&welcome(&desk, self.webhook.as_deref())?)?;
-            let mut watched = Watched::new(self.settings.file());
             loop {
                 tokio::select! {
                     _ = term.recv() => break,
