@@ -1,5 +1,6 @@
 //! What the whole server costs, beside a bare axum route that reads the body and answers a constant: processor time of
-//! either process for each request of 64 connections, and what a start and an idle server take. Linux only.
+//! either process for each request of 64 connections, what a start and an idle server take, and how long a message waits
+//! for its answer when a thousand come each second. Linux only.
 //!
 //! `cargo bench --bench server` prints the figures; with `-- --check` it fails where one exceeds its limit. Cargo builds
 //! dependencies with what dev-dependencies ask of them as well; `-- --binary PATH` measures a program built without.
@@ -12,6 +13,7 @@ use std::future::ready;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,10 @@ const MOST_OF_BARE: f64 = 7.0;
 /// A refused request by a good one: 1, and what two runs of the same differ by.
 const MOST_OF_GOOD: f64 = 1.1;
 const MOST_START_MS: f64 = 40.0;
+/// What 99 of 100 messages wait, at a thousand each second.
+const MOST_WAIT_MS: f64 = 25.0;
+/// A disk is quiet on which 99 of 100 fsyncs take no longer. On another the wait is the disk's, and is only shown.
+const QUIET_MS: f64 = 5.0;
 const MOST_IDLE_KIB: f64 = 14.0 * 1024.0;
 
 /// What is measured, and how much of it.
@@ -44,6 +50,8 @@ struct Plan {
     requests: u32,
     starts: u32,
     idle: Duration,
+    /// Messages that come one each millisecond.
+    paced: u32,
 }
 
 fn main() -> ExitCode {
@@ -54,10 +62,10 @@ fn main() -> ExitCode {
         return bare(port, length.parse().expect("the length is a number"));
     }
     let run = Run::from_args();
-    let (rounds, requests, starts, idle) = match run {
+    let (rounds, requests, starts, idle, paced) = match run {
         Run::List => return ExitCode::SUCCESS,
-        Run::Test => (1, 128, 1, Duration::ZERO),
-        Run::Measure | Run::Check => (9, 4_000, 11, Duration::from_secs(1)),
+        Run::Test => (1, 128, 1, Duration::ZERO, 64),
+        Run::Measure | Run::Check => (9, 4_000, 11, Duration::from_secs(1), 10_000),
     };
     let binary = args.into_iter().skip_while(|arg| arg != "--binary").nth(1);
     let plan = Plan {
@@ -66,11 +74,13 @@ fn main() -> ExitCode {
         requests,
         starts,
         idle,
+        paced,
     };
     stay_on(CLIENT);
     let mut figures = Figures::new(run);
     start_and_rest(&plan, &mut figures);
     serve(&plan, &mut figures);
+    pace(&plan, &mut figures);
     let size = fs::metadata(&plan.binary).map_or(0, |metadata| metadata.len());
     figures.show("the program's file", in_thousands(size), "kB");
     figures.end()
@@ -140,6 +150,67 @@ fn serve(plan: &Plan, figures: &mut Figures) {
     );
 }
 
+/// A thousand messages each second, whether the server keeps up or not: each waits from the moment that it was due.
+fn pace(plan: &Plan, figures: &mut Figures) {
+    let server = Server::replyhook(plan);
+    let requests: Vec<_> = (0..plan.paced).map(good).collect();
+    let next = AtomicUsize::new(0);
+    let mut connections = server.connections();
+    // Once each, so that none is being opened while time is taken.
+    for (number, connection) in connections.iter_mut().enumerate() {
+        let number = u32::try_from(number).expect("there are few connections");
+        connection.ask(&good(plan.paced + number), 200);
+    }
+    let started = Instant::now();
+    let mut waits: Vec<f64> = std::thread::scope(|scope| {
+        let asking = connections.iter_mut().map(|connection| {
+            scope.spawn(|| {
+                let mut waits = Vec::new();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(request) = requests.get(number) else {
+                        return waits;
+                    };
+                    let due = started + Duration::from_millis(number as u64);
+                    sleep(due.saturating_duration_since(Instant::now()));
+                    connection.ask(request, 200);
+                    waits.push(due.elapsed().as_secs_f64() * 1e3);
+                }
+            })
+        });
+        let asking: Vec<_> = asking.collect();
+        let waits = asking.into_iter().map(|one| one.join().expect("it asks"));
+        waits.flatten().collect()
+    });
+    let fsync = fsync_ms(&server, plan.paced / 20);
+    waits.sort_by(f64::total_cmp);
+    let of_100 = |part: usize| waits[(waits.len() * part / 100).min(waits.len() - 1)];
+    figures.show("an fsync there, 99 of 100", fsync, "ms");
+    figures.show("a wait at 1,000 a second, 50 of 100", of_100(50), "ms");
+    let what = "a wait at 1,000 a second, 99 of 100";
+    if fsync <= QUIET_MS {
+        figures.limit(what, of_100(99), "ms", MOST_WAIT_MS);
+    } else {
+        figures.show(what, of_100(99), "ms");
+    }
+}
+
+/// What 99 of 100 fsyncs of a few bytes take, where the server's store is.
+fn fsync_ms(server: &Server, times: u32) -> f64 {
+    let path = server.folder.path().join("fsync");
+    let mut file = fs::File::create(path).expect("there is room for a file");
+    let mut taken: Vec<f64> = (0..times.max(1))
+        .map(|_| {
+            let started = Instant::now();
+            file.write_all(&[0; 4096]).expect("there is room");
+            file.sync_data().expect("the disk takes it");
+            started.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    taken.sort_by(f64::total_cmp);
+    taken[taken.len() * 99 / 100]
+}
+
 /// A signed request.
 fn good(number: u32) -> Vec<u8> {
     let webhook = Webhook::numbered(number);
@@ -173,7 +244,7 @@ struct Server {
     process: Child,
     address: SocketAddr,
     /// Where its store is.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -214,7 +285,7 @@ impl Server {
         Self {
             process,
             address: (Ipv4Addr::LOCALHOST, port).into(),
-            _folder: folder,
+            folder,
         }
     }
 
