@@ -19,12 +19,15 @@ pub(super) fn answered(
     form: &SignedForm,
     method: &Method,
 ) -> Option<Response> {
-    // A message stays one whatever else it carries.
     let params = form.params();
-    let is_message = ["MessageSid", "SmsSid"]
+    params.get(PARAMETER)?;
+    // A message stays one whatever else it carries.
+    if ["MessageSid", "SmsSid"]
         .iter()
-        .any(|name| params.get(name).is_some());
-    params.get(PARAMETER).filter(|_| !is_message)?;
+        .any(|name| params.get(name).is_some())
+    {
+        return None;
+    }
     let mut response = answer::respond(Ok((Document::empty(), Outcome::Probe)), method);
     let headers = response.headers_mut();
     headers.insert(
