@@ -65,7 +65,9 @@ pub(super) async fn look(
     for ((name, path), answer) in ENDPOINTS.into_iter().zip([primary, fallback, status]) {
         let verdict = match answer {
             Ok(result) if result.status == 403 && request_id(&result.headers).is_some() => {
-                refused(&probe, settings, path, &result).await
+                // Alone: a server explains one refusal at a time, and these came at once.
+                let again = probe.send(public_url, path).await;
+                refused(&probe, settings, path, &again.unwrap_or(result)).await
             }
             Ok(result) => answered(settings, here, name, &result),
             Err(error) => unanswered(&error),
