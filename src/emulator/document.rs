@@ -275,7 +275,14 @@ fn is_xml(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
+    use crate::address::Channel;
+    use crate::reply::Reply;
+    use crate::twiml;
 
     fn read(xml: &str) -> Document {
         parse(xml.as_bytes()).unwrap()
@@ -340,4 +347,46 @@ mod tests {
         }
         assert_eq!(parse(b"<html></html>"), Err(ErrorCode(12102)));
     }
+
+    proptest! {
+        #[test]
+        fn whatever_bytes_come_it_is_a_document_or_a_code(bytes in vec(any::<u8>(), 0..400)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn pieces_of_twiml_in_any_order_are_a_document_or_a_code(pieces in vec(select(&PIECES[..]), 0..20)) {
+            if let Err(code) = parse(pieces.concat().as_bytes()) {
+                prop_assert!(matches!(code.0, 12100..=12102), "{code}");
+            }
+        }
+
+        #[test]
+        fn what_our_server_says_is_read_as_it_was_meant(text in "[^\\x00-\\x1f\\u{fffe}\\u{ffff}]{1,200}") {
+            prop_assume!(!text.trim().is_empty());
+            let said = Reply::text(text.clone());
+            let rendered = twiml::Document::render(&said, &Channel::Sms, None).unwrap();
+            let document = parse(rendered.as_str().as_bytes()).unwrap();
+            prop_assert_eq!(&document.warnings, &[]);
+            let expected = Said { body: text, ..Said::default() };
+            prop_assert_eq!(document.verbs, [Verb::Message(expected)]);
+        }
+    }
+
+    const PIECES: [&str; 14] = [
+        "<?xml version=\"1.0\"?>",
+        "<Response>",
+        "</Response>",
+        "<Message>",
+        "</Message>",
+        "<Body>",
+        "</Body>",
+        "<Media>/a</Media>",
+        "<Redirect>",
+        "</Redirect>",
+        "text",
+        "&amp;",
+        "<![CDATA[x]]>",
+        "<Say/>",
+    ];
 }
