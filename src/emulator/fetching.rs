@@ -41,6 +41,13 @@ struct Target<'a> {
     attempt: &'static str,
 }
 
+/// What one request came to.
+struct Called {
+    answer: Incoming,
+    /// `None` where it leads elsewhere.
+    judged: Option<Result<Usable, ErrorCode>>,
+}
+
 /// An answer, and where it came from: what relative URLs in it lead on from.
 pub(super) struct Answered {
     pub(super) usable: Usable,
@@ -125,15 +132,17 @@ impl Delivery {
                 ..times
             };
             let attempt = if hop == 0 { target.attempt } else { "redirect" };
-            let answer = self.call(&url, &method, form, left, attempt).await;
-            let answer = answer.map_err(|failed| Useless {
+            let called = self.call(&url, &method, form, left, attempt).await;
+            let called = called.map_err(|failed| Useless {
                 code: failed.code,
                 may_repeat: overrides.retries_failure(&failed),
             })?;
-            let location = answer.headers.get(LOCATION);
-            let location = location.and_then(|location| location.to_str().ok());
-            if let Some(location) = location.filter(|_| is_redirect(&answer)) {
-                url = resolve(&url, location).ok_or(Useless {
+            let Called { answer, judged } = called;
+            let Some(judged) = judged else {
+                let location = answer.headers.get(LOCATION);
+                let location = location.and_then(|location| location.to_str().ok());
+                let target = location.and_then(|location| resolve(&url, location));
+                url = target.ok_or(Useless {
                     code: ErrorCode(11100),
                     may_repeat: false,
                 })?;
@@ -143,13 +152,7 @@ impl Delivery {
                     form = &nothing;
                 }
                 continue;
-            }
-            let judged = judge(
-                answer.status,
-                answer.content_type(),
-                answer.is_chunked(),
-                &answer.body,
-            );
+            };
             return match judged {
                 Ok(usable) => Ok(Answered {
                     usable,
@@ -179,13 +182,14 @@ impl Delivery {
         form: &Form,
         times: Times,
         attempt: &'static str,
-    ) -> Result<Incoming, NoAnswer> {
+    ) -> Result<Called, NoAnswer> {
         let (plain, login) = split_userinfo(url);
         let mut headers = self.headers(&plain);
         let first = self
             .exchange(&plain, method, form, headers.clone(), times, attempt)
             .await?;
-        let asks = first.status == 401 && first.headers.contains_key(WWW_AUTHENTICATE);
+        let answer = &first.answer;
+        let asks = answer.status == 401 && answer.headers.contains_key(WWW_AUTHENTICATE);
         let Some(login) = login.filter(|_| asks).and_then(|login| basic(&login)) else {
             return Ok(first);
         };
@@ -202,7 +206,7 @@ impl Delivery {
         headers: HeaderMap,
         times: Times,
         attempt: &'static str,
-    ) -> Result<Incoming, NoAnswer> {
+    ) -> Result<Called, NoAnswer> {
         let engine = self.engine.clone();
         let call = Call {
             url: url.to_owned(),
@@ -217,47 +221,48 @@ impl Delivery {
             let delay = Duration::from_millis(state.faults.delay_ms);
             (delay, state.faults.drop_connection && is_primary)
         };
-        let (recorded, ms, mut answer) = engine.call(&call, times, delay).await;
-        if drops {
-            answer = Err(NoAnswer::broken_off());
-        }
-        if let Ok(answer) = &answer {
+        let (mut recorded, ms, answer) = engine.call(&call, times, delay).await;
+        let answer = if drops {
+            recorded.response = None;
+            Err(NoAnswer::broken_off())
+        } else {
+            answer
+        };
+        let called = answer.map(|answer| {
             self.keep_cookies(url, &answer.headers);
-        }
-        let judged = match &answer {
-            Ok(answer) if is_redirect(answer) => None,
-            Ok(answer) => judge(
-                answer.status,
-                answer.content_type(),
-                answer.is_chunked(),
-                &answer.body,
-            )
-            .err(),
-            Err(failed) => Some(failed.code),
+            let judged = (!is_redirect(&answer)).then(|| {
+                judge(
+                    answer.status,
+                    answer.content_type(),
+                    answer.is_chunked(),
+                    &answer.body,
+                )
+            });
+            Called { answer, judged }
+        });
+        let answer = called.as_ref().ok().map(|called| &called.answer);
+        let error_code = match &called {
+            Ok(Called { judged, .. }) => match judged {
+                Some(Err(code)) => Some(code.0),
+                _ => None,
+            },
+            Err(failed) => Some(failed.code.0),
         };
         self.attempts.push(Attempt {
             url: url.to_owned(),
-            status: answer.as_ref().ok().map(|answer| answer.status),
-            content_type: answer
-                .as_ref()
-                .ok()
-                .and_then(|answer| answer.content_type().map(str::to_owned)),
+            status: answer.map(|answer| answer.status),
+            content_type: answer.and_then(|answer| answer.content_type().map(str::to_owned)),
             ms,
-            error_code: judged.map(|code| code.0),
+            error_code,
         });
         engine.record(Exchange {
             message_sid: Some(self.message.sid.clone()),
             user: Some(self.message.user.clone()),
-            error_code: judged.map(|code| code.0),
+            error_code,
             attempt: Some(attempt),
-            response: if drops {
-                None
-            } else {
-                recorded.response.clone()
-            },
             ..recorded
         });
-        answer
+        called
     }
 
     fn headers(&self, url: &str) -> HeaderMap {
