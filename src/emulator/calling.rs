@@ -9,7 +9,7 @@ use super::call::Call;
 use super::engine::Engine;
 use super::links::bare;
 use super::outgoing::{Incoming, NoAnswer, Outgoing, Times, send};
-use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, Signed};
+use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, Signed, ms};
 use crate::form::Form;
 
 impl Engine {
@@ -34,7 +34,7 @@ impl Engine {
                 answer = Err(NoAnswer::too_late(times));
             }
         }
-        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let ms = ms(time);
         let response = answer.as_ref().ok().map(|answer| ExchangeResponse {
             status: answer.status,
             headers: shown(&answer.headers),
@@ -42,11 +42,6 @@ impl Engine {
         });
         let (url, form) = call.signed_over();
         let exchange = Exchange {
-            id: String::new(),
-            kind: Kind::Webhook,
-            message_sid: None,
-            user: None,
-            at,
             signed: Some(Signed {
                 string: signed_string(&url, form),
                 verdict: verdict(answer.as_ref().ok()),
@@ -56,11 +51,9 @@ impl Engine {
                 .iter()
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
-            request: request(outgoing),
             response,
             ms,
-            error_code: None,
-            attempt: None,
+            ..Exchange::new(Kind::Webhook, at, request(outgoing))
         };
         (exchange, ms, answer)
     }

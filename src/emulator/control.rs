@@ -14,7 +14,7 @@ use axum::routing::{any, get, post};
 use futures_util::Stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::engine::Engine;
 use super::faults::Faults;
 use super::links::split_userinfo;
-use super::record::{Exchange, Shown};
+use super::record::{Exchange, Shown, told};
 use super::user::{MOST_MEDIA_BYTES, UserMessage};
 use super::webhook::Delivered;
 
@@ -88,11 +88,6 @@ fn ok(value: &impl Serialize) -> Answer {
 
 fn without_password(url: &str) -> String {
     split_userinfo(url).0
-}
-
-/// A time as everywhere here.
-fn told(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 /// An object; what is null in it is absent.

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use super::calling::shown as shown_headers;
 use super::engine::Engine;
 use super::links::split_userinfo;
-use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, Record};
+use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, Record, ms};
 use super::state::Hosted;
 use crate::secret::Secret;
 use crate::signature::sign;
@@ -177,24 +177,13 @@ impl Engine {
             }),
             Err(_) => None,
         };
+        let request = ExchangeRequest::get(split_userinfo(url).0);
         self.record(Exchange {
-            id: String::new(),
-            kind: Kind::Media,
             message_sid: message.map(|message| message.sid.clone()),
             user: message.map(|message| message.user.clone()),
-            at,
-            request: ExchangeRequest {
-                method: "GET".to_owned(),
-                url: split_userinfo(url).0,
-                headers: Vec::new(),
-                body: String::new(),
-            },
             response,
-            ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            error_code: None,
-            params: Vec::new(),
-            signed: None,
-            attempt: None,
+            ms: ms(started.elapsed()),
+            ..Exchange::new(Kind::Media, at, request)
         });
         fetched
     }
@@ -209,28 +198,16 @@ impl Engine {
             owner.map(|message| (message.sid.clone(), message.user.clone()))
         };
         let (message_sid, user) = owner.unzip();
+        let request = ExchangeRequest::get(format!("{}/media/{sid}", self.origin));
         self.record(Exchange {
-            id: String::new(),
-            kind: Kind::Media,
             message_sid,
             user,
-            at,
-            request: ExchangeRequest {
-                method: "GET".to_owned(),
-                url: format!("{}/media/{sid}", self.origin),
-                headers: Vec::new(),
-                body: String::new(),
-            },
             response: Some(ExchangeResponse {
                 status,
                 headers: shown_headers(response.headers()),
                 body: String::new(),
             }),
-            ms: 0,
-            error_code: None,
-            params: Vec::new(),
-            signed: None,
-            attempt: None,
+            ..Exchange::new(Kind::Media, at, request)
         });
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! None of it has a `Debug`: it is full of texts and numbers.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -241,6 +243,24 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    /// A call of which no more is known than that it was made.
+    pub(super) fn new(kind: Kind, at: Timestamp, request: ExchangeRequest) -> Self {
+        Self {
+            id: String::new(),
+            kind,
+            message_sid: None,
+            user: None,
+            at,
+            request,
+            response: None,
+            ms: 0,
+            error_code: None,
+            params: Vec::new(),
+            signed: None,
+            attempt: None,
+        }
+    }
+
     /// About what it takes to remember it.
     pub(super) fn size(&self) -> usize {
         let params = self
@@ -268,6 +288,17 @@ pub(super) struct ExchangeRequest {
     pub(super) url: String,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: String,
+}
+
+impl ExchangeRequest {
+    pub(super) fn get(url: String) -> Self {
+        Self {
+            method: "GET".to_owned(),
+            url,
+            headers: Vec::new(),
+            body: String::new(),
+        }
+    }
 }
 
 #[derive(Clone, Serialize)]
@@ -317,8 +348,17 @@ impl Entry {
 }
 
 /// RFC 3339 with as many digits each time, so that times compare as texts.
-pub(super) fn in_milliseconds<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
+pub(super) fn told(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+fn in_milliseconds<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&told(*at))
+}
+
+/// Whole milliseconds.
+pub(super) fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Source: the levels of the error dictionary.

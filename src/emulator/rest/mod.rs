@@ -24,7 +24,7 @@ use super::account::{SENDERS, sid};
 use super::calling::shown;
 use super::engine::Engine;
 use super::media;
-use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind};
+use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, ms};
 use crate::error_code::ErrorCode;
 use crate::form::Form;
 
@@ -183,32 +183,28 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
     } else {
         Kind::Rest
     };
+    let request = ExchangeRequest {
+        method: parts.method.to_string(),
+        url: hidden(&format!("{}{}", engine.origin, parts.uri)),
+        headers: shown(&parts.headers),
+        body: hidden(&String::from_utf8_lossy(&body)),
+    };
     engine.record(Exchange {
-        id: String::new(),
-        kind,
         message_sid,
         user,
-        at,
-        request: ExchangeRequest {
-            method: parts.method.to_string(),
-            url: hidden(&format!("{}{}", engine.origin, parts.uri)),
-            headers: shown(&parts.headers),
-            body: hidden(&String::from_utf8_lossy(&body)),
-        },
         response: Some(ExchangeResponse {
             status: head.status.as_u16(),
             headers: shown(&head.headers),
             body: text,
         }),
-        ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        ms: ms(started.elapsed()),
         error_code: code,
         params: params
             .iter()
             .flat_map(Form::iter)
             .map(|(name, value)| (name.to_owned(), hidden(value)))
             .collect(),
-        signed: None,
-        attempt: None,
+        ..Exchange::new(kind, at, request)
     });
     Response::from_parts(head, bytes.into())
 }
