@@ -4,11 +4,18 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::address::Address;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 
 /// The sandbox's number, and Twilio's magic number that may send.
 pub const SENDERS: [&str; 2] = ["whatsapp:+14155238886", "+15005550006"];
+
+/// The account's sender on a user's channel, where it has one.
+pub fn sender_for(user: &Address) -> Option<&'static str> {
+    let mut senders = SENDERS.into_iter();
+    senders.find(|sender| Address::parse(*sender).channel() == user.channel())
+}
 
 /// An account that exists nowhere else.
 #[derive(Debug, Clone)]

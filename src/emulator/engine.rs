@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 use super::account::{Account, SENDERS};
+use super::links::can_be_called;
 use super::record::{Entry, Exchange, Record};
 use super::recording::Recording;
 use super::state::State;
@@ -190,11 +191,6 @@ impl Emulator {
         &self.engine.origin
     }
 
-    /// The numbers that a bot answers from.
-    pub fn senders(&self) -> [&'static str; 2] {
-        SENDERS
-    }
-
     /// Shows, resets and disturbs our own server from now on, instead of the one before.
     pub fn attach(&self, own: Arc<dyn OwnServer>) {
         let mut attached = self
@@ -205,7 +201,7 @@ impl Emulator {
         *attached = Some(own);
     }
 
-    /// Tells the page that the bot's rules were read anew, or why not.
+    /// Tells the page that the bot's settings were read anew, or why not.
     pub fn announce_reload(&self, outcome: Result<(), &str>) {
         let message = outcome.err();
         let ok = outcome.is_ok();
@@ -241,12 +237,6 @@ impl Emulator {
             () = stop => Ok(()),
         }
     }
-}
-
-/// Whether a URL leads anywhere.
-fn can_be_called(url: &str) -> bool {
-    reqwest::Url::parse(url)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 fn as_sent(url: &str) -> String {

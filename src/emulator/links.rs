@@ -12,14 +12,16 @@ pub(super) fn resolve(base: &str, link: &str) -> Option<String> {
     let base = Url::parse(base).ok()?;
     let url = base.join(link.trim()).ok()?;
     // An absolute URL stays as it was written: its signature is over every byte.
-    if Url::parse(link.trim()).is_ok() {
-        return can_be_fetched(&url).then(|| link.trim().to_owned());
-    }
-    can_be_fetched(&url).then(|| url.to_string())
+    let target = match Url::parse(link.trim()) {
+        Ok(_) => link.trim().to_owned(),
+        Err(_) => url.to_string(),
+    };
+    can_be_called(&target).then_some(target)
 }
 
-fn can_be_fetched(url: &Url) -> bool {
-    matches!(url.scheme(), "http" | "https")
+/// Whether a URL leads anywhere.
+pub(super) fn can_be_called(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 /// A URL without user and password, which are not signed and not sent at first.

@@ -50,7 +50,7 @@ mod traffic;
 mod user;
 mod webhook;
 
-pub use account::SENDERS;
+pub use account::{SENDERS, sender_for};
 pub use call::{Call, CallError, CallResult, call};
 pub use engine::{Emulator, EmulatorError, EmulatorOptions, OwnServer};
 pub use remote::{Remote, RemoteError, RemoteEvent, RemoteEvents};

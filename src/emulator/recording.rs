@@ -111,11 +111,15 @@ pub(crate) fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 impl Engine {
     /// Writes a message down once the bot is done with it.
-    pub(super) fn record_conversation(self: &Arc<Self>, message: &Record, before: HashSet<String>) {
+    pub(super) fn record_conversation(
+        self: &Arc<Self>,
+        message: &Record,
+        before: &HashSet<String>,
+    ) {
         if self.recording.is_none() {
             return;
         }
-        let (engine, message) = (self.clone(), message.clone());
+        let (engine, message, before) = (self.clone(), message.clone(), before.clone());
         tokio::spawn(async move {
             let _ = tokio::time::timeout(PATIENCE, engine.until_done(&message)).await;
             let replies = {

@@ -32,6 +32,15 @@ pub(super) fn can_be_sent_to(user: &Address) -> bool {
     }
 }
 
+/// The files that one message may have.
+pub(super) fn most_files(user: &Address) -> usize {
+    if *user.channel() == Channel::WhatsApp {
+        1
+    } else {
+        10
+    }
+}
+
 /// A message that is to be sent.
 pub(super) struct Draft {
     pub(super) direction: Direction,

@@ -8,13 +8,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::account::{SENDERS, sid};
+use super::account::{SENDERS, sender_for, sid};
 use super::engine::Engine;
 use super::media;
 use super::record::{Button, Location, MediaRecord, Record};
 use super::state::Hosted;
 use super::traffic;
-use crate::address::{Address, Channel};
+use crate::address::Address;
 
 /// The largest file of an inbound message.
 pub(super) const MOST_MEDIA_BYTES: usize = 16 * 1024 * 1024;
@@ -27,7 +27,7 @@ const MOST_TEXT: usize = 128 * 1024;
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserMessage {
-    pub(super) from: String,
+    from: String,
     #[serde(default)]
     to: Option<String>,
     #[serde(default)]
@@ -66,13 +66,12 @@ impl Engine {
     ///
     /// # Errors
     /// A sentence on what is wrong with it.
-    pub(super) async fn take(&self, message: UserMessage) -> Result<Record, String> {
-        let mut message = message;
+    pub(super) async fn take(&self, mut message: UserMessage) -> Result<Record, String> {
         // Who sets a parameter of the form means the message.
         let given = |name: &str| message.params.get(name).cloned();
         message.from = given("From").unwrap_or(message.from);
-        message.to = message.params.get("To").cloned().or(message.to);
-        message.body = message.params.get("Body").cloned().or(message.body);
+        message.to = given("To").or(message.to);
+        message.body = given("Body").or(message.body);
         if message.media.len() > MOST_FILES {
             return Err(format!("media: {MOST_FILES} files at most"));
         }
@@ -87,7 +86,7 @@ impl Engine {
         }
         let sender = match &message.to {
             Some(to) => to.trim().to_owned(),
-            None => default_sender(&user)
+            None => sender_for(&user)
                 .ok_or("to: missing, and there is no sender on this channel")?
                 .to_owned(),
         };
@@ -222,11 +221,4 @@ async fn read(path: &str) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other("larger than 16 MiB"));
     }
     tokio::fs::read(path).await
-}
-
-fn default_sender(user: &Address) -> Option<&'static str> {
-    let is_on = |channel: &Channel| user.channel() == channel;
-    SENDERS
-        .into_iter()
-        .find(|sender| is_on(Address::parse(*sender).channel()))
 }

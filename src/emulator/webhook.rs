@@ -15,7 +15,7 @@ use super::engine::Engine;
 use super::fetching::Answered;
 use super::links::{bare, resolve, split_userinfo};
 use super::record::{Record, ShownMedia};
-use super::send::{Draft, can_be_sent_to};
+use super::send::{Draft, can_be_sent_to, most_files};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::Form;
@@ -80,7 +80,7 @@ impl Engine {
             };
             delivery.run(is_repeat).await;
             if !is_repeat {
-                engine.record_conversation(&delivery.message, before.clone());
+                engine.record_conversation(&delivery.message, &before);
             }
             let state = engine.state();
             let got = state.shown_since(&delivery.message, &before);
@@ -284,11 +284,12 @@ impl Delivery {
             refuse(14108, "it is not a sender of this account");
             return None;
         }
-        if channel(&to) != channel(&from) {
+        let user = Address::parse(to.as_str());
+        if user.channel() != Address::parse(from.as_str()).channel() {
             refuse(14101, "its channel is not that of `from`");
             return None;
         }
-        if !can_be_sent_to(&Address::parse(to.as_str())) {
+        if !can_be_sent_to(&user) {
             refuse(14101, "it is no address");
             return None;
         }
@@ -313,7 +314,7 @@ impl Delivery {
             refuse(14103, "neither text nor media");
             return None;
         }
-        let most = if channel(&to) == "whatsapp" { 1 } else { 10 };
+        let most = most_files(&user);
         if media.len() > most {
             refuse(
                 14103,
@@ -344,10 +345,4 @@ impl Delivery {
         let message = engine.send_reply(draft).await;
         Some((message.sid, message.status.as_str().to_owned()))
     }
-}
-
-fn channel(address: &str) -> &str {
-    address
-        .split_once(':')
-        .map_or("sms", |(channel, _)| channel)
 }

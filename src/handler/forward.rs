@@ -30,7 +30,7 @@ use sha2::Sha256;
 use super::{Context, Handler, HandlerError};
 use crate::clock::Clock;
 use crate::message::{InboundMessage, ReferralSource};
-use crate::reply::{Media, Reply, ReplyMessage};
+use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
 use crate::secret::Secret;
 use crate::tls;
 
@@ -254,15 +254,11 @@ impl Said {
             Self::Body { body } => return Ok(Reply::text(body)),
             Self::Messages { messages } => messages,
         };
-        let is_web = |url: &str| {
-            reqwest::Url::parse(url)
-                .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        };
         let mut reply = Vec::new();
         for message in messages {
             let mut said = ReplyMessage::text(message.body.unwrap_or_default());
             for url in message.media {
-                if !is_web(&url) {
+                if !is_web_url(&url) {
                     return Err(ForwardError::MediaUrl);
                 }
                 said = said.media(Media::url(url));

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Answer, TestBot};
-use crate::address::{Address, Channel};
+use crate::address::Address;
+use crate::emulator::sender_for;
 
 /// A user, with a phone in their hand.
 #[derive(Debug)]
@@ -38,8 +39,8 @@ impl<'a> User<'a> {
 
     /// The bot's number on their channel.
     pub fn sender(&self) -> &'static str {
-        let is_sms = *Address::parse(self.address.as_str()).channel() == Channel::Sms;
-        crate::emulator::SENDERS[usize::from(is_sms)]
+        let sender = sender_for(&Address::parse(self.address.as_str()));
+        sender.expect("the emulator has senders on WhatsApp and SMS")
     }
 
     /// A text.

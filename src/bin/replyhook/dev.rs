@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use replyhook::emulator::SENDERS;
 use replyhook::{App, Desk, DeskOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -161,8 +162,7 @@ fn welcome(desk: &Desk, webhook: Option<&str>) -> anyhow::Result<String> {
     if let Some(admin) = desk.admin() {
         writeln!(text, "  private      http://{admin}/readyz and /metrics")?;
     }
-    let senders = emulator.senders();
-    writeln!(text, "  its numbers  {} and {}", senders[0], senders[1])?;
+    writeln!(text, "  its numbers  {}", SENDERS.join(" and "))?;
     if let Some(webhook) = webhook {
         let (url, account) = (emulator.url(), emulator.account_sid());
         writeln!(

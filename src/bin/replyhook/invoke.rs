@@ -7,7 +7,7 @@ use anyhow::Context;
 use http::{HeaderMap, Method};
 use replyhook::Form;
 use replyhook::config::SigningSettings;
-use replyhook::emulator::{Call, SENDERS, UserSends, call};
+use replyhook::emulator::{Call, UserSends, call, sender_for};
 use replyhook::{AccountSid, Address};
 
 use crate::request::RequestArgs;
@@ -122,14 +122,9 @@ impl Invoke {
     fn sends(&self) -> anyhow::Result<UserSends> {
         let from = self.from.as_deref().unwrap_or("whatsapp:+15550001111");
         let user = Address::parse(from);
-        let on_channel = |sender: &&str| Address::parse(*sender).channel() == user.channel();
         let to = match &self.to {
             Some(to) => to.as_str(),
-            None => SENDERS
-                .iter()
-                .copied()
-                .find(on_channel)
-                .context("--to: needed on this channel")?,
+            None => sender_for(&user).context("--to: needed on this channel")?,
         };
         let mut sends = UserSends::default();
         from.clone_into(&mut sends.from);

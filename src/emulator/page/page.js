@@ -55,9 +55,9 @@ const events = {
   faults: (faults) => { state.faults = faults ?? {}; emit("faults"); },
   reset: told(() => { forget(); forgetStrangers(); return catchUp(); }),
   reload: ({ ok, message }) => {
-    $("rules").hidden = ok;
-    $("rules").textContent = ok ? "" : `The rules were not reloaded: ${message}`;
-    if (ok) notice("Rules reloaded.");
+    $("settings").hidden = ok;
+    $("settings").textContent = ok ? "" : `The changed settings are wrong, and the old ones stay: ${message}`;
+    if (ok) notice("Settings read anew.");
     askServer();
   },
 };

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::{Answer, ApiCall, Failure, is_sid, media_redirect, not_allowed, nothing, ok};
 use crate::address::{Address, Channel};
 use crate::emulator::engine::Engine;
+use crate::emulator::links::can_be_called;
 use crate::emulator::record::{By, Direction, Location, MediaRecord, Record};
-use crate::emulator::send::{Draft, can_be_sent_to};
+use crate::emulator::send::{Draft, can_be_sent_to, most_files};
 use crate::error_code::ErrorCode;
 use crate::form::Form;
 use crate::message::MessageStatus;
@@ -55,9 +56,9 @@ fn draft(engine: &Engine, form: &Form) -> Result<Draft, Failure> {
         ));
     }
     let from = sender(engine, &user, given("From"), service.is_some())?;
-    let text = content(form)?;
+    let text = content(form, &user)?;
     let send_at = schedule(engine, form, service)?;
-    if given("StatusCallback").is_some_and(|url| !is_url(url) || has_underscore(url)) {
+    if given("StatusCallback").is_some_and(|url| !can_be_called(url) || has_underscore(url)) {
         return Err(Failure::refused(21609, "Invalid 'StatusCallback' URL"));
     }
     let validity = given("ValidityPeriod").map(str::parse::<u32>);
@@ -159,7 +160,7 @@ fn sender(
 }
 
 /// The text, once there is anything at all to send.
-fn content(form: &Form) -> Result<String, Failure> {
+fn content(form: &Form, user: &Address) -> Result<String, Failure> {
     let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
     let media = media_urls(form);
     if given("Body").is_none() && media.is_empty() && given("ContentSid").is_none() {
@@ -174,14 +175,13 @@ fn content(form: &Form) -> Result<String, Failure> {
         let message = "The concatenated message body exceeds the 1600 character limit";
         return Err(Failure::refused(21617, message));
     }
-    let is_whatsapp = given("To").is_some_and(|to| to.starts_with("whatsapp:"));
-    if media.len() > if is_whatsapp { 1 } else { 10 } {
+    if media.len() > most_files(user) {
         return Err(Failure::refused(
             21623,
             "Number of media files exceeds allowed limit",
         ));
     }
-    if media.iter().any(|url| !is_url(url)) {
+    if media.iter().any(|url| !can_be_called(url)) {
         return Err(Failure::refused(21620, "Invalid media URL(s)"));
     }
     Ok(body.to_owned())
@@ -222,11 +222,6 @@ fn place(action: &str) -> Option<Location> {
         address: None,
         label: Some(label.to_owned()).filter(|label| !label.is_empty()),
     })
-}
-
-fn is_url(url: &str) -> bool {
-    reqwest::Url::parse(url)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 /// Twilio takes no such host.
