@@ -13,6 +13,7 @@ mod reader;
 mod sections;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use calling::ReconcileSettings;
@@ -36,7 +37,7 @@ pub const DEFAULT_TOML: &str = include_str!("default.toml");
 const DEFAULT_FILE: &str = "replyhook.toml";
 
 /// Where settings come from.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// A settings file that must exist; without one `replyhook.toml` is read if it is there.
     pub file: Option<PathBuf>,
@@ -50,6 +51,19 @@ pub struct Sources {
     pub fixed: BTreeMap<&'static str, String>,
     /// Beginnings of keys that neither the file nor the environment may set: those are passed over.
     pub ignored: Vec<&'static str>,
+}
+
+/// Names only: among the values are tokens.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources")
+            .field("file", &self.file)
+            .field("env", &self.env.keys())
+            .field("defaults", &self.defaults.keys())
+            .field("fixed", &self.fixed.keys())
+            .field("ignored", &self.ignored)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Sources {

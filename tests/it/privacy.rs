@@ -198,3 +198,14 @@ fn threat_38_settings_show_where_a_secret_came_from_and_never_what_it_is() {
         !source.concat().contains("long = \"token\"") && !source.concat().contains("token: String")
     );
 }
+
+#[test]
+fn sources_show_which_variables_there_are_and_no_value() {
+    let mut sources = Sources::default().with_env([("TWILIO_AUTH_TOKEN", TOKEN)]);
+    sources.fixed.insert("twilio.auth_token", TOKEN.to_owned());
+    let shown = format!("{sources:?}");
+    assert!(
+        shown.contains("TWILIO_AUTH_TOKEN") && !shown.contains(TOKEN),
+        "{shown}"
+    );
+}
