@@ -16,6 +16,7 @@ use crate::clock::{Advance, ShiftedClock};
 use crate::config::{SigningSettings, Sources};
 use crate::emulator::{Emulator, EmulatorOptions};
 use crate::server;
+use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
 use crate::start_error::StartError;
 use crate::store::Store;
@@ -62,13 +63,33 @@ pub struct DeskOptions {
 pub struct Desk {
     emulator: Emulator,
     own: Option<Own>,
-    clock: Arc<dyn Advance>,
-    sources: Sources,
-    tunnel: Option<Tunnel>,
-    disturbance: Arc<Disturbance>,
+    plan: Plan,
     stop: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
     ignored: Vec<String>,
+}
+
+/// What our own server is made with, each time that it is.
+struct Plan {
+    sources: Sources,
+    clock: Arc<dyn Advance>,
+    tunnel: Option<Tunnel>,
+    disturbance: Arc<Disturbance>,
+    account: AccountSid,
+}
+
+impl Plan {
+    fn build(&self, builder: AppBuilder, store: Option<Arc<dyn Store>>) -> Result<App, StartError> {
+        let mut builder = builder
+            .sources(self.sources.clone())
+            .clock(self.clock.clone());
+        builder.store = store.or(builder.store);
+        builder.tunnel.clone_from(&self.tunnel);
+        builder.only = Some(self.account);
+        self.disturbance
+            .put_around(builder, self.clock.clone())
+            .build()
+    }
 }
 
 /// Our own server, running.
@@ -121,17 +142,20 @@ impl Desk {
             sources.fixed.insert("signature.mode", enforced);
             ignored.retain(|name| !TUNNELS.contains(&name.as_str()));
         }
-        let disturbance = Arc::new(Disturbance::default());
+        let plan = Plan {
+            sources,
+            clock,
+            tunnel,
+            disturbance: Arc::default(),
+            account: emulator.account_sid(),
+        };
         let own = match public {
             Some(public) => {
-                let mut builder = builder.sources(sources.clone()).clock(clock.clone());
-                builder.tunnel.clone_from(&tunnel);
-                builder.only = Some(emulator.account_sid());
-                let app = disturbance.put_around(builder, clock.clone()).build()?;
+                let app = plan.build(builder, None)?;
                 if options.logs {
                     logs::install(app.settings());
                 }
-                let state = (disturbance.clone(), &emulator);
+                let state = (plan.disturbance.clone(), &emulator);
                 Some(Own::start(app, public, state, false).await?)
             }
             None => None,
@@ -142,10 +166,7 @@ impl Desk {
         Ok(Self {
             emulator,
             own,
-            clock,
-            sources,
-            tunnel,
-            disturbance,
+            plan,
             stop,
             serving,
             ignored,
@@ -164,7 +185,7 @@ impl Desk {
 
     /// What is to be entered at Twilio, where a tunnel leads here: primary, fallback and status callback URL.
     pub fn tunnelled(&self) -> Option<[String; 3]> {
-        let url = &self.tunnel.as_ref()?.public_url;
+        let url = &self.plan.tunnel.as_ref()?.public_url;
         Some(["/webhook", "/webhook/fallback", "/webhook/status"].map(|path| url.endpoint(path)))
     }
 
@@ -185,17 +206,17 @@ impl Desk {
 
     /// The clock of everything.
     pub fn clock(&self) -> &Arc<dyn Advance> {
-        &self.clock
+        &self.plan.clock
     }
 
     /// How often our own server's handler was called.
     pub fn handler_runs(&self) -> u64 {
-        *self.disturbance.runs.borrow()
+        *self.plan.disturbance.runs.borrow()
     }
 
     /// Completes once the handler was called more than `runs` times.
     pub async fn handler_called(&self, runs: u64) {
-        let mut called = self.disturbance.runs.subscribe();
+        let mut called = self.plan.disturbance.runs.subscribe();
         // The sender is as old as this.
         let _ = called.wait_for(|now| *now > runs).await;
     }
@@ -209,29 +230,19 @@ impl Desk {
         let Some(own) = &self.own else {
             return Err(StartError::config(&"no server of ours runs here"));
         };
-        let mut builder = builder
-            .sources(self.sources.clone())
-            .clock(self.clock.clone());
-        builder.store = Some(own.store.clone());
-        builder.tunnel.clone_from(&self.tunnel);
-        builder.only = Some(self.emulator.account_sid());
-        let app = self
-            .disturbance
-            .put_around(builder, self.clock.clone())
-            .build()?;
+        let app = self.plan.build(builder, Some(own.store.clone()))?;
         let address = own.address;
         // What would fail is found out while the old one still runs.
-        if let Some(wanted) = app.settings.admin.listen {
-            let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.port()));
-            if own.admin != Some(wanted) {
-                drop(run::listen("admin.listen", wanted).await?);
-            }
+        if let Some(wanted) = private_address(&app)
+            && own.admin != Some(wanted)
+        {
+            drop(run::listen("admin.listen", wanted).await?);
         }
         if let Some(own) = self.own.take() {
             own.stop().await;
         }
         let public = run::listen("--port", address).await?;
-        let state = (self.disturbance.clone(), &self.emulator);
+        let state = (self.plan.disturbance.clone(), &self.emulator);
         self.own = Some(Own::start(app, public, state, true).await?);
         Ok(())
     }
@@ -378,6 +389,12 @@ fn settings(
     (sources, ignored)
 }
 
+/// Where the private listener is to be: nothing of a desk is for others.
+fn private_address(app: &App) -> Option<SocketAddr> {
+    let wanted = app.settings.admin.listen?;
+    Some(SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.port())))
+}
+
 impl Own {
     async fn start(
         mut app: App,
@@ -396,9 +413,7 @@ impl Own {
         let stop = CancellationToken::new();
         let mut listeners = Vec::new();
         let mut private = None;
-        if let Some(wanted) = app.settings.admin.listen {
-            // Nothing of a desk is for others.
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.port()));
+        if let Some(address) = private_address(&app) {
             let listener = run::listen("admin.listen", address).await?;
             private = listener.local_addr().ok();
             let router = admin::router(app.admin.clone());
