@@ -290,8 +290,8 @@ fn built_in(
     clock: &Arc<dyn Clock>,
 ) -> Result<(Arc<dyn Handler>, &'static str), StartError> {
     Ok(match (settings.handler.kind, &settings.handler.forward) {
-        (HandlerKind::Forward, Some((url, secret))) => {
-            let forward = Forward::new(url, secret, clock.clone());
+        (HandlerKind::Forward, Some(target)) => {
+            let forward = Forward::new(target.clone(), clock.clone());
             let forward = forward.map_err(|error| StartError::config(&error))?;
             (Arc::new(forward), "forward")
         }

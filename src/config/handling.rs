@@ -1,12 +1,9 @@
 //! `[handler]`: what answers, and with what limits.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::Reader;
-use crate::clock::SystemClock;
-use crate::handler::{Forward, ForwardSetupError};
-use crate::secret::Secret;
+use crate::handler::{ForwardSetupError, ForwardTarget};
 
 /// `[handler]`
 #[derive(Debug, Clone)]
@@ -14,8 +11,8 @@ use crate::secret::Secret;
 pub struct HandlerSettings {
     /// What answers where no code does.
     pub kind: HandlerKind,
-    /// The service's URL and the secret that it is asked with, where `kind` is [`HandlerKind::Forward`].
-    pub forward: Option<(String, Secret)>,
+    /// The service that is asked, where `kind` is [`HandlerKind::Forward`].
+    pub forward: Option<ForwardTarget>,
     /// After this long a handler is given up.
     pub max: Duration,
     /// Handlers at once, late ones included.
@@ -71,7 +68,7 @@ pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
 struct Told;
 
 /// The service that is asked, where one is.
-fn forward(reader: &mut Reader<'_>, is_asked: bool) -> Result<Option<(String, Secret)>, Told> {
+fn forward(reader: &mut Reader<'_>, is_asked: bool) -> Result<Option<ForwardTarget>, Told> {
     const URL: &str = "handler.forward_url";
     const SECRET: &str = "handler.forward_secret";
     let before = reader.problem_count();
@@ -94,14 +91,15 @@ fn forward(reader: &mut Reader<'_>, is_asked: bool) -> Result<Option<(String, Se
         );
     }
     let secret = secret.filter(|_| !url.is_empty()).ok_or(Told)?;
-    // What cannot be used is told here, with everything else, and not when the first message comes.
-    if let Err(error) = Forward::new(&url, &secret, Arc::new(SystemClock)) {
-        let key = match error {
-            ForwardSetupError::Secret => SECRET,
-            _ => URL,
-        };
-        reader.problem(key, error);
-        return Err(Told);
+    match ForwardTarget::parse(&url, &secret) {
+        Ok(target) => Ok(Some(target)),
+        Err(error) => {
+            let key = match error {
+                ForwardSetupError::Secret => SECRET,
+                _ => URL,
+            };
+            reader.problem(key, error);
+            Err(Told)
+        }
     }
-    Ok(Some((url, secret)))
 }

@@ -45,12 +45,18 @@ const SECRET_PREFIX: &str = "whsec_";
 /// A key that is shorter is guessed sooner than the convention allows.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
+/// A service of yours: where it is, and what it is asked with.
+#[derive(Clone)]
+pub struct ForwardTarget {
+    url: reqwest::Url,
+    key: Hmac<Sha256>,
+}
+
 /// Asks a service of yours. One client for all messages, so that connections are used again.
 #[derive(Clone)]
 pub struct Forward {
     client: reqwest::Client,
-    url: reqwest::Url,
-    key: Hmac<Sha256>,
+    target: ForwardTarget,
     clock: Arc<dyn Clock>,
 }
 
@@ -100,16 +106,12 @@ enum ForwardError {
     MediaUrl,
 }
 
-impl Forward {
-    /// A handler that posts to `url`, signing with `secret` (`whsec_…`).
+impl ForwardTarget {
+    /// The service at `url`, which knows `secret` (`whsec_…`).
     ///
     /// # Errors
-    /// [`ForwardSetupError`].
-    pub fn new(
-        url: &str,
-        secret: &Secret,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, ForwardSetupError> {
+    /// [`ForwardSetupError::Url`] or [`ForwardSetupError::Secret`].
+    pub fn parse(url: &str, secret: &Secret) -> Result<Self, ForwardSetupError> {
         let url = reqwest::Url::parse(url).map_err(|_| ForwardSetupError::Url)?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(ForwardSetupError::Url);
@@ -118,6 +120,17 @@ impl Forward {
         let key = key.and_then(|key| STANDARD.decode(key).ok());
         let key = key.filter(|key| KEY_BYTES.contains(&key.len()));
         let key = key.ok_or(ForwardSetupError::Secret)?;
+        let key = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
+        Ok(Self { url, key })
+    }
+}
+
+impl Forward {
+    /// A handler that posts to a service.
+    ///
+    /// # Errors
+    /// [`ForwardSetupError::Client`].
+    pub fn new(target: ForwardTarget, clock: Arc<dyn Clock>) -> Result<Self, ForwardSetupError> {
         tls::install_provider();
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT)
@@ -129,8 +142,7 @@ impl Forward {
             .map_err(|_| ForwardSetupError::Client)?;
         Ok(Self {
             client,
-            url,
-            key: Hmac::new_from_slice(&key).expect("HMAC takes a key of any length"),
+            target,
             clock,
         })
     }
@@ -139,14 +151,14 @@ impl Forward {
         let body = serde_json::to_vec(&Outgoing::new(cx, message)).expect("these fields are JSON");
         let id = message.message_sid.as_str();
         let timestamp = self.clock.now().as_second().to_string();
-        let mut mac = self.key.clone();
+        let mut mac = self.target.key.clone();
         for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", &body] {
             mac.update(part);
         }
         let signature = STANDARD.encode(mac.finalize().into_bytes());
         let request = self
             .client
-            .post(self.url.clone())
+            .post(self.target.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", id)
             .header("webhook-timestamp", timestamp)
@@ -176,6 +188,13 @@ impl Handler for Forward {
             let reply = self.ask(&cx, &message).await;
             reply.map_err(HandlerError::new)
         })
+    }
+}
+
+/// A URL may hold a password.
+impl fmt::Debug for ForwardTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForwardTarget").finish_non_exhaustive()
     }
 }
 

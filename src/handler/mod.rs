@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 pub use echo::Echo;
 #[cfg(feature = "client")]
-pub use forward::{Forward, ForwardSetupError};
+pub use forward::{Forward, ForwardSetupError, ForwardTarget};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
