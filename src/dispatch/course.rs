@@ -1,28 +1,28 @@
 //! The course of one message, in a task of its own.
 
-use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::conversing::{Conversation, change};
+use super::origin::Origin;
 use super::waiting::Event;
 use super::{
     ConsentChange, ConsentKind, Dispatched, Dispatcher, Failure, Progress, Road, Slot,
     WAITING_IN_LINE, within,
 };
-use crate::address::Address;
 use crate::clock::after;
-use crate::form::Form;
 use crate::handler::{Context, HandlerError};
 use crate::message::InboundMessage;
-use crate::reply::{Reply, WireMessage};
-use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
+use crate::reply::Reply;
 use crate::signature::TokenSlot;
-use crate::store::{Acceptance, Answered, Arrival, Choice, Claim, Decision, NewReply, Taken, Turn};
+use crate::store::{
+    Acceptance, Answered, Arrival, Choice, Claim, Decision, DialogueChange, NewReply, Taken, Turn,
+};
 use crate::twiml::{Document, RenderError};
 
 /// Between tries to save what a handler has said, while the store is away.
@@ -40,29 +40,6 @@ pub(super) struct Course {
     decided: Option<oneshot::Sender<Dispatched>>,
     deadline: Timestamp,
     fallback: bool,
-}
-
-/// What an answer needs of the message it answers.
-struct Origin {
-    account: AccountSid,
-    sid: MessageSid,
-    slot: TokenSlot,
-    us: Address,
-    user: Address,
-    service: Option<MessagingServiceSid>,
-}
-
-impl Origin {
-    fn of(message: &InboundMessage, slot: TokenSlot) -> Self {
-        Self {
-            account: message.account_sid,
-            sid: message.message_sid,
-            slot,
-            us: message.to.clone(),
-            user: message.from.clone(),
-            service: message.messaging_service_sid,
-        }
-    }
 }
 
 impl Course {
@@ -314,7 +291,7 @@ impl Course {
         let outcome = self.handle(claim, message, road).await;
         drop(place);
         match outcome {
-            Ok(reply) => self.say(claim, &origin, reply).await,
+            Ok((reply, dialogue)) => self.say(claim, &origin, reply, dialogue).await,
             Err(failure) => Box::pin(self.give_up(claim, &origin, failure)).await,
         }
         dispatcher.state.waiting.wake(Event::Decision(claim.id));
@@ -332,10 +309,17 @@ impl Course {
         claim: Claim,
         message: Box<InboundMessage>,
         road: Road,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<(Reply, Option<DialogueChange>), Failure> {
         let dispatcher = &self.dispatcher;
         let sid = message.message_sid;
-        let mut cx = Context::new(claim.attempt, self.deadline);
+        let conversation = Conversation {
+            store: dispatcher.store.clone(),
+            id: claim.conversation,
+            at: message.received_at,
+        };
+        let mut cx = Context::new(claim.attempt, self.deadline)
+            .in_conversation(Arc::new(conversation), message.received_at);
+        let memory = cx.memory();
         if let Road::Fallback(cause) = road {
             cx = cx.with_fallback(cause);
         }
@@ -348,7 +332,7 @@ impl Course {
         let outcome: Result<Option<Result<Reply, HandlerError>>, _> = guarded.catch_unwind().await;
         dispatcher.metrics.handler_seconds.record(started.elapsed());
         match outcome {
-            Ok(Some(Ok(reply))) => Ok(reply),
+            Ok(Some(Ok(reply))) => Ok((reply, change(&memory))),
             Ok(Some(Err(error))) => {
                 tracing::error!(message_sid = %sid, %error, "the handler failed");
                 Err(Failure::Error)
@@ -365,7 +349,13 @@ impl Course {
     }
 
     /// Saves a reply and gives it, by TwiML if that can still be, else by REST.
-    async fn say(&mut self, claim: Claim, origin: &Origin, reply: Reply) {
+    async fn say(
+        &mut self,
+        claim: Claim,
+        origin: &Origin,
+        reply: Reply,
+        dialogue: Option<DialogueChange>,
+    ) {
         let dispatcher = self.dispatcher.clone();
         let channel = origin.user.channel();
         // To somebody else: REST looks at that one's window and consent.
@@ -390,7 +380,7 @@ impl Course {
             let now = dispatcher.clock.now();
             let saved = dispatcher
                 .store
-                .answer(claim, document.to_saved(), None, now)
+                .answer(claim, document.to_saved(), dialogue.clone(), now)
                 .await;
             match saved {
                 Ok(Decision::Answered(Answered { twiml })) => {
@@ -415,11 +405,17 @@ impl Course {
             tracing::error!(message_sid = %origin.sid, "the reply redirects, and came too late for that");
             return Box::pin(self.give_up(claim, origin, Failure::Error)).await;
         }
-        Box::pin(self.send_later(claim, origin, &reply)).await;
+        Box::pin(self.send_later(claim, origin, &reply, dialogue)).await;
     }
 
     /// Puts a reply into the outbox, as often as the store has to be asked.
-    async fn send_later(&mut self, claim: Claim, origin: &Origin, reply: &Reply) {
+    async fn send_later(
+        &mut self,
+        claim: Claim,
+        origin: &Origin,
+        reply: &Reply,
+        dialogue: Option<DialogueChange>,
+    ) {
         let dispatcher = self.dispatcher.clone();
         let messages = reply.wire_messages(origin.user.channel());
         let replies: Vec<NewReply> = messages.iter().map(|wire| origin.reply(wire)).collect();
@@ -435,7 +431,7 @@ impl Course {
             let now = dispatcher.clock.now();
             let finished = dispatcher
                 .store
-                .finish(claim, replies.clone(), None, now)
+                .finish(claim, replies.clone(), dialogue.clone(), now)
                 .await;
             match finished {
                 Ok(true) => {
@@ -500,72 +496,4 @@ impl Course {
             tracing::warn!(message_sid = %origin.sid, "nobody is told of that: `replyhook messages retry` handles the message again");
         }
     }
-}
-
-impl Origin {
-    /// A message of the reply as REST takes it.
-    fn reply(&self, wire: &WireMessage<'_>) -> NewReply {
-        let (us, user) = (
-            wire.from.unwrap_or(&self.us).clone(),
-            wire.to.unwrap_or(&self.user).clone(),
-        );
-        let text = Some(wire.text).filter(|text| !text.is_empty());
-        let single = [
-            ("To", Some(user.as_str())),
-            ("From", Some(us.as_str())),
-            ("Body", text),
-            ("StatusCallback", wire.status_callback),
-        ];
-        let single = single
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)));
-        let media = wire
-            .media
-            .iter()
-            .map(|media| ("MediaUrl", media.url.as_str()));
-        let params: Form = single.chain(media).collect();
-        NewReply {
-            account: self.account,
-            slot: self.slot,
-            us,
-            user,
-            service: self.service,
-            params,
-            template: false,
-        }
-    }
-}
-
-/// Messages in the hands of this process.
-#[derive(Default)]
-pub(super) struct Held(Arc<Mutex<HashSet<i64>>>);
-
-/// One of them.
-pub(super) struct Holding {
-    id: i64,
-    held: Arc<Mutex<HashSet<i64>>>,
-}
-
-impl Held {
-    fn hold(&self, id: i64) -> Holding {
-        lock(&self.0).insert(id);
-        Holding {
-            id,
-            held: self.0.clone(),
-        }
-    }
-
-    pub(super) fn ids(&self) -> Vec<i64> {
-        lock(&self.0).iter().copied().collect()
-    }
-}
-
-impl Drop for Holding {
-    fn drop(&mut self) {
-        lock(&self.held).remove(&self.id);
-    }
-}
-
-fn lock(held: &Mutex<HashSet<i64>>) -> std::sync::MutexGuard<'_, HashSet<i64>> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
 }

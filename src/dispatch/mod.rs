@@ -7,7 +7,10 @@
 
 mod arrival;
 mod backlog;
+mod conversing;
 mod course;
+mod held;
+mod origin;
 mod outage;
 mod waiting;
 
@@ -22,7 +25,8 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
-use self::course::{Course, Held};
+use self::course::Course;
+use self::held::Held;
 use self::outage::Outage;
 use self::waiting::{Deferred, Waiting};
 use crate::clock::{Clock, after};

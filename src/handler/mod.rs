@@ -18,20 +18,23 @@
 //! belongs into `tokio::task::spawn_blocking`. `body` and every other text of a message is untrusted: never hand it to
 //! a shell, a query or a template as code.
 
+mod context;
 mod echo;
 #[cfg(feature = "client")]
 mod forward;
+mod state;
 
-use std::sync::Arc;
-
+pub use context::Context;
 pub use echo::Echo;
 #[cfg(feature = "client")]
 pub use forward::{Forward, ForwardSetupError, ForwardTarget};
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
+pub use state::State;
+#[cfg(feature = "app")]
+pub(crate) use state::{Conversing, Memory, Remember};
 
 pub use crate::error::HandlerError;
-use crate::message::{FallbackCause, InboundMessage};
+use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply};
 
 /// Answers messages.
@@ -83,48 +86,4 @@ where
     Fut::Output: IntoReply,
 {
     handler
-}
-
-/// What a handler knows about this call, besides the message.
-#[derive(Debug, Clone)]
-pub struct Context {
-    attempt: u32,
-    deadline: Timestamp,
-    fallback: Option<Arc<FallbackCause>>,
-}
-
-impl Context {
-    /// A context for calling a handler by hand, as in a test.
-    pub fn new(attempt: u32, deadline: Timestamp) -> Self {
-        Self {
-            attempt,
-            deadline,
-            fallback: None,
-        }
-    }
-
-    #[cfg_attr(
-        not(feature = "app"),
-        expect(dead_code, reason = "only a webhook has a fallback")
-    )]
-    pub(crate) fn with_fallback(mut self, cause: FallbackCause) -> Self {
-        self.fallback = Some(Arc::new(cause));
-        self
-    }
-
-    /// Which attempt at this message it is, from 1. Above 1 an earlier one failed, or its process ended, and what it did
-    /// may be done again.
-    pub fn attempt(&self) -> u32 {
-        self.attempt
-    }
-
-    /// When Twilio gets its answer whether the handler is done or not.
-    pub fn deadline(&self) -> Timestamp {
-        self.deadline
-    }
-
-    /// Why the primary webhook failed, if this message came by the fallback URL.
-    pub fn fallback(&self) -> Option<&FallbackCause> {
-        self.fallback.as_deref()
-    }
 }

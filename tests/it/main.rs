@@ -37,6 +37,8 @@ mod conversations;
 mod crash;
 mod deploy_files;
 mod dev;
+#[cfg(feature = "testing")]
+mod dialogues;
 mod disk;
 mod doctor;
 mod emulator;

@@ -1,0 +1,133 @@
+//! What a handler knows about its call, besides the message.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::state::{Conversing, Memory, State};
+use crate::message::FallbackCause;
+
+/// The name under which [`Context::state`] keeps.
+const STATE: &str = "state";
+
+/// What a handler knows about this call, besides the message. A clone is the same call.
+#[derive(Clone)]
+pub struct Context {
+    attempt: u32,
+    deadline: Timestamp,
+    fallback: Option<Arc<FallbackCause>>,
+    memory: Arc<Memory>,
+}
+
+impl Context {
+    /// A context for calling a handler by hand, as in a test. Its conversation is a new one, and nothing of it is kept.
+    pub fn new(attempt: u32, deadline: Timestamp) -> Self {
+        Self {
+            attempt,
+            deadline,
+            fallback: None,
+            memory: Arc::new(Memory::new(None, Timestamp::UNIX_EPOCH)),
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "only a webhook has a fallback")
+    )]
+    pub(crate) fn with_fallback(mut self, cause: FallbackCause) -> Self {
+        self.fallback = Some(Arc::new(cause));
+        self
+    }
+
+    /// The same in a conversation that is kept, of which a message came at `now`.
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "only the dispatcher keeps conversations")
+    )]
+    pub(crate) fn in_conversation(mut self, of: Arc<dyn Conversing>, now: Timestamp) -> Self {
+        self.memory = Arc::new(Memory::new(Some(of), now));
+        self
+    }
+
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "only the dispatcher keeps conversations")
+    )]
+    pub(crate) fn memory(&self) -> Arc<Memory> {
+        self.memory.clone()
+    }
+
+    /// Which attempt at this message it is, from 1. Above 1 an earlier one failed, or its process ended, and what it did
+    /// may be done again.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// When Twilio gets its answer whether the handler is done or not.
+    pub fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+
+    /// Why the primary webhook failed, if this message came by the fallback URL.
+    pub fn fallback(&self) -> Option<&FallbackCause> {
+        self.fallback.as_deref()
+    }
+
+    /// What your bot remembers of this conversation: any type of yours that serde reads and writes, usually an enum whose
+    /// variants carry what has been said so far. It survives a restart, and every machine on the same store sees it.
+    ///
+    /// ```
+    /// use replyhook::{Context, HandlerError, InboundMessage};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// enum Order {
+    ///     #[default]
+    ///     Nothing,
+    ///     Dish(String),
+    /// }
+    ///
+    /// async fn bot(cx: Context, message: InboundMessage) -> Result<String, HandlerError> {
+    ///     let order = cx.state::<Order>();
+    ///     match order.load().await? {
+    ///         Order::Nothing => {
+    ///             order.save(&Order::Dish(message.body)).await?;
+    ///             Ok("How many?".to_owned())
+    ///         }
+    ///         Order::Dish(dish) => {
+    ///             order.clear().await?;
+    ///             Ok(format!("{} × {dish}, thank you!", message.body))
+    ///         }
+    ///     }
+    /// }
+    /// # fn is_handler(_: impl replyhook::Handler) {}
+    /// # is_handler(bot);
+    /// ```
+    ///
+    /// What is saved counts from the moment in which this message is answered, and with it: both are one transaction. A
+    /// handler that fails has changed nothing.
+    pub fn state<S: Serialize + DeserializeOwned + Default>(&self) -> State<S> {
+        self.state_named(STATE)
+    }
+
+    /// The same under a name, for a bot that remembers several things.
+    pub fn state_named<S: Serialize + DeserializeOwned + Default>(
+        &self,
+        name: &'static str,
+    ) -> State<S> {
+        State::new(self.memory.clone(), name)
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("attempt", &self.attempt)
+            .field("deadline", &self.deadline)
+            .field("fallback", &self.fallback)
+            .finish_non_exhaustive()
+    }
+}
