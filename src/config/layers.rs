@@ -66,14 +66,12 @@ impl Layers {
             port: None,
         };
         for (key, value) in &sources.defaults {
-            let value = Value::String(value.clone());
-            layers.replace((*key).to_owned(), value, DEFAULT, 0);
+            layers.put(key, value, DEFAULT, 0, problems);
         }
         layers.read_file(sources, problems);
         layers.read_env(sources, problems);
         for (key, value) in &sources.fixed {
-            let value = Value::String(value.clone());
-            layers.replace((*key).to_owned(), value, "this command", 4);
+            layers.put(key, value, "this command", 4, problems);
         }
         layers
     }
@@ -190,7 +188,15 @@ impl Layers {
         }
     }
 
-    /// A text of the environment as the type that its key has.
+    /// A value that the program itself sets.
+    fn put(&mut self, key: &str, text: &str, origin: &str, rank: u8, problems: &mut Problems) {
+        match self.typed(key, text) {
+            Ok(value) => self.replace(key.to_owned(), value, origin, rank),
+            Err(expected) => problems.push(key, origin, format!("is not {expected}")),
+        }
+    }
+
+    /// A text as the type that its key has.
     fn typed(&self, key: &str, text: &str) -> Result<Value, &'static str> {
         match self.entries.get(key).map(|entry| &entry.value) {
             Some(Value::Integer(_)) => text

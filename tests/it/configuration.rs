@@ -394,6 +394,29 @@ fn a_secret_file_of_a_stronger_layer_replaces_a_weaker_layers_value() {
 }
 
 #[test]
+fn what_a_program_sets_itself_has_the_type_of_its_key() {
+    let mut sources = Sources::default().with_env(NEEDED);
+    sources
+        .defaults
+        .insert("consent.required", "false".to_owned());
+    sources.fixed.insert("server.drain_s", "7".to_owned());
+    let settings = Settings::load(&sources).unwrap().settings;
+    assert!(!settings.consent.required);
+    assert_eq!(settings.server.drain, Duration::from_secs(7));
+    // The environment beats the one and not the other.
+    let mut sources = sources.with_env([
+        ("REPLYHOOK__CONSENT__REQUIRED", "true"),
+        ("REPLYHOOK__SERVER__DRAIN_S", "8"),
+    ]);
+    let settings = Settings::load(&sources).unwrap().settings;
+    assert!(settings.consent.required);
+    assert_eq!(settings.server.drain, Duration::from_secs(7));
+    sources.fixed.insert("server.drain_s", "soon".to_owned());
+    let problems = Settings::load(&sources).unwrap_err().to_string();
+    assert!(problems.contains("server.drain_s"), "{problems}");
+}
+
+#[test]
 fn the_documented_defaults_load_and_are_the_example_file() {
     let with_needed = DEFAULT_TOML
         .replacen("auth_token = \"\"", &format!("auth_token = \"{TOKEN}\""), 1)
