@@ -26,6 +26,8 @@ impl Webhook {
         let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         let sid = format!("SM{spread:032x}");
         let user = number % USERS;
+        // A user who said the same so fast would be taken for a bot.
+        let text = format!("{TEXT} {number:08}");
         let (phone, external) = (
             format!("whatsapp:+1555{user:07}"),
             format!("whatsapp:US.1349120865530{user:07}"),
@@ -38,7 +40,7 @@ impl Webhook {
             ("SmsSid", &sid),
             ("WaId", &phone[10..]),
             ("SmsStatus", "received"),
-            ("Body", TEXT),
+            ("Body", &text),
             ("Forwarded", "false"),
             ("FrequentlyForwarded", "false"),
             ("To", "whatsapp:+15550002222"),

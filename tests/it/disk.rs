@@ -128,7 +128,7 @@ fn threat_50_while_another_program_holds_the_database_messages_are_refused_and_t
                 let server = &server;
                 scope.spawn(move || {
                     server
-                        .send(&Webhook::message(number, "hi"))
+                        .send(&Webhook::message(number, &format!("hi {number}")))
                         .refused(503)
                         .len()
                 });
@@ -164,7 +164,8 @@ fn full_and_not_full(
         let mut refused = 0;
         for _ in 0..200 {
             number += 1;
-            let webhook = Webhook::message(number, "hi").with("From", "whatsapp:+15550009999");
+            let webhook = Webhook::message(number, &format!("hi {number}"))
+                .with("From", "whatsapp:+15550009999");
             let delivery = twilio.deliver(address, &webhook, Policy::NEITHER);
             match delivery.attempts[0].status {
                 Some(200) => {}
@@ -270,7 +271,7 @@ fn threat_52_after_a_failed_fsync_nothing_is_acknowledged_and_the_second_one_end
     let mut refused = 0;
     // One after the other: each is a commit of its own, or two.
     for number in 1..100 {
-        let webhook = Webhook::message(number, "hi");
+        let webhook = Webhook::message(number, &format!("hi {number}"));
         let delivery = twilio.deliver(|| Some(server.public), &webhook, Policy::NEITHER);
         match delivery.attempts[0].status {
             Some(200) if refused == 0 => kept.push(sid(&webhook)),

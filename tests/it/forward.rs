@@ -268,7 +268,7 @@ async fn anything_else_is_a_failure_and_the_fallback_asks_once_more() {
         bot.answers(status, content_type, body);
         bot.answers(200, "text/plain", "second time");
         let before = bot.service.asked().len();
-        let answer = bot.says(json!({"body": "hi"})).await;
+        let answer = bot.says(json!({"body": format!("number {before}")})).await;
         let expected = (vec![("second time".to_owned(), 0)], vec![500, 200]);
         assert_eq!(
             outcome(&answer),

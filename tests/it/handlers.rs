@@ -233,13 +233,14 @@ fn threat_47_a_handler_that_blocks_its_thread_does_not_hold_up_its_own_answer_or
 async fn threat_48_nothing_is_left_of_ten_thousand_messages() {
     let app = TestApp::with(
         async |_, message: InboundMessage| match message.body.as_str() {
-            "fail" => Err(HandlerError::new("no")),
+            text if text.starts_with("fail") => Err(HandlerError::new("no")),
             text => Ok(Reply::text(text)),
         },
     );
     let descriptors = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     for number in 0..100 {
-        app.send(Webhook::message(number, "warm")).await.twiml();
+        let text = format!("warm {number}");
+        app.send(Webhook::message(number, &text)).await.twiml();
     }
     let (tasks, files) = (
         tokio::runtime::Handle::current()
@@ -249,7 +250,8 @@ async fn threat_48_nothing_is_left_of_ten_thousand_messages() {
     );
     for number in 100..10_100 {
         let text = if number % 2 == 0 { "hi" } else { "fail" };
-        app.send(Webhook::message(number, text)).await;
+        let text = format!("{text} {number}");
+        app.send(Webhook::message(number, &text)).await;
     }
     app.wait_for("replyhook_handlers_running", 0.0).await;
     settle().await;

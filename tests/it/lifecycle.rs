@@ -10,10 +10,14 @@ use crate::support::{ORIGIN, Server, TOKEN, Webhook, says, wire};
 /// A body that waits for the test, however busy the machine is.
 const SLOW_BODY: (&str, &str) = ("REPLYHOOK__SERVER__BODY_TIMEOUT_MS", "60000");
 
+fn under_way(number: u64) -> String {
+    format!("under way {number}")
+}
+
 /// Half a webhook, so that its answer is under way.
 fn begin(server: &Server, number: u64) -> (std::net::TcpStream, Vec<u8>) {
     let mut stream = wire::connect(server.public);
-    let mut bytes = Webhook::message(number, "under way").raw(ORIGIN);
+    let mut bytes = Webhook::message(number, &under_way(number)).raw(ORIGIN);
     let rest = bytes.split_off(bytes.len() - 20);
     stream.write_all(&bytes).unwrap();
     (stream, rest)
@@ -33,11 +37,11 @@ fn threat_61_a_signal_lets_what_is_under_way_finish_and_takes_nothing_new() {
         // The listener closes in a moment; until then a connection is taken and not served.
         let refused = (0..10_000).any(|_| std::net::TcpStream::connect(server.public).is_err());
         assert!(refused, "the public listener is closed");
-        for (mut stream, rest) in waiting {
+        for (number, (mut stream, rest)) in (0..).zip(waiting) {
             stream.write_all(&rest).unwrap();
             assert_eq!(
                 wire::read_answer(&mut stream).unwrap().twiml(),
-                says("under way")
+                says(&under_way(number))
             );
         }
         let (status, log) = server.wait();
