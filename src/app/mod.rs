@@ -26,7 +26,7 @@ use crate::config::{
 };
 use crate::consent::{Rules, Words};
 use crate::delivery::{Delivery, DeliveryPolicy, Keyring, RestHealth, Route, Routes};
-use crate::dispatch::{ConsentChange, ConsentHook, DispatchLimits, Dispatcher};
+use crate::dispatch::{ConsentChange, ConsentHook, DispatchLimits, Dispatcher, Guard, GuardRules};
 use crate::handler::{Echo, Forward, Handler};
 use crate::lifecycle::Lifecycle;
 use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
@@ -206,6 +206,7 @@ impl AppBuilder {
             public_url: settings.server.public_url.clone(),
             limits: dispatch_limits(&settings),
             consent: consent_rules(&settings)?,
+            guard: guard(&settings),
             apology: document(&settings.reply.apology)?,
             on_consent: self.on_consent,
             tasks: tasks.clone(),
@@ -305,6 +306,14 @@ fn consent_rules(settings: &Settings) -> Result<Rules, StartError> {
         words: Words::new(&consent.stop_words, &consent.start_words),
         stop_reply: document(&consent.stop_reply)?,
         start_reply: document(&consent.start_reply)?,
+    })
+}
+
+fn guard(settings: &Settings) -> Guard {
+    Guard::new(GuardRules {
+        loops: settings.guard.loops,
+        per_minute: settings.guard.user_per_minute,
+        own_numbers: settings.guard.own_numbers.clone(),
     })
 }
 

@@ -5,6 +5,7 @@
 //! known keys and their types: there is no second table to keep in step.
 
 mod calling;
+mod guarding;
 mod handling;
 mod keeping;
 mod layers;
@@ -17,6 +18,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use calling::ReconcileSettings;
+pub use guarding::GuardSettings;
 pub use handling::{HandlerKind, HandlerSettings, OnCrash};
 pub use keeping::{ConsentSettings, StoreSettings};
 pub use problem::{Problem, Problems, Warning};
@@ -139,6 +141,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// What users say about being written to.
     pub consent: ConsentSettings,
+    /// What is kept from the handler.
+    pub guard: GuardSettings,
     /// Logs.
     pub log: LogSettings,
     /// Traces.

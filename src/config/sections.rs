@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Settings;
 use super::reader::Reader;
-use super::{handling, keeping};
+use super::{guarding, handling, keeping};
 pub use crate::delivery::OnUnknown;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
@@ -159,6 +159,7 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
     let rest = rest(reader);
     let store = keeping::store(reader);
     let consent = keeping::consent(reader);
+    let guard = guarding::guard(reader);
     let log = log(reader);
     let telemetry = telemetry(reader);
     Some(Settings {
@@ -171,6 +172,7 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
         rest: rest?,
         store: store?,
         consent: consent?,
+        guard: guard?,
         log: log?,
         telemetry: telemetry?,
     })

@@ -275,7 +275,7 @@ impl Course {
         }
     }
 
-    /// Runs the handler to its end, and saves what becomes of it.
+    /// Runs the handler to its end, unless the guard stops the message, and saves what becomes of it.
     async fn attempt(
         mut self,
         claim: Claim,
@@ -288,10 +288,22 @@ impl Course {
         let _held = dispatcher.state.held.hold(claim.id);
         let of_backlog = self.decided.is_none();
         let origin = Origin::of(&message, slot);
-        let outcome = self.handle(claim, message, road).await;
+        let outcome = if dispatcher.stops(claim, &message) {
+            Ok((Reply::none(), None))
+        } else {
+            self.handle(claim, message, road).await
+        };
         drop(place);
         match outcome {
-            Ok((reply, dialogue)) => self.say(claim, &origin, reply, dialogue).await,
+            Ok((reply, dialogue)) => {
+                let heard = reply.messages().iter();
+                let heard = heard.filter(|said| !said.is_empty() && origin.hears(said));
+                let now = dispatcher.clock.now();
+                dispatcher
+                    .guard
+                    .said(claim.conversation, heard.count(), now);
+                self.say(claim, &origin, reply, dialogue).await;
+            }
             Err(failure) => Box::pin(self.give_up(claim, &origin, failure)).await,
         }
         dispatcher.state.waiting.wake(Event::Decision(claim.id));
@@ -359,11 +371,7 @@ impl Course {
         let dispatcher = self.dispatcher.clone();
         let channel = origin.user.channel();
         // To somebody else: REST looks at that one's window and consent.
-        let to_others = reply.messages().iter().any(|message| {
-            message
-                .recipient()
-                .is_some_and(|recipient| *recipient != origin.user)
-        });
+        let to_others = !reply.messages().iter().all(|said| origin.hears(said));
         let document = Document::render(&reply, channel, Some(&dispatcher.public_url));
         let document = match document {
             Ok(document) => Some(document),

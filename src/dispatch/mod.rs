@@ -1,14 +1,15 @@
 //! One message from accept to answer.
 //!
 //! Everything a message needs happens in a task of its own, which a closed connection cannot cut in half: it is accepted
-//! (durably, once), waits for its turn in its conversation, is handled, and its answer is saved before anybody sees it.
-//! The request only waits, and at its deadline decides: what is not answered by then goes by REST. Who is first is
-//! decided in the store.
+//! (durably, once), waits for its turn in its conversation, is handled unless the guard stops it, and its answer is saved
+//! before anybody sees it. The request only waits, and at its deadline decides: what is not answered by then goes by
+//! REST. Who is first is decided in the store.
 
 mod arrival;
 mod backlog;
 mod conversing;
 mod course;
+mod guard;
 mod held;
 mod origin;
 mod outage;
@@ -26,6 +27,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
 use self::course::Course;
+pub(crate) use self::guard::{Guard, GuardRules};
 use self::held::Held;
 use self::outage::Outage;
 use self::waiting::{Deferred, Waiting};
@@ -78,6 +80,8 @@ pub(crate) struct Dispatcher {
     pub(crate) public_url: PublicUrl,
     pub(crate) limits: DispatchLimits,
     pub(crate) consent: Rules,
+    /// What keeps messages from the handler.
+    pub(crate) guard: Guard,
     /// What is said when the handler fails for the last time.
     pub(crate) apology: Document,
     pub(crate) on_consent: Option<ConsentHook>,

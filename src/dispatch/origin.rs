@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::form::Form;
 use crate::message::InboundMessage;
-use crate::reply::WireMessage;
+use crate::reply::{ReplyMessage, WireMessage};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::TokenSlot;
 use crate::store::NewReply;
@@ -28,6 +28,12 @@ impl Origin {
             user: message.from.clone(),
             service: message.messaging_service_sid,
         }
+    }
+
+    /// Whether a message of the reply goes to the author.
+    pub(super) fn hears(&self, said: &ReplyMessage) -> bool {
+        said.recipient()
+            .is_none_or(|recipient| *recipient == self.user)
     }
 
     /// A message of the reply as REST takes it.

@@ -182,7 +182,7 @@ impl ReplyMessage {
         self.to.as_ref()
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.media.is_empty() && self.text.trim().is_empty()
     }
 }

@@ -59,6 +59,7 @@ table! {
     STORE_ERRORS = "replyhook_store_errors_total", "1", ["step"], "Steps that the store did not take.";
     STORE_OK = "replyhook_store_ok", "1", [], "Whether the store took the last write of the regular check: 1 or 0.";
     CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Consent words of users: opt_out, opt_in, help.";
+    GUARD = "replyhook_guard_total", "1", ["reason"], "Messages kept from the handler: own_number, loop (the one that begins a mute), muted, rate.";
     CHARACTERS_REPLACED = "replyhook_characters_replaced_total", "1", [], "Characters of replies that XML cannot hold, sent as U+FFFD.";
     STATUS_UPDATES = "replyhook_status_updates_total", "1", ["status"], "Status callbacks by the status they told.";
     FALLBACKS = "replyhook_fallback_calls_total", "1", ["error_code"], "Verified fallback calls by Twilio's error code.";
@@ -184,6 +185,7 @@ pub struct Metrics {
 }
 
 const REPLY_OUTCOMES: [&str; 5] = ["sent", "again", "failed", "unknown", "held"];
+const GUARD_REASONS: [&str; 4] = ["own_number", "loop", "muted", "rate"];
 const METADATA: Metadata<'static> = Metadata::new("replyhook", Level::INFO, None);
 /// Up to Twilio's 15 seconds.
 const BUCKETS: &[f64] = &[
@@ -214,6 +216,10 @@ impl Metrics {
         };
         let version = key(BUILD_INFO, &[env!("CARGO_PKG_VERSION")]);
         recorder.register_gauge(&version, &METADATA).set(1.0);
+        // Counted by name, because rarely; they stand at zero until then.
+        for reason in GUARD_REASONS {
+            counter(GUARD, &[reason]).increment(0);
+        }
         let webhooks = Endpoint::ALL.iter().flat_map(|endpoint| {
             Outcome::ALL
                 .iter()
@@ -319,6 +325,12 @@ impl Metrics {
     /// A consent word.
     pub(crate) fn consent(&self, kind: &'static str) {
         self.count(CONSENT_CHANGES, kind.to_owned());
+    }
+
+    /// A message that was kept from the handler.
+    pub(crate) fn guard(&self, reason: &'static str) {
+        debug_assert!(GUARD_REASONS.contains(&reason));
+        self.count(GUARD, reason.to_owned());
     }
 
     fn count(&self, metric: Metric, value: String) {

@@ -394,6 +394,29 @@ fn a_secret_file_of_a_stronger_layer_replaces_a_weaker_layers_value() {
 }
 
 #[test]
+fn our_own_numbers_are_addresses_as_twilio_writes_them() {
+    const KEY: &str = "REPLYHOOK__GUARD__OWN_NUMBERS";
+    let named = |text| load(&[&NEEDED[..], &[(KEY, text)]].concat(), "").unwrap();
+    let numbers = named(" +15550002222,whatsapp:+15550002222\n12345 rcs:our_agent, ");
+    let texts = numbers.settings.guard.own_numbers.iter();
+    let texts: Vec<_> = texts.map(replyhook::Address::as_str).collect();
+    assert_eq!(
+        texts,
+        [
+            "+15550002222",
+            "whatsapp:+15550002222",
+            "12345",
+            "rcs:our_agent"
+        ]
+    );
+    assert!(named("").settings.guard.own_numbers.is_empty());
+    for odd in ["15550002222", "whatsapp:15550002222", "+1-555-000-2222"] {
+        let problem = only_problem(&[(KEY, odd)], "");
+        assert!(problem.starts_with("guard.own_numbers: has"), "{problem}");
+    }
+}
+
+#[test]
 fn what_a_program_sets_itself_has_the_type_of_its_key() {
     let mut sources = Sources::default().with_env(NEEDED);
     sources

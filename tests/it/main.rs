@@ -47,6 +47,7 @@ mod explanations;
 mod fake_twilio;
 mod fallback;
 mod forward;
+mod guards;
 mod handlers;
 mod house_rules;
 #[cfg(feature = "failpoints")]

@@ -72,6 +72,11 @@ fn threat_37_no_log_line_metric_or_refusal_holds_what_a_user_sent() {
     server.send(&failed).twiml();
     let _ = server
         .exchange(format!("POST /webhook?{QUERY} HTTP/1.1\r\nX-{TEXT}: \0\r\n\r\n").as_bytes());
+    // A user who says the same so often and so fast is taken for a bot, and that is an alert.
+    for number in 20..40 {
+        server.send(&canary(number)).twiml();
+    }
+    server.wait_for("a reply loop");
     let metrics = server.get("/metrics").body;
     server.signal(rustix::process::Signal::TERM);
     let (_, log) = server.wait();

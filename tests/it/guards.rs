@@ -1,0 +1,309 @@
+//! What is kept from the handler: reply loops, our own senders, and what goes beyond a rate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use replyhook::clock::{ManualClock, SignedDuration};
+use replyhook::config::Sources;
+use replyhook::emulator::Remote;
+use replyhook::{
+    App, Clock, Context, Desk, DeskOptions, Echo, Handler, HandlerError, InboundMessage, Reply,
+    SystemClock,
+};
+use serde_json::json;
+
+use crate::support::{EMPTY, TestApp, Webhook, says};
+
+const OFF: (&str, &str) = ("REPLYHOOK__GUARD__LOOP", "false");
+const SENDERS: [&str; 2] = ["whatsapp:+15550001111", "whatsapp:+15550002222"];
+
+/// A bot on a clock that stands still until it is moved.
+struct Bot {
+    app: TestApp,
+    clock: Arc<ManualClock>,
+}
+
+impl Bot {
+    fn echo(env: &[(&str, &str)]) -> Self {
+        Self::with(env, Echo)
+    }
+
+    fn with(env: &[(&str, &str)], handler: impl Handler) -> Self {
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let app = TestApp::build(env, |app| app.clock(clock.clone()).handler(handler));
+        Self { app, clock }
+    }
+
+    async fn says(&self, number: u64, body: &str) -> String {
+        self.app.says(number, body).await
+    }
+
+    /// The same text in a message of each number, and how many of them were answered with it before one was not.
+    async fn insists(&self, numbers: std::ops::Range<u64>, body: &str) -> usize {
+        let mut answered = 0;
+        for number in numbers {
+            let answer = self.says(number, body).await;
+            if answer == EMPTY {
+                break;
+            }
+            assert_eq!(answer, says(body));
+            answered += 1;
+        }
+        answered
+    }
+
+    async fn stopped(&self, reason: &str) -> f64 {
+        let series = format!(r#"replyhook_guard_total{{reason="{reason}"}}"#);
+        self.app.metric(&series).await
+    }
+
+    fn advance(&self, ms: i64) {
+        self.clock.advance(SignedDuration::from_millis(ms));
+    }
+}
+
+/// What a document says, if anything.
+fn said(twiml: &str) -> Option<&str> {
+    twiml.split_once("<Message>")?.1.split("</Message>").next()
+}
+
+#[tokio::test]
+async fn threat_72_two_bots_that_answer_each_other_stop_within_ten_turns_and_there_is_an_alert() {
+    let bots = [Bot::echo(&[]), Bot::echo(&[])];
+    let mut answers = [0, 0];
+    let mut text = "Thank you for your message!".to_owned();
+    for number in 0.. {
+        let (hears, speaks) = (number % 2, (number + 1) % 2);
+        let webhook = Webhook::message(number as u64, &text)
+            .with("From", SENDERS[speaks])
+            .with("To", SENDERS[hears]);
+        let answer = bots[hears].app.send(webhook).await;
+        for bot in &bots {
+            bot.advance(500);
+        }
+        let Some(answer) = said(answer.twiml()) else {
+            break;
+        };
+        answers[hears] += 1;
+        answer.clone_into(&mut text);
+    }
+    assert_eq!(answers, [7, 7], "of each before one was stopped");
+    assert_eq!(bots[0].stopped("loop").await, 1.0);
+    assert_eq!(bots[1].stopped("loop").await, 0.0);
+    // Somebody else is still answered.
+    let other = Webhook::message(1000, "hi").with("From", "whatsapp:+15550003333");
+    assert_eq!(bots[0].app.send(other).await.twiml(), says("hi"));
+}
+
+#[tokio::test]
+async fn threat_72_two_servers_that_face_each_other_through_their_twilios_stop_within_ten_turns() {
+    const WHATSAPP: &str = "whatsapp:+14155238886";
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let mut desks = Vec::new();
+    for _ in 0..2 {
+        let mut options = DeskOptions::default();
+        options.emulator_port = Some(0);
+        options.port = Some(0);
+        options.clock = Some(clock.clone());
+        let desk = Desk::start(App::builder(), Sources::default(), options);
+        let desk = desk.await.unwrap();
+        let twilio = Remote::new(desk.emulator().url()).unwrap();
+        desks.push((desk, twilio));
+    }
+    // What either says is what the other hears.
+    let mut text = "Thank you for your message!".to_owned();
+    let mut hears = 0;
+    loop {
+        let message = json!({"from": SENDERS[hears], "to": WHATSAPP, "body": text});
+        let answer = desks[hears].1.post(&["messages"], &message).await.unwrap();
+        let Some(body) = answer["messages"][0]["body"].as_str() else {
+            assert!(answer["twiml"].as_str().unwrap().ends_with("<Response/>"));
+            break;
+        };
+        body.clone_into(&mut text);
+        hears = 1 - hears;
+    }
+    for (desk, _) in desks {
+        assert_eq!(desk.handler_runs(), 7);
+        desk.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn threat_72_a_quick_conversation_trips_nothing() {
+    let bot = Bot::echo(&[]);
+    for number in 0..20 {
+        let text = format!("and another thing, number {number}");
+        assert_eq!(bot.says(number, &text).await, says(&text));
+        bot.advance(500);
+    }
+    // Nor does one who says everything twice.
+    for number in 20..40 {
+        let text = format!("listen, number {}", number / 2);
+        assert_eq!(bot.says(number, &text).await, says(&text));
+    }
+    // Files without a text, and buttons, are somebody's doing, however often.
+    for number in 40..60 {
+        let file = Webhook::message(number, "")
+            .with("NumMedia", "1")
+            .with("MediaUrl0", "https://api.twilio.com/a/b")
+            .with("MediaContentType0", "image/jpeg");
+        assert_eq!(bot.app.send(file).await.twiml(), says("image/jpeg"));
+        let button = Webhook::message(100 + number, "Next").with("ButtonPayload", "next");
+        assert_ne!(bot.app.send(button).await.twiml(), EMPTY);
+    }
+    assert_eq!(bot.stopped("loop").await, 0.0);
+}
+
+#[tokio::test]
+async fn threat_72_equal_texts_that_come_slowly_trip_nothing() {
+    let bot = Bot::echo(&[]);
+    for number in 0..30 {
+        assert_eq!(bot.says(number, "hello?").await, says("hello?"));
+        bot.advance(10_000);
+    }
+    assert_eq!(bot.stopped("loop").await, 0.0);
+}
+
+#[tokio::test]
+async fn threat_72_fifteen_messages_within_half_a_minute_trip_and_fourteen_do_not() {
+    let handled = Arc::new(AtomicUsize::new(0));
+    let silent = handled.clone();
+    let bot = Bot::with(&[], move |_: Context, _: InboundMessage| {
+        silent.fetch_add(1, Ordering::SeqCst);
+        async { Reply::none() }
+    });
+    for number in 0..14 {
+        bot.says(number, " hello? ").await;
+        bot.advance(2_000);
+    }
+    assert_eq!(handled.load(Ordering::SeqCst), 14);
+    // The first one is half a minute old.
+    bot.advance(2_000);
+    bot.says(14, "hello?").await;
+    assert_eq!(handled.load(Ordering::SeqCst), 15);
+    // The second one is not yet.
+    bot.says(15, "hello?").await;
+    assert_eq!(handled.load(Ordering::SeqCst), 15);
+    assert_eq!(bot.stopped("loop").await, 1.0);
+}
+
+#[tokio::test]
+async fn threat_72_a_mute_ends_after_a_minute_and_is_told_once() {
+    let bot = Bot::echo(&[]);
+    assert_eq!(bot.insists(0..20, "hi").await, 7);
+    bot.advance(59_999);
+    assert_eq!(bot.says(20, "another text").await, EMPTY);
+    assert_eq!(bot.stopped("loop").await, 1.0);
+    assert_eq!(bot.stopped("muted").await, 1.0);
+    bot.advance(1);
+    // From then on it is counted afresh.
+    assert_eq!(bot.insists(30..50, "hi").await, 7);
+    assert_eq!(bot.stopped("loop").await, 2.0);
+}
+
+#[tokio::test]
+async fn threat_72_what_was_muted_gets_the_same_answer_again_and_the_handler_is_not_called() {
+    let handled = Arc::new(AtomicUsize::new(0));
+    let counted = handled.clone();
+    let bot = Bot::with(&[], move |_: Context, message: InboundMessage| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { message.body }
+    });
+    assert_eq!(bot.insists(0..20, "hi").await, 7);
+    assert_eq!(bot.says(8, "muted").await, EMPTY);
+    // Once more at once, after the mute, and by the fallback URL.
+    for number in [7, 8] {
+        assert_eq!(bot.says(number, "hi").await, EMPTY);
+    }
+    bot.advance(60_000);
+    for number in [7, 8] {
+        assert_eq!(bot.says(number, "hi").await, EMPTY);
+        let fallback = Webhook::message(number, "hi").to("/webhook/fallback");
+        assert_eq!(bot.app.send(fallback).await.twiml(), EMPTY);
+    }
+    assert_eq!(handled.load(Ordering::SeqCst), 7);
+    assert_eq!(bot.stopped("muted").await, 1.0, "repeats are not counted");
+    assert_eq!(bot.app.kept().await, 9);
+}
+
+#[tokio::test]
+async fn threat_72_a_second_attempt_is_not_counted_again_and_is_muted_like_the_rest() {
+    let bot = Bot::with(&[], |cx: Context, message: InboundMessage| async move {
+        match cx.attempt() {
+            1 => Err(HandlerError::new("no")),
+            _ => Ok(message.body),
+        }
+    });
+    let first = |number| bot.app.send(Webhook::message(number, "hi"));
+    for number in 0..7 {
+        first(number).await.refused(500);
+        assert_eq!(bot.says(number, "hi").await, says("hi"));
+    }
+    first(100).await.twiml();
+    assert_eq!(bot.stopped("loop").await, 1.0);
+
+    let bot = Bot::with(&[], |_: Context, message: InboundMessage| async move {
+        match message.body.as_str() {
+            "fail" => Err(HandlerError::new("no")),
+            _ => Ok(message.body),
+        }
+    });
+    let failed = bot.app.send(Webhook::message(0, "fail")).await;
+    failed.refused(500);
+    assert!(bot.insists(1..20, "hi").await < 8);
+    assert_eq!(bot.says(0, "fail").await, EMPTY);
+}
+
+#[tokio::test]
+async fn threat_72_without_the_loop_guard_everything_is_answered() {
+    let bot = Bot::echo(&[OFF]);
+    assert_eq!(bot.insists(0..40, "hi").await, 40);
+    assert_eq!(bot.stopped("loop").await, 0.0);
+}
+
+#[tokio::test]
+async fn threat_72_what_our_own_senders_send_is_not_answered() {
+    let (us, also_us, listed) = (SENDERS[1], "whatsapp:+15550003333", "+15550004444");
+    let own = (
+        "REPLYHOOK__GUARD__OWN_NUMBERS",
+        "+15550005555, +15550004444",
+    );
+    let bot = Bot::echo(&[own, OFF]);
+    let from_to = |number, from, to| {
+        let webhook = Webhook::message(number, "hi").with("From", from);
+        bot.app.send(webhook.with("To", to))
+    };
+    // Until somebody has written to it, nobody knows that it is ours.
+    assert_eq!(from_to(1, also_us, us).await.twiml(), says("hi"));
+    assert_eq!(from_to(2, SENDERS[0], also_us).await.twiml(), says("hi"));
+    assert_eq!(from_to(3, also_us, us).await.twiml(), EMPTY);
+    assert_eq!(from_to(4, us, also_us).await.twiml(), EMPTY);
+    assert_eq!(from_to(5, us, us).await.twiml(), EMPTY);
+    assert_eq!(from_to(6, listed, "+15550006666").await.twiml(), EMPTY);
+    assert_eq!(bot.stopped("own_number").await, 4.0);
+    assert_eq!(from_to(7, SENDERS[0], us).await.twiml(), says("hi"));
+}
+
+#[tokio::test]
+async fn a_user_may_send_as_much_as_the_rate_says_each_minute_and_others_are_not_touched() {
+    let bot = Bot::echo(&[("REPLYHOOK__GUARD__USER_PER_MINUTE", "3"), OFF]);
+    assert_eq!(bot.insists(0..10, "hi").await, 3);
+    let other = Webhook::message(100, "hi").with("From", "whatsapp:+15550003333");
+    assert_eq!(bot.app.send(other).await.twiml(), says("hi"));
+    bot.advance(59_999);
+    assert_eq!(bot.says(10, "hi").await, EMPTY);
+    bot.advance(1);
+    assert_eq!(bot.insists(11..20, "hi").await, 3);
+    assert_eq!(bot.stopped("rate").await, 3.0);
+}
+
+#[tokio::test]
+async fn there_is_no_rate_unless_one_is_set() {
+    let bot = Bot::echo(&[]);
+    for number in 0..100 {
+        let text = number.to_string();
+        assert_eq!(bot.says(number, &text).await, says(&text));
+    }
+    assert_eq!(bot.stopped("rate").await, 0.0);
+}
