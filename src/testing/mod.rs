@@ -86,14 +86,15 @@ struct State {
 }
 
 impl TestBot {
-    /// Starts what `make` makes, with the documented defaults. It is asked again at every [`TestBot::restart`].
+    /// Starts what `make` makes, with the documented defaults but for `guard.loop`: where time stands still whoever says
+    /// the same a few times is as fast as a bot. It is asked again at every [`TestBot::restart`].
     pub async fn start(make: impl Fn() -> AppBuilder + Send + Sync + 'static) -> Self {
         Self::start_with(Sources::default(), make).await
     }
 
     /// The same with settings, as in `Sources::default().with_file("bot.toml")`.
     pub async fn start_with(
-        sources: Sources,
+        mut sources: Sources,
         make: impl Fn() -> AppBuilder + Send + Sync + 'static,
     ) -> Self {
         let start = Timestamp::from_second(MORNING).unwrap_or_default();
@@ -104,6 +105,8 @@ impl TestBot {
             clock: Some(clock.clone()),
             ..DeskOptions::default()
         };
+        let guard = sources.defaults.entry("guard.loop");
+        guard.or_insert_with(|| "false".to_owned());
         let desk = Desk::start(make(), sources, options).await;
         let desk = desk.unwrap_or_else(|error| panic!("the bot does not start: {error}"));
         let emulator = desk.emulator();

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use replyhook::config::Sources;
 use replyhook::testing::{Answer, TestBot};
 use replyhook::{App, Context, InboundMessage, Media, Reply, ReplyMessage};
 
@@ -86,6 +87,28 @@ async fn the_window_closes_after_a_day_and_opens_again() {
     bot.writes(&ana, "News").await.assert_delivered();
 }
 
+#[tokio::test]
+async fn saying_the_same_in_no_time_is_no_loop_unless_a_test_asks_for_the_guard() {
+    let bot = bot().await;
+    let ana = bot.whatsapp("+34600000001");
+    for _ in 0..20 {
+        ana.says("next").await.assert_reply("Got next.");
+    }
+    let guarded = Sources::default().with_env([("REPLYHOOK__GUARD__LOOP", "true")]);
+    let bot = TestBot::start_with(guarded, || App::builder().handler(shop)).await;
+    let ana = bot.whatsapp("+34600000001");
+    for _ in 0..7 {
+        ana.says("next").await.assert_reply("Got next.");
+    }
+    ana.says("next").await.assert_no_reply();
+    bot.redeliver()
+        .await
+        .assert_same_answer()
+        .assert_handler_runs(0);
+    bot.advance(Duration::from_mins(1)).await;
+    ana.says("next").await.assert_reply("Got next.");
+}
+
 /// Whether an assertion panics.
 fn fails(answer: &Answer, assertion: impl FnOnce(&Answer)) -> bool {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| assertion(answer)));
@@ -130,7 +153,7 @@ async fn what_was_recorded_at_the_desk_is_replayed_and_a_difference_is_found() {
     options.emulator_port = Some(0);
     options.port = Some(0);
     options.record = Some(folder.path().to_owned());
-    let sources = replyhook::config::Sources::default();
+    let sources = Sources::default();
     let desk = replyhook::Desk::start(App::builder().handler(shop), sources, options);
     let desk = desk.await.unwrap();
     let remote = replyhook::emulator::Remote::new(desk.emulator().url()).unwrap();
