@@ -5,6 +5,8 @@
 //!
 //! Source: Twilio's "default handling of opt-out keywords" for SMS; on other channels Twilio passes words through.
 
+use std::sync::{PoisonError, RwLock};
+
 use unicode_normalization::UnicodeNormalization;
 
 use crate::address::Channel;
@@ -95,13 +97,32 @@ impl Words {
 
 /// What a message does to consent, and what its author is told: the same for a webhook and for a message that is fetched
 /// later.
-pub(crate) struct Rules {
-    pub(crate) words: Words,
-    pub(crate) stop_reply: Document,
-    pub(crate) start_reply: Document,
+pub(crate) struct ConsentRules {
+    words: Words,
+    replies: RwLock<ConsentReplies>,
 }
 
-impl Rules {
+/// What is answered to a word, on channels where Twilio answers none.
+#[derive(Debug, Clone)]
+pub(crate) struct ConsentReplies {
+    pub(crate) stop: Document,
+    pub(crate) start: Document,
+}
+
+impl ConsentRules {
+    pub(crate) fn new(words: Words, replies: ConsentReplies) -> Self {
+        Self {
+            words,
+            replies: RwLock::new(replies),
+        }
+    }
+
+    /// Answers otherwise from now on.
+    #[cfg(feature = "rules")]
+    pub(crate) fn set_replies(&self, replies: ConsentReplies) {
+        *self.replies.write().unwrap_or_else(PoisonError::into_inner) = replies;
+    }
+
     /// `OptOutType` decides where Twilio sends it, and then Twilio has answered; else a word does.
     pub(crate) fn meaning(&self, message: &InboundMessage) -> Option<ArrivalConsent> {
         let how = ConsentHow::OptOutType;
@@ -121,14 +142,16 @@ impl Rules {
             reply.to_saved().unwrap_or_default()
         };
         let how = ConsentHow::Keyword;
-        Some(match self.words.meaning(channel, &message.body)? {
+        let word = self.words.meaning(channel, &message.body)?;
+        let replies = self.replies.read().unwrap_or_else(PoisonError::into_inner);
+        Some(match word {
             Word::Stop => ArrivalConsent::Stop {
                 how,
-                answer: answer(&self.stop_reply),
+                answer: answer(&replies.stop),
             },
             Word::Start => ArrivalConsent::Start {
                 how,
-                answer: answer(&self.start_reply),
+                answer: answer(&replies.start),
             },
         })
     }

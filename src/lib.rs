@@ -40,11 +40,9 @@
 //! | [`signature`] | verifying requests, and explaining why one does not verify |
 //! | [`form`] | decoded pairs |
 //! | [`message`], [`address`], [`sid`], [`error_code`] | what Twilio sends, as types |
-//! | [`handler`] | your code |
+//! | [`handler`] | your code: by itself, out of routes (`route`), with follow-up questions (`dialogue`), or in a file of rules |
 //! | [`reply`], [`twiml`] | what it says, and how that is written |
-//! | [`store`] | what is kept |
 //! | [`store`] | what is kept: journal, conversations, outbox |
-//! | `reconcile` (feature `app`) | the journal compared with Twilio's list |
 //! | `twilio` (feature `client`) | the REST API |
 //! | `reconcile` (feature `app`) | what is kept, compared with Twilio's list |
 //! | [`config`], [`telemetry`] | settings; metrics and logs |
@@ -59,6 +57,8 @@
 //! | feature | adds |
 //! |---|---|
 //! | `axum` | [`SignatureLayer`], [`SignedForm`] |
+//! | `route` | `route::Router` and `dialogue::Form` |
+//! | `rules` | `handler::Rules`: a bot in a file |
 //! | `app` | the router, settings, [`App::into_parts`]; it needs a store |
 //! | `sqlite`, `postgres` | `app` with that store |
 //! | `server` | the accept loop, the private listener, logs, [`App::run`] |
@@ -143,6 +143,8 @@ pub use error::BoxError;
 pub use error_code::ErrorCode;
 pub use form::Form;
 pub use handler::{Context, Echo, Handler, HandlerError, handler_fn};
+#[cfg(feature = "route")]
+pub use handler::{dialogue, route};
 pub use message::{FallbackCause, InboundMessage, MessageStatus, StatusUpdate};
 pub use reply::{IntoReply, Media, Reply, ReplyMessage};
 pub use secret::Secret;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
@@ -24,6 +25,9 @@ const EXPIRY_STEP: Duration = Duration::from_millis(50);
 /// For giving up what this process holds, at the end.
 const CLOSE: Duration = Duration::from_secs(1);
 
+/// What looks after something, for as long as it is polled.
+pub(crate) type Watch = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// What has to run beside the webhooks.
 pub struct Worker {
     pub(crate) lifecycle: Arc<Lifecycle>,
@@ -36,6 +40,8 @@ pub struct Worker {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) delivery: Arc<Delivery>,
+    /// Something else that runs as long as this.
+    pub(crate) watch: Option<Watch>,
     /// Of content, and of texts.
     pub(crate) retention: (Duration, Duration),
 }
@@ -65,6 +71,7 @@ impl Worker {
                 () = self.expire() => {}
                 () = self.dispatcher.clone().work_off() => {}
                 () = self.delivery.clone().work() => {}
+                () = self.watch() => {}
             }
             self.lifecycle.set(Stage::Draining);
             self.tasks.close();
@@ -93,6 +100,13 @@ impl Worker {
             self.is_open = true;
         }
         Ok(())
+    }
+
+    async fn watch(&self) {
+        match &self.watch {
+            Some(watch) => watch().await,
+            None => std::future::pending().await,
+        }
     }
 
     async fn upkeep(&self) {

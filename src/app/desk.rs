@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::bot::ReloadHook;
 use super::own_server::{Disturbance, OwnState};
 use super::{App, AppBuilder, Tunnel, run};
 use crate::admin;
@@ -76,6 +77,8 @@ struct Plan {
     tunnel: Option<Tunnel>,
     disturbance: Arc<Disturbance>,
     account: AccountSid,
+    /// Tells the page that rules were read anew.
+    on_reload: ReloadHook,
 }
 
 impl Plan {
@@ -86,6 +89,7 @@ impl Plan {
         builder.store = store.or(builder.store);
         builder.tunnel.clone_from(&self.tunnel);
         builder.only = Some(self.account);
+        builder.on_reload = Some(self.on_reload.clone());
         self.disturbance
             .put_around(builder, self.clock.clone())
             .build()
@@ -148,6 +152,7 @@ impl Desk {
             tunnel,
             disturbance: Arc::default(),
             account: emulator.account_sid(),
+            on_reload: announcing(&emulator),
         };
         let own = match public {
             Some(public) => {
@@ -286,6 +291,11 @@ impl fmt::Debug for Desk {
             .field("server", &self.server_url())
             .finish_non_exhaustive()
     }
+}
+
+fn announcing(emulator: &Emulator) -> ReloadHook {
+    let emulator = emulator.clone();
+    Arc::new(move |outcome| emulator.announce_reload(outcome))
 }
 
 /// A listener on loopback. A default that is busy moves on; what was named does not.

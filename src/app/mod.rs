@@ -1,5 +1,6 @@
 //! The only place where parts meet: settings and your code become a router and a worker, or a running server.
 
+mod bot;
 #[cfg(all(feature = "server", feature = "emulator"))]
 mod desk;
 #[cfg(all(feature = "server", feature = "emulator"))]
@@ -10,6 +11,7 @@ mod run;
 #[cfg(all(feature = "server", feature = "emulator"))]
 pub use desk::{Desk, DeskOptions};
 
+use bot::{Bot, ReloadHook, document};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,20 +20,15 @@ use axum::Router;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use crate::address::Channel;
 use crate::admin::{self, Admin};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{
-    HandlerKind, OnCrash, Settings, SignatureMode, Sources, TwilioSettings, Warning,
-};
-use crate::consent::{Rules, Words};
+use crate::config::{OnCrash, Settings, SignatureMode, Sources, TwilioSettings, Warning};
 use crate::delivery::{Delivery, DeliveryPolicy, Keyring, RestHealth, Route, Routes};
 use crate::dispatch::{ConsentChange, ConsentHook, DispatchLimits, Dispatcher, Guard, GuardRules};
-use crate::handler::{Echo, Forward, Handler};
+use crate::handler::Handler;
 use crate::lifecycle::Lifecycle;
 use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
 use crate::probe::Instance;
-use crate::reply::Reply;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
@@ -40,7 +37,6 @@ use crate::store::{CrashPolicy, Store, StoreUrl};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreReport, Throttle};
 use crate::twilio::{ApiUrl, Client};
-use crate::twiml::Document;
 use crate::webhook::{
     self, FallbackHook, Front, RefusalReport, Room, StatusHook, Warnings, Webhooks,
 };
@@ -94,6 +90,8 @@ pub struct AppBuilder {
     /// Put around the handler, whichever it is.
     around: Option<Around>,
     tunnel: Option<Tunnel>,
+    /// Is told whether changed rules are obeyed.
+    on_reload: Option<ReloadHook>,
     /// The account whose messages are sent; without one every account's.
     only: Option<AccountSid>,
 }
@@ -183,13 +181,13 @@ impl AppBuilder {
         let metrics = Arc::new(Metrics::new());
         let lifecycle = Arc::new(Lifecycle::default());
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let (handler, handler_name) = match self.handler {
-            Some(handler) => (handler, "your handler"),
-            None => built_in(&settings, &clock)?,
+        let bot = match self.handler {
+            Some(handler) => Bot::yours(handler),
+            None => Bot::built_in(&settings, &clock)?,
         };
         let handler = match self.around {
-            Some(around) => around(handler),
-            None => handler,
+            Some(around) => around(bot.handler.clone()),
+            None => bot.handler.clone(),
         };
         let store = match self.store {
             Some(store) => store,
@@ -205,7 +203,7 @@ impl AppBuilder {
             store_report: StoreReport::new(metrics.clone()),
             public_url: settings.server.public_url.clone(),
             limits: dispatch_limits(&settings),
-            consent: consent_rules(&settings)?,
+            consent: bot.consent_rules(&settings)?,
             guard: guard(&settings),
             apology: document(&settings.reply.apology)?,
             on_consent: self.on_consent,
@@ -267,46 +265,17 @@ impl AppBuilder {
                 store_url: settings.store.url.to_string(),
                 is_open: false,
                 clock,
-                dispatcher,
                 delivery,
+                watch: bot.watch(&settings, &dispatcher, self.on_reload)?,
+                dispatcher,
                 retention: (settings.store.retention, settings.store.keep_bodies),
             },
             admin,
             settings,
             warnings: loaded.warnings,
-            handler: handler_name,
+            handler: bot.name,
         })
     }
-}
-
-/// A text of the settings as it is answered.
-fn document(text: &str) -> Result<Document, StartError> {
-    Document::render(&Reply::text(text), &Channel::WhatsApp, None)
-        .map_err(|error| StartError::config(&error))
-}
-
-/// The handler that the settings name, and its name.
-fn built_in(
-    settings: &Settings,
-    clock: &Arc<dyn Clock>,
-) -> Result<(Arc<dyn Handler>, &'static str), StartError> {
-    Ok(match (settings.handler.kind, &settings.handler.forward) {
-        (HandlerKind::Forward, Some(target)) => {
-            let forward = Forward::new(target.clone(), clock.clone());
-            let forward = forward.map_err(|error| StartError::config(&error))?;
-            (Arc::new(forward), "forward")
-        }
-        _ => (Arc::new(Echo), "echo"),
-    })
-}
-
-fn consent_rules(settings: &Settings) -> Result<Rules, StartError> {
-    let consent = &settings.consent;
-    Ok(Rules {
-        words: Words::new(&consent.stop_words, &consent.start_words),
-        stop_reply: document(&consent.stop_reply)?,
-        start_reply: document(&consent.start_reply)?,
-    })
 }
 
 fn guard(settings: &Settings) -> Guard {

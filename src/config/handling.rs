@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::reader::Reader;
+#[cfg(feature = "rules")]
+use crate::handler::RulesFile;
 use crate::handler::{ForwardSetupError, ForwardTarget};
 
 /// `[handler]`
@@ -11,8 +13,11 @@ use crate::handler::{ForwardSetupError, ForwardTarget};
 pub struct HandlerSettings {
     /// What answers where no code does.
     pub kind: HandlerKind,
-    /// The service that is asked, where `kind` is [`HandlerKind::Forward`].
+    /// The service that is asked, where `kind` is [`HandlerKind::Forward`], or that rules hand over to.
     pub forward: Option<ForwardTarget>,
+    /// The rules, where `kind` is [`HandlerKind::Rules`].
+    #[cfg(feature = "rules")]
+    pub rules: Option<RulesFile>,
     /// After this long a handler is given up.
     pub max: Duration,
     /// Handlers at once, late ones included.
@@ -40,15 +45,28 @@ pub enum HandlerKind {
     Echo,
     /// Asks a service.
     Forward,
+    /// Obeys the rules of a file.
+    #[cfg(feature = "rules")]
+    Rules,
 }
 
 pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
     let kinds = [
         ("echo", HandlerKind::Echo),
         ("forward", HandlerKind::Forward),
+        #[cfg(feature = "rules")]
+        ("rules", HandlerKind::Rules),
     ];
     let kind = reader.choice("handler.kind", &kinds);
-    let forward = forward(reader, kind == Some(HandlerKind::Forward));
+    // Rules may hand over, and need not.
+    let hands_over =
+        kind != Some(HandlerKind::Echo) && !reader.text("handler.forward_url").is_empty();
+    let forward = forward(reader, kind == Some(HandlerKind::Forward) || hands_over);
+    #[cfg(feature = "rules")]
+    let rules = match kind {
+        Some(HandlerKind::Rules) => rules(reader, matches!(forward, Ok(None))),
+        _ => Ok(None),
+    };
     let max = reader.millis("handler.max_ms", 1..=86_400_000);
     let max_running = reader.count("handler.max_running", 1..=1_000_000);
     let attempts = reader.number("handler.attempts", 1..=100);
@@ -57,6 +75,8 @@ pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
     Some(HandlerSettings {
         kind: kind?,
         forward: forward.ok()?,
+        #[cfg(feature = "rules")]
+        rules: rules.ok()?,
         max: max?,
         max_running: max_running?,
         attempts: u32::try_from(attempts?).ok()?,
@@ -102,4 +122,42 @@ fn forward(reader: &mut Reader<'_>, is_asked: bool) -> Result<Option<ForwardTarg
             Err(Told)
         }
     }
+}
+
+/// The rules, checked.
+#[cfg(feature = "rules")]
+fn rules(reader: &mut Reader<'_>, forwards_nowhere: bool) -> Result<Option<RulesFile>, Told> {
+    const KEY: &str = "handler.rules";
+    let text = reader.text(KEY).trim().to_owned();
+    if text.is_empty() {
+        reader.problem(
+            KEY,
+            "is missing: handler.kind is \"rules\", and needs the name of a file, as in \"bot.toml\"",
+        );
+        return Err(Told);
+    }
+    let path = reader.layers.directory.join(&text);
+    let file = RulesFile::read(&path).map_err(|error| {
+        let lines = error.to_string().replace('\n', "\n    ");
+        reader.problem(
+            KEY,
+            format!(
+                "names {}, which has problems:\n    {lines}",
+                super::shown(&path)
+            ),
+        );
+        Told
+    })?;
+    let first = file.set().ok().and_then(|set| set.first_forward());
+    if let Some(line) = first.filter(|_| forwards_nowhere) {
+        reader.problem(
+            "handler.forward_url",
+            format!(
+                "is missing: the rule at line {line} of {} hands over to it",
+                super::shown(&path)
+            ),
+        );
+        return Err(Told);
+    }
+    Ok(Some(file))
 }

@@ -32,7 +32,7 @@ use self::held::Held;
 use self::outage::Outage;
 use self::waiting::{Deferred, Waiting};
 use crate::clock::{Clock, after};
-use crate::consent::Rules;
+use crate::consent::ConsentRules;
 use crate::handler::Handler;
 use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::{PublicUrl, TokenSlot};
@@ -79,7 +79,7 @@ pub(crate) struct Dispatcher {
     pub(crate) store_report: StoreReport,
     pub(crate) public_url: PublicUrl,
     pub(crate) limits: DispatchLimits,
-    pub(crate) consent: Rules,
+    pub(crate) consent: ConsentRules,
     /// What keeps messages from the handler.
     pub(crate) guard: Guard,
     /// What is said when the handler fails for the last time.

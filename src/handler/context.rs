@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::HandlerError;
 use super::state::{Conversing, Memory, State};
 use crate::message::FallbackCause;
 
@@ -74,6 +75,15 @@ impl Context {
     /// Why the primary webhook failed, if this message came by the fallback URL.
     pub fn fallback(&self) -> Option<&FallbackCause> {
         self.fallback.as_deref()
+    }
+
+    /// Whether this is the first message of its author to this sender of yours, as far as the journal knows.
+    ///
+    /// # Errors
+    /// [`HandlerError`] when the store is away.
+    #[expect(clippy::unused_async, reason = "to come")]
+    pub async fn is_first_contact(&self) -> Result<bool, HandlerError> {
+        Ok(false)
     }
 
     /// What your bot remembers of this conversation: any type of yours that serde reads and writes, usually an enum whose

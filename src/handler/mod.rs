@@ -19,9 +19,17 @@
 //! a shell, a query or a template as code.
 
 mod context;
+#[cfg(feature = "route")]
+pub mod dialogue;
 mod echo;
+#[cfg(feature = "route")]
+mod folding;
 #[cfg(feature = "client")]
 mod forward;
+#[cfg(feature = "route")]
+pub mod route;
+#[cfg(feature = "rules")]
+mod rules;
 mod state;
 
 pub use context::Context;
@@ -29,6 +37,10 @@ pub use echo::Echo;
 #[cfg(feature = "client")]
 pub use forward::{Forward, ForwardSetupError, ForwardTarget};
 use futures_util::future::BoxFuture;
+#[cfg(feature = "rules")]
+pub use rules::{
+    ExampleFailure, ExampleResult, OptOutTexts, RuleSet, Rules, RulesError, RulesFile, RulesProblem,
+};
 pub use state::State;
 #[cfg(feature = "app")]
 pub(crate) use state::{Conversing, Memory, Remember};
@@ -43,7 +55,8 @@ use crate::reply::{IntoReply, Reply};
     label = "expected an async function `(Context, InboundMessage) -> impl IntoReply`",
     note = "both arguments are taken by value, the future must be `Send`, and what it returns must be something a bot \
             can say: a text, `()`, a `Reply`, or an `Option` or `Result` of these",
-    note = "for a closure whose argument types are not inferred, wrap it in `handler_fn`"
+    note = "for a closure whose argument types are not inferred, wrap it in `handler_fn`",
+    note = "a `Router` whose answers take a `Shared<S>` is one after `.with_state(…)`"
 )]
 pub trait Handler: Send + Sync + 'static {
     /// Answers one message.

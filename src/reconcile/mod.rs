@@ -35,7 +35,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::address::Address;
-use crate::consent::{Rules, Words};
+use crate::consent::{ConsentReplies, ConsentRules, Words};
 use crate::form::Form;
 use crate::message::InboundMessage;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
@@ -87,7 +87,7 @@ pub async fn list(
 #[derive(Clone)]
 pub struct Reconciler {
     store: Arc<dyn Store>,
-    rules: Arc<Rules>,
+    rules: Arc<ConsentRules>,
 }
 
 /// Twilio's inbound messages, as the journal knows them.
@@ -143,12 +143,12 @@ pub struct Unsaid {
 impl Reconciler {
     /// With the words that opt out and in, where Twilio has none of its own.
     pub fn new(store: Arc<dyn Store>, stop_words: &str, start_words: &str) -> Self {
-        let rules = Rules {
-            words: Words::new(stop_words, start_words),
-            // Nobody waits for an answer: what is saved must not claim that one was given.
-            stop_reply: Document::empty(),
-            start_reply: Document::empty(),
+        // Nobody waits for an answer: what is saved must not claim that one was given.
+        let replies = ConsentReplies {
+            stop: Document::empty(),
+            start: Document::empty(),
         };
+        let rules = ConsentRules::new(Words::new(stop_words, start_words), replies);
         Self {
             store,
             rules: Arc::new(rules),

@@ -173,6 +173,11 @@ impl ReplyMessage {
         self
     }
 
+    /// Its text, as it was given; empty for a file alone.
+    pub fn body(&self) -> &str {
+        &self.text
+    }
+
     /// Who gets it, if it is somebody else than the user who wrote.
     #[cfg_attr(
         not(feature = "app"),

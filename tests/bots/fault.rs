@@ -1,8 +1,11 @@
-//! The bot of the fault tests: a text says how it is answered, and is in the answer.
+//! The bot of the fault tests: a text says how it is answered, and is in the answer. `sign up` begins a form.
 
 use std::time::Duration;
 
+use replyhook::dialogue::{Form, Question};
+use replyhook::route::{Router, anything, text};
 use replyhook::{App, Context, InboundMessage, StartError};
+use serde::Deserialize;
 
 /// `slow MS …` takes so long, `hang …` does not end at its first attempt, `fail …` fails, `panic …` panics, and anything
 /// else is answered at once.
@@ -21,7 +24,20 @@ async fn bot(cx: Context, message: InboundMessage) -> Result<String, &'static st
     Ok(message.body)
 }
 
+#[derive(Deserialize)]
+struct Signup {
+    name: String,
+    age: u8,
+}
+
 #[tokio::main]
 async fn main() -> Result<(), StartError> {
+    let signup = Form::new("signup")
+        .ask("name", "Your name?")
+        .ask("age", Question::new("Your age?").parse::<u8>())
+        .done(|_cx, signup: Signup| async move { format!("{} is {}.", signup.name, signup.age) });
+    let bot = Router::new()
+        .form(text("sign up"), signup)
+        .hand_to(anything(), bot);
     App::builder().handler(bot).build()?.run().await
 }

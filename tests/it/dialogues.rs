@@ -1,9 +1,11 @@
-//! What a bot remembers of a conversation: with the answer or not at all.
+//! What a bot remembers of a conversation, and forms that ask for it: with the answer or not at all.
 
 use std::time::Duration;
 
+use replyhook::dialogue::{Form, Question};
+use replyhook::route::{Router, command, text};
 use replyhook::testing::TestBot;
-use replyhook::{App, Context, HandlerError, InboundMessage};
+use replyhook::{App, Context, HandlerError, InboundMessage, Reply};
 use serde::{Deserialize, Serialize};
 
 #[derive(Default, Serialize, Deserialize)]
@@ -86,4 +88,176 @@ async fn a_late_answer_is_remembered_as_one_in_time_is() {
     ana.says("2").await.assert_reply("1. 2 soup");
     bot.redeliver().await.assert_same_answer();
     ana.says("cake").await.assert_reply("How many?");
+}
+
+#[derive(Deserialize)]
+struct Booking {
+    name: String,
+    guests: u8,
+    outside: bool,
+    heated: Option<bool>,
+    table: String,
+}
+
+fn booking(version: u32) -> Form {
+    Form::new("booking")
+        .version(version)
+        .ask("name", "What is your name?")
+        .ask(
+            "guests",
+            Question::with(|answers| {
+                let name: String = answers.of("name").unwrap_or_default();
+                Reply::text(format!("For how many, {name}?"))
+            })
+            .parse::<u8>()
+            .or("A number, please."),
+        )
+        .ask("outside", Question::new("Outside?").yes_or_no())
+        .ask(
+            "heated",
+            Question::new("Heated?")
+                .yes_or_no()
+                .only_if(|answers| answers.of("outside") == Some(true)),
+        )
+        .ask(
+            "table",
+            Question::new("1 Window, 2 Bar?").choice(["Window", "Bar"]),
+        )
+        .cancel(["cancel", "never mind"], "Maybe another time.")
+        .expires_in(Duration::from_mins(30))
+        .done(|_cx, booking: Booking| async move {
+            if booking.guests == 13 {
+                return Err(HandlerError::new("as it was told"));
+            }
+            let heated = booking
+                .heated
+                .map_or(String::new(), |heated| format!(", heated: {heated}"));
+            Ok(format!(
+                "{}: {} at {}, outside: {}{heated}",
+                booking.name, booking.guests, booking.table, booking.outside
+            ))
+        })
+}
+
+async fn restaurant(version: u32) -> TestBot {
+    TestBot::start(move || {
+        let bot = Router::new()
+            .form(text("book") | command("book"), booking(version))
+            .otherwise("Write: book");
+        App::builder().handler(bot)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_form_asks_reads_and_hands_over() {
+    let bot = restaurant(1).await;
+    let ana = bot.whatsapp("+34600000001");
+    let ben = bot.sms("+15550004444");
+    ana.says("hello").await.assert_reply("Write: book");
+    ana.says("Book").await.assert_reply("What is your name?");
+    ben.says("hello").await.assert_reply("Write: book");
+    ana.says(" Ana ").await.assert_reply("For how many, Ana?");
+    bot.restart().await;
+    ana.says("two").await.assert_reply("A number, please.");
+    ana.says("2").await.assert_reply("Outside?");
+    ana.says("perhaps").await.assert_reply("Outside?");
+    ana.says("Sí").await.assert_reply("Heated?");
+    ana.says("no").await.assert_reply("1 Window, 2 Bar?");
+    ana.says("3").await.assert_reply("1 Window, 2 Bar?");
+    ana.says("BAR")
+        .await
+        .assert_reply("Ana: 2 at Bar, outside: true, heated: false");
+    ana.says("hello").await.assert_reply("Write: book");
+}
+
+#[tokio::test]
+async fn a_form_is_cancelled_expires_and_begins_again_in_another_version() {
+    let version = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(1));
+    let now = version.clone();
+    let bot = TestBot::start(move || {
+        let version = now.load(std::sync::atomic::Ordering::Relaxed);
+        let bot = Router::new()
+            .form(text("book"), booking(version))
+            .otherwise("Write: book");
+        App::builder().handler(bot)
+    })
+    .await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("book").await;
+    ana.says("Ana").await;
+    ana.says("Never  mind")
+        .await
+        .assert_reply("Maybe another time.");
+    ana.says("2").await.assert_reply("Write: book");
+
+    ana.says("book").await;
+    ana.says("Ana").await;
+    bot.advance(Duration::from_mins(29)).await;
+    ana.says("2").await.assert_reply("Outside?");
+    bot.advance(Duration::from_mins(31)).await;
+    ana.says("no").await.assert_reply("Write: book");
+
+    ana.says("book").await;
+    ana.says("Ana").await.assert_reply("For how many, Ana?");
+    version.store(2, std::sync::atomic::Ordering::Relaxed);
+    bot.restart().await;
+    ana.says("2").await.assert_reply("What is your name?");
+    ana.says("Anabel")
+        .await
+        .assert_reply("For how many, Anabel?");
+}
+
+#[tokio::test]
+async fn where_handing_over_fails_the_last_answer_may_be_given_again() {
+    let bot = restaurant(1).await;
+    let ana = bot.whatsapp("+34600000001");
+    for text in ["book", "Ana", "13", "no"] {
+        ana.says(text).await;
+    }
+    ana.says("1").await.assert_no_reply();
+    ana.says("2").await.assert_no_reply();
+    ana.says("cancel").await.assert_reply("Maybe another time.");
+}
+
+#[tokio::test]
+async fn files_and_locations_are_answers() {
+    #[derive(Deserialize)]
+    struct Claim {
+        photo: Photo,
+        place: Place,
+    }
+    #[derive(Deserialize)]
+    struct Photo {
+        content_type: String,
+    }
+    #[derive(Deserialize)]
+    struct Place {
+        latitude: f64,
+        label: Option<String>,
+    }
+    let bot = TestBot::start(|| {
+        let claim = Form::new("claim")
+            .ask("photo", Question::new("A photo, please.").media())
+            .ask("place", Question::new("Where was it?").location())
+            .done(|_cx, claim: Claim| async move {
+                let label = claim.place.label.unwrap_or_default();
+                format!(
+                    "{} {} {label}",
+                    claim.photo.content_type, claim.place.latitude
+                )
+            });
+        App::builder().handler(Router::new().form(text("claim"), claim))
+    })
+    .await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("claim").await.assert_reply("A photo, please.");
+    ana.says("which?").await.assert_reply("A photo, please.");
+    let png = include_bytes!("picture.png");
+    ana.sends_file("image/png", png, "")
+        .await
+        .assert_reply("Where was it?");
+    ana.shares(52.5, 13.4, "Office")
+        .await
+        .assert_reply("image/png 52.5 Office");
 }

@@ -39,7 +39,7 @@ fn code(source: &str) -> String {
 }
 
 /// The level of a room: it may import rooms of lower levels, and its own files.
-const LEVELS: [(&str, u8); 40] = [
+const LEVELS: [(&str, u8); 43] = [
     ("address", 0),
     ("clock", 0),
     ("error", 0),
@@ -54,6 +54,9 @@ const LEVELS: [(&str, u8); 40] = [
     ("twiml", 0),
     ("handler", 1),
     ("handler/forward", 2),
+    ("handler/route", 2),
+    ("handler/dialogue", 2),
+    ("handler/rules", 2),
     ("lifecycle", 1),
     ("descriptors", 1),
     ("start_error", 2),

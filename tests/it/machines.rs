@@ -147,6 +147,30 @@ fn what_a_machine_leaves_behind_when_it_is_killed_the_other_sends_once() {
 }
 
 #[test]
+fn two_machines_go_on_with_each_others_forms_also_when_one_is_killed_in_the_middle() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let twilio = FakeTwilio::start();
+    let (first, second) = (database.server(&twilio), database.server(&twilio));
+    let says_to = |server: &Server, number: u64, text: &str| {
+        let webhook = Webhook::message(number, text).with("From", &from(1));
+        server.send(&webhook).twiml().to_owned()
+    };
+    assert_eq!(says_to(&first, 1, "sign up"), says("Your name?"));
+    assert_eq!(says_to(&second, 2, "Ana"), says("Your age?"));
+    assert_eq!(says_to(&first, 3, "many"), says("Your age?"));
+    assert_eq!(says_to(&second, 4, "42"), says("Ana is 42."));
+    assert_eq!(says_to(&first, 5, "sign up"), says("Your name?"));
+    first.signal(Signal::KILL);
+    first.wait();
+    // A repeat of what the dead one answered, and then the next answer.
+    assert_eq!(says_to(&second, 5, "sign up"), says("Your name?"));
+    assert_eq!(says_to(&second, 6, "Ben"), says("Your age?"));
+    assert_eq!(says_to(&second, 7, "7"), says("Ben is 7."));
+}
+
+#[test]
 fn threat_54_while_postgresql_is_down_messages_are_refused_unhandled_and_then_taken_again() {
     let Some(database) = Database::start() else {
         return;

@@ -67,6 +67,9 @@ mod readme;
 mod reconcile;
 mod replies;
 mod rest;
+mod routing;
+#[cfg(feature = "testing")]
+mod rules;
 mod sdk;
 mod signatures;
 mod status;

@@ -1,21 +1,29 @@
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use replyhook::config::Settings;
 
-use crate::{Answer, SettingsArgs, print};
+use crate::{Answer, SettingsArgs, print, rules};
 
 #[derive(clap::Args)]
 #[command(after_help = "Exit code 2 if there is a problem, else 0.
 
-Example:
-  replyhook check --config bot.toml")]
+Examples:
+  replyhook check --config replyhook.toml
+  replyhook check --rules bot.toml        the file of rules alone, and its table of routes")]
 pub(crate) struct Check {
     #[command(flatten)]
     settings: SettingsArgs,
+    /// Check this file of rules, and nothing else
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    rules: Option<PathBuf>,
 }
 
 impl Check {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
+        if let Some(file) = &self.rules {
+            return check_rules(file);
+        }
         let sources = self.settings.sources();
         let mut text = String::new();
         for (key, value, origin) in Settings::effective(&sources) {
@@ -39,4 +47,20 @@ impl Check {
         print(&text)?;
         Ok(Answer::Yes)
     }
+}
+
+fn check_rules(file: &Path) -> anyhow::Result<Answer> {
+    let rules = rules::read(file)?.set()?;
+    let examples = rules.examples();
+    let mut text = format!("{}\n\nno problem", rules.table());
+    match examples {
+        0 => writeln!(text, ", and no example")?,
+        _ => writeln!(
+            text,
+            "; {examples} examples: replyhook rules test {}",
+            file.display()
+        )?,
+    }
+    print(&text)?;
+    Ok(Answer::Yes)
 }

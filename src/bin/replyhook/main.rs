@@ -17,6 +17,7 @@ mod operator;
 mod purge;
 mod reconcile;
 mod request;
+mod rules;
 mod serve;
 mod shell;
 mod sign;
@@ -59,6 +60,8 @@ enum Command {
     /// Try a deployment: does its public URL lead here and verify, and what is entered at Twilio
     #[cfg(feature = "emulator")]
     Doctor(doctor::Doctor),
+    /// Run the examples that stand in a file of rules
+    Rules(rules::Rules),
     /// Ask a server on this machine whether it is ready
     Health(health::Health),
     /// Print the signature that Twilio would send with a request
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         #[cfg(feature = "emulator")]
         Command::Doctor(doctor) => doctor.run(),
+        Command::Rules(rules) => rules.run(),
         Command::Health(health) => health.run(),
         Command::Sign(sign) => sign.run(),
         Command::Explain(explain) => explain.run(),

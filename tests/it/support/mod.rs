@@ -24,7 +24,7 @@ pub mod wire;
 use std::io::Write;
 use std::path::PathBuf;
 
-pub use app::TestApp;
+pub use app::{TestApp, sources};
 pub use browser::Browser;
 pub use command::replyhook;
 pub use dev::{ANA, BEN, Dev, NUMBER, SANDBOX};

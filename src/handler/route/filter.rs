@@ -1,0 +1,376 @@
+//! How a message is looked at, and how filters are combined.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::ops::{BitAnd, BitOr, Not};
+use std::sync::Arc;
+
+use regex::Regex;
+
+use super::captures::Taken;
+use super::country;
+use super::hours::Hours;
+use crate::address::Channel;
+use crate::handler::folding::{fold, normal, spaced_words};
+use crate::message::{InboundMessage, MessageType};
+
+/// Kilometres.
+const EARTH_RADIUS: f64 = 6371.0;
+
+/// What a route looks for. Made by the functions of this module, and combined by `&`, `|` and `!`.
+#[derive(Clone)]
+pub struct Filter(pub(super) Kind);
+
+/// A predicate of yours.
+pub(super) type Predicate = Arc<dyn Fn(&InboundMessage) -> bool + Send + Sync>;
+
+#[derive(Clone)]
+pub(super) enum Kind {
+    Anything,
+    Text(Vec<Sought>),
+    Words(Vec<Sought>),
+    Command(String),
+    Regex(Regex),
+    Media(Option<String>),
+    Location(Option<Near>),
+    Button(Option<Vec<Sought>>),
+    List(Option<Vec<Sought>>),
+    Flow,
+    FirstContact,
+    Forwarded,
+    ReplyToUs,
+    Channel(Channel),
+    Country(Vec<String>),
+    During(Hours),
+    Predicate(&'static str, Predicate),
+    All(Vec<Filter>),
+    OneOf(Vec<Filter>),
+    Not(Box<Filter>),
+}
+
+/// A text that is looked for: as it was written, and as it is compared.
+#[derive(Clone)]
+pub(super) struct Sought {
+    pub(super) written: String,
+    pub(super) compared: String,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Near {
+    pub(super) latitude: f64,
+    pub(super) longitude: f64,
+    pub(super) km: f64,
+}
+
+/// A message, and what several filters want to know of it, found out once.
+pub(super) struct Subject<'a> {
+    pub(super) message: &'a InboundMessage,
+    /// Known where a filter asks for it.
+    pub(super) is_first_contact: bool,
+    folded: OnceCell<String>,
+    words: OnceCell<String>,
+    normal: OnceCell<String>,
+    country: OnceCell<Option<&'a str>>,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn new(message: &'a InboundMessage, is_first_contact: bool) -> Self {
+        Self {
+            message,
+            is_first_contact,
+            folded: OnceCell::new(),
+            words: OnceCell::new(),
+            normal: OnceCell::new(),
+            country: OnceCell::new(),
+        }
+    }
+
+    fn folded(&self) -> &str {
+        self.folded.get_or_init(|| fold(&self.message.body))
+    }
+
+    fn words(&self) -> &str {
+        self.words.get_or_init(|| spaced_words(self.folded()))
+    }
+
+    fn normal(&self) -> &str {
+        self.normal.get_or_init(|| normal(&self.message.body))
+    }
+
+    fn country(&self) -> Option<&'a str> {
+        *self.country.get_or_init(|| country::country(self.message))
+    }
+}
+
+impl BitAnd for Filter {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        match self.0 {
+            Kind::All(mut filters) => {
+                filters.push(other);
+                Self(Kind::All(filters))
+            }
+            _ => Self(Kind::All(vec![self, other])),
+        }
+    }
+}
+
+impl BitOr for Filter {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        match self.0 {
+            Kind::OneOf(mut filters) => {
+                filters.push(other);
+                Self(Kind::OneOf(filters))
+            }
+            _ => Self(Kind::OneOf(vec![self, other])),
+        }
+    }
+}
+
+impl Not for Filter {
+    type Output = Self;
+
+    fn not(self) -> Self {
+        Self(Kind::Not(Box::new(self)))
+    }
+}
+
+impl Filter {
+    /// Whether it asks for what only the journal knows.
+    pub(super) fn asks_the_journal(&self) -> bool {
+        match &self.0 {
+            Kind::FirstContact => true,
+            Kind::All(filters) | Kind::OneOf(filters) => filters.iter().any(Self::asks_the_journal),
+            Kind::Not(filter) => filter.asks_the_journal(),
+            _ => false,
+        }
+    }
+
+    /// What it takes out of a message, if it matches.
+    pub(super) fn matches(&self, subject: &Subject<'_>) -> Option<Taken> {
+        let message = subject.message;
+        let is_match = match &self.0 {
+            Kind::Anything => true,
+            Kind::Text(texts) => texts.iter().any(|text| text.compared == subject.folded()),
+            Kind::Words(words) => words
+                .iter()
+                .any(|word| subject.words().contains(&word.compared)),
+            Kind::Command(name) => return command_rest(name, &message.body).map(Taken::Rest),
+            Kind::Regex(pattern) => return groups(pattern, subject.normal()),
+            Kind::Media(kind) => has_media(message, kind.as_deref()),
+            Kind::Location(None) => message.location.is_some(),
+            Kind::Location(Some(near)) => message
+                .location
+                .as_ref()
+                .is_some_and(|at| near.holds(at.latitude, at.longitude)),
+            Kind::Button(wanted) => message.button.as_ref().is_some_and(|button| {
+                is_chosen(
+                    wanted.as_deref(),
+                    button.payload.as_deref(),
+                    button.text.as_deref(),
+                )
+            }),
+            Kind::List(wanted) => message.list.as_ref().is_some_and(|item| {
+                is_chosen(wanted.as_deref(), item.id.as_deref(), item.title.as_deref())
+            }),
+            Kind::Flow => message.flow_data.is_some(),
+            Kind::FirstContact => subject.is_first_contact,
+            Kind::Forwarded => {
+                message.forwarded == Some(true) || message.frequently_forwarded == Some(true)
+            }
+            Kind::ReplyToUs => message
+                .replied_to
+                .as_ref()
+                .is_some_and(|quoted| quoted.from.as_ref().is_none_or(|from| *from == message.to)),
+            Kind::Channel(channel) => message.channel() == channel,
+            Kind::Country(countries) => subject.country().is_some_and(|from| {
+                countries
+                    .iter()
+                    .any(|country| country.eq_ignore_ascii_case(from))
+            }),
+            Kind::During(hours) => hours.contain(message.received_at),
+            Kind::Predicate(_, predicate) => predicate(message),
+            Kind::All(filters) => return matches_all(filters, subject),
+            Kind::OneOf(filters) => {
+                return filters.iter().find_map(|filter| filter.matches(subject));
+            }
+            Kind::Not(filter) => filter.matches(subject).is_none(),
+        };
+        is_match.then_some(Taken::Nothing)
+    }
+}
+
+/// What the first of them takes that takes something.
+fn matches_all(filters: &[Filter], subject: &Subject<'_>) -> Option<Taken> {
+    let mut all = Taken::Nothing;
+    for filter in filters {
+        let taken = filter.matches(subject)?;
+        if matches!(all, Taken::Nothing) {
+            all = taken;
+        }
+    }
+    Some(all)
+}
+
+/// What stands behind the command, if it is this one.
+fn command_rest(name: &str, body: &str) -> Option<String> {
+    let text = body.trim_start();
+    let text = text.strip_prefix('/').or_else(|| text.strip_prefix('／'))?;
+    let end = text.find(char::is_whitespace).unwrap_or(text.len());
+    let (called, rest) = text.split_at(end);
+    // Most commands are other ones, and need no closer look.
+    let is_it = called.eq_ignore_ascii_case(name) || (!called.is_ascii() && fold(called) == name);
+    is_it.then(|| rest.trim().to_owned())
+}
+
+fn groups(pattern: &Regex, text: &str) -> Option<Taken> {
+    // Cheaper than groups, and usually the end of it.
+    if !pattern.is_match(text) {
+        return None;
+    }
+    let found = pattern.captures(text)?;
+    let names = pattern.capture_names();
+    let values = found
+        .iter()
+        .map(|group| group.map(|group| group.as_str().to_owned()));
+    Some(Taken::Groups(
+        names
+            .map(|name| name.map(str::to_owned))
+            .zip(values)
+            .collect(),
+    ))
+}
+
+fn has_media(message: &InboundMessage, kind: Option<&str>) -> bool {
+    let Some(kind) = kind else {
+        return !message.media.is_empty();
+    };
+    let fallback = message.message_type.as_ref().map(of_message_type);
+    message.media.iter().any(|media| {
+        let content_type = media.content_type.as_deref().or(fallback.flatten());
+        content_type.is_some_and(|content_type| is_of_kind(content_type, kind))
+    })
+}
+
+/// For a file without a type of its own.
+fn of_message_type(message_type: &MessageType) -> Option<&'static str> {
+    Some(match message_type {
+        MessageType::Image | MessageType::Sticker => "image/",
+        MessageType::Audio => "audio/",
+        MessageType::Video => "video/",
+        MessageType::Document => "application/",
+        MessageType::Contacts => "text/vcard",
+        _ => return None,
+    })
+}
+
+fn is_of_kind(content_type: &str, kind: &str) -> bool {
+    let essence = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    let family = essence.split('/').next().unwrap_or_default();
+    let is_contact = essence == "text/vcard" || essence == "text/x-vcard";
+    match kind {
+        "contact" => is_contact,
+        "document" => !is_contact && !matches!(family, "image" | "audio" | "video"),
+        kind if kind.contains('/') => essence == kind,
+        kind => family == kind,
+    }
+}
+
+/// Whether a choice is one of the wanted.
+fn is_chosen(wanted: Option<&[Sought]>, id: Option<&str>, shown: Option<&str>) -> bool {
+    let Some(wanted) = wanted else {
+        return true;
+    };
+    match (id, shown) {
+        (Some(id), _) => wanted.iter().any(|wanted| wanted.written == id),
+        (None, Some(shown)) => {
+            let shown = fold(shown);
+            wanted.iter().any(|wanted| wanted.compared == shown)
+        }
+        (None, None) => false,
+    }
+}
+
+impl Near {
+    /// By the haversine formula.
+    fn holds(&self, latitude: f64, longitude: f64) -> bool {
+        let half_sine = |from: f64, to: f64| ((to - from).to_radians() / 2.0).sin().powi(2);
+        let along = self.latitude.to_radians().cos() * latitude.to_radians().cos();
+        let a = half_sine(self.latitude, latitude) + along * half_sine(self.longitude, longitude);
+        2.0 * EARTH_RADIUS * a.sqrt().min(1.0).asin() <= self.km
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |f: &mut fmt::Formatter<'_>, name: &str, texts: &[Sought]| {
+            write!(f, "{name}")?;
+            let mut between = " ";
+            texts.iter().try_for_each(|text| {
+                write!(f, "{between}{:?}", text.written)?;
+                between = ", ";
+                Ok(())
+            })
+        };
+        let joined = |f: &mut fmt::Formatter<'_>, filters: &[Filter], sign: &str| {
+            let mut between = "";
+            filters.iter().try_for_each(|filter| {
+                f.write_str(between)?;
+                between = sign;
+                match filter.0 {
+                    Kind::All(_) | Kind::OneOf(_) => write!(f, "({filter})"),
+                    _ => write!(f, "{filter}"),
+                }
+            })
+        };
+        match &self.0 {
+            Kind::Anything => f.write_str("anything"),
+            Kind::Text(texts) => list(f, "text", texts),
+            Kind::Words(words) => list(f, "words", words),
+            Kind::Command(name) => write!(f, "command /{name}"),
+            Kind::Regex(pattern) => write!(f, "regex {:?}", pattern.as_str()),
+            Kind::Media(None) => f.write_str("media"),
+            Kind::Media(Some(kind)) => write!(f, "media {kind}"),
+            Kind::Location(None) => f.write_str("location"),
+            Kind::Location(Some(near)) => {
+                write!(
+                    f,
+                    "within {} km of {}, {}",
+                    near.km, near.latitude, near.longitude
+                )
+            }
+            Kind::Button(None) => f.write_str("button"),
+            Kind::Button(Some(payloads)) => list(f, "button", payloads),
+            Kind::List(None) => f.write_str("list item"),
+            Kind::List(Some(ids)) => list(f, "list item", ids),
+            Kind::Flow => f.write_str("flow answer"),
+            Kind::FirstContact => f.write_str("first contact"),
+            Kind::Forwarded => f.write_str("forwarded"),
+            Kind::ReplyToUs => f.write_str("reply to us"),
+            Kind::Channel(channel) => write!(f, "channel {}", channel.as_str()),
+            Kind::Country(countries) => write!(f, "country {}", countries.join(", ")),
+            Kind::During(hours) => write!(f, "during {hours}"),
+            Kind::Predicate(name, _) => f.write_str(name),
+            Kind::All(filters) => joined(f, filters, " & "),
+            Kind::OneOf(filters) => joined(f, filters, " | "),
+            Kind::Not(filter) => match filter.0 {
+                Kind::All(_) | Kind::OneOf(_) => write!(f, "!({filter})"),
+                _ => write!(f, "!{filter}"),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Filter({self})")
+    }
+}

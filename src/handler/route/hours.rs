@@ -1,0 +1,199 @@
+//! Business hours: times of the week in a time zone.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+const DAY: u32 = 24 * 60;
+
+/// Times of the week, as in `mon-fri 09:00-17:30, sat 10:00-14:00`, in a time zone such as `Europe/Berlin`.
+///
+/// A day alone is the whole day, times alone are every day's, and times that end before they begin end on the next day.
+#[derive(Clone)]
+pub struct Hours {
+    text: String,
+    zone: TimeZone,
+    /// Minutes of the week, from Monday 00:00: from, and before.
+    spans: Vec<(u32, u32)>,
+}
+
+/// Why a text gives no hours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HoursError {
+    /// No such time zone.
+    #[error("{0:?} is no time zone: write one as in \"Europe/Berlin\" or \"UTC\"")]
+    Zone(String),
+    /// No such times.
+    #[error(
+        "{0:?} are no hours: write days and times as in \"mon-fri 09:00-17:30\" or \"sat 10:00-14:00\""
+    )]
+    Times(String),
+}
+
+impl Hours {
+    /// Reads times, divided by commas.
+    ///
+    /// # Errors
+    /// [`HoursError`].
+    pub fn parse(times: &str, zone: &str) -> Result<Self, HoursError> {
+        let zone = TimeZone::get(zone).map_err(|_| HoursError::Zone(zone.to_owned()))?;
+        let mut spans = Vec::new();
+        for part in times.split(',') {
+            let found = span(part).ok_or_else(|| HoursError::Times(part.trim().to_owned()))?;
+            spans.extend(found);
+        }
+        Ok(Self {
+            text: times.trim().to_owned(),
+            zone,
+            spans,
+        })
+    }
+
+    /// Whether a moment lies in them.
+    pub fn contain(&self, at: Timestamp) -> bool {
+        let local = at.to_zoned(self.zone.clone());
+        let day = u32::from(local.weekday().to_monday_zero_offset().unsigned_abs());
+        let (hour, of_hour) = (local.hour().unsigned_abs(), local.minute().unsigned_abs());
+        let of_day = u32::from(hour) * 60 + u32::from(of_hour);
+        let minute = day * DAY + of_day;
+        let mut spans = self.spans.iter();
+        // A span over the end of the week has its tail at the beginning.
+        spans.any(|(from, before)| (*from..*before).contains(&minute) || minute + 7 * DAY < *before)
+    }
+}
+
+/// The spans of `mon-fri 09:00-17:30`.
+fn span(part: &str) -> Option<Vec<(u32, u32)>> {
+    let words: Vec<_> = part.split_whitespace().collect();
+    let (days, times) = match words[..] {
+        [one] if one.starts_with(|c: char| c.is_ascii_digit()) => (None, Some(one)),
+        [one] => (Some(one), None),
+        [days, times] => (Some(days), Some(times)),
+        _ => return None,
+    };
+    let days = match days {
+        Some(days) => days_of(days)?,
+        None => (0..7).collect(),
+    };
+    let (from, mut before) = match times {
+        Some(times) => {
+            let (from, before) = times.split_once(['-', '–'])?;
+            (minute(from)?, minute(before)?)
+        }
+        None => (0, DAY),
+    };
+    if from == before || from == DAY {
+        return None;
+    }
+    if before < from {
+        before += DAY;
+    }
+    let spans = days
+        .into_iter()
+        .map(|day| (day * DAY + from, day * DAY + before));
+    Some(spans.collect())
+}
+
+fn days_of(days: &str) -> Option<Vec<u32>> {
+    let number = |day: &str| {
+        let day = day.to_lowercase();
+        let at = DAYS.iter().position(|name| *name == day)?;
+        u32::try_from(at).ok()
+    };
+    let (first, last) = match days.split_once(['-', '–']) {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(days)?, number(days)?),
+    };
+    // A range may go over the week's end: fri-mon.
+    let last = if last < first { last + 7 } else { last };
+    Some((first..=last).map(|day| day % 7).collect())
+}
+
+/// `09:30`, up to `24:00`.
+fn minute(time: &str) -> Option<u32> {
+    let (hour, minute) = time.split_once(':')?;
+    let is_number =
+        |text: &str| (1..=2).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(hour) || !is_number(minute) || minute.len() != 2 {
+        return None;
+    }
+    let (hour, minute): (u32, u32) = (hour.parse().ok()?, minute.parse().ok()?);
+    let of_day = hour * 60 + minute;
+    (minute < 60 && of_day <= DAY).then_some(of_day)
+}
+
+impl fmt::Display for Hours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let zone = self.zone.iana_name().unwrap_or("UTC");
+        write!(f, "{} {zone}", self.text)
+    }
+}
+
+impl fmt::Debug for Hours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hours({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(times: &str, zone: &str, at: &str) -> bool {
+        Hours::parse(times, zone)
+            .unwrap()
+            .contain(at.parse().unwrap())
+    }
+
+    #[test]
+    fn hours_are_of_the_zone_and_its_summer() {
+        let office = "mon-fri 09:00-17:30, sat 10:00-14:00";
+        // Tuesday.
+        assert!(open(office, "Europe/Berlin", "2026-11-24T08:00:00Z"));
+        assert!(!open(office, "Europe/Berlin", "2026-11-24T07:59:59Z"));
+        assert!(open(office, "Europe/Berlin", "2026-07-21T07:00:00Z"));
+        assert!(!open(office, "Europe/Berlin", "2026-07-21T15:30:00Z"));
+        // Saturday and Sunday.
+        assert!(open(office, "Europe/Berlin", "2026-11-28T12:59:00Z"));
+        assert!(!open(office, "Europe/Berlin", "2026-11-28T13:00:00Z"));
+        assert!(!open(office, "Europe/Berlin", "2026-11-29T10:00:00Z"));
+    }
+
+    #[test]
+    fn a_night_ends_on_the_next_day_also_at_the_end_of_the_week() {
+        assert!(open("sun 22:00-02:00", "UTC", "2026-11-29T23:00:00Z"));
+        assert!(open("sun 22:00-02:00", "UTC", "2026-11-30T01:59:00Z"));
+        assert!(!open("sun 22:00-02:00", "UTC", "2026-11-30T02:00:00Z"));
+        assert!(!open("sun 22:00-02:00", "UTC", "2026-11-29T01:00:00Z"));
+        assert!(open("fri-mon", "UTC", "2026-11-29T12:00:00Z"));
+        assert!(!open("fri-mon", "UTC", "2026-11-24T12:00:00Z"));
+        assert!(open("00:00-24:00", "UTC", "2026-11-24T23:59:59Z"));
+    }
+
+    #[test]
+    fn what_are_no_hours_is_refused() {
+        for times in [
+            "",
+            "always",
+            "mon-",
+            "monday",
+            "9-17",
+            "09:00-09:00",
+            "24:00-25:00",
+            "09:60-10:00",
+            "mon 09:00",
+            "mon 9:00-",
+            "mon fri 09:00-10:00",
+            "24:00-01:00",
+            "+9:00-10:00",
+        ] {
+            assert!(Hours::parse(times, "UTC").is_err(), "{times:?}");
+        }
+        let nowhere = Hours::parse("mon", "Europe/Atlantis").unwrap_err();
+        assert_eq!(nowhere, HoursError::Zone("Europe/Atlantis".to_owned()));
+    }
+}

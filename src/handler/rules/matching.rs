@@ -1,0 +1,328 @@
+//! `when`: what a message must have. All keys of a table must fit; of several texts one.
+
+use std::collections::BTreeMap;
+
+use super::reader::{At, Fields, Reader, nearest};
+use super::template;
+use crate::address::Channel;
+use crate::handler::route::{self, Filter, Hours};
+
+/// A filter, and the names of what it takes out of a text.
+pub(super) struct Match {
+    pub(super) filter: Filter,
+    pub(super) names: Vec<String>,
+}
+
+/// The hours that the file names, and its time zone.
+pub(super) struct Times {
+    pub(super) zone: String,
+    pub(super) named: BTreeMap<String, Hours>,
+}
+
+const CHANNELS: [(&str, Channel); 4] = [
+    ("whatsapp", Channel::WhatsApp),
+    ("sms", Channel::Sms),
+    ("rcs", Channel::Rcs),
+    ("messenger", Channel::Messenger),
+];
+
+const MEDIA: [&str; 5] = ["image", "audio", "video", "document", "contact"];
+
+/// Made of texts, of which any will do.
+type OfTexts = fn(Vec<String>) -> Filter;
+/// Made of nothing.
+type Bare = fn() -> Filter;
+type OfFilters = fn(Vec<Filter>) -> Filter;
+
+const BY_TEXTS: [(&str, OfTexts); 3] = [
+    ("text", |texts| route::text(texts)),
+    ("words", |texts| route::words(texts)),
+    ("country", |texts| route::country(texts)),
+];
+const BY_CHOICE: [(&str, Bare, OfTexts); 2] = [
+    ("button", route::any_button, |texts| route::button(texts)),
+    ("list", route::any_list_item, |texts| {
+        route::list_item(texts)
+    }),
+];
+const BY_FLAG: [(&str, Bare); 4] = [
+    ("flow", route::flow_answer),
+    ("first_contact", route::first_contact),
+    ("forwarded", route::forwarded),
+    ("reply_to_us", route::reply_to_us),
+];
+const COMBINED: [(&str, OfFilters); 2] = [("any", route::one_of), ("all", route::all)];
+
+/// Reads a `when`. What is wrong was told, and the rest goes on.
+pub(super) fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>, times: &Times) -> Match {
+    let mut when = When {
+        reader,
+        filters: Vec::new(),
+        names: Vec::new(),
+    };
+    when.by_texts(&mut fields);
+    when.by_choice(&mut fields);
+    when.by_flag(&mut fields);
+    when.command(&mut fields);
+    when.regex(&mut fields);
+    when.media(&mut fields);
+    when.location(&mut fields);
+    when.channel(&mut fields);
+    when.hours(&mut fields, times);
+    when.combined(&mut fields, times);
+    let When { filters, names, .. } = when;
+    if fields.is_empty() {
+        let text = "when is empty: leave it out for every message";
+        reader.problem(&fields.span, text);
+    }
+    reader.end(&fields);
+    let filter = if filters.is_empty() {
+        route::anything()
+    } else {
+        route::all(filters)
+    };
+    Match { filter, names }
+}
+
+struct When<'r, 's> {
+    reader: &'r mut Reader<'s>,
+    filters: Vec<Filter>,
+    names: Vec<String>,
+}
+
+impl When<'_, '_> {
+    fn by_texts(&mut self, fields: &mut Fields<'_>) {
+        for (key, make) in BY_TEXTS {
+            let texts = fields
+                .take(key)
+                .and_then(|value| self.reader.texts(value, key));
+            self.filters.extend(texts.map(make));
+        }
+    }
+
+    fn by_choice(&mut self, fields: &mut Fields<'_>) {
+        for (key, any, make) in BY_CHOICE {
+            let Some(value) = fields.take(key) else {
+                continue;
+            };
+            let filter = match value.get_ref().as_bool() {
+                Some(wanted) => Some(wanted_or_not(any(), wanted)),
+                None => self.reader.texts(value, key).map(make),
+            };
+            self.filters.extend(filter);
+        }
+    }
+
+    fn by_flag(&mut self, fields: &mut Fields<'_>) {
+        for (key, make) in BY_FLAG {
+            let wanted = self.reader.flag(fields, key);
+            self.filters
+                .extend(wanted.map(|wanted| wanted_or_not(make(), wanted)));
+        }
+    }
+
+    fn command(&mut self, fields: &mut Fields<'_>) {
+        let Some(name) = self.reader.text(fields, "command") else {
+            return;
+        };
+        let word = name.value.trim().trim_start_matches('/');
+        if word.is_empty() || word.contains(char::is_whitespace) {
+            let text = "command is one word, as in \"order\" for /order 42";
+            return self.reader.problem(&name.span, text);
+        }
+        self.filters.push(route::command(word));
+    }
+
+    fn regex(&mut self, fields: &mut Fields<'_>) {
+        let Some(pattern) = self.reader.text(fields, "regex") else {
+            return;
+        };
+        match route::try_regex(&pattern.value) {
+            Ok(filter) => {
+                for name in group_names(&pattern.value) {
+                    if template::NAMES.contains(&name.as_str()) {
+                        let text = format!(
+                            "{name} is the name of something that every message has: take another"
+                        );
+                        self.reader.problem(&pattern.span, text);
+                    }
+                    self.names.push(name);
+                }
+                self.filters.push(filter);
+            }
+            Err(error) => self.reader.problem(&pattern.span, pattern_problem(&error)),
+        }
+    }
+
+    fn media(&mut self, fields: &mut Fields<'_>) {
+        let Some(value) = fields.take("media") else {
+            return;
+        };
+        if let Some(wanted) = value.get_ref().as_bool() {
+            return self.filters.push(wanted_or_not(route::any_media(), wanted));
+        }
+        let Some(kinds) = self.reader.texts(value, "media") else {
+            return;
+        };
+        for kind in &kinds {
+            if !kind.contains('/') && !MEDIA.contains(&kind.as_str()) {
+                let text = match nearest(kind, MEDIA.into_iter()) {
+                    Some(known) => format!("media is {kind:?}: did you mean {known:?}?"),
+                    None => format!(
+                        "media is {kind:?}: write {}, or a type such as \"application/pdf\"",
+                        MEDIA.join(", ")
+                    ),
+                };
+                self.reader.problem(&value.span(), text);
+            }
+        }
+        let kinds = kinds.into_iter().map(route::media);
+        self.filters.push(route::one_of(kinds.collect()));
+    }
+
+    fn location(&mut self, fields: &mut Fields<'_>) {
+        let Some(value) = fields.take("location") else {
+            return;
+        };
+        if let Some(wanted) = value.get_ref().as_bool() {
+            return self.filters.push(wanted_or_not(route::location(), wanted));
+        }
+        let Some(mut place) = self.reader.table_of(value, "location") else {
+            return;
+        };
+        let latitude = self.reader.number(&mut place, "latitude");
+        let longitude = self.reader.number(&mut place, "longitude");
+        let km = self.reader.number(&mut place, "km");
+        self.reader.end(&place);
+        if let (Some(latitude), Some(longitude), Some(km)) = (latitude, longitude, km) {
+            return self.filters.push(route::near(latitude, longitude, km));
+        }
+        let text = "location is true, or { latitude = 52.52, longitude = 13.405, km = 5 }";
+        self.reader.problem(&place.span, text);
+    }
+
+    fn channel(&mut self, fields: &mut Fields<'_>) {
+        let Some(value) = fields.take("channel") else {
+            return;
+        };
+        let mut filters = Vec::new();
+        for name in self.reader.texts(value, "channel").unwrap_or_default() {
+            match CHANNELS.iter().find(|(known, _)| *known == name) {
+                Some((_, channel)) => filters.push(route::channel(channel.clone())),
+                None => self.reader.problem(
+                    &value.span(),
+                    format!(
+                        "channel is {name:?}: write \"whatsapp\", \"sms\", \"rcs\" or \"messenger\""
+                    ),
+                ),
+            }
+        }
+        if !filters.is_empty() {
+            self.filters.push(route::one_of(filters));
+        }
+    }
+
+    fn hours(&mut self, fields: &mut Fields<'_>, times: &Times) {
+        let Some(text) = self.reader.text(fields, "hours") else {
+            return;
+        };
+        if let Some(hours) = times.named.get(&text.value) {
+            return self.filters.push(route::during(hours.clone()));
+        }
+        match Hours::parse(&text.value, &times.zone) {
+            Ok(hours) => self.filters.push(route::during(hours)),
+            Err(error) => {
+                let named = nearest(&text.value, times.named.keys().map(String::as_str));
+                let what = match named {
+                    Some(named) => format!("{error}; or did you mean {named:?} of [hours]?"),
+                    None => error.to_string(),
+                };
+                self.reader.problem(&text.span, what);
+            }
+        }
+    }
+
+    fn combined(&mut self, fields: &mut Fields<'_>, times: &Times) {
+        if let Some(table) = self.reader.table(fields, "not") {
+            self.filters.push(!read(self.reader, table, times).filter);
+        }
+        for (key, combine) in COMBINED {
+            let mut filters = Vec::new();
+            for table in self.reader.tables(fields, key) {
+                let found = read(self.reader, table, times);
+                self.names.extend(found.names);
+                filters.push(found.filter);
+            }
+            if !filters.is_empty() {
+                self.filters.push(combine(filters));
+            }
+        }
+    }
+}
+
+fn wanted_or_not(filter: Filter, wanted: bool) -> Filter {
+    if wanted { filter } else { !filter }
+}
+
+/// The named groups of a pattern that is one.
+fn group_names(pattern: &str) -> Vec<String> {
+    let pattern = regex::Regex::new(pattern);
+    let names = pattern.map(|pattern| {
+        let names = pattern.capture_names().flatten();
+        names.map(str::to_owned).collect()
+    });
+    names.unwrap_or_default()
+}
+
+pub(super) fn pattern_problem(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => {
+            "regex is too large: it repeats what is repeated already".to_owned()
+        }
+        other => {
+            // Of several lines the last says what is wrong; the others draw it.
+            let text = other.to_string();
+            let last = text.lines().last().unwrap_or_default().trim();
+            format!("regex is none: {}", last.trim_start_matches("error: "))
+        }
+    }
+}
+
+/// `[hours]` and `timezone`.
+pub(super) fn times(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Times {
+    let zone = reader.text(fields, "timezone").unwrap_or_else(|| At {
+        value: "UTC".to_owned(),
+        span: 0..0,
+    });
+    let mut named = BTreeMap::new();
+    let zone_is_known = Hours::parse("mon", &zone.value);
+    if let Err(error) = &zone_is_known {
+        reader.problem(&zone.span, error.to_string());
+    }
+    let value = if zone_is_known.is_ok() {
+        zone.value
+    } else {
+        "UTC".to_owned()
+    };
+    let mut times = Times {
+        zone: value,
+        named: BTreeMap::new(),
+    };
+    if let Some(hours) = reader.table(fields, "hours") {
+        for (name, value) in hours.entries() {
+            let Some(text) = value.get_ref().as_str() else {
+                let text = "hours are a text, as in open = \"mon-fri 09:00-17:30\"";
+                reader.problem(&value.span(), text);
+                continue;
+            };
+            match Hours::parse(text, &times.zone) {
+                Ok(hours) => {
+                    named.insert(name.value, hours);
+                }
+                Err(error) => reader.problem(&value.span(), error.to_string()),
+            }
+        }
+    }
+    times.named = named;
+    times
+}

@@ -1,0 +1,187 @@
+//! A bot without code: rules in a TOML file, read anew when it changes.
+//!
+//! ```
+//! use replyhook::handler::RuleSet;
+//!
+//! let rules = RuleSet::parse(r#"
+//! [[rule]]
+//! when.regex = '^order (?<id>\d+)$'
+//! reply = "Order {{ id }} is on its way, {{ profile_name or 'friend' }}!"
+//!
+//! [otherwise]
+//! reply = "Write: order 42"
+//! "#)?;
+//! assert_eq!(rules.examples(), 0);
+//! # Ok::<(), replyhook::handler::RulesError>(())
+//! ```
+//!
+//! `docs/rules.md` has the whole format. A file that cannot be used is told with all its problems, each with line and column, and
+//! what was read before stays in use.
+
+mod asking;
+mod example;
+mod matching;
+mod problem;
+mod reader;
+mod saying;
+mod set;
+mod template;
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use futures_util::future::BoxFuture;
+
+pub use example::{ExampleFailure, ExampleResult};
+pub use problem::{RulesError, RulesProblem};
+pub use set::{OptOutTexts, RuleSet};
+
+use super::route::Router;
+use super::{Context, Handler, HandlerError};
+use crate::message::InboundMessage;
+use crate::reply::Reply;
+
+/// A file over this is none of rules.
+const MOST_BYTES: u64 = 1024 * 1024;
+
+/// Rules as they stand in a file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RulesFile {
+    path: PathBuf,
+    text: String,
+}
+
+/// Obeys the rules of a file, as they are now.
+pub struct Rules {
+    path: PathBuf,
+    forward: Option<Arc<dyn Handler>>,
+    router: RwLock<Arc<Router>>,
+    /// What the file said when it was looked at last.
+    seen: Mutex<Result<String, String>>,
+}
+
+impl RulesFile {
+    /// Reads a file; what it says is checked, too.
+    ///
+    /// # Errors
+    /// [`RulesError`]: it cannot be read, is larger than 1 MiB, or has problems, all of which are told.
+    pub fn read(path: impl Into<PathBuf>) -> Result<Self, RulesError> {
+        let path = path.into();
+        let text = text_of(&path).map_err(RulesError::whole)?;
+        RuleSet::parse(&text)?;
+        Ok(Self { path, text })
+    }
+
+    /// The rules in it.
+    ///
+    /// # Errors
+    /// [`RulesError`]; not for a file that was just read.
+    pub fn set(&self) -> Result<RuleSet, RulesError> {
+        RuleSet::parse(&self.text)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, String> {
+    let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", path.display());
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    let mut limited = file.take(MOST_BYTES + 1);
+    limited.read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > MOST_BYTES {
+        return Err(format!("{} is larger than 1 MiB", path.display()));
+    }
+    Ok(text)
+}
+
+impl Rules {
+    /// A handler that obeys a file's rules, and hands over to `forward` what they say so of.
+    ///
+    /// # Errors
+    /// [`RulesError`]: a rule hands over, and there is nothing to hand over to.
+    pub fn new(file: &RulesFile, forward: Option<Arc<dyn Handler>>) -> Result<Self, RulesError> {
+        let router = router(file.set()?, forward.as_ref())?;
+        Ok(Self {
+            path: file.path.clone(),
+            forward,
+            router: RwLock::new(Arc::new(router)),
+            seen: Mutex::new(Ok(file.text.clone())),
+        })
+    }
+
+    /// Looks at the file, and obeys what it says if that has changed and can be obeyed. Blocks for as long as reading takes.
+    ///
+    /// Returns `None` if nothing has changed since it was looked at last.
+    ///
+    /// # Errors
+    /// [`RulesError`]: what it says now has problems, and the rules from before stay in use.
+    pub fn look(&self) -> Option<Result<OptOutTexts, RulesError>> {
+        let now = text_of(&self.path);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == now {
+            return None;
+        }
+        seen.clone_from(&now);
+        drop(seen);
+        let set = now
+            .map_err(RulesError::whole)
+            .and_then(|text| RuleSet::parse(&text));
+        Some(set.and_then(|set| {
+            let texts = set.opt_out().clone();
+            let router = Arc::new(router(set, self.forward.as_ref())?);
+            *self.router.write().unwrap_or_else(PoisonError::into_inner) = router;
+            Ok(texts)
+        }))
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn router(set: RuleSet, forward: Option<&Arc<dyn Handler>>) -> Result<Router, RulesError> {
+    match (set.first_forward(), forward) {
+        (Some(line), None) => Err(RulesError::whole(format!(
+            "the rule at line {line} hands over, and handler.forward_url and handler.forward_secret are not set"
+        ))),
+        (_, forward) => Ok(set.router(forward)),
+    }
+}
+
+impl Handler for Rules {
+    fn handle(
+        &self,
+        cx: Context,
+        message: InboundMessage,
+    ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
+        let router = self
+            .router
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Box::pin(async move { router.handle(cx, message).await })
+    }
+}
+
+impl fmt::Debug for RulesFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RulesFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}

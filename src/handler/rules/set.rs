@@ -1,0 +1,342 @@
+//! A rules file as a whole: read, checked, and made into a router.
+
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+use super::asking::{self, Asking};
+use super::example::{self, Example, ExampleResult};
+use super::matching::{self, Match, Times};
+use super::problem::RulesError;
+use super::reader::{At, Fields, Reader, Span, nearest};
+use super::saying::{self, Say};
+use super::template::{Said, Templates};
+use crate::handler::Handler;
+use crate::handler::route::{Answer, Asked, Call, Filter, Router, anything};
+
+/// The rules of a file, read and checked.
+pub struct RuleSet {
+    rules: Vec<Rule>,
+    otherwise: Option<Action>,
+    forms: Vec<Asking>,
+    templates: Templates,
+    examples: Vec<Example>,
+    opt_out: OptOutTexts,
+    first_forward: Option<usize>,
+}
+
+/// What somebody who opts out, or in again, is told, where the rules say so.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct OptOutTexts {
+    /// `opt_out.stop_reply`
+    pub stop: Option<String>,
+    /// `opt_out.start_reply`
+    pub start: Option<String>,
+}
+
+struct Rule {
+    filter: Filter,
+    action: Action,
+}
+
+/// What a rule does.
+enum Action {
+    Say(Vec<Say>),
+    Ask(At<String>),
+    Forward,
+}
+
+impl RuleSet {
+    /// Reads rules.
+    ///
+    /// # Errors
+    /// [`RulesError`]: all problems at once, each with its line and column.
+    pub fn parse(source: &str) -> Result<Self, RulesError> {
+        let mut reader = Reader::new(source);
+        let (table, errors) = DeTable::parse_recoverable(source);
+        for error in &errors {
+            let span = error.span().unwrap_or_default();
+            reader.problem(&span, format!("this is no TOML: {}", error.message()));
+        }
+        let set = if errors.is_empty() {
+            let fields = Fields::new(table.get_ref(), table.span());
+            Some(read(&mut reader, fields))
+        } else {
+            None
+        };
+        let problems = reader.finish();
+        match set {
+            Some(set) if problems.is_empty() => Ok(set),
+            _ => Err(RulesError::new(problems)),
+        }
+    }
+
+    /// The line of the first rule that hands over to `handler.forward_url`, if one does.
+    pub fn first_forward(&self) -> Option<usize> {
+        self.first_forward
+    }
+
+    /// What somebody who opts out or in is told.
+    pub fn opt_out(&self) -> &OptOutTexts {
+        &self.opt_out
+    }
+
+    /// How many examples it has.
+    pub fn examples(&self) -> usize {
+        self.examples.len()
+    }
+
+    /// The table of its routes: number, what is looked for, what is done.
+    pub fn table(self) -> String {
+        let (forward, _) = example::stand_in();
+        self.router(Some(&forward)).to_string()
+    }
+
+    /// A bot that obeys the rules; `forward` is what they hand over to.
+    pub(crate) fn router(self, forward: Option<&Arc<dyn Handler>>) -> Router {
+        self.into_parts(forward).0
+    }
+
+    /// Runs the examples that the file has.
+    pub fn run_examples(self) -> Vec<ExampleResult> {
+        let (forward, has_forwarded) = example::stand_in();
+        let (router, examples) = self.into_parts(Some(&forward));
+        let run = |example: &Example| example.run(&router, &has_forwarded);
+        examples.iter().map(run).collect()
+    }
+
+    fn into_parts(self, forward: Option<&Arc<dyn Handler>>) -> (Router, Vec<Example>) {
+        let templates = Arc::new(self.templates);
+        let forms: Vec<_> = self
+            .forms
+            .into_iter()
+            .map(|form| form.form(&templates))
+            .collect();
+        let mut router = Router::new();
+        let otherwise = self.otherwise.map(|action| Rule {
+            filter: anything(),
+            action,
+        });
+        for Rule { filter, action } in self.rules.into_iter().chain(otherwise) {
+            router = match action {
+                Action::Say(says) => router.on(filter, Says::new(says, &templates)),
+                Action::Ask(name) => {
+                    let form = forms.iter().find(|form| form.name() == name.value);
+                    router.form(filter, form.expect("every form was looked for").clone())
+                }
+                Action::Forward => match forward {
+                    Some(forward) => router.hand_to_shared(filter, forward.clone()),
+                    None => router.on(filter, Says::new(Vec::new(), &templates)),
+                },
+            };
+        }
+        (router, self.examples)
+    }
+}
+
+/// Answers with what a rule says.
+struct Says {
+    says: Vec<Say>,
+    templates: Arc<Templates>,
+}
+
+impl Says {
+    fn new(says: Vec<Say>, templates: &Arc<Templates>) -> Self {
+        Self {
+            says,
+            templates: templates.clone(),
+        }
+    }
+}
+
+/// Marks [`Says`].
+enum ByRule {}
+
+impl Answer<ByRule, ()> for Says {
+    fn ask(&self, call: &Call<'_, ()>) -> Asked {
+        let said = Said {
+            message: call.message(),
+            taken: Some(call.taken),
+            fields: &[],
+            answers: None,
+        };
+        let reply = self.templates.reply(&self.says, &said);
+        Some(Box::pin(std::future::ready(reply)))
+    }
+
+    fn shown(&self) -> String {
+        let says: Vec<_> = self.says.iter().map(Say::shown).collect();
+        if says.is_empty() {
+            return "says nothing".to_owned();
+        }
+        format!("says {}", says.join(", "))
+    }
+}
+
+fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
+    let times = matching::times(reader, &mut fields);
+    let mut templates = Templates::new(&times.zone);
+    if let Some(vars) = reader.table(&mut fields, "vars") {
+        templates.read_vars(reader, &vars);
+    }
+    let opt_out = opt_out(reader, &mut fields);
+    let forms: Vec<_> = reader.tables(&mut fields, "form");
+    let forms: Vec<_> = forms
+        .into_iter()
+        .filter_map(|form| asking::read(reader, &mut templates, form))
+        .collect();
+    for (at, form) in forms.iter().enumerate() {
+        if forms[..at]
+            .iter()
+            .any(|other| other.name.value == form.name.value)
+        {
+            let text = format!("there is a form {:?} already", form.name.value);
+            reader.problem(&form.name.span, text);
+        }
+    }
+    let mut first_forward = None;
+    let mut rules = Vec::new();
+    for table in reader.tables(&mut fields, "rule") {
+        let (line, _) = super::problem::place(reader.source, table.span.start);
+        let Some(rule) = rule(reader, &mut templates, table, &times) else {
+            continue;
+        };
+        if matches!(rule.action, Action::Forward) {
+            first_forward = first_forward.or(Some(line));
+        }
+        rules.push(rule);
+    }
+    let otherwise = reader
+        .table(&mut fields, "otherwise")
+        .and_then(|mut table| {
+            let (line, _) = super::problem::place(reader.source, table.span.start);
+            let action = action(reader, &mut templates, &mut table, &[]);
+            reader.end(&table);
+            if matches!(action, Some(Action::Forward)) {
+                first_forward = first_forward.or(Some(line));
+            }
+            action
+        });
+    for action in rules.iter().map(|rule| &rule.action).chain(&otherwise) {
+        if let Action::Ask(name) = action {
+            is_form(reader, &forms, name);
+        }
+    }
+    let tables = reader.tables(&mut fields, "example");
+    let examples = tables
+        .into_iter()
+        .filter_map(|table| example::read(reader, table))
+        .collect();
+    if rules.is_empty() && otherwise.is_none() {
+        let text = "there is no rule: write [[rule]] with when and reply";
+        reader.problem(&(0..0), text);
+    }
+    reader.end(&fields);
+    RuleSet {
+        rules,
+        otherwise,
+        forms,
+        templates,
+        examples,
+        opt_out,
+        first_forward,
+    }
+}
+
+fn opt_out(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> OptOutTexts {
+    let Some(mut table) = reader.table(fields, "opt_out") else {
+        return OptOutTexts::default();
+    };
+    let mut text = |key| reader.text(&mut table, key).map(|text| text.value);
+    let texts = OptOutTexts {
+        stop: text("stop_reply"),
+        start: text("start_reply"),
+    };
+    reader.end(&table);
+    texts
+}
+
+fn is_form(reader: &mut Reader<'_>, forms: &[Asking], name: &At<String>) {
+    let names = || forms.iter().map(|form| form.name.value.as_str());
+    if names().any(|known| known == name.value) {
+        return;
+    }
+    let text = match nearest(&name.value, names()) {
+        Some(known) => format!("there is no form {:?}: did you mean {known:?}?", name.value),
+        None => format!(
+            "there is no form {:?}: write [[form]] with that name",
+            name.value
+        ),
+    };
+    reader.problem(&name.span, text);
+}
+
+fn rule(
+    reader: &mut Reader<'_>,
+    templates: &mut Templates,
+    mut fields: Fields<'_>,
+    times: &Times,
+) -> Option<Rule> {
+    // For the author alone.
+    let _ = reader.text(&mut fields, "name");
+    let found = match reader.table(&mut fields, "when") {
+        Some(table) => matching::read(reader, table, times),
+        None => Match {
+            filter: anything(),
+            names: Vec::new(),
+        },
+    };
+    let action = action(reader, templates, &mut fields, &found.names);
+    reader.end(&fields);
+    Some(Rule {
+        filter: found.filter,
+        action: action?,
+    })
+}
+
+/// One of `reply`, `ask` and `forward`.
+fn action(
+    reader: &mut Reader<'_>,
+    templates: &mut Templates,
+    fields: &mut Fields<'_>,
+    names: &[String],
+) -> Option<Action> {
+    let span: Span = fields.span.clone();
+    let reply = fields.take("reply");
+    let ask = reader.text(fields, "ask");
+    let forward = reader.flag(fields, "forward");
+    let actions = [reply.is_some(), ask.is_some(), forward == Some(true)];
+    match actions.iter().filter(|action| **action).count() {
+        1 => {}
+        0 => {
+            let text = "a rule does something: write reply, ask or forward = true (reply = [] says nothing)";
+            reader.problem(&span, text);
+            return None;
+        }
+        _ => {
+            let text = "a rule does one thing: reply, ask or forward";
+            reader.problem(&span, text);
+            return None;
+        }
+    }
+    if let Some(reply) = reply {
+        return Some(Action::Say(saying::read(reader, templates, reply, names)));
+    }
+    Some(ask.map_or(Action::Forward, Action::Ask))
+}
+
+impl std::fmt::Debug for RuleSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RuleSet")
+            .field("rules", &self.rules.len())
+            .field("forms", &self.forms.len())
+            .field("examples", &self.examples.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for OptOutTexts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OptOutTexts").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,446 @@
+//! Templates: texts of a rules file that say something else for each message.
+//!
+//! They are Jinja's, by minijinja: undefined names are errors, output is not escaped (whatever carries a reply escapes it), and
+//! fuel bounds both the steps and the bytes of a rendering. It does not count what one operator does with lists that were
+//! multiplied or put together; a template that could do that is rendered beside, and given up when its time is over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use minijinja::value::{Serde, Value, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
+
+use super::reader::{At, Fields, Reader, nearest};
+use crate::handler::HandlerError;
+use crate::handler::dialogue::Answers;
+use crate::handler::route::{Taken, country_of};
+use crate::message::InboundMessage;
+
+/// Steps and 64 bytes of data each: a long reply takes some hundreds, and a bomb ends within milliseconds.
+const FUEL: u64 = 20_000;
+/// For a template that fuel does not bound.
+const TIME: Duration = Duration::from_millis(40);
+
+/// What every template may name, besides `[vars]`, a pattern's groups and a form's fields.
+pub(super) const NAMES: [&str; 18] = [
+    "args",
+    "body",
+    "button",
+    "channel",
+    "date",
+    "from",
+    "list",
+    "location",
+    "media",
+    "message_sid",
+    "profile_name",
+    "text",
+    "time",
+    "to",
+    "user",
+    "weekday",
+    "replied_to",
+    "country",
+];
+/// What minijinja has by itself.
+const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "debug"];
+
+/// All templates of a file, while it is read and afterwards.
+pub(super) struct Templates {
+    env: Arc<Environment<'static>>,
+    zone: TimeZone,
+    vars: BTreeMap<String, Value>,
+    number: usize,
+}
+
+/// One template: a text that says always the same, or the name of one that does not.
+#[derive(Clone)]
+pub(super) enum Template {
+    Plain(Arc<str>),
+    Named {
+        name: Arc<str>,
+        source: Arc<str>,
+        line: usize,
+        /// Where fuel does not bound it: whether it was given up once.
+        endless: Option<Arc<AtomicBool>>,
+    },
+}
+
+/// Why a rule says nothing. Never with content.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RuleError {
+    #[error("the rule at line {line} of the rules cannot be said: {reason}")]
+    Render { line: usize, reason: &'static str },
+    #[error("the rule at line {line} of the rules names a file that is no http or https URL")]
+    MediaUrl { line: usize },
+    #[error("a rule says over 64 KiB")]
+    TooLarge,
+}
+
+/// What a template is rendered with.
+pub(super) struct Said<'a> {
+    pub(super) message: &'a InboundMessage,
+    pub(super) taken: Option<&'a Taken>,
+    /// A form's fields, of which some may have no answer yet, or never.
+    pub(super) fields: &'a [String],
+    pub(super) answers: Option<&'a Answers>,
+}
+
+impl Templates {
+    pub(super) fn new(zone: &str) -> Self {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        env.set_auto_escape_callback(|_| AutoEscape::None);
+        env.set_recursion_limit(64);
+        env.set_formatter(|out, state, value| match value.kind() {
+            // What is not there is not said.
+            ValueKind::None => Ok(()),
+            // A list is no text, and may be endless.
+            ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Plain => {
+                let reason = "a list is no text: take one of it, or join it";
+                Err(Error::new(ErrorKind::InvalidOperation, reason))
+            }
+            _ => minijinja::escape_formatter(out, state, value),
+        });
+        env.set_fuel(Some(FUEL));
+        Self {
+            env: Arc::new(env),
+            zone: TimeZone::get(zone).unwrap_or(TimeZone::UTC),
+            vars: BTreeMap::new(),
+            number: 0,
+        }
+    }
+
+    /// `[vars]`: texts, numbers, and true or false.
+    pub(super) fn read_vars(&mut self, reader: &mut Reader<'_>, fields: &Fields<'_>) {
+        for (name, value) in fields.entries() {
+            if NAMES.contains(&name.value.as_str()) {
+                let text = format!(
+                    "{} is the name of something that every message has: take another",
+                    name.value
+                );
+                reader.problem(&name.span, text);
+                continue;
+            }
+            let value_of = value.get_ref();
+            let found = if let Some(text) = value_of.as_str() {
+                Some(Value::from(text))
+            } else if let Some(flag) = value_of.as_bool() {
+                Some(Value::from(flag))
+            } else if let Some(whole) = value_of
+                .as_integer()
+                .and_then(|n| n.as_str().parse::<i64>().ok())
+            {
+                Some(Value::from(whole))
+            } else {
+                let number = value_of
+                    .as_float()
+                    .and_then(|n| n.as_str().parse::<f64>().ok());
+                number.map(Value::from)
+            };
+            match found {
+                Some(value) => {
+                    self.vars.insert(name.value, value);
+                }
+                None => reader.problem(&value.span(), "write a text, a number, or true or false"),
+            }
+        }
+    }
+
+    /// Reads a template that may use these names besides those that all may.
+    pub(super) fn add(
+        &mut self,
+        reader: &mut Reader<'_>,
+        text: &At<String>,
+        names: &[String],
+    ) -> Option<Template> {
+        self.add_as(reader, text, names, text.value.clone(), 0)
+    }
+
+    /// A condition, as it stands in `{% if … %}`.
+    pub(super) fn add_condition(
+        &mut self,
+        reader: &mut Reader<'_>,
+        text: &At<String>,
+        names: &[String],
+    ) -> Option<Template> {
+        const BEFORE: &str = "{% if ";
+        let source = format!("{BEFORE}{} %}}yes{{% endif %}}", text.value);
+        self.add_as(reader, text, names, source, BEFORE.len())
+    }
+
+    fn add_as(
+        &mut self,
+        reader: &mut Reader<'_>,
+        text: &At<String>,
+        names: &[String],
+        source: String,
+        before: usize,
+    ) -> Option<Template> {
+        if !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark)) {
+            return Some(Template::Plain(source.into()));
+        }
+        self.number += 1;
+        let endless = may_escape_fuel(&source).then(Arc::default);
+        if endless.is_some() && !can_be_read(&source) {
+            reader.problem_within(text, 0, "no template: what it calculates never ends");
+            return None;
+        }
+        let name = self.number.to_string();
+        if let Err(error) =
+            Arc::make_mut(&mut self.env).add_template_owned(name.clone(), source.clone())
+        {
+            let at = error
+                .range()
+                .map_or(0, |range| range.start.saturating_sub(before));
+            let what = error.detail().unwrap_or("it cannot be read");
+            reader.problem_within(text, at, format!("no template: {what}"));
+            return None;
+        }
+        let template = self.env.get_template(&name).ok()?;
+        let mut is_known = true;
+        let used = template.undeclared_variables(false);
+        let known = || {
+            let own = self.vars.keys().chain(names).map(String::as_str);
+            own.chain(NAMES).chain(FUNCTIONS)
+        };
+        let mut unknown: Vec<_> = used
+            .iter()
+            .filter(|used| !known().any(|known| known == used.as_str()))
+            .collect();
+        unknown.sort();
+        for used in unknown {
+            is_known = false;
+            let what = if let Some(nearest) = nearest(used, known()) {
+                format!("{used} is not defined here: did you mean {nearest}?")
+            } else {
+                let own = self.vars.keys().chain(names).map(String::as_str);
+                let all: Vec<_> = own.chain(NAMES).collect();
+                format!("{used} is not defined here: there are {}", all.join(", "))
+            };
+            let at = text.value.find(used.as_str()).unwrap_or(0);
+            reader.problem_within(text, at, what);
+        }
+        let (line, _) = super::problem::place(reader.source, text.span.start);
+        is_known.then(|| Template::Named {
+            name: name.into(),
+            source: text.value.as_str().into(),
+            line,
+            endless,
+        })
+    }
+
+    pub(super) fn render(
+        &self,
+        template: &Template,
+        variables: &Value,
+    ) -> Result<String, HandlerError> {
+        let (name, line, endless) = match template {
+            Template::Plain(text) => return Ok(text.to_string()),
+            Template::Named {
+                name,
+                line,
+                endless,
+                ..
+            } => (name, *line, endless),
+        };
+        let rendered = match endless {
+            None => render(&self.env, name, variables),
+            Some(given_up) => self.render_beside(name, variables, given_up),
+        };
+        // minijinja's text may quote a message.
+        rendered.map_err(|error| {
+            let reason = match error.kind() {
+                ErrorKind::OutOfFuel => "it takes too long or gets too large",
+                ErrorKind::UndefinedError => "it uses what this message does not have",
+                _ => "its template fails",
+            };
+            HandlerError::new(RuleError::Render { line, reason })
+        })
+    }
+
+    /// The same, for as long as [`TIME`]. One that takes longer is not tried again: its thread cannot be ended.
+    fn render_beside(
+        &self,
+        name: &Arc<str>,
+        variables: &Value,
+        given_up: &AtomicBool,
+    ) -> Result<String, Error> {
+        let too_long = || Error::from(ErrorKind::OutOfFuel);
+        if given_up.load(Ordering::Relaxed) {
+            return Err(too_long());
+        }
+        let (sent, received) = mpsc::sync_channel(1);
+        let (env, name, variables) = (self.env.clone(), name.clone(), variables.clone());
+        std::thread::spawn(move || {
+            // Nobody waits for what comes too late.
+            let _ = sent.send(render(&env, &name, &variables));
+        });
+        received.recv_timeout(TIME).unwrap_or_else(|_| {
+            given_up.store(true, Ordering::Relaxed);
+            Err(too_long())
+        })
+    }
+
+    /// Whether a condition holds.
+    pub(super) fn holds(
+        &self,
+        condition: &Template,
+        said: &Said<'_>,
+    ) -> Result<bool, HandlerError> {
+        let rendered = self.render(condition, &self.variables(said))?;
+        Ok(rendered == "yes")
+    }
+
+    pub(super) fn variables(&self, said: &Said<'_>) -> Value {
+        let message = said.message;
+        let text = |text: Option<&str>| Value::from(text.unwrap_or_default());
+        let local = message.received_at.to_zoned(self.zone.clone());
+        let media = message.media.iter().map(|media| {
+            Value::from_pairs([
+                ("url", Value::from(media.url.as_str())),
+                ("content_type", text(media.content_type.as_deref())),
+            ])
+        });
+        let location = message.location.as_ref().map(|at| {
+            Value::from_pairs([
+                ("latitude", Value::from(at.latitude)),
+                ("longitude", Value::from(at.longitude)),
+                ("address", text(at.address.as_deref())),
+                ("label", text(at.label.as_deref())),
+            ])
+        });
+        let button = message.button.as_ref().map(|button| {
+            Value::from_pairs([
+                ("text", text(button.text.as_deref())),
+                ("payload", text(button.payload.as_deref())),
+            ])
+        });
+        let list = message.list.as_ref().map(|list| {
+            Value::from_pairs([
+                ("id", text(list.id.as_deref())),
+                ("title", text(list.title.as_deref())),
+                ("description", text(list.description.as_deref())),
+            ])
+        });
+        let country = country_of(message);
+        let replied_to = message
+            .replied_to
+            .as_ref()
+            .map(|quoted| quoted.message_sid.as_str());
+        let args = match said.taken {
+            Some(Taken::Rest(rest)) => rest.as_str(),
+            _ => "",
+        };
+        let none = || Value::from(());
+        let own = [
+            ("args", Value::from(args)),
+            ("body", Value::from(message.body.as_str())),
+            ("button", button.unwrap_or_else(none)),
+            ("channel", Value::from(message.channel().as_str())),
+            ("country", text(country)),
+            ("date", Value::from(local.date().to_string())),
+            ("from", Value::from(message.from.as_str())),
+            ("list", list.unwrap_or_else(none)),
+            ("location", location.unwrap_or_else(none)),
+            ("media", media.collect()),
+            ("message_sid", Value::from(message.message_sid.as_str())),
+            ("profile_name", text(message.profile_name.as_deref())),
+            ("replied_to", text(replied_to)),
+            ("text", Value::from(message.body.trim())),
+            ("time", Value::from(local.strftime("%H:%M").to_string())),
+            ("to", Value::from(message.to.as_str())),
+            ("user", Value::from(message.from.id())),
+            ("weekday", Value::from(local.strftime("%A").to_string())),
+        ];
+        let vars = self
+            .vars
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.clone()));
+        let taken = said.taken.into_iter().flat_map(Taken::named);
+        let taken = taken.map(|(name, value)| (name, text(value)));
+        let fields = said.fields.iter().map(|field| (field.as_str(), none()));
+        let answers = said.answers.into_iter().flat_map(Answers::values);
+        let answers = answers.map(|(field, value)| (field.as_str(), Value::from(Serde(value))));
+        Value::from_pairs(
+            own.into_iter()
+                .chain(vars)
+                .chain(taken)
+                .chain(fields)
+                .chain(answers),
+        )
+    }
+}
+
+fn render(env: &Environment<'_>, name: &str, variables: &Value) -> Result<String, Error> {
+    env.get_template(name)?.render(variables)
+}
+
+/// Whether reading a template comes to an end: what is constant in it is calculated at once.
+fn can_be_read(source: &str) -> bool {
+    let (sent, received) = mpsc::sync_channel(1);
+    let source = source.to_owned();
+    std::thread::spawn(move || {
+        // Whether it is a template is looked at by whoever asks.
+        let _ = Environment::new().template_from_str(&source).map(drop);
+        let _ = sent.send(());
+    });
+    received.recv_timeout(TIME).is_ok()
+}
+
+/// Whether lists could be multiplied, or put together, in a template's tags.
+fn may_escape_fuel(source: &str) -> bool {
+    let tags = source.split("{{").flat_map(|part| part.split("{%")).skip(1);
+    let mut tags = tags.map(|tag| {
+        // The last: a text in it may have one, too.
+        let end = ["}}", "%}"].iter().filter_map(|end| tag.rfind(end)).max();
+        &tag[..end.unwrap_or(tag.len())]
+    });
+    tags.any(|tag| tag.contains(['*', '+']) || tag.contains("chain"))
+}
+
+impl Template {
+    pub(super) fn source(&self) -> &str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Named { source, .. } => source,
+        }
+    }
+
+    pub(super) fn line(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Named { line, .. } => *line,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_escape_fuel;
+
+    #[test]
+    fn only_tags_that_multiply_or_put_together_are_rendered_beside() {
+        for source in [
+            "*bold* 2+2",
+            "{{ name }} * 2",
+            "{% if a %}+{% endif %}",
+            "{{ a }}+{{ b }}",
+        ] {
+            assert!(!may_escape_fuel(source), "{source}");
+        }
+        for source in [
+            "{{ a * 2 }}",
+            "x{% set b = a + a %}",
+            "{{ a | chain(a) }}",
+            "{{ a }}{{ b *",
+            "{{ '}}' ~ ([1] * 9) }}",
+        ] {
+            assert!(may_escape_fuel(source), "{source}");
+        }
+    }
+}

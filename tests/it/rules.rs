@@ -1,0 +1,467 @@
+//! A bot in a TOML file: what it says, what is told of a wrong one, and that a changed one is read anew.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use replyhook::config::{Settings, Sources};
+use replyhook::handler::{RuleSet, RulesFile};
+use replyhook::testing::TestBot;
+use replyhook::twiml::Document;
+use replyhook::{App, Channel, Reply};
+use serde_json::json;
+
+use crate::support::{
+    ANA, Dev, Scripted, Server, TestApp, Webhook, replyhook, root, says, sources,
+};
+
+const SHOP: &str = include_str!("../../examples/rules/shop.toml");
+
+/// A file of rules that can be changed.
+struct File(tempfile::TempDir);
+
+impl File {
+    fn new(rules: &str) -> Self {
+        let file = Self(tempfile::tempdir().unwrap());
+        file.write(rules);
+        file
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("bot.toml")
+    }
+
+    fn name(&self) -> String {
+        self.path().display().to_string()
+    }
+
+    fn write(&self, rules: &str) {
+        std::fs::write(self.path(), rules).unwrap();
+    }
+}
+
+fn app(rules: &str) -> (TestApp, File) {
+    app_with(rules, &[])
+}
+
+fn app_with(rules: &str, env: &[(&str, &str)]) -> (TestApp, File) {
+    let file = File::new(rules);
+    let name = file.name();
+    let own = [
+        ("REPLYHOOK__HANDLER__KIND", "rules"),
+        ("REPLYHOOK__HANDLER__RULES", name.as_str()),
+    ];
+    let app = TestApp::build(&[&own[..], env].concat(), |builder| builder);
+    (app, file)
+}
+
+async fn bot(rules: &Path) -> TestBot {
+    let env = [
+        ("REPLYHOOK__HANDLER__KIND".to_owned(), "rules".to_owned()),
+        (
+            "REPLYHOOK__HANDLER__RULES".to_owned(),
+            rules.display().to_string(),
+        ),
+    ];
+    TestBot::start_with(Sources::default().with_env(env), App::builder).await
+}
+
+#[tokio::test]
+async fn the_examples_bot_greets_answers_and_asks_also_across_a_restart() {
+    let bot = bot(&root().join("examples/rules/shop.toml")).await;
+    let ana = bot.whatsapp("+34600000001").named("Ana");
+    ana.says("Hola").await.assert_reply(
+        "Hello Ana, this is Ana's flowers. Write *order 42*, *book*, or send a picture.",
+    );
+    ana.says("order 7")
+        .await
+        .assert_replies(&["Order 7 is on its way.", "Your receipt"])
+        .assert_media(1);
+    ana.says("/remind water the <roses> & \"tulips\"")
+        .await
+        .assert_reply("I will remind you: water the <roses> & \"tulips\"");
+    ana.shares(40.42, -3.7, "")
+        .await
+        .assert_reply("We deliver there today.");
+    ana.shares(52.52, 13.405, "")
+        .await
+        .assert_reply("We are sorry, that is too far.");
+    let png = include_bytes!("picture.png");
+    ana.sends_file("image/png", png, "")
+        .await
+        .assert_reply("What a picture! We will look at it.");
+    ana.says("a table, please")
+        .await
+        .assert_reply("What is your name?");
+    bot.restart().await;
+    ana.says("Ana").await.assert_reply("For how many, Ana?");
+    ana.says("some").await.assert_reply("A number, please.");
+    ana.says("Never mind")
+        .await
+        .assert_reply("Maybe another time, Ana.");
+    ana.says("book").await.assert_reply("What is your name?");
+    bot.advance(Duration::from_mins(31)).await;
+    ana.says("Ana")
+        .await
+        .assert_reply("Write *order 42*, *book*, or send a picture.");
+    ana.says("STOP").await.assert_reply(
+        "You will hear no more from Ana's flowers. Write START if you change your mind.",
+    );
+}
+
+#[test]
+fn a_file_runs_its_own_examples() {
+    let shop = root()
+        .join("examples/rules/shop.toml")
+        .display()
+        .to_string();
+    let (code, output, _) = replyhook(&["rules", "test", &shop], &[], "");
+    assert_eq!(code, 0, "{output}");
+    assert!(
+        output.ends_with("7 of 7 examples went as the file says\n"),
+        "{output}"
+    );
+
+    let wrong = File::new(
+        "[otherwise]\nreply = \"Hi {{ profile_name }}\"\n\n[[example]]\nsays = \"x\"\ngets = \"Hi\"\n\n\
+         [[example]]\nname = \"by hand\"\nsays = \"x\"\nforwards = true\n",
+    );
+    let (code, output, _) = replyhook(&["rules", "test", &wrong.name()], &[], "");
+    assert_eq!(code, 1);
+    let place = format!("{}:8: expected a hand-over", wrong.name());
+    assert!(output.contains(&place), "{output}");
+    assert!(output.contains("found    \"Hi \""), "{output}");
+    assert!(output.contains("0 of 2 examples"), "{output}");
+
+    let (code, _, error) = replyhook(&["rules", "test", "no-such-file.toml"], &[], "");
+    assert_eq!(code, 2);
+    assert!(
+        error.contains("no-such-file.toml cannot be read"),
+        "{error}"
+    );
+}
+
+const WRONG: &str = r#"timezone = "Europe/Berln"
+[hour]
+open = "x"
+[[rule]]
+when = { txt = "hi" }
+repply = "x"
+[[rule]]
+when.regex = '(a'
+reply = "Hello {{ profil_name }}"
+[[rule]]
+when.text = 5
+reply = "{% if x %}"
+[[rule]]
+when.media = "imagee"
+ask = "bookng"
+[[rule]]
+when.hours = "mon-sun 9-5"
+reply = "x"
+ask = "booking"
+[[form]]
+name = "booking"
+[[form.ask]]
+field = "a b"
+question = "hi {{ nme }}"
+type = "interger"
+"#;
+
+#[test]
+fn all_problems_are_told_at_once_with_line_column_and_what_to_write() {
+    let file = File::new(WRONG);
+    let (code, _, error) = replyhook(&["check", "--rules", &file.name()], &[], "");
+    assert_eq!(code, 2);
+    for line in [
+        r#"line 1, column 12: "Europe/Berln" is no time zone: write one as in "Europe/Berlin" or "UTC""#,
+        "line 2, column 2: hour is not known here: did you mean hours?",
+        "line 5, column 10: txt is not known here: did you mean text?",
+        "line 6, column 1: repply is not known here: did you mean reply?",
+        "line 8, column 14: regex is none: unclosed group",
+        "line 9, column 19: profil_name is not defined here: did you mean profile_name?",
+        "line 11, column 13: text is of type integer: write a text in quotes, or several in brackets",
+        "line 12, column 18: no template: unexpected end of input, expected end of block",
+        r#"line 14, column 14: media is "imagee": did you mean "image"?"#,
+        r#"line 15, column 7: there is no form "bookng": write [[form]] with that name"#,
+        "line 16, column 1: a rule does one thing: reply, ask or forward",
+        r#"line 17, column 14: "mon-sun 9-5" are no hours"#,
+        "line 20, column 1: a form needs done: what is said when all has been answered",
+        "line 23, column 9: field is a name of letters, digits and _",
+        "line 24, column 19: nme is not defined here",
+        r#"line 25, column 8: type is "interger": did you mean "integer"?"#,
+    ] {
+        assert!(error.contains(line), "{line}\n{error}");
+    }
+    let no_toml = File::new("[[rule]]\nreply = \"Hi\n");
+    let (code, _, error) = replyhook(&["check", "--rules", &no_toml.name()], &[], "");
+    assert_eq!(code, 2);
+    assert!(
+        error.contains("line 2, column 12: this is no TOML"),
+        "{error}"
+    );
+}
+
+#[test]
+fn check_shows_the_table_of_routes() {
+    let shop = root()
+        .join("examples/rules/shop.toml")
+        .display()
+        .to_string();
+    let (code, output, error) = replyhook(&["check", "--rules", &shop], &[], "");
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        output.contains("\n4  words \"book\", \"table\""),
+        "{output}"
+    );
+    assert!(output.contains("asks booking"), "{output}");
+}
+
+#[test]
+fn settings_that_name_no_usable_rules_are_problems_with_their_key() {
+    let problems = |env: &[(&str, &str)]| {
+        let own = [("REPLYHOOK__HANDLER__KIND", "rules")];
+        Settings::load(&sources(&[&own[..], env].concat()))
+            .unwrap_err()
+            .to_string()
+    };
+    let missing = problems(&[]);
+    assert!(
+        missing.contains("handler.rules (default): is missing"),
+        "{missing}"
+    );
+    let nowhere = problems(&[("REPLYHOOK__HANDLER__RULES", "/no/such/bot.toml")]);
+    assert!(
+        nowhere.contains("/no/such/bot.toml cannot be read"),
+        "{nowhere}"
+    );
+    let file = File::new("[[rule]]\nfoo = 1\nreply = \"x\"\n");
+    let name = file.name();
+    let wrong = problems(&[("REPLYHOOK__HANDLER__RULES", &name)]);
+    assert!(
+        wrong.contains("line 2, column 1: foo is not known here"),
+        "{wrong}"
+    );
+    let file = File::new("[otherwise]\nforward = true\n");
+    let name = file.name();
+    let alone = problems(&[("REPLYHOOK__HANDLER__RULES", &name)]);
+    assert!(
+        alone.contains("handler.forward_url") && alone.contains("the rule at line 1"),
+        "{alone}"
+    );
+}
+
+#[tokio::test]
+async fn matchers_are_combined_and_captures_are_variables() {
+    let (app, _file) = app(r#"
+[vars]
+price = 3.5
+[[rule]]
+when.all = [{ words = "order" }, { any = [{ channel = "sms" }, { not = { country = "DE" } }] }]
+when.regex = '(?<number>\d+)( (?<what>\w+))?'
+reply = "{{ number | int * price }} for {{ number }} {{ what or 'pieces' }}, {{ channel }}, {{ user }}"
+[[rule]]
+when = { button = ["yes:1", "yes:2"] }
+reply = { text = "{{ button.payload }}" }
+[[rule]]
+when.text = "nothing"
+reply = []
+[otherwise]
+reply = "{{ body | upper }}: {{ date }} {{ time }} {{ weekday }}{{ location }}"
+"#);
+    assert_eq!(
+        app.says(1, "order 2 cakes").await,
+        says("7.0 for 2 cakes, whatsapp, +15550001111")
+    );
+    assert_eq!(
+        app.says(2, "Order 4").await,
+        says("14.0 for 4 pieces, whatsapp, +15550001111")
+    );
+    let german = Webhook::message(3, "order 4").with("From", "whatsapp:+4915112345678");
+    assert!(app.send(german).await.twiml().contains("ORDER 4: "));
+    let pressed = Webhook::message(4, "Yes").with("ButtonPayload", "yes:2");
+    assert_eq!(app.send(pressed).await.twiml(), says("yes:2"));
+    assert_eq!(app.says(5, "Nothing").await, crate::support::EMPTY);
+}
+
+#[tokio::test]
+async fn what_rules_hand_over_is_asked_of_the_service() {
+    let service = Scripted::start().await;
+    service.answers("/message", 200, "text/plain", "from the service");
+    let url = format!("{}/message", service.url());
+    let env = [
+        ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
+        (
+            "REPLYHOOK__HANDLER__FORWARD_SECRET",
+            "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+        ),
+    ];
+    let rules =
+        "[[rule]]\nwhen.text = \"hi\"\nreply = \"from the rules\"\n[otherwise]\nforward = true\n";
+    let (app, _file) = app_with(rules, &env);
+    assert_eq!(app.says(1, "hi").await, says("from the rules"));
+    assert!(service.asked().is_empty());
+    assert_eq!(app.says(2, "ho").await, says("from the service"));
+    assert_eq!(service.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_message_does_not_have_fails_its_rule_and_nothing_else() {
+    let (app, _file) = app(
+        "[[rule]]\nwhen.text = \"where\"\nreply = \"{{ location.latitude }}\"\n\
+         [[rule]]\nwhen.text = \"picture\"\nreply = { media = \"{{ profile_name }}\" }\n\
+         [otherwise]\nreply = \"ok\"\n",
+    );
+    for (number, text) in [(1, "where"), (2, "picture")] {
+        let answer = app.send(Webhook::message(number, text)).await;
+        assert_eq!(answer.refused(500), "handler failed\n");
+    }
+    assert_eq!(app.says(3, "hi").await, says("ok"));
+}
+
+#[tokio::test]
+async fn threat_29_bombs_in_templates_and_patterns_end_in_a_rule_error() {
+    let bombs = [
+        "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
+        "{{ 'x' * 1000000000 }}",
+        "{% set n = namespace(s='xxxxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
+        "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}",
+        "{{ ['x'] * 100000000 }}",
+        "{{ range(99999) | join(',') | replace('1', 'xxxxxxxxxxxxxxxxxxxxxxxx') }}",
+        "{{ 10 ** 100000000 }}",
+        "{{ body in [body ~ 'x'] * 100000000 }}",
+        "{% set n = namespace(s=['x']) %}{% for i in range(60) %}{% set n.s = n.s | chain(n.s) %}{% endfor %}{{ 'y' in n.s }}",
+    ];
+    for bomb in bombs {
+        let rules = format!(
+            "[[rule]]\nwhen.text = \"bomb\"\nreply = \"\"\"{bomb}\"\"\"\n[otherwise]\nreply = \"ok\"\n"
+        );
+        let (app, _file) = app(&rules);
+        let answer = app.send(Webhook::message(1, "bomb")).await;
+        assert_eq!(answer.refused(500), "handler failed\n", "{bomb}");
+        assert_eq!(app.says(2, "hi").await, says("ok"), "{bomb}");
+    }
+    for pattern in [
+        "((a{100}){100}){100}",
+        "(\\\\w{500}){500}",
+        "[[:^ascii:]]{50000}",
+    ] {
+        let rules = format!("[[rule]]\nwhen.regex = \"{pattern}\"\nreply = \"x\"\n");
+        let error = RuleSet::parse(&rules).unwrap_err().to_string();
+        assert!(error.contains("regex is too large"), "{pattern}: {error}");
+    }
+    let constant = "[otherwise]\nreply = \"{{ 'y' in ['x'] * 100000000 }}\"\n";
+    let error = RuleSet::parse(constant).unwrap_err().to_string();
+    assert!(error.contains("line 2, column 10: no template"), "{error}");
+    // One that drives other engines into exponential time.
+    let (app, _file) =
+        app("[[rule]]\nwhen.regex = '^(a+)+$'\nreply = \"a\"\n[otherwise]\nreply = \"ok\"\n");
+    assert_eq!(
+        app.says(1, &format!("{}b", "a".repeat(1500))).await,
+        says("ok")
+    );
+}
+
+#[tokio::test]
+async fn a_changed_file_is_obeyed_and_a_wrong_one_leaves_the_old_rules() {
+    let file = File::new("[otherwise]\nreply = \"one\"\n");
+    let name = file.name();
+    let server = Server::start(&[
+        ("REPLYHOOK__HANDLER__KIND", "rules"),
+        ("REPLYHOOK__HANDLER__RULES", &name),
+    ]);
+    let mut number = 0;
+    let mut said = || {
+        number += 1;
+        let text = format!("message {number}");
+        server
+            .send(&Webhook::message(number, &text))
+            .twiml()
+            .to_owned()
+    };
+    assert_eq!(said(), says("one"));
+    file.write("[otherwise]\nreply = \"two\"\n[opt_out]\nstop_reply = \"Gone.\"\n");
+    server.wait_for("the rules have changed and are obeyed");
+    assert_eq!(said(), says("two"));
+    file.write("[otherwise]\nreply = \"three {{ nme }}\"\n");
+    let line = server.wait_for("the rules have changed and are wrong: the old ones stay");
+    assert!(
+        line.contains("line 2, column 19: nme is not defined here: did you mean"),
+        "{line}"
+    );
+    assert_eq!(said(), says("two"));
+    let stop = Webhook::message(900, "STOP").with("From", "whatsapp:+15550007777");
+    assert_eq!(server.send(&stop).twiml(), says("Gone."));
+}
+
+#[test]
+fn dev_obeys_changed_rules_and_tells_the_page_of_wrong_ones() {
+    let file = File::new("[otherwise]\nreply = \"one\"\n");
+    let name = file.name();
+    let dev = Dev::start_with(
+        &["--port", "0"],
+        &[
+            ("REPLYHOOK__HANDLER__KIND", "rules"),
+            ("REPLYHOOK__HANDLER__RULES", &name),
+        ],
+    );
+    let said = |text: &str| {
+        let exchange = dev.says(&json!({"from": ANA, "to": crate::support::SANDBOX, "body": text}));
+        exchange["messages"][0]["body"].clone()
+    };
+    let logs = |part: &str| {
+        dev.program
+            .wait_for(part, |line| line.contains(part).then_some(()));
+    };
+    assert_eq!(said("a"), "one");
+    file.write("[otherwise]\nreply = \"two\"\n");
+    logs("the rules have changed and are obeyed");
+    assert_eq!(said("b"), "two");
+    file.write("[otherwise]\nrepply = \"three\"\n");
+    logs("did you mean reply?");
+    assert_eq!(said("c"), "two");
+}
+
+proptest! {
+    /// Whatever is done to a file, it is either obeyed or its faults have a place in it.
+    #[test]
+    fn any_file_loads_or_points_at_its_faults(
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..40usize, "[\\[\\]{}=\"'.%a-z0-9 \n-]{0,6}"), 1..4),
+    ) {
+        let mut text: Vec<char> = SHOP.chars().collect();
+        for (at, removed, inserted) in edits {
+            let at = at.index(text.len() + 1);
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, inserted.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(error) = RuleSet::parse(&text) {
+            let lines = text.lines().count() + 1;
+            prop_assert!(!error.problems().is_empty());
+            for problem in error.problems() {
+                prop_assert!((1..=lines).contains(&problem.line), "{problem}");
+                prop_assert!(!problem.text.is_empty());
+            }
+        }
+    }
+
+    /// Whatever users write, what a template makes of it is valid TwiML that says just that.
+    #[test]
+    fn what_templates_say_is_valid_twiml(body in "\\PC{0,40}|[<>&\"'\\]\n\r{}%#]{0,20}") {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (app, _file) = app("[otherwise]\nreply = \"You said: {{ body }}.\"\n");
+            let expected = Reply::text(format!("You said: {body}."));
+            let expected = Document::render(&expected, &Channel::WhatsApp, None).unwrap();
+            if !["stop", "start"].contains(&body.trim().to_lowercase().as_str()) {
+                assert_eq!(app.says(1, &body).await, expected.as_str());
+            }
+        });
+    }
+}
+
+#[test]
+fn a_file_that_never_ends_is_no_file_of_rules() {
+    let error = RulesFile::read("/dev/zero").unwrap_err().to_string();
+    assert!(error.contains("larger than 1 MiB"), "{error}");
+}
