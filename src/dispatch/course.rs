@@ -296,12 +296,11 @@ impl Course {
         drop(place);
         match outcome {
             Ok((reply, dialogue)) => {
-                let heard = reply.messages().iter();
-                let heard = heard.filter(|said| !said.is_empty() && origin.hears(said));
-                let now = dispatcher.clock.now();
-                dispatcher
-                    .guard
-                    .said(claim.conversation, heard.count(), now);
+                let mut heard = reply.messages().iter();
+                if heard.any(|said| !said.is_empty() && origin.hears(said)) {
+                    let now = dispatcher.clock.now();
+                    dispatcher.guard.said(claim.conversation, now);
+                }
                 self.say(claim, &origin, reply, dialogue).await;
             }
             Err(failure) => Box::pin(self.give_up(claim, &origin, failure)).await,

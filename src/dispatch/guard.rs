@@ -1,9 +1,9 @@
 //! Which messages are kept from the handler: two bots that answer each other, our own senders, and, where a rate is set,
 //! what one user sends beyond it. Asked once a message is claimed; what is stopped is answered with nothing.
 //!
-//! A **loop** is both at once: [`LOOP_MESSAGES`] messages of one conversation within [`LOOP_TIME`], what came and what was
-//! said counted together, and [`LOOP_TEXTS`] equal texts in a row among what came. Two bots, of which each hears what the
-//! other says, are stopped after seven turns; somebody who never says the same thrice is never taken for one. The
+//! A **loop** is both at once: [`LOOP_TURNS`] turns of one conversation within [`LOOP_TIME`], messages that came and replies
+//! that were given counted together, and [`LOOP_TEXTS`] equal texts in a row among what came. Two bots, of which each hears what the
+//! other says, are stopped after nine replies of each; somebody who never says the same thrice is never taken for one. The
 //! conversation is then muted for [`MUTED`], and counted afresh.
 //!
 //! Counted is what this process handles, as long as it may matter: each machine counts for itself, and a restart forgets.
@@ -23,8 +23,8 @@ use crate::message::InboundMessage;
 use crate::store::Claim;
 use crate::telemetry::Throttle;
 
-/// Messages both ways, within [`LOOP_TIME`].
-const LOOP_MESSAGES: usize = 15;
+/// Messages that came and replies, within [`LOOP_TIME`]: the tenth message of a bot that has got nine.
+const LOOP_TURNS: usize = 19;
 const LOOP_TIME: SignedDuration = SignedDuration::from_secs(30);
 /// Equal ones in a row.
 const LOOP_TEXTS: u32 = 3;
@@ -146,11 +146,11 @@ impl Guard {
         is_over.then_some(Stop::Rate)
     }
 
-    /// Counts what was said.
-    pub(super) fn said(&self, conversation: i64, messages: usize, at: Timestamp) {
-        if self.loops && messages > 0 {
+    /// Counts a reply, of however many messages.
+    pub(super) fn said(&self, conversation: i64, at: Timestamp) {
+        if self.loops {
             let mut seen = self.lock();
-            seen.conversations.of(conversation, at).count(at, messages);
+            seen.conversations.of(conversation, at).count(at);
         }
     }
 
@@ -210,21 +210,19 @@ impl Conversation {
         let before = if text == self.text { self.in_a_row } else { 0 };
         self.in_a_row = if text.is_some() { before + 1 } else { 0 };
         self.text = text;
-        self.count(at, 1);
+        self.count(at);
         // Messages that wait for a slow bot came before it said anything: what is later than this one made nobody say it.
         let until_now = self.times.iter().filter(|time| **time <= at);
-        self.in_a_row >= LOOP_TEXTS && until_now.count() >= LOOP_MESSAGES
+        self.in_a_row >= LOOP_TEXTS && until_now.count() >= LOOP_TURNS
     }
 
-    fn count(&mut self, at: Timestamp, messages: usize) {
+    fn count(&mut self, at: Timestamp) {
         self.times
             .retain(|time| at.duration_since(*time) < LOOP_TIME);
-        for _ in 0..messages.min(LOOP_MESSAGES) {
-            if self.times.len() == LOOP_MESSAGES {
-                self.times.pop_front();
-            }
-            self.times.push_back(at);
+        if self.times.len() == LOOP_TURNS {
+            self.times.pop_front();
         }
+        self.times.push_back(at);
     }
 
     /// Counts what came, and says how much that is in this minute.
@@ -286,22 +284,23 @@ mod tests {
     proptest! {
         #[test]
         fn who_never_says_the_same_again_is_in_no_loop(
-            turns in prop::collection::vec((-60_000_i64..60_000, 0_usize..20), 0..200),
+            turns in prop::collection::vec((-60_000_i64..60_000, any::<bool>()), 0..200),
         ) {
             let mut conversation = Conversation::default();
             let mut now = 0;
             for (text, (passed, replies)) in (0..).zip(turns) {
                 now += passed;
                 prop_assert!(!conversation.is_loop(at(now), Some(text)));
-                conversation.count(at(now), replies);
-                prop_assert!(conversation.times.len() <= LOOP_MESSAGES);
+                if replies {
+                    conversation.count(at(now));
+                }
+                prop_assert!(conversation.times.len() <= LOOP_TURNS);
             }
         }
 
         #[test]
-        fn two_bots_are_stopped_before_their_eighth_answer_if_they_are_quick(
-            pauses in prop::collection::vec(0_i64..2_000, 15),
-            replies in 1_usize..5,
+        fn two_bots_are_stopped_before_their_tenth_answer_if_they_are_quick(
+            pauses in prop::collection::vec(0_i64..1_500, 19),
         ) {
             let mut conversation = Conversation::default();
             let mut pauses = pauses.into_iter();
@@ -309,10 +308,10 @@ mod tests {
             let mut turns = 0;
             let mut wait = || { now += pauses.next().unwrap_or_default(); at(now) };
             while !conversation.is_loop(wait(), Some(1)) {
-                conversation.count(wait(), replies);
+                conversation.count(wait());
                 turns += 1;
             }
-            prop_assert!((2..=7).contains(&turns));
+            prop_assert_eq!(turns, 9);
         }
     }
 
@@ -322,7 +321,7 @@ mod tests {
         // Each is handled when the one before has been answered, which takes five seconds.
         for number in 0..10 {
             assert!(!conversation.is_loop(at(number * 500), Some(1)));
-            conversation.count(at((number + 1) * 5_000), 1);
+            conversation.count(at((number + 1) * 5_000));
         }
     }
 

@@ -87,7 +87,7 @@ async fn threat_72_two_bots_that_answer_each_other_stop_within_ten_turns_and_the
         answers[hears] += 1;
         answer.clone_into(&mut text);
     }
-    assert_eq!(answers, [7, 7], "of each before one was stopped");
+    assert_eq!(answers, [9, 9], "of each before one was stopped");
     assert_eq!(bots[0].stopped("loop").await, 1.0);
     assert_eq!(bots[1].stopped("loop").await, 0.0);
     // Somebody else is still answered.
@@ -124,7 +124,7 @@ async fn threat_72_two_servers_that_face_each_other_through_their_twilios_stop_w
         hears = 1 - hears;
     }
     for (desk, _) in desks {
-        assert_eq!(desk.handler_runs(), 7);
+        assert_eq!(desk.handler_runs(), 9);
         desk.stop().await;
     }
 }
@@ -166,39 +166,39 @@ async fn threat_72_equal_texts_that_come_slowly_trip_nothing() {
 }
 
 #[tokio::test]
-async fn threat_72_fifteen_messages_within_half_a_minute_trip_and_fourteen_do_not() {
+async fn threat_72_nineteen_turns_within_half_a_minute_trip_and_eighteen_do_not() {
     let handled = Arc::new(AtomicUsize::new(0));
     let silent = handled.clone();
     let bot = Bot::with(&[], move |_: Context, _: InboundMessage| {
         silent.fetch_add(1, Ordering::SeqCst);
         async { Reply::none() }
     });
-    for number in 0..14 {
+    for number in 0..18 {
         bot.says(number, " hello? ").await;
-        bot.advance(2_000);
+        bot.advance(1_600);
     }
-    assert_eq!(handled.load(Ordering::SeqCst), 14);
+    assert_eq!(handled.load(Ordering::SeqCst), 18);
     // The first one is half a minute old.
-    bot.advance(2_000);
-    bot.says(14, "hello?").await;
-    assert_eq!(handled.load(Ordering::SeqCst), 15);
+    bot.advance(1_200);
+    bot.says(18, "hello?").await;
+    assert_eq!(handled.load(Ordering::SeqCst), 19);
     // The second one is not yet.
-    bot.says(15, "hello?").await;
-    assert_eq!(handled.load(Ordering::SeqCst), 15);
+    bot.says(19, "hello?").await;
+    assert_eq!(handled.load(Ordering::SeqCst), 19);
     assert_eq!(bot.stopped("loop").await, 1.0);
 }
 
 #[tokio::test]
 async fn threat_72_a_mute_ends_after_a_minute_and_is_told_once() {
     let bot = Bot::echo(&[]);
-    assert_eq!(bot.insists(0..20, "hi").await, 7);
+    assert_eq!(bot.insists(0..20, "hi").await, 9);
     bot.advance(59_999);
     assert_eq!(bot.says(20, "another text").await, EMPTY);
     assert_eq!(bot.stopped("loop").await, 1.0);
     assert_eq!(bot.stopped("muted").await, 1.0);
     bot.advance(1);
     // From then on it is counted afresh.
-    assert_eq!(bot.insists(30..50, "hi").await, 7);
+    assert_eq!(bot.insists(30..50, "hi").await, 9);
     assert_eq!(bot.stopped("loop").await, 2.0);
 }
 
@@ -210,21 +210,21 @@ async fn threat_72_what_was_muted_gets_the_same_answer_again_and_the_handler_is_
         counted.fetch_add(1, Ordering::SeqCst);
         async { message.body }
     });
-    assert_eq!(bot.insists(0..20, "hi").await, 7);
-    assert_eq!(bot.says(8, "muted").await, EMPTY);
+    assert_eq!(bot.insists(0..20, "hi").await, 9);
+    assert_eq!(bot.says(10, "muted").await, EMPTY);
     // Once more at once, after the mute, and by the fallback URL.
-    for number in [7, 8] {
+    for number in [9, 10] {
         assert_eq!(bot.says(number, "hi").await, EMPTY);
     }
     bot.advance(60_000);
-    for number in [7, 8] {
+    for number in [9, 10] {
         assert_eq!(bot.says(number, "hi").await, EMPTY);
         let fallback = Webhook::message(number, "hi").to("/webhook/fallback");
         assert_eq!(bot.app.send(fallback).await.twiml(), EMPTY);
     }
-    assert_eq!(handled.load(Ordering::SeqCst), 7);
+    assert_eq!(handled.load(Ordering::SeqCst), 9);
     assert_eq!(bot.stopped("muted").await, 1.0, "repeats are not counted");
-    assert_eq!(bot.app.kept().await, 9);
+    assert_eq!(bot.app.kept().await, 11);
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn threat_72_a_second_attempt_is_not_counted_again_and_is_muted_like_the_r
         }
     });
     let first = |number| bot.app.send(Webhook::message(number, "hi"));
-    for number in 0..7 {
+    for number in 0..9 {
         first(number).await.refused(500);
         assert_eq!(bot.says(number, "hi").await, says("hi"));
     }
@@ -251,7 +251,7 @@ async fn threat_72_a_second_attempt_is_not_counted_again_and_is_muted_like_the_r
     });
     let failed = bot.app.send(Webhook::message(0, "fail")).await;
     failed.refused(500);
-    assert!(bot.insists(1..20, "hi").await < 8);
+    assert!(bot.insists(1..20, "hi").await < 10);
     assert_eq!(bot.says(0, "fail").await, EMPTY);
 }
 
