@@ -8,6 +8,9 @@ use replyhook::testing::TestBot;
 use replyhook::{App, Context, HandlerError, InboundMessage, Reply};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "failpoints")]
+use crate::support::{TestApp, wal};
+
 #[derive(Default, Serialize, Deserialize)]
 enum Order {
     #[default]
@@ -260,4 +263,35 @@ async fn files_and_locations_are_answers() {
     ana.shares(52.5, 13.4, "Office")
         .await
         .assert_reply("image/png 52.5 Office");
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_step_of_a_dialogue_costs_no_commit_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bot.db");
+    let url = format!("sqlite:{}", file.display());
+    let bot = Router::new()
+        .form(text("book"), booking(1))
+        .otherwise("Write: book");
+    let app = TestApp::build(&[("DATABASE_URL", url.as_str())], |app| app.handler(bot));
+    let mut costs = Vec::new();
+    let texts = [
+        "hello",
+        "hello again",
+        "book",
+        "Ana",
+        "2",
+        "hello?",
+        "cancel",
+    ];
+    for (number, text) in (1..).zip(texts) {
+        let before = if number == 1 { 0 } else { wal::commits(&file) };
+        app.says(number, text).await;
+        costs.push(wal::commits(&file) - before);
+    }
+    // The first one's are the schema's, too. What a message costs without a dialogue, it costs within one.
+    let plain = costs[1];
+    assert!(plain > 0);
+    assert_eq!(costs[2..], [plain; 5]);
 }

@@ -363,6 +363,25 @@ async fn threat_29_bombs_in_templates_and_patterns_end_in_a_rule_error() {
 }
 
 #[tokio::test]
+async fn threat_75_what_users_write_is_never_read_as_a_template() {
+    let (app, _file) = app(
+        "[[rule]]\nwhen.regex = 'say (?<what>.*)'\nreply = \"{{ what }}|{{ profile_name }}\"\n\
+         [[rule]]\nwhen.text = \"form\"\nask = \"form\"\n\
+         [otherwise]\nreply = \"{{ body }}\"\n\
+         [[form]]\nname = \"form\"\ndone = \"{{ answer }}\"\n[[form.ask]]\nfield = \"answer\"\nquestion = \"?\"\n",
+    );
+    let poison = "{{ 7 * 7 }}{% for i in range(9) %}x{% endfor %}{# gone #}";
+    assert_eq!(app.says(1, poison).await, says(poison));
+    let named = Webhook::message(2, &format!("say {poison}")).with("ProfileName", poison);
+    assert_eq!(
+        app.send(named).await.twiml(),
+        says(&format!("{poison}|{poison}"))
+    );
+    assert_eq!(app.says(3, "form").await, says("?"));
+    assert_eq!(app.says(4, poison).await, says(poison));
+}
+
+#[tokio::test]
 async fn a_changed_file_is_obeyed_and_a_wrong_one_leaves_the_old_rules() {
     let file = File::new("[otherwise]\nreply = \"one\"\n");
     let name = file.name();

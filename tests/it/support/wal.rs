@@ -31,6 +31,16 @@ pub fn bytes(database: &Path) -> u64 {
     metadata.map_or(0, |metadata| metadata.len())
 }
 
+/// Transactions that were committed since the log began.
+pub fn commits(database: &Path) -> usize {
+    let log = std::fs::read(beside(database, "-wal")).unwrap();
+    let page = usize::try_from(word(&log, 8)).unwrap();
+    let salts = &log[16..24];
+    let frames = log[HEADER..].chunks_exact(FRAME_HEADER + page);
+    let current = frames.take_while(|frame| &frame[8..16] == salts);
+    current.filter(|frame| word(frame, 4) > 0).count()
+}
+
 pub fn frames(database: &Path) -> Frames {
     let log = std::fs::read(beside(database, "-wal")).unwrap();
     let mut frames = Frames {
