@@ -403,6 +403,14 @@ fn the_example_in_python_verifies_and_answers() {
 }
 
 #[test]
+fn the_example_in_go_verifies_and_answers() {
+    let Some(bot) = installed("REPLYHOOK_TEST_GO_BOT") else {
+        return left_out("the example of forward in Go");
+    };
+    is_a_bot(&mut Command::new(bot));
+}
+
+#[test]
 fn the_example_in_node_verifies_and_answers() {
     let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
         return left_out("the example of forward in Node");
