@@ -37,6 +37,7 @@ mod conversations;
 mod crash;
 mod deploy_files;
 mod dev;
+mod diagnostics;
 #[cfg(feature = "testing")]
 mod dialogues;
 mod disk;

@@ -1,0 +1,120 @@
+//! What the compiler says to a handler, or an answer, that is none: in our words.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The library that this test was built with.
+fn library() -> (PathBuf, PathBuf) {
+    let folder = std::env::current_exe()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .to_owned();
+    let mut libraries: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            name.starts_with("libreplyhook-") && name.ends_with(".rlib")
+        })
+        .collect();
+    libraries.sort_by_key(|path| std::cmp::Reverse(path.metadata().unwrap().modified().unwrap()));
+    // Others may lie there, built with other features.
+    let fits = |library: &PathBuf| compile(&folder, library, GOOD).is_ok();
+    let library = libraries.into_iter().find(fits);
+    (
+        folder.clone(),
+        library.expect("one of them is what this test was built with"),
+    )
+}
+
+/// What the compiler says, if it is not content.
+fn compile(folder: &Path, library: &Path, code: &str) -> Result<(), String> {
+    let source = tempfile::tempdir().unwrap();
+    let file = source.path().join("bot.rs");
+    std::fs::write(&file, format!("{USE}{code}")).unwrap();
+    let output = Command::new("rustc")
+        .args([
+            "--edition",
+            "2024",
+            "--crate-type",
+            "lib",
+            "--emit",
+            "metadata",
+        ])
+        .arg("--out-dir")
+        .arg(source.path())
+        .arg("-L")
+        .arg(format!("dependency={}", folder.display()))
+        .arg("--extern")
+        .arg(format!("replyhook={}", library.display()))
+        .arg(&file)
+        .output()
+        .unwrap();
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+const USE: &str = "#![allow(unused)]\nuse replyhook::route::*;\nuse replyhook::*;\n";
+
+const GOOD: &str = "pub fn bot() -> Router { Router::new().on(text(\"hi\"), async |message: InboundMessage| message.body) }";
+
+/// Code, and what is said to it.
+const WRONG: [(&str, &[&str]); 7] = [
+    (
+        "async fn bot(name: u32) -> String { String::new() }\npub fn make() -> Router { Router::new().on(text(\"hi\"), bot) }",
+        &[
+            "cannot answer a route",
+            "its arguments may be, in any order: `InboundMessage`, `Context`, `Captures<T>`",
+        ],
+    ),
+    (
+        "async fn bot(message: InboundMessage) -> u32 { 1 }\npub fn make() -> Router { Router::new().on(text(\"hi\"), bot) }",
+        &[
+            "cannot answer a route",
+            "it returns what a bot can say: a text, `()`, a `Reply`",
+        ],
+    ),
+    (
+        "fn bot(message: InboundMessage) -> String { String::new() }\npub fn make() -> Router { Router::new().on(text(\"hi\"), bot) }",
+        &["cannot answer a route", "async function"],
+    ),
+    (
+        "pub fn make() -> Router { Router::new().on(text(\"hi\"), Echo) }",
+        &[
+            "`replyhook::Echo` cannot answer a route",
+            "`.hand_to(filter, handler)`",
+        ],
+    ),
+    (
+        "pub fn make() -> impl Handler { \"hi\" }",
+        &[
+            "`&str` is not a handler",
+            "expected an async function `(Context, InboundMessage) -> impl IntoReply`",
+        ],
+    ),
+    (
+        "async fn bot(_: Context, message: InboundMessage) -> u32 { 1 }\npub fn make() -> impl Handler { bot }",
+        &[
+            "`u32` is not something a bot can say",
+            "turn it into a text with `.to_string()`",
+        ],
+    ),
+    (
+        "async fn bot(Shared(shop): Shared<String>) -> String { shop }\npub fn make() -> impl Handler { Router::new().on(text(\"hi\"), bot) }",
+        &["is not a handler", "`.with_state(…)`"],
+    ),
+];
+
+#[test]
+fn the_compiler_tells_in_our_words_what_a_handler_and_an_answer_are() {
+    let (folder, library) = library();
+    for (code, texts) in WRONG {
+        let said = compile(&folder, &library, code).expect_err(code);
+        for text in texts {
+            assert!(said.contains(text), "{text}\n{code}\n{said}");
+        }
+    }
+}
