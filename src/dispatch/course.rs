@@ -315,6 +315,7 @@ impl Course {
         let conversation = Conversation {
             store: dispatcher.store.clone(),
             id: claim.conversation,
+            message: claim.id,
             at: message.received_at,
         };
         let mut cx = Context::new(claim.attempt, self.deadline)

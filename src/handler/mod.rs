@@ -22,16 +22,22 @@ mod context;
 mod echo;
 #[cfg(feature = "client")]
 mod forward;
+mod history;
 mod state;
 
 pub use context::Context;
 pub use echo::Echo;
+#[cfg(feature = "app")]
+pub(crate) use echo::named;
 #[cfg(feature = "client")]
 pub use forward::{Forward, ForwardSetupError, ForwardTarget};
 use futures_util::future::BoxFuture;
+#[cfg(feature = "app")]
+pub(crate) use history::Conversing;
+pub use history::{Said, Speaker};
 pub use state::State;
 #[cfg(feature = "app")]
-pub(crate) use state::{Conversing, Memory, Remember};
+pub(crate) use state::{Memory, Remember};
 
 pub use crate::error::HandlerError;
 use crate::message::InboundMessage;

@@ -3,6 +3,7 @@
 mod accepting;
 mod consent;
 mod deciding;
+mod earlier;
 mod following;
 #[cfg(feature = "postgres")]
 mod machines;

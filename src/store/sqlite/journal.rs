@@ -265,7 +265,8 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
     let attempt = u32::from(state == inbound::HANDLING);
     db.prepare_cached(
         "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, slot, service, \
-         answer, params) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)",
+         answer, params, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, \
+         (SELECT newest FROM conversation WHERE id = ?3))",
     )?
     .execute(params![
         key.account,
@@ -281,6 +282,7 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
         arrival.params,
     ])?;
     let id = db.last_insert_rowid();
+    conversations::continued(db, conversation, id, now)?;
     Ok(match heeded {
         Heeded::Word {
             opted_out, answer, ..
