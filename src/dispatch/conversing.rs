@@ -33,7 +33,19 @@ impl Conversing for Conversation {
     fn said(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Said>, HandlerError>> {
         Box::pin(async move {
             let earlier = self.earlier(limit).await?;
-            let mut said: Vec<Said> = earlier.iter().flat_map(exchange).collect();
+            let mut said = Vec::new();
+            // Where the answer to what may be continued stands.
+            let mut answer = 0;
+            for earlier in earlier {
+                let (question, answers) = exchange(&earlier);
+                if !earlier.is_merged {
+                    answer = said.len();
+                }
+                let asked = question.is_some();
+                said.splice(answer..answer, question);
+                answer += usize::from(asked);
+                said.extend(answers);
+            }
             let beyond = said.len().saturating_sub(limit);
             said.drain(..beyond);
             Ok(said)
@@ -54,21 +66,20 @@ impl Conversation {
 }
 
 /// What a message said, and what was said to it.
-fn exchange(earlier: &EarlierMessage) -> Vec<Said> {
+fn exchange(earlier: &EarlierMessage) -> (Option<Said>, Vec<Said>) {
     let form = |params: &TakenParams| Form::parse(params.0.as_bytes(), usize::MAX).ok();
     let params = earlier.params.as_ref().and_then(form);
     let message = params.and_then(|params| InboundMessage::parse(params, earlier.received_at).ok());
     // Expired: an answer is not kept longer than its question.
     let Some(message) = message else {
-        return Vec::new();
+        return (None, Vec::new());
     };
-    let mut said = Vec::new();
     let text = message.text().map(str::to_owned);
-    said.extend(text.or_else(|| named(&message)).map(|text| Said {
+    let question = text.or_else(|| named(&message)).map(|text| Said {
         by: Speaker::User,
         text,
         at: earlier.received_at,
-    }));
+    });
     let user = message.from.as_str();
     let by_twiml = spoken(earlier.answer.as_ref().map_or("", |answer| &answer.0));
     let by_twiml = by_twiml
@@ -80,12 +91,12 @@ fn exchange(earlier: &EarlierMessage) -> Vec<Said> {
         .filter(|reply| reply.get("To") == Some(user))
         .filter_map(|reply| reply.get("Body").map(str::to_owned));
     let answers = by_twiml.chain(by_rest).filter(|text| !text.is_empty());
-    said.extend(answers.map(|text| Said {
+    let answers = answers.map(|text| Said {
         by: Speaker::Bot,
         text,
         at: earlier.answered_at,
-    }));
-    said
+    });
+    (question, answers.collect())
 }
 
 /// What a handler has made of its conversation's memory, as it is saved with the answer.

@@ -27,8 +27,7 @@ pub struct Said {
     pub by: Speaker,
     /// What. A user's is untrusted, as a message's body is.
     pub text: String,
-    /// When a user's message came; when the message that your answer is to was taken up, or when an answer by REST was
-    /// ready.
+    /// When it came, or was ready.
     pub at: Timestamp,
 }
 

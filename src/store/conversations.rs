@@ -252,8 +252,10 @@ pub struct EarlierMessage {
     /// What it was answered with by REST: the parameters of each `POST Messages`, form-encoded, in order. What was not sent
     /// and will not be is not among them.
     pub replies: Vec<TakenParams>,
-    /// When it was last put into hands; of replies, when they were ready.
+    /// When that was ready.
     pub answered_at: Timestamp,
+    /// Whether it was answered with the one before it.
+    pub is_merged: bool,
 }
 
 /// A dialogue's state, in the bot's own form.

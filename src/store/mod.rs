@@ -36,8 +36,8 @@ pub use conversations::{
 };
 pub use error::{StoreError, StoreErrorKind};
 pub use journal::{
-    Acceptance, Answered, Arrival, ArrivalConsent, Choice, Claim, CrashPolicy, Decision,
-    DialogueChange, Journal, Taken, TakenParams, Turn,
+    Acceptance, Answered, Arrival, ArrivalConsent, Behind, Choice, Claim, CrashPolicy, Decision,
+    DialogueChange, Ending, Journal, Taken, TakenParams, Turn,
 };
 pub use operator::{MessageFilter, MessageRow, Operator, Purged, ReplyRow, Retention};
 pub use outbox::{

@@ -152,6 +152,22 @@ async fn a_late_answer_and_a_failure_are_history_and_what_was_said_to_others_is_
 }
 
 #[tokio::test]
+async fn quick_messages_are_one_turn_and_stand_before_its_answer() {
+    let settings = [("REPLYHOOK__REPLY__MERGE_MS", "2000")];
+    let sources = replyhook::config::Sources::default().with_env(settings);
+    let bot = TestBot::start_with(sources, || App::builder().handler(parrot)).await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("hi").await.assert_reply("welcome");
+    ana.says_quickly(&["one", "two", "three"])
+        .await
+        .assert_reply("[hi](welcome)")
+        .assert_handler_runs(1);
+    ana.says("four")
+        .await
+        .assert_reply("[hi](welcome)[one][two][three]([hi](welcome))");
+}
+
+#[tokio::test]
 async fn a_context_made_by_hand_is_a_first_contact_without_history() {
     let cx = Context::new(1, replyhook::Timestamp::UNIX_EPOCH);
     assert!(cx.is_first_contact().await.unwrap());

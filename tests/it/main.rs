@@ -56,6 +56,7 @@ mod lifecycle;
 mod limits;
 #[cfg(all(feature = "failpoints", feature = "postgres"))]
 mod machines;
+mod merging;
 mod messages;
 mod operations;
 mod outage;

@@ -129,6 +129,7 @@ impl Conversations for PostgresStore {
                 let mut found = sqlx::query(EARLIER)
                     .bind(message)
                     .bind(i64::from(limit))
+                    .bind(rows::MERGED)
                     .fetch_all(db)
                     .await?;
                 found.reverse();
@@ -143,6 +144,7 @@ impl Conversations for PostgresStore {
                         answer: answer.map(taken),
                         replies: replies.into_iter().map(taken).collect(),
                         answered_at: rows::time(row.try_get(4)?)?,
+                        is_merged: row.try_get(5)?,
                     })
                 });
                 earlier.collect()
@@ -163,7 +165,8 @@ const EARLIER: &str = "WITH RECURSIVE own AS (SELECT i.previous, coalesce(c.join
        WHERE line.number < $2) \
      SELECT i.received_at, i.params, i.answer, ARRAY(SELECT r.params FROM reply r WHERE r.inbound = i.id AND r.state < 5 \
        AND r.params IS NOT NULL ORDER BY r.ordinal), \
-       coalesce((SELECT max(r.created_at) FROM reply r WHERE r.inbound = i.id AND r.state < 5), i.claimed_at) \
+       coalesce((SELECT max(r.created_at) FROM reply r WHERE r.inbound = i.id AND r.state < 5), i.claimed_at), \
+       coalesce(i.reason = $3, false) \
      FROM (SELECT DISTINCT id FROM line WHERE id < $1 ORDER BY id DESC LIMIT $2) AS last JOIN inbound i ON i.id = last.id \
      ORDER BY i.id DESC";
 

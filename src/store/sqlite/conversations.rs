@@ -126,7 +126,7 @@ fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessa
         .query_map([message], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let mut row = db.prepare_cached(
-        "SELECT previous, received_at, params, answer, claimed_at FROM inbound WHERE id = ?1",
+        "SELECT previous, received_at, claimed_at, reason IS ?2, params, answer FROM inbound WHERE id = ?1",
     )?;
     let mut replies = db.prepare_cached(
         "SELECT params, created_at FROM reply WHERE inbound = ?1 AND state < 5 AND params IS NOT NULL ORDER BY ordinal",
@@ -136,14 +136,16 @@ fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessa
         && let Some(id) = next.pop_last()
     {
         let read = row
-            .query_row([id], |row| {
-                let line: (Option<i64>, i64, i64) = (row.get(0)?, row.get(1)?, row.get(4)?);
-                let texts: (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
-                Ok((line, texts))
+            .query_row(params![id, rows::MERGED], |row| {
+                let previous: Option<i64> = row.get(0)?;
+                let times: (i64, i64) = (row.get(1)?, row.get(2)?);
+                let texts: (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
+                Ok((previous, times, row.get(3)?, texts))
             })
             .optional()?;
         // Its key has expired.
-        let Some(((previous, received_at, mut answered_at), (params, answer))) = read else {
+        let Some((previous, (received_at, mut answered_at), is_merged, (params, answer))) = read
+        else {
             continue;
         };
         next.extend(previous);
@@ -162,6 +164,7 @@ fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessa
             answer: answer.map(TakenParams),
             replies: sent,
             answered_at: rows::time(answered_at)?,
+            is_merged,
         });
     }
     found.reverse();

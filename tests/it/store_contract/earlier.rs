@@ -4,7 +4,8 @@ use replyhook::store::{Choice, EarlierMessage, Retention, Settlement, Store};
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, arrival, at, begin, converse, defer, from, over_all_stores, sid,
+    ANA, ANA_ID, BEN, Backend, Ending, arrival, at, begin, converse, defer, from, over_all_stores,
+    sid,
 };
 
 over_all_stores!(
@@ -31,7 +32,10 @@ async fn what_came_before_is_told_oldest_first_and_of_nobody_else(backend: &mut 
     let store = backend.store();
     let first = begin(store, arrival(1)).await;
     assert!(store.earlier(first.id, 9).await.unwrap().is_empty());
-    store.answer(first, None, None, at(1)).await.unwrap();
+    store
+        .answer(first, None, Ending::default(), at(1))
+        .await
+        .unwrap();
     for number in [2, 3, 5] {
         converse(store, arrival(number)).await;
     }
@@ -48,7 +52,7 @@ async fn answers_by_either_carrier_are_told_and_what_is_not_sent_is_not(backend:
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
     store
-        .answer(claim, Some("said".to_owned()), None, at(1))
+        .answer(claim, Some("said".to_owned()), Ending::default(), at(1))
         .await
         .unwrap();
     defer(store, arrival(2), &["one", "two"]).await;
@@ -120,7 +124,10 @@ async fn what_was_said_under_another_address_counts_once_it_is_known_to_be_one_p
     let both = super::waiting(&both);
     assert_eq!(before(store, open.id, 9).await, ["1", "2", "3"]);
     assert_eq!(before(store, both, 9).await, ["1", "2", "3", "4"]);
-    store.answer(open, None, None, at(5)).await.unwrap();
+    store
+        .answer(open, None, Ending::default(), at(5))
+        .await
+        .unwrap();
     store
         .decide(both, Choice::Twiml(String::new()), at(5))
         .await
