@@ -54,6 +54,8 @@ mod kill_loop;
 mod late;
 mod lifecycle;
 mod limits;
+#[cfg(feature = "testing")]
+mod llm;
 #[cfg(all(feature = "failpoints", feature = "postgres"))]
 mod machines;
 mod merging;
