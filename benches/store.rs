@@ -15,7 +15,7 @@ use figures::{Figures, Run, median};
 use jiff::Timestamp;
 use replyhook::signature::TokenSlot;
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{Acceptance, Access, Arrival, Journal, Store};
+use replyhook::store::{Acceptance, Access, Arrival, Ending, Journal, Store};
 
 const AT_ONCE: u32 = 64;
 /// Processor time of a message in the large journal by that in the small one.
@@ -104,7 +104,7 @@ async fn keep(store: &Arc<SqliteStore>, next: &Arc<AtomicU32>, messages: u32, us
                         panic!("{accepted:?}")
                     };
                     let twiml = Some(ANSWER.to_owned());
-                    let saved = store.answer(claim, twiml, None, now()).await;
+                    let saved = store.answer(claim, twiml, Ending::default(), now()).await;
                     saved.expect("the answer is saved");
                 }
             })

@@ -435,6 +435,11 @@ impl Own {
             store: store.clone(),
             clock: app.worker.clock.clone(),
             deadline: app.settings.reply.deadline,
+            pause: app
+                .settings
+                .reply
+                .merge
+                .min(app.settings.reply.deadline / 2),
             handler: app.handler,
             store_url: app.worker.store_url.clone(),
             disturbance,

@@ -290,6 +290,7 @@ fn dispatch_limits(settings: &Settings) -> DispatchLimits {
     DispatchLimits {
         deadline: settings.reply.deadline,
         fallback_deadline: FALLBACK_DEADLINE.min(settings.reply.deadline),
+        merge: settings.reply.merge,
         handler: settings.handler.max,
         running: settings.handler.max_running,
         crashes: CrashPolicy {

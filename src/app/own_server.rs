@@ -25,6 +25,7 @@ pub(super) struct OwnState {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) deadline: Duration,
+    pub(super) pause: Duration,
     pub(super) handler: &'static str,
     pub(super) store_url: String,
     pub(super) disturbance: Arc<Disturbance>,
@@ -33,6 +34,10 @@ pub(super) struct OwnState {
 impl OwnServer for OwnState {
     fn deadline(&self) -> Duration {
         self.deadline
+    }
+
+    fn pause(&self) -> Duration {
+        self.pause
     }
 
     fn store(&self) -> &str {

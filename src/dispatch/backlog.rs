@@ -64,7 +64,8 @@ impl Dispatcher {
             // The slots are counted above; one more or less does no harm.
             let place = Slot::take(self);
             self.metrics.taken_up.increment(1);
-            self.state.deferred.remove(taken.claim.conversation);
+            let claim = &taken.claim;
+            self.state.deferred.remove(claim.conversation, claim.id);
             self.tasks.spawn(self.clone().handle_taken(taken, place));
         }
         Ok(more)

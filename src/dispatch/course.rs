@@ -21,7 +21,8 @@ use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::signature::TokenSlot;
 use crate::store::{
-    Acceptance, Answered, Arrival, Choice, Claim, Decision, DialogueChange, NewReply, Taken, Turn,
+    Acceptance, Answered, Arrival, Choice, Claim, Decision, DialogueChange, Ending, NewReply,
+    Taken, Turn,
 };
 use crate::twiml::{Document, RenderError};
 
@@ -259,7 +260,7 @@ impl Course {
                 self.tell(Dispatched::Unavailable);
             }
         }
-        dispatcher.state.deferred.add(conversation);
+        dispatcher.state.deferred.add(conversation, id);
         dispatcher.state.backlog.notify_one();
         None
     }
@@ -279,7 +280,7 @@ impl Course {
     async fn attempt(
         mut self,
         claim: Claim,
-        message: Box<InboundMessage>,
+        mut message: Box<InboundMessage>,
         slot: TokenSlot,
         road: Road,
         place: Option<Slot>,
@@ -288,9 +289,14 @@ impl Course {
         let _held = dispatcher.state.held.hold(claim.id);
         let of_backlog = self.decided.is_none();
         let origin = Origin::of(&message, slot);
+        let mut merged = Vec::new();
         let outcome = if dispatcher.stops(claim, &message) {
             Ok((Reply::none(), None))
         } else {
+            if !dispatcher.limits.merge.is_zero() {
+                let deadline = dispatcher.limits.deadline_on(self.fallback);
+                merged = Box::pin(dispatcher.gather(claim, &mut message, deadline)).await;
+            }
             self.handle(claim, message, road).await
         };
         drop(place);
@@ -301,9 +307,15 @@ impl Course {
                     let now = dispatcher.clock.now();
                     dispatcher.guard.said(claim.conversation, now);
                 }
-                self.say(claim, &origin, reply, dialogue).await;
+                let merged = merged.clone();
+                let ending = Ending { dialogue, merged };
+                self.say(claim, &origin, reply, ending).await;
             }
             Err(failure) => Box::pin(self.give_up(claim, &origin, failure)).await,
+        }
+        for id in merged {
+            dispatcher.state.deferred.remove(claim.conversation, id);
+            dispatcher.state.waiting.wake(Event::Decision(id));
         }
         dispatcher.state.waiting.wake(Event::Decision(claim.id));
         dispatcher
@@ -326,6 +338,7 @@ impl Course {
         let conversation = Conversation {
             store: dispatcher.store.clone(),
             id: claim.conversation,
+            message: claim.id,
             at: message.received_at,
         };
         let mut cx = Context::new(claim.attempt, self.deadline)
@@ -360,13 +373,7 @@ impl Course {
     }
 
     /// Saves a reply and gives it, by TwiML if that can still be, else by REST.
-    async fn say(
-        &mut self,
-        claim: Claim,
-        origin: &Origin,
-        reply: Reply,
-        dialogue: Option<DialogueChange>,
-    ) {
+    async fn say(&mut self, claim: Claim, origin: &Origin, reply: Reply, ending: Ending) {
         let dispatcher = self.dispatcher.clone();
         let channel = origin.user.channel();
         // To somebody else: REST looks at that one's window and consent.
@@ -387,7 +394,7 @@ impl Course {
             let now = dispatcher.clock.now();
             let saved = dispatcher
                 .store
-                .answer(claim, document.to_saved(), dialogue.clone(), now)
+                .answer(claim, document.to_saved(), ending.clone(), now)
                 .await;
             match saved {
                 Ok(Decision::Answered(Answered { twiml })) => {
@@ -412,17 +419,11 @@ impl Course {
             tracing::error!(message_sid = %origin.sid, "the reply redirects, and came too late for that");
             return Box::pin(self.give_up(claim, origin, Failure::Error)).await;
         }
-        Box::pin(self.send_later(claim, origin, &reply, dialogue)).await;
+        Box::pin(self.send_later(claim, origin, &reply, ending)).await;
     }
 
     /// Puts a reply into the outbox, as often as the store has to be asked.
-    async fn send_later(
-        &mut self,
-        claim: Claim,
-        origin: &Origin,
-        reply: &Reply,
-        dialogue: Option<DialogueChange>,
-    ) {
+    async fn send_later(&mut self, claim: Claim, origin: &Origin, reply: &Reply, ending: Ending) {
         let dispatcher = self.dispatcher.clone();
         let messages = reply.wire_messages(origin.user.channel());
         let replies: Vec<NewReply> = messages.iter().map(|wire| origin.reply(wire)).collect();
@@ -438,7 +439,7 @@ impl Course {
             let now = dispatcher.clock.now();
             let finished = dispatcher
                 .store
-                .finish(claim, replies.clone(), dialogue.clone(), now)
+                .finish(claim, replies.clone(), ending.clone(), now)
                 .await;
             match finished {
                 Ok(true) => {

@@ -11,6 +11,7 @@ mod conversing;
 mod course;
 mod guard;
 mod held;
+mod merging;
 mod origin;
 mod outage;
 mod waiting;
@@ -98,12 +99,25 @@ pub(crate) struct DispatchLimits {
     pub(crate) deadline: Duration,
     /// The same for a fallback call.
     pub(crate) fallback_deadline: Duration,
+    /// A pause between messages after which the next one is another turn; zero: each is its own.
+    pub(crate) merge: Duration,
     /// From starting a handler to giving it up.
     pub(crate) handler: Duration,
     /// Handlers at once, late ones included.
     pub(crate) running: usize,
     /// Attempts at a message, and whether one of them may follow a crash.
     pub(crate) crashes: CrashPolicy,
+}
+
+impl DispatchLimits {
+    /// From accepting a message to answering Twilio, on either road.
+    fn deadline_on(&self, fallback: bool) -> Duration {
+        if fallback {
+            self.fallback_deadline
+        } else {
+            self.deadline
+        }
+    }
 }
 
 /// What changes while messages are dispatched.
@@ -168,28 +182,24 @@ impl Dispatcher {
             return Dispatched::Overloaded;
         };
         let fallback = matches!(road, Road::Fallback(_));
-        let wait = if fallback {
-            self.limits.fallback_deadline
-        } else {
-            self.limits.deadline
-        };
-        let deadline = after(message.received_at, wait);
-        let accepted_by = after(message.received_at, STORE_PATIENCE);
+        let deadline = after(message.received_at, self.limits.deadline_on(fallback));
+        // Not by the clock: one that is moved on does not make the store slow.
+        let accepted_by = tokio::time::Instant::now() + STORE_PATIENCE;
         let progress = Arc::new(Progress::default());
         let (decided, mut verdict) = oneshot::channel();
         let course = Course::new(self.clone(), progress.clone(), decided, deadline);
         let course = course.run(Box::new(message), slot, road, place);
         // Boxed: on its way to a worker a task is moved several times.
         self.tasks.spawn(Box::pin(course));
-        let first = accepted_by.min(deadline);
-        if let Some(dispatched) = self.until(&mut verdict, first).await {
+        let first = tokio::time::timeout_at(accepted_by, self.until(&mut verdict, deadline));
+        if let Ok(Some(dispatched)) = first.await {
             return dispatched;
         }
         // A deadline that is shorter than the store may take.
         if progress.accepted_id().is_none()
-            && let Some(dispatched) = self.until(&mut verdict, accepted_by).await
+            && let Ok(told) = tokio::time::timeout_at(accepted_by, &mut verdict).await
         {
-            return dispatched;
+            return told.unwrap_or(Dispatched::Failed(Failure::Panic));
         }
         let Some(id) = progress.accepted_or_abandoned() else {
             self.store_failed("accept", &"it takes too long");

@@ -1,6 +1,6 @@
 //! Who waits for what in this process. Other processes are noticed by looking again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,28 +29,39 @@ struct Waiters {
     number: usize,
 }
 
-/// Conversations of which messages were deferred before their turn, and how many: when one of theirs ends, the backlog
-/// has something to do.
+/// Conversations of which messages were deferred before their turn, and which: when one of theirs ends, the backlog has
+/// something to do.
 #[derive(Default)]
 pub(super) struct Deferred {
     number: AtomicUsize,
-    conversations: Mutex<HashMap<i64, usize>>,
+    conversations: Mutex<HashMap<i64, HashSet<i64>>>,
 }
 
 impl Deferred {
-    pub(super) fn add(&self, conversation: i64) {
+    pub(super) fn add(&self, conversation: i64, message: i64) {
         self.number.fetch_add(1, Ordering::SeqCst);
-        *self.lock().entry(conversation).or_default() += 1;
+        let mut conversations = self.lock();
+        if !conversations
+            .entry(conversation)
+            .or_default()
+            .insert(message)
+        {
+            self.number.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
-    pub(super) fn remove(&self, conversation: i64) {
+    pub(super) fn remove(&self, conversation: i64, message: i64) {
+        if self.number.load(Ordering::SeqCst) == 0 {
+            return;
+        }
         let mut conversations = self.lock();
-        if let Some(number) = conversations.get_mut(&conversation) {
-            *number -= 1;
-            if *number == 0 {
+        if let Some(messages) = conversations.get_mut(&conversation)
+            && messages.remove(&message)
+        {
+            self.number.fetch_sub(1, Ordering::SeqCst);
+            if messages.is_empty() {
                 conversations.remove(&conversation);
             }
-            self.number.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -58,7 +69,7 @@ impl Deferred {
         self.number.load(Ordering::SeqCst) > 0 && self.lock().contains_key(&conversation)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, usize>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, HashSet<i64>>> {
         self.conversations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

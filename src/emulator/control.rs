@@ -110,6 +110,7 @@ async fn config(State(engine): State<Arc<Engine>>) -> Answer {
     let options = &engine.options;
     let own = engine.own();
     let deadline = own.as_ref().map(|own| own.deadline().as_millis());
+    let pause = own.as_ref().map(|own| own.pause().as_millis());
     ok(&json!({
         "account_sid": engine.account.sid.as_str(),
         "auth_token": engine.account.token.expose(),
@@ -118,6 +119,7 @@ async fn config(State(engine): State<Arc<Engine>>) -> Answer {
         "fallback": options.fallback.as_deref().map(without_password),
         "status_callback": options.status_callback.as_deref().map(without_password),
         "deadline_ms": deadline,
+        "pause_ms": pause,
         "now": told(engine.now()),
         "own_server": own.is_some(),
         "store": own.as_ref().map(|own| own.store()),

@@ -83,6 +83,9 @@ pub trait OwnServer: Send + Sync + 'static {
     /// After this long it answers by REST: shown beside Twilio's 15 seconds.
     fn deadline(&self) -> Duration;
 
+    /// How long it waits for a user's next message before it answers.
+    fn pause(&self) -> Duration;
+
     /// Where it keeps what a reset forgets.
     fn store(&self) -> &str;
 

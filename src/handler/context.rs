@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::HandlerError;
-use super::state::{Conversing, Memory, State};
+use super::history::{Conversing, Said};
+use super::state::{Memory, State};
 use crate::message::FallbackCause;
 
 /// The name under which [`Context::state`] keeps.
@@ -20,6 +21,7 @@ pub struct Context {
     attempt: u32,
     deadline: Timestamp,
     fallback: Option<Arc<FallbackCause>>,
+    conversation: Option<Arc<dyn Conversing>>,
     memory: Arc<Memory>,
 }
 
@@ -30,6 +32,7 @@ impl Context {
             attempt,
             deadline,
             fallback: None,
+            conversation: None,
             memory: Arc::new(Memory::new(None, Timestamp::UNIX_EPOCH)),
         }
     }
@@ -49,6 +52,7 @@ impl Context {
         expect(dead_code, reason = "only the dispatcher keeps conversations")
     )]
     pub(crate) fn in_conversation(mut self, of: Arc<dyn Conversing>, now: Timestamp) -> Self {
+        self.conversation = Some(of.clone());
         self.memory = Arc::new(Memory::new(Some(of), now));
         self
     }
@@ -75,15 +79,6 @@ impl Context {
     /// Why the primary webhook failed, if this message came by the fallback URL.
     pub fn fallback(&self) -> Option<&FallbackCause> {
         self.fallback.as_deref()
-    }
-
-    /// Whether this is the first message of its author to this sender of yours, as far as the journal knows.
-    ///
-    /// # Errors
-    /// [`HandlerError`] when the store is away.
-    #[expect(clippy::unused_async, reason = "to come")]
-    pub async fn is_first_contact(&self) -> Result<bool, HandlerError> {
-        Ok(false)
     }
 
     /// What your bot remembers of this conversation: any type of yours that serde reads and writes, usually an enum whose
@@ -129,6 +124,51 @@ impl Context {
         name: &'static str,
     ) -> State<S> {
         State::new(self.memory.clone(), name)
+    }
+
+    /// What was said in this conversation before this message, by the user and by your bot: the last `limit` texts at most,
+    /// oldest first.
+    ///
+    /// ```
+    /// use replyhook::handler::Speaker;
+    /// use replyhook::{Context, HandlerError, InboundMessage};
+    ///
+    /// async fn bot(cx: Context, message: InboundMessage) -> Result<String, HandlerError> {
+    ///     if cx.is_first_contact().await? {
+    ///         return Ok("Welcome! What can I do for you?".to_owned());
+    ///     }
+    ///     let history = cx.history(20).await?;
+    ///     let asked = history.iter().rev().find(|said| said.by == Speaker::Bot);
+    ///     let asked = asked.map_or("", |said| said.text.as_str());
+    ///     Ok(format!("You say {:?} to {asked:?}.", message.body))
+    /// }
+    /// # fn is_handler(_: impl replyhook::Handler) {}
+    /// # is_handler(bot);
+    /// ```
+    ///
+    /// It is read from the journal, as far as texts are kept there (`store.retention_days`, `store.keep_bodies`), and covers
+    /// all addresses that the user is known by. A message without text is in it by what came, such as `image/jpeg`; an
+    /// answer that goes to somebody else, or that was not sent and will not be, is not. By hand it is empty.
+    ///
+    /// # Errors
+    /// [`HandlerError`] when the store is away.
+    pub async fn history(&self, limit: usize) -> Result<Vec<Said>, HandlerError> {
+        match &self.conversation {
+            Some(conversation) => conversation.said(limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether this is the user's first message to this sender. A conversation that was silent for longer than content is
+    /// kept (`store.retention_days`), or that was purged, begins anew. By hand it is.
+    ///
+    /// # Errors
+    /// [`HandlerError`] when the store is away.
+    pub async fn is_first_contact(&self) -> Result<bool, HandlerError> {
+        match &self.conversation {
+            Some(conversation) => conversation.is_new().await,
+            None => Ok(true),
+        }
     }
 }
 

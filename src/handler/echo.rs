@@ -25,7 +25,8 @@ impl Handler for Echo {
     }
 }
 
-fn named(message: &InboundMessage) -> Option<String> {
+/// What came without a text, in one line.
+pub(crate) fn named(message: &InboundMessage) -> Option<String> {
     if !message.media.is_empty() {
         let types = message
             .media

@@ -310,6 +310,9 @@ struct Outgoing<'a> {
     received_at: String,
     attempt: u32,
     params: Vec<(&'a str, &'a str)>,
+    /// Only with `reply.merge_ms`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    merged: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -407,6 +410,11 @@ impl<'a> Outgoing<'a> {
                 .to_string(),
             attempt: cx.attempt(),
             params: message.params.iter().collect(),
+            merged: message
+                .merged
+                .iter()
+                .map(crate::sid::MessageSid::as_str)
+                .collect(),
         }
     }
 }

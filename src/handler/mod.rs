@@ -26,6 +26,7 @@ mod echo;
 mod folding;
 #[cfg(feature = "client")]
 mod forward;
+mod history;
 #[cfg(feature = "route")]
 pub mod route;
 #[cfg(feature = "rules")]
@@ -34,16 +35,21 @@ mod state;
 
 pub use context::Context;
 pub use echo::Echo;
+#[cfg(feature = "app")]
+pub(crate) use echo::named;
 #[cfg(feature = "client")]
 pub use forward::{Forward, ForwardSetupError, ForwardTarget};
 use futures_util::future::BoxFuture;
+#[cfg(feature = "app")]
+pub(crate) use history::Conversing;
+pub use history::{Said, Speaker};
 #[cfg(feature = "rules")]
 pub use rules::{
     ExampleFailure, ExampleResult, OptOutTexts, RuleSet, Rules, RulesError, RulesFile, RulesProblem,
 };
 pub use state::State;
 #[cfg(feature = "app")]
-pub(crate) use state::{Conversing, Memory, Remember};
+pub(crate) use state::{Memory, Remember};
 
 pub use crate::error::HandlerError;
 use crate::message::InboundMessage;

@@ -9,22 +9,16 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::HandlerError;
+use super::history::Conversing;
 
 /// What a conversation may be remembered by, in bytes: it is read and written whole.
 const MOST_BYTES: usize = 64 * 1024;
-
-/// A conversation that is kept, as a handler's context asks for it.
-pub(crate) trait Conversing: Send + Sync {
-    /// What is remembered of it.
-    fn remembered(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>>;
-}
 
 /// What is remembered of a message's conversation, and what its handler has made of that.
 pub(crate) struct Memory {
@@ -251,13 +245,23 @@ impl<S> fmt::Debug for State<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handler::history::Said;
     use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
 
     struct Saved(String);
 
     impl Conversing for Saved {
         fn remembered(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>> {
             Box::pin(std::future::ready(Ok(Some(self.0.clone()))))
+        }
+
+        fn said(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<Said>, HandlerError>> {
+            Box::pin(std::future::ready(Ok(Vec::new())))
+        }
+
+        fn is_new(&self) -> BoxFuture<'_, Result<bool, HandlerError>> {
+            Box::pin(std::future::ready(Ok(false)))
         }
     }
 

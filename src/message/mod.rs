@@ -11,6 +11,8 @@
 //! Source of the parameters: Twilio's "Messaging webhook request" page and captured requests.
 
 mod fallback;
+#[cfg(feature = "app")]
+mod merge;
 mod message_status;
 mod parse;
 mod parts;
@@ -64,7 +66,7 @@ pub struct InboundMessage {
     pub from: Address,
     /// `To`: the sender of yours that was written to.
     pub to: Address,
-    /// `Body`: up to 1600 characters, untrusted. Empty with most media and every location.
+    /// `Body`: up to 1600 characters (more where messages are [`merged`](Self::merged)), untrusted. Empty with most media and every location.
     pub body: String,
     /// `MediaUrl{N}` and `MediaContentType{N}`, in order of N, whatever `NumMedia` says.
     pub media: Vec<MediaItem>,
@@ -116,7 +118,12 @@ pub struct InboundMessage {
     pub api_version: Option<String>,
     /// When the server had verified the request; Twilio sends no time.
     pub received_at: Timestamp,
-    /// All decoded pairs in the order they came, known or not: the very ones that were verified.
+    /// With `reply.merge_ms`: the further messages that are handled in this one's turn, in order. Their texts are lines of
+    /// [`body`](Self::body), their files are in [`media`](Self::media), and each of the other parts is that of the one
+    /// message that has it; everything else is the first one's, and so is what you answer.
+    pub merged: Vec<MessageSid>,
+    /// All decoded pairs in the order they came, known or not: the very ones that were verified. Of several messages that
+    /// are handled as one, those of each, one after the other.
     pub params: Form,
 }
 
@@ -151,6 +158,7 @@ impl fmt::Debug for InboundMessage {
             .field("body_len", &self.body.len())
             .field("media", &self.media)
             .field("message_type", &self.message_type)
+            .field("merged", &self.merged)
             .field("params", &self.params)
             .finish_non_exhaustive()
     }

@@ -155,6 +155,7 @@ pub(super) fn inbound(params: Form, received_at: Timestamp) -> Result<InboundMes
         to_place: Place::default(),
         api_version: None,
         received_at,
+        merged: Vec::new(),
         params: Form::default(),
     };
     let mut media_parts = Vec::new();

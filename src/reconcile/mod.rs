@@ -26,8 +26,6 @@
 //! # Ok(()) }
 //! ```
 
-mod said;
-
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -45,7 +43,7 @@ use crate::store::{
     Store, StoreError,
 };
 use crate::twilio::{CLOCK_SKEW, Client, Credentials, ListMessages, Message, RestError, Text};
-use crate::twiml::Document;
+use crate::twiml::{Document, spoken};
 
 /// Of a page, so that the longest texts still fit what is read of an answer.
 const PAGE_SIZE: u16 = 200;
@@ -292,7 +290,7 @@ impl Reconciler {
             let Some(answer) = &row.answer else { continue };
             let params = Form::parse(params.0.as_bytes(), usize::MAX).unwrap_or_default();
             let author = params.get("From").unwrap_or_default();
-            for said in said::said(&answer.0) {
+            for said in spoken(&answer.0) {
                 answers.compared += 1;
                 let to = said.to.unwrap_or_else(|| author.to_owned());
                 let key = (to, compared(&said.text));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Outcome;
+use super::{Outcome, TakenParams};
 use crate::address::{Address, Channel};
 use crate::sid::{MessageSid, MessagingServiceSid};
 
@@ -233,6 +233,29 @@ pub trait Conversations: Send + Sync {
 
     /// The state of a conversation's dialogue.
     fn dialogue(&self, conversation: i64, now: Timestamp) -> Outcome<'_, Option<Dialogue>>;
+
+    /// The last `limit` messages before this one, of its number, with the same person; oldest first. Those whose content has
+    /// expired are among them.
+    fn earlier(&self, message: i64, limit: u32) -> Outcome<'_, Vec<EarlierMessage>>;
+}
+
+/// A message that came before another, and what it was answered with.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EarlierMessage {
+    /// When it came.
+    pub received_at: Timestamp,
+    /// Its parameters, form-encoded, unless they have expired.
+    pub params: Option<TakenParams>,
+    /// What it was answered with: TwiML.
+    pub answer: Option<TakenParams>,
+    /// What it was answered with by REST: the parameters of each `POST Messages`, form-encoded, in order. What was not sent
+    /// and will not be is not among them.
+    pub replies: Vec<TakenParams>,
+    /// When that was ready.
+    pub answered_at: Timestamp,
+    /// Whether it was answered with the one before it.
+    pub is_merged: bool,
 }
 
 /// A dialogue's state, in the bot's own form.

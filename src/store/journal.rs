@@ -242,6 +242,37 @@ pub enum DialogueChange {
     End,
 }
 
+/// What else ends with a message that is answered, in the same transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// What its dialogue becomes.
+    pub dialogue: Option<DialogueChange>,
+    /// Messages that waited [behind](Journal::behind) it and are answered with it, by number. Those that still wait get
+    /// the empty answer; one that was decided otherwise meanwhile keeps that.
+    pub merged: Vec<i64>,
+}
+
+impl From<DialogueChange> for Ending {
+    fn from(change: DialogueChange) -> Self {
+        Self {
+            dialogue: Some(change),
+            merged: Vec::new(),
+        }
+    }
+}
+
+/// A message that waits behind another.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Behind {
+    /// Its number.
+    pub id: i64,
+    /// Its parameters, form-encoded.
+    pub params: TakenParams,
+    /// When it came.
+    pub received_at: Timestamp,
+}
+
 /// A message that nobody waits for any more, taken up to be answered by REST.
 #[derive(Debug, Clone)]
 pub struct Taken {
@@ -286,16 +317,19 @@ pub trait Journal: Send + Sync {
     /// Claims a message that waited, once nothing of its conversation is before it.
     fn turn(&self, id: i64, now: Timestamp) -> Outcome<'_, Turn>;
 
+    /// Up to `limit` messages that wait behind a claimed one in its conversation, and are in nobody's hands; oldest first.
+    fn behind(&self, claim: Claim, limit: u32) -> Outcome<'_, Vec<Behind>>;
+
     /// Decides by which carrier a message is answered, unless that is decided. Needs no claim: whoever's time is up calls it.
     fn decide(&self, id: i64, choice: Choice, now: Timestamp) -> Outcome<'_, Decision>;
 
-    /// Saves the answer of a claimed message, if its carrier is still open. An author who has opted out meanwhile gets
+    /// Saves the answer of a claimed message, if its carrier is still open, and what ends with it. An author who has opted out meanwhile gets
     /// the empty one.
     fn answer(
         &self,
         claim: Claim,
         twiml: Option<String>,
-        dialogue: Option<DialogueChange>,
+        ending: Ending,
         now: Timestamp,
     ) -> Outcome<'_, Decision>;
 
@@ -305,7 +339,7 @@ pub trait Journal: Send + Sync {
         &self,
         claim: Claim,
         replies: Vec<NewReply>,
-        dialogue: Option<DialogueChange>,
+        ending: Ending,
         now: Timestamp,
     ) -> Outcome<'_, bool>;
 

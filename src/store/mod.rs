@@ -32,12 +32,12 @@ use futures_util::future::BoxFuture;
 
 pub use conversations::{
     ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
-    Conversation, Conversations, Dialogue, OpenWindow, WINDOW,
+    Conversation, Conversations, Dialogue, EarlierMessage, OpenWindow, WINDOW,
 };
 pub use error::{StoreError, StoreErrorKind};
 pub use journal::{
-    Acceptance, Answered, Arrival, ArrivalConsent, Choice, Claim, CrashPolicy, Decision,
-    DialogueChange, Journal, Taken, TakenParams, Turn,
+    Acceptance, Answered, Arrival, ArrivalConsent, Behind, Choice, Claim, CrashPolicy, Decision,
+    DialogueChange, Ending, Journal, Taken, TakenParams, Turn,
 };
 pub use operator::{MessageFilter, MessageRow, Operator, Purged, ReplyRow, Retention};
 pub use outbox::{
@@ -46,7 +46,7 @@ pub use outbox::{
 pub use url::{StoreUrl, StoreUrlError};
 
 /// The number of the newest schema, the same in every kind of store.
-pub const SCHEMA: usize = 1;
+pub const SCHEMA: usize = 2;
 
 /// What a store's methods return.
 pub type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;

@@ -38,6 +38,9 @@ pub(super) mod inbound {
     pub(in crate::store) const DEAD: i64 = 6;
 }
 
+/// Why a message has no answer of its own.
+pub(super) const MERGED: &str = "it was answered with the message before it";
+
 /// States of `reply`. Those below [`SENT`](reply::SENT) are open.
 pub(super) mod reply {
     pub(in crate::store) const PENDING: i64 = 0;

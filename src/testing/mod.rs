@@ -80,6 +80,8 @@ struct State {
     faults: Value,
     handler: Duration,
     deadline: Duration,
+    /// How long your bot waits for a user's next message.
+    pause: Duration,
     /// The last message, and what it was answered with.
     last: Option<Answer>,
     runs: HashMap<String, u64>,
@@ -113,7 +115,7 @@ impl TestBot {
         let remote = Remote::new(emulator.url()).expect("the emulator is on this machine");
         let account = (emulator.account_sid(), emulator.auth_token().clone());
         let config = must(remote.get(&["config"])).await;
-        let deadline = config["deadline_ms"].as_u64().unwrap_or_default();
+        let millis = |name: &str| Duration::from_millis(config[name].as_u64().unwrap_or_default());
         Self {
             desk: tokio::sync::Mutex::new(desk),
             make: Box::new(make),
@@ -122,7 +124,8 @@ impl TestBot {
             clock,
             state: Mutex::new(State {
                 faults: json!({}),
-                deadline: Duration::from_millis(deadline),
+                deadline: millis("deadline_ms"),
+                pause: millis("pause_ms"),
                 ..State::default()
             }),
         }
@@ -267,18 +270,46 @@ impl TestBot {
 
     /// Delivers, moving the clock on past a handler that takes its time, until the bot is done with the user.
     async fn exchange(&self, user: &str, path: &[&str], body: &Value) -> Answer {
+        self.exchange_all(user, path, std::slice::from_ref(body))
+            .await
+    }
+
+    /// The same of several that come before the bot has answered; the answer is what the first led to, and what the phone
+    /// got because of all.
+    async fn exchange_all(&self, user: &str, path: &[&str], bodies: &[Value]) -> Answer {
         let known = self.sent_to(user).await;
         let before = self.handler_runs().await;
-        let (handler, deadline) = {
+        let (handler, deadline, pause) = {
             let state = self.state();
-            (state.handler, state.deadline)
+            (state.handler, state.deadline, state.pause)
         };
-        let delivery = async {
+        let deliver = async |body: &Value| {
             let answered = tokio::time::timeout(PATIENCE, self.remote.post(path, body)).await;
             let answered = answered.unwrap_or_else(|_| panic!("Twilio's part did not end"));
             answered.unwrap_or_else(|error| panic!("the emulator: {error}"))
         };
+        // Each once the bot has the one before it, so that they come in this order.
+        let delivery = async {
+            let each = bodies.iter().enumerate().map(async |(number, body)| {
+                if number > 0 {
+                    self.until("the bot has the message before", || async {
+                        (self.pending(user).await >= number).then_some(())
+                    })
+                    .await;
+                }
+                deliver(body).await
+            });
+            let mut all = futures_util::future::join_all(each).await;
+            all.swap_remove(0)
+        };
         let passing = async {
+            if !pause.is_zero() {
+                self.until("the bot has the message", || async {
+                    (self.pending(user).await >= bodies.len()).then_some(())
+                })
+                .await;
+                self.move_clock(pause);
+            }
             if handler.is_zero() {
                 return;
             }
@@ -296,8 +327,7 @@ impl TestBot {
         };
         self.move_clock(handler.saturating_sub(deadline));
         self.until("the bot is done", || async {
-            let state = must(self.remote.get(&["state", user])).await;
-            (state["pending"].as_u64().unwrap_or_default() == 0).then_some(())
+            (self.pending(user).await == 0).then_some(())
         })
         .await;
         let runs = self.handler_runs().await - before;
@@ -318,6 +348,13 @@ impl TestBot {
         let answer = Answer::new(user, &answered, got, runs);
         self.state().last = Some(answer.clone());
         answer
+    }
+
+    /// How many of a user's messages the bot is not done with.
+    async fn pending(&self, user: &str) -> usize {
+        let state = must(self.remote.get(&["state", user])).await;
+        let pending = state["pending"].as_u64().unwrap_or_default();
+        usize::try_from(pending).unwrap_or(usize::MAX)
     }
 
     async fn sent_to(&self, user: &str) -> Vec<String> {

@@ -48,6 +48,19 @@ impl<'a> User<'a> {
         self.sends(json!({"body": text})).await
     }
 
+    /// Several texts, one right after the other: with `reply.merge_ms` they are one turn. The answer is that of the first,
+    /// and has what the phone got because of all.
+    pub async fn says_quickly(&self, texts: &[&str]) -> Answer {
+        assert!(!texts.is_empty(), "nothing is said");
+        let messages: Vec<Value> = texts
+            .iter()
+            .map(|text| self.addressed(json!({"body": text})))
+            .collect();
+        self.bot
+            .exchange_all(&self.address, &["messages"], &messages)
+            .await
+    }
+
     /// A tap on a button: what is written on it, and what it carries.
     pub async fn presses(&self, text: &str, payload: &str) -> Answer {
         self.sends(json!({"button": {"text": text, "payload": payload}}))
@@ -70,14 +83,19 @@ impl<'a> User<'a> {
     }
 
     /// Anything that `POST /_emulator/messages` takes, `from` and `to` apart.
-    pub async fn sends(&self, mut message: Value) -> Answer {
+    pub async fn sends(&self, message: Value) -> Answer {
+        let message = self.addressed(message);
+        self.bot
+            .exchange(&self.address, &["messages"], &message)
+            .await
+    }
+
+    fn addressed(&self, mut message: Value) -> Value {
         message["from"] = self.address.as_str().into();
         message["to"] = self.sender().into();
         if let Some(name) = &self.name {
             message["profile_name"] = name.as_str().into();
         }
-        self.bot
-            .exchange(&self.address, &["messages"], &message)
-            .await
+        message
     }
 }

@@ -278,6 +278,45 @@ fn in_the_middle_of_a_form_a_crash_neither_asks_twice_nor_skips() {
 }
 
 #[test]
+fn a_burst_over_which_the_server_dies_is_one_turn_after_it() {
+    let burst = |points: &[&str]| {
+        let world = World::new(&[("REPLYHOOK__REPLY__MERGE_MS", "3000")]);
+        let supervisor = Supervisor::new(&world, points);
+        let texts = ["one", "two", "three"];
+        let messages: Vec<_> = (1..)
+            .zip(texts)
+            .map(|(n, text)| Webhook::message(n, text))
+            .collect();
+        let mut streams = Vec::new();
+        for message in &messages {
+            let mut stream = wire::connect(supervisor.address());
+            stream.write_all(&message.raw(ORIGIN)).unwrap();
+            streams.push(stream);
+            while world.journal().entries().len() < streams.len() {
+                std::thread::yield_now();
+            }
+        }
+        let (shown, held) = supervisor.settled();
+        let bodies: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
+        assert_eq!((bodies, held), (vec!["one\ntwo\nthree"], 0), "{points:?}");
+        for message in &messages {
+            let delivery = supervisor.deliver(message, Policy::NEITHER);
+            assert!(delivery.acknowledged(), "{points:?} {delivery:?}");
+        }
+        assert_eq!(world.twilio.phone(USER).len(), 1, "{points:?}");
+    };
+    std::thread::scope(|scope| {
+        for points in [
+            &["P4=return"][..],
+            &["P5=return"],
+            &["P5=return", "P10=return"],
+        ] {
+            scope.spawn(move || burst(points));
+        }
+    });
+}
+
+#[test]
 fn an_answer_that_was_written_and_never_read_is_the_answer_of_the_next_request() {
     for policy in [Policy::RETRY, Policy::FALLBACK] {
         let world = World::new(&[]);

@@ -15,7 +15,10 @@ fn library() -> (PathBuf, PathBuf) {
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            name.starts_with("libreplyhook-") && name.ends_with(".rlib")
+            let is_library = path
+                .extension()
+                .is_some_and(|extension| extension == "rlib");
+            is_library && name.starts_with("libreplyhook-")
         })
         .collect();
     libraries.sort_by_key(|path| std::cmp::Reverse(path.metadata().unwrap().modified().unwrap()));

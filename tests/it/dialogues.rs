@@ -1,11 +1,12 @@
-//! What a bot remembers of a conversation, and forms that ask for it: with the answer or not at all.
+//! What a bot remembers of a conversation, forms that ask for it, and what was said: with the answer or not at all.
 
 use std::time::Duration;
 
 use replyhook::dialogue::{Form, Question};
+use replyhook::handler::Speaker;
 use replyhook::route::{Router, command, text};
 use replyhook::testing::TestBot;
-use replyhook::{App, Context, HandlerError, InboundMessage, Reply};
+use replyhook::{App, Context, Handler, HandlerError, InboundMessage, Reply, ReplyMessage};
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "failpoints")]
@@ -294,4 +295,99 @@ async fn a_step_of_a_dialogue_costs_no_commit_of_its_own() {
     let plain = costs[1];
     assert!(plain > 0);
     assert_eq!(costs[2..], [plain; 5]);
+}
+
+/// Tells what was said, each text in brackets with who said it.
+async fn parrot(cx: Context, message: InboundMessage) -> Result<Reply, HandlerError> {
+    if message.body == "tell Ben" {
+        let aside = ReplyMessage::text("psst").to("whatsapp:+34600000002");
+        return Ok(Reply::text("told").and(aside));
+    }
+    if message.body == "badly" {
+        return Err(HandlerError::new("as it was told"));
+    }
+    if cx.is_first_contact().await? {
+        return Ok(Reply::text("welcome"));
+    }
+    let history = cx.history(6).await?;
+    assert!(history.is_sorted_by_key(|said| said.at));
+    let said = history.iter().map(|said| match said.by {
+        Speaker::User => format!("[{}]", said.text),
+        Speaker::Bot => format!("({})", said.text),
+    });
+    Ok(Reply::text(said.collect::<String>()))
+}
+
+async fn parrot_bot() -> TestBot {
+    TestBot::start(|| App::builder().handler(parrot)).await
+}
+
+#[tokio::test]
+async fn a_bot_knows_what_was_said_and_whether_anything_was() {
+    let bot = parrot_bot().await;
+    let ana = bot.whatsapp("+34600000001");
+    let ben = bot.whatsapp("+34600000002");
+    ana.says("hi & <bye>").await.assert_reply("welcome");
+    ben.says("hello").await.assert_reply("welcome");
+    bot.restart().await;
+    ana.says("one").await.assert_reply("[hi & <bye>](welcome)");
+    ana.says("two")
+        .await
+        .assert_reply("[hi & <bye>](welcome)[one]([hi & <bye>](welcome))");
+    // Of more than is asked for the last.
+    ana.says("three")
+        .await
+        .assert_reply_contains("(welcome)[one]");
+    ben.says("one").await.assert_reply("[hello](welcome)");
+}
+
+#[tokio::test]
+async fn a_late_answer_and_a_failure_are_history_and_what_was_said_to_others_is_not() {
+    let bot = parrot_bot().await;
+    let ana = bot.whatsapp("+34600000001");
+    let ben = bot.whatsapp("+34600000002");
+    ben.says("hello").await.assert_reply("welcome");
+    bot.handler_takes(Duration::from_secs(20)).await;
+    ana.says("hi")
+        .await
+        .assert_acknowledged_then_sent("welcome");
+    bot.handler_takes(Duration::ZERO).await;
+    ana.says("badly").await;
+    ana.says("tell Ben").await;
+    ana.says("one")
+        .await
+        .assert_reply("[hi](welcome)[badly][tell Ben](told)");
+}
+
+#[tokio::test]
+async fn quick_messages_are_one_turn_and_stand_before_its_answer() {
+    let settings = [("REPLYHOOK__REPLY__MERGE_MS", "2000")];
+    let sources = replyhook::config::Sources::default().with_env(settings);
+    let bot = TestBot::start_with(sources, || App::builder().handler(parrot)).await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("hi").await.assert_reply("welcome");
+    ana.says_quickly(&["one", "two", "three"])
+        .await
+        .assert_reply("[hi](welcome)")
+        .assert_handler_runs(1);
+    ana.says("four")
+        .await
+        .assert_reply("[hi](welcome)[one][two][three]([hi](welcome))");
+}
+
+#[tokio::test]
+async fn a_context_made_by_hand_is_a_first_contact_without_history() {
+    let cx = Context::new(1, replyhook::Timestamp::UNIX_EPOCH);
+    assert!(cx.is_first_contact().await.unwrap());
+    assert!(cx.history(9).await.unwrap().is_empty());
+    let form = replyhook::Form::from_iter([
+        ("MessageSid", "SM00000000000000000000000000000001"),
+        ("AccountSid", "AC00000000000000000000000000000001"),
+        ("From", "whatsapp:+15550001111"),
+        ("To", "whatsapp:+15550002222"),
+    ]);
+    let at = replyhook::Timestamp::UNIX_EPOCH;
+    let message = InboundMessage::parse(form, at).unwrap();
+    let reply = parrot.handle(cx, message).await.unwrap();
+    assert_eq!(reply, Reply::text("welcome"));
 }

@@ -56,8 +56,11 @@ mod kill_loop;
 mod late;
 mod lifecycle;
 mod limits;
+#[cfg(feature = "testing")]
+mod llm;
 #[cfg(all(feature = "failpoints", feature = "postgres"))]
 mod machines;
+mod merging;
 mod messages;
 mod operations;
 mod outage;

@@ -363,6 +363,19 @@ async fn threat_29_bombs_in_templates_and_patterns_end_in_a_rule_error() {
 }
 
 #[tokio::test]
+async fn the_first_contact_is_known_by_the_journal_and_in_examples() {
+    let rules = "[[rule]]\nwhen.first_contact = true\nreply = \"Welcome!\"\n[otherwise]\nreply = \"Again.\"\n\
+         [[example]]\nturns = [{ says = \"a\", gets = \"Welcome!\" }, { says = \"b\", gets = \"Again.\" }]\n";
+    let (app, file) = app(rules);
+    assert_eq!(app.says(1, "hi").await, says("Welcome!"));
+    assert_eq!(app.says(2, "hi").await, says("Again."));
+    let other = Webhook::message(3, "hi").with("From", "whatsapp:+15550009999");
+    assert_eq!(app.send(other).await.twiml(), says("Welcome!"));
+    let (code, output, _) = replyhook(&["rules", "test", &file.name()], &[], "");
+    assert_eq!(code, 0, "{output}");
+}
+
+#[tokio::test]
 async fn threat_75_what_users_write_is_never_read_as_a_template() {
     let (app, _file) = app(
         "[[rule]]\nwhen.regex = 'say (?<what>.*)'\nreply = \"{{ what }}|{{ profile_name }}\"\n\

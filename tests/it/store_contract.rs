@@ -3,9 +3,11 @@
 mod accepting;
 mod consent;
 mod deciding;
+mod earlier;
 mod following;
 #[cfg(feature = "postgres")]
 mod machines;
+mod merging;
 mod opening;
 mod operating;
 mod order;
@@ -19,8 +21,8 @@ use futures_util::FutureExt;
 use replyhook::signature::TokenSlot;
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
-    Acceptance, Access, Arrival, ArrivalConsent, Claim, ConsentHow, CrashPolicy, MessageFilter,
-    MessageRow, NewReply, OutboundMessage, Store,
+    Acceptance, Access, Arrival, ArrivalConsent, Claim, ConsentHow, CrashPolicy, Ending,
+    MessageFilter, MessageRow, NewReply, OutboundMessage, Store,
 };
 use replyhook::{AccountSid, Address, Form, MessageSid, MessagingServiceSid, Timestamp};
 
@@ -260,7 +262,10 @@ async fn converse(store: &dyn Store, arrival: Arrival) {
     let now = arrival.at;
     let claim = begin(store, arrival).await;
     let twiml = Some("<Response/>".to_owned());
-    store.answer(claim, twiml, None, now).await.unwrap();
+    store
+        .answer(claim, twiml, Ending::default(), now)
+        .await
+        .unwrap();
 }
 
 /// A message for the outbox.
@@ -281,7 +286,12 @@ async fn defer(store: &dyn Store, arrival: Arrival, texts: &[&str]) -> Claim {
     let now = arrival.at;
     let claim = begin(store, arrival).await;
     let replies = texts.iter().map(|text| reply(text)).collect();
-    assert!(store.finish(claim, replies, None, now).await.unwrap());
+    assert!(
+        store
+            .finish(claim, replies, Ending::default(), now)
+            .await
+            .unwrap()
+    );
     claim
 }
 

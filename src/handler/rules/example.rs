@@ -12,7 +12,7 @@ use super::problem::place;
 use super::reader::{Fields, Reader};
 use crate::form::Form;
 use crate::handler::route::Router;
-use crate::handler::{Context, Conversing, Handler, HandlerError, Remember};
+use crate::handler::{Context, Conversing, Handler, HandlerError, Remember, Said};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 
@@ -191,20 +191,33 @@ pub(super) fn stand_in() -> (Arc<dyn Handler>, Arc<AtomicBool>) {
     (Arc::new(handler), asked)
 }
 
-/// What an example's conversation remembers, between its turns.
+/// An example's conversation, between its turns.
 #[derive(Default)]
-struct Rehearsal(Mutex<Option<String>>);
+struct Rehearsal {
+    memory: Mutex<Option<String>>,
+    has_begun: AtomicBool,
+}
 
 impl Conversing for Rehearsal {
     fn remembered(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>> {
         let text = self.lock().clone();
         Box::pin(std::future::ready(Ok(text)))
     }
+
+    // Rules do not ask what was said.
+    fn said(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<Said>, HandlerError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn is_new(&self) -> BoxFuture<'_, Result<bool, HandlerError>> {
+        let has_begun = self.has_begun.load(Ordering::Relaxed);
+        Box::pin(std::future::ready(Ok(!has_begun)))
+    }
 }
 
 impl Rehearsal {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -278,6 +291,7 @@ impl Example {
         let reply = reply
             .ok_or("it does not come to an end")?
             .map_err(|error| error.to_string())?;
+        rehearsal.has_begun.store(true, Ordering::Relaxed);
         match memory.change() {
             Some(Remember::This(text, _)) => *rehearsal.lock() = Some(text),
             Some(Remember::Nothing) => *rehearsal.lock() = None,

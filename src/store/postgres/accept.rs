@@ -21,18 +21,18 @@ const ACCEPT_AT_ONCE: &str = concat!(
     "WITH known AS (SELECT i.id, i.state, i.answer, ",
     held!("$5"),
     " AS held FROM inbound i WHERE i.sid = $1 AND i.account = $2), \
-     here AS (SELECT c.id, c.turns FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+     here AS (SELECT c.id, c.turns, c.newest FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
        WHERE a.us = $3 AND a.address = $4 AND $10 AND c.joined IS NULL AND NOT EXISTS (SELECT 1 FROM known) \
        AND EXISTS (SELECT 1 FROM owner o WHERE o.id = $5 AND o.alive_until > statement_timestamp() + interval '5 s') \
        AND NOT EXISTS (SELECT 1 FROM conversation_address b JOIN consent x ON x.address = b.address \
          WHERE b.conversation = a.conversation AND x.scope = ANY ($11) AND x.opted_out IS NOT NULL) \
        FOR UPDATE OF c), \
-     free AS (SELECT c.id FROM here JOIN conversation c ON c.id = here.id AND c.turns = here.turns), \
+     free AS (SELECT c.id, here.newest FROM here JOIN conversation c ON c.id = here.id AND c.turns = here.turns), \
      ahead AS (SELECT count(*) AS n FROM inbound p WHERE p.conversation IN (SELECT id FROM free) AND p.state < 3), \
      new AS (INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, slot, service, \
-       params) SELECT $2, $1, free.id, CASE WHEN ahead.n = 0 THEN 1 ELSE 0 END, CASE WHEN ahead.n = 0 THEN 1 ELSE 0 END, \
-       $5, $6, $6, $7, $8, $9 FROM free, ahead ON CONFLICT (sid, account) DO NOTHING RETURNING id, conversation), \
-     touched AS (UPDATE conversation c SET last_inbound = greatest(c.last_inbound, $6), turns = c.turns + 1 \
+       params, previous) SELECT $2, $1, free.id, CASE WHEN ahead.n = 0 THEN 1 ELSE 0 END, \
+       CASE WHEN ahead.n = 0 THEN 1 ELSE 0 END, $5, $6, $6, $7, $8, $9, free.newest FROM free, ahead ON CONFLICT (sid, account) DO NOTHING RETURNING id, conversation), \
+     touched AS (UPDATE conversation c SET last_inbound = greatest(c.last_inbound, $6), turns = c.turns + 1, newest = new.id \
        FROM new WHERE c.id = new.conversation) \
      SELECT new.id, new.conversation, ahead.n, known.id, known.state, known.answer, known.held \
      FROM ahead LEFT JOIN new ON true LEFT JOIN known ON true"
@@ -144,9 +144,10 @@ pub(super) async fn accept(
     let answer = answer.filter(|answer| !answer.is_empty());
     let service = arrival.service.as_ref().map(MessagingServiceSid::as_str);
     let id: Option<i64> = sqlx::query_scalar(
-        "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, slot, service, \
-         answer, params) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11) \
-         ON CONFLICT (sid, account) DO NOTHING RETURNING id",
+        "WITH new AS (INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, slot, \
+           service, answer, params, previous) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, \
+           (SELECT newest FROM conversation WHERE id = $3)) ON CONFLICT (sid, account) DO NOTHING RETURNING id), \
+         touched AS (UPDATE conversation SET newest = new.id FROM new WHERE conversation.id = $3) SELECT id FROM new",
     )
     .bind(rows::sid_bytes(arrival.account.as_str()))
     .bind(rows::sid_bytes(arrival.sid.as_str()))

@@ -15,7 +15,8 @@ use crate::store::conversations::Dialogue;
 use crate::store::rows;
 use crate::store::{
     ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
-    Conversation, Conversations, DialogueChange, Outcome, StoreError, StoreErrorKind,
+    Conversation, Conversations, DialogueChange, EarlierMessage, Outcome, StoreError,
+    StoreErrorKind, TakenParams,
 };
 
 impl Conversations for PostgresStore {
@@ -121,7 +122,53 @@ impl Conversations for PostgresStore {
             })
         })
     }
+
+    fn earlier(&self, message: i64, limit: u32) -> Outcome<'_, Vec<EarlierMessage>> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                let mut found = sqlx::query(EARLIER)
+                    .bind(message)
+                    .bind(i64::from(limit))
+                    .bind(rows::MERGED)
+                    .fetch_all(db)
+                    .await?;
+                found.reverse();
+                let taken = |text: String| TakenParams(unpack(text));
+                let earlier = found.into_iter().map(|row| {
+                    let (params, answer): (Option<String>, Option<String>) =
+                        (row.try_get(1)?, row.try_get(2)?);
+                    let replies: Vec<String> = row.try_get(3)?;
+                    Ok(EarlierMessage {
+                        received_at: rows::time(row.try_get(0)?)?,
+                        params: params.map(taken),
+                        answer: answer.map(taken),
+                        replies: replies.into_iter().map(taken).collect(),
+                        answered_at: rows::time(row.try_get(4)?)?,
+                        is_merged: row.try_get(5)?,
+                    })
+                });
+                earlier.collect()
+            })
+        })
+    }
 }
+
+/// Goes back along all lines of messages with this person: a conversation that was joined to another has its own. Of each
+/// line so many messages before this one; where two meet they have come as far, and are one from there on.
+const EARLIER: &str = "WITH RECURSIVE own AS (SELECT i.previous, coalesce(c.joined, i.conversation) AS id FROM inbound i \
+       LEFT JOIN conversation c ON c.id = i.conversation WHERE i.id = $1), \
+     ends AS (SELECT previous AS id FROM own \
+       UNION SELECT c.newest FROM own JOIN conversation c ON c.id = own.id \
+       UNION SELECT c.newest FROM own JOIN conversation c ON c.joined = own.id), \
+     line AS (SELECT i.id, i.previous, (i.id < $1)::int::bigint AS number FROM ends JOIN inbound i ON i.id = ends.id \
+       UNION SELECT i.id, i.previous, line.number + (i.id < $1)::int FROM line JOIN inbound i ON i.id = line.previous \
+       WHERE line.number < $2) \
+     SELECT i.received_at, i.params, i.answer, ARRAY(SELECT r.params FROM reply r WHERE r.inbound = i.id AND r.state < 5 \
+       AND r.params IS NOT NULL ORDER BY r.ordinal), \
+       coalesce((SELECT max(r.created_at) FROM reply r WHERE r.inbound = i.id AND r.state < 5), i.claimed_at), \
+       coalesce(i.reason = $3, false) \
+     FROM (SELECT DISTINCT id FROM line WHERE id < $1 ORDER BY id DESC LIMIT $2) AS last JOIN inbound i ON i.id = last.id \
+     ORDER BY i.id DESC";
 
 /// A [`DialogueChange`] as a statement takes it.
 #[derive(Clone, Default)]

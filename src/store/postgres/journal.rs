@@ -14,7 +14,7 @@ use super::text::{pack, unpack};
 use super::{PostgresStore, accept, outbox};
 use crate::store::rows::{self, inbound};
 use crate::store::{
-    Acceptance, Answered, Arrival, Choice, Claim, CrashPolicy, Decision, DialogueChange, Journal,
+    Acceptance, Answered, Arrival, Behind, Choice, Claim, CrashPolicy, Decision, Ending, Journal,
     NewReply, Outcome, Taken, TakenParams, Turn,
 };
 
@@ -62,6 +62,28 @@ impl Journal for PostgresStore {
         })
     }
 
+    fn behind(&self, claim: Claim, limit: u32) -> Outcome<'_, Vec<Behind>> {
+        let me = self.owner;
+        self.ask(move |db| {
+            Box::pin(async move {
+                let found = sqlx::query(BEHIND)
+                    .bind(me)
+                    .bind(claim.id)
+                    .bind(i64::from(limit))
+                    .fetch_all(db)
+                    .await?;
+                let behind = found.into_iter().map(|row| {
+                    Ok(Behind {
+                        id: row.try_get(0)?,
+                        params: TakenParams(unpack(row.try_get(1)?)),
+                        received_at: rows::time(row.try_get(2)?)?,
+                    })
+                });
+                behind.collect()
+            })
+        })
+    }
+
     fn decide(&self, id: i64, choice: Choice, now: Timestamp) -> Outcome<'_, Decision> {
         let me = self.owner;
         self.ask(move |db| {
@@ -74,12 +96,13 @@ impl Journal for PostgresStore {
         &self,
         claim: Claim,
         twiml: Option<String>,
-        dialogue: Option<DialogueChange>,
+        ending: Ending,
         now: Timestamp,
     ) -> Outcome<'_, Decision> {
-        let (me, dialogue) = (self.owner, Change::of(dialogue));
+        let (me, dialogue) = (self.owner, Change::of(ending.dialogue));
+        let merged = ending.merged;
         self.ask(move |db| {
-            let (twiml, dialogue) = (twiml.clone(), dialogue.clone());
+            let (twiml, dialogue, merged) = (twiml.clone(), dialogue.clone(), merged.clone());
             Box::pin(async move {
                 let query = sqlx::query_as(ANSWER)
                     .bind(claim.id)
@@ -87,6 +110,8 @@ impl Journal for PostgresStore {
                     .bind(i64::from(claim.attempt));
                 let saved: Option<(Option<String>,)> = dialogue
                     .bind(query, now)
+                    .bind(merged)
+                    .bind(rows::MERGED)
                     .bind(twiml.as_deref().map(pack))
                     .fetch_optional(&mut *db)
                     .await?;
@@ -105,22 +130,21 @@ impl Journal for PostgresStore {
         &self,
         claim: Claim,
         replies: Vec<NewReply>,
-        dialogue: Option<DialogueChange>,
+        ending: Ending,
         now: Timestamp,
     ) -> Outcome<'_, bool> {
-        let (me, dialogue) = (self.owner, Change::of(dialogue));
+        let (me, dialogue) = (self.owner, Change::of(ending.dialogue));
+        let merged = ending.merged;
         let replies = Arc::new(outbox::Columns::of(&replies));
         self.ask(move |db| {
-            let (replies, dialogue) = (replies.clone(), dialogue.clone());
+            let (replies, dialogue, merged) = (replies.clone(), dialogue.clone(), merged.clone());
             Box::pin(async move {
                 let query = sqlx::query_as(FINISH)
                     .bind(claim.id)
                     .bind(me)
                     .bind(i64::from(claim.attempt));
-                let ended: Option<(i64,)> = replies
-                    .bind(dialogue.bind(query, now))
-                    .fetch_optional(db)
-                    .await?;
+                let query = dialogue.bind(query, now).bind(merged).bind(rows::MERGED);
+                let ended: Option<(i64,)> = replies.bind(query).fetch_optional(db).await?;
                 Ok(ended.is_some())
             })
         })
@@ -192,9 +216,11 @@ const ANSWER: &str = concat!(
     "WITH ended AS (UPDATE inbound i SET state = 3, reason = NULL, answer = CASE WHEN EXISTS (\
        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
        WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL AND (c.scope = a.us OR c.scope = i.service)) \
-       THEN NULL ELSE $8 END \
+       THEN NULL ELSE $10 END, claimed_at = $7 \
      WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 RETURNING i.answer, i.conversation), ",
     change_dialogue!(),
+    ", ",
+    merge!(),
     " SELECT answer FROM ended"
 );
 
@@ -202,11 +228,22 @@ const FINISH: &str = concat!(
     "WITH ended AS (UPDATE inbound SET state = 4, reason = NULL \
      WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation), ",
     change_dialogue!(),
+    ", ",
+    merge!(),
     ", put AS (INSERT INTO reply (inbound, ordinal, account, slot, us, address, service, template, state, not_before, \
        created_at, params) SELECT ended.id, r.ordinal - 1, r.account, r.slot, r.us, r.address, r.service, r.template, 0, $7, \
-       $7, r.params FROM ended, unnest($8::bytea[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::boolean[], \
-       $14::text[]) WITH ORDINALITY AS r (account, slot, us, address, service, template, params, ordinal) ORDER BY r.ordinal) \
+       $7, r.params FROM ended, unnest($10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::boolean[], \
+       $16::text[]) WITH ORDINALITY AS r (account, slot, us, address, service, template, params, ordinal) ORDER BY r.ordinal) \
      SELECT id FROM ended"
+);
+
+/// What waits behind a message, and nobody has.
+const BEHIND: &str = concat!(
+    "SELECT i.id, i.params, i.received_at FROM inbound i \
+     WHERE i.conversation = (SELECT conversation FROM inbound WHERE id = $2) AND i.id > $2 AND i.state < 3 \
+     AND (i.state = 0 OR (i.state = 2 AND NOT ",
+    held!("$1"),
+    ")) AND i.params IS NOT NULL ORDER BY i.id LIMIT $3"
 );
 
 /// What a message's row says about who may do what.

@@ -62,6 +62,20 @@ macro_rules! change_dialogue {
     };
 }
 
+/// Answers with the message that `ended` names those of its conversation that waited behind it and were merged into it, as
+/// SQL: parameter 8 is their numbers, 9 says why; 2 and 7 are the owner and the time.
+macro_rules! merge {
+    () => {
+        concat!(
+            "merged AS (UPDATE inbound i SET state = CASE WHEN i.state = 0 THEN 3 ELSE 4 END, owner = NULL, reason = $9, \
+               claimed_at = $7 FROM ended WHERE i.id = ANY ($8::bigint[]) AND i.conversation = ended.conversation \
+               AND (i.state = 0 OR (i.state = 2 AND NOT ",
+            held!("$2"),
+            ")))"
+        )
+    };
+}
+
 mod accept;
 mod calls;
 mod conversations;

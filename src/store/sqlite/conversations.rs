@@ -1,5 +1,7 @@
 //! [`Conversations`] in SQLite.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -9,7 +11,8 @@ use crate::store::conversations::Dialogue;
 use crate::store::rows;
 use crate::store::{
     ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
-    Conversation, Conversations, DialogueChange, Outcome, StoreError, StoreErrorKind,
+    Conversation, Conversations, DialogueChange, EarlierMessage, Outcome, StoreError,
+    StoreErrorKind, TakenParams,
 };
 
 impl Conversations for SqliteStore {
@@ -103,6 +106,69 @@ impl Conversations for SqliteStore {
             Ok(found)
         })
     }
+
+    fn earlier(&self, message: i64, limit: u32) -> Outcome<'_, Vec<EarlierMessage>> {
+        self.read(move |db| earlier(db, message, limit))
+    }
+}
+
+/// Goes back along all lines of messages with this person at once: a conversation that was joined to another has its own.
+fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessage>, StoreError> {
+    let mut next: BTreeSet<i64> = db
+        .prepare_cached(
+            "WITH own AS (SELECT i.previous, coalesce(c.joined, i.conversation) AS id FROM inbound i \
+               LEFT JOIN conversation c ON c.id = i.conversation WHERE i.id = ?1), \
+             ends AS (SELECT previous AS id FROM own \
+               UNION SELECT c.newest FROM own JOIN conversation c ON c.id = own.id \
+               UNION SELECT c.newest FROM own JOIN conversation c ON c.joined = own.id) \
+             SELECT id FROM ends WHERE id IS NOT NULL",
+        )?
+        .query_map([message], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut row = db.prepare_cached(
+        "SELECT previous, received_at, claimed_at, reason IS ?2, params, answer FROM inbound WHERE id = ?1",
+    )?;
+    let mut replies = db.prepare_cached(
+        "SELECT params, created_at FROM reply WHERE inbound = ?1 AND state < 5 AND params IS NOT NULL ORDER BY ordinal",
+    )?;
+    let mut found = Vec::new();
+    while found.len() < limit as usize
+        && let Some(id) = next.pop_last()
+    {
+        let read = row
+            .query_row(params![id, rows::MERGED], |row| {
+                let previous: Option<i64> = row.get(0)?;
+                let times: (i64, i64) = (row.get(1)?, row.get(2)?);
+                let texts: (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
+                Ok((previous, times, row.get(3)?, texts))
+            })
+            .optional()?;
+        // Its key has expired.
+        let Some((previous, (received_at, mut answered_at), is_merged, (params, answer))) = read
+        else {
+            continue;
+        };
+        next.extend(previous);
+        if id >= message {
+            continue;
+        }
+        let mut sent = Vec::new();
+        let mut with = replies.query([id])?;
+        while let Some(reply) = with.next()? {
+            sent.push(TakenParams(reply.get(0)?));
+            answered_at = reply.get(1)?;
+        }
+        found.push(EarlierMessage {
+            received_at: rows::time(received_at)?,
+            params: params.map(TakenParams),
+            answer: answer.map(TakenParams),
+            replies: sent,
+            answered_at: rows::time(answered_at)?,
+            is_merged,
+        });
+    }
+    found.reverse();
+    Ok(found)
 }
 
 /// The addresses of the person who has this one, in the conversations with these senders.
@@ -127,7 +193,8 @@ fn addresses_of(
     Ok(addresses)
 }
 
-/// Finds or makes the conversation of a sender and a person, opens its window, and joins what turns out to be one.
+/// Finds or makes the conversation of a sender and a person, and joins what turns out to be one. What comes next in it is
+/// [`continued`].
 pub(super) fn enter(
     db: &Connection,
     us: &Address,
@@ -157,10 +224,6 @@ pub(super) fn enter(
             for other in others {
                 join(db, kept, *other)?;
             }
-            db.prepare_cached(
-                "UPDATE conversation SET last_inbound = max(last_inbound, ?2) WHERE id = ?1",
-            )?
-            .execute([kept, now])?;
             kept
         }
     };
@@ -171,6 +234,20 @@ pub(super) fn enter(
         .execute(params![us.as_str(), address.0.as_str(), id])?;
     }
     Ok(id)
+}
+
+/// A message is the newest of its conversation, and opens its window.
+pub(super) fn continued(
+    db: &Connection,
+    conversation: i64,
+    message: i64,
+    now: i64,
+) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE conversation SET last_inbound = max(last_inbound, ?3), newest = ?2 WHERE id = ?1",
+    )?
+    .execute([conversation, message, now])?;
+    Ok(())
 }
 
 /// Two conversations turn out to be with one person: the later window, order over both, the newer dialogue.

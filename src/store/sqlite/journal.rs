@@ -10,7 +10,7 @@ use crate::sid::MessagingServiceSid;
 use crate::store::journal::Heeded;
 use crate::store::rows::{self, inbound};
 use crate::store::{
-    Acceptance, Answered, Arrival, Choice, Claim, CrashPolicy, Decision, DialogueChange, Journal,
+    Acceptance, Answered, Arrival, Behind, Choice, Claim, CrashPolicy, Decision, Ending, Journal,
     NewReply, Outcome, StoreError, Taken, TakenParams, Turn,
 };
 
@@ -39,6 +39,11 @@ impl Journal for SqliteStore {
         })
     }
 
+    fn behind(&self, claim: Claim, limit: u32) -> Outcome<'_, Vec<Behind>> {
+        let me = self.owner;
+        self.read(move |db| behind(db, me, claim.id, limit))
+    }
+
     fn decide(&self, id: i64, choice: Choice, now: Timestamp) -> Outcome<'_, Decision> {
         let me = self.owner;
         self.write(move |db| decide(db, me, id, &choice, now))
@@ -48,7 +53,7 @@ impl Journal for SqliteStore {
         &self,
         claim: Claim,
         twiml: Option<String>,
-        dialogue: Option<DialogueChange>,
+        ending: Ending,
         now: Timestamp,
     ) -> Outcome<'_, Decision> {
         let me = self.owner;
@@ -58,18 +63,18 @@ impl Journal for SqliteStore {
                     "UPDATE inbound SET state = 3, reason = NULL, answer = CASE WHEN ?1 IS NULL OR EXISTS (\
                        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
                        WHERE a.conversation = inbound.conversation AND c.opted_out IS NOT NULL \
-                       AND (+c.scope = a.us OR +c.scope = inbound.service)) THEN NULL ELSE ?1 END \
+                       AND (+c.scope = a.us OR +c.scope = inbound.service)) THEN NULL ELSE ?1 END, claimed_at = ?5 \
                      WHERE id = ?2 AND state = 1 AND owner = ?3 AND attempt = ?4 RETURNING answer, conversation",
                 )?
-                .query_row(params![twiml, claim.id, me, claim.attempt], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
+                .query_row(
+                    params![twiml, claim.id, me, claim.attempt, now.as_microsecond()],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
                 .optional()?;
             let Some((saved, conversation)) = saved else {
                 return Ok(State::of(db, me, claim.id)?.decision_for(me, claim));
             };
-            // Not the claim's: it may have been joined to another meanwhile.
-            conversations::change_dialogue(db, conversation, dialogue.as_ref(), now)?;
+            end(db, me, conversation, &ending, now)?;
             Ok(Decision::Answered(Answered { twiml: saved }))
         })
     }
@@ -78,7 +83,7 @@ impl Journal for SqliteStore {
         &self,
         claim: Claim,
         replies: Vec<NewReply>,
-        dialogue: Option<DialogueChange>,
+        ending: Ending,
         now: Timestamp,
     ) -> Outcome<'_, bool> {
         let me = self.owner;
@@ -94,7 +99,7 @@ impl Journal for SqliteStore {
                 return Ok(false);
             };
             outbox::insert(db, Some(claim.id), &replies, now)?;
-            conversations::change_dialogue(db, conversation, dialogue.as_ref(), now)?;
+            end(db, me, conversation, &ending, now)?;
             Ok(true)
         })
     }
@@ -265,7 +270,8 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
     let attempt = u32::from(state == inbound::HANDLING);
     db.prepare_cached(
         "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, slot, service, \
-         answer, params) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)",
+         answer, params, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, \
+         (SELECT newest FROM conversation WHERE id = ?3))",
     )?
     .execute(params![
         key.account,
@@ -281,6 +287,7 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
         arrival.params,
     ])?;
     let id = db.last_insert_rowid();
+    conversations::continued(db, conversation, id, now)?;
     Ok(match heeded {
         Heeded::Word {
             opted_out, answer, ..
@@ -400,6 +407,43 @@ fn decide(
         }
         _ => Ok(row.decision()),
     }
+}
+
+fn behind(db: &Connection, me: i64, message: i64, limit: u32) -> Result<Vec<Behind>, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT id, params, received_at FROM inbound INDEXED BY inbound_open \
+         WHERE conversation = (SELECT conversation FROM inbound WHERE id = ?1) AND id > ?1 AND state < 3 \
+         AND (state = 0 OR (state = 2 AND (owner IS NULL OR owner <> ?2))) AND params IS NOT NULL ORDER BY id LIMIT ?3",
+    )?;
+    let mut found = statement.query(params![message, me, limit])?;
+    let mut behind = Vec::new();
+    while let Some(row) = found.next()? {
+        behind.push(Behind {
+            id: row.get(0)?,
+            params: TakenParams(row.get(1)?),
+            received_at: rows::time(row.get(2)?)?,
+        });
+    }
+    Ok(behind)
+}
+
+/// What ends with a message. Its conversation is not the claim's: it may have been joined to another meanwhile.
+fn end(
+    db: &Connection,
+    me: i64,
+    conversation: i64,
+    ending: &Ending,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    conversations::change_dialogue(db, conversation, ending.dialogue.as_ref(), now)?;
+    for id in &ending.merged {
+        db.prepare_cached(
+            "UPDATE inbound SET state = CASE WHEN state = 0 THEN 3 ELSE 4 END, owner = NULL, reason = ?2, claimed_at = ?3 \
+             WHERE id = ?1 AND conversation = ?4 AND (state = 0 OR (state = 2 AND (owner IS NULL OR owner <> ?5)))",
+        )?
+        .execute(params![id, rows::MERGED, now.as_microsecond(), conversation, me])?;
+    }
+    Ok(())
 }
 
 fn enter(

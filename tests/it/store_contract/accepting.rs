@@ -10,8 +10,8 @@ use replyhook::store::{
 use replyhook::{Address, Form};
 
 use super::{
-    ANA, APOLOGY, BEN, Backend, US, arrival, at, begin, claimed, converse, from, over_all_stores,
-    reply, saying, shown, stop,
+    ANA, APOLOGY, BEN, Backend, Ending, US, arrival, at, begin, claimed, converse, from,
+    over_all_stores, reply, saying, shown, stop,
 };
 
 over_all_stores!(
@@ -40,7 +40,7 @@ async fn a_message_is_new_then_in_progress_then_answered_with_the_saved_text(
         twiml: Some("<Response><Message>\u{1F980} \"it's\" & ünï</Message></Response>".to_owned()),
     };
     let decision = store
-        .answer(claim, answered.twiml.clone(), None, at(2))
+        .answer(claim, answered.twiml.clone(), Ending::default(), at(2))
         .await
         .unwrap();
     assert_eq!(decision, Decision::Answered(answered.clone()));
@@ -53,7 +53,10 @@ async fn a_message_is_new_then_in_progress_then_answered_with_the_saved_text(
 async fn a_message_without_an_answer_is_answered_with_nothing_again(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
-    store.answer(claim, None, None, at(2)).await.unwrap();
+    store
+        .answer(claim, None, Ending::default(), at(2))
+        .await
+        .unwrap();
     let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
     assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
 }
@@ -72,7 +75,10 @@ async fn a_duplicate_neither_opens_the_window_nor_changes_consent(backend: &mut 
     let store = backend.store();
     let (us, ana) = (Address::from(US), Address::from(ANA));
     let claim = begin(store, arrival(1)).await;
-    store.answer(claim, None, None, at(2)).await.unwrap();
+    store
+        .answer(claim, None, Ending::default(), at(2))
+        .await
+        .unwrap();
     let late = Arrival {
         at: at(5000),
         ..saying(stop(), arrival(1))
@@ -111,7 +117,10 @@ async fn of_racing_duplicates_one_wins(backend: &mut Backend) {
         let winner = winner.unwrap();
         assert_eq!(others, vec![winner.id; 31]);
         let store = backend.store();
-        store.answer(winner, None, None, at(9)).await.unwrap();
+        store
+            .answer(winner, None, Ending::default(), at(9))
+            .await
+            .unwrap();
     }
 }
 
@@ -168,12 +177,18 @@ async fn of_racing_messages_in_a_known_conversation_one_goes_first(backend: &mut
         assert_eq!(waiting.len(), 8);
         let mut left: Vec<i64> = waiting.iter().map(|(id, _)| *id).collect();
         left.sort_unstable();
-        store.answer(first, None, None, at(3)).await.unwrap();
+        store
+            .answer(first, None, Ending::default(), at(3))
+            .await
+            .unwrap();
         for id in left {
             let Turn::Yours(claim) = store.turn(id, at(3)).await.unwrap() else {
                 panic!("the turn of {id} has come")
             };
-            store.answer(claim, None, None, at(3)).await.unwrap();
+            store
+                .answer(claim, None, Ending::default(), at(3))
+                .await
+                .unwrap();
         }
     }
 }
@@ -237,7 +252,7 @@ async fn a_message_that_is_deferred_or_done_is_answered_with_nothing(backend: &m
     );
     assert!(
         store
-            .finish(claim, vec![reply("later")], None, at(3))
+            .finish(claim, vec![reply("later")], Ending::default(), at(3))
             .await
             .unwrap()
     );
@@ -279,7 +294,7 @@ async fn every_text_comes_back_as_it_was_given(backend: &mut Backend) {
         expires_at: None,
     };
     store
-        .answer(claim, answer.clone(), Some(dialogue), at(2))
+        .answer(claim, answer.clone(), dialogue.into(), at(2))
         .await
         .unwrap();
     assert_eq!(

@@ -7,8 +7,8 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, ANA_ID, Backend, SERVICE, US, arrival, at, begin, from, over_all_stores, saying, service,
-    sid, start, stop,
+    ANA, ANA_ID, Backend, Ending, SERVICE, US, arrival, at, begin, from, over_all_stores, saying,
+    service, sid, start, stop,
 };
 
 over_all_stores!(
@@ -174,7 +174,10 @@ async fn who_opts_out_while_the_handler_runs_is_answered_with_nothing(backend: &
         .await
         .unwrap();
     let answer = Some("<Response>hello</Response>".to_owned());
-    let decision = store.answer(claim, answer, None, at(3)).await.unwrap();
+    let decision = store
+        .answer(claim, answer, Ending::default(), at(3))
+        .await
+        .unwrap();
     assert_eq!(decision, Decision::Answered(Answered::EMPTY));
     let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
     assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
@@ -184,7 +187,10 @@ async fn what_one_address_says_counts_for_the_persons_others(backend: &mut Backe
     let store = backend.store();
     let both = from(&[ANA, ANA_ID], 1);
     let claim = begin(store, both).await;
-    store.answer(claim, None, None, at(1)).await.unwrap();
+    store
+        .answer(claim, None, Ending::default(), at(1))
+        .await
+        .unwrap();
     let stopped = store
         .accept(std::sync::Arc::new(saying(stop(), from(&[ANA], 2))))
         .await

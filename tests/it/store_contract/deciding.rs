@@ -8,8 +8,8 @@ use replyhook::store::{
 };
 
 use super::{
-    BEN, Backend, RETRY, arrival, at, begin, defer, from, over_all_stores, reply, saying, shown,
-    sid, stop, waiting,
+    BEN, Backend, Ending, RETRY, arrival, at, begin, defer, from, over_all_stores, reply, saying,
+    shown, sid, stop, waiting,
 };
 
 over_all_stores!(
@@ -42,7 +42,12 @@ async fn of_racing_deciders_one_chooses_the_carrier(backend: &mut Backend) {
         let answer = {
             let store = backend.shared();
             let answer = Some("answer".to_owned());
-            tokio::spawn(async move { store.answer(claim, answer, None, at(2)).await.unwrap() })
+            tokio::spawn(async move {
+                store
+                    .answer(claim, answer, Ending::default(), at(2))
+                    .await
+                    .unwrap()
+            })
         };
         let failure = {
             let store = backend.shared();
@@ -73,7 +78,10 @@ async fn of_racing_deciders_one_chooses_the_carrier(backend: &mut Backend) {
             Decision::Lost => panic!("{apology:?} overrules a failure"),
         }
         if store.take_up(1, RETRY, at(4)).await.unwrap().is_empty() {
-            let _ = store.finish(claim, Vec::new(), None, at(4)).await.unwrap();
+            let _ = store
+                .finish(claim, Vec::new(), Ending::default(), at(4))
+                .await
+                .unwrap();
         }
         assert_ne!(shown(&*store, number).await.state, "handling");
     }
@@ -91,13 +99,13 @@ async fn a_carrier_is_decided_once(backend: &mut Backend) {
         assert_eq!(again, Decision::Answered(said("late")));
     }
     let answer = store
-        .answer(claim, Some("mine".to_owned()), None, at(3))
+        .answer(claim, Some("mine".to_owned()), Ending::default(), at(3))
         .await
         .unwrap();
     assert_eq!(answer, Decision::Answered(said("late")));
     assert!(
         !store
-            .finish(claim, vec![reply("mine")], None, at(3))
+            .finish(claim, vec![reply("mine")], Ending::default(), at(3))
             .await
             .unwrap()
     );
@@ -111,13 +119,13 @@ async fn a_carrier_is_decided_once(backend: &mut Backend) {
     let again = store.decide(claim.id, twiml("late"), at(3)).await.unwrap();
     assert_eq!(again, Decision::Deferred);
     let answer = store
-        .answer(claim, Some("mine".to_owned()), None, at(3))
+        .answer(claim, Some("mine".to_owned()), Ending::default(), at(3))
         .await
         .unwrap();
     assert_eq!(answer, Decision::Deferred);
     assert!(
         store
-            .finish(claim, vec![reply("mine")], None, at(3))
+            .finish(claim, vec![reply("mine")], Ending::default(), at(3))
             .await
             .unwrap()
     );
@@ -143,13 +151,13 @@ async fn a_claim_counts_once_and_for_its_attempt_only(backend: &mut Backend) {
     store.fail(first, "it failed", false).await.unwrap();
     let second = begin(store, arrival(1)).await;
     let stale = store
-        .answer(first, Some("stale".to_owned()), None, at(3))
+        .answer(first, Some("stale".to_owned()), Ending::default(), at(3))
         .await
         .unwrap();
     assert_eq!(stale, Decision::Lost);
     assert!(
         !store
-            .finish(first, vec![reply("stale")], None, at(3))
+            .finish(first, vec![reply("stale")], Ending::default(), at(3))
             .await
             .unwrap()
     );
@@ -162,12 +170,12 @@ async fn a_claim_counts_once_and_for_its_attempt_only(backend: &mut Backend) {
         ..second
     };
     let lost = store
-        .answer(stranger, Some("stale".to_owned()), None, at(3))
+        .answer(stranger, Some("stale".to_owned()), Ending::default(), at(3))
         .await
         .unwrap();
     assert_eq!(lost, Decision::Lost);
     let answer = store
-        .answer(second, Some("fresh".to_owned()), None, at(3))
+        .answer(second, Some("fresh".to_owned()), Ending::default(), at(3))
         .await
         .unwrap();
     assert_eq!(answer, Decision::Answered(said("fresh")));
@@ -201,7 +209,10 @@ async fn what_is_deferred_is_taken_up_oldest_first_and_one_of_a_conversation(
         put_off(store, id).await;
     }
     assert!(store.take_up(9, RETRY, at(10)).await.unwrap().is_empty());
-    store.answer(running, None, None, at(10)).await.unwrap();
+    store
+        .answer(running, None, Ending::default(), at(10))
+        .await
+        .unwrap();
     put_off(store, bens.id).await;
     // Ben's first runs on, deferred or not.
     let taken = store.take_up(9, RETRY, at(10)).await.unwrap();
@@ -209,9 +220,12 @@ async fn what_is_deferred_is_taken_up_oldest_first_and_one_of_a_conversation(
     assert_eq!((taken[0].sid, taken[0].claim.attempt), (sid(2), 1));
     assert_eq!(taken[0].params.0, "Body=text+2");
     assert_eq!(taken[0].received_at, at(2));
-    store.finish(bens, Vec::new(), None, at(10)).await.unwrap();
     store
-        .finish(taken[0].claim, Vec::new(), None, at(10))
+        .finish(bens, Vec::new(), Ending::default(), at(10))
+        .await
+        .unwrap();
+    store
+        .finish(taken[0].claim, Vec::new(), Ending::default(), at(10))
         .await
         .unwrap();
     assert_eq!(
@@ -250,7 +264,7 @@ async fn what_a_dead_process_held_is_taken_up_or_dies_as_the_policy_says(backend
         }
         let store = backend.store();
         let lost = store
-            .answer(claim, Some("stale".to_owned()), None, at(50))
+            .answer(claim, Some("stale".to_owned()), Ending::default(), at(50))
             .await
             .unwrap();
         assert_eq!(lost, Decision::Lost);
@@ -269,7 +283,7 @@ async fn what_a_dead_process_held_is_taken_up_or_dies_as_the_policy_says(backend
             );
             assert!(
                 store
-                    .finish(taken[0].claim, Vec::new(), None, at(52))
+                    .finish(taken[0].claim, Vec::new(), Ending::default(), at(52))
                     .await
                     .unwrap()
             );
@@ -288,7 +302,7 @@ async fn what_a_dead_process_held_is_taken_up_or_dies_as_the_policy_says(backend
         assert_eq!(taken[0].claim.attempt, 1);
         assert!(
             store
-                .finish(taken[0].claim, Vec::new(), None, at(54))
+                .finish(taken[0].claim, Vec::new(), Ending::default(), at(54))
                 .await
                 .unwrap()
         );
@@ -313,7 +327,10 @@ async fn what_a_dead_process_waited_with_is_taken_over_by_a_repeat(backend: &mut
     let first = begin(store, arrival(1)).await;
     assert_eq!((first.id, first.attempt), (claim.id, 2));
     assert_eq!(store.turn(second, at(9)).await.unwrap(), Turn::Wait);
-    store.answer(first, None, None, at(9)).await.unwrap();
+    store
+        .answer(first, None, Ending::default(), at(9))
+        .await
+        .unwrap();
     assert!(matches!(
         store.turn(second, at(9)).await.unwrap(),
         Turn::Yours(_)
@@ -348,7 +365,7 @@ async fn an_older_message_does_not_wait_for_what_a_dead_process_held(backend: &m
         let taken = store.take_up(9, RETRY, at(4)).await.unwrap();
         assert_eq!(ids(&taken), [id]);
         store
-            .finish(taken[0].claim, Vec::new(), None, at(4))
+            .finish(taken[0].claim, Vec::new(), Ending::default(), at(4))
             .await
             .unwrap();
     }
@@ -363,9 +380,19 @@ async fn what_is_let_go_is_free_and_what_is_held_is_not(backend: &mut Backend) {
     let taken = store.take_up(9, RETRY, at(40)).await.unwrap();
     assert_eq!(ids(&taken), [lost.id]);
     // The claim that was lost does not count any more, those that are held do.
-    assert!(!store.finish(lost, Vec::new(), None, at(41)).await.unwrap());
+    assert!(
+        !store
+            .finish(lost, Vec::new(), Ending::default(), at(41))
+            .await
+            .unwrap()
+    );
     for claim in [kept, young, taken[0].claim] {
-        assert!(store.finish(claim, Vec::new(), None, at(41)).await.unwrap());
+        assert!(
+            store
+                .finish(claim, Vec::new(), Ending::default(), at(41))
+                .await
+                .unwrap()
+        );
     }
 }
 
@@ -387,14 +414,14 @@ async fn what_was_said_in_an_outage_is_the_answer(backend: &mut Backend) {
         .unwrap();
     assert!(
         !store
-            .finish(claim, vec![reply("late")], None, at(3))
+            .finish(claim, vec![reply("late")], Ending::default(), at(3))
             .await
             .unwrap()
     );
     // It had been answered before.
     let claim = begin(store, arrival(3)).await;
     store
-        .answer(claim, Some("first".to_owned()), None, at(3))
+        .answer(claim, Some("first".to_owned()), Ending::default(), at(3))
         .await
         .unwrap();
     store
@@ -419,7 +446,7 @@ async fn what_was_said_in_an_outage_is_the_answer(backend: &mut Backend) {
         .unwrap();
     assert!(
         store
-            .finish(taken[0].claim, Vec::new(), None, at(5))
+            .finish(taken[0].claim, Vec::new(), Ending::default(), at(5))
             .await
             .unwrap()
     );
@@ -441,7 +468,12 @@ async fn a_closed_store_holds_nothing(backend: &mut Backend) {
     let sending = store.claim(1, at(3)).await.unwrap().pop().unwrap();
     store.close().await.unwrap();
     assert_eq!(shown(store, 1).await.state, "received");
-    assert!(!store.finish(claim, Vec::new(), None, at(4)).await.unwrap());
+    assert!(
+        !store
+            .finish(claim, Vec::new(), Ending::default(), at(4))
+            .await
+            .unwrap()
+    );
     if !backend.crash().await {
         return;
     }

@@ -11,8 +11,8 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, BEN, Backend, Kind, RETRY, arrival, at, begin, converse, defer, from, reply, run, shown,
-    sid,
+    ANA, BEN, Backend, Ending, Kind, RETRY, arrival, at, begin, converse, defer, from, reply, run,
+    shown, sid,
 };
 use crate::support::postgres::{Proxy, Way};
 
@@ -69,17 +69,17 @@ fn what_a_dead_machine_held_is_taken_up_by_another() {
 
         // The first was only paused. Whatever it writes now is fenced.
         let late = one
-            .answer(claim, Some("late".to_owned()), None, at(7))
+            .answer(claim, Some("late".to_owned()), Ending::default(), at(7))
             .await
             .unwrap();
         assert_eq!(late, Decision::Lost);
         assert!(
-            !one.finish(claim, vec![reply("late")], None, at(7))
+            !one.finish(claim, vec![reply("late")], Ending::default(), at(7))
                 .await
                 .unwrap()
         );
         assert!(
-            two.finish(taken[0].claim, Vec::new(), None, at(7))
+            two.finish(taken[0].claim, Vec::new(), Ending::default(), at(7))
                 .await
                 .unwrap()
         );
@@ -167,11 +167,15 @@ impl Worker {
         }
         tokio::task::yield_now().await;
         self.hands.lock().unwrap().now.remove(&claim.conversation);
-        let decided = self.store.answer(claim, None, None, at(1)).await.unwrap();
+        let decided = self
+            .store
+            .answer(claim, None, Ending::default(), at(1))
+            .await
+            .unwrap();
         if decided == Decision::Deferred {
             assert!(
                 self.store
-                    .finish(claim, vec![reply("text")], None, at(1))
+                    .finish(claim, vec![reply("text")], Ending::default(), at(1))
                     .await
                     .unwrap()
             );

@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{Access, Store, StoreError, StoreErrorKind};
 
-use super::{Backend, Kind, arrival, at, begin, converse, over_all_stores, shown};
+use super::{ANA, BEN, Backend, Kind, arrival, at, begin, converse, from, over_all_stores, shown};
 
 over_all_stores!(
     nothing_works_before_it_is_open,
@@ -13,6 +13,7 @@ over_all_stores!(
     commands_work_beside_a_server,
     threat_57_a_newer_schema_is_refused,
     an_older_schema_is_left_to_the_server,
+    a_store_of_version_1_is_brought_up_and_its_messages_have_their_earlier_ones,
 );
 
 async fn refused(store: &dyn Store, access: Access) -> StoreError {
@@ -125,6 +126,69 @@ async fn an_older_schema_is_left_to_the_server(backend: &mut Backend) {
     let store = backend.another();
     store.open(Access::Owner).await.unwrap();
     begin(&*store, arrival(1)).await;
+}
+
+/// Messages of two users as version 1 kept them; the first has lost its text.
+const VERSION_1: &str = "\
+    INSERT INTO conversation (id, last_inbound) VALUES (1, 1700000004000000), (2, 1700000002000000); \
+    INSERT INTO conversation_address (us, address, conversation) VALUES \
+      ('whatsapp:+15550002222', 'whatsapp:+15550001111', 1), ('whatsapp:+15550002222', 'whatsapp:+15550003333', 2); \
+    INSERT INTO inbound (id, account, sid, conversation, state, attempt, claimed_at, received_at, slot, params) VALUES \
+      (1, 'a', '1', 1, 4, 1, 1700000001000000, 1700000001000000, 0, NULL), \
+      (2, 'a', '2', 2, 4, 1, 1700000002000000, 1700000002000000, 0, 'Body=text+2'), \
+      (3, 'a', '3', 1, 4, 1, 1700000003000000, 1700000003000000, 0, 'Body=text+3'), \
+      (4, 'a', '4', 1, 4, 1, 1700000004000000, 1700000004000000, 0, 'Body=text+4');";
+
+async fn a_store_of_version_1_is_brought_up_and_its_messages_have_their_earlier_ones(
+    backend: &mut Backend,
+) {
+    match backend.kind {
+        Kind::Memory => return,
+        Kind::File => {
+            backend.store = None;
+            std::fs::remove_file(backend.path()).unwrap();
+            let db = rusqlite::Connection::open(backend.path()).unwrap();
+            db.execute_batch(include_str!(
+                "../../../src/store/sqlite/migrations/0001_journal.sql"
+            ))
+            .unwrap();
+            db.execute_batch(VERSION_1).unwrap();
+            db.pragma_update(None, "application_id", 0x7270_6c79)
+                .unwrap();
+            db.pragma_update(None, "user_version", 1).unwrap();
+        }
+        #[cfg(feature = "postgres")]
+        Kind::Postgres => {
+            backend.store = None;
+            for sql in [
+                "DROP SCHEMA replyhook CASCADE; CREATE SCHEMA replyhook",
+                "CREATE TABLE replyhook_schema (version BIGINT PRIMARY KEY, since TIMESTAMPTZ NOT NULL DEFAULT now())",
+                "INSERT INTO replyhook_schema (version) VALUES (1)",
+                include_str!("../../../src/store/postgres/migrations/0001_journal.sql"),
+                VERSION_1,
+                "ALTER TABLE inbound ALTER COLUMN id RESTART WITH 5",
+            ] {
+                backend.database().run(sql).await;
+            }
+        }
+    }
+    let error = refused(&*backend.another(), Access::Operator).await;
+    assert_eq!(error.kind(), StoreErrorKind::Schema);
+    let store = backend.another();
+    store.open(Access::Owner).await.unwrap();
+    let expected = [
+        (ANA, 5, vec!["", "text+3", "text+4"]),
+        (BEN, 6, vec!["text+2"]),
+    ];
+    for (user, number, expected) in expected {
+        let claim = begin(&*store, from(&[user], number)).await;
+        let earlier = store.earlier(claim.id, 9).await.unwrap();
+        let texts = earlier
+            .iter()
+            .map(|one| one.params.as_ref().map_or("", |params| &params.0));
+        let texts: Vec<_> = texts.map(|text| text.trim_start_matches("Body=")).collect();
+        assert_eq!(texts, expected);
+    }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -7,8 +7,8 @@ use replyhook::store::{
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
-    ANA, ANA_ID, Arrival, BEN, Backend, RETRY, US, account, arrival, at, begin, converse, defer,
-    from, over_all_stores, reply, saying, shown, sid, start, stop, waiting,
+    ANA, ANA_ID, Arrival, BEN, Backend, Ending, RETRY, US, account, arrival, at, begin, converse,
+    defer, from, over_all_stores, reply, saying, shown, sid, start, stop, waiting,
 };
 
 over_all_stores!(
@@ -90,7 +90,10 @@ async fn a_message_is_shown_with_where_it_stands(backend: &mut Backend) {
     store.decide(claim.id, Choice::Rest, at(2)).await.unwrap();
     assert_eq!(state(1).await, "deferred");
     let replies = vec![reply("one"), reply("two")];
-    store.finish(claim, replies, None, at(2)).await.unwrap();
+    store
+        .finish(claim, replies, Ending::default(), at(2))
+        .await
+        .unwrap();
     assert_eq!(state(1).await, "deferred");
     let first = store.claim(9, at(3)).await.unwrap().pop().unwrap();
     assert_eq!(state(1).await, "deferred");
@@ -154,7 +157,7 @@ async fn lived(store: &dyn Store) {
     let claim = begin(store, from(&[ANA, ANA_ID], 2)).await;
     let answer = Some("<Response>secret</Response>".to_owned());
     store
-        .answer(claim, answer, Some(change), at(2))
+        .answer(claim, answer, change.into(), at(2))
         .await
         .unwrap();
     defer(store, from(&[ANA_ID], 3), &["secret"]).await;
@@ -265,12 +268,12 @@ async fn what_is_open_when_a_user_is_purged_is_closed(backend: &mut Backend) {
     store.purge_user(&ANA.into(), true).await.unwrap();
     assert!(
         !store
-            .finish(claim, vec![reply("late")], None, at(3))
+            .finish(claim, vec![reply("late")], Ending::default(), at(3))
             .await
             .unwrap()
     );
     let lost = store
-        .answer(claim, Some("late".to_owned()), None, at(3))
+        .answer(claim, Some("late".to_owned()), Ending::default(), at(3))
         .await
         .unwrap();
     assert_eq!(lost, replyhook::store::Decision::Lost);
@@ -314,7 +317,7 @@ async fn what_is_old_is_forgotten_step_by_step_and_keys_last(backend: &mut Backe
         };
         let claim = begin(store, talk).await;
         store
-            .answer(claim, None, Some(change), at(5))
+            .answer(claim, None, change.into(), at(5))
             .await
             .unwrap();
     }
@@ -366,7 +369,12 @@ async fn what_is_old_is_forgotten_step_by_step_and_keys_last(backend: &mut Backe
         .await
         .unwrap();
     assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
-    assert!(store.finish(open, Vec::new(), None, at(41)).await.unwrap());
+    assert!(
+        store
+            .finish(open, Vec::new(), Ending::default(), at(41))
+            .await
+            .unwrap()
+    );
 
     finish(retention(90, 90, 90)).await;
     assert!(store.messages(all(9)).await.unwrap().is_empty());

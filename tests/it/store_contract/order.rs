@@ -6,8 +6,8 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, RETRY, US, arrival, at, begin, converse, from, over_all_stores,
-    saying, stop, waiting,
+    ANA, ANA_ID, BEN, Backend, Ending, RETRY, US, arrival, at, begin, converse, from,
+    over_all_stores, saying, stop, waiting,
 };
 
 over_all_stores!(
@@ -36,7 +36,10 @@ async fn a_message_waits_for_the_older_ones_of_its_conversation_only(backend: &m
     begin(store, from(&[BEN], 4)).await;
     let third = waiting(&third);
     assert_eq!(store.turn(id, at(5)).await.unwrap(), Turn::Wait);
-    store.answer(first, None, None, at(5)).await.unwrap();
+    store
+        .answer(first, None, Ending::default(), at(5))
+        .await
+        .unwrap();
     assert_eq!(store.turn(third, at(5)).await.unwrap(), Turn::Wait);
     let Turn::Yours(claim) = store.turn(id, at(5)).await.unwrap() else {
         panic!("its turn has come")
@@ -70,7 +73,10 @@ async fn a_message_that_is_retried_goes_before_younger_ones_and_after_what_is_in
     assert!(store.retry(first_sid(), at(3)).await.unwrap());
     // The second is in hands: neither may begin.
     assert!(store.take_up(9, RETRY, at(4)).await.unwrap().is_empty());
-    store.answer(second, None, None, at(5)).await.unwrap();
+    store
+        .answer(second, None, Ending::default(), at(5))
+        .await
+        .unwrap();
     for expected in [first.id, third] {
         let taken = store.take_up(9, RETRY, at(6)).await.unwrap();
         assert_eq!(
@@ -79,7 +85,7 @@ async fn a_message_that_is_retried_goes_before_younger_ones_and_after_what_is_in
         );
         assert!(
             store
-                .finish(taken[0].claim, Vec::new(), None, at(6))
+                .finish(taken[0].claim, Vec::new(), Ending::default(), at(6))
                 .await
                 .unwrap()
         );
@@ -97,7 +103,7 @@ async fn set_dialogue(store: &dyn Store, number: u64, user: &str, data: &str) ->
         expires_at: Some(at(900)),
     };
     let now = at(i64::try_from(number).unwrap());
-    store.answer(claim, None, Some(change), now).await.unwrap();
+    store.answer(claim, None, change.into(), now).await.unwrap();
     claim.conversation
 }
 
@@ -129,14 +135,20 @@ async fn two_addresses_of_one_person_become_one_conversation(backend: &mut Backe
     let dialogue = store.dialogue(conversation, at(6)).await.unwrap();
     assert_eq!(dialogue, Some(Dialogue("newer".to_owned())));
     assert_eq!(store.dialogue(conversation, at(900)).await.unwrap(), None);
-    store.answer(phone_waits, None, None, at(6)).await.unwrap();
+    store
+        .answer(phone_waits, None, Ending::default(), at(6))
+        .await
+        .unwrap();
     assert_eq!(store.turn(number, at(6)).await.unwrap(), Turn::Wait);
-    store.answer(id_waits, None, None, at(6)).await.unwrap();
+    store
+        .answer(id_waits, None, Ending::default(), at(6))
+        .await
+        .unwrap();
     let Turn::Yours(claim) = store.turn(number, at(6)).await.unwrap() else {
         panic!("its turn has come")
     };
     store
-        .answer(claim, None, Some(DialogueChange::End), at(7))
+        .answer(claim, None, DialogueChange::End.into(), at(7))
         .await
         .unwrap();
     assert_eq!(store.dialogue(conversation, at(7)).await.unwrap(), None);
@@ -190,7 +202,7 @@ async fn an_open_message_is_followed_by_its_dialogue_into_a_joined_conversation(
         expires_at: None,
     };
     store
-        .answer(handled, None, Some(change), at(4))
+        .answer(handled, None, change.into(), at(4))
         .await
         .unwrap();
     let found = store
@@ -221,7 +233,10 @@ async fn a_message_that_is_opened_again_is_in_the_joined_conversation(backend: &
     assert_eq!(waiting(&again), failed.id);
     assert!(store.retry(super::sid(3), at(5)).await.unwrap());
     assert!(store.take_up(9, RETRY, at(5)).await.unwrap().is_empty());
-    store.answer(handled, None, None, at(6)).await.unwrap();
+    store
+        .answer(handled, None, Ending::default(), at(6))
+        .await
+        .unwrap();
     assert!(matches!(
         store.turn(failed.id, at(6)).await.unwrap(),
         Turn::Yours(_)

@@ -1,26 +1,26 @@
-//! What a saved answer says: the texts of its messages, as Twilio reads them.
+//! What a document says: the texts of its messages, as Twilio reads them.
 
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
 /// One `<Message>`.
 #[derive(Default)]
-pub(super) struct Said {
+pub(crate) struct Spoken {
     /// Where it does not go back to who wrote.
-    pub(super) to: Option<String>,
-    pub(super) text: String,
+    pub(crate) to: Option<String>,
+    pub(crate) text: String,
 }
 
 /// The messages of a document of ours. What cannot be read says nothing.
-pub(super) fn said(twiml: &str) -> Vec<Said> {
+pub(crate) fn spoken(twiml: &str) -> Vec<Spoken> {
     let mut reader = Reader::from_str(twiml);
-    let mut said: Vec<Said> = Vec::new();
+    let mut spoken: Vec<Spoken> = Vec::new();
     let mut open: Vec<String> = Vec::new();
     loop {
         let text = match reader.read_event() {
             Ok(Event::Start(start)) => {
                 if start.name().as_ref() == "Message" {
-                    said.push(begun(&start));
+                    spoken.push(begun(&start));
                 }
                 open.push(start.name().as_ref().to_owned());
                 continue;
@@ -36,23 +36,23 @@ pub(super) fn said(twiml: &str) -> Vec<Said> {
                     .unwrap_or_default()
                     .to_owned(),
             },
-            Ok(Event::Eof) | Err(_) => return said,
+            Ok(Event::Eof) | Err(_) => return spoken,
             Ok(_) => continue,
         };
-        let spoken = matches!(open.last().map(String::as_str), Some("Message" | "Body"));
-        if let Some(last) = said.last_mut().filter(|_| spoken) {
+        let is_said = matches!(open.last().map(String::as_str), Some("Message" | "Body"));
+        if let Some(last) = spoken.last_mut().filter(|_| is_said) {
             last.text.push_str(&text);
         }
     }
 }
 
-fn begun(start: &BytesStart<'_>) -> Said {
+fn begun(start: &BytesStart<'_>) -> Spoken {
     let to = start
         .attributes()
         .flatten()
         .find(|attribute| attribute.key.as_ref() == "to");
     let to = to.and_then(|to| to.normalized_value(XmlVersion::Implicit1_0).ok());
-    Said {
+    Spoken {
         to: to.map(std::borrow::Cow::into_owned),
         text: String::new(),
     }
@@ -74,10 +74,10 @@ mod tests {
             )
             .and(ReplyMessage::text("To you").to("whatsapp:+15550003333"));
         let document = Document::render(&reply, &Channel::WhatsApp, None).unwrap();
-        let said = said(document.as_str());
-        let read: Vec<_> = said
+        let spoken = spoken(document.as_str());
+        let read: Vec<_> = spoken
             .iter()
-            .map(|said| (said.to.as_deref(), said.text.as_str()))
+            .map(|spoken| (spoken.to.as_deref(), spoken.text.as_str()))
             .collect();
         assert_eq!(
             read,
@@ -87,6 +87,6 @@ mod tests {
                 (Some("whatsapp:+15550003333"), "To you"),
             ]
         );
-        assert!(super::said("").is_empty());
+        assert!(super::spoken("").is_empty());
     }
 }

@@ -6,6 +6,9 @@
 //!
 //! Source: Twilio's "TwiML for Programmable Messaging", error pages 11750, 12100, 14103, 14109.
 
+#[cfg(feature = "app")]
+mod spoken;
+
 use std::borrow::Cow;
 
 use quick_xml::Writer;
@@ -13,6 +16,8 @@ use quick_xml::events::attributes::Attribute;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use quick_xml::name::QName;
 
+#[cfg(feature = "app")]
+pub(crate) use self::spoken::spoken;
 use crate::address::Channel;
 use crate::reply::{Reply, WireMessage, is_web_url};
 use crate::signature::PublicUrl;

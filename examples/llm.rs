@@ -1,0 +1,29 @@
+//! A bot that asks a language model, in the conversation so far and with a budget for each user: docs/llm.md.
+//!
+//! `LLM_URL=http://localhost:11434/v1 LLM_MODEL=llama3.2 cargo run --example llm`
+
+#[path = "llm/bot.rs"]
+mod bot;
+
+use replyhook::{App, StartError};
+
+/// A setting of this example, beside replyhook's own.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an example has its settings where they are seen"
+)]
+fn setting(name: &str, default: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), StartError> {
+    let model = bot::Model::new(
+        &setting("LLM_URL", "http://localhost:11434/v1"),
+        &setting("LLM_KEY", ""),
+        &setting("LLM_MODEL", "llama3.2"),
+        &setting("LLM_PROMPT", "You answer a shop's customers, briefly."),
+        setting("LLM_DAILY_TOKENS", "").parse().unwrap_or(50_000),
+    );
+    App::builder().handler(bot::bot(model)).build()?.run().await
+}

@@ -1,0 +1,66 @@
+//! What was said before, and where a context learns of it.
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+
+use super::HandlerError;
+
+/// A conversation that is kept, as a handler's context asks for it.
+pub(crate) trait Conversing: Send + Sync {
+    /// What is remembered of it.
+    fn remembered(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>>;
+
+    /// The last so many texts before the message, oldest first.
+    fn said(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Said>, HandlerError>>;
+
+    /// Whether nothing came before the message.
+    fn is_new(&self) -> BoxFuture<'_, Result<bool, HandlerError>>;
+}
+
+/// A text of a conversation; [`Context::history`](super::Context::history) gives them.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Said {
+    /// Who said it.
+    pub by: Speaker,
+    /// What. A user's is untrusted, as a message's body is.
+    pub text: String,
+    /// When it came, or was ready.
+    pub at: Timestamp,
+}
+
+/// Who said something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Speaker {
+    /// The user.
+    User,
+    /// Your bot, or replyhook in its place, as with the answer to STOP.
+    Bot,
+}
+
+/// Who and when, and no text.
+impl fmt::Debug for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Said")
+            .field("by", &self.by)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_text() {
+        let said = Said {
+            by: Speaker::User,
+            text: "a secret".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+        };
+        assert!(!format!("{said:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,247 @@
+//! Quick messages of one user are one turn, and each of them has its answer.
+
+use std::sync::{Arc, Mutex};
+
+use replyhook::store::sqlite::SqliteStore;
+use replyhook::store::{Access, Arrival, Journal, MessageFilter, Store};
+use replyhook::{Clock, Context, InboundMessage, ManualClock, SystemClock};
+use tokio::task::JoinHandle;
+
+use crate::support::{Answer, EMPTY, TestApp, Webhook, says};
+
+/// Two seconds.
+const PAUSE: (&str, &str) = ("REPLYHOOK__REPLY__MERGE_MS", "2000");
+
+/// A bot that says each line again, and the app around it.
+struct Bot {
+    app: Arc<TestApp>,
+    clock: Arc<ManualClock>,
+    turns: Arc<Mutex<Vec<InboundMessage>>>,
+    asked: usize,
+}
+
+impl Bot {
+    fn start(env: &[(&str, &str)]) -> Self {
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let turns = Arc::new(Mutex::new(Vec::new()));
+        let (told, time) = (turns.clone(), clock.clone());
+        let handler = move |cx: Context, message: InboundMessage| {
+            let told = told.clone();
+            async move {
+                told.lock().unwrap().push(message.clone());
+                if message.body.starts_with("fail") && cx.attempt() == 1 {
+                    return Err("as it was told");
+                }
+                Ok(message.body.lines().collect::<Vec<_>>().join(" + "))
+            }
+        };
+        let app = TestApp::build(env, |app| app.handler(handler).clock(time));
+        Self {
+            app: Arc::new(app),
+            clock,
+            turns,
+            asked: 0,
+        }
+    }
+
+    /// Sends a webhook, and returns once it is kept.
+    async fn asks(&mut self, webhook: Webhook) -> JoinHandle<Answer> {
+        self.app.opened().await;
+        let app = self.app.clone();
+        let asked = tokio::spawn(async move { app.send(webhook).await });
+        self.asked += 1;
+        while self.app.kept().await < self.asked {}
+        asked
+    }
+
+    async fn hears(&mut self, number: u64, text: &str) -> JoinHandle<Answer> {
+        self.asks(Webhook::message(number, text)).await
+    }
+
+    fn pass(&self, millis: i64) {
+        self.clock
+            .advance(jiff::SignedDuration::from_millis(millis));
+    }
+
+    /// The texts of each call of the handler.
+    fn turns(&self) -> Vec<String> {
+        let turns = self.turns.lock().unwrap();
+        turns.iter().map(|message| message.body.clone()).collect()
+    }
+}
+
+async fn answer(asked: JoinHandle<Answer>) -> String {
+    asked.await.unwrap().twiml().to_owned()
+}
+
+#[tokio::test]
+async fn three_quick_messages_are_one_turn_and_each_is_answered_once() {
+    let mut bot = Bot::start(&[PAUSE]);
+    let mut asked = Vec::new();
+    for (number, text) in [(1, "one"), (2, "two"), (3, "three")] {
+        asked.push(bot.hears(number, text).await);
+        bot.pass(1500);
+    }
+    assert!(bot.turns().is_empty(), "the pause is not over");
+    bot.pass(500);
+    let expected = [
+        says("one + two + three"),
+        EMPTY.to_owned(),
+        EMPTY.to_owned(),
+    ];
+    for (asked, expected) in asked.into_iter().zip(&expected) {
+        assert_eq!(answer(asked).await, *expected);
+    }
+    assert_eq!(bot.turns(), ["one\ntwo\nthree"]);
+    let merged = bot.turns.lock().unwrap()[0].merged.clone();
+    let merged: Vec<_> = merged.iter().map(ToString::to_string).collect();
+    assert_eq!(merged, [2, 3].map(|number| format!("SM{number:032x}")));
+    // A repeat of each gets the same.
+    for (number, expected) in (1..).zip(&expected) {
+        assert_eq!(bot.app.says(number, "again").await, *expected);
+    }
+    assert_eq!(bot.turns().len(), 1);
+    let rows = bot.app.store.messages(MessageFilter {
+        limit: 9,
+        ..MessageFilter::default()
+    });
+    assert!(
+        rows.await
+            .unwrap()
+            .iter()
+            .all(|row| row.state == "answered")
+    );
+}
+
+#[tokio::test]
+async fn without_the_setting_each_message_is_its_own_turn_at_once() {
+    let mut bot = Bot::start(&[]);
+    for (number, text) in [(1, "one"), (2, "two")] {
+        let asked = bot.hears(number, text).await;
+        assert_eq!(answer(asked).await, says(text));
+    }
+    assert_eq!(bot.turns(), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_message_after_the_pause_is_a_turn_of_its_own() {
+    let mut bot = Bot::start(&[PAUSE]);
+    let first = bot.hears(1, "one").await;
+    bot.pass(2000);
+    assert_eq!(answer(first).await, says("one"));
+    let second = bot.hears(2, "two").await;
+    bot.pass(2000);
+    assert_eq!(answer(second).await, says("two"));
+    assert_eq!(bot.turns(), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn somebody_who_goes_on_writing_is_answered_after_half_of_the_time() {
+    let mut bot = Bot::start(&[PAUSE]);
+    let mut asked = vec![bot.hears(1, "1").await];
+    for number in 2..=4 {
+        bot.pass(1500);
+        asked.push(bot.hears(number, &number.to_string()).await);
+    }
+    bot.pass(500);
+    assert_eq!(answer(asked.remove(0)).await, says("1 + 2 + 3 + 4"));
+    let next = bot.hears(5, "5").await;
+    bot.pass(2000);
+    assert_eq!(answer(next).await, says("5"));
+}
+
+#[tokio::test]
+async fn what_one_message_cannot_hold_is_the_next_turn() {
+    let mut bot = Bot::start(&[PAUSE]);
+    let tap = |number, payload| {
+        Webhook::message(number, "Yes")
+            .with("ButtonText", "Yes")
+            .with("ButtonPayload", payload)
+    };
+    let first = bot.asks(tap(1, "yes:1")).await;
+    let second = bot.asks(tap(2, "yes:2")).await;
+    let third = bot.hears(3, "please").await;
+    bot.pass(2000);
+    assert_eq!(answer(first).await, says("Yes"));
+    assert_eq!(answer(second).await, says("Yes + please"));
+    assert_eq!(answer(third).await, EMPTY);
+    let payloads: Vec<_> = bot
+        .turns
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|turn| turn.button.as_ref().unwrap().payload.clone().unwrap())
+        .collect();
+    assert_eq!(payloads, ["yes:1", "yes:2"]);
+}
+
+#[tokio::test]
+async fn others_and_consent_words_are_not_merged() {
+    let mut bot = Bot::start(&[PAUSE]);
+    let anas = bot.hears(1, "one").await;
+    let ben = Webhook::message(2, "two").with("From", "whatsapp:+15550009999");
+    let bens = bot.asks(ben).await;
+    let stop = bot.hears(3, "STOP").await;
+    assert!(answer(stop).await.contains("no more messages"));
+    bot.pass(2000);
+    assert_eq!(answer(bens).await, says("two"));
+    // Its author has opted out meanwhile.
+    assert_eq!(answer(anas).await, EMPTY);
+    let mut turns = bot.turns();
+    turns.sort();
+    assert_eq!(turns, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_leaves_the_others_to_be_handled() {
+    let mut bot = Bot::start(&[PAUSE]);
+    let first = bot.hears(1, "fail").await;
+    let second = bot.hears(2, "two").await;
+    let third = bot.hears(3, "three").await;
+    bot.pass(2000);
+    assert_eq!(first.await.unwrap().status, 500);
+    assert_eq!(answer(second).await, says("two + three"));
+    assert_eq!(answer(third).await, EMPTY);
+    assert_eq!(bot.turns(), ["fail\ntwo\nthree", "two\nthree"]);
+    // Twilio calls the fallback URL for the first, which is alone now.
+    let again = Webhook::message(1, "fail").to("/webhook/fallback");
+    assert_eq!(bot.app.send(again).await.twiml(), says("fail"));
+}
+
+#[tokio::test]
+async fn what_was_in_line_when_the_process_ended_is_one_turn_by_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let came_at = SystemClock.now();
+    {
+        let store = SqliteStore::file(&file);
+        store.open(Access::Owner).await.unwrap();
+        for number in 1..=3 {
+            let webhook = Webhook::message(number, &number.to_string());
+            let arrival = Arrival {
+                account: crate::support::ACCOUNT.parse().unwrap(),
+                sid: format!("SM{number:032x}").parse().unwrap(),
+                us: "whatsapp:+15550002222".into(),
+                user: vec!["whatsapp:+15550001111".into()],
+                service: None,
+                slot: replyhook::signature::TokenSlot::Primary,
+                params: webhook.form.encode(),
+                consent: None,
+                attempts: 2,
+                retry_crashed: true,
+                last_answer: String::new(),
+                at: came_at,
+            };
+            store.accept(Arc::new(arrival)).await.unwrap();
+        }
+    }
+    let url = format!("sqlite:{}", file.display());
+    let bot = Bot::start(&[PAUSE, ("DATABASE_URL", &url)]);
+    bot.app.opened().await;
+    bot.pass(2000);
+    bot.app.wait_for_outbox("pending", 1).await;
+    assert_eq!(bot.turns(), ["1\n2\n3"]);
+    for number in 1..=3 {
+        assert_eq!(bot.app.says(number, "again").await, EMPTY);
+    }
+}

@@ -1,0 +1,167 @@
+//! What came before a message, and what it was answered with.
+
+use replyhook::store::{Choice, EarlierMessage, Retention, Settlement, Store};
+use replyhook::{MessageStatus, Timestamp};
+
+use super::{
+    ANA, ANA_ID, BEN, Backend, Ending, arrival, at, begin, converse, defer, from, over_all_stores,
+    sid,
+};
+
+over_all_stores!(
+    what_came_before_is_told_oldest_first_and_of_nobody_else,
+    answers_by_either_carrier_are_told_and_what_is_not_sent_is_not,
+    a_message_knows_nothing_of_what_came_after_it,
+    what_was_said_under_another_address_counts_once_it_is_known_to_be_one_persons,
+    a_forgotten_text_leaves_the_message,
+    a_purged_user_has_said_nothing,
+);
+
+fn text(message: &EarlierMessage) -> &str {
+    let params = message.params.as_ref().map_or("", |params| &params.0);
+    params.trim_start_matches("Body=text+")
+}
+
+/// The numbers of the messages before one.
+async fn before(store: &dyn Store, message: i64, limit: u32) -> Vec<String> {
+    let earlier = store.earlier(message, limit).await.unwrap();
+    earlier.iter().map(|one| text(one).to_owned()).collect()
+}
+
+async fn what_came_before_is_told_oldest_first_and_of_nobody_else(backend: &mut Backend) {
+    let store = backend.store();
+    let first = begin(store, arrival(1)).await;
+    assert!(store.earlier(first.id, 9).await.unwrap().is_empty());
+    store
+        .answer(first, None, Ending::default(), at(1))
+        .await
+        .unwrap();
+    for number in [2, 3, 5] {
+        converse(store, arrival(number)).await;
+    }
+    converse(store, from(&[BEN], 4)).await;
+    let last = begin(store, arrival(6)).await;
+    assert_eq!(before(store, last.id, 9).await, ["1", "2", "3", "5"]);
+    assert_eq!(before(store, last.id, 2).await, ["3", "5"]);
+    assert!(before(store, last.id, 0).await.is_empty());
+    let bens = begin(store, from(&[BEN], 7)).await;
+    assert_eq!(before(store, bens.id, 9).await, ["4"]);
+}
+
+async fn answers_by_either_carrier_are_told_and_what_is_not_sent_is_not(backend: &mut Backend) {
+    let store = backend.store();
+    let claim = begin(store, arrival(1)).await;
+    store
+        .answer(claim, Some("said".to_owned()), Ending::default(), at(1))
+        .await
+        .unwrap();
+    defer(store, arrival(2), &["one", "two"]).await;
+    for sent in [true, false] {
+        let message = store.claim(1, at(3)).await.unwrap().pop().unwrap();
+        let settlement = if sent {
+            Settlement::Sent {
+                sid: sid(90),
+                status: MessageStatus::Queued,
+            }
+        } else {
+            Settlement::Failed {
+                code: None,
+                reason: "it was refused",
+            }
+        };
+        store.settle(message.id, settlement, at(3)).await.unwrap();
+    }
+    defer(store, arrival(4), &["waits"]).await;
+    let last = begin(store, arrival(5)).await;
+    let earlier = store.earlier(last.id, 9).await.unwrap();
+    let answers: Vec<_> = earlier
+        .iter()
+        .map(|one| one.answer.as_ref().map(|answer| answer.0.as_str()))
+        .collect();
+    assert_eq!(answers, [Some("said"), None, None]);
+    let replies: Vec<Vec<&str>> = earlier
+        .iter()
+        .map(|one| {
+            let texts = one.replies.iter();
+            texts
+                .map(|reply| reply.0.split("Body=").nth(1).unwrap())
+                .collect()
+        })
+        .collect();
+    assert_eq!(replies, [vec![], vec!["one"], vec!["waits"]]);
+    let times: Vec<Timestamp> = earlier.iter().map(|one| one.received_at).collect();
+    assert_eq!(times, [at(1), at(2), at(4)]);
+}
+
+async fn a_message_knows_nothing_of_what_came_after_it(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, arrival(1)).await;
+    let second = begin(store, arrival(2)).await;
+    for number in 3..6 {
+        store
+            .accept(std::sync::Arc::new(arrival(number)))
+            .await
+            .unwrap();
+    }
+    assert_eq!(before(store, second.id, 1).await, ["1"]);
+    assert_eq!(before(store, second.id, 9).await, ["1"]);
+}
+
+async fn what_was_said_under_another_address_counts_once_it_is_known_to_be_one_persons(
+    backend: &mut Backend,
+) {
+    let store = backend.store();
+    converse(store, from(&[ANA], 1)).await;
+    converse(store, from(&[ANA_ID], 2)).await;
+    converse(store, from(&[ANA], 3)).await;
+    let open = begin(store, from(&[ANA_ID], 4)).await;
+    assert_eq!(before(store, open.id, 9).await, ["2"]);
+    // It waits for the other, which moves to its conversation.
+    let both = store
+        .accept(std::sync::Arc::new(from(&[ANA, ANA_ID], 5)))
+        .await
+        .unwrap();
+    let both = super::waiting(&both);
+    assert_eq!(before(store, open.id, 9).await, ["1", "2", "3"]);
+    assert_eq!(before(store, both, 9).await, ["1", "2", "3", "4"]);
+    store
+        .answer(open, None, Ending::default(), at(5))
+        .await
+        .unwrap();
+    store
+        .decide(both, Choice::Twiml(String::new()), at(5))
+        .await
+        .unwrap();
+    let last = begin(store, from(&[ANA_ID], 6)).await;
+    assert_eq!(before(store, last.id, 9).await, ["1", "2", "3", "4", "5"]);
+    assert_eq!(before(store, last.id, 3).await, ["3", "4", "5"]);
+}
+
+async fn a_forgotten_text_leaves_the_message(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, arrival(1)).await;
+    let retention = Retention {
+        texts_before: at(2),
+        content_before: at(-9),
+        keys_before: at(-9),
+        news_before: at(-9),
+    };
+    while store.expire(retention).await.unwrap() {}
+    converse(store, arrival(3)).await;
+    let last = begin(store, arrival(4)).await;
+    assert_eq!(before(store, last.id, 9).await, ["", "3"]);
+    let keys = Retention {
+        keys_before: at(2),
+        ..retention
+    };
+    while store.expire(keys).await.unwrap() {}
+    assert_eq!(before(store, last.id, 9).await, ["3"]);
+}
+
+async fn a_purged_user_has_said_nothing(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, arrival(1)).await;
+    store.purge_user(&ANA.into(), false).await.unwrap();
+    let next = begin(store, arrival(2)).await;
+    assert!(store.earlier(next.id, 9).await.unwrap().is_empty());
+}
