@@ -75,6 +75,8 @@ mod routing;
 #[cfg(feature = "testing")]
 mod rules;
 mod sdk;
+#[cfg(feature = "testing")]
+mod shop;
 mod signatures;
 mod status;
 mod store_contract;

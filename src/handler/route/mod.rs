@@ -29,7 +29,7 @@
 //! Texts are compared as people write them: case, accents (`é` is `e`), width (NFKC) and white space do not matter, to all
 //! filters but [`regex()`], for which accents do, and to what a program made, as a button's payload, all of it does.
 //!
-//! A follow-up question is a [`Form`](super::dialogue::Form), by [`Router::form`], or a [`Context::state`] of yours.
+//! A follow-up question is a [`Form`], by [`Router::form`], or a [`Context::state`] of yours.
 
 mod answer;
 mod captures;
