@@ -115,7 +115,12 @@ impl<'a> Reader<'a> {
             .iter()
             .map(|(name, _)| format!("{name:?}"))
             .collect();
-        self.problem(key, format!("is {text:?}: write {}", names.join(" or ")));
+        let choices = match names.split_last() {
+            Some((last, [])) => last.clone(),
+            Some((last, others)) => format!("{} or {last}", others.join(", ")),
+            None => String::new(),
+        };
+        self.problem(key, format!("is {text:?}: write {choices}"));
         None
     }
 

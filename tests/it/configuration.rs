@@ -223,7 +223,7 @@ fn each_wrong_value_is_told_with_the_right_one() {
         (
             &[],
             "[handler]\nkind = \"parrot\"",
-            "handler.kind: is \"parrot\": write \"echo\" or \"forward\"",
+            "handler.kind: is \"parrot\": write \"echo\", \"forward\" or \"rules\"",
         ),
         (
             &[],
