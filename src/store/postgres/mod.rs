@@ -71,6 +71,7 @@ mod lease;
 mod operator;
 mod outbox;
 mod schema;
+mod submission;
 mod text;
 
 use std::fmt;

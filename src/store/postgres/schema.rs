@@ -13,7 +13,10 @@ use crate::secret::Secret;
 use crate::store::{Access, SCHEMA, StoreError, StoreErrorKind, rows};
 
 /// All versions of the schema, oldest first; the same numbers as SQLite's.
-const MIGRATIONS: [&str; SCHEMA] = [include_str!("migrations/0001_journal.sql")];
+const MIGRATIONS: [&str; SCHEMA] = [
+    include_str!("migrations/0001_journal.sql"),
+    include_str!("migrations/0004_sending.sql"),
+];
 /// "rply" and 1: whoever holds this changes the schema.
 const LOCK: i64 = 0x7270_6c79_0001;
 /// How long the way to the database may take when it is opened.

@@ -10,7 +10,10 @@ use super::error::store_error;
 use crate::store::{Access, SCHEMA, StoreError, StoreErrorKind, rows};
 
 /// All versions of the schema, oldest first; the same numbers as PostgreSQL's.
-const MIGRATIONS: [&str; SCHEMA] = [include_str!("migrations/0001_journal.sql")];
+const MIGRATIONS: [&str; SCHEMA] = [
+    include_str!("migrations/0001_journal.sql"),
+    include_str!("migrations/0004_sending.sql"),
+];
 /// "rply", so that another program's database is not taken for ours.
 const APPLICATION_ID: i64 = 0x7270_6c79;
 /// Above this a damaged page is found when it is read, and not at the start.
