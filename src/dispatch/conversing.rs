@@ -6,7 +6,10 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::handler::{Conversing, HandlerError, Memory, Remember};
+use crate::sid::{AccountSid, MessageSid};
+use crate::signature::TokenSlot;
 use crate::store::{DialogueChange, Store};
+use crate::twilio::RestError;
 
 /// A message's conversation in the store.
 pub(super) struct Conversation {
@@ -14,6 +17,20 @@ pub(super) struct Conversation {
     pub(super) id: i64,
     /// When the message came.
     pub(super) at: Timestamp,
+    /// What is shown to be answered, where that can be shown.
+    pub(super) typing: Option<(TypingHook, Inbound)>,
+}
+
+/// Shows the author of a message that somebody types.
+pub(crate) type TypingHook =
+    Arc<dyn Fn(Inbound) -> BoxFuture<'static, Result<(), RestError>> + Send + Sync>;
+
+/// A message, and with what its account is called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inbound {
+    pub(crate) account: AccountSid,
+    pub(crate) slot: TokenSlot,
+    pub(crate) sid: MessageSid,
 }
 
 impl Conversing for Conversation {
@@ -22,6 +39,18 @@ impl Conversing for Conversation {
             let dialogue = self.store.dialogue(self.id, self.at).await;
             let dialogue = dialogue.map_err(HandlerError::new)?;
             Ok(dialogue.map(|dialogue| dialogue.0))
+        })
+    }
+
+    fn typing(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some((hook, inbound)) = &self.typing else {
+                return;
+            };
+            // The answer counts, and not that it was announced.
+            if let Err(error) = hook(*inbound).await {
+                tracing::debug!(sid = %inbound.sid, "that somebody types was not shown: {error}");
+            }
         })
     }
 }

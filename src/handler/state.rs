@@ -24,6 +24,11 @@ const MOST_BYTES: usize = 64 * 1024;
 pub(crate) trait Conversing: Send + Sync {
     /// What is remembered of it.
     fn remembered(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>>;
+
+    /// Shows the user that somebody types, where that can be shown.
+    fn typing(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// What is remembered of a message's conversation, and what its handler has made of that.
@@ -76,6 +81,12 @@ impl Memory {
             of,
             now,
             kept: Mutex::new(None),
+        }
+    }
+
+    pub(crate) async fn typing(&self) {
+        if let Some(conversation) = &self.of {
+            conversation.typing().await;
         }
     }
 

@@ -71,6 +71,7 @@ mod routing;
 #[cfg(feature = "testing")]
 mod rules;
 mod sdk;
+mod sending;
 mod signatures;
 mod status;
 mod store_contract;
