@@ -1,7 +1,9 @@
 //! Sending first: once, within window and consent, at a pace, by program, by command and from a file. Twilio is
 //! [`FakeTwilio`], and its phone is the judge.
 
+mod command;
 mod program;
+mod templates;
 mod typing;
 
 const ANA: &str = "whatsapp:+15550001111";
