@@ -44,6 +44,7 @@
 //! | [`reply`], [`twiml`] | what it says, and how that is written |
 //! | [`store`] | what is kept: journal, conversations, outbox |
 //! | `twilio` (feature `client`) | the REST API |
+//! | `sending` (feature `app`) | messages that answer nothing |
 //! | `reconcile` (feature `app`) | what is kept, compared with Twilio's list |
 //! | [`config`], [`telemetry`] | settings; metrics and logs |
 //! | [`probe`] | what tells one server from all others |
@@ -108,6 +109,8 @@ pub mod probe;
 pub mod reconcile;
 pub mod reply;
 mod secret;
+#[cfg(feature = "app")]
+pub mod sending;
 #[cfg(feature = "server")]
 mod server;
 pub mod sid;
@@ -148,6 +151,8 @@ pub use handler::{dialogue, route};
 pub use message::{FallbackCause, InboundMessage, MessageStatus, StatusUpdate};
 pub use reply::{IntoReply, Media, Reply, ReplyMessage};
 pub use secret::Secret;
+#[cfg(feature = "app")]
+pub use sending::Sender;
 pub use sid::{AccountSid, MessageSid, MessagingServiceSid};
 #[cfg(feature = "axum")]
 pub use signature::{SignatureLayer, SignedForm};

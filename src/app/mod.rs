@@ -7,6 +7,7 @@ mod desk;
 mod own_server;
 #[cfg(feature = "server")]
 mod run;
+mod sending;
 
 #[cfg(all(feature = "server", feature = "emulator"))]
 pub use desk::{Desk, DeskOptions};
@@ -30,6 +31,7 @@ use crate::lifecycle::Lifecycle;
 use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
 use crate::probe::Instance;
 use crate::secret::Secret;
+use crate::sending::Sender;
 use crate::sid::AccountSid;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
 use crate::start_error::StartError;
@@ -66,6 +68,7 @@ const FALLBACK_RESERVE: usize = 64;
 pub struct App {
     router: Router,
     admin: Admin,
+    sender: Sender,
     worker: Worker,
     settings: Settings,
     warnings: Vec<Warning>,
@@ -195,6 +198,8 @@ impl AppBuilder {
         };
         let tasks = TaskTracker::new();
         let outbox = Arc::new(Notify::new());
+        let keyring = Arc::new(keyring(&settings, self.tunnel.as_ref()));
+        let sender = sending::sender(&settings, &store, &clock, &keyring).waking(outbox.clone());
         let dispatcher = Arc::new(Dispatcher {
             handler,
             store: store.clone(),
@@ -207,6 +212,7 @@ impl AppBuilder {
             guard: guard(&settings),
             apology: document(&settings.reply.apology)?,
             on_consent: self.on_consent,
+            typing: sending::typing(&settings, self.tunnel.as_ref(), keyring.clone()),
             tasks: tasks.clone(),
             outbox: outbox.clone(),
             state: crate::dispatch::DispatchState::default(),
@@ -215,14 +221,10 @@ impl AppBuilder {
         let delivery = Arc::new(Delivery {
             store: store.clone(),
             routes: routes(&settings, self.only, self.tunnel.as_ref()),
-            keyring: keyring(&settings, self.tunnel.as_ref()),
+            keyring,
             clock: clock.clone(),
             metrics: metrics.clone(),
-            policy: DeliveryPolicy {
-                on_unknown: settings.reply.on_unknown,
-                late_template: settings.reply.late_template.clone(),
-                consent_required: settings.consent.required,
-            },
+            policy: delivery_policy(&settings),
             tasks: tasks.clone(),
             outbox,
             health: rest.clone(),
@@ -271,6 +273,7 @@ impl AppBuilder {
                 retention: (settings.store.retention, settings.store.keep_bodies),
             },
             admin,
+            sender,
             settings,
             warnings: loaded.warnings,
             handler: bot.name,
@@ -284,6 +287,14 @@ fn guard(settings: &Settings) -> Guard {
         per_minute: settings.guard.user_per_minute,
         own_numbers: settings.guard.own_numbers.clone(),
     })
+}
+
+fn delivery_policy(settings: &Settings) -> DeliveryPolicy {
+    DeliveryPolicy {
+        on_unknown: settings.reply.on_unknown,
+        late_template: settings.reply.late_template.clone(),
+        consent_required: settings.consent.required,
+    }
 }
 
 fn dispatch_limits(settings: &Settings) -> DispatchLimits {
@@ -457,6 +468,12 @@ impl App {
     /// ```
     pub fn store(&self) -> Arc<dyn Store> {
         self.admin.store.clone()
+    }
+
+    /// Sends messages that answer nothing: to whom, when and what your program likes, within what consent and the window
+    /// allow. Use it beside the running worker, which delivers; see [`sending`](crate::sending).
+    pub fn sender(&self) -> Sender {
+        self.sender.clone()
     }
 
     /// What in the settings works and is probably not meant; [`App::run`] logs it.

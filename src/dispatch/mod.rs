@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::conversing::{Inbound, TypingHook};
 use self::course::Course;
 pub(crate) use self::guard::{Guard, GuardRules};
 use self::held::Held;
@@ -86,6 +87,7 @@ pub(crate) struct Dispatcher {
     /// What is said when the handler fails for the last time.
     pub(crate) apology: Document,
     pub(crate) on_consent: Option<ConsentHook>,
+    pub(crate) typing: TypingHook,
     pub(crate) tasks: TaskTracker,
     /// Wakes the worker that sends what goes by REST.
     pub(crate) outbox: Arc<Notify>,

@@ -9,7 +9,9 @@ use crate::sid::{AccountSid, MessageSid};
 use crate::signature::TokenSlot;
 
 /// The tables that hold what came and went, each before those that it refers to.
-pub(super) const CONTENT: [&str; 8] = [
+pub(super) const CONTENT: [&str; 10] = [
+    "send_key",
+    "send_pace",
     "dialogue",
     "news",
     "reply",

@@ -39,7 +39,7 @@ fn code(source: &str) -> String {
 }
 
 /// The level of a room: it may import rooms of lower levels, and its own files.
-const LEVELS: [(&str, u8); 43] = [
+const LEVELS: [(&str, u8); 44] = [
     ("address", 0),
     ("clock", 0),
     ("error", 0),
@@ -71,6 +71,7 @@ const LEVELS: [(&str, u8); 43] = [
     ("dispatch", 3),
     ("delivery", 3),
     ("reconcile", 3),
+    ("sending", 3),
     ("admin", 4),
     ("emulator", 4),
     ("webhook", 4),
@@ -198,6 +199,7 @@ const ROOMS: [(&str, &[&str], &str); 10] = [
             "src/server.rs",
             "src/dispatch/",
             "src/delivery/",
+            "src/sending/",
             "src/store/sqlite/",
             "src/store/postgres/",
             "src/worker.rs",

@@ -85,6 +85,7 @@ mod lease;
 mod operator;
 mod outbox;
 mod schema;
+mod submission;
 mod text;
 
 use std::fmt;

@@ -9,6 +9,7 @@ mod journal;
 mod operator;
 mod outbox;
 mod schema;
+mod submission;
 mod writer;
 
 use std::fmt;

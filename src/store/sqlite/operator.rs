@@ -1,7 +1,7 @@
 //! [`Operator`] in SQLite.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
 use crate::address::Address;
@@ -138,26 +138,39 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
     }
 }
 
+/// The columns of `reply_row`.
+const REPLY: &str = "id, state, sid, status, error_code, reason, params, rank FROM reply";
+
 fn replies(db: &Connection, inbound: i64) -> Result<Vec<(ReplyRow, i64)>, StoreError> {
-    let mut statement = db.prepare_cached(
-        "SELECT id, state, sid, status, error_code, reason, params, rank FROM reply WHERE inbound = ?1 ORDER BY ordinal",
-    )?;
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT {REPLY} WHERE inbound = ?1 ORDER BY ordinal"
+    ))?;
     let mut found = statement.query([inbound])?;
     let mut replies = Vec::new();
     while let Some(row) = found.next()? {
-        let sid: Option<Vec<u8>> = row.get(2)?;
-        let reply = ReplyRow {
-            id: row.get(0)?,
-            state: rows::reply_state(row.get(1)?)?,
-            sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
-            status: row.get(3)?,
-            error_code: row.get(4)?,
-            reason: row.get(5)?,
-            params: row.get::<_, Option<String>>(6)?.map(TakenParams),
-        };
-        replies.push((reply, row.get(7)?));
+        replies.push((reply_row(row)?, row.get(7)?));
     }
     Ok(replies)
+}
+
+/// One message of the outbox.
+pub(super) fn reply(db: &Connection, id: i64) -> Result<Option<ReplyRow>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {REPLY} WHERE id = ?1"))?;
+    let mut found = statement.query([id])?;
+    found.next()?.map(reply_row).transpose()
+}
+
+fn reply_row(row: &Row<'_>) -> Result<ReplyRow, StoreError> {
+    let sid: Option<Vec<u8>> = row.get(2)?;
+    Ok(ReplyRow {
+        id: row.get(0)?,
+        state: rows::reply_state(row.get(1)?)?,
+        sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
+        status: row.get(3)?,
+        error_code: row.get(4)?,
+        reason: row.get(5)?,
+        params: row.get::<_, Option<String>>(6)?.map(TakenParams),
+    })
 }
 
 fn address_of(db: &Connection, conversation: i64) -> Result<Option<Address>, StoreError> {
@@ -286,9 +299,18 @@ fn expire(db: &Connection, retention: &Retention) -> Result<bool, StoreError> {
         db.execute("DELETE FROM dialogue WHERE conversation = ?1", [id])?;
         db.execute("DELETE FROM conversation WHERE id = ?1", [id])?;
     }
+    // What answers nothing has no number of a message to go by.
+    db.execute(
+        "UPDATE reply SET params = NULL WHERE inbound IS NULL AND state > 3 AND created_at < ?1 AND params IS NOT NULL",
+        [retention.texts_before.as_microsecond()],
+    )?;
     db.execute(
         "DELETE FROM reply WHERE inbound IS NULL AND state > 3 AND created_at < ?1",
         [before],
+    )?;
+    db.execute(
+        "DELETE FROM send_key WHERE at < ?1",
+        [retention.keys_before.as_microsecond()],
     )?;
     db.execute(
         "DELETE FROM news WHERE at < ?1",
