@@ -67,6 +67,23 @@ impl Operator for PostgresStore {
         })
     }
 
+    fn release_outgoing(&self, id: Option<i64>, now: Timestamp) -> Outcome<'_, u64> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                let freed = sqlx::query(
+                    "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = $2, reason = NULL, error_code = NULL \
+                     WHERE inbound IS NULL AND params IS NOT NULL \
+                     AND (($1::bigint IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5)))",
+                )
+                .bind(id)
+                .bind(now.as_microsecond())
+                .execute(db)
+                .await?;
+                Ok(freed.rows_affected())
+            })
+        })
+    }
+
     fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged> {
         let user = pack(user.as_str()).into_owned();
         self.upkeep(move |db| {

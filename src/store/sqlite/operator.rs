@@ -44,6 +44,17 @@ impl Operator for SqliteStore {
         })
     }
 
+    fn release_outgoing(&self, id: Option<i64>, now: Timestamp) -> Outcome<'_, u64> {
+        self.write(move |db| {
+            let freed = db.execute(
+                "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = ?2, reason = NULL, error_code = NULL \
+                 WHERE inbound IS NULL AND params IS NOT NULL AND ((?1 IS NULL AND state = 3) OR (id = ?1 AND state IN (3, 5)))",
+                params![id, now.as_microsecond()],
+            )?;
+            Ok(freed as u64)
+        })
+    }
+
     fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged> {
         let user = user.clone();
         Box::pin(async move {

@@ -78,6 +78,9 @@ fn a_message_is_queued_beside_the_server_which_sends_it() {
         code == 1 && out.contains("failed Twilio refused it: "),
         "{out}"
     );
+    let released = kept.prints(&["messages", "release", "--outgoing", "3"]);
+    assert!(released.starts_with("1 message released"), "{released}");
+    twilio.wait_for_phone(ANA, 3);
 }
 
 #[test]

@@ -20,6 +20,7 @@ over_all_stores!(
     a_service_that_chooses_its_sender_minds_every_opt_out,
     messages_of_one_sender_are_due_one_after_the_other,
     a_submitted_message_is_taken_up_after_a_crash,
+    what_is_held_waits_for_the_operator,
     a_key_outlives_its_message_and_is_forgotten_in_the_end,
 );
 
@@ -311,6 +312,41 @@ async fn a_submitted_message_is_taken_up_after_a_crash(backend: &mut Backend) {
     let store = backend.store();
     assert_eq!(store.keyed(SendKey::new("k")).await.unwrap(), Some(id));
     assert_eq!(bodies(&store.claim(9, at(10)).await.unwrap()), ["kept"]);
+}
+
+async fn what_is_held_waits_for_the_operator(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, arrival(1)).await;
+    let held = new(store.submit(text("held"), at(10)).await.unwrap());
+    let failed = new(store.submit(text("failed"), at(10)).await.unwrap());
+    store.claim(9, at(10)).await.unwrap();
+    let looked = Settlement::Unknown {
+        look_at: at(11),
+        looked: true,
+    };
+    store.settle(held, looked, at(11)).await.unwrap();
+    store.settle(held, Settlement::Held, at(11)).await.unwrap();
+    let refused = Settlement::Failed {
+        code: None,
+        reason: "refused",
+    };
+    store.settle(failed, refused, at(11)).await.unwrap();
+    assert!(store.claim(9, at(12)).await.unwrap().is_empty());
+    // What failed goes again only if somebody names it.
+    assert_eq!(store.release_outgoing(None, at(12)).await.unwrap(), 1);
+    assert_eq!(bodies(&store.claim(9, at(12)).await.unwrap()), ["held"]);
+    assert_eq!(store.release_outgoing(Some(held), at(12)).await.unwrap(), 0);
+    assert_eq!(
+        store.release_outgoing(Some(failed), at(13)).await.unwrap(),
+        1
+    );
+    assert_eq!(bodies(&store.claim(9, at(13)).await.unwrap()), ["failed"]);
+    // A reply is freed with its message.
+    let ids = store.enqueue(vec![reply("x")], at(14)).await.unwrap();
+    assert_eq!(
+        store.release_outgoing(Some(ids[0]), at(14)).await.unwrap(),
+        0
+    );
 }
 
 async fn a_key_outlives_its_message_and_is_forgotten_in_the_end(backend: &mut Backend) {
