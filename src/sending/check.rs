@@ -175,7 +175,7 @@ fn schedule(message: &NewMessage, now: Timestamp) -> Result<(), SendError> {
 mod tests {
     use super::*;
 
-    const ANA: &str = "whatsapp:+15550001111";
+    const ANA: &str = "whatsapp:+15550417263";
     const US: &str = "whatsapp:+15550002222";
     const TEMPLATE: &str = "HX00000000000000000000000000000001";
 
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_twilio_takes_passes() {
-        let sms = NewMessage::text("+15550001111", "").from("ACME");
+        let sms = NewMessage::text("+15550417263", "").from("ACME");
         for message in [
             text("hi"),
             text("hi").media("https://cdn.example.com/a.png"),
@@ -209,7 +209,7 @@ mod tests {
             template(&[("1", "Ana"), ("2", "12:00")]),
             NewMessage::location(ANA, 52.52, 13.405, "").from(US),
             NewMessage::text("whatsapp:US.13491208655302741918", "hi").from(US),
-            service(NewMessage::text("+15550001111", "hi")).send_at(later(5)),
+            service(NewMessage::text("+15550417263", "hi")).send_at(later(5)),
             service(template(&[])).send_at(later(35 * 24 * 60)),
             service(NewMessage::template(ANA, TEMPLATE, [("1", "a")])),
             (0..10).fold(sms, |sms, _| sms.media("https://h/a.png")),
@@ -221,10 +221,10 @@ mod tests {
 
     #[test]
     fn what_twilio_refuses_is_refused_in_words() {
-        let sms = || NewMessage::text("+15550001111", "hi");
+        let sms = || NewMessage::text("+15550417263", "hi");
         for (message, part) in [
             (
-                NewMessage::text("15550001111", "hi").from("ACME"),
+                NewMessage::text("15550417263", "hi").from("ACME"),
                 "recipient is no address",
             ),
             (
@@ -257,7 +257,7 @@ mod tests {
             (template(&[("1", "a     b")]), "four spaces"),
             (template(&[]).media("https://h/a.png"), "brings its own"),
             (
-                NewMessage::location("+15550001111", 1.0, 1.0, "x").from("ACME"),
+                NewMessage::location("+15550417263", 1.0, 1.0, "x").from("ACME"),
                 "only WhatsApp",
             ),
             (
@@ -286,7 +286,7 @@ mod tests {
         ] {
             let error = check(&message, now()).unwrap_err().to_string();
             assert!(error.contains(part), "{message:?}: {error}");
-            assert!(!error.contains("5550001111"), "{error}");
+            assert!(!error.contains("5550417263"), "{error}");
         }
     }
 }
