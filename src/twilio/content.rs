@@ -9,14 +9,15 @@ use std::fmt;
 use http::Method;
 use serde::Deserialize;
 
-use super::answer::{answer, next_page};
+use super::answer::{List, Meta, answer};
 use super::{Client, Credentials, RestError};
 
-const LIST: &str = "/v1/ContentAndApprovals";
-/// Templates of a page.
-const PAGE_SIZE: u16 = 100;
-/// Pages that are read.
-const MOST_PAGES: usize = 50;
+const LIST: List<'_> = List {
+    path: "/v1/ContentAndApprovals",
+    query: "",
+    page_size: 100,
+    most_pages: 50,
+};
 
 /// A template.
 #[derive(Debug, Clone)]
@@ -108,12 +109,7 @@ impl fmt::Display for Approval {
 #[derive(Deserialize)]
 struct WirePage {
     contents: Vec<WireContent>,
-    meta: Option<WireMeta>,
-}
-
-#[derive(Deserialize)]
-struct WireMeta {
-    next_page_url: Option<String>,
+    meta: Option<Meta>,
 }
 
 #[derive(Deserialize)]
@@ -175,20 +171,12 @@ impl Client {
     /// # Errors
     /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
     pub async fn templates(&self, credentials: &Credentials) -> Result<Vec<Template>, RestError> {
-        let mut next = Some(format!("{LIST}?PageSize={PAGE_SIZE}"));
         let mut templates = Vec::new();
-        for _ in 0..MOST_PAGES {
-            let Some(path) = next else { break };
-            let page: WirePage = answer(self.request(Method::GET, &path, credentials)?).await?;
+        self.pages(&LIST, credentials, |page: WirePage| {
             templates.extend(page.contents.into_iter().map(Into::into));
-            // Here it is a whole URL.
-            let url = page.meta.and_then(|meta| meta.next_page_url);
-            let own = self.url.to_string();
-            let uri = url
-                .as_deref()
-                .map(|url| url.strip_prefix(&own).unwrap_or(url));
-            next = next_page(uri, LIST)?;
-        }
+            page.meta?.next_page_url
+        })
+        .await?;
         Ok(templates)
     }
 

@@ -4,10 +4,9 @@
 //! Source: twilio.com/docs/whatsapp/api/typing-indicators-resource.
 
 use http::Method;
-use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 
-use super::answer::answer;
+use super::answer::{answer, with_form};
 use super::{Client, Credentials, RestError};
 use crate::form::Form;
 use crate::sid::MessageSid;
@@ -30,9 +29,7 @@ impl Client {
             .into_iter()
             .collect();
         let request = self.request(Method::POST, "/v2/Indicators/Typing.json", credentials)?;
-        let kind = http::HeaderValue::from_static("application/x-www-form-urlencoded");
-        let request = request.header(CONTENT_TYPE, kind).body(form.encode());
-        let _: WireTyping = answer(request).await?;
+        let _: WireTyping = answer(with_form(request, &form)).await?;
         Ok(())
     }
 }

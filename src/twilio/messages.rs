@@ -4,12 +4,11 @@
 
 use std::fmt;
 
-use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::answer::{answer, next_page};
+use super::answer::{answer, next_page, with_form};
 use super::{Client, Credentials, NewMessage, RestError};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
@@ -128,9 +127,7 @@ impl<'a> Messages<'a> {
     /// As [`Messages::create`].
     pub async fn create_form(&self, params: &Form) -> Result<Message, RestError> {
         let request = self.request(Method::POST, "Messages.json")?;
-        let form = http::HeaderValue::from_static("application/x-www-form-urlencoded");
-        let request = request.header(CONTENT_TYPE, form).body(params.encode());
-        let wire: WireMessage = answer(request).await?;
+        let wire: WireMessage = answer(with_form(request, params)).await?;
         wire.typed(StatusCode::CREATED)
     }
 

@@ -2,10 +2,9 @@
 //!
 //! Source: Twilio's `OpenAPI` description, `/2010-04-01/Accounts/{AccountSid}/IncomingPhoneNumbers.json`.
 
-use http::Method;
 use serde::Deserialize;
 
-use super::answer::{answer, next_page};
+use super::answer::List;
 use super::{Client, ConfiguredWebhooks, Credentials, RestError};
 use crate::address::Address;
 use crate::sid::AccountSid;
@@ -70,15 +69,19 @@ impl Client {
         account: AccountSid,
         credentials: &Credentials,
     ) -> Result<Vec<PhoneNumber>, RestError> {
-        let list = format!("/2010-04-01/Accounts/{account}/IncomingPhoneNumbers.json");
-        let mut next = Some(format!("{list}?PageSize={PAGE_SIZE}"));
+        let path = format!("/2010-04-01/Accounts/{account}/IncomingPhoneNumbers.json");
+        let list = List {
+            path: &path,
+            query: "",
+            page_size: PAGE_SIZE,
+            most_pages: MOST_PAGES,
+        };
         let mut numbers = Vec::new();
-        for _ in 0..MOST_PAGES {
-            let Some(path) = next else { break };
-            let page: WirePage = answer(self.request(Method::GET, &path, credentials)?).await?;
+        self.pages(&list, credentials, |page: WirePage| {
             numbers.extend(page.incoming_phone_numbers.into_iter().map(Into::into));
-            next = next_page(page.next_page_uri.as_deref(), &list)?;
-        }
+            page.next_page_uri
+        })
+        .await?;
         Ok(numbers)
     }
 }

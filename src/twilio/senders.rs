@@ -3,18 +3,18 @@
 //!
 //! Source: Twilio's `OpenAPI` description, `/v2/Channels/Senders`.
 
-use http::Method;
 use serde::Deserialize;
 
-use super::answer::{answer, next_page};
+use super::answer::{List, Meta};
 use super::{Client, ConfiguredWebhooks, Credentials, RestError};
 use crate::address::Address;
 
-const LIST: &str = "/v2/Channels/Senders";
-/// Senders of a page.
-const PAGE_SIZE: u16 = 100;
-/// Pages that are read.
-const MOST_PAGES: usize = 25;
+const LIST: List<'_> = List {
+    path: "/v2/Channels/Senders",
+    query: "Channel=whatsapp&",
+    page_size: 100,
+    most_pages: 25,
+};
 
 /// A sender of a channel.
 #[derive(Debug, Clone)]
@@ -33,12 +33,7 @@ pub struct Sender {
 #[derive(Deserialize)]
 struct WirePage {
     senders: Vec<WireSender>,
-    meta: Option<WireMeta>,
-}
-
-#[derive(Deserialize)]
-struct WireMeta {
-    next_page_url: Option<String>,
+    meta: Option<Meta>,
 }
 
 #[derive(Deserialize)]
@@ -84,20 +79,12 @@ impl Client {
         &self,
         credentials: &Credentials,
     ) -> Result<Vec<Sender>, RestError> {
-        let mut next = Some(format!("{LIST}?Channel=whatsapp&PageSize={PAGE_SIZE}"));
         let mut senders = Vec::new();
-        for _ in 0..MOST_PAGES {
-            let Some(path) = next else { break };
-            let page: WirePage = answer(self.request(Method::GET, &path, credentials)?).await?;
+        self.pages(&LIST, credentials, |page: WirePage| {
             senders.extend(page.senders.into_iter().map(Into::into));
-            // Here it is a whole URL.
-            let url = page.meta.and_then(|meta| meta.next_page_url);
-            let own = self.url.to_string();
-            let uri = url
-                .as_deref()
-                .map(|url| url.strip_prefix(&own).unwrap_or(url));
-            next = next_page(uri, LIST)?;
-        }
+            page.meta?.next_page_url
+        })
+        .await?;
         Ok(senders)
     }
 }
