@@ -21,7 +21,6 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 }
 
 /// The moment `wait` later, or the last there is.
-#[cfg_attr(not(feature = "app"), expect(dead_code, reason = "who waits asks"))]
 pub(crate) fn after(at: Timestamp, wait: Duration) -> Timestamp {
     SignedDuration::try_from(wait)
         .ok()

@@ -95,7 +95,9 @@ impl Context {
     /// # async fn ask_a_model(text: String) -> String { text }
     /// ```
     pub async fn typing(&self) {
-        self.memory.typing().await;
+        if let Some(conversation) = &self.conversation {
+            conversation.typing().await;
+        }
     }
 
     /// What your bot remembers of this conversation: any type of yours that serde reads and writes, usually an enum whose

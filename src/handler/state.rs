@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::HandlerError;
 use super::history::Conversing;
+use crate::clock::after;
 
 /// What a conversation may be remembered by, in bytes: it is read and written whole.
 const MOST_BYTES: usize = 64 * 1024;
@@ -73,12 +74,6 @@ impl Memory {
         }
     }
 
-    pub(crate) async fn typing(&self) {
-        if let Some(conversation) = &self.of {
-            conversation.typing().await;
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,13 +104,7 @@ impl Memory {
         value: Value,
         lasts: Option<Duration>,
     ) -> Result<(), HandlerError> {
-        let expires_at = lasts.map(|lasts| {
-            self.now
-                .checked_add(
-                    jiff::SignedDuration::try_from(lasts).unwrap_or(jiff::SignedDuration::MAX),
-                )
-                .unwrap_or(Timestamp::MAX)
-        });
+        let expires_at = lasts.map(|lasts| after(self.now, lasts));
         self.with(|kept| {
             let before = kept
                 .slots

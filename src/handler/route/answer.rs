@@ -139,9 +139,9 @@ macro_rules! functions {
             Fut::Output: IntoReply,
             $($argument: FromMessage<S>,)*
         {
-            #[expect(clippy::allow_attributes, reason = "one of these has no argument")]
-            #[allow(unused_variables, reason = "without arguments nothing is taken")]
             fn ask(&self, call: &Call<'_, S>) -> Asked {
+                // Without arguments nothing is taken.
+                let _ = call;
                 let answer = self($($argument::from_message(call)?),*);
                 Some(Box::pin(async move { answer.await.into_reply() }))
             }

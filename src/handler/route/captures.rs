@@ -51,7 +51,7 @@ pub(crate) enum Taken {
 /// # fn is_handler(_: impl replyhook::Handler) {}
 /// # is_handler(bot);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Captures<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S> FromMessage<S> for Captures<T> {
@@ -109,6 +109,13 @@ impl Taken {
         groups
             .iter()
             .filter_map(|(name, value)| Some((name.as_deref()?, value.as_deref())))
+    }
+}
+
+/// Nothing of what users wrote.
+impl<T> fmt::Debug for Captures<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Captures(…)")
     }
 }
 
