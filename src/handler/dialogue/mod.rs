@@ -71,8 +71,8 @@ type Done = Arc<
 type Cancelled = Arc<dyn Fn(&InboundMessage) -> Result<Reply, HandlerError> + Send + Sync>;
 
 /// How far a form has come, as it is kept.
-#[derive(Default, Serialize, Deserialize)]
-struct Progress {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Progress {
     form: String,
     version: u32,
     answers: Answers,
@@ -88,10 +88,16 @@ enum FormError {
     NotOfType(String),
 }
 
-/// The name of the form that a conversation is in.
-pub(crate) async fn running(cx: &Context) -> Result<Option<String>, HandlerError> {
-    let progress = kept(cx).load().await?;
-    Ok(progress.map(|progress| progress.form))
+impl Progress {
+    /// The form's name.
+    pub(crate) fn form(&self) -> &str {
+        &self.form
+    }
+}
+
+/// How far the form has come that a conversation is in, if it is in one.
+pub(crate) async fn running(cx: &Context) -> Result<Option<Progress>, HandlerError> {
+    kept(cx).load().await
 }
 
 fn kept(cx: &Context) -> State<Option<Progress>> {
@@ -206,8 +212,8 @@ impl Form {
         &self,
         cx: &Context,
         message: &InboundMessage,
+        progress: Progress,
     ) -> Result<Reply, HandlerError> {
-        let progress = kept(cx).load().await?.unwrap_or_default();
         if !self.cancel.is_empty() && self.cancel.contains(&fold(&message.body)) {
             kept(cx).clear().await?;
             return (self.cancelled)(message);

@@ -376,6 +376,11 @@ mod tests {
     }
 
     #[test]
+    fn debug_shows_nothing_that_was_written() {
+        assert_eq!(format!("{:?}", Captures("+15550001111")), "Captures(…)");
+    }
+
+    #[test]
     fn a_pattern_gives_groups_by_name_or_in_order() {
         let taken = groups(&[
             (None, Some("order 7")),

@@ -139,6 +139,18 @@ impl Not for Filter {
 }
 
 impl Filter {
+    /// The names of a pattern's groups.
+    #[cfg(feature = "rules")]
+    pub(crate) fn group_names(&self) -> impl Iterator<Item = &str> {
+        let pattern = match &self.0 {
+            Kind::Regex(pattern) => Some(pattern),
+            _ => None,
+        };
+        pattern
+            .into_iter()
+            .flat_map(|pattern| pattern.capture_names().flatten())
+    }
+
     /// Whether it asks for what only the journal knows.
     pub(super) fn asks_the_journal(&self) -> bool {
         match &self.0 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use regex::RegexBuilder;
+use regex::{Regex, RegexBuilder};
 
 use super::filter::{Filter, Kind, Near, Sought};
 use super::hours::{Hours, HoursError};
@@ -90,11 +90,15 @@ pub fn regex(pattern: &str) -> Filter {
 /// # Errors
 /// [`regex::Error`]: the pattern is none, or too large.
 pub fn try_regex(pattern: &str) -> Result<Filter, regex::Error> {
-    let pattern = RegexBuilder::new(pattern)
+    Ok(Filter(Kind::Regex(compiled(pattern)?)))
+}
+
+/// A pattern as routes have it: without case, and within limits.
+pub(crate) fn compiled(pattern: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(pattern)
         .case_insensitive(true)
         .size_limit(PATTERN_BYTES)
-        .build()?;
-    Ok(Filter(Kind::Regex(pattern)))
+        .build()
 }
 
 /// Any file.

@@ -50,6 +50,8 @@ pub(crate) use captures::Taken;
 pub(crate) use country::country as country_of;
 pub use filter::Filter;
 use filter::Subject;
+#[cfg(feature = "rules")]
+pub(crate) use filters::compiled;
 pub use filters::{
     Texts, all, any_button, any_list_item, any_media, anything, audio, button, channel, command,
     country, document, during, first_contact, flow_answer, forwarded, hours, image, list_item,
@@ -89,6 +91,16 @@ use crate::reply::Reply;
 pub struct Router<S = ()> {
     routes: Vec<Route<S>>,
     otherwise: Option<Box<Route<S>>>,
+    /// What has to be known before a message is looked at, by these routes and those within.
+    needs: Needs,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Needs {
+    /// Whether the conversation is in a form.
+    forms: bool,
+    /// Whether anything came before.
+    journal: bool,
 }
 
 struct Route<S> {
@@ -110,6 +122,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Self {
             routes: Vec::new(),
             otherwise: None,
+            needs: Needs::default(),
         }
     }
 
@@ -167,10 +180,20 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Router {
             routes: self.routes.into_iter().map(bind).collect(),
             otherwise: self.otherwise.map(|route| Box::new(bind(*route))),
+            needs: self.needs,
         }
     }
 
     fn add(mut self, filter: Filter, to: To<S>, shown: String) -> Self {
+        self.needs.journal |= filter.asks_the_journal();
+        match &to {
+            To::Form(_) => self.needs.forms = true,
+            To::Router(router) => {
+                self.needs.forms |= router.needs.forms;
+                self.needs.journal |= router.needs.journal;
+            }
+            To::Answer(_) | To::Handler(_) => {}
+        }
         self.routes.push(Route { filter, to, shown });
         self
     }
@@ -204,21 +227,6 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
 impl<S> Router<S> {
     fn all(&self) -> impl Iterator<Item = &Route<S>> {
         self.routes.iter().chain(self.otherwise.as_deref())
-    }
-
-    fn asks_the_journal(&self) -> bool {
-        self.all().any(|route| {
-            let within = matches!(&route.to, To::Router(router) if router.asks_the_journal());
-            within || route.filter.asks_the_journal()
-        })
-    }
-
-    fn has_forms(&self) -> bool {
-        self.all().any(|route| match &route.to {
-            To::Form(_) => true,
-            To::Router(router) => router.has_forms(),
-            _ => false,
-        })
     }
 
     fn form_named(&self, name: &str) -> Option<Arc<Form>> {
@@ -262,13 +270,13 @@ impl Handler for Router {
         message: InboundMessage,
     ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
         Box::pin(async move {
-            if self.has_forms()
-                && let Some(name) = dialogue::running(&cx).await?
-                && let Some(form) = self.form_named(&name)
+            if self.needs.forms
+                && let Some(progress) = dialogue::running(&cx).await?
+                && let Some(form) = self.form_named(progress.form())
             {
-                return form.go_on(&cx, &message).await;
+                return form.go_on(&cx, &message, progress).await;
             }
-            let is_first = self.asks_the_journal() && cx.is_first_contact().await?;
+            let is_first = self.needs.journal && cx.is_first_contact().await?;
             let asked = self.ask(&cx, &Subject::new(&message, is_first), &());
             match asked {
                 Some(answer) => answer.await,
