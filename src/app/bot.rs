@@ -96,14 +96,8 @@ impl Bot {
         )]
         let mut replies = replies(settings)?;
         #[cfg(feature = "rules")]
-        if let Some(file) = settings
-            .handler
-            .rules
-            .as_ref()
-            .filter(|_| self.rules.is_some())
-        {
-            let set = file.set().map_err(|error| StartError::config(&error))?;
-            replies = said_by_rules(&replies, set.opt_out())?;
+        if let Some(rules) = &self.rules {
+            replies = said_by_rules(&replies, &rules.opt_out())?;
         }
         Ok(ConsentRules::new(words, replies))
     }
@@ -190,8 +184,8 @@ impl Watched {
                 continue;
             };
             let obeyed = looked.map_err(|error| error.to_string());
-            let obeyed = obeyed.and_then(|texts| {
-                let replies = said_by_rules(&self.replies, &texts);
+            let obeyed = obeyed.and_then(|()| {
+                let replies = said_by_rules(&self.replies, &self.rules.opt_out());
                 replies.map_err(|error| error.to_string())
             });
             let file = self.rules.path().display();

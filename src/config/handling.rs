@@ -148,8 +148,7 @@ fn rules(reader: &mut Reader<'_>, forwards_nowhere: bool) -> Result<Option<Rules
         );
         Told
     })?;
-    let first = file.set().ok().and_then(|set| set.first_forward());
-    if let Some(line) = first.filter(|_| forwards_nowhere) {
+    if let Some(line) = file.first_forward().filter(|_| forwards_nowhere) {
         reader.problem(
             "handler.forward_url",
             format!(

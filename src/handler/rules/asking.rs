@@ -10,6 +10,7 @@ use super::saying::{self, Say};
 use super::template::{self, Said, Template, Templates};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::{Answers, Form, Question};
+use crate::handler::route::compiled;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 
@@ -171,13 +172,16 @@ fn kind(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Kind> {
         return reader.texts(choice, "choice").map(Kind::Choice);
     }
     if let Some(pattern) = pattern {
-        // The same limits as a rule's.
-        if let Err(error) = crate::handler::route::try_regex(&pattern.value) {
-            reader.problem(&pattern.span, super::matching::pattern_problem(&error));
-            return None;
-        }
-        let whole = format!("(?i)^(?:{})$", pattern.value);
-        return Regex::new(&whole).ok().map(Kind::Pattern);
+        // By itself first: what it lacks, the brackets around it could lend it.
+        let whole = format!("^(?:{})$", pattern.value);
+        let compiled = compiled(&pattern.value).and_then(|_| compiled(&whole));
+        return match compiled {
+            Ok(pattern) => Some(Kind::Pattern(pattern)),
+            Err(error) => {
+                reader.problem(&pattern.span, super::matching::pattern_problem(&error));
+                None
+            }
+        };
     }
     let Some(name) = name else {
         return Some(Kind::Text);

@@ -139,14 +139,14 @@ impl When<'_, '_> {
         };
         match route::try_regex(&pattern.value) {
             Ok(filter) => {
-                for name in group_names(&pattern.value) {
-                    if template::NAMES.contains(&name.as_str()) {
+                for name in filter.group_names() {
+                    if template::NAMES.contains(&name) {
                         let text = format!(
                             "{name} is the name of something that every message has: take another"
                         );
                         self.reader.problem(&pattern.span, text);
                     }
-                    self.names.push(name);
+                    self.names.push(name.to_owned());
                 }
                 self.filters.push(filter);
             }
@@ -262,16 +262,6 @@ impl When<'_, '_> {
 
 fn wanted_or_not(filter: Filter, wanted: bool) -> Filter {
     if wanted { filter } else { !filter }
-}
-
-/// The named groups of a pattern that is one.
-fn group_names(pattern: &str) -> Vec<String> {
-    let pattern = regex::Regex::new(pattern);
-    let names = pattern.map(|pattern| {
-        let names = pattern.capture_names().flatten();
-        names.map(str::to_owned).collect()
-    });
-    names.unwrap_or_default()
 }
 
 pub(super) fn pattern_problem(error: &regex::Error) -> String {

@@ -51,15 +51,22 @@ const MOST_BYTES: u64 = 1024 * 1024;
 pub struct RulesFile {
     path: PathBuf,
     text: String,
+    first_forward: Option<usize>,
 }
 
 /// Obeys the rules of a file, as they are now.
 pub struct Rules {
     path: PathBuf,
     forward: Option<Arc<dyn Handler>>,
-    router: RwLock<Arc<Router>>,
+    obeyed: RwLock<Arc<Obeyed>>,
     /// What the file said when it was looked at last.
     seen: Mutex<Result<String, String>>,
+}
+
+/// What a file's rules come to.
+struct Obeyed {
+    router: Router,
+    opt_out: OptOutTexts,
 }
 
 impl RulesFile {
@@ -70,8 +77,12 @@ impl RulesFile {
     pub fn read(path: impl Into<PathBuf>) -> Result<Self, RulesError> {
         let path = path.into();
         let text = text_of(&path).map_err(RulesError::whole)?;
-        RuleSet::parse(&text)?;
-        Ok(Self { path, text })
+        let first_forward = RuleSet::parse(&text)?.first_forward();
+        Ok(Self {
+            path,
+            text,
+            first_forward,
+        })
     }
 
     /// The rules in it.
@@ -80,6 +91,11 @@ impl RulesFile {
     /// [`RulesError`]; not for a file that was just read.
     pub fn set(&self) -> Result<RuleSet, RulesError> {
         RuleSet::parse(&self.text)
+    }
+
+    /// The line of the first rule that hands over to `handler.forward_url`, if one does.
+    pub fn first_forward(&self) -> Option<usize> {
+        self.first_forward
     }
 
     /// Where it is.
@@ -106,11 +122,11 @@ impl Rules {
     /// # Errors
     /// [`RulesError`]: a rule hands over, and there is nothing to hand over to.
     pub fn new(file: &RulesFile, forward: Option<Arc<dyn Handler>>) -> Result<Self, RulesError> {
-        let router = router(file.set()?, forward.as_ref())?;
+        let obeyed = Obeyed::new(file.set()?, forward.as_ref())?;
         Ok(Self {
             path: file.path.clone(),
             forward,
-            router: RwLock::new(Arc::new(router)),
+            obeyed: RwLock::new(Arc::new(obeyed)),
             seen: Mutex::new(Ok(file.text.clone())),
         })
     }
@@ -121,7 +137,7 @@ impl Rules {
     ///
     /// # Errors
     /// [`RulesError`]: what it says now has problems, and the rules from before stay in use.
-    pub fn look(&self) -> Option<Result<OptOutTexts, RulesError>> {
+    pub fn look(&self) -> Option<Result<(), RulesError>> {
         let now = text_of(&self.path);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if *seen == now {
@@ -133,11 +149,20 @@ impl Rules {
             .map_err(RulesError::whole)
             .and_then(|text| RuleSet::parse(&text));
         Some(set.and_then(|set| {
-            let texts = set.opt_out().clone();
-            let router = Arc::new(router(set, self.forward.as_ref())?);
-            *self.router.write().unwrap_or_else(PoisonError::into_inner) = router;
-            Ok(texts)
+            let obeyed = Arc::new(Obeyed::new(set, self.forward.as_ref())?);
+            *self.obeyed.write().unwrap_or_else(PoisonError::into_inner) = obeyed;
+            Ok(())
         }))
+    }
+
+    /// What somebody who opts out, or in again, is told now.
+    pub fn opt_out(&self) -> OptOutTexts {
+        self.obeyed().opt_out.clone()
+    }
+
+    fn obeyed(&self) -> Arc<Obeyed> {
+        let obeyed = self.obeyed.read().unwrap_or_else(PoisonError::into_inner);
+        obeyed.clone()
     }
 
     /// Where the file is.
@@ -146,12 +171,17 @@ impl Rules {
     }
 }
 
-fn router(set: RuleSet, forward: Option<&Arc<dyn Handler>>) -> Result<Router, RulesError> {
-    match (set.first_forward(), forward) {
-        (Some(line), None) => Err(RulesError::whole(format!(
-            "the rule at line {line} hands over, and handler.forward_url and handler.forward_secret are not set"
-        ))),
-        (_, forward) => Ok(set.router(forward)),
+impl Obeyed {
+    fn new(set: RuleSet, forward: Option<&Arc<dyn Handler>>) -> Result<Self, RulesError> {
+        if let (Some(line), None) = (set.first_forward(), forward) {
+            return Err(RulesError::whole(format!(
+                "the rule at line {line} hands over, and handler.forward_url and handler.forward_secret are not set"
+            )));
+        }
+        Ok(Self {
+            opt_out: set.opt_out().clone(),
+            router: set.router(forward),
+        })
     }
 }
 
@@ -161,12 +191,8 @@ impl Handler for Rules {
         cx: Context,
         message: InboundMessage,
     ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
-        let router = self
-            .router
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        Box::pin(async move { router.handle(cx, message).await })
+        let obeyed = self.obeyed();
+        Box::pin(async move { obeyed.router.handle(cx, message).await })
     }
 }
 

@@ -113,7 +113,7 @@ impl<'s> Reader<'s> {
         texts.into_iter().map(|text| Some(text?.value)).collect()
     }
 
-    pub(super) fn flag_of(&mut self, value: &Value<'_>, key: &str) -> Option<bool> {
+    fn flag_of(&mut self, value: &Value<'_>, key: &str) -> Option<bool> {
         let flag = value.get_ref().as_bool();
         if flag.is_none() {
             self.expected(value, key, "true or false");
@@ -126,7 +126,7 @@ impl<'s> Reader<'s> {
         self.flag_of(value, key)
     }
 
-    pub(super) fn number_of(&mut self, value: &Value<'_>, key: &str) -> Option<f64> {
+    fn number_of(&mut self, value: &Value<'_>, key: &str) -> Option<f64> {
         let number = match value.get_ref() {
             DeValue::Integer(number) => number.as_str().parse().ok(),
             DeValue::Float(number) => number.as_str().parse().ok(),
