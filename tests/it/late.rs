@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use replyhook::{
-    AppBuilder, Clock, Context, HandlerError, InboundMessage, ManualClock, Reply, ReplyMessage,
-    SystemClock,
+    Clock, Context, HandlerError, InboundMessage, ManualClock, Reply, ReplyMessage, SystemClock,
 };
 use tokio::sync::Semaphore;
 
@@ -15,17 +14,6 @@ use crate::support::{ACCOUNT, EMPTY, FakeTwilio, OTHER_TOKEN, TestApp, Webhook, 
 
 const USER: &str = "whatsapp:+15550001111";
 const QUICK: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "150");
-
-/// An app whose REST calls go to a fake Twilio.
-fn beside(
-    twilio: &FakeTwilio,
-    env: &[(&str, &str)],
-    configure: impl FnOnce(AppBuilder) -> AppBuilder,
-) -> TestApp {
-    let url = twilio.url();
-    let all = [&[("REPLYHOOK__TWILIO__API_URL", url.as_str())], env].concat();
-    TestApp::build(&all, configure)
-}
 
 /// A bot that answers when it is let.
 fn patient(go: &Arc<Semaphore>) -> impl Fn(Context, InboundMessage) -> BotFuture + use<> {
@@ -47,7 +35,7 @@ async fn a_late_reply_is_acknowledged_and_then_sent_once_with_the_messages_own_a
     twilio.logins(&[(ACCOUNT, OTHER_TOKEN)]);
     let go = Arc::new(Semaphore::new(0));
     let env = [QUICK, ("TWILIO_AUTH_TOKEN_SECONDARY", OTHER_TOKEN)];
-    let app = beside(&twilio, &env, |app| app.handler(patient(&go)));
+    let app = TestApp::beside(&twilio, &env, |app| app.handler(patient(&go)));
     let late = Webhook::message(1, "late").token(OTHER_TOKEN);
     assert_eq!(app.send(late.clone()).await.twiml(), EMPTY);
     go.add_permits(1);
@@ -77,7 +65,7 @@ async fn an_api_key_sends_where_it_is_configured_and_a_subaccounts_token_where_t
         ("REPLYHOOK__TWILIO__API_KEY_SECRET", "s3cret"),
         (&sub_token, OTHER_TOKEN),
     ];
-    let app = beside(&twilio, &env, |app| {
+    let app = TestApp::beside(&twilio, &env, |app| {
         app.handler(async |_, _| {
             ["one", "two"]
                 .map(ReplyMessage::text)
@@ -101,7 +89,7 @@ async fn an_api_key_sends_where_it_is_configured_and_a_subaccounts_token_where_t
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_one_document_goes_whole_by_rest_and_in_order() {
     let twilio = FakeTwilio::start();
-    let app = beside(&twilio, &[], |app| {
+    let app = TestApp::beside(&twilio, &[], |app| {
         app.handler(async |_, _| {
             (0..12)
                 .map(|number| ReplyMessage::text(number.to_string()))
@@ -121,7 +109,7 @@ async fn what_does_not_fit_one_document_goes_whole_by_rest_and_in_order() {
 async fn a_reply_to_somebody_else_goes_by_rest_and_not_to_whom_opted_out() {
     let other = "whatsapp:+15550009999";
     let twilio = FakeTwilio::start();
-    let app = beside(&twilio, &[], |app| {
+    let app = TestApp::beside(&twilio, &[], |app| {
         app.handler(async |_, _| {
             Reply::from(ReplyMessage::text("told you").to("whatsapp:+15550009999"))
         })
@@ -148,7 +136,7 @@ async fn a_late_redirect_or_a_late_failure_says_nothing() {
     let twilio = FakeTwilio::start();
     let go = Arc::new(Semaphore::new(0));
     let wait = go.clone();
-    let app = beside(&twilio, &[QUICK], |app| {
+    let app = TestApp::beside(&twilio, &[QUICK], |app| {
         app.handler(move |_: Context, message: InboundMessage| {
             let wait = wait.clone();
             async move {
@@ -197,7 +185,7 @@ async fn threat_65_a_429_is_sent_again_when_twilio_says_so() {
 /// A bot whose replies are too many for TwiML, and whose time the test moves.
 fn overflowing(twilio: &FakeTwilio, clock: &Arc<ManualClock>, env: &[(&str, &str)]) -> TestApp {
     let shared = clock.clone();
-    beside(twilio, env, |app| {
+    TestApp::beside(twilio, env, |app| {
         app.clock(shared)
             .handler(async |_, message: InboundMessage| {
                 (0..11)
@@ -397,7 +385,7 @@ async fn threat_45_a_late_reply_whose_window_has_closed_is_not_sent_or_becomes_t
 async fn a_reply_in_time_is_given_once_whatever_the_deadline_is_doing() {
     // Both come at the same moment, again and again: every message has exactly one carrier.
     let twilio = FakeTwilio::start();
-    let app = beside(&twilio, &[("REPLYHOOK__REPLY__DEADLINE_MS", "30")], |app| {
+    let app = TestApp::beside(&twilio, &[("REPLYHOOK__REPLY__DEADLINE_MS", "30")], |app| {
         app.handler(async |_, message: InboundMessage| {
             tokio::time::sleep(Duration::from_millis(30)).await;
             message.body

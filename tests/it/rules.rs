@@ -203,6 +203,25 @@ fn all_problems_are_told_at_once_with_line_column_and_what_to_write() {
 }
 
 #[test]
+fn a_pattern_that_cannot_stand_for_a_whole_answer_is_told() {
+    let form = |pattern: &str| {
+        format!(
+            "[[form]]\nname = \"f\"\ndone = \"{{{{ code }}}}\"\n[[form.ask]]\nfield = \"code\"\nquestion = \"?\"\n\
+             pattern = '{pattern}'\n[otherwise]\nask = \"f\"\n"
+        )
+    };
+    assert!(RuleSet::parse(&form(r"\d{5}")).is_ok());
+    // By itself it is a pattern; its comment would swallow what ends the whole.
+    for pattern in [r"(?x)\d{5} # a code", "a)|(b"] {
+        let error = RuleSet::parse(&form(pattern)).unwrap_err().to_string();
+        assert!(
+            error.contains("line 7, column 11: regex is none"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn check_shows_the_table_of_routes() {
     let shop = root()
         .join("examples/rules/shop.toml")

@@ -16,13 +16,8 @@ fn beside(
     env: &[(&str, &str)],
     configure: impl FnOnce(AppBuilder) -> AppBuilder,
 ) -> TestApp {
-    let url = twilio.url();
-    let own = [
-        ("REPLYHOOK__TWILIO__API_URL", url.as_str()),
-        ("TWILIO_ACCOUNT_SID", ACCOUNT),
-        NOBODY,
-    ];
-    TestApp::build(&[&own[..], env].concat(), |app| {
+    let own = [("TWILIO_ACCOUNT_SID", ACCOUNT), NOBODY];
+    TestApp::beside(twilio, &[&own[..], env].concat(), |app| {
         configure(app.handler(Echo))
     })
 }

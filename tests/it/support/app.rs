@@ -9,7 +9,7 @@ use replyhook::{App, AppBuilder, Echo, Handler, Sender};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-use super::{Answer, ORIGIN, TOKEN, Webhook};
+use super::{Answer, FakeTwilio, ORIGIN, TOKEN, Webhook};
 
 /// For what has to happen; nothing takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,6 +54,17 @@ impl TestApp {
             stop,
             worker,
         }
+    }
+
+    /// One whose REST calls go to a fake Twilio.
+    pub fn beside(
+        twilio: &FakeTwilio,
+        env: &[(&str, &str)],
+        configure: impl FnOnce(AppBuilder) -> AppBuilder,
+    ) -> Self {
+        let url = twilio.url();
+        let own = [("REPLYHOOK__TWILIO__API_URL", url.as_str())];
+        Self::build(&[&own[..], env].concat(), configure)
     }
 
     pub async fn send(&self, webhook: Webhook) -> Answer {
