@@ -3,6 +3,7 @@
 mod bot;
 #[cfg(all(feature = "server", feature = "emulator"))]
 mod desk;
+mod files;
 #[cfg(all(feature = "server", feature = "emulator"))]
 mod own_server;
 #[cfg(feature = "server")]
@@ -195,6 +196,21 @@ impl AppBuilder {
         };
         let tasks = TaskTracker::new();
         let outbox = Arc::new(Notify::new());
+        let rest = Arc::new(RestHealth::default());
+        let delivery = Arc::new(Delivery {
+            store: store.clone(),
+            routes: routes(&settings, self.only, self.tunnel.as_ref()),
+            keyring: keyring(&settings, self.tunnel.as_ref()),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            policy: delivery_policy(&settings),
+            tasks: tasks.clone(),
+            outbox: outbox.clone(),
+            health: rest.clone(),
+            store_report: StoreReport::new(metrics.clone()),
+            warnings: Throttle::new(10),
+        });
+        let media = files::media(&settings, &delivery, &clock, &tasks);
         let dispatcher = Arc::new(Dispatcher {
             handler,
             store: store.clone(),
@@ -207,27 +223,10 @@ impl AppBuilder {
             guard: guard(&settings),
             apology: document(&settings.reply.apology)?,
             on_consent: self.on_consent,
-            tasks: tasks.clone(),
-            outbox: outbox.clone(),
-            state: crate::dispatch::DispatchState::default(),
-        });
-        let rest = Arc::new(RestHealth::default());
-        let delivery = Arc::new(Delivery {
-            store: store.clone(),
-            routes: routes(&settings, self.only, self.tunnel.as_ref()),
-            keyring: keyring(&settings, self.tunnel.as_ref()),
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-            policy: DeliveryPolicy {
-                on_unknown: settings.reply.on_unknown,
-                late_template: settings.reply.late_template.clone(),
-                consent_required: settings.consent.required,
-            },
+            files: Arc::new(media),
             tasks: tasks.clone(),
             outbox,
-            health: rest.clone(),
-            store_report: StoreReport::new(metrics.clone()),
-            warnings: Throttle::new(10),
+            state: crate::dispatch::DispatchState::default(),
         });
         let instance = Instance::random();
         let webhooks = Webhooks {
@@ -284,6 +283,14 @@ fn guard(settings: &Settings) -> Guard {
         per_minute: settings.guard.user_per_minute,
         own_numbers: settings.guard.own_numbers.clone(),
     })
+}
+
+fn delivery_policy(settings: &Settings) -> DeliveryPolicy {
+    DeliveryPolicy {
+        on_unknown: settings.reply.on_unknown,
+        late_template: settings.reply.late_template.clone(),
+        consent_required: settings.consent.required,
+    }
 }
 
 fn dispatch_limits(settings: &Settings) -> DispatchLimits {

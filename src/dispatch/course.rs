@@ -297,7 +297,7 @@ impl Course {
                 let deadline = dispatcher.limits.deadline_on(self.fallback);
                 merged = Box::pin(dispatcher.gather(claim, &mut message, deadline)).await;
             }
-            self.handle(claim, message, road).await
+            self.handle(claim, message, slot, road).await
         };
         drop(place);
         match outcome {
@@ -331,6 +331,7 @@ impl Course {
         &self,
         claim: Claim,
         message: Box<InboundMessage>,
+        slot: TokenSlot,
         road: Road,
     ) -> Result<(Reply, Option<DialogueChange>), Failure> {
         let dispatcher = &self.dispatcher;
@@ -344,6 +345,10 @@ impl Course {
         let mut cx = Context::new(claim.attempt, self.deadline)
             .in_conversation(Arc::new(conversation), message.received_at);
         let memory = cx.memory();
+        let _keeping = dispatcher.files.keep(&message, slot);
+        if !message.media.is_empty() {
+            cx = cx.with_attachments(dispatcher.files.attachments(&message, slot));
+        }
         if let Road::Fallback(cause) = road {
             cx = cx.with_fallback(cause);
         }

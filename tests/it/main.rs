@@ -60,6 +60,7 @@ mod limits;
 mod llm;
 #[cfg(all(feature = "failpoints", feature = "postgres"))]
 mod machines;
+mod media_in;
 mod merging;
 mod messages;
 mod operations;
