@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin};
@@ -47,6 +47,9 @@ use crate::worker::Worker;
 const FALLBACK_DEADLINE: Duration = Duration::from_secs(5);
 /// Fallback calls that are answered when everything else is shed.
 const FALLBACK_RESERVE: usize = 64;
+/// Files that are sent at once; each may take 16 MiB of memory. Further ones wait.
+const SENT_AT_ONCE: usize = 16;
+
 /// A bot, ready to run.
 ///
 /// ```no_run
@@ -223,7 +226,7 @@ impl AppBuilder {
             guard: guard(&settings),
             apology: document(&settings.reply.apology)?,
             on_consent: self.on_consent,
-            files: Arc::new(media),
+            files: Arc::new(media.clone()),
             tasks: tasks.clone(),
             outbox,
             state: crate::dispatch::DispatchState::default(),
@@ -239,6 +242,8 @@ impl AppBuilder {
             on_status: self.on_status,
             on_fallback: self.on_fallback,
             warnings: Warnings::new(),
+            media,
+            sending: Arc::new(Semaphore::new(SENT_AT_ONCE)),
             instance,
         };
         let front = Arc::new(Front::new(metrics.clone(), lifecycle.clone()));

@@ -16,8 +16,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 
 use super::HandlerError;
+use crate::address::Channel;
 use crate::error::BoxError;
 use crate::message::InboundMessage;
+use crate::reply::Reply;
+use crate::sid::{AccountSid, MessageSid};
 use crate::signature::TokenSlot;
 
 /// The files of one message, as a context asks for them.
@@ -26,6 +29,8 @@ pub(crate) trait Attachments: Send + Sync {
     fn open(&self, index: usize) -> BoxFuture<'_, Result<MediaStream, MediaError>>;
     /// Fetches one into a file.
     fn save(&self, index: usize, path: PathBuf) -> BoxFuture<'_, Result<SavedMedia, MediaError>>;
+    /// Makes a link of ours to one.
+    fn link(&self, index: usize) -> BoxFuture<'_, Result<String, MediaError>>;
 }
 
 /// What has to do with files on the way of a message.
@@ -38,6 +43,13 @@ pub(crate) trait Files: Send + Sync {
     fn attachments(&self, message: &InboundMessage, slot: TokenSlot) -> Arc<dyn Attachments>;
     /// Saves a message's files, if that is wished, beside its handler.
     fn keep(&self, message: &InboundMessage, slot: TokenSlot) -> Keeping;
+    /// Checks a reply's files, and puts links in the place of those that have none. It answers the message of this account.
+    fn publish<'a>(
+        &'a self,
+        reply: Reply,
+        channel: &'a Channel,
+        to: (AccountSid, MessageSid),
+    ) -> BoxFuture<'a, Result<Reply, HandlerError>>;
 }
 
 /// Held for as long as a handler may ask for the files that are being saved: only after that they may be deleted at Twilio.
@@ -120,6 +132,8 @@ pub enum MediaErrorKind {
     Full,
     /// It could not be written.
     Disk,
+    /// No link can be made, because the store is away.
+    NoLink,
 }
 
 impl FileType {
@@ -190,6 +204,14 @@ impl IncomingMedia {
     pub async fn save(&self, path: impl AsRef<Path>) -> Result<SavedMedia, MediaError> {
         let path = path.as_ref().to_owned();
         self.of()?.save(self.index, path).await
+    }
+
+    /// A link under `PUBLIC_URL` by which whoever has it gets the file for an hour, without Twilio's credentials.
+    ///
+    /// # Errors
+    /// [`MediaError`] with [`MediaErrorKind::NoSuchFile`] or [`MediaErrorKind::NoLink`].
+    pub async fn link(&self) -> Result<String, MediaError> {
+        self.of()?.link(self.index).await
     }
 }
 
@@ -270,6 +292,7 @@ impl fmt::Display for MediaError {
             MediaErrorKind::TooSlow => "the file took over 30 seconds",
             MediaErrorKind::Full => "the folder of media.save is full (media.quota_mib)",
             MediaErrorKind::Disk => "the file cannot be written",
+            MediaErrorKind::NoLink => "no link to the file can be made: the store is away",
         })
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use super::publishing::FORWARD_LINK;
 use super::{Inner, saving};
 use crate::handler::{Attachments, MediaError, MediaErrorKind, MediaStream, SavedMedia};
 use crate::message::InboundMessage;
 use crate::sid::{AccountSid, MediaSid, MessageSid};
 use crate::signature::TokenSlot;
+use crate::store::LinkedFile;
 use crate::twilio::media::MediaAddress;
 use crate::twilio::{Client, Credentials};
 
@@ -106,5 +108,21 @@ impl Attachments for Attached {
 
     fn save(&self, index: usize, path: PathBuf) -> BoxFuture<'_, Result<SavedMedia, MediaError>> {
         Box::pin(async move { saving::save(self.fetch(index).await?, path, None).await })
+    }
+
+    fn link(&self, index: usize) -> BoxFuture<'_, Result<String, MediaError>> {
+        Box::pin(async move {
+            let at = self.address(index)?;
+            let file = LinkedFile::AtTwilio {
+                account: at.account,
+                slot: self.slot,
+                message: at.message,
+                media: at.media,
+            };
+            let declared = self.files[index].declared.clone();
+            let to = (self.account, self.message);
+            let made = self.room.link(file, declared, to, FORWARD_LINK).await;
+            made.map_err(|error| MediaError::with_source(MediaErrorKind::NoLink, error))
+        })
     }
 }

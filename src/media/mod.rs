@@ -2,24 +2,35 @@
 //!
 //! A message's files lie at Twilio. They are fetched when a handler asks ([`attached`]), saved beside it where `media.save`
 //! names a folder ([`keeping`], [`saving`]), and never called by the address that the message gives.
+//!
+//! A reply's own files are put into the store ([`publishing`]) under links that nobody can guess ([`token`]), which every
+//! machine on that store can follow ([`linked`]), and so is the place of a file that came where somebody wants a link to it.
 
 mod attached;
 mod keeping;
+mod linked;
+mod publishing;
 mod saving;
+mod token;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use linked::{Followed, NotFollowed};
 pub(crate) use saving::Folder;
 pub use saving::saved_files;
 
+use crate::address::Channel;
 use crate::clock::Clock;
-use crate::handler::{Attachments, Files, Keeping};
+use crate::handler::{Attachments, Files, HandlerError, Keeping};
 use crate::message::InboundMessage;
-use crate::sid::AccountSid;
-use crate::signature::TokenSlot;
+use crate::reply::Reply;
+use crate::sid::{AccountSid, MessageSid};
+use crate::signature::{PublicUrl, TokenSlot};
+use crate::store::Store;
 use crate::twilio::media::{MediaClient, MediaHosts};
 use crate::twilio::{Client, Credentials};
 
@@ -32,6 +43,8 @@ const KEPT_AT_ONCE: usize = 8;
 pub(crate) trait Accounts: Send + Sync {
     /// `None` for an account that is not ours to call for.
     fn of(&self, account: AccountSid, slot: TokenSlot) -> Option<(&Client, Credentials)>;
+    /// Where the account's Twilio, and the rest of the world, reaches us.
+    fn public_url(&self, account: AccountSid) -> PublicUrl;
 }
 
 /// What has to do with files.
@@ -41,6 +54,8 @@ pub(crate) struct Media(Arc<Inner>);
 struct Inner {
     accounts: Arc<dyn Accounts>,
     client: MediaClient,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
     keep: Option<Keep>,
     tasks: TaskTracker,
     keeping: Semaphore,
@@ -58,12 +73,15 @@ impl Media {
         accounts: Arc<dyn Accounts>,
         hosts: MediaHosts,
         keep: Option<Keep>,
+        store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
     ) -> Self {
         Self(Arc::new(Inner {
             accounts,
-            client: MediaClient::new(hosts, clock),
+            client: MediaClient::new(hosts, clock.clone()),
+            store,
+            clock,
             keep,
             tasks,
             keeping: Semaphore::new(KEPT_AT_ONCE),
@@ -78,5 +96,14 @@ impl Files for Media {
 
     fn keep(&self, message: &InboundMessage, slot: TokenSlot) -> Keeping {
         keeping::begin(&self.0, message, slot)
+    }
+
+    fn publish<'a>(
+        &'a self,
+        reply: Reply,
+        channel: &'a Channel,
+        to: (AccountSid, MessageSid),
+    ) -> BoxFuture<'a, Result<Reply, HandlerError>> {
+        Box::pin(self.0.publish(reply, channel, to))
     }
 }

@@ -61,6 +61,7 @@ mod llm;
 #[cfg(all(feature = "failpoints", feature = "postgres"))]
 mod machines;
 mod media_in;
+mod media_out;
 mod merging;
 mod messages;
 mod operations;
