@@ -44,6 +44,7 @@
 //! | [`reply`], [`twiml`] | what it says, and how that is written |
 //! | [`store`] | what is kept: journal, conversations, outbox |
 //! | `twilio` (feature `client`) | the REST API |
+//! | `sending` (feature `app`) | messages that answer nothing |
 //! | `reconcile` (feature `app`) | what is kept, compared with Twilio's list |
 //! | [`config`], [`telemetry`] | settings; metrics and logs |
 //! | [`probe`] | what tells one server from all others |
@@ -110,6 +111,8 @@ pub mod probe;
 pub mod reconcile;
 pub mod reply;
 mod secret;
+#[cfg(feature = "app")]
+pub mod sending;
 #[cfg(feature = "server")]
 mod server;
 pub mod sid;
@@ -152,6 +155,8 @@ pub use media::saved_files;
 pub use message::{FallbackCause, InboundMessage, MessageStatus, StatusUpdate};
 pub use reply::{IntoReply, Media, Reply, ReplyMessage};
 pub use secret::Secret;
+#[cfg(feature = "app")]
+pub use sending::Sender;
 pub use sid::{AccountSid, MediaSid, MessageSid, MessagingServiceSid};
 #[cfg(feature = "axum")]
 pub use signature::{SignatureLayer, SignedForm};

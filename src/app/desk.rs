@@ -386,7 +386,9 @@ fn settings(
             emulator.auth_token().expose().to_owned(),
         ),
         ("twilio.account_sid", emulator.account_sid().to_string()),
-        ("twilio.api_url", api),
+        ("twilio.api_url", api.clone()),
+        ("twilio.messaging_url", api.clone()),
+        ("twilio.content_url", api),
         ("server.public_url", url),
         ("server.listen", address),
     ];

@@ -8,6 +8,7 @@ mod files;
 mod own_server;
 #[cfg(feature = "server")]
 mod run;
+mod sending;
 
 #[cfg(all(feature = "server", feature = "emulator"))]
 pub use desk::{Desk, DeskOptions};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin};
@@ -31,6 +32,7 @@ use crate::lifecycle::Lifecycle;
 use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
 use crate::probe::Instance;
 use crate::secret::Secret;
+use crate::sending::Sender;
 use crate::sid::AccountSid;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
 use crate::start_error::StartError;
@@ -47,8 +49,6 @@ use crate::worker::Worker;
 const FALLBACK_DEADLINE: Duration = Duration::from_secs(5);
 /// Fallback calls that are answered when everything else is shed.
 const FALLBACK_RESERVE: usize = 64;
-/// Files that are sent at once; each may take 16 MiB of memory. Further ones wait.
-const SENT_AT_ONCE: usize = 16;
 
 /// A bot, ready to run.
 ///
@@ -70,6 +70,7 @@ const SENT_AT_ONCE: usize = 16;
 pub struct App {
     router: Router,
     admin: Admin,
+    sender: Sender,
     worker: Worker,
     settings: Settings,
     warnings: Vec<Warning>,
@@ -189,21 +190,19 @@ impl AppBuilder {
             Some(handler) => Bot::yours(handler),
             None => Bot::built_in(&settings, &clock)?,
         };
-        let handler = match self.around {
-            Some(around) => around(bot.handler.clone()),
-            None => bot.handler.clone(),
-        };
-        let store = match self.store {
-            Some(store) => store,
-            None => open_later(&settings.store.url)?,
-        };
+        let plain: Around = Box::new(|handler| handler);
+        let handler = self.around.unwrap_or(plain)(bot.handler.clone());
+        let url = &settings.store.url;
+        let store = self.store.map_or_else(|| open_later(url), Ok)?;
         let tasks = TaskTracker::new();
         let outbox = Arc::new(Notify::new());
+        let keyring = Arc::new(keyring(&settings, self.tunnel.as_ref()));
+        let sender = sending::sender(&settings, &store, &clock, &keyring).waking(outbox.clone());
         let rest = Arc::new(RestHealth::default());
         let delivery = Arc::new(Delivery {
             store: store.clone(),
             routes: routes(&settings, self.only, self.tunnel.as_ref()),
-            keyring: keyring(&settings, self.tunnel.as_ref()),
+            keyring: keyring.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             policy: delivery_policy(&settings),
@@ -227,6 +226,7 @@ impl AppBuilder {
             apology: document(&settings.reply.apology)?,
             on_consent: self.on_consent,
             files: Arc::new(media.clone()),
+            typing: sending::typing(&settings, self.tunnel.as_ref(), keyring),
             tasks: tasks.clone(),
             outbox,
             state: crate::dispatch::DispatchState::default(),
@@ -243,7 +243,6 @@ impl AppBuilder {
             on_fallback: self.on_fallback,
             warnings: Warnings::new(),
             media,
-            sending: Arc::new(Semaphore::new(SENT_AT_ONCE)),
             instance,
         };
         let front = Arc::new(Front::new(metrics.clone(), lifecycle.clone()));
@@ -275,6 +274,7 @@ impl AppBuilder {
                 retention: (settings.store.retention, settings.store.keep_bodies),
             },
             admin,
+            sender,
             settings,
             warnings: loaded.warnings,
             handler: bot.name,
@@ -469,6 +469,12 @@ impl App {
     /// ```
     pub fn store(&self) -> Arc<dyn Store> {
         self.admin.store.clone()
+    }
+
+    /// Sends messages that answer nothing: to whom, when and what your program likes, within what consent and the window
+    /// allow. Use it beside the running worker, which delivers; see [`sending`](crate::sending).
+    pub fn sender(&self) -> Sender {
+        self.sender.clone()
     }
 
     /// What in the settings works and is probably not meant; [`App::run`] logs it.

@@ -1,9 +1,9 @@
-//! What a command needs that looks at Twilio's messages beside a running server: no `PUBLIC_URL`, and no auth token where
-//! there is an API key.
+//! What a command needs that calls Twilio, or has something sent, beside a running server: no `PUBLIC_URL`, and no auth
+//! token where there is an API key.
 
 use super::layers::Layers;
 use super::reader::Reader;
-use super::{ConsentSettings, Problems, Sources, StoreSettings, keeping, sections};
+use super::{ConsentSettings, Problems, RestSettings, Sources, StoreSettings, keeping, sections};
 use crate::sid::AccountSid;
 use crate::twilio::{ApiUrl, Credentials};
 
@@ -51,23 +51,107 @@ impl ReconcileSettings {
     }
 }
 
+/// `[send]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SendSettings {
+    /// Messages a second that one sender of ours sends first; 0 for no limit.
+    pub per_second: u32,
+}
+
+pub(super) fn send(reader: &mut Reader<'_>) -> Option<SendSettings> {
+    let per_second = reader.number("send.per_second", 0..=10_000)?;
+    Some(SendSettings {
+        per_second: u32::try_from(per_second).ok()?,
+    })
+}
+
+/// What sending first, and looking at templates, needs of the settings.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SenderSettings {
+    /// The account that sends.
+    pub account: AccountSid,
+    /// Who asks about templates, if there is something to ask with.
+    pub credentials: Option<Credentials>,
+    /// Where the API of templates is.
+    pub content_url: ApiUrl,
+    /// Where the outbox is.
+    pub store: StoreSettings,
+    /// Whether a template needs an opt-in.
+    pub consent: ConsentSettings,
+    /// How fast it goes.
+    pub send: SendSettings,
+}
+
+impl SenderSettings {
+    /// Reads only these; the rest of the settings may be missing.
+    ///
+    /// # Errors
+    /// [`Problems`]: all of them at once.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let layers = Layers::read(sources, &mut problems);
+        let mut reader = Reader::new(&layers, problems);
+        let account = own_account(&mut reader, "which sends");
+        let rest = sections::rest(&mut reader);
+        let credentials = own_credentials(&mut reader, account, rest.as_ref());
+        let store = keeping::store(&mut reader);
+        let consent = keeping::consent(&mut reader);
+        let send = send(&mut reader);
+        let (problems, _) = reader.finish();
+        match (account, rest, store, consent, send) {
+            (Some(account), Some(rest), Some(store), Some(consent), Some(send))
+                if problems.is_empty() =>
+            {
+                Ok(Self {
+                    account,
+                    credentials,
+                    content_url: rest.content_url,
+                    store,
+                    consent,
+                    send,
+                })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+/// The API key, else the account's own token.
+fn own_credentials(
+    reader: &mut Reader<'_>,
+    account: Option<AccountSid>,
+    rest: Option<&RestSettings>,
+) -> Option<Credentials> {
+    let token = sections::token(reader, "twilio.auth_token");
+    if let Some((sid, secret)) = rest.and_then(|rest| rest.api_key.clone()) {
+        return Some(Credentials::api_key(sid, secret));
+    }
+    Some(Credentials::auth_token(account?, token?))
+}
+
+fn own_account(reader: &mut Reader<'_>, which: &str) -> Option<AccountSid> {
+    const KEY: &str = "twilio.account_sid";
+    match reader.text(KEY) {
+        "" => {
+            reader.problem(
+                KEY,
+                format!("is missing: set TWILIO_ACCOUNT_SID to the account {which}"),
+            );
+            None
+        }
+        text => sections::sid(reader, KEY, text),
+    }
+}
+
 /// The account itself by its API key, else by its token; those beside it by their own tokens.
 fn accounts(
     reader: &mut Reader<'_>,
     api_key: Option<Credentials>,
 ) -> Vec<(AccountSid, Credentials)> {
-    const KEY: &str = "twilio.account_sid";
     let mut accounts: Vec<(AccountSid, Credentials)> = Vec::new();
-    let own = match reader.text(KEY) {
-        "" => {
-            reader.problem(
-                KEY,
-                "is missing: set TWILIO_ACCOUNT_SID to the account whose messages are listed",
-            );
-            None
-        }
-        text => sections::sid(reader, KEY, text),
-    };
+    let own = own_account(reader, "whose messages are listed");
     let before = reader.problem_count();
     let token = sections::token(reader, "twilio.auth_token");
     if api_key.is_none() && token.is_none() && reader.problem_count() == before {

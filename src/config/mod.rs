@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use calling::ReconcileSettings;
+pub use calling::{ReconcileSettings, SendSettings, SenderSettings};
 pub use guarding::GuardSettings;
 pub use handling::{HandlerKind, HandlerSettings, OnCrash};
 pub use keeping::{ConsentSettings, StoreSettings};
@@ -147,6 +147,8 @@ pub struct Settings {
     pub consent: ConsentSettings,
     /// What is kept from the handler.
     pub guard: GuardSettings,
+    /// What is sent first.
+    pub send: SendSettings,
     /// Logs.
     pub log: LogSettings,
     /// Traces.

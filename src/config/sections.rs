@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Settings;
 use super::reader::Reader;
-use super::{guarding, handling, keeping, media};
+use super::{calling, guarding, handling, keeping, media};
 pub use crate::delivery::OnUnknown;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
@@ -117,6 +117,8 @@ pub struct RestSettings {
     pub api_url: ApiUrl,
     /// Where the API of channel senders is.
     pub messaging_url: ApiUrl,
+    /// Where the API of templates is.
+    pub content_url: ApiUrl,
     /// An API key (`SK…`) and its secret, in place of the auth token.
     pub api_key: Option<(String, Secret)>,
 }
@@ -163,6 +165,7 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
     let media = media::media(reader);
     let consent = keeping::consent(reader);
     let guard = guarding::guard(reader);
+    let send = calling::send(reader);
     let log = log(reader);
     let telemetry = telemetry(reader);
     Some(Settings {
@@ -177,6 +180,7 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
         media: media?,
         consent: consent?,
         guard: guard?,
+        send: send?,
         log: log?,
         telemetry: telemetry?,
     })
@@ -409,7 +413,8 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
 
 pub(super) fn rest(reader: &mut Reader<'_>) -> Option<RestSettings> {
     let api_url = api_url(reader);
-    let messaging_url = messaging_url(reader);
+    let messaging_url = other_url(reader, "twilio.messaging_url");
+    let content_url = other_url(reader, "twilio.content_url");
     let sid = reader.text("twilio.api_key_sid").trim().to_owned();
     let secret = reader.secret("twilio.api_key_secret");
     let api_key = match (sid.is_empty(), secret) {
@@ -440,6 +445,7 @@ pub(super) fn rest(reader: &mut Reader<'_>) -> Option<RestSettings> {
     Some(RestSettings {
         api_url: api_url?,
         messaging_url: messaging_url?,
+        content_url: content_url?,
         api_key,
     })
 }
@@ -464,10 +470,9 @@ fn api_url(reader: &mut Reader<'_>) -> Option<ApiUrl> {
     url.map_err(|error| reader.problem(KEY, error)).ok()
 }
 
-fn messaging_url(reader: &mut Reader<'_>) -> Option<ApiUrl> {
-    const KEY: &str = "twilio.messaging_url";
-    let url = ApiUrl::parse(reader.text(KEY));
-    url.map_err(|error| reader.problem(KEY, error)).ok()
+fn other_url(reader: &mut Reader<'_>, key: &str) -> Option<ApiUrl> {
+    let url = ApiUrl::parse(reader.text(key));
+    url.map_err(|error| reader.problem(key, error)).ok()
 }
 
 fn log(reader: &mut Reader<'_>) -> Option<LogSettings> {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::send::pause;
 use super::{Delivery, OnUnknown};
 use crate::clock::after;
+use crate::sid::MessagingServiceSid;
 use crate::store::{OutboundMessage, Settlement};
 use crate::twilio::{CLOCK_SKEW, ListMessages, Message};
 
@@ -56,9 +57,12 @@ impl Delivery {
     /// The oldest message of the list that says the same, is not older than the call, and is nobody else's.
     async fn found(&self, message: &OutboundMessage) -> Result<Option<Message>, ()> {
         let credentials = self.keyring.credentials(message.account, message.slot);
+        let service = message.service.as_ref();
+        let service = service.map_or("", MessagingServiceSid::as_str);
         let which = ListMessages {
             to: Some(message.user.clone()),
-            from: Some(message.us.clone()),
+            // A service chooses its sender, which is not known.
+            from: Some(message.us.clone()).filter(|us| us.as_str() != service),
             page_size: Some(200),
             ..ListMessages::default()
         };

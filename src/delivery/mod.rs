@@ -40,7 +40,7 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(crate) struct Delivery {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) routes: Routes,
-    pub(crate) keyring: Keyring,
+    pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) policy: DeliveryPolicy,

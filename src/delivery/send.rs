@@ -62,10 +62,13 @@ impl Delivery {
 
     /// What is posted: the message, or the template that takes its place, and where its status is reported.
     fn params(&self, message: &OutboundMessage) -> Result<Form, Settlement> {
-        let mut params = if message.window_closed {
-            self.template(message)?
-        } else {
-            message.params.clone()
+        let mut params = match (message.window_closed, message.template) {
+            (true, false) => self.template(message)?,
+            (true, true) => {
+                self.agreed(message)?;
+                message.params.clone()
+            }
+            (false, _) => message.params.clone(),
         };
         let route = self.routes.of(message.account);
         if let Some(url) = route.and_then(|route| route.status_callback.as_ref())
@@ -88,15 +91,7 @@ impl Delivery {
             )
         };
         let template = self.policy.late_template.as_deref().ok_or_else(closed)?;
-        if self.policy.consent_required
-            && !message.opted_in
-            && *message.user.channel() == Channel::WhatsApp
-        {
-            return Err(failed(
-                None,
-                "the window has closed, and a template needs a recorded opt-in",
-            ));
-        }
+        self.agreed(message)?;
         // A variable holds no line breaks or tabs (63013).
         let text = message.params.get("Body").unwrap_or_default();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -108,6 +103,20 @@ impl Delivery {
             ("ContentVariables", variables.as_str()),
         ];
         Ok(pairs.into_iter().collect())
+    }
+
+    /// Whether a template may be sent although the window has closed.
+    fn agreed(&self, message: &OutboundMessage) -> Result<(), Settlement> {
+        if self.policy.consent_required
+            && !message.opted_in
+            && *message.user.channel() == Channel::WhatsApp
+        {
+            return Err(failed(
+                None,
+                "the window has closed, and a template needs a recorded opt-in",
+            ));
+        }
+        Ok(())
     }
 
     fn failure(&self, message: &OutboundMessage, error: &RestError) -> Settlement {

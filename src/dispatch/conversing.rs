@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use crate::form::Form;
 use crate::handler::{Conversing, HandlerError, Memory, Remember, Said, Speaker, named};
 use crate::message::InboundMessage;
+use crate::sid::{AccountSid, MessageSid};
+use crate::signature::TokenSlot;
 use crate::store::{DialogueChange, EarlierMessage, Store, TakenParams};
+use crate::twilio::RestError;
 use crate::twiml::spoken;
 
 /// A message's conversation in the store.
@@ -19,6 +22,20 @@ pub(super) struct Conversation {
     pub(super) message: i64,
     /// When the message came.
     pub(super) at: Timestamp,
+    /// What is shown to be answered, where that can be shown.
+    pub(super) typing: Option<(TypingHook, Inbound)>,
+}
+
+/// Shows the author of a message that somebody types.
+pub(crate) type TypingHook =
+    Arc<dyn Fn(Inbound) -> BoxFuture<'static, Result<(), RestError>> + Send + Sync>;
+
+/// A message, and with what its account is called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inbound {
+    pub(crate) account: AccountSid,
+    pub(crate) slot: TokenSlot,
+    pub(crate) sid: MessageSid,
 }
 
 impl Conversing for Conversation {
@@ -54,6 +71,18 @@ impl Conversing for Conversation {
 
     fn is_new(&self) -> BoxFuture<'_, Result<bool, HandlerError>> {
         Box::pin(async move { Ok(self.earlier(1).await?.is_empty()) })
+    }
+
+    fn typing(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some((hook, inbound)) = &self.typing else {
+                return;
+            };
+            // The answer counts, and not that it was announced.
+            if let Err(error) = hook(*inbound).await {
+                tracing::debug!(sid = %inbound.sid, "that somebody types was not shown: {error}");
+            }
+        })
     }
 }
 

@@ -8,13 +8,14 @@ use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::conversing::{Conversation, change};
+use super::conversing::{Conversation, Inbound, change};
 use super::origin::Origin;
 use super::waiting::Event;
 use super::{
     ConsentChange, ConsentKind, Dispatched, Dispatcher, Failure, Progress, Road, Slot,
     WAITING_IN_LINE, within,
 };
+use crate::address::Channel;
 use crate::clock::after;
 use crate::handler::{Context, HandlerError};
 use crate::message::InboundMessage;
@@ -336,11 +337,18 @@ impl Course {
     ) -> Result<(Reply, Option<DialogueChange>), Failure> {
         let dispatcher = &self.dispatcher;
         let sid = message.message_sid;
+        let inbound = Inbound {
+            account: message.account_sid,
+            slot,
+            sid,
+        };
+        let shows_typing = *message.from.channel() == Channel::WhatsApp;
         let conversation = Conversation {
             store: dispatcher.store.clone(),
             id: claim.conversation,
             message: claim.id,
             at: message.received_at,
+            typing: shows_typing.then(|| (dispatcher.typing.clone(), inbound)),
         };
         let mut cx = Context::new(claim.attempt, self.deadline)
             .in_conversation(Arc::new(conversation), message.received_at);

@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::conversing::{Inbound, TypingHook};
 use self::course::Course;
 pub(crate) use self::guard::{Guard, GuardRules};
 use self::held::Held;
@@ -88,6 +89,7 @@ pub(crate) struct Dispatcher {
     pub(crate) on_consent: Option<ConsentHook>,
     /// What messages bring beside texts.
     pub(crate) files: Arc<dyn Files>,
+    pub(crate) typing: TypingHook,
     pub(crate) tasks: TaskTracker,
     /// Wakes the worker that sends what goes by REST.
     pub(crate) outbox: Arc<Notify>,

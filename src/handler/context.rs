@@ -114,6 +114,23 @@ impl Context {
         IncomingMedia::new(self.attachments.clone(), index)
     }
 
+    /// Shows the author that somebody types, for 25 seconds or until the reply comes: for a bot that will be slow. On
+    /// WhatsApp only; elsewhere, and where it does not work, it does nothing. It waits for Twilio, so spawn it, or join it
+    /// with the work.
+    ///
+    /// ```
+    /// use replyhook::{Context, InboundMessage};
+    ///
+    /// async fn bot(cx: Context, message: InboundMessage) -> String {
+    ///     let (answer, ()) = futures_util::join!(ask_a_model(message.body), cx.typing());
+    ///     answer
+    /// }
+    /// # async fn ask_a_model(text: String) -> String { text }
+    /// ```
+    pub async fn typing(&self) {
+        self.memory.typing().await;
+    }
+
     /// What your bot remembers of this conversation: any type of yours that serde reads and writes, usually an enum whose
     /// variants carry what has been said so far. It survives a restart, and every machine on the same store sees it.
     ///

@@ -17,6 +17,11 @@ pub(crate) trait Conversing: Send + Sync {
 
     /// Whether nothing came before the message.
     fn is_new(&self) -> BoxFuture<'_, Result<bool, HandlerError>>;
+
+    /// Shows the user that somebody types, where that can be shown.
+    fn typing(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A text of a conversation; [`Context::history`](super::Context::history) gives them.

@@ -73,6 +73,12 @@ impl Memory {
         }
     }
 
+    pub(crate) async fn typing(&self) {
+        if let Some(conversation) = &self.of {
+            conversation.typing().await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

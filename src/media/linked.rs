@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::{Media, token};
 use crate::handler::{MediaError, MediaStream};
 use crate::store::{LinkedFile, StoreError};
@@ -26,7 +28,16 @@ pub(crate) enum NotFollowed {
     Fetch(MediaError),
 }
 
+/// The right to send one file: each is in memory while it is sent.
+pub(crate) struct Place(#[expect(dead_code, reason = "it is held")] Option<OwnedSemaphorePermit>);
+
 impl Media {
+    /// Waits for the right to send a file.
+    pub(crate) async fn place(&self) -> Place {
+        // It is never closed.
+        Place(self.0.sending.clone().acquire_owned().await.ok())
+    }
+
     /// Follows a link by the secret in it.
     pub(crate) async fn follow(&self, secret: &str) -> Result<Followed, NotFollowed> {
         let room = &self.0;

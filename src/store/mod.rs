@@ -23,6 +23,7 @@ mod operator;
 mod outbox;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod rows;
+mod submission;
 mod url;
 
 #[cfg(feature = "postgres")]
@@ -46,10 +47,11 @@ pub use operator::{MessageFilter, MessageRow, Operator, Purged, ReplyRow, Retent
 pub use outbox::{
     NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, Settlement,
 };
+pub use submission::{Refusal, SendKey, Standing, Submission, Submitted};
 pub use url::{StoreUrl, StoreUrlError};
 
 /// The number of the newest schema, the same in every kind of store.
-pub const SCHEMA: usize = 3;
+pub const SCHEMA: usize = 4;
 
 /// What a store's methods return.
 pub type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;

@@ -129,6 +129,10 @@ pub trait Operator: Send + Sync {
     /// Sends what is held or failed of a message's reply, and with it the rest. Returns how many were freed.
     fn release(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, u64>;
 
+    /// Sends what is held or failed of messages that answer nothing: the one of this number, or all that are held. Returns
+    /// how many were freed.
+    fn release_outgoing(&self, id: Option<i64>, now: Timestamp) -> Outcome<'_, u64>;
+
     /// Forgets what a user said and was told, their dialogue and their number. Keys and the opt-out stay, unless
     /// `forget_opt_out`.
     fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged>;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Outcome;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::rows::reply;
+use super::{Outcome, ReplyRow, SendKey, Standing, Submission, Submitted};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::Form;
@@ -55,6 +55,8 @@ pub struct OutboundMessage {
     pub service: Option<MessagingServiceSid>,
     /// The parameters of `POST Messages`.
     pub params: Form,
+    /// Whether it is a template.
+    pub template: bool,
     /// Calls made for it, this one included.
     pub attempt: u32,
     /// Times that Twilio's list was searched for it.
@@ -205,6 +207,25 @@ pub trait Outbox: Send + Sync {
 
     /// Adds messages that answer nothing.
     fn enqueue(&self, replies: Vec<NewReply>, now: Timestamp) -> Outcome<'_, Vec<i64>>;
+
+    /// Adds a message that answers nothing, if it may be said and its key is free: of any number at once with one key,
+    /// one is added. Those of one sender are due one after the other, at its pace.
+    fn submit(&self, submission: Submission, now: Timestamp) -> Outcome<'_, Submitted>;
+
+    /// What may be said to a user at a time. Where the sender is the service's SID, an opt-out from any sender counts.
+    fn standing(
+        &self,
+        us: &Address,
+        service: Option<MessagingServiceSid>,
+        user: &Address,
+        at: Timestamp,
+    ) -> Outcome<'_, Standing>;
+
+    /// The number of the message that was submitted with this key.
+    fn keyed(&self, key: SendKey) -> Outcome<'_, Option<i64>>;
+
+    /// A message of the outbox by its number, for as long as it is kept.
+    fn outgoing(&self, id: i64) -> Outcome<'_, Option<ReplyRow>>;
 
     /// Takes news of a message. Status only rises, and a user who blocks us is opted out.
     fn news(&self, news: News) -> Outcome<'_, NewsEffect>;

@@ -13,9 +13,11 @@ use crate::sid::{AccountSid, MessageSid};
 use crate::signature::TokenSlot;
 
 /// The tables that hold what came and went, each before those that it refers to.
-pub(super) const CONTENT: [&str; 10] = [
+pub(super) const CONTENT: [&str; 12] = [
     "media_link",
     "media_file",
+    "send_key",
+    "send_pace",
     "dialogue",
     "news",
     "reply",

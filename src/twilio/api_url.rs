@@ -58,6 +58,14 @@ impl ApiUrl {
         Self::parse(&format!("https://api.{edge}.{region}.twilio.com"))
     }
 
+    /// `https://messaging.twilio.com`, where senders and indicators are.
+    pub fn messaging() -> Self {
+        Self {
+            origin: "https://messaging.twilio.com".to_owned(),
+            loopback: false,
+        }
+    }
+
     /// Whether it is a stand-in on this machine.
     pub fn is_loopback(&self) -> bool {
         self.loopback

@@ -2,7 +2,6 @@
 //!
 //! Source: Twilio's `OpenAPI` description, `/2010-04-01/Accounts/{AccountSid}/Messages.json`.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use http::header::CONTENT_TYPE;
@@ -11,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::answer::{answer, next_page};
-use super::{Client, Credentials, RestError};
+use super::{Client, Credentials, NewMessage, RestError};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::Form;
@@ -24,19 +23,6 @@ pub struct Messages<'a> {
     client: &'a Client,
     account: AccountSid,
     credentials: &'a Credentials,
-}
-
-/// A message to be sent.
-#[derive(Clone)]
-pub struct NewMessage {
-    to: Address,
-    from: Option<Address>,
-    messaging_service_sid: Option<MessagingServiceSid>,
-    body: Option<String>,
-    media: Vec<String>,
-    content: Option<(String, BTreeMap<String, String>)>,
-    persistent_action: Option<String>,
-    status_callback: Option<String>,
 }
 
 /// A message as Twilio has it. Twilio may leave out any field.
@@ -111,126 +97,6 @@ impl Message {
     pub fn made_at(&self) -> Option<Timestamp> {
         let date = self.date_created.as_deref()?;
         Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
-    }
-}
-
-impl NewMessage {
-    /// A text.
-    pub fn text(to: impl Into<Address>, body: impl Into<String>) -> Self {
-        Self {
-            body: Some(body.into()),
-            ..Self::empty(to)
-        }
-    }
-
-    /// A template, `HX…`, with the values of its variables. The only thing that may open a conversation on WhatsApp.
-    pub fn template(
-        to: impl Into<Address>,
-        content_sid: impl Into<String>,
-        variables: impl IntoIterator<Item = (String, String)>,
-    ) -> Self {
-        Self {
-            content: Some((content_sid.into(), variables.into_iter().collect())),
-            ..Self::empty(to)
-        }
-    }
-
-    /// A place (WhatsApp): degrees, and what it is called.
-    pub fn location(to: impl Into<Address>, latitude: f64, longitude: f64, label: &str) -> Self {
-        let action = format!("geo:{latitude},{longitude}|{label}");
-        Self {
-            body: Some(label.to_owned()),
-            persistent_action: Some(action),
-            ..Self::empty(to)
-        }
-    }
-
-    fn empty(to: impl Into<Address>) -> Self {
-        Self {
-            to: to.into(),
-            from: None,
-            messaging_service_sid: None,
-            body: None,
-            media: Vec::new(),
-            content: None,
-            persistent_action: None,
-            status_callback: None,
-        }
-    }
-
-    /// The sender.
-    #[must_use]
-    pub fn from(mut self, from: impl Into<Address>) -> Self {
-        self.from = Some(from.into());
-        self
-    }
-
-    /// The service that sends it; with a sender as well, its features with that sender.
-    #[must_use]
-    pub fn service(mut self, service: MessagingServiceSid) -> Self {
-        self.messaging_service_sid = Some(service);
-        self
-    }
-
-    /// Adds a file at a public URL.
-    #[must_use]
-    pub fn media(mut self, url: impl Into<String>) -> Self {
-        self.media.push(url.into());
-        self
-    }
-
-    /// Where Twilio reports what becomes of it.
-    #[must_use]
-    pub fn status_callback(mut self, url: impl Into<String>) -> Self {
-        self.status_callback = Some(url.into());
-        self
-    }
-
-    fn form(&self) -> Form {
-        let variables = self
-            .content
-            .as_ref()
-            .map(|(_, variables)| variables)
-            .filter(|variables| !variables.is_empty());
-        let variables = variables.and_then(|variables| serde_json::to_string(variables).ok());
-        let single = [
-            ("To", Some(self.to.as_str())),
-            ("From", self.from.as_ref().map(Address::as_str)),
-            (
-                "MessagingServiceSid",
-                self.messaging_service_sid
-                    .as_ref()
-                    .map(MessagingServiceSid::as_str),
-            ),
-            ("Body", self.body.as_deref()),
-            (
-                "ContentSid",
-                self.content.as_ref().map(|(sid, _)| sid.as_str()),
-            ),
-            ("ContentVariables", variables.as_deref()),
-            ("PersistentAction", self.persistent_action.as_deref()),
-            ("StatusCallback", self.status_callback.as_deref()),
-        ];
-        let single = single
-            .iter()
-            .filter_map(|(name, value)| Some((*name, (*value)?)));
-        single
-            .chain(self.media.iter().map(|url| ("MediaUrl", url.as_str())))
-            .collect()
-    }
-}
-
-/// Shapes, not what is said or to whom.
-impl fmt::Debug for NewMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewMessage")
-            .field("to", &self.to)
-            .field("from", &self.from)
-            .field("messaging_service_sid", &self.messaging_service_sid)
-            .field("body_len", &self.body.as_ref().map(String::len))
-            .field("media", &self.media.len())
-            .field("content_sid", &self.content.as_ref().map(|(sid, _)| sid))
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Twilio's REST API: sending messages, and looking at them; what an account is, and which webhooks its senders have.
+//! Twilio's REST API: sending messages, and looking at them; templates; what an account is, and which webhooks its senders
+//! have.
 //!
 //! The HTTP client is built on the first call, so that a server which only answers in TwiML never pays for it. Errors say
 //! whether a call may be repeated: `POST Messages` has no idempotency key, so one whose fate is unknown must not be.
@@ -20,10 +21,13 @@
 mod account;
 mod answer;
 mod api_url;
+mod content;
 mod error;
+mod indicators;
 #[cfg(feature = "app")]
 pub(crate) mod media;
 mod messages;
+mod new_message;
 mod phone_numbers;
 mod senders;
 mod webhooks;
@@ -34,13 +38,20 @@ use std::time::Duration;
 
 pub use account::Account;
 pub use api_url::{ApiUrl, ApiUrlError};
+pub use content::{Approval, ApprovalStatus, Template};
 pub use error::{Repeat, RestError, RestErrorKind};
 #[cfg_attr(
     not(feature = "app"),
     expect(unused_imports, reason = "who compares with the journal asks")
 )]
 pub(crate) use messages::CLOCK_SKEW;
-pub use messages::{ListMessages, Message, Messages, NewMessage, Page, Text};
+pub use messages::{ListMessages, Message, Messages, Page, Text};
+pub use new_message::NewMessage;
+#[cfg_attr(
+    not(feature = "app"),
+    expect(unused_imports, reason = "who sends first looks at what it is")
+)]
+pub(crate) use new_message::{Content, Place};
 pub use phone_numbers::PhoneNumber;
 pub use senders::Sender;
 pub use webhooks::ConfiguredWebhooks;

@@ -15,11 +15,10 @@ use http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Webhooks;
 use super::range::{Range, range};
-use crate::media::{Followed, NotFollowed};
+use crate::media::{Followed, NotFollowed, Place};
 use crate::reply::kinds::is_media;
 use crate::telemetry::metrics::Outcome;
 
@@ -43,9 +42,7 @@ pub(super) async fn media(
         return response;
     }
     // Each file is in memory while it is sent.
-    let Ok(place) = webhooks.sending.clone().acquire_owned().await else {
-        return unavailable();
-    };
+    let place = webhooks.media.place().await;
     let path = uri.path().trim_end_matches('/');
     let secret = path.rsplit('/').next().unwrap_or_default();
     let is_head = method == Method::HEAD;
@@ -88,7 +85,7 @@ fn ours(
     content_type: Option<&str>,
     headers: &HeaderMap,
     is_head: bool,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) -> Response {
     let length = bytes.len();
     // There is nothing by which a part could be told to be of the same file.

@@ -24,7 +24,6 @@ use axum::routing::any;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use answer::Cause;
@@ -61,8 +60,6 @@ pub(crate) struct Webhooks {
     pub(crate) warnings: Warnings,
     /// Files behind links.
     pub(crate) media: Media,
-    /// Places for those that are being sent.
-    pub(crate) sending: Arc<Semaphore>,
     /// Which start of the server this is.
     pub(crate) instance: Instance,
 }

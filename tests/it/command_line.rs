@@ -29,6 +29,7 @@ fn serve_on_a_taken_port_says_so_and_exits_with_2() {
         &[
             ("REPLYHOOK__SERVER__LISTEN", listen.as_str()),
             ("REPLYHOOK__ADMIN__LISTEN", ""),
+            ("DATABASE_URL", "sqlite::memory:"),
         ],
     ]
     .concat();

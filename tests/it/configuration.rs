@@ -69,7 +69,7 @@ fn a_file_with_five_different_faults_lists_five() {
             ),
             (
                 "log.format".to_owned(),
-                "is \"xml\": write \"auto\" or \"pretty\" or \"json\"".to_owned()
+                "is \"xml\": write \"auto\", \"pretty\" or \"json\"".to_owned()
             ),
         ]
     );

@@ -39,7 +39,7 @@ fn code(source: &str) -> String {
 }
 
 /// The level of a room: it may import rooms of lower levels, and its own files.
-const LEVELS: [(&str, u8); 44] = [
+const LEVELS: [(&str, u8); 45] = [
     ("address", 0),
     ("clock", 0),
     ("error", 0),
@@ -72,6 +72,7 @@ const LEVELS: [(&str, u8); 44] = [
     ("delivery", 3),
     ("media", 3),
     ("reconcile", 3),
+    ("sending", 3),
     ("admin", 4),
     ("emulator", 4),
     ("webhook", 4),
@@ -202,6 +203,7 @@ const ROOMS: [(&str, &[&str], &str); 10] = [
             "src/media/",
             // The one who connects is asked where to.
             "src/twilio/media/resolver.rs",
+            "src/sending/",
             "src/store/sqlite/",
             "src/store/postgres/",
             "src/worker.rs",

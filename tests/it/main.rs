@@ -77,6 +77,7 @@ mod routing;
 #[cfg(feature = "testing")]
 mod rules;
 mod sdk;
+mod sending;
 #[cfg(feature = "testing")]
 mod shop;
 mod signatures;

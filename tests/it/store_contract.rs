@@ -13,6 +13,7 @@ mod opening;
 mod operating;
 mod order;
 mod sending;
+mod submitting;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;

@@ -18,9 +18,11 @@ mod purge;
 mod reconcile;
 mod request;
 mod rules;
+mod send;
 mod serve;
 mod shell;
 mod sign;
+mod templates;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -79,6 +81,10 @@ enum Command {
     Purge(purge::Purge),
     /// Look at, change and export who wants to be written to
     Consent(consent::Consent),
+    /// Send a message that answers nothing, or one for each row of a CSV file
+    Send(send::Send),
+    /// List the templates and whether WhatsApp has approved them
+    Templates(templates::Templates),
     /// Bring the store's schema up to date, and nothing else
     Migrate(migrate::Migrate),
     /// Print the documented defaults
@@ -141,6 +147,8 @@ fn main() -> ExitCode {
         Command::Reconcile(reconcile) => reconcile.run(),
         Command::Purge(purge) => purge.run(),
         Command::Consent(consent) => consent.run(),
+        Command::Send(send) => send.run(),
+        Command::Templates(templates) => templates.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Config(config) => config.run(),
         Command::Completions(completions) => completions.run(),

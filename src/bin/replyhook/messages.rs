@@ -94,8 +94,11 @@ struct Retry {
 #[derive(clap::Args)]
 struct Release {
     /// The SID of the message that is answered
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present_any = ["all", "outgoing"], conflicts_with_all = ["all", "outgoing"])]
     sid: Option<MessageSid>,
+    /// The number of a message that was sent first, as `replyhook send` tells it
+    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
+    outgoing: Option<i64>,
     /// Whatever is held
     #[arg(long)]
     all: bool,
@@ -202,12 +205,17 @@ impl Retry {
 impl Release {
     fn run(self) -> anyhow::Result<Answer> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
-        match self.sid {
-            Some(sid) => match find(&opened, sid)? {
-                Some(row) => release(&opened, &[row]),
+        match (self.sid, self.outgoing) {
+            (Some(sid), _) => match find(&opened, sid)? {
+                Some(row) => freed(release(&opened, &[row])?),
                 None => unknown(sid),
             },
-            None => release(&opened, &held(&opened)?),
+            (None, Some(id)) => freed(opened.wait(opened.store.release_outgoing(Some(id), now()))?),
+            (None, None) => {
+                let replies = release(&opened, &held(&opened)?)?;
+                let outgoing = opened.wait(opened.store.release_outgoing(None, now()))?;
+                freed(replies + outgoing)
+            }
         }
     }
 }
@@ -230,13 +238,17 @@ fn held(opened: &Opened) -> anyhow::Result<Vec<MessageRow>> {
     }
 }
 
-fn release(opened: &Opened, rows: &[MessageRow]) -> anyhow::Result<Answer> {
+fn release(opened: &Opened, rows: &[MessageRow]) -> anyhow::Result<u64> {
     let now = now();
     let mut freed = 0;
     // The oldest first, as they would have been sent.
     for row in rows.iter().rev() {
         freed += opened.wait(opened.store.release(row.sid, now))?;
     }
+    Ok(freed)
+}
+
+fn freed(freed: u64) -> anyhow::Result<Answer> {
     if freed == 0 {
         print("nothing is held\n")?;
         return Ok(Answer::No);

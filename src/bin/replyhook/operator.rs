@@ -48,6 +48,11 @@ impl Opened {
         })
     }
 
+    /// Waits for anything.
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
     /// Waits for the store.
     pub(crate) fn wait<T>(
         &self,

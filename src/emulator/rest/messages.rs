@@ -204,8 +204,8 @@ fn schedule(
         .parse()
         .map_err(|_| Failure::refused(35111, "SendAt is not an ISO 8601 time"))?;
     let ahead = at.duration_since(engine.now()).as_secs();
-    if !(15 * 60..=35 * 24 * 3600).contains(&ahead) {
-        let message = "SendAt must be 15 minutes to 35 days ahead";
+    if !(5 * 60..=35 * 24 * 3600).contains(&ahead) {
+        let message = "SendAt must be 5 minutes to 35 days ahead";
         return Err(Failure::refused(35114, message));
     }
     Ok(Some(at))

@@ -86,6 +86,7 @@ mod media;
 mod operator;
 mod outbox;
 mod schema;
+mod submission;
 mod text;
 
 use std::fmt;

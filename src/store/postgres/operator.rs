@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::PostgresStore;
@@ -59,6 +60,23 @@ impl Operator for PostgresStore {
                      WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) AND params IS NOT NULL",
                 )
                 .bind(rows::sid_bytes(sid.as_str()))
+                .bind(now.as_microsecond())
+                .execute(db)
+                .await?;
+                Ok(freed.rows_affected())
+            })
+        })
+    }
+
+    fn release_outgoing(&self, id: Option<i64>, now: Timestamp) -> Outcome<'_, u64> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                let freed = sqlx::query(
+                    "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = $2, reason = NULL, error_code = NULL \
+                     WHERE inbound IS NULL AND params IS NOT NULL \
+                     AND (($1::bigint IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5)))",
+                )
+                .bind(id)
                 .bind(now.as_microsecond())
                 .execute(db)
                 .await?;
@@ -179,22 +197,36 @@ async fn replies(
     .await?;
     let mut replies: HashMap<i64, Vec<_>> = HashMap::new();
     for row in found {
-        let sid: Option<Vec<u8>> = row.try_get(3)?;
-        let status: Option<String> = row.try_get(4)?;
-        let code: Option<i64> = row.try_get(5)?;
-        let reply = ReplyRow {
-            id: row.try_get(1)?,
-            state: rows::reply_state(row.try_get(2)?)?,
-            sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
-            status: status.map(unpack),
-            error_code: code.and_then(|code| u32::try_from(code).ok()),
-            reason: row.try_get(6)?,
-            params: text(row.try_get(7)?),
-        };
         let of = replies.entry(row.try_get(0)?).or_default();
-        of.push((reply, row.try_get(8)?));
+        of.push((reply_row(&row)?, row.try_get(8)?));
     }
     Ok(replies)
+}
+
+/// One message of the outbox.
+pub(super) async fn reply(db: &mut PgConnection, id: i64) -> Result<Option<ReplyRow>, Trouble> {
+    let found = sqlx::query(
+        "SELECT inbound, id, state, sid, status, error_code, reason, params FROM reply WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_optional(db)
+    .await?;
+    found.as_ref().map(reply_row).transpose()
+}
+
+fn reply_row(row: &PgRow) -> Result<ReplyRow, Trouble> {
+    let sid: Option<Vec<u8>> = row.try_get(3)?;
+    let status: Option<String> = row.try_get(4)?;
+    let code: Option<i64> = row.try_get(5)?;
+    Ok(ReplyRow {
+        id: row.try_get(1)?,
+        state: rows::reply_state(row.try_get(2)?)?,
+        sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
+        status: status.map(unpack),
+        error_code: code.and_then(|code| u32::try_from(code).ok()),
+        reason: row.try_get(6)?,
+        params: text(row.try_get(7)?),
+    })
 }
 
 /// All conversations of the person who has this address, those that were joined to others included.
@@ -361,10 +393,23 @@ async fn expire(db: &mut PgConnection, retention: Retention) -> Result<bool, Tro
         more |= !forgotten.is_empty();
         forget(db, &forgotten).await?;
     }
-    sqlx::query("DELETE FROM reply WHERE inbound IS NULL AND state > 3 AND created_at < $1")
-        .bind(before)
-        .execute(&mut *db)
-        .await?;
+    // What answers nothing has no number of a message to go by.
+    for (sql, before) in [
+        (
+            "UPDATE reply SET params = NULL WHERE inbound IS NULL AND state > 3 AND created_at < $1 AND params IS NOT NULL",
+            retention.texts_before.as_microsecond(),
+        ),
+        (
+            "DELETE FROM reply WHERE inbound IS NULL AND state > 3 AND created_at < $1",
+            before,
+        ),
+        (
+            "DELETE FROM send_key WHERE at < $1",
+            retention.keys_before.as_microsecond(),
+        ),
+    ] {
+        sqlx::query(sql).bind(before).execute(&mut *db).await?;
+    }
     sqlx::query("DELETE FROM news WHERE at < $1")
         .bind(retention.news_before.as_microsecond())
         .execute(db)

@@ -9,16 +9,16 @@ use sqlx::{PgConnection, Postgres, Row};
 
 use super::error::Trouble;
 use super::text::{pack, unpack};
-use super::{PostgresStore, calls, conversations};
+use super::{PostgresStore, calls, conversations, operator, submission};
 use crate::address::Address;
 use crate::clock::after;
 use crate::form::Form;
-use crate::sid::{AccountSid, MessageSid};
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::outbox::{GRACE, LOOK};
 use crate::store::rows::{self, is_open};
 use crate::store::{
     ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
-    Settlement, outbox,
+    ReplyRow, SendKey, Settlement, Standing, Submission, Submitted, outbox,
 };
 
 impl Outbox for PostgresStore {
@@ -83,13 +83,38 @@ impl Outbox for PostgresStore {
         let replies = Arc::new(Columns::of(&replies));
         self.ask(move |db| {
             let replies = replies.clone();
-            Box::pin(async move {
-                let query = sqlx::query_as(ENQUEUE).bind(now.as_microsecond());
-                let mut ids: Vec<(i64, i64)> = replies.bind(query).fetch_all(db).await?;
-                ids.sort_unstable();
-                Ok(ids.into_iter().map(|(_, id)| id).collect())
-            })
+            Box::pin(async move { insert(db, &replies, now).await })
         })
+    }
+
+    fn submit(&self, submission: Submission, now: Timestamp) -> Outcome<'_, Submitted> {
+        let submission = Arc::new(submission);
+        self.write(move |db| {
+            let submission = submission.clone();
+            Box::pin(async move { submission::submit(db, &submission, now).await })
+        })
+    }
+
+    fn standing(
+        &self,
+        us: &Address,
+        service: Option<MessagingServiceSid>,
+        user: &Address,
+        at: Timestamp,
+    ) -> Outcome<'_, Standing> {
+        let who = Arc::new((us.clone(), user.clone()));
+        self.ask(move |db| {
+            let who = who.clone();
+            Box::pin(async move { submission::standing(db, &who.0, service, &who.1, at).await })
+        })
+    }
+
+    fn keyed(&self, key: SendKey) -> Outcome<'_, Option<i64>> {
+        self.ask(move |db| Box::pin(async move { submission::keyed(db, &key).await }))
+    }
+
+    fn outgoing(&self, id: i64) -> Outcome<'_, Option<ReplyRow>> {
+        self.ask(move |db| Box::pin(operator::reply(db, id)))
     }
 
     fn news(&self, news: News) -> Outcome<'_, NewsEffect> {
@@ -184,6 +209,18 @@ impl Columns {
     }
 }
 
+/// Adds messages that answer nothing.
+pub(super) async fn insert(
+    db: &mut PgConnection,
+    replies: &Columns,
+    now: Timestamp,
+) -> Result<Vec<i64>, Trouble> {
+    let query = sqlx::query_as(ENQUEUE).bind(now.as_microsecond());
+    let mut ids: Vec<(i64, i64)> = replies.bind(query).fetch_all(db).await?;
+    ids.sort_unstable();
+    Ok(ids.into_iter().map(|(_, id)| id).collect())
+}
+
 const ENQUEUE: &str = "INSERT INTO reply (ordinal, account, slot, us, address, service, template, state, not_before, \
      created_at, params) SELECT r.ordinal - 1, r.account, r.slot, r.us, r.address, r.service, r.template, 0, $1, $1, r.params \
      FROM unnest($2::bytea[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::boolean[], $8::text[]) WITH ORDINALITY \
@@ -195,7 +232,9 @@ macro_rules! message {
         "m.id, m.created_at, m.account, m.slot, m.us, m.address, m.service, m.template, m.attempt, m.looks, m.sent_at, m.params, \
          (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
            WHERE a.us = m.us AND a.address = m.address), \
-         EXISTS (SELECT 1 FROM consent c WHERE c.address = m.address AND c.scope IN (m.us, m.service) AND c.opted_in IS NOT NULL)"
+         EXISTS (SELECT 1 FROM consent c WHERE c.opted_in IS NOT NULL AND c.scope IN (m.us, m.service) \
+           AND (c.address = m.address OR c.address IN (SELECT b.address FROM conversation_address a \
+             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.us = m.us AND a.address = m.address)))"
     };
 }
 
@@ -211,7 +250,7 @@ const CLAIM: &str = concat!(
        AND NOT EXISTS (SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6)) \
        ORDER BY r.id LIMIT $3 FOR UPDATE SKIP LOCKED), \
      judged AS (SELECT due.id, EXISTS (\
-       SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL AND (c.scope = due.us OR c.scope = due.service) \
+       SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL AND (c.scope = due.us OR c.scope = due.service OR due.us = due.service) \
        AND (c.address = due.address OR c.address IN (SELECT b.address FROM conversation_address a \
          JOIN conversation_address b ON b.conversation = a.conversation \
          WHERE a.us = due.us AND a.address = due.address))) AS unwanted FROM due), \
@@ -257,7 +296,6 @@ fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble>
     let us: Address = unpack(row.try_get(4)?).into();
     let user: Address = unpack(row.try_get(5)?).into();
     let service: Option<String> = row.try_get(6)?;
-    let template: bool = row.try_get(7)?;
     let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
     let sent_at: Option<i64> = row.try_get(10)?;
     let params: Option<String> = row.try_get(11)?;
@@ -268,7 +306,8 @@ fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble>
         created_at: rows::time(row.try_get(1)?)?,
         account: rows::account_sid(row.try_get(2)?)?,
         slot: rows::slot(row.try_get(3)?),
-        window_closed: !template && !is_open(&us, &user, last_inbound, now)?,
+        template: row.try_get(7)?,
+        window_closed: !is_open(&us, &user, last_inbound, now)?,
         us,
         user,
         service: service.and_then(|service| service.parse().ok()),

@@ -10,6 +10,7 @@ mod media;
 mod operator;
 mod outbox;
 mod schema;
+mod submission;
 mod writer;
 
 use std::fmt;

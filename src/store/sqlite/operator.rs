@@ -1,7 +1,7 @@
 //! [`Operator`] in SQLite.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
 use super::media::forget_links;
@@ -40,6 +40,17 @@ impl Operator for SqliteStore {
                 "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = ?2, reason = NULL, error_code = NULL \
                  WHERE inbound IN (SELECT id FROM inbound WHERE sid = ?1) AND state IN (3, 5) AND params IS NOT NULL",
                 params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
+            )?;
+            Ok(freed as u64)
+        })
+    }
+
+    fn release_outgoing(&self, id: Option<i64>, now: Timestamp) -> Outcome<'_, u64> {
+        self.write(move |db| {
+            let freed = db.execute(
+                "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = ?2, reason = NULL, error_code = NULL \
+                 WHERE inbound IS NULL AND params IS NOT NULL AND ((?1 IS NULL AND state = 3) OR (id = ?1 AND state IN (3, 5)))",
+                params![id, now.as_microsecond()],
             )?;
             Ok(freed as u64)
         })
@@ -139,26 +150,39 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
     }
 }
 
+/// The columns of `reply_row`.
+const REPLY: &str = "id, state, sid, status, error_code, reason, params, rank FROM reply";
+
 fn replies(db: &Connection, inbound: i64) -> Result<Vec<(ReplyRow, i64)>, StoreError> {
-    let mut statement = db.prepare_cached(
-        "SELECT id, state, sid, status, error_code, reason, params, rank FROM reply WHERE inbound = ?1 ORDER BY ordinal",
-    )?;
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT {REPLY} WHERE inbound = ?1 ORDER BY ordinal"
+    ))?;
     let mut found = statement.query([inbound])?;
     let mut replies = Vec::new();
     while let Some(row) = found.next()? {
-        let sid: Option<Vec<u8>> = row.get(2)?;
-        let reply = ReplyRow {
-            id: row.get(0)?,
-            state: rows::reply_state(row.get(1)?)?,
-            sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
-            status: row.get(3)?,
-            error_code: row.get(4)?,
-            reason: row.get(5)?,
-            params: row.get::<_, Option<String>>(6)?.map(TakenParams),
-        };
-        replies.push((reply, row.get(7)?));
+        replies.push((reply_row(row)?, row.get(7)?));
     }
     Ok(replies)
+}
+
+/// One message of the outbox.
+pub(super) fn reply(db: &Connection, id: i64) -> Result<Option<ReplyRow>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {REPLY} WHERE id = ?1"))?;
+    let mut found = statement.query([id])?;
+    found.next()?.map(reply_row).transpose()
+}
+
+fn reply_row(row: &Row<'_>) -> Result<ReplyRow, StoreError> {
+    let sid: Option<Vec<u8>> = row.get(2)?;
+    Ok(ReplyRow {
+        id: row.get(0)?,
+        state: rows::reply_state(row.get(1)?)?,
+        sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
+        status: row.get(3)?,
+        error_code: row.get(4)?,
+        reason: row.get(5)?,
+        params: row.get::<_, Option<String>>(6)?.map(TakenParams),
+    })
 }
 
 fn address_of(db: &Connection, conversation: i64) -> Result<Option<Address>, StoreError> {
@@ -288,9 +312,18 @@ fn expire(db: &Connection, retention: &Retention) -> Result<bool, StoreError> {
         db.execute("DELETE FROM dialogue WHERE conversation = ?1", [id])?;
         db.execute("DELETE FROM conversation WHERE id = ?1", [id])?;
     }
+    // What answers nothing has no number of a message to go by.
+    db.execute(
+        "UPDATE reply SET params = NULL WHERE inbound IS NULL AND state > 3 AND created_at < ?1 AND params IS NOT NULL",
+        [retention.texts_before.as_microsecond()],
+    )?;
     db.execute(
         "DELETE FROM reply WHERE inbound IS NULL AND state > 3 AND created_at < ?1",
         [before],
+    )?;
+    db.execute(
+        "DELETE FROM send_key WHERE at < ?1",
+        [retention.keys_before.as_microsecond()],
     )?;
     db.execute(
         "DELETE FROM news WHERE at < ?1",

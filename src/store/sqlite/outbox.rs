@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SqliteStore, conversations};
+use super::{SqliteStore, conversations, operator, submission};
 use crate::address::Address;
 use crate::clock::after;
 use crate::form::Form;
@@ -12,7 +12,7 @@ use crate::store::outbox::{GRACE, LOOK};
 use crate::store::rows::{self, is_open};
 use crate::store::{
     ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
-    Settlement, StoreError, outbox,
+    ReplyRow, SendKey, Settlement, Standing, StoreError, Submission, Submitted, outbox,
 };
 
 impl Outbox for SqliteStore {
@@ -76,6 +76,29 @@ impl Outbox for SqliteStore {
 
     fn enqueue(&self, replies: Vec<NewReply>, now: Timestamp) -> Outcome<'_, Vec<i64>> {
         self.write(move |db| insert(db, None, &replies, now))
+    }
+
+    fn submit(&self, submission: Submission, now: Timestamp) -> Outcome<'_, Submitted> {
+        self.write(move |db| submission::submit(db, &submission, now))
+    }
+
+    fn standing(
+        &self,
+        us: &Address,
+        service: Option<MessagingServiceSid>,
+        user: &Address,
+        at: Timestamp,
+    ) -> Outcome<'_, Standing> {
+        let (us, user) = (us.clone(), user.clone());
+        self.read(move |db| submission::standing(db, &us, service, &user, at))
+    }
+
+    fn keyed(&self, key: SendKey) -> Outcome<'_, Option<i64>> {
+        self.read(move |db| submission::keyed(db, &key))
+    }
+
+    fn outgoing(&self, id: i64) -> Outcome<'_, Option<ReplyRow>> {
+        self.read(move |db| operator::reply(db, id))
     }
 
     fn news(&self, news: News) -> Outcome<'_, NewsEffect> {
@@ -177,7 +200,8 @@ fn suppress(db: &Connection, id: i64) -> Result<bool, StoreError> {
     let suppressed = db
         .prepare_cached(
             "UPDATE reply SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND EXISTS (\
-               SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL AND (c.scope = reply.us OR c.scope = reply.service) \
+               SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL AND (c.scope = reply.us OR c.scope = reply.service \
+                 OR reply.us = reply.service) \
                AND (c.address = reply.address OR c.address IN (SELECT b.address FROM conversation_address a \
                  JOIN conversation_address b ON b.conversation = a.conversation \
                  WHERE a.us = reply.us AND a.address = reply.address)))",
@@ -191,7 +215,9 @@ fn message(db: &Connection, id: i64, now: Timestamp) -> Result<OutboundMessage, 
         "SELECT r.id, r.created_at, r.account, r.slot, r.us, r.address, r.service, r.template, r.attempt, r.looks, r.sent_at, \
          r.params, (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
            WHERE a.us = r.us AND a.address = r.address), \
-         EXISTS (SELECT 1 FROM consent c WHERE c.address = r.address AND c.scope IN (r.us, r.service) AND c.opted_in IS NOT NULL) \
+         EXISTS (SELECT 1 FROM consent c WHERE c.opted_in IS NOT NULL AND c.scope IN (r.us, r.service) \
+           AND (c.address = r.address OR c.address IN (SELECT b.address FROM conversation_address a \
+             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.us = r.us AND a.address = r.address))) \
          FROM reply r WHERE r.id = ?1",
     )?;
     let mut found = statement.query([id])?;
@@ -202,7 +228,6 @@ fn message(db: &Connection, id: i64, now: Timestamp) -> Result<OutboundMessage, 
 fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreError> {
     let us: Address = row.get::<_, String>(4)?.into();
     let user: Address = row.get::<_, String>(5)?.into();
-    let template: bool = row.get(7)?;
     let last_inbound: Option<i64> = row.get(12)?;
     let params: Option<String> = row.get(11)?;
     Ok(OutboundMessage {
@@ -210,7 +235,8 @@ fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreE
         created_at: rows::time(row.get(1)?)?,
         account: rows::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
         slot: rows::slot(row.get(3)?),
-        window_closed: !template && !is_open(&us, &user, last_inbound, now)?,
+        template: row.get(7)?,
+        window_closed: !is_open(&us, &user, last_inbound, now)?,
         us,
         user,
         service: row

@@ -5,7 +5,7 @@ use axum::Router;
 use http_body_util::BodyExt;
 use replyhook::config::Sources;
 use replyhook::store::{MessageFilter, Store};
-use replyhook::{App, AppBuilder, Echo, Handler};
+use replyhook::{App, AppBuilder, Echo, Handler, Sender};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
@@ -20,6 +20,7 @@ pub struct TestApp {
     pub admin: Router,
     /// What the app keeps.
     pub store: Arc<dyn Store>,
+    pub sender: Sender,
     stop: Arc<Notify>,
     worker: tokio::task::JoinHandle<Result<bool, replyhook::StartError>>,
 }
@@ -40,7 +41,7 @@ impl TestApp {
             .build()
             .unwrap();
         let admin = app.admin_router();
-        let store = app.store();
+        let (store, sender) = (app.store(), app.sender());
         let (router, worker) = app.into_parts();
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
@@ -49,6 +50,7 @@ impl TestApp {
             router,
             admin,
             store,
+            sender,
             stop,
             worker,
         }

@@ -1,0 +1,208 @@
+//! `Content`: templates, and whether WhatsApp has approved them. On another host than messages: [`Client::new`] with
+//! `https://content.twilio.com`.
+//!
+//! Source: twilio.com/docs/content/content-api-resources.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use http::Method;
+use serde::Deserialize;
+
+use super::answer::{answer, next_page};
+use super::{Client, Credentials, RestError};
+
+const LIST: &str = "/v1/ContentAndApprovals";
+/// Templates of a page.
+const PAGE_SIZE: u16 = 100;
+/// Pages that are read.
+const MOST_PAGES: usize = 50;
+
+/// A template.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Template {
+    /// `HX…`: what a message names.
+    pub sid: String,
+    /// What it is called at Twilio.
+    pub name: String,
+    /// Such as `en` or `pt_BR`.
+    pub language: String,
+    /// Its variables by name, with the samples that it was made with.
+    pub variables: BTreeMap<String, String>,
+    /// `twilio/text`, `twilio/quick-reply` …
+    pub types: Vec<String>,
+    /// Whether WhatsApp lets it open a conversation.
+    pub approval: Approval,
+}
+
+/// What WhatsApp says to a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Approval {
+    /// How far it has come.
+    pub status: ApprovalStatus,
+    /// `UTILITY`, `MARKETING`, `AUTHENTICATION`; empty where it was not submitted.
+    pub category: String,
+    /// Why it was rejected, in WhatsApp's words.
+    pub reason: Option<String>,
+}
+
+/// How far an approval has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ApprovalStatus {
+    /// It was never asked for: such a template may only be sent while the window is open.
+    Unsubmitted,
+    /// Twilio or WhatsApp looks at it.
+    Pending,
+    /// It may be sent.
+    Approved,
+    /// It may not be sent.
+    Rejected,
+    /// It was used in ways that users did not like, and may not be sent for now.
+    Paused,
+    /// The same, for good.
+    Disabled,
+    /// Another word of Twilio's.
+    Other(String),
+}
+
+impl ApprovalStatus {
+    fn parse(text: &str) -> Self {
+        match text.to_lowercase().as_str() {
+            "" | "unsubmitted" | "draft" => Self::Unsubmitted,
+            "received" | "pending" => Self::Pending,
+            "approved" => Self::Approved,
+            "rejected" => Self::Rejected,
+            "paused" => Self::Paused,
+            "disabled" => Self::Disabled,
+            _ => Self::Other(text.to_owned()),
+        }
+    }
+
+    /// As it is shown.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Unsubmitted => "unsubmitted",
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+            Self::Other(text) => text,
+        }
+    }
+}
+
+impl fmt::Display for Approval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.status.as_str())?;
+        match &self.reason {
+            Some(reason) => write!(f, " ({reason})"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WirePage {
+    contents: Vec<WireContent>,
+    meta: Option<WireMeta>,
+}
+
+#[derive(Deserialize)]
+struct WireMeta {
+    next_page_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireContent {
+    sid: Option<String>,
+    friendly_name: Option<String>,
+    language: Option<String>,
+    // Twilio keeps numbers among the samples as they were given.
+    variables: Option<BTreeMap<String, serde_json::Value>>,
+    types: Option<BTreeMap<String, serde_json::Value>>,
+    approval_requests: Option<WireApproval>,
+}
+
+#[derive(Deserialize)]
+struct WireApprovals {
+    whatsapp: Option<WireApproval>,
+}
+
+#[derive(Default, Deserialize)]
+struct WireApproval {
+    status: Option<String>,
+    category: Option<String>,
+    rejection_reason: Option<String>,
+}
+
+impl From<WireApproval> for Approval {
+    fn from(wire: WireApproval) -> Self {
+        Self {
+            status: ApprovalStatus::parse(wire.status.as_deref().unwrap_or_default()),
+            category: wire.category.unwrap_or_default(),
+            reason: wire.rejection_reason.filter(|reason| !reason.is_empty()),
+        }
+    }
+}
+
+impl From<WireContent> for Template {
+    fn from(wire: WireContent) -> Self {
+        let sample = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let variables = wire.variables.unwrap_or_default().into_iter();
+        Self {
+            sid: wire.sid.unwrap_or_default(),
+            name: wire.friendly_name.unwrap_or_default(),
+            language: wire.language.unwrap_or_default(),
+            variables: variables
+                .map(|(name, value)| (name, sample(value)))
+                .collect(),
+            types: wire.types.unwrap_or_default().into_keys().collect(),
+            approval: wire.approval_requests.unwrap_or_default().into(),
+        }
+    }
+}
+
+impl Client {
+    /// Lists the templates of the account that calls, the first 5000 of them.
+    ///
+    /// # Errors
+    /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
+    pub async fn templates(&self, credentials: &Credentials) -> Result<Vec<Template>, RestError> {
+        let mut next = Some(format!("{LIST}?PageSize={PAGE_SIZE}"));
+        let mut templates = Vec::new();
+        for _ in 0..MOST_PAGES {
+            let Some(path) = next else { break };
+            let page: WirePage = answer(self.request(Method::GET, &path, credentials)?).await?;
+            templates.extend(page.contents.into_iter().map(Into::into));
+            // Here it is a whole URL.
+            let url = page.meta.and_then(|meta| meta.next_page_url);
+            let own = self.url.to_string();
+            let uri = url
+                .as_deref()
+                .map(|url| url.strip_prefix(&own).unwrap_or(url));
+            next = next_page(uri, LIST)?;
+        }
+        Ok(templates)
+    }
+
+    /// What WhatsApp says to a template, `HX…`.
+    ///
+    /// # Errors
+    /// [`RestError`]; HTTP 404 where there is no such template.
+    pub async fn approval(
+        &self,
+        content_sid: &str,
+        credentials: &Credentials,
+    ) -> Result<Approval, RestError> {
+        let path = format!("/v1/Content/{content_sid}/ApprovalRequests");
+        let wire: WireApprovals = answer(self.request(Method::GET, &path, credentials)?).await?;
+        Ok(wire.whatsapp.unwrap_or_default().into())
+    }
+}

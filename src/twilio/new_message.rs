@@ -1,0 +1,202 @@
+//! A message to be sent, as `POST Messages` takes it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::address::Address;
+use crate::form::Form;
+use crate::sid::MessagingServiceSid;
+
+/// A message to be sent.
+#[derive(Clone)]
+pub struct NewMessage {
+    pub(crate) to: Address,
+    pub(crate) from: Option<Address>,
+    pub(crate) messaging_service_sid: Option<MessagingServiceSid>,
+    pub(crate) content: Content,
+    pub(crate) media: Vec<String>,
+    pub(crate) send_at: Option<Timestamp>,
+    status_callback: Option<String>,
+}
+
+/// What a message says.
+#[derive(Clone)]
+pub(crate) enum Content {
+    Text(String),
+    Template {
+        sid: String,
+        variables: BTreeMap<String, String>,
+    },
+    Place(Place),
+}
+
+/// A place on the map: degrees, and what it is called.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) latitude: f64,
+    pub(crate) longitude: f64,
+    label: String,
+}
+
+impl Place {
+    /// Twilio wants a text as well; a place without a name is called by where it is.
+    fn body(&self) -> String {
+        if self.label.is_empty() {
+            format!("{}, {}", self.latitude, self.longitude)
+        } else {
+            self.label.clone()
+        }
+    }
+
+    fn action(&self) -> String {
+        let point = format!("geo:{},{}", self.latitude, self.longitude);
+        if self.label.is_empty() {
+            point
+        } else {
+            format!("{point}|{}", self.label)
+        }
+    }
+}
+
+impl NewMessage {
+    /// A text.
+    pub fn text(to: impl Into<Address>, body: impl Into<String>) -> Self {
+        Self::with(to, Content::Text(body.into()))
+    }
+
+    /// A template, `HX…`, with the values of its variables. The only thing that may open a conversation on WhatsApp.
+    ///
+    /// ```
+    /// use replyhook::twilio::NewMessage;
+    ///
+    /// let template = "HX00000000000000000000000000000001";
+    /// NewMessage::template("whatsapp:+15550001111", template, [("1", "Ana"), ("2", "12:00")]);
+    /// ```
+    pub fn template<N: Into<String>, V: Into<String>>(
+        to: impl Into<Address>,
+        content_sid: impl Into<String>,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let variables = variables.into_iter();
+        let content = Content::Template {
+            sid: content_sid.into(),
+            variables: variables
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        };
+        Self::with(to, content)
+    }
+
+    /// A place (WhatsApp): degrees, and what it is called, which may be empty.
+    pub fn location(to: impl Into<Address>, latitude: f64, longitude: f64, label: &str) -> Self {
+        let place = Place {
+            latitude,
+            longitude,
+            label: label.to_owned(),
+        };
+        Self::with(to, Content::Place(place))
+    }
+
+    fn with(to: impl Into<Address>, content: Content) -> Self {
+        Self {
+            to: to.into(),
+            from: None,
+            messaging_service_sid: None,
+            content,
+            media: Vec::new(),
+            send_at: None,
+            status_callback: None,
+        }
+    }
+
+    /// The sender.
+    #[must_use]
+    pub fn from(mut self, from: impl Into<Address>) -> Self {
+        self.from = Some(from.into());
+        self
+    }
+
+    /// The service that sends it; with a sender as well, its features with that sender.
+    #[must_use]
+    pub fn service(mut self, service: MessagingServiceSid) -> Self {
+        self.messaging_service_sid = Some(service);
+        self
+    }
+
+    /// Adds a file at a public URL.
+    #[must_use]
+    pub fn media(mut self, url: impl Into<String>) -> Self {
+        self.media.push(url.into());
+        self
+    }
+
+    /// Lets Twilio send it at a time, five minutes to 35 days ahead. It takes a service.
+    #[must_use]
+    pub fn send_at(mut self, at: Timestamp) -> Self {
+        self.send_at = Some(at);
+        self
+    }
+
+    /// Where Twilio reports what becomes of it.
+    #[must_use]
+    pub fn status_callback(mut self, url: impl Into<String>) -> Self {
+        self.status_callback = Some(url.into());
+        self
+    }
+
+    /// The parameters of `POST Messages`.
+    pub(crate) fn form(&self) -> Form {
+        let (body, action, template) = match &self.content {
+            Content::Text(text) => (Some(text.clone()), None, None),
+            Content::Place(place) => (Some(place.body()), Some(place.action()), None),
+            Content::Template { sid, variables } => (None, None, Some((sid, variables))),
+        };
+        let body = body.filter(|body| !body.is_empty());
+        let variables = template.filter(|(_, variables)| !variables.is_empty());
+        let variables = variables.and_then(|(_, variables)| serde_json::to_string(variables).ok());
+        // To the second, as Twilio reads it.
+        let send_at = self.send_at.map(|at| at.strftime("%FT%TZ").to_string());
+        let service = self.messaging_service_sid.as_ref();
+        let single = [
+            ("To", Some(self.to.as_str())),
+            ("From", self.from.as_ref().map(Address::as_str)),
+            (
+                "MessagingServiceSid",
+                service.map(MessagingServiceSid::as_str),
+            ),
+            ("Body", body.as_deref()),
+            ("ContentSid", template.map(|(sid, _)| sid.as_str())),
+            ("ContentVariables", variables.as_deref()),
+            ("PersistentAction", action.as_deref()),
+            ("ScheduleType", send_at.as_ref().map(|_| "fixed")),
+            ("SendAt", send_at.as_deref()),
+            ("StatusCallback", self.status_callback.as_deref()),
+        ];
+        let single = single
+            .iter()
+            .filter_map(|(name, value)| Some((*name, (*value)?)));
+        single
+            .chain(self.media.iter().map(|url| ("MediaUrl", url.as_str())))
+            .collect()
+    }
+}
+
+/// Shapes, not what is said or to whom.
+impl fmt::Debug for NewMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, size) = match &self.content {
+            Content::Text(text) => ("text", text.len()),
+            Content::Template { variables, .. } => ("template", variables.len()),
+            Content::Place(_) => ("place", 1),
+        };
+        f.debug_struct("NewMessage")
+            .field("to", &self.to)
+            .field("from", &self.from)
+            .field("messaging_service_sid", &self.messaging_service_sid)
+            .field(what, &size)
+            .field("media", &self.media.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,368 @@
+//! By command, beside a running server: one message, or one for each row of a file.
+
+use std::path::{Path, PathBuf};
+
+use super::{ANA, BEN, NOBODY, SERVICE, TEMPLATE, US};
+use crate::support::{ACCOUNT, FakeTwilio, Fault, Kept, TOKEN, Webhook, json_lines, replyhook};
+
+const ENV: [(&str, &str); 3] = [
+    ("TWILIO_ACCOUNT_SID", ACCOUNT),
+    ("TWILIO_AUTH_TOKEN", TOKEN),
+    NOBODY,
+];
+
+fn send(kept: &Kept, args: &[&str]) -> (i32, String, String) {
+    kept.run_with(&[&["send"], args].concat(), &ENV)
+}
+
+fn opts_in(kept: &Kept, user: &str) {
+    kept.prints(&["consent", "opt-in", user, "--sender", US]);
+}
+
+/// A file of rows beside the store.
+fn file(kept: &Kept, text: &str) -> PathBuf {
+    let path = kept.path().with_file_name("rows.csv");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn csv(kept: &Kept, path: &Path, args: &[&str]) -> (i32, String, String) {
+    let path = path.to_str().unwrap();
+    send(kept, &[&["--csv", path, "--from", US], args].concat())
+}
+
+#[test]
+fn a_message_is_queued_beside_the_server_which_sends_it() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let server = kept.server();
+    server.send(&Webhook::message(1, "hello")).twiml();
+    let args = ["--to", ANA, "--from", US, "--body", "ready"];
+    let (code, out, err) = send(&kept, &args);
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (0, "message 1: pending\n", "")
+    );
+    assert_eq!(twilio.wait_for_phone(ANA, 1)[0].body, "ready");
+    let dry = [&args[..], &["--key", "k", "--dry-run"]].concat();
+    let (code, out, _) = send(&kept, &dry);
+    assert_eq!((code, out.as_str()), (0, "it would be queued\n"));
+    let keyed = [&args[..], &["--key", "k", "--wait"]].concat();
+    let (code, out, err) = send(&kept, &keyed);
+    let sid = &twilio.phone(ANA)[1].sid;
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(out, format!("message 2: sent {sid} queued\n"));
+    let (code, out, _) = send(&kept, &keyed);
+    assert_eq!(
+        (code, out),
+        (0, format!("known as message 2: sent {sid} queued\n"))
+    );
+    let (code, out, _) = send(&kept, &[&keyed[..], &["--json"]].concat());
+    let told = &json_lines(&out)[0];
+    assert_eq!(code, 0);
+    assert_eq!(
+        (&told["repeated"], &told["message_sid"]),
+        (&true.into(), &sid.as_str().into())
+    );
+    assert_eq!(twilio.posts().len(), 2);
+    // What Twilio refuses is told by whoever waits.
+    let code = Some(21211);
+    let refused = Fault::Status {
+        status: 400,
+        code,
+        retry_after: None,
+    };
+    twilio.fault(refused, 1);
+    let (code, out, _) = send(&kept, &[&args[..], &["--wait"]].concat());
+    assert!(
+        code == 1 && out.contains("failed Twilio refused it: "),
+        "{out}"
+    );
+    let released = kept.prints(&["messages", "release", "--outgoing", "3"]);
+    assert!(released.starts_with("1 message released"), "{released}");
+    twilio.wait_for_phone(ANA, 3);
+}
+
+#[test]
+fn what_may_not_be_said_exits_with_1_and_the_reason() {
+    let kept = Kept::new();
+    let _server = kept.server();
+    let text = ["--to", ANA, "--from", US, "--body", "hi"];
+    let template = ["--to", ANA, "--from", US, "--template", TEMPLATE];
+    for (args, part) in [
+        (&text[..], "window is closed"),
+        (&template[..], "no opt-in is recorded"),
+    ] {
+        let (code, out, err) = send(&kept, args);
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains(part), "{err}");
+    }
+    opts_in(&kept, ANA);
+    let (code, ..) = send(&kept, &[&template[..], &["--var", "1=Ana"]].concat());
+    assert_eq!(code, 0);
+    kept.prints(&["consent", "opt-out", ANA, "--sender", US]);
+    let (code, _, err) = send(&kept, &template);
+    assert!(code == 1 && err.contains("has opted out"), "{err}");
+    // Nobody is there to take it.
+    let sms = [
+        "--to",
+        "+15550001111",
+        "--from",
+        "+15550002222",
+        "--body",
+        "hi",
+        "--wait=0",
+    ];
+    let (code, out, err) = send(&kept, &sms);
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("pending") && err.contains("is a server running"),
+        "{out}{err}"
+    );
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_to_write() {
+    let kept = Kept::new();
+    drop(kept.server());
+    let to = ["--to", ANA, "--from", US];
+    for (args, part) in [
+        (&["--body", "hi"][..], "--to"),
+        (
+            &["--to", "15550001111", "--body", "hi"],
+            "write it as Twilio does",
+        ),
+        (&["--to", ANA, "--body", "hi"], "there is no sender"),
+        (
+            &["--to", ANA, "--service", SERVICE, "--body", "hi"],
+            "needs its sender",
+        ),
+        (
+            &["--to", ANA, "--from", "+15550002222", "--body", "hi"],
+            "different channels",
+        ),
+        (&to, "nothing to send"),
+        (
+            &["--to", ANA, "--from", US, "--template", "HX1"],
+            "no template",
+        ),
+        (
+            &[
+                "--to",
+                ANA,
+                "--from",
+                US,
+                "--template",
+                TEMPLATE,
+                "--body",
+                "x",
+            ],
+            "cannot be used",
+        ),
+        (
+            &["--to", ANA, "--from", US, "--body", "x", "--var", "1=a"],
+            "those of a template",
+        ),
+        (
+            &[
+                "--to",
+                ANA,
+                "--from",
+                US,
+                "--template",
+                TEMPLATE,
+                "--var",
+                "1",
+            ],
+            "NAME=VALUE",
+        ),
+        (
+            &["--to", ANA, "--from", US, "--location", "here"],
+            "LATITUDE,LONGITUDE",
+        ),
+        (
+            &["--to", ANA, "--from", US, "--location", "-91,0"],
+            "no such place",
+        ),
+        (
+            &["--to", ANA, "--from", US, "--body", "x", "--media", "a.png"],
+            "no URL",
+        ),
+        (
+            &["--to", ANA, "--from", US, "--body", "x", "--at", "soon"],
+            "--at",
+        ),
+        (
+            &[
+                "--to",
+                ANA,
+                "--service",
+                SERVICE,
+                "--from",
+                US,
+                "--body",
+                "x",
+                "--at",
+                "2020-01-01T00:00:00Z",
+            ],
+            "5 minutes to 35 days",
+        ),
+        (&["--csv", "/nowhere.csv"], "cannot be read"),
+        (&["--csv", "x", "--to", ANA], "cannot be used"),
+        (&["--to", ANA, "--from", US, "--dry-run"], "nothing to send"),
+    ] {
+        let (code, out, err) = send(&kept, args);
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?} {err}");
+        assert!(err.contains(part), "{args:?}: {err}");
+        assert!(
+            !err.contains("5550001111") || err.contains("write it as"),
+            "{err}"
+        );
+    }
+    let (code, _, err) = kept.run(&["send", "--to", ANA, "--from", US, "--body", "x"]);
+    assert!(code == 2 && err.contains("set TWILIO_ACCOUNT_SID"), "{err}");
+    let nowhere = Kept::new();
+    let (code, _, err) = send(&nowhere, &["--to", ANA, "--from", US, "--body", "x"]);
+    assert!(code == 1 && err.contains("set DATABASE_URL"), "{err}");
+    assert_eq!(nowhere.files(), [] as [&str; 0]);
+}
+
+#[test]
+fn each_row_of_a_file_is_sent_once_however_often_the_file_is() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let server = kept.server();
+    server.send(&Webhook::message(1, "hello")).twiml();
+    opts_in(&kept, BEN);
+    let rows = format!(
+        "\u{FEFF}to,body,template,1,var.code,key\r\n\
+         {ANA},\"Hi, \"\"Ana\"\"\",,,,\r\n\
+         {BEN},,{TEMPLATE},Ben,x7,ben-1\r\n\
+         whatsapp:+15550005555,hi,,,,\r\n\
+         15550006666,hi,,,,\r\n\
+         {ANA},hi,,,\r\n\
+         ,hi,,,,\r\n\
+         {ANA},hi,{TEMPLATE},,,\r\n"
+    );
+    let path = file(&kept, &rows);
+    let (code, dry, err) = csv(&kept, &path, &["--dry-run"]);
+    assert_eq!((code, err.as_str()), (1, ""));
+    let refused = "row 4 whatsapp:…55: the customer service window is closed: the user has not written to this sender within \
+        24 hours, and only a template may be sent\n\
+        row 5 sms:…66: the recipient is no address: write it as Twilio does: +15550001111, or whatsapp:+15550001111\n\
+        row 6: it has 5 fields, and the heading has 6\n\
+        row 7: it has no recipient\n\
+        row 8 whatsapp:…11: it has a text and a template: one of them\n";
+    assert_eq!(
+        dry,
+        format!("{refused}7 rows: 2 would be queued, 0 known from before, 5 refused\n")
+    );
+
+    let (code, out, _) = csv(&kept, &path, &[]);
+    assert_eq!(code, 1);
+    assert_eq!(
+        out,
+        format!("{refused}7 rows: 2 queued, 0 known from before, 5 refused\n")
+    );
+    assert_eq!(twilio.wait_for_phone(ANA, 1)[0].body, "Hi, \"Ana\"");
+    let template = format!(r#"{TEMPLATE} {{"1":"Ben","code":"x7"}}"#);
+    assert_eq!(twilio.wait_for_phone(BEN, 1)[0].body, template);
+    // Again, with one row mended.
+    let mended = rows.replace("15550006666,hi", "whatsapp:+15550003333,hi");
+    let path = file(&kept, &mended);
+    server
+        .send(&Webhook::message(2, "hello").with("From", BEN))
+        .twiml();
+    let (_, out, _) = csv(&kept, &path, &[]);
+    assert!(
+        out.ends_with("7 rows: 1 queued, 2 known from before, 4 refused\n"),
+        "{out}"
+    );
+    assert_eq!(twilio.wait_for_phone(BEN, 2)[1].body, "hi");
+    let (_, out, _) = csv(&kept, &path, &["--dry-run", "--json"]);
+    let lines = json_lines(&out);
+    assert_eq!(lines.len(), 5);
+    assert_eq!(lines[0]["to"], "whatsapp:…55");
+    assert_eq!(
+        (&lines[4]["known"], &lines[4]["queued"]),
+        (&3.into(), &0.into())
+    );
+    // Under another name the same rows are others.
+    let (_, out, _) = csv(&kept, &path, &["--key", "spring"]);
+    assert!(out.contains("3 queued, 0 known"), "{out}");
+    twilio.wait_for_posts(6);
+    assert!(!server.log().contains("15550001111"));
+}
+
+#[test]
+fn a_file_takes_from_the_options_what_its_rows_leave_out() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let _server = kept.server();
+    opts_in(&kept, ANA);
+    opts_in(&kept, BEN);
+    let rows = format!("to,1\n{ANA},Ana\n{BEN},\n");
+    let path = file(&kept, &rows);
+    let (code, out, err) = csv(&kept, &path, &["--template", TEMPLATE, "--var", "1=friend"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for (user, name) in [(ANA, "Ana"), (BEN, "friend")] {
+        let shown = &twilio.wait_for_phone(user, 1)[0].body;
+        assert!(shown.ends_with(&format!(r#"{{"1":"{name}"}}"#)), "{shown}");
+    }
+    // What was taken and then failed is told, and not sent again.
+    let refused = Fault::Status {
+        status: 400,
+        code: Some(63024),
+        retry_after: None,
+    };
+    twilio.fault(refused, 1);
+    let path = file(&kept, &format!("to,1,key\n{ANA},Ana,again\n"));
+    let (code, ..) = csv(&kept, &path, &["--template", TEMPLATE]);
+    assert_eq!(code, 0);
+    twilio.wait_for_posts(3);
+    let told = loop {
+        let (code, out, _) = csv(&kept, &path, &["--template", TEMPLATE]);
+        if code == 1 {
+            break out;
+        }
+    };
+    assert!(
+        told.contains("taken before and failed: Twilio refused it: "),
+        "{told}"
+    );
+    assert_eq!(twilio.posts().len(), 3);
+}
+
+#[test]
+fn a_file_that_is_none_is_refused_before_anything_is_sent() {
+    let kept = Kept::new();
+    drop(kept.server());
+    for (rows, part) in [
+        ("to;body\n+1;x\n", "there is no column \"to;body\""),
+        ("to,boddy\n+1,x\n", "there is no column \"boddy\""),
+        ("to,var.\n+1,x\n", "there is no column \"var.\""),
+        ("body\nhi\n", "no column `to`"),
+        ("", "no column `to`"),
+    ] {
+        let path = file(&kept, rows);
+        let (code, out, err) = csv(&kept, &path, &[]);
+        assert_eq!((code, out.as_str()), (2, ""), "{rows:?}: {err}");
+        assert!(err.contains(part), "{rows:?}: {err}");
+    }
+    std::fs::write(
+        kept.path().with_file_name("rows.csv"),
+        b"to,body\n+15550001111,\xff\n",
+    )
+    .unwrap();
+    let path = kept.path().with_file_name("rows.csv");
+    let (code, out, _) = csv(&kept, &path, &[]);
+    assert!(code == 1 && out.contains("row 2: it is not UTF-8"), "{out}");
+    let store = format!("sqlite:{}", kept.path().display());
+    let env = [&ENV[..], &[("DATABASE_URL", store.as_str())]].concat();
+    let args = ["send", "--csv", "-", "--from", "+15550002222"];
+    let (code, out, _) = replyhook(&args, &env, "to,body\n+15550001111,hi\n");
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "1 row: 1 queued, 0 known from before, 0 refused\n")
+    );
+}

@@ -1,0 +1,360 @@
+//! By a program: `App::sender`.
+
+use std::sync::Arc;
+
+use replyhook::clock::SignedDuration;
+use replyhook::sending::{SendErrorKind, Sender};
+use replyhook::store::{ConsentAction, ConsentHow, ConsentRecord, ConsentScope, ReplyState};
+use replyhook::twilio::NewMessage;
+use replyhook::{App, AppBuilder, Clock, Echo, ManualClock, SystemClock};
+
+use super::{ANA, BEN, NOBODY, SERVICE, TEMPLATE, US};
+use crate::support::{ACCOUNT, FakeTwilio, Fault, TestApp, Webhook, sources};
+
+fn beside(
+    twilio: &FakeTwilio,
+    env: &[(&str, &str)],
+    configure: impl FnOnce(AppBuilder) -> AppBuilder,
+) -> TestApp {
+    let url = twilio.url();
+    let own = [
+        ("REPLYHOOK__TWILIO__API_URL", url.as_str()),
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        NOBODY,
+    ];
+    TestApp::build(&[&own[..], env].concat(), |app| {
+        configure(app.handler(Echo))
+    })
+}
+
+fn text(body: &str) -> NewMessage {
+    NewMessage::text(ANA, body).from(US)
+}
+
+fn template(to: &str) -> NewMessage {
+    NewMessage::template(to, TEMPLATE, [("1", "Ana"), ("2", "12:00")]).from(US)
+}
+
+async fn agrees(app: &TestApp, user: &str, action: ConsentAction) {
+    let record = ConsentRecord {
+        scope: ConsentScope::Sender(US.into()),
+        user: user.into(),
+        action,
+        how: ConsentHow::Api,
+        evidence: None,
+        note: None,
+        at: SystemClock.now(),
+    };
+    app.store.record_consent(record).await.unwrap();
+}
+
+/// Lets everything else run until a message stands there.
+async fn comes_to(app: &TestApp, id: i64, state: ReplyState) {
+    loop {
+        let found = app.sender.outgoing(id).await.unwrap().unwrap();
+        if found.state == Some(state) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[track_caller]
+fn kind<T>(sent: Result<T, replyhook::sending::SendError>) -> SendErrorKind {
+    match sent {
+        Err(error) => error.kind(),
+        Ok(_) => panic!("it was taken"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_is_sent_within_24_hours_of_the_users_last_and_not_after() {
+    let twilio = FakeTwilio::start();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = beside(&twilio, &[], |app| app.clock(clock.clone()));
+    app.opened().await;
+    assert_eq!(
+        kind(app.sender.send(&text("hi")).await),
+        SendErrorKind::WindowClosed
+    );
+    app.says(1, "hello").await;
+    let taken = app.sender.send(&text("your order is ready")).await.unwrap();
+    assert_eq!(
+        (taken.repeated, taken.state),
+        (false, Some(ReplyState::Pending))
+    );
+    let phone = twilio.phone(ANA).len();
+    let shown = twilio.wait_for_phone(ANA, phone.max(1));
+    assert_eq!(shown.last().unwrap().body, "your order is ready");
+    assert_eq!(shown.last().unwrap().from, US);
+    app.wait_for_outbox("pending", 0).await;
+    let sent = app.sender.outgoing(taken.id).await.unwrap().unwrap();
+    assert_eq!(sent.state, Some(ReplyState::Sent));
+    assert_eq!(sent.sid.unwrap().as_str(), shown.last().unwrap().sid);
+    assert!(app.sender.outgoing(999).await.unwrap().is_none());
+    // The status callback leads to it, as for any reply.
+    let callback = twilio.status_webhook(&shown.last().unwrap().sid, "read", None);
+    app.send(callback).await.twiml();
+    let read = app.sender.outgoing(taken.id).await.unwrap().unwrap();
+    assert_eq!(read.status.as_deref(), Some("read"));
+    clock.advance(SignedDuration::from_hours(24));
+    let error = app.sender.send(&text("hi")).await.unwrap_err();
+    assert_eq!(error.kind(), SendErrorKind::WindowClosed);
+    assert!(error.to_string().contains("only a template"), "{error}");
+    // Where there is no window there is none to be closed.
+    let sms = NewMessage::text("+15550001111", "hi").from("+15550002222");
+    app.sender.send(&sms).await.unwrap();
+    assert_eq!(twilio.wait_for_phone("+15550001111", 1)[0].body, "hi");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_outside_of_the_window_needs_a_recorded_opt_in_unless_none_is_required() {
+    let twilio = FakeTwilio::start();
+    let app = beside(&twilio, &[], |app| app);
+    app.opened().await;
+    let error = app.sender.send(&template(ANA)).await.unwrap_err();
+    assert_eq!(error.kind(), SendErrorKind::NoOptIn);
+    assert!(error.to_string().contains("consent.required"), "{error}");
+    // Whoever has just written need not have agreed before.
+    app.send(Webhook::message(1, "hello").with("From", BEN))
+        .await;
+    app.sender.send(&template(BEN)).await.unwrap();
+    agrees(&app, ANA, ConsentAction::OptIn).await;
+    app.sender.send(&template(ANA)).await.unwrap();
+    for user in [ANA, BEN] {
+        let shown = twilio.wait_for_phone(user, 1);
+        let expected = format!(r#"{TEMPLATE} {{"1":"Ana","2":"12:00"}}"#);
+        assert_eq!(shown.last().unwrap().body, expected);
+    }
+    let free = beside(
+        &twilio,
+        &[("REPLYHOOK__CONSENT__REQUIRED", "false")],
+        |app| app,
+    );
+    free.opened().await;
+    let cleo = "whatsapp:+15550005555";
+    free.sender.send(&template(cleo)).await.unwrap();
+    twilio.wait_for_phone(cleo, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_opted_out_gets_nothing_by_any_road() {
+    let twilio = FakeTwilio::start();
+    let app = beside(&twilio, &[], |app| app);
+    app.says(1, "hello").await;
+    agrees(&app, ANA, ConsentAction::OptIn).await;
+    app.says(2, "STOP").await;
+    let service = || SERVICE.parse().unwrap();
+    let place = NewMessage::location(ANA, 52.52, 13.405, "Office").from(US);
+    let by_service = NewMessage::template(ANA, TEMPLATE, [("1", "x")]).service(service());
+    let file = text("").media("https://cdn.example.com/a.png");
+    for message in [text("hi"), template(ANA), place, by_service, file] {
+        let sent = app.sender.send_once("k", &message).await;
+        assert_eq!(kind(sent), SendErrorKind::OptedOut, "{message:?}");
+    }
+    app.says(3, "START").await;
+    // The key of a message that was refused is free.
+    assert!(
+        !app.sender
+            .send_once("k", &text("hi"))
+            .await
+            .unwrap()
+            .repeated
+    );
+    assert_eq!(twilio.wait_for_posts(1).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opts_out_after_it_was_taken_does_not_get_it() {
+    let twilio = FakeTwilio::start();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let pace = [("REPLYHOOK__SEND__PER_SECOND", "1")];
+    let app = beside(&twilio, &pace, |app| app.clock(clock.clone()));
+    app.says(1, "hello").await;
+    app.sender.send(&text("one")).await.unwrap();
+    let two = app.sender.send(&text("two")).await.unwrap();
+    twilio.wait_for_phone(ANA, 1);
+    app.says(2, "STOP").await;
+    clock.advance(SignedDuration::from_secs(1));
+    app.wait_for_outbox("pending", 0).await;
+    let two = app.sender.outgoing(two.id).await.unwrap().unwrap();
+    assert_eq!(two.state, Some(ReplyState::Suppressed));
+    assert_eq!(two.reason.as_deref(), Some("the user has opted out"));
+    assert_eq!(twilio.posts().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_sends_once_also_by_sixteen_at_once_and_later() {
+    let twilio = FakeTwilio::start();
+    let app = Arc::new(beside(&twilio, &[], |app| app));
+    app.says(1, "hello").await;
+    let asked: Vec<_> = (0..16)
+        .map(|_| {
+            let app = app.clone();
+            tokio::spawn(async move { app.sender.send_once("order-42", &text("ready")).await })
+        })
+        .collect();
+    let mut ids = Vec::new();
+    let mut first = 0;
+    for asked in asked {
+        let taken = asked.await.unwrap().unwrap();
+        first += usize::from(!taken.repeated);
+        ids.push(taken.id);
+    }
+    ids.dedup();
+    assert_eq!((first, ids.len()), (1, 1));
+    twilio.wait_for_phone(ANA, 1);
+    app.wait_for_outbox("pending", 0).await;
+    // Nor does it matter what is asked for, or whether that could be sent.
+    let known = app.sender.send_once("order-42", &text("")).await.unwrap();
+    assert_eq!((known.id, known.repeated), (ids[0], true));
+    assert_eq!(known.sid.unwrap().as_str(), twilio.phone(ANA)[0].sid);
+    assert_eq!(twilio.posts().len(), 1);
+    assert!(
+        !app.sender
+            .send_once("order-43", &text("ready"))
+            .await
+            .unwrap()
+            .repeated
+    );
+    twilio.wait_for_phone(ANA, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_before_a_crash_is_sent_after_it_and_its_key_stays_known() {
+    let twilio = FakeTwilio::start();
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("a.db").display());
+    let env = [("DATABASE_URL", store.as_str())];
+    let ready = NewMessage::text("+15550001111", "ready").from("+15550002222");
+    let taken = {
+        // Nobody delivers yet, and then the process is gone.
+        let own = [("TWILIO_ACCOUNT_SID", ACCOUNT), env[0]];
+        let app = App::builder().sources(sources(&own)).build().unwrap();
+        let sender = app.sender();
+        let (_webhooks, mut worker) = app.into_parts();
+        worker.open().await.unwrap();
+        sender.send_once("k", &ready).await.unwrap()
+    };
+    let app = beside(&twilio, &env, |app| app);
+    app.opened().await;
+    let again = app.sender.send_once("k", &ready).await.unwrap();
+    assert_eq!((again.id, again.repeated), (taken.id, true));
+    assert_eq!(twilio.wait_for_phone("+15550001111", 1)[0].body, "ready");
+    comes_to(&app, taken.id, ReplyState::Sent).await;
+    assert_eq!(twilio.posts().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_unknown_fate_is_looked_for_and_not_made_again() {
+    let twilio = FakeTwilio::start();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = beside(&twilio, &[], |app| app.clock(clock.clone()));
+    app.says(1, "hello").await;
+    twilio.fault(Fault::TakenThenReset, 1);
+    let by_service =
+        NewMessage::template(ANA, TEMPLATE, [("1", "x")]).service(SERVICE.parse().unwrap());
+    agrees(&app, ANA, ConsentAction::OptIn).await;
+    let scope = ConsentScope::Service(SERVICE.parse().unwrap());
+    let record = ConsentRecord {
+        scope,
+        user: ANA.into(),
+        action: ConsentAction::OptIn,
+        how: ConsentHow::Api,
+        evidence: None,
+        note: None,
+        at: SystemClock.now(),
+    };
+    app.store.record_consent(record).await.unwrap();
+    let taken = app.sender.send_once("k", &by_service).await.unwrap();
+    twilio.wait_for_posts(1);
+    comes_to(&app, taken.id, ReplyState::Unknown).await;
+    clock.advance(SignedDuration::from_secs(2));
+    comes_to(&app, taken.id, ReplyState::Sent).await;
+    assert_eq!(twilio.posts().len(), 1);
+    // The sender that a service chooses is not known, and not asked for.
+    assert_eq!(twilio.lists()[0].get("From"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_goes_at_its_pace_and_replies_do_not_wait_behind_it() {
+    let twilio = FakeTwilio::start();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let pace = [("REPLYHOOK__SEND__PER_SECOND", "2")];
+    let app = beside(&twilio, &pace, |app| app.clock(clock.clone()));
+    app.says(1, "hello").await;
+    for number in 0..5 {
+        app.sender.send(&text(&number.to_string())).await.unwrap();
+    }
+    let other = NewMessage::text("+15550001111", "of another").from("+15550002222");
+    app.sender.send(&other).await.unwrap();
+    twilio.wait_for_posts(2);
+    app.wait_for_outbox("pending", 4).await;
+    for posts in 3..=6 {
+        clock.advance(SignedDuration::from_millis(500));
+        twilio.wait_for_posts(posts);
+        app.wait_for_outbox("pending", 6 - posts as u64).await;
+    }
+    let bodies: Vec<_> = twilio
+        .phone(ANA)
+        .into_iter()
+        .map(|shown| shown.body)
+        .collect();
+    assert_eq!(bodies, ["0", "1", "2", "3", "4"]);
+    assert_eq!(twilio.posts().len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_a_place_and_a_file_reach_twilio_as_it_takes_them() {
+    let twilio = FakeTwilio::start();
+    let start = SystemClock.now();
+    let clock = Arc::new(ManualClock::new(start));
+    let app = beside(&twilio, &[], |app| app.clock(clock.clone()));
+    app.says(1, "hello").await;
+    let later = |hours| start + SignedDuration::from_hours(hours);
+    let scheduled = |hours| {
+        let message = text("in time").service(SERVICE.parse().unwrap());
+        message.send_at(later(hours))
+    };
+    app.sender.send(&scheduled(23)).await.unwrap();
+    // The window must be open when it arrives.
+    assert_eq!(
+        kind(app.sender.send(&scheduled(24)).await),
+        SendErrorKind::WindowClosed
+    );
+    let place = NewMessage::location(ANA, 52.52, 13.405, "Office").from(US);
+    app.sender.send(&place).await.unwrap();
+    clock.advance(SignedDuration::from_secs(1));
+    let file = text("look").media("https://cdn.example.com/a.png");
+    app.sender.send(&file).await.unwrap();
+    twilio.wait_for_posts(2);
+    clock.advance(SignedDuration::from_secs(1));
+    let posts = twilio.wait_for_posts(3);
+    let of = |name: &str| -> Vec<_> {
+        let given = |post: &crate::support::Post| post.form.get(name).map(str::to_owned);
+        posts.iter().filter_map(given).collect()
+    };
+    assert_eq!(of("ScheduleType"), ["fixed"]);
+    assert_eq!(of("SendAt"), [later(23).strftime("%FT%TZ").to_string()]);
+    assert_eq!(of("MessagingServiceSid"), [SERVICE]);
+    assert_eq!(of("PersistentAction"), ["geo:52.52,13.405|Office"]);
+    assert_eq!(of("MediaUrl"), ["https://cdn.example.com/a.png"]);
+    assert_eq!(of("Body").len(), 3);
+}
+
+#[tokio::test]
+async fn without_an_account_or_a_store_nothing_is_taken_and_the_reason_is_told() {
+    let app = App::builder().sources(sources(&[])).build().unwrap();
+    let error = app.sender().send(&text("hi")).await.unwrap_err();
+    assert_eq!(error.kind(), SendErrorKind::NoAccount);
+    assert!(error.to_string().contains("TWILIO_ACCOUNT_SID"), "{error}");
+    let env = [("TWILIO_ACCOUNT_SID", ACCOUNT)];
+    let app = App::builder().sources(sources(&env)).build().unwrap();
+    let sender: Sender = app.sender();
+    let error = sender.send(&text("hi")).await.unwrap_err();
+    assert_eq!(error.kind(), SendErrorKind::Store);
+    assert_eq!(error.to_string(), "the store is not open");
+    let error = sender.send(&text("")).await.unwrap_err();
+    assert_eq!(error.kind(), SendErrorKind::Invalid);
+    assert!(!format!("{error:?} {sender:?}").contains("15550001111"));
+}

@@ -1,0 +1,50 @@
+//! That somebody types is shown where it can be, and never gets into the way of an answer.
+
+use replyhook::{Context, InboundMessage};
+
+use super::ANA;
+use crate::support::{ACCOUNT, Scripted, TOKEN, TestApp, Webhook, base64_of, says};
+
+const PATH: &str = "/v2/Indicators/Typing.json";
+
+async fn bot(cx: Context, message: InboundMessage) -> String {
+    cx.typing().await;
+    message.body
+}
+
+#[tokio::test]
+async fn whatsapp_users_see_that_a_slow_bot_types() {
+    let twilio = Scripted::start().await;
+    twilio.answers(PATH, 200, "application/json", r#"{"success":true}"#);
+    let env = [("REPLYHOOK__TWILIO__MESSAGING_URL", twilio.url())];
+    let app = TestApp::build(&env, |app| app.handler(bot));
+    assert_eq!(app.says(1, "hi").await, says("hi"));
+    let asked = twilio.asked();
+    assert_eq!((asked.len(), asked[0].path.as_str()), (1, PATH));
+    let sid = format!("SM{:032x}", 1);
+    assert_eq!(asked[0].form.get("messageId"), Some(sid.as_str()));
+    assert_eq!(asked[0].form.get("channel"), Some("whatsapp"));
+    let login = base64_of(format!("{ACCOUNT}:{TOKEN}").as_bytes());
+    assert_eq!(asked[0].headers["authorization"], format!("Basic {login}"));
+    // Other channels show nothing.
+    let sms = Webhook::message(2, "hi")
+        .with("From", &ANA[9..])
+        .with("To", "+15550002222");
+    assert_eq!(app.send(sms).await.twiml(), says("hi"));
+    assert_eq!(twilio.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_bot_answers_whether_or_not_it_can_be_shown_to_type() {
+    let twilio = Scripted::start().await;
+    twilio.answers(PATH, 500, "text/plain", "no");
+    for url in [twilio.url(), "http://127.0.0.1:9"] {
+        let env = [("REPLYHOOK__TWILIO__MESSAGING_URL", url)];
+        let app = TestApp::build(&env, |app| app.handler(bot));
+        assert_eq!(app.says(1, "hi").await, says("hi"));
+    }
+    // By hand, as in a test of one's own, there is nobody to show it to.
+    Context::new(1, replyhook::Timestamp::UNIX_EPOCH)
+        .typing()
+        .await;
+}

@@ -1,0 +1,390 @@
+//! What is sent first is taken once under its key, if it may be said, and one after the other.
+
+use std::time::Duration;
+
+use replyhook::store::{
+    ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, Refusal, ReplyState,
+    Retention, SendKey, Settlement, Standing, Store, Submission, Submitted,
+};
+use replyhook::{Address, MessageStatus};
+
+use super::{
+    ANA, ANA_ID, BEN, Backend, SERVICE, US, arrival, at, bodies, converse, from, over_all_stores,
+    reply, saying, service, sid, stop,
+};
+
+over_all_stores!(
+    a_key_is_taken_once_also_by_sixteen_at_once,
+    what_may_not_be_said_is_refused_and_leaves_its_key_free,
+    consent_and_window_are_those_of_the_person,
+    a_service_that_chooses_its_sender_minds_every_opt_out,
+    messages_of_one_sender_are_due_one_after_the_other,
+    a_submitted_message_is_taken_up_after_a_crash,
+    what_is_held_waits_for_the_operator,
+    a_key_outlives_its_message_and_is_forgotten_in_the_end,
+);
+
+fn text(body: &str) -> Submission {
+    Submission {
+        message: reply(body),
+        key: None,
+        due: at(10),
+        pace: Duration::ZERO,
+        consent_required: true,
+    }
+}
+
+fn keyed(key: &str, submission: Submission) -> Submission {
+    Submission {
+        key: Some(SendKey::new(key)),
+        ..submission
+    }
+}
+
+fn template(submission: Submission) -> Submission {
+    Submission {
+        message: NewReply {
+            template: true,
+            ..submission.message
+        },
+        ..submission
+    }
+}
+
+fn to(user: &str, submission: Submission) -> Submission {
+    Submission {
+        message: NewReply {
+            user: user.into(),
+            ..submission.message
+        },
+        ..submission
+    }
+}
+
+#[track_caller]
+fn new(submitted: Submitted) -> i64 {
+    match submitted {
+        Submitted::New(id) => id,
+        other => panic!("{other:?} is not new"),
+    }
+}
+
+fn consent(scope: ConsentScope, user: &str, action: ConsentAction) -> ConsentRecord {
+    ConsentRecord {
+        scope,
+        user: user.into(),
+        action,
+        how: ConsentHow::Api,
+        evidence: None,
+        note: None,
+        at: at(1),
+    }
+}
+
+async fn a_key_is_taken_once_also_by_sixteen_at_once(backend: &mut Backend) {
+    converse(backend.store(), arrival(1)).await;
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let store = backend.shared();
+            tokio::spawn(async move {
+                let submission = Submission {
+                    pace: Duration::from_secs(1),
+                    ..keyed("order-42", text("ready"))
+                };
+                store.submit(submission, at(10)).await.unwrap()
+            })
+        })
+        .collect();
+    let mut submitted = Vec::new();
+    for task in tasks {
+        submitted.push(task.await.unwrap());
+    }
+    let store = backend.store();
+    let id = store
+        .keyed(SendKey::new("order-42"))
+        .await
+        .unwrap()
+        .unwrap();
+    let count = |wanted| submitted.iter().filter(|one| **one == wanted).count();
+    assert_eq!(
+        (count(Submitted::New(id)), count(Submitted::Known(id))),
+        (1, 15)
+    );
+    assert_eq!(store.keyed(SendKey::new("order-43")).await.unwrap(), None);
+    let claimed = store.claim(99, at(10)).await.unwrap();
+    assert_eq!(bodies(&claimed), ["ready"]);
+    // The key tells what became of it, whatever that is, and whatever is asked for with it.
+    let sent = Settlement::Sent {
+        sid: sid(9),
+        status: MessageStatus::Queued,
+    };
+    store.settle(id, sent, at(11)).await.unwrap();
+    let again = keyed("order-42", to(BEN, text("another")));
+    let again = store.submit(again, at(12)).await.unwrap();
+    assert_eq!(again, Submitted::Known(id));
+    let row = store.outgoing(id).await.unwrap().unwrap();
+    assert_eq!(
+        (row.state, row.sid, row.status.as_deref()),
+        (ReplyState::Sent, Some(sid(9)), Some("queued"))
+    );
+    // Without a key each is another message, whose turn is after the fifteen that were none.
+    new(store.submit(text("one"), at(12)).await.unwrap());
+    new(store.submit(text("one"), at(12)).await.unwrap());
+    let claimed = store.claim(99, at(12)).await.unwrap();
+    assert_eq!(bodies(&claimed), ["one", "one"]);
+}
+
+async fn what_may_not_be_said_is_refused_and_leaves_its_key_free(backend: &mut Backend) {
+    let store = backend.store();
+    let try_once = async |submission| store.submit(keyed("k", submission), at(10)).await.unwrap();
+    let closed = Submitted::Refused(Refusal::WindowClosed);
+    assert_eq!(try_once(text("hi")).await, closed);
+    let no_opt_in = Submitted::Refused(Refusal::NoOptIn);
+    assert_eq!(try_once(template(text("hi"))).await, no_opt_in);
+    let scope = || ConsentScope::Sender(US.into());
+    let out = consent(scope(), ANA, ConsentAction::OptOut);
+    store.record_consent(out).await.unwrap();
+    let opted_out = Submitted::Refused(Refusal::OptedOut);
+    assert_eq!(try_once(template(text("hi"))).await, opted_out);
+    assert_eq!(store.keyed(SendKey::new("k")).await.unwrap(), None);
+    assert!(store.claim(9, at(10)).await.unwrap().is_empty());
+    let agreed = consent(scope(), ANA, ConsentAction::OptIn);
+    store.record_consent(agreed).await.unwrap();
+    new(try_once(template(text("hi"))).await);
+    // Where nobody is asked for an opt-in none is needed, and no window where there is none.
+    let free = Submission {
+        consent_required: false,
+        ..template(to(BEN, text("free")))
+    };
+    new(store.submit(free, at(10)).await.unwrap());
+    let sms = Submission {
+        message: NewReply {
+            us: "+15550002222".into(),
+            user: "+15550001111".into(),
+            ..reply("sms")
+        },
+        ..text("")
+    };
+    new(store.submit(sms, at(10)).await.unwrap());
+    let claimed = store.claim(9, at(10)).await.unwrap();
+    let shown: Vec<_> = claimed
+        .iter()
+        .map(|one| (one.template, one.window_closed, one.opted_in))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (true, true, true),
+            (true, true, false),
+            (false, false, false)
+        ]
+    );
+}
+
+async fn standing(store: &dyn Store, us: &str, by: bool, user: &str, seconds: i64) -> Standing {
+    let service = by.then(service);
+    store
+        .standing(&us.into(), service, &user.into(), at(seconds))
+        .await
+        .unwrap()
+}
+
+async fn consent_and_window_are_those_of_the_person(backend: &mut Backend) {
+    let store = backend.store();
+    let day = 24 * 3600;
+    converse(store, from(&[ANA, ANA_ID], 1)).await;
+    let state = |opted_out, opted_in, window_open| Standing {
+        opted_out,
+        opted_in,
+        window_open,
+    };
+    for user in [ANA, ANA_ID] {
+        let found = standing(store, US, false, user, day - 120).await;
+        assert_eq!(found, state(false, false, true));
+        let found = standing(store, US, false, user, day - 119).await;
+        assert_eq!(found, state(false, false, false));
+    }
+    let scope = ConsentScope::Sender(US.into());
+    let agreed = consent(scope.clone(), ANA, ConsentAction::OptIn);
+    store.record_consent(agreed).await.unwrap();
+    let found = standing(store, US, false, ANA_ID, 2).await;
+    assert_eq!(found, state(false, true, true));
+    // What was taken by the one address is claimed by the other's consent.
+    let by_id = template(to(ANA_ID, text("template")));
+    new(store.submit(by_id, at(2 * day)).await.unwrap());
+    let claimed = store.claim(9, at(2 * day)).await.unwrap();
+    assert!(claimed[0].opted_in && claimed[0].window_closed);
+    let out = consent(
+        ConsentScope::Service(service()),
+        ANA_ID,
+        ConsentAction::OptOut,
+    );
+    store.record_consent(out).await.unwrap();
+    assert!(!standing(store, US, false, ANA, 2).await.opted_out);
+    assert!(standing(store, US, true, ANA, 2).await.opted_out);
+    assert!(!standing(store, US, true, BEN, 2).await.opted_out);
+}
+
+async fn a_service_that_chooses_its_sender_minds_every_opt_out(backend: &mut Backend) {
+    let store = backend.store();
+    let by_service = || Submission {
+        message: NewReply {
+            us: Address::from(SERVICE),
+            service: Some(service()),
+            template: true,
+            ..reply("by the service")
+        },
+        consent_required: false,
+        ..text("")
+    };
+    new(store.submit(by_service(), at(1)).await.unwrap());
+    store
+        .accept(std::sync::Arc::new(saying(stop(), arrival(2))))
+        .await
+        .unwrap();
+    let refused = store.submit(by_service(), at(3)).await.unwrap();
+    assert_eq!(refused, Submitted::Refused(Refusal::OptedOut));
+    assert!(standing(store, SERVICE, true, ANA, 3).await.opted_out);
+    // And the one that was taken before is not sent either.
+    assert!(store.claim(9, at(3)).await.unwrap().is_empty());
+    let other = Submission {
+        message: NewReply {
+            user: BEN.into(),
+            ..by_service().message
+        },
+        ..by_service()
+    };
+    new(store.submit(other, at(3)).await.unwrap());
+    assert_eq!(store.claim(9, at(3)).await.unwrap().len(), 1);
+}
+
+async fn messages_of_one_sender_are_due_one_after_the_other(backend: &mut Backend) {
+    let store = backend.store();
+    let paced = |us: &str, body: &str| Submission {
+        message: NewReply {
+            us: us.into(),
+            user: "+15550001111".into(),
+            ..reply(body)
+        },
+        pace: Duration::from_secs(2),
+        ..text("")
+    };
+    for body in ["a", "b", "c"] {
+        new(store
+            .submit(paced("+15550002222", body), at(10))
+            .await
+            .unwrap());
+    }
+    new(store
+        .submit(paced("+15550004444", "other"), at(10))
+        .await
+        .unwrap());
+    // A reply does not wait behind them.
+    store.enqueue(vec![reply("reply")], at(10)).await.unwrap();
+    for (seconds, due) in [
+        (10, &["a", "other", "reply"][..]),
+        (11, &[]),
+        (12, &["b"]),
+        (13, &[]),
+        (14, &["c"]),
+    ] {
+        let claimed = store.claim(9, at(seconds)).await.unwrap();
+        assert_eq!(bodies(&claimed), due, "{seconds}");
+    }
+    // Time that nobody used is not made up for.
+    for body in ["d", "e"] {
+        new(store
+            .submit(paced("+15550002222", body), at(100))
+            .await
+            .unwrap());
+    }
+    assert_eq!(bodies(&store.claim(9, at(101)).await.unwrap()), ["d"]);
+    assert_eq!(bodies(&store.claim(9, at(102)).await.unwrap()), ["e"]);
+}
+
+async fn a_submitted_message_is_taken_up_after_a_crash(backend: &mut Backend) {
+    converse(backend.store(), arrival(1)).await;
+    let submission = keyed("k", text("kept"));
+    let id = new(backend.store().submit(submission, at(10)).await.unwrap());
+    if !backend.crash().await {
+        return;
+    }
+    let store = backend.store();
+    assert_eq!(store.keyed(SendKey::new("k")).await.unwrap(), Some(id));
+    assert_eq!(bodies(&store.claim(9, at(10)).await.unwrap()), ["kept"]);
+}
+
+async fn what_is_held_waits_for_the_operator(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, arrival(1)).await;
+    let held = new(store.submit(text("held"), at(10)).await.unwrap());
+    let failed = new(store.submit(text("failed"), at(10)).await.unwrap());
+    store.claim(9, at(10)).await.unwrap();
+    let looked = Settlement::Unknown {
+        look_at: at(11),
+        looked: true,
+    };
+    store.settle(held, looked, at(11)).await.unwrap();
+    store.settle(held, Settlement::Held, at(11)).await.unwrap();
+    let refused = Settlement::Failed {
+        code: None,
+        reason: "refused",
+    };
+    store.settle(failed, refused, at(11)).await.unwrap();
+    assert!(store.claim(9, at(12)).await.unwrap().is_empty());
+    // What failed goes again only if somebody names it.
+    assert_eq!(store.release_outgoing(None, at(12)).await.unwrap(), 1);
+    assert_eq!(bodies(&store.claim(9, at(12)).await.unwrap()), ["held"]);
+    assert_eq!(store.release_outgoing(Some(held), at(12)).await.unwrap(), 0);
+    assert_eq!(
+        store.release_outgoing(Some(failed), at(13)).await.unwrap(),
+        1
+    );
+    assert_eq!(bodies(&store.claim(9, at(13)).await.unwrap()), ["failed"]);
+    // A reply is freed with its message.
+    let ids = store.enqueue(vec![reply("x")], at(14)).await.unwrap();
+    assert_eq!(
+        store.release_outgoing(Some(ids[0]), at(14)).await.unwrap(),
+        0
+    );
+}
+
+async fn a_key_outlives_its_message_and_is_forgotten_in_the_end(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, arrival(1)).await;
+    let id = new(store
+        .submit(keyed("k", text("secret")), at(10))
+        .await
+        .unwrap());
+    store.claim(9, at(10)).await.unwrap();
+    let sent = Settlement::Sent {
+        sid: sid(9),
+        status: MessageStatus::Delivered,
+    };
+    store.settle(id, sent, at(11)).await.unwrap();
+    let days = |number: u64| Duration::from_secs(number * 86_400);
+    let later = |number: i64| at(11 + number * 86_400);
+    let expire = async |number| {
+        let retention = Retention::new(days(30), days(2), later(number));
+        while store.expire(retention).await.unwrap() {}
+    };
+    let again = async |number| {
+        let submission = Submission {
+            due: later(number),
+            ..keyed("k", template(text("again")))
+        };
+        store.submit(submission, later(number)).await.unwrap()
+    };
+    expire(3).await;
+    let row = store.outgoing(id).await.unwrap().unwrap();
+    assert!(row.params.is_none() && row.sid == Some(sid(9)));
+    expire(31).await;
+    assert!(store.outgoing(id).await.unwrap().is_none());
+    assert_eq!(again(31).await, Submitted::Known(id));
+    store.purge_user(&ANA.into(), true).await.unwrap();
+    assert_eq!(again(32).await, Submitted::Known(id));
+    expire(431).await;
+    assert_eq!(again(431).await, Submitted::Refused(Refusal::NoOptIn));
+    store.forget_all().await.unwrap();
+    assert_eq!(store.keyed(SendKey::new("k")).await.unwrap(), None);
+}
