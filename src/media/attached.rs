@@ -63,12 +63,6 @@ impl Attached {
     pub(super) async fn fetch(&self, index: usize) -> Result<MediaStream, MediaError> {
         let at = self.address(index)?;
         let declared = self.files[index].declared.clone();
-        // An earlier attempt at the message may have left it nowhere else.
-        if let Some(keep) = self.room.keep.as_ref().filter(|keep| keep.then_delete)
-            && let Some(path) = keep.folder.find(at).await
-        {
-            return saving::read(&path, declared).await;
-        }
         self.room.fetch(at, self.slot, declared).await
     }
 
@@ -96,6 +90,12 @@ impl Inner {
         slot: TokenSlot,
         declared: Option<String>,
     ) -> Result<MediaStream, MediaError> {
+        // Once a message was handled it may be nowhere else.
+        if let Some(keep) = self.keep.as_ref().filter(|keep| keep.then_delete)
+            && let Some(path) = keep.folder.find(at).await
+        {
+            return saving::read(&path, declared).await;
+        }
         let (client, credentials) = self.caller(at.account, slot)?;
         self.client.fetch(client, &credentials, at, declared).await
     }

@@ -406,11 +406,16 @@ async fn what_was_saved_is_deleted_at_twilio_once_its_message_is_handled() {
         ("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap()),
         ("REPLYHOOK__MEDIA__DELETE_AFTER_SAVE", "true"),
     ];
-    let app = app(&storage, &save, fetching);
+    let bot = app(&storage, &save, fetching);
     let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
-    assert_eq!(app.send(picture(1)).await.twiml(), says(&said));
-    assert_eq!(app.send(picture(2)).await.twiml(), says("Refused(403)"));
-    app.end().await;
+    assert_eq!(bot.send(picture(1)).await.twiml(), says(&said));
+    assert_eq!(bot.send(picture(2)).await.twiml(), says("Refused(403)"));
+    bot.end().await;
+    // Whoever asks later gets what was saved.
+    storage.answers(&get(1), 404, &[], b"");
+    let later = app(&storage, &save, fetching);
+    assert_eq!(later.send(picture(1)).await.twiml(), says(&said));
+    later.end().await;
     let lines = storage.lines();
     assert!(lines.contains(&delete(1)), "{lines:?}");
     assert!(!lines.contains(&delete(2)), "it was not saved: {lines:?}");
