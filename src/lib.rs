@@ -103,6 +103,8 @@ pub mod form;
 pub mod handler;
 #[cfg(feature = "app")]
 mod lifecycle;
+#[cfg(feature = "app")]
+mod media;
 pub mod message;
 pub mod probe;
 #[cfg(feature = "app")]
@@ -145,15 +147,17 @@ pub use dispatch::{ConsentChange, ConsentKind};
 pub use error::BoxError;
 pub use error_code::ErrorCode;
 pub use form::Form;
-pub use handler::{Context, Echo, Handler, HandlerError, handler_fn};
+pub use handler::{Context, Echo, Handler, HandlerError, IncomingMedia, MediaError, handler_fn};
 #[cfg(feature = "route")]
 pub use handler::{dialogue, route};
+#[cfg(feature = "app")]
+pub use media::saved_files;
 pub use message::{FallbackCause, InboundMessage, MessageStatus, StatusUpdate};
 pub use reply::{IntoReply, Media, Reply, ReplyMessage};
 pub use secret::Secret;
 #[cfg(feature = "app")]
 pub use sending::Sender;
-pub use sid::{AccountSid, MessageSid, MessagingServiceSid};
+pub use sid::{AccountSid, MediaSid, MessageSid, MessagingServiceSid};
 #[cfg(feature = "axum")]
 pub use signature::{SignatureLayer, SignedForm};
 #[cfg(feature = "app")]

@@ -79,6 +79,10 @@ sid!(
     MessagingServiceSid, "a Messaging Service SID", "MG and 32 hexadecimal digits", ["MG"]
 );
 sid!(
+    /// A file of a message, `ME…`.
+    MediaSid, "a media SID", "ME and 32 hexadecimal digits", ["ME"]
+);
+sid!(
     /// The channel's sender of a status callback, `XE…`.
     ChannelInstallSid, "a channel sender SID", "XE and 32 hexadecimal digits", ["XE"]
 );

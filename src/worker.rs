@@ -125,7 +125,9 @@ impl Worker {
             tokio::time::sleep(EXPIRY_STEP).await;
             let (content, texts) = self.retention;
             let retention = Retention::new(content, texts, self.clock.now());
+            let links = self.store.expire_links(self.clock.now()).await;
             let more = self.store.expire(retention).await;
+            let more = more.map(|more| more || links.unwrap_or(false));
             if !more.unwrap_or(false) {
                 tokio::time::sleep(EXPIRY).await;
             }

@@ -3,6 +3,7 @@
 mod bot;
 #[cfg(all(feature = "server", feature = "emulator"))]
 mod desk;
+mod files;
 #[cfg(all(feature = "server", feature = "emulator"))]
 mod own_server;
 #[cfg(feature = "server")]
@@ -48,6 +49,7 @@ use crate::worker::Worker;
 const FALLBACK_DEADLINE: Duration = Duration::from_secs(5);
 /// Fallback calls that are answered when everything else is shed.
 const FALLBACK_RESERVE: usize = 64;
+
 /// A bot, ready to run.
 ///
 /// ```no_run
@@ -188,18 +190,29 @@ impl AppBuilder {
             Some(handler) => Bot::yours(handler),
             None => Bot::built_in(&settings, &clock)?,
         };
-        let handler = match self.around {
-            Some(around) => around(bot.handler.clone()),
-            None => bot.handler.clone(),
-        };
-        let store = match self.store {
-            Some(store) => store,
-            None => open_later(&settings.store.url)?,
-        };
+        let plain: Around = Box::new(|handler| handler);
+        let handler = self.around.unwrap_or(plain)(bot.handler.clone());
+        let url = &settings.store.url;
+        let store = self.store.map_or_else(|| open_later(url), Ok)?;
         let tasks = TaskTracker::new();
         let outbox = Arc::new(Notify::new());
         let keyring = Arc::new(keyring(&settings, self.tunnel.as_ref()));
         let sender = sending::sender(&settings, &store, &clock, &keyring).waking(outbox.clone());
+        let rest = Arc::new(RestHealth::default());
+        let delivery = Arc::new(Delivery {
+            store: store.clone(),
+            routes: routes(&settings, self.only, self.tunnel.as_ref()),
+            keyring: keyring.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            policy: delivery_policy(&settings),
+            tasks: tasks.clone(),
+            outbox: outbox.clone(),
+            health: rest.clone(),
+            store_report: StoreReport::new(metrics.clone()),
+            warnings: Throttle::new(10),
+        });
+        let media = files::media(&settings, &delivery, &clock, &tasks);
         let dispatcher = Arc::new(Dispatcher {
             handler,
             store: store.clone(),
@@ -212,24 +225,11 @@ impl AppBuilder {
             guard: guard(&settings),
             apology: document(&settings.reply.apology)?,
             on_consent: self.on_consent,
-            typing: sending::typing(&settings, self.tunnel.as_ref(), keyring.clone()),
-            tasks: tasks.clone(),
-            outbox: outbox.clone(),
-            state: crate::dispatch::DispatchState::default(),
-        });
-        let rest = Arc::new(RestHealth::default());
-        let delivery = Arc::new(Delivery {
-            store: store.clone(),
-            routes: routes(&settings, self.only, self.tunnel.as_ref()),
-            keyring,
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-            policy: delivery_policy(&settings),
+            files: Arc::new(media.clone()),
+            typing: sending::typing(&settings, self.tunnel.as_ref(), keyring),
             tasks: tasks.clone(),
             outbox,
-            health: rest.clone(),
-            store_report: StoreReport::new(metrics.clone()),
-            warnings: Throttle::new(10),
+            state: crate::dispatch::DispatchState::default(),
         });
         let instance = Instance::random();
         let webhooks = Webhooks {
@@ -242,6 +242,7 @@ impl AppBuilder {
             on_status: self.on_status,
             on_fallback: self.on_fallback,
             warnings: Warnings::new(),
+            media,
             instance,
         };
         let front = Arc::new(Front::new(metrics.clone(), lifecycle.clone()));

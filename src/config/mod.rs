@@ -9,6 +9,7 @@ mod guarding;
 mod handling;
 mod keeping;
 mod layers;
+mod media;
 mod problem;
 mod reader;
 mod sections;
@@ -21,6 +22,7 @@ pub use calling::{ReconcileSettings, SendSettings, SenderSettings};
 pub use guarding::GuardSettings;
 pub use handling::{HandlerKind, HandlerSettings, OnCrash};
 pub use keeping::{ConsentSettings, StoreSettings};
+pub use media::MediaSettings;
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{
     AccountSettings, AdminSettings, LogFormat, LogSettings, OnUnknown, ReplySettings, RestSettings,
@@ -139,6 +141,8 @@ pub struct Settings {
     pub rest: RestSettings,
     /// What is kept, where and how long.
     pub store: StoreSettings,
+    /// Files that messages bring.
+    pub media: MediaSettings,
     /// What users say about being written to.
     pub consent: ConsentSettings,
     /// What is kept from the handler.

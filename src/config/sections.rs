@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Settings;
 use super::reader::Reader;
-use super::{calling, guarding, handling, keeping};
+use super::{calling, guarding, handling, keeping, media};
 pub use crate::delivery::OnUnknown;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
@@ -162,6 +162,7 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
     let reply = reply(reader);
     let rest = rest(reader);
     let store = keeping::store(reader);
+    let media = media::media(reader);
     let consent = keeping::consent(reader);
     let guard = guarding::guard(reader);
     let send = calling::send(reader);
@@ -176,6 +177,7 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
         reply: reply?,
         rest: rest?,
         store: store?,
+        media: media?,
         consent: consent?,
         guard: guard?,
         send: send?,

@@ -21,7 +21,7 @@ pub(crate) struct Routes {
 
 impl Routes {
     /// `None` for an account whose messages are not ours to send.
-    pub(super) fn of(&self, account: AccountSid) -> Option<&Route> {
+    pub(crate) fn of(&self, account: AccountSid) -> Option<&Route> {
         let is = |known: &AccountSid| known.to_lowercase() == account.to_lowercase();
         match &self.elsewhere {
             Some((known, route)) if is(known) => Some(route),

@@ -25,7 +25,7 @@ use crate::store::{
     Acceptance, Answered, Arrival, Choice, Claim, Decision, DialogueChange, Ending, NewReply,
     Taken, Turn,
 };
-use crate::twiml::{Document, RenderError};
+use crate::twiml::Document;
 
 /// Between tries to save what a handler has said, while the store is away.
 const RETRY: [Duration; 4] = [
@@ -353,6 +353,10 @@ impl Course {
         let mut cx = Context::new(claim.attempt, self.deadline)
             .in_conversation(Arc::new(conversation), message.received_at);
         let memory = cx.memory();
+        let _keeping = dispatcher.files.keep(&message, slot);
+        if !message.media.is_empty() {
+            cx = cx.with_attachments(dispatcher.files.attachments(&message, slot));
+        }
         if let Road::Fallback(cause) = road {
             cx = cx.with_fallback(cause);
         }
@@ -385,6 +389,15 @@ impl Course {
     async fn say(&mut self, claim: Claim, origin: &Origin, reply: Reply, ending: Ending) {
         let dispatcher = self.dispatcher.clone();
         let channel = origin.user.channel();
+        let reply = if reply.has_media() {
+            let to = (origin.account, origin.sid);
+            match dispatcher.files.publish(reply, channel, to).await {
+                Ok(reply) => reply,
+                Err(error) => return Box::pin(self.unsayable(claim, origin, error)).await,
+            }
+        } else {
+            reply
+        };
         // To somebody else: REST looks at that one's window and consent.
         let to_others = !reply.messages().iter().all(|said| origin.hears(said));
         let document = Document::render(&reply, channel, Some(&dispatcher.public_url));
@@ -472,7 +485,7 @@ impl Course {
         self.tell(Dispatched::Duplicate(Document::empty()));
     }
 
-    async fn unsayable(&mut self, claim: Claim, origin: &Origin, error: RenderError) {
+    async fn unsayable(&mut self, claim: Claim, origin: &Origin, error: impl std::error::Error) {
         tracing::error!(message_sid = %origin.sid, %error, "the reply cannot be given");
         self.give_up(claim, origin, Failure::Error).await;
     }

@@ -35,7 +35,7 @@ use self::outage::Outage;
 use self::waiting::{Deferred, Waiting};
 use crate::clock::{Clock, after};
 use crate::consent::ConsentRules;
-use crate::handler::Handler;
+use crate::handler::{Files, Handler};
 use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::{PublicUrl, TokenSlot};
 use crate::store::{Choice, CrashPolicy, Decision, Store, StoreError};
@@ -87,6 +87,8 @@ pub(crate) struct Dispatcher {
     /// What is said when the handler fails for the last time.
     pub(crate) apology: Document,
     pub(crate) on_consent: Option<ConsentHook>,
+    /// What messages bring beside texts.
+    pub(crate) files: Arc<dyn Files>,
     pub(crate) typing: TypingHook,
     pub(crate) tasks: TaskTracker,
     /// Wakes the worker that sends what goes by REST.

@@ -55,7 +55,7 @@ impl Origin {
         let media = wire
             .media
             .iter()
-            .map(|media| ("MediaUrl", media.url.as_str()));
+            .filter_map(|media| Some(("MediaUrl", media.link()?)));
         let params: Form = single.chain(media).collect();
         NewReply {
             account: self.account,

@@ -26,6 +26,7 @@ use super::engine::Engine;
 use super::links::split_userinfo;
 use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, Record, ms};
 use super::state::Hosted;
+pub(super) use crate::reply::names::by_name as type_of;
 use crate::secret::Secret;
 use crate::signature::sign;
 use crate::tls;
@@ -245,34 +246,4 @@ pub(super) fn is_loopback(url: &str) -> bool {
     let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-/// A type by the end of a name or URL, for the files that people send.
-pub(super) fn type_of(name: &str) -> Option<&'static str> {
-    let path = name.split(['?', '#']).next().unwrap_or_default();
-    let (_, extension) = path.rsplit_once('.')?;
-    Some(match extension.to_ascii_lowercase().as_str() {
-        "jpg" | "jpeg" => "image/jpeg",
-        "png" => "image/png",
-        "gif" => "image/gif",
-        "webp" => "image/webp",
-        "heic" => "image/heic",
-        "mp4" => "video/mp4",
-        "3gp" => "video/3gpp",
-        "mov" => "video/quicktime",
-        "ogg" | "oga" | "opus" => "audio/ogg",
-        "mp3" => "audio/mpeg",
-        "m4a" => "audio/mp4",
-        "amr" => "audio/amr",
-        "wav" => "audio/vnd.wave",
-        "pdf" => "application/pdf",
-        "vcf" => "text/vcard",
-        "csv" => "text/csv",
-        "txt" => "text/plain",
-        "doc" => "application/msword",
-        "docx" => "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        "xlsx" => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-        "pptx" => "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-        _ => return None,
-    })
 }

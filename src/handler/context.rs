@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::HandlerError;
 use super::history::{Conversing, Said};
+use super::media::{Attachments, IncomingMedia};
 use super::state::{Memory, State};
 use crate::message::FallbackCause;
 
@@ -23,6 +24,7 @@ pub struct Context {
     fallback: Option<Arc<FallbackCause>>,
     conversation: Option<Arc<dyn Conversing>>,
     memory: Arc<Memory>,
+    attachments: Option<Arc<dyn Attachments>>,
 }
 
 impl Context {
@@ -34,6 +36,7 @@ impl Context {
             fallback: None,
             conversation: None,
             memory: Arc::new(Memory::new(None, Timestamp::UNIX_EPOCH)),
+            attachments: None,
         }
     }
 
@@ -54,6 +57,16 @@ impl Context {
     pub(crate) fn in_conversation(mut self, of: Arc<dyn Conversing>, now: Timestamp) -> Self {
         self.conversation = Some(of.clone());
         self.memory = Arc::new(Memory::new(Some(of), now));
+        self
+    }
+
+    /// The same for a message with files.
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "only the dispatcher knows where files are")
+    )]
+    pub(crate) fn with_attachments(mut self, attachments: Arc<dyn Attachments>) -> Self {
+        self.attachments = Some(attachments);
         self
     }
 
@@ -79,6 +92,26 @@ impl Context {
     /// Why the primary webhook failed, if this message came by the fallback URL.
     pub fn fallback(&self) -> Option<&FallbackCause> {
         self.fallback.as_deref()
+    }
+
+    /// A file of the message, by its place in [`InboundMessage::media`](crate::InboundMessage::media). Nothing is fetched
+    /// before it is asked for.
+    ///
+    /// ```no_run
+    /// use replyhook::{Context, HandlerError, InboundMessage};
+    ///
+    /// async fn bot(cx: Context, message: InboundMessage) -> Result<String, HandlerError> {
+    ///     if message.media.is_empty() {
+    ///         return Ok("Send me a picture.".to_owned());
+    ///     }
+    ///     let saved = cx.media(0).save(format!("pictures/{}", message.message_sid)).await?;
+    ///     Ok(format!("{} bytes, thank you.", saved.length))
+    /// }
+    /// # fn is_handler(_: impl replyhook::Handler) {}
+    /// # is_handler(bot);
+    /// ```
+    pub fn media(&self, index: usize) -> IncomingMedia {
+        IncomingMedia::new(self.attachments.clone(), index)
     }
 
     /// Shows the author that somebody types, for 25 seconds or until the reply comes: for a bot that will be slow. On

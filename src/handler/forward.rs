@@ -148,7 +148,9 @@ impl Forward {
     }
 
     async fn ask(&self, cx: &Context, message: &InboundMessage) -> Result<Reply, ForwardError> {
-        let body = serde_json::to_vec(&Outgoing::new(cx, message)).expect("these fields are JSON");
+        let links = links(cx, message).await;
+        let body =
+            serde_json::to_vec(&Outgoing::new(cx, message, &links)).expect("these fields are JSON");
         let id = message.message_sid.as_str();
         let timestamp = self.clock.now().as_second().to_string();
         let mut mac = self.target.key.clone();
@@ -202,6 +204,19 @@ impl fmt::Debug for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Forward").finish_non_exhaustive()
     }
+}
+
+/// A link to each file.
+async fn links(cx: &Context, message: &InboundMessage) -> Vec<Option<String>> {
+    let mut links = Vec::with_capacity(message.media.len());
+    for index in 0..message.media.len() {
+        let link = cx.media(index).link().await;
+        if let Err(error) = &link {
+            tracing::warn!(message_sid = %message.message_sid, index, %error, "a file has no link");
+        }
+        links.push(link.ok());
+    }
+    links
 }
 
 async fn read(mut response: reqwest::Response) -> Result<Reply, ForwardError> {
@@ -319,7 +334,7 @@ struct Outgoing<'a> {
 struct OutgoingMedia<'a> {
     url: &'a str,
     content_type: Option<&'a str>,
-    /// Where it can be had without Twilio's credentials; none as long as no such link can be made.
+    /// Where it can be had for an hour without Twilio's credentials; none where no link can be made.
     link: Option<&'a str>,
 }
 
@@ -357,7 +372,7 @@ struct OutgoingRepliedTo<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    fn new(cx: &Context, message: &'a InboundMessage) -> Self {
+    fn new(cx: &Context, message: &'a InboundMessage, links: &'a [Option<String>]) -> Self {
         let service = message.messaging_service_sid.as_ref();
         let external = message.external_user_id.as_ref();
         Self {
@@ -373,10 +388,11 @@ impl<'a> Outgoing<'a> {
             media: message
                 .media
                 .iter()
-                .map(|media| OutgoingMedia {
+                .zip(links)
+                .map(|(media, link)| OutgoingMedia {
                     url: &media.url,
                     content_type: media.content_type.as_deref(),
-                    link: None,
+                    link: link.as_deref(),
                 })
                 .collect(),
             location: message.location.as_ref().map(|place| OutgoingLocation {

@@ -27,6 +27,7 @@ mod folding;
 #[cfg(feature = "client")]
 mod forward;
 mod history;
+mod media;
 #[cfg(feature = "route")]
 pub mod route;
 #[cfg(feature = "rules")]
@@ -43,6 +44,11 @@ use futures_util::future::BoxFuture;
 #[cfg(feature = "app")]
 pub(crate) use history::Conversing;
 pub use history::{Said, Speaker};
+#[cfg(feature = "app")]
+pub(crate) use media::{Attachments, Files, Keeping};
+pub use media::{
+    FileType, IncomingMedia, MediaError, MediaErrorKind, MediaStream, ReceivedMedia, SavedMedia,
+};
 #[cfg(feature = "rules")]
 pub use rules::{
     ExampleFailure, ExampleResult, OptOutTexts, RuleSet, Rules, RulesError, RulesFile, RulesProblem,

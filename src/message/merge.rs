@@ -101,6 +101,9 @@ mod tests {
             urls,
             ["https://api.example.test/1", "https://api.example.test/2"]
         );
+        // Each is asked for at the message that brought it.
+        let brought: Vec<_> = whole.media.iter().map(|media| media.message_sid).collect();
+        assert_eq!(brought, whole.merged[..2]);
         assert_eq!(whole.num_media, Some(2));
         assert_eq!(whole.message_type, Some(MessageType::Image));
         assert_eq!(

@@ -12,7 +12,7 @@ use super::parts::{
 };
 use crate::address::Address;
 use crate::form::{AmbiguousParam, Form};
-use crate::sid::SidError;
+use crate::sid::{MessageSid, SidError};
 
 /// Why pairs are no message. Names the parameter, never its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -167,7 +167,7 @@ pub(super) fn inbound(params: Form, received_at: Timestamp) -> Result<InboundMes
             message.take(name, value);
         }
     }
-    message.media = media(media_parts);
+    message.media = media(message.message_sid, media_parts);
     message.params = params;
     Ok(message)
 }
@@ -355,7 +355,7 @@ impl MediaPart {
 }
 
 /// What came counts, in order of its index: `NumMedia` may be larger or smaller than the pairs.
-fn media(mut parts: Vec<(MediaPart, &str)>) -> Vec<MediaItem> {
+fn media(message_sid: MessageSid, mut parts: Vec<(MediaPart, &str)>) -> Vec<MediaItem> {
     parts.sort_by_key(|(part, _)| *part);
     let content_type = |index| {
         let found = parts
@@ -373,6 +373,7 @@ fn media(mut parts: Vec<(MediaPart, &str)>) -> Vec<MediaItem> {
         };
         if !value.is_empty() && last != Some(index) {
             items.push(MediaItem {
+                message_sid,
                 url: (*value).to_owned(),
                 content_type: content_type(index),
             });

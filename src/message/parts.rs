@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::address::Address;
+use crate::sid::{MediaSid, MessageSid};
 
 macro_rules! open_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -38,10 +39,20 @@ pub(crate) use open_enum;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MediaItem {
+    /// The message that brought it: one of several, where those are merged.
+    pub message_sid: MessageSid,
     /// `MediaUrl{N}`.
     pub url: String,
     /// `MediaContentType{N}`: a hint of the sender's, not a fact.
     pub content_type: Option<String>,
+}
+
+impl MediaItem {
+    /// The file's SID, which its URL ends in; `None` for a URL that is not of Twilio's shape.
+    pub fn sid(&self) -> Option<MediaSid> {
+        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        path.rsplit('/').next()?.parse().ok()
+    }
 }
 
 impl fmt::Debug for MediaItem {

@@ -8,12 +8,20 @@
 //! assert!(!reply.is_empty());
 //! ```
 
+#[cfg(feature = "app")]
+pub(crate) mod kinds;
+#[cfg(any(feature = "app", feature = "emulator"))]
+pub(crate) mod names;
 mod segments;
 mod split;
 
+#[cfg(feature = "app")]
+pub use kinds::MediaRefusal;
 pub use segments::{Segments, segments};
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 pub(crate) use split::WireMessage;
 
@@ -41,8 +49,19 @@ pub struct ReplyMessage {
 /// A file that Twilio fetches and sends.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Media {
-    pub(crate) url: String,
+    source: MediaSource,
     content_type: Option<String>,
+}
+
+/// Where a file is.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum MediaSource {
+    /// Where Twilio can fetch it.
+    Url(String),
+    /// On this machine.
+    File(PathBuf),
+    /// Here.
+    Bytes(Arc<[u8]>),
 }
 
 /// Hands the rest of the reply to another TwiML document.
@@ -123,6 +142,25 @@ impl Reply {
         self.redirect.is_none() && self.messages.iter().all(ReplyMessage::is_empty)
     }
 
+    /// Whether there is a file anywhere in it.
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "the dispatcher asks")
+    )]
+    pub(crate) fn has_media(&self) -> bool {
+        self.messages
+            .iter()
+            .any(|message| !message.media.is_empty())
+    }
+
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "who publishes files asks")
+    )]
+    pub(crate) fn messages_mut(&mut self) -> &mut [ReplyMessage] {
+        &mut self.messages
+    }
+
     pub(crate) fn redirect_target(&self) -> Option<&Redirect> {
         self.redirect.as_ref()
     }
@@ -196,8 +234,27 @@ impl Media {
     /// A file at a public http or https URL. Twilio fetches it and believes its `Content-Type`.
     pub fn url(url: impl Into<String>) -> Self {
         Self {
-            url: url.into(),
+            source: MediaSource::Url(url.into()),
             content_type: None,
+        }
+    }
+
+    /// A file of this machine, read when the reply goes out. It is put into the store, and Twilio fetches it from there by a
+    /// link under `PUBLIC_URL` that nobody can guess and that ends after three days. Its type is told by its name, else by
+    /// its first bytes. What the channel does not take (by type, or over 16 MiB, over 5 MiB by MMS) is a failure of the
+    /// handler.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self {
+            source: MediaSource::File(path.into()),
+            content_type: None,
+        }
+    }
+
+    /// The same with what is in memory, of a type such as `image/png`.
+    pub fn bytes(bytes: impl Into<Arc<[u8]>>, content_type: impl Into<String>) -> Self {
+        Self {
+            source: MediaSource::Bytes(bytes.into()),
+            content_type: Some(content_type.into()),
         }
     }
 
@@ -207,6 +264,39 @@ impl Media {
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.content_type = Some(content_type.into());
         self
+    }
+
+    /// Where it can be fetched; none for a file that has no link yet.
+    pub(crate) fn link(&self) -> Option<&str> {
+        match &self.source {
+            MediaSource::Url(url) => Some(url),
+            MediaSource::File(_) | MediaSource::Bytes(_) => None,
+        }
+    }
+
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "who publishes files asks")
+    )]
+    pub(crate) fn source(&self) -> &MediaSource {
+        &self.source
+    }
+
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "who publishes files asks")
+    )]
+    pub(crate) fn stated_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
+    /// What a file's name says.
+    #[cfg(feature = "app")]
+    pub(crate) fn type_by_name(&self) -> Option<&'static str> {
+        match &self.source {
+            MediaSource::File(path) => names::by_name(path.to_str()?),
+            MediaSource::Url(_) | MediaSource::Bytes(_) => None,
+        }
     }
 
     /// Whether every channel shows a text together with this file.
@@ -221,7 +311,10 @@ impl Media {
                 .iter()
                 .any(|(_, known)| content_type.eq_ignore_ascii_case(known));
         }
-        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        let MediaSource::Url(url) = &self.source else {
+            return false;
+        };
+        let path = url.split(['?', '#']).next().unwrap_or_default();
         let extension = path
             .rsplit('/')
             .next()

@@ -1,5 +1,6 @@
 //! What is kept, so that nothing acknowledged is lost and nobody is answered twice: [`Store`] is a [`Journal`] of what
-//! came, the [`Conversations`] it belongs to, and an [`Outbox`] of what goes out by REST.
+//! came, the [`Conversations`] it belongs to, and an [`Outbox`] of what goes out by REST, with
+//! the [`MediaLinks`] by which files are fetched.
 //!
 //! One method is one transaction, named after its use. The time is an argument. No transaction is held while a handler
 //! or an HTTP call runs: a message is *claimed* by this process, and every later write is fenced by the claim, so that
@@ -17,6 +18,7 @@
 mod conversations;
 mod error;
 mod journal;
+mod media;
 mod operator;
 mod outbox;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -40,6 +42,7 @@ pub use journal::{
     Acceptance, Answered, Arrival, ArrivalConsent, Behind, Choice, Claim, CrashPolicy, Decision,
     DialogueChange, Ending, Journal, Taken, TakenParams, Turn,
 };
+pub use media::{LinkKey, Linked, LinkedFile, MediaLinks, NewLink};
 pub use operator::{MessageFilter, MessageRow, Operator, Purged, ReplyRow, Retention};
 pub use outbox::{
     NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, Settlement,
@@ -48,14 +51,14 @@ pub use submission::{Refusal, SendKey, Standing, Submission, Submitted};
 pub use url::{StoreUrl, StoreUrlError};
 
 /// The number of the newest schema, the same in every kind of store.
-pub const SCHEMA: usize = 3;
+pub const SCHEMA: usize = 4;
 
 /// What a store's methods return.
 pub type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Everything that is kept. [`SqliteStore`](sqlite::SqliteStore) is one machine's, in a file;
 /// [`PostgresStore`](postgres::PostgresStore) is shared by several.
-pub trait Store: Journal + Conversations + Outbox + Operator + 'static {
+pub trait Store: Journal + Conversations + Outbox + MediaLinks + Operator + 'static {
     /// Makes it usable: connects, brings the schema up to date, and (for [`Access::Owner`]) takes possession. Before
     /// that every other method fails.
     ///

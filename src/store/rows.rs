@@ -1,15 +1,21 @@
 //! How rows are written, the same in both databases.
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 
-use super::{Answered, Conversation, Decision, ReplyState, StoreError, StoreErrorKind};
+use super::{
+    Answered, Conversation, Decision, Linked, LinkedFile, NewLink, ReplyState, StoreError,
+    StoreErrorKind,
+};
 use crate::address::Address;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::TokenSlot;
 
 /// The tables that hold what came and went, each before those that it refers to.
-pub(super) const CONTENT: [&str; 10] = [
+pub(super) const CONTENT: [&str; 12] = [
+    "media_link",
+    "media_file",
     "send_key",
     "send_pace",
     "dialogue",
@@ -161,6 +167,64 @@ pub(super) fn account_sid(bytes: &[u8]) -> Result<AccountSid, StoreError> {
     sid_text(bytes)?
         .parse()
         .map_err(|_| StoreError::new(StoreErrorKind::Corrupt))
+}
+
+/// What a row of `media_link` says of what it leads to.
+#[derive(Default)]
+pub(super) struct LinkColumns {
+    pub(super) message: Option<Vec<u8>>,
+    pub(super) file: Option<Vec<u8>>,
+    pub(super) account: Option<Vec<u8>>,
+    pub(super) slot: Option<i64>,
+    pub(super) media_message: Option<Vec<u8>>,
+    pub(super) media: Option<String>,
+}
+
+impl LinkColumns {
+    pub(super) fn of(link: &NewLink) -> Self {
+        let message = link.message.map(|sid| sid_bytes(sid.as_str()));
+        match &link.file {
+            LinkedFile::Ours(bytes) => Self {
+                message,
+                file: Some(Sha256::digest(bytes).to_vec()),
+                ..Self::default()
+            },
+            LinkedFile::AtTwilio {
+                account,
+                slot,
+                message: of,
+                media,
+            } => Self {
+                message,
+                file: None,
+                account: Some(sid_bytes(account.as_str())),
+                slot: Some(slot_number(*slot)),
+                media_message: Some(sid_bytes(of.as_str())),
+                media: Some(media.to_string()),
+            },
+        }
+    }
+}
+
+/// What a link leads to: `bytes` are those of its file, where it has one.
+pub(super) fn linked(
+    content_type: Option<String>,
+    columns: &LinkColumns,
+    bytes: Option<Vec<u8>>,
+) -> Result<Linked, StoreError> {
+    let corrupt = || StoreError::new(StoreErrorKind::Corrupt);
+    let file = if let Some(bytes) = bytes {
+        LinkedFile::Ours(bytes.into())
+    } else {
+        let media = columns.media.as_deref().ok_or_else(corrupt)?;
+        LinkedFile::AtTwilio {
+            account: account_sid(columns.account.as_deref().ok_or_else(corrupt)?)?,
+            slot: slot(columns.slot.ok_or_else(corrupt)?),
+            message: message_sid(columns.media_message.as_deref().ok_or_else(corrupt)?)?,
+            media: media.parse().map_err(|_| corrupt())?,
+        }
+    };
+    Ok(Linked { file, content_type })
 }
 
 pub(super) fn slot_number(slot: TokenSlot) -> i64 {

@@ -66,7 +66,7 @@ table! {
     BUILD_INFO = "replyhook_build_info", "1", ["version"], "Always 1.";
 }
 
-/// The three webhook endpoints.
+/// The public endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/webhook`
@@ -75,10 +75,12 @@ pub enum Endpoint {
     Fallback,
     /// `/webhook/status`
     Status,
+    /// `/media/{token}`
+    Media,
 }
 
 impl Endpoint {
-    const ALL: [Self; 3] = [Self::Primary, Self::Fallback, Self::Status];
+    const ALL: [Self; 4] = [Self::Primary, Self::Fallback, Self::Status, Self::Media];
 
     /// The label's value.
     pub fn as_str(self) -> &'static str {
@@ -86,6 +88,7 @@ impl Endpoint {
             Self::Primary => "primary",
             Self::Fallback => "fallback",
             Self::Status => "status",
+            Self::Media => "media",
         }
     }
 }
@@ -140,6 +143,8 @@ outcomes! {
     Fallback = "fallback",
     /// A signed request of `replyhook doctor`, which is no message.
     Probe = "probe",
+    /// No file is behind the link, or not any more.
+    NotFound = "not_found",
     /// The peer went away before its answer.
     Disconnected = "disconnected",
 }

@@ -118,6 +118,13 @@ impl RestError {
     }
 }
 
+#[cfg(feature = "app")]
+impl From<reqwest::Error> for RestError {
+    fn from(source: reqwest::Error) -> Self {
+        Self::transport(source, false)
+    }
+}
+
 /// Twilio's `code`, in the classic form and that of RFC 9457; anything else has none.
 fn code_of(body: &[u8]) -> Option<ErrorCode> {
     let answer: serde_json::Value = serde_json::from_slice(body).ok()?;

@@ -24,6 +24,8 @@ mod api_url;
 mod content;
 mod error;
 mod indicators;
+#[cfg(feature = "app")]
+pub(crate) mod media;
 mod messages;
 mod new_message;
 mod phone_numbers;
@@ -122,15 +124,18 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<reqwest::RequestBuilder, RestError> {
         let url = format!("{}{path}", self.url);
-        let http = if let Some(http) = self.http.get() {
-            http
-        } else {
-            let built = build(&self.url)?;
-            self.http.get_or_init(|| built)
-        };
-        Ok(http
+        Ok(self
+            .http()?
             .request(method, url)
             .basic_auth(&credentials.user, Some(credentials.password.expose())))
+    }
+
+    fn http(&self) -> Result<&reqwest::Client, RestError> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
+        let built = build(&self.url)?;
+        Ok(self.http.get_or_init(|| built))
     }
 }
 

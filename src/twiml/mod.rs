@@ -126,7 +126,8 @@ impl Document {
                     xml.element(BytesStart::new("Body"), escaper.text(message.text));
                 }
                 for media in message.media {
-                    xml.element(BytesStart::new("Media"), escaper.text(&media.url));
+                    let url = media.link().unwrap_or_default();
+                    xml.element(BytesStart::new("Media"), escaper.text(url));
                 }
             }
             xml.write(Event::End(BytesEnd::new("Message")));
@@ -206,7 +207,7 @@ fn check(
         let urls = message
             .media
             .iter()
-            .map(|media| ("media URL", media.url.as_str()));
+            .map(|media| ("media URL", media.link().unwrap_or_default()));
         let urls = urls.chain(message.status_callback.map(|url| ("status callback", url)));
         for (what, url) in urls.chain(message.action.map(|(url, _)| ("action", url))) {
             if !is_web_url(url) {

@@ -51,7 +51,10 @@ impl Front {
                 "not started: the worker of App::into_parts is not running; spawn worker.run(shutdown)\n",
             ),
             Stage::Opening => Some("starting: the store is not open yet\n"),
-            Stage::Draining if endpoint != Endpoint::Fallback => Some("shutting down\n"),
+            // What was said in the last moment is fetched in the next.
+            Stage::Draining if !matches!(endpoint, Endpoint::Fallback | Endpoint::Media) => {
+                Some("shutting down\n")
+            }
             Stage::Running | Stage::Draining => None,
         }
     }

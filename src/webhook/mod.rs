@@ -1,13 +1,16 @@
 //! The public endpoints: all routes on one page.
 //!
 //! Each is [`front`] (count, label, shed, catch panics) around the signature layer around one endpoint. All take GET,
-//! POST and PUT, with and without a slash at the end, with and without the prefix of `PUBLIC_URL`; nothing redirects.
+//! POST and PUT, with and without a slash at the end, with and without the prefix of `PUBLIC_URL`; nothing redirects. Files
+//! behind links have the same front and no signature.
 
 mod answer;
 mod fallback;
 mod front;
+mod media;
 mod primary;
 mod probe;
+mod range;
 mod refusal;
 mod request_id;
 mod room;
@@ -32,6 +35,7 @@ pub(crate) use room::Room;
 use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
 use crate::form::Form;
+use crate::media::Media;
 use crate::message::{FallbackCause, InboundMessage, ParseError, StatusUpdate};
 use crate::probe::Instance;
 use crate::signature::{SignatureLayer, SignedForm};
@@ -54,6 +58,8 @@ pub(crate) struct Webhooks {
     pub(crate) on_status: Option<StatusHook>,
     pub(crate) on_fallback: Option<FallbackHook>,
     pub(crate) warnings: Warnings,
+    /// Files behind links.
+    pub(crate) media: Media,
     /// Which start of the server this is.
     pub(crate) instance: Instance,
 }
@@ -141,6 +147,7 @@ pub(crate) fn router(
     let primary = any(primary::primary).layer(stack(Endpoint::Primary));
     let fallback = any(fallback::fallback).layer(stack(Endpoint::Fallback));
     let status = any(status::status).layer(stack(Endpoint::Status));
+    let media = any(media::media).layer(FrontLayer::new(front.clone(), Endpoint::Media));
     let mut router = Router::new();
     let mut prefixes = vec![prefix, ""];
     prefixes.dedup();
@@ -152,7 +159,8 @@ pub(crate) fn router(
                     &format!("{prefix}/webhook/fallback{slash}"),
                     fallback.clone(),
                 )
-                .route(&format!("{prefix}/webhook/status{slash}"), status.clone());
+                .route(&format!("{prefix}/webhook/status{slash}"), status.clone())
+                .route(&format!("{prefix}/media/{{token}}{slash}"), media.clone());
         }
     }
     router

@@ -60,6 +60,8 @@ mod limits;
 mod llm;
 #[cfg(all(feature = "failpoints", feature = "postgres"))]
 mod machines;
+mod media_in;
+mod media_out;
 mod merging;
 mod messages;
 mod operations;

@@ -7,6 +7,7 @@ mod earlier;
 mod following;
 #[cfg(feature = "postgres")]
 mod machines;
+mod media;
 mod merging;
 mod opening;
 mod operating;

@@ -1,5 +1,10 @@
 use std::fmt::Write;
+use std::path::PathBuf;
 
+use anyhow::Context;
+
+use replyhook::config::{MediaSettings, Sources};
+use replyhook::saved_files;
 use replyhook::store::{Access, MessageFilter, MessageRow, ReplyRow, ReplyState, TakenParams};
 use replyhook::{Address, ErrorCode, Form, MessageSid};
 use serde_json::{Value, json};
@@ -155,14 +160,18 @@ impl List {
 
 impl Show {
     fn run(self) -> anyhow::Result<Answer> {
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let sources = self.settings.sources();
+        let opened = Opened::by(&sources, Access::Operator)?;
         let Some(row) = find(&opened, self.sid)? else {
             return unknown(self.sid);
         };
+        let files = files_of(&sources, self.sid)?;
         if self.json {
-            print(&format!("{}\n", whole(&row, self.content)))?;
+            let mut message = whole(&row, self.content);
+            message["files"] = json!(files);
+            print(&format!("{message}\n"))?;
         } else {
-            print(&table(&row, self.content)?)?;
+            print(&table(&row, &files, self.content)?)?;
         }
         Ok(Answer::Yes)
     }
@@ -272,6 +281,15 @@ impl Export {
         }
         Ok(Answer::Yes)
     }
+}
+
+/// The files of a message that `media.save` has kept on this machine.
+pub(crate) fn files_of(sources: &Sources, sid: MessageSid) -> anyhow::Result<Vec<PathBuf>> {
+    let Some(folder) = MediaSettings::load(sources)?.save else {
+        return Ok(Vec::new());
+    };
+    let files = saved_files(&folder, sid);
+    files.with_context(|| format!("media.save names {}", folder.display()))
 }
 
 fn find(opened: &Opened, sid: MessageSid) -> anyhow::Result<Option<MessageRow>> {
@@ -407,7 +425,7 @@ fn whole(row: &MessageRow, content: bool) -> Value {
     line
 }
 
-fn table(row: &MessageRow, content: bool) -> Result<String, std::fmt::Error> {
+fn table(row: &MessageRow, files: &[PathBuf], content: bool) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     let who = row
         .user
@@ -426,6 +444,10 @@ fn table(row: &MessageRow, content: bool) -> Result<String, std::fmt::Error> {
     writeln!(text, "attempt   {}", row.attempt)?;
     if let Some(reason) = &row.reason {
         writeln!(text, "reason    {reason}")?;
+    }
+    for file in files {
+        let bytes = file.metadata().map_or(0, |about| about.len());
+        writeln!(text, "file      {} ({bytes} bytes)", file.display())?;
     }
     for (ordinal, reply) in row.replies.iter().enumerate() {
         writeln!(text, "reply {:<3} {}", ordinal + 1, reply.state.as_str())?;

@@ -1,11 +1,16 @@
 use std::io::{IsTerminal, Write};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use replyhook::Address;
-use replyhook::store::{Access, Retention};
+use replyhook::config::{MediaSettings, Sources};
+use replyhook::store::{Access, MessageFilter, Retention};
 
+use crate::messages::files_of;
 use crate::operator::{Opened, now, number};
 use crate::{Answer, SettingsArgs, print};
+
+/// Messages that are looked at at once.
+const PAGE: u32 = 500;
 
 #[derive(clap::Args)]
 #[command(
@@ -50,11 +55,14 @@ impl Purge {
                 "--user is empty: write the address as Twilio does, such as whatsapp:+15550001111"
             );
         }
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let sources = self.settings.sources();
+        let opened = Opened::by(&sources, Access::Operator)?;
         if !self.yes && !self.is_meant(user)? {
             print("nothing was deleted\n")?;
             return Ok(Answer::No);
         }
+        // While it is known which messages were theirs.
+        let files = delete_files(&opened, &sources, user)?;
         let purged = opened.wait(opened.store.purge_user(user, self.forget_opt_out))?;
         let opt_out = if self.forget_opt_out {
             "opt-outs were deleted too"
@@ -62,7 +70,7 @@ impl Purge {
             "an opt-out with its evidence, if there is one (--forget-opt-out deletes it too)"
         };
         print(&format!(
-            "deleted: the content of {}, {}, {}, the dialogue and the number\n\
+            "deleted: the content of {}, {}, {}, {}, the dialogue and the number\n\
              stays: the messages' keys (AccountSid, MessageSid), so that a repeat is not answered again; {opt_out}\n",
             number(purged.messages, "message"),
             if purged.replies == 1 {
@@ -71,6 +79,7 @@ impl Purge {
                 format!("{} replies by REST", purged.replies)
             },
             number(purged.consents, "consent"),
+            number(files, "saved file"),
         ))?;
         Ok(Answer::Yes)
     }
@@ -110,5 +119,32 @@ impl Purge {
             retention.content_before, retention.texts_before
         ))?;
         Ok(Answer::Yes)
+    }
+}
+
+/// Deletes what `media.save` has kept of a user's on this machine. Returns how many files that were.
+fn delete_files(opened: &Opened, sources: &Sources, user: &Address) -> anyhow::Result<u64> {
+    if MediaSettings::load(sources)?.save.is_none() {
+        return Ok(0);
+    }
+    let mut filter = MessageFilter {
+        user: Some(user.clone()),
+        limit: PAGE,
+        ..MessageFilter::default()
+    };
+    let mut deleted = 0;
+    loop {
+        let rows = opened.wait(opened.store.messages(filter.clone()))?;
+        let Some(last) = rows.last() else {
+            return Ok(deleted);
+        };
+        filter.before = Some(last.id);
+        for row in rows {
+            for file in files_of(sources, row.sid)? {
+                let removed = std::fs::remove_file(&file);
+                removed.with_context(|| file.display().to_string())?;
+                deleted += 1;
+            }
+        }
     }
 }

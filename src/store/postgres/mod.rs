@@ -82,6 +82,7 @@ mod conversations;
 mod error;
 mod journal;
 mod lease;
+mod media;
 mod operator;
 mod outbox;
 mod schema;

@@ -9,6 +9,7 @@ use sqlx::{PgConnection, Row};
 
 use super::PostgresStore;
 use super::error::Trouble;
+use super::media::forget_links;
 use super::text::{pack, unpack};
 use crate::address::Address;
 use crate::sid::MessageSid;
@@ -264,6 +265,7 @@ async fn purge_user(
     if !addresses.contains(&user) {
         addresses.push(user);
     }
+    forget_links(db, &conversations).await?;
     // What is still open is closed: there is nothing left to handle.
     let messages = sqlx::query(
         "UPDATE inbound SET params = NULL, answer = NULL, reason = 'purged', owner = NULL, \

@@ -6,6 +6,7 @@
 mod conversations;
 mod error;
 mod journal;
+mod media;
 mod operator;
 mod outbox;
 mod schema;

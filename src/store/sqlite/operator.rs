@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
+use super::media::forget_links;
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
@@ -226,6 +227,7 @@ fn purge_user(db: &Connection, user: &Address, forget_opt_out: bool) -> Result<P
              state = CASE WHEN state IN (3, 4) THEN state ELSE 6 END WHERE conversation = ?1 AND params IS NOT NULL",
             [conversation],
         )? as u64;
+        forget_links(db, conversation)?;
         purged.replies += db.execute(
             "DELETE FROM reply WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ?1)",
             [conversation],

@@ -16,6 +16,7 @@ pub mod proxy;
 mod request;
 mod scripted;
 mod server;
+mod storage;
 pub mod twilio;
 #[cfg(feature = "failpoints")]
 pub mod wal;
@@ -34,6 +35,7 @@ pub use program::Program;
 pub use request::{Answer, Webhook, base64_decoded, base64_of};
 pub use scripted::{Asked, Scripted};
 pub use server::Server;
+pub use storage::{End, Storage};
 pub use twilio::{Answered, Attempt, By, Delivery, FakeTwilio, Fault, Policy, Post, Shown};
 
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";

@@ -1,0 +1,50 @@
+//! What the name of a file says of its type.
+
+/// A type by the end of a name or URL, for the files that people send.
+pub(crate) fn by_name(name: &str) -> Option<&'static str> {
+    let path = name.split(['?', '#']).next().unwrap_or_default();
+    let (_, extension) = path.rsplit_once('.')?;
+    Some(match extension.to_ascii_lowercase().as_str() {
+        "jpg" | "jpeg" => "image/jpeg",
+        "png" => "image/png",
+        "gif" => "image/gif",
+        "webp" => "image/webp",
+        "heic" => "image/heic",
+        "mp4" => "video/mp4",
+        "3gp" => "video/3gpp",
+        "mov" => "video/quicktime",
+        "ogg" | "oga" | "opus" => "audio/ogg",
+        "mp3" => "audio/mpeg",
+        "m4a" => "audio/mp4",
+        "amr" => "audio/amr",
+        "wav" => "audio/vnd.wave",
+        "pdf" => "application/pdf",
+        "vcf" => "text/vcard",
+        "csv" => "text/csv",
+        "txt" => "text/plain",
+        "doc" => "application/msword",
+        "docx" => "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "xlsx" => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        "pptx" => "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_by_its_end() {
+        for (name, content_type) in [
+            ("a.JPG", Some("image/jpeg")),
+            ("https://h/a.png?x=.pdf#y", Some("image/png")),
+            ("a.b.vcf", Some("text/vcard")),
+            ("jpg", None),
+            ("a.xyz", None),
+            ("", None),
+        ] {
+            assert_eq!(by_name(name), content_type, "{name}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Files behind links of ours: what a reply takes along, and what came and is handed on.
+//!
+//! A link is known by the hash of the secret in it, so that whoever reads the store cannot follow one. It ends at its time.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Outcome;
+use crate::sid::{AccountSid, MediaSid, MessageSid};
+use crate::signature::TokenSlot;
+
+/// What a link is known by: the SHA-256 of the secret in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LinkKey(pub [u8; 32]);
+
+/// A link to be kept.
+#[derive(Clone)]
+pub struct NewLink {
+    /// What it is known by.
+    pub key: LinkKey,
+    /// What it leads to.
+    pub file: LinkedFile,
+    /// What that is, as far as is said.
+    pub content_type: Option<String>,
+    /// The message on whose behalf it is made: it is forgotten with its author.
+    pub message: Option<MessageSid>,
+    /// From then on it leads nowhere.
+    pub expires_at: Timestamp,
+}
+
+/// What a link leads to.
+#[derive(Clone, PartialEq, Eq)]
+pub enum LinkedFile {
+    /// These bytes. Equal ones are kept once.
+    Ours(Arc<[u8]>),
+    /// A file of a message, which is fetched from Twilio each time.
+    AtTwilio {
+        /// Whose it is.
+        account: AccountSid,
+        /// The token that verified the message.
+        slot: TokenSlot,
+        /// The message that brought it.
+        message: MessageSid,
+        /// The file.
+        media: MediaSid,
+    },
+}
+
+/// What there is behind a link.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Linked {
+    /// The file.
+    pub file: LinkedFile,
+    /// What it is, as far as is said.
+    pub content_type: Option<String>,
+}
+
+/// Links and what they lead to.
+///
+/// # Errors
+/// Every method: [`StoreError`](super::StoreError).
+pub trait MediaLinks: Send + Sync {
+    /// Keeps a link until its time is up.
+    fn offer(&self, link: NewLink) -> Outcome<'_, ()>;
+
+    /// What a link leads to, if there is such a link and its time is not up.
+    fn linked(&self, key: LinkKey, now: Timestamp) -> Outcome<'_, Option<Linked>>;
+
+    /// Forgets some links whose time is up, and files that nothing leads to any more. Returns whether there were any.
+    fn expire_links(&self, now: Timestamp) -> Outcome<'_, bool>;
+}
+
+/// Even the hash is told to nobody: it tells two links apart.
+impl fmt::Debug for LinkKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkKey(…)")
+    }
+}
+
+impl fmt::Debug for NewLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewLink")
+            .field("file", &self.file)
+            .field("content_type", &self.content_type)
+            .field("message", &self.message)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LinkedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ours(bytes) => write!(f, "Ours({} bytes)", bytes.len()),
+            Self::AtTwilio { message, media, .. } => write!(f, "AtTwilio({message}, {media})"),
+        }
+    }
+}
+
+impl fmt::Debug for Linked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Linked")
+            .field("file", &self.file)
+            .field("content_type", &self.content_type)
+            .finish()
+    }
+}

@@ -1,0 +1,147 @@
+//! [`MediaLinks`] in PostgreSQL: a link that one machine has made is followed on every other.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sqlx::{PgConnection, Row};
+
+use super::PostgresStore;
+use super::error::Trouble;
+use super::text::{pack, unpack};
+use crate::store::rows::{self, LinkColumns};
+use crate::store::{LinkKey, Linked, LinkedFile, MediaLinks, NewLink, Outcome};
+
+/// Rows of one step of [`MediaLinks::expire_links`].
+const STEP: i64 = 100;
+
+impl MediaLinks for PostgresStore {
+    fn offer(&self, link: NewLink) -> Outcome<'_, ()> {
+        let columns = LinkColumns::of(&link);
+        let link = Arc::new((link, columns));
+        self.upkeep(move |db| {
+            let link = link.clone();
+            Box::pin(async move { offer(db, &link.0, &link.1).await })
+        })
+    }
+
+    fn linked(&self, key: LinkKey, now: Timestamp) -> Outcome<'_, Option<Linked>> {
+        self.upkeep(move |db| {
+            Box::pin(async move {
+                let found = sqlx::query(
+                    "SELECT l.content_type, l.account, l.slot, l.media_message, l.media, f.bytes FROM media_link l \
+                     LEFT JOIN media_file f ON f.hash = l.file WHERE l.key = $1 AND l.expires_at > $2",
+                )
+                .bind(&key.0[..])
+                .bind(now.as_microsecond())
+                .fetch_optional(db)
+                .await?;
+                let Some(row) = found else { return Ok(None) };
+                let columns = LinkColumns {
+                    account: row.try_get(1)?,
+                    slot: row.try_get(2)?,
+                    media_message: row.try_get(3)?,
+                    media: row.try_get(4)?,
+                    ..LinkColumns::default()
+                };
+                let content_type: Option<String> = row.try_get(0)?;
+                let linked = rows::linked(content_type.map(unpack), &columns, row.try_get(5)?);
+                Ok(Some(linked?))
+            })
+        })
+    }
+
+    fn expire_links(&self, now: Timestamp) -> Outcome<'_, bool> {
+        self.upkeep(move |db| {
+            Box::pin(async move {
+                let mut any = false;
+                // Once more outside: the time of one that somebody offers anew is not up.
+                for sql in [
+                    "DELETE FROM media_link WHERE expires_at <= $1 AND key IN (\
+                       SELECT key FROM media_link WHERE expires_at <= $1 LIMIT $2)",
+                    "DELETE FROM media_file WHERE expires_at <= $1 AND hash IN (\
+                       SELECT hash FROM media_file WHERE expires_at <= $1 LIMIT $2)",
+                ] {
+                    let deleted = sqlx::query(sql)
+                        .bind(now.as_microsecond())
+                        .bind(STEP)
+                        .execute(&mut *db)
+                        .await?;
+                    any |= deleted.rows_affected() > 0;
+                }
+                Ok(any)
+            })
+        })
+    }
+}
+
+async fn offer(
+    db: &mut PgConnection,
+    link: &NewLink,
+    columns: &LinkColumns,
+) -> Result<(), Trouble> {
+    let expires_at = link.expires_at.as_microsecond();
+    if let LinkedFile::Ours(bytes) = &link.file {
+        // Asked first, so that megabytes are not sent again that are here.
+        let known = sqlx::query(
+            "UPDATE media_file SET expires_at = greatest(expires_at, $2) WHERE hash = $1",
+        )
+        .bind(&columns.file)
+        .bind(expires_at)
+        .execute(&mut *db)
+        .await?;
+        if known.rows_affected() == 0 {
+            sqlx::query(
+                "INSERT INTO media_file AS f (hash, expires_at, bytes) VALUES ($1, $2, $3) \
+                 ON CONFLICT (hash) DO UPDATE SET expires_at = greatest(f.expires_at, excluded.expires_at)",
+            )
+            .bind(&columns.file)
+            .bind(expires_at)
+            .bind(&bytes[..])
+            .execute(&mut *db)
+            .await?;
+        }
+    }
+    sqlx::query(
+        "INSERT INTO media_link (key, expires_at, content_type, message, file, account, slot, media_message, media) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(&link.key.0[..])
+    .bind(expires_at)
+    .bind(link.content_type.as_deref().map(pack))
+    .bind(&columns.message)
+    .bind(&columns.file)
+    .bind(&columns.account)
+    .bind(columns.slot)
+    .bind(&columns.media_message)
+    .bind(&columns.media)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Forgets the links that were made on behalf of these conversations' messages, and what only they led to.
+pub(super) async fn forget_links(
+    db: &mut PgConnection,
+    conversations: &[i64],
+) -> Result<(), Trouble> {
+    let files: Vec<Vec<u8>> = sqlx::query_scalar(
+        "WITH gone AS (DELETE FROM media_link WHERE message IN (\
+           SELECT sid FROM inbound WHERE conversation = ANY ($1)) RETURNING file) \
+         SELECT DISTINCT file FROM gone WHERE file IS NOT NULL",
+    )
+    .bind(conversations)
+    .fetch_all(&mut *db)
+    .await?;
+    // Locked first: who offers one of them at the same time has done so, or makes it anew.
+    sqlx::query("SELECT hash FROM media_file WHERE hash = ANY ($1) ORDER BY hash FOR UPDATE")
+        .bind(&files)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(
+        "DELETE FROM media_file f WHERE f.hash = ANY ($1) AND NOT EXISTS (SELECT 1 FROM media_link l WHERE l.file = f.hash)",
+    )
+    .bind(&files)
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,27 @@
+-- Files that replies take along, each once however often it is offered: `hash` is the SHA-256 of `bytes`. One stays as long
+-- as the longest link to it.
+CREATE TABLE media_file (
+  hash BYTEA PRIMARY KEY,
+  expires_at BIGINT NOT NULL,
+  bytes BYTEA NOT NULL
+);
+-- Pictures are compressed already.
+ALTER TABLE media_file ALTER COLUMN bytes SET STORAGE EXTERNAL;
+CREATE INDEX media_file_expiry ON media_file (expires_at);
+
+-- Links: `key` is the SHA-256 of the secret in one. It leads to `file`, or to the file `media` of a message at Twilio.
+-- `message` is the one on whose behalf it was made.
+CREATE TABLE media_link (
+  key BYTEA PRIMARY KEY,
+  expires_at BIGINT NOT NULL,
+  content_type TEXT,
+  message BYTEA,
+  file BYTEA,
+  account BYTEA,
+  slot BIGINT,
+  media_message BYTEA,
+  media TEXT
+);
+CREATE INDEX media_link_expiry ON media_link (expires_at);
+CREATE INDEX media_link_message ON media_link (message) WHERE message IS NOT NULL;
+CREATE INDEX media_link_file ON media_link (file) WHERE file IS NOT NULL;

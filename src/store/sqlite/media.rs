@@ -1,0 +1,101 @@
+//! [`MediaLinks`] in SQLite.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::SqliteStore;
+use crate::store::rows::{self, LinkColumns};
+use crate::store::{LinkKey, Linked, LinkedFile, MediaLinks, NewLink, Outcome, StoreError};
+
+/// Rows of one step of [`MediaLinks::expire_links`].
+const STEP: i64 = 100;
+
+impl MediaLinks for SqliteStore {
+    fn offer(&self, link: NewLink) -> Outcome<'_, ()> {
+        let columns = LinkColumns::of(&link);
+        self.write(move |db| offer(db, &link, &columns))
+    }
+
+    fn linked(&self, key: LinkKey, now: Timestamp) -> Outcome<'_, Option<Linked>> {
+        self.read(move |db| {
+            let found = db
+                .prepare_cached(
+                    "SELECT l.content_type, l.account, l.slot, l.media_message, l.media, f.bytes FROM media_link l \
+                     LEFT JOIN media_file f ON f.hash = l.file WHERE l.key = ?1 AND l.expires_at > ?2",
+                )?
+                .query_row(params![key.0, now.as_microsecond()], |row| Ok(linked(row)))
+                .optional()?;
+            found.transpose()
+        })
+    }
+
+    fn expire_links(&self, now: Timestamp) -> Outcome<'_, bool> {
+        self.write(move |db| {
+            let mut any = false;
+            for sql in [
+                "DELETE FROM media_link WHERE key IN (SELECT key FROM media_link WHERE expires_at <= ?1 LIMIT ?2)",
+                "DELETE FROM media_file WHERE hash IN (SELECT hash FROM media_file WHERE expires_at <= ?1 LIMIT ?2)",
+            ] {
+                any |= db.execute(sql, params![now.as_microsecond(), STEP])? > 0;
+            }
+            Ok(any)
+        })
+    }
+}
+
+fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), StoreError> {
+    let expires_at = link.expires_at.as_microsecond();
+    if let LinkedFile::Ours(bytes) = &link.file {
+        let known = db
+            .prepare_cached(
+                "UPDATE media_file SET expires_at = max(expires_at, ?2) WHERE hash = ?1",
+            )?
+            .execute(params![columns.file, expires_at])?;
+        if known == 0 {
+            db.prepare_cached(
+                "INSERT INTO media_file (hash, expires_at, bytes) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![columns.file, expires_at, &bytes[..]])?;
+        }
+    }
+    db.prepare_cached(
+        "INSERT INTO media_link (key, expires_at, content_type, message, file, account, slot, media_message, media) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        link.key.0,
+        expires_at,
+        link.content_type,
+        columns.message,
+        columns.file,
+        columns.account,
+        columns.slot,
+        columns.media_message,
+        columns.media,
+    ])?;
+    Ok(())
+}
+
+fn linked(row: &Row<'_>) -> Result<Linked, StoreError> {
+    let columns = LinkColumns {
+        account: row.get(1)?,
+        slot: row.get(2)?,
+        media_message: row.get(3)?,
+        media: row.get(4)?,
+        ..LinkColumns::default()
+    };
+    rows::linked(row.get(0)?, &columns, row.get(5)?)
+}
+
+/// Forgets the links that were made on behalf of a conversation's messages, and what only they led to.
+pub(super) fn forget_links(db: &Connection, conversation: i64) -> Result<(), StoreError> {
+    db.execute(
+        "DELETE FROM media_link WHERE message IN (SELECT sid FROM inbound WHERE conversation = ?1)",
+        [conversation],
+    )?;
+    db.execute(
+        "DELETE FROM media_file WHERE NOT EXISTS (SELECT 1 FROM media_link l WHERE l.file = media_file.hash)",
+        [],
+    )?;
+    Ok(())
+}

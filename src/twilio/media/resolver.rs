@@ -1,0 +1,163 @@
+//! Names become addresses, and only public ones are connected to: what a name leads to is decided by whoever owns it, in the
+//! moment of the connection.
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// The machine's resolver, without what leads into this machine or its network.
+pub(super) struct Guarded;
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let public = public_of(found)?;
+            Ok(Box::new(public.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// A name leads into this machine or its network.
+#[derive(Debug, thiserror::Error)]
+#[error("the name leads into a private network")]
+struct Private;
+
+/// Whether a call failed because its host has no public address.
+pub(super) fn is_private(error: &(dyn Error + 'static)) -> bool {
+    error.is::<Private>() || error.source().is_some_and(is_private)
+}
+
+/// All of them, if each is public: a name that also leads inside is not an honest one.
+fn public_of(found: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Private> {
+    let found: Vec<_> = found.collect();
+    if found.iter().all(|address| is_public(address.ip())) {
+        return Ok(found);
+    }
+    Err(Private)
+}
+
+/// Whether an address is one of the internet's.
+///
+/// Source: IANA's special-purpose address registries.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let is_special = address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_broadcast()
+        || address.is_documentation()
+        || address.is_multicast()
+        // This network; shared by carriers; IETF protocols; relays of 6to4; benchmarks; reserved.
+        || a == 0
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (b == 18 || b == 19))
+        || a >= 240;
+    !is_special
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    let [a, b, ..] = segments;
+    let embedded = |high: u16, low: u16| {
+        let [a, b] = high.to_be_bytes();
+        let [c, d] = low.to_be_bytes();
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    // NAT64 and 6to4 lead to an address of the old kind.
+    if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] = segments {
+        return embedded(high, low);
+    }
+    // Only 2000::/3 is given out, and of that not documentation, Teredo, and other protocols' own.
+    let is_given_out = a & 0xe000 == 0x2000;
+    let is_special = (a == 0x2001 && (b < 0x200 || b == 0xdb8)) || (a == 0x3fff && b < 0x1000);
+    is_given_out && !is_special
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threat_33_nothing_but_the_internet_is_connected_to() {
+        for text in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "100.127.255.255",
+            "0.0.0.0",
+            "0.1.2.3",
+            "192.0.0.8",
+            "192.0.2.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "::127.0.0.1",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "2002:7f00:1::",
+            "2002:a00:1::1",
+            "2001:db8::1",
+            "2001::1",
+            "3fff::1",
+            "fec0::1",
+            "100::1",
+        ] {
+            assert!(!is_public(text.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "8.8.8.8",
+            "1.1.1.1",
+            "54.231.0.1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "192.0.1.1",
+            "2606:4700::1111",
+            "2a00:1450::1",
+            "2001:4860:4860::8888",
+            "64:ff9b::808:808",
+        ] {
+            assert!(is_public(text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_also_leads_inside_leads_nowhere() {
+        let addresses = |texts: &[&str]| {
+            let parsed: Vec<SocketAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            public_of(parsed.into_iter()).ok().map(|found| found.len())
+        };
+        assert_eq!(
+            addresses(&["8.8.8.8:443", "[2606:4700::1111]:443"]),
+            Some(2)
+        );
+        assert_eq!(addresses(&["8.8.8.8:443", "10.0.0.1:443"]), None);
+        assert_eq!(addresses(&["[::1]:443"]), None);
+    }
+}

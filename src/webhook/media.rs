@@ -1,0 +1,175 @@
+//! `/media/{token}`: a file behind a link of ours. Whoever has the link may have the file: nobody else can name it.
+//!
+//! GET and HEAD, one range at a time. No signature is asked for, since Twilio makes none here. An unknown link, one whose time
+//! is up, and what is no link at all are told apart by nobody.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use futures_util::stream;
+use http::header::{
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+
+use super::Webhooks;
+use super::range::{Range, range};
+use crate::media::{Followed, NotFollowed, Place};
+use crate::reply::kinds::is_media;
+use crate::telemetry::metrics::Outcome;
+
+/// Of a file that is sent piece by piece.
+const PIECE: usize = 64 * 1024;
+
+pub(super) async fn media(
+    State(webhooks): State<Arc<Webhooks>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    if method != Method::GET && method != Method::HEAD {
+        let mut response = plain(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "GET or HEAD\n",
+            Outcome::RefusedMethod,
+        );
+        let allow = HeaderValue::from_static("GET, HEAD");
+        response.headers_mut().insert(ALLOW, allow);
+        return response;
+    }
+    // Each file is in memory while it is sent.
+    let place = webhooks.media.place().await;
+    let path = uri.path().trim_end_matches('/');
+    let secret = path.rsplit('/').next().unwrap_or_default();
+    let is_head = method == Method::HEAD;
+    match webhooks.media.follow(secret).await {
+        Ok(Followed::Ours {
+            bytes,
+            content_type,
+        }) => ours(&bytes, content_type.as_deref(), &headers, is_head, place),
+        Ok(Followed::AtTwilio(stream)) => {
+            let file_type = stream.file_type();
+            let content_type = file_type.sniffed.or(file_type.declared.as_deref());
+            let mut response = whole(content_type);
+            if !is_head {
+                let pieces = stream::unfold((stream, place), |(mut stream, place)| async move {
+                    let piece = stream.chunk().await.transpose()?;
+                    Some((piece, (stream, place)))
+                });
+                *response.body_mut() = Body::from_stream(pieces);
+            }
+            response
+        }
+        Err(NotFollowed::Unknown) => plain(StatusCode::NOT_FOUND, "not found\n", Outcome::NotFound),
+        Err(NotFollowed::Store(error)) => {
+            webhooks.store_report.failed("linked", &error);
+            unavailable()
+        }
+        Err(NotFollowed::Fetch(error)) => {
+            tracing::warn!(%error, "a file behind a link could not be fetched from Twilio");
+            plain(
+                StatusCode::BAD_GATEWAY,
+                "Twilio does not give the file\n",
+                Outcome::Unavailable,
+            )
+        }
+    }
+}
+
+fn ours(
+    bytes: &Arc<[u8]>,
+    content_type: Option<&str>,
+    headers: &HeaderMap,
+    is_head: bool,
+    place: Place,
+) -> Response {
+    let length = bytes.len();
+    // There is nothing by which a part could be told to be of the same file.
+    let wanted = headers
+        .get(RANGE)
+        .filter(|_| !headers.contains_key(IF_RANGE));
+    let wanted = range(wanted.and_then(|value| value.to_str().ok()), length);
+    let mut response = whole(content_type);
+    let head = response.headers_mut();
+    head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let (from, to) = match wanted {
+        Range::Whole => (0, length),
+        Range::Part { from, to } => {
+            let text = format!("bytes {from}-{}/{length}", to - 1);
+            head.insert(CONTENT_RANGE, ascii(&text));
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            (from, to)
+        }
+        Range::Outside => {
+            let mut response = plain(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "no such range\n",
+                Outcome::Ok,
+            );
+            let text = format!("bytes */{length}");
+            response.headers_mut().insert(CONTENT_RANGE, ascii(&text));
+            return response;
+        }
+    };
+    let left = HeaderValue::from(to - from);
+    response.headers_mut().insert(CONTENT_LENGTH, left);
+    if !is_head {
+        let pieces = stream::unfold((bytes.clone(), from, place), move |state| async move {
+            let (bytes, from, place) = state;
+            if from == to {
+                return None;
+            }
+            let end = to.min(from + PIECE);
+            let piece = Ok::<_, Infallible>(bytes[from..end].to_vec());
+            Some((piece, (bytes, end, place)))
+        });
+        *response.body_mut() = Body::from_stream(pieces);
+    }
+    response
+}
+
+/// The head of a file. It is shown as what it is, or saved, and runs nothing: what is on no channel's list has no type.
+fn whole(content_type: Option<&str>) -> Response {
+    let content_type = content_type.filter(|content_type| is_media(content_type));
+    let content_type = content_type.and_then(|text| HeaderValue::from_str(text).ok());
+    let unknown = HeaderValue::from_static("application/octet-stream");
+    let mut response = Response::new(Body::empty());
+    let head = response.headers_mut();
+    head.insert(CONTENT_TYPE, content_type.unwrap_or(unknown));
+    for (name, value) in [
+        (CONTENT_DISPOSITION, "inline"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"),
+        (CACHE_CONTROL, "private, no-store"),
+    ] {
+        head.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn unavailable() -> Response {
+    plain(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "store unavailable\n",
+        Outcome::Unavailable,
+    )
+}
+
+fn plain(status: StatusCode, text: &'static str, outcome: Outcome) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, no_store);
+    response.extensions_mut().insert(outcome);
+    response
+}
+
+fn ascii(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}

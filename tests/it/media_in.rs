@@ -1,0 +1,452 @@
+//! Files that messages bring: fetched by SIDs alone, within limits, and saved if that is wished.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use replyhook::clock::{ManualClock, SignedDuration};
+use replyhook::{Clock, Context, InboundMessage, IncomingMedia, MediaError, SystemClock};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::support::{
+    ACCOUNT, EMPTY, End, Kept, Storage, TOKEN, TestApp, Webhook, base64_of, json_lines, says,
+};
+
+const ME: &str = "ME00000000000000000000000000000001";
+const JPEG: &[u8] = b"\xff\xd8\xff\xe0\0\x10JFIF\0 and a picture";
+const MIB: usize = 1024 * 1024;
+
+/// A message with one picture, at an address that nobody is to call.
+fn picture(number: u64) -> Webhook {
+    let sid = format!("MM{number:032x}");
+    Webhook::message(number, "")
+        .with("MessageSid", &sid)
+        .with("NumMedia", "1")
+        .with("MediaUrl0", &format!("https://evil.example/{ME}?x=1"))
+        .with("MediaContentType0", "image/jpeg")
+}
+
+/// How the picture of message `number` is asked for.
+fn get(number: u64) -> String {
+    format!("GET {}", path(number))
+}
+
+fn path(number: u64) -> String {
+    format!("/2010-04-01/Accounts/{ACCOUNT}/Messages/MM{number:032x}/Media/{ME}")
+}
+
+/// An app whose Twilio is the storage.
+fn app<H: replyhook::Handler>(storage: &Storage, env: &[(&str, &str)], handler: H) -> TestApp {
+    let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
+    TestApp::build(&[&api, env].concat(), |app| app.handler(handler))
+}
+
+/// Says what became of the first file.
+async fn fetching(cx: Context, _message: InboundMessage) -> String {
+    outcome(&cx.media(0)).await
+}
+
+async fn outcome(media: &IncomingMedia) -> String {
+    match media.bytes().await {
+        Ok(file) => format!(
+            "{} bytes, said {}, is {}",
+            file.bytes.len(),
+            file.file_type.declared.unwrap_or_default(),
+            file.file_type.sniffed.unwrap_or("unknown")
+        ),
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
+/// The storage leads from the API to `/cdn`, as Twilio does.
+fn redirects(storage: &Storage, number: u64) {
+    let to = format!("{}/cdn?signature=1", storage.url());
+    storage.answers(&get(number), 307, &[("location", &to)], b"");
+}
+
+#[tokio::test]
+async fn a_file_is_asked_for_by_sids_and_only_the_api_sees_credentials() {
+    let storage = Storage::start().await;
+    redirects(&storage, 1);
+    storage.answers(
+        "GET /cdn?signature=1",
+        200,
+        &[("content-type", "image/jpeg")],
+        JPEG,
+    );
+    let app = app(&storage, &[], fetching);
+    let answer = app.send(picture(1)).await;
+    let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
+    assert_eq!(answer.twiml(), says(&said));
+    let [api, cdn] = &storage.asked()[..] else {
+        panic!("{:?}", storage.lines());
+    };
+    assert!(api.starts_with(&get(1)), "{api}");
+    let login = base64_of(format!("{ACCOUNT}:{TOKEN}").as_bytes());
+    assert!(api.contains(&format!("Basic {login}")), "{api}");
+    assert!(!cdn.to_ascii_lowercase().contains("authorization"), "{cdn}");
+    assert!(!cdn.to_ascii_lowercase().contains("cookie"), "{cdn}");
+}
+
+#[tokio::test]
+async fn threat_33_what_the_message_gives_as_an_address_is_never_called() {
+    let storage = Storage::start().await;
+    let trap = TcpListener::bind("127.0.0.1:0").unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let at_trap = format!("http://{}", trap.local_addr().unwrap());
+    storage.answers(&get(1), 200, &[], JPEG);
+    let app = app(&storage, &[], fetching);
+    let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
+    let lured = picture(1).with("MediaUrl0", &format!("{at_trap}/{ME}"));
+    assert_eq!(app.send(lured).await.twiml(), says(&said));
+    // What does not end in the SID of a file is asked for nowhere.
+    for (number, url) in [
+        (2, at_trap.clone()),
+        (
+            3,
+            format!("{at_trap}/{ME}/../../../Accounts/{ACCOUNT}.json"),
+        ),
+        (4, format!("{at_trap}/{ME}%2f..")),
+        (5, format!("{at_trap}/x?{ME}")),
+        (6, String::new()),
+    ] {
+        let lured = picture(number).with("MediaUrl0", &url);
+        assert_eq!(app.send(lured).await.twiml(), says("NoSuchFile"), "{url}");
+    }
+    assert_eq!(storage.lines(), [get(1)]);
+    assert!(trap.accept().is_err(), "somebody called the trap");
+}
+
+#[tokio::test]
+async fn threat_33_a_name_that_leads_into_this_machine_is_not_connected_to() {
+    let storage = Storage::start().await;
+    let trap = TcpListener::bind("127.0.0.1:0").unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let to = format!("https://localhost:{}/x", trap.local_addr().unwrap().port());
+    storage.answers(&get(1), 307, &[("location", &to)], b"");
+    let app = app(
+        &storage,
+        &[("REPLYHOOK__MEDIA__HOSTS", "localhost")],
+        fetching,
+    );
+    assert_eq!(app.send(picture(1)).await.twiml(), says("ForeignHost"));
+    assert!(trap.accept().is_err(), "somebody called the trap");
+}
+
+#[tokio::test]
+async fn threat_34_a_redirect_to_a_foreign_host_is_not_followed() {
+    let storage = Storage::start().await;
+    let other = Storage::start().await;
+    let app = app(&storage, &[], fetching);
+    for (number, to) in [
+        (1, format!("{}/x", other.url())),
+        (2, "https://evil.example/x".to_owned()),
+        (3, "https://169.254.169.254/latest/meta-data".to_owned()),
+        (4, "http://mms.twiliocdn.com/x".to_owned()),
+        (5, "https://mms.twiliocdn.com@evil.example/x".to_owned()),
+        (6, "file:///etc/passwd".to_owned()),
+        (7, String::new()),
+    ] {
+        let headers = [("location", to.as_str())];
+        let headers = if to.is_empty() { &[][..] } else { &headers[..] };
+        storage.answers(&get(number), 307, headers, b"");
+        let answer = app.send(picture(number)).await;
+        assert_eq!(answer.twiml(), says("ForeignHost"), "{to}");
+    }
+    assert!(other.asked().is_empty());
+    // A redirect that never ends does.
+    let around = format!("{}/around", storage.url());
+    storage.answers(&get(8), 307, &[("location", &around)], b"");
+    storage.answers("GET /around", 302, &[("location", &around)], b"");
+    assert_eq!(app.send(picture(8)).await.twiml(), says("ForeignHost"));
+    assert_eq!(
+        storage
+            .lines()
+            .iter()
+            .filter(|line| *line == "GET /around")
+            .count(),
+        3
+    );
+}
+
+#[tokio::test]
+async fn threat_35_an_endless_file_ends_at_16_mib_whatever_its_head_says() {
+    let storage = Storage::start().await;
+    let app = app(&storage, &[], fetching);
+    // Without a length, or with one that is a lie.
+    storage.raw(&get(1), "HTTP/1.1 200 x\r\n\r\n", End::Forever);
+    let huge = "HTTP/1.1 200 x\r\ncontent-length: 1073741824\r\n\r\n";
+    storage.raw(&get(2), huge, End::Forever);
+    for number in [1, 2] {
+        assert_eq!(app.send(picture(number)).await.twiml(), says("TooLarge"));
+    }
+    // More than was said is not read, and less is no file.
+    let short = "HTTP/1.1 200 x\r\ncontent-length: 3\r\n\r\n";
+    storage.raw(&get(3), [short.as_bytes(), JPEG].concat(), End::Forever);
+    assert_eq!(
+        app.send(picture(3)).await.twiml(),
+        says("3 bytes, said image/jpeg, is image/jpeg")
+    );
+    let long = "HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n";
+    storage.raw(&get(4), [long.as_bytes(), JPEG].concat(), End::Close);
+    assert_eq!(app.send(picture(4)).await.twiml(), says("Unreachable"));
+    storage.answers(&get(5), 200, &[], &vec![0; 16 * MIB]);
+    let whole = format!("{} bytes, said image/jpeg, is unknown", 16 * MIB);
+    assert_eq!(app.send(picture(5)).await.twiml(), says(&whole));
+}
+
+#[tokio::test]
+async fn threat_35_a_type_that_lies_is_told_and_nothing_is_unpacked() {
+    let storage = Storage::start().await;
+    let seen: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let kept = seen.clone();
+    let app = app(&storage, &[], move |cx: Context, _: InboundMessage| {
+        let kept = kept.clone();
+        async move {
+            let file = cx.media(0).bytes().await?;
+            let is = file.file_type.sniffed.unwrap_or("unknown");
+            kept.lock().unwrap().push(file.bytes);
+            Ok::<_, MediaError>(is.to_owned())
+        }
+    });
+    let bomb = [b"\x1f\x8b\x08\0".as_slice(), &[0; 64]].concat();
+    let zip = [b"PK\x03\x04\x14\0\0\0\x08\0".as_slice(), &[0; 64]].concat();
+    for (number, bytes, is) in [
+        (1, bomb, "application/gzip"),
+        (2, zip, "application/zip"),
+        (
+            3,
+            b"MZ\x90\0 a program".to_vec(),
+            "application/vnd.microsoft.portable-executable",
+        ),
+        (4, b"<!DOCTYPE html><script>".to_vec(), "text/html"),
+    ] {
+        let headers = [("content-type", "image/jpeg"), ("content-encoding", "gzip")];
+        storage.answers(&get(number), 200, &headers, &bytes);
+        assert_eq!(app.send(picture(number)).await.twiml(), says(is));
+        assert_eq!(seen.lock().unwrap().pop(), Some(bytes), "it is as it came");
+    }
+    for head in storage.asked() {
+        let head = head.to_ascii_lowercase();
+        assert!(!head.contains("accept-encoding"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn threat_35_a_file_that_trickles_is_given_up_after_half_a_minute() {
+    let storage = Storage::start().await;
+    let begun = [b"HTTP/1.1 200 x\r\n\r\n".as_slice(), JPEG].concat();
+    storage.raw(&get(1), begun, End::Silence);
+    storage.raw(&get(2), "", End::Silence);
+    let (told, mut outcomes) = mpsc::unbounded_channel();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
+    let app = TestApp::build(&api, |app| {
+        let handler = move |cx: Context, _: InboundMessage| {
+            let told = told.clone();
+            async move {
+                told.send(outcome(&cx.media(0)).await).unwrap();
+            }
+        };
+        app.clock(clock.clone()).handler(handler)
+    });
+    for number in [1, 2] {
+        let answered = app.send(picture(number));
+        let passing = async {
+            storage.wait_for(usize::try_from(number).unwrap()).await;
+            clock.advance(SignedDuration::from_secs(31));
+        };
+        let (answer, ()) = tokio::join!(answered, passing);
+        assert_eq!(answer.twiml(), EMPTY, "Twilio does not wait for it");
+        assert_eq!(outcomes.recv().await.as_deref(), Some("TooSlow"));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_lags_behind_its_message_is_asked_for_again() {
+    let storage = Storage::start().await;
+    storage.answers(&get(1), 404, &[], b"");
+    storage.answers(&get(1), 200, &[], JPEG);
+    let app = app(&storage, &[], fetching);
+    let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
+    assert_eq!(app.send(picture(1)).await.twiml(), says(&said));
+    assert_eq!(storage.lines(), [get(1), get(1)]);
+    storage.answers(&get(2), 401, &[], b"");
+    assert_eq!(app.send(picture(2)).await.twiml(), says("Refused(401)"));
+}
+
+#[tokio::test]
+async fn threat_36_a_link_that_has_run_out_is_made_anew_by_the_api() {
+    let storage = Storage::start().await;
+    redirects(&storage, 1);
+    storage.answers("GET /cdn?signature=1", 403, &[], b"expired");
+    storage.answers("GET /cdn?signature=1", 200, &[], JPEG);
+    let app = app(&storage, &[], fetching);
+    let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
+    assert_eq!(app.send(picture(1)).await.twiml(), says(&said));
+    let cdn = "GET /cdn?signature=1".to_owned();
+    assert_eq!(storage.lines(), [get(1), cdn.clone(), get(1), cdn]);
+}
+
+#[tokio::test]
+async fn a_file_is_streamed_or_saved_whole_or_not_at_all() {
+    let storage = Storage::start().await;
+    let folder = TempDir::new().unwrap();
+    let at = folder.path().join("a.jpg");
+    std::fs::write(&at, "before").unwrap();
+    let big = [JPEG, &vec![7; 3 * MIB]].concat();
+    storage.answers(&get(1), 200, &[], &big);
+    let long = "HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n";
+    storage.raw(&get(2), [long.as_bytes(), JPEG].concat(), End::Close);
+    let path = at.clone();
+    let app = app(&storage, &[], move |cx: Context, _: InboundMessage| {
+        let path = path.clone();
+        async move {
+            let mut stream = cx.media(0).stream().await?;
+            let sniffed = stream.file_type().sniffed;
+            let mut streamed = Vec::new();
+            while let Some(chunk) = stream.chunk().await? {
+                streamed.extend_from_slice(&chunk);
+            }
+            let saved = cx.media(0).save(&path).await?;
+            assert_eq!(saved.path, path);
+            assert_eq!(usize::try_from(saved.length).unwrap(), streamed.len());
+            assert_eq!(saved.file_type.sniffed, sniffed);
+            Ok::<_, MediaError>(saved.file_type.extension)
+        }
+    });
+    let failed = app.send(picture(2)).await;
+    failed.refused(500);
+    assert_eq!(std::fs::read(&at).unwrap(), b"before");
+    assert_eq!(app.send(picture(1)).await.twiml(), says("jpg"));
+    assert_eq!(std::fs::read(&at).unwrap(), big);
+    assert_eq!(files(folder.path()), ["a.jpg"]);
+    let mode = std::fs::metadata(&at).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+/// Names of what is in a folder, in order.
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).map(|entries| {
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    });
+    entries.unwrap_or_default()
+}
+
+fn saved_as(number: u64, extension: &str) -> String {
+    format!("MM{number:032x}-{ME}.{extension}")
+}
+
+#[tokio::test]
+async fn what_comes_is_saved_beside_the_handler_under_names_of_sids_and_a_drain_waits_for_it() {
+    let storage = Storage::start().await;
+    let folder = TempDir::new().unwrap();
+    let inside = folder.path().join("files");
+    storage.answers(
+        &get(1),
+        200,
+        &[("content-type", "../../etc/passwd")],
+        b"%PDF-1.7 x",
+    );
+    storage.answers(&get(2), 500, &[], b"");
+    storage.answers(&get(3), 200, &[], b"#!/bin/sh");
+    let save = [("REPLYHOOK__MEDIA__SAVE", inside.to_str().unwrap())];
+    let app = app(&storage, &save, async |_, _| "thanks");
+    let hostile = picture(1)
+        .with("MediaContentType0", "../../evil.sh")
+        .with("MediaUrl0", &format!("https://evil.example/../../../{ME}"));
+    assert_eq!(app.send(hostile).await.twiml(), says("thanks"));
+    // One that cannot be had is no failure of the message, and a repeat saves nothing anew.
+    assert_eq!(app.send(picture(2)).await.twiml(), says("thanks"));
+    assert_eq!(app.send(picture(3)).await.twiml(), says("thanks"));
+    assert_eq!(app.send(picture(3)).await.twiml(), says("thanks"));
+    app.end().await;
+    assert_eq!(files(&inside), [saved_as(1, "pdf"), saved_as(3, "bin")]);
+    let pdf = inside.join(saved_as(1, "pdf"));
+    assert_eq!(std::fs::read(&pdf).unwrap(), b"%PDF-1.7 x");
+    let mode = std::fs::metadata(&pdf).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(files(folder.path()), ["files"]);
+}
+
+#[tokio::test]
+async fn threat_35_the_folder_of_saved_files_has_a_quota() {
+    let storage = Storage::start().await;
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("old"), vec![0; MIB / 2]).unwrap();
+    storage.answers(&get(1), 200, &[], &vec![0; MIB / 2 + 1]);
+    storage.answers(&get(2), 200, &[], &vec![0; MIB / 2]);
+    let save = [
+        ("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap()),
+        ("REPLYHOOK__MEDIA__QUOTA_MIB", "1"),
+    ];
+    let app = app(&storage, &save, async |_, _| "thanks");
+    for number in [1, 2] {
+        app.send(picture(number)).await.twiml();
+        storage.wait_for(usize::try_from(number).unwrap()).await;
+    }
+    app.end().await;
+    assert_eq!(files(folder.path()), [saved_as(2, "bin"), "old".to_owned()]);
+}
+
+#[tokio::test]
+async fn what_was_saved_is_deleted_at_twilio_once_its_message_is_handled() {
+    let storage = Storage::start().await;
+    let folder = TempDir::new().unwrap();
+    storage.answers(&get(1), 200, &[], JPEG);
+    storage.answers(&get(2), 403, &[], b"");
+    let delete = |number| format!("DELETE {}.json", path(number));
+    storage.answers(&delete(1), 204, &[], b"");
+    let save = [
+        ("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap()),
+        ("REPLYHOOK__MEDIA__DELETE_AFTER_SAVE", "true"),
+    ];
+    let bot = app(&storage, &save, fetching);
+    let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
+    assert_eq!(bot.send(picture(1)).await.twiml(), says(&said));
+    assert_eq!(bot.send(picture(2)).await.twiml(), says("Refused(403)"));
+    bot.end().await;
+    // Whoever asks later gets what was saved.
+    storage.answers(&get(1), 404, &[], b"");
+    let later = app(&storage, &save, fetching);
+    assert_eq!(later.send(picture(1)).await.twiml(), says(&said));
+    later.end().await;
+    let lines = storage.lines();
+    assert!(lines.contains(&delete(1)), "{lines:?}");
+    assert!(!lines.contains(&delete(2)), "it was not saved: {lines:?}");
+    assert_eq!(files(folder.path()), [saved_as(1, "jpg")]);
+}
+
+#[test]
+fn the_operator_sees_what_was_saved_of_a_message() {
+    let folder = TempDir::new().unwrap();
+    let save = [("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap())];
+    let kept = Kept::new();
+    kept.app(
+        |app| app,
+        async |app| {
+            app.send(Webhook::message(1, "hi")).await.twiml();
+        },
+    );
+    let sid = format!("SM{:032x}", 1);
+    let name = format!("{sid}-{ME}.jpg");
+    std::fs::write(folder.path().join(&name), JPEG).unwrap();
+    std::fs::write(folder.path().join(format!("SM{:032x}-{ME}.jpg", 2)), JPEG).unwrap();
+    let (code, out, _) = kept.run_with(&["messages", "show", &sid], &save);
+    let file = folder.path().join(&name).display().to_string();
+    assert_eq!(code, 0);
+    let line = format!("file      {file} ({} bytes)", JPEG.len());
+    assert!(out.contains(&line), "{out}");
+    let (_, out, _) = kept.run_with(&["messages", "show", "--json", &sid], &save);
+    assert_eq!(json_lines(&out)[0]["files"], serde_json::json!([file]));
+    let purge = ["purge", "--user", "whatsapp:+15550001111", "--yes"];
+    let (code, out, err) = kept.run_with(&purge, &save);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("1 saved file"), "{out}");
+    assert_eq!(files(folder.path()), [format!("SM{:032x}-{ME}.jpg", 2)]);
+}

@@ -1,0 +1,492 @@
+//! Files that replies take along: checked, put behind links that nobody can guess, and fetched from there.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{HeaderMap, Request};
+use http_body_util::BodyExt;
+use replyhook::clock::{ManualClock, SignedDuration};
+use replyhook::{Clock, Context, Handler, InboundMessage, Media, Reply, ReplyMessage, SystemClock};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+use crate::support::{
+    ACCOUNT, EMPTY, FakeTwilio, ORIGIN, Scripted, Server, Storage, TestApp, Webhook, says,
+};
+
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and a picture";
+const JPEG: &[u8] = b"\xff\xd8\xff\xe0\0\x10JFIF\0 and a picture";
+const ME: &str = "ME00000000000000000000000000000001";
+const MIB: usize = 1024 * 1024;
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+/// What is behind a link.
+#[derive(Debug, Clone, PartialEq)]
+struct Got {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Got {
+    fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+async fn ask(app: &TestApp, request: Request<Body>) -> Got {
+    let response = app.router.clone().oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    Got {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: body.collect().await.unwrap().to_bytes().to_vec(),
+    }
+}
+
+async fn get(app: &TestApp, path: &str) -> Got {
+    ask(app, Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+async fn range(app: &TestApp, path: &str, range: &str) -> Got {
+    let request = Request::get(path).header("range", range);
+    ask(app, request.body(Body::empty()).unwrap()).await
+}
+
+/// The paths of all links of ours in a text, in order.
+fn links(text: &str) -> Vec<String> {
+    let after = text.split(ORIGIN).skip(1);
+    let path = |rest: &str| {
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "/-_".contains(c)));
+        rest[..end.unwrap_or(rest.len())].to_owned()
+    };
+    after.map(path).collect()
+}
+
+/// What is said to one message.
+async fn said<H: Handler>(handler: H) -> (TestApp, String) {
+    let app = TestApp::with(handler);
+    let twiml = app.says(1, "hi").await;
+    (app, twiml)
+}
+
+fn picture() -> Media {
+    Media::bytes(PNG, "image/png")
+}
+
+#[tokio::test]
+async fn bytes_that_a_bot_says_are_behind_a_link_that_nobody_can_guess() {
+    let (app, twiml) = said(async |_, _| Reply::media(picture())).await;
+    let path = links(&twiml).pop().unwrap();
+    let media = format!("<Media>{ORIGIN}{path}</Media>");
+    assert!(twiml.contains(&media), "{twiml}");
+    let token = path.strip_prefix("/media/").unwrap();
+    assert_eq!(token.len(), 43, "256 bits: {token}");
+    let got = get(&app, &path).await;
+    assert_eq!((got.status, got.body.as_slice()), (200, PNG));
+    for (name, value) in [
+        ("content-type", "image/png"),
+        ("content-disposition", "inline"),
+        ("x-content-type-options", "nosniff"),
+        ("content-security-policy", "default-src 'none'; sandbox"),
+        ("cache-control", "private, no-store"),
+        ("accept-ranges", "bytes"),
+        ("content-length", &PNG.len().to_string()),
+    ] {
+        assert_eq!(got.header(name), value, "{name}");
+    }
+    let head = Request::head(&path).body(Body::empty()).unwrap();
+    let head = ask(&app, head).await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.header("content-length"), PNG.len().to_string());
+    assert_eq!(head.header("content-type"), "image/png");
+    assert_eq!(get(&app, &format!("{path}/")).await.status, 200);
+    // The same message again has the same answer, and another one a link of its own.
+    assert_eq!(app.says(1, "hi").await, twiml);
+    assert_ne!(links(&app.says(2, "hi").await).pop().unwrap(), path);
+    let counted = r#"replyhook_webhooks_total{endpoint="media",outcome="ok"}"#;
+    assert_eq!(app.metric(counted).await, 3.0);
+}
+
+#[tokio::test]
+async fn one_range_is_served_and_what_is_outside_is_told() {
+    let (app, twiml) = said(async |_, _| Reply::media(picture())).await;
+    let path = links(&twiml).pop().unwrap();
+    let part = range(&app, &path, "bytes=1-3").await;
+    assert_eq!((part.status, part.body.as_slice()), (206, &PNG[1..4]));
+    assert_eq!(
+        part.header("content-range"),
+        format!("bytes 1-3/{}", PNG.len())
+    );
+    assert_eq!(part.header("content-length"), "3");
+    assert_eq!(
+        range(&app, &path, "bytes=-4").await.body,
+        &PNG[PNG.len() - 4..]
+    );
+    assert_eq!(range(&app, &path, "bytes=5-").await.body, &PNG[5..]);
+    let outside = range(&app, &path, "bytes=1000-").await;
+    assert_eq!(outside.status, 416);
+    assert_eq!(
+        outside.header("content-range"),
+        format!("bytes */{}", PNG.len())
+    );
+    let several = range(&app, &path, "bytes=0-1,3-4").await;
+    assert_eq!((several.status, several.body.as_slice()), (200, PNG));
+}
+
+#[tokio::test]
+async fn a_guessed_link_a_wrong_one_and_one_that_has_ended_are_alike() {
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = TestApp::build(&[], |app| {
+        app.clock(clock.clone())
+            .handler(async |_, _| Reply::media(picture()))
+    });
+    let path = links(&app.says(1, "hi").await).pop().unwrap();
+    clock.advance(HOUR * 71);
+    assert_eq!(get(&app, &path).await.status, 200);
+    clock.advance(HOUR);
+    let mut ended = get(&app, &path).await;
+    assert_eq!(
+        (ended.status, ended.body.as_slice()),
+        (404, b"not found\n".as_slice())
+    );
+    ended.headers.remove("x-request-id");
+    let guessed = "A".repeat(43);
+    let long = "A".repeat(4000);
+    for path in [
+        format!("/media/{guessed}"),
+        format!("/media/{guessed}A"),
+        format!("/media/{long}"),
+        format!("{path}A"),
+        "/media/..%2f..%2fetc%2fpasswd".to_owned(),
+        "/media/%2e%2e".to_owned(),
+        "/media/%00".to_owned(),
+        "/media/*".to_owned(),
+        "/media/%ff".to_owned(),
+    ] {
+        let mut got = get(&app, &path).await;
+        got.headers.remove("x-request-id");
+        assert_eq!(got, ended, "{path}");
+    }
+    for path in ["/media", "/media/", "/media/a/b", "/media/../webhook"] {
+        assert_eq!(get(&app, path).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_got_by_get_and_head_alone() {
+    let (app, twiml) = said(async |_, _| Reply::media(picture())).await;
+    let path = links(&twiml).pop().unwrap();
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+        let request = Request::builder().method(method).uri(&path);
+        let got = ask(&app, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(
+            (got.status, got.header("allow")),
+            (405, "GET, HEAD"),
+            "{method}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_this_machine_has_the_type_of_its_name_or_of_its_first_bytes() {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let files = [
+        (Media::file(write("card.vcf", b"BEGIN:VCARD")), "text/vcard"),
+        (Media::file(write("a picture", PNG)), "image/png"),
+        (
+            Media::file(write("x.bin", b"a,b")).content_type("text/csv"),
+            "text/csv",
+        ),
+    ];
+    for (file, content_type) in files {
+        let (app, twiml) = said(move |_: Context, _: InboundMessage| {
+            let file = file.clone();
+            async move { Reply::media(file) }
+        })
+        .await;
+        let got = get(&app, &links(&twiml).pop().unwrap()).await;
+        assert_eq!(
+            (got.status, got.header("content-type")),
+            (200, content_type)
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_channel_does_not_take_is_a_failure_before_twilio_hears_of_it() {
+    const WHATSAPP: &str = "whatsapp:+15550001111";
+    const SMS: &str = "+15550001111";
+    let of = |size: usize, content_type: &str| Media::bytes(vec![7; size], content_type);
+    let folder = TempDir::new().unwrap();
+    let huge = folder.path().join("huge.png");
+    let file = std::fs::File::create(&huge).unwrap();
+    file.set_len(1 << 40).unwrap();
+    for (user, media, is_taken) in [
+        (WHATSAPP, of(16 * MIB, "video/mp4"), true),
+        (WHATSAPP, of(16 * MIB + 1, "video/mp4"), false),
+        (WHATSAPP, of(9, "image/webp"), true),
+        (WHATSAPP, of(9, "application/zip"), false),
+        (WHATSAPP, of(9, "text/html"), false),
+        (WHATSAPP, of(0, "image/png"), false),
+        (SMS, of(5 * MIB, "image/png"), true),
+        (SMS, of(5 * MIB + 1, "image/png"), false),
+        (SMS, of(9, "image/webp"), false),
+        (SMS, of(9, "application/msword"), false),
+        (
+            WHATSAPP,
+            Media::url("https://h/x").content_type("text/html"),
+            false,
+        ),
+        (
+            WHATSAPP,
+            Media::url("https://h/x").content_type("image/png"),
+            true,
+        ),
+        (
+            WHATSAPP,
+            Media::file(folder.path().join("missing.png")),
+            false,
+        ),
+        (WHATSAPP, Media::file(folder.path()), false),
+        (WHATSAPP, Media::file(&huge), false),
+    ] {
+        let shown = format!("{media:?}");
+        let app = TestApp::with(move |_: Context, _: InboundMessage| {
+            let media = media.clone();
+            async move { Reply::media(media) }
+        });
+        let to = user.replace("1111", "2222");
+        let webhook = Webhook::message(1, "hi").with("From", user).with("To", &to);
+        let answer = app.send(webhook).await;
+        assert_eq!(
+            answer.status,
+            if is_taken { 200 } else { 500 },
+            "{user} {shown}"
+        );
+    }
+    // All files of an MMS count together.
+    let app = TestApp::with(async |_, _| {
+        let half = || Media::bytes(vec![7; 3 * MIB], "image/png");
+        ReplyMessage::default().media(half()).media(half())
+    });
+    let sms = Webhook::message(1, "hi")
+        .with("From", SMS)
+        .with("To", "+15550002222");
+    app.send(sms).await.refused(500);
+    app.send(Webhook::message(2, "hi")).await.twiml();
+}
+
+#[tokio::test]
+async fn several_pictures_are_several_messages_in_order_and_a_caption_goes_with_the_first() {
+    async fn album(_cx: Context, _message: InboundMessage) -> ReplyMessage {
+        ["1", "2", "3"]
+            .into_iter()
+            .fold(ReplyMessage::text("look"), |said, number| {
+                said.media(Media::bytes(number.as_bytes(), "image/png"))
+            })
+    }
+    let (app, twiml) = said(album).await;
+    let messages: Vec<_> = twiml.split("<Message>").skip(1).collect();
+    assert_eq!(messages.len(), 3, "{twiml}");
+    assert!(
+        messages[0].starts_with("<Body>look</Body><Media>"),
+        "{twiml}"
+    );
+    for (path, number) in links(&twiml).iter().zip(["1", "2", "3"]) {
+        assert_eq!(get(&app, path).await.body, number.as_bytes());
+    }
+    // What carries no caption has its text before it.
+    let pdf = async |_, _| {
+        ReplyMessage::text("read").media(Media::bytes(*b"%PDF-1.7", "application/pdf"))
+    };
+    let (_, twiml) = said(pdf).await;
+    assert!(
+        twiml.contains("<Message>read</Message><Message><Media>"),
+        "{twiml}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_reply_takes_its_file_along_by_rest() {
+    let twilio = FakeTwilio::start();
+    let env = [
+        ("REPLYHOOK__TWILIO__API_URL", twilio.url()),
+        ("REPLYHOOK__REPLY__DEADLINE_MS", "1".to_owned()),
+    ];
+    let env: Vec<_> = env
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let (open, opened) = tokio::sync::watch::channel(false);
+    let app = TestApp::build(&env, |app| {
+        app.handler(move |_: Context, _: InboundMessage| {
+            let mut opened = opened.clone();
+            async move {
+                opened.wait_for(|open| *open).await.unwrap();
+                Reply::media(picture())
+            }
+        })
+    });
+    assert_eq!(app.says(1, "hi").await, EMPTY);
+    open.send(true).unwrap();
+    let post = twilio.wait_for_posts(1).remove(0);
+    let path = links(post.form.get("MediaUrl").unwrap()).pop().unwrap();
+    assert_eq!(get(&app, &path).await.body, PNG);
+}
+
+/// A message with one file that its author says is of a type.
+fn incoming(number: u64, content_type: &str) -> Webhook {
+    Webhook::message(number, "")
+        .with("MessageSid", &format!("MM{number:032x}"))
+        .with("NumMedia", "1")
+        .with("MediaUrl0", &format!("https://api.twilio.com/{ME}"))
+        .with("MediaContentType0", content_type)
+}
+
+fn at_twilio(number: u64) -> String {
+    format!("GET /2010-04-01/Accounts/{ACCOUNT}/Messages/MM{number:032x}/Media/{ME}")
+}
+
+/// Settings of a bot that is a service of ours.
+fn forwarding<'a>(storage: &'a Storage, url: &'a str) -> [(&'a str, &'a str); 4] {
+    [
+        ("REPLYHOOK__TWILIO__API_URL", storage.url()),
+        ("REPLYHOOK__HANDLER__KIND", "forward"),
+        ("REPLYHOOK__HANDLER__FORWARD_URL", url),
+        (
+            "REPLYHOOK__HANDLER__FORWARD_SECRET",
+            "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        ),
+    ]
+}
+
+fn link_of(asked: &crate::support::Asked) -> String {
+    let body: serde_json::Value = serde_json::from_slice(&asked.body).unwrap();
+    let link = body["media"][0]["link"].as_str().unwrap();
+    link.strip_prefix(ORIGIN).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_service_gets_a_link_to_what_came_and_for_an_hour_whoever_has_it_gets_the_file() {
+    let (storage, service) = (Storage::start().await, Scripted::start().await);
+    service.answers("/message", 204, "", "");
+    storage.answers(&at_twilio(1), 200, &[("content-type", "image/jpeg")], JPEG);
+    storage.answers(
+        &at_twilio(2),
+        200,
+        &[("content-type", "image/jpeg")],
+        b"<html><script>",
+    );
+    let url = format!("{}/message", service.url());
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = TestApp::build(&forwarding(&storage, &url), |app| app.clock(clock.clone()));
+    app.send(incoming(1, "text/html")).await.twiml();
+    let path = link_of(&service.asked()[0]);
+    assert!(
+        storage.asked().is_empty(),
+        "it is fetched when somebody wants it"
+    );
+    let got = get(&app, &path).await;
+    assert_eq!((got.status, got.body.as_slice()), (200, JPEG));
+    assert_eq!(
+        got.header("content-type"),
+        "image/jpeg",
+        "whatever its author says"
+    );
+    let head = Request::head(&path).body(Body::empty()).unwrap();
+    assert_eq!(ask(&app, head).await.status, 200);
+    // A page of a stranger's is none at our address.
+    app.send(incoming(2, "text/html")).await.twiml();
+    let page = get(&app, &link_of(&service.asked()[1])).await;
+    assert_eq!(page.header("content-type"), "application/octet-stream");
+    assert_eq!(page.header("x-content-type-options"), "nosniff");
+    assert_eq!(
+        page.header("content-security-policy"),
+        "default-src 'none'; sandbox"
+    );
+    // What Twilio does not give is not ours to give.
+    storage.answers(&at_twilio(3), 401, &[], b"secret");
+    app.send(incoming(3, "image/jpeg")).await.twiml();
+    let refused = get(&app, &link_of(&service.asked()[2])).await;
+    assert_eq!(refused.status, 502);
+    assert!(!String::from_utf8_lossy(&refused.body).contains("secret"));
+    clock.advance(HOUR);
+    assert_eq!(get(&app, &path).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_is_in_no_line_of_the_log() {
+    let (storage, service) = (Storage::start().await, Scripted::start().await);
+    service.answers("/message", 200, "text/plain", "thanks");
+    storage.answers(&at_twilio(1), 200, &[], JPEG);
+    let url = format!("{}/message", service.url());
+    let settings = forwarding(&storage, &url);
+    let log = [("REPLYHOOK__LOG__LEVEL", "trace")];
+    let server = tokio::task::block_in_place(|| {
+        let server = Server::start(&[&settings[..], &log].concat());
+        assert_eq!(
+            server.send(&incoming(1, "image/jpeg")).twiml(),
+            says("thanks")
+        );
+        server
+    });
+    let path = link_of(&service.asked()[0]);
+    let token = path.rsplit('/').next().unwrap().to_owned();
+    tokio::task::block_in_place(|| {
+        for path in [path.clone(), format!("{path}A")] {
+            let request = format!("HEAD {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+            server.exchange(request.as_bytes());
+        }
+        let log = server.log();
+        assert!(log.contains("webhook"), "the log is on");
+        assert!(!log.contains(&token), "{log}");
+    });
+}
+
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn the_test_kits_twilio_fetches_what_a_bot_says_in_bytes() {
+    use replyhook::App;
+    use replyhook::testing::TestBot;
+
+    async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, replyhook::MediaError> {
+        if message.media.is_empty() {
+            return Ok(Reply::media(picture()).and("and a text"));
+        }
+        let file = cx.media(0).bytes().await?;
+        let content_type = file.file_type.sniffed.unwrap_or_default();
+        Ok(Reply::media(Media::bytes(file.bytes, content_type)))
+    }
+    let bot = TestBot::start(|| App::builder().handler(bot)).await;
+    let ana = bot.whatsapp("+34600000001");
+    let answer = ana.says("picture").await;
+    answer.assert_media(1).assert_in_time();
+    let shown = bot
+        .remote()
+        .get(&["conversations", "whatsapp:+34600000001"])
+        .await;
+    let shown = shown.unwrap();
+    let file = &shown[1]["media"][0];
+    assert_eq!(file["content_type"], "image/png");
+    assert!(file["src"].is_string(), "the page shows it: {file}");
+    // What a user sends comes back as it was.
+    let sent = serde_json::json!({
+        "from": "whatsapp:+34600000001", "body": "",
+        "media": [{"data": crate::support::base64_of(JPEG), "content_type": "image/jpeg"}],
+    });
+    let answered = bot.remote().post(&["messages"], &sent).await.unwrap();
+    assert_eq!(
+        answered["messages"][0]["media"].as_array().unwrap().len(),
+        1,
+        "{answered}"
+    );
+    bot.handler_takes(std::time::Duration::from_secs(20)).await;
+    ana.says("picture").await.assert_media(1);
+}
