@@ -105,6 +105,8 @@ pub(crate) struct DispatchLimits {
     pub(crate) fallback_deadline: Duration,
     /// A pause between messages after which the next one is another turn; zero: each is its own.
     pub(crate) merge: Duration,
+    /// Whether the parts of a long text are numbered.
+    pub(crate) numbered: bool,
     /// From starting a handler to giving it up.
     pub(crate) handler: Duration,
     /// Handlers at once, late ones included.

@@ -485,6 +485,19 @@ reply = "{{ body | upper }}: {{ date }} {{ time }} {{ weekday }}"
 }
 
 #[tokio::test]
+async fn filters_format_prices_links_and_what_others_wrote() {
+    let (app, _file) = app(
+        "[vars]\nprice = 3\n[otherwise]\nreply = \"\"\"{{ '%.2f' | format(price) }} https://example.com/?q={{ text | urlencode }} {{ text | escape_markup }}\"\"\"\n",
+    );
+    assert_eq!(
+        app.says(1, "a *b* é").await,
+        says(
+            "3.00 https://example.com/?q=a%20%2Ab%2A%20%C3%A9 a \u{2060}*\u{2060}b\u{2060}*\u{2060} é"
+        )
+    );
+}
+
+#[tokio::test]
 async fn what_rules_hand_over_is_asked_of_the_service() {
     let service = Scripted::start().await;
     service.answers("/message", 200, "text/plain", "from the service");

@@ -16,6 +16,7 @@ use crate::handler::HandlerError;
 use crate::handler::dialogue::Answers;
 use crate::handler::route::{Taken, country_of};
 use crate::message::InboundMessage;
+use crate::reply::escape_markup;
 
 /// Steps and 64 bytes of data each: a long reply takes some hundreds, and a bomb ends within milliseconds.
 const FUEL: u64 = 20_000;
@@ -95,6 +96,9 @@ impl Templates {
             _ => minijinja::escape_formatter(out, state, value),
         });
         env.set_fuel(Some(FUEL));
+        env.add_filter("escape_markup", |text: &str| {
+            escape_markup(text).into_owned()
+        });
         Self {
             env,
             zone: TimeZone::get(zone).unwrap_or(TimeZone::UTC),
