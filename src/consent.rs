@@ -71,6 +71,19 @@ impl Words {
         }
     }
 
+    /// Those of a server whose settings say nothing of them.
+    #[cfg(feature = "rules")]
+    pub(crate) fn usual() -> Self {
+        Self::new("STOP STOPALL UNSUBSCRIBE OPTOUT REVOKE", "START UNSTOP")
+    }
+
+    /// Whether a message opts out (`Some(true)`), in again, or neither.
+    #[cfg(feature = "rules")]
+    pub(crate) fn opts_out(&self, message: &InboundMessage) -> Option<bool> {
+        let word = self.meaning(message.channel(), &message.body)?;
+        Some(word == Word::Stop)
+    }
+
     /// What a whole text means on a channel, if it is one of the words.
     fn meaning(&self, channel: &Channel, text: &str) -> Option<Word> {
         let text = text.trim();
@@ -158,7 +171,7 @@ impl ConsentRules {
 }
 
 /// Whether Twilio answers consent words on a channel by itself.
-fn answered_by_twilio(channel: &Channel) -> bool {
+pub(crate) fn answered_by_twilio(channel: &Channel) -> bool {
     *channel == Channel::Sms
 }
 
@@ -175,6 +188,17 @@ mod tests {
 
     fn words() -> Words {
         Words::new("STOP STOPALL, UNSUBSCRIBE OPTOUT REVOKE", "START UNSTOP")
+    }
+
+    #[cfg(feature = "rules")]
+    #[test]
+    fn the_usual_words_are_those_of_the_settings() {
+        let settings = include_str!("config/default.toml");
+        let usual = Words::usual();
+        for (key, words) in [("stop_words", &usual.stop), ("start_words", &usual.start)] {
+            let line = format!("{key} = \"{}\"", words.join(" "));
+            assert!(settings.contains(&line), "{line}");
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ const LEVELS: [(&str, u8); 45] = [
     ("handler/forward", 2),
     ("handler/route", 2),
     ("handler/dialogue", 2),
-    ("handler/rules", 2),
+    ("handler/rules", 3),
     ("lifecycle", 1),
     ("descriptors", 1),
     ("start_error", 2),

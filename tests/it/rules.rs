@@ -181,7 +181,7 @@ fn all_problems_are_told_at_once_with_line_column_and_what_to_write() {
         "line 8, column 14: regex is none: unclosed group",
         "line 9, column 19: profil_name is not defined here: did you mean profile_name?",
         "line 11, column 13: text is of type integer: write a text in quotes, or several in brackets",
-        "line 12, column 18: no template: unexpected end of input, expected end of block",
+        "line 12, column 13: no template: this if has no end: write {% endif %}",
         r#"line 14, column 14: media is "imagee": did you mean "image"?"#,
         r#"line 15, column 7: there is no form "bookng": did you mean "booking"?"#,
         "line 16, column 1: a rule does one thing: reply, ask or forward",
@@ -242,11 +242,11 @@ fn what_would_match_every_message_or_none_is_told() {
         ("{ country = \"UK\" }", "the United Kingdom is \"GB\""),
         (
             "{ location = { latitude = 1, longitude = 1, km = -5 } }",
-            "location is true, or {",
+            "km is above 0",
         ),
         (
             "{ location = { latitude = 91, longitude = 1, km = 5 } }",
-            "location is true, or {",
+            "latitude is from -90 to 90",
         ),
         (
             "{ location = { latitude = 1, longitude = 1, km = nan } }",
@@ -332,6 +332,146 @@ fn what_would_never_be_used_is_told() {
     assert_eq!(said.lines().count(), 1, "{said}");
     let said = told("[[rule]]\nrepply = \"f\"\n");
     assert!(!said.contains("there is no rule"), "{said}");
+}
+
+#[test]
+fn a_mistake_is_told_once_and_with_what_to_write() {
+    let form = "[otherwise]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = \"{{ a }}\"\n[[form.ask]]\nfield = \"a\"\nquestion = \"?\"\n";
+    let example = "[otherwise]\nreply = \"x\"\n[[example]]\n";
+    for (rules, problem) in [
+        (
+            "[[rule]]\nwhen.regex = '(?<id>\\d+'\nreply = \"{{ id }}\"\n".to_owned(),
+            "regex is none",
+        ),
+        (
+            format!("{form}type = \"int\"\n"),
+            "write text, integer, number",
+        ),
+        (
+            format!("{example}location = {{ latitude = \"a\", longitude = 1 }}\ngets = \"x\"\n"),
+            "latitude is of type string",
+        ),
+        (
+            "[rule]\nreply = \"x\"\n".to_owned(),
+            "write [[rule]] above each one",
+        ),
+        (
+            "[[rule]]\nrepyl = \"x\"\n".to_owned(),
+            "did you mean reply?",
+        ),
+        (
+            "[[rule]]\nforward = \"https://a.example\"\n".to_owned(),
+            "forward is of type string",
+        ),
+        (
+            "[[rule]]\nreply = { txt = \"x\" }\n".to_owned(),
+            "did you mean text?",
+        ),
+        (
+            "[[rule]]\nwhen.location = { latitude = 520, longitude = 1, km = 1 }\nreply = \"x\"\n"
+                .to_owned(),
+            "latitude is from -90 to 90",
+        ),
+        (
+            "[[rule]]\nreply = \"x\"\ntimezone = \"UTC\"\n".to_owned(),
+            "timezone stands above the first [table]",
+        ),
+        (
+            "[[rule]]\nreply = \"x\"\nwords = \"hi\"\n".to_owned(),
+            "did you mean when.words?",
+        ),
+        (
+            "[[rule]]\nwhen.regex = \"\\d\"\nreply = \"x\"\n".to_owned(),
+            "write a pattern in single quotes",
+        ),
+        (
+            "[[rule]]\nreply = “x”\n".to_owned(),
+            "write straight quotes",
+        ),
+        (
+            "[[rule]]\nwhen.regex = ''\nreply = \"x\"\n".to_owned(),
+            "regex is empty",
+        ),
+        (
+            "[[rule]]\nreply = \" \"\n".to_owned(),
+            "write [] to say nothing",
+        ),
+        (
+            "[[rule]]\nreply = \"x\"\n[[rule]]\nwhen.text = \"a\"\nreply = \"y\"\n".to_owned(),
+            "line 3, column 1: no message gets here: the rule at line 1 has no when",
+        ),
+        (
+            format!("[otherwise]\nreply = \"{}\"\n", "a".repeat(40_000)),
+            "over 32 KiB",
+        ),
+        (
+            format!("[otherwise]\nreply = \"{{# {}\"\n", "a".repeat(70_000)),
+            "over 32 KiB",
+        ),
+    ] {
+        let said = told(&rules);
+        let shown = &rules[..rules.len().min(300)];
+        assert!(said.contains(problem), "{shown}\n{said}");
+        assert_eq!(said.lines().count(), 1, "{shown}\n{said}");
+    }
+    let several = told("[otherwise]\nreply = \"{{ a | uper }} {{ [1] }} {{ media.url }}\"\n");
+    assert_eq!(several.lines().count(), 3, "{several}");
+}
+
+#[test]
+fn patterns_of_all_languages_letters_fit_and_very_many_do_not() {
+    for pattern in [
+        r"^\w{2,30} \w{2,30}$",
+        r"(?i)^name: \w{1,20}, mail: \w{1,30}@\w{1,30}$",
+        r"\w+ \w+ \w+ \w+ \w+ \w+ \w+ \w+",
+    ] {
+        let said = told(&format!(
+            "[[rule]]\nwhen.regex = '{pattern}'\nreply = \"x\"\n"
+        ));
+        assert_eq!(said, "", "{pattern}");
+    }
+    let many = "[[rule]]\nwhen.regex = '^\\w{2,30} \\w{2,30}$'\nreply = \"x\"\n".repeat(40);
+    let said = told(&many);
+    assert!(
+        said.contains("all patterns together are too large"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_form_has_a_hundred_questions_at_most() {
+    let form = |number: usize| {
+        let asks =
+            (0..number).map(|at| format!("[[form.ask]]\nfield = \"f{at}\"\nquestion = \"?\"\n"));
+        let head = "[otherwise]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = \"x\"\n".to_owned();
+        told(&(head + &asks.collect::<String>()))
+    };
+    assert_eq!(form(100), "");
+    assert!(form(5000).contains("over 100 questions"));
+}
+
+#[test]
+fn an_example_may_opt_out_and_in() {
+    let rules = |text: &str| {
+        File::new(&format!(
+            "[[rule]]\nwhen.text = \"stop\"\nreply = \"never\"\n[otherwise]\nreply = \"hello\"\n\
+             {text}[[example]]\nturns = [\n\
+             {{ says = \"start\", gets = \"hello\" }},\n\
+             {{ says = \"stop\", gets = \"Bye.\" }},\n\
+             {{ says = \"hi\", gets = [] }},\n\
+             {{ says = \"Start.\", gets = \"Welcome back.\" }},\n\
+             {{ says = \"hi\", gets = \"hello\" }},\n]\n"
+        ))
+    };
+    let told = rules("[opt_out]\nstop_reply = \"Bye.\"\nstart_reply = \"Welcome back.\"\n");
+    let (code, output, _) = replyhook(&["rules", "test", &told.name()], &[], "");
+    assert_eq!(code, 0, "{output}");
+    let (code, output, _) = replyhook(&["rules", "test", &rules("").name()], &[], "");
+    assert_eq!(code, 1, "{output}");
+    assert!(
+        output.contains("write opt_out.stop_reply to say it here"),
+        "{output}"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::handler::folding::{fold, spaced_words};
 use crate::message::InboundMessage;
 
 /// What a pattern may take, compiled: more is a pattern that repeats repetitions.
-const PATTERN_BYTES: usize = 256 * 1024;
+pub(crate) const PATTERN_BYTES: usize = 4 * 1024 * 1024;
 
 /// One text or several of which any will do: `"hi"`, `["hi", "hello"]`, a `Vec`.
 pub trait Texts {
@@ -86,7 +86,7 @@ pub fn command(name: impl Into<String>) -> Filter {
 /// text after NFKC and without space around it. Accents do matter here. [`Captures`](super::Captures) has its groups.
 ///
 /// # Panics
-/// Where the pattern is none, or takes over 256 KiB: this happens when the bot is put together. [`try_regex`] says so.
+/// Where the pattern is none, or takes over 4 MiB: this happens when the bot is put together. [`try_regex`] says so.
 #[track_caller]
 pub fn regex(pattern: &str) -> Filter {
     try_regex(pattern).unwrap_or_else(|error| panic!("{error}"))
@@ -97,14 +97,19 @@ pub fn regex(pattern: &str) -> Filter {
 /// # Errors
 /// [`regex::Error`]: the pattern is none, or too large.
 pub fn try_regex(pattern: &str) -> Result<Filter, regex::Error> {
-    Ok(Filter(Kind::Regex(compiled(pattern)?)))
+    compiled_within(pattern, PATTERN_BYTES).map(of_pattern)
 }
 
-/// A pattern as routes have it: without case, and within limits.
-pub(crate) fn compiled(pattern: &str) -> Result<Regex, regex::Error> {
+/// A pattern that was compiled.
+pub(crate) fn of_pattern(pattern: Regex) -> Filter {
+    Filter(Kind::Regex(pattern))
+}
+
+/// A pattern as routes have it: without case, and of no more than so many bytes.
+pub(crate) fn compiled_within(pattern: &str, bytes: usize) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern)
         .case_insensitive(true)
-        .size_limit(PATTERN_BYTES)
+        .size_limit(bytes)
         .build()
 }
 

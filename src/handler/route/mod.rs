@@ -50,13 +50,13 @@ pub(crate) use captures::Taken;
 pub(crate) use country::country as country_of;
 pub use filter::Filter;
 use filter::Subject;
+#[cfg(feature = "rules")]
+pub(crate) use filters::{PATTERN_BYTES, compiled_within, has_word, of_pattern};
 pub use filters::{
     Texts, all, any_button, any_list_item, any_media, anything, audio, button, channel, command,
     country, document, during, first_contact, flow_answer, forwarded, hours, image, list_item,
     location, media, near, one_of, regex, reply_to_us, text, try_regex, video, when, words,
 };
-#[cfg(feature = "rules")]
-pub(crate) use filters::{compiled, has_word};
 use futures_util::future::BoxFuture;
 pub use hours::{Hours, HoursError};
 

@@ -10,7 +10,6 @@ use super::saying::{self, Say};
 use super::template::{self, Said, Template, Templates};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::{Answers, Form, Question};
-use crate::handler::route::compiled;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 
@@ -32,6 +31,9 @@ struct Asked {
     only_if: Option<Template>,
     kind: Kind,
 }
+
+/// Of one form.
+const MOST_QUESTIONS: usize = 100;
 
 /// How an answer is read.
 #[derive(Clone)]
@@ -88,27 +90,31 @@ pub(super) fn read(
     let mut questions: Vec<Asked> = Vec::new();
     let mut names: Vec<String> = Vec::new();
     let tables = reader.tables(&mut fields, "ask", "[[form.ask]] above each question");
-    if tables.is_empty() {
+    if tables.is_empty() && !fields.has("ask") {
         reader.problem(
             &span,
             "a form needs questions: [[form.ask]] with field and question",
         );
     }
-    for table in tables {
-        if let Some(asked) = ask(reader, templates, table, &names) {
-            names.push(asked.field.clone());
-            questions.push(asked);
-        }
+    if tables.len() > MOST_QUESTIONS {
+        let text = format!("over {MOST_QUESTIONS} questions: nobody answers as many");
+        reader.problem(&tables[MOST_QUESTIONS].span, text);
+    }
+    for table in tables.into_iter().take(MOST_QUESTIONS) {
+        // Also of a question with a problem: that it is not defined is no second one.
+        let field = table.peek("field").filter(|field| is_name(field));
+        let asked = ask(reader, templates, table, &names);
+        names.extend(field.map(str::to_owned));
+        questions.extend(asked);
     }
     let done = fields.take("done");
     let done = done.map(|value| saying::read(reader, templates, value, &names));
-    if done.is_none() {
+    if reader.end(&fields) && done.is_none() {
         reader.problem(
             &span,
             "a form needs done: what is said when all has been answered",
         );
     }
-    reader.end(&fields);
     Some(Asking {
         name: name?,
         version,
@@ -140,15 +146,15 @@ fn ask(
     }
     let question = fields.take("question");
     let question = question.map(|value| saying::read(reader, templates, value, names));
-    if field.is_none() || question.is_none() {
-        reader.problem(&span, "a question needs field and question");
-    }
     let hint = fields.take("hint");
     let hint = hint.map(|value| saying::read(reader, templates, value, names));
     let only_if = reader.text(&mut fields, "if");
     let only_if = only_if.map(|text| templates.add_condition(reader, &text, names));
     let kind = kind(reader, &mut fields);
-    reader.end(&fields);
+    let is_whole = fields.has("field") && fields.has("question");
+    if reader.end(&fields) && !is_whole {
+        reader.problem(&span, "a question needs field and question");
+    }
     Some(Asked {
         field: field?.value,
         question: question?,
@@ -177,11 +183,11 @@ fn kind(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Kind> {
     if let Some(pattern) = pattern {
         // By itself first: what it lacks, the brackets around it could lend it.
         let whole = format!("^(?:{})$", pattern.value);
-        let compiled = compiled(&pattern.value).and_then(|_| compiled(&whole));
-        return match compiled {
+        let alone = reader.pattern(&pattern.value);
+        return match alone.and_then(|_| reader.pattern(&whole)) {
             Ok(pattern) => Some(Kind::Pattern(pattern)),
-            Err(error) => {
-                reader.problem(&pattern.span, super::matching::pattern_problem(&error));
+            Err(text) => {
+                reader.problem(&pattern.span, text);
                 None
             }
         };

@@ -9,6 +9,8 @@ use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 
 use super::reader::{Fields, Reader, Value};
+use super::set::OptOutTexts;
+use crate::consent::{Words, answered_by_twilio};
 use crate::form::Form;
 use crate::handler::route::Router;
 use crate::handler::{Context, Conversing, Handler, HandlerError, Remember, Said};
@@ -145,8 +147,10 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
         let latitude = reader.number(&mut location, "latitude");
         let longitude = reader.number(&mut location, "longitude");
         reader.end(&location);
-        params.push(("Latitude".to_owned(), latitude?.to_string()));
-        params.push(("Longitude".to_owned(), longitude?.to_string()));
+        for (name, degrees) in [("Latitude", latitude), ("Longitude", longitude)] {
+            // What is none was told.
+            params.push((name.to_owned(), degrees.unwrap_or_default().to_string()));
+        }
     }
     if let Some(more) = reader.table(fields, "params") {
         for (name, value) in more.entries() {
@@ -158,7 +162,8 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
     }
     let forwards = reader.flag(fields, "forwards").unwrap_or(false);
     let gets = fields.take("gets");
-    if params.len() == 1 && says.is_none() {
+    let sources = ["says", "media", "button", "location", "params"];
+    if !sources.iter().any(|key| fields.has(key)) {
         reader.problem(
             &span,
             "an example needs says, media, button, location or params",
@@ -233,6 +238,7 @@ pub(super) fn stand_in() -> (Arc<dyn Handler>, Arc<AtomicBool>) {
 struct Rehearsal {
     memory: Mutex<Option<String>>,
     has_begun: AtomicBool,
+    has_opted_out: AtomicBool,
 }
 
 impl Conversing for Rehearsal {
@@ -253,26 +259,62 @@ impl Conversing for Rehearsal {
 }
 
 impl Rehearsal {
+    /// What is answered before the rules are asked: to words that opt out and in, and, with nothing, to who has opted out.
+    fn consent(
+        &self,
+        message: &InboundMessage,
+        texts: &OptOutTexts,
+    ) -> Option<Result<Expected, String>> {
+        let has_opted_out = self.has_opted_out.load(Ordering::Relaxed);
+        let opts_out = Words::usual().opts_out(message);
+        let (text, key) = match opts_out {
+            Some(true) => (&texts.stop, "stop_reply"),
+            Some(false) if has_opted_out => (&texts.start, "start_reply"),
+            _ => return has_opted_out.then(|| Ok(Expected::Gets(Vec::new()))),
+        };
+        self.has_opted_out
+            .store(opts_out == Some(true), Ordering::Relaxed);
+        if answered_by_twilio(message.channel()) {
+            return Some(Ok(Expected::Gets(Vec::new())));
+        }
+        Some(match text {
+            Some(text) => Ok(Expected::Gets(vec![Got {
+                text: text.clone(),
+                media: Some(Vec::new()),
+            }])),
+            None => Err(format!(
+                "the text of the setting consent.{key}, and no rule is asked: write opt_out.{key} to say it here"
+            )),
+        })
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Example {
-    pub(super) fn run(&self, router: &Router, has_forwarded: &AtomicBool) -> ExampleResult {
+    pub(super) fn run(
+        &self,
+        router: &Router,
+        opt_out: &OptOutTexts,
+        has_forwarded: &AtomicBool,
+    ) -> ExampleResult {
         let rehearsal = Arc::new(Rehearsal::default());
         let mut failure = None;
         for (number, turn) in (0..).zip(&self.turns) {
             has_forwarded.store(false, Ordering::Relaxed);
-            let found = self.take_turn(router, &rehearsal, number, turn);
-            let found = match found {
-                Ok(_) if has_forwarded.load(Ordering::Relaxed) => Ok(Expected::Forwards),
-                Ok(reply) => {
-                    let messages = reply.messages().iter();
-                    Ok(Expected::Gets(messages.map(Got::of).collect()))
+            let found = self.message(number, turn).and_then(|message| {
+                if let Some(answer) = rehearsal.consent(&message, opt_out) {
+                    return answer;
                 }
-                Err(reason) => Err(reason),
-            };
+                let reply = Self::take_turn(router, &rehearsal, message)?;
+                if has_forwarded.load(Ordering::Relaxed) {
+                    return Ok(Expected::Forwards);
+                }
+                let messages = reply.messages().iter();
+                Ok(Expected::Gets(messages.map(Got::of).collect()))
+            });
             if !found.as_ref().is_ok_and(|found| turn.expected.is(found)) {
                 failure = Some(ExampleFailure {
                     line: turn.line,
@@ -288,13 +330,7 @@ impl Example {
         }
     }
 
-    fn take_turn(
-        &self,
-        router: &Router,
-        rehearsal: &Arc<Rehearsal>,
-        number: i64,
-        turn: &Turn,
-    ) -> Result<Reply, String> {
+    fn message(&self, number: i64, turn: &Turn) -> Result<InboundMessage, String> {
         let at = self.at.checked_add(SignedDuration::from_secs(number));
         let at = turn.at.or(at.ok()).unwrap_or(self.at);
         let to = if self.from.starts_with("whatsapp:") {
@@ -318,7 +354,15 @@ impl Example {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
         let form: Form = base.into_iter().chain(name).chain(own).collect();
-        let message = InboundMessage::parse(form, at).map_err(|error| error.to_string())?;
+        InboundMessage::parse(form, at).map_err(|error| error.to_string())
+    }
+
+    fn take_turn(
+        router: &Router,
+        rehearsal: &Arc<Rehearsal>,
+        message: InboundMessage,
+    ) -> Result<Reply, String> {
+        let at = message.received_at;
         let cx = Context::new(1, at).in_conversation(rehearsal.clone(), at);
         let memory = cx.memory();
         // Rules wait for nothing: what they hand over to is a stand-in.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reader::{At, Fields, Reader, nearest};
+use super::reader::{At, Fields, Reader, is_name, nearest};
 use super::template;
 use crate::address::Channel;
 use crate::handler::route::{self, Filter, Hours};
@@ -143,8 +143,14 @@ impl When<'_, '_> {
         let Some(pattern) = self.reader.text(fields, "regex") else {
             return;
         };
-        match route::try_regex(&pattern.value) {
-            Ok(filter) => {
+        if pattern.value.trim().is_empty() {
+            let text =
+                "regex is empty: write a pattern, or text = \"\" for a message without a text";
+            return self.reader.problem(&pattern.span, text);
+        }
+        match self.reader.pattern(&pattern.value) {
+            Ok(compiled) => {
+                let filter = route::of_pattern(compiled);
                 for name in filter.group_names() {
                     if template::NAMES.contains(&name) {
                         let text = format!(
@@ -156,7 +162,11 @@ impl When<'_, '_> {
                 }
                 self.filters.push(filter);
             }
-            Err(error) => self.reader.problem(&pattern.span, pattern_problem(&error)),
+            Err(text) => {
+                // Names that other keys may use: that they are not known is no second problem.
+                self.names.extend(group_names(&pattern.value));
+                self.reader.problem(&pattern.span, text);
+            }
         }
     }
 
@@ -200,15 +210,26 @@ impl When<'_, '_> {
         let longitude = self.reader.number(&mut place, "longitude");
         let km = self.reader.number(&mut place, "km");
         self.reader.end(&place);
-        if let (Some(latitude), Some(longitude), Some(km)) = (latitude, longitude, km)
-            && latitude.abs() <= 90.0
-            && longitude.abs() <= 180.0
-            && km > 0.0
-        {
+        let is_whole = ["latitude", "longitude", "km"]
+            .iter()
+            .all(|key| place.has(key));
+        let (Some(latitude), Some(longitude), Some(km)) = (latitude, longitude, km) else {
+            if !is_whole {
+                let text = "location is true, or { latitude = 52.52, longitude = 13.405, km = 5 }";
+                self.reader.problem(&place.span, text);
+            }
+            return;
+        };
+        let what = if latitude.abs() > 90.0 {
+            "latitude is from -90 to 90"
+        } else if longitude.abs() > 180.0 {
+            "longitude is from -180 to 180"
+        } else if km <= 0.0 {
+            "km is above 0"
+        } else {
             return self.filters.push(route::near(latitude, longitude, km));
-        }
-        let text = "location is true, or { latitude = 52.52, longitude = 13.405, km = 5 }";
-        self.reader.problem(&place.span, text);
+        };
+        self.reader.problem(&place.span, what);
     }
 
     fn channel(&mut self, fields: &mut Fields<'_>) {
@@ -291,18 +312,14 @@ fn wanted_or_not(filter: Filter, wanted: bool) -> Filter {
     if wanted { filter } else { !filter }
 }
 
-pub(super) fn pattern_problem(error: &regex::Error) -> String {
-    match error {
-        regex::Error::CompiledTooBig(_) => {
-            "regex is too large: it repeats what is repeated already".to_owned()
-        }
-        other => {
-            // Of several lines the last says what is wrong; the others draw it.
-            let text = other.to_string();
-            let last = text.lines().last().unwrap_or_default().trim();
-            format!("regex is none: {}", last.trim_start_matches("error: "))
-        }
-    }
+/// The names of a pattern that cannot be read.
+fn group_names(pattern: &str) -> impl Iterator<Item = String> {
+    let behind = pattern.split("(?").skip(1);
+    behind.filter_map(|text| {
+        let text = text.strip_prefix('P').unwrap_or(text).strip_prefix('<')?;
+        let (name, _) = text.split_once('>')?;
+        is_name(name).then(|| name.to_owned())
+    })
 }
 
 /// `[hours]` and `timezone`.

@@ -20,12 +20,15 @@
 
 mod asking;
 mod example;
+mod expression;
 mod language;
 mod matching;
+mod pattern;
 mod problem;
 mod reader;
 mod saying;
 mod set;
+mod tags;
 mod template;
 
 use std::fmt;

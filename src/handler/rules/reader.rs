@@ -7,6 +7,7 @@ use strsim::damerau_levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::pattern::ALL_BYTES;
 use super::problem::{Lines, RulesProblem};
 
 /// Who sees so many has enough to do.
@@ -14,6 +15,11 @@ const MOST_PROBLEMS: usize = 100;
 const LAST_PROBLEM: usize = MOST_PROBLEMS - 1;
 /// Of a problem's text, in characters: what it quotes may be of any length.
 const MOST_TEXT: usize = 400;
+
+/// Keys of `when` that stand in a rule by mistake.
+const WHEN: [&str; 7] = [
+    "text", "words", "command", "regex", "media", "button", "hours",
+];
 
 /// Bytes of the file.
 pub(super) type Span = Range<usize>;
@@ -30,6 +36,8 @@ pub(super) struct Reader<'s> {
     source: &'s str,
     lines: Lines<'s>,
     problems: Vec<RulesProblem>,
+    /// Bytes that further patterns may take.
+    pub(super) pattern_room: usize,
 }
 
 /// A table of the file, of which keys are taken one after the other.
@@ -47,6 +55,7 @@ impl<'s> Reader<'s> {
             source,
             lines: Lines::new(source),
             problems: Vec::new(),
+            pattern_room: ALL_BYTES,
         }
     }
 
@@ -222,20 +231,28 @@ impl<'s> Reader<'s> {
             .collect()
     }
 
-    /// Every key that nobody asked for is a problem.
-    pub(super) fn end(&mut self, fields: &Fields<'_>) {
-        for (key, _) in fields.table {
+    /// Every key that nobody asked for is a problem. Returns whether there was none: what lacks beside one is probably it.
+    pub(super) fn end(&mut self, fields: &Fields<'_>) -> bool {
+        let keys = fields.table.iter().map(|(key, _)| key);
+        let mut unknown: Vec<_> = keys
+            .filter(|key| !fields.known.contains(&&**key.get_ref()))
+            .collect();
+        unknown.sort_by_key(|key| key.span().start);
+        for key in unknown.iter().take(MOST_PROBLEMS) {
             let name: &str = key.get_ref();
-            if fields.known.contains(&name) {
-                continue;
-            }
-            let nearest = nearest(name, fields.known.iter().copied());
-            let text = match nearest {
-                Some(nearest) => format!("{name} is not known here: did you mean {nearest}?"),
-                None => format!("{name} is not known here: {}", fields.known.join(", ")),
+            let known = || fields.known.iter().copied();
+            let text = if name == "timezone" && !known().any(|known| known == name) {
+                "timezone stands above the first [table]".to_owned()
+            } else if let Some(nearest) = nearest(name, known()) {
+                format!("{name} is not known here: did you mean {nearest}?")
+            } else if known().any(|known| known == "when") && WHEN.contains(&name) {
+                format!("{name} is not known here: did you mean when.{name}?")
+            } else {
+                format!("{name} is not known here: {}", fields.known.join(", "))
             };
             self.problem(&key.span(), text);
         }
+        unknown.is_empty()
     }
 }
 

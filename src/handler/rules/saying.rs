@@ -113,6 +113,10 @@ fn one(
             value: text.to_owned(),
             span: value.span(),
         };
+        if text.value.trim().is_empty() {
+            let what = "an empty text is no message: write [] to say nothing";
+            reader.problem(&text.span, what);
+        }
         return Some(Say {
             text: Some(templates.add(reader, &text, names)?),
             media: Vec::new(),
@@ -158,13 +162,13 @@ fn one(
         let template = templates.add(reader, &url, names)?;
         media.push((template, content_type.clone()));
     }
-    if text.is_none() && media.is_empty() {
+    let knows_all = reader.end(&fields);
+    if knows_all && !fields.has("text") && !fields.has("media") {
         reader.problem(
             &fields.span.clone(),
             "says nothing: write text, media, or both",
         );
     }
-    reader.end(&fields);
     Some(Say {
         text: text.flatten(),
         media,

@@ -60,7 +60,9 @@ impl RuleSet {
         let (table, errors) = DeTable::parse_recoverable(source);
         for error in &errors {
             let span = error.span().unwrap_or_default();
-            reader.problem(&span, format!("this is no TOML: {}", error.message()));
+            let hint = toml_hint(source, span.start, error.message());
+            let text = format!("this is no TOML: {}{hint}", error.message());
+            reader.problem(&span, text);
         }
         let set = if errors.is_empty() {
             let fields = Fields::new(table.get_ref(), table.span());
@@ -104,8 +106,9 @@ impl RuleSet {
     /// Runs the examples that the file has.
     pub fn run_examples(self) -> Vec<ExampleResult> {
         let (forward, has_forwarded) = example::stand_in();
+        let opt_out = self.opt_out.clone();
         let (router, examples) = self.into_parts(Some(&forward));
-        let run = |example: &Example| example.run(&router, &has_forwarded);
+        let run = |example: &Example| example.run(&router, &opt_out, &has_forwarded);
         examples.iter().map(run).collect()
     }
 
@@ -177,6 +180,18 @@ impl Answer<ByRule, ()> for Says {
     }
 }
 
+/// What people meant who wrote what is no TOML.
+fn toml_hint(source: &str, at: usize, message: &str) -> &'static str {
+    let found = source.get(at..).and_then(|rest| rest.chars().next());
+    if message.contains("escape") {
+        "; write a pattern in single quotes, and \\\\ for a backslash in double ones"
+    } else if found.is_some_and(|c| ['“', '”', '„', '‘', '’', '«', '»'].contains(&c)) {
+        "; write straight quotes, \" or '"
+    } else {
+        ""
+    }
+}
+
 fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
     let times = matching::times(reader, &mut fields);
     let mut templates = Templates::new(&times.zone);
@@ -200,13 +215,24 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
     }
     let mut first_forward = None;
     let mut rules = Vec::new();
+    // The line of a rule behind which there is none.
+    let mut taken_by = None;
     let tables = reader.tables(&mut fields, "rule", "[[rule]] above each one");
-    let has_rules = !tables.is_empty() || fields.has("otherwise");
+    let has_rules = fields.has("rule") || fields.has("otherwise");
     for table in tables {
         let line = reader.line(table.span.start);
+        let (span, takes_all) = (table.span.clone(), !table.has("when"));
+        if let Some(line) = taken_by.filter(|_| reader.problem_count() == 0) {
+            let text =
+                format!("no message gets here: the rule at line {line} has no when, and takes all");
+            reader.problem(&span, text);
+        }
         let Some(rule) = rule(reader, &mut templates, table, &times) else {
             continue;
         };
+        if takes_all && taken_by.is_none() {
+            taken_by = Some(line);
+        }
         if matches!(rule.action, Action::Forward) {
             first_forward = first_forward.or(Some(line));
         }
@@ -217,7 +243,6 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
         .and_then(|mut table| {
             let line = reader.line(table.span.start);
             let action = action(reader, &mut templates, &mut table, &[]);
-            reader.end(&table);
             if matches!(action, Some(Action::Forward)) {
                 first_forward = first_forward.or(Some(line));
             }
@@ -316,14 +341,13 @@ fn rule(
         },
     };
     let action = action(reader, templates, &mut fields, &found.names);
-    reader.end(&fields);
     Some(Rule {
         filter: found.filter,
         action: action?,
     })
 }
 
-/// One of `reply`, `ask` and `forward`.
+/// One of `reply`, `ask` and `forward`, which are the last keys of their table.
 fn action(
     reader: &mut Reader<'_>,
     templates: &mut Templates,
@@ -334,9 +358,12 @@ fn action(
     let reply = fields.take("reply");
     let ask = reader.text(fields, "ask");
     let forward = reader.flag(fields, "forward");
-    let actions = [reply.is_some(), ask.is_some(), forward == Some(true)];
+    let knows_all = reader.end(fields);
+    let is_forward = fields.has("forward") && forward != Some(false);
+    let actions = [reply.is_some(), fields.has("ask"), is_forward];
     match actions.iter().filter(|action| **action).count() {
         1 => {}
+        0 if !knows_all => return None,
         0 => {
             let text = "a rule does something: write reply, ask or forward = true (reply = [] says nothing)";
             reader.problem(&span, text);
@@ -351,7 +378,11 @@ fn action(
     if let Some(reply) = reply {
         return Some(Action::Say(saying::read(reader, templates, reply, names)));
     }
-    Some(ask.map_or(Action::Forward, Action::Ask))
+    // What is of another type was told.
+    if fields.has("ask") {
+        return ask.map(Action::Ask);
+    }
+    forward.map(|_| Action::Forward)
 }
 
 impl std::fmt::Debug for RuleSet {

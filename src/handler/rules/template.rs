@@ -10,8 +10,8 @@ use jiff::tz::TimeZone;
 use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
-use super::language;
 use super::reader::{self, At, Fields, Reader, is_name, nearest};
+use super::{language, tags};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::Answers;
 use crate::handler::route::{Taken, country_of};
@@ -175,16 +175,26 @@ impl Templates {
         source: String,
         before: usize,
     ) -> Option<Template> {
+        if source.len() > language::MOST_BYTES {
+            let what = format!(
+                "over {} KiB: ten messages of 1600 characters hold no more",
+                language::MOST_BYTES / 1024
+            );
+            reader.problem(&text.span, what);
+            return None;
+        }
         if !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark)) {
             return Some(Template::Plain(source.into()));
         }
         self.number += 1;
         let looked_at = match before {
             0 => language::look(&source),
-            _ => language::look_at_expression(&text.value),
+            _ => language::look_at_expression(&text.value).map_err(|wrong| vec![wrong]),
         };
-        if let Err(wrong) = looked_at {
-            reader.problem_within(text, wrong.at, format!("no template: {}", wrong.what));
+        if let Err(wrongs) = looked_at {
+            for wrong in wrongs {
+                reader.problem_within(text, wrong.at, format!("no template: {}", wrong.what));
+            }
             return None;
         }
         let name = self.number.to_string();
@@ -217,7 +227,7 @@ impl Templates {
                 let all: Vec<_> = own.chain(NAMES).collect();
                 format!("{used} is not defined here: there are {}", all.join(", "))
             };
-            reader.problem_within(text, language::place_of(&text.value, used), what);
+            reader.problem_within(text, tags::place_of(&text.value, used), what);
         }
         let line = reader.line(text.span.start);
         is_known.then(|| Template::Named {
@@ -244,7 +254,11 @@ impl Templates {
                 ErrorKind::OutOfFuel => "it takes too long or gets too large",
                 ErrorKind::UndefinedError => "it uses what this message does not have",
                 ErrorKind::InvalidOperation => {
-                    "it does with a value what cannot be done with it, as calculating with a text"
+                    "it calculates with a text, divides by 0, makes a number of what is none (int(0) then is 0), \
+                     or says what is no text"
+                }
+                ErrorKind::MissingArgument | ErrorKind::TooManyArguments => {
+                    "a filter or a test has too few things in its brackets, or too many"
                 }
                 _ => "its template fails",
             };

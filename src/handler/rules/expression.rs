@@ -1,0 +1,277 @@
+//! What may stand in one tag of a template: no more than [`super::language`] promises.
+
+use super::reader::nearest;
+use super::tags::{Placed, Token, Wrong};
+
+/// Filters: minijinja's, and `escape_markup`.
+pub(super) const FILTERS: [&str; 19] = [
+    "abs",
+    "capitalize",
+    "count",
+    "default",
+    "escape_markup",
+    "first",
+    "float",
+    "format",
+    "int",
+    "last",
+    "length",
+    "lower",
+    "replace",
+    "round",
+    "string",
+    "title",
+    "trim",
+    "upper",
+    "urlencode",
+];
+/// What can stand behind `is`, by minijinja.
+pub(super) const TESTS: [&str; 14] = [
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "even",
+    "false",
+    "float",
+    "in",
+    "integer",
+    "none",
+    "number",
+    "odd",
+    "startingwith",
+    "string",
+    "true",
+];
+/// What has parts, and which.
+const PARTS: [(&str, &[&str]); 5] = [
+    ("media", FILE),
+    ("location", &["latitude", "longitude", "address", "label"]),
+    ("button", &["text", "payload"]),
+    ("list", &["id", "title", "description"]),
+    (
+        "loop",
+        &[
+            "index",
+            "index0",
+            "first",
+            "last",
+            "length",
+            "revindex",
+            "revindex0",
+        ],
+    ),
+];
+const FILE: &[&str] = &["url", "content_type"];
+/// What is a text, and has no parts.
+const TEXTS: [&str; 14] = [
+    "args",
+    "body",
+    "channel",
+    "country",
+    "date",
+    "from",
+    "message_sid",
+    "profile_name",
+    "replied_to",
+    "text",
+    "time",
+    "to",
+    "user",
+    "weekday",
+];
+/// Names that are none.
+const WORDS: [&str; 8] = ["and", "else", "elif", "if", "in", "is", "not", "or"];
+
+/// What has parts, by its name: what the message has, and the files that are walked through.
+pub(super) fn parts(name: &str, files: &[&str]) -> Option<&'static [&'static str]> {
+    if files.contains(&name) {
+        return Some(FILE);
+    }
+    let known = PARTS.iter().find(|(known, _)| *known == name);
+    known.map(|(_, parts)| *parts)
+}
+
+pub(super) fn look_at_tokens(tokens: &[Placed<'_>], files: &[&str]) -> Result<(), Wrong> {
+    let multiplies = tokens.iter().any(|(_, token)| *token == Token::Sign('*'));
+    // Of each bracket that is open: whether a filter or a test takes what is in it, which may be several things.
+    let mut open: Vec<bool> = Vec::new();
+    for (number, (at, token)) in tokens.iter().enumerate() {
+        let here = Here {
+            tokens,
+            number,
+            files,
+        };
+        let is_wrong = match token {
+            Token::Name(name) => here
+                .unknown_filter(name)
+                .or_else(|| here.unknown_part(name))
+                .or_else(|| here.multiplied(name).filter(|_| multiplies)),
+            Token::Sign('(') => {
+                open.push(here.is_behind_filter());
+                here.called()
+            }
+            Token::Sign('[') => {
+                open.push(false);
+                here.list()
+            }
+            Token::Sign(')' | ']') => {
+                open.pop();
+                None
+            }
+            Token::Sign(',') if open.last() != Some(&true) => Some(NO_LISTS.to_owned()),
+            Token::Sign('{') => Some("there is nothing in { } here".to_owned()),
+            Token::Sign(sign) if open.last() != Some(&true) => here.foreign(*sign),
+            Token::Sign(_) | Token::Number | Token::Text => None,
+        };
+        if let Some(what) = is_wrong {
+            return Err(Wrong { at: *at, what });
+        }
+    }
+    Ok(())
+}
+
+const NO_LISTS: &str = "there are no lists to write here: compare one after the other, with or";
+
+/// A token among the others. What is wrong with it is said, or nothing.
+#[derive(Clone, Copy)]
+struct Here<'t> {
+    tokens: &'t [Placed<'t>],
+    number: usize,
+    files: &'t [&'t str],
+}
+
+impl<'t> Here<'t> {
+    fn before(self, back: usize) -> Option<Token<'t>> {
+        let earlier = self.number.checked_sub(back)?;
+        Some(self.tokens[earlier].1)
+    }
+
+    /// Whether this, or what a bracket belongs to, is what the name of a filter or a test stands behind.
+    fn names_filter(self, name_back: usize) -> Option<(&'static str, &'static [&'static str])> {
+        match (self.before(name_back + 1)?, self.before(name_back + 2)) {
+            (Token::Sign('|'), _) => Some(("filter", &FILTERS)),
+            (Token::Name("not"), Some(Token::Name("is"))) => Some(("test", &TESTS)),
+            (Token::Name("is"), before) if before != Some(Token::Sign('.')) => {
+                Some(("test", &TESTS))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_behind_filter(self) -> bool {
+        matches!(self.before(1), Some(Token::Name(_))) && self.names_filter(1).is_some()
+    }
+
+    fn unknown_filter(self, name: &str) -> Option<String> {
+        let (kind, known) = self.names_filter(0).filter(|_| name != "not")?;
+        if known.contains(&name) {
+            return None;
+        }
+        Some(match nearest(name, known.iter().copied()) {
+            Some(known) => format!("there is no {kind} {name}: did you mean {known}?"),
+            None => format!("there is no {kind} {name}: {}", known.join(", ")),
+        })
+    }
+
+    fn unknown_part(self, name: &str) -> Option<String> {
+        if self.before(1) != Some(Token::Sign('.')) {
+            return None;
+        }
+        let whole = match self.before(2)? {
+            Token::Name("media") => {
+                return Some(format!("media is a list: write media[0].{name}"));
+            }
+            Token::Name(whole) => whole,
+            Token::Sign(']') if self.before(5) == Some(Token::Name("media")) => "media",
+            _ => return None,
+        };
+        if TEXTS.contains(&whole) && !self.files.contains(&whole) {
+            return Some(format!("{whole} is a text, and has no parts"));
+        }
+        let parts = parts(whole, self.files)?;
+        let is_known = parts.contains(&name);
+        (!is_known).then(|| format!("{whole} has no {name}: it has {}", parts.join(", ")))
+    }
+
+    fn multiplied(self, name: &str) -> Option<String> {
+        let next = self.tokens.get(self.number + 1..self.number + 3);
+        let is_counted = matches!(
+            next,
+            Some([(_, Token::Sign('|')), (_, Token::Name("length" | "count"))])
+        );
+        let what = "media cannot be multiplied: count it, as in {{ media | length }}";
+        (name == "media" && !is_counted).then(|| what.to_owned())
+    }
+
+    /// Signs of other languages.
+    fn foreign(self, sign: char) -> Option<String> {
+        let (at, _) = self.tokens[self.number];
+        let is_beside = |other: &Placed<'_>, signs: &[char]| {
+            matches!(other.1, Token::Sign(sign) if signs.contains(&sign))
+                && other.0.abs_diff(at) == 1
+        };
+        let before = self
+            .number
+            .checked_sub(1)
+            .map(|before| &self.tokens[before]);
+        let after = self.tokens.get(self.number + 1);
+        let follows = |signs: &[char]| before.is_some_and(|before| is_beside(before, signs));
+        let leads = |signs: &[char]| after.is_some_and(|after| is_beside(after, signs));
+        let meant = match sign {
+            '=' if !follows(&['=', '!', '<', '>']) && !leads(&['=']) => "==",
+            '&' => "and",
+            '|' if leads(&['|']) => "or",
+            '!' if !leads(&['=']) => "not",
+            '?' => "a if b else c",
+            '}' => "}}",
+            _ => return None,
+        };
+        Some(format!("there is no {sign} here: write {meant}"))
+    }
+
+    fn called(self) -> Option<String> {
+        let groups = match self.before(1) {
+            None => true,
+            Some(Token::Name(word)) => WORDS.contains(&word) || self.is_behind_filter(),
+            Some(Token::Sign(sign)) => !matches!(sign, ')' | ']' | '}'),
+            Some(Token::Number | Token::Text) => false,
+        };
+        let what = "there are no functions here: write a filter, as in {{ name | upper }}";
+        (!groups).then(|| what.to_owned())
+    }
+
+    fn list(self) -> Option<String> {
+        let indexes = match self.before(1) {
+            Some(Token::Name(word)) => !WORDS.contains(&word),
+            Some(Token::Sign(sign)) => matches!(sign, ')' | ']'),
+            Some(Token::Text) => true,
+            Some(Token::Number) | None => false,
+        };
+        (!indexes).then(|| NO_LISTS.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minijinja::{Environment, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn minijinja_has_every_filter_and_test() {
+        let mut env = Environment::new();
+        // Rules' own.
+        env.add_filter("escape_markup", |text: &str| text.to_owned());
+        let render = |source: &str| env.render_str(source, minijinja::context! { x => "1" });
+        for filter in FILTERS {
+            let error = render(&format!("{{{{ x | {filter} }}}}")).err();
+            let kind = error.map(|error| error.kind());
+            assert_ne!(kind, Some(ErrorKind::UnknownFilter), "{filter}");
+        }
+        for test in TESTS {
+            let error = render(&format!("{{{{ x is {test} }}}}")).err();
+            let kind = error.map(|error| error.kind());
+            assert_ne!(kind, Some(ErrorKind::UnknownTest), "{test}");
+        }
+    }
+}
