@@ -10,6 +10,7 @@ mod backlog;
 mod conversing;
 mod course;
 mod guard;
+mod handing_over;
 mod held;
 mod merging;
 mod origin;
@@ -105,6 +106,8 @@ pub(crate) struct DispatchLimits {
     pub(crate) fallback_deadline: Duration,
     /// A pause between messages after which the next one is another turn; zero: each is its own.
     pub(crate) merge: Duration,
+    /// From a hand-over, or its last message, to its end.
+    pub(crate) hand_over: Duration,
     /// From starting a handler to giving it up.
     pub(crate) handler: Duration,
     /// Handlers at once, late ones included.

@@ -50,6 +50,7 @@ mod fallback;
 mod forward;
 mod guards;
 mod handlers;
+mod handover;
 mod house_rules;
 #[cfg(feature = "failpoints")]
 mod kill_loop;

@@ -9,6 +9,7 @@ mod consent;
 mod dev;
 mod doctor;
 mod explain;
+mod handback;
 mod health;
 mod invoke;
 mod messages;
@@ -81,6 +82,8 @@ enum Command {
     Purge(purge::Purge),
     /// Look at, change and export who wants to be written to
     Consent(consent::Consent),
+    /// Let the bot answer a user again whom it has handed over
+    Handback(handback::Handback),
     /// Send a message that answers nothing, or one for each row of a CSV file
     Send(send::Send),
     /// List the templates and whether WhatsApp has approved them
@@ -147,6 +150,7 @@ fn main() -> ExitCode {
         Command::Reconcile(reconcile) => reconcile.run(),
         Command::Purge(purge) => purge.run(),
         Command::Consent(consent) => consent.run(),
+        Command::Handback(handback) => handback.run(),
         Command::Send(send) => send.run(),
         Command::Templates(templates) => templates.run(),
         Command::Migrate(migrate) => migrate.run(),

@@ -11,8 +11,9 @@ use super::problem::RulesError;
 use super::reader::{At, Fields, Reader, Span, nearest};
 use super::saying::{self, Say};
 use super::template::{Said, Templates};
-use crate::handler::Handler;
 use crate::handler::route::{Answer, Asked, Call, Filter, Router, anything};
+use crate::handler::{Handler, HandlerError};
+use crate::reply::{Reply, is_web_url};
 
 /// The rules of a file, read and checked.
 pub struct RuleSet {
@@ -44,6 +45,7 @@ enum Action {
     Say(Vec<Say>),
     Ask(At<String>),
     Forward,
+    HandOver(String),
 }
 
 impl RuleSet {
@@ -124,6 +126,7 @@ impl RuleSet {
                     let form = forms.iter().find(|form| form.name() == name.value);
                     router.form(filter, form.expect("every form was looked for").clone())
                 }
+                Action::HandOver(url) => router.on(filter, HandsOver(url)),
                 Action::Forward => match forward {
                     Some(forward) => router.hand_to_shared(filter, forward.clone()),
                     None => router.on(filter, Says::new(Vec::new(), &templates)),
@@ -170,6 +173,20 @@ impl Answer<ByRule, ()> for Says {
             return "says nothing".to_owned();
         }
         format!("says {}", says.join(", "))
+    }
+}
+
+/// Lets somebody else answer, from here on.
+struct HandsOver(String);
+
+impl Answer<ByRule, ()> for HandsOver {
+    fn ask(&self, _: &Call<'_, ()>) -> Asked {
+        let reply = Reply::hand_over(&self.0).map_err(HandlerError::new);
+        Some(Box::pin(std::future::ready(reply)))
+    }
+
+    fn shown(&self) -> String {
+        format!("hands over to {}", self.0)
     }
 }
 
@@ -294,7 +311,7 @@ fn rule(
     })
 }
 
-/// One of `reply`, `ask` and `forward`.
+/// One of `reply`, `ask`, `forward` and `hand_over`.
 fn action(
     reader: &mut Reader<'_>,
     templates: &mut Templates,
@@ -305,22 +322,35 @@ fn action(
     let reply = fields.take("reply");
     let ask = reader.text(fields, "ask");
     let forward = reader.flag(fields, "forward");
-    let actions = [reply.is_some(), ask.is_some(), forward == Some(true)];
+    let hand_over = reader.text(fields, "hand_over");
+    let actions = [
+        reply.is_some(),
+        ask.is_some(),
+        forward == Some(true),
+        hand_over.is_some(),
+    ];
     match actions.iter().filter(|action| **action).count() {
         1 => {}
         0 => {
-            let text = "a rule does something: write reply, ask or forward = true (reply = [] says nothing)";
+            let text = "a rule does something: write reply, ask, hand_over or forward = true (reply = [] says nothing)";
             reader.problem(&span, text);
             return None;
         }
         _ => {
-            let text = "a rule does one thing: reply, ask or forward";
+            let text = "a rule does one thing: reply, ask, hand_over or forward";
             reader.problem(&span, text);
             return None;
         }
     }
     if let Some(reply) = reply {
         return Some(Action::Say(saying::read(reader, templates, reply, names)));
+    }
+    if let Some(url) = hand_over {
+        if !is_web_url(&url.value) {
+            let text = "hand_over is no http or https URL, as in \"https://webhooks.twilio.com/v1/Accounts/AC…/Flows/FW…\"";
+            reader.problem(&url.span, text);
+        }
+        return Some(Action::HandOver(url.value));
     }
     Some(ask.map_or(Action::Forward, Action::Ask))
 }
