@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use calling::{ReconcileSettings, SendSettings, SenderSettings};
+pub use calling::{ReconcileSettings, SendSettings, SenderSettings, WebhookSettings};
 pub use guarding::GuardSettings;
 pub use handling::{HandlerKind, HandlerSettings, HandoverSettings, OnCrash};
 pub use keeping::{ConsentSettings, StoreSettings};

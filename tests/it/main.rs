@@ -79,6 +79,7 @@ mod routing;
 #[cfg(feature = "testing")]
 mod rules;
 mod sdk;
+mod senders;
 mod sending;
 #[cfg(feature = "testing")]
 mod shop;

@@ -15,11 +15,13 @@ mod invoke;
 mod messages;
 mod migrate;
 mod operator;
+mod pointed;
 mod purge;
 mod reconcile;
 mod request;
 mod rules;
 mod send;
+mod sender;
 mod serve;
 mod shell;
 mod sign;
@@ -86,6 +88,8 @@ enum Command {
     Handback(handback::Handback),
     /// Send a message that answers nothing, or one for each row of a CSV file
     Send(send::Send),
+    /// Look at and set which webhooks a WhatsApp sender has at Twilio
+    Sender(sender::Sender),
     /// List the templates and whether WhatsApp has approved them
     Templates(templates::Templates),
     /// Bring the store's schema up to date, and nothing else
@@ -152,6 +156,7 @@ fn main() -> ExitCode {
         Command::Consent(consent) => consent.run(),
         Command::Handback(handback) => handback.run(),
         Command::Send(send) => send.run(),
+        Command::Sender(sender) => sender.run(),
         Command::Templates(templates) => templates.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Config(config) => config.run(),
