@@ -20,8 +20,7 @@ pub(crate) trait Conversing: Send + Sync {
     fn is_new(&self) -> BoxFuture<'_, Result<bool, HandlerError>>;
 
     /// Lets the bot answer another user of the same sender again; returns whether that one was handed over.
-    fn take_back(&self, user: Address) -> BoxFuture<'_, Result<bool, HandlerError>> {
-        drop(user);
+    fn take_back(&self, _user: Address) -> BoxFuture<'_, Result<bool, HandlerError>> {
         Box::pin(std::future::ready(Ok(false)))
     }
 

@@ -273,6 +273,8 @@ async fn on_the_desk_what_the_flow_says_is_what_the_user_gets() {
         .await
         .assert_reply("A person.")
         .assert_handler_runs(0);
+    let shown = bot.remote().get(&["state", ana.address()]).await.unwrap();
+    assert_eq!(shown["handed_over_to"], format!("{}/flow", flow.url()));
     bot.restart().await;
     ana.says("still there?").await.assert_reply("A person.");
     let asked = flow.asked_at("/flow");

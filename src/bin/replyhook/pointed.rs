@@ -114,13 +114,11 @@ fn way_back(sender: &Sender) -> String {
         format!("'{}'", url.replace('\'', "'\\''"))
     };
     let webhooks = &sender.webhooks;
-    let mut command = format!("replyhook sender set {}", sender.address.as_str());
-    for (option, url) in [
-        ("webhook", &webhooks.inbound),
-        ("fallback", &webhooks.fallback),
-        ("status-callback", &webhooks.status),
-    ] {
-        command.push_str(&format!(" --{option} {}", quoted(url)));
-    }
-    command
+    format!(
+        "replyhook sender set {} --webhook {} --fallback {} --status-callback {}",
+        sender.address.as_str(),
+        quoted(&webhooks.inbound),
+        quoted(&webhooks.fallback),
+        quoted(&webhooks.status)
+    )
 }

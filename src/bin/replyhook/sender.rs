@@ -60,7 +60,7 @@ struct Set {
     /// Which one, such as whatsapp:+15550002222, or its SID, XE…
     #[arg(value_name = "SENDER", value_parser = Which::parse)]
     which: Which,
-    /// All three as PUBLIC_URL makes them: for the server that has these settings
+    /// All three for the server that has these settings, as its public URL makes them
     #[arg(long, conflicts_with_all = ["webhook", "fallback", "status_callback"])]
     here: bool,
     /// URL for a message that comes in; '' takes it out
@@ -150,6 +150,7 @@ impl Console {
         wanted.iter().map(find).collect()
     }
 
+    #[cfg(feature = "emulator")]
     pub(crate) async fn look(&self, sid: &str) -> Result<twilio::Sender, Failed> {
         let looked = self.client.whatsapp_sender(sid, &self.credentials).await;
         Ok(looked?)

@@ -180,7 +180,7 @@ fn one_sender(entered: &mut Entered, arrived: &Arrived, path: &str) -> (u16, Val
     let mut body: Value = serde_json::from_slice(&arrived.body).unwrap();
     let webhook = body["webhook"].take();
     entered.set.push((sid.to_owned(), webhook.clone()));
-    if entered.stuck.iter().any(|stuck| *stuck == sid) {
+    if entered.stuck.contains(&sid) {
         let body = json!({"code": 63100, "message": "invalid", "status": 400});
         return (400, body);
     }
