@@ -18,16 +18,21 @@ const MOST_US: f64 = 20.0;
 /// Until a bomb is a rule error.
 const MOST_BOMB_MS: f64 = 50.0;
 
-/// What runs or grows without end: by steps, by bytes, and where fuel is blind.
+/// What runs or grows without end, as far as a template can be made of it.
 const BOMBS: [(&str, &str); 4] = [
-    (
-        "steps",
-        "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
-    ),
+    ("steps", STEPS),
     ("a text", "{{ body * 100000000 }}"),
-    ("a list", "{{ ([body] * 100000000) | join }}"),
-    ("a search", "{{ 'y' in [body] * 100000000 }}"),
+    ("a width", "{{ '%999999999d' | format(1) }}"),
+    (
+        "a replacement",
+        "{{ (body * 50000) | replace('x', 'x' * 50000) }}",
+    ),
 ];
+/// Ten files, walked through in each other.
+const STEPS: &str = concat!(
+    "{% for a in media %}{% for b in media %}{% for c in media %}{% for d in media %}{% for e in media %}{% for f in media %}x",
+    "{% endfor %}{% endfor %}{% endfor %}{% endfor %}{% endfor %}{% endfor %}"
+);
 
 fn main() -> ExitCode {
     let run = Run::from_args();
@@ -69,8 +74,10 @@ fn main() -> ExitCode {
     }
     for (what, bomb) in BOMBS {
         let bot = read(&format!("[otherwise]\nreply = \"\"\"{bomb}\"\"\"\n"));
+        let message = with_files(10);
         let started = Instant::now();
-        let outcome = ask(&bot, "x");
+        let outcome = bot.handle(Context::new(1, Timestamp::UNIX_EPOCH), message);
+        let outcome = outcome.now_or_never().expect("rules wait for nothing");
         let ms = started.elapsed().as_secs_f64() * 1e3;
         assert!(outcome.is_err(), "{what} is a bomb");
         figures.limit(&format!("a bomb: {what}"), ms, "ms", MOST_BOMB_MS);
@@ -100,16 +107,6 @@ fn two_hundred() -> String {
     rules
 }
 
-fn ask(bot: &impl Handler, body: &str) -> Result<Option<String>, String> {
-    let asked = bot.handle(Context::new(1, Timestamp::UNIX_EPOCH), message(body));
-    let reply = asked.now_or_never().expect("rules wait for nothing");
-    let reply = reply.map_err(|error| error.to_string())?;
-    Ok(reply
-        .messages()
-        .first()
-        .map(|message| message.body().to_owned()))
-}
-
 /// Microseconds of a message, the making of it not counted: the median of the rounds.
 fn measure(bot: &impl Handler, body: &str, answer: Option<&str>, rounds: usize) -> f64 {
     let mut times = Vec::with_capacity(rounds);
@@ -130,7 +127,35 @@ fn measure(bot: &impl Handler, body: &str, answer: Option<&str>, rounds: usize) 
 }
 
 fn message(body: &str) -> InboundMessage {
-    let form = Form::from_iter([
+    parse(params(body).into())
+}
+
+fn with_files(number: usize) -> InboundMessage {
+    let files = (0..number).map(|at| {
+        (
+            format!("MediaUrl{at}"),
+            "https://api.twilio.com/media".to_owned(),
+        )
+    });
+    let files: Vec<_> = files.collect();
+    let own = files
+        .iter()
+        .map(|(name, url)| (name.as_str(), url.as_str()));
+    let number = number.to_string();
+    let mut params = Vec::from(params("x"));
+    params.retain(|(name, _)| *name != "NumMedia");
+    params.push(("NumMedia", &number));
+    params.extend(own);
+    parse(params)
+}
+
+fn parse(params: Vec<(&str, &str)>) -> InboundMessage {
+    let form = Form::from_iter(params);
+    InboundMessage::parse(form, Timestamp::UNIX_EPOCH).expect("it has all that it needs")
+}
+
+fn params(body: &str) -> [(&str, &str); 15] {
+    [
         ("SmsMessageSid", "SM00000000000000000000000000000001"),
         ("NumMedia", "0"),
         ("ProfileName", "Ana"),
@@ -146,6 +171,5 @@ fn message(body: &str) -> InboundMessage {
         ("AccountSid", "AC00000000000000000000000000000001"),
         ("From", "whatsapp:+15550001111"),
         ("ApiVersion", "2010-04-01"),
-    ]);
-    InboundMessage::parse(form, Timestamp::UNIX_EPOCH).expect("it has all that it needs")
+    ]
 }

@@ -319,6 +319,7 @@ fn dispatch_limits(settings: &Settings) -> DispatchLimits {
         deadline: settings.reply.deadline,
         fallback_deadline: FALLBACK_DEADLINE.min(settings.reply.deadline),
         merge: settings.reply.merge,
+        numbered: settings.reply.numbered,
         hand_over: settings.handover.ttl,
         handler: settings.handler.max,
         running: settings.handler.max_running,

@@ -67,8 +67,7 @@ pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
     ];
     let kind = reader.choice("handler.kind", &kinds);
     // Rules may forward, and need not.
-    let forwards =
-        kind != Some(HandlerKind::Echo) && !reader.text("handler.forward_url").is_empty();
+    let forwards = kind != Some(HandlerKind::Echo) && !reader.text(FORWARD_URL).is_empty();
     let forward = forward(reader, kind == Some(HandlerKind::Forward) || forwards);
     #[cfg(feature = "rules")]
     let rules = match kind {
@@ -100,39 +99,38 @@ pub(super) fn handover(reader: &mut Reader<'_>) -> Option<HandoverSettings> {
     })
 }
 
+const FORWARD_URL: &str = "handler.forward_url";
+const FORWARD_SECRET: &str = "handler.forward_secret";
+const NO_FORWARD_SECRET: &str = "is missing: make one with  echo whsec_$(openssl rand -base64 32)  and give it to your service too";
+
 /// What is wrong was told.
 struct Told;
 
 /// The service that is asked, where one is.
 fn forward(reader: &mut Reader<'_>, is_asked: bool) -> Result<Option<ForwardTarget>, Told> {
-    const URL: &str = "handler.forward_url";
-    const SECRET: &str = "handler.forward_secret";
     let before = reader.problem_count();
-    let url = reader.text(URL).trim().to_owned();
-    let secret = reader.secret(SECRET);
+    let url = reader.text(FORWARD_URL).trim().to_owned();
+    let secret = reader.secret(FORWARD_SECRET);
     let has_problem = reader.problem_count() > before;
     if !is_asked {
         return if has_problem { Err(Told) } else { Ok(None) };
     }
     if url.is_empty() {
         reader.problem(
-            URL,
+            FORWARD_URL,
             "is missing: handler.kind is \"forward\", and needs the URL of your service",
         );
     }
     if secret.is_none() && !has_problem {
-        reader.problem(
-            SECRET,
-            "is missing: make one with  echo whsec_$(openssl rand -base64 32)  and give it to your service too",
-        );
+        reader.problem(FORWARD_SECRET, NO_FORWARD_SECRET);
     }
     let secret = secret.filter(|_| !url.is_empty()).ok_or(Told)?;
     match ForwardTarget::parse(&url, &secret) {
         Ok(target) => Ok(Some(target)),
         Err(error) => {
             let key = match error {
-                ForwardSetupError::Secret => SECRET,
-                _ => URL,
+                ForwardSetupError::Secret => FORWARD_SECRET,
+                _ => FORWARD_URL,
             };
             reader.problem(key, error);
             Err(Told)
@@ -166,12 +164,15 @@ fn rules(reader: &mut Reader<'_>, forwards_nowhere: bool) -> Result<Option<Rules
     })?;
     if let Some(line) = file.first_forward().filter(|_| forwards_nowhere) {
         reader.problem(
-            "handler.forward_url",
+            FORWARD_URL,
             format!(
                 "is missing: the rule at line {line} of {} hands over to it",
                 super::shown(&path)
             ),
         );
+        if reader.secret(FORWARD_SECRET).is_none() {
+            reader.problem(FORWARD_SECRET, NO_FORWARD_SECRET);
+        }
         return Err(Told);
     }
     Ok(Some(file))

@@ -101,6 +101,8 @@ pub struct ReplySettings {
     pub deadline: Duration,
     /// Messages that follow each other within this are one turn; zero: each is its own.
     pub merge: Duration,
+    /// Whether the parts of a long text are numbered.
+    pub numbered: bool,
     /// What a fallback call says when the handler fails there too.
     pub apology: String,
     /// What happens to a message sent by REST of which Twilio's list knows nothing.
@@ -387,6 +389,7 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
     // Twilio gives up at 15 s; a body may take a moment and the answer has to travel.
     let deadline = reader.millis("reply.deadline_ms", 1..=13_000);
     let merge = reader.millis("reply.merge_ms", 0..=10_000);
+    let numbered = reader.flag("reply.numbered");
     let apology = reader.text("reply.apology").to_owned();
     let on_unknown = [("hold", OnUnknown::Hold), ("resend", OnUnknown::Resend)];
     let on_unknown = reader.choice("reply.on_unknown", &on_unknown);
@@ -407,6 +410,7 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
     Some(ReplySettings {
         deadline: deadline?,
         merge: merge?,
+        numbered: numbered?,
         apology,
         on_unknown: on_unknown?,
         late_template: (!template.is_empty()).then(|| template.to_owned()),

@@ -397,6 +397,11 @@ impl Course {
     async fn say(&mut self, claim: Claim, origin: &Origin, reply: Reply, ending: Ending) {
         let dispatcher = self.dispatcher.clone();
         let channel = origin.user.channel();
+        let reply = if dispatcher.limits.numbered {
+            reply.numbered()
+        } else {
+            reply
+        };
         let reply = if reply.has_media() {
             let to = (origin.account, origin.sid);
             match dispatcher.files.publish(reply, channel, to).await {

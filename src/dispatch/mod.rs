@@ -106,6 +106,8 @@ pub(crate) struct DispatchLimits {
     pub(crate) fallback_deadline: Duration,
     /// A pause between messages after which the next one is another turn; zero: each is its own.
     pub(crate) merge: Duration,
+    /// Whether the parts of a long text are numbered.
+    pub(crate) numbered: bool,
     /// From a hand-over, or its last message, to its end.
     pub(crate) hand_over: Duration,
     /// From starting a handler to giving it up.

@@ -42,7 +42,7 @@ impl Origin {
             wire.from.unwrap_or(&self.us).clone(),
             wire.to.unwrap_or(&self.user).clone(),
         );
-        let text = Some(wire.text).filter(|text| !text.is_empty());
+        let text = Some(&*wire.text).filter(|text| !text.is_empty());
         let single = [
             ("To", Some(user.as_str())),
             ("From", Some(us.as_str())),

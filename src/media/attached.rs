@@ -11,7 +11,7 @@ use crate::handler::{Attachments, MediaError, MediaErrorKind, MediaStream, Saved
 use crate::message::InboundMessage;
 use crate::sid::{AccountSid, MediaSid, MessageSid};
 use crate::signature::TokenSlot;
-use crate::store::LinkedFile;
+use crate::store::{FileAtTwilio, NewFile};
 use crate::twilio::media::MediaAddress;
 use crate::twilio::{Client, Credentials};
 
@@ -113,12 +113,12 @@ impl Attachments for Attached {
     fn link(&self, index: usize) -> BoxFuture<'_, Result<String, MediaError>> {
         Box::pin(async move {
             let at = self.address(index)?;
-            let file = LinkedFile::AtTwilio {
+            let file = NewFile::AtTwilio(FileAtTwilio {
                 account: at.account,
                 slot: self.slot,
                 message: at.message,
                 media: at.media,
-            };
+            });
             let declared = self.files[index].declared.clone();
             let to = (self.account, self.message);
             let made = self.room.link(file, declared, to, FORWARD_LINK).await;

@@ -1,19 +1,15 @@
 //! What there is behind a link of ours, for whoever has it.
 
-use std::sync::Arc;
-
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::{Media, token};
 use crate::handler::{MediaError, MediaStream};
-use crate::store::{LinkedFile, StoreError};
+use crate::store::{FileAtTwilio, FileHash, LinkedFile, PIECE_BYTES, StoreError};
 use crate::twilio::media::MediaAddress;
 
 /// A file behind a link.
 pub(crate) enum Followed {
     /// Here.
     Ours {
-        bytes: Arc<[u8]>,
+        file: OurFile,
         content_type: Option<String>,
     },
     /// On its way from Twilio. What it is, is said by a stranger.
@@ -28,16 +24,30 @@ pub(crate) enum NotFollowed {
     Fetch(MediaError),
 }
 
-/// The right to send one file: each is in memory while it is sent.
-pub(crate) struct Place(#[expect(dead_code, reason = "it is held")] Option<OwnedSemaphorePermit>);
+/// A file in the store, of which a piece at a time is in memory.
+pub(crate) struct OurFile {
+    media: Media,
+    hash: FileHash,
+    pub(crate) length: u64,
+}
+
+impl OurFile {
+    /// Its bytes from one to before another, as far as one piece has them; nothing where the file is gone meanwhile.
+    pub(crate) async fn read(&self, from: u64, to: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let size = PIECE_BYTES as u64;
+        let number = u32::try_from(from / size).unwrap_or(u32::MAX);
+        let Some(mut piece) = self.media.0.store.piece(self.hash, number).await? else {
+            return Ok(None);
+        };
+        let begins = u64::from(number) * size;
+        let within = |at: u64| usize::try_from(at - begins).unwrap_or(usize::MAX);
+        piece.truncate(within(to));
+        piece.drain(..within(from).min(piece.len()));
+        Ok(Some(piece).filter(|piece| !piece.is_empty()))
+    }
+}
 
 impl Media {
-    /// Waits for the right to send a file.
-    pub(crate) async fn place(&self) -> Place {
-        // It is never closed.
-        Place(self.0.sending.clone().acquire_owned().await.ok())
-    }
-
     /// Follows a link by the secret in it.
     pub(crate) async fn follow(&self, secret: &str) -> Result<Followed, NotFollowed> {
         let room = &self.0;
@@ -46,16 +56,20 @@ impl Media {
         let linked = linked.map_err(NotFollowed::Store)?;
         let linked = linked.ok_or(NotFollowed::Unknown)?;
         match linked.file {
-            LinkedFile::Ours(bytes) => Ok(Followed::Ours {
-                bytes,
+            LinkedFile::Ours { hash, length } => Ok(Followed::Ours {
+                file: OurFile {
+                    media: self.clone(),
+                    hash,
+                    length,
+                },
                 content_type: linked.content_type,
             }),
-            LinkedFile::AtTwilio {
+            LinkedFile::AtTwilio(FileAtTwilio {
                 account,
                 slot,
                 message,
                 media,
-            } => {
+            }) => {
                 let at = MediaAddress {
                     account,
                     message,

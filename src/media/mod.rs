@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use linked::{Followed, NotFollowed, Place};
+pub(crate) use linked::{Followed, NotFollowed, OurFile};
 pub(crate) use saving::Folder;
 pub use saving::saved_files;
 
@@ -38,8 +38,8 @@ use attached::Attached;
 
 /// Messages whose files are saved at once.
 const KEPT_AT_ONCE: usize = 8;
-/// Files behind links that are sent at once; each may take 16 MiB of memory. Further ones wait.
-const SENT_AT_ONCE: usize = 16;
+/// Replies' own files that are read and put into the store at once; each may take 16 MiB of memory. Further ones wait.
+const PUBLISHED_AT_ONCE: usize = 2;
 
 /// Where an account's files are asked for, and as whom.
 pub(crate) trait Accounts: Send + Sync {
@@ -61,7 +61,7 @@ struct Inner {
     keep: Option<Keep>,
     tasks: TaskTracker,
     keeping: Semaphore,
-    sending: Arc<Semaphore>,
+    publishing: Semaphore,
 }
 
 /// What happens to files that come, without a handler that asks for them.
@@ -88,7 +88,7 @@ impl Media {
             keep,
             tasks,
             keeping: Semaphore::new(KEPT_AT_ONCE),
-            sending: Arc::new(Semaphore::new(SENT_AT_ONCE)),
+            publishing: Semaphore::new(PUBLISHED_AT_ONCE),
         }))
     }
 }

@@ -11,7 +11,7 @@ use crate::address::Channel;
 use crate::error::{BoxError, HandlerError};
 use crate::reply::{Media as ReplyMedia, MediaRefusal, MediaSource, Reply, kinds};
 use crate::sid::{AccountSid, MessageSid};
-use crate::store::{LinkedFile, NewLink};
+use crate::store::{NewFile, NewLink};
 use crate::twilio::media::sniff;
 
 /// How long Twilio may fetch a reply's file: a reply by REST is tried for a day, and may be released by hand after a
@@ -45,6 +45,8 @@ impl Inner {
     ) -> Result<Reply, HandlerError> {
         for said in reply.messages_mut() {
             let mut length = 0;
+            // It is never closed.
+            let _place = self.publishing.acquire().await.ok();
             for media in &mut said.media {
                 let stated = media.stated_type().map(str::to_owned);
                 let bytes = match media.source() {
@@ -76,9 +78,7 @@ impl Inner {
                     );
                 }
                 let known = Some(content_type.clone());
-                let url = self
-                    .link(LinkedFile::Ours(bytes), known, to, REPLY_LINK)
-                    .await;
+                let url = self.link(NewFile::Ours(bytes), known, to, REPLY_LINK).await;
                 let url = url.map_err(|source| error(PublishError::Store(source)))?;
                 *media = ReplyMedia::url(url).content_type(content_type);
             }
@@ -89,7 +89,7 @@ impl Inner {
     /// Makes a link, on behalf of a message, and keeps it.
     pub(super) async fn link(
         &self,
-        file: LinkedFile,
+        file: NewFile,
         content_type: Option<String>,
         (account, message): (AccountSid, MessageSid),
         lasts: SignedDuration,

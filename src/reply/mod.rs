@@ -10,6 +10,7 @@
 
 #[cfg(feature = "app")]
 pub(crate) mod kinds;
+mod markup;
 #[cfg(any(feature = "app", feature = "emulator"))]
 pub(crate) mod names;
 mod segments;
@@ -17,6 +18,7 @@ mod split;
 
 #[cfg(feature = "app")]
 pub use kinds::MediaRefusal;
+pub use markup::escape_markup;
 pub use segments::{Segments, segments};
 
 use std::fmt;
@@ -44,6 +46,7 @@ pub struct ReplyMessage {
     pub(crate) from: Option<Address>,
     pub(crate) status_callback: Option<String>,
     pub(crate) action: Option<(String, CallbackMethod)>,
+    pub(crate) numbered: bool,
 }
 
 /// A file that Twilio fetches and sends.
@@ -173,6 +176,15 @@ impl Reply {
         &self.messages
     }
 
+    /// Numbers the parts of each message, as [`ReplyMessage::numbered`] does.
+    #[must_use]
+    pub fn numbered(mut self) -> Self {
+        for message in &mut self.messages {
+            message.numbered = true;
+        }
+        self
+    }
+
     /// Whether the user will see nothing: no message with a text that shows or media, and no redirect.
     pub fn is_empty(&self) -> bool {
         self.redirect.is_none() && self.messages.iter().all(ReplyMessage::is_empty)
@@ -215,6 +227,14 @@ impl ReplyMessage {
     #[must_use]
     pub fn media(mut self, media: Media) -> Self {
         self.media.push(media);
+        self
+    }
+
+    /// Numbers the parts of a text that is too long for one message: `(1/3) …`. They may come in another order, above all by
+    /// SMS. `reply.numbered` does it for all replies of a server.
+    #[must_use]
+    pub fn numbered(mut self) -> Self {
+        self.numbered = true;
         self
     }
 

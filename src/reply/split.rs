@@ -2,6 +2,8 @@
 //!
 //! Both carriers, TwiML and REST, send what comes out of here.
 
+use std::borrow::Cow;
+
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::{CallbackMethod, Media, Reply, ReplyMessage};
@@ -13,9 +15,9 @@ const TEXT_UNITS: usize = 1600;
 const MMS_MEDIA: usize = 10;
 
 /// One message as it goes out.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct WireMessage<'a> {
-    pub(crate) text: &'a str,
+    pub(crate) text: Cow<'a, str>,
     pub(crate) media: &'a [Media],
     pub(crate) to: Option<&'a Address>,
     pub(crate) from: Option<&'a Address>,
@@ -42,7 +44,7 @@ impl ReplyMessage {
             1
         };
         let first = wire.len();
-        let part = |text, media| WireMessage {
+        let part = |text: Cow<'a, str>, media| WireMessage {
             text,
             media,
             to: self.to.as_ref(),
@@ -50,23 +52,23 @@ impl ReplyMessage {
             status_callback: self.status_callback.as_deref(),
             action: None,
         };
-        let mut texts: Vec<_> = split_text(&self.text)
-            .into_iter()
-            .filter(|text| !text.trim().is_empty())
-            .collect();
+        let mut texts = if self.numbered {
+            numbered(&self.text)
+        } else {
+            filled(&self.text, TEXT_UNITS).map(Cow::Borrowed).collect()
+        };
         let mut media = self.media.chunks(per_message);
         // A caption only where it is shown: elsewhere WhatsApp drops the text beside a file.
         let captioned =
             *channel == Channel::Sms || self.media.first().is_some_and(Media::carries_caption);
-        if let [caption] = texts[..]
+        if texts.len() == 1
             && captioned
             && let Some(files) = media.next()
         {
-            wire.push(part(caption, files));
-            texts.clear();
+            wire.extend(texts.drain(..).map(|caption| part(caption, files)));
         }
         wire.extend(texts.into_iter().map(|text| part(text, &[])));
-        wire.extend(media.map(|files| part("", files)));
+        wire.extend(media.map(|files| part("".into(), files)));
         // The TwiML at `action` takes over, so it may only stand on the last part.
         if let Some(last) = wire[first..].last_mut() {
             last.action = self
@@ -77,11 +79,38 @@ impl ReplyMessage {
     }
 }
 
+/// The pieces of a text that show something.
+fn filled(text: &str, units: usize) -> impl Iterator<Item = &str> {
+    let pieces = split_text(text, units).into_iter();
+    pieces.filter(|text| !text.trim().is_empty())
+}
+
+/// The same, each with its number before it: `(1/3) …`. One piece needs none.
+fn numbered(text: &str) -> Vec<Cow<'_, str>> {
+    let whole: Vec<_> = filled(text, TEXT_UNITS).collect();
+    if whole.len() <= 1 {
+        return whole.into_iter().map(Cow::Borrowed).collect();
+    }
+    let mut digits = 1;
+    loop {
+        let room = TEXT_UNITS - "(/) ".len() - 2 * digits;
+        let pieces: Vec<_> = filled(text, room).collect();
+        let all = pieces.len();
+        if all.to_string().len() <= digits {
+            let pieces = (1..).zip(pieces);
+            return pieces
+                .map(|(number, piece)| Cow::Owned(format!("({number}/{all}) {piece}")))
+                .collect();
+        }
+        digits += 1;
+    }
+}
+
 /// Cuts a text into pieces that say the same when read one after the other: after white space if there is any in a
 /// piece, else between words, else between graphemes, and only within one that is too long for any message.
-fn split_text(text: &str) -> Vec<&str> {
+fn split_text(text: &str, most: usize) -> Vec<&str> {
     // A UTF-16 unit takes at least a byte of UTF-8.
-    if text.len() <= TEXT_UNITS {
+    if text.len() <= most {
         return vec![text];
     }
     let mut pieces = Vec::new();
@@ -89,7 +118,7 @@ fn split_text(text: &str) -> Vec<&str> {
     let mut units = 0;
     let mut after_space = None;
     let cuts = text.grapheme_indices(true).flat_map(|(at, grapheme)| {
-        let whole = units_of(grapheme) <= TEXT_UNITS;
+        let whole = units_of(grapheme) <= most;
         let chars = grapheme
             .char_indices()
             .map(move |(offset, c)| (at + offset, &grapheme[offset..offset + c.len_utf8()]));
@@ -103,7 +132,7 @@ fn split_text(text: &str) -> Vec<&str> {
     for (at, cut) in cuts {
         let more = units_of(cut);
         // More than once where a short piece is followed by a grapheme that fills a message.
-        while units > 0 && units + more > TEXT_UNITS {
+        while units > 0 && units + more > most {
             let end = after_space
                 .take()
                 .unwrap_or_else(|| word_boundary(&text[..at + cut.len()], start, at));
@@ -149,14 +178,14 @@ mod tests {
         reply
             .wire_messages(channel)
             .iter()
-            .map(|wire| (wire.text.to_owned(), wire.media.len()))
+            .map(|wire| (wire.text.to_string(), wire.media.len()))
             .collect()
     }
 
     #[test]
     fn a_long_text_is_cut_after_white_space() {
         let text = "word ".repeat(400);
-        let pieces = split_text(&text);
+        let pieces = split_text(&text, TEXT_UNITS);
         assert_eq!(pieces.len(), 2);
         assert_eq!(pieces[0].len(), 1600);
         assert!(
@@ -169,14 +198,14 @@ mod tests {
     #[test]
     fn a_text_without_spaces_is_cut_between_words_and_graphemes() {
         let family = "👨‍👩‍👧‍👦".repeat(200);
-        for piece in split_text(&family) {
+        for piece in split_text(&family, TEXT_UNITS) {
             assert_eq!(piece.len() % "👨‍👩‍👧‍👦".len(), 0);
         }
         let url = "https://example.com/".to_owned() + &"a".repeat(1580) + "/tail";
-        assert_eq!(split_text(&url)[1], "/tail");
+        assert_eq!(split_text(&url, TEXT_UNITS)[1], "/tail");
         let cjk = "漢字".repeat(900);
         assert!(
-            split_text(&cjk)
+            split_text(&cjk, TEXT_UNITS)
                 .iter()
                 .all(|piece| piece.chars().count() <= 1600)
         );
@@ -208,6 +237,26 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_numbered_where_that_is_wanted_and_there_are_several() {
+        let texts = |reply: Reply| {
+            let shape = shape(&reply.numbered(), &Channel::WhatsApp);
+            shape.into_iter().map(|(text, _)| text).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(Reply::text("x".repeat(1600))), ["x".repeat(1600)]);
+        let long = "word ".repeat(400);
+        let parts = texts(Reply::text(long.clone()));
+        assert_eq!(parts.len(), 2);
+        assert!(parts[0].starts_with("(1/2) word ") && parts[1].starts_with("(2/2) word "));
+        let said: String = parts.iter().map(|part| &part[6..]).collect();
+        assert_eq!(said, long);
+        // Nine parts would do without numbers; with them there are ten, whose numbers are longer.
+        let parts = texts(Reply::text("x".repeat(9 * 1600)));
+        assert_eq!(parts.len(), 10);
+        assert!(parts[9].starts_with("(10/10) x"));
+        assert!(parts.iter().all(|part| units_of(part) <= TEXT_UNITS));
+    }
+
+    #[test]
     fn action_stands_on_the_last_part_only() {
         let message = ReplyMessage::text("x")
             .media(Media::url("https://h/a.pdf"))
@@ -226,7 +275,7 @@ mod tests {
         #[test]
         fn pieces_join_to_the_text_and_none_is_too_long(parts in proptest::collection::vec("[a-zé ]{0,300}|(\\PC){0,300}|(e\u{0301}){0,900}|👍🏽{0,500}|a(\u{0301}){0,3000}", 0..8)) {
             let text = parts.concat();
-            let pieces = split_text(&text);
+            let pieces = split_text(&text, TEXT_UNITS);
             prop_assert_eq!(pieces.concat(), text.as_str());
             for piece in pieces {
                 prop_assert!(units_of(piece) <= TEXT_UNITS);

@@ -15,13 +15,20 @@ use crate::signature::TokenSlot;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LinkKey(pub [u8; 32]);
 
+/// What a file of ours is known by: the SHA-256 of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileHash(pub [u8; 32]);
+
+/// How much of a file [`MediaLinks::piece`] gives at once; the last piece may be shorter.
+pub const PIECE_BYTES: usize = 256 * 1024;
+
 /// A link to be kept.
 #[derive(Clone)]
 pub struct NewLink {
     /// What it is known by.
     pub key: LinkKey,
     /// What it leads to.
-    pub file: LinkedFile,
+    pub file: NewFile,
     /// What that is, as far as is said.
     pub content_type: Option<String>,
     /// The message on whose behalf it is made: it is forgotten with its author.
@@ -30,22 +37,40 @@ pub struct NewLink {
     pub expires_at: Timestamp,
 }
 
-/// What a link leads to.
+/// What a link is to lead to.
 #[derive(Clone, PartialEq, Eq)]
-pub enum LinkedFile {
+pub enum NewFile {
     /// These bytes. Equal ones are kept once.
     Ours(Arc<[u8]>),
-    /// A file of a message, which is fetched from Twilio each time.
-    AtTwilio {
-        /// Whose it is.
-        account: AccountSid,
-        /// The token that verified the message.
-        slot: TokenSlot,
-        /// The message that brought it.
-        message: MessageSid,
-        /// The file.
-        media: MediaSid,
+    /// A file of a message.
+    AtTwilio(FileAtTwilio),
+}
+
+/// What a link leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkedFile {
+    /// Bytes that are here, in pieces.
+    Ours {
+        /// What they are known by.
+        hash: FileHash,
+        /// How many there are.
+        length: u64,
     },
+    /// A file of a message, which is fetched from Twilio each time.
+    AtTwilio(FileAtTwilio),
+}
+
+/// A file of a message, as Twilio has it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FileAtTwilio {
+    /// Whose it is.
+    pub account: AccountSid,
+    /// The token that verified the message.
+    pub slot: TokenSlot,
+    /// The message that brought it.
+    pub message: MessageSid,
+    /// The file.
+    pub media: MediaSid,
 }
 
 /// What there is behind a link.
@@ -67,6 +92,9 @@ pub trait MediaLinks: Send + Sync {
 
     /// What a link leads to, if there is such a link and its time is not up.
     fn linked(&self, key: LinkKey, now: Timestamp) -> Outcome<'_, Option<Linked>>;
+
+    /// A piece of a file of ours, by its number from 0; nothing behind its end, or where the file is gone.
+    fn piece(&self, file: FileHash, number: u32) -> Outcome<'_, Option<Vec<u8>>>;
 
     /// Forgets some links whose time is up, and files that nothing leads to any more. Returns whether there were any.
     fn expire_links(&self, now: Timestamp) -> Outcome<'_, bool>;
@@ -90,12 +118,18 @@ impl fmt::Debug for NewLink {
     }
 }
 
-impl fmt::Debug for LinkedFile {
+impl fmt::Debug for NewFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ours(bytes) => write!(f, "Ours({} bytes)", bytes.len()),
-            Self::AtTwilio { message, media, .. } => write!(f, "AtTwilio({message}, {media})"),
+            Self::AtTwilio(file) => file.fmt(f),
         }
+    }
+}
+
+impl fmt::Debug for FileAtTwilio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AtTwilio({}, {})", self.message, self.media)
     }
 }
 

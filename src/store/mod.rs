@@ -44,7 +44,9 @@ pub use journal::{
     Acceptance, Answered, Arrival, ArrivalConsent, Behind, Choice, Claim, CrashPolicy, Decision,
     DialogueChange, Ending, Journal, Taken, TakenParams, Turn,
 };
-pub use media::{LinkKey, Linked, LinkedFile, MediaLinks, NewLink};
+pub use media::{
+    FileAtTwilio, FileHash, LinkKey, Linked, LinkedFile, MediaLinks, NewFile, NewLink, PIECE_BYTES,
+};
 pub use operator::{MessageFilter, MessageRow, Operator, Purged, ReplyRow, Retention};
 pub use outbox::{
     NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, Settlement,

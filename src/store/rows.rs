@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Answered, Conversation, Decision, Linked, LinkedFile, NewLink, ReplyState, StoreError,
-    StoreErrorKind,
+    Answered, Conversation, Decision, FileAtTwilio, FileHash, Linked, LinkedFile, NewFile, NewLink,
+    ReplyState, StoreError, StoreErrorKind,
 };
 use crate::address::Address;
 use crate::message::MessageStatus;
@@ -189,17 +189,17 @@ impl LinkColumns {
     pub(super) fn of(link: &NewLink) -> Self {
         let message = link.message.map(|sid| sid_bytes(sid.as_str()));
         match &link.file {
-            LinkedFile::Ours(bytes) => Self {
+            NewFile::Ours(bytes) => Self {
                 message,
                 file: Some(Sha256::digest(bytes).to_vec()),
                 ..Self::default()
             },
-            LinkedFile::AtTwilio {
+            NewFile::AtTwilio(FileAtTwilio {
                 account,
                 slot,
                 message: of,
                 media,
-            } => Self {
+            }) => Self {
                 message,
                 file: None,
                 account: Some(sid_bytes(account.as_str())),
@@ -211,23 +211,26 @@ impl LinkColumns {
     }
 }
 
-/// What a link leads to: `bytes` are those of its file, where it has one.
+/// What a link leads to; `length` is that of its file, where it has one.
 pub(super) fn linked(
     content_type: Option<String>,
     columns: &LinkColumns,
-    bytes: Option<Vec<u8>>,
+    length: Option<i64>,
 ) -> Result<Linked, StoreError> {
     let corrupt = || StoreError::new(StoreErrorKind::Corrupt);
-    let file = if let Some(bytes) = bytes {
-        LinkedFile::Ours(bytes.into())
+    let file = if let (Some(hash), Some(length)) = (&columns.file, length) {
+        LinkedFile::Ours {
+            hash: FileHash(hash.as_slice().try_into().map_err(|_| corrupt())?),
+            length: length.try_into().map_err(|_| corrupt())?,
+        }
     } else {
         let media = columns.media.as_deref().ok_or_else(corrupt)?;
-        LinkedFile::AtTwilio {
+        LinkedFile::AtTwilio(FileAtTwilio {
             account: account_sid(columns.account.as_deref().ok_or_else(corrupt)?)?,
             slot: slot(columns.slot.ok_or_else(corrupt)?),
             message: message_sid(columns.media_message.as_deref().ok_or_else(corrupt)?)?,
             media: media.parse().map_err(|_| corrupt())?,
-        }
+        })
     };
     Ok(Linked { file, content_type })
 }

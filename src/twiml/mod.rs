@@ -120,10 +120,10 @@ impl Document {
             }
             xml.write(Event::Start(start));
             if message.media.is_empty() {
-                xml.text(escaper.text(message.text));
+                xml.text(escaper.text(&message.text));
             } else {
                 if !message.text.is_empty() {
-                    xml.element(BytesStart::new("Body"), escaper.text(message.text));
+                    xml.element(BytesStart::new("Body"), escaper.text(&message.text));
                 }
                 for media in message.media {
                     let url = media.link().unwrap_or_default();

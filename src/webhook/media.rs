@@ -3,7 +3,6 @@
 //! GET and HEAD, one range at a time. No signature is asked for, since Twilio makes none here. An unknown link, one whose time
 //! is up, and what is no link at all are told apart by nobody.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -18,12 +17,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use super::Webhooks;
 use super::range::{Range, range};
-use crate::media::{Followed, NotFollowed, Place};
+use crate::error::BoxError;
+use crate::media::{Followed, NotFollowed, OurFile};
 use crate::reply::kinds::is_media;
 use crate::telemetry::metrics::Outcome;
-
-/// Of a file that is sent piece by piece.
-const PIECE: usize = 64 * 1024;
 
 pub(super) async fn media(
     State(webhooks): State<Arc<Webhooks>>,
@@ -41,24 +38,21 @@ pub(super) async fn media(
         response.headers_mut().insert(ALLOW, allow);
         return response;
     }
-    // Each file is in memory while it is sent.
-    let place = webhooks.media.place().await;
     let path = uri.path().trim_end_matches('/');
     let secret = path.rsplit('/').next().unwrap_or_default();
     let is_head = method == Method::HEAD;
     match webhooks.media.follow(secret).await {
-        Ok(Followed::Ours {
-            bytes,
-            content_type,
-        }) => ours(&bytes, content_type.as_deref(), &headers, is_head, place),
+        Ok(Followed::Ours { file, content_type }) => {
+            ours(file, content_type.as_deref(), &headers, is_head)
+        }
         Ok(Followed::AtTwilio(stream)) => {
             let file_type = stream.file_type();
             let content_type = file_type.sniffed.or(file_type.declared.as_deref());
             let mut response = whole(content_type);
             if !is_head {
-                let pieces = stream::unfold((stream, place), |(mut stream, place)| async move {
+                let pieces = stream::unfold(stream, |mut stream| async move {
                     let piece = stream.chunk().await.transpose()?;
-                    Some((piece, (stream, place)))
+                    Some((piece, stream))
                 });
                 *response.body_mut() = Body::from_stream(pieces);
             }
@@ -80,14 +74,8 @@ pub(super) async fn media(
     }
 }
 
-fn ours(
-    bytes: &Arc<[u8]>,
-    content_type: Option<&str>,
-    headers: &HeaderMap,
-    is_head: bool,
-    place: Place,
-) -> Response {
-    let length = bytes.len();
+fn ours(file: OurFile, content_type: Option<&str>, headers: &HeaderMap, is_head: bool) -> Response {
+    let length = file.length;
     // There is nothing by which a part could be told to be of the same file.
     let wanted = headers
         .get(RANGE)
@@ -118,14 +106,15 @@ fn ours(
     let left = HeaderValue::from(to - from);
     response.headers_mut().insert(CONTENT_LENGTH, left);
     if !is_head {
-        let pieces = stream::unfold((bytes.clone(), from, place), move |state| async move {
-            let (bytes, from, place) = state;
+        // What is gone meanwhile ends the connection: the length was promised.
+        let pieces = stream::try_unfold((file, from), move |(file, from)| async move {
             if from == to {
-                return None;
+                return Ok(None);
             }
-            let end = to.min(from + PIECE);
-            let piece = Ok::<_, Infallible>(bytes[from..end].to_vec());
-            Some((piece, (bytes, end, place)))
+            let piece = file.read(from, to).await?;
+            let piece = piece.ok_or("the file is gone")?;
+            let next = from + piece.len() as u64;
+            Ok::<_, BoxError>(Some((piece, (file, next))))
         });
         *response.body_mut() = Body::from_stream(pieces);
     }

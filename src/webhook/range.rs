@@ -6,13 +6,13 @@ pub(super) enum Range {
     /// All of it: nothing else is asked for, or several parts at once, or something that is no range.
     Whole,
     /// From the first byte to before the second; there is at least one.
-    Part { from: usize, to: usize },
+    Part { from: u64, to: u64 },
     /// What it does not have.
     Outside,
 }
 
 /// What a header asks for, of a file of so many bytes.
-pub(super) fn range(header: Option<&str>, length: usize) -> Range {
+pub(super) fn range(header: Option<&str>, length: u64) -> Range {
     let spec = header.and_then(|header| header.trim().strip_prefix("bytes="));
     let Some((from, to)) = spec.and_then(|spec| spec.trim().split_once('-')) else {
         return Range::Whole;
@@ -20,7 +20,7 @@ pub(super) fn range(header: Option<&str>, length: usize) -> Range {
     // A number that is too large for this machine is larger than any file.
     let number = |text: &str| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_number.then(|| text.parse().unwrap_or(usize::MAX))
+        is_number.then(|| text.parse().unwrap_or(u64::MAX))
     };
     match (number(from), number(to)) {
         (Some(from), Some(to)) if from > to => Range::Whole,
@@ -28,7 +28,7 @@ pub(super) fn range(header: Option<&str>, length: usize) -> Range {
             if from >= length {
                 return Range::Outside;
             }
-            let to = to.unwrap_or(usize::MAX).saturating_add(1).min(length);
+            let to = to.unwrap_or(u64::MAX).saturating_add(1).min(length);
             Range::Part { from, to }
         }
         (None, Some(last)) if from.is_empty() => {

@@ -212,6 +212,38 @@ async fn a_form_is_cancelled_expires_and_begins_again_in_another_version() {
         .assert_reply("For how many, Anabel?");
 }
 
+/// What was asked decides what an answer is to, not what would be asked now.
+#[tokio::test]
+async fn an_answer_is_to_the_question_that_was_asked_when_others_are_put_before_it() {
+    let has_changed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let now = has_changed.clone();
+    let bot = TestBot::start(move || {
+        let mut form = Form::new("order").ask("what", "What?");
+        if now.load(std::sync::atomic::Ordering::Relaxed) {
+            form = form.ask("when", "When?");
+        }
+        let form = form.ask("where", "Where?");
+        let form = form.done(|_cx, answers: serde_json::Value| async move { answers.to_string() });
+        App::builder().handler(Router::new().form(text("order"), form))
+    })
+    .await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("order").await.assert_reply("What?");
+    ana.says("bread").await.assert_reply("Where?");
+    has_changed.store(true, std::sync::atomic::Ordering::Relaxed);
+    bot.restart().await;
+    ana.says("home").await.assert_reply("When?");
+    ana.says("now")
+        .await
+        .assert_reply(r#"{"what":"bread","when":"now","where":"home"}"#);
+    // One that is asked no more: what comes is no answer to the next.
+    ana.says("order").await.assert_reply("What?");
+    ana.says("bread").await.assert_reply("When?");
+    has_changed.store(false, std::sync::atomic::Ordering::Relaxed);
+    bot.restart().await;
+    ana.says("now").await.assert_reply("Where?");
+}
+
 #[tokio::test]
 async fn where_handing_over_fails_the_last_answer_may_be_given_again() {
     let bot = restaurant(1).await;

@@ -1,6 +1,6 @@
 //! Whatever a bot says becomes TwiML that says the same, or an error that is counted.
 
-use replyhook::{Media, Reply, ReplyMessage};
+use replyhook::{Context, InboundMessage, Media, Reply, ReplyMessage};
 
 use crate::support::{EMPTY, TestApp, Webhook, says};
 
@@ -52,6 +52,22 @@ async fn threat_28_a_long_reply_is_split_and_what_does_not_fit_one_document_goes
             .await,
         1.0
     );
+}
+
+#[tokio::test]
+async fn the_parts_of_a_long_text_are_numbered_where_the_settings_say_so() {
+    let handler = |_cx: Context, message: InboundMessage| async move {
+        "word ".repeat(message.body.parse().unwrap())
+    };
+    for (set, first) in [
+        ("true", "<Message>(1/2) word "),
+        ("false", "<Message>word "),
+    ] {
+        let env = [("REPLYHOOK__REPLY__NUMBERED", set)];
+        let app = TestApp::build(&env, |builder| builder.handler(handler));
+        assert!(app.says(1, "400").await.contains(first));
+        assert!(app.says(2, "1").await.contains("<Message>word "));
+    }
 }
 
 #[tokio::test]

@@ -183,7 +183,7 @@ fn all_problems_are_told_at_once_with_line_column_and_what_to_write() {
         "line 11, column 13: text is of type integer: write a text in quotes, or several in brackets",
         "line 12, column 18: no template: unexpected end of input, expected end of block",
         r#"line 14, column 14: media is "imagee": did you mean "image"?"#,
-        r#"line 15, column 7: there is no form "bookng": write [[form]] with that name"#,
+        r#"line 15, column 7: there is no form "bookng": did you mean "booking"?"#,
         "line 16, column 1: a rule does one thing: reply, ask, hand_over or forward",
         r#"line 17, column 14: "mon-sun 9-5" are no hours"#,
         "line 20, column 1: a form needs done: what is said when all has been answered",
@@ -219,6 +219,187 @@ fn a_pattern_that_cannot_stand_for_a_whole_answer_is_told() {
             "{error}"
         );
     }
+}
+
+/// What is wrong with rules.
+fn told(rules: &str) -> String {
+    RuleSet::parse(rules).map_or_else(|error| error.to_string(), |_| String::new())
+}
+
+#[test]
+fn what_would_match_every_message_or_none_is_told() {
+    for (when, problem) in [
+        ("{ any = [] }", "any is empty: write any = [{ … }, { … }]"),
+        ("{ all = [] }", "all is empty"),
+        ("{ any = { text = \"a\" } }", "write any = [{ … }, { … }]"),
+        (
+            "{ words = \"👍\" }",
+            "has no word in it: write text or regex",
+        ),
+        ("{ words = [\"a\", \"\"] }", "has no word in it"),
+        ("{ button = \" \" }", "button has an empty text"),
+        ("{ country = \"Germany\" }", "write two letters"),
+        ("{ country = \"UK\" }", "the United Kingdom is \"GB\""),
+        (
+            "{ location = { latitude = 1, longitude = 1, km = -5 } }",
+            "location is true, or {",
+        ),
+        (
+            "{ location = { latitude = 91, longitude = 1, km = 5 } }",
+            "location is true, or {",
+        ),
+        (
+            "{ location = { latitude = 1, longitude = 1, km = nan } }",
+            "km is of type float: write a number, as in",
+        ),
+        ("{}", "when is empty"),
+    ] {
+        let said = told(&format!("[[rule]]\nwhen = {when}\nreply = \"x\"\n"));
+        assert!(said.contains(problem), "{when}: {said}");
+    }
+    for when in [
+        "{ text = \"👍\" }",
+        "{ country = [\"de\", \"GB\"] }",
+        "{ words = \"thank you!\" }",
+    ] {
+        let said = told(&format!("[[rule]]\nwhen = {when}\nreply = \"x\"\n"));
+        assert_eq!(said, "", "{when}");
+    }
+}
+
+#[test]
+fn what_would_never_be_used_is_told() {
+    let form = "[otherwise]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = \"x\"\n";
+    let ask = "[[form.ask]]\nfield = \"a\"\nquestion = \"?\"\n";
+    let files = (0..11).map(|at| format!("\"https://example.com/{at}.png\""));
+    let files = files.collect::<Vec<_>>().join(", ");
+    for (rules, problem) in [
+        (
+            format!("{form}cancelled = \"bye\"\n{ask}"),
+            "cancelled is never said",
+        ),
+        (
+            format!("{form}cancel = \"\"\n{ask}"),
+            "cancel has an empty text",
+        ),
+        (
+            format!("{form}{ask}type = \"integer\"\nchoice = [\"a\"]\n"),
+            "by type, choice or pattern",
+        ),
+        (
+            format!("{form}ask = 1\n"),
+            "write [[form.ask]] above each question",
+        ),
+        (
+            format!("{form}version = 99999999999\n{ask}"),
+            "write a whole number from 1 to 4294967295",
+        ),
+        (
+            form.replace("ask = \"f\"", "reply = \"x\"") + ask,
+            "no rule begins this form: write ask = \"f\"",
+        ),
+        (
+            "[vars]\nmy-shop = \"a\"\n[otherwise]\nreply = \"x\"\n".to_owned(),
+            "\"my-shop\" cannot be named in a template",
+        ),
+        (
+            "[opt_out]\nstop_reply = \"{{ user }}\"\n[otherwise]\nreply = \"x\"\n".to_owned(),
+            "stop_reply is no template",
+        ),
+        (
+            format!(
+                "[opt_out]\nstop_reply = \"{}\"\n[otherwise]\nreply = \"x\"\n",
+                "x".repeat(1601)
+            ),
+            "over 1600 characters",
+        ),
+        (
+            format!("[otherwise]\nreply = {{ media = [{files}] }}\n"),
+            "over ten files",
+        ),
+        (
+            "[otherwise]\nreply = \"x\"\n[[example]]\nturns = []\n".to_owned(),
+            "turns is empty: write turns = [{",
+        ),
+    ] {
+        let said = told(&rules);
+        assert!(said.contains(problem), "{rules}\n{said}");
+    }
+    // One mistake is told once: not that a form with a problem is none, nor that there is no rule.
+    let said = told(
+        "[[rule]]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = 5\n[[form.ask]]\nfield = \"a\"\nquestion = \"?\"\n",
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let said = told("[[rule]]\nrepply = \"f\"\n");
+    assert!(!said.contains("there is no rule"), "{said}");
+}
+
+#[test]
+fn a_problem_in_a_text_with_escapes_has_its_own_column() {
+    for (text, column) in [
+        (r#""\t\"{{ nme }}""#, 17),
+        (r#""\u00e9{{ nme }}""#, 19),
+        (r#""é{{ nme }}""#, 14),
+        ("'{{ nme }}'", 13),
+    ] {
+        let said = told(&format!("[otherwise]\nreply = {text}\n"));
+        assert!(
+            said.starts_with(&format!("line 2, column {column}: nme")),
+            "{text}: {said}"
+        );
+    }
+    let said = told("[otherwise]\nreply = \"\"\"\none \\\n   two\nthree {{ nme }}\"\"\"\n");
+    assert!(said.starts_with("line 5, column 10: nme"), "{said}");
+}
+
+#[test]
+fn of_very_many_problems_the_first_are_told() {
+    let said = told(&"[[rule]]\nrepply = \"x\"\n".repeat(5000));
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 100);
+    assert!(
+        lines[99].ends_with("there are more problems: mend these first"),
+        "{}",
+        lines[99]
+    );
+    let long = told(&format!(
+        "[otherwise]\nreply = \"x\"\n{} = 1\n",
+        "k".repeat(500_000)
+    ));
+    assert!(long.len() < 1000, "{}", long.len());
+    let wide = File::new(&format!(
+        "[otherwise]\nreply = \"ok\"\n[[rule]]\nwhen.text = \"{}\"\nreply = \"x\"\n",
+        "w".repeat(70_000)
+    ));
+    let (code, output, error) = replyhook(&["check", "--rules", &wide.name()], &[], "");
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(output.contains("www…"), "{output}");
+}
+
+#[test]
+fn examples_look_at_files_and_times_and_several_files_are_run() {
+    let rules = "[hours]\nopen = \"mon-fri 09:00-17:00\"\n\
+                 [[rule]]\nwhen.hours = \"open\"\nreply = [{ text = \"Menu\", media = \"https://example.com/menu.png\" }]\n\
+                 [otherwise]\nreply = \"Closed.\"\n\
+                 [[example]]\nturns = [\n\
+                 { says = \"a\", gets = { text = \"Menu\", media = \"https://example.com/menu.png\" } },\n\
+                 { says = \"b\", at = \"2026-01-05T22:00:00Z\", gets = \"Closed.\" },\n]\n";
+    let right = File::new(rules);
+    let wrong = File::new(&rules.replacen(
+        "media = \"https://example.com/menu.png\" } }",
+        "media = [] } }",
+        1,
+    ));
+    let (code, output, _) = replyhook(&["rules", "test", &right.name(), &wrong.name()], &[], "");
+    assert_eq!(code, 1, "{output}");
+    assert!(
+        output.contains("1 of 1 example went as the file says"),
+        "{output}"
+    );
+    assert!(
+        output.contains("found    \"Menu\" with https://example.com/menu.png"),
+        "{output}"
+    );
 }
 
 #[test]
@@ -286,7 +467,7 @@ reply = { text = "{{ button.payload }}" }
 when.text = "nothing"
 reply = []
 [otherwise]
-reply = "{{ body | upper }}: {{ date }} {{ time }} {{ weekday }}{{ location }}"
+reply = "{{ body | upper }}: {{ date }} {{ time }} {{ weekday }}"
 "#);
     assert_eq!(
         app.says(1, "order 2 cakes").await,
@@ -301,6 +482,19 @@ reply = "{{ body | upper }}: {{ date }} {{ time }} {{ weekday }}{{ location }}"
     let pressed = Webhook::message(4, "Yes").with("ButtonPayload", "yes:2");
     assert_eq!(app.send(pressed).await.twiml(), says("yes:2"));
     assert_eq!(app.says(5, "Nothing").await, crate::support::EMPTY);
+}
+
+#[tokio::test]
+async fn filters_format_prices_links_and_what_others_wrote() {
+    let (app, _file) = app(
+        "[vars]\nprice = 3\n[otherwise]\nreply = \"\"\"{{ '%.2f' | format(price) }} https://example.com/?q={{ text | urlencode }} {{ text | escape_markup }}\"\"\"\n",
+    );
+    assert_eq!(
+        app.says(1, "a *b* é").await,
+        says(
+            "3.00 https://example.com/?q=a%20%2Ab%2A%20%C3%A9 a \u{2060}*\u{2060}b\u{2060}*\u{2060} é"
+        )
+    );
 }
 
 #[tokio::test]
@@ -340,25 +534,50 @@ async fn what_a_message_does_not_have_fails_its_rule_and_nothing_else() {
 
 #[tokio::test]
 async fn threat_29_bombs_in_templates_and_patterns_end_in_a_rule_error() {
+    let walks = "{% for a in media %}".repeat(8) + "x" + &"{% endfor %}".repeat(8);
     let bombs = [
-        "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
+        walks.as_str(),
         "{{ 'x' * 1000000000 }}",
-        "{% set n = namespace(s='xxxxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
-        "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}",
-        "{{ ['x'] * 100000000 }}",
-        "{{ range(99999) | join(',') | replace('1', 'xxxxxxxxxxxxxxxxxxxxxxxx') }}",
+        "{{ body * 100000000 }}",
+        "{{ '%999999999d' | format(1) }}",
+        "{{ (body * 9000) | replace('b', 'x' * 9000) | replace('x', 'yyyyyyyyy') }}",
         "{{ 10 ** 100000000 }}",
-        "{{ body in [body ~ 'x'] * 100000000 }}",
-        "{% set n = namespace(s=['x']) %}{% for i in range(60) %}{% set n.s = n.s | chain(n.s) %}{% endfor %}{{ 'y' in n.s }}",
+        "{{ (body * 9000) ~ (body * 99999999) }}",
     ];
     for bomb in bombs {
         let rules = format!(
             "[[rule]]\nwhen.text = \"bomb\"\nreply = \"\"\"{bomb}\"\"\"\n[otherwise]\nreply = \"ok\"\n"
         );
         let (app, _file) = app(&rules);
-        let answer = app.send(Webhook::message(1, "bomb")).await;
+        let files = (0..10).map(|at| {
+            (
+                format!("MediaUrl{at}"),
+                format!("https://api.twilio.com/{at}"),
+            )
+        });
+        let message = files.fold(Webhook::message(1, "bomb"), |message, (name, url)| {
+            message.with(&name, &url)
+        });
+        let answer = app.send(message.with("NumMedia", "10")).await;
         assert_eq!(answer.refused(500), "handler failed\n", "{bomb}");
         assert_eq!(app.says(2, "hi").await, says("ok"), "{bomb}");
+    }
+    // What would have to be kept, put together or called is not in the language.
+    let doubling = "{% set x = [1] %}".to_owned() + &"{% set x = [x, x] %}".repeat(40);
+    for bomb in [
+        &(doubling + "{{ x | upper | length }}"),
+        "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
+        "{% set n = namespace(s='xx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+        "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}",
+        "{{ body in [body ~ 'x'] * 100000000 }}",
+        "{{ media * 100000000 | length }}",
+        "{{ range(9223372036854775807, -9223372036854775807) }}",
+        "{% for x in [media, media] %}{% for y in [x, x] %}{{ y }}{% endfor %}{% endfor %}",
+    ] {
+        let rules = format!("[otherwise]\nreply = \"\"\"{bomb}\"\"\"\n");
+        let error = RuleSet::parse(&rules).unwrap_err().to_string();
+        assert!(error.starts_with("line 2, column "), "{bomb}: {error}");
+        assert!(error.contains("no template: "), "{bomb}: {error}");
     }
     for pattern in [
         "((a{100}){100}){100}",
@@ -369,9 +588,6 @@ async fn threat_29_bombs_in_templates_and_patterns_end_in_a_rule_error() {
         let error = RuleSet::parse(&rules).unwrap_err().to_string();
         assert!(error.contains("regex is too large"), "{pattern}: {error}");
     }
-    let constant = "[otherwise]\nreply = \"{{ 'y' in ['x'] * 100000000 }}\"\n";
-    let error = RuleSet::parse(constant).unwrap_err().to_string();
-    assert!(error.contains("line 2, column 10: no template"), "{error}");
     // One that drives other engines into exponential time.
     let (app, _file) =
         app("[[rule]]\nwhen.regex = '^(a+)+$'\nreply = \"a\"\n[otherwise]\nreply = \"ok\"\n");
@@ -379,6 +595,49 @@ async fn threat_29_bombs_in_templates_and_patterns_end_in_a_rule_error() {
         app.says(1, &format!("{}b", "a".repeat(1500))).await,
         says("ok")
     );
+}
+
+/// The longest of each kind, read and rendered where there is half the stack that a worker has.
+#[test]
+fn threat_29_what_nests_in_a_template_does_not_end_the_stack() {
+    let within = |before: &str, times: usize, middle: &str, after: &str| {
+        format!("{}{middle}{}", before.repeat(times), after.repeat(times))
+    };
+    let templates = [
+        format!("{{{{ body {} }}}}", "| upper ".repeat(99)),
+        format!("{{{{ {} body }}}}", "not ".repeat(199)),
+        format!("{{{{ {}1 }}}}", "-".repeat(199)),
+        format!("{{{{ location{} }}}}", ".latitude".repeat(99)),
+        format!("{{{{ body{} }}}}", "[0]".repeat(66)),
+        format!("{{{{ body{} }}}}", " ~ body".repeat(99)),
+        format!("{{{{ body{} }}}}", " if body else body".repeat(49)),
+        format!("{{{{ {} }}}}", within("(", 99, "body", ")")),
+        format!("{{{{ 2{} }}}}", " ** 1".repeat(99)),
+        format!("{{{{ body{} }}}}", " is string".repeat(99)),
+        within("{% if body %}", 100, "x", "{% endif %}"),
+        within("{% for a in media %}", 100, "x", "{% endfor %}"),
+        format!(
+            "{{% if not body %}}a{}{{% endif %}}",
+            "{% elif not body %}b".repeat(198)
+        ),
+        format!("{{{{ {} }}}}", within("body | default(", 49, "body", ")")),
+    ];
+    let small = std::thread::Builder::new().stack_size(1024 * 1024);
+    let run = move || {
+        let mut rules = String::new();
+        for (at, template) in templates.iter().enumerate() {
+            rules.push_str(&format!(
+                "[[rule]]\nwhen.text = \"{at}\"\nreply = \"\"\"{template}\"\"\"\n\
+                 [[example]]\nsays = \"{at}\"\ngets = []\n"
+            ));
+        }
+        match RuleSet::parse(&rules) {
+            Ok(set) => set.run_examples().len(),
+            // minijinja has a limit of its own.
+            Err(error) => error.problems().len(),
+        }
+    };
+    assert!(small.spawn(run).unwrap().join().unwrap() > 0);
 }
 
 #[tokio::test]
@@ -494,6 +753,58 @@ fn dev_obeys_changed_rules_and_tells_the_page_of_wrong_ones() {
     assert_eq!(said("c"), "two");
 }
 
+/// What templates are made of, and some of what they are not.
+const WORDS: [&str; 48] = [
+    "{{",
+    "}}",
+    "{%",
+    "%}",
+    "{#",
+    "#}",
+    "{{-",
+    "-}}",
+    "if",
+    "elif",
+    "else",
+    "endif",
+    "for",
+    "endfor",
+    "in",
+    "media",
+    "a",
+    "body",
+    "text",
+    "location",
+    "(",
+    ")",
+    "[",
+    "]",
+    ".",
+    ",",
+    ":",
+    "|",
+    "~",
+    "*",
+    "**",
+    "+",
+    "-",
+    "//",
+    "==",
+    "<",
+    "and",
+    "not",
+    "is",
+    "upper",
+    "default",
+    "replace",
+    "length",
+    "none",
+    "divisibleby",
+    "'x'",
+    "9",
+    "999999999999",
+];
+
 proptest! {
     /// Whatever is done to a file, it is either obeyed or its faults have a place in it.
     #[test]
@@ -517,6 +828,22 @@ proptest! {
         }
     }
 
+    /// Whatever is put together out of the language, it comes to an end: a text, a rule error, or a problem of the file.
+    #[test]
+    fn templates_of_any_words_end(
+        words in proptest::collection::vec(prop::sample::select(&WORDS[..]), 1..60),
+    ) {
+        let rules = format!(
+            "[otherwise]\nreply = \'\'\'{}\'\'\'\n[[example]]\nsays = \"some words\"\n\
+             params = {{ NumMedia = \"1\", MediaUrl0 = \"https://api.twilio.com/1\" }}\ngets = []\n",
+            words.join(" ")
+        );
+        match RuleSet::parse(&rules) {
+            Ok(set) => prop_assert_eq!(set.run_examples().len(), 1),
+            Err(error) => prop_assert!(error.to_string().starts_with("line 2, column "), "{}", error),
+        }
+    }
+
     /// Whatever users write, what a template makes of it is valid TwiML that says just that.
     #[test]
     fn what_templates_say_is_valid_twiml(body in "\\PC{0,40}|[<>&\"'\\]\n\r{}%#]{0,20}") {
@@ -533,7 +860,26 @@ proptest! {
 }
 
 #[test]
-fn a_file_that_never_ends_is_no_file_of_rules() {
-    let error = RulesFile::read("/dev/zero").unwrap_err().to_string();
+fn what_never_ends_is_no_file_of_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.toml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for path in [Path::new("/dev/zero"), &pipe, folder.path()] {
+        let error = RulesFile::read(path).unwrap_err().to_string();
+        assert!(error.ends_with("is no file"), "{error}");
+    }
+    let large = folder.path().join("large.toml");
+    std::fs::write(&large, vec![b'#'; 1024 * 1024 + 1]).unwrap();
+    let error = RulesFile::read(&large).unwrap_err().to_string();
     assert!(error.contains("larger than 1 MiB"), "{error}");
+    std::fs::write(&large, b"[otherwise]\nreply = \"caf\xe9\"\n").unwrap();
+    let error = RulesFile::read(&large).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "line 2, column 13: this is no UTF-8: save the file as UTF-8"
+    );
+    // As Windows' editor writes it.
+    std::fs::write(&large, "\u{feff}[otherwise]\r\nreply = \"café\"\r\n").unwrap();
+    RulesFile::read(&large).unwrap();
 }

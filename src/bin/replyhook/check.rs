@@ -57,7 +57,8 @@ fn check_rules(file: &Path) -> anyhow::Result<Answer> {
         0 => writeln!(text, ", and no example")?,
         _ => writeln!(
             text,
-            "; {examples} examples: replyhook rules test {}",
+            "; {}: replyhook rules test {}",
+            rules::examples(examples),
             file.display()
         )?,
     }

@@ -1,7 +1,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use replyhook::handler::RulesFile;
+use replyhook::handler::{ExampleResult, RulesFile};
 
 use crate::{Answer, print};
 
@@ -18,50 +18,68 @@ pub(crate) struct Rules {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Run the examples that stand in a file of rules
+    /// Run the examples that stand in files of rules
     Test {
-        /// File of rules
-        file: PathBuf,
+        /// Files of rules
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
 }
 
 impl Rules {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
-        let Command::Test { file } = self.command;
-        let rules = read(&file)?;
-        let results = rules.set()?.run_examples();
-        if results.is_empty() {
-            print("no example: write [[example]] with says and gets\n")?;
-            return Ok(Answer::Yes);
-        }
+        let Command::Test { files } = self.command;
+        // One that cannot be used is told before any is tried.
+        let rules: anyhow::Result<Vec<_>> = files.iter().map(|file| read(file)).collect();
         let mut text = String::new();
-        let mut failed = 0;
-        for result in &results {
-            match &result.failure {
-                None => writeln!(text, "ok      {}", result.name)?,
-                Some(failure) => {
-                    failed += 1;
-                    writeln!(text, "failed  {}", result.name)?;
-                    let line = format!("{}:{}", file.display(), failure.line);
-                    writeln!(text, "        {line}: expected {}", failure.expected)?;
-                    writeln!(
-                        text,
-                        "        {:>width$}  found    {}",
-                        "",
-                        failure.found,
-                        width = line.len()
-                    )?;
-                }
-            }
+        let mut all_went_well = true;
+        for (file, rules) in files.iter().zip(rules?) {
+            let results = rules.set()?.run_examples();
+            all_went_well &= results.iter().all(|result| result.failure.is_none());
+            write_results(&mut text, file, &results)?;
         }
-        writeln!(
-            text,
-            "{} of {} examples went as the file says",
-            results.len() - failed,
-            results.len()
-        )?;
         print(&text)?;
-        Ok(if failed == 0 { Answer::Yes } else { Answer::No })
+        Ok(if all_went_well {
+            Answer::Yes
+        } else {
+            Answer::No
+        })
+    }
+}
+
+fn write_results(text: &mut String, file: &Path, results: &[ExampleResult]) -> std::fmt::Result {
+    let name = file.display();
+    if results.is_empty() {
+        return writeln!(
+            text,
+            "{name}: no example: write [[example]] with says and gets"
+        );
+    }
+    for ExampleResult { name, failure, .. } in results {
+        let Some(failure) = failure else {
+            writeln!(text, "ok      {name}")?;
+            continue;
+        };
+        let line = format!("{}:{}", file.display(), failure.line);
+        let indent = " ".repeat(line.len());
+        writeln!(text, "failed  {name}")?;
+        writeln!(text, "        {line}: expected {}", failure.expected)?;
+        writeln!(text, "        {indent}  found    {}", failure.found)?;
+    }
+    let went_well = results.iter().filter(|result| result.failure.is_none());
+    writeln!(
+        text,
+        "{name}: {} of {} went as the file says",
+        went_well.count(),
+        examples(results.len())
+    )
+}
+
+/// As it is said of a number of them.
+pub(crate) fn examples(number: usize) -> String {
+    match number {
+        1 => "1 example".to_owned(),
+        _ => format!("{number} examples"),
     }
 }
 

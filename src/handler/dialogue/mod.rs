@@ -76,6 +76,9 @@ pub(crate) struct Progress {
     form: String,
     version: u32,
     answers: Answers,
+    /// The field that was asked for.
+    #[serde(default)]
+    asked: String,
 }
 
 /// Why a form could not hand over.
@@ -222,7 +225,8 @@ impl Form {
             return self.begin(cx, message).await;
         }
         let mut answers = progress.answers;
-        let Some((field, question)) = self.open(&answers, message)? else {
+        // To a question that is there no more this is no answer, and to another one neither.
+        let Some((field, question)) = self.question(&progress.asked) else {
             return self.next(cx, message, answers).await;
         };
         match question.read(message) {
@@ -232,10 +236,16 @@ impl Form {
             }
             Err(hint) => {
                 let again = question.again(hint, &answers, message)?;
-                self.keep(cx, answers).await?;
+                self.keep(cx, answers, field).await?;
                 Ok(again)
             }
         }
+    }
+
+    fn question(&self, field: &str) -> Option<(&str, &Question)> {
+        let questions = self.questions.iter();
+        let mut questions = questions.map(|(field, question)| (field.as_str(), question));
+        questions.find(|(known, _)| *known == field)
     }
 
     /// The first question that has no answer, and is to be asked.
@@ -259,9 +269,9 @@ impl Form {
         message: &InboundMessage,
         answers: Answers,
     ) -> Result<Reply, HandlerError> {
-        if let Some((_, question)) = self.open(&answers, message)? {
+        if let Some((field, question)) = self.open(&answers, message)? {
             let asked = question.asked(&answers, message)?;
-            self.keep(cx, answers).await?;
+            self.keep(cx, answers, field).await?;
             return Ok(asked);
         }
         kept(cx).clear().await?;
@@ -271,11 +281,12 @@ impl Form {
         }
     }
 
-    async fn keep(&self, cx: &Context, answers: Answers) -> Result<(), HandlerError> {
+    async fn keep(&self, cx: &Context, answers: Answers, asked: &str) -> Result<(), HandlerError> {
         let progress = Progress {
             form: self.name.clone(),
             version: self.version,
             answers,
+            asked: asked.to_owned(),
         };
         let kept = kept(cx).expires_in(self.lasts);
         kept.save(&Some(progress)).await

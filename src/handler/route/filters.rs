@@ -64,9 +64,16 @@ pub fn text(texts: impl Texts) -> Filter {
 }
 
 /// A word, or words in a row, anywhere in the text. Case, accents and what stands between words do not matter; a part of a word
-/// is none.
+/// is none, and where there is no letter and no digit, there is no word.
 pub fn words(words: impl Texts) -> Filter {
+    let words = words.texts().into_iter().filter(|words| has_word(words));
+    let words: Vec<_> = words.collect();
     Filter(Kind::Words(sought(words, |word| spaced_words(&fold(word)))))
+}
+
+/// Whether [`words`] would look for anything.
+pub(crate) fn has_word(text: &str) -> bool {
+    !spaced_words(&fold(text)).trim().is_empty()
 }
 
 /// `/order 42`: the command's name, without the slash. Case and accents do not matter. [`Captures`](super::Captures) has what

@@ -50,13 +50,13 @@ pub(crate) use captures::Taken;
 pub(crate) use country::country as country_of;
 pub use filter::Filter;
 use filter::Subject;
-#[cfg(feature = "rules")]
-pub(crate) use filters::compiled;
 pub use filters::{
     Texts, all, any_button, any_list_item, any_media, anything, audio, button, channel, command,
     country, document, during, first_contact, flow_answer, forwarded, hours, image, list_item,
     location, media, near, one_of, regex, reply_to_us, text, try_regex, video, when, words,
 };
+#[cfg(feature = "rules")]
+pub(crate) use filters::{compiled, has_word};
 use futures_util::future::BoxFuture;
 pub use hours::{Hours, HoursError};
 
@@ -315,8 +315,8 @@ impl<S> Router<S> {
             let number = format!("{before}{}", at + 1);
             rows.push([
                 number.clone(),
-                route.filter.to_string(),
-                route.shown.clone(),
+                cell(route.filter.to_string()),
+                cell(route.shown.clone()),
             ]);
             if let To::Router(router) = &route.to {
                 router.rows(&format!("{number}."), rows);
@@ -326,10 +326,20 @@ impl<S> Router<S> {
             rows.push([
                 before.to_owned(),
                 "otherwise".to_owned(),
-                route.shown.clone(),
+                cell(route.shown.clone()),
             ]);
         }
     }
+}
+
+/// As much of it as a table can show.
+fn cell(mut text: String) -> String {
+    const MOST: usize = 120;
+    if let Some((end, _)) = text.char_indices().nth(MOST) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl<S> fmt::Debug for Router<S> {

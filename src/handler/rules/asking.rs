@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use super::reader::{At, Fields, Reader, nearest};
+use super::reader::{At, Fields, Reader, is_name, nearest};
 use super::saying::{self, Say};
 use super::template::{self, Said, Template, Templates};
 use crate::handler::HandlerError;
@@ -69,9 +69,13 @@ pub(super) fn read(
     let version = reader.count(&mut fields, "version").unwrap_or(1);
     let cancel = fields.take("cancel");
     let cancel = cancel
-        .and_then(|value| reader.texts(value, "cancel"))
+        .and_then(|value| reader.filled_texts(value, "cancel"))
         .unwrap_or_default();
     let cancelled = fields.take("cancelled");
+    if let (Some(cancelled), true) = (cancelled, cancel.is_empty()) {
+        let text = "cancelled is never said: write cancel, the words that end the form";
+        reader.problem(&cancelled.span(), text);
+    }
     let cancelled = cancelled.map(|value| saying::read(reader, templates, value, &[]));
     let lasts = reader.text(&mut fields, "expires").and_then(|text| {
         let lasts = duration(&text.value);
@@ -83,7 +87,7 @@ pub(super) fn read(
     });
     let mut questions: Vec<Asked> = Vec::new();
     let mut names: Vec<String> = Vec::new();
-    let tables = reader.tables(&mut fields, "ask");
+    let tables = reader.tables(&mut fields, "ask", "[[form.ask]] above each question");
     if tables.is_empty() {
         reader.problem(
             &span,
@@ -125,13 +129,7 @@ fn ask(
     let span = fields.span.clone();
     let field = reader.text(&mut fields, "field");
     if let Some(field) = &field {
-        let is_name = !field.value.is_empty()
-            && field
-                .value
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '_')
-            && !field.value.starts_with(|c: char| c.is_ascii_digit());
-        if !is_name {
+        if !is_name(&field.value) {
             reader.problem(&field.span, "field is a name of letters, digits and _");
         } else if template::NAMES.contains(&field.value.as_str()) || names.contains(&field.value) {
             reader.problem(
@@ -168,8 +166,13 @@ fn kind(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Kind> {
     let name = reader.text(fields, "type");
     let choice = fields.take("choice");
     let pattern = reader.text(fields, "pattern");
+    let ways = [name.is_some(), choice.is_some(), pattern.is_some()];
+    if ways.iter().filter(|is_used| **is_used).count() > 1 {
+        let text = "an answer is read in one way: by type, choice or pattern";
+        reader.problem(&fields.span.clone(), text);
+    }
     if let Some(choice) = choice {
-        return reader.texts(choice, "choice").map(Kind::Choice);
+        return reader.filled_texts(choice, "choice").map(Kind::Choice);
     }
     if let Some(pattern) = pattern {
         // By itself first: what it lacks, the brackets around it could lend it.

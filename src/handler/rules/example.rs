@@ -8,13 +8,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 
-use super::problem::place;
-use super::reader::{Fields, Reader};
+use super::reader::{Fields, Reader, Value};
 use crate::form::Form;
 use crate::handler::route::Router;
 use crate::handler::{Context, Conversing, Handler, HandlerError, Remember, Said};
 use crate::message::InboundMessage;
-use crate::reply::Reply;
+use crate::reply::{Reply, ReplyMessage};
 
 /// One conversation.
 pub(super) struct Example {
@@ -27,16 +26,23 @@ pub(super) struct Example {
 
 struct Turn {
     line: usize,
+    at: Option<Timestamp>,
     params: Vec<(String, String)>,
     expected: Expected,
 }
 
-#[derive(Clone, PartialEq, Eq)]
 enum Expected {
-    /// These texts, one a message; without any nothing.
-    Gets(Vec<String>),
+    /// These messages; without any nothing.
+    Gets(Vec<Got>),
     /// It is handed over.
     Forwards,
+}
+
+/// One message that is got.
+struct Got {
+    text: String,
+    /// Their URLs. Of an expected one `None` does not care.
+    media: Option<Vec<String>>,
 }
 
 /// How an example went.
@@ -67,29 +73,23 @@ const AT: &str = "2026-01-05T09:00:00Z";
 
 /// Reads one `[[example]]`.
 pub(super) fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> Option<Example> {
-    let (line, _) = place(reader.source, fields.span.start);
+    let line = reader.line(fields.span.start);
     let name = reader.text(&mut fields, "name").map(|name| name.value);
     let from = reader.text(&mut fields, "from").map(|from| from.value);
     let profile_name = reader
         .text(&mut fields, "profile_name")
         .map(|name| name.value);
-    let at = reader.text(&mut fields, "at").and_then(|text| {
-        let at: Option<Timestamp> = text.value.parse().ok();
-        if at.is_none() {
-            let what = "at is a time, as in \"2026-01-05T09:00:00Z\"";
-            reader.problem(&text.span, what);
-        }
-        at
-    });
-    let tables = reader.tables(&mut fields, "turns");
-    let mut turns: Vec<_> = tables
-        .into_iter()
-        .filter_map(|table| turn_of_table(reader, table))
-        .collect();
-    // One turn needs no table of its own.
-    if turns.is_empty() {
-        turns.extend(turn(reader, &mut fields));
-    }
+    let turns = if fields.has("turns") {
+        let written = "turns = [{ says = \"…\", gets = \"…\" }]";
+        let tables = reader.tables(&mut fields, "turns", written).into_iter();
+        tables
+            .filter_map(|table| turn_of_table(reader, table))
+            .collect()
+    } else {
+        // One turn needs no table of its own.
+        Vec::from_iter(turn(reader, &mut fields))
+    };
+    let at = time(reader, &mut fields);
     reader.end(&fields);
     if turns.is_empty() {
         return None;
@@ -103,15 +103,26 @@ pub(super) fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> Option<Ex
     })
 }
 
+fn time(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Timestamp> {
+    let text = reader.text(fields, "at")?;
+    let at: Option<Timestamp> = text.value.parse().ok();
+    if at.is_none() {
+        let what = "at is a time, as in \"2026-01-05T09:00:00Z\"";
+        reader.problem(&text.span, what);
+    }
+    at
+}
+
 fn turn_of_table(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> Option<Turn> {
     let turn = turn(reader, &mut fields);
+    let at = time(reader, &mut fields);
     reader.end(&fields);
-    turn
+    turn.map(|turn| Turn { at, ..turn })
 }
 
 fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
     let span = fields.span.clone();
-    let (line, _) = place(reader.source, span.start);
+    let line = reader.line(span.start);
     let mut params: Vec<(String, String)> = Vec::new();
     let says = reader.text(fields, "says");
     params.push((
@@ -155,15 +166,7 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
         return None;
     }
     let expected = match gets {
-        Some(gets)
-            if gets
-                .get_ref()
-                .as_array()
-                .is_some_and(|texts| texts.is_empty()) =>
-        {
-            Expected::Gets(Vec::new())
-        }
-        Some(gets) => Expected::Gets(reader.texts(gets, "gets")?),
+        Some(value) => Expected::Gets(gets_of(reader, value)?),
         None if forwards => Expected::Forwards,
         None => {
             reader.problem(
@@ -175,8 +178,42 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
     };
     Some(Turn {
         line,
+        at: None,
         params,
         expected,
+    })
+}
+
+/// A text, `{ text, media }`, or several of them in brackets.
+fn gets_of(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<Got>> {
+    match value.get_ref().as_array() {
+        Some(all) => {
+            let all: Vec<_> = all.iter().map(|value| got(reader, value)).collect();
+            all.into_iter().collect()
+        }
+        None => Some(vec![got(reader, value)?]),
+    }
+}
+
+fn got(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Got> {
+    if let Some(text) = value.get_ref().as_str() {
+        let text = text.to_owned();
+        return Some(Got { text, media: None });
+    }
+    let mut fields = reader.table_of(value, "gets")?;
+    let text = reader.text(&mut fields, "text");
+    let media = fields.take("media").map(|media| {
+        let is_none = media.get_ref().as_array().is_some_and(|all| all.is_empty());
+        let none = is_none.then(Vec::new);
+        none.or_else(|| reader.texts(media, "media"))
+    });
+    reader.end(&fields);
+    Some(Got {
+        text: text.map(|text| text.value).unwrap_or_default(),
+        media: match media {
+            Some(media) => Some(media?),
+            None => None,
+        },
     })
 }
 
@@ -232,13 +269,11 @@ impl Example {
                 Ok(_) if has_forwarded.load(Ordering::Relaxed) => Ok(Expected::Forwards),
                 Ok(reply) => {
                     let messages = reply.messages().iter();
-                    Ok(Expected::Gets(
-                        messages.map(|message| message.body().to_owned()).collect(),
-                    ))
+                    Ok(Expected::Gets(messages.map(Got::of).collect()))
                 }
                 Err(reason) => Err(reason),
             };
-            if found.as_ref().ok() != Some(&turn.expected) {
+            if !found.as_ref().is_ok_and(|found| turn.expected.is(found)) {
                 failure = Some(ExampleFailure {
                     line: turn.line,
                     expected: turn.expected.to_string(),
@@ -261,7 +296,7 @@ impl Example {
         turn: &Turn,
     ) -> Result<Reply, String> {
         let at = self.at.checked_add(SignedDuration::from_secs(number));
-        let at = at.unwrap_or(self.at);
+        let at = turn.at.or(at.ok()).unwrap_or(self.at);
         let to = if self.from.starts_with("whatsapp:") {
             "whatsapp:+15550002222"
         } else {
@@ -301,13 +336,50 @@ impl Example {
     }
 }
 
+impl Expected {
+    fn is(&self, found: &Self) -> bool {
+        match (self, found) {
+            (Self::Forwards, Self::Forwards) => true,
+            (Self::Gets(expected), Self::Gets(found)) => {
+                expected.len() == found.len()
+                    && expected.iter().zip(found).all(|(expected, found)| {
+                        expected.text == found.text
+                            && (expected.media.is_none() || expected.media == found.media)
+                    })
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Got {
+    fn of(message: &ReplyMessage) -> Self {
+        let media = message.media.iter();
+        let media = media.filter_map(|media| media.link().map(str::to_owned));
+        Self {
+            text: message.body().to_owned(),
+            media: Some(media.collect()),
+        }
+    }
+}
+
+impl fmt::Display for Got {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.text)?;
+        match self.media.as_deref() {
+            None | Some([]) => Ok(()),
+            Some(media) => write!(f, " with {}", media.join(", ")),
+        }
+    }
+}
+
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forwards => f.write_str("a hand-over"),
             Self::Gets(texts) if texts.is_empty() => f.write_str("nothing"),
             Self::Gets(texts) => {
-                let texts: Vec<_> = texts.iter().map(|text| format!("{text:?}")).collect();
+                let texts: Vec<_> = texts.iter().map(Got::to_string).collect();
                 f.write_str(&texts.join(", "))
             }
         }

@@ -93,10 +93,16 @@ struct When<'r, 's> {
 impl When<'_, '_> {
     fn by_texts(&mut self, fields: &mut Fields<'_>) {
         for (key, make) in BY_TEXTS {
-            let texts = fields
-                .take(key)
-                .and_then(|value| self.reader.texts(value, key));
-            self.filters.extend(texts.map(make));
+            let Some(value) = fields.take(key) else {
+                continue;
+            };
+            let Some(texts) = self.reader.texts(value, key) else {
+                continue;
+            };
+            if let Some(what) = texts.iter().find_map(|text| unusable(key, text)) {
+                self.reader.problem(&value.span(), what);
+            }
+            self.filters.push(make(texts));
         }
     }
 
@@ -107,7 +113,7 @@ impl When<'_, '_> {
             };
             let filter = match value.get_ref().as_bool() {
                 Some(wanted) => Some(wanted_or_not(any(), wanted)),
-                None => self.reader.texts(value, key).map(make),
+                None => self.reader.filled_texts(value, key).map(make),
             };
             self.filters.extend(filter);
         }
@@ -194,7 +200,11 @@ impl When<'_, '_> {
         let longitude = self.reader.number(&mut place, "longitude");
         let km = self.reader.number(&mut place, "km");
         self.reader.end(&place);
-        if let (Some(latitude), Some(longitude), Some(km)) = (latitude, longitude, km) {
+        if let (Some(latitude), Some(longitude), Some(km)) = (latitude, longitude, km)
+            && latitude.abs() <= 90.0
+            && longitude.abs() <= 180.0
+            && km > 0.0
+        {
             return self.filters.push(route::near(latitude, longitude, km));
         }
         let text = "location is true, or { latitude = 52.52, longitude = 13.405, km = 5 }";
@@ -248,7 +258,8 @@ impl When<'_, '_> {
         }
         for (key, combine) in COMBINED {
             let mut filters = Vec::new();
-            for table in self.reader.tables(fields, key) {
+            let written = format!("{key} = [{{ … }}, {{ … }}]");
+            for table in self.reader.tables(fields, key, &written) {
                 let found = read(self.reader, table, times);
                 self.names.extend(found.names);
                 filters.push(found.filter);
@@ -257,6 +268,22 @@ impl When<'_, '_> {
                 self.filters.push(combine(filters));
             }
         }
+    }
+}
+
+/// What would match no message, or all.
+fn unusable(key: &str, text: &str) -> Option<String> {
+    match key {
+        "words" if !route::has_word(text) => Some(format!(
+            "words has {text:?}, which has no word in it: write text or regex for signs"
+        )),
+        "country" if text.len() != 2 || !text.bytes().all(|b| b.is_ascii_alphabetic()) => Some(
+            format!("country is {text:?}: write two letters, as in \"DE\""),
+        ),
+        "country" if text.eq_ignore_ascii_case("UK") => {
+            Some("country is \"UK\": the United Kingdom is \"GB\"".to_owned())
+        }
+        _ => None,
     }
 }
 

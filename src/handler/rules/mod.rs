@@ -20,6 +20,7 @@
 
 mod asking;
 mod example;
+mod language;
 mod matching;
 mod problem;
 mod reader;
@@ -38,6 +39,7 @@ pub use example::{ExampleFailure, ExampleResult};
 pub use problem::{RulesError, RulesProblem};
 pub use set::{OptOutTexts, RuleSet};
 
+use self::problem::Lines;
 use super::route::Router;
 use super::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
@@ -60,7 +62,7 @@ pub struct Rules {
     forward: Option<Arc<dyn Handler>>,
     obeyed: RwLock<Arc<Obeyed>>,
     /// What the file said when it was looked at last.
-    seen: Mutex<Result<String, String>>,
+    seen: Mutex<Result<String, RulesError>>,
 }
 
 /// What a file's rules come to.
@@ -76,7 +78,7 @@ impl RulesFile {
     /// [`RulesError`]: it cannot be read, is larger than 1 MiB, or has problems, all of which are told.
     pub fn read(path: impl Into<PathBuf>) -> Result<Self, RulesError> {
         let path = path.into();
-        let text = text_of(&path).map_err(RulesError::whole)?;
+        let text = text_of(&path)?;
         let first_forward = RuleSet::parse(&text)?.first_forward();
         Ok(Self {
             path,
@@ -104,16 +106,26 @@ impl RulesFile {
     }
 }
 
-fn text_of(path: &Path) -> Result<String, String> {
-    let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut text = String::new();
-    let mut limited = file.take(MOST_BYTES + 1);
-    limited.read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > MOST_BYTES {
-        return Err(format!("{} is larger than 1 MiB", path.display()));
+fn text_of(path: &Path) -> Result<String, RulesError> {
+    let whole = |what: &str| RulesError::whole(format!("{} {what}", path.display()));
+    let unreadable = |error: std::io::Error| whole(&format!("cannot be read: {error}"));
+    // Whoever opens a pipe waits for its other end.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(whole("is no file"));
     }
-    Ok(text)
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    let mut limited = file.take(MOST_BYTES + 1);
+    limited.read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(whole("is larger than 1 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let bytes = error.as_bytes();
+        let valid = String::from_utf8_lossy(&bytes[..error.utf8_error().valid_up_to()]);
+        let place = Lines::new(&valid).place(valid.len());
+        RulesError::at(place, "this is no UTF-8: save the file as UTF-8")
+    })
 }
 
 impl Rules {
@@ -145,9 +157,7 @@ impl Rules {
         }
         seen.clone_from(&now);
         drop(seen);
-        let set = now
-            .map_err(RulesError::whole)
-            .and_then(|text| RuleSet::parse(&text));
+        let set = now.and_then(|text| RuleSet::parse(&text));
         Some(set.and_then(|set| {
             let obeyed = Arc::new(Obeyed::new(set, self.forward.as_ref())?);
             *self.obeyed.write().unwrap_or_else(PoisonError::into_inner) = obeyed;

@@ -25,13 +25,18 @@ impl RulesError {
         Self(problems)
     }
 
-    /// The file as a whole.
-    pub(super) fn whole(text: impl fmt::Display) -> Self {
+    /// One problem with a place.
+    pub(super) fn at((line, column): (usize, usize), text: impl fmt::Display) -> Self {
         Self(vec![RulesProblem {
-            line: 0,
-            column: 0,
+            line,
+            column,
             text: text.to_string(),
         }])
+    }
+
+    /// The file as a whole.
+    pub(super) fn whole(text: impl fmt::Display) -> Self {
+        Self::at((0, 0), text)
     }
 
     /// Each of them.
@@ -64,14 +69,34 @@ impl fmt::Display for RulesError {
     }
 }
 
-/// Line and column of a byte.
-pub(super) fn place(source: &str, at: usize) -> (usize, usize) {
-    let mut at = at.min(source.len());
-    while !source.is_char_boundary(at) {
-        at -= 1;
+/// Where lines of a text begin.
+pub(super) struct Lines<'s> {
+    source: &'s str,
+    begin: Vec<usize>,
+}
+
+impl<'s> Lines<'s> {
+    pub(super) fn new(source: &'s str) -> Self {
+        let ends = source.match_indices('\n').map(|(at, _)| at + 1);
+        Self {
+            source,
+            begin: std::iter::once(0).chain(ends).collect(),
+        }
     }
-    let before = &source[..at];
-    let line = before.matches('\n').count() + 1;
-    let begins = before.rfind('\n').map_or(0, |end| end + 1);
-    (line, before[begins..].chars().count() + 1)
+
+    /// A byte's line, from 1.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.begin.partition_point(|begin| *begin <= at)
+    }
+
+    /// A byte's line and column, from 1.
+    pub(super) fn place(&self, at: usize) -> (usize, usize) {
+        let mut at = at.min(self.source.len());
+        while !self.source.is_char_boundary(at) {
+            at -= 1;
+        }
+        let line = self.line(at);
+        let before = &self.source[self.begin[line - 1]..at];
+        (line, before.chars().count() + 1)
+    }
 }

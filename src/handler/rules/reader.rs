@@ -7,7 +7,13 @@ use strsim::damerau_levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{RulesProblem, place};
+use super::problem::{Lines, RulesProblem};
+
+/// Who sees so many has enough to do.
+const MOST_PROBLEMS: usize = 100;
+const LAST_PROBLEM: usize = MOST_PROBLEMS - 1;
+/// Of a problem's text, in characters: what it quotes may be of any length.
+const MOST_TEXT: usize = 400;
 
 /// Bytes of the file.
 pub(super) type Span = Range<usize>;
@@ -21,7 +27,8 @@ pub(super) struct At<T> {
 
 /// Collects what is wrong.
 pub(super) struct Reader<'s> {
-    pub(super) source: &'s str,
+    source: &'s str,
+    lines: Lines<'s>,
     problems: Vec<RulesProblem>,
 }
 
@@ -32,14 +39,25 @@ pub(super) struct Fields<'t> {
     known: Vec<&'static str>,
 }
 
-type Value<'t> = Spanned<DeValue<'t>>;
+pub(super) type Value<'t> = Spanned<DeValue<'t>>;
 
 impl<'s> Reader<'s> {
     pub(super) fn new(source: &'s str) -> Self {
         Self {
             source,
+            lines: Lines::new(source),
             problems: Vec::new(),
         }
+    }
+
+    /// The line of a byte.
+    pub(super) fn line(&self, at: usize) -> usize {
+        self.lines.line(at)
+    }
+
+    /// How many problems there are so far.
+    pub(super) fn problem_count(&self) -> usize {
+        self.problems.len()
     }
 
     pub(super) fn finish(self) -> Vec<RulesProblem> {
@@ -47,20 +65,23 @@ impl<'s> Reader<'s> {
     }
 
     pub(super) fn problem(&mut self, span: &Span, text: impl Into<String>) {
-        let (line, column) = place(self.source, span.start);
-        self.problems.push(RulesProblem {
-            line,
-            column,
-            text: text.into(),
-        });
+        let mut text = match self.problems.len() {
+            MOST_PROBLEMS.. => return,
+            LAST_PROBLEM => "there are more problems: mend these first".to_owned(),
+            _ => text.into(),
+        };
+        let (line, column) = self.lines.place(span.start);
+        if let Some((end, _)) = text.char_indices().nth(MOST_TEXT) {
+            text.truncate(end);
+            text.push('…');
+        }
+        self.problems.push(RulesProblem { line, column, text });
     }
 
     /// A problem within a text of the file, at a byte of what the text says.
     pub(super) fn problem_within(&mut self, text: &At<String>, at: usize, what: impl Into<String>) {
         let written = &self.source[text.span.clone()];
-        // Where the text has escapes, its beginning has to do.
-        let start = written.find(&text.value).map_or(0, |start| start + at);
-        let start = text.span.start + start;
+        let start = text.span.start + place_in(written, at);
         self.problem(&(start..start), what);
     }
 
@@ -113,6 +134,16 @@ impl<'s> Reader<'s> {
         texts.into_iter().map(|text| Some(text?.value)).collect()
     }
 
+    /// One text or several, of which none is blank.
+    pub(super) fn filled_texts(&mut self, value: &Value<'_>, key: &str) -> Option<Vec<String>> {
+        let texts = self.texts(value, key)?;
+        if texts.iter().any(|text| text.trim().is_empty()) {
+            self.problem(&value.span(), format!("{key} has an empty text"));
+            return None;
+        }
+        Some(texts)
+    }
+
     fn flag_of(&mut self, value: &Value<'_>, key: &str) -> Option<bool> {
         let flag = value.get_ref().as_bool();
         if flag.is_none() {
@@ -127,14 +158,9 @@ impl<'s> Reader<'s> {
     }
 
     fn number_of(&mut self, value: &Value<'_>, key: &str) -> Option<f64> {
-        let number = match value.get_ref() {
-            DeValue::Integer(number) => number.as_str().parse().ok(),
-            DeValue::Float(number) => number.as_str().parse().ok(),
-            _ => None,
-        };
-        let number = number.filter(|number: &f64| number.is_finite());
+        let number = number(value);
         if number.is_none() {
-            self.expected(value, key, "a number");
+            self.expected(value, key, "a number, as in 5 or 2.5");
         }
         number
     }
@@ -144,16 +170,14 @@ impl<'s> Reader<'s> {
         self.number_of(value, key)
     }
 
-    /// A whole number from 1.
+    /// A whole number from 1 to 4294967295.
     pub(super) fn count(&mut self, fields: &mut Fields<'_>, key: &'static str) -> Option<u32> {
         let value = fields.take(key)?;
-        let number = match value.get_ref() {
-            DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse().ok(),
-            _ => None,
-        };
+        let number = integer(value).and_then(|number| u32::try_from(number).ok());
         let number = number.filter(|number| *number > 0);
         if number.is_none() {
-            self.problem(&value.span(), format!("{key} is no whole number above 0"));
+            let text = format!("{key} is none: write a whole number from 1 to {}", u32::MAX);
+            self.problem(&value.span(), text);
         }
         number
     }
@@ -175,19 +199,23 @@ impl<'s> Reader<'s> {
         table.map(|table| Fields::new(table, value.span()))
     }
 
-    /// The tables of `[[key]]`.
+    /// Tables in a row, and how they are written.
     pub(super) fn tables<'t>(
         &mut self,
         fields: &mut Fields<'t>,
         key: &'static str,
+        written: &str,
     ) -> Vec<Fields<'t>> {
         let Some(value) = fields.take(key) else {
             return Vec::new();
         };
         let Some(array) = value.get_ref().as_array() else {
-            self.expected(value, key, &format!("[[{key}]] above each one"));
+            self.expected(value, key, written);
             return Vec::new();
         };
+        if array.is_empty() {
+            self.problem(&value.span(), format!("{key} is empty: write {written}"));
+        }
         array
             .iter()
             .filter_map(|table| self.table_of(table, key))
@@ -211,8 +239,88 @@ impl<'s> Reader<'s> {
     }
 }
 
+/// A whole number, of any radix that TOML has.
+pub(super) fn integer(value: &Value<'_>) -> Option<i64> {
+    let written = value.get_ref().as_integer()?;
+    i64::from_str_radix(written.as_str(), written.radix()).ok()
+}
+
+/// A number that is one.
+pub(super) fn number(value: &Value<'_>) -> Option<f64> {
+    let number = match value.get_ref() {
+        DeValue::Float(written) => written.as_str().parse().ok(),
+        #[expect(clippy::cast_precision_loss, reason = "a number of kilometres")]
+        _ => integer(value).map(|whole| whole as f64),
+    };
+    number.filter(|number: &f64| number.is_finite())
+}
+
+/// Whether templates can name it.
+pub(super) fn is_name(word: &str) -> bool {
+    let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let begins = |c: char| is_inside(c) && !c.is_ascii_digit();
+    word.starts_with(begins) && word.chars().all(is_inside)
+}
+
+/// Where in a text as the file writes it, with its quotes, a byte stands of what it says.
+fn place_in(written: &str, at: usize) -> usize {
+    let quotes = if written.starts_with("\"\"\"") || written.starts_with("'''") {
+        3
+    } else {
+        1
+    };
+    let has_escapes = written.starts_with('"');
+    let mut place = quotes.min(written.len());
+    if quotes == 3 {
+        // The line break behind the quotes is not said.
+        let rest = &written[place..];
+        place += rest.len()
+            - rest
+                .strip_prefix("\r\n")
+                .or(rest.strip_prefix('\n'))
+                .unwrap_or(rest)
+                .len();
+    }
+    let mut said = 0;
+    while said < at {
+        let rest = &written[place..];
+        let Some(c) = rest.chars().next() else { break };
+        if c != '\\' || !has_escapes {
+            said += c.len_utf8();
+            place += c.len_utf8();
+            continue;
+        }
+        let (length, says) = escape(rest);
+        said += says;
+        place += length;
+    }
+    place
+}
+
+/// How long an escape is as it is written, and how many bytes it says. Source: TOML 1.1, strings.
+fn escape(rest: &str) -> (usize, usize) {
+    let digits = match rest.chars().nth(1) {
+        Some('x') => 2,
+        Some('u') => 4,
+        Some('U') => 8,
+        Some(c) if c.is_whitespace() => {
+            let inside = rest[1..].trim_start();
+            return (rest.len() - inside.len(), 0);
+        }
+        other => return (1 + other.map_or(0, char::len_utf8), 1),
+    };
+    let code = rest.get(2..2 + digits).unwrap_or_default();
+    let said = u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
+    (2 + code.len(), said.map_or(1, char::len_utf8))
+}
+
 /// The known word that was probably meant.
 pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    /// Nobody mistypes a word of that length into a key.
+    const LONGEST: usize = 64;
+    if word.len() > LONGEST {
+        return None;
+    }
     known
         .map(|known| (damerau_levenshtein(word, known), known))
         .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
@@ -234,6 +342,11 @@ impl<'t> Fields<'t> {
         self.table.get(key)
     }
 
+    /// A text that is looked at before its table is read.
+    pub(super) fn peek(&self, key: &str) -> Option<&'t str> {
+        self.table.get(key)?.get_ref().as_str()
+    }
+
     /// Keys that the file's author names.
     pub(super) fn entries(&self) -> impl Iterator<Item = (At<String>, &'t Value<'t>)> {
         self.table.iter().map(|(key, value)| {
@@ -244,6 +357,10 @@ impl<'t> Fields<'t> {
             };
             (key, value)
         })
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -47,7 +47,8 @@ impl Templates {
                 });
             }
             if bytes > MOST_BYTES {
-                return Err(HandlerError::new(RuleError::TooLarge));
+                let line = say.text.as_ref().map_or(0, Template::line);
+                return Err(HandlerError::new(RuleError::TooLarge { line }));
             }
             messages.push(message);
         }
@@ -98,6 +99,8 @@ pub(super) fn read(
 
 /// Of one answer.
 const MOST_MESSAGES: usize = 10;
+/// Of one message.
+const MOST_MEDIA: usize = 10;
 
 fn one(
     reader: &mut Reader<'_>,
@@ -140,6 +143,10 @@ fn one(
         None => Vec::new(),
     };
     let mut media = Vec::new();
+    if urls.len() > MOST_MEDIA {
+        let text = "over ten files: Twilio takes ten in one message";
+        reader.problem(&fields.span.clone(), text);
+    }
     for url in urls {
         let is_plain = !url.value.contains("{{") && !url.value.contains("{%");
         if is_plain && !is_web_url(&url.value) {

@@ -1,5 +1,6 @@
 //! A rules file as a whole: read, checked, and made into a router.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use toml::de::DeTable;
@@ -14,6 +15,9 @@ use super::template::{Said, Templates};
 use crate::handler::route::{Answer, Asked, Call, Filter, Router, anything};
 use crate::handler::{Handler, HandlerError};
 use crate::reply::{Reply, is_web_url};
+
+/// In characters, of one message.
+const MOST_OPT_OUT: usize = 1600;
 
 /// The rules of a file, read and checked.
 pub struct RuleSet {
@@ -197,24 +201,26 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
         templates.read_vars(reader, &vars);
     }
     let opt_out = opt_out(reader, &mut fields);
-    let forms: Vec<_> = reader.tables(&mut fields, "form");
+    let forms: Vec<_> = reader.tables(&mut fields, "form", "[[form]] above each one");
+    // Those with problems, too: that they are there is none.
+    let form_names: BTreeSet<_> = forms.iter().filter_map(|form| form.peek("name")).collect();
     let forms: Vec<_> = forms
         .into_iter()
         .filter_map(|form| asking::read(reader, &mut templates, form))
         .collect();
-    for (at, form) in forms.iter().enumerate() {
-        if forms[..at]
-            .iter()
-            .any(|other| other.name.value == form.name.value)
-        {
-            let text = format!("there is a form {:?} already", form.name.value);
-            reader.problem(&form.name.span, text);
+    let mut seen = BTreeSet::new();
+    for Asking { name, .. } in &forms {
+        if !seen.insert(&name.value) {
+            let text = format!("there is a form {:?} already", name.value);
+            reader.problem(&name.span, text);
         }
     }
     let mut first_forward = None;
     let mut rules = Vec::new();
-    for table in reader.tables(&mut fields, "rule") {
-        let (line, _) = super::problem::place(reader.source, table.span.start);
+    let tables = reader.tables(&mut fields, "rule", "[[rule]] above each one");
+    let has_rules = !tables.is_empty() || fields.has("otherwise");
+    for table in tables {
+        let line = reader.line(table.span.start);
         let Some(rule) = rule(reader, &mut templates, table, &times) else {
             continue;
         };
@@ -226,7 +232,7 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
     let otherwise = reader
         .table(&mut fields, "otherwise")
         .and_then(|mut table| {
-            let (line, _) = super::problem::place(reader.source, table.span.start);
+            let line = reader.line(table.span.start);
             let action = action(reader, &mut templates, &mut table, &[]);
             reader.end(&table);
             if matches!(action, Some(Action::Forward)) {
@@ -234,17 +240,31 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
             }
             action
         });
+    let mut asked = BTreeSet::new();
     for action in rules.iter().map(|rule| &rule.action).chain(&otherwise) {
         if let Action::Ask(name) = action {
-            is_form(reader, &forms, name);
+            asked.insert(name.value.as_str());
+            is_form(reader, &form_names, name);
         }
     }
-    let tables = reader.tables(&mut fields, "example");
+    // A rule with problems might be what asks it.
+    if reader.problem_count() == 0 {
+        for Asking { name, .. } in &forms {
+            if !asked.contains(name.value.as_str()) {
+                let text = format!(
+                    "no rule begins this form: write ask = {:?} in one",
+                    name.value
+                );
+                reader.problem(&name.span, text);
+            }
+        }
+    }
+    let tables = reader.tables(&mut fields, "example", "[[example]] above each one");
     let examples = tables
         .into_iter()
         .filter_map(|table| example::read(reader, table))
         .collect();
-    if rules.is_empty() && otherwise.is_none() {
+    if !has_rules {
         let text = "there is no rule: write [[rule]] with when and reply";
         reader.problem(&(0..0), text);
     }
@@ -264,7 +284,17 @@ fn opt_out(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> OptOutTexts {
     let Some(mut table) = reader.table(fields, "opt_out") else {
         return OptOutTexts::default();
     };
-    let mut text = |key| reader.text(&mut table, key).map(|text| text.value);
+    let mut text = |key| {
+        let text = reader.text(&mut table, key)?;
+        if text.value.contains("{{") || text.value.contains("{%") {
+            let what = format!("{key} is no template: write it as it is said");
+            reader.problem(&text.span, what);
+        } else if text.value.chars().count() > MOST_OPT_OUT {
+            let what = format!("{key} has over {MOST_OPT_OUT} characters: Twilio takes no more");
+            reader.problem(&text.span, what);
+        }
+        Some(text.value)
+    };
     let texts = OptOutTexts {
         stop: text("stop_reply"),
         start: text("start_reply"),
@@ -273,12 +303,11 @@ fn opt_out(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> OptOutTexts {
     texts
 }
 
-fn is_form(reader: &mut Reader<'_>, forms: &[Asking], name: &At<String>) {
-    let names = || forms.iter().map(|form| form.name.value.as_str());
-    if names().any(|known| known == name.value) {
+fn is_form(reader: &mut Reader<'_>, names: &BTreeSet<&str>, name: &At<String>) {
+    if names.contains(name.value.as_str()) {
         return;
     }
-    let text = match nearest(&name.value, names()) {
+    let text = match nearest(&name.value, names.iter().copied()) {
         Some(known) => format!("there is no form {:?}: did you mean {known:?}?", name.value),
         None => format!(
             "there is no form {:?}: write [[form]] with that name",

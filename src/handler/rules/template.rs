@@ -1,29 +1,25 @@
 //! Templates: texts of a rules file that say something else for each message.
 //!
-//! They are Jinja's, by minijinja: undefined names are errors, output is not escaped (whatever carries a reply escapes it), and
-//! fuel bounds both the steps and the bytes of a rendering. It does not count what one operator does with lists that were
-//! multiplied or put together; a template that could do that is rendered beside, and given up when its time is over.
+//! They are Jinja's, by minijinja, as far as [`super::language`] goes: undefined names are errors, output is not escaped
+//! (whatever carries a reply escapes it), and fuel bounds the steps and the bytes of a rendering.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
-use super::reader::{At, Fields, Reader, nearest};
+use super::language;
+use super::reader::{self, At, Fields, Reader, is_name, nearest};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::Answers;
 use crate::handler::route::{Taken, country_of};
 use crate::message::InboundMessage;
+use crate::reply::escape_markup;
 
 /// Steps and 64 bytes of data each: a long reply takes some hundreds, and a bomb ends within milliseconds.
 const FUEL: u64 = 20_000;
-/// For a template that fuel does not bound.
-const TIME: Duration = Duration::from_millis(40);
 
 /// What every template may name, besides `[vars]`, a pattern's groups and a form's fields.
 pub(super) const NAMES: [&str; 18] = [
@@ -46,12 +42,9 @@ pub(super) const NAMES: [&str; 18] = [
     "replied_to",
     "country",
 ];
-/// What minijinja has by itself.
-const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "debug"];
-
 /// All templates of a file, while it is read and afterwards.
 pub(super) struct Templates {
-    env: Arc<Environment<'static>>,
+    env: Environment<'static>,
     zone: TimeZone,
     vars: BTreeMap<String, Value>,
     number: usize,
@@ -65,20 +58,18 @@ pub(super) enum Template {
         name: Arc<str>,
         source: Arc<str>,
         line: usize,
-        /// Where fuel does not bound it: whether it was given up once.
-        endless: Option<Arc<AtomicBool>>,
     },
 }
 
 /// Why a rule says nothing. Never with content.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RuleError {
-    #[error("the rule at line {line} of the rules cannot be said: {reason}")]
+    #[error("line {line} of the rules cannot be said: {reason}")]
     Render { line: usize, reason: &'static str },
-    #[error("the rule at line {line} of the rules names a file that is no http or https URL")]
+    #[error("line {line} of the rules names a file that is no http or https URL")]
     MediaUrl { line: usize },
-    #[error("a rule says over 64 KiB")]
-    TooLarge,
+    #[error("line {line} of the rules says over 64 KiB")]
+    TooLarge { line: usize },
 }
 
 /// What a template is rendered with.
@@ -95,20 +86,21 @@ impl Templates {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_auto_escape_callback(|_| AutoEscape::None);
-        env.set_recursion_limit(64);
         env.set_formatter(|out, state, value| match value.kind() {
             // What is not there is not said.
             ValueKind::None => Ok(()),
-            // A list is no text, and may be endless.
             ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Plain => {
-                let reason = "a list is no text: take one of it, or join it";
+                let reason = "a list is no text";
                 Err(Error::new(ErrorKind::InvalidOperation, reason))
             }
             _ => minijinja::escape_formatter(out, state, value),
         });
         env.set_fuel(Some(FUEL));
+        env.add_filter("escape_markup", |text: &str| {
+            escape_markup(text).into_owned()
+        });
         Self {
-            env: Arc::new(env),
+            env,
             zone: TimeZone::get(zone).unwrap_or(TimeZone::UTC),
             vars: BTreeMap::new(),
             number: 0,
@@ -126,21 +118,23 @@ impl Templates {
                 reader.problem(&name.span, text);
                 continue;
             }
+            if !is_name(&name.value) {
+                let text = format!(
+                    "{:?} cannot be named in a template: write letters, digits and _",
+                    name.value
+                );
+                reader.problem(&name.span, text);
+                continue;
+            }
             let value_of = value.get_ref();
             let found = if let Some(text) = value_of.as_str() {
                 Some(Value::from(text))
             } else if let Some(flag) = value_of.as_bool() {
                 Some(Value::from(flag))
-            } else if let Some(whole) = value_of
-                .as_integer()
-                .and_then(|n| n.as_str().parse::<i64>().ok())
-            {
+            } else if let Some(whole) = reader::integer(value) {
                 Some(Value::from(whole))
             } else {
-                let number = value_of
-                    .as_float()
-                    .and_then(|n| n.as_str().parse::<f64>().ok());
-                number.map(Value::from)
+                reader::number(value).map(Value::from)
             };
             match found {
                 Some(value) => {
@@ -185,15 +179,16 @@ impl Templates {
             return Some(Template::Plain(source.into()));
         }
         self.number += 1;
-        let endless = may_escape_fuel(&source).then(Arc::default);
-        if endless.is_some() && !can_be_read(&source) {
-            reader.problem_within(text, 0, "no template: what it calculates never ends");
+        let looked_at = match before {
+            0 => language::look(&source),
+            _ => language::look_at_expression(&text.value),
+        };
+        if let Err(wrong) = looked_at {
+            reader.problem_within(text, wrong.at, format!("no template: {}", wrong.what));
             return None;
         }
         let name = self.number.to_string();
-        if let Err(error) =
-            Arc::make_mut(&mut self.env).add_template_owned(name.clone(), source.clone())
-        {
+        if let Err(error) = self.env.add_template_owned(name.clone(), source.clone()) {
             let at = error
                 .range()
                 .map_or(0, |range| range.start.saturating_sub(before));
@@ -206,7 +201,7 @@ impl Templates {
         let used = template.undeclared_variables(false);
         let known = || {
             let own = self.vars.keys().chain(names).map(String::as_str);
-            own.chain(NAMES).chain(FUNCTIONS)
+            own.chain(NAMES)
         };
         let mut unknown: Vec<_> = used
             .iter()
@@ -222,15 +217,13 @@ impl Templates {
                 let all: Vec<_> = own.chain(NAMES).collect();
                 format!("{used} is not defined here: there are {}", all.join(", "))
             };
-            let at = text.value.find(used.as_str()).unwrap_or(0);
-            reader.problem_within(text, at, what);
+            reader.problem_within(text, language::place_of(&text.value, used), what);
         }
-        let (line, _) = super::problem::place(reader.source, text.span.start);
+        let line = reader.line(text.span.start);
         is_known.then(|| Template::Named {
             name: name.into(),
             source: text.value.as_str().into(),
             line,
-            endless,
         })
     }
 
@@ -239,50 +232,23 @@ impl Templates {
         template: &Template,
         variables: &Value,
     ) -> Result<String, HandlerError> {
-        let (name, line, endless) = match template {
+        let (name, line) = match template {
             Template::Plain(text) => return Ok(text.to_string()),
-            Template::Named {
-                name,
-                line,
-                endless,
-                ..
-            } => (name, *line, endless),
+            Template::Named { name, line, .. } => (name, *line),
         };
-        let rendered = match endless {
-            None => render(&self.env, name, variables),
-            Some(given_up) => self.render_beside(name, variables, given_up),
-        };
+        let template = self.env.get_template(name);
+        let rendered = template.and_then(|template| template.render(variables));
         // minijinja's text may quote a message.
         rendered.map_err(|error| {
             let reason = match error.kind() {
                 ErrorKind::OutOfFuel => "it takes too long or gets too large",
                 ErrorKind::UndefinedError => "it uses what this message does not have",
+                ErrorKind::InvalidOperation => {
+                    "it does with a value what cannot be done with it, as calculating with a text"
+                }
                 _ => "its template fails",
             };
             HandlerError::new(RuleError::Render { line, reason })
-        })
-    }
-
-    /// The same, for as long as [`TIME`]. One that takes longer is not tried again: its thread cannot be ended.
-    fn render_beside(
-        &self,
-        name: &Arc<str>,
-        variables: &Value,
-        given_up: &AtomicBool,
-    ) -> Result<String, Error> {
-        let too_long = || Error::from(ErrorKind::OutOfFuel);
-        if given_up.load(Ordering::Relaxed) {
-            return Err(too_long());
-        }
-        let (sent, received) = mpsc::sync_channel(1);
-        let (env, name, variables) = (self.env.clone(), name.clone(), variables.clone());
-        std::thread::spawn(move || {
-            // Nobody waits for what comes too late.
-            let _ = sent.send(render(&env, &name, &variables));
-        });
-        received.recv_timeout(TIME).unwrap_or_else(|_| {
-            given_up.store(true, Ordering::Relaxed);
-            Err(too_long())
         })
     }
 
@@ -376,33 +342,6 @@ impl Templates {
     }
 }
 
-fn render(env: &Environment<'_>, name: &str, variables: &Value) -> Result<String, Error> {
-    env.get_template(name)?.render(variables)
-}
-
-/// Whether reading a template comes to an end: what is constant in it is calculated at once.
-fn can_be_read(source: &str) -> bool {
-    let (sent, received) = mpsc::sync_channel(1);
-    let source = source.to_owned();
-    std::thread::spawn(move || {
-        // Whether it is a template is looked at by whoever asks.
-        let _ = Environment::new().template_from_str(&source).map(drop);
-        let _ = sent.send(());
-    });
-    received.recv_timeout(TIME).is_ok()
-}
-
-/// Whether lists could be multiplied, or put together, in a template's tags.
-fn may_escape_fuel(source: &str) -> bool {
-    let tags = source.split("{{").flat_map(|part| part.split("{%")).skip(1);
-    let mut tags = tags.map(|tag| {
-        // The last: a text in it may have one, too.
-        let end = ["}}", "%}"].iter().filter_map(|end| tag.rfind(end)).max();
-        &tag[..end.unwrap_or(tag.len())]
-    });
-    tags.any(|tag| tag.contains(['*', '+']) || tag.contains("chain"))
-}
-
 impl Template {
     pub(super) fn source(&self) -> &str {
         match self {
@@ -415,32 +354,6 @@ impl Template {
         match self {
             Self::Plain(_) => 0,
             Self::Named { line, .. } => *line,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::may_escape_fuel;
-
-    #[test]
-    fn only_tags_that_multiply_or_put_together_are_rendered_beside() {
-        for source in [
-            "*bold* 2+2",
-            "{{ name }} * 2",
-            "{% if a %}+{% endif %}",
-            "{{ a }}+{{ b }}",
-        ] {
-            assert!(!may_escape_fuel(source), "{source}");
-        }
-        for source in [
-            "{{ a * 2 }}",
-            "x{% set b = a + a %}",
-            "{{ a | chain(a) }}",
-            "{{ a }}{{ b *",
-            "{{ '}}' ~ ([1] * 9) }}",
-        ] {
-            assert!(may_escape_fuel(source), "{source}");
         }
     }
 }

@@ -9,7 +9,7 @@ use super::PostgresStore;
 use super::error::Trouble;
 use super::text::{pack, unpack};
 use crate::store::rows::{self, LinkColumns};
-use crate::store::{LinkKey, Linked, LinkedFile, MediaLinks, NewLink, Outcome};
+use crate::store::{FileHash, LinkKey, Linked, MediaLinks, NewFile, NewLink, Outcome, PIECE_BYTES};
 
 /// Rows of one step of [`MediaLinks::expire_links`].
 const STEP: i64 = 100;
@@ -28,7 +28,7 @@ impl MediaLinks for PostgresStore {
         self.upkeep(move |db| {
             Box::pin(async move {
                 let found = sqlx::query(
-                    "SELECT l.content_type, l.account, l.slot, l.media_message, l.media, f.bytes FROM media_link l \
+                    "SELECT l.content_type, l.account, l.slot, l.media_message, l.media, l.file, f.length FROM media_link l \
                      LEFT JOIN media_file f ON f.hash = l.file WHERE l.key = $1 AND l.expires_at > $2",
                 )
                 .bind(&key.0[..])
@@ -41,11 +41,27 @@ impl MediaLinks for PostgresStore {
                     slot: row.try_get(2)?,
                     media_message: row.try_get(3)?,
                     media: row.try_get(4)?,
+                    file: row.try_get(5)?,
                     ..LinkColumns::default()
                 };
                 let content_type: Option<String> = row.try_get(0)?;
-                let linked = rows::linked(content_type.map(unpack), &columns, row.try_get(5)?);
+                let linked = rows::linked(content_type.map(unpack), &columns, row.try_get(6)?);
                 Ok(Some(linked?))
+            })
+        })
+    }
+
+    fn piece(&self, file: FileHash, number: u32) -> Outcome<'_, Option<Vec<u8>>> {
+        self.upkeep(move |db| {
+            Box::pin(async move {
+                let found = sqlx::query_scalar(
+                    "SELECT bytes FROM media_piece WHERE file = $1 AND number = $2",
+                )
+                .bind(&file.0[..])
+                .bind(i64::from(number))
+                .fetch_optional(db)
+                .await?;
+                Ok(found)
             })
         })
     }
@@ -80,7 +96,7 @@ async fn offer(
     columns: &LinkColumns,
 ) -> Result<(), Trouble> {
     let expires_at = link.expires_at.as_microsecond();
-    if let LinkedFile::Ours(bytes) = &link.file {
+    if let NewFile::Ours(bytes) = &link.file {
         // Asked first, so that megabytes are not sent again that are here.
         let known = sqlx::query(
             "UPDATE media_file SET expires_at = greatest(expires_at, $2) WHERE hash = $1",
@@ -91,14 +107,25 @@ async fn offer(
         .await?;
         if known.rows_affected() == 0 {
             sqlx::query(
-                "INSERT INTO media_file AS f (hash, expires_at, bytes) VALUES ($1, $2, $3) \
+                "INSERT INTO media_file AS f (hash, expires_at, length) VALUES ($1, $2, $3) \
                  ON CONFLICT (hash) DO UPDATE SET expires_at = greatest(f.expires_at, excluded.expires_at)",
             )
             .bind(&columns.file)
             .bind(expires_at)
-            .bind(&bytes[..])
+            .bind(i64::try_from(bytes.len()).unwrap_or(i64::MAX))
             .execute(&mut *db)
             .await?;
+            for (number, piece) in (0_i64..).zip(bytes.chunks(PIECE_BYTES)) {
+                // Another machine may have offered it meanwhile.
+                sqlx::query(
+                    "INSERT INTO media_piece (file, number, bytes) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                )
+                .bind(&columns.file)
+                .bind(number)
+                .bind(piece)
+                .execute(&mut *db)
+                .await?;
+            }
         }
     }
     sqlx::query(

@@ -5,7 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
 use crate::store::rows::{self, LinkColumns};
-use crate::store::{LinkKey, Linked, LinkedFile, MediaLinks, NewLink, Outcome, StoreError};
+use crate::store::{
+    FileHash, LinkKey, Linked, MediaLinks, NewFile, NewLink, Outcome, PIECE_BYTES, StoreError,
+};
 
 /// Rows of one step of [`MediaLinks::expire_links`].
 const STEP: i64 = 100;
@@ -20,12 +22,22 @@ impl MediaLinks for SqliteStore {
         self.read(move |db| {
             let found = db
                 .prepare_cached(
-                    "SELECT l.content_type, l.account, l.slot, l.media_message, l.media, f.bytes FROM media_link l \
+                    "SELECT l.content_type, l.account, l.slot, l.media_message, l.media, l.file, f.length FROM media_link l \
                      LEFT JOIN media_file f ON f.hash = l.file WHERE l.key = ?1 AND l.expires_at > ?2",
                 )?
                 .query_row(params![key.0, now.as_microsecond()], |row| Ok(linked(row)))
                 .optional()?;
             found.transpose()
+        })
+    }
+
+    fn piece(&self, file: FileHash, number: u32) -> Outcome<'_, Option<Vec<u8>>> {
+        self.read(move |db| {
+            let found = db
+                .prepare_cached("SELECT bytes FROM media_piece WHERE file = ?1 AND number = ?2")?
+                .query_row(params![file.0, number], |row| row.get(0))
+                .optional()?;
+            Ok(found)
         })
     }
 
@@ -45,7 +57,7 @@ impl MediaLinks for SqliteStore {
 
 fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), StoreError> {
     let expires_at = link.expires_at.as_microsecond();
-    if let LinkedFile::Ours(bytes) = &link.file {
+    if let NewFile::Ours(bytes) = &link.file {
         let known = db
             .prepare_cached(
                 "UPDATE media_file SET expires_at = max(expires_at, ?2) WHERE hash = ?1",
@@ -53,9 +65,19 @@ fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), S
             .execute(params![columns.file, expires_at])?;
         if known == 0 {
             db.prepare_cached(
-                "INSERT INTO media_file (hash, expires_at, bytes) VALUES (?1, ?2, ?3)",
+                "INSERT INTO media_file (hash, expires_at, length) VALUES (?1, ?2, ?3)",
             )?
-            .execute(params![columns.file, expires_at, &bytes[..]])?;
+            .execute(params![
+                columns.file,
+                expires_at,
+                i64::try_from(bytes.len()).unwrap_or(i64::MAX)
+            ])?;
+            let mut insert = db.prepare_cached(
+                "INSERT INTO media_piece (file, number, bytes) VALUES (?1, ?2, ?3)",
+            )?;
+            for (number, piece) in (0_i64..).zip(bytes.chunks(PIECE_BYTES)) {
+                insert.execute(params![columns.file, number, piece])?;
+            }
         }
     }
     db.prepare_cached(
@@ -82,9 +104,10 @@ fn linked(row: &Row<'_>) -> Result<Linked, StoreError> {
         slot: row.get(2)?,
         media_message: row.get(3)?,
         media: row.get(4)?,
+        file: row.get(5)?,
         ..LinkColumns::default()
     };
-    rows::linked(row.get(0)?, &columns, row.get(5)?)
+    rows::linked(row.get(0)?, &columns, row.get(6)?)
 }
 
 /// Forgets the links that were made on behalf of a conversation's messages, and what only they led to.

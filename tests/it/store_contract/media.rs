@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use replyhook::signature::TokenSlot;
-use replyhook::store::{Access, LinkKey, Linked, LinkedFile, NewLink, Store};
+use replyhook::store::{
+    Access, FileAtTwilio, LinkKey, LinkedFile, NewFile, NewLink, PIECE_BYTES, Store,
+};
 
 use super::{ANA, BEN, Backend, Kind, account, at, converse, from, over_all_stores, sid};
 
 over_all_stores!(
     a_link_leads_to_its_file_until_its_time_is_up,
+    a_file_is_given_in_pieces,
     a_link_to_what_came_says_where_it_is,
     equal_files_are_kept_once_and_as_long_as_the_longest_link,
     a_purged_user_leaves_no_link_and_no_file,
@@ -19,11 +22,11 @@ fn key(number: u8) -> LinkKey {
     LinkKey([number; 32])
 }
 
-fn bytes(text: &str) -> LinkedFile {
-    LinkedFile::Ours(Arc::from(text.as_bytes()))
+fn bytes(text: &str) -> NewFile {
+    NewFile::Ours(Arc::from(text.as_bytes()))
 }
 
-fn link(number: u8, file: LinkedFile, until: i64) -> NewLink {
+fn link(number: u8, file: NewFile, until: i64) -> NewLink {
     NewLink {
         key: key(number),
         file,
@@ -33,19 +36,31 @@ fn link(number: u8, file: LinkedFile, until: i64) -> NewLink {
     }
 }
 
-async fn follow(store: &dyn Store, number: u8, seconds: i64) -> Option<LinkedFile> {
-    let linked: Option<Linked> = store.linked(key(number), at(seconds)).await.unwrap();
-    linked.map(|linked| linked.file)
+/// What a link leads to, whole.
+async fn follow(store: &dyn Store, number: u8, seconds: i64) -> Option<NewFile> {
+    let linked = store.linked(key(number), at(seconds)).await.unwrap()?;
+    let LinkedFile::Ours { hash, length } = linked.file else {
+        panic!("{linked:?}");
+    };
+    let mut bytes = Vec::new();
+    for number in 0.. {
+        let Some(piece) = store.piece(hash, number).await.unwrap() else {
+            break;
+        };
+        bytes.extend(piece);
+    }
+    assert_eq!(bytes.len() as u64, length);
+    Some(NewFile::Ours(bytes.into()))
 }
 
 async fn a_link_leads_to_its_file_until_its_time_is_up(backend: &mut Backend) {
     let store = backend.store();
     let all: Vec<u8> = (0..=255).collect();
-    let file = LinkedFile::Ours(all.into());
+    let file = NewFile::Ours(all.into());
     store.offer(link(1, file.clone(), 10)).await.unwrap();
     let linked = store.linked(key(1), at(9)).await.unwrap().unwrap();
     assert_eq!(linked.content_type.as_deref(), Some("image/png"));
-    assert_eq!(linked.file, file);
+    assert_eq!(follow(store, 1, 9).await, Some(file));
     assert_eq!(follow(store, 1, 10).await, None);
     assert_eq!(follow(store, 2, 0).await, None);
     assert!(!store.expire_links(at(9)).await.unwrap());
@@ -57,9 +72,27 @@ async fn a_link_leads_to_its_file_until_its_time_is_up(backend: &mut Backend) {
     assert!(store.offer(link(3, bytes("b"), 10)).await.is_err());
 }
 
+async fn a_file_is_given_in_pieces(backend: &mut Backend) {
+    let store = backend.store();
+    for (number, length) in [(1, PIECE_BYTES), (2, PIECE_BYTES * 2 + 1)] {
+        let all: Vec<u8> = (0..length).map(|at| (at / 999) as u8).collect();
+        let file = NewFile::Ours(all.into());
+        store.offer(link(number, file.clone(), 10)).await.unwrap();
+        assert_eq!(follow(store, number, 0).await, Some(file));
+    }
+    let linked = store.linked(key(2), at(0)).await.unwrap().unwrap();
+    let LinkedFile::Ours { hash, .. } = linked.file else {
+        panic!("{linked:?}");
+    };
+    let last = store.piece(hash, 2).await.unwrap();
+    assert_eq!(last.map(|piece| piece.len()), Some(1));
+    assert!(store.expire_links(at(10)).await.unwrap());
+    assert_eq!(store.piece(hash, 0).await.unwrap(), None);
+}
+
 async fn a_link_to_what_came_says_where_it_is(backend: &mut Backend) {
     let store = backend.store();
-    let file = LinkedFile::AtTwilio {
+    let file = FileAtTwilio {
         account: account(),
         slot: TokenSlot::Secondary,
         message: sid(7),
@@ -68,11 +101,12 @@ async fn a_link_to_what_came_says_where_it_is(backend: &mut Backend) {
     let odd = Some("te\0xt/\u{1}".to_owned());
     let made = NewLink {
         content_type: odd.clone(),
-        ..link(1, file.clone(), 10)
+        ..link(1, NewFile::AtTwilio(file.clone()), 10)
     };
     store.offer(made).await.unwrap();
     let linked = store.linked(key(1), at(0)).await.unwrap().unwrap();
-    assert_eq!((linked.file, linked.content_type), (file, odd));
+    let expected = (LinkedFile::AtTwilio(file), odd);
+    assert_eq!((linked.file, linked.content_type), expected);
     assert!(store.expire_links(at(10)).await.unwrap());
 }
 
