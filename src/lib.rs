@@ -152,7 +152,7 @@ pub use handler::{Context, Echo, Handler, HandlerError, IncomingMedia, MediaErro
 pub use handler::{dialogue, route};
 #[cfg(feature = "app")]
 pub use media::saved_files;
-pub use message::{FallbackCause, InboundMessage, MessageStatus, StatusUpdate};
+pub use message::{ConversationEvent, FallbackCause, InboundMessage, MessageStatus, StatusUpdate};
 pub use reply::{IntoReply, Media, Reply, ReplyMessage};
 pub use secret::Secret;
 #[cfg(feature = "app")]

@@ -87,6 +87,15 @@ sid!(
     ChannelInstallSid, "a channel sender SID", "XE and 32 hexadecimal digits", ["XE"]
 );
 
+sid!(
+    /// A conversation of Twilio Conversations, `CH…`.
+    ConversationSid, "a conversation SID", "CH and 32 hexadecimal digits", ["CH"]
+);
+sid!(
+    /// A service of Twilio Conversations, `IS…`.
+    ChatServiceSid, "a Conversations service SID", "IS and 32 hexadecimal digits", ["IS"]
+);
+
 impl AccountSid {
     /// The same account with lower-case digits: environment keys lose their case, and hexadecimal digits have none.
     #[must_use]

@@ -29,7 +29,7 @@ use crate::delivery::{Delivery, DeliveryPolicy, Keyring, RestHealth, Route, Rout
 use crate::dispatch::{ConsentChange, ConsentHook, DispatchLimits, Dispatcher, Guard, GuardRules};
 use crate::handler::Handler;
 use crate::lifecycle::Lifecycle;
-use crate::message::{FallbackCause, InboundMessage, StatusUpdate};
+use crate::message::{ConversationEvent, FallbackCause, InboundMessage, StatusUpdate};
 use crate::probe::Instance;
 use crate::secret::Secret;
 use crate::sending::Sender;
@@ -41,7 +41,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreReport, Throttle};
 use crate::twilio::{ApiUrl, Client};
 use crate::webhook::{
-    self, FallbackHook, Front, RefusalReport, Room, StatusHook, Warnings, Webhooks,
+    self, ConversationEventHook, FallbackHook, Front, RefusalReport, Room, StatusHook, Warnings,
+    Webhooks,
 };
 use crate::worker::Worker;
 
@@ -90,6 +91,7 @@ pub struct AppBuilder {
     clock: Option<Arc<dyn Clock>>,
     on_status: Option<StatusHook>,
     on_fallback: Option<FallbackHook>,
+    on_conversation_event: Option<ConversationEventHook>,
     on_consent: Option<ConsentHook>,
     store: Option<Arc<dyn Store>>,
     /// Put around the handler, whichever it is.
@@ -154,6 +156,19 @@ impl AppBuilder {
         self.on_fallback = Some(Arc::new(move |cause, message| {
             Box::pin(hook(cause, message))
         }));
+        self
+    }
+
+    /// Is told of what happens in Twilio Conversations, where its webhooks are pointed at `/webhook`: such requests are
+    /// verified, and never reach the handler. Nothing of them is kept, and Twilio executes no answer: it gets `<Response/>`,
+    /// at once or within 4 seconds.
+    #[must_use]
+    pub fn on_conversation_event<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: Fn(ConversationEvent) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_conversation_event = Some(Arc::new(move |event| Box::pin(hook(event))));
         self
     }
 
@@ -241,6 +256,7 @@ impl AppBuilder {
             clock: clock.clone(),
             on_status: self.on_status,
             on_fallback: self.on_fallback,
+            on_conversation_event: self.on_conversation_event,
             warnings: Warnings::new(),
             media,
             instance,
@@ -304,6 +320,7 @@ fn dispatch_limits(settings: &Settings) -> DispatchLimits {
         fallback_deadline: FALLBACK_DEADLINE.min(settings.reply.deadline),
         merge: settings.reply.merge,
         numbered: settings.reply.numbered,
+        hand_over: settings.handover.ttl,
         handler: settings.handler.max,
         running: settings.handler.max_running,
         crashes: CrashPolicy {

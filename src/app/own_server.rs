@@ -77,10 +77,11 @@ impl OwnState {
             let conversation = self.store.conversation(&sender, &user).await?;
             let scope = vec![ConsentScope::Sender(sender.clone())];
             let consent = self.store.consent(scope, &user).await?;
-            let dialogue = match &conversation {
-                Some(conversation) => self.store.dialogue(conversation.id, now).await?,
-                None => None,
-            };
+            let (mut dialogue, mut handed_over_to) = (None, None);
+            if let Some(conversation) = &conversation {
+                dialogue = self.store.dialogue(conversation.id, now).await?;
+                handed_over_to = self.store.handed_over(conversation.id, now).await?;
+            }
             let window = conversation.filter(|_| *user.channel() == Channel::WhatsApp);
             let window = window.map(|conversation| {
                 let open = conversation.window(now);
@@ -104,6 +105,7 @@ impl OwnState {
                 "opted_out": consent.opted_out.is_some(),
                 "opted_in": consent.opted_in.is_some(),
                 "handler": self.handler,
+                "handed_over_to": handed_over_to,
                 "pending": pending.count(),
                 "dialogue": dialogue.map(|dialogue| dialogue.0),
             }))

@@ -118,6 +118,46 @@ impl SenderSettings {
     }
 }
 
+/// What looking at the webhooks of senders, and setting them, needs of the settings.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WebhookSettings {
+    /// Who asks.
+    pub credentials: Credentials,
+    /// Where the API of senders is.
+    pub messaging_url: ApiUrl,
+}
+
+impl WebhookSettings {
+    /// Reads only these; the rest of the settings may be missing.
+    ///
+    /// # Errors
+    /// [`Problems`]: all of them at once.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let layers = Layers::read(sources, &mut problems);
+        let mut reader = Reader::new(&layers, problems);
+        let account = own_account(&mut reader, "whose senders these are");
+        let rest = sections::rest(&mut reader);
+        let before = reader.problem_count();
+        let credentials = own_credentials(&mut reader, account, rest.as_ref());
+        if account.is_some() && credentials.is_none() && reader.problem_count() == before {
+            reader.problem(
+                "twilio.auth_token",
+                "is missing: set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret: Twilio is asked with them",
+            );
+        }
+        let (problems, _) = reader.finish();
+        match (credentials, rest) {
+            (Some(credentials), Some(rest)) if problems.is_empty() => Ok(Self {
+                credentials,
+                messaging_url: rest.messaging_url,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
 /// The API key, else the account's own token.
 fn own_credentials(
     reader: &mut Reader<'_>,

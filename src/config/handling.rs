@@ -1,4 +1,4 @@
-//! `[handler]`: what answers, and with what limits.
+//! `[handler]` and `[handover]`: what answers, with what limits, and for how long somebody else does.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::handler::{ForwardSetupError, ForwardTarget};
 pub struct HandlerSettings {
     /// What answers where no code does.
     pub kind: HandlerKind,
-    /// The service that is asked, where `kind` is [`HandlerKind::Forward`], or that rules hand over to.
+    /// The service that is asked, where `kind` is [`HandlerKind::Forward`], or that rules forward to.
     pub forward: Option<ForwardTarget>,
     /// The rules, where `kind` is [`HandlerKind::Rules`].
     #[cfg(feature = "rules")]
@@ -26,6 +26,14 @@ pub struct HandlerSettings {
     pub attempts: u32,
     /// What becomes of a message over which the process died.
     pub on_crash: OnCrash,
+}
+
+/// `[handover]`
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HandoverSettings {
+    /// Without a message for this long a conversation that was handed over is the bot's again.
+    pub ttl: Duration,
 }
 
 /// What becomes of a message over which the process died.
@@ -58,9 +66,9 @@ pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
         ("rules", HandlerKind::Rules),
     ];
     let kind = reader.choice("handler.kind", &kinds);
-    // Rules may hand over, and need not.
-    let hands_over = kind != Some(HandlerKind::Echo) && !reader.text(FORWARD_URL).is_empty();
-    let forward = forward(reader, kind == Some(HandlerKind::Forward) || hands_over);
+    // Rules may forward, and need not.
+    let forwards = kind != Some(HandlerKind::Echo) && !reader.text(FORWARD_URL).is_empty();
+    let forward = forward(reader, kind == Some(HandlerKind::Forward) || forwards);
     #[cfg(feature = "rules")]
     let rules = match kind {
         Some(HandlerKind::Rules) => rules(reader, matches!(forward, Ok(None))),
@@ -80,6 +88,14 @@ pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
         max_running: max_running?,
         attempts: u32::try_from(attempts?).ok()?,
         on_crash: on_crash?,
+    })
+}
+
+pub(super) fn handover(reader: &mut Reader<'_>) -> Option<HandoverSettings> {
+    let hours = reader.number("handover.ttl_hours", 1..=720)?;
+    let hours = u64::try_from(hours).ok()?;
+    Some(HandoverSettings {
+        ttl: Duration::from_hours(hours),
     })
 }
 

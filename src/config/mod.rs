@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use calling::{ReconcileSettings, SendSettings, SenderSettings};
+pub use calling::{ReconcileSettings, SendSettings, SenderSettings, WebhookSettings};
 pub use guarding::GuardSettings;
-pub use handling::{HandlerKind, HandlerSettings, OnCrash};
+pub use handling::{HandlerKind, HandlerSettings, HandoverSettings, OnCrash};
 pub use keeping::{ConsentSettings, StoreSettings};
 pub use media::MediaSettings;
 pub use problem::{Problem, Problems, Warning};
@@ -137,6 +137,8 @@ pub struct Settings {
     pub handler: HandlerSettings,
     /// Deadlines, the apology, and what happens to replies that go by REST.
     pub reply: ReplySettings,
+    /// Conversations that somebody else answers for a while.
+    pub handover: HandoverSettings,
     /// Where REST is called, and as whom.
     pub rest: RestSettings,
     /// What is kept, where and how long.

@@ -162,6 +162,7 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
     let signature = signature(reader, server.as_ref(), explain_to_anyone);
     let handler = handling::handler(reader);
     let reply = reply(reader);
+    let handover = handling::handover(reader);
     let rest = rest(reader);
     let store = keeping::store(reader);
     let media = media::media(reader);
@@ -177,6 +178,7 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
         signature: signature?,
         handler: handler?,
         reply: reply?,
+        handover: handover?,
         rest: rest?,
         store: store?,
         media: media?,

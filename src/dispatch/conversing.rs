@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
+use crate::address::Address;
 use crate::form::Form;
 use crate::handler::{Conversing, HandlerError, Memory, Remember, Said, Speaker, named};
 use crate::message::InboundMessage;
@@ -22,6 +23,8 @@ pub(super) struct Conversation {
     pub(super) message: i64,
     /// When the message came.
     pub(super) at: Timestamp,
+    /// The sender that it came to.
+    pub(super) us: Address,
     /// What is shown to be answered, where that can be shown.
     pub(super) typing: Option<(TypingHook, Inbound)>,
 }
@@ -71,6 +74,13 @@ impl Conversing for Conversation {
 
     fn is_new(&self) -> BoxFuture<'_, Result<bool, HandlerError>> {
         Box::pin(async move { Ok(self.earlier(1).await?.is_empty()) })
+    }
+
+    fn take_back(&self, user: Address) -> BoxFuture<'_, Result<bool, HandlerError>> {
+        Box::pin(async move {
+            let ended = self.store.take_back(Some(&self.us), &user, self.at).await;
+            Ok(ended.map_err(HandlerError::new)? > 0)
+        })
     }
 
     fn typing(&self) -> BoxFuture<'_, ()> {

@@ -22,8 +22,7 @@ use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::signature::TokenSlot;
 use crate::store::{
-    Acceptance, Answered, Arrival, Choice, Claim, Decision, DialogueChange, Ending, NewReply,
-    Taken, Turn,
+    Acceptance, Answered, Arrival, Choice, Claim, Decision, Ending, NewReply, Taken, Turn,
 };
 use crate::twiml::Document;
 
@@ -292,7 +291,9 @@ impl Course {
         let origin = Origin::of(&message, slot);
         let mut merged = Vec::new();
         let outcome = if dispatcher.stops(claim, &message) {
-            Ok((Reply::none(), None))
+            Ok((Reply::none(), Ending::default()))
+        } else if let Some(passed_on) = dispatcher.pass_on(claim).await {
+            passed_on
         } else {
             if !dispatcher.limits.merge.is_zero() {
                 let deadline = dispatcher.limits.deadline_on(self.fallback);
@@ -302,14 +303,13 @@ impl Course {
         };
         drop(place);
         match outcome {
-            Ok((reply, dialogue)) => {
+            Ok((reply, mut ending)) => {
                 let mut heard = reply.messages().iter();
                 if heard.any(|said| !said.is_empty() && origin.hears(said)) {
                     let now = dispatcher.clock.now();
                     dispatcher.guard.said(claim.conversation, now);
                 }
-                let merged = merged.clone();
-                let ending = Ending { dialogue, merged };
+                ending.merged.clone_from(&merged);
                 self.say(claim, &origin, reply, ending).await;
             }
             Err(failure) => Box::pin(self.give_up(claim, &origin, failure)).await,
@@ -334,7 +334,7 @@ impl Course {
         message: Box<InboundMessage>,
         slot: TokenSlot,
         road: Road,
-    ) -> Result<(Reply, Option<DialogueChange>), Failure> {
+    ) -> Result<(Reply, Ending), Failure> {
         let dispatcher = &self.dispatcher;
         let sid = message.message_sid;
         let inbound = Inbound {
@@ -348,6 +348,7 @@ impl Course {
             id: claim.conversation,
             message: claim.id,
             at: message.received_at,
+            us: message.to.clone(),
             typing: shows_typing.then(|| (dispatcher.typing.clone(), inbound)),
         };
         let mut cx = Context::new(claim.attempt, self.deadline)
@@ -369,7 +370,14 @@ impl Course {
         let outcome: Result<Option<Result<Reply, HandlerError>>, _> = guarded.catch_unwind().await;
         dispatcher.metrics.handler_seconds.record(started.elapsed());
         match outcome {
-            Ok(Some(Ok(reply))) => Ok((reply, change(&memory))),
+            Ok(Some(Ok(reply))) => {
+                let ending = Ending {
+                    dialogue: change(&memory),
+                    hand_over: dispatcher.begins(&reply),
+                    merged: Vec::new(),
+                };
+                Ok((reply, ending))
+            }
             Ok(Some(Err(error))) => {
                 tracing::error!(message_sid = %sid, %error, "the handler failed");
                 Err(Failure::Error)
@@ -442,7 +450,9 @@ impl Course {
             }
         }
         crate::crash_point!("P9.done");
-        if reply.redirect_target().is_some() {
+        if ending.hand_over.is_some() {
+            tracing::warn!(message_sid = %origin.sid, "the conversation is handed over, but this message is answered by REST and cannot be redirected: later ones are");
+        } else if reply.redirect_target().is_some() {
             tracing::error!(message_sid = %origin.sid, "the reply redirects, and came too late for that");
             return Box::pin(self.give_up(claim, origin, Failure::Error)).await;
         }

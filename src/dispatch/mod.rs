@@ -10,6 +10,7 @@ mod backlog;
 mod conversing;
 mod course;
 mod guard;
+mod handing_over;
 mod held;
 mod merging;
 mod origin;
@@ -107,6 +108,8 @@ pub(crate) struct DispatchLimits {
     pub(crate) merge: Duration,
     /// Whether the parts of a long text are numbered.
     pub(crate) numbered: bool,
+    /// From a hand-over, or its last message, to its end.
+    pub(crate) hand_over: Duration,
     /// From starting a handler to giving it up.
     pub(crate) handler: Duration,
     /// Handlers at once, late ones included.

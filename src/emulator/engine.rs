@@ -89,7 +89,7 @@ pub trait OwnServer: Send + Sync + 'static {
     /// Where it keeps what a reset forgets.
     fn store(&self) -> &str;
 
-    /// What it knows of a user: window, consent, dialogue, and how many messages are not done.
+    /// What it knows of a user: window, consent, dialogue, who else answers, and how many messages are not done.
     fn state(&self, user: String, sender: String) -> BoxFuture<'_, serde_json::Value>;
 
     /// Forgets everything that it keeps.

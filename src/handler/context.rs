@@ -11,6 +11,7 @@ use super::HandlerError;
 use super::history::{Conversing, Said};
 use super::media::{Attachments, IncomingMedia};
 use super::state::{Memory, State};
+use crate::address::Address;
 use crate::message::FallbackCause;
 
 /// The name under which [`Context::state`] keeps.
@@ -208,6 +209,39 @@ impl Context {
         match &self.conversation {
             Some(conversation) => conversation.said(limit).await,
             None => Ok(Vec::new()),
+        }
+    }
+
+    /// Ends a [hand-over](crate::Reply::hand_over): your handler is asked again for what this user writes to the sender that
+    /// this message came to. Returns whether the user was handed over. It counts at once, whatever becomes of this message.
+    ///
+    /// While a conversation is handed over its own messages do not come here. So this is for somebody else's: of an agent, who
+    /// writes to the same sender that the matter is settled.
+    ///
+    /// ```
+    /// use replyhook::{Context, HandlerError, InboundMessage};
+    ///
+    /// const AGENT: &str = "whatsapp:+15550003333";
+    ///
+    /// async fn bot(cx: Context, message: InboundMessage) -> Result<&'static str, HandlerError> {
+    ///     if let Some(user) = message.body.strip_prefix("done ").filter(|_| message.from.as_str() == AGENT) {
+    ///         return Ok(if cx.take_back(user).await? { "The bot has it again." } else { "Nobody had it." });
+    ///     }
+    ///     Ok("Hello!")
+    /// }
+    /// # fn is_handler(_: impl replyhook::Handler) {}
+    /// # is_handler(bot);
+    /// ```
+    ///
+    /// Outside of handlers it is [`HandOvers::take_back`](crate::store::HandOvers::take_back) of `App::store`. By hand it
+    /// ends nothing.
+    ///
+    /// # Errors
+    /// [`HandlerError`] when the store is away.
+    pub async fn take_back(&self, user: impl Into<Address>) -> Result<bool, HandlerError> {
+        match &self.conversation {
+            Some(conversation) => conversation.take_back(user.into()).await,
+            None => Ok(false),
         }
     }
 

@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::HandlerError;
+use crate::address::Address;
 
 /// A conversation that is kept, as a handler's context asks for it.
 pub(crate) trait Conversing: Send + Sync {
@@ -17,6 +18,11 @@ pub(crate) trait Conversing: Send + Sync {
 
     /// Whether nothing came before the message.
     fn is_new(&self) -> BoxFuture<'_, Result<bool, HandlerError>>;
+
+    /// Lets the bot answer another user of the same sender again; returns whether that one was handed over.
+    fn take_back(&self, _user: Address) -> BoxFuture<'_, Result<bool, HandlerError>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
 
     /// Shows the user that somebody types, where that can be shown.
     fn typing(&self) -> BoxFuture<'_, ()> {

@@ -1,4 +1,4 @@
-//! What Twilio sends: [`InboundMessage`] and its parts, [`StatusUpdate`], [`FallbackCause`].
+//! What Twilio sends: [`InboundMessage`] and its parts, [`StatusUpdate`], [`FallbackCause`], [`ConversationEvent`].
 //!
 //! Pairs become types here, at the edge, and nowhere else. Three rules hold:
 //!
@@ -10,6 +10,7 @@
 //!
 //! Source of the parameters: Twilio's "Messaging webhook request" page and captured requests.
 
+mod conversation_event;
 mod fallback;
 #[cfg(feature = "app")]
 mod merge;
@@ -20,6 +21,7 @@ mod status;
 
 use std::fmt;
 
+pub use conversation_event::ConversationEvent;
 pub use fallback::FallbackCause;
 use jiff::Timestamp;
 pub use message_status::MessageStatus;

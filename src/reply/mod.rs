@@ -72,6 +72,8 @@ pub(crate) enum MediaSource {
 pub(crate) struct Redirect {
     pub(crate) url: String,
     pub(crate) method: CallbackMethod,
+    /// Whether later messages of the conversation go there too.
+    pub(crate) hands_over: bool,
 }
 
 /// How Twilio calls a URL that a reply names.
@@ -108,14 +110,47 @@ impl Reply {
         Self::from(ReplyMessage::default().media(media))
     }
 
-    /// Lets another TwiML document answer, such as a Studio flow's. Twilio POSTs the same parameters to it, and nothing
-    /// after it runs.
+    /// Lets another TwiML document answer this message, such as a Studio flow's. Twilio POSTs the same parameters to it, and
+    /// nothing after it runs. The next message comes to your handler again; see [`hand_over`](Self::hand_over).
     ///
     /// # Errors
     /// [`RedirectError`] for a URL that is not absolute. One under the server's own `PUBLIC_URL` is refused as well,
     /// when the reply is rendered: it would be recognised as a repeat and answered with itself.
     pub fn redirect(url: impl Into<String>) -> Result<Self, RedirectError> {
-        let url = url.into();
+        Self::redirecting(url.into(), false)
+    }
+
+    /// Lets somebody else answer this message *and every later one* of the conversation, such as a Studio flow, or people in
+    /// Flex behind one: Twilio is redirected to this URL, and your handler is not asked any more, until
+    /// [`take_back`](crate::Context::take_back), `replyhook handback`, or a time without a message from the user
+    /// (`handover.ttl_hours`). What is added with [`and`](Self::and) is said before it.
+    ///
+    /// ```
+    /// use replyhook::reply::RedirectError;
+    /// use replyhook::{Context, InboundMessage, Reply};
+    ///
+    /// const AGENTS: &str = "https://webhooks.twilio.com/v1/Accounts/AC…/Flows/FW…";
+    ///
+    /// async fn bot(_cx: Context, message: InboundMessage) -> Result<Reply, RedirectError> {
+    ///     if message.body == "human" {
+    ///         return Ok(Reply::hand_over(AGENTS)?.and("A colleague will answer."));
+    ///     }
+    ///     Ok(Reply::text("Write: human"))
+    /// }
+    /// # fn is_handler(_: impl replyhook::Handler) {}
+    /// # is_handler(bot);
+    /// ```
+    ///
+    /// It begins with this reply, in one transaction. A reply that goes by REST, since it is late or does not fit into one
+    /// answer, cannot redirect its own message: what it says is sent, and the later messages are redirected.
+    ///
+    /// # Errors
+    /// [`RedirectError`], as for [`redirect`](Self::redirect).
+    pub fn hand_over(url: impl Into<String>) -> Result<Self, RedirectError> {
+        Self::redirecting(url.into(), true)
+    }
+
+    fn redirecting(url: String, hands_over: bool) -> Result<Self, RedirectError> {
         if !is_web_url(&url) {
             return Err(RedirectError);
         }
@@ -124,6 +159,7 @@ impl Reply {
             redirect: Some(Redirect {
                 url,
                 method: CallbackMethod::Post,
+                hands_over,
             }),
         })
     }

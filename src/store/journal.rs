@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{NewReply, Outcome};
+use super::{HandOverChange, NewReply, Outcome};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::TokenSlot;
@@ -195,6 +195,8 @@ pub struct Claim {
     pub attempt: u32,
     /// Whether the attempt before ended in a declared failure, so that Twilio has been told.
     pub failed_before: bool,
+    /// Whether its conversation is handed over, so that the handler is not asked.
+    pub handed_over: bool,
 }
 
 /// Whether a message that waited may be handled now.
@@ -247,6 +249,8 @@ pub enum DialogueChange {
 pub struct Ending {
     /// What its dialogue becomes.
     pub dialogue: Option<DialogueChange>,
+    /// What its hand-over becomes.
+    pub hand_over: Option<HandOverChange>,
     /// Messages that waited [behind](Journal::behind) it and are answered with it, by number. Those that still wait get
     /// the empty answer; one that was decided otherwise meanwhile keeps that.
     pub merged: Vec<i64>,
@@ -256,7 +260,7 @@ impl From<DialogueChange> for Ending {
     fn from(change: DialogueChange) -> Self {
         Self {
             dialogue: Some(change),
-            merged: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -333,8 +337,8 @@ pub trait Journal: Send + Sync {
         now: Timestamp,
     ) -> Outcome<'_, Decision>;
 
-    /// Ends a claimed message whose answer goes by REST, and puts that into the outbox, all of it or nothing. Returns
-    /// whether the claim held.
+    /// Ends a claimed message whose answer goes by REST, and puts that into the outbox, all of it or nothing. Where its
+    /// conversation is handed over, its reason is that it was not redirected. Returns whether the claim held.
     fn finish(
         &self,
         claim: Claim,

@@ -1,5 +1,5 @@
 //! What is kept, so that nothing acknowledged is lost and nobody is answered twice: [`Store`] is a [`Journal`] of what
-//! came, the [`Conversations`] it belongs to, and an [`Outbox`] of what goes out by REST, with
+//! came, the [`Conversations`] it belongs to, with their [`HandOvers`], and an [`Outbox`] of what goes out by REST, with
 //! the [`MediaLinks`] by which files are fetched.
 //!
 //! One method is one transaction, named after its use. The time is an argument. No transaction is held while a handler
@@ -17,6 +17,7 @@
 
 mod conversations;
 mod error;
+mod handover;
 mod journal;
 mod media;
 mod operator;
@@ -38,6 +39,7 @@ pub use conversations::{
     Conversation, Conversations, Dialogue, EarlierMessage, OpenWindow, WINDOW,
 };
 pub use error::{StoreError, StoreErrorKind};
+pub use handover::{HandOverChange, HandOvers};
 pub use journal::{
     Acceptance, Answered, Arrival, ArrivalConsent, Behind, Choice, Claim, CrashPolicy, Decision,
     DialogueChange, Ending, Journal, Taken, TakenParams, Turn,
@@ -53,14 +55,16 @@ pub use submission::{Refusal, SendKey, Standing, Submission, Submitted};
 pub use url::{StoreUrl, StoreUrlError};
 
 /// The number of the newest schema, the same in every kind of store.
-pub const SCHEMA: usize = 4;
+pub const SCHEMA: usize = 5;
 
 /// What a store's methods return.
 pub type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Everything that is kept. [`SqliteStore`](sqlite::SqliteStore) is one machine's, in a file;
 /// [`PostgresStore`](postgres::PostgresStore) is shared by several.
-pub trait Store: Journal + Conversations + Outbox + MediaLinks + Operator + 'static {
+pub trait Store:
+    Journal + Conversations + HandOvers + Outbox + MediaLinks + Operator + 'static
+{
     /// Makes it usable: connects, brings the schema up to date, and (for [`Access::Owner`]) takes possession. Before
     /// that every other method fails.
     ///

@@ -39,6 +39,8 @@ pub struct MessageRow {
     pub attempt: u32,
     /// Who wrote; `None` once purged.
     pub user: Option<Address>,
+    /// Until when its conversation is handed over, or was.
+    pub handed_over_until: Option<Timestamp>,
     /// When it came.
     pub received_at: Timestamp,
     /// Why it stands where it stands.

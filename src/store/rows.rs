@@ -13,12 +13,13 @@ use crate::sid::{AccountSid, MessageSid};
 use crate::signature::TokenSlot;
 
 /// The tables that hold what came and went, each before those that it refers to.
-pub(super) const CONTENT: [&str; 12] = [
+pub(super) const CONTENT: [&str; 13] = [
     "media_link",
     "media_file",
     "send_key",
     "send_pace",
     "dialogue",
+    "handover",
     "news",
     "reply",
     "inbound",
@@ -48,6 +49,10 @@ pub(super) mod inbound {
 
 /// Why a message has no answer of its own.
 pub(super) const MERGED: &str = "it was answered with the message before it";
+
+/// What became of a message of a conversation that is handed over, where its answer went by REST.
+pub(super) const NOT_REDIRECTED: &str =
+    "it was not redirected to where its conversation is handed over: its answer went by REST";
 
 /// States of `reply`. Those below [`SENT`](reply::SENT) are open.
 pub(super) mod reply {

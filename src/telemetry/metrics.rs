@@ -137,6 +137,8 @@ outcomes! {
     OptedOut = "opted_out",
     /// A consent word.
     Consent = "consent",
+    /// A webhook of Twilio Conversations.
+    ConversationEvent = "conversation_event",
     /// Overloaded, draining, not started, or the store did not take it.
     Unavailable = "unavailable",
     /// A verified fallback call, answered.

@@ -1,5 +1,5 @@
 //! Twilio's REST API: sending messages, and looking at them; templates; what an account is, and which webhooks its senders
-//! have.
+//! have, or are to have.
 //!
 //! The HTTP client is built on the first call, so that a server which only answers in TwiML never pays for it. Errors say
 //! whether a call may be repeated: `POST Messages` has no idempotency key, so one whose fate is unknown must not be.
@@ -53,7 +53,7 @@ pub use new_message::NewMessage;
 )]
 pub(crate) use new_message::{Content, Place};
 pub use phone_numbers::PhoneNumber;
-pub use senders::Sender;
+pub use senders::{Sender, WebhookMethods};
 pub use webhooks::ConfiguredWebhooks;
 
 use crate::secret::Secret;

@@ -1,11 +1,14 @@
-//! `Channels/Senders`: an account's WhatsApp senders, and which webhooks they have. On another host than messages:
-//! [`Client::new`] with `https://messaging.twilio.com`.
+//! `Channels/Senders`: an account's WhatsApp senders, which webhooks they have, and setting these. On another host than
+//! messages: [`Client::new`] with `https://messaging.twilio.com`.
 //!
 //! Source: Twilio's `OpenAPI` description, `/v2/Channels/Senders`.
 
+use http::Method;
+use http::header::CONTENT_TYPE;
 use serde::Deserialize;
+use serde_json::json;
 
-use super::answer::{List, Meta};
+use super::answer::{List, Meta, answer};
 use super::{Client, ConfiguredWebhooks, Credentials, RestError};
 use crate::address::Address;
 
@@ -28,6 +31,20 @@ pub struct Sender {
     pub status: String,
     /// What is called for its messages.
     pub webhooks: ConfiguredWebhooks,
+    /// And how.
+    pub methods: WebhookMethods,
+}
+
+/// How a sender's webhooks are called: `POST` or `PUT`, which are all that a sender takes; empty where Twilio does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WebhookMethods {
+    /// For a message that comes in.
+    pub inbound: String,
+    /// For what the first one could not answer.
+    pub fallback: String,
+    /// For what becomes of messages that go out.
+    pub status: String,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +69,9 @@ struct WireWebhook {
     fallback: Option<String>,
     #[serde(rename = "status_callback_url")]
     status_callback: Option<String>,
+    callback_method: Option<String>,
+    fallback_method: Option<String>,
+    status_callback_method: Option<String>,
 }
 
 impl From<WireSender> for Sender {
@@ -66,8 +86,17 @@ impl From<WireSender> for Sender {
                 webhook.fallback,
                 webhook.status_callback,
             ),
+            methods: WebhookMethods {
+                inbound: webhook.callback_method.unwrap_or_default(),
+                fallback: webhook.fallback_method.unwrap_or_default(),
+                status: webhook.status_callback_method.unwrap_or_default(),
+            },
         }
     }
+}
+
+fn path(sid: &str) -> String {
+    format!("{}/{sid}", LIST.path)
 }
 
 impl Client {
@@ -86,5 +115,45 @@ impl Client {
         })
         .await?;
         Ok(senders)
+    }
+
+    /// Looks at one sender, `XE…`.
+    ///
+    /// # Errors
+    /// [`RestError`]; HTTP 404 where there is no such sender.
+    pub async fn whatsapp_sender(
+        &self,
+        sid: &str,
+        credentials: &Credentials,
+    ) -> Result<Sender, RestError> {
+        let wire: WireSender = answer(self.request(Method::GET, &path(sid), credentials)?).await?;
+        Ok(wire.into())
+    }
+
+    /// Sets all webhooks of a sender, `XE…`, and returns it as it is then. One that is `None` is taken out. Twilio may take a
+    /// moment until it calls the new ones.
+    ///
+    /// # Errors
+    /// [`RestError`]; any may be repeated that is not refused, since it is the whole that is set. HTTP 404 where there is no
+    /// such sender.
+    pub async fn set_webhooks(
+        &self,
+        sid: &str,
+        webhooks: &ConfiguredWebhooks,
+        methods: &WebhookMethods,
+        credentials: &Credentials,
+    ) -> Result<Sender, RestError> {
+        // Of another setting of senders Twilio says that empty takes out, and that what is left out stays as it is.
+        let url = |url: &Option<String>| url.clone().unwrap_or_default();
+        let method = |method: &str| if method.is_empty() { "POST" } else { method }.to_owned();
+        let body = json!({"webhook": {
+            "callback_url": url(&webhooks.inbound), "callback_method": method(&methods.inbound),
+            "fallback_url": url(&webhooks.fallback), "fallback_method": method(&methods.fallback),
+            "status_callback_url": url(&webhooks.status), "status_callback_method": method(&methods.status),
+        }});
+        let request = self.request(Method::POST, &path(sid), credentials)?;
+        let request = request.header(CONTENT_TYPE, "application/json");
+        let wire: WireSender = answer(request.body(body.to_string())).await?;
+        Ok(wire.into())
     }
 }

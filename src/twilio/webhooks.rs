@@ -15,11 +15,8 @@ pub struct ConfiguredWebhooks {
 }
 
 impl ConfiguredWebhooks {
-    pub(super) fn new(
-        inbound: Option<String>,
-        fallback: Option<String>,
-        status: Option<String>,
-    ) -> Self {
+    /// These URLs; what is empty is none.
+    pub fn new(inbound: Option<String>, fallback: Option<String>, status: Option<String>) -> Self {
         let set = |url: Option<String>| url.filter(|url| !url.trim().is_empty());
         Self {
             inbound: set(inbound),

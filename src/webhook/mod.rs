@@ -5,6 +5,7 @@
 //! behind links have the same front and no signature.
 
 mod answer;
+mod conversations;
 mod fallback;
 mod front;
 mod media;
@@ -36,7 +37,7 @@ use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
 use crate::form::Form;
 use crate::media::Media;
-use crate::message::{FallbackCause, InboundMessage, ParseError, StatusUpdate};
+use crate::message::{ConversationEvent, FallbackCause, InboundMessage, ParseError, StatusUpdate};
 use crate::probe::Instance;
 use crate::signature::{SignatureLayer, SignedForm};
 use crate::store::Store;
@@ -44,6 +45,8 @@ use crate::telemetry::metrics::{Endpoint, Metrics};
 use crate::telemetry::{StoreReport, Throttle};
 
 pub(crate) type StatusHook = Arc<dyn Fn(StatusUpdate) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(crate) type ConversationEventHook =
+    Arc<dyn Fn(ConversationEvent) -> BoxFuture<'static, ()> + Send + Sync>;
 pub(crate) type FallbackHook =
     Arc<dyn Fn(FallbackCause, InboundMessage) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -57,6 +60,7 @@ pub(crate) struct Webhooks {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_status: Option<StatusHook>,
     pub(crate) on_fallback: Option<FallbackHook>,
+    pub(crate) on_conversation_event: Option<ConversationEventHook>,
     pub(crate) warnings: Warnings,
     /// Files behind links.
     pub(crate) media: Media,
@@ -70,6 +74,7 @@ pub(crate) struct Warnings {
     overloaded: Throttle,
     fallback: Throttle,
     undelivered: Throttle,
+    unheard: Throttle,
 }
 
 impl Warnings {
@@ -80,6 +85,7 @@ impl Warnings {
             overloaded: throttle(),
             fallback: throttle(),
             undelivered: throttle(),
+            unheard: throttle(),
         }
     }
 }

@@ -7,9 +7,9 @@ use axum::response::Response;
 use http::Method;
 
 use super::answer::{self, Answer, Cause};
-use super::{Webhooks, probe, status};
+use super::{Webhooks, conversations, probe, status};
 use crate::dispatch::{Dispatched, Road};
-use crate::message::InboundMessage;
+use crate::message::{ConversationEvent, InboundMessage};
 use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
@@ -29,6 +29,9 @@ async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
     let slot = form.token();
     let params = webhooks.params(form)?;
     let _place = webhooks.place(Endpoint::Primary)?;
+    if ConversationEvent::is_one(&params) {
+        return conversations::tell(webhooks, params).await;
+    }
     if params
         .get("MessageStatus")
         .is_some_and(|status| !status.is_empty())

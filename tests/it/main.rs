@@ -32,6 +32,7 @@ fn the_test_kit_is_left_out() {
 
 mod command_line;
 mod configuration;
+mod conversation_events;
 mod conversations;
 #[cfg(feature = "failpoints")]
 mod crash;
@@ -50,6 +51,7 @@ mod fallback;
 mod forward;
 mod guards;
 mod handlers;
+mod handover;
 mod house_rules;
 #[cfg(feature = "failpoints")]
 mod kill_loop;
@@ -77,6 +79,7 @@ mod routing;
 #[cfg(feature = "testing")]
 mod rules;
 mod sdk;
+mod senders;
 mod sending;
 #[cfg(feature = "testing")]
 mod shop;

@@ -128,7 +128,7 @@ fn a_file_runs_its_own_examples() {
     );
     let (code, output, _) = replyhook(&["rules", "test", &wrong.name()], &[], "");
     assert_eq!(code, 1);
-    let place = format!("{}:8: expected a hand-over", wrong.name());
+    let place = format!("{}:8: expected that the service is asked", wrong.name());
     assert!(output.contains(&place), "{output}");
     assert!(output.contains("found    \"Hi \""), "{output}");
     assert!(output.contains("0 of 2 examples"), "{output}");
@@ -184,7 +184,7 @@ fn all_problems_are_told_at_once_with_line_column_and_what_to_write() {
         "line 12, column 13: no template: this if has no end: write {% endif %}",
         r#"line 14, column 14: media is "imagee": did you mean "image"?"#,
         r#"line 15, column 7: there is no form "bookng": did you mean "booking"?"#,
-        "line 16, column 1: a rule does one thing: reply, ask or forward",
+        "line 16, column 1: a rule does one thing: reply, ask, hand_over or forward",
         r#"line 17, column 14: "mon-sun 9-5" are no hours"#,
         "line 20, column 1: a form needs done: what is said when all has been answered",
         "line 23, column 9: field is a name of letters, digits and _",
@@ -842,6 +842,41 @@ async fn a_changed_file_is_obeyed_and_a_wrong_one_leaves_the_old_rules() {
     assert_eq!(said(), says("two"));
     let stop = Webhook::message(900, "STOP").with("From", "whatsapp:+15550007777");
     assert_eq!(server.send(&stop).twiml(), says("Gone."));
+}
+
+#[tokio::test]
+async fn a_rule_hands_over_and_later_messages_are_redirected() {
+    let flow = "https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1";
+    let rules = format!(
+        "[[rule]]\nwhen.text = \"human\"\nhand_over = \"{flow}\"\n[otherwise]\nreply = \"mine\"\n"
+    );
+    let table = RuleSet::parse(&rules).unwrap().table();
+    assert!(table.contains(&format!("hands over to {flow}")), "{table}");
+    let (app, _file) = app(&rules);
+    assert_eq!(app.says(1, "hi").await, says("mine"));
+    let redirect = format!("<Response><Redirect method=\"POST\">{flow}</Redirect></Response>");
+    assert!(app.says(2, "human").await.ends_with(&redirect));
+    assert!(app.says(3, "hi").await.ends_with(&redirect));
+    let example = "[[example]]\nturns = [{ says = \"human\", hands_over = true }, { says = \"hi\", hands_over = true }]\n";
+    let results = RuleSet::parse(&(rules.clone() + example))
+        .unwrap()
+        .run_examples();
+    assert_eq!(results[0].failure, None);
+    let gets = example.replacen("hands_over = true", "gets = []", 1);
+    let results = RuleSet::parse(&(rules.clone() + &gets))
+        .unwrap()
+        .run_examples();
+    let failure = results[0].failure.as_ref().unwrap();
+    assert_eq!(
+        (failure.expected.as_str(), failure.found.as_str()),
+        ("nothing", "that somebody else answers")
+    );
+    let wrong = rules.replace("https:", "");
+    let error = RuleSet::parse(&wrong).unwrap_err().to_string();
+    assert!(
+        error.contains("line 3, column 13: hand_over is no http or https URL"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod consent;
 mod deciding;
 mod earlier;
 mod following;
+mod handing_over;
 #[cfg(feature = "postgres")]
 mod machines;
 mod media;

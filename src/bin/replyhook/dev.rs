@@ -6,10 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use replyhook::config::WebhookSettings;
 use replyhook::emulator::SENDERS;
 use replyhook::{App, Desk, DeskOptions};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::pointed::Pointed;
+use crate::sender::Which;
 use crate::{Answer, SettingsArgs, print, runtime};
 
 /// Between two looks at the settings.
@@ -44,6 +47,10 @@ pub(crate) struct Dev {
     /// that account's SID and token in the environment
     #[arg(long, value_name = "URL", conflicts_with = "webhook")]
     tunnel_url: Option<String>,
+    /// Point this WhatsApp sender of the real account (whatsapp:+15550002222, or XE…) at the tunnel, and put back at the end
+    /// what was there; as often as there are senders
+    #[arg(long, value_name = "SENDER", requires = "tunnel_url", value_parser = Which::parse)]
+    sender: Vec<Which>,
     /// Write conversations into this folder, with numbers and names that belong to nobody, for the test kit to replay
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
@@ -64,35 +71,82 @@ impl Dev {
         options.logs = true;
         options.private = true;
         let sources = self.settings.sources();
+        let real = if self.sender.is_empty() {
+            None
+        } else {
+            Some(WebhookSettings::load(&sources)?)
+        };
         let runtime = runtime()?;
         let ended = runtime.block_on(async {
-            let mut term = signal(SignalKind::terminate())?;
-            let mut int = signal(SignalKind::interrupt())?;
+            let mut signals = Signals::new()?;
             // Before they are read: what is changed meanwhile is read again.
             let mut watched = Watched::new(self.settings.file());
             let mut desk = Desk::start(App::builder(), sources, options).await?;
-            print(&welcome(&desk, self.webhook.as_deref())?)?;
-            loop {
-                tokio::select! {
-                    _ = term.recv() => break,
-                    _ = int.recv() => break,
-                    ended = desk.ended() => {
-                        ended?;
-                        break;
-                    }
-                    () = watched.changed() => reload(&mut desk).await?,
-                }
-            }
+            let pointed = match (real, desk.tunnelled()) {
+                (Some(real), Some(urls)) => Some(Pointed::at(urls, &self.sender, real).await?),
+                _ => None,
+            };
+            let ended = async {
+                print(&welcome(&desk, self.webhook.as_deref(), pointed.as_ref())?)?;
+                stand(&mut desk, &mut watched, &mut signals).await
+            };
+            let ended = ended.await;
+            // While the desk still answers, and whatever has ended it.
+            let restored = match &pointed {
+                Some(pointed) => tokio::select! {
+                    restored = pointed.restore() => restored,
+                    () = signals.next() => Err(pointed.given_up()),
+                },
+                None => Ok(()),
+            };
+            ended?;
             tokio::select! {
                 () = desk.stop() => {}
-                _ = term.recv() => {}
-                _ = int.recv() => {}
+                () = signals.next() => {}
             }
+            restored?;
             Ok(Answer::Yes)
         });
         // What blocks a thread, such as a file that never ends, does not hold this up.
         runtime.shutdown_timeout(Duration::from_secs(1));
         ended
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// Until a signal comes, or the desk ends by itself.
+async fn stand(
+    desk: &mut Desk,
+    watched: &mut Watched,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = signals.next() => return Ok(()),
+            ended = desk.ended() => return Ok(ended?),
+            () = watched.changed() => reload(desk).await?,
+        }
     }
 }
 
@@ -147,7 +201,19 @@ fn version(file: &Path) -> Option<Version> {
     Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
 }
 
-fn welcome(desk: &Desk, webhook: Option<&str>) -> anyhow::Result<String> {
+/// Of the environment, what senders are pointed with.
+const POINTED_WITH: [&str; 4] = [
+    "REPLYHOOK__TWILIO__MESSAGING_URL",
+    "REPLYHOOK__TWILIO__API_KEY_SID",
+    "REPLYHOOK__TWILIO__API_KEY_SECRET",
+    "REPLYHOOK__TWILIO__API_KEY_SECRET_FILE",
+];
+
+fn welcome(
+    desk: &Desk,
+    webhook: Option<&str>,
+    pointed: Option<&Pointed>,
+) -> anyhow::Result<String> {
     let emulator = desk.emulator();
     let mut text = String::new();
     writeln!(text, "\n  Chat with your bot:  {}/\n", emulator.url())?;
@@ -173,7 +239,9 @@ fn welcome(desk: &Desk, webhook: Option<&str>) -> anyhow::Result<String> {
             emulator.auth_token().expose()
         )?;
     }
-    if let Some([primary, fallback, status]) = desk.tunnelled() {
+    if let Some(pointed) = pointed {
+        write!(text, "\n{}", pointed.shown()?)?;
+    } else if let Some([primary, fallback, status]) = desk.tunnelled() {
         writeln!(
             text,
             "\n  Paste into Twilio's console, under the sender's or the sandbox's settings, each with POST:\n\
@@ -182,8 +250,11 @@ fn welcome(desk: &Desk, webhook: Option<&str>) -> anyhow::Result<String> {
              \n    Status callback URL       {status}"
         )?;
     }
-    if !desk.ignored().is_empty() {
-        let names = desk.ignored().join(", ");
+    let is_used = |name: &String| pointed.is_some() && POINTED_WITH.contains(&name.as_str());
+    let ignored = desk.ignored().iter().filter(|name| !is_used(name));
+    let ignored: Vec<_> = ignored.map(String::as_str).collect();
+    if !ignored.is_empty() {
+        let names = ignored.join(", ");
         writeln!(text, "\n  Not used here, so that no real token is: {names}")?;
     }
     writeln!(text, "\n  Ctrl-C ends it.\n")?;

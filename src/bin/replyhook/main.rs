@@ -9,16 +9,19 @@ mod consent;
 mod dev;
 mod doctor;
 mod explain;
+mod handback;
 mod health;
 mod invoke;
 mod messages;
 mod migrate;
 mod operator;
+mod pointed;
 mod purge;
 mod reconcile;
 mod request;
 mod rules;
 mod send;
+mod sender;
 mod serve;
 mod shell;
 mod sign;
@@ -81,8 +84,12 @@ enum Command {
     Purge(purge::Purge),
     /// Look at, change and export who wants to be written to
     Consent(consent::Consent),
+    /// Let the bot answer a user again whom it has handed over
+    Handback(handback::Handback),
     /// Send a message that answers nothing, or one for each row of a CSV file
     Send(send::Send),
+    /// Look at and set which webhooks a WhatsApp sender has at Twilio
+    Sender(sender::Sender),
     /// List the templates and whether WhatsApp has approved them
     Templates(templates::Templates),
     /// Bring the store's schema up to date, and nothing else
@@ -147,7 +154,9 @@ fn main() -> ExitCode {
         Command::Reconcile(reconcile) => reconcile.run(),
         Command::Purge(purge) => purge.run(),
         Command::Consent(consent) => consent.run(),
+        Command::Handback(handback) => handback.run(),
         Command::Send(send) => send.run(),
+        Command::Sender(sender) => sender.run(),
         Command::Templates(templates) => templates.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Config(config) => config.run(),

@@ -313,7 +313,12 @@ fn line(row: &MessageRow, now: replyhook::Timestamp, content: bool) -> String {
         .user
         .as_ref()
         .map_or_else(|| "-".to_owned(), |address| user(address, content));
-    let (age, reason) = (age(row.received_at, now), reason(row).unwrap_or_default());
+    let reason = reason(row).or_else(|| {
+        row.handed_over_until
+            .filter(|until| *until > now)
+            .map(|_| "its conversation is handed over".to_owned())
+    });
+    let (age, reason) = (age(row.received_at, now), reason.unwrap_or_default());
     let line = format!("{} {:<8} {who:<12} {age:>4} {reason}", row.sid, row.state);
     let mut text = format!("{}\n", printable(&line));
     if content {
@@ -409,6 +414,7 @@ fn whole(row: &MessageRow, content: bool) -> Value {
     let mut line = summary(row, content);
     line["account_sid"] = json!(row.account.as_str());
     line["reason"] = json!(row.reason);
+    line["handed_over_until"] = json!(row.handed_over_until.map(|until| until.to_string()));
     for (reply, line) in row
         .replies
         .iter()
@@ -444,6 +450,9 @@ fn table(row: &MessageRow, files: &[PathBuf], content: bool) -> Result<String, s
     writeln!(text, "attempt   {}", row.attempt)?;
     if let Some(reason) = &row.reason {
         writeln!(text, "reason    {reason}")?;
+    }
+    if let Some(until) = row.handed_over_until {
+        writeln!(text, "handover  its conversation, until {until:.0}")?;
     }
     for file in files {
         let bytes = file.metadata().map_or(0, |about| about.len());

@@ -115,6 +115,10 @@ function drawServer() {
       rows.push(["Opt-in", server.opted_in ? "recorded" : "none recorded"]);
       if (server.opted_in) pills.push(["Opted in", "good"]);
     }
+    if (server.handed_over_to) {
+      rows.push(["Answered by", server.handed_over_to]);
+      pills.push(["Handed over", "warn"]);
+    }
     rows.push(["Handler", server.handler], ["Replies under way", String(server.pending)], ["Dialogue", server.dialogue ?? "none"]);
     pills.push([`Handler ${server.handler}`]);
     if (server.pending) pills.push([`${server.pending} under way`, "warn"]);

@@ -36,8 +36,10 @@ struct Turn {
 enum Expected {
     /// These messages; without any nothing.
     Gets(Vec<Got>),
-    /// It is handed over.
+    /// The service is asked.
     Forwards,
+    /// Somebody else answers from then on.
+    HandsOver,
 }
 
 /// One message that is got.
@@ -161,6 +163,7 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
         }
     }
     let forwards = reader.flag(fields, "forwards").unwrap_or(false);
+    let hands_over = reader.flag(fields, "hands_over").unwrap_or(false);
     let gets = fields.take("gets");
     let sources = ["says", "media", "button", "location", "params"];
     if !sources.iter().any(|key| fields.has(key)) {
@@ -173,10 +176,11 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
     let expected = match gets {
         Some(value) => Expected::Gets(gets_of(reader, value)?),
         None if forwards => Expected::Forwards,
+        None if hands_over => Expected::HandsOver,
         None => {
             reader.problem(
                 &span,
-                "an example needs gets, or forwards = true (gets = [] is nothing)",
+                "an example needs gets, forwards = true or hands_over = true (gets = [] is nothing)",
             );
             return None;
         }
@@ -239,6 +243,7 @@ struct Rehearsal {
     memory: Mutex<Option<String>>,
     has_begun: AtomicBool,
     has_opted_out: AtomicBool,
+    is_handed_over: AtomicBool,
 }
 
 impl Conversing for Rehearsal {
@@ -308,7 +313,14 @@ impl Example {
                 if let Some(answer) = rehearsal.consent(&message, opt_out) {
                     return answer;
                 }
+                if rehearsal.is_handed_over.load(Ordering::Relaxed) {
+                    return Ok(Expected::HandsOver);
+                }
                 let reply = Self::take_turn(router, &rehearsal, message)?;
+                if reply.redirect_target().is_some() {
+                    rehearsal.is_handed_over.store(true, Ordering::Relaxed);
+                    return Ok(Expected::HandsOver);
+                }
                 if has_forwarded.load(Ordering::Relaxed) {
                     return Ok(Expected::Forwards);
                 }
@@ -383,7 +395,7 @@ impl Example {
 impl Expected {
     fn is(&self, found: &Self) -> bool {
         match (self, found) {
-            (Self::Forwards, Self::Forwards) => true,
+            (Self::Forwards, Self::Forwards) | (Self::HandsOver, Self::HandsOver) => true,
             (Self::Gets(expected), Self::Gets(found)) => {
                 expected.len() == found.len()
                     && expected.iter().zip(found).all(|(expected, found)| {
@@ -420,7 +432,8 @@ impl fmt::Display for Got {
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forwards => f.write_str("a hand-over"),
+            Self::Forwards => f.write_str("that the service is asked"),
+            Self::HandsOver => f.write_str("that somebody else answers"),
             Self::Gets(texts) if texts.is_empty() => f.write_str("nothing"),
             Self::Gets(texts) => {
                 let texts: Vec<_> = texts.iter().map(Got::to_string).collect();

@@ -12,8 +12,9 @@ use super::problem::RulesError;
 use super::reader::{At, Fields, Reader, Span, nearest};
 use super::saying::{self, Say};
 use super::template::{Said, Templates};
-use crate::handler::Handler;
 use crate::handler::route::{Answer, Asked, Call, Filter, Router, anything};
+use crate::handler::{Handler, HandlerError};
+use crate::reply::{Reply, is_web_url};
 
 /// In characters, of one message.
 const MOST_OPT_OUT: usize = 1600;
@@ -48,6 +49,7 @@ enum Action {
     Say(Vec<Say>),
     Ask(At<String>),
     Forward,
+    HandOver(String),
 }
 
 impl RuleSet {
@@ -131,6 +133,7 @@ impl RuleSet {
                     let form = forms.iter().find(|form| form.name() == name.value);
                     router.form(filter, form.expect("every form was looked for").clone())
                 }
+                Action::HandOver(url) => router.on(filter, HandsOver(url)),
                 Action::Forward => match forward {
                     Some(forward) => router.hand_to_shared(filter, forward.clone()),
                     None => router.on(filter, Says::new(Vec::new(), &templates)),
@@ -189,6 +192,20 @@ fn toml_hint(source: &str, at: usize, message: &str) -> &'static str {
         "; write straight quotes, \" or '"
     } else {
         ""
+    }
+}
+
+/// Lets somebody else answer, from here on.
+struct HandsOver(String);
+
+impl Answer<ByRule, ()> for HandsOver {
+    fn ask(&self, _: &Call<'_, ()>) -> Asked {
+        let reply = Reply::hand_over(&self.0).map_err(HandlerError::new);
+        Some(Box::pin(std::future::ready(reply)))
+    }
+
+    fn shown(&self) -> String {
+        format!("hands over to {}", self.0)
     }
 }
 
@@ -347,7 +364,7 @@ fn rule(
     })
 }
 
-/// One of `reply`, `ask` and `forward`, which are the last keys of their table.
+/// One of `reply`, `ask`, `forward` and `hand_over`, which are the last keys of their table.
 fn action(
     reader: &mut Reader<'_>,
     templates: &mut Templates,
@@ -358,19 +375,25 @@ fn action(
     let reply = fields.take("reply");
     let ask = reader.text(fields, "ask");
     let forward = reader.flag(fields, "forward");
+    let hand_over = reader.text(fields, "hand_over");
     let knows_all = reader.end(fields);
     let is_forward = fields.has("forward") && forward != Some(false);
-    let actions = [reply.is_some(), fields.has("ask"), is_forward];
+    let actions = [
+        reply.is_some(),
+        fields.has("ask"),
+        is_forward,
+        fields.has("hand_over"),
+    ];
     match actions.iter().filter(|action| **action).count() {
         1 => {}
         0 if !knows_all => return None,
         0 => {
-            let text = "a rule does something: write reply, ask or forward = true (reply = [] says nothing)";
+            let text = "a rule does something: write reply, ask, hand_over or forward = true (reply = [] says nothing)";
             reader.problem(&span, text);
             return None;
         }
         _ => {
-            let text = "a rule does one thing: reply, ask or forward";
+            let text = "a rule does one thing: reply, ask, hand_over or forward";
             reader.problem(&span, text);
             return None;
         }
@@ -381,6 +404,14 @@ fn action(
     // What is of another type was told.
     if fields.has("ask") {
         return ask.map(Action::Ask);
+    }
+    if fields.has("hand_over") {
+        let url = hand_over?;
+        if !is_web_url(&url.value) {
+            let text = "hand_over is no http or https URL, as in \"https://webhooks.twilio.com/v1/Accounts/AC…/Flows/FW…\"";
+            reader.problem(&url.span, text);
+        }
+        return Some(Action::HandOver(url.value));
     }
     forward.map(|_| Action::Forward)
 }

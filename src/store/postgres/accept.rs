@@ -34,7 +34,8 @@ const ACCEPT_AT_ONCE: &str = concat!(
        CASE WHEN ahead.n = 0 THEN 1 ELSE 0 END, $5, $6, $6, $7, $8, $9, free.newest FROM free, ahead ON CONFLICT (sid, account) DO NOTHING RETURNING id, conversation), \
      touched AS (UPDATE conversation c SET last_inbound = greatest(c.last_inbound, $6), turns = c.turns + 1, newest = new.id \
        FROM new WHERE c.id = new.conversation) \
-     SELECT new.id, new.conversation, ahead.n, known.id, known.state, known.answer, known.held \
+     SELECT new.id, new.conversation, ahead.n, known.id, known.state, known.answer, known.held, \
+       EXISTS (SELECT 1 FROM handover h WHERE h.conversation = new.conversation AND h.until > $6) \
      FROM ahead LEFT JOIN new ON true LEFT JOIN known ON true"
 );
 
@@ -63,7 +64,8 @@ pub(super) async fn accept_at_once(
     if let Some(id) = row.try_get::<Option<i64>, _>(0)? {
         let conversation = row.try_get(1)?;
         let ahead: i64 = row.try_get(2)?;
-        return Ok(Some(accepted(id, conversation, ahead)));
+        let handed_over = row.try_get(7)?;
+        return Ok(Some(accepted(id, conversation, ahead, handed_over)));
     }
     let Some(id) = row.try_get::<Option<i64>, _>(3)? else {
         return Ok(None);
@@ -82,7 +84,7 @@ pub(super) async fn accept_at_once(
 }
 
 /// What became of a new message that is to be handled.
-fn accepted(id: i64, conversation: i64, ahead: i64) -> Acceptance {
+fn accepted(id: i64, conversation: i64, ahead: i64, handed_over: bool) -> Acceptance {
     if ahead > 0 {
         return Acceptance::Waiting {
             id,
@@ -95,6 +97,7 @@ fn accepted(id: i64, conversation: i64, ahead: i64) -> Acceptance {
         conversation,
         attempt: 1,
         failed_before: false,
+        handed_over,
     })
 }
 
@@ -123,20 +126,19 @@ pub(super) async fn accept(
     }
     let now = arrival.at.as_microsecond();
     let conversation = conversations::enter(db, &arrival.us, &arrival.user, now).await?;
-    let (user, opted_out, open) =
-        conversations::standing(db, conversation, scopes(arrival)).await?;
-    let heeded = arrival.heed(opted_out);
+    let counts = conversations::counts(db, conversation, scopes(arrival), now).await?;
+    let heeded = arrival.heed(counts.opted_out);
     let (answer, change) = match &heeded {
         Heeded::Word { answer, change, .. } => (Some(answer.as_str()), *change),
         Heeded::Ordinary | Heeded::OptedOut => (None, None),
     };
     if let Some(action) = change {
-        for record in arrival.records(&user, action) {
+        for record in arrival.records(&counts.user, action) {
             conversations::record_consent(db, &record).await?;
         }
     }
     let to_be_handled = matches!(heeded, Heeded::Ordinary);
-    let state = match (to_be_handled, open) {
+    let state = match (to_be_handled, counts.open) {
         (false, _) => inbound::ANSWERED,
         (true, 0) => inbound::HANDLING,
         (true, _) => inbound::RECEIVED,
@@ -169,7 +171,7 @@ pub(super) async fn accept(
             opted_out, answer, ..
         } => Acceptance::Consent { opted_out, answer },
         Heeded::OptedOut => Acceptance::OptedOut,
-        Heeded::Ordinary => accepted(id, conversation, open),
+        Heeded::Ordinary => accepted(id, conversation, counts.open, counts.handed_over),
     })
 }
 

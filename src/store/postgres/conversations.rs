@@ -7,9 +7,9 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 use sqlx::{PgConnection, Postgres, Row};
 
-use super::PostgresStore;
 use super::error::Trouble;
 use super::text::{pack, packed, unpack};
+use super::{PostgresStore, handover};
 use crate::address::Address;
 use crate::store::conversations::Dialogue;
 use crate::store::rows;
@@ -284,7 +284,8 @@ pub(super) async fn enter(
     }
 }
 
-/// Two conversations turn out to be with one person: the later window, order over both, the newer dialogue.
+/// Two conversations turn out to be with one person: the later window, order over both, the newer dialogue, the
+/// longer hand-over.
 async fn join(db: &mut PgConnection, kept: i64, other: i64) -> Result<(), Trouble> {
     for sql in [
         "UPDATE conversation SET last_inbound = greatest(last_inbound, (SELECT last_inbound FROM conversation WHERE id = $2)) \
@@ -303,31 +304,48 @@ async fn join(db: &mut PgConnection, kept: i64, other: i64) -> Result<(), Troubl
             .execute(&mut *db)
             .await?;
     }
-    Ok(())
+    handover::join(db, kept, other).await
 }
 
-/// The addresses of a conversation's user, whether any of them has opted out in any of these scopes, and how many of its
-/// messages are open.
-pub(super) async fn standing(
+/// What counts for the next message of a conversation.
+pub(super) struct Counts {
+    /// The addresses of its user.
+    pub(super) user: Vec<Address>,
+    /// Whether any of them has opted out in any of the message's scopes.
+    pub(super) opted_out: bool,
+    /// How many of its messages are open.
+    pub(super) open: i64,
+    pub(super) handed_over: bool,
+}
+
+pub(super) async fn counts(
     db: &mut PgConnection,
     conversation: i64,
     scopes: Vec<String>,
-) -> Result<(Vec<Address>, bool, i64), Trouble> {
-    let (addresses, opted_out, open): (Vec<String>, bool, i64) = sqlx::query_as(
+    now: i64,
+) -> Result<Counts, Trouble> {
+    let (addresses, opted_out, open, handed_over): (Vec<String>, bool, i64, bool) = sqlx::query_as(
         "SELECT ARRAY(SELECT address::text FROM conversation_address WHERE conversation = $1 ORDER BY address), \
          EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
            WHERE a.conversation = $1 AND c.scope = ANY ($2) AND c.opted_out IS NOT NULL), \
-         (SELECT count(*) FROM inbound WHERE conversation = $1 AND state < 3)",
+         (SELECT count(*) FROM inbound WHERE conversation = $1 AND state < 3), \
+         EXISTS (SELECT 1 FROM handover WHERE conversation = $1 AND until > $3)",
     )
     .bind(conversation)
     .bind(scopes)
+    .bind(now)
     .fetch_one(db)
     .await?;
-    let addresses = addresses
+    let user = addresses
         .into_iter()
         .map(|address| unpack(address).into())
         .collect();
-    Ok((addresses, opted_out, open))
+    Ok(Counts {
+        user,
+        opted_out,
+        open,
+        handed_over,
+    })
 }
 
 /// Whether a person has opted out in any of these scopes, under this address.

@@ -11,7 +11,7 @@ use sqlx::{PgConnection, Row};
 use super::conversations::Change;
 use super::error::Trouble;
 use super::text::{pack, unpack};
-use super::{PostgresStore, accept, outbox};
+use super::{PostgresStore, accept, handover, outbox};
 use crate::store::rows::{self, inbound};
 use crate::store::{
     Acceptance, Answered, Arrival, Behind, Choice, Claim, CrashPolicy, Decision, Ending, Journal,
@@ -100,9 +100,10 @@ impl Journal for PostgresStore {
         now: Timestamp,
     ) -> Outcome<'_, Decision> {
         let (me, dialogue) = (self.owner, Change::of(ending.dialogue));
-        let merged = ending.merged;
+        let (merged, hand_over) = (ending.merged, handover::columns(ending.hand_over.as_ref()));
         self.ask(move |db| {
             let (twiml, dialogue, merged) = (twiml.clone(), dialogue.clone(), merged.clone());
+            let (url, until) = hand_over.clone();
             Box::pin(async move {
                 let query = sqlx::query_as(ANSWER)
                     .bind(claim.id)
@@ -113,6 +114,8 @@ impl Journal for PostgresStore {
                     .bind(merged)
                     .bind(rows::MERGED)
                     .bind(twiml.as_deref().map(pack))
+                    .bind(url)
+                    .bind(until)
                     .fetch_optional(&mut *db)
                     .await?;
                 if let Some((saved,)) = saved {
@@ -134,17 +137,20 @@ impl Journal for PostgresStore {
         now: Timestamp,
     ) -> Outcome<'_, bool> {
         let (me, dialogue) = (self.owner, Change::of(ending.dialogue));
-        let merged = ending.merged;
+        let (merged, hand_over) = (ending.merged, handover::columns(ending.hand_over.as_ref()));
+        let reason = ending.hand_over.is_some().then_some(rows::NOT_REDIRECTED);
         let replies = Arc::new(outbox::Columns::of(&replies));
         self.ask(move |db| {
             let (replies, dialogue, merged) = (replies.clone(), dialogue.clone(), merged.clone());
+            let (url, until) = hand_over.clone();
             Box::pin(async move {
                 let query = sqlx::query_as(FINISH)
                     .bind(claim.id)
                     .bind(me)
                     .bind(i64::from(claim.attempt));
                 let query = dialogue.bind(query, now).bind(merged).bind(rows::MERGED);
-                let ended: Option<(i64,)> = replies.bind(query).fetch_optional(db).await?;
+                let query = replies.bind(query).bind(url).bind(until).bind(reason);
+                let ended: Option<(i64,)> = query.fetch_optional(db).await?;
                 Ok(ended.is_some())
             })
         })
@@ -221,15 +227,19 @@ const ANSWER: &str = concat!(
     change_dialogue!(),
     ", ",
     merge!(),
+    ", ",
+    hand_over!("$11", "$12"),
     " SELECT answer FROM ended"
 );
 
 const FINISH: &str = concat!(
-    "WITH ended AS (UPDATE inbound SET state = 4, reason = NULL \
+    "WITH ended AS (UPDATE inbound SET state = 4, reason = $19 \
      WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation), ",
     change_dialogue!(),
     ", ",
     merge!(),
+    ", ",
+    hand_over!("$17", "$18"),
     ", put AS (INSERT INTO reply (inbound, ordinal, account, slot, us, address, service, template, state, not_before, \
        created_at, params) SELECT ended.id, r.ordinal - 1, r.account, r.slot, r.us, r.address, r.service, r.template, 0, $7, \
        $7, r.params FROM ended, unnest($10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::boolean[], \
@@ -258,6 +268,7 @@ pub(super) struct Standing {
     pub(super) failed_before: bool,
     pub(super) answer: Option<String>,
     pub(super) blocked: bool,
+    handed_over_until: Option<i64>,
 }
 
 /// Reads a [`Standing`]: the columns up to the table.
@@ -268,7 +279,7 @@ macro_rules! state {
             held!("$1"),
             ", i.reason IS NOT NULL, i.answer, ",
             blocked!("$1"),
-            " FROM inbound i WHERE i.id = $2",
+            ", (SELECT until FROM handover h WHERE h.conversation = i.conversation) FROM inbound i WHERE i.id = $2",
             $more
         )
     };
@@ -301,6 +312,7 @@ impl Standing {
             failed_before: row.try_get(6)?,
             answer: row.try_get::<Option<String>, _>(7)?.map(unpack),
             blocked: row.try_get(8)?,
+            handed_over_until: row.try_get(9)?,
         })
     }
 
@@ -346,6 +358,9 @@ impl Standing {
             conversation: self.conversation,
             attempt: self.attempt + 1,
             failed_before: self.failed_before,
+            handed_over: self
+                .handed_over_until
+                .is_some_and(|until| until > now.as_microsecond()),
         })
     }
 }
@@ -465,8 +480,9 @@ const TAKE: &str = concat!(
        attempt = i.attempt + CASE WHEN free.dead IS NULL THEN 1 ELSE 0 END, claimed_at = $3 \
        FROM free WHERE i.id = free.id \
        RETURNING i.id, i.conversation, i.attempt, i.reason IS NOT NULL AS failed_before, i.account, i.sid, i.slot, i.params, \
-         i.received_at, free.dead) \
-     SELECT id, conversation, attempt, failed_before, account, sid, slot, params, received_at FROM taken \
+         i.received_at, free.dead, EXISTS (SELECT 1 FROM handover h WHERE h.conversation = i.conversation AND h.until > $3) \
+         AS handed_over) \
+     SELECT id, conversation, attempt, failed_before, account, sid, slot, params, received_at, handed_over FROM taken \
      WHERE dead IS NULL ORDER BY id"
 );
 
@@ -500,6 +516,7 @@ async fn take_up(
                 conversation: row.try_get(1)?,
                 attempt: number(row.try_get(2)?),
                 failed_before: row.try_get(3)?,
+                handed_over: row.try_get(9)?,
             },
             account: rows::account_sid(row.try_get(4)?)?,
             sid: rows::message_sid(row.try_get(5)?)?,

@@ -62,6 +62,20 @@ macro_rules! change_dialogue {
     };
 }
 
+/// Changes the hand-over of the conversation that `ended` names, as SQL: parameters are the URL, if it begins, and until when
+/// it lasts.
+macro_rules! hand_over {
+    ($url:literal, $until:literal) => {
+        concat!(
+            "handed AS (INSERT INTO handover (conversation, url, until) \
+               SELECT ended.conversation, ", $url, "::text, ", $until, "::bigint FROM ended WHERE ", $url, "::text IS NOT NULL \
+               ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until), \
+             lasting AS (UPDATE handover h SET until = ", $until, "::bigint FROM ended \
+               WHERE h.conversation = ended.conversation AND ", $url, "::text IS NULL AND ", $until, "::bigint IS NOT NULL)"
+        )
+    };
+}
+
 /// Answers with the message that `ended` names those of its conversation that waited behind it and were merged into it, as
 /// SQL: parameter 8 is their numbers, 9 says why; 2 and 7 are the owner and the time.
 macro_rules! merge {
@@ -80,6 +94,7 @@ mod accept;
 mod calls;
 mod conversations;
 mod error;
+mod handover;
 mod journal;
 mod lease;
 mod media;

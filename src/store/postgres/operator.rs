@@ -124,8 +124,9 @@ async fn messages(
     loop {
         let page = sqlx::query(
             "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.answer, \
-             (SELECT min(a.address) FROM conversation_address a WHERE a.conversation = \
-               (SELECT coalesce(c.joined, c.id) FROM conversation c WHERE c.id = i.conversation)) FROM inbound i \
+             (SELECT min(a.address) FROM conversation_address a WHERE a.conversation = coalesce(c.joined, c.id)), h.until \
+             FROM inbound i LEFT JOIN conversation c ON c.id = i.conversation \
+             LEFT JOIN handover h ON h.conversation = coalesce(c.joined, c.id) \
              WHERE i.id < $1 AND ($2::bytea IS NULL OR i.sid = $2) AND ($3::bigint[] IS NULL OR i.conversation = ANY ($3)) \
              ORDER BY i.id DESC LIMIT 500",
         )
@@ -158,7 +159,7 @@ async fn messages(
             {
                 continue;
             }
-            let user: Option<String> = row.try_get(9)?;
+            let (user, until): (Option<String>, Option<i64>) = (row.try_get(9)?, row.try_get(10)?);
             shown.push(MessageRow {
                 id,
                 sid: rows::message_sid(row.try_get(1)?)?,
@@ -166,6 +167,7 @@ async fn messages(
                 state,
                 attempt: u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or(u32::MAX),
                 user: user.map(|user| unpack(user).into()),
+                handed_over_until: until.map(rows::time).transpose()?,
                 received_at: rows::time(row.try_get(5)?)?,
                 reason: row.try_get(6)?,
                 replies: replies.into_iter().map(|(reply, _)| reply).collect(),
@@ -319,6 +321,7 @@ async fn forget(db: &mut PgConnection, conversations: &[i64]) -> Result<(), Trou
     for sql in [
         "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
         "DELETE FROM dialogue WHERE conversation = ANY ($1)",
+        "DELETE FROM handover WHERE conversation = ANY ($1)",
         "DELETE FROM conversation WHERE id = ANY ($1)",
     ] {
         sqlx::query(sql)

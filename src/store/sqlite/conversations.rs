@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::SqliteStore;
+use super::{SqliteStore, handover};
 use crate::address::Address;
 use crate::store::conversations::Dialogue;
 use crate::store::rows;
@@ -250,7 +250,8 @@ pub(super) fn continued(
     Ok(())
 }
 
-/// Two conversations turn out to be with one person: the later window, order over both, the newer dialogue.
+/// Two conversations turn out to be with one person: the later window, order over both, the newer dialogue, the
+/// longer hand-over.
 fn join(db: &Connection, kept: i64, other: i64) -> Result<(), StoreError> {
     db.execute(
         "UPDATE conversation SET last_inbound = max(last_inbound, (SELECT last_inbound FROM conversation WHERE id = ?2)) WHERE id = ?1",
@@ -273,6 +274,7 @@ fn join(db: &Connection, kept: i64, other: i64) -> Result<(), StoreError> {
         "UPDATE OR REPLACE dialogue SET conversation = ?1 WHERE conversation = ?2",
         [kept, other],
     )?;
+    handover::join(db, kept, other)?;
     db.execute(
         "UPDATE conversation SET joined = ?1 WHERE id = ?2 OR joined = ?2",
         [kept, other],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SqliteStore, conversations, outbox};
+use super::{SqliteStore, conversations, handover, outbox};
 use crate::sid::MessagingServiceSid;
 use crate::store::journal::Heeded;
 use crate::store::rows::{self, inbound};
@@ -18,6 +18,13 @@ use crate::store::{
 /// process, `?1`. A dead one's hands hold nothing: what it left would wait for an older message that waits for it.
 const BLOCKED: &str = "EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = i.conversation AND p.state < 3 \
      AND p.id <> i.id AND (p.id < i.id OR (p.state IN (1, 2) AND p.owner = ?1)))";
+
+/// Until when the message's conversation is handed over, or was.
+const HANDED_OVER: &str = "(SELECT until FROM handover h WHERE h.conversation = i.conversation)";
+
+fn lasts(until: Option<i64>, now: Timestamp) -> bool {
+    until.is_some_and(|until| until > now.as_microsecond())
+}
 
 impl Journal for SqliteStore {
     fn accept(&self, arrival: Arc<Arrival>) -> Outcome<'_, Acceptance> {
@@ -87,13 +94,14 @@ impl Journal for SqliteStore {
         now: Timestamp,
     ) -> Outcome<'_, bool> {
         let me = self.owner;
+        let reason = ending.hand_over.is_some().then_some(rows::NOT_REDIRECTED);
         self.write(move |db| {
             let ended: Option<i64> = db
                 .prepare_cached(
-                    "UPDATE inbound SET state = 4, reason = NULL WHERE id = ?1 AND state IN (1, 2) AND owner = ?2 AND attempt = ?3 \
+                    "UPDATE inbound SET state = 4, reason = ?4 WHERE id = ?1 AND state IN (1, 2) AND owner = ?2 AND attempt = ?3 \
                      RETURNING conversation",
                 )?
-                .query_row(params![claim.id, me, claim.attempt], |row| row.get(0))
+                .query_row(params![claim.id, me, claim.attempt, reason], |row| row.get(0))
                 .optional()?;
             let Some(conversation) = ended else {
                 return Ok(false);
@@ -170,6 +178,7 @@ struct State {
     failed_before: bool,
     answer: Option<String>,
     blocked: bool,
+    handed_over_until: Option<i64>,
 }
 
 impl State {
@@ -186,12 +195,13 @@ impl State {
             failed_before: row.get(5)?,
             answer: row.get(6)?,
             blocked: row.get(7)?,
+            handed_over_until: row.get(8)?,
         })
     }
 
     fn of(db: &Connection, me: i64, id: i64) -> Result<Self, StoreError> {
         let sql = format!(
-            "SELECT {}, {BLOCKED} FROM inbound i WHERE i.id = ?2",
+            "SELECT {}, {BLOCKED}, {HANDED_OVER} FROM inbound i WHERE i.id = ?2",
             Self::COLUMNS
         );
         Ok(db.prepare_cached(&sql)?.query_row([me, id], Self::read)?)
@@ -226,6 +236,7 @@ impl State {
             conversation: self.conversation,
             attempt,
             failed_before: self.failed_before,
+            handed_over: lasts(self.handed_over_until, now),
         })
     }
 }
@@ -303,6 +314,7 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
             conversation,
             attempt,
             failed_before: false,
+            handed_over: lasts(handover::until(db, conversation)?, arrival.at),
         }),
     })
 }
@@ -436,6 +448,7 @@ fn end(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     conversations::change_dialogue(db, conversation, ending.dialogue.as_ref(), now)?;
+    handover::change(db, conversation, ending.hand_over.as_ref())?;
     for id in &ending.merged {
         db.prepare_cached(
             "UPDATE inbound SET state = CASE WHEN state = 0 THEN 3 ELSE 4 END, owner = NULL, reason = ?2, claimed_at = ?3 \
@@ -480,7 +493,7 @@ fn take_up(
     now: Timestamp,
 ) -> Result<Vec<Taken>, StoreError> {
     let sql = format!(
-        "SELECT {}, {BLOCKED}, i.account, i.sid, i.slot, i.received_at, i.params \
+        "SELECT {}, {BLOCKED}, {HANDED_OVER}, i.account, i.sid, i.slot, i.received_at, i.params \
          FROM inbound i INDEXED BY inbound_open WHERE i.state < 3 AND (i.owner IS NULL OR i.owner <> ?1) AND NOT {BLOCKED} ORDER BY i.id LIMIT ?2",
         State::COLUMNS,
     );
@@ -491,11 +504,11 @@ fn take_up(
             |row| {
                 Ok((
                     State::read(row)?,
-                    row.get::<_, Vec<u8>>(8)?,
                     row.get::<_, Vec<u8>>(9)?,
-                    row.get::<_, i64>(10)?,
+                    row.get::<_, Vec<u8>>(10)?,
                     row.get::<_, i64>(11)?,
-                    row.get::<_, Option<String>>(12)?,
+                    row.get::<_, i64>(12)?,
+                    row.get::<_, Option<String>>(13)?,
                 ))
             },
         )?

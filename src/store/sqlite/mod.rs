@@ -5,6 +5,7 @@
 
 mod conversations;
 mod error;
+mod handover;
 mod journal;
 mod media;
 mod operator;

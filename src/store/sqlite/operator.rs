@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::SqliteStore;
 use super::media::forget_links;
+use super::{SqliteStore, handover};
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
@@ -134,6 +134,7 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
                 state,
                 attempt: row.get(4)?,
                 user: address_of(db, conversation)?,
+                handed_over_until: handed_over_until(db, conversation)?,
                 received_at: rows::time(row.get(5)?)?,
                 reason: row.get(6)?,
                 replies: replies.into_iter().map(|(reply, _)| reply).collect(),
@@ -197,6 +198,16 @@ fn address_of(db: &Connection, conversation: i64) -> Result<Option<Address>, Sto
     Ok(address.map(Address::from))
 }
 
+/// Until when a conversation is handed over, or the one that it was joined to.
+fn handed_over_until(db: &Connection, conversation: i64) -> Result<Option<Timestamp>, StoreError> {
+    let kept: Option<i64> = db
+        .prepare_cached("SELECT coalesce(joined, id) FROM conversation WHERE id = ?1")?
+        .query_row([conversation], |row| row.get(0))
+        .optional()?;
+    let until = kept.map(|kept| handover::until(db, kept)).transpose()?;
+    until.flatten().map(rows::time).transpose()
+}
+
 /// All conversations of the person who has this address, those that were joined to others included.
 fn conversations_of(db: &Connection, user: &Address) -> Result<Vec<i64>, StoreError> {
     let found = db
@@ -236,6 +247,7 @@ fn purge_user(db: &Connection, user: &Address, forget_opt_out: bool) -> Result<P
             "DELETE FROM dialogue WHERE conversation = ?1",
             [conversation],
         )?;
+        handover::forget(db, conversation)?;
         db.execute(
             "DELETE FROM conversation_address WHERE conversation = ?1",
             [conversation],
@@ -310,6 +322,7 @@ fn expire(db: &Connection, retention: &Retention) -> Result<bool, StoreError> {
             [id],
         )?;
         db.execute("DELETE FROM dialogue WHERE conversation = ?1", [id])?;
+        handover::forget(db, *id)?;
         db.execute("DELETE FROM conversation WHERE id = ?1", [id])?;
     }
     // What answers nothing has no number of a message to go by.

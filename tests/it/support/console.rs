@@ -24,6 +24,10 @@ pub struct Entered {
     pub status: String,
     pub numbers: Vec<Value>,
     pub senders: Vec<Value>,
+    /// SIDs of senders that cannot be changed.
+    pub stuck: Vec<&'static str>,
+    /// What was set, in order: SID and webhooks.
+    pub set: Vec<(String, Value)>,
     /// How far Twilio's clock is ahead, in seconds.
     pub ahead: i64,
 }
@@ -37,11 +41,14 @@ impl Console {
             status: "active".to_owned(),
             numbers: Vec::new(),
             senders: Vec::new(),
+            stuck: Vec::new(),
+            set: Vec::new(),
             ahead: 0,
         }));
         let shared = entered.clone();
-        let listener =
-            Listener::start(None, move |arrived| tell(&shared.lock().unwrap(), &arrived));
+        let listener = Listener::start(None, move |arrived| {
+            tell(&mut shared.lock().unwrap(), &arrived)
+        });
         Self { listener, entered }
     }
 
@@ -56,6 +63,16 @@ impl Console {
 
     pub fn enter(&self, change: impl FnOnce(&mut Entered)) {
         change(&mut self.entered.lock().unwrap());
+    }
+
+    /// The webhooks of a sender, by its place.
+    pub fn webhooks(&self, place: usize) -> Value {
+        self.entered.lock().unwrap().senders[place]["webhook"].clone()
+    }
+
+    /// What was set so far.
+    pub fn set(&self) -> Vec<(String, Value)> {
+        self.entered.lock().unwrap().set.clone()
     }
 
     pub fn url(&self) -> String {
@@ -89,7 +106,7 @@ pub fn number(primary: &str, fallback: &str) -> Value {
     })
 }
 
-fn tell(entered: &Entered, arrived: &Arrived) -> Vec<u8> {
+fn tell(entered: &mut Entered, arrived: &Arrived) -> Vec<u8> {
     let ahead = SignedDuration::from_secs(entered.ahead);
     let now: Zoned = (SystemClock.now() + ahead).to_zoned(jiff::tz::TimeZone::UTC);
     let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
@@ -137,11 +154,45 @@ fn tell(entered: &Entered, arrived: &Arrived) -> Vec<u8> {
                 &json!({"senders": page, "meta": {"key": "senders", "next_page_url": next}}),
             )
         }
+        _ if path.starts_with("/v2/Channels/Senders/") => {
+            let (status, body) = one_sender(entered, arrived, path);
+            tell(status, &body)
+        }
         _ => tell(
             404,
             &json!({"code": 20404, "message": "not found", "status": 404}),
         ),
     }
+}
+
+/// Tells one sender, or sets its webhooks: what is empty is none from then on.
+fn one_sender(entered: &mut Entered, arrived: &Arrived, path: &str) -> (u16, Value) {
+    let sid = path.rsplit('/').next().unwrap();
+    let mut senders = entered.senders.iter_mut();
+    let Some(sender) = senders.find(|sender| sender["sid"] == sid) else {
+        let body = json!({"code": 20404, "message": "not found", "status": 404});
+        return (404, body);
+    };
+    if arrived.method == "GET" {
+        return (200, sender.clone());
+    }
+    assert_eq!(arrived.header("content-type"), Some("application/json"));
+    let mut body: Value = serde_json::from_slice(&arrived.body).unwrap();
+    let webhook = body["webhook"].take();
+    entered.set.push((sid.to_owned(), webhook.clone()));
+    if entered.stuck.contains(&sid) {
+        let body = json!({"code": 63100, "message": "invalid", "status": 400});
+        return (400, body);
+    }
+    for (name, value) in webhook.as_object().unwrap() {
+        let value = if value == "" {
+            Value::Null
+        } else {
+            value.clone()
+        };
+        sender["webhook"][name] = value;
+    }
+    (202, sender.clone())
 }
 
 /// The page that is asked for, and the whole query.

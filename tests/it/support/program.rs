@@ -3,6 +3,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
+
 /// Longer than anything takes that happens at all.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -42,6 +44,12 @@ impl Program {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it a signal and waits for its end; its exit code.
+    pub fn ends_by(&mut self, signal: Signal) -> Option<i32> {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.child.wait().unwrap().code()
     }
 
     /// Types a line.

@@ -22,6 +22,8 @@ struct Place {
     tells_status: bool,
     /// Where its URLs are entered.
     console: &'static str,
+    /// What enters them all.
+    command: Option<String>,
 }
 
 impl From<PhoneNumber> for Place {
@@ -31,6 +33,7 @@ impl From<PhoneNumber> for Place {
             webhooks: number.webhooks,
             tells_status: false,
             console: NUMBER,
+            command: None,
         }
     }
 }
@@ -42,6 +45,17 @@ impl From<Sender> for Place {
             webhooks: sender.webhooks,
             tells_status: true,
             console: SENDER,
+            command: Some(format!("replyhook sender set {} --here", sender.sid)),
+        }
+    }
+}
+
+impl Place {
+    /// Where, or how, its URLs are entered.
+    fn way(&self) -> String {
+        match &self.command {
+            Some(command) => format!("{}; or `{command}`, which enters all three", self.console),
+            None => self.console.to_owned(),
         }
     }
 }
@@ -108,8 +122,8 @@ pub(super) async fn look(
             CHECK,
             format!("of the numbers and WhatsApp senders ({seen}) none calls {public_url}"),
             format!(
-                "enter {} as the webhook for incoming messages, {} as its fallback, {} as the status callback: {SENDER}, or \
-                 {NUMBER}. What is entered for the sandbox, and for a Messaging Service, which counts before its senders, \
+                "enter {} as the webhook for incoming messages, {} as its fallback, {} as the status callback: {SENDER} (or \
+                 `replyhook sender set SENDER --here`), or {NUMBER}. What is entered for the sandbox, and for a Messaging Service, which counts before its senders, \
                  cannot be seen from here: compare it by eye",
                 End::Primary.url(public_url),
                 End::Fallback.url(public_url),
@@ -189,7 +203,7 @@ fn judge(public_url: &PublicUrl, place: &Place) -> Vec<Finding> {
                 "enter {} as the webhook for incoming messages and {} as its fallback: {}",
                 End::Primary.url(public_url),
                 End::Fallback.url(public_url),
-                place.console
+                place.way()
             ),
         ));
     } else {
@@ -315,7 +329,7 @@ impl Judged<'_> {
             remedy: Some(format!(
                 "enter {} as {what}: {}",
                 should.url(self.public_url),
-                self.place.console
+                self.place.way()
             )),
         }
     }
@@ -343,6 +357,7 @@ mod tests {
             webhooks,
             tells_status: true,
             console: "the console",
+            command: None,
         };
         let findings = judge(&public_url, &place);
         for finding in &findings {

@@ -1,0 +1,127 @@
+//! Webhooks of Twilio Conversations on the message URL: verified, told to a hook, and to no bot.
+
+use std::sync::{Arc, Mutex};
+
+use jiff::SignedDuration;
+use replyhook::{
+    Address, Clock, Context, ConversationEvent, InboundMessage, ManualClock, SystemClock,
+};
+use tokio::sync::Notify;
+
+use crate::support::{ACCOUNT, EMPTY, TestApp, Webhook, says};
+
+const CONVERSATION: &str = "CH00000000000000000000000000000001";
+
+/// As it comes for a conversation of three people in one group.
+fn event() -> Webhook {
+    Webhook::form(
+        "/webhook",
+        &[
+            ("EventType", "onConversationAdded"),
+            ("MessagingBinding.Address", "+15550003333"),
+            ("AccountSid", ACCOUNT),
+            ("MessagingBinding.ProxyAddress", "+15550002222"),
+            ("MessagingBinding.Address", "+15550001111"),
+            ("ConversationSid", CONVERSATION),
+            ("MessagingBinding.Address", "+15550003333"),
+            ("ChatServiceSid", "IS00000000000000000000000000000001"),
+            ("Body", "hello all"),
+            ("MessagingBinding.AuthorAddress", "+15550001111"),
+            ("Source", "SMS"),
+            ("RetryCount", "1"),
+        ],
+    )
+}
+
+type Signal = Arc<Notify>;
+
+/// A bot that must not be asked.
+async fn never(_cx: Context, _message: InboundMessage) -> String {
+    "asked".to_owned()
+}
+
+#[tokio::test]
+async fn an_event_with_repeated_parameters_is_verified_and_told_and_no_bot_is_asked() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = told.clone();
+    let app = TestApp::build(&[], |app| {
+        app.handler(never)
+            .on_conversation_event(move |event: ConversationEvent| {
+                hook.lock().unwrap().push(event);
+                std::future::ready(())
+            })
+    });
+    assert_eq!(app.send(event()).await.twiml(), EMPTY);
+    let message = event()
+        .with("EventType", "onMessageAdded")
+        .with("MessageSid", "IM00000000000000000000000000000001");
+    assert_eq!(app.send(message).await.twiml(), EMPTY);
+    app.send(event().signature("AAAAAAAAAAAAAAAAAAAAAAAAAAA="))
+        .await
+        .refused(403);
+    app.send(event().also("ConversationSid", "CH00000000000000000000000000000002"))
+        .await
+        .refused(400);
+    assert_eq!(app.kept().await, 0);
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    assert_eq!(told.len(), 2);
+    let event = &told[0];
+    assert_eq!(event.event_type, "onConversationAdded");
+    assert_eq!(event.conversation_sid.unwrap().as_str(), CONVERSATION);
+    let addresses = ["+15550003333", "+15550001111", "+15550003333"].map(Address::from);
+    assert_eq!(event.addresses, addresses);
+    assert_eq!(event.proxy_address, Some("+15550002222".into()));
+    assert_eq!(event.body.as_deref(), Some("hello all"));
+    assert_eq!(
+        (event.source.as_deref(), event.retry_count),
+        (Some("SMS"), Some(1))
+    );
+    assert_eq!(
+        event.params.get("MessagingBinding.AuthorAddress"),
+        Some("+15550001111")
+    );
+    let sid = told[1].message_sid.as_deref();
+    assert_eq!(sid, Some("IM00000000000000000000000000000001"));
+    let series = r#"replyhook_webhooks_total{endpoint="primary",outcome="conversation_event"}"#;
+    app.wait_for(series, 2.0).await;
+}
+
+#[tokio::test]
+async fn twilio_is_answered_without_a_hook_and_whatever_one_does() {
+    let app = TestApp::with(never);
+    assert_eq!(app.send(event()).await.twiml(), EMPTY);
+    let app = TestApp::build(&[], |app| {
+        app.handler(never)
+            .on_conversation_event(|_| async { panic!("in the hook") })
+    });
+    assert_eq!(app.send(event()).await.twiml(), EMPTY);
+    assert_eq!(app.says(1, "hi").await, says("asked"));
+}
+
+#[tokio::test]
+async fn a_slow_hook_goes_on_and_twilio_has_its_answer_within_four_seconds() {
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let (begun, go, done) = (Signal::default(), Signal::default(), Signal::default());
+    let signals = (begun.clone(), go.clone(), done.clone());
+    let time = clock.clone();
+    let app = TestApp::build(&[], |app| {
+        let app = app.handler(never).clock(time);
+        app.on_conversation_event(move |_| {
+            let (begun, go, done) = signals.clone();
+            async move {
+                begun.notify_one();
+                go.notified().await;
+                done.notify_one();
+            }
+        })
+    });
+    app.opened().await;
+    let answered = async {
+        begun.notified().await;
+        clock.advance(SignedDuration::from_secs(4));
+    };
+    let (answer, ()) = tokio::join!(app.ask(event()), answered);
+    assert_eq!(answer.twiml(), EMPTY);
+    go.notify_one();
+    done.notified().await;
+}

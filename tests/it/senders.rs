@@ -1,0 +1,314 @@
+//! The webhooks of WhatsApp senders at Twilio: `replyhook sender`, and `replyhook dev` behind a tunnel.
+
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::console::{Console, sender};
+use crate::support::{ACCOUNT, Dev, OTHER_TOKEN, TOKEN, json_lines, replyhook};
+
+const FIRST: &str = "XE00000000000000000000000000000001";
+const SECOND: &str = "XE00000000000000000000000000000002";
+const NUMBER: &str = "whatsapp:+15550002222";
+const OTHER: &str = "whatsapp:+15550003333";
+const OLD: [&str; 3] = [
+    "https://old.example.test/it's#rc=1",
+    "https://old.example.test/sorry",
+    "",
+];
+const TUNNEL: &str = "https://tunnel.example.test/a";
+
+/// Two senders, of which the second is called by PUT.
+fn console() -> Console {
+    let console = Console::with_sender(OLD);
+    console.enter(|entered| {
+        let mut second = sender(["https://second.example.test/", "", ""]);
+        second["sid"] = SECOND.into();
+        second["sender_id"] = OTHER.into();
+        second["webhook"]["callback_method"] = "PUT".into();
+        entered.senders.push(second);
+    });
+    console
+}
+
+fn env(console: &Console) -> [(&'static str, String); 3] {
+    [
+        ("TWILIO_ACCOUNT_SID", ACCOUNT.to_owned()),
+        ("TWILIO_AUTH_TOKEN", TOKEN.to_owned()),
+        ("REPLYHOOK__TWILIO__MESSAGING_URL", console.url()),
+    ]
+}
+
+/// Runs `replyhook sender`.
+fn run(console: &Console, args: &[&str], more: &[(&str, &str)]) -> (i32, String, String) {
+    let env = env(console);
+    let env: Vec<_> = env
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    replyhook(
+        &[&["sender"], args].concat(),
+        &[&env[..], more].concat(),
+        "",
+    )
+}
+
+#[track_caller]
+fn prints(console: &Console, args: &[&str], more: &[(&str, &str)]) -> String {
+    let (code, out, err) = run(console, args, more);
+    assert_eq!((code, err.as_str()), (0, ""), "{args:?}: {out}");
+    out
+}
+
+/// URLs of a sender: primary, fallback, status.
+fn urls(webhooks: &Value) -> [Value; 3] {
+    ["callback_url", "fallback_url", "status_callback_url"].map(|name| webhooks[name].clone())
+}
+
+#[test]
+fn senders_are_shown_with_their_webhooks() {
+    let console = console();
+    let [primary, fallback, _] = OLD;
+    assert_eq!(
+        prints(&console, &["show", NUMBER], &[]),
+        format!(
+            "{NUMBER} {FIRST} ONLINE\n  webhook         POST {primary}\n  fallback        POST {fallback}\n  \
+             status callback none\n"
+        )
+    );
+    assert_eq!(prints(&console, &["show"], &[]).lines().count(), 8);
+    let lines = json_lines(&prints(&console, &["show", "--json"], &[]));
+    assert_eq!(
+        lines[1],
+        json!({
+            "address": OTHER, "sid": SECOND, "status": "ONLINE",
+            "webhook": "https://second.example.test/", "webhook_method": "PUT",
+            "fallback": null, "fallback_method": "POST",
+            "status_callback": null, "status_callback_method": "POST",
+        })
+    );
+    let by_sid = json_lines(&prints(&console, &["show", SECOND, "--json"], &[]));
+    assert_eq!(by_sid, lines[1..]);
+}
+
+#[test]
+fn what_is_named_is_set_and_the_rest_stays() {
+    let console = console();
+    let args = [
+        "set",
+        OTHER,
+        "--fallback",
+        "https://new.example.test/f",
+        "--json",
+    ];
+    let shown = json_lines(&prints(&console, &args, &[]));
+    assert_eq!(shown[0]["fallback"], "https://new.example.test/f");
+    let webhooks = console.webhooks(1);
+    assert_eq!(webhooks["callback_url"], "https://second.example.test/");
+    assert_eq!(webhooks["callback_method"], "PUT");
+    prints(
+        &console,
+        &["set", OTHER, "--fallback", "", "--method", "POST"],
+        &[],
+    );
+    let webhooks = console.webhooks(1);
+    assert_eq!(webhooks["fallback_url"], Value::Null);
+    assert_eq!(webhooks["callback_method"], "POST");
+    assert_eq!(urls(&console.webhooks(0))[0], OLD[0], "the other one stays");
+}
+
+#[test]
+fn for_the_server_with_these_settings_all_three_are_set_as_the_readme_says() {
+    let console = console();
+    let (code, _, err) = run(&console, &["set", NUMBER, "--here"], &[]);
+    assert!(code == 2 && err.contains("PUBLIC_URL"), "{err}");
+    let here = [("PUBLIC_URL", "https://bot.example.test/b")];
+    prints(&console, &["set", FIRST, "--here"], &here);
+    let url = |path| Value::from(format!("https://bot.example.test/b/webhook{path}"));
+    let expected = [url("#rc=2&rp=ct,5xx"), url("/fallback"), url("/status")];
+    assert_eq!(urls(&console.webhooks(0)), expected);
+}
+
+#[test]
+fn a_sender_that_is_not_there_and_credentials_that_are_refused_change_nothing() {
+    let console = console();
+    let unknown = "whatsapp:+15550009999";
+    for args in [
+        &["show", unknown][..],
+        &["set", unknown, "--webhook", "https://h.test/"],
+    ] {
+        let (code, out, err) = run(&console, args, &[]);
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(
+            err.contains(unknown) && err.contains(&format!("it has {NUMBER}, {OTHER}")),
+            "{err}"
+        );
+    }
+    let wrong = [("TWILIO_AUTH_TOKEN", OTHER_TOKEN)];
+    for args in [
+        &["show"][..],
+        &["set", NUMBER, "--webhook", "https://h.test/"],
+    ] {
+        let (code, out, err) = run(&console, args, &wrong);
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains("401") && !err.contains(OTHER_TOKEN), "{err}");
+    }
+    for (args, part) in [
+        (&["set", NUMBER][..], "--here"),
+        (
+            &["set", NUMBER, "--webhook", "bot.example.test"],
+            "a whole URL",
+        ),
+        (
+            &["set", NUMBER, "--here", "--webhook", "https://h.test/"],
+            "cannot be used with",
+        ),
+        (&["set", "15550002222", "--here"], "write it as Twilio does"),
+        (&["set", NUMBER, "--method", "GET"], "POST, PUT"),
+    ] {
+        let (code, _, err) = run(&console, args, &[]);
+        assert!(code == 2 && err.contains(part), "{args:?}: {err}");
+    }
+    let (code, _, err) = run(&console, &["show"], &[("TWILIO_ACCOUNT_SID", "")]);
+    assert!(code == 2 && err.contains("TWILIO_ACCOUNT_SID"), "{err}");
+    let (code, _, err) = run(&console, &["show"], &[("TWILIO_AUTH_TOKEN", "")]);
+    assert!(code == 2 && err.contains("TWILIO_AUTH_TOKEN"), "{err}");
+    assert_eq!(console.set(), []);
+}
+
+/// `replyhook dev` behind the tunnel, with these senders pointed at it.
+fn desk(console: &Console, senders: &[&str]) -> Dev {
+    let env = env(console);
+    let env: Vec<_> = env
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let mut args = vec!["--port", "0", "--tunnel-url", TUNNEL];
+    args.extend(senders.iter().flat_map(|sender| ["--sender", sender]));
+    Dev::start_with(&args, &env)
+}
+
+fn tunnelled() -> [Value; 3] {
+    ["/webhook", "/webhook/fallback", "/webhook/status"]
+        .map(|path| format!("{TUNNEL}{path}").into())
+}
+
+#[test]
+fn behind_a_tunnel_senders_are_pointed_there_and_put_back_at_the_end() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let console = console();
+        let before = [console.webhooks(0), console.webhooks(1)].map(|webhooks| urls(&webhooks));
+        let mut dev = desk(&console, &[NUMBER, SECOND]);
+        for place in 0..2 {
+            let webhooks = console.webhooks(place);
+            assert_eq!(urls(&webhooks), tunnelled());
+            assert_eq!(webhooks["callback_method"], "POST");
+        }
+        let said = dev.program.said();
+        let back = format!(
+            "replyhook sender set {NUMBER} --webhook 'https://old.example.test/it'\\''s#rc=1' --fallback \
+             'https://old.example.test/sorry' --status-callback ''"
+        );
+        assert!(said.contains(&back), "{said}");
+        assert!(!said.contains("Not used here"), "{said}");
+        assert_eq!(dev.program.ends_by(signal), Some(0));
+        let empty = |urls: [Value; 3]| urls.map(|url| if url == "" { Value::Null } else { url });
+        for (place, before) in before.into_iter().enumerate() {
+            assert_eq!(urls(&console.webhooks(place)), empty(before));
+        }
+        assert_eq!(console.webhooks(1)["callback_method"], "PUT");
+    }
+}
+
+#[test]
+fn without_a_sender_named_nothing_at_twilio_is_touched() {
+    let console = console();
+    let mut dev = desk(&console, &[]);
+    assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
+    assert_eq!(console.set(), []);
+}
+
+#[test]
+fn what_somebody_has_entered_meanwhile_is_not_put_back() {
+    let console = console();
+    let mut dev = desk(&console, &[NUMBER]);
+    let other = "https://deployed.example.test/webhook";
+    console.enter(|entered| entered.senders[0]["webhook"]["callback_url"] = other.into());
+    assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
+    assert_eq!(urls(&console.webhooks(0))[0], other);
+    assert_eq!(console.set().len(), 1);
+}
+
+#[test]
+fn where_one_cannot_be_pointed_those_before_it_are_put_back() {
+    let console = console();
+    console.enter(|entered| entered.stuck = vec![SECOND]);
+    let env = env(&console);
+    let env: Vec<_> = env
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let dev = [
+        "dev",
+        "--port",
+        "0",
+        "--emulator-port",
+        "0",
+        "--tunnel-url",
+        TUNNEL,
+    ];
+    let both = ["--sender", NUMBER, "--sender", OTHER];
+    let (code, out, err) = replyhook(&[&dev[..], &both].concat(), &env, "");
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("63100"), "{err}");
+    let [primary, fallback, _] = OLD;
+    assert_eq!(
+        urls(&console.webhooks(0)),
+        [primary.into(), fallback.into(), Value::Null]
+    );
+    // One that is not there is found before any is touched.
+    let touched = console.set().len();
+    let both = ["--sender", NUMBER, "--sender", "whatsapp:+15550009999"];
+    let (code, _, err) = replyhook(&[&dev[..], &both].concat(), &env, "");
+    assert!(code == 1 && err.contains("no WhatsApp sender"), "{err}");
+    assert_eq!(console.set().len(), touched);
+    let (code, _, err) = replyhook(&["dev", "--sender", NUMBER], &env, "");
+    assert!(code == 2 && err.contains("--tunnel-url"), "{err}");
+}
+
+#[test]
+fn where_twilio_refuses_to_put_them_back_the_way_is_told() {
+    let console = console();
+    let mut dev = desk(&console, &[NUMBER]);
+    console.enter(|entered| entered.stuck = vec![FIRST]);
+    assert_eq!(dev.program.ends_by(Signal::INT), Some(1));
+    let way = "replyhook sender set whatsapp:+15550002222 --webhook";
+    dev.program
+        .wait_for("way back", |line| line.starts_with(way).then_some(()));
+    let said = dev.program.said();
+    assert!(said.contains("Twilio still calls the tunnel"), "{said}");
+}
+
+#[test]
+fn after_an_error_they_are_put_back() {
+    let console = console();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let failed = Command::new(env!("CARGO_BIN_EXE_replyhook"))
+        .args(["dev", "--port", "0", "--emulator-port", "0"])
+        .args(["--tunnel-url", TUNNEL, "--sender", NUMBER])
+        .env_clear()
+        .envs(env(&console))
+        .current_dir(std::env::temp_dir())
+        // The welcome cannot be written.
+        .stdout(full.unwrap())
+        .stderr(Stdio::null())
+        .status();
+    assert_eq!(failed.unwrap().code(), Some(2));
+    let set: Vec<_> = console
+        .set()
+        .iter()
+        .map(|(_, webhooks)| urls(webhooks))
+        .collect();
+    assert_eq!(set, [tunnelled(), OLD.map(Value::from)]);
+}
