@@ -44,6 +44,8 @@ mod disk;
 mod doctor;
 mod emulator;
 mod emulator_sdks;
+#[cfg(feature = "testing")]
+mod examples;
 mod explanations;
 mod fake_twilio;
 mod fallback;
