@@ -13,12 +13,6 @@ struct Appointment {
     early: bool,
 }
 
-async fn book(appointment: Appointment) -> String {
-    let Appointment { what, day, early } = appointment;
-    let time = if early { "09:00" } else { "15:00" };
-    format!("Your {what}: {}, {time}.", day.strftime("%A, %-d %B"))
-}
-
 pub(crate) fn bot() -> impl Handler {
     let form = Form::new("appointment")
         .ask(
@@ -33,7 +27,11 @@ pub(crate) fn bot() -> impl Handler {
         )
         .ask("early", Question::new("In the morning?").yes_or_no())
         .cancel("cancel", "Maybe another time.")
-        .done(|_cx, appointment| book(appointment));
+        .done(|_cx, booked: Appointment| async move {
+            let Appointment { what, day, early } = booked;
+            let time = if early { "09:00" } else { "15:00" };
+            format!("Your {what}: {}, {time}.", day.strftime("%A, %-d %B"))
+        });
     Router::new()
         .form(words(["appointment", "book"]), form)
         .otherwise("Write *book* for an appointment.")

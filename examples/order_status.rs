@@ -4,12 +4,12 @@ use replyhook::route::{Captures, Router, command, regex};
 use replyhook::{App, Handler, StartError};
 
 /// Yours asks a database.
-async fn find(order: u32) -> Option<&'static str> {
+fn find(order: u32) -> Option<&'static str> {
     (order == 42).then_some("leaves today")
 }
 
 async fn status(Captures(order): Captures<u32>) -> String {
-    match find(order).await {
+    match find(order) {
         Some(status) => format!("Order {order} {status}."),
         None => format!("There is no order {order}."),
     }
