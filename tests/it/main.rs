@@ -51,6 +51,7 @@ mod fake_twilio;
 mod fallback;
 mod forward;
 mod guards;
+mod guide;
 mod handlers;
 mod house_rules;
 #[cfg(feature = "failpoints")]
@@ -58,6 +59,7 @@ mod kill_loop;
 mod late;
 mod lifecycle;
 mod limits;
+mod links;
 #[cfg(feature = "testing")]
 mod llm;
 #[cfg(all(feature = "failpoints", feature = "postgres"))]
