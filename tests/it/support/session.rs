@@ -80,8 +80,7 @@ impl Session {
             .lines()
             .next()
             .and_then(|line| line.strip_prefix("# "));
-        let is_name = |name: &&str| name.ends_with(".toml") && !name.contains([' ', '/']);
-        if let Some(name) = name.filter(is_name) {
+        if let Some(name) = name.filter(|name| block.kind == "toml" && !name.contains([' ', '/'])) {
             std::fs::write(self.folder.path().join(name), self.inward(&block.text)).unwrap();
         }
     }
@@ -119,7 +118,7 @@ impl Session {
             // It would not end by itself: what is shown is how it begins.
             let job = self.beside(&typed, shown, |lines, _| lines.len() >= shown.len())?;
             let _ = kill_process_group(job, Signal::TERM);
-            self.typed("wait");
+            self.typed(&format!("wait {}", job.as_raw_nonzero()));
             return Ok(());
         }
         let printed = self.typed(&typed);
@@ -172,9 +171,10 @@ impl Session {
             let lines = trimmed(&lines);
             if is_enough(lines, &log) {
                 let begins = &lines[..shown.len().min(lines.len())];
-                return match fits(shown, begins) {
-                    true => Ok(job),
-                    false => Err(difference(command, shown, begins)),
+                return if fits(shown, begins) {
+                    Ok(job)
+                } else {
+                    Err(difference(command, shown, begins))
                 };
             }
             if Instant::now() > patience {
@@ -190,10 +190,8 @@ impl Session {
             "replyhook dev",
             "replyhook dev --port :8080 --emulator-port :8081",
         );
-        for (name, path) in [("hello", example("hello"))] {
-            let path = path.to_str().unwrap();
-            text = text.replace(&format!("cargo run --example {name}"), path);
-        }
+        let hello = example("hello");
+        text = text.replace("cargo run --example hello", hello.to_str().unwrap());
         for (shown, port) in PORTS.iter().zip(&self.ports) {
             let port = port.local_addr().unwrap().port();
             text = text.replace(&format!(":{shown}"), &format!(":{port}"));
