@@ -133,6 +133,23 @@ fn whatever_is_not_typed_has_its_reason() {
 }
 
 #[test]
+fn no_block_is_of_a_kind_that_nobody_looks_at() {
+    const KINDS: [&str; 9] = [
+        "console", "sh", "rust", "toml", "json", "js", "python", "ini", "text",
+    ];
+    for page in ["README.md".to_owned()].into_iter().chain(pages(GUIDE)) {
+        for block in blocks(&page) {
+            let kind = block.kind.split(',').next().unwrap();
+            assert!(
+                KINDS.contains(&kind),
+                "{page}, line {}: {kind}: commands are `console`, or `sh` with a reason",
+                block.line
+            );
+        }
+    }
+}
+
+#[test]
 fn every_page_with_rust_is_compiled() {
     let compiled = read("src/lib.rs");
     for page in pages(GUIDE) {
