@@ -10,6 +10,16 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 /// A sender or receiver, such as `whatsapp:+15550001111`, `whatsapp:US.13491208655302741918`, `+15550001111`, `12345`.
+///
+/// ```
+/// use replyhook::address::{Address, Channel, Identity};
+///
+/// let user = Address::parse("whatsapp:+15550001111");
+/// assert_eq!((user.channel(), user.identity()), (&Channel::WhatsApp, Identity::Phone));
+/// assert_eq!(user.id(), "+15550001111");
+/// // Nothing that is logged by accident says who it is.
+/// assert!(!format!("{user:?}").contains("5550001111"));
+/// ```
 #[derive(Clone)]
 pub struct Address {
     text: String,

@@ -7,6 +7,13 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 
 /// A code such as 11200 or 63016.
+///
+/// ```
+/// use replyhook::ErrorCode;
+///
+/// assert_eq!(ErrorCode(21610).meaning(), Some("the receiver has opted out"));
+/// assert_eq!("21610".parse(), Ok(ErrorCode(21610)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ErrorCode(pub u32);
 

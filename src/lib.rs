@@ -166,7 +166,28 @@ pub use start_error::{StartError, StartErrorKind};
 #[cfg(feature = "app")]
 pub use worker::Worker;
 
-/// The README's Rust blocks.
+/// The Rust blocks of README and guide.
 #[cfg(all(doctest, feature = "server"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/guide/src/dialogues.md")]
+    struct GuideDialogues;
+    #[doc = include_str!("../docs/guide/src/media.md")]
+    struct GuideMedia;
+    #[doc = include_str!("../docs/guide/src/message.md")]
+    struct GuideMessage;
+    #[doc = include_str!("../docs/guide/src/moving.md")]
+    struct GuideMoving;
+    #[doc = include_str!("../docs/guide/src/recipes.md")]
+    struct GuideRecipes;
+    #[doc = include_str!("../docs/guide/src/reply.md")]
+    struct GuideReply;
+    #[cfg(feature = "testing")]
+    #[doc = include_str!("../docs/guide/src/start.md")]
+    struct GuideStart;
+    #[doc = include_str!("../docs/guide/src/status.md")]
+    struct GuideStatus;
+    #[doc = include_str!("../docs/guide/src/templates.md")]
+    struct GuideTemplates;
+}

@@ -16,6 +16,7 @@ use crate::admin;
 use crate::clock::{Advance, ShiftedClock};
 use crate::config::{SigningSettings, Sources};
 use crate::emulator::{Emulator, EmulatorOptions};
+use crate::sending::Sender;
 use crate::server;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
@@ -101,6 +102,7 @@ struct Own {
     url: String,
     address: SocketAddr,
     store: Arc<dyn Store>,
+    sender: Sender,
     handler: &'static str,
     store_url: String,
     admin: Option<SocketAddr>,
@@ -202,6 +204,11 @@ impl Desk {
     /// Where our own server keeps everything.
     pub fn store_url(&self) -> Option<&str> {
         self.own.as_ref().map(|own| own.store_url.as_str())
+    }
+
+    /// What sends first through our own server, if it runs: [`App::sender`] of the app that is on the desk.
+    pub fn sender(&self) -> Option<Sender> {
+        self.own.as_ref().map(|own| own.sender.clone())
     }
 
     /// Where the private listener is, if `admin.listen` is set.
@@ -447,6 +454,7 @@ impl Own {
             disturbance,
         };
         let (handler, store_url) = (app.handler, app.worker.store_url.clone());
+        let sender = app.sender();
         emulator.attach(Arc::new(state));
         let metrics = app.admin.metrics.clone();
         let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
@@ -456,6 +464,7 @@ impl Own {
             url,
             address,
             store,
+            sender,
             handler,
             store_url,
             admin: private,

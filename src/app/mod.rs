@@ -84,6 +84,29 @@ pub struct App {
 }
 
 /// Collects what an [`App`] is made of.
+///
+/// ```
+/// use replyhook::config::Sources;
+/// use replyhook::{App, ConsentChange, Context, InboundMessage, StatusUpdate};
+///
+/// async fn bot(_cx: Context, message: InboundMessage) -> String {
+///     format!("You said: {}", message.body)
+/// }
+///
+/// let settings = Sources::default().with_env([
+///     ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
+///     ("PUBLIC_URL", "https://bot.example.com"),
+///     ("DATABASE_URL", "sqlite::memory:"),
+/// ]);
+/// let app = App::builder()
+///     .handler(bot)
+///     .sources(settings)
+///     .on_status(|update: StatusUpdate| async move { println!("{:?}", update.status) })
+///     .on_consent(|change: ConsentChange| async move { println!("{:?}", change.kind) })
+///     .build()?;
+/// assert!(app.warnings().is_empty());
+/// # Ok::<(), replyhook::StartError>(())
+/// ```
 #[derive(Default)]
 pub struct AppBuilder {
     sources: Option<Sources>,

@@ -62,6 +62,27 @@ use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply};
 
 /// Answers messages.
+///
+/// Every async function of these two arguments is one. A type that is one itself can be put around another:
+///
+/// ```
+/// use futures_util::future::BoxFuture;
+/// use replyhook::{Context, Echo, Handler, HandlerError, InboundMessage, Reply};
+///
+/// /// Says nothing to who forwards chain letters.
+/// struct NoChainLetters<H>(H);
+///
+/// impl<H: Handler> Handler for NoChainLetters<H> {
+///     fn handle(&self, cx: Context, message: InboundMessage) -> BoxFuture<'_, Result<Reply, HandlerError>> {
+///         if message.frequently_forwarded == Some(true) {
+///             return Box::pin(async { Ok(Reply::none()) });
+///         }
+///         self.0.handle(cx, message)
+///     }
+/// }
+/// # fn is_handler(_: impl Handler) {}
+/// # is_handler(NoChainLetters(Echo));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a handler",
     label = "expected an async function `(Context, InboundMessage) -> impl IntoReply`",

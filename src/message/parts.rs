@@ -77,6 +77,32 @@ pub struct Location {
     pub label: Option<String>,
 }
 
+impl Location {
+    /// Kilometres to another place, given in degrees, as the crow flies.
+    ///
+    /// ```
+    /// use replyhook::route::{Router, location};
+    /// use replyhook::InboundMessage;
+    ///
+    /// async fn distance(message: InboundMessage) -> Option<String> {
+    ///     let here = message.location?;
+    ///     Some(format!("It is {:.0} km to Madrid.", here.km_to(40.4168, -3.7038)))
+    /// }
+    ///
+    /// let bot = Router::new().on(location(), distance);
+    /// # fn is_handler(_: impl replyhook::Handler) {}
+    /// # is_handler(bot);
+    /// ```
+    pub fn km_to(&self, latitude: f64, longitude: f64) -> f64 {
+        // By the haversine formula.
+        const EARTH_RADIUS_KM: f64 = 6371.0;
+        let half_sine = |from: f64, to: f64| ((to - from).to_radians() / 2.0).sin().powi(2);
+        let along = self.latitude.to_radians().cos() * latitude.to_radians().cos();
+        let a = half_sine(self.latitude, latitude) + along * half_sine(self.longitude, longitude);
+        2.0 * EARTH_RADIUS_KM * a.sqrt().min(1.0).asin()
+    }
+}
+
 /// A tapped quick reply.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -8,6 +8,23 @@ use crate::form::Form;
 use crate::sid::{AccountSid, ChannelInstallSid, MessageSid, MessagingServiceSid};
 
 /// One status callback.
+///
+/// ```
+/// use replyhook::{Form, MessageStatus, StatusUpdate};
+///
+/// let form = Form::from_iter([
+///     ("MessageSid", "SM00000000000000000000000000000001"),
+///     ("AccountSid", "AC00000000000000000000000000000001"),
+///     ("MessageStatus", "undelivered"),
+///     ("ErrorCode", "63016"),
+/// ]);
+/// let update = StatusUpdate::parse(form)?;
+/// assert_eq!(update.status, MessageStatus::Undelivered);
+/// assert!(update.status.is_failure());
+/// let meaning = update.error_code.and_then(|code| code.meaning());
+/// assert_eq!(meaning, Some("free-form text outside the 24-hour window: use a template"));
+/// # Ok::<(), replyhook::message::ParseError>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StatusUpdate {

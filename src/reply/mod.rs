@@ -31,6 +31,14 @@ use crate::address::Address;
 use crate::error::{BoxError, HandlerError};
 
 /// What a bot says to one message. Empty means: nothing.
+///
+/// ```
+/// use replyhook::Reply;
+///
+/// let reply = Reply::text("Hello!").and("What can I do for you?");
+/// assert_eq!(reply.messages().len(), 2);
+/// assert!(Reply::none().is_empty());
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Reply {
     messages: Vec<ReplyMessage>,
@@ -38,6 +46,16 @@ pub struct Reply {
 }
 
 /// One message of a reply: a text, media, or both.
+///
+/// ```
+/// use replyhook::{Media, Reply, ReplyMessage};
+///
+/// let receipt = ReplyMessage::text("Your receipt").media(Media::url("https://cdn.example.com/r.png"));
+/// // A message goes to who wrote, and from the number that was written to, unless it says otherwise.
+/// let colleague = ReplyMessage::text("An order came in.").to("whatsapp:+15550003333");
+/// let reply = Reply::from(receipt).and(colleague);
+/// assert_eq!(reply.messages()[0].body(), "Your receipt");
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ReplyMessage {
     pub(crate) text: String,
@@ -50,6 +68,16 @@ pub struct ReplyMessage {
 }
 
 /// A file that Twilio fetches and sends.
+///
+/// ```
+/// use replyhook::{Media, Reply};
+///
+/// let elsewhere = Reply::media(Media::url("https://cdn.example.com/menu.pdf"));
+/// let on_this_machine = Reply::media(Media::file("menu.pdf"));
+/// let made_just_now = Reply::media(Media::bytes(*b"BEGIN:VCARD\r\nEND:VCARD\r\n", "text/vcard"));
+/// assert_ne!(elsewhere, on_this_machine);
+/// # assert_ne!(on_this_machine, made_just_now);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Media {
     source: MediaSource,
@@ -461,6 +489,27 @@ impl fmt::Debug for Media {
 }
 
 /// What a handler may return: a text, nothing, an `Option` or `Result` of these, or a [`Reply`].
+///
+/// A type of yours may be one as well:
+///
+/// ```
+/// use replyhook::{Context, HandlerError, InboundMessage, IntoReply, Reply};
+///
+/// struct Price { cents: u64 }
+///
+/// impl IntoReply for Price {
+///     fn into_reply(self) -> Result<Reply, HandlerError> {
+///         Ok(Reply::text(format!("{}.{:02} €", self.cents / 100, self.cents % 100)))
+///     }
+/// }
+///
+/// async fn price(_cx: Context, _message: InboundMessage) -> Option<Price> {
+///     Some(Price { cents: 250 })
+/// }
+/// # fn is_handler(_: impl replyhook::Handler) {}
+/// # is_handler(price);
+/// # assert_eq!(Price { cents: 250 }.into_reply().unwrap(), Reply::text("2.50 €"));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not something a bot can say",
     label = "a handler returns a text (`&str`, `String`), nothing (`()`), a `Reply`, or an `Option` or `Result` of these",

@@ -55,13 +55,17 @@ use crate::config::Sources;
 use crate::emulator::Remote;
 use crate::emulator::recording::{self, Recorded};
 use crate::secret::Secret;
+use crate::sending::{Outgoing, Sender};
 use crate::sid::AccountSid;
+use crate::store::ReplyState;
 use crate::twilio::{ApiUrl, Client, Credentials, NewMessage};
 
 /// For what must happen sooner or later.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(5);
+/// What a message comes to.
+const FINAL: [&str; 4] = ["delivered", "read", "failed", "undelivered"];
 /// When every test begins: a Monday morning, so that nothing depends on the day it is run.
 const MORNING: i64 = 1_767_603_600;
 
@@ -247,8 +251,45 @@ impl TestBot {
             let mut shown = shown.as_array().cloned().unwrap_or_default().into_iter();
             let message = shown.find(|message| message["sid"] == sid.as_str())?;
             let status = message["status"].as_str()?.to_owned();
-            let is_final = ["delivered", "read", "failed", "undelivered"].contains(&&*status);
+            let is_final = FINAL.contains(&&*status);
             is_final.then(|| Sent::new(status, message["error_code"].as_u64()))
+        })
+        .await
+    }
+
+    /// What your program sends first with: [`App::sender`](crate::App::sender) of the bot as it runs now.
+    ///
+    /// ```
+    /// use replyhook::App;
+    /// use replyhook::testing::TestBot;
+    /// use replyhook::twilio::NewMessage;
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let bot = TestBot::start(App::builder).await;
+    /// let ana = bot.whatsapp("+34600000001");
+    /// ana.says("hi").await;
+    /// let ready = NewMessage::text(ana.address(), "It is ready.").from(ana.sender());
+    /// let sent = bot.sender().await.send_once("order-42", &ready).await.unwrap();
+    /// bot.outcome(&sent).await.assert_delivered();
+    /// # bot.stop().await;
+    /// # }
+    /// ```
+    pub async fn sender(&self) -> Sender {
+        let sender = self.desk.lock().await.sender();
+        sender.expect("the bot runs on the desk")
+    }
+
+    /// What becomes of a message that [`TestBot::sender`] took.
+    pub async fn outcome(&self, taken: &Outgoing) -> Sent {
+        let sender = self.sender().await;
+        self.until("the message is on the phone, or has failed", || async {
+            let now = must(sender.outgoing(taken.id)).await?;
+            let status = match now.state? {
+                ReplyState::Failed | ReplyState::Suppressed => "refused".to_owned(),
+                _ => now.status.filter(|status| FINAL.contains(&&**status))?,
+            };
+            Some(Sent::new(status, now.error_code.map(u64::from)))
         })
         .await
     }
@@ -399,9 +440,9 @@ impl std::fmt::Debug for TestBot {
     }
 }
 
-/// What the emulator must be able to do.
-async fn must<T>(asked: impl Future<Output = Result<T, crate::emulator::RemoteError>>) -> T {
+/// What emulator and store must be able to do.
+async fn must<T, E: std::error::Error>(asked: impl Future<Output = Result<T, E>>) -> T {
     asked
         .await
-        .unwrap_or_else(|error| panic!("the emulator: {error}"))
+        .unwrap_or_else(|error| panic!("the bot's surroundings: {error}"))
 }

@@ -10,6 +10,19 @@ use crate::form::Form;
 use crate::sid::MessagingServiceSid;
 
 /// A message to be sent.
+///
+/// ```
+/// use replyhook::twilio::NewMessage;
+///
+/// let text = NewMessage::text("whatsapp:+15550001111", "It is ready.").from("whatsapp:+15550002222");
+/// let template = NewMessage::template(
+///     "whatsapp:+15550001111",
+///     "HX00000000000000000000000000000001",
+///     [("1", "Ana"), ("2", "12:00")],
+/// );
+/// let place = NewMessage::location("whatsapp:+15550001111", 40.4168, -3.7038, "Puerta del Sol");
+/// # drop((text, template.from("whatsapp:+15550002222"), place));
+/// ```
 #[derive(Clone)]
 pub struct NewMessage {
     pub(crate) to: Address,

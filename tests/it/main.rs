@@ -45,11 +45,14 @@ mod disk;
 mod doctor;
 mod emulator;
 mod emulator_sdks;
+#[cfg(feature = "testing")]
+mod examples;
 mod explanations;
 mod fake_twilio;
 mod fallback;
 mod forward;
 mod guards;
+mod guide;
 mod handlers;
 mod handover;
 mod house_rules;
@@ -58,6 +61,7 @@ mod kill_loop;
 mod late;
 mod lifecycle;
 mod limits;
+mod links;
 #[cfg(feature = "testing")]
 mod llm;
 #[cfg(all(feature = "failpoints", feature = "postgres"))]

@@ -1,10 +1,9 @@
-//! The README works as it stands: its bot is compiled and chatted with, and is the one that it shows.
+//! The README's bot is the example, and what a stranger reads stands in order; its commands are typed by `guide.rs`.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::support::{Server, TOKEN, read};
+use crate::support::read;
+use crate::support::session::example;
 
 /// The first block of a kind that has a word in it.
 fn block(kind: &str, word: &str) -> String {
@@ -16,94 +15,6 @@ fn block(kind: &str, word: &str) -> String {
         body.contains(word).then(|| body.to_owned())
     });
     found.unwrap_or_else(|| panic!("README has no {kind} block with {word}"))
-}
-
-/// Cargo builds examples beside the tests.
-fn example(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    exe.parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples")
-        .join(name)
-}
-
-#[test]
-fn the_transcript_is_what_the_ten_line_bot_says() {
-    let transcript = block("console", "invoke");
-    let [_, _, ask, status, answer] = transcript.lines().collect::<Vec<_>>()[..] else {
-        panic!("{transcript}")
-    };
-    let said = ask.split("--data '").nth(1).unwrap().trim_end_matches('\'');
-    // `cargo test --test it` alone does not build examples; `cargo test` does.
-    if !example("hello").exists() {
-        return crate::support::left_out(
-            "the README's transcript: the example `hello` is not built",
-        );
-    }
-    // The example runs as the README runs it: it serves whatever it is told, so `serve` as an argument means nothing.
-    let server = Server::start_by(
-        Command::new(example("hello")),
-        &[("PUBLIC_URL", "http://127.0.0.1:8080")],
-    );
-    let output = Command::new(env!("CARGO_BIN_EXE_replyhook"))
-        .args([
-            "invoke",
-            &format!("http://{}/webhook", server.public),
-            "--url",
-            "http://127.0.0.1:8080/webhook",
-            "--data",
-            said,
-        ])
-        .env_clear()
-        .env("TWILIO_AUTH_TOKEN", TOKEN)
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let mut lines = text.lines();
-    let without_time = |line: &str| {
-        line.split_whitespace()
-            .take(3)
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    assert_eq!(lines.next().map(without_time), Some(without_time(status)));
-    assert_eq!(lines.next(), Some(answer));
-    assert_eq!(output.status.code(), Some(0));
-}
-
-#[test]
-fn the_first_command_needs_nothing_and_says_what_the_readme_shows() {
-    let shown = block("console", "");
-    let mut lines = shown.lines();
-    assert_eq!(lines.next(), Some("$ cargo run -- dev"));
-    let mut dev = Command::new(env!("CARGO_BIN_EXE_replyhook"))
-        .args(["dev", "--emulator-port", "0", "--port", "0"])
-        .env_clear()
-        .current_dir(std::env::temp_dir())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let out = BufReader::new(dev.stdout.take().unwrap());
-    let without_port = |line: &str| {
-        line.trim_end_matches(['/', ':'])
-            .rsplit_once(':')
-            .map(|(text, _)| text.to_owned())
-    };
-    let mut printed = out
-        .lines()
-        .map_while(Result::ok)
-        .filter(|line| !line.is_empty());
-    let printed = printed.next();
-    dev.kill().unwrap();
-    dev.wait().unwrap();
-    let shown = lines.find(|line| !line.is_empty()).unwrap();
-    assert_eq!(
-        printed.as_deref().and_then(without_port),
-        without_port(shown)
-    );
 }
 
 #[test]

@@ -14,9 +14,6 @@ use crate::address::Channel;
 use crate::handler::folding::{fold, normal, spaced_words};
 use crate::message::{InboundMessage, MessageType};
 
-/// Kilometres.
-const EARTH_RADIUS: f64 = 6371.0;
-
 /// What a route looks for. Made by the functions of this module, and combined by `&`, `|` and `!`.
 #[derive(Clone)]
 pub struct Filter(pub(super) Kind);
@@ -177,7 +174,7 @@ impl Filter {
             Kind::Location(Some(near)) => message
                 .location
                 .as_ref()
-                .is_some_and(|at| near.holds(at.latitude, at.longitude)),
+                .is_some_and(|at| at.km_to(near.latitude, near.longitude) <= near.km),
             Kind::Button(wanted) => message.button.as_ref().is_some_and(|button| {
                 is_chosen(
                     wanted.as_deref(),
@@ -308,16 +305,6 @@ fn is_chosen(wanted: Option<&[Sought]>, id: Option<&str>, shown: Option<&str>) -
             wanted.iter().any(|wanted| wanted.compared == shown)
         }
         (None, None) => false,
-    }
-}
-
-impl Near {
-    /// By the haversine formula.
-    fn holds(&self, latitude: f64, longitude: f64) -> bool {
-        let half_sine = |from: f64, to: f64| ((to - from).to_radians() / 2.0).sin().powi(2);
-        let along = self.latitude.to_radians().cos() * latitude.to_radians().cos();
-        let a = half_sine(self.latitude, latitude) + along * half_sine(self.longitude, longitude);
-        2.0 * EARTH_RADIUS * a.sqrt().min(1.0).asin() <= self.km
     }
 }
 

@@ -9,13 +9,15 @@ mod dev;
 pub mod http;
 mod journal;
 mod kept;
+pub mod markdown;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod program;
 pub mod proxy;
 mod request;
 mod scripted;
-mod server;
+pub mod server;
+pub mod session;
 mod storage;
 pub mod twilio;
 #[cfg(feature = "failpoints")]

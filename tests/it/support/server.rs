@@ -185,7 +185,7 @@ impl Drop for Server {
 
 /// A port that nobody is given by chance and that may still be listened at: bound, sharing its address, and never
 /// listening. The public listener needs none: it tells in its log which one it got.
-fn reserve_port() -> TcpSocket {
+pub fn reserve_port() -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();

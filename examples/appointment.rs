@@ -1,0 +1,43 @@
+//! An appointment: three questions, each answer read as what it is, and kept across a restart.
+
+use jiff::civil::Date;
+use replyhook::dialogue::{Form, Question};
+use replyhook::route::{Router, words};
+use replyhook::{App, Handler, StartError};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Appointment {
+    what: String,
+    day: Date,
+    early: bool,
+}
+
+pub(crate) fn bot() -> impl Handler {
+    let form = Form::new("appointment")
+        .ask(
+            "what",
+            Question::new("1 a cut, or 2 a shave?").choice(["cut", "shave"]),
+        )
+        .ask(
+            "day",
+            Question::new("Which day?")
+                .parse::<Date>()
+                .or("A day such as 2026-12-24, please."),
+        )
+        .ask("early", Question::new("In the morning?").yes_or_no())
+        .cancel("cancel", "Maybe another time.")
+        .done(|_cx, booked: Appointment| async move {
+            let Appointment { what, day, early } = booked;
+            let time = if early { "09:00" } else { "15:00" };
+            format!("Your {what}: {}, {time}.", day.strftime("%A, %-d %B"))
+        });
+    Router::new()
+        .form(words(["appointment", "book"]), form)
+        .otherwise("Write *book* for an appointment.")
+}
+
+#[tokio::main]
+async fn main() -> Result<(), StartError> {
+    App::builder().handler(bot()).build()?.run().await
+}

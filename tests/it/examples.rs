@@ -1,0 +1,186 @@
+//! The examples that people copy from, as they stand: their bots under the test kit, their servers in process.
+
+#[path = "../../examples/appointment.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod appointment;
+#[path = "../../examples/mounted.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod mounted;
+#[path = "../../examples/order_status.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod order_status;
+#[path = "../../examples/photo_receipt.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod photo_receipt;
+#[path = "../../examples/reminders.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod reminders;
+#[path = "../../examples/several_senders.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod several_senders;
+#[path = "../../examples/shop_finder.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod shop_finder;
+#[path = "../../examples/verify_only.rs"]
+#[expect(dead_code, reason = "its main is for people")]
+mod verify_only;
+
+use std::time::Duration;
+
+use http::Request;
+use replyhook::App;
+use replyhook::sending::SendErrorKind;
+use replyhook::testing::TestBot;
+
+use crate::support::{ORIGIN, TOKEN, TestApp, Webhook, app, root, says};
+
+#[tokio::test]
+async fn order_status_finds_what_is_there_however_it_is_asked_for() {
+    let bot = TestBot::start(|| App::builder().handler(order_status::bot())).await;
+    let ana = bot.whatsapp("+34600000001");
+    for asked in ["order 42", "Order 42", "#42", "42", "/order 42"] {
+        ana.says(asked).await.assert_reply("Order 42 leaves today.");
+    }
+    ana.says("order 7")
+        .await
+        .assert_reply("There is no order 7.");
+    for asked in ["where is it?", "99999999999", "/order mine"] {
+        ana.says(asked)
+            .await
+            .assert_reply("Write your order's number, such as: order 42");
+    }
+}
+
+#[tokio::test]
+async fn appointment_asks_until_it_can_read_the_answer_also_across_a_restart() {
+    let bot = TestBot::start(|| App::builder().handler(appointment::bot())).await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("I want to book")
+        .await
+        .assert_reply("1 a cut, or 2 a shave?");
+    ana.says("1").await.assert_reply("Which day?");
+    bot.restart().await;
+    for (text, reply) in [
+        ("Christmas Eve", "A day such as 2026-12-24, please."),
+        ("2026-12-24", "In the morning?"),
+        ("yes", "Your cut: Thursday, 24 December, 09:00."),
+        ("yes", "Write *book* for an appointment."),
+        ("book", "1 a cut, or 2 a shave?"),
+        ("Cancel", "Maybe another time."),
+    ] {
+        ana.says(text).await.assert_reply(reply);
+    }
+}
+
+#[tokio::test]
+async fn photo_receipt_keeps_the_photo_under_a_name_of_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    let bot =
+        TestBot::start(move || App::builder().handler(photo_receipt::bot(path.clone()))).await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("here")
+        .await
+        .assert_reply("Send a photo of your receipt.");
+    let photo = std::fs::read(root().join("tests/it/picture.png")).unwrap();
+    let thanks = format!("Got it: {} bytes.", photo.len());
+    ana.sends_file("image/png", &photo, "../../etc/passwd")
+        .await
+        .assert_reply(&thanks);
+    let kept: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    let [kept] = &kept[..] else {
+        panic!("{kept:?}")
+    };
+    assert_eq!(std::fs::read(kept.as_ref().unwrap().path()).unwrap(), photo);
+    ana.sends_file("image/png", b"%PDF-1.4", "")
+        .await
+        .assert_reply("That is no photo I can read.");
+}
+
+#[tokio::test]
+async fn shop_finder_names_the_nearest_and_how_far_it_is() {
+    let bot = TestBot::start(|| App::builder().handler(shop_finder::bot())).await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("where are you?")
+        .await
+        .assert_reply("Share your location, and I find the nearest shop.");
+    // Toledo, and Girona.
+    ana.shares(39.8628, -4.0273, "")
+        .await
+        .assert_reply("Gran Vía 1, Madrid: 68 km from you.");
+    ana.shares(41.9794, 2.8214, "")
+        .await
+        .assert_reply("Rambla 7, Barcelona: 86 km from you.");
+}
+
+#[tokio::test]
+async fn several_senders_are_several_bots() {
+    let bot = TestBot::start(|| App::builder().handler(several_senders::bot())).await;
+    let to_the_shop = bot.whatsapp("+34600000001");
+    let to_the_repairs = bot.sms("+34600000001");
+    for (text, shop, repairs) in [
+        (
+            "Hours",
+            "We sell from nine to six.",
+            "We mend from seven to three.",
+        ),
+        (
+            "hi",
+            "Ana's bicycles. Write *hours*.",
+            "Ana's repairs. Write *hours*.",
+        ),
+    ] {
+        to_the_shop.says(text).await.assert_reply(shop);
+        to_the_repairs.says(text).await.assert_reply(repairs);
+    }
+}
+
+#[tokio::test]
+async fn reminders_go_out_once_and_to_nobody_who_did_not_agree() {
+    let bot = TestBot::start(|| App::builder().handler(reminders::bot())).await;
+    let ana = bot.whatsapp("+15550001111");
+    let appointment = |number| reminders::Appointment {
+        number,
+        who: "whatsapp:+15550001111",
+        time: "12:00",
+    };
+    let sender = bot.sender().await;
+    let stranger = reminders::remind(&sender, &appointment(1)).await;
+    assert_eq!(stranger.unwrap_err().kind(), SendErrorKind::NoOptIn);
+    ana.says("Tomorrow at twelve, please.")
+        .await
+        .assert_reply("See you then!");
+    let first = reminders::remind(&sender, &appointment(1)).await.unwrap();
+    bot.outcome(&first).await.assert_delivered();
+    bot.restart().await;
+    bot.advance(Duration::from_hours(1)).await;
+    let sender = bot.sender().await;
+    let again = reminders::remind(&sender, &appointment(1)).await.unwrap();
+    assert!(again.repeated);
+    assert_eq!((again.id, again.sid.is_some()), (first.id, true));
+    ana.says("STOP").await;
+    let unwanted = reminders::remind(&sender, &appointment(2)).await;
+    assert_eq!(unwanted.unwrap_err().kind(), SendErrorKind::OptedOut);
+}
+
+#[tokio::test]
+async fn mounted_serves_its_page_and_the_webhooks() {
+    let test = TestApp::with(mounted::bot);
+    test.opened().await;
+    let site = mounted::site(test.router.clone());
+    let page = Request::get("/").body(axum::body::Body::empty()).unwrap();
+    assert_eq!(app::answer(&site, page).await.body, "Ana's bicycles");
+    let answer = app::answer(&site, Webhook::message(1, "hi").request()).await;
+    assert_eq!(answer.twiml(), says("You said: hi"));
+    test.end().await;
+}
+
+#[tokio::test]
+async fn verify_only_answers_twilio_and_nobody_else() {
+    let router = verify_only::app(ORIGIN, TOKEN).unwrap();
+    let sms = || Webhook::message(1, "1 < 2").to("/sms");
+    let answer = app::answer(&router, sms().request()).await;
+    assert_eq!(answer.twiml(), says("You said: 1 &lt; 2"));
+    let forged = sms().token("fedcba9876543210fedcba9876543210");
+    app::answer(&router, forged.request()).await.refused(403);
+}

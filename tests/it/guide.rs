@@ -1,0 +1,236 @@
+//! README, guide and documents do what they show: their commands are typed, and what is printed is compared.
+
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use replyhook::ErrorCode;
+use serde_json::json;
+
+use crate::support::markdown::{blocks, pages};
+use crate::support::server::reserve_port;
+use crate::support::session::{Session, example};
+use crate::support::{ANA, Dev, Program, installed, left_out, read};
+
+const GUIDE: &str = "docs/guide/src";
+
+/// Blocks of commands that are not typed here: where, how they begin, and why not.
+const NOT_TYPED: [(&str, &str, &str); 10] = [
+    (
+        "README.md",
+        "cargo run -- dev    #",
+        "the second command runs these tests",
+    ),
+    (
+        "README.md",
+        "replyhook send --to",
+        "it sends by a real account",
+    ),
+    (
+        "docs/guide/src/start.md",
+        "git clone",
+        "it fetches the repository and builds it",
+    ),
+    (
+        "docs/guide/src/start.md",
+        "cargo new",
+        "it fetches the crate and builds it",
+    ),
+    (
+        "docs/guide/src/phone.md",
+        "TWILIO_ACCOUNT_SID=",
+        "it needs a tunnel and a real account",
+    ),
+    (
+        "docs/guide/src/deploy.md",
+        "fly launch",
+        "it makes an app at fly.io",
+    ),
+    (
+        "docs/guide/src/deploy.md",
+        "docker build",
+        "it builds the image: scripts/test-image does",
+    ),
+    (
+        "docs/guide/src/templates.md",
+        "replyhook send --to",
+        "it sends by a real account",
+    ),
+    (
+        "docs/guide/src/upgrading.md",
+        "replyhook reconcile",
+        "it asks a real account",
+    ),
+    (
+        "docs/guide/src/moving.md",
+        "replyhook dev --webhook",
+        "it needs a bot elsewhere: the test of the two bots does it",
+    ),
+];
+
+/// Types what a page shows, in one session, and returns what differs.
+fn typed(page: &str) -> Vec<String> {
+    let blocks = blocks(page);
+    if !blocks.iter().any(|block| block.kind == "console") {
+        return Vec::new();
+    }
+    let mut session = Session::start();
+    let mut wrong = Vec::new();
+    for block in blocks {
+        if block.kind != "console" {
+            session.keep(&block);
+        } else if block.text.contains("--example hello") && !example("hello").exists() {
+            // `cargo test --test it` alone does not build examples; `cargo test` does.
+            left_out("README's ten-line bot: the example `hello` is not built");
+        } else if let Err(difference) = session.follow(&block) {
+            wrong.push(format!("{page}, line {}: {difference}", block.line));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_command_that_is_shown_prints_what_is_shown() {
+    let pages: Vec<_> = ["README.md".to_owned()]
+        .into_iter()
+        .chain(pages("docs"))
+        .collect();
+    let wrong: Vec<_> = std::thread::scope(|scope| {
+        let readers: Vec<_> = pages
+            .iter()
+            .map(|page| scope.spawn(|| typed(page)))
+            .collect();
+        let wrong = readers.into_iter().map(|reader| reader.join().unwrap());
+        wrong.flatten().collect()
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn whatever_is_not_typed_has_its_reason() {
+    let mut not_typed = Vec::new();
+    for page in ["README.md".to_owned()].into_iter().chain(pages(GUIDE)) {
+        for block in blocks(&page).into_iter().filter(|block| block.kind == "sh") {
+            let begins = |(file, begin, _): &&(&str, &str, &str)| {
+                *file == page && block.text.starts_with(begin)
+            };
+            let known = NOT_TYPED.iter().find(begins);
+            let known = known.unwrap_or_else(|| {
+                panic!(
+                    "{page}, line {}: make it `console`, or say why not",
+                    block.line
+                )
+            });
+            not_typed.push(*known);
+        }
+    }
+    for listed in NOT_TYPED {
+        assert!(
+            not_typed.contains(&listed),
+            "{listed:?} is not there any more"
+        );
+    }
+}
+
+#[test]
+fn no_block_is_of_a_kind_that_nobody_looks_at() {
+    const KINDS: [&str; 9] = [
+        "console", "sh", "rust", "toml", "json", "js", "python", "ini", "text",
+    ];
+    for page in ["README.md".to_owned()].into_iter().chain(pages(GUIDE)) {
+        for block in blocks(&page) {
+            let kind = block.kind.split(',').next().unwrap();
+            assert!(
+                KINDS.contains(&kind),
+                "{page}, line {}: {kind}: commands are `console`, or `sh` with a reason",
+                block.line
+            );
+        }
+    }
+}
+
+#[test]
+fn every_page_with_rust_is_compiled() {
+    let compiled = read("src/lib.rs");
+    for page in pages(GUIDE) {
+        let kinds: Vec<_> = blocks(&page).into_iter().map(|block| block.kind).collect();
+        if !kinds.iter().any(|kind| kind.starts_with("rust")) {
+            continue;
+        }
+        assert!(!kinds.iter().any(|kind| kind.contains("ignore")), "{page}");
+        let included = format!("include_str!(\"../{page}\")");
+        assert!(compiled.contains(&included), "src/lib.rs lacks {included}");
+    }
+}
+
+#[test]
+fn every_page_of_the_guide_is_in_its_summary() {
+    let summary = read(&format!("{GUIDE}/SUMMARY.md"));
+    for page in pages(GUIDE) {
+        let name = page.rsplit('/').next().unwrap();
+        let listed = summary.matches(&format!("]({name})")).count();
+        assert_eq!(listed, usize::from(name != "SUMMARY.md"), "{name}");
+    }
+}
+
+#[test]
+fn every_code_of_the_guide_is_one_of_twilios() {
+    let page = read(&format!("{GUIDE}/error-codes.md"));
+    let first = |row: &str| row.strip_prefix("| ")?.split(' ').next()?.parse().ok();
+    let codes: Vec<ErrorCode> = page.lines().filter_map(first).collect();
+    assert!(codes.len() > 20, "{codes:?}");
+    for code in codes {
+        assert!(code.meaning().is_some(), "{code}");
+    }
+}
+
+/// Waits until somebody does.
+fn listens(port: u16) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        assert!(Instant::now() < patience, "nobody listens on port {port}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The bot of the guide in another language, called by the emulator.
+fn says_what_it_hears(kind: &str, file: &str, command: &mut Command) {
+    let page = format!("{GUIDE}/moving.md");
+    let mut blocks = blocks(&page).into_iter();
+    let bot = blocks.find(|block| block.kind == kind).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(file);
+    std::fs::write(&file, bot.text).unwrap();
+    if let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") {
+        std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).unwrap();
+    }
+    let reserved = reserve_port();
+    let port = reserved.local_addr().unwrap().port();
+    let dev = Dev::start_with(&["--webhook", &format!("http://127.0.0.1:{port}/sms")], &[]);
+    let bot = Program::start(
+        command
+            .arg(&file)
+            .env("PORT", port.to_string())
+            .env("TWILIO_AUTH_TOKEN", &dev.token),
+    );
+    listens(port);
+    dev.says(&json!({"from": ANA, "body": "1 < 2"}));
+    let said = dev.conversation(ANA).pop().unwrap();
+    assert_eq!(said["body"], "You said: 1 < 2", "{said:#} {}", bot.said());
+}
+
+#[test]
+fn the_guides_bot_in_express_says_what_it_hears() {
+    match installed("REPLYHOOK_TEST_NODE_MODULES") {
+        Some(_) => says_what_it_hears("js", "bot.mjs", &mut Command::new("node")),
+        None => left_out("the guide's bot in Express"),
+    }
+}
+
+#[test]
+fn the_guides_bot_in_flask_says_what_it_hears() {
+    match installed("REPLYHOOK_TEST_PYTHON") {
+        Some(python) => says_what_it_hears("python", "bot.py", &mut Command::new(python)),
+        None => left_out("the guide's bot in Flask"),
+    }
+}

@@ -1,0 +1,116 @@
+//! Every link of a document leads to a file that is there, and to a heading of it.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use crate::support::markdown::{pages, prose};
+use crate::support::root;
+
+fn documents() -> Vec<String> {
+    let own = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    ];
+    own.map(str::to_owned)
+        .into_iter()
+        .chain(pages("docs"))
+        .collect()
+}
+
+/// A line without what stands between backticks.
+fn without_code(line: &str) -> String {
+    line.split('`').step_by(2).collect()
+}
+
+/// Where the links and pictures of a page lead to.
+fn links(page: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    for line in prose(page) {
+        for rest in without_code(&line).split("](").skip(1) {
+            let (target, _) = rest
+                .split_once(')')
+                .unwrap_or_else(|| panic!("{page}: {line}"));
+            links.push(target.to_owned());
+        }
+    }
+    links
+}
+
+/// The names that a page's headings have in links.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = prose(page).into_iter().filter(|line| line.starts_with('#'));
+    let anchor = |heading: String| -> String {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading
+            .chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+/// A path as it is written from the root, whatever way it takes.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => assert!(plain.pop(), "{} leads out", path.display()),
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+/// What is wrong with a link, if anything is.
+fn broken(page: &str, link: &str) -> Option<String> {
+    if ["https://", "http://", "mailto:"]
+        .iter()
+        .any(|scheme| link.starts_with(scheme))
+    {
+        return None;
+    }
+    let (file, anchor) = link
+        .split_once('#')
+        .map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+    let path = match file {
+        "" => PathBuf::from(page),
+        file => plain(&Path::new(page).parent().unwrap().join(file)),
+    };
+    if !root().join(&path).exists() {
+        return Some(format!("{page}: {link} leads to no file"));
+    }
+    let anchors = || anchors(path.to_str().unwrap());
+    let anchor = anchor.filter(|anchor| !anchors().contains(*anchor));
+    anchor.map(|anchor| format!("{page}: {link} leads to no heading {anchor}"))
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut count = 0;
+    let mut wrong = Vec::new();
+    for page in documents() {
+        let links = links(&page);
+        count += links.len();
+        wrong.extend(links.iter().filter_map(|link| broken(&page, link)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 100, "only {count} links were seen");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_found() {
+    for (link, is_broken) in [
+        ("../../bots.md", false),
+        ("../../bots.md#routes", false),
+        ("../../../README.md#what-to-enter-at-twilio", false),
+        ("https://example.com/x.md#y", false),
+        ("bots.md", true),
+        ("../../bots.md#no-such-heading", true),
+        ("#no-such-heading", true),
+    ] {
+        let found = broken("docs/guide/src/start.md", link);
+        assert_eq!(found.is_some(), is_broken, "{link}: {found:?}");
+    }
+}
