@@ -173,6 +173,8 @@ mod documents {
     struct Readme;
     #[doc = include_str!("../docs/guide/src/dialogues.md")]
     struct GuideDialogues;
+    #[doc = include_str!("../docs/guide/src/handover.md")]
+    struct GuideHandover;
     #[doc = include_str!("../docs/guide/src/media.md")]
     struct GuideMedia;
     #[doc = include_str!("../docs/guide/src/message.md")]
