@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use figures::{Figures, Run, median};
 use futures_util::FutureExt;
-use replyhook::handler::{Rules, RulesFile};
+use replyhook::handler::{RuleSet, Rules, RulesFile};
 use replyhook::{Context, Form, Handler, InboundMessage, Timestamp};
 
 /// Of a message among 200 rules.
@@ -27,6 +27,12 @@ const BOMBS: [(&str, &str); 4] = [
         "a replacement",
         "{{ (body * 50000) | replace('x', 'x' * 50000) }}",
     ),
+];
+/// What would be compiled without end.
+const PATTERN_BOMBS: [&str; 3] = [
+    "((a{100}){100}){100}",
+    r"(\w{500}){500}",
+    "[[:^ascii:]]{50000}",
 ];
 /// Ten files, walked through in each other.
 const STEPS: &str = concat!(
@@ -71,6 +77,14 @@ fn main() -> ExitCode {
     ] {
         let us = measure(&bot, body, answer, rounds);
         figures.limit(what, us, "µs", MOST_US);
+    }
+    for pattern in PATTERN_BOMBS {
+        let rules = format!("[[rule]]\nwhen.regex = '{pattern}'\nreply = \"x\"\n");
+        let started = Instant::now();
+        let outcome = RuleSet::parse(&rules);
+        let ms = started.elapsed().as_secs_f64() * 1e3;
+        assert!(outcome.is_err(), "{pattern} is a bomb");
+        figures.limit(&format!("a bomb: {pattern}"), ms, "ms", MOST_BOMB_MS);
     }
     for (what, bomb) in BOMBS {
         let bot = read(&format!("[otherwise]\nreply = \"\"\"{bomb}\"\"\"\n"));

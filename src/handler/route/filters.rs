@@ -11,7 +11,7 @@ use crate::handler::folding::{fold, spaced_words};
 use crate::message::InboundMessage;
 
 /// What a pattern may take, compiled: more is a pattern that repeats repetitions.
-pub(crate) const PATTERN_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const PATTERN_BYTES: usize = 3 * 1024 * 1024;
 
 /// One text or several of which any will do: `"hi"`, `["hi", "hello"]`, a `Vec`.
 pub trait Texts {
@@ -86,7 +86,7 @@ pub fn command(name: impl Into<String>) -> Filter {
 /// text after NFKC and without space around it. Accents do matter here. [`Captures`](super::Captures) has its groups.
 ///
 /// # Panics
-/// Where the pattern is none, or takes over 4 MiB: this happens when the bot is put together. [`try_regex`] says so.
+/// Where the pattern is none, or takes over 3 MiB: this happens when the bot is put together. [`try_regex`] says so.
 #[track_caller]
 pub fn regex(pattern: &str) -> Filter {
     try_regex(pattern).unwrap_or_else(|error| panic!("{error}"))
