@@ -5,13 +5,15 @@
 //! measures another program.
 
 mod figures;
+mod running;
 mod webhook;
 
 use std::convert::Infallible;
+use std::fmt::Write;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path as FilePath, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +29,7 @@ use futures_util::stream;
 use http::StatusCode;
 use replyhook::signature::sign;
 use replyhook::{Context, Form, InboundMessage, Media, Reply, Secret};
+use running::Running;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -61,7 +64,7 @@ impl Plan {
         command
     }
 
-    fn as_bot(&self) -> Command {
+    fn as_bot() -> Command {
         let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
         command.arg(BOT);
         command
@@ -108,12 +111,12 @@ async fn files_that_come(plan: &Plan, figures: &mut Figures) {
         server.tell(&picture(number)).await;
     }
     server.wait_for_files(warm).await;
-    let before = server.resident_kib();
+    let before = server.process.resident_kib();
     for number in 0..plan.files {
         server.tell(&picture(warm + number)).await;
     }
     twilio.wait_for_halves(warm + plan.files).await;
-    let grown = server.resident_kib() - before;
+    let grown = server.process.resident_kib() - before;
     twilio.let_through(plan.files);
     server.wait_for_files(warm + plan.files).await;
     figures.limit(
@@ -127,7 +130,7 @@ async fn files_that_come(plan: &Plan, figures: &mut Figures) {
 /// A file of our own, fetched by several at once: each has its half when memory is looked at.
 async fn files_that_go(plan: &Plan, figures: &mut Figures) {
     let twilio = Twilio::start().await;
-    let server = Server::start(plan.as_bot(), &twilio).await;
+    let server = Server::start(Plan::as_bot(), &twilio).await;
     let answer = server.tell(&Webhook::numbered(1)).await;
     let link = answer
         .split("<Media>")
@@ -138,14 +141,14 @@ async fn files_that_go(plan: &Plan, figures: &mut Figures) {
     server.fetch(link).await.read(FILE_BYTES).await;
     let mut grown = Vec::new();
     for _ in 0..3 {
-        let before = server.resident_kib();
+        let before = server.process.resident_kib();
         let mut fetched = Vec::new();
         for _ in 0..plan.files {
             let mut download = server.fetch(link).await;
             download.read(FILE_BYTES / 2).await;
             fetched.push(download);
         }
-        grown.push(server.resident_kib() - before);
+        grown.push(server.process.resident_kib() - before);
         for mut download in fetched {
             download.read(FILE_BYTES - FILE_BYTES / 2).await;
         }
@@ -162,10 +165,10 @@ async fn files_that_go(plan: &Plan, figures: &mut Figures) {
 async fn messages_that_go(plan: &Plan, figures: &mut Figures) {
     let twilio = Twilio::start().await;
     let server = Server::start(plan.as_server(), &twilio).await;
-    let rows = server.folder.path().join("rows.csv");
+    let rows = server.place.folder.path().join("rows.csv");
     let mut csv = "to,body\n".to_owned();
     for number in 0..plan.messages {
-        csv.push_str(&format!("+1555{number:07},row {number}\n"));
+        writeln!(csv, "+1555{number:07},row {number}").expect("memory");
     }
     fs::write(&rows, csv).expect("there is room for a file");
     let mut send = Command::new(&plan.binary);
@@ -179,7 +182,7 @@ async fn messages_that_go(plan: &Plan, figures: &mut Figures) {
     ])
     .arg(&rows)
     .stdout(Stdio::null());
-    server.environment(&mut send);
+    server.place.environment(&mut send);
     let queued = tokio::task::spawn_blocking(move || send.status()).await;
     let queued = queued
         .expect("it is waited for")
@@ -187,8 +190,8 @@ async fn messages_that_go(plan: &Plan, figures: &mut Figures) {
     assert!(queued.success(), "all rows can be sent");
     let all = plan.messages as usize;
     until(|| twilio.sent().len() == all).await;
-    let sent = twilio.sent();
-    let taken = sent[all - 1].duration_since(sent[0]).as_secs_f64();
+    let times = twilio.sent();
+    let taken = times[all - 1].duration_since(times[0]).as_secs_f64();
     let allowed = f64::from(plan.messages - 1) / f64::from(PACE);
     let connections = twilio.0.connections.load(Ordering::Relaxed);
     figures.show(
@@ -345,34 +348,18 @@ async fn give_file(State(twilio): State<Twilio>) -> Response {
 
 /// A server in a process of its own.
 struct Server {
-    process: Child,
+    process: Running,
+    place: Place,
+}
+
+/// Where it is, and what it knows.
+struct Place {
     port: u16,
     twilio: SocketAddr,
     folder: tempfile::TempDir,
 }
 
-impl Server {
-    async fn start(mut command: Command, twilio: &Twilio) -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-        let port = free
-            .and_then(|free| free.local_addr())
-            .expect("some port is free");
-        let folder = tempfile::tempdir().expect("there is room for a folder");
-        let mut server = Self {
-            // Replaced at once: its environment needs the folder.
-            process: Command::new("true").spawn().expect("it starts"),
-            port: port.port(),
-            twilio: twilio.0.address,
-            folder,
-        };
-        server.environment(&mut command);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        server.process.wait().expect("it ends");
-        server.process = command.spawn().expect("the server starts");
-        server.connect().await;
-        server
-    }
-
+impl Place {
     /// What the server and its commands are told.
     fn environment(&self, command: &mut Command) {
         let folder = self.folder.path();
@@ -398,12 +385,30 @@ impl Server {
     fn saved(&self) -> PathBuf {
         self.folder.path().join("saved")
     }
+}
+
+impl Server {
+    async fn start(mut command: Command, twilio: &Twilio) -> Self {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let free = free.and_then(|free| free.local_addr());
+        let place = Place {
+            port: free.expect("some port is free").port(),
+            twilio: twilio.0.address,
+            folder: tempfile::tempdir().expect("there is room for a folder"),
+        };
+        place.environment(&mut command);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let process = Running(command.spawn().expect("the server starts"));
+        let server = Self { process, place };
+        server.connect().await;
+        server
+    }
 
     /// Once it listens.
     async fn connect(&self) -> TcpStream {
         let give_up = Instant::now() + Duration::from_secs(30);
         loop {
-            match TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await {
+            match TcpStream::connect((Ipv4Addr::LOCALHOST, self.place.port)).await {
                 Ok(stream) => return stream,
                 Err(error) => assert!(Instant::now() < give_up, "no server: {error}"),
             }
@@ -450,23 +455,7 @@ impl Server {
     }
 
     async fn wait_for_files(&self, number: usize) {
-        until(|| whole_files(&self.saved()) == number).await;
-    }
-
-    fn resident_kib(&self) -> f64 {
-        let status = format!("/proc/{}/status", self.process.id());
-        let status = fs::read_to_string(status).expect("Linux tells a running process's memory");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        number.expect("a number of kB")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails for one that has ended already, which is as well.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        until(|| whole_files(&self.place.saved()) == number).await;
     }
 }
 
@@ -503,7 +492,7 @@ fn whole_files(folder: &FilePath) -> usize {
 }
 
 async fn until(mut holds: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(120);
+    let give_up = Instant::now() + Duration::from_mins(2);
     while !holds() {
         assert!(Instant::now() < give_up, "it takes too long");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -6,13 +6,14 @@
 //! dependencies with what dev-dependencies ask of them as well; `-- --binary PATH` measures a program built without.
 
 mod figures;
+mod running;
 mod webhook;
 
 use std::fs;
 use std::future::ready;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
 use figures::{Figures, Run, median};
+use running::Running;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use webhook::{PUBLIC_URL, TARGET, TOKEN, Webhook};
 
@@ -109,7 +111,7 @@ fn start_and_rest(plan: &Plan, figures: &mut Figures) {
     sleep(plan.idle);
     figures.limit(
         "resident memory at rest",
-        server.resident_kib(),
+        server.process.resident_kib(),
         "kB",
         MOST_IDLE_KIB,
     );
@@ -145,7 +147,7 @@ fn serve(plan: &Plan, figures: &mut Figures) {
     figures.limit("refused / good request", of_good, "×", MOST_OF_GOOD);
     figures.show(
         "resident memory after all requests",
-        server.resident_kib(),
+        server.process.resident_kib(),
         "kB",
     );
 }
@@ -241,7 +243,7 @@ fn http(body: &str, signature: &str) -> Vec<u8> {
 
 /// A server in a process of its own.
 struct Server {
-    process: Child,
+    process: Running,
     address: SocketAddr,
     /// Where its store is.
     folder: tempfile::TempDir,
@@ -283,7 +285,7 @@ impl Server {
             .expect("the server starts");
         stay_on(CLIENT);
         Self {
-            process,
+            process: Running(process),
             address: (Ipv4Addr::LOCALHOST, port).into(),
             folder,
         }
@@ -325,7 +327,7 @@ impl Server {
 
     /// Of all its threads: a runtime's stay as long as it does, so that none takes its time along.
     fn cpu_nanos(&self) -> u64 {
-        let threads = format!("/proc/{}/task", self.process.id());
+        let threads = format!("/proc/{}/task", self.process.0.id());
         let threads = fs::read_dir(threads).expect("Linux lists a running process's threads");
         let nanos = threads.map(|thread| {
             let file = thread.expect("a thread stays").path().join("schedstat");
@@ -334,22 +336,6 @@ impl Server {
             first.unwrap_or(0)
         });
         nanos.sum()
-    }
-
-    fn resident_kib(&self) -> f64 {
-        let status = format!("/proc/{}/status", self.process.id());
-        let status = fs::read_to_string(status).expect("Linux tells a running process's memory");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        number.expect("a number of kB")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails for one that has ended already, which is as well.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

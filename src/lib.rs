@@ -169,6 +169,7 @@ pub use worker::Worker;
 /// The Rust blocks of README and guide.
 #[cfg(all(doctest, feature = "server"))]
 mod documents {
+    #[cfg(feature = "testing")]
     #[doc = include_str!("../README.md")]
     struct Readme;
     #[doc = include_str!("../docs/guide/src/dialogues.md")]

@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use futures_util::stream::{self, StreamExt};
 use tokio::fs::{self, File, OpenOptions};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Mutex;
 
 use crate::handler::{MediaError, MediaErrorKind, MediaStream, SavedMedia};
 use crate::sid::MessageSid;
 use crate::twilio::media::{MediaAddress, sniff};
+
+/// Of a file that is read or written.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// The folder of `media.save`.
 pub(crate) struct Folder {
@@ -82,9 +85,22 @@ async fn size(folder: &Path) -> std::io::Result<u64> {
 
 /// A file that was saved, as if it came.
 pub(super) async fn read(path: &Path, declared: Option<String>) -> Result<MediaStream, MediaError> {
-    let bytes = fs::read(path).await.map_err(disk)?;
-    let file_type = sniff(declared, &bytes);
-    Ok(MediaStream::new(file_type, bytes, stream::empty().boxed()))
+    let mut file = File::open(path).await.map_err(disk)?;
+    let begin = piece(&mut file).await?;
+    let file_type = sniff(declared, &begin);
+    let rest = stream::try_unfold(file, |mut file| async move {
+        let piece = piece(&mut file).await?;
+        Ok((!piece.is_empty()).then_some((piece, file)))
+    });
+    Ok(MediaStream::new(file_type, begin, rest.boxed()))
+}
+
+/// What comes next in a file; nothing at its end.
+async fn piece(file: &mut File) -> Result<Vec<u8>, MediaError> {
+    let mut piece = Vec::with_capacity(PIECE_BYTES);
+    let mut most = file.take(PIECE_BYTES as u64);
+    most.read_to_end(&mut piece).await.map_err(disk)?;
+    Ok(piece)
 }
 
 /// Writes a file beside its place, and moves it there once it is on the disk. The folder, if it is ours, is asked for room
@@ -98,6 +114,8 @@ pub(super) async fn save(
     let mut options = OpenOptions::new();
     let options = options.write(true).create_new(true).mode(0o600);
     let mut file = options.open(&part.0).await.map_err(disk)?;
+    // Of each file under way so much is in memory, besides what is on the line.
+    file.set_max_buf_size(PIECE_BYTES);
     let mut length = 0;
     while let Some(chunk) = stream.chunk().await? {
         if let Some(folder) = folder {
