@@ -18,6 +18,27 @@ use crate::message::FallbackCause;
 const STATE: &str = "state";
 
 /// What a handler knows about this call, besides the message. A clone is the same call.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::testing::TestBot;
+/// use replyhook::{App, Context, InboundMessage};
+///
+/// async fn bot(cx: Context, message: InboundMessage) -> String {
+///     match cx.fallback() {
+///         Some(_) => "We had a moment. I have it now.".to_owned(),
+///         None => format!("Attempt {} at: {}", cx.attempt(), message.body),
+///     }
+/// }
+///
+/// let bot = TestBot::start(|| App::builder().handler(bot)).await;
+/// let ana = bot.whatsapp("+34600000001");
+/// ana.says("order 42").await.assert_reply("Attempt 1 at: order 42");
+/// bot.primary_is_down(true).await;
+/// ana.says("order 43").await.assert_fallback("We had a moment. I have it now.");
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct Context {
     attempt: u32,
