@@ -23,20 +23,18 @@ const STATE: &str = "state";
 /// # #[cfg(feature = "testing")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use replyhook::testing::TestBot;
-/// use replyhook::{App, Context, InboundMessage};
+/// use replyhook::{App, Context, HandlerError, InboundMessage};
 ///
-/// async fn bot(cx: Context, message: InboundMessage) -> String {
-///     match cx.fallback() {
-///         Some(_) => "We had a moment. I have it now.".to_owned(),
-///         None => format!("Attempt {} at: {}", cx.attempt(), message.body),
+/// async fn bot(cx: Context, message: InboundMessage) -> Result<String, HandlerError> {
+///     if cx.fallback().is_none() {
+///         return Err(HandlerError::new("the warehouse does not answer"));
 ///     }
+///     Ok(format!("Attempt {} at: {}", cx.attempt(), message.body))
 /// }
 ///
 /// let bot = TestBot::start(|| App::builder().handler(bot)).await;
 /// let ana = bot.whatsapp("+34600000001");
-/// ana.says("order 42").await.assert_reply("Attempt 1 at: order 42");
-/// bot.primary_is_down(true).await;
-/// ana.says("order 43").await.assert_fallback("We had a moment. I have it now.");
+/// ana.says("order 42").await.assert_fallback("Attempt 2 at: order 42");
 /// # });
 /// ```
 #[derive(Clone)]
