@@ -26,9 +26,10 @@ pub type Warning = Problem;
 /// ```
 /// use replyhook::config::{Settings, Sources};
 ///
-/// let problems = Settings::load(&Sources::default().with_env([("PORT", "eighty")])).unwrap_err();
+/// let sources = Sources::default().with_env([("REPLYHOOK__SERVER__DRAIN_S", "soon")]);
+/// let problems = Settings::load(&sources).unwrap_err();
 /// let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
-/// assert!(keys.contains(&"server.public_url") && keys.contains(&"server.listen"));
+/// assert!(keys.contains(&"server.public_url") && keys.contains(&"server.drain_s"));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(Vec<Problem>);

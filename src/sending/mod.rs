@@ -50,7 +50,7 @@ pub use error::{SendError, SendErrorKind};
 /// use replyhook::{SystemClock, twilio::NewMessage};
 ///
 /// let store = Arc::new(SqliteStore::memory());
-/// store.open(Access::Operator).await?;
+/// store.open(Access::Owner).await?;
 /// let account = Some("AC00000000000000000000000000000001".parse()?);
 /// let rules = SendRules { account, consent_required: true, per_second: 10 };
 /// let sender = Sender::new(store, Arc::new(SystemClock), rules, None);
