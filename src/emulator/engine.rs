@@ -111,6 +111,8 @@ pub trait OwnServer: Send + Sync + 'static {
 }
 
 /// A Twilio on this machine.
+///
+/// Started: see [the module](super); with a bot beside it: see `Desk`, and `TestBot`.
 #[derive(Clone)]
 pub struct Emulator {
     engine: Arc<Engine>,

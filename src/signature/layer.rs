@@ -437,13 +437,13 @@ fn refused(cause: RefusalCause, method: &Method, text: Option<String>) -> Respon
 /// ```
 /// use replyhook::signature::{SignedForm, TokenSlot};
 ///
-/// /// An axum handler behind a [`SignatureLayer`](replyhook::SignatureLayer).
+/// /// An axum handler behind a `SignatureLayer`.
 /// async fn sms(form: SignedForm) -> String {
 ///     if form.token() == TokenSlot::Secondary {
 ///         println!("still the old token");
 ///     }
-///     let digits = form.params().get("Body").unwrap_or_default();
-///     format!("You wrote {digits}.")
+///     let text = form.params().get("Body").unwrap_or_default();
+///     format!("You wrote {text}.")
 /// }
 /// # let _: axum::Router = axum::Router::new().route("/sms", axum::routing::post(sms));
 /// ```

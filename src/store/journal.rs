@@ -306,7 +306,7 @@ pub struct Behind {
 
 /// A message that nobody waits for any more, taken up to be answered by REST.
 ///
-/// Given by [`Journal::take_up`], whose example is [`Journal`]'s.
+/// Given by [`Journal::take_up`]: see [`Journal`].
 #[derive(Debug, Clone)]
 pub struct Taken {
     /// The right to handle it.

@@ -59,7 +59,19 @@ pub const SCHEMA: usize = 5;
 
 /// What a store's methods return.
 ///
-/// Implemented, it is `Box::pin(async move { … })`.
+/// ```
+/// use replyhook::store::Outcome;
+///
+/// struct Nowhere;
+///
+/// impl Nowhere {
+///     /// As `Store::check` of a store of yours.
+///     fn check(&self) -> Outcome<'_, ()> {
+///         Box::pin(async move { Ok(()) })
+///     }
+/// }
+/// # let _ = Nowhere.check();
+/// ```
 pub type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Everything that is kept. [`SqliteStore`](sqlite::SqliteStore) is one machine's, in a file;

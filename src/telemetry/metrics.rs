@@ -108,7 +108,7 @@ impl Endpoint {
 
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)?) => {
-        /// What became of a request.
+        /// What became of a request. As a label: see [`Endpoint`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Outcome { $($(#[$doc])* $variant),+ }
 

@@ -237,35 +237,35 @@ pub fn media(kind: impl Into<String>) -> Filter {
 
 /// A picture.
 ///
-/// In an answer: see [`media`].
+/// In a router: see [`media`].
 pub fn image() -> Filter {
     media("image")
 }
 
 /// A voice note, or another recording.
 ///
-/// In an answer: see [`media`].
+/// In a router: see [`media`].
 pub fn audio() -> Filter {
     media("audio")
 }
 
 /// A film.
 ///
-/// In an answer: see [`media`].
+/// In a router: see [`media`].
 pub fn video() -> Filter {
     media("video")
 }
 
 /// A file that is none of picture, recording, film and contact.
 ///
-/// In an answer: see [`media`].
+/// In a router: see [`media`].
 pub fn document() -> Filter {
     media("document")
 }
 
 /// Any location.
 ///
-/// In an answer: see [`near`], and [`Location::km_to`](crate::message::Location::km_to).
+/// In a router: see [`near`], and [`Location::km_to`](crate::message::Location::km_to).
 pub fn location() -> Filter {
     Filter(Kind::Location(None))
 }
