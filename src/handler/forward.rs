@@ -65,7 +65,7 @@ pub struct ForwardTarget {
 /// Asks a service of yours. One client for all messages, so that connections are used again.
 ///
 /// ```no_run
-/// # #[cfg(feature = "route")]
+/// # #[cfg(all(feature = "route", feature = "axum"))]
 /// # fn bot() -> Result<impl replyhook::Handler, replyhook::handler::ForwardSetupError> {
 /// use std::sync::Arc;
 /// use replyhook::handler::{Forward, ForwardTarget};
