@@ -28,6 +28,14 @@ pub struct Address {
 }
 
 /// The road a message takes. Twilio writes it as a prefix; SMS and MMS have none.
+///
+/// ```
+/// use replyhook::{Address, Channel};
+///
+/// assert_eq!(Address::parse("+15550001111").channel(), &Channel::Sms);
+/// assert_eq!(Address::parse("whatsapp:+15550001111").channel().as_str(), "whatsapp");
+/// assert_eq!(Address::parse("viber:42").channel(), &Channel::Other("viber".to_owned()));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Channel {
@@ -44,6 +52,15 @@ pub enum Channel {
 }
 
 /// What stands behind the channel's prefix.
+///
+/// ```
+/// use replyhook::address::{Address, Identity};
+///
+/// let identity = |text| Address::parse(text).identity();
+/// assert_eq!(identity("whatsapp:US.13491208655302741918"), Identity::BusinessScopedId);
+/// assert_eq!(identity("12345"), Identity::ShortCode);
+/// assert_eq!(identity("ACME Shop"), Identity::Alphanumeric);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Identity {

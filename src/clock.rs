@@ -12,6 +12,17 @@ use futures_util::future::{BoxFuture, FutureExt, poll_fn};
 pub use jiff::{SignedDuration, Timestamp};
 
 /// Tells the time and wakes at a time.
+///
+/// ```
+/// use std::time::Duration;
+/// use replyhook::Clock;
+///
+/// /// What a handler of yours does between two looks, on whichever clock it has.
+/// async fn pause(clock: &dyn Clock) {
+///     clock.sleep_until(clock.now() + Duration::from_millis(200)).await;
+/// }
+/// # let _ = pause;
+/// ```
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
@@ -29,6 +40,8 @@ pub(crate) fn after(at: Timestamp, wait: Duration) -> Timestamp {
 }
 
 /// A clock that can be moved on: a day passes in no time.
+///
+/// Moved in a test: see [`ManualClock`].
 pub trait Advance: Clock {
     /// Moves the clock on and wakes who slept until then.
     fn advance(&self, by: SignedDuration);
@@ -46,6 +59,17 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 
 /// The machine's clock, sleeping on tokio's monotonic timer: a wall clock that jumps moves no deadline
 /// that is already being waited for.
+///
+/// ```
+/// use std::time::Duration;
+/// use replyhook::{Clock, SystemClock};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let end = SystemClock.now() + Duration::from_millis(2);
+/// SystemClock.sleep_until(end).await;
+/// assert!(SystemClock.now() >= end);
+/// # });
+/// ```
 #[cfg(feature = "axum")]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
@@ -67,6 +91,14 @@ impl Clock for SystemClock {
 }
 
 /// The machine's clock plus what it was moved on by: how the emulator lets 25 hours pass.
+///
+/// ```
+/// use replyhook::clock::{Advance, Clock, ShiftedClock, SignedDuration, SystemClock};
+///
+/// let clock = ShiftedClock::default();
+/// clock.advance(SignedDuration::from_hours(25));
+/// assert!(clock.now() > SystemClock.now() + SignedDuration::from_hours(24));
+/// ```
 #[cfg(feature = "axum")]
 #[derive(Debug)]
 pub struct ShiftedClock {
@@ -125,6 +157,16 @@ fn shifted(by: SignedDuration) -> Timestamp {
 }
 
 /// A clock that stands still until it is moved. Sleepers wake when it passes their time.
+///
+/// ```
+/// use futures_util::FutureExt;
+/// use replyhook::clock::{Clock, ManualClock, SignedDuration, Timestamp};
+///
+/// let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+/// let tomorrow = clock.sleep_until(clock.now() + SignedDuration::from_hours(24));
+/// clock.advance(SignedDuration::from_hours(24));
+/// assert!(tomorrow.now_or_never().is_some());
+/// ```
 pub struct ManualClock {
     state: Arc<Mutex<ManualState>>,
 }

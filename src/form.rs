@@ -11,6 +11,18 @@ use std::fmt;
 use std::ops::Range;
 
 /// Decoded pairs, in order. Texts of users are in here: `Debug` shows the names only.
+///
+/// ```
+/// use replyhook::Form;
+///
+/// let form = Form::parse(b"Body=two+words&From=whatsapp%3A%2B15550001111", 512)?;
+/// assert_eq!(form.get("Body"), Some("two words"));
+/// assert_eq!(form.get("From"), Some("whatsapp:+15550001111"));
+/// let made = Form::from_iter([("Body", "a & b"), ("To", "+1")]);
+/// assert_eq!(made.encode(), "Body=a+%26+b&To=%2B1");
+/// assert_eq!(format!("{made:?}"), r#"["Body", "To"]"#);
+/// # Ok::<(), replyhook::form::FormError>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Form {
     text: String,
@@ -26,6 +38,13 @@ struct Pair {
 }
 
 /// What is no form. It repeats nothing of the input.
+///
+/// ```
+/// use replyhook::form::{Form, FormError};
+///
+/// assert_eq!(Form::parse(b"a=1&b=2&c=3", 2), Err(FormError::TooManyPairs { limit: 2 }));
+/// assert_eq!(Form::parse(b"a=%ff", 512), Err(FormError::NotUtf8 { length: 5 }));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormError {
@@ -47,6 +66,14 @@ pub enum FormError {
 }
 
 /// A parameter that may be given once came with two different values.
+///
+/// ```
+/// use replyhook::form::{AmbiguousParam, Form};
+///
+/// let form = Form::from_iter([("From", "+1"), ("Body", "hi"), ("From", "+2")]);
+/// assert_eq!(form.single("Body"), Ok(Some("hi")));
+/// assert_eq!(form.single("From"), Err(AmbiguousParam { name: "From" }));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{name} came with two different values")]
 pub struct AmbiguousParam {

@@ -17,6 +17,17 @@ pub const INSTANCE_HEADER: &str = "replyhook-instance";
 pub const ENDPOINT_HEADER: &str = "replyhook-endpoint";
 
 /// One start of one server. Not secret, and good for nothing but comparing.
+///
+/// ```
+/// use replyhook::probe::{INSTANCE_HEADER, Instance};
+///
+/// let this = Instance::random();
+/// let mut answer = http::HeaderMap::new();
+/// answer.insert(INSTANCE_HEADER, this.header());
+/// let heard = answer[INSTANCE_HEADER].to_str()?;
+/// assert_eq!(Instance::parse(heard), Some(this));
+/// # Ok::<(), http::header::ToStrError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Instance(u64);
 

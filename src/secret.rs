@@ -12,6 +12,14 @@ use secrecy::{ExposeSecret, SecretString};
 /// fn must_serialize<T: serde::Serialize>(_: T) {}
 /// must_serialize(replyhook::Secret::new("token"));
 /// ```
+///
+/// ```
+/// use replyhook::Secret;
+///
+/// let token = Secret::new("0123456789abcdef0123456789abcdef");
+/// assert_eq!(format!("{token:?}"), "Secret(…)");
+/// assert_eq!(token.expose().len(), 32);
+/// ```
 #[derive(Clone)]
 pub struct Secret(SecretString);
 

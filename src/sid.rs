@@ -9,6 +9,16 @@ use std::str::FromStr;
 const LEN: usize = 34;
 
 /// A text that is not the SID it should be. It does not repeat the text: that came from outside.
+///
+/// ```
+/// use replyhook::{AccountSid, MessageSid};
+///
+/// let error = AccountSid::parse("SM00000000000000000000000000000001").unwrap_err();
+/// assert_eq!(error.to_string(), "not an account SID: expected AC and 32 hexadecimal digits, 34 characters");
+/// let sid: MessageSid = "SM00000000000000000000000000000001".parse()?;
+/// assert_eq!(sid.as_str(), "SM00000000000000000000000000000001");
+/// # Ok::<(), replyhook::sid::SidError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not {what}: expected {shape}, 34 characters")]
 pub struct SidError {
@@ -68,31 +78,45 @@ macro_rules! sid {
 
 sid!(
     /// A message, `SM…` or `MM…` (with media): the key by which a delivery is recognised as a repeat.
+    ///
+    /// How SIDs are read, and what is refused: see [`SidError`].
     MessageSid, "a message SID", "SM or MM and 32 hexadecimal digits", ["SM", "MM"]
 );
 sid!(
     /// An account or subaccount, `AC…`.
+    ///
+    /// How SIDs are read, and what is refused: see [`SidError`].
     AccountSid, "an account SID", "AC and 32 hexadecimal digits", ["AC"]
 );
 sid!(
     /// A Messaging Service, `MG…`.
+    ///
+    /// How SIDs are read, and what is refused: see [`SidError`].
     MessagingServiceSid, "a Messaging Service SID", "MG and 32 hexadecimal digits", ["MG"]
 );
 sid!(
     /// A file of a message, `ME…`.
+    ///
+    /// In the URL of a file: see [`MediaItem`](crate::message::MediaItem).
     MediaSid, "a media SID", "ME and 32 hexadecimal digits", ["ME"]
 );
 sid!(
     /// The channel's sender of a status callback, `XE…`.
+    ///
+    /// How SIDs are read, and what is refused: see [`SidError`].
     ChannelInstallSid, "a channel sender SID", "XE and 32 hexadecimal digits", ["XE"]
 );
 
 sid!(
     /// A conversation of Twilio Conversations, `CH…`.
+    ///
+    /// In an event: see [`ConversationEvent`](crate::message::ConversationEvent).
     ConversationSid, "a conversation SID", "CH and 32 hexadecimal digits", ["CH"]
 );
 sid!(
     /// A service of Twilio Conversations, `IS…`.
+    ///
+    /// In an event: see [`ConversationEvent`](crate::message::ConversationEvent).
     ChatServiceSid, "a Conversations service SID", "IS and 32 hexadecimal digits", ["IS"]
 );
 

@@ -7,6 +7,15 @@ use crate::store::StoreError;
 /// Why the server did not start.
 ///
 /// Opaque: [`StartError::kind`] tells what it is about, `Display` tells the operator what to do.
+///
+/// ```
+/// use replyhook::config::Sources;
+/// use replyhook::{App, StartErrorKind};
+///
+/// let error = App::builder().sources(Sources::default()).build().unwrap_err();
+/// assert_eq!(error.kind(), StartErrorKind::Config);
+/// assert!(error.to_string().contains("server.public_url"));
+/// ```
 #[derive(thiserror::Error)]
 #[error("{message}")]
 pub struct StartError {
@@ -15,6 +24,8 @@ pub struct StartError {
 }
 
 /// What a [`StartError`] is about.
+///
+/// Of settings that are missing: see [`StartError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartErrorKind {

@@ -29,6 +29,18 @@ const CLOSE: Duration = Duration::from_secs(1);
 pub(crate) type Watch = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What has to run beside the webhooks.
+///
+/// ```no_run
+/// use replyhook::{App, Echo};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let (webhooks, worker) = App::builder().handler(Echo).build()?.into_parts();
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// tokio::spawn(async move { axum::serve(listener, webhooks).await });
+/// let is_done = worker.run(async { let _ = tokio::signal::ctrl_c().await; }).await?;
+/// println!("{}", if is_done { "all answered" } else { "something is left for the next start" });
+/// # Ok(()) }
+/// ```
 pub struct Worker {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,

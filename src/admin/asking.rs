@@ -11,6 +11,8 @@ use crate::probe::{INSTANCE_HEADER, Instance};
 const MOST_BYTES: u64 = 64 * 1024;
 
 /// What a private listener says about its server.
+///
+/// Heard by: see [`readiness`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Heard {
@@ -24,6 +26,8 @@ pub struct Heard {
 }
 
 /// Why a private listener was not heard.
+///
+/// Told apart: see [`readiness`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unheard {
@@ -36,6 +40,19 @@ pub enum Unheard {
 }
 
 /// Asks `/readyz`.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use replyhook::admin::{Unheard, readiness};
+///
+/// match readiness("127.0.0.1:9090".parse()?, Duration::from_secs(2)) {
+///     Ok(heard) if heard.is_ready => println!("ready"),
+///     Ok(heard) => println!("not ready: {:?}", heard.readiness),
+///     Err(Unheard::Silent(address)) => println!("nothing from {address}"),
+///     Err(unheard) => println!("{unheard}"),
+/// }
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 ///
 /// # Errors
 /// [`Unheard`]: there is no answer at all.
@@ -64,6 +81,17 @@ pub fn readiness(listen: SocketAddr, patience: Duration) -> Result<Heard, Unhear
 }
 
 /// Asks `/readyz` of a private listener on this machine, as a container's health check does.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// let listen = "127.0.0.1:9090".parse()?;
+/// if let Err(reason) = replyhook::admin::probe(listen, Duration::from_secs(2)) {
+///     eprintln!("{reason}");
+///     std::process::exit(1);
+/// }
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 ///
 /// # Errors
 /// What stands in the way: the listener does not answer, or it answers that it is not ready.

@@ -39,6 +39,19 @@ pub(crate) struct Admin {
 }
 
 /// `/readyz`: whether messages can be accepted, and what stands in the way.
+///
+/// ```
+/// use replyhook::admin::Readiness;
+///
+/// let answer = r#"{"ready": false, "parts": {
+///     "store": {"ok": false, "reason": "the store is full: make room on its disk"},
+///     "draining": false, "rest": "ok", "outbox": {"oldest_s": null, "pending": 0, "held": 2}
+/// }}"#;
+/// let readiness: Readiness = serde_json::from_str(answer)?;
+/// assert!(!readiness.ready && !readiness.parts.store.ok);
+/// assert_eq!(readiness.parts.outbox.held, 2);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Readiness {
@@ -49,6 +62,8 @@ pub struct Readiness {
 }
 
 /// The parts of [`Readiness`].
+///
+/// Read: see [`Readiness`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Parts {
@@ -63,6 +78,8 @@ pub struct Parts {
 }
 
 /// The store in [`Parts`].
+///
+/// Read: see [`Readiness`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StorePart {
@@ -73,6 +90,8 @@ pub struct StorePart {
 }
 
 /// The outbox in [`Parts`].
+///
+/// Read: see [`Readiness`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OutboxPart {

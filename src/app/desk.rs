@@ -35,6 +35,14 @@ const TRIES: u16 = 100;
 const PASSED_OVER: [&str; 4] = ["twilio.", "server.public_url", "server.listen", "store.url"];
 
 /// What stands on the desk.
+///
+/// ```
+/// use replyhook::DeskOptions;
+///
+/// let mut options = DeskOptions::default();
+/// options.webhook = Some("http://localhost:3000/sms".to_owned());
+/// options.emulator_port = Some(0);
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct DeskOptions {
@@ -62,6 +70,18 @@ pub struct DeskOptions {
 }
 
 /// The emulator and the server beside it, running until they are stopped.
+///
+/// ```no_run
+/// use replyhook::config::Sources;
+/// use replyhook::{App, Desk, DeskOptions, Echo};
+///
+/// # async fn run() -> Result<(), replyhook::StartError> {
+/// let bot = App::builder().handler(Echo);
+/// let mut desk = Desk::start(bot, Sources::from_env(), DeskOptions::default()).await?;
+/// println!("Chat with your bot: {}", desk.emulator().url());
+/// desk.ended().await?;
+/// # Ok(()) }
+/// ```
 pub struct Desk {
     emulator: Emulator,
     own: Option<Own>,

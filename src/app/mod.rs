@@ -397,6 +397,18 @@ fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
 
 /// The store at an address; nothing is opened or connected yet.
 ///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::store::Access;
+///
+/// let store = replyhook::open_later(&"sqlite::memory:".parse()?)?;
+/// store.open(Access::Owner).await?;
+/// store.check().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+///
 /// # Errors
 /// [`StartError`] when this build does not have its kind.
 pub fn open_later(url: &StoreUrl) -> Result<Arc<dyn Store>, StartError> {
@@ -449,6 +461,19 @@ fn signature_layer(
 }
 
 /// The verifier that tokens and a public URL make.
+///
+/// ```
+/// use replyhook::config::{SigningSettings, Sources};
+///
+/// let settings = SigningSettings::load(&Sources::default().with_env([
+///     ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
+///     ("PUBLIC_URL", "https://bot.example.com"),
+/// ]))?;
+/// let public_url = settings.public_url.expect("it was set");
+/// let verifier = replyhook::verifier(&settings.twilio, public_url)?;
+/// assert_eq!(verifier.public_url().to_string(), "https://bot.example.com");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`StartError`] when a token cannot be a key.

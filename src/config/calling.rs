@@ -8,6 +8,8 @@ use crate::sid::AccountSid;
 use crate::twilio::{ApiUrl, Credentials};
 
 /// What comparing the journal with Twilio's list needs of the settings.
+///
+/// Read by itself: as in the example of [`StoreSettings`](super::StoreSettings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ReconcileSettings {
@@ -52,6 +54,8 @@ impl ReconcileSettings {
 }
 
 /// `[send]`
+///
+/// Part of [`Settings`](super::Settings), which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SendSettings {
@@ -67,6 +71,8 @@ pub(super) fn send(reader: &mut Reader<'_>) -> Option<SendSettings> {
 }
 
 /// What sending first, and looking at templates, needs of the settings.
+///
+/// Read by itself: as in the example of [`StoreSettings`](super::StoreSettings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SenderSettings {
@@ -119,6 +125,8 @@ impl SenderSettings {
 }
 
 /// What looking at the webhooks of senders, and setting them, needs of the settings.
+///
+/// Read by itself: as in the example of [`StoreSettings`](super::StoreSettings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WebhookSettings {

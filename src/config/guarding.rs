@@ -4,6 +4,8 @@ use super::reader::Reader;
 use crate::address::{Address, Channel, Identity};
 
 /// `[guard]`
+///
+/// Part of [`Settings`](super::Settings), which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GuardSettings {

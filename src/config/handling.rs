@@ -8,6 +8,8 @@ use crate::handler::RulesFile;
 use crate::handler::{ForwardSetupError, ForwardTarget};
 
 /// `[handler]`
+///
+/// Part of [`Settings`](super::Settings), which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HandlerSettings {
@@ -29,6 +31,8 @@ pub struct HandlerSettings {
 }
 
 /// `[handover]`
+///
+/// Part of [`Settings`](super::Settings), which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HandoverSettings {
@@ -37,6 +41,8 @@ pub struct HandoverSettings {
 }
 
 /// What becomes of a message over which the process died.
+///
+/// Part of [`Settings`](super::Settings), which says how it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCrash {
     /// It is handled again.
@@ -46,6 +52,8 @@ pub enum OnCrash {
 }
 
 /// The built-in handlers.
+///
+/// Part of [`Settings`](super::Settings), which says how it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandlerKind {

@@ -7,6 +7,14 @@ use super::reader::Reader;
 use crate::store::StoreUrl;
 
 /// `[store]`
+///
+/// ```
+/// use replyhook::config::{Sources, StoreSettings};
+///
+/// let settings = StoreSettings::load(&Sources::default().with_env([("DATABASE_URL", "sqlite::memory:")]))?;
+/// assert_eq!(settings.url.to_string(), "sqlite::memory:");
+/// # Ok::<(), replyhook::config::Problems>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StoreSettings {
@@ -19,6 +27,8 @@ pub struct StoreSettings {
 }
 
 /// `[consent]`
+///
+/// Part of [`Settings`](super::Settings), which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConsentSettings {

@@ -8,6 +8,8 @@ use super::{Problems, Sources};
 use crate::twilio::media::HostPattern;
 
 /// `[media]`
+///
+/// Read by itself: as in the example of [`StoreSettings`](super::StoreSettings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MediaSettings {

@@ -41,6 +41,21 @@ pub const DEFAULT_TOML: &str = include_str!("default.toml");
 const DEFAULT_FILE: &str = "replyhook.toml";
 
 /// Where settings come from.
+///
+/// ```
+/// use replyhook::config::{Settings, Sources};
+///
+/// let sources = Sources::default().with_env([
+///     ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
+///     ("PUBLIC_URL", "https://bot.example.com"),
+///     ("REPLYHOOK__SERVER__DRAIN_S", "5"),
+/// ]);
+/// let settings = Settings::load(&sources)?.settings;
+/// assert_eq!(settings.server.drain.as_secs(), 5);
+/// // Tokens are never shown.
+/// assert!(!format!("{sources:?}").contains("0123456789abcdef"));
+/// # Ok::<(), replyhook::config::Problems>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Sources {
     /// A settings file that must exist; without one `replyhook.toml` is read if it is there.
@@ -122,6 +137,9 @@ impl Sources {
 }
 
 /// All settings, checked.
+///
+/// Read from what a program gives: see [`Sources`]. From the environment and the file it is
+/// `Settings::load(&Sources::from_env())`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settings {
@@ -158,6 +176,19 @@ pub struct Settings {
 }
 
 /// Settings with what is odd about them and where they came from.
+///
+/// ```
+/// use replyhook::config::{Settings, Sources};
+///
+/// let loaded = Settings::load(&Sources::default().with_env([
+///     ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
+///     ("PUBLIC_URL", "http://bot.example.com"),
+/// ]))?;
+/// assert_eq!(loaded.warnings[0].key, "server.public_url");
+/// let drain = loaded.effective.iter().find(|(key, ..)| key == "server.drain_s");
+/// assert_eq!(drain.map(|(_, value, _)| value.as_str()), Some("20"));
+/// # Ok::<(), replyhook::config::Problems>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Loaded {
@@ -197,6 +228,8 @@ impl Settings {
 }
 
 /// What signing and explaining need of the settings: tokens, and `PUBLIC_URL` if it is set.
+///
+/// Loaded, and made into a verifier: see [`verifier`](crate::verifier).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SigningSettings {

@@ -3,6 +3,8 @@
 use std::fmt;
 
 /// One problem: which key, where its value came from, what is wrong and what to write.
+///
+/// All of them together: see [`Problems`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
@@ -15,9 +17,20 @@ pub struct Problem {
 }
 
 /// Something that works and is probably not meant.
+///
+/// As it comes: see [`Loaded`](super::Loaded).
 pub type Warning = Problem;
 
 /// All problems of the settings.
+///
+/// ```
+/// use replyhook::config::{Settings, Sources};
+///
+/// let sources = Sources::default().with_env([("REPLYHOOK__SERVER__DRAIN_S", "soon")]);
+/// let problems = Settings::load(&sources).unwrap_err();
+/// let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
+/// assert!(keys.contains(&"server.public_url") && keys.contains(&"server.drain_s"));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(Vec<Problem>);
 

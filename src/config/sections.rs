@@ -13,6 +13,8 @@ use crate::signature::PublicUrl;
 use crate::twilio::ApiUrl;
 
 /// `[twilio]`
+///
+/// Used: see [`verifier`](crate::verifier).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TwilioSettings {
@@ -27,6 +29,8 @@ pub struct TwilioSettings {
 }
 
 /// `[twilio.accounts.<AccountSid>]`
+///
+/// Part of [`Settings`], which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AccountSettings {
@@ -37,6 +41,8 @@ pub struct AccountSettings {
 }
 
 /// `[server]`
+///
+/// Part of [`Settings`], which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerSettings {
@@ -69,6 +75,8 @@ pub struct ServerSettings {
 }
 
 /// `[admin]`
+///
+/// Read by itself: as in the example of [`StoreSettings`](super::StoreSettings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AdminSettings {
@@ -77,6 +85,8 @@ pub struct AdminSettings {
 }
 
 /// `[signature]`
+///
+/// Part of [`Settings`], which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SignatureSettings {
@@ -85,6 +95,8 @@ pub struct SignatureSettings {
 }
 
 /// What a refused request is told. It is refused either way.
+///
+/// Part of [`Settings`], which says how it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureMode {
     /// That it is refused.
@@ -94,6 +106,8 @@ pub enum SignatureMode {
 }
 
 /// `[reply]`
+///
+/// Part of [`Settings`], which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ReplySettings {
@@ -112,6 +126,8 @@ pub struct ReplySettings {
 }
 
 /// The part of `[twilio]` that REST needs.
+///
+/// Part of [`Settings`], which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RestSettings {
@@ -126,6 +142,8 @@ pub struct RestSettings {
 }
 
 /// `[log]`
+///
+/// Part of [`Settings`], which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LogSettings {
@@ -136,6 +154,8 @@ pub struct LogSettings {
 }
 
 /// How log lines look.
+///
+/// Part of [`Settings`], which says how it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// `Pretty` on a terminal, else `Json`.
@@ -147,6 +167,8 @@ pub enum LogFormat {
 }
 
 /// `[telemetry]`
+///
+/// Part of [`Settings`], which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TelemetrySettings {

@@ -63,6 +63,8 @@ pub(crate) struct DeliveryPolicy {
 }
 
 /// What happens to a message of which Twilio's list knows nothing.
+///
+/// Part of [`Settings`](crate::config::Settings), which says how it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUnknown {
     /// It waits for the operator: never twice.

@@ -52,6 +52,17 @@ const WAITING_IN_LINE: u32 = 20;
 pub(crate) type ConsentHook = Arc<dyn Fn(ConsentChange) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// A user's word about being written to.
+///
+/// ```
+/// use replyhook::{App, ConsentChange, ConsentKind};
+///
+/// let builder = App::builder().on_consent(|change: ConsentChange| async move {
+///     if change.kind == ConsentKind::OptOut {
+///         println!("{} opted out", change.message.message_sid);
+///     }
+/// });
+/// # drop(builder);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConsentChange {
@@ -62,6 +73,8 @@ pub struct ConsentChange {
 }
 
 /// What a consent word says.
+///
+/// Told to a program: see [`ConsentChange`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConsentKind {

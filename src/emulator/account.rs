@@ -12,6 +12,14 @@ use crate::sid::AccountSid;
 pub const SENDERS: [&str; 2] = ["whatsapp:+14155238886", "+15005550006"];
 
 /// The account's sender on a user's channel, where it has one.
+///
+/// ```
+/// use replyhook::Address;
+/// use replyhook::emulator::{SENDERS, sender_for};
+///
+/// assert_eq!(sender_for(&Address::parse("whatsapp:+34600000001")), Some(SENDERS[0]));
+/// assert_eq!(sender_for(&Address::parse("messenger:42")), None);
+/// ```
 pub fn sender_for(user: &Address) -> Option<&'static str> {
     let mut senders = SENDERS.into_iter();
     senders.find(|sender| Address::parse(*sender).channel() == user.channel())

@@ -14,6 +14,23 @@ use crate::secret::Secret;
 use crate::signature::{SIGNATURE_HEADER, TokenError, sign};
 
 /// A webhook to be called.
+///
+/// ```no_run
+/// use replyhook::emulator::{Call, call};
+/// use replyhook::{Form, Secret};
+///
+/// # async fn ask() -> Result<(), replyhook::emulator::CallError> {
+/// let webhook = Call {
+///     url: "http://localhost:3000/sms".to_owned(),
+///     signed_url: Some("https://bot.example.com/sms".to_owned()),
+///     method: http::Method::POST,
+///     form: Form::from_iter([("Body", "hi"), ("From", "+15550001111")]),
+///     headers: http::HeaderMap::new(),
+/// };
+/// let answer = call(&Secret::new("0123456789abcdef0123456789abcdef"), &webhook).await?;
+/// println!("HTTP {} in {:?}; in Twilio's debugger: {:?}", answer.status, answer.time, answer.error_code);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Call {
     /// Where it is sent.
@@ -29,6 +46,8 @@ pub struct Call {
 }
 
 /// What came back.
+///
+/// What Twilio would think of an answer: see [`Call`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CallResult {
@@ -47,6 +66,22 @@ pub struct CallResult {
 }
 
 /// Why nothing came back.
+///
+/// ```
+/// use replyhook::emulator::{Call, CallError, call};
+/// use replyhook::{Form, Secret};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let nowhere = Call {
+///     url: "ftp://localhost/sms".to_owned(),
+///     signed_url: None,
+///     method: http::Method::POST,
+///     form: Form::default(),
+///     headers: http::HeaderMap::new(),
+/// };
+/// assert!(matches!(call(&Secret::new("token"), &nowhere).await, Err(CallError::Url)));
+/// # });
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -117,6 +152,8 @@ impl Call {
 }
 
 /// Calls a webhook once.
+///
+/// In use: see [`Call`].
 ///
 /// # Errors
 /// [`CallError`] when there was no answer.

@@ -27,6 +27,13 @@ use crate::sid::AccountSid;
 const EVENTS: usize = 1024;
 
 /// What the emulator calls.
+///
+/// ```
+/// use replyhook::emulator::EmulatorOptions;
+///
+/// let mut options = EmulatorOptions::new("http://localhost:3000/sms#rc=2&rp=ct,5xx");
+/// options.fallback = Some("http://localhost:3000/sms/fallback".to_owned());
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EmulatorOptions {
@@ -53,6 +60,8 @@ impl EmulatorOptions {
 }
 
 /// Why there is no emulator.
+///
+/// When there is none: see [`Emulator`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmulatorError {
@@ -79,6 +88,8 @@ pub enum EmulatorError {
 }
 
 /// Our own server, where the emulator runs beside it: what its page shows of it, and what it does to it.
+///
+/// Nobody needs one who has a `TestBot`, or a `Desk`, which hand over their own.
 pub trait OwnServer: Send + Sync + 'static {
     /// After this long it answers by REST: shown beside Twilio's 15 seconds.
     fn deadline(&self) -> Duration;
@@ -100,6 +111,8 @@ pub trait OwnServer: Send + Sync + 'static {
 }
 
 /// A Twilio on this machine.
+///
+/// Started: see [the module](super); with a bot beside it: see `Desk`, and `TestBot`.
 #[derive(Clone)]
 pub struct Emulator {
     engine: Arc<Engine>,

@@ -9,6 +9,22 @@ use serde_json::Value;
 use crate::tls;
 
 /// An emulator that answers somewhere on this machine.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::testing::TestBot;
+/// use replyhook::{App, emulator::Remote};
+///
+/// let bot = TestBot::start(App::builder).await;
+/// bot.sms("+34600000001").says("hi").await.assert_reply("hi");
+/// // The same that `replyhook dev` has on port 8081.
+/// let remote = Remote::new(bot.remote().url())?;
+/// let conversations = remote.get(&["conversations"]).await?;
+/// assert!(conversations.to_string().contains("+34600000001"));
+/// # Ok::<(), replyhook::emulator::RemoteError>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct Remote {
     client: reqwest::Client,
@@ -16,6 +32,12 @@ pub struct Remote {
 }
 
 /// Why an emulator did not do what it was asked.
+///
+/// ```
+/// use replyhook::emulator::{Remote, RemoteError};
+///
+/// assert!(matches!(Remote::new("https://api.twilio.com"), Err(RemoteError::Url)));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteError {
@@ -36,6 +58,8 @@ pub enum RemoteError {
 }
 
 /// Something that happened, by [`Remote::events`].
+///
+/// As they come: see [`RemoteEvents`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RemoteEvent {
@@ -46,6 +70,17 @@ pub struct RemoteEvent {
 }
 
 /// Events as they come.
+///
+/// ```no_run
+/// use replyhook::emulator::{Remote, RemoteError};
+///
+/// # async fn watch() -> Result<(), RemoteError> {
+/// let mut events = Remote::new("http://127.0.0.1:8081")?.events().await?;
+/// while let Some(event) = events.next().await {
+///     println!("{}: {}", event.name, event.data);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct RemoteEvents {
     response: reqwest::Response,

@@ -16,6 +16,19 @@ use crate::reply::segments;
 use crate::sid::AccountSid;
 
 /// What a user sends, for a webhook that is made by hand.
+///
+/// ```
+/// use replyhook::emulator::UserSends;
+///
+/// let mut sends = UserSends::default();
+/// sends.from = "whatsapp:+15550001111".to_owned();
+/// sends.to = "whatsapp:+15550002222".to_owned();
+/// sends.button = Some(("Yes".to_owned(), "confirm:42".to_owned()));
+/// let form = sends.form("AC00000000000000000000000000000001".parse()?);
+/// assert_eq!(form.get("ButtonPayload"), Some("confirm:42"));
+/// assert_eq!(form.get("Body"), Some("Yes"));
+/// # Ok::<(), replyhook::sid::SidError>(())
+/// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct UserSends {

@@ -18,6 +18,25 @@ use crate::message::FallbackCause;
 const STATE: &str = "state";
 
 /// What a handler knows about this call, besides the message. A clone is the same call.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::testing::TestBot;
+/// use replyhook::{App, Context, HandlerError, InboundMessage};
+///
+/// async fn bot(cx: Context, message: InboundMessage) -> Result<String, HandlerError> {
+///     if cx.fallback().is_none() {
+///         return Err(HandlerError::new("the warehouse does not answer"));
+///     }
+///     Ok(format!("Attempt {} at: {}", cx.attempt(), message.body))
+/// }
+///
+/// let bot = TestBot::start(|| App::builder().handler(bot)).await;
+/// let ana = bot.whatsapp("+34600000001");
+/// ana.says("order 42").await.assert_fallback("Attempt 2 at: order 42");
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct Context {
     attempt: u32,

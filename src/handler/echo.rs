@@ -8,6 +8,19 @@ use crate::reply::Reply;
 
 /// Answers a text with exactly its body, and a message without text with one line that names what came: `image/jpeg`,
 /// `location 52.52, 13.405 (Office)`, `button confirm:42`. Where nothing can be named there is no reply.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::testing::TestBot;
+/// use replyhook::{App, Echo};
+///
+/// let bot = TestBot::start(|| App::builder().handler(Echo)).await;
+/// let ana = bot.whatsapp("+34600000001");
+/// ana.says("hi").await.assert_reply("hi");
+/// ana.shares(40.453, -3.6883, "Stadium").await.assert_reply("location 40.453, -3.6883 (Stadium)");
+/// # });
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Echo;
 

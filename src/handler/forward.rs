@@ -46,6 +46,16 @@ const SECRET_PREFIX: &str = "whsec_";
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// A service of yours: where it is, and what it is asked with.
+///
+/// ```
+/// use replyhook::Secret;
+/// use replyhook::handler::{ForwardSetupError, ForwardTarget};
+///
+/// let secret = Secret::new("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX");
+/// assert!(ForwardTarget::parse("http://localhost:3000/message", &secret).is_ok());
+/// let error = ForwardTarget::parse("http://localhost:3000/message", &Secret::new("password"));
+/// assert_eq!(error.unwrap_err(), ForwardSetupError::Secret);
+/// ```
 #[derive(Clone)]
 pub struct ForwardTarget {
     url: reqwest::Url,
@@ -53,6 +63,21 @@ pub struct ForwardTarget {
 }
 
 /// Asks a service of yours. One client for all messages, so that connections are used again.
+///
+/// ```no_run
+/// # #[cfg(all(feature = "route", feature = "axum"))]
+/// # fn bot() -> Result<impl replyhook::Handler, replyhook::handler::ForwardSetupError> {
+/// use std::sync::Arc;
+/// use replyhook::handler::{Forward, ForwardTarget};
+/// use replyhook::route::{Router, text};
+/// use replyhook::{Secret, SystemClock};
+///
+/// let secret = Secret::new("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX");
+/// let target = ForwardTarget::parse("http://localhost:3000/message", &secret)?;
+/// let service = Forward::new(target, Arc::new(SystemClock))?;
+/// let bot = Router::new().on(text("ping"), "pong").hand_to(!text("ping"), service);
+/// # Ok(bot) }
+/// ```
 #[derive(Clone)]
 pub struct Forward {
     client: reqwest::Client,
@@ -61,6 +86,8 @@ pub struct Forward {
 }
 
 /// Why there is no such handler.
+///
+/// When it comes: see [`ForwardTarget`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardSetupError {

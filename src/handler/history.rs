@@ -31,6 +31,20 @@ pub(crate) trait Conversing: Send + Sync {
 }
 
 /// A text of a conversation; [`Context::history`](super::Context::history) gives them.
+///
+/// ```
+/// use replyhook::handler::{Said, Speaker};
+///
+/// /// What a language model is told of a conversation.
+/// fn transcript(history: &[Said]) -> String {
+///     let line = |said: &Said| match said.by {
+///         Speaker::User => format!("user: {}\n", said.text),
+///         Speaker::Bot => format!("assistant: {}\n", said.text),
+///     };
+///     history.iter().map(line).collect()
+/// }
+/// # assert_eq!(transcript(&[]), "");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Said {
@@ -43,6 +57,8 @@ pub struct Said {
 }
 
 /// Who said something.
+///
+/// In a transcript: see [`Said`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Speaker {
     /// The user.

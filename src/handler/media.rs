@@ -56,6 +56,25 @@ pub(crate) trait Files: Send + Sync {
 pub(crate) type Keeping = Option<Box<dyn Send + Sync>>;
 
 /// A file of the message, which nobody has fetched yet.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::testing::TestBot;
+/// use replyhook::{App, Context, HandlerError, InboundMessage};
+///
+/// async fn bot(cx: Context, _message: InboundMessage) -> Result<String, HandlerError> {
+///     let file = cx.media(0).bytes().await?;
+///     let kind = file.file_type.sniffed.unwrap_or("something else");
+///     Ok(format!("{} bytes of {kind}", file.bytes.len()))
+/// }
+///
+/// let bot = TestBot::start(|| App::builder().handler(bot)).await;
+/// let ana = bot.whatsapp("+34600000001");
+/// let gif = b"GIF89a\x01\0\x01\0\0\0\0;";
+/// ana.sends_file("image/gif", gif, "").await.assert_reply("14 bytes of image/gif");
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct IncomingMedia {
     of: Option<Arc<dyn Attachments>>,
@@ -63,6 +82,21 @@ pub struct IncomingMedia {
 }
 
 /// A file while it comes: what is known of its type, and its bytes in pieces of any length.
+///
+/// ```
+/// use replyhook::{HandlerError, IncomingMedia};
+///
+/// /// Counts without keeping: a file may be as large as 16 MiB.
+/// async fn length(file: IncomingMedia) -> Result<usize, HandlerError> {
+///     let mut stream = file.stream().await?;
+///     let mut length = 0;
+///     while let Some(piece) = stream.chunk().await? {
+///         length += piece.len();
+///     }
+///     Ok(length)
+/// }
+/// # drop(length);
+/// ```
 pub struct MediaStream {
     file_type: FileType,
     begin: Option<Vec<u8>>,
@@ -70,6 +104,15 @@ pub struct MediaStream {
 }
 
 /// What a file claims to be, and what its first bytes say. Where they differ, somebody lies.
+///
+/// ```
+/// use replyhook::handler::FileType;
+///
+/// fn is_honest(file: &FileType) -> bool {
+///     file.sniffed.is_none() || file.declared.as_deref() == file.sniffed
+/// }
+/// # let _ = is_honest;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileType {
@@ -82,6 +125,8 @@ pub struct FileType {
 }
 
 /// A file in memory.
+///
+/// What [`IncomingMedia::bytes`] gives: see the example of [`IncomingMedia`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ReceivedMedia {
@@ -92,6 +137,8 @@ pub struct ReceivedMedia {
 }
 
 /// A file on disk.
+///
+/// What [`IncomingMedia::save`] gives: see the example of [`Context::media`](super::Context::media).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SavedMedia {
@@ -104,6 +151,22 @@ pub struct SavedMedia {
 }
 
 /// Why a file is not had. It names no address.
+///
+/// ```
+/// use replyhook::handler::MediaErrorKind;
+/// use replyhook::{Context, HandlerError, InboundMessage};
+///
+/// async fn bot(cx: Context, _message: InboundMessage) -> Result<String, HandlerError> {
+///     match cx.media(0).bytes().await {
+///         Ok(file) => Ok(format!("{} bytes, thank you.", file.bytes.len())),
+///         Err(error) if error.kind() == MediaErrorKind::NoSuchFile => Ok("Send me a file.".to_owned()),
+///         Err(error) if error.kind() == MediaErrorKind::TooLarge => Ok("A smaller one, please.".to_owned()),
+///         Err(error) => Err(error.into()),
+///     }
+/// }
+/// # fn is_handler(_: impl replyhook::Handler) {}
+/// # is_handler(bot);
+/// ```
 #[derive(Debug)]
 pub struct MediaError {
     kind: MediaErrorKind,
@@ -111,6 +174,8 @@ pub struct MediaError {
 }
 
 /// What became of a fetch.
+///
+/// Which of them to answer, and which to pass on: see [`MediaError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MediaErrorKind {

@@ -167,6 +167,30 @@ impl Kept {
 }
 
 /// What a bot remembers of a conversation; [`Context::state`](super::Context::state) makes one.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::time::Duration;
+/// use replyhook::testing::TestBot;
+/// use replyhook::{App, Context, HandlerError, InboundMessage};
+///
+/// async fn bot(cx: Context, _message: InboundMessage) -> Result<String, HandlerError> {
+///     let count = cx.state::<u32>().expires_in(Duration::from_hours(24));
+///     let before = count.load().await?;
+///     count.save(&(before + 1)).await?;
+///     Ok(format!("{before} before this one"))
+/// }
+///
+/// let bot = TestBot::start(|| App::builder().handler(bot)).await;
+/// let ana = bot.whatsapp("+34600000001");
+/// ana.says("hi").await.assert_reply("0 before this one");
+/// bot.restart().await;
+/// ana.says("hi").await.assert_reply("1 before this one");
+/// bot.advance(Duration::from_hours(25)).await;
+/// ana.says("hi").await.assert_reply("0 before this one");
+/// # });
+/// ```
 pub struct State<S> {
     memory: Arc<Memory>,
     name: &'static str,

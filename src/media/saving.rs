@@ -169,6 +169,15 @@ fn disk(error: std::io::Error) -> MediaError {
 
 /// The files of a message that `media.save` has kept in `folder`, by name. None where there is no such folder.
 ///
+/// ```
+/// use std::path::Path;
+///
+/// let message = "MM00000000000000000000000000000001".parse()?;
+/// let files = replyhook::saved_files(Path::new("no/such/folder"), message)?;
+/// assert!(files.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// When the folder cannot be read.
 pub fn saved_files(folder: &Path, message: MessageSid) -> std::io::Result<Vec<PathBuf>> {

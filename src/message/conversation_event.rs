@@ -12,6 +12,22 @@ use crate::sid::{AccountSid, ChatServiceSid, ConversationSid};
 ///
 /// Source: Twilio's "Conversations webhooks" page. Its parameters are many and differ by event: those that are not here are
 /// in [`params`](Self::params).
+///
+/// ```
+/// use replyhook::{ConversationEvent, Form};
+///
+/// let form = Form::from_iter([
+///     ("EventType", "onMessageAdded"),
+///     ("AccountSid", "AC00000000000000000000000000000001"),
+///     ("ConversationSid", "CH00000000000000000000000000000001"),
+///     ("Body", "hi"),
+/// ]);
+/// assert!(ConversationEvent::is_one(&form));
+/// let event = ConversationEvent::parse(form)?;
+/// assert_eq!(event.conversation_sid, "CH00000000000000000000000000000001".parse().ok());
+/// assert_eq!(event.body.as_deref(), Some("hi"));
+/// # Ok::<(), replyhook::message::ParseError>(())
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ConversationEvent {

@@ -5,6 +5,16 @@ use crate::error_code::ErrorCode;
 use crate::form::Form;
 
 /// `ErrorCode` and `ErrorUrl` of a fallback call.
+///
+/// ```
+/// use replyhook::{ErrorCode, FallbackCause, Form};
+///
+/// let form = Form::from_iter([("ErrorCode", "11200"), ("ErrorUrl", "https://bot.example.com/webhook")]);
+/// let cause = FallbackCause::parse(&form)?;
+/// assert_eq!(cause.error_code, Some(ErrorCode(11200)));
+/// assert_eq!(cause.error_url.as_deref(), Some("https://bot.example.com/webhook"));
+/// # Ok::<(), replyhook::message::ParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FallbackCause {

@@ -5,6 +5,14 @@ use super::parts::open_enum;
 open_enum! {
     /// Where a message is on its way. Order is not promised by Twilio, calls may be lost or repeated: compare
     /// [`MessageStatus::rank`].
+    ///
+    /// ```
+    /// use replyhook::MessageStatus;
+    ///
+    /// let (told, known) = (MessageStatus::parse("sent"), MessageStatus::Delivered);
+    /// assert!(told.rank() < known.rank(), "an old callback, which comes late");
+    /// assert!(MessageStatus::Failed.is_failure());
+    /// ```
     MessageStatus {
         /// A Messaging Service will choose the sender.
         Accepted = "accepted",

@@ -15,6 +15,15 @@ use crate::form::{AmbiguousParam, Form};
 use crate::sid::{MessageSid, SidError};
 
 /// Why pairs are no message. Names the parameter, never its value.
+///
+/// ```
+/// use replyhook::message::{InboundMessage, ParseErrorKind};
+/// use replyhook::{Form, Timestamp};
+///
+/// let form = Form::from_iter([("Body", "hi")]);
+/// let error = InboundMessage::parse(form, Timestamp::UNIX_EPOCH).unwrap_err();
+/// assert!(matches!(error.kind(), ParseErrorKind::Missing(_)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
 pub struct ParseError {
@@ -22,6 +31,8 @@ pub struct ParseError {
 }
 
 /// What is wrong with the pairs.
+///
+/// Of a message that lacks something: see [`ParseError`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseErrorKind {

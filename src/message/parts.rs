@@ -36,6 +36,22 @@ macro_rules! open_enum {
 pub(crate) use open_enum;
 
 /// One attached file. The URL wants Twilio's Basic authentication; do not hand it to a browser.
+///
+/// ```
+/// use replyhook::{InboundMessage, Timestamp};
+///
+/// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
+/// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
+/// let file = [
+///     ("MediaContentType0", "image/jpeg"),
+///     ("MediaUrl0", "https://api.twilio.com/…/Media/ME00000000000000000000000000000001"),
+/// ];
+/// let message = InboundMessage::parse(pairs.into_iter().chain(file).collect(), Timestamp::UNIX_EPOCH)?;
+/// let picture = &message.media[0];
+/// assert_eq!(picture.content_type.as_deref(), Some("image/jpeg"));
+/// assert_eq!(picture.sid(), "ME00000000000000000000000000000001".parse().ok());
+/// # Ok::<(), replyhook::message::ParseError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MediaItem {
@@ -64,6 +80,19 @@ impl fmt::Debug for MediaItem {
 }
 
 /// A pin on the map.
+///
+/// ```
+/// use replyhook::{InboundMessage, Timestamp};
+///
+/// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
+/// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
+/// let pin = [("Latitude", "40.4530"), ("Longitude", "-3.6883"), ("Label", "Stadium")];
+/// let message = InboundMessage::parse(pairs.into_iter().chain(pin).collect(), Timestamp::UNIX_EPOCH)?;
+/// let here = message.location.expect("a pin on the map");
+/// assert_eq!(here.label.as_deref(), Some("Stadium"));
+/// assert!(here.km_to(40.4168, -3.7038) < 5.0);
+/// # Ok::<(), replyhook::message::ParseError>(())
+/// ```
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Location {
@@ -104,6 +133,18 @@ impl Location {
 }
 
 /// A tapped quick reply.
+///
+/// ```
+/// use replyhook::{InboundMessage, Timestamp};
+///
+/// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
+/// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
+/// let tap = [("ButtonText", "Yes"), ("ButtonPayload", "confirm:42")];
+/// let message = InboundMessage::parse(pairs.into_iter().chain(tap).collect(), Timestamp::UNIX_EPOCH)?;
+/// let payload = message.button.and_then(|button| button.payload);
+/// assert_eq!(payload.as_deref().and_then(|it| it.strip_prefix("confirm:")), Some("42"));
+/// # Ok::<(), replyhook::message::ParseError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Button {
@@ -116,6 +157,18 @@ pub struct Button {
 }
 
 /// A chosen row of a list.
+///
+/// ```
+/// use replyhook::{InboundMessage, Timestamp};
+///
+/// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
+/// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
+/// let row = [("ListId", "margherita"), ("ListTitle", "Pizza Margherita")];
+/// let message = InboundMessage::parse(pairs.into_iter().chain(row).collect(), Timestamp::UNIX_EPOCH)?;
+/// let list = message.list.expect("a chosen row");
+/// assert_eq!((list.id.as_deref(), list.title.as_deref()), (Some("margherita"), Some("Pizza Margherita")));
+/// # Ok::<(), replyhook::message::ParseError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListChoice {
@@ -128,6 +181,16 @@ pub struct ListChoice {
 }
 
 /// The message that this one quotes; Twilio tells for seven days.
+///
+/// ```
+/// use replyhook::InboundMessage;
+///
+/// /// Whether it answers the question that you sent under this SID.
+/// fn answers(message: &InboundMessage, question: &str) -> bool {
+///     message.replied_to.as_ref().is_some_and(|quoted| quoted.message_sid == question)
+/// }
+/// # let _ = answers;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RepliedTo {
@@ -138,6 +201,20 @@ pub struct RepliedTo {
 }
 
 /// Where a user came from who tapped an advertisement or a post.
+///
+/// ```
+/// use replyhook::{InboundMessage, Timestamp};
+/// use replyhook::message::ReferralSource;
+///
+/// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
+/// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
+/// let ad = [("ReferralSourceType", "ad"), ("ReferralSourceId", "120200000"), ("ReferralHeadline", "Pizza!")];
+/// let message = InboundMessage::parse(pairs.into_iter().chain(ad).collect(), Timestamp::UNIX_EPOCH)?;
+/// let from = message.referral.expect("an advertisement was tapped");
+/// assert_eq!(from.source_type, Some(ReferralSource::parse("ad")));
+/// assert_eq!(from.headline.as_deref(), Some("Pizza!"));
+/// # Ok::<(), replyhook::message::ParseError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Referral {
@@ -164,6 +241,18 @@ pub struct Referral {
 }
 
 /// City, state, postal code and country that a phone number belongs to, where Twilio knows them.
+///
+/// ```
+/// use replyhook::{InboundMessage, Timestamp};
+///
+/// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
+/// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
+/// let place = [("FromCity", "SAN FRANCISCO"), ("FromCountry", "US")];
+/// let message = InboundMessage::parse(pairs.into_iter().chain(place).collect(), Timestamp::UNIX_EPOCH)?;
+/// assert_eq!(message.from_place.country.as_deref(), Some("US"));
+/// assert_eq!(message.to_place.country, None);
+/// # Ok::<(), replyhook::message::ParseError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Place {
@@ -178,6 +267,15 @@ pub struct Place {
 }
 
 /// JSON as it came, read leniently: a text that is no JSON stays readable as text.
+///
+/// ```
+/// use replyhook::message::JsonText;
+///
+/// let answers = JsonText::new(r#"{"date": "2026-12-01"}"#);
+/// assert_eq!(answers.value().expect("JSON")["date"], "2026-12-01");
+/// let odd = JsonText::new("{not JSON");
+/// assert_eq!((odd.value(), odd.as_str()), (None, "{not JSON"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct JsonText(String);
 
@@ -212,6 +310,13 @@ opaque_debug!(Location, Button, ListChoice, Referral, Place, JsonText);
 
 open_enum! {
     /// `MessageType`. Only `text` and `interactive` were seen; the rest are the channel's own names.
+    ///
+    /// ```
+    /// use replyhook::message::MessageType;
+    ///
+    /// assert_eq!(MessageType::parse("image"), MessageType::Image);
+    /// assert_eq!(MessageType::parse("hologram").as_str(), "hologram");
+    /// ```
     MessageType {
         /// A text.
         Text = "text",
@@ -244,6 +349,12 @@ open_enum! {
 
 open_enum! {
     /// `OptOutType` of Advanced Opt-Out. Twilio has answered the user already.
+    ///
+    /// ```
+    /// use replyhook::message::OptOutType;
+    ///
+    /// assert_eq!(OptOutType::parse("STOP"), OptOutType::Stop);
+    /// ```
     OptOutType {
         /// The user opted out.
         Stop = "STOP",
@@ -256,6 +367,8 @@ open_enum! {
 
 open_enum! {
     /// `ReferralSourceType`.
+    ///
+    /// Of an advertisement: see [`Referral`].
     ReferralSource {
         /// A post.
         Post = "post",

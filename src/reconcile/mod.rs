@@ -52,6 +52,8 @@ const ROWS: u32 = 500;
 
 /// Lists an account's messages in both directions since a time, newest first.
 ///
+/// Compared with the journal: see [the module](self).
+///
 /// # Errors
 /// [`RestError`]; it changes nothing.
 pub async fn list(
@@ -82,6 +84,25 @@ pub async fn list(
 }
 
 /// Compares Twilio's list with the journal.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use replyhook::Timestamp;
+/// use replyhook::reconcile::Reconciler;
+/// use replyhook::store::{Access, Store, sqlite::SqliteStore};
+///
+/// let store = Arc::new(SqliteStore::memory());
+/// store.open(Access::Owner).await?;
+/// let reconciler = Reconciler::new(store, "STOP", "START");
+/// let account = "AC00000000000000000000000000000001".parse()?;
+/// // Of an empty list nothing is missing; `list` asks Twilio for a real one.
+/// let inbound = reconciler.missing(account, &[], Timestamp::UNIX_EPOCH).await?;
+/// assert!(inbound.messages.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Reconciler {
     store: Arc<dyn Store>,
@@ -89,6 +110,8 @@ pub struct Reconciler {
 }
 
 /// Twilio's inbound messages, as the journal knows them.
+///
+/// Asked for: see [`Reconciler`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Inbound {
@@ -101,6 +124,8 @@ pub struct Inbound {
 }
 
 /// A message that the journal lacks.
+///
+/// Entered: see [the module](self).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Missing {
@@ -113,6 +138,20 @@ pub struct Missing {
 }
 
 /// The journal's answers, as Twilio knows them.
+///
+/// ```no_run
+/// use replyhook::reconcile::Reconciler;
+/// use replyhook::{AccountSid, Timestamp, store::StoreError, twilio::Message};
+///
+/// # async fn tell(reconciler: Reconciler, account: AccountSid, listed: Vec<Message>, since: Timestamp, now: Timestamp)
+/// # -> Result<(), StoreError> {
+/// let answers = reconciler.unsaid(account, &listed, since, now).await?;
+/// for unsaid in &answers.unsaid {
+///     println!("the answer to {} was not sent", unsaid.message_sid);
+/// }
+/// println!("{} compared, {} too old to tell", answers.compared, answers.expired);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Answers {
@@ -125,6 +164,8 @@ pub struct Answers {
 }
 
 /// A message of an answer by TwiML that Twilio does not have.
+///
+/// Found: see [`Answers`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Unsaid {

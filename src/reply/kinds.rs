@@ -10,6 +10,13 @@ pub(crate) const MOST_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) const MOST_MMS_BYTES: usize = 5 * 1024 * 1024;
 
 /// Why a channel does not take a file.
+///
+/// ```
+/// use replyhook::reply::MediaRefusal;
+///
+/// let refusal = MediaRefusal::Size { most: 16, length: 17 };
+/// assert_eq!(refusal.to_string(), "the channel takes files of at most 16 bytes, and this one has 17");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MediaRefusal {

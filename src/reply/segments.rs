@@ -1,6 +1,8 @@
 //! Into how many SMS a text is cut, which is how it is paid for.
 
 /// How a text travels as SMS.
+///
+/// Counted by [`segments`], which has an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segments {
     /// How many there are; an empty text is one.

@@ -6,6 +6,22 @@ use crate::error::BoxError;
 use crate::store::{Refusal, StoreError};
 
 /// Why a message was not taken. Holds neither texts nor addresses.
+///
+/// ```
+/// use replyhook::sending::SendErrorKind;
+/// use replyhook::twilio::NewMessage;
+/// use replyhook::Sender;
+///
+/// /// Whether somebody was reminded; whoever wants nothing is left alone.
+/// async fn remind(sender: &Sender, reminder: &NewMessage) -> Result<bool, replyhook::sending::SendError> {
+///     match sender.send_once("reminder-42", reminder).await {
+///         Ok(_) => Ok(true),
+///         Err(error) if error.kind() == SendErrorKind::OptedOut => Ok(false),
+///         Err(error) => Err(error),
+///     }
+/// }
+/// # let _ = remind;
+/// ```
 #[derive(Debug)]
 pub struct SendError {
     kind: SendErrorKind,
@@ -14,6 +30,8 @@ pub struct SendError {
 }
 
 /// What a [`SendError`] is about.
+///
+/// Told apart: see [`SendError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendErrorKind {

@@ -40,6 +40,30 @@ use crate::twilio::{Client, Content, Credentials, NewMessage};
 pub use error::{SendError, SendErrorKind};
 
 /// Sends first. A clone is the same sender.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use replyhook::sending::{SendErrorKind, SendRules, Sender};
+/// use replyhook::store::{Access, Store, sqlite::SqliteStore};
+/// use replyhook::{SystemClock, twilio::NewMessage};
+///
+/// let store = Arc::new(SqliteStore::memory());
+/// store.open(Access::Owner).await?;
+/// let account = Some("AC00000000000000000000000000000001".parse()?);
+/// let rules = SendRules { account, consent_required: true, per_second: 10 };
+/// let sender = Sender::new(store, Arc::new(SystemClock), rules, None);
+///
+/// let by_sms = NewMessage::text("+15550001111", "Your order is ready.").from("+15550002222");
+/// let sent = sender.send_once("order-42-ready", &by_sms).await?;
+/// let again = sender.send_once("order-42-ready", &by_sms).await?;
+/// assert_eq!((again.id, again.repeated), (sent.id, true));
+/// let unasked = NewMessage::text("whatsapp:+15550001111", "News!").from("whatsapp:+15550002222");
+/// assert_eq!(sender.send(&unasked).await.unwrap_err().kind(), SendErrorKind::WindowClosed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Sender {
     store: Arc<dyn Store>,
@@ -51,6 +75,8 @@ pub struct Sender {
 }
 
 /// As whom is sent, and under which conditions.
+///
+/// Given: see [`Sender`]; `App::sender` has those of the settings.
 #[derive(Debug, Clone)]
 pub struct SendRules {
     /// The account that sends; without one nothing is sent.
@@ -62,6 +88,8 @@ pub struct SendRules {
 }
 
 /// A message that was taken.
+///
+/// As it comes back: see [`Sender`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outgoing {

@@ -14,6 +14,16 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 const MOST_REQUEST_BYTES: usize = 1024 * 1024;
 
 /// A request from a file, a clipboard or a command line.
+///
+/// ```
+/// use replyhook::signature::CapturedRequest;
+///
+/// let request = CapturedRequest::parse("curl 'https://bot.example.com/webhook?a=1' -H 'X-Tag: new' -d 'Body=hi'")?;
+/// assert_eq!(request.method, http::Method::POST);
+/// assert_eq!((request.target(), &request.headers["x-tag"]), ("/webhook?a=1", &"new".parse()?));
+/// assert_eq!(request.body, b"Body=hi");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct CapturedRequest {
     /// GET, POST or PUT.
@@ -27,6 +37,13 @@ pub struct CapturedRequest {
 }
 
 /// Why a text is no request. It repeats nothing of it.
+///
+/// ```
+/// use replyhook::signature::{CapturedError, CapturedRequest};
+///
+/// assert_eq!(CapturedRequest::parse("hello").err(), Some(CapturedError::Unknown));
+/// assert_eq!(CapturedRequest::parse("curl 'https://bot.example.com").err(), Some(CapturedError::Quote));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CapturedError {

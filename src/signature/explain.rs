@@ -12,6 +12,25 @@ use std::fmt;
 use crate::sid::AccountSid;
 
 /// Why a request does not verify. `Display` is the sentence that mends it.
+///
+/// ```
+/// use replyhook::{Form, Secret};
+/// use replyhook::signature::{CapturedRequest, Explanation, PublicUrl, SignatureVerifier, sign};
+///
+/// let token = Secret::new("0123456789abcdef0123456789abcdef");
+/// let (url, _) = PublicUrl::parse("https://bot.example.com")?;
+/// let verifier = SignatureVerifier::new(url, [token.clone()])?;
+/// // What stands in Twilio's console is another URL.
+/// let signature = sign(&token, "https://x.ngrok.app/webhook", Some(&Form::from_iter([("Body", "hi")])))?;
+/// let saved = format!(
+///     "curl https://x.ngrok.app/webhook -H 'X-Twilio-Signature: {signature}' \
+///      -H 'Content-Type: application/x-www-form-urlencoded' -d Body=hi"
+/// );
+/// let explanation = verifier.explain(&CapturedRequest::parse(&saved)?.unverified());
+/// assert!(matches!(&explanation, Explanation::SignedFor { url, .. } if url == "https://x.ngrok.app/webhook"));
+/// assert!(explanation.to_string().contains("PUBLIC_URL=https://x.ngrok.app"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Explanation {
@@ -64,6 +83,8 @@ pub enum Explanation {
 }
 
 /// What happened to a body.
+///
+/// How such a thing is found: see [`Explanation`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BodyChange {
@@ -92,6 +113,8 @@ pub enum BodyChange {
 }
 
 /// What happened to a query.
+///
+/// How such a thing is found: see [`Explanation`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QueryChange {

@@ -46,6 +46,14 @@ use super::verifier::{
 use crate::form::{Form, FormError};
 
 /// What a request may cost before it is verified.
+///
+/// ```
+/// use replyhook::signature::RequestLimits;
+///
+/// let mut limits = RequestLimits::default();
+/// assert_eq!(limits.body_bytes, 128 * 1024);
+/// limits.body_bytes = 64 * 1024;
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestLimits {
@@ -68,6 +76,13 @@ impl Default for RequestLimits {
 }
 
 /// Why the layer refused a request. Every refusal's response carries it in its extensions.
+///
+/// ```
+/// use replyhook::signature::RefusalCause;
+///
+/// assert_eq!(RefusalCause::BodyTooLarge.status(), http::StatusCode::PAYLOAD_TOO_LARGE);
+/// assert_eq!(RefusalCause::BodyTooLarge.to_string(), "body too large");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RefusalCause {
@@ -132,6 +147,8 @@ impl RefusalCause {
 }
 
 /// One refusal, for whoever reports it.
+///
+/// Reported: see the example of [`SignatureLayer`].
 #[derive(Debug)]
 pub struct Refusal<'a> {
     /// Why.
@@ -162,6 +179,27 @@ impl Refusal<'_> {
 type OnRefusal = dyn Fn(&Refusal<'_>) -> Option<String> + Send + Sync;
 
 /// Lets signed requests through, with their [`SignedForm`] in the extensions, and refuses all others.
+///
+/// ```
+/// use std::sync::Arc;
+/// use axum::{Router, body::Body, http::Request, routing::post};
+/// use replyhook::signature::{PublicUrl, SignatureLayer, SignatureVerifier, SignedForm};
+/// use tower::ServiceExt;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let (url, _) = PublicUrl::parse("https://bot.example.com")?;
+/// let verifier = SignatureVerifier::new(url, ["0123456789abcdef0123456789abcdef".into()])?;
+/// let layer = SignatureLayer::new(Arc::new(verifier)).on_refusal(|refusal| {
+///     println!("{}: {}", refusal.head.uri.path(), refusal.cause);
+///     None
+/// });
+/// let hook = post(|form: SignedForm| async move { form.params().len().to_string() });
+/// let app = Router::new().route("/sms", hook).layer(layer);
+/// let forged = Request::post("/sms").body(Body::from("Body=hi"))?;
+/// assert!(app.oneshot(forged).await?.status().is_client_error());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct SignatureLayer {
     shared: Arc<Shared>,
@@ -226,6 +264,8 @@ impl<S> Layer<S> for SignatureLayer {
 }
 
 /// The service of [`SignatureLayer`].
+///
+/// Made by the layer: see [`SignatureLayer`].
 #[derive(Clone)]
 pub struct VerifySignature<S> {
     inner: S,
@@ -393,6 +433,20 @@ fn refused(cause: RefusalCause, method: &Method, text: Option<String>) -> Respon
 }
 
 /// The pairs of a verified request, and the proof that it was: only [`SignatureLayer`] makes one.
+///
+/// ```
+/// use replyhook::signature::{SignedForm, TokenSlot};
+///
+/// /// An axum handler behind a `SignatureLayer`.
+/// async fn sms(form: SignedForm) -> String {
+///     if form.token() == TokenSlot::Secondary {
+///         println!("still the old token");
+///     }
+///     let text = form.params().get("Body").unwrap_or_default();
+///     format!("You wrote {text}.")
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/sms", axum::routing::post(sms));
+/// ```
 #[derive(Debug, Clone)]
 pub struct SignedForm(Arc<Verified>);
 
@@ -419,6 +473,8 @@ impl SignedForm {
 }
 
 /// The route is not behind a [`SignatureLayer`].
+///
+/// Behind the layer it does not come: see [`SignatureLayer`].
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("SignedForm needs a SignatureLayer around the route")]
 pub struct SignedFormRejection;

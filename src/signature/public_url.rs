@@ -6,6 +6,15 @@ use std::net::IpAddr;
 /// `https://example.com` or `https://example.com/bots/a`, without a slash at its end.
 ///
 /// String surgery only: a URL parser would lower-case, decode or add what Twilio then has not signed.
+///
+/// ```
+/// use replyhook::signature::PublicUrl;
+///
+/// let (url, _) = PublicUrl::parse("https://bot.example.com/bots/a")?;
+/// assert_eq!(url.endpoint("/webhook"), "https://bot.example.com/bots/a/webhook");
+/// assert_eq!((url.scheme(), url.prefix(), url.is_loopback()), ("https", "/bots/a", false));
+/// # Ok::<(), replyhook::signature::PublicUrlError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicUrl {
     https: bool,
@@ -16,6 +25,16 @@ pub struct PublicUrl {
 }
 
 /// Why a text is no public URL, with what to write instead.
+///
+/// ```
+/// use replyhook::signature::PublicUrl;
+///
+/// let error = PublicUrl::parse("https://bot.example.com/webhook").unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "must not end in the endpoint's path, which the server adds: write https://bot.example.com"
+/// );
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublicUrlError {
@@ -42,6 +61,14 @@ pub enum PublicUrlError {
 }
 
 /// What was cut from a public URL, or is odd about it.
+///
+/// ```
+/// use replyhook::signature::{PublicUrl, PublicUrlNote};
+///
+/// let (_, notes) = PublicUrl::parse("https://bot.example.com/")?;
+/// assert_eq!(notes, [PublicUrlNote::TrailingSlash]);
+/// # Ok::<(), replyhook::signature::PublicUrlError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublicUrlNote {

@@ -9,6 +9,13 @@ use crate::form::{Form, SortOrder};
 use crate::secret::Secret;
 
 /// A token that cannot be a key.
+///
+/// ```
+/// use replyhook::Secret;
+/// use replyhook::signature::{TokenError, sign};
+///
+/// assert_eq!(sign(&Secret::new(" "), "https://bot.example.com/webhook", None), Err(TokenError::Blank));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {

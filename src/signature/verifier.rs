@@ -21,6 +21,8 @@ pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 const DEFAULT_MAX_PARAMS: usize = 512;
 
 /// A request as it was received, before anything is known about it.
+///
+/// Verified: see the example of [`SignatureVerifier`].
 #[derive(Clone, Copy)]
 pub struct UnverifiedRequest<'a> {
     /// GET, POST or PUT.
@@ -34,6 +36,8 @@ pub struct UnverifiedRequest<'a> {
 }
 
 /// What a verified request holds.
+///
+/// What verifying gives: see the example of [`SignatureVerifier`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Verified {
@@ -46,6 +50,8 @@ pub struct Verified {
 }
 
 /// Which configured token verified a request.
+///
+/// Of a request that is let through: see [`SignedForm`](crate::SignedForm).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenSlot {
     /// The first default token.
@@ -57,6 +63,19 @@ pub enum TokenSlot {
 }
 
 /// Why a request is refused. Holds nothing of the request.
+///
+/// ```
+/// use http::{HeaderMap, Method};
+/// use replyhook::Secret;
+/// use replyhook::signature::{PublicUrl, SignatureErrorKind, SignatureVerifier, UnverifiedRequest};
+///
+/// let (url, _) = PublicUrl::parse("https://bot.example.com")?;
+/// let verifier = SignatureVerifier::new(url, [Secret::new("0123456789abcdef0123456789abcdef")])?;
+/// let headers = HeaderMap::new();
+/// let forged = UnverifiedRequest { method: &Method::POST, target: "/webhook", headers: &headers, body: b"Body=hi" };
+/// assert_eq!(verifier.verify(&forged).unwrap_err().kind(), SignatureErrorKind::MissingHeader);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
 pub struct SignatureError {
@@ -64,6 +83,8 @@ pub struct SignatureError {
 }
 
 /// What a [`SignatureError`] is about.
+///
+/// Of a request without a signature: see [`SignatureError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignatureErrorKind {

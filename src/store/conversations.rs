@@ -15,6 +15,37 @@ use crate::sid::{MessageSid, MessagingServiceSid};
 pub const WINDOW: SignedDuration = SignedDuration::from_secs(24 * 3600 - 120);
 
 /// One of our senders and one user, however many addresses that user has.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use replyhook::clock::SignedDuration;
+/// use replyhook::signature::TokenSlot;
+/// use replyhook::store::{Access, Arrival, Conversations, Journal, Store, sqlite::SqliteStore};
+/// use replyhook::{Address, Timestamp};
+///
+/// let (us, user): (Address, Address) = ("whatsapp:+15550002222".into(), "whatsapp:+15550001111".into());
+/// let arrival = Arrival {
+///     account: "AC00000000000000000000000000000001".parse()?,
+///     sid: "SM00000000000000000000000000000001".parse()?,
+///     us: us.clone(),
+///     user: vec![user.clone()],
+///     # service: None, slot: TokenSlot::Primary, consent: None, attempts: 2, retry_crashed: true,
+///     # last_answer: String::new(),
+///     params: "Body=hi".to_owned(),
+///     at: Timestamp::UNIX_EPOCH,
+/// };
+/// let store = SqliteStore::memory();
+/// store.open(Access::Owner).await?;
+/// store.accept(Arc::new(arrival)).await?;
+/// let conversation = store.conversation(&us, &user).await?.expect("they talked");
+/// let later = |hours| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hours);
+/// assert!(conversation.window(later(23)).is_some());
+/// assert!(conversation.window(later(24)).is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Conversation {
@@ -86,6 +117,14 @@ impl OpenWindow {
 }
 
 /// For what a consent counts: one sender, or every sender of a service.
+///
+/// ```
+/// use replyhook::store::ConsentScope;
+///
+/// let service = ConsentScope::parse("MG00000000000000000000000000000001");
+/// assert!(matches!(service, ConsentScope::Service(_)));
+/// assert_eq!(ConsentScope::parse("whatsapp:+15550002222"), ConsentScope::Sender("whatsapp:+15550002222".into()));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConsentScope {
     /// One sender of ours.
@@ -111,6 +150,13 @@ impl ConsentScope {
 }
 
 /// What happened to a consent.
+///
+/// ```
+/// use replyhook::store::ConsentAction;
+///
+/// assert_eq!(ConsentAction::OptOut.as_str(), "opt_out");
+/// assert_eq!(ConsentAction::parse("resume"), Some(ConsentAction::Resume));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsentAction {
     /// The user wants no more messages.
@@ -122,6 +168,8 @@ pub enum ConsentAction {
 }
 
 /// How we know.
+///
+/// In the ledger: see [`ConsentRecord`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsentHow {
     /// A word of the user's.
@@ -156,6 +204,33 @@ named!(ConsentAction { OptOut = "opt_out", Resume = "resume", OptIn = "opt_in" }
 named!(ConsentHow { Keyword = "keyword", OptOutType = "opt_out_type", Refusal = "refusal", Operator = "operator", Api = "api" });
 
 /// A line to be added to the consent ledger.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::store::{Access, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, Conversations, Store};
+/// use replyhook::{Timestamp, store::sqlite::SqliteStore};
+///
+/// let store = SqliteStore::memory();
+/// store.open(Access::Owner).await?;
+/// let scope = ConsentScope::Sender("whatsapp:+15550002222".into());
+/// let agreed = ConsentRecord {
+///     scope: scope.clone(),
+///     user: "whatsapp:+15550001111".into(),
+///     action: ConsentAction::OptIn,
+///     how: ConsentHow::Api,
+///     evidence: None,
+///     note: Some("the form on the website".to_owned()),
+///     at: Timestamp::UNIX_EPOCH,
+/// };
+/// store.record_consent(agreed).await?;
+/// let state = store.consent(vec![scope], &"whatsapp:+15550001111".into()).await?;
+/// assert_eq!((state.opted_in, state.opted_out), (Some(Timestamp::UNIX_EPOCH), None));
+/// let ledger = store.consent_ledger(0, 10).await?;
+/// assert_eq!(ledger[0].record.action, ConsentAction::OptIn);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConsentRecord {
     /// For what.
@@ -196,6 +271,8 @@ impl ConsentRecord {
 }
 
 /// A line of the consent ledger.
+///
+/// Read back: see [`ConsentRecord`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConsentEntry {
@@ -206,6 +283,8 @@ pub struct ConsentEntry {
 }
 
 /// What counts now.
+///
+/// Asked for: see [`ConsentRecord`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConsentState {
     /// Since when the user wants nothing.
@@ -215,6 +294,8 @@ pub struct ConsentState {
 }
 
 /// Windows, consents and dialogues.
+///
+/// Used: see [`Conversation`], and [`ConsentRecord`].
 ///
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).
@@ -240,6 +321,8 @@ pub trait Conversations: Send + Sync {
 }
 
 /// A message that came before another, and what it was answered with.
+///
+/// A handler has the same, as texts: see [`Context::history`](crate::Context::history).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EarlierMessage {
@@ -259,6 +342,13 @@ pub struct EarlierMessage {
 }
 
 /// A dialogue's state, in the bot's own form.
+///
+/// ```
+/// use replyhook::store::Dialogue;
+///
+/// let kept = Dialogue(r#"{"name":"Ana"}"#.to_owned());
+/// assert_eq!(format!("{kept:?}"), "Dialogue(14 bytes)");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Dialogue(pub String);
 

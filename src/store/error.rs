@@ -5,12 +5,26 @@ use std::fmt;
 use crate::error::BoxError;
 
 /// A step that the store did not take, or of which it does not know whether it took it.
+///
+/// ```
+/// use replyhook::store::{StoreError, StoreErrorKind};
+///
+/// /// What a store of your own says when its database does not answer.
+/// fn away(error: std::io::Error) -> StoreError {
+///     StoreError::with_source(StoreErrorKind::Unavailable, error)
+/// }
+/// let error = away(std::io::ErrorKind::TimedOut.into());
+/// assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+/// assert_eq!(error.to_string(), "the store is not available: timed out");
+/// ```
 pub struct StoreError {
     kind: StoreErrorKind,
     source: Option<BoxError>,
 }
 
 /// What a [`StoreError`] is about.
+///
+/// Of an error: see [`StoreError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {

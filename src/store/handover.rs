@@ -8,6 +8,8 @@ use super::Outcome;
 use crate::address::Address;
 
 /// What a message's answer makes of its conversation's hand-over, in the same transaction.
+///
+/// A bot makes one with [`Reply::hand_over`](crate::Reply::hand_over).
 #[derive(Clone, PartialEq, Eq)]
 pub enum HandOverChange {
     /// From here on its messages go to this URL, until then.
@@ -37,6 +39,20 @@ impl HandOverChange {
 
 /// Which conversations are handed over, and the way back. They begin with an answer:
 /// [`Ending::hand_over`](super::Ending::hand_over).
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::store::{Access, HandOvers, Store, sqlite::SqliteStore};
+/// use replyhook::{Clock, SystemClock};
+///
+/// let store = SqliteStore::memory();
+/// store.open(Access::Owner).await?;
+/// let ended = store.take_back(None, &"whatsapp:+15550001111".into(), SystemClock.now()).await?;
+/// assert_eq!(ended, 0, "nobody had this user");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 ///
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).

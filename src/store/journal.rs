@@ -14,6 +14,8 @@ use crate::store::{ConsentAction, ConsentRecord};
 use crate::store::{ConsentHow, ConsentScope};
 
 /// One message of one account, as it arrives. It is kept once, however often it comes.
+///
+/// Accepted: see [`Journal`].
 #[derive(Clone)]
 pub struct Arrival {
     /// Whose it is: half of the key.
@@ -43,6 +45,8 @@ pub struct Arrival {
 }
 
 /// What an arrival does to consent. The answers are TwiML.
+///
+/// Part of an [`Arrival`]: a message that says STOP is answered with the text in here, and its handler is not asked.
 #[derive(Clone)]
 pub enum ArrivalConsent {
     /// The user wants no more messages.
@@ -146,6 +150,8 @@ impl Arrival {
 }
 
 /// What became of an arrival.
+///
+/// New, and as a repeat: see [`Journal`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acceptance {
     /// It is this process's to handle.
@@ -178,6 +184,8 @@ pub enum Acceptance {
 }
 
 /// A saved answer.
+///
+/// Of a repeat: see [`Journal`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Answered {
     /// TwiML; `None` is the empty response.
@@ -185,6 +193,8 @@ pub struct Answered {
 }
 
 /// The right to handle a message, and to write what became of it.
+///
+/// Handled with: see [`Journal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The message's number.
@@ -200,6 +210,8 @@ pub struct Claim {
 }
 
 /// Whether a message that waited may be handled now.
+///
+/// Asked by [`Journal::turn`] where [`Acceptance::Waiting`] was the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
     /// It may.
@@ -211,6 +223,8 @@ pub enum Turn {
 }
 
 /// The carrier of an undecided message's answer.
+///
+/// Decided: see [`Journal`].
 #[derive(Clone, PartialEq, Eq)]
 pub enum Choice {
     /// TwiML, now. Saved, and given to everyone who asks again.
@@ -220,6 +234,8 @@ pub enum Choice {
 }
 
 /// What a message's answer is, or will be. Decided once.
+///
+/// Made once: see [`Journal`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// TwiML.
@@ -231,6 +247,13 @@ pub enum Decision {
 }
 
 /// What a handler's dialogue becomes, in the same transaction as the reply it belongs to.
+///
+/// ```
+/// use replyhook::store::{DialogueChange, Ending};
+///
+/// let over = Ending::from(DialogueChange::End);
+/// assert_eq!((over.dialogue, over.hand_over), (Some(DialogueChange::End), None));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub enum DialogueChange {
     /// This, until then.
@@ -245,6 +268,8 @@ pub enum DialogueChange {
 }
 
 /// What else ends with a message that is answered, in the same transaction.
+///
+/// Of a dialogue: see [`DialogueChange`]; without anything: see [`Journal`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ending {
     /// What its dialogue becomes.
@@ -266,6 +291,8 @@ impl From<DialogueChange> for Ending {
 }
 
 /// A message that waits behind another.
+///
+/// Given by [`Journal::behind`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Behind {
@@ -278,6 +305,8 @@ pub struct Behind {
 }
 
 /// A message that nobody waits for any more, taken up to be answered by REST.
+///
+/// Given by [`Journal::take_up`]: see [`Journal`].
 #[derive(Debug, Clone)]
 pub struct Taken {
     /// The right to handle it.
@@ -295,6 +324,16 @@ pub struct Taken {
 }
 
 /// Parameters that `Debug` does not show.
+///
+/// ```
+/// use replyhook::Form;
+/// use replyhook::store::TakenParams;
+///
+/// let params = TakenParams("Body=two+words".to_owned());
+/// assert_eq!(format!("{params:?}"), "TakenParams(14 bytes)");
+/// assert_eq!(Form::parse(params.0.as_bytes(), 512)?.get("Body"), Some("two words"));
+/// # Ok::<(), replyhook::form::FormError>(())
+/// ```
 #[derive(Clone)]
 pub struct TakenParams(pub String);
 
@@ -309,6 +348,40 @@ impl fmt::Debug for TakenParams {
 /// A message is *received*, then *handling*, then *answered* by TwiML, or *deferred* and then *done*: its answer goes by
 /// REST. A handler that fails leaves it *failed* (the next request with its key handles it again), and one that is beyond
 /// help *dead*.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use replyhook::Timestamp;
+/// use replyhook::signature::TokenSlot;
+/// use replyhook::store::{Acceptance, Access, Answered, Arrival, Choice, CrashPolicy, Decision, Ending, Journal, Store};
+/// use replyhook::store::sqlite::SqliteStore;
+///
+/// let (store, now) = (SqliteStore::memory(), Timestamp::UNIX_EPOCH);
+/// store.open(Access::Owner).await?;
+/// let arrival = Arc::new(Arrival {
+///     account: "AC00000000000000000000000000000001".parse()?,
+///     sid: "SM00000000000000000000000000000001".parse()?,
+///     us: "whatsapp:+15550002222".into(),
+///     user: vec!["whatsapp:+15550001111".into()],
+///     params: "Body=hi".to_owned(),
+///     # service: None, slot: TokenSlot::Primary, consent: None, attempts: 2, retry_crashed: true,
+///     # last_answer: String::new(),
+///     at: now,
+/// });
+/// let Acceptance::New(claim) = store.accept(arrival.clone()).await? else { panic!("it came before") };
+/// let said = Answered { twiml: Some("<Response><Message>hello</Message></Response>".to_owned()) };
+/// let decision = store.answer(claim, said.twiml.clone(), Ending::default(), now).await?;
+/// assert_eq!(decision, Decision::Answered(said.clone()));
+/// // Whoever comes later gets what was decided.
+/// assert_eq!(store.decide(claim.id, Choice::Rest, now).await?, Decision::Answered(said.clone()));
+/// assert_eq!(store.accept(arrival).await?, Acceptance::Answered(said));
+/// let policy = CrashPolicy { retry: true, attempts: 2 };
+/// assert!(store.take_up(10, policy, now).await?.is_empty(), "nothing is left behind");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 ///
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError). Where that is
@@ -368,6 +441,8 @@ pub trait Journal: Send + Sync {
 }
 
 /// What becomes of a message over which a process died.
+///
+/// Given to [`Journal::take_up`]: see [`Journal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrashPolicy {
     /// Whether its handler runs again.

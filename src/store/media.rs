@@ -12,10 +12,14 @@ use crate::sid::{AccountSid, MediaSid, MessageSid};
 use crate::signature::TokenSlot;
 
 /// What a link is known by: the SHA-256 of the secret in it.
+///
+/// Of a link: see [`MediaLinks`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LinkKey(pub [u8; 32]);
 
 /// What a file of ours is known by: the SHA-256 of its bytes.
+///
+/// Of a file: see [`MediaLinks`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileHash(pub [u8; 32]);
 
@@ -23,6 +27,8 @@ pub struct FileHash(pub [u8; 32]);
 pub const PIECE_BYTES: usize = 256 * 1024;
 
 /// A link to be kept.
+///
+/// Kept: see [`MediaLinks`].
 #[derive(Clone)]
 pub struct NewLink {
     /// What it is known by.
@@ -38,6 +44,8 @@ pub struct NewLink {
 }
 
 /// What a link is to lead to.
+///
+/// Kept: see [`MediaLinks`].
 #[derive(Clone, PartialEq, Eq)]
 pub enum NewFile {
     /// These bytes. Equal ones are kept once.
@@ -47,6 +55,8 @@ pub enum NewFile {
 }
 
 /// What a link leads to.
+///
+/// Found again: see [`MediaLinks`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkedFile {
     /// Bytes that are here, in pieces.
@@ -61,6 +71,8 @@ pub enum LinkedFile {
 }
 
 /// A file of a message, as Twilio has it.
+///
+/// A handler links to one with [`IncomingMedia::link`](crate::IncomingMedia::link).
 #[derive(Clone, PartialEq, Eq)]
 pub struct FileAtTwilio {
     /// Whose it is.
@@ -74,6 +86,8 @@ pub struct FileAtTwilio {
 }
 
 /// What there is behind a link.
+///
+/// Found again: see [`MediaLinks`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Linked {
     /// The file.
@@ -83,6 +97,29 @@ pub struct Linked {
 }
 
 /// Links and what they lead to.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::Timestamp;
+/// use replyhook::store::{Access, LinkKey, LinkedFile, MediaLinks, NewFile, NewLink, Store, sqlite::SqliteStore};
+///
+/// let (store, now) = (SqliteStore::memory(), Timestamp::UNIX_EPOCH);
+/// store.open(Access::Owner).await?;
+/// let link = NewLink {
+///     key: LinkKey([7; 32]),
+///     file: NewFile::Ours((*b"BEGIN:VCARD").into()),
+///     content_type: Some("text/vcard".to_owned()),
+///     message: None,
+///     expires_at: Timestamp::MAX,
+/// };
+/// store.offer(link).await?;
+/// let linked = store.linked(LinkKey([7; 32]), now).await?.expect("it was offered");
+/// let LinkedFile::Ours { hash, length } = linked.file else { panic!("it is ours") };
+/// assert_eq!((length, store.piece(hash, 0).await?), (11, Some(b"BEGIN:VCARD".to_vec())));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 ///
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).

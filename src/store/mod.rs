@@ -58,10 +58,38 @@ pub use url::{StoreUrl, StoreUrlError};
 pub const SCHEMA: usize = 5;
 
 /// What a store's methods return.
+///
+/// ```
+/// use replyhook::store::Outcome;
+///
+/// struct Nowhere;
+///
+/// impl Nowhere {
+///     /// As `Store::check` of a store of yours.
+///     fn check(&self) -> Outcome<'_, ()> {
+///         Box::pin(async move { Ok(()) })
+///     }
+/// }
+/// # let _ = Nowhere.check();
+/// ```
 pub type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Everything that is kept. [`SqliteStore`](sqlite::SqliteStore) is one machine's, in a file;
 /// [`PostgresStore`](postgres::PostgresStore) is shared by several.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::store::{Access, Store, StoreErrorKind, sqlite::SqliteStore};
+///
+/// let store = SqliteStore::memory();
+/// assert_eq!(store.check().await.unwrap_err().kind(), StoreErrorKind::NotOpen);
+/// store.open(Access::Owner).await?;
+/// store.check().await?;
+/// store.close().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 pub trait Store:
     Journal + Conversations + HandOvers + Outbox + MediaLinks + Operator + 'static
 {
@@ -87,6 +115,8 @@ pub trait Store:
 }
 
 /// Who opens a store.
+///
+/// Given when opening: see [`Store`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// A server, which handles messages.

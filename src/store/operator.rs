@@ -9,6 +9,8 @@ use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
 
 /// Which messages to list, newest first.
+///
+/// Listed with: see [`Operator`].
 #[derive(Debug, Clone, Default)]
 pub struct MessageFilter {
     /// Only this one.
@@ -24,6 +26,8 @@ pub struct MessageFilter {
 }
 
 /// A message as the operator sees it.
+///
+/// Listed: see [`Operator`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MessageRow {
@@ -54,6 +58,8 @@ pub struct MessageRow {
 }
 
 /// A message of the outbox as the operator sees it.
+///
+/// Looked at: see [`Outbox`](super::Outbox).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ReplyRow {
@@ -74,6 +80,18 @@ pub struct ReplyRow {
 }
 
 /// How long what is kept.
+///
+/// ```
+/// use std::time::Duration;
+/// use replyhook::Timestamp;
+/// use replyhook::store::Retention;
+///
+/// let day = Duration::from_hours(24);
+/// let retention = Retention::new(30 * day, 7 * day, "2026-11-30T00:00:00Z".parse()?);
+/// assert_eq!(retention.texts_before, "2026-11-23T00:00:00Z".parse::<Timestamp>()?);
+/// assert_eq!(retention.content_before, "2026-10-31T00:00:00Z".parse::<Timestamp>()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
     /// Texts of what came and went are forgotten from here back.
@@ -106,6 +124,8 @@ impl Retention {
 }
 
 /// What was deleted.
+///
+/// Told by: see [`Operator`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Purged {
@@ -118,6 +138,23 @@ pub struct Purged {
 }
 
 /// What operators look at and do.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::store::{Access, MessageFilter, Operator, Purged, Store, sqlite::SqliteStore};
+///
+/// let store = SqliteStore::memory();
+/// store.open(Access::Owner).await?;
+/// let failed = MessageFilter { state: Some("failed".to_owned()), limit: 20, ..MessageFilter::default() };
+/// for row in store.messages(failed).await? {
+///     println!("{} after {} attempts: {}", row.sid, row.attempt, row.reason.unwrap_or_default());
+/// }
+/// let purged = store.purge_user(&"whatsapp:+15550001111".into(), false).await?;
+/// assert_eq!(purged, Purged::default(), "nobody of this number ever wrote");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 ///
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).

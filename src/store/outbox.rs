@@ -17,6 +17,8 @@ use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::TokenSlot;
 
 /// A message for the outbox.
+///
+/// Added: see [`Outbox`].
 #[derive(Clone)]
 pub struct NewReply {
     /// The account that sends it.
@@ -36,6 +38,8 @@ pub struct NewReply {
 }
 
 /// A message of the outbox, claimed to be sent or looked for.
+///
+/// Claimed: see [`Outbox`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct OutboundMessage {
@@ -70,6 +74,12 @@ pub struct OutboundMessage {
 }
 
 /// Where a message of the outbox stands.
+///
+/// ```
+/// use replyhook::store::ReplyState;
+///
+/// assert_eq!(ReplyState::Suppressed.as_str(), "suppressed");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplyState {
@@ -105,6 +115,8 @@ impl ReplyState {
 }
 
 /// What became of a call.
+///
+/// Written down: see [`Outbox`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settlement {
     /// Twilio has taken it.
@@ -138,6 +150,8 @@ pub enum Settlement {
 }
 
 /// What a status callback tells.
+///
+/// Made of a [`StatusUpdate`](crate::StatusUpdate), whose example shows what it holds.
 #[derive(Debug, Clone)]
 pub struct News {
     /// Whose message.
@@ -159,6 +173,8 @@ pub struct News {
 }
 
 /// What news did.
+///
+/// Told by [`Outbox::news`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewsEffect {
     /// A message of ours moved.
@@ -170,6 +186,8 @@ pub enum NewsEffect {
 }
 
 /// How full the outbox is.
+///
+/// Asked for: see [`Outbox`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutboxState {
@@ -184,6 +202,32 @@ pub struct OutboxState {
 }
 
 /// What goes out by REST.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::signature::TokenSlot;
+/// use replyhook::store::{Access, NewReply, Outbox, ReplyState, Settlement, Store, sqlite::SqliteStore};
+/// use replyhook::{Form, MessageStatus, Timestamp};
+///
+/// let (store, now) = (SqliteStore::memory(), Timestamp::UNIX_EPOCH);
+/// store.open(Access::Owner).await?;
+/// let ready = NewReply {
+///     account: "AC00000000000000000000000000000001".parse()?,
+///     us: "+15550002222".into(),
+///     user: "+15550001111".into(),
+///     params: Form::from_iter([("Body", "It is ready.")]),
+///     # slot: TokenSlot::Primary, service: None, template: false,
+/// };
+/// let ids = store.enqueue(vec![ready], now).await?;
+/// assert_eq!(store.outbox_state().await?.pending, 1);
+/// let claimed = store.claim(10, now).await?;
+/// let sent = Settlement::Sent { sid: "SM00000000000000000000000000000001".parse()?, status: MessageStatus::Queued };
+/// store.settle(claimed[0].id, sent, now).await?;
+/// assert_eq!(store.outgoing(ids[0]).await?.map(|row| row.state), Some(ReplyState::Sent));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 ///
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).

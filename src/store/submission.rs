@@ -11,6 +11,13 @@ use super::NewReply;
 /// What a caller calls a message, so that it is sent once however often it is asked for.
 ///
 /// Only its digest is kept: a key may be made of a number, or of a text.
+///
+/// ```
+/// use replyhook::store::SendKey;
+///
+/// assert_eq!(SendKey::new("order-42-ready"), SendKey::new("order-42-ready"));
+/// assert_eq!(format!("{:?}", SendKey::new("+15550001111")), "SendKey(…)");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SendKey([u8; 32]);
 
@@ -27,6 +34,36 @@ impl SendKey {
 }
 
 /// A message that answers nothing, to be taken into the outbox.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::time::Duration;
+/// use replyhook::signature::TokenSlot;
+/// use replyhook::store::{Access, NewReply, Outbox, Refusal, Store, Submission, Submitted, sqlite::SqliteStore};
+/// use replyhook::{Form, Timestamp};
+///
+/// let store = SqliteStore::memory();
+/// store.open(Access::Owner).await?;
+/// let news = Submission {
+///     message: NewReply {
+///         account: "AC00000000000000000000000000000001".parse()?,
+///         us: "whatsapp:+15550002222".into(),
+///         user: "whatsapp:+15550001111".into(),
+///         params: Form::from_iter([("Body", "News!")]),
+///         template: false,
+///         # slot: TokenSlot::Primary, service: None,
+///     },
+///     key: None,
+///     due: Timestamp::UNIX_EPOCH,
+///     pace: Duration::ZERO,
+///     consent_required: true,
+/// };
+/// let submitted = store.submit(news, Timestamp::UNIX_EPOCH).await?;
+/// assert_eq!(submitted, Submitted::Refused(Refusal::WindowClosed));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct Submission {
     /// The message. One that a Messaging Service chooses the sender for has the service's SID in place of the sender.
@@ -42,6 +79,8 @@ pub struct Submission {
 }
 
 /// What became of a [`Submission`].
+///
+/// Of a message that may not be said: see [`Submission`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Submitted {
     /// It is in the outbox, under this number.
@@ -53,6 +92,8 @@ pub enum Submitted {
 }
 
 /// Why a message may not be said to a user.
+///
+/// Follows from: see [`Standing`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -65,6 +106,14 @@ pub enum Refusal {
 }
 
 /// What may be said to a user.
+///
+/// ```
+/// use replyhook::store::{Refusal, Standing};
+///
+/// let silent = Standing { opted_out: false, opted_in: true, window_open: false };
+/// assert_eq!(silent.refusal(false, true), Some(Refusal::WindowClosed));
+/// assert_eq!(silent.refusal(true, true), None, "a template, to somebody who has agreed");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Whether the user wants nothing from us, under whatever address.

@@ -7,6 +7,15 @@ use std::str::FromStr;
 use crate::secret::Secret;
 
 /// Where the store is. Neither `Debug` nor `Display` shows a password.
+///
+/// ```
+/// use replyhook::store::StoreUrl;
+///
+/// let url: StoreUrl = "postgres://bot:s3cret@db.internal/replyhook".parse()?;
+/// assert_eq!(url.to_string(), "postgres://…@db.internal/replyhook");
+/// assert!(matches!("sqlite::memory:".parse()?, StoreUrl::Memory));
+/// # Ok::<(), replyhook::store::StoreUrlError>(())
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum StoreUrl {
@@ -19,6 +28,12 @@ pub enum StoreUrl {
 }
 
 /// Why a text is no [`StoreUrl`].
+///
+/// ```
+/// use replyhook::store::{StoreUrl, StoreUrlError};
+///
+/// assert_eq!("mysql://localhost".parse::<StoreUrl>().err(), Some(StoreUrlError));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("write sqlite:PATH, sqlite::memory: or postgres://USER@HOST/NAME")]
 pub struct StoreUrlError;

@@ -19,6 +19,13 @@ use crate::signature::TokenSlot;
 use crate::store::{OutboxState, Settlement};
 
 /// One row of [`TABLE`].
+///
+/// ```
+/// use replyhook::telemetry::metrics::TABLE;
+///
+/// let replies = TABLE.iter().find(|metric| metric.name == "replyhook_replies_total").expect("a row");
+/// assert_eq!((replies.unit, replies.labels), ("1", &["outcome"][..]));
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
     /// As Prometheus sees it.
@@ -67,6 +74,12 @@ table! {
 }
 
 /// The public endpoints.
+///
+/// ```
+/// use replyhook::telemetry::metrics::{Endpoint, Outcome};
+///
+/// assert_eq!((Endpoint::Primary.as_str(), Outcome::Late.as_str()), ("primary", "late"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/webhook`
@@ -95,7 +108,7 @@ impl Endpoint {
 
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)?) => {
-        /// What became of a request.
+        /// What became of a request. As a label: see [`Endpoint`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Outcome { $($(#[$doc])* $variant),+ }
 
@@ -152,6 +165,12 @@ outcomes! {
 }
 
 /// One server's metrics.
+///
+/// ```
+/// use replyhook::telemetry::metrics::Metrics;
+///
+/// assert!(Metrics::new().render().contains("replyhook_build_info"));
+/// ```
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,

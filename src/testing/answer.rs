@@ -3,6 +3,19 @@
 use serde_json::Value;
 
 /// What a message led to.
+///
+/// ```
+/// use replyhook::testing::TestBot;
+/// use replyhook::{App, Echo};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let bot = TestBot::start(|| App::builder().handler(Echo)).await;
+/// let answer = bot.whatsapp("+34600000001").says("hi").await;
+/// answer.assert_reply("hi").assert_in_time().assert_handler_runs(1);
+/// assert!(answer.twiml.is_some_and(|twiml| twiml.contains("<Message>hi</Message>")));
+/// assert_eq!(answer.got[0].body, "hi");
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub(super) message_sid: String,
@@ -19,6 +32,8 @@ pub struct Answer {
 }
 
 /// A message on the phone.
+///
+/// On the phone: see [`Answer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Got {
@@ -33,6 +48,8 @@ pub struct Got {
 }
 
 /// What became of a message that was sent first.
+///
+/// What [`TestBot::writes`](super::TestBot::writes) comes to: see [`User`](super::User).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sent {

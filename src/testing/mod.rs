@@ -70,6 +70,8 @@ const FINAL: [&str; 4] = ["delivered", "read", "failed", "undelivered"];
 const MORNING: i64 = 1_767_603_600;
 
 /// Your bot with a Twilio of its own.
+///
+/// A whole test is at the top of [this module](self); what becomes of a message is an [`Answer`].
 pub struct TestBot {
     desk: tokio::sync::Mutex<Desk>,
     make: Box<dyn Fn() -> AppBuilder + Send + Sync>,

@@ -9,6 +9,19 @@ use crate::address::Address;
 use crate::emulator::sender_for;
 
 /// A user, with a phone in their hand.
+///
+/// ```
+/// use replyhook::App;
+/// use replyhook::testing::TestBot;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let bot = TestBot::start(App::builder).await;
+/// let ana = bot.whatsapp("+34600000001").named("Ana");
+/// bot.writes(&ana, "News!").await.assert_refused(63016);
+/// ana.shares(40.453, -3.6883, "Stadium").await.assert_reply_contains("Stadium");
+/// bot.writes(&ana, "News!").await.assert_delivered();
+/// # });
+/// ```
 #[derive(Debug)]
 pub struct User<'a> {
     bot: &'a TestBot,

@@ -13,6 +13,8 @@ use crate::secret::Secret;
 use crate::sid::AccountSid;
 
 /// An account as Twilio has it.
+///
+/// Looked at: see [`Client`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Account {

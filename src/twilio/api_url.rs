@@ -3,6 +3,16 @@
 use std::fmt;
 
 /// `https://api.twilio.com`, or `https://api.{edge}.{region}.twilio.com`, or a stand-in on this machine.
+///
+/// ```
+/// use replyhook::twilio::ApiUrl;
+///
+/// assert_eq!(ApiUrl::default().to_string(), "https://api.twilio.com");
+/// assert_eq!(ApiUrl::regional("ie1", "dublin")?.to_string(), "https://api.dublin.ie1.twilio.com");
+/// assert!(ApiUrl::parse("http://127.0.0.1:8081")?.is_loopback());
+/// assert!(ApiUrl::parse("http://api.example.com").is_err());
+/// # Ok::<(), replyhook::twilio::ApiUrlError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiUrl {
     origin: String,
@@ -10,6 +20,8 @@ pub struct ApiUrl {
 }
 
 /// A URL that credentials must not be sent to.
+///
+/// What is refused: see [`ApiUrl`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be https://HOST without a path; http is allowed to this machine only")]
 pub struct ApiUrlError;

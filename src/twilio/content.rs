@@ -20,6 +20,19 @@ const LIST: List<'_> = List {
 };
 
 /// A template.
+///
+/// ```no_run
+/// # use replyhook::twilio::{Client, Credentials, RestError};
+/// # async fn look(client: Client, credentials: Credentials) -> Result<(), RestError> {
+/// use replyhook::twilio::ApprovalStatus;
+///
+/// for template in client.templates(&credentials).await? {
+///     if template.approval.status == ApprovalStatus::Approved {
+///         println!("{} ({}): {:?}", template.name, template.language, template.variables);
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Template {
@@ -38,6 +51,8 @@ pub struct Template {
 }
 
 /// What WhatsApp says to a template.
+///
+/// Of each template: see [`Template`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Approval {
@@ -50,6 +65,8 @@ pub struct Approval {
 }
 
 /// How far an approval has come.
+///
+/// Of each template: see [`Template`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ApprovalStatus {

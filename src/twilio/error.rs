@@ -9,6 +9,20 @@ use crate::error::BoxError;
 use crate::error_code::ErrorCode;
 
 /// A call that did not do what it should. Holds neither credentials nor what was sent.
+///
+/// ```no_run
+/// use replyhook::twilio::{Messages, NewMessage, Repeat};
+///
+/// # async fn send(messages: Messages<'_>, message: NewMessage) {
+/// if let Err(error) = messages.create(&message).await {
+///     match error.repeat() {
+///         Repeat::Safe(wait) => println!("again in {wait:?}"),
+///         Repeat::Never => println!("refused: {:?}", error.code()),
+///         Repeat::Ambiguous => println!("look whether it was sent before you send it again"),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct RestError {
     kind: RestErrorKind,
@@ -16,6 +30,8 @@ pub struct RestError {
 }
 
 /// What became of a call.
+///
+/// Whether to call again is [`RestError::repeat`]: see [`RestError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RestErrorKind {
@@ -41,6 +57,8 @@ pub enum RestErrorKind {
 }
 
 /// Whether a call may be made again.
+///
+/// Decided by: see [`RestError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
     /// It was not processed: again, after at least this long.

@@ -17,6 +17,23 @@ use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 
 /// The messages of one account.
+///
+/// ```no_run
+/// # use replyhook::twilio::{Client, Credentials, RestError};
+/// # async fn look(client: Client, credentials: Credentials) -> Result<(), RestError> {
+/// use replyhook::twilio::ListMessages;
+///
+/// let account = "AC00000000000000000000000000000001".parse().expect("a SID");
+/// let messages = client.messages(account, &credentials);
+/// let mut which = ListMessages::default();
+/// which.to = Some("whatsapp:+15550001111".into());
+/// let mut page = Some(messages.page(&which).await?);
+/// while let Some(now) = page {
+///     now.messages.iter().for_each(|message| println!("{} {}", message.sid, message.status.as_str()));
+///     page = messages.next_page(&now).await?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Messages<'a> {
     client: &'a Client,
@@ -25,6 +42,8 @@ pub struct Messages<'a> {
 }
 
 /// A message as Twilio has it. Twilio may leave out any field.
+///
+/// Listed: see [`Messages`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Message {
@@ -51,6 +70,8 @@ pub struct Message {
 }
 
 /// A page of a list.
+///
+/// One after the other: see [`Messages`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Page {
@@ -61,6 +82,14 @@ pub struct Page {
 }
 
 /// A text of a message: comparable, and not shown by `Debug`.
+///
+/// ```
+/// use replyhook::twilio::Text;
+///
+/// let text = Text("for one pair of eyes".to_owned());
+/// assert!(!format!("{text:?}").contains("eyes"));
+/// assert_eq!(text.0.len(), 20);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Text(pub String);
 
@@ -71,6 +100,8 @@ impl fmt::Debug for Text {
 }
 
 /// Which messages to list, newest first.
+///
+/// Asked for: see [`Messages`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ListMessages {

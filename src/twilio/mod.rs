@@ -68,12 +68,32 @@ const TOTAL: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(50);
 
 /// Calls the REST API through one pool of connections.
+///
+/// ```no_run
+/// use replyhook::Secret;
+/// use replyhook::twilio::{ApiUrl, Client, Credentials};
+///
+/// # async fn look() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::new(ApiUrl::default());
+/// let account = "AC00000000000000000000000000000001".parse()?;
+/// let credentials = Credentials::auth_token(account, Secret::new("…"));
+/// println!("the account is {}", client.account(account, &credentials).await?.status);
+/// # Ok(()) }
+/// ```
 pub struct Client {
     url: ApiUrl,
     http: OnceLock<reqwest::Client>,
 }
 
 /// Who calls: an account with its auth token, or an API key.
+///
+/// ```
+/// use replyhook::Secret;
+/// use replyhook::twilio::Credentials;
+///
+/// let key = Credentials::api_key("SK00000000000000000000000000000001", Secret::new("s3cret"));
+/// assert!(!format!("{key:?}").contains("s3cret"));
+/// ```
 #[derive(Clone)]
 pub struct Credentials {
     user: String,

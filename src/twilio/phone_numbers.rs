@@ -15,6 +15,16 @@ const PAGE_SIZE: u16 = 200;
 const MOST_PAGES: usize = 25;
 
 /// A number of an account.
+///
+/// ```no_run
+/// # use replyhook::twilio::{Client, Credentials, RestError};
+/// # async fn look(client: Client, credentials: Credentials) -> Result<(), RestError> {
+/// let account = "AC00000000000000000000000000000001".parse().expect("a SID");
+/// for number in client.phone_numbers(account, &credentials).await? {
+///     println!("{}: {:?}", number.sid, number.webhooks.inbound);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PhoneNumber {

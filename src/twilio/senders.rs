@@ -20,6 +20,19 @@ const LIST: List<'_> = List {
 };
 
 /// A sender of a channel.
+///
+/// ```no_run
+/// use replyhook::twilio::{ApiUrl, Client, ConfiguredWebhooks, Credentials, RestError};
+///
+/// # async fn point(credentials: Credentials) -> Result<(), RestError> {
+/// let client = Client::new(ApiUrl::messaging());
+/// let url = |path: &str| Some(format!("https://bot.example.com{path}"));
+/// let webhooks = ConfiguredWebhooks::new(url("/webhook"), url("/webhook/fallback"), url("/webhook/status"));
+/// for sender in client.whatsapp_senders(&credentials).await? {
+///     client.set_webhooks(&sender.sid, &webhooks, &sender.methods, &credentials).await?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Sender {
@@ -36,6 +49,8 @@ pub struct Sender {
 }
 
 /// How a sender's webhooks are called: `POST` or `PUT`, which are all that a sender takes; empty where Twilio does not say.
+///
+/// Set together with the URLs: see [`Sender`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WebhookMethods {

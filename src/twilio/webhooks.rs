@@ -3,6 +3,14 @@
 use std::fmt;
 
 /// URLs as they are entered, fragment included; what is empty is `None`.
+///
+/// ```
+/// use replyhook::twilio::ConfiguredWebhooks;
+///
+/// let url = |text: &str| Some(text.to_owned());
+/// let webhooks = ConfiguredWebhooks::new(url("https://bot.example.com/webhook#rc=2"), url(""), None);
+/// assert!(webhooks.inbound.is_some() && webhooks.fallback.is_none());
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfiguredWebhooks {

@@ -32,6 +32,16 @@ pub const EMPTY: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response/>"#;
 pub const CONTENT_TYPE: &str = "text/xml; charset=utf-8";
 
 /// A document, ready to be served.
+///
+/// ```
+/// use replyhook::{Channel, Reply, twiml::Document};
+///
+/// let document = Document::render(&Reply::text("a\u{0}b"), &Channel::Sms, None)?;
+/// assert!(document.as_str().contains("<Message>a\u{FFFD}b</Message>"));
+/// assert_eq!(document.replaced(), 1);
+/// assert!(Document::render(&Reply::none(), &Channel::Sms, None)?.as_str().ends_with("<Response/>"));
+/// # Ok::<(), replyhook::twiml::RenderError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     xml: Cow<'static, str>,
@@ -39,6 +49,17 @@ pub struct Document {
 }
 
 /// Why a reply is no TwiML document.
+///
+/// ```
+/// use replyhook::twiml::{Document, RenderError};
+/// use replyhook::{Channel, Reply, ReplyMessage};
+///
+/// let eleven = (0..11).fold(Reply::none(), |reply, n| reply.and(ReplyMessage::text(n.to_string())));
+/// let error = Document::render(&eleven, &Channel::WhatsApp, None).unwrap_err();
+/// assert_eq!(error, RenderError::TooManyMessages { count: 11 });
+/// // The server sends such a reply by REST.
+/// assert!(error.is_overflow());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RenderError {

@@ -51,6 +51,26 @@ const KEPT: &str = "form";
 const LASTS: Duration = Duration::from_hours(24);
 
 /// Questions in a row. [`Form::done`] ends its making.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::dialogue::{Answers, Form, Question};
+/// use replyhook::route::{Router, text};
+/// use replyhook::{App, testing::TestBot};
+///
+/// let order = || Form::new("order")
+///     .ask("dish", Question::new("Pizza or pasta?").choice(["pizza", "pasta"]))
+///     .cancel("stop it", "As you like.")
+///     .done(|_cx, answers: Answers| async move { answers.of::<String>("dish") });
+/// let bot = move || App::builder().handler(Router::new().form(text("order"), order()));
+/// let bot = TestBot::start(bot).await;
+/// let ana = bot.whatsapp("+34600000001");
+/// ana.says("order").await.assert_reply("Pizza or pasta?");
+/// ana.says("soup").await.assert_reply("Pizza or pasta?");
+/// ana.says("2").await.assert_reply("pasta");
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct Form {
     name: String,

@@ -14,6 +14,20 @@ use crate::message::InboundMessage;
 use crate::reply::{Reply, ReplyMessage};
 
 /// What a form has been told so far, by field.
+///
+/// ```
+/// use replyhook::Reply;
+/// use replyhook::dialogue::{Answers, Form, Question};
+///
+/// let name = |answers: &Answers| answers.of::<String>("name").unwrap_or_default();
+/// let form = Form::new("visit")
+///     .ask("name", "Who are you?")
+///     .ask("guests", Question::with(move |answers| {
+///         Reply::text(format!("How many guests, {}?", name(answers)))
+///     }).parse::<u8>())
+///     .ask("names", Question::new("Their names?").only_if(|answers| answers.of::<u8>("guests") > Some(0)));
+/// # drop(form);
+/// ```
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Answers(Map<String, Value>);
@@ -50,6 +64,18 @@ impl fmt::Debug for Answers {
 }
 
 /// One question of a form.
+///
+/// ```
+/// use replyhook::dialogue::Question;
+///
+/// let guests = Question::new("For how many?").parse::<u8>().or("A number, please.");
+/// let size = Question::new("Small or large?").choice(["small", "large"]);
+/// let even = Question::new("An even number?").parse_with(|message| {
+///     let number: u32 = message.body.trim().parse().map_err(|_| None)?;
+///     if number % 2 == 0 { Ok(number) } else { Err(Some(format!("{number} is odd."))) }
+/// });
+/// # drop((guests, size, even));
+/// ```
 #[derive(Clone)]
 pub struct Question {
     asked: Asked,

@@ -11,6 +11,8 @@ use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply, ReplyMessage};
 
 /// A message on its way into an answer.
+///
+/// What is taken out of one: see [`FromMessage`].
 #[derive(Debug)]
 pub struct Call<'a, S> {
     pub(super) cx: &'a Context,
@@ -38,6 +40,28 @@ impl<S> Call<'_, S> {
 
 /// What an answer may take as an argument: [`InboundMessage`], [`Context`], [`Captures<T>`](super::Captures),
 /// [`Shared<S>`](Shared), an `Option` of one of these, and types of yours.
+///
+/// ```
+/// use replyhook::route::{Call, FromMessage, Router, any_media};
+///
+/// /// Who writes, as they call themselves.
+/// struct Name(String);
+///
+/// impl<S> FromMessage<S> for Name {
+///     fn from_message(call: &Call<'_, S>) -> Option<Self> {
+///         call.message().profile_name.clone().map(Self)
+///     }
+/// }
+///
+/// async fn thanks(Name(name): Name) -> String {
+///     format!("Thank you, {name}!")
+/// }
+///
+/// // Without a name the first route does not match.
+/// let bot = Router::new().on(any_media(), thanks).on(any_media(), "Thank you!");
+/// # fn is_handler(_: impl replyhook::Handler) {}
+/// # is_handler(bot);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be taken out of a message",
     label = "an answer's arguments are `InboundMessage`, `Context`, `Captures<T>`, `Shared<S>` or types of yours that implement `FromMessage`",
@@ -67,6 +91,24 @@ impl<S, T: FromMessage<S>> FromMessage<S> for Option<T> {
 }
 
 /// What a router shares among its answers: see [`Router::with_state`](super::Router::with_state).
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+/// use replyhook::route::{Router, Shared};
+/// use replyhook::{App, testing::TestBot};
+///
+/// async fn next(Shared(counter): Shared<Arc<AtomicU32>>) -> String {
+///     format!("You are number {}.", counter.fetch_add(1, Ordering::Relaxed) + 1)
+/// }
+///
+/// let counter = Arc::new(AtomicU32::new(0));
+/// let bot = move || Router::new().otherwise(next).with_state(counter.clone());
+/// let bot = TestBot::start(move || App::builder().handler(bot())).await;
+/// bot.sms("+34600000001").says("hi").await.assert_reply("You are number 1.");
+/// # });
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Shared<S>(pub S);
 
@@ -77,10 +119,29 @@ impl<S: Clone + Send> FromMessage<S> for Shared<S> {
 }
 
 /// What an answer is once it is asked; nothing if an argument was not to be had.
+///
+/// Made by [`Answer::ask`]; nobody has to name it who writes async functions, as in the example of [`Answer`].
 pub type Asked = Option<BoxFuture<'static, Result<Reply, HandlerError>>>;
 
 /// What answers a route: a text, a [`Reply`], or an async function with up to six arguments that are [`FromMessage`], and
 /// which returns what a bot can say.
+///
+/// ```
+/// use replyhook::route::{Router, command, image, text};
+/// use replyhook::{Context, InboundMessage, Media, Reply};
+///
+/// async fn receipt(cx: Context, message: InboundMessage) -> Option<String> {
+///     (cx.attempt() == 1).then(|| format!("{} received.", message.message_sid))
+/// }
+///
+/// let bot = Router::new()
+///     .on(text("hi"), "A text.")
+///     .on(command("menu"), Reply::media(Media::url("https://cdn.example.com/menu.pdf")))
+///     .on(image(), receipt)
+///     .otherwise(|message: InboundMessage| async move { message.body });
+/// # fn is_handler(_: impl replyhook::Handler) {}
+/// # is_handler(bot);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot answer a route",
     label = "expected a text, a `Reply`, or an async function of what can be taken out of a message",
@@ -110,6 +171,8 @@ fn shown(name: &str) -> String {
 }
 
 /// Marks an answer that always says the same.
+///
+/// It stands in a bound where a function's arguments would: see [`Answer`] for what may answer.
 #[derive(Debug)]
 pub struct Same;
 

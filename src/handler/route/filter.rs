@@ -15,6 +15,16 @@ use crate::handler::folding::{fold, normal, spaced_words};
 use crate::message::{InboundMessage, MessageType};
 
 /// What a route looks for. Made by the functions of this module, and combined by `&`, `|` and `!`.
+///
+/// ```
+/// use replyhook::route::{Filter, command, first_contact, text};
+///
+/// fn greeting() -> Filter {
+///     text(["hi", "hello"]) | command("start")
+/// }
+/// let known = greeting() & !first_contact();
+/// assert_eq!(known.to_string(), r#"(text "hi", "hello" | command /start) & !first contact"#);
+/// ```
 #[derive(Clone)]
 pub struct Filter(pub(super) Kind);
 

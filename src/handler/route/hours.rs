@@ -12,6 +12,15 @@ const DAY: u32 = 24 * 60;
 /// Times of the week, as in `mon-fri 09:00-17:30, sat 10:00-14:00`, in a time zone such as `Europe/Berlin`.
 ///
 /// A day alone is the whole day, times alone are every day's, and times that end before they begin end on the next day.
+///
+/// ```
+/// use replyhook::route::Hours;
+///
+/// let office = Hours::parse("mon-fri 09:00-17:30, sat 10:00-14:00", "Europe/Berlin")?;
+/// assert!(office.contain("2026-11-24T08:00:00Z".parse()?));
+/// assert!(!office.contain("2026-11-29T10:00:00Z".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Hours {
     text: String,
@@ -21,6 +30,14 @@ pub struct Hours {
 }
 
 /// Why a text gives no hours.
+///
+/// ```
+/// use replyhook::route::{Hours, HoursError};
+///
+/// let nowhere = Hours::parse("mon-fri", "Europe/Atlantis").unwrap_err();
+/// assert_eq!(nowhere, HoursError::Zone("Europe/Atlantis".to_owned()));
+/// assert!(nowhere.to_string().contains(r#"write one as in "Europe/Berlin""#));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HoursError {

@@ -50,6 +50,8 @@ struct Got {
 }
 
 /// How an example went.
+///
+/// Of an example that fails: see [`RuleSet`](super::RuleSet).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExampleResult {
@@ -60,6 +62,8 @@ pub struct ExampleResult {
 }
 
 /// A turn that went otherwise.
+///
+/// Of an example that fails: see [`RuleSet`](super::RuleSet).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExampleFailure {

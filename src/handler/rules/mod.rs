@@ -52,6 +52,8 @@ use crate::reply::Reply;
 const MOST_BYTES: u64 = 1024 * 1024;
 
 /// Rules as they stand in a file.
+///
+/// Obeyed: see [`Rules`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct RulesFile {
     path: PathBuf,
@@ -60,6 +62,17 @@ pub struct RulesFile {
 }
 
 /// Obeys the rules of a file, as they are now.
+///
+/// ```no_run
+/// use replyhook::App;
+/// use replyhook::handler::{Rules, RulesFile};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let file = RulesFile::read("bot.toml")?;
+/// let rules = Rules::new(&file, None)?;
+/// App::builder().handler(rules).build()?.run().await?;
+/// # Ok(()) }
+/// ```
 pub struct Rules {
     path: PathBuf,
     forward: Option<Arc<dyn Handler>>,

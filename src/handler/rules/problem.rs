@@ -3,6 +3,8 @@
 use std::fmt;
 
 /// One problem: its place in the file, and what to write.
+///
+/// All of a file: see [`RulesError`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RulesProblem {
@@ -15,6 +17,13 @@ pub struct RulesProblem {
 }
 
 /// All problems of a rules file, in the order of their places.
+///
+/// ```
+/// use replyhook::handler::RuleSet;
+///
+/// let error = RuleSet::parse("[[rule]]\nwhen.text = 'hi'\nreplay = 'Hello!'").err().expect("a typo");
+/// assert_eq!(error.problems()[0].line, 3);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 pub struct RulesError(Vec<RulesProblem>);
 

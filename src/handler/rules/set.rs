@@ -20,6 +20,23 @@ use crate::reply::{Reply, is_web_url};
 const MOST_OPT_OUT: usize = 1600;
 
 /// The rules of a file, read and checked.
+///
+/// ```
+/// use replyhook::handler::RuleSet;
+///
+/// let rules = RuleSet::parse(r#"
+/// [[rule]]
+/// when.text = "hi"
+/// reply = "Hello!"
+///
+/// [[example]]
+/// says = "Hi"
+/// gets = "Hello, you!"
+/// "#)?;
+/// let failure = rules.run_examples().remove(0).failure.expect("it says something else");
+/// assert!(failure.found.contains("Hello!"));
+/// # Ok::<(), replyhook::handler::RulesError>(())
+/// ```
 pub struct RuleSet {
     rules: Vec<Rule>,
     otherwise: Option<Action>,
@@ -31,6 +48,14 @@ pub struct RuleSet {
 }
 
 /// What somebody who opts out, or in again, is told, where the rules say so.
+///
+/// ```
+/// use replyhook::handler::RuleSet;
+///
+/// let rules = RuleSet::parse("[opt_out]\nstop_reply = 'Bye.'\n[otherwise]\nreply = 'Hi.'")?;
+/// assert_eq!(rules.opt_out().stop.as_deref(), Some("Bye."));
+/// # Ok::<(), replyhook::handler::RulesError>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct OptOutTexts {
     /// `opt_out.stop_reply`

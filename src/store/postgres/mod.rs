@@ -134,6 +134,16 @@ const TRUSTED: Duration = Duration::from_secs(1);
 const CONNECTIONS: usize = 16;
 
 /// The store in a PostgreSQL database.
+///
+/// ```no_run
+/// use replyhook::store::postgres::PostgresStore;
+/// use replyhook::{App, Secret};
+///
+/// # fn build() -> Result<App, replyhook::StartError> {
+/// let url = Secret::new("postgres://bot:s3cret@db.internal/replyhook");
+/// let app = App::builder().store(PostgresStore::new(url)).build()?;
+/// # Ok(app) }
+/// ```
 pub struct PostgresStore {
     url: Secret,
     owner: i64,

@@ -36,6 +36,15 @@ const OPERATOR_PATIENCE: Duration = Duration::from_secs(10);
 const IDLE_READERS: usize = 4;
 
 /// The store in an SQLite file, or in memory.
+///
+/// ```no_run
+/// use replyhook::App;
+/// use replyhook::store::sqlite::SqliteStore;
+///
+/// # fn build() -> Result<App, replyhook::StartError> {
+/// let app = App::builder().store(SqliteStore::file("/var/lib/bot/replyhook.db")).build()?;
+/// # Ok(app) }
+/// ```
 pub struct SqliteStore {
     path: Option<PathBuf>,
     owner: i64,
