@@ -11,7 +11,7 @@ use crate::handler::folding::{fold, spaced_words};
 use crate::message::InboundMessage;
 
 /// What a pattern may take, compiled: more is a pattern that repeats repetitions.
-pub(crate) const PATTERN_BYTES: usize = 3 * 1024 * 1024;
+pub(crate) const PATTERN_BYTES: usize = 3 * 512 * 1024;
 
 /// One text or several of which any will do: `"hi"`, `["hi", "hello"]`, a `Vec`.
 ///
@@ -157,7 +157,7 @@ pub fn command(name: impl Into<String>) -> Filter {
 /// ```
 ///
 /// # Panics
-/// Where the pattern is none, or takes over 3 MiB: this happens when the bot is put together. [`try_regex`] says so.
+/// Where the pattern is none, or takes over 1.5 MiB: this happens when the bot is put together. [`try_regex`] says so.
 #[track_caller]
 pub fn regex(pattern: &str) -> Filter {
     try_regex(pattern).unwrap_or_else(|error| panic!("{error}"))
