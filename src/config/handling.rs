@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::reader::Reader;
 #[cfg(feature = "rules")]
 use crate::handler::RulesFile;
@@ -100,11 +102,19 @@ pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
 }
 
 pub(super) fn handover(reader: &mut Reader<'_>) -> Option<HandoverSettings> {
-    let hours = reader.number("handover.ttl_hours", 1..=720)?;
-    let hours = u64::try_from(hours).ok()?;
-    Some(HandoverSettings {
-        ttl: Duration::from_hours(hours),
-    })
+    const KEY: &str = "handover.ttl";
+    const LONGEST: Duration = Duration::from_hours(720);
+    let text = reader.text(KEY);
+    let ttl: Option<SignedDuration> = text.parse().ok();
+    let ttl = ttl.and_then(|ttl| Duration::try_from(ttl).ok());
+    let ttl = ttl.filter(|ttl| (Duration::from_secs(1)..=LONGEST).contains(ttl));
+    if ttl.is_none() {
+        reader.problem(
+            KEY,
+            format!("is {text:?}: write a time up to \"720h\", as in \"24h\" or \"90m\""),
+        );
+    }
+    Some(HandoverSettings { ttl: ttl? })
 }
 
 const FORWARD_URL: &str = "handler.forward_url";

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::SignedDuration;
+use replyhook::config::Settings;
 use replyhook::reply::RedirectError;
 use replyhook::{Clock, Context, HandlerError, InboundMessage, ManualClock, Reply, SystemClock};
 use tokio::sync::Semaphore;
 
 use crate::support::twilio::By;
-use crate::support::{EMPTY, FakeTwilio, Kept, Scripted, TestApp, Webhook, says};
+use crate::support::{EMPTY, FakeTwilio, Kept, Scripted, TestApp, Webhook, says, sources};
 
 const FLOW: &str = "https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1?a=1&b=2";
 const USER: &str = "whatsapp:+15550001111";
@@ -104,11 +105,26 @@ async fn another_conversations_handler_and_the_store_take_it_back() {
     assert_eq!(app.says(7, "hi").await, says("hi"));
 }
 
+#[test]
+fn a_time_that_is_none_is_told_with_what_to_write() {
+    for wrong in ["24", "a day", "0s", "-1h", "721h"] {
+        let problems = Settings::load(&sources(&[("REPLYHOOK__HANDOVER__TTL", wrong)]));
+        let problems = problems.unwrap_err().to_string();
+        assert!(
+            problems.contains("handover.ttl") && problems.contains(r#"as in "24h" or "90m""#),
+            "{wrong}: {problems}"
+        );
+    }
+    for right in ["24h", "90m", "1h 30m", "720h"] {
+        Settings::load(&sources(&[("REPLYHOOK__HANDOVER__TTL", right)])).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn it_ends_so_long_after_its_last_message() {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let time = clock.clone();
-    let env = [("REPLYHOOK__HANDOVER__TTL_HOURS", "2")];
+    let env = [("REPLYHOOK__HANDOVER__TTL", "2h")];
     let app = TestApp::build(&env, |app| app.handler(bot).clock(time));
     app.says(1, "human").await;
     for number in 2..5 {
