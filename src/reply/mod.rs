@@ -31,6 +31,13 @@ use crate::address::Address;
 use crate::error::{BoxError, HandlerError};
 
 /// What a bot says to one message. Empty means: nothing.
+///
+/// ```
+/// use replyhook::Reply;
+///
+/// assert_eq!(Reply::text("One.").and("Two.").messages().len(), 2);
+/// assert!(Reply::none().is_empty());
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Reply {
     messages: Vec<ReplyMessage>,
@@ -38,6 +45,13 @@ pub struct Reply {
 }
 
 /// One message of a reply: a text, media, or both.
+///
+/// ```
+/// use replyhook::{Media, ReplyMessage};
+///
+/// let menu = ReplyMessage::text("Today's menu").media(Media::url("https://cdn.example.com/menu.jpg"));
+/// assert_eq!(menu.body(), "Today's menu");
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ReplyMessage {
     pub(crate) text: String,
@@ -85,7 +99,7 @@ pub(crate) struct Redirect {
     pub(crate) hands_over: bool,
 }
 
-/// How Twilio calls a URL that a reply names.
+/// How Twilio calls a URL that a reply names; see [`ReplyMessage::action`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CallbackMethod {
     /// `POST`
@@ -95,7 +109,7 @@ pub enum CallbackMethod {
     Get,
 }
 
-/// A URL that a reply cannot redirect to.
+/// A URL that a reply cannot redirect to; see [`Reply::redirect`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a redirect needs an absolute http or https URL: a relative one leads back to this server, which would answer the \
