@@ -45,17 +45,20 @@ impl Inner {
     ) -> Result<Reply, HandlerError> {
         for said in reply.messages_mut() {
             let mut length = 0;
-            // It is never closed.
-            let _place = self.publishing.acquire().await.ok();
             for media in &mut said.media {
                 let stated = media.stated_type().map(str::to_owned);
-                let bytes = match media.source() {
+                // Waited for by what takes memory alone, and never closed.
+                let place = self.publishing.acquire();
+                let (bytes, _place) = match media.source() {
                     MediaSource::Url(_) => {
                         check(channel, stated.as_deref(), None)?;
                         continue;
                     }
-                    MediaSource::Bytes(bytes) => bytes.clone(),
-                    MediaSource::File(path) => read(path).await?,
+                    MediaSource::Bytes(bytes) => (bytes.clone(), place.await.ok()),
+                    MediaSource::File(path) => {
+                        let place = place.await.ok();
+                        (read(path).await?, place)
+                    }
                 };
                 let content_type = stated
                     .or_else(|| media.type_by_name().map(str::to_owned))
