@@ -764,20 +764,20 @@ fn threat_29_what_nests_in_a_template_does_not_end_the_stack() {
     ];
     let small = std::thread::Builder::new().stack_size(1024 * 1024);
     let run = move || {
-        let mut rules = String::new();
-        for (at, template) in templates.iter().enumerate() {
-            rules.push_str(&format!(
-                "[[rule]]\nwhen.text = \"{at}\"\nreply = \"\"\"{template}\"\"\"\n\
-                 [[example]]\nsays = \"{at}\"\ngets = []\n"
-            ));
-        }
-        match RuleSet::parse(&rules) {
-            Ok(set) => set.run_examples().len(),
-            // minijinja has a limit of its own.
-            Err(error) => error.problems().len(),
-        }
+        let rendered = templates.iter().filter(|template| {
+            let rules = format!(
+                "[otherwise]\nreply = \"\"\"{template}\"\"\"\n[[example]]\nsays = \"x\"\ngets = []\n"
+            );
+            RuleSet::parse(&rules).is_ok_and(|set| set.run_examples().len() == 1)
+        });
+        (rendered.count(), templates.len())
     };
-    assert!(small.spawn(run).unwrap().join().unwrap() > 0);
+    let (rendered, all) = small.spawn(run).unwrap().join().unwrap();
+    // minijinja has a limit of its own, which some do not get past.
+    assert!(
+        rendered * 2 > all,
+        "{rendered} of {all} are within the language"
+    );
 }
 
 #[tokio::test]
