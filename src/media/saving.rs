@@ -197,3 +197,34 @@ pub fn saved_files(folder: &Path, message: MessageSid) -> std::io::Result<Vec<Pa
     files.sort_unstable();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn save(folder: &Folder, number: u64, bytes: usize) -> Result<u64, MediaErrorKind> {
+        let stream = MediaStream::new(sniff(None, &[]), vec![0; bytes], stream::empty().boxed());
+        let at = MediaAddress {
+            account: "AC00000000000000000000000000000001".parse().unwrap(),
+            message: format!("MM{number:032x}").parse().unwrap(),
+            media: "ME00000000000000000000000000000001".parse().unwrap(),
+        };
+        let saved = folder.save(stream, at).await;
+        saved
+            .map(|saved| saved.length)
+            .map_err(|error| error.kind())
+    }
+
+    #[tokio::test]
+    async fn what_did_not_fit_or_was_deleted_takes_no_room() {
+        let on_disk = tempfile::tempdir().unwrap();
+        let folder = Folder::new(on_disk.path().to_owned(), 100);
+        assert_eq!(save(&folder, 1, 60).await, Ok(60));
+        assert_eq!(save(&folder, 2, 41).await, Err(MediaErrorKind::Full));
+        assert_eq!(save(&folder, 3, 40).await, Ok(40));
+        assert_eq!(save(&folder, 4, 1).await, Err(MediaErrorKind::Full));
+        let first = format!("MM{:032x}-ME{:032x}.bin", 1, 1);
+        std::fs::remove_file(on_disk.path().join(first)).unwrap();
+        assert_eq!(save(&folder, 4, 1).await, Ok(1));
+    }
+}
