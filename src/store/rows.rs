@@ -140,11 +140,15 @@ pub(super) fn sid_bytes(sid: &str) -> Vec<u8> {
         b'a'..=b'f' => Some(byte - b'a' + 10),
         _ => None,
     };
-    let digits = bytes[2..]
-        .chunks_exact(2)
-        .map(|two| Some(digit(two[0])? << 4 | digit(two[1])?));
-    let packed: Option<Vec<u8>> = std::iter::once(Some(bytes[0])).chain(digits).collect();
-    packed.unwrap_or_else(|| bytes.to_vec())
+    let mut packed = Vec::with_capacity(17);
+    packed.push(bytes[0]);
+    for two in bytes[2..].chunks_exact(2) {
+        let (Some(high), Some(low)) = (digit(two[0]), digit(two[1])) else {
+            return bytes.to_vec();
+        };
+        packed.push(high << 4 | low);
+    }
+    packed
 }
 
 fn sid_text(bytes: &[u8]) -> Result<String, StoreError> {

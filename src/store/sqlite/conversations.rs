@@ -193,9 +193,76 @@ fn addresses_of(
     Ok(addresses)
 }
 
+/// Somebody who writes to one of our senders.
+pub(super) struct Person {
+    pub(super) conversation: i64,
+    /// All that are known, not only those that are written from: what was said under one counts for the person.
+    pub(super) addresses: Vec<Address>,
+    pub(super) opted_out: bool,
+}
+
 /// Finds or makes the conversation of a sender and a person, and joins what turns out to be one. What comes next in it is
 /// [`continued`].
 pub(super) fn enter(
+    db: &Connection,
+    us: &Address,
+    user: &[Address],
+    scopes: &[ConsentScope],
+    now: i64,
+) -> Result<Person, StoreError> {
+    if let Some(person) = known(db, us, user, scopes)? {
+        return Ok(person);
+    }
+    let conversation = found_or_made(db, us, user, now)?;
+    let addresses = addresses(db, conversation)?;
+    let opted_out = opted_out(db, &addresses, scopes)?;
+    Ok(Person {
+        conversation,
+        addresses,
+        opted_out,
+    })
+}
+
+/// Somebody whose every address is known already, as is usual: by one statement.
+fn known(
+    db: &Connection,
+    us: &Address,
+    user: &[Address],
+    scopes: &[ConsentScope],
+) -> Result<Option<Person>, StoreError> {
+    let ([first, ..], Some(scope), Some(other)) = (user, scopes.first(), scopes.last()) else {
+        return Ok(None);
+    };
+    // No join: SQLite would plan one anew each time, as its parameters are others.
+    let mut statement = db.prepare_cached(
+        "SELECT a.conversation, a.address, EXISTS (\
+           SELECT 1 FROM consent c WHERE c.address = a.address AND c.opted_out IS NOT NULL AND (+c.scope = ?3 OR +c.scope = ?4)) \
+         FROM conversation_address a \
+         WHERE a.conversation = (SELECT conversation FROM conversation_address WHERE us = ?1 AND address = ?2)",
+    )?;
+    let mut found = statement.query(params![
+        us.as_str(),
+        first.as_str(),
+        scope.as_str(),
+        other.as_str()
+    ])?;
+    let mut person = Person {
+        conversation: 0,
+        addresses: Vec::with_capacity(user.len()),
+        opted_out: false,
+    };
+    while let Some(row) = found.next()? {
+        person.conversation = row.get(0)?;
+        person.addresses.push(row.get::<_, String>(1)?.into());
+        person.opted_out |= row.get::<_, bool>(2)?;
+    }
+    let known = user
+        .iter()
+        .all(|address| person.addresses.contains(address));
+    Ok(known.then_some(person))
+}
+
+fn found_or_made(
     db: &Connection,
     us: &Address,
     user: &[Address],
@@ -293,7 +360,7 @@ pub(super) fn follow(db: &Connection, message: i64) -> Result<(), StoreError> {
 }
 
 /// The addresses of a conversation's user.
-pub(super) fn addresses(db: &Connection, conversation: i64) -> Result<Vec<Address>, StoreError> {
+fn addresses(db: &Connection, conversation: i64) -> Result<Vec<Address>, StoreError> {
     let addresses = db
         .prepare_cached("SELECT address FROM conversation_address WHERE conversation = ?1")?
         .query_map([conversation], |row| row.get(0))?

@@ -65,24 +65,31 @@ impl Journal for SqliteStore {
     ) -> Outcome<'_, Decision> {
         let me = self.owner;
         self.write(move |db| {
-            let saved: Option<(Option<String>, i64)> = db
+            // Looked at first: an UPDATE that returns something keeps a table and a journal of its own for that.
+            let open: Option<(i64, bool)> = db
                 .prepare_cached(
-                    "UPDATE inbound SET state = 3, reason = NULL, answer = CASE WHEN ?1 IS NULL OR EXISTS (\
+                    "SELECT i.conversation, EXISTS (\
                        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
-                       WHERE a.conversation = inbound.conversation AND c.opted_out IS NOT NULL \
-                       AND (+c.scope = a.us OR +c.scope = inbound.service)) THEN NULL ELSE ?1 END, claimed_at = ?5 \
-                     WHERE id = ?2 AND state = 1 AND owner = ?3 AND attempt = ?4 RETURNING answer, conversation",
+                       WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL \
+                       AND (+c.scope = a.us OR +c.scope = i.service)) \
+                     FROM inbound i WHERE i.id = ?1 AND i.state = 1 AND i.owner = ?2 AND i.attempt = ?3",
                 )?
-                .query_row(
-                    params![twiml, claim.id, me, claim.attempt, now.as_microsecond()],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )
+                .query_row(params![claim.id, me, claim.attempt], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
                 .optional()?;
-            let Some((saved, conversation)) = saved else {
+            let Some((conversation, opted_out)) = open else {
                 return Ok(State::of(db, me, claim.id)?.decision_for(me, claim));
             };
+            let saved = twiml.as_ref().filter(|_| !opted_out);
+            db.prepare_cached(
+                "UPDATE inbound SET state = 3, reason = NULL, answer = ?2, claimed_at = ?3 WHERE id = ?1",
+            )?
+            .execute(params![claim.id, saved, now.as_microsecond()])?;
             end(db, me, conversation, &ending, now)?;
-            Ok(Decision::Answered(Answered { twiml: saved }))
+            Ok(Decision::Answered(Answered {
+                twiml: saved.cloned(),
+            }))
         })
     }
 
@@ -248,16 +255,15 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
         return repeated(db, me, State::of(db, me, id)?, arrival);
     }
     let now = arrival.at.as_microsecond();
-    let conversation = conversations::enter(db, &arrival.us, &arrival.user, now)?;
-    // Under whatever address: what was said under one counts for the person.
-    let user = conversations::addresses(db, conversation)?;
-    let heeded = arrival.heed(conversations::opted_out(db, &user, &arrival.scopes())?);
+    let person = conversations::enter(db, &arrival.us, &arrival.user, &arrival.scopes(), now)?;
+    let conversation = person.conversation;
+    let heeded = arrival.heed(person.opted_out);
     if let Heeded::Word {
         change: Some(action),
         ..
     } = heeded
     {
-        for record in arrival.records(&user, action) {
+        for record in arrival.records(&person.addresses, action) {
             conversations::record_consent(db, &record)?;
         }
     }
@@ -269,11 +275,9 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
         Heeded::Word { answer, .. } => Some(answer).filter(|answer| !answer.is_empty()),
         _ => None,
     };
-    let mut ahead: u32 = 0;
+    let (mut ahead, mut handed_over_until) = (0, None);
     if state == inbound::HANDLING {
-        ahead = db
-            .prepare_cached("SELECT count(*) FROM inbound WHERE conversation = ?1 AND state < 3")?
-            .query_row([conversation], |row| row.get(0))?;
+        (ahead, handed_over_until) = standing(db, conversation)?;
         if ahead > 0 {
             state = inbound::RECEIVED;
         }
@@ -314,9 +318,20 @@ fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, Sto
             conversation,
             attempt,
             failed_before: false,
-            handed_over: lasts(handover::until(db, conversation)?, arrival.at),
+            handed_over: lasts(handed_over_until, arrival.at),
         }),
     })
+}
+
+/// How many messages of a conversation are open, and until when it is handed over, or was.
+fn standing(db: &Connection, conversation: i64) -> Result<(u32, Option<i64>), StoreError> {
+    let found = db
+        .prepare_cached(
+            "SELECT (SELECT count(*) FROM inbound WHERE conversation = ?1 AND state < 3), \
+             (SELECT until FROM handover WHERE conversation = ?1)",
+        )?
+        .query_row([conversation], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(found)
 }
 
 /// What a message is known by, as it is stored.

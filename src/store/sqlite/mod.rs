@@ -21,6 +21,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::runtime::Handle;
 
 use self::schema::Place;
 use self::writer::Writer;
@@ -123,7 +124,7 @@ impl Store for SqliteStore {
                     Access::Operator => None,
                 };
                 let db = place.open(access)?;
-                let writer = Writer::start(db, place.clone())
+                let writer = Writer::start(db, place.clone(), Handle::current())
                     .map_err(|error| StoreError::with_source(StoreErrorKind::Unavailable, error))?;
                 Ok::<_, StoreError>(Open {
                     writer,

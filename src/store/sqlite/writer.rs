@@ -1,11 +1,13 @@
 //! The one connection that writes, on a thread of its own.
 //!
 //! Whatever waits when the last commit is through is one transaction: a lone write waits for nobody, and under load the
-//! cost of a commit is shared. A write that fails does not fail its neighbours.
+//! cost of a commit is shared. A write that fails does not fail its neighbours. Those who wait for a commit are woken
+//! together, by one change of threads.
 
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, ErrorCode, ffi};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::store_error;
@@ -57,7 +59,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(db: Connection, place: Place) -> std::io::Result<Self> {
+    /// `runtime` is where writers are woken.
+    pub(super) fn start(db: Connection, place: Place, runtime: Handle) -> std::io::Result<Self> {
         let (writes, waiting) = mpsc::channel(WAITING);
         let thread = std::thread::Builder::new()
             .name("replyhook-store".to_owned())
@@ -65,6 +68,7 @@ impl Writer {
                 Thread {
                     db,
                     place,
+                    runtime,
                     io_failed: false,
                 }
                 .run(waiting);
@@ -113,27 +117,31 @@ impl Drop for Writer {
 struct Thread {
     db: Connection,
     place: Place,
+    runtime: Handle,
     /// The last commit ended in an I/O error.
     io_failed: bool,
 }
 
 impl Thread {
     fn run(mut self, mut waiting: mpsc::Receiver<Box<dyn Write>>) {
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::new();
         while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
-            self.commit(&mut batch);
+            let next = Vec::with_capacity(batch.len());
+            self.commit(std::mem::replace(&mut batch, next));
         }
     }
 
-    fn commit(&mut self, batch: &mut Vec<Box<dyn Write>>) {
-        match self.together(batch) {
+    fn commit(&mut self, mut batch: Vec<Box<dyn Write>>) {
+        match self.together(&mut batch) {
             Together::Done(outcome) => {
-                for write in batch.drain(..) {
-                    write.done(shared(&outcome));
+                let told = Told { batch, outcome };
+                // Woken one by one from here, each would take the processor before the next is told.
+                if told.batch.len() > 1 {
+                    self.runtime.spawn(async move { drop(told) });
                 }
             }
             Together::OneFailed => {
-                for mut write in batch.drain(..) {
+                for mut write in batch {
                     let outcome = self.transaction(|db| write.run(db));
                     write.done(outcome);
                 }
@@ -185,6 +193,20 @@ impl Thread {
         }
         tracing::error!("the disk under the store failed again: ending, nothing more can be kept");
         std::process::exit(EXIT_IO);
+    }
+}
+
+/// Writes of one transaction, whose outcome is told when this is dropped: so also where the runtime has ended.
+struct Told {
+    batch: Vec<Box<dyn Write>>,
+    outcome: Result<(), StoreError>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        for write in self.batch.drain(..) {
+            write.done(shared(&self.outcome));
+        }
     }
 }
 
