@@ -32,6 +32,8 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a command does.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a step may take in memory: no disk and nobody else's lock is in its way, only a machine that is busy.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
 /// Connections that are kept for the next reads.
 const IDLE_READERS: usize = 4;
 
@@ -153,6 +155,13 @@ impl Store for SqliteStore {
     fn close(&self) -> Outcome<'_, ()> {
         let owner = self.owner;
         self.write(move |db| journal::close(db, owner))
+    }
+
+    fn patience(&self) -> Duration {
+        match &self.path {
+            Some(_) => super::PATIENCE,
+            None => MEMORY_PATIENCE,
+        }
     }
 }
 
