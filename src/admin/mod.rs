@@ -3,7 +3,6 @@
 mod asking;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -22,9 +21,6 @@ use crate::lifecycle::{Lifecycle, Stage};
 use crate::probe::{INSTANCE_HEADER, Instance};
 use crate::store::{OutboxState, Store};
 use crate::telemetry::metrics::Metrics;
-
-/// A store that takes longer counts as not able.
-const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the endpoints look at.
 #[derive(Clone)]
@@ -157,13 +153,14 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 /// Whether the store takes a write now, and how full the outbox is.
 async fn look(admin: &Admin) -> (Result<(), String>, OutboxState) {
-    let store = match tokio::time::timeout(STORE_PATIENCE, admin.store.check()).await {
+    let by = tokio::time::Instant::now() + admin.store.patience();
+    let store = match tokio::time::timeout_at(by, admin.store.check()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("it takes too long".to_owned()),
     };
     let outbox = match &store {
-        Ok(()) => tokio::time::timeout(STORE_PATIENCE, admin.store.outbox_state()).await,
+        Ok(()) => tokio::time::timeout_at(by, admin.store.outbox_state()).await,
         Err(_) => return (store, OutboxState::default()),
     };
     let outbox = outbox.ok().and_then(Result::ok).unwrap_or_default();

@@ -119,13 +119,13 @@ impl Delivery {
 
     /// Writes down what became of a message; for as long as the store is away, again and again.
     async fn settle(&self, message: &OutboundMessage, settlement: Settlement) {
-        self.metrics.reply(&settlement);
         loop {
             let settled = self
                 .store
                 .settle(message.id, settlement.clone(), self.clock.now())
                 .await;
             if self.asked("settle", settled).is_ok() {
+                self.metrics.reply(&settlement);
                 return;
             }
             tokio::time::sleep(PAUSE).await;

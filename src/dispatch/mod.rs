@@ -44,8 +44,6 @@ use crate::telemetry::StoreReport;
 use crate::telemetry::metrics::Metrics;
 use crate::twiml::Document;
 
-/// How long a request waits for the store, each time.
-const STORE_PATIENCE: Duration = Duration::from_millis(1500);
 /// Messages of one conversation that wait in their requests; further ones are kept, and answered by REST.
 const WAITING_IN_LINE: u32 = 20;
 
@@ -206,7 +204,7 @@ impl Dispatcher {
         let fallback = matches!(road, Road::Fallback(_));
         let deadline = after(message.received_at, self.limits.deadline_on(fallback));
         // Not by the clock: one that is moved on does not make the store slow.
-        let accepted_by = tokio::time::Instant::now() + STORE_PATIENCE;
+        let accepted_by = tokio::time::Instant::now() + self.store.patience();
         let progress = Arc::new(Progress::default());
         let (decided, mut verdict) = oneshot::channel();
         let course = Course::new(self.clone(), progress.clone(), decided, deadline);
@@ -217,11 +215,17 @@ impl Dispatcher {
         if let Ok(Some(dispatched)) = first.await {
             return dispatched;
         }
-        // A deadline that is shorter than the store may take.
-        if progress.accepted_id().is_none()
-            && let Ok(told) = tokio::time::timeout_at(accepted_by, &mut verdict).await
-        {
-            return told.unwrap_or(Dispatched::Failed(Failure::Panic));
+        // A deadline that is shorter than the store takes: what is accepted by then has had its time.
+        if progress.accepted_id().is_none() {
+            let told = async {
+                tokio::select! {
+                    told = &mut verdict => Some(told),
+                    () = progress.is_accepted.notified() => None,
+                }
+            };
+            if let Ok(Some(told)) = tokio::time::timeout_at(accepted_by, told).await {
+                return told.unwrap_or(Dispatched::Failed(Failure::Panic));
+            }
         }
         let Some(id) = progress.accepted_or_abandoned() else {
             self.store_failed("accept", &"it takes too long");
@@ -270,7 +274,7 @@ impl Dispatcher {
         step: &'static str,
         outcome: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, ()> {
-        match tokio::time::timeout(STORE_PATIENCE, outcome).await {
+        match tokio::time::timeout(self.store.patience(), outcome).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 self.store_failed(step, &error);
@@ -314,6 +318,7 @@ struct Progress {
     /// 0 until it is accepted, then its number; or [`ABANDONED`], if the request gave up first.
     id: AtomicI64,
     failed_before: AtomicBool,
+    is_accepted: Notify,
 }
 
 const ABANDONED: i64 = -1;
@@ -332,9 +337,11 @@ impl Progress {
     /// Returns whether the request still waits.
     fn accepted(&self, id: i64, failed_before: bool) -> bool {
         self.failed_before.store(failed_before, Ordering::Relaxed);
-        self.id
-            .compare_exchange(0, id, Ordering::AcqRel, Ordering::Acquire)
-            != Err(ABANDONED)
+        let before = self
+            .id
+            .compare_exchange(0, id, Ordering::AcqRel, Ordering::Acquire);
+        self.is_accepted.notify_one();
+        before != Err(ABANDONED)
     }
 }
 

@@ -32,6 +32,8 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
 pub use conversations::{
@@ -56,6 +58,9 @@ pub use url::{StoreUrl, StoreUrlError};
 
 /// The number of the newest schema, the same in every kind of store.
 pub const SCHEMA: usize = 5;
+
+/// How long a step may take, in a store that can be away.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What a store's methods return.
 ///
@@ -112,6 +117,12 @@ pub trait Store:
     /// # Errors
     /// [`StoreError`]; claims then run out by themselves.
     fn close(&self) -> Outcome<'_, ()>;
+
+    /// How long one step may take before the store counts as away, and whoever waits is told so: 1.5 s, so that Twilio has
+    /// its 503 within two. By real time, since a clock that is moved on makes no store slow.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
 }
 
 /// Who opens a store.

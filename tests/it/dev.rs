@@ -14,6 +14,13 @@ fn with_settings(file: &Path) -> Dev {
     Dev::start_with(&["--port", "0", "--config", file], &[])
 }
 
+/// Changes a file at once: who looks at it meanwhile sees the old one or the new one whole.
+fn change(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, file).unwrap();
+}
+
 /// Waits until it prints something.
 fn prints(dev: &Dev, part: &str) -> String {
     dev.program
@@ -33,14 +40,13 @@ fn dev_reads_changed_settings_and_keeps_the_old_ones_where_the_new_are_wrong() {
     std::fs::write(&file, "[consent]\nstop_reply = \"Bye one\"\n").unwrap();
     let dev = with_settings(&file);
     assert_eq!(stop_is_answered_with(&dev, 1), "Bye one");
-    std::fs::write(&file, "[consent]\nstop_reply = \"Bye number two\"\n").unwrap();
+    change(&file, "[consent]\nstop_reply = \"Bye number two\"\n");
     prints(&dev, "read anew");
     assert_eq!(stop_is_answered_with(&dev, 2), "Bye number two");
-    std::fs::write(
+    change(
         &file,
         "[consent]\nstop_replie = \"Bye for the third time\"\n",
-    )
-    .unwrap();
+    );
     prints(&dev, "the old ones stay");
     let reason = prints(&dev, "stop_replie");
     assert!(reason.contains("did you mean"), "{reason}");
@@ -58,12 +64,12 @@ fn dev_goes_on_where_a_changed_setting_cannot_be_had_and_listens_on_loopback_wha
     let private = prints(&dev, "private");
     assert!(private.contains("http://127.0.0.1:"), "{private}");
     let settings = format!("[admin]\nlisten = \"0.0.0.0:{busy_port}\"\n");
-    std::fs::write(&file, settings).unwrap();
+    change(&file, &settings);
     prints(&dev, "the old ones stay");
     let message = json!({"from": "whatsapp:+15550001111", "body": "still here?"});
     let answer = dev.says(&message);
     assert_eq!(answer["messages"][0]["body"], "still here?");
-    std::fs::write(&file, "[consent]\nstop_reply = \"Bye\"\n").unwrap();
+    change(&file, "[consent]\nstop_reply = \"Bye\"\n");
     prints(&dev, "read anew");
     assert_eq!(stop_is_answered_with(&dev, 1), "Bye");
 }

@@ -7,13 +7,13 @@ use http::Method;
 use replyhook::probe::{ENDPOINT_HEADER, INSTANCE_HEADER, PARAMETER};
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::net::TcpSocket;
 
 use crate::support::console::{Console, number, sender};
 use crate::support::http::{Arrived, Listener, answer};
 use crate::support::proxy::{TlsProxy, Turn};
 use crate::support::{
     ACCOUNT, EMPTY, OTHER_TOKEN, Server, TOKEN, TestApp, Webhook, json_lines, replyhook,
+    silent_port,
 };
 
 const PREFIX: &str = "/bots/a";
@@ -332,13 +332,6 @@ fn without_an_account_it_says_what_was_left_out() {
         "{out}"
     );
     assert!(!out.contains(" clock: "), "{out}");
-}
-
-/// A port where nobody listens, as long as it is held.
-fn silent_port() -> TcpSocket {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    socket
 }
 
 #[test]

@@ -291,7 +291,8 @@ async fn a_slow_service_is_answered_for_and_its_reply_comes_by_rest() {
     let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "200")];
     let bot = Forwarding::with(&env).await;
     bot.answers(200, "text/plain", "at last");
-    let slow = json!({"handler_ms": 500});
+    // Slower than a request waits for the store.
+    let slow = json!({"handler_ms": 3000});
     bot.remote.put(&["faults"], &slow).await.unwrap();
     let answer = bot.says(json!({"body": "hi"})).await;
     assert_eq!(outcome(&answer), (vec![], vec![200]));

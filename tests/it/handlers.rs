@@ -261,8 +261,8 @@ async fn threat_48_nothing_is_left_of_ten_thousand_messages() {
             .num_alive_tasks()
             <= tasks
     );
-    // Other tests of this process open and close files of their own.
-    assert!(descriptors() <= files + 200);
+    // Other tests of this process have files of their own; one for each message would be ten thousand.
+    assert!(descriptors() <= files + 2000);
     for gauge in ["replyhook_handlers_running", "replyhook_requests_in_flight"] {
         assert_eq!(app.metric(gauge).await, 0.0, "{gauge}");
     }

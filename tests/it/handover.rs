@@ -150,19 +150,27 @@ async fn a_late_hand_over_says_its_texts_by_rest_and_counts_for_the_later_messag
     let twilio = FakeTwilio::start();
     let go = Arc::new(Semaphore::new(0));
     let let_go = go.clone();
-    let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "150")];
-    let app = TestApp::beside(&twilio, &env, |app| {
-        app.handler(move |cx: Context, message: InboundMessage| {
-            let go = let_go.clone();
-            async move {
-                go.acquire().await.map_err(HandlerError::new)?.forget();
-                bot(cx, message).await
-            }
-        })
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let time = clock.clone();
+    let app = TestApp::beside(&twilio, &[], |app| {
+        app.clock(time)
+            .handler(move |cx: Context, message: InboundMessage| {
+                let go = let_go.clone();
+                async move {
+                    go.acquire().await.map_err(HandlerError::new)?.forget();
+                    bot(cx, message).await
+                }
+            })
     });
-    assert_eq!(app.says(1, "human").await, EMPTY);
-    // It has waited behind the first, and for too long.
-    assert_eq!(app.says(2, "hello?").await, EMPTY);
+    let app = Arc::new(app);
+    // The second waits behind the first, and for too long.
+    for (number, text) in [(1, "human"), (2, "hello?")] {
+        let asking = app.clone();
+        let asked = tokio::spawn(async move { asking.says(number, text).await });
+        while app.kept().await < usize::try_from(number).unwrap() {}
+        clock.advance(SignedDuration::from_secs(10));
+        assert_eq!(asked.await.unwrap(), EMPTY);
+    }
     go.add_permits(1);
     let shown = twilio.wait_for_phone(USER, 1);
     assert_eq!(

@@ -103,11 +103,8 @@ fn threat_64_a_killed_server_starts_again_and_its_memory_has_a_ceiling() {
     server.wait_until("replyhook_requests_in_flight", 60.0);
     // Every connection holds at most its head buffer (32 KiB) and its body (128 KiB, twice while it is put together).
     let ceiling = 64 * (32 + 2 * 128);
-    assert!(
-        memory(&server) - before < ceiling + 4096,
-        "{} kB more than before",
-        memory(&server) - before
-    );
+    let taken = memory(&server).saturating_sub(before);
+    assert!(taken < ceiling + 4096, "{taken} kB more than before");
     drop(held);
     server.signal(Signal::KILL);
     let (status, _) = server.wait();
@@ -126,7 +123,12 @@ fn the_log_says_what_to_enter_at_twilio_and_nothing_about_requests_that_went_wel
             .signed_for("https://hooks.example.test/a/webhook");
         server.send(&webhook).twiml();
     }
-    assert_eq!(server.log().lines().count(), before);
+    // What else there may be to say by now is not about them.
+    for line in server.log().lines().skip(before) {
+        let about_requests = ["webhook", "refused", "request"];
+        let is_one = about_requests.iter().any(|word| line.contains(word));
+        assert!(!is_one, "{line}");
+    }
     let ready = server.wait_for("ready");
     for url in [
         "https://hooks.example.test/a/webhook",

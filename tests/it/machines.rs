@@ -54,14 +54,17 @@ impl Database {
     }
 
     fn server(&self, twilio: &FakeTwilio) -> Server {
-        Server::start_by(
-            Command::new(env!("CARGO_BIN_EXE_fault-bot")),
-            &[
-                ("DATABASE_URL", &self.url),
-                ("REPLYHOOK__TWILIO__API_URL", &twilio.url()),
-                ("REPLYHOOK__REPLY__DEADLINE_MS", "400"),
-            ],
-        )
+        self.server_with(twilio, &[])
+    }
+
+    fn server_with(&self, twilio: &FakeTwilio, more: &[(&str, &str)]) -> Server {
+        let api = twilio.url();
+        let own = [
+            ("DATABASE_URL", self.url.as_str()),
+            ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
+        ];
+        let bot = Command::new(env!("CARGO_BIN_EXE_fault-bot"));
+        Server::start_by(bot, &[&own[..], more].concat())
     }
 
     /// State and attempt of a message, as an operator sees them.
@@ -84,6 +87,11 @@ impl Drop for Database {
             .output();
     }
 }
+
+/// What is answered later than this goes by REST, unless the store took so long that its request still waits for it.
+const EARLY: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "400");
+/// Slower than a request waits for the store.
+const LATE: &str = "slow 3000 hi";
 
 fn from(number: u64) -> String {
     format!("whatsapp:+1555000{number:04}")
@@ -121,10 +129,12 @@ fn what_a_machine_leaves_behind_when_it_is_killed_the_other_sends_once() {
         return;
     };
     let twilio = FakeTwilio::start();
-    let (first, second) = (database.server(&twilio), database.server(&twilio));
+    let first = database.server_with(&twilio, &[EARLY]);
+    // A call that the kill cuts off never left: it is looked for, and made.
+    let second = database.server_with(&twilio, &[("REPLYHOOK__REPLY__ON_UNKNOWN", "resend")]);
     twilio.down();
     for number in 1..=4 {
-        assert_eq!(first.send(&message(number, "slow 600 hi")).twiml(), EMPTY);
+        assert_eq!(first.send(&message(number, LATE)).twiml(), EMPTY);
     }
     // In the outbox, and nowhere to go.
     first.wait_until(r#"replyhook_replies_total{outcome="again"}"#, 4.0);
@@ -143,7 +153,7 @@ fn what_a_machine_leaves_behind_when_it_is_killed_the_other_sends_once() {
     assert_eq!(database.row(1), ("sent".to_owned(), 1));
     assert_eq!(database.row(5), ("sent".to_owned(), 2));
     // Whoever asks again, asks the other machine.
-    assert_eq!(second.send(&message(1, "slow 600 hi")).twiml(), EMPTY);
+    assert_eq!(second.send(&message(1, LATE)).twiml(), EMPTY);
 }
 
 #[test]
@@ -201,15 +211,7 @@ fn an_orderly_end_hands_over_at_once() {
         return;
     };
     let twilio = FakeTwilio::start();
-    let first = Server::start_by(
-        Command::new(env!("CARGO_BIN_EXE_fault-bot")),
-        &[
-            ("DATABASE_URL", &database.url),
-            ("REPLYHOOK__TWILIO__API_URL", &twilio.url()),
-            ("REPLYHOOK__REPLY__DEADLINE_MS", "400"),
-            ("REPLYHOOK__SERVER__DRAIN_S", "1"),
-        ],
-    );
+    let first = database.server_with(&twilio, &[EARLY, ("REPLYHOOK__SERVER__DRAIN_S", "1")]);
     let _second = database.server(&twilio);
     assert_eq!(first.send(&message(1, "hang on")).twiml(), EMPTY);
     first.signal(Signal::TERM);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use replyhook::clock::SignedDuration;
+use replyhook::store::{MessageFilter, MessageRow};
 use replyhook::{Clock, Context, InboundMessage, ManualClock, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
@@ -44,6 +45,23 @@ fn patient(
             go.acquire().await.unwrap().forget();
             message.body
         })
+    }
+}
+
+/// Waits until the journal has so many messages, each of them answered.
+async fn entered(app: &TestApp, number: usize) {
+    app.opened().await;
+    let filter = || MessageFilter {
+        limit: 1000,
+        ..MessageFilter::default()
+    };
+    let is_answered = |row: &MessageRow| row.state == "answered";
+    loop {
+        let rows = app.store.messages(filter()).await.unwrap_or_default();
+        if rows.len() == number && rows.iter().all(is_answered) {
+            return;
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -84,8 +102,9 @@ async fn threat_50_a_locked_store_is_a_503_without_a_handler_and_not_ready_until
     assert_eq!(readiness["ready"], false);
     assert_eq!(readiness["parts"]["store"]["ok"], false);
     assert_eq!(counted.load(Ordering::SeqCst), 1);
+    // Once more where it fails only after its request has given up.
     let failed = r#"replyhook_store_errors_total{step="accept"}"#;
-    assert_eq!(app.metric(failed).await, 1.0);
+    assert!(app.metric(failed).await >= 1.0);
     drop(lock);
     app.opened().await;
     assert_eq!(app.says(2, "hi").await, says("hi"));
@@ -116,7 +135,7 @@ async fn threat_71_while_the_store_is_away_the_fallback_says_the_apology_without
     app.ask(Webhook::message(1, "hi")).await.refused(503);
     assert_eq!(app.ask(fallback(1, "hi")).await.twiml(), says("Sorry"));
     drop(lock);
-    app.opened().await;
+    entered(&app, 1).await;
     // Entered before anything else is taken up: the apology is the answer, for everyone who asks.
     assert_eq!(app.says(1, "hi").await, says("Sorry"));
     assert_eq!(counted.load(Ordering::SeqCst), 0);
@@ -157,10 +176,14 @@ async fn threat_71_what_is_accepted_before_its_apology_is_entered_is_not_handled
     for told in ask(fallbacks.collect()) {
         assert_eq!(told.await.unwrap().twiml(), says("Sorry"));
     }
-    // They are one commit when the store is back, and the fifty apologies are fifty.
+    // As many as wait when the store is back are one commit, and the fifty apologies are fifty.
     let again = (0..50).map(|number| of_user(Webhook::message(number, "hi"), number));
     let again = ask(again.collect());
-    app.wait_for("replyhook_requests_in_flight", 50.0).await;
+    while app.metric("replyhook_requests_in_flight").await < 50.0
+        && !again.iter().any(tokio::task::JoinHandle::is_finished)
+    {
+        tokio::task::yield_now().await;
+    }
     drop(lock);
     for told in again {
         let told = told.await.unwrap();
@@ -169,7 +192,7 @@ async fn threat_71_what_is_accepted_before_its_apology_is_entered_is_not_handled
             "{told:?}"
         );
     }
-    app.opened().await;
+    entered(&app, 50).await;
     for number in 0..50 {
         let again = of_user(Webhook::message(number, "hi"), number);
         assert_eq!(app.send(again).await.twiml(), says("Sorry"));
@@ -200,7 +223,7 @@ async fn threat_71_a_reply_to_a_message_that_was_told_the_apology_meanwhile_is_n
     // Long before the store can be told.
     app.wait_for("replyhook_replies_lost_total", 1.0).await;
     drop(lock);
-    app.opened().await;
+    entered(&app, 1).await;
     assert_eq!(app.says(1, "hi").await, says("Sorry"));
     assert_eq!(twilio.posts().len(), 0);
 }

@@ -11,7 +11,7 @@ use replyhook::twilio::{
 };
 use replyhook::{AccountSid, ErrorCode, Form, MessageStatus, Secret};
 
-use crate::support::{ACCOUNT, TOKEN};
+use crate::support::{ACCOUNT, TOKEN, silent_port};
 
 const CREATED: &str = r#"{"sid":"SM00000000000000000000000000000001","status":"queued","direction":"outbound-api",
     "from":"whatsapp:+15550002222","to":"whatsapp:+15550001111","body":"canary-text","error_code":null,
@@ -339,11 +339,9 @@ async fn threat_67_a_refusal_carries_twilios_code_and_is_final() {
 
 #[tokio::test]
 async fn threat_68_what_never_left_is_safe_to_repeat() {
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let error = create(closed, &text()).await.unwrap_err();
+    let silent = silent_port();
+    let nobody = silent.local_addr().unwrap();
+    let error = create(nobody, &text()).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.repeat()),
         (RestErrorKind::NotSent, Repeat::Safe(Duration::ZERO))

@@ -35,8 +35,11 @@ impl File {
         self.path().display().to_string()
     }
 
+    /// At once: who looks at it meanwhile sees the old rules or the new ones whole.
     fn write(&self, rules: &str) {
-        std::fs::write(self.path(), rules).unwrap();
+        let new = self.path().with_extension("new");
+        std::fs::write(&new, rules).unwrap();
+        std::fs::rename(new, self.path()).unwrap();
     }
 }
 

@@ -101,9 +101,10 @@ impl Backend {
             Kind::Memory => Arc::new(SqliteStore::memory()),
             Kind::File => Arc::new(SqliteStore::file(self.path())),
             #[cfg(feature = "postgres")]
-            Kind::Postgres => Arc::new(replyhook::store::postgres::PostgresStore::new(
-                self.database().url(),
-            )),
+            Kind::Postgres => {
+                let store = replyhook::store::postgres::PostgresStore::new(self.database().url());
+                Arc::new(store.with_patience(PATIENCE))
+            }
         }
     }
 
@@ -166,6 +167,9 @@ fn run(kind: Kind, test: impl AsyncFnOnce(&mut Backend)) {
     });
 }
 
+/// For a database on a machine that is busy with other tests.
+#[cfg(feature = "postgres")]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 const US: &str = "whatsapp:+15550002222";
 const ANA: &str = "whatsapp:+15550001111";
 const ANA_ID: &str = "whatsapp:US.13491208655302741918";

@@ -118,10 +118,6 @@ use super::{Access, Outcome, Store, StoreError, StoreErrorKind};
 use crate::secret::Secret;
 use crate::store::rows;
 
-/// How long a server waits for an answer: less than a message may take to be accepted.
-const SERVER_PATIENCE: Duration = Duration::from_millis(1500);
-/// How long PostgreSQL may work on one of its statements.
-const SERVER_STATEMENT: Duration = Duration::from_millis(1200);
 /// How long a command waits.
 const OPERATOR_PATIENCE: Duration = Duration::from_mins(1);
 /// How long what runs in the background may take, without anybody waiting for it.
@@ -148,6 +144,8 @@ pub struct PostgresStore {
     url: Secret,
     owner: i64,
     claiming: Arc<str>,
+    /// How long a server waits for an answer.
+    patience: Duration,
     open: OnceLock<Open>,
 }
 
@@ -164,8 +162,17 @@ impl PostgresStore {
             url,
             owner,
             claiming: lease::begin_claiming(owner).into(),
+            patience: super::PATIENCE,
             open: OnceLock::new(),
         }
+    }
+
+    /// For tests: a machine that is busy is no database that is away.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     fn opened(&self) -> Result<&Open, StoreError> {
@@ -232,7 +239,8 @@ impl Store for PostgresStore {
     fn open(&self, access: Access) -> Outcome<'_, ()> {
         Box::pin(async move {
             let (patience, statement) = match access {
-                Access::Owner => (SERVER_PATIENCE, SERVER_STATEMENT),
+                // PostgreSQL gives a statement up before the server does.
+                Access::Owner => (self.patience, self.patience * 4 / 5),
                 Access::Operator | Access::Migrate => (OPERATOR_PATIENCE, OPERATOR_PATIENCE),
             };
             let options = schema::options(&self.url, statement)?;
@@ -241,7 +249,7 @@ impl Store for PostgresStore {
             let most = (2 * cores + 1).max(CONNECTIONS);
             let pool = PgPoolOptions::new()
                 .max_connections(u32::try_from(most).unwrap_or(u32::MAX))
-                .acquire_timeout(ACQUIRE)
+                .acquire_timeout(ACQUIRE.max(self.patience / 2))
                 // A round trip for each call would be half of it.
                 .test_before_acquire(false)
                 .before_acquire(|db, known| {
@@ -303,6 +311,10 @@ impl Store for PostgresStore {
                 Ok(())
             })
         })
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
     }
 }
 

@@ -33,6 +33,8 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a command does.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a step may take in memory: no disk and nobody else's lock is in its way, only a machine that is busy.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
 /// Connections that are kept for the next reads.
 const IDLE_READERS: usize = 4;
 
@@ -155,6 +157,13 @@ impl Store for SqliteStore {
         let owner = self.owner;
         self.write(move |db| journal::close(db, owner))
     }
+
+    fn patience(&self) -> Duration {
+        match &self.path {
+            Some(_) => super::PATIENCE,
+            None => MEMORY_PATIENCE,
+        }
+    }
 }
 
 /// Connections that only read, as many as are asked for at once.
@@ -224,5 +233,62 @@ impl fmt::Debug for SqliteStore {
         f.debug_struct("SqliteStore")
             .field("path", &self.path)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::signature::TokenSlot;
+    use crate::store::{Acceptance, Arrival, Journal};
+
+    fn arrival(number: i64) -> Arc<Arrival> {
+        let at = jiff::Timestamp::from_second(1_700_000_000 + number).unwrap();
+        Arc::new(Arrival {
+            account: format!("AC{:032x}", 1).parse().unwrap(),
+            sid: format!("SM{number:032x}").parse().unwrap(),
+            us: "whatsapp:+15550002222".into(),
+            user: vec![format!("whatsapp:+1555{number:07}").into()],
+            service: None,
+            slot: TokenSlot::Primary,
+            params: format!("Body={}", "x".repeat(1000)),
+            consent: None,
+            attempts: 3,
+            retry_crashed: true,
+            last_answer: String::new(),
+            at,
+        })
+    }
+
+    /// SQLite's own word for a full disk, which only root can make with a real one.
+    #[tokio::test]
+    async fn a_store_that_is_full_says_so_keeps_what_it_has_and_goes_on_once_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::file(folder.path().join("a.db"));
+        store.open(Access::Owner).await.unwrap();
+        let limit = async |pages: i64| {
+            let limit = store.write(move |db| {
+                db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+                Ok(())
+            });
+            limit.await.unwrap();
+        };
+        limit(100).await;
+        let mut kept = 0;
+        let full = loop {
+            match store.accept(arrival(kept)).await {
+                Ok(_) => kept += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), StoreErrorKind::Full);
+        limit(200).await;
+        for number in 0..=kept {
+            let accepted = store.accept(arrival(number)).await.unwrap();
+            let is_new = matches!(accepted, Acceptance::New(_));
+            assert_eq!(is_new, number == kept, "{number}: {accepted:?}");
+        }
     }
 }

@@ -260,3 +260,22 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_can_be_no_write_ahead_log_nothing_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.db");
+        // This way to files shares no memory, as some file systems of a network do not.
+        let path = format!("file:{}?vfs=unix-dotfile", file.display());
+        let place = Place {
+            path: Some(path.into()),
+            patience: Duration::ZERO,
+        };
+        let error = place.connect().unwrap_err().to_string();
+        assert!(error.contains("(journal delete, synchronous 2)"), "{error}");
+    }
+}

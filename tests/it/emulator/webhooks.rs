@@ -4,6 +4,7 @@ use replyhook::signature::{PublicUrl, SignatureVerifier, UnverifiedRequest};
 use serde_json::json;
 
 use super::{ANA, BEN, Bench, SMS, WHATSAPP, attempts, bodies};
+use crate::support::silent_port;
 
 #[tokio::test]
 async fn a_message_of_whatsapp_is_posted_with_the_parameters_of_real_traffic_and_a_signature_that_verifies()
@@ -169,9 +170,8 @@ async fn only_what_the_fragment_names_is_tried_again() {
 
 #[tokio::test]
 async fn a_refused_connection_is_tried_twice_and_then_the_fallback_is_called() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = nobody.local_addr().unwrap();
-    drop(nobody);
+    let silent = silent_port();
+    let address = silent.local_addr().unwrap();
     let bench = Bench::with("", |options| {
         options.webhook = format!("http://{address}/sms");
     })

@@ -1,6 +1,7 @@
 //! A store opens what is its own and whole, and says why it does not open the rest.
 
 use std::io::{Seek, SeekFrom, Write};
+use std::time::Duration;
 
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{Access, Store, StoreError, StoreErrorKind};
@@ -15,6 +16,19 @@ over_all_stores!(
     an_older_schema_is_left_to_the_server,
     a_store_of_version_1_is_brought_up_and_its_messages_have_their_earlier_ones,
 );
+
+#[test]
+fn threat_54_who_waits_for_a_store_that_is_away_is_told_within_two_seconds() {
+    let mut stores: Vec<Box<dyn Store>> = vec![Box::new(SqliteStore::file("nowhere.db"))];
+    #[cfg(feature = "postgres")]
+    stores.push(Box::new(replyhook::store::postgres::PostgresStore::new(
+        replyhook::Secret::new("postgres://nobody@nowhere.test/db"),
+    )));
+    for store in stores {
+        // A request waits no longer than that, whatever the store does.
+        assert!(store.patience() < Duration::from_secs(2));
+    }
+}
 
 async fn refused(store: &dyn Store, access: Access) -> StoreError {
     store.open(access).await.unwrap_err()

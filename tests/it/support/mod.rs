@@ -36,7 +36,7 @@ pub use kept::{Kept, json_lines};
 pub use program::Program;
 pub use request::{Answer, Webhook, base64_decoded, base64_of};
 pub use scripted::{Asked, Scripted};
-pub use server::Server;
+pub use server::{Server, silent_port};
 pub use storage::{End, Storage};
 pub use twilio::{Answered, Attempt, By, Delivery, FakeTwilio, Fault, Policy, Post, Shown};
 
@@ -59,6 +59,13 @@ pub fn left_out(what: &str) {
         std::io::stderr(),
         "left out: {what} (./scripts/test brings what it needs)"
     );
+}
+
+/// The same for want of a program: a failure where a script of ours has brought it.
+#[track_caller]
+pub fn missing(what: &str) {
+    assert_eq!(installed("REPLYHOOK_TEST_FAULTS"), None, "missing: {what}");
+    left_out(what);
 }
 
 /// Where a script of ours has put what it installed, and told in a variable.

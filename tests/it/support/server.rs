@@ -183,6 +183,13 @@ impl Drop for Server {
     }
 }
 
+/// A port where nobody listens, as long as it is held.
+pub fn silent_port() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    socket
+}
+
 /// A port that nobody is given by chance and that may still be listened at: bound, sharing its address, and never
 /// listening. The public listener needs none: it tells in its log which one it got.
 pub fn reserve_port() -> TcpSocket {
