@@ -3,6 +3,7 @@
 
 mod command;
 mod program;
+mod rows;
 mod templates;
 mod typing;
 
