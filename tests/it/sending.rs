@@ -2,6 +2,7 @@
 //! [`FakeTwilio`], and its phone is the judge.
 
 mod command;
+mod outgoing;
 mod program;
 mod rows;
 mod templates;

@@ -15,7 +15,7 @@ fn send(kept: &Kept, args: &[&str]) -> (i32, String, String) {
     kept.run_with(&[&["send"], args].concat(), &ENV)
 }
 
-fn opts_in(kept: &Kept, user: &str) {
+pub(super) fn opts_in(kept: &Kept, user: &str) {
     kept.prints(&["consent", "opt-in", user, "--sender", US]);
 }
 
