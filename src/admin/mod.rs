@@ -91,7 +91,7 @@ pub struct StorePart {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OutboxPart {
-    /// Seconds since the oldest message in it was made.
+    /// Seconds since the first message in it was due.
     pub oldest_s: Option<i64>,
     /// Messages that will be sent, or looked for.
     pub pending: u64,

@@ -1,6 +1,6 @@
 //! Whether REST works, and which accounts have to pause.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,6 +14,8 @@ pub(crate) struct RestHealth {
     state: AtomicU8,
     /// Accounts that take no calls before a time.
     closed: Mutex<HashMap<AccountSid, Timestamp>>,
+    /// Accounts that are none of ours, and of whose messages somebody was told.
+    strangers: Mutex<HashSet<AccountSid>>,
 }
 
 /// Whether REST works.
@@ -63,6 +65,15 @@ impl RestHealth {
         }
         closed.remove(&account);
         None
+    }
+
+    /// Whether this is the first message of an account that is none of ours.
+    pub(crate) fn is_new_stranger(&self, account: AccountSid) -> bool {
+        let mut strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        strangers.insert(account)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AccountSid, Timestamp>> {

@@ -42,6 +42,13 @@ impl Delivery {
             Err(refusal) => return refusal,
         };
         let Some(route) = self.routes.of(message.account) else {
+            if self.health.is_new_stranger(message.account) {
+                tracing::warn!(
+                    account = %message.account,
+                    "messages of an account that this server does not send for wait in the outbox: whoever queued them has \
+                     another TWILIO_ACCOUNT_SID than the server"
+                );
+            }
             let not_before = after(now, NOT_OURS);
             return Settlement::Again { not_before };
         };

@@ -45,6 +45,8 @@ pub enum SendErrorKind {
     NotApproved,
     /// Twilio has no such template.
     NoSuchTemplate,
+    /// A variable of the template has no value, or there is a value for one that it does not have.
+    WrongVariables,
     /// Twilio would not take it: an address, a text, a time that cannot be.
     Invalid,
     /// It is not known whose account sends.
@@ -114,7 +116,7 @@ impl fmt::Display for SendError {
             ),
             SendErrorKind::NotApproved => write!(f, "WhatsApp has not approved the template: it is {detail}"),
             SendErrorKind::NoSuchTemplate => f.write_str("Twilio has no such template in this account"),
-            SendErrorKind::Invalid => f.write_str(detail),
+            SendErrorKind::Invalid | SendErrorKind::WrongVariables => f.write_str(detail),
             SendErrorKind::NoAccount => f.write_str("it is not known whose account sends: set TWILIO_ACCOUNT_SID"),
             SendErrorKind::Store => match &self.source {
                 Some(source) => write!(f, "{source}"),

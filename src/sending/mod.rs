@@ -1,7 +1,7 @@
 //! Sending first: a message that answers nothing, from your program or by command.
 //!
 //! It is looked at before anything is kept: is it something that Twilio takes, may it be said to this user now, is its
-//! template approved. Then it goes into the outbox, in one step with its key, and from there the way of every message that
+//! template approved and are its variables all there. Then it goes into the outbox, in one step with its key, and from there the way of every message that
 //! goes by REST: consent and window are looked at once more in the moment it is claimed, and it is never sent twice.
 //!
 //! ```no_run
@@ -20,9 +20,9 @@
 //! # Ok(()) }
 //! ```
 
-mod approvals;
 mod check;
 mod error;
+mod templates;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use self::approvals::Approvals;
+use self::templates::Templates;
 use crate::address::{Address, Channel};
 use crate::clock::Clock;
 use crate::sid::{AccountSid, MessageSid};
@@ -69,7 +69,7 @@ pub struct Sender {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     rules: SendRules,
-    approvals: Arc<Approvals>,
+    templates: Arc<Templates>,
     /// Woken when there is something to send.
     outbox: Option<Arc<Notify>>,
 }
@@ -97,6 +97,9 @@ pub struct Outgoing {
     pub id: i64,
     /// Whether its key was taken before, so that nothing was added.
     pub repeated: bool,
+    /// Whether it says something else than the message that came with its key, or to somebody else: two messages have got
+    /// one key, and the second was not sent. Known for as long as its content is kept.
+    pub differs: bool,
     /// Where it stands; `None` once it is forgotten, after `store.retention_days`.
     pub state: Option<ReplyState>,
     /// Twilio's SID for it, once it is sent.
@@ -118,6 +121,7 @@ impl Outgoing {
         Self {
             id,
             repeated,
+            differs: false,
             state,
             sid,
             status,
@@ -131,8 +135,8 @@ impl Sender {
     /// A sender that puts what it takes into this store; a server on the same store delivers it. [`App::sender`] gives
     /// the one of a running app.
     ///
-    /// `templates` is where the approval of templates is asked for, `https://content.twilio.com`, and as whom; without it
-    /// nobody asks, and Twilio decides.
+    /// `templates` is where templates are looked at, `https://content.twilio.com`, and as whom: their approval and their
+    /// variables. Without it nobody asks, and Twilio decides.
     ///
     /// [`App::sender`]: crate::App::sender
     pub fn new(
@@ -145,7 +149,7 @@ impl Sender {
             store,
             clock,
             rules,
-            approvals: Arc::new(Approvals::new(templates)),
+            templates: Arc::new(Templates::new(templates)),
             outbox: None,
         }
     }
@@ -166,8 +170,8 @@ impl Sender {
     }
 
     /// Takes a message under a key of yours, such as `order-42-ready`: whatever comes a second time with this key, at once
-    /// or after a restart, gets the first message's number and SID, and sends nothing. Keys are kept for
-    /// `store.retention_days` and 400 days more.
+    /// or after a restart, gets the first message's number and SID, and sends nothing, also where it says something else
+    /// ([`Outgoing::differs`]). Keys are kept for `store.retention_days` and 400 days more.
     ///
     /// # Errors
     /// As [`Sender::send`]. A message that was refused has not used up its key.
@@ -185,7 +189,7 @@ impl Sender {
         message: &NewMessage,
     ) -> Result<Option<Outgoing>, SendError> {
         let key = key.map(SendKey::new);
-        let known = self.known(key).await?;
+        let known = self.known(key, message).await?;
         if known.is_none() {
             self.checked(key, message).await?;
         }
@@ -207,13 +211,13 @@ impl Sender {
         message: &NewMessage,
     ) -> Result<Outgoing, SendError> {
         // First: what was sent once may not be sayable any more.
-        if let Some(known) = self.known(key).await? {
+        if let Some(known) = self.known(key, message).await? {
             return Ok(known);
         }
         let submission = self.checked(key, message).await?;
         let submitted = self.store.submit(submission, self.clock.now()).await?;
         match submitted {
-            Submitted::Known(id) => self.repeated(id).await,
+            Submitted::Known(id) => self.repeated(id, message).await,
             Submitted::Refused(refusal) => Err(refusal.into()),
             Submitted::New(id) => {
                 if let Some(outbox) = &self.outbox {
@@ -228,16 +232,26 @@ impl Sender {
     }
 
     /// The message that has the key.
-    async fn known(&self, key: Option<SendKey>) -> Result<Option<Outgoing>, SendError> {
+    async fn known(
+        &self,
+        key: Option<SendKey>,
+        message: &NewMessage,
+    ) -> Result<Option<Outgoing>, SendError> {
         let Some(key) = key else { return Ok(None) };
         match self.store.keyed(key).await? {
-            Some(id) => self.repeated(id).await.map(Some),
+            Some(id) => self.repeated(id, message).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn repeated(&self, id: i64) -> Result<Outgoing, SendError> {
-        Ok(Outgoing::new(id, true, self.store.outgoing(id).await?))
+    async fn repeated(&self, id: i64, message: &NewMessage) -> Result<Outgoing, SendError> {
+        let row = self.store.outgoing(id).await?;
+        let kept = row.as_ref().and_then(|row| row.params.as_ref());
+        let differs = kept.is_some_and(|kept| kept.0 != message.form().encode());
+        Ok(Outgoing {
+            differs,
+            ..Outgoing::new(id, true, row)
+        })
     }
 
     /// What may be taken, as far as can be told before it is.
@@ -257,10 +271,12 @@ impl Sender {
         if let Some(refusal) = standing.refusal(new.template, submission.consent_required) {
             return Err(refusal.into());
         }
-        if let Content::Template { sid, .. } = &message.content
-            && *message.to.channel() == Channel::WhatsApp
-        {
-            self.approvals.check(sid, standing.window_open, now).await?;
+        if let Content::Template { sid, variables } = &message.content {
+            let template = self.templates.of(sid, now).await;
+            if *message.to.channel() == Channel::WhatsApp {
+                template.is_approved(standing.window_open)?;
+            }
+            template.takes(variables)?;
         }
         Ok(submission)
     }

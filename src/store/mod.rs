@@ -49,7 +49,7 @@ pub use journal::{
 pub use media::{
     FileAtTwilio, FileHash, LinkKey, Linked, LinkedFile, MediaLinks, NewFile, NewLink, PIECE_BYTES,
 };
-pub use operator::{MessageFilter, MessageRow, Operator, Purged, ReplyRow, Retention};
+pub use operator::{MessageFilter, MessageRow, Operator, OutgoingRow, Purged, ReplyRow, Retention};
 pub use outbox::{
     NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, Settlement,
 };
@@ -57,7 +57,7 @@ pub use submission::{Refusal, SendKey, Standing, Submission, Submitted};
 pub use url::{StoreUrl, StoreUrlError};
 
 /// The number of the newest schema, the same in every kind of store.
-pub const SCHEMA: usize = 5;
+pub const SCHEMA: usize = 6;
 
 /// How long a step may take, in a store that can be away.
 const PATIENCE: Duration = Duration::from_millis(1500);

@@ -79,6 +79,28 @@ pub struct ReplyRow {
     pub params: Option<super::TakenParams>,
 }
 
+/// A message that answers nothing, as the operator sees it.
+///
+/// Listed: see [`Operator`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OutgoingRow {
+    /// The account that sends it.
+    pub account: AccountSid,
+    /// The sender, or the service that chooses one.
+    pub us: Address,
+    /// Who gets it.
+    pub user: Address,
+    /// `pending sending unknown held sent failed suppressed`; one that Twilio took and could not deliver has failed.
+    pub state: &'static str,
+    /// Calls made for it.
+    pub attempt: u32,
+    /// When it was taken.
+    pub created_at: Timestamp,
+    /// The message itself.
+    pub message: ReplyRow,
+}
+
 /// How long what is kept.
 ///
 /// ```
@@ -161,6 +183,9 @@ pub struct Purged {
 pub trait Operator: Send + Sync {
     /// Lists messages, newest first.
     fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>>;
+
+    /// Lists messages that answer nothing, newest first: `sid` is Twilio's for one, `state` that of an [`OutgoingRow`].
+    fn outgoing_messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<OutgoingRow>>;
 
     /// Lets a message that failed, or is dead, be handled again; its answer goes by REST. Returns whether there was one.
     fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool>;

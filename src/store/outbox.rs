@@ -197,7 +197,7 @@ pub struct OutboxState {
     pub unknown: u64,
     /// Waiting for the operator.
     pub held: u64,
-    /// When the oldest of all these was made.
+    /// When the first of all these was due: when it was made, or when its sender's pace lets it go, which may be to come.
     pub oldest: Option<Timestamp>,
 }
 
@@ -232,8 +232,9 @@ pub struct OutboxState {
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).
 pub trait Outbox: Send + Sync {
-    /// Claims up to `limit` messages that may be sent now, of one reply only the first. In the same step those whose
-    /// user has opted out are suppressed. Calls of dead processes become unknown.
+    /// Claims up to `limit` messages that may be sent now: of one reply only the first, and of one sender to one person
+    /// only the oldest, once nothing before it is on its way. In the same step those whose user has opted out are
+    /// suppressed. Calls of dead processes become unknown.
     fn claim(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>>;
 
     /// Writes down what became of a call. A message that was found sent stays so, whoever says otherwise.
@@ -287,7 +288,7 @@ pub(super) const LOOK: Duration = Duration::from_mins(1);
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl OutboxState {
-    /// Counts so many messages in a state, as it is stored, the oldest of them made then.
+    /// Counts so many messages in a state, as it is stored, the first of them due then.
     pub(super) fn add(&mut self, state: i64, number: i64, oldest: Timestamp) {
         let number = number.unsigned_abs();
         match state {

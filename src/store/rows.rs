@@ -81,6 +81,20 @@ pub(super) fn reply_state(state: i64) -> Result<ReplyState, StoreError> {
     })
 }
 
+/// The state of a message that answers nothing, as the operator sees it.
+pub(super) fn shown_outgoing(state: ReplyState, rank: i64) -> &'static str {
+    match state {
+        ReplyState::Sent if rank == FAILURE_RANK => ReplyState::Failed.as_str(),
+        state => state.as_str(),
+    }
+}
+
+/// The number of a state by its word.
+pub(super) fn reply_number(word: &str) -> Option<i64> {
+    (reply::PENDING..=reply::SUPPRESSED)
+        .find(|number| reply_state(*number).is_ok_and(|state| state.as_str() == word))
+}
+
 /// A message's state as the operator sees it: once its answer goes by REST, that of its replies.
 pub(super) fn shown_state(state: i64, replies: &[(ReplyState, bool)]) -> &'static str {
     let any = |wanted: ReplyState| replies.iter().any(|(state, _)| *state == wanted);

@@ -18,7 +18,7 @@ use super::NewReply;
 /// assert_eq!(SendKey::new("order-42-ready"), SendKey::new("order-42-ready"));
 /// assert_eq!(format!("{:?}", SendKey::new("+15550001111")), "SendKey(…)");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SendKey([u8; 32]);
 
 impl SendKey {

@@ -62,7 +62,7 @@ table! {
     REPLIES_LOST = "replyhook_replies_lost_total", "1", [], "Replies that were not given because the message had been answered elsewhere meanwhile.";
     TAKEN_UP = "replyhook_taken_up_total", "1", [], "Messages handled without a request: deferred before their turn, or left behind by a process that ended.";
     OUTBOX = "replyhook_outbox", "1", ["state"], "Messages that wait to go out by REST: pending, unknown, held.";
-    OUTBOX_OLDEST = "replyhook_outbox_oldest_seconds", "s", [], "Seconds since the oldest of them was made.";
+    OUTBOX_OLDEST = "replyhook_outbox_oldest_seconds", "s", [], "Seconds since the first of them was due.";
     STORE_ERRORS = "replyhook_store_errors_total", "1", ["step"], "Steps that the store did not take.";
     STORE_OK = "replyhook_store_ok", "1", [], "Whether the store took the last write of the regular check: 1 or 0.";
     CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Consent words of users: opt_out, opt_in, help.";

@@ -1,13 +1,14 @@
-//! `Content`: templates, and whether WhatsApp has approved them. On another host than messages: [`Client::new`] with
+//! `Content`: templates, their variables, and whether WhatsApp has approved them. On another host than messages: [`Client::new`] with
 //! `https://content.twilio.com`.
 //!
 //! Source: twilio.com/docs/content/content-api-resources.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use http::Method;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::answer::{List, Meta, answer};
 use super::{Client, Credentials, RestError};
@@ -48,6 +49,63 @@ pub struct Template {
     pub types: Vec<String>,
     /// Whether WhatsApp lets it open a conversation.
     pub approval: Approval,
+}
+
+/// The variables of a template.
+///
+/// ```no_run
+/// # use replyhook::twilio::{Client, Credentials, RestError};
+/// # async fn look(client: Client, credentials: Credentials) -> Result<(), RestError> {
+/// let sid = "HX00000000000000000000000000000001";
+/// if let Some(variables) = client.template_variables(sid, &credentials).await? {
+///     println!("it needs {:?}", variables.needed);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TemplateVariables {
+    /// The names that stand in its texts, buttons and links, in whichever of its types.
+    pub needed: BTreeSet<String>,
+    /// The names that it was made with samples for. Twilio puts the sample in the place of one that a message leaves out.
+    ///
+    /// Source: twilio.com/docs/content/using-variables-with-content-api.
+    pub samples: BTreeSet<String>,
+}
+
+impl TemplateVariables {
+    /// `None` where it does not show its texts.
+    fn read(wire: WireContent) -> Option<Self> {
+        let types = wire.types.unwrap_or_default();
+        // The text of this one is WhatsApp's.
+        if types.contains_key("whatsapp/authentication") {
+            return None;
+        }
+        let mut texts = Vec::new();
+        types.values().for_each(|value| collect(value, &mut texts));
+        let needed = texts.iter().flat_map(|text| names(text)).collect();
+        let samples = wire.variables.unwrap_or_default().into_keys().collect();
+        (!texts.is_empty()).then_some(Self { needed, samples })
+    }
+}
+
+/// All texts in a value that are not empty.
+fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) if !text.is_empty() => texts.push(text),
+        Value::Array(values) => values.iter().for_each(|value| collect(value, texts)),
+        Value::Object(fields) => fields.values().for_each(|value| collect(value, texts)),
+        _ => {}
+    }
+}
+
+/// Each `name` of `{{name}}`.
+fn names(text: &str) -> impl Iterator<Item = String> {
+    let after = text.split("{{").skip(1);
+    let names = after.filter_map(|rest| Some(rest.split_once("}}")?.0.trim()));
+    names
+        .filter(|name| !name.is_empty() && !name.contains(['{', '}', ' ']))
+        .map(str::to_owned)
 }
 
 /// What WhatsApp says to a template.
@@ -135,8 +193,8 @@ struct WireContent {
     friendly_name: Option<String>,
     language: Option<String>,
     // Twilio keeps numbers among the samples as they were given.
-    variables: Option<BTreeMap<String, serde_json::Value>>,
-    types: Option<BTreeMap<String, serde_json::Value>>,
+    variables: Option<BTreeMap<String, Value>>,
+    types: Option<BTreeMap<String, Value>>,
     approval_requests: Option<WireApproval>,
 }
 
@@ -164,8 +222,8 @@ impl From<WireApproval> for Approval {
 
 impl From<WireContent> for Template {
     fn from(wire: WireContent) -> Self {
-        let sample = |value: serde_json::Value| match value {
-            serde_json::Value::String(text) => text,
+        let sample = |value: Value| match value {
+            Value::String(text) => text,
             other => other.to_string(),
         };
         let variables = wire.variables.unwrap_or_default().into_iter();
@@ -209,5 +267,52 @@ impl Client {
         let path = format!("/v1/Content/{content_sid}/ApprovalRequests");
         let wire: WireApprovals = answer(self.request(Method::GET, &path, credentials)?).await?;
         Ok(wire.whatsapp.unwrap_or_default().into())
+    }
+
+    /// The variables of a template, `HX…`; `None` where Twilio does not show its texts.
+    ///
+    /// # Errors
+    /// [`RestError`]; HTTP 404 where there is no such template.
+    pub async fn template_variables(
+        &self,
+        content_sid: &str,
+        credentials: &Credentials,
+    ) -> Result<Option<TemplateVariables>, RestError> {
+        let path = format!("/v1/Content/{content_sid}");
+        let wire: WireContent = answer(self.request(Method::GET, &path, credentials)?).await?;
+        Ok(TemplateVariables::read(wire))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(content: Value) -> Option<TemplateVariables> {
+        TemplateVariables::read(serde_json::from_value(content).unwrap())
+    }
+
+    #[test]
+    fn a_templates_variables_are_those_of_its_texts_buttons_and_links() {
+        let card = json!({"variables": {"1": "Ana", "4": 7}, "types": {
+            "twilio/text": {"body": "Hi {{1}}, {{ name }} {{}} {{a b}} {{"},
+            "twilio/card": {"title": "Hi {{1}}", "media": ["https://h/{{2}}.png"],
+                "actions": [{"type": "URL", "url": "https://h/{{3}}", "title": "Look"}]},
+        }});
+        let found = read(card).unwrap();
+        let list = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(" ");
+        assert_eq!(list(&found.needed), "1 2 3 name");
+        assert_eq!(list(&found.samples), "1 4");
+        let fixed = read(json!({"types": {"twilio/text": {"body": "Hello"}}})).unwrap();
+        assert!(fixed.needed.is_empty() && fixed.samples.is_empty());
+        for unseen in [
+            json!({"variables": {"1": "x"}, "types": {}}),
+            json!({"types": {"twilio/text": {"body": ""}}}),
+            json!({"types": {"whatsapp/authentication": {"body": "Your code"}}}),
+        ] {
+            assert_eq!(read(unseen), None);
+        }
     }
 }

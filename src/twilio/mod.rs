@@ -38,7 +38,7 @@ use std::time::Duration;
 
 pub use account::Account;
 pub use api_url::{ApiUrl, ApiUrlError};
-pub use content::{Approval, ApprovalStatus, Template};
+pub use content::{Approval, ApprovalStatus, Template, TemplateVariables};
 pub use error::{Repeat, RestError, RestErrorKind};
 #[cfg_attr(
     not(feature = "app"),

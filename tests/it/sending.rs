@@ -2,7 +2,9 @@
 //! [`FakeTwilio`], and its phone is the judge.
 
 mod command;
+mod outgoing;
 mod program;
+mod rows;
 mod templates;
 mod typing;
 

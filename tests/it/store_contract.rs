@@ -6,6 +6,7 @@ mod deciding;
 mod earlier;
 mod following;
 mod handing_over;
+mod lines;
 #[cfg(feature = "postgres")]
 mod machines;
 mod media;
@@ -13,6 +14,7 @@ mod merging;
 mod opening;
 mod operating;
 mod order;
+mod outgoing;
 mod sending;
 mod submitting;
 
@@ -25,9 +27,11 @@ use replyhook::signature::TokenSlot;
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
     Acceptance, Access, Arrival, ArrivalConsent, Claim, ConsentHow, CrashPolicy, Ending,
-    MessageFilter, MessageRow, NewReply, OutboundMessage, Store,
+    MessageFilter, MessageRow, NewReply, OutboundMessage, Settlement, Store,
 };
-use replyhook::{AccountSid, Address, Form, MessageSid, MessagingServiceSid, Timestamp};
+use replyhook::{
+    AccountSid, Address, Form, MessageSid, MessageStatus, MessagingServiceSid, Timestamp,
+};
 
 use crate::support::ACCOUNT;
 
@@ -300,6 +304,33 @@ async fn defer(store: &dyn Store, arrival: Arrival, texts: &[&str]) -> Claim {
             .unwrap()
     );
     claim
+}
+
+fn sent(number: u64) -> Settlement {
+    Settlement::Sent {
+        sid: sid(number),
+        status: MessageStatus::Queued,
+    }
+}
+
+/// Sends all that is due, round by round, since to one person it goes one after the other. In the order of their numbers.
+async fn deliver(store: &dyn Store, seconds: i64) -> Vec<OutboundMessage> {
+    let mut delivered = Vec::new();
+    loop {
+        let claimed = store.claim(9, at(seconds)).await.unwrap();
+        if claimed.is_empty() {
+            delivered.sort_unstable_by_key(|message: &OutboundMessage| message.id);
+            return delivered;
+        }
+        for message in claimed {
+            let number = 1000 + message.id.unsigned_abs();
+            store
+                .settle(message.id, sent(number), at(seconds))
+                .await
+                .unwrap();
+            delivered.push(message);
+        }
+    }
 }
 
 fn bodies(messages: &[OutboundMessage]) -> Vec<&str> {

@@ -15,7 +15,8 @@ use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    MessageFilter, MessageRow, Operator, Outcome, Purged, ReplyRow, Retention, TakenParams,
+    MessageFilter, MessageRow, Operator, Outcome, OutgoingRow, Purged, ReplyRow, Retention,
+    TakenParams,
 };
 
 /// Rows of one step of [`Operator::expire`].
@@ -29,6 +30,14 @@ impl Operator for PostgresStore {
         self.ask(move |db| {
             let filter = filter.clone();
             Box::pin(async move { messages(db, &filter).await })
+        })
+    }
+
+    fn outgoing_messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<OutgoingRow>> {
+        let filter = Arc::new(filter);
+        self.ask(move |db| {
+            let filter = filter.clone();
+            Box::pin(async move { outgoing_messages(db, &filter).await })
         })
     }
 
@@ -179,6 +188,44 @@ async fn messages(
             }
         }
     }
+}
+
+async fn outgoing_messages(
+    db: &mut PgConnection,
+    filter: &MessageFilter,
+) -> Result<Vec<OutgoingRow>, Trouble> {
+    let state = filter.state.as_deref().map(rows::reply_number);
+    if state == Some(None) {
+        return Ok(Vec::new());
+    }
+    let found = sqlx::query(
+        "SELECT inbound, id, state, sid, status, error_code, reason, params, rank, account, us, address, attempt, created_at \
+         FROM reply WHERE inbound IS NULL AND id < $1 AND ($2::bytea IS NULL OR sid = $2) \
+         AND ($3::bigint IS NULL OR $3 = CASE WHEN state = 4 AND rank = 6 THEN 5 ELSE state END) \
+         AND ($4::text IS NULL OR address = $4 OR address IN (SELECT b.address FROM conversation_address a \
+           JOIN conversation_address b ON b.conversation = a.conversation WHERE a.address = $4)) \
+         ORDER BY id DESC LIMIT $5",
+    )
+    .bind(filter.before.unwrap_or(i64::MAX))
+    .bind(filter.sid.map(|sid| rows::sid_bytes(sid.as_str())))
+    .bind(state.flatten())
+    .bind(filter.user.as_ref().map(|user| pack(user.as_str())))
+    .bind(i64::from(filter.limit.max(1)))
+    .fetch_all(db)
+    .await?;
+    let listed = found.iter().map(|row| {
+        let message = reply_row(row)?;
+        Ok(OutgoingRow {
+            account: rows::account_sid(row.try_get(9)?)?,
+            us: unpack(row.try_get(10)?).into(),
+            user: unpack(row.try_get(11)?).into(),
+            state: rows::shown_outgoing(message.state, row.try_get(8)?),
+            attempt: u32::try_from(row.try_get::<i64, _>(12)?).unwrap_or(u32::MAX),
+            created_at: rows::time(row.try_get(13)?)?,
+            message,
+        })
+    });
+    listed.collect()
 }
 
 fn text(stored: Option<String>) -> Option<TakenParams> {

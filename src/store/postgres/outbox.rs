@@ -130,7 +130,7 @@ impl Outbox for PostgresStore {
         self.ask(|db| {
             Box::pin(async {
                 let found: Vec<(i64, i64, i64)> = sqlx::query_as(
-                    "SELECT state, count(*), min(created_at) FROM reply WHERE state < 4 GROUP BY state",
+                    "SELECT state, count(*), min(coalesce(due, created_at)) FROM reply WHERE state < 4 GROUP BY state",
                 )
                 .fetch_all(db)
                 .await?;
@@ -244,11 +244,19 @@ const ORPHANS: &str = concat!(
     lives!("r.owner"),
 );
 
-/// Claims what is due, of one reply only the first, or takes it back where the user has opted out, under whatever address.
+/// Claims what is due, or takes it back where the user has opted out, under whatever address. Of one reply only the first;
+/// and to one person only the oldest of what is due, is on its way, or was tried before. What stands behind a part that is
+/// held or failed is in nobody's way.
 const CLAIM: &str = concat!(
     "WITH due AS (SELECT r.id, r.us, r.address, r.service FROM reply r WHERE r.state = 0 AND r.not_before <= $2 \
-       AND NOT EXISTS (SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6)) \
-       ORDER BY r.id LIMIT $3 FOR UPDATE SKIP LOCKED), \
+       AND r.id = (SELECT q.id FROM reply q WHERE q.us = r.us AND q.address = r.address AND q.account = r.account \
+         AND q.state < 3 AND (q.state > 0 OR q.not_before <= $2 OR q.attempt > 0) \
+         AND (q.inbound IS NULL OR NOT EXISTS (\
+           SELECT 1 FROM reply p WHERE p.inbound = q.inbound AND p.ordinal < q.ordinal AND p.state IN (3, 5))) \
+         ORDER BY q.id LIMIT 1) \
+       AND (r.inbound IS NULL OR NOT EXISTS (\
+         SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) \
+       ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), \
      judged AS (SELECT due.id, EXISTS (\
        SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL AND (c.scope = due.us OR c.scope = due.service OR due.us = due.service) \
        AND (c.address = due.address OR c.address IN (SELECT b.address FROM conversation_address a \
@@ -362,8 +370,9 @@ async fn settle(
             .bind(id)
             .bind(not_before.as_microsecond())
             .bind(me)
-            .execute(db)
+            .execute(&mut *db)
             .await?;
+            hold_up(db, id, *not_before, now).await?;
         }
         Settlement::Failed { code, reason } => {
             let code = code.map(|code| code.0);
@@ -405,6 +414,28 @@ async fn settle(
             .await?;
         }
     }
+    Ok(())
+}
+
+/// Lets what is due to the same person wait as long as this one does: each claim would pass over it otherwise. It counts as
+/// tried, since it is as old.
+async fn hold_up(
+    db: &mut PgConnection,
+    id: i64,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<(), Trouble> {
+    sqlx::query(
+        "WITH behind AS (SELECT r.id FROM reply h JOIN reply r ON r.us = h.us AND r.address = h.address AND r.account = h.account \
+           WHERE h.id = $1 AND h.state = 0 AND r.id > $1 AND r.state = 0 AND r.not_before < $2 AND r.not_before <= $3 \
+           ORDER BY r.id FOR UPDATE OF r SKIP LOCKED) \
+         UPDATE reply r SET not_before = $2, attempt = greatest(r.attempt, 1) FROM behind WHERE r.id = behind.id",
+    )
+    .bind(id)
+    .bind(until.as_microsecond())
+    .bind(now.as_microsecond())
+    .execute(db)
+    .await?;
     Ok(())
 }
 

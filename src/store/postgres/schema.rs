@@ -19,6 +19,7 @@ const MIGRATIONS: [&str; SCHEMA] = [
     include_str!("migrations/0003_sending.sql"),
     include_str!("migrations/0004_media.sql"),
     include_str!("migrations/0005_handover.sql"),
+    include_str!("migrations/0006_order.sql"),
 ];
 /// "rply" and 1: whoever holds this changes the schema.
 const LOCK: i64 = 0x7270_6c79_0001;

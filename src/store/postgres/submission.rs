@@ -54,7 +54,7 @@ pub(super) async fn submit(
         .bind(submission.pace_micros())
         .fetch_one(&mut *db)
         .await?;
-        sqlx::query("UPDATE reply SET not_before = $2 WHERE id = $1")
+        sqlx::query("UPDATE reply SET not_before = $2, due = $2 WHERE id = $1")
             .bind(id)
             .bind(slot)
             .execute(db)

@@ -9,8 +9,8 @@ use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    MessageFilter, MessageRow, Operator, Outcome, Purged, ReplyRow, Retention, StoreError,
-    TakenParams,
+    MessageFilter, MessageRow, Operator, Outcome, OutgoingRow, Purged, ReplyRow, Retention,
+    StoreError, TakenParams,
 };
 
 /// Rows of one step of [`Operator::expire`].
@@ -19,6 +19,10 @@ const STEP: i64 = 500;
 impl Operator for SqliteStore {
     fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>> {
         self.read(move |db| messages(db, &filter))
+    }
+
+    fn outgoing_messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<OutgoingRow>> {
+        self.read(move |db| outgoing_messages(db, &filter))
     }
 
     fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool> {
@@ -149,6 +153,46 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
             return Ok(rows);
         }
     }
+}
+
+fn outgoing_messages(
+    db: &Connection,
+    filter: &MessageFilter,
+) -> Result<Vec<OutgoingRow>, StoreError> {
+    let state = filter.state.as_deref().map(rows::reply_number);
+    if state == Some(None) {
+        return Ok(Vec::new());
+    }
+    // Down the table: an index of what answers nothing would have to be sorted.
+    let mut statement = db.prepare_cached(
+        "SELECT id, state, sid, status, error_code, reason, params, rank, account, us, address, attempt, created_at \
+         FROM reply WHERE +inbound IS NULL AND id < ?1 AND (?2 IS NULL OR sid = ?2) \
+         AND (?3 IS NULL OR ?3 = CASE WHEN state = 4 AND rank = 6 THEN 5 ELSE state END) \
+         AND (?4 IS NULL OR address = ?4 OR address IN (SELECT b.address FROM conversation_address a \
+           JOIN conversation_address b ON b.conversation = a.conversation WHERE a.address = ?4)) \
+         ORDER BY id DESC LIMIT ?5",
+    )?;
+    let mut found = statement.query(params![
+        filter.before.unwrap_or(i64::MAX),
+        filter.sid.map(|sid| rows::sid_bytes(sid.as_str())),
+        state.flatten(),
+        filter.user.as_ref().map(Address::as_str),
+        filter.limit.max(1)
+    ])?;
+    let mut listed = Vec::new();
+    while let Some(row) = found.next()? {
+        let message = reply_row(row)?;
+        listed.push(OutgoingRow {
+            account: rows::account_sid(&row.get::<_, Vec<u8>>(8)?)?,
+            us: row.get::<_, String>(9)?.into(),
+            user: row.get::<_, String>(10)?.into(),
+            state: rows::shown_outgoing(message.state, row.get(7)?),
+            attempt: row.get(11)?,
+            created_at: rows::time(row.get(12)?)?,
+            message,
+        });
+    }
+    Ok(listed)
 }
 
 /// The columns of `reply_row`.

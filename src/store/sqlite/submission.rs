@@ -46,7 +46,7 @@ pub(super) fn submit(
                 ],
                 |row| row.get(0),
             )?;
-        db.prepare_cached("UPDATE reply SET not_before = ?2 WHERE id = ?1")?
+        db.prepare_cached("UPDATE reply SET not_before = ?2, due = ?2 WHERE id = ?1")?
             .execute([id, slot])?;
     }
     if let Some(key) = &submission.key {

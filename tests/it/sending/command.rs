@@ -15,18 +15,18 @@ fn send(kept: &Kept, args: &[&str]) -> (i32, String, String) {
     kept.run_with(&[&["send"], args].concat(), &ENV)
 }
 
-fn opts_in(kept: &Kept, user: &str) {
+pub(super) fn opts_in(kept: &Kept, user: &str) {
     kept.prints(&["consent", "opt-in", user, "--sender", US]);
 }
 
 /// A file of rows beside the store.
-fn file(kept: &Kept, text: &str) -> PathBuf {
+pub(super) fn file(kept: &Kept, text: &str) -> PathBuf {
     let path = kept.path().with_file_name("rows.csv");
     std::fs::write(&path, text).unwrap();
     path
 }
 
-fn csv(kept: &Kept, path: &Path, args: &[&str]) -> (i32, String, String) {
+pub(super) fn csv(kept: &Kept, path: &Path, args: &[&str]) -> (i32, String, String) {
     let path = path.to_str().unwrap();
     send(kept, &[&["--csv", path, "--from", US], args].concat())
 }
@@ -56,6 +56,13 @@ fn a_message_is_queued_beside_the_server_which_sends_it() {
     assert_eq!(
         (code, out),
         (0, format!("known as message 2: sent {sid} queued\n"))
+    );
+    let another = [&keyed[..], &["--media", "https://h/a.png"]].concat();
+    let (code, out, _) = send(&kept, &another);
+    assert_eq!(code, 0);
+    assert!(
+        out.starts_with("not this one, but its key is that of message 2: sent"),
+        "{out}"
     );
     let (code, out, _) = send(&kept, &[&keyed[..], &["--json"]].concat());
     let told = &json_lines(&out)[0];
@@ -247,12 +254,12 @@ fn each_row_of_a_file_is_sent_once_however_often_the_file_is() {
     let path = file(&kept, &rows);
     let (code, dry, err) = csv(&kept, &path, &["--dry-run"]);
     assert_eq!((code, err.as_str()), (1, ""));
-    let refused = "row 4 whatsapp:…55: the customer service window is closed: the user has not written to this sender within \
+    let refused = "line 4 whatsapp:…55: the customer service window is closed: the user has not written to this sender within \
         24 hours, and only a template may be sent\n\
-        row 5 sms:…66: the recipient is no address: write it as Twilio does: +15550001111, or whatsapp:+15550001111\n\
-        row 6: it has 5 fields, and the heading has 6\n\
-        row 7: it has no recipient\n\
-        row 8 whatsapp:…11: it has a text and a template: one of them\n";
+        line 5 sms:…66: the recipient is no address: write it as Twilio does: +15550001111, or whatsapp:+15550001111\n\
+        line 6: it has 5 fields, and the heading has 6\n\
+        line 7: it has no recipient\n\
+        line 8 whatsapp:…11: it has a text and a template: one of them\n";
     assert_eq!(
         dry,
         format!("{refused}7 rows: 2 would be queued, 0 known from before, 5 refused\n")
@@ -327,7 +334,7 @@ fn a_file_takes_from_the_options_what_its_rows_leave_out() {
         }
     };
     assert!(
-        told.contains("taken before and failed: Twilio refused it: "),
+        told.contains("it is message 3, taken before and failed: Twilio refused it: "),
         "{told}"
     );
     assert_eq!(twilio.posts().len(), 3);
@@ -343,6 +350,8 @@ fn a_file_that_is_none_is_refused_before_anything_is_sent() {
         ("to,var.\n+1,x\n", "there is no column \"var.\""),
         ("body\nhi\n", "no column `to`"),
         ("", "no column `to`"),
+        ("to,body,to\n", "two columns \"to\""),
+        ("to,1,var.1\n", "two columns \"var.1\""),
     ] {
         let path = file(&kept, rows);
         let (code, out, err) = csv(&kept, &path, &[]);
@@ -356,7 +365,10 @@ fn a_file_that_is_none_is_refused_before_anything_is_sent() {
     .unwrap();
     let path = kept.path().with_file_name("rows.csv");
     let (code, out, _) = csv(&kept, &path, &[]);
-    assert!(code == 1 && out.contains("row 2: it is not UTF-8"), "{out}");
+    assert!(
+        code == 1 && out.contains("line 2: it is not UTF-8"),
+        "{out}"
+    );
     let store = format!("sqlite:{}", kept.path().display());
     let env = [&ENV[..], &[("DATABASE_URL", store.as_str())]].concat();
     let args = ["send", "--csv", "-", "--from", "+15550002222"];

@@ -1,4 +1,4 @@
-//! Templates: whether WhatsApp has approved them is looked at before one is sent.
+//! Templates: whether WhatsApp has approved them, and whether their variables are there, is looked at before one is sent.
 
 use replyhook::sending::SendErrorKind;
 use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage};
@@ -27,9 +27,137 @@ async fn beside(content: &Scripted) -> TestApp {
     app
 }
 
+/// A template whose only variable is `1`, and what WhatsApp says to it.
 fn says(content: &Scripted, template: &str, approval: &serde_json::Value) {
+    approves(content, template, approval);
+    reads(content, template, "Hi {{1}}!", &json!({"1": "Jane"}));
+}
+
+fn approves(content: &Scripted, template: &str, approval: &serde_json::Value) {
     let body = json!({"sid": template, "whatsapp": approval}).to_string();
     content.answers(&path(template), 200, "application/json", &body);
+}
+
+/// What a template says, with samples of its variables.
+fn reads(content: &Scripted, template: &str, text: &str, samples: &serde_json::Value) {
+    let body =
+        json!({"sid": template, "variables": samples, "types": {"twilio/text": {"body": text}}});
+    let at = format!("/v1/Content/{template}");
+    content.answers(&at, 200, "application/json", &body.to_string());
+}
+
+/// Runs a command that asks there.
+async fn run(content: &Scripted, args: &[&str], database: &str) -> (i32, String, String) {
+    let env = [
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("TWILIO_AUTH_TOKEN", TOKEN),
+        ("REPLYHOOK__CONSENT__REQUIRED", "false"),
+        ("REPLYHOOK__TWILIO__CONTENT_URL", content.url()),
+        ("DATABASE_URL", database),
+    ];
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let env = env.map(|(name, value)| (name, value.to_owned()));
+    let ran = tokio::task::spawn_blocking(move || {
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let env: Vec<_> = env.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        replyhook(&args, &env, "")
+    });
+    ran.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_variable_that_is_missing_or_that_the_template_does_not_have_is_refused_by_name() {
+    let content = Scripted::start().await;
+    let app = beside(&content).await;
+    let approved = json!({"status": "approved"});
+    approves(&content, TEMPLATE, &approved);
+    // The sample of one would be sent in its place.
+    let samples = json!({"1": "Jane", "2": "noon", "old": "x"});
+    reads(
+        &content,
+        TEMPLATE,
+        "Hi {{1}}, see you at {{2}}, {{ place }}.",
+        &samples,
+    );
+    let by_sms = |variables: &[(&str, &str)]| {
+        let to = "+15550001111";
+        NewMessage::template(to, TEMPLATE, variables.iter().copied()).from("+15550002222")
+    };
+    let whole = [("1", "Ana"), ("2", "12:00"), ("place", "here")];
+    for (variables, told) in [
+        (
+            &whole[..1],
+            "it has no value for the template's variables 2, place",
+        ),
+        (
+            &[whole[0], whole[1], whole[2], ("9", "Z")],
+            "the template has no variable 9",
+        ),
+        (
+            &[whole[0], whole[1], ("plaec", "here")],
+            "it has no value for the template's variable place; the template has no variable plaec",
+        ),
+    ] {
+        let by_whatsapp = NewMessage::template(ANA, TEMPLATE, variables.iter().copied()).from(US);
+        for message in [by_whatsapp, by_sms(variables)] {
+            let error = app.sender.send(&message).await.unwrap_err();
+            assert_eq!(error.kind(), SendErrorKind::WrongVariables);
+            assert_eq!(error.to_string(), told);
+        }
+    }
+    for also in [None, Some(("old", "y"))] {
+        let variables: Vec<_> = whole.into_iter().chain(also).collect();
+        app.sender.send(&by_sms(&variables)).await.unwrap();
+    }
+    // Whatever cannot be looked at is Twilio's to refuse.
+    let (hidden, forbidden) = (hx(7), hx(8));
+    approves(&content, &hidden, &approved);
+    reads(&content, &hidden, "", &json!({}));
+    approves(&content, &forbidden, &approved);
+    let at = format!("/v1/Content/{forbidden}");
+    content.answers(&at, 403, "application/json", r#"{"code":20403}"#);
+    for template in [hidden, forbidden] {
+        let message = NewMessage::template(ANA, template, [("9", "Z")]).from(US);
+        app.sender.send(&message).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_command_refuses_wrong_variables_of_one_message_and_of_each_row() {
+    let content = Scripted::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let database = format!("sqlite:{}", folder.path().join("kept.db").display());
+    let (code, ..) = run(&content, &["migrate"], &database).await;
+    assert_eq!(code, 0);
+    // Each command asks anew.
+    for _ in 0..4 {
+        approves(&content, TEMPLATE, &json!({"status": "approved"}));
+        reads(
+            &content,
+            TEMPLATE,
+            "Hi {{1}}, see you at {{2}}.",
+            &json!({}),
+        );
+    }
+    let one = ["send", "--to", ANA, "--from", US, "--template", TEMPLATE];
+    for extra in [&["--wait"][..], &["--var", "1=Ana", "--dry-run"]] {
+        let (code, out, err) = run(&content, &[&one[..], extra].concat(), &database).await;
+        assert_eq!((code, out.as_str()), (1, ""));
+        assert!(err.contains("the template's variable"), "{err}");
+    }
+    let file = folder.path().join("rows.csv");
+    std::fs::write(&file, format!("to,1,2\n{ANA},Ana,12:00\n{BEN},Ben,\n")).unwrap();
+    let file = file.to_str().unwrap();
+    let rows = ["send", "--csv", file, "--from", US, "--template", TEMPLATE];
+    for (extra, would) in [(&["--dry-run"][..], "would be "), (&[], "")] {
+        let (code, out, _) = run(&content, &[&rows[..], extra].concat(), &database).await;
+        assert_eq!(code, 1);
+        let expected = format!(
+            "line 3 whatsapp:…33: it has no value for the template's variable 2\n\
+             2 rows: 1 {would}queued, 0 known from before, 1 refused\n"
+        );
+        assert_eq!(out, expected);
+    }
 }
 
 #[tokio::test]
@@ -86,6 +214,8 @@ async fn an_approval_is_asked_for_once_and_where_nobody_answers_twilio_decides()
     let app = beside(&content).await;
     says(&content, TEMPLATE, &json!({"status": "approved"}));
     content.answers(&path(&hx(2)), 503, "text/plain", "busy");
+    let at = format!("/v1/Content/{}", hx(2));
+    content.answers(&at, 503, "text/plain", "busy");
     for template in [TEMPLATE, &hx(2)] {
         for user in [ANA, BEN] {
             let message = NewMessage::template(user, template, [("1", "x")]).from(US);
@@ -123,24 +253,8 @@ async fn templates_are_listed_over_all_pages_of_their_own_host() {
     for body in [&first, &second, &first, &second] {
         content.answers(list, 200, "application/json", body);
     }
-    let env = [
-        ("TWILIO_ACCOUNT_SID", ACCOUNT),
-        ("TWILIO_AUTH_TOKEN", TOKEN),
-        ("REPLYHOOK__TWILIO__CONTENT_URL", content.url()),
-    ];
-    let run = |args: &[&str]| {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let env: Vec<(String, String)> = env
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        tokio::task::spawn_blocking(move || {
-            let args: Vec<_> = args.iter().map(String::as_str).collect();
-            let env: Vec<_> = env.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-            replyhook(&args, &env, "")
-        })
-    };
-    let (code, out, err) = run(&["templates"]).await.unwrap();
+    let none = "sqlite:nowhere.db";
+    let (code, out, err) = run(&content, &["templates"], none).await;
     let (offer, welcome) = (hx(1), hx(2));
     let expected = format!(
         "{offer} offer en rejected (SPAM) 1=\"Ana\" 2=\"7\"\n{welcome} welcome en approved 1=\"Ana\" 2=\"7\"\n"
@@ -149,7 +263,7 @@ async fn templates_are_listed_over_all_pages_of_their_own_host() {
         (code, out.as_str(), err.as_str()),
         (0, expected.as_str(), "")
     );
-    let (code, out, _) = run(&["templates", "--json"]).await.unwrap();
+    let (code, out, _) = run(&content, &["templates", "--json"], none).await;
     let lines = json_lines(&out);
     assert_eq!(code, 0);
     assert_eq!(lines[0]["status"], "rejected");
@@ -163,7 +277,7 @@ async fn templates_are_listed_over_all_pages_of_their_own_host() {
         "application/json",
         r#"{"code":20003,"status":401}"#,
     );
-    let (code, out, err) = run(&["templates"]).await.unwrap();
+    let (code, out, err) = run(&content, &["templates"], none).await;
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains("20003"), "{err}");
     // Another host gets no credentials.

@@ -4,11 +4,11 @@ use replyhook::store::{
     Arrival, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, OutboundMessage,
     ReplyState, Settlement, Store,
 };
-use replyhook::{Address, ErrorCode, MessageStatus};
+use replyhook::{Address, ErrorCode};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, US, arrival, at, begin, bodies, converse, defer, from,
-    over_all_stores, reply, saying, service, shown, sid, start, stop,
+    ANA, ANA_ID, BEN, Backend, US, arrival, at, begin, bodies, converse, defer, deliver, from,
+    over_all_stores, reply, saying, sent, service, shown, sid, start, stop,
 };
 
 over_all_stores!(
@@ -24,13 +24,6 @@ over_all_stores!(
     sids_of_others_are_told_from_ours,
     the_outbox_says_how_full_it_is,
 );
-
-fn sent(number: u64) -> Settlement {
-    Settlement::Sent {
-        sid: sid(number),
-        status: MessageStatus::Queued,
-    }
-}
 
 async fn one(store: &dyn Store, seconds: i64) -> OutboundMessage {
     let mut claimed = store.claim(9, at(seconds)).await.unwrap();
@@ -98,7 +91,11 @@ async fn a_part_that_is_held_or_failed_holds_the_rest_and_one_release_frees_all(
 async fn messages_are_claimed_once_and_up_to_a_limit(backend: &mut Backend) {
     let store = backend.store();
     let texts: Vec<String> = (0..40).map(|number| number.to_string()).collect();
-    let replies = texts.iter().map(|text| reply(text)).collect();
+    let to_each = |text: &String| NewReply {
+        user: format!("whatsapp:+155500{text}").as_str().into(),
+        ..reply(text)
+    };
+    let replies = texts.iter().map(to_each).collect();
     let ids = store.enqueue(replies, at(1)).await.unwrap();
     assert!(ids.is_sorted() && ids.len() == 40);
     let first = store.claim(3, at(1)).await.unwrap();
@@ -199,7 +196,7 @@ async fn the_window_and_the_opt_in_come_with_the_message(backend: &mut Backend) 
             .map(|message| message.window_closed)
             .collect()
     };
-    let claimed = store.claim(9, at(hours(24) - 121)).await.unwrap();
+    let claimed = deliver(store, hours(24) - 121).await;
     assert_eq!(closed(&claimed), [false, false, false, true]);
     assert!(claimed.iter().all(|message| !message.opted_in));
     let record = ConsentRecord {
@@ -213,7 +210,7 @@ async fn the_window_and_the_opt_in_come_with_the_message(backend: &mut Backend) 
     };
     store.record_consent(record).await.unwrap();
     store.enqueue(all, at(0)).await.unwrap();
-    let claimed = store.claim(9, at(hours(24) - 120)).await.unwrap();
+    let claimed = deliver(store, hours(24) - 120).await;
     assert_eq!(closed(&claimed), [true, true, false, true]);
     let opted_in: Vec<_> = claimed.iter().map(|message| message.opted_in).collect();
     assert_eq!(opted_in, [true, true, false, false]);
@@ -361,9 +358,15 @@ async fn sids_of_others_are_told_from_ours(backend: &mut Backend) {
 async fn the_outbox_says_how_full_it_is(backend: &mut Backend) {
     let store = backend.store();
     assert_eq!(store.outbox_state().await.unwrap().oldest, None);
-    let replies = vec![reply("a"), reply("b"), reply("c"), reply("d")];
-    let ids = store.enqueue(replies, at(5)).await.unwrap();
-    store.enqueue(vec![reply("e")], at(6)).await.unwrap();
+    let to_one = |number| NewReply {
+        user: format!("whatsapp:+155500{number}").as_str().into(),
+        ..reply("text")
+    };
+    let ids = store
+        .enqueue((1..=4).map(to_one).collect(), at(5))
+        .await
+        .unwrap();
+    store.enqueue(vec![to_one(5)], at(6)).await.unwrap();
     store.claim(3, at(6)).await.unwrap();
     let unknown = Settlement::Unknown {
         look_at: at(9),

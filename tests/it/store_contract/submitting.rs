@@ -9,8 +9,8 @@ use replyhook::store::{
 use replyhook::{Address, MessageStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, SERVICE, US, arrival, at, bodies, converse, from, over_all_stores,
-    reply, saying, service, sid, stop,
+    ANA, ANA_ID, BEN, Backend, SERVICE, US, arrival, at, bodies, converse, deliver, from,
+    over_all_stores, reply, saying, service, sid, stop,
 };
 
 over_all_stores!(
@@ -130,8 +130,7 @@ async fn a_key_is_taken_once_also_by_sixteen_at_once(backend: &mut Backend) {
     // Without a key each is another message, whose turn is after the fifteen that were none.
     new(store.submit(text("one"), at(12)).await.unwrap());
     new(store.submit(text("one"), at(12)).await.unwrap());
-    let claimed = store.claim(99, at(12)).await.unwrap();
-    assert_eq!(bodies(&claimed), ["one", "one"]);
+    assert_eq!(bodies(&deliver(store, 12).await), ["one", "one"]);
 }
 
 async fn what_may_not_be_said_is_refused_and_leaves_its_key_free(backend: &mut Backend) {
@@ -288,8 +287,7 @@ async fn messages_of_one_sender_are_due_one_after_the_other(backend: &mut Backen
         (13, &[]),
         (14, &["c"]),
     ] {
-        let claimed = store.claim(9, at(seconds)).await.unwrap();
-        assert_eq!(bodies(&claimed), due, "{seconds}");
+        assert_eq!(bodies(&deliver(store, seconds).await), due, "{seconds}");
     }
     // Time that nobody used is not made up for.
     for body in ["d", "e"] {
@@ -298,8 +296,8 @@ async fn messages_of_one_sender_are_due_one_after_the_other(backend: &mut Backen
             .await
             .unwrap());
     }
-    assert_eq!(bodies(&store.claim(9, at(101)).await.unwrap()), ["d"]);
-    assert_eq!(bodies(&store.claim(9, at(102)).await.unwrap()), ["e"]);
+    assert_eq!(bodies(&deliver(store, 101).await), ["d"]);
+    assert_eq!(bodies(&deliver(store, 102).await), ["e"]);
 }
 
 async fn a_submitted_message_is_taken_up_after_a_crash(backend: &mut Backend) {
@@ -317,8 +315,10 @@ async fn a_submitted_message_is_taken_up_after_a_crash(backend: &mut Backend) {
 async fn what_is_held_waits_for_the_operator(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
+    converse(store, from(&[BEN], 2)).await;
     let held = new(store.submit(text("held"), at(10)).await.unwrap());
-    let failed = new(store.submit(text("failed"), at(10)).await.unwrap());
+    let failed = to(BEN, text("failed"));
+    let failed = new(store.submit(failed, at(10)).await.unwrap());
     store.claim(9, at(10)).await.unwrap();
     let looked = Settlement::Unknown {
         look_at: at(11),

@@ -1,56 +1,23 @@
 //! A message for each row of a CSV file.
 
-use std::io::Read;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail};
-use csv::{ReaderBuilder, StringRecord};
+use anyhow::{Context, anyhow};
+use csv::StringRecord;
 use replyhook::config::SenderSettings;
-use replyhook::sending::{SendErrorKind, Sender};
+use replyhook::sending::{Outgoing, SendErrorKind, Sender};
+use replyhook::store::SendKey;
+use replyhook::twilio::NewMessage;
 use replyhook::{Address, Timestamp};
 use serde_json::json;
 
 use super::row::Draft;
+use super::rows::{Column, Rows};
 use super::{Send, has_failed, open, refused, why};
 use crate::operator::{Opened, address, number};
 use crate::{Answer, print};
-
-/// What a column holds.
-enum Column {
-    To,
-    From,
-    Service,
-    Body,
-    Template,
-    Variable(String),
-    Media,
-    At,
-    Key,
-}
-
-impl Column {
-    fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "to" => Self::To,
-            "from" => Self::From,
-            "service" => Self::Service,
-            "body" => Self::Body,
-            "template" => Self::Template,
-            "media" => Self::Media,
-            "at" => Self::At,
-            "key" => Self::Key,
-            digits if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Self::Variable(digits.to_owned())
-            }
-            other => Self::Variable(
-                other
-                    .strip_prefix("var.")
-                    .filter(|name| !name.is_empty())?
-                    .to_owned(),
-            ),
-        })
-    }
-}
 
 /// What became of a row.
 enum Told {
@@ -58,8 +25,52 @@ enum Told {
     Queued,
     /// It was there before.
     Known,
-    Refused(String),
+    Refused {
+        reason: String,
+        /// The message that has its key.
+        id: Option<i64>,
+    },
 }
+
+impl Told {
+    fn refused(reason: impl Into<String>) -> Self {
+        Self::Refused {
+            reason: reason.into(),
+            id: None,
+        }
+    }
+
+    /// Of a row whose key was taken before.
+    fn known(message: &Outgoing) -> Self {
+        let id = message.id;
+        let reason = if message.differs {
+            format!(
+                "its key is that of message {id}, which says something else or goes to somebody else"
+            )
+        } else if has_failed(message) {
+            let why = why(message).unwrap_or_else(|| "no reason is known".to_owned());
+            format!("it is message {id}, taken before and failed: {why}")
+        } else {
+            return Self::Known;
+        };
+        Self::Refused {
+            reason,
+            id: Some(id),
+        }
+    }
+}
+
+/// A row that can be sent.
+struct Ready {
+    to: Address,
+    message: NewMessage,
+    key: String,
+    /// All that it says.
+    said: String,
+}
+
+/// The keys of a run, each with the line that had it first and what that says.
+type Keys = HashMap<SendKey, (u64, SendKey)>;
 
 #[derive(Default)]
 struct Counts {
@@ -70,32 +81,28 @@ struct Counts {
 
 impl Send {
     pub(super) fn bulk(&self, file: &Path, settings: SenderSettings) -> anyhow::Result<Answer> {
-        let shown = file.display();
-        let input: Box<dyn Read> = if file == Path::new("-") {
-            Box::new(std::io::stdin())
-        } else {
-            Box::new(std::fs::File::open(file).with_context(|| format!("{shown} cannot be read"))?)
-        };
-        let mut reader = ReaderBuilder::new().from_reader(input);
-        let heading = reader
-            .headers()
-            .map_err(|error| anyhow!("{shown}: {error}"))?;
-        let columns = columns(heading).with_context(|| shown.to_string())?;
+        let rows = Rows::read(file)?;
         let (opened, sender) = open(settings)?;
         let mut counts = Counts::default();
-        // As a spreadsheet numbers them: the heading is row 1.
-        for (record, row) in reader.records().zip(2_u64..) {
-            let (to, told) = match record {
-                Ok(record) => self.row(&opened, &sender, &columns, &record)?,
-                Err(error) if error.is_io_error() => bail!("{shown}: {error}"),
-                Err(error) => (None, Told::Refused(broken(&error))),
+        let mut keys = Keys::new();
+        for (line, record) in rows.each() {
+            let (to, told) = match record.map(|record| self.ready(&rows.columns, &record)) {
+                Ok(Ok(ready)) => {
+                    let told = match repeated(&mut keys, line, &ready) {
+                        Some(told) => told,
+                        None => self.take(&opened, &sender, &ready)?,
+                    };
+                    (Some(ready.to), told)
+                }
+                Ok(Err((to, reason))) => (to, Told::refused(reason)),
+                Err(reason) => (None, Told::refused(reason)),
             };
             match told {
                 Told::Queued => counts.queued += 1,
                 Told::Known => counts.known += 1,
-                Told::Refused(reason) => {
+                Told::Refused { reason, id } => {
                     counts.refused += 1;
-                    print(&self.refusal(row, to.as_ref(), &reason))?;
+                    print(&self.refusal(line, to.as_ref(), &reason, id))?;
                 }
             }
         }
@@ -107,13 +114,12 @@ impl Send {
         })
     }
 
-    fn row(
+    /// What a row says, or to whom it would have been sent and why it is not.
+    fn ready(
         &self,
-        opened: &Opened,
-        sender: &Sender,
         columns: &[Column],
         record: &StringRecord,
-    ) -> anyhow::Result<(Option<Address>, Told)> {
+    ) -> Result<Ready, (Option<Address>, String)> {
         let fields = columns.iter().zip(record.iter());
         let mut to = None;
         let mut key = None;
@@ -130,37 +136,38 @@ impl Send {
                 }
             }
         }
-        let Some(text) = to else {
-            return Ok((None, Told::Refused("it has no recipient".to_owned())));
-        };
-        let shown = Some(Address::parse(text));
-        let made = problem
+        let text = to.ok_or_else(|| (None, "it has no recipient".to_owned()))?;
+        let (to, message) = problem
             .map_or(Ok(()), Err)
             .and_then(|()| {
                 address(text).map_err(|error| anyhow!("the recipient is no address: {error}"))
             })
-            .and_then(|to| Ok((draft.message(to.clone())?, to)));
-        let (message, to) = match made {
-            Ok(made) => made,
-            Err(error) => return Ok((shown, Told::Refused(error.to_string()))),
-        };
-        let key = key.map_or_else(|| draft.said_to(&to), str::to_owned);
+            .and_then(|to| Ok((to.clone(), draft.message(to)?)))
+            .map_err(|error| (Some(Address::parse(text)), error.to_string()))?;
+        let said = draft.said_to(&to);
+        let key = key.map_or_else(|| said.clone(), str::to_owned);
         let key = match &self.key {
             Some(name) => format!("{name}/{key}"),
             None => key,
         };
+        Ok(Ready {
+            to,
+            message,
+            key,
+            said,
+        })
+    }
+
+    fn take(&self, opened: &Opened, sender: &Sender, ready: &Ready) -> anyhow::Result<Told> {
+        let (key, message) = (ready.key.as_str(), &ready.message);
         let taken = if self.dry_run {
-            opened.run(sender.check(Some(&key), &message))
+            opened.run(sender.check(Some(key), message))
         } else {
-            opened.run(sender.send_once(&key, &message)).map(Some)
+            opened.run(sender.send_once(key, message)).map(Some)
         };
-        let told = match taken {
-            Ok(Some(known)) if known.repeated && has_failed(&known) => {
-                let why = why(&known).unwrap_or_else(|| "no reason is known".to_owned());
-                Told::Refused(format!("it was taken before and failed: {why}"))
-            }
-            Ok(Some(known)) if known.repeated => Told::Known,
-            Ok(_) => Told::Queued,
+        match taken {
+            Ok(Some(known)) if known.repeated => Ok(Told::known(&known)),
+            Ok(_) => Ok(Told::Queued),
             // The next rows would fare no better, and a second run goes on here.
             Err(error)
                 if matches!(
@@ -168,21 +175,21 @@ impl Send {
                     SendErrorKind::Store | SendErrorKind::NoAccount
                 ) =>
             {
-                return Err(refused(&error));
+                Err(refused(&error))
             }
-            Err(error) => Told::Refused(error.to_string()),
-        };
-        Ok((Some(to), told))
+            Err(error) => Ok(Told::refused(error.to_string())),
+        }
     }
 
-    fn refusal(&self, row: u64, to: Option<&Address>, reason: &str) -> String {
+    fn refusal(&self, line: u64, to: Option<&Address>, reason: &str, id: Option<i64>) -> String {
         let to = to.map(|to| format!("{to:?}"));
         if self.json {
-            let line = json!({"kind": "refused", "row": row, "to": to, "reason": reason});
-            return format!("{line}\n");
+            let told =
+                json!({"kind": "refused", "line": line, "to": to, "id": id, "reason": reason});
+            return format!("{told}\n");
         }
         let to = to.map_or_else(String::new, |to| format!(" {to}"));
-        format!("row {row}{to}: {reason}\n")
+        format!("line {line}{to}: {reason}\n")
     }
 
     fn summary(&self, counts: &Counts) -> String {
@@ -202,23 +209,19 @@ impl Send {
     }
 }
 
-fn columns(heading: &StringRecord) -> anyhow::Result<Vec<Column>> {
-    let mut columns = Vec::new();
-    for name in heading {
-        // Spreadsheets begin a file with a byte order mark.
-        let name = name.trim_start_matches('\u{FEFF}').trim();
-        match Column::named(name) {
-            Some(column) => columns.push(column),
-            None => bail!(
-                "there is no column {name:?}: write to, from, service, body, template, media, at, key, and 1, 2, … or \
-                 var.NAME for variables, separated by commas"
-            ),
+/// What is told of a row whose key another row of the file has: one that says the same is the same message.
+fn repeated(keys: &mut Keys, line: u64, ready: &Ready) -> Option<Told> {
+    let said = SendKey::new(&ready.said);
+    match keys.entry(SendKey::new(&ready.key)) {
+        Entry::Vacant(entry) => {
+            entry.insert((line, said));
+            None
         }
-    }
-    if columns.iter().any(|column| matches!(column, Column::To)) {
-        Ok(columns)
-    } else {
-        bail!("it has no column `to`")
+        Entry::Occupied(first) if first.get().1 == said => Some(Told::Known),
+        Entry::Occupied(first) => Some(Told::refused(format!(
+            "its key is that of line {}, which says something else or goes to somebody else",
+            first.get().0
+        ))),
     }
 }
 
@@ -246,18 +249,4 @@ fn fill(draft: &mut Draft, column: &Column, field: &str) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Why a row is none. The crate's own words would do, but for their bytes and records.
-fn broken(error: &csv::Error) -> String {
-    match error.kind() {
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => format!(
-            "it has {}, and the heading has {expected_len}",
-            number(*len, "field")
-        ),
-        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8: save the file as such".to_owned(),
-        _ => "it cannot be read".to_owned(),
-    }
 }

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod row;
+mod rows;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -121,6 +122,7 @@ impl Send {
 
     fn one(self, settings: SenderSettings) -> anyhow::Result<Answer> {
         let message = self.message()?;
+        let account = settings.account;
         let (opened, sender) = open(settings)?;
         if self.dry_run {
             let known = opened.run(sender.check(self.key.as_deref(), &message));
@@ -142,7 +144,7 @@ impl Send {
         print(&self.shown(&outgoing))?;
         if !in_time {
             return Err(anyhow!(Failed(format!(
-                "message {} is not sent yet and stays queued: is a server running on this store?",
+                "message {} is not sent yet and stays queued: is a server running on this store, and does it send for {account}?",
                 outgoing.id
             ))));
         }
@@ -183,11 +185,15 @@ impl Send {
         let state = outgoing.state.map_or("forgotten", ReplyState::as_str);
         let sid = outgoing.sid.map(|sid| sid.to_string());
         if self.json {
-            let line = json!({"id": outgoing.id, "repeated": outgoing.repeated, "state": state, "message_sid": sid,
-                "status": outgoing.status, "error_code": outgoing.error_code, "reason": outgoing.reason});
+            let line = json!({"id": outgoing.id, "repeated": outgoing.repeated, "differs": outgoing.differs, "state": state,
+                "message_sid": sid, "status": outgoing.status, "error_code": outgoing.error_code, "reason": outgoing.reason});
             return format!("{line}\n");
         }
-        let known = if outgoing.repeated { "known as " } else { "" };
+        let known = match (outgoing.repeated, outgoing.differs) {
+            (false, _) => "",
+            (true, false) => "known as ",
+            (true, true) => "not this one, but its key is that of ",
+        };
         let mut line = format!("{known}message {}: {state}", outgoing.id);
         for part in [sid, outgoing.status.clone(), why(outgoing)]
             .into_iter()
@@ -234,7 +240,7 @@ async fn wait_for(
     seconds: u32,
 ) -> anyhow::Result<(Outgoing, bool)> {
     let until = Instant::now() + Duration::from_secs(seconds.into());
-    let repeated = outgoing.repeated;
+    let (repeated, differs) = (outgoing.repeated, outgoing.differs);
     loop {
         let open = matches!(
             outgoing.state,
@@ -252,7 +258,7 @@ async fn wait_for(
             bail!(Failed("it was deleted".to_owned()));
         };
         outgoing = now;
-        outgoing.repeated = repeated;
+        (outgoing.repeated, outgoing.differs) = (repeated, differs);
     }
 }
 

@@ -1,3 +1,7 @@
+//! `replyhook messages`: what came and what was sent first, looked at and set going again.
+
+mod outgoing;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -5,7 +9,9 @@ use anyhow::Context;
 
 use replyhook::config::{MediaSettings, Sources};
 use replyhook::saved_files;
-use replyhook::store::{Access, MessageFilter, MessageRow, ReplyRow, ReplyState, TakenParams};
+use replyhook::store::{
+    Access, MessageFilter, MessageRow, OutgoingRow, ReplyRow, ReplyState, TakenParams,
+};
 use replyhook::{Address, ErrorCode, Form, MessageSid};
 use serde_json::{Value, json};
 
@@ -17,13 +23,16 @@ const PAGE: u32 = 500;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Works beside a running server. Numbers are masked, and texts are shown only with --content.
+Works beside a running server. Numbers are masked, and texts are shown only with --content. What was sent first, by
+`replyhook send` or a program, answers nothing: it is listed with --outgoing, and has a number in place of a SID.
 
 Examples:
   replyhook messages list --state held
   replyhook messages list --user whatsapp:+15550001111 --json
   replyhook messages show SM00000000000000000000000000000001
-  replyhook messages release --all")]
+  replyhook messages list --outgoing --state failed
+  replyhook messages release --all
+  replyhook messages release --failed 20003")]
 pub(crate) struct Messages {
     #[command(subcommand)]
     what: What,
@@ -40,7 +49,7 @@ enum What {
     /// Let a message that failed, or is dead, be handled again; its answer goes by REST
     #[command(after_help = "Exit code 0 if it will be, 1 if it did not fail.")]
     Retry(Retry),
-    /// Send what is held, or failed, of a message's reply
+    /// Send what is held, or failed, of a message's reply, or of what was sent first
     #[command(after_help = "Exit code 0 if something is sent, 1 if nothing was held.")]
     Release(Release),
     /// Everything, one JSON object a line, newest first
@@ -51,11 +60,15 @@ enum What {
 #[derive(clap::Args)]
 struct List {
     /// Only those in this state
-    #[arg(long, value_parser = ["received", "handling", "answered", "deferred", "sent", "failed", "held", "unknown", "dead"])]
+    #[arg(long, value_parser = ["received", "handling", "answered", "deferred", "sent", "failed", "held", "unknown", "dead",
+        "pending", "sending", "suppressed"])]
     state: Option<String>,
     /// Only those of this user, such as whatsapp:+15550001111
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     user: Option<Address>,
+    /// What was sent first, in place of what came: pending, sending, unknown, held, sent, failed or suppressed
+    #[arg(long)]
+    outgoing: bool,
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -72,7 +85,11 @@ struct List {
 #[derive(clap::Args)]
 struct Show {
     /// The message's SID
-    sid: MessageSid,
+    #[arg(required_unless_present = "outgoing", conflicts_with = "outgoing")]
+    sid: Option<MessageSid>,
+    /// The number of a message that was sent first, as `replyhook send` tells it
+    #[arg(long, value_name = "NUMBER")]
+    outgoing: Option<i64>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -94,11 +111,14 @@ struct Retry {
 #[derive(clap::Args)]
 struct Release {
     /// The SID of the message that is answered
-    #[arg(required_unless_present_any = ["all", "outgoing"], conflicts_with_all = ["all", "outgoing"])]
+    #[arg(required_unless_present_any = ["all", "outgoing", "failed"], conflicts_with_all = ["all", "outgoing", "failed"])]
     sid: Option<MessageSid>,
     /// The number of a message that was sent first, as `replyhook send` tells it
-    #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["all", "failed"])]
     outgoing: Option<i64>,
+    /// What was sent first and Twilio refused with this code, such as 20003 for a wrong token, once that is mended
+    #[arg(long, value_name = "CODE", conflicts_with = "all")]
+    failed: Option<u32>,
     /// Whatever is held
     #[arg(long)]
     all: bool,
@@ -108,6 +128,9 @@ struct Release {
 
 #[derive(clap::Args)]
 struct Export {
+    /// What was sent first, in place of what came
+    #[arg(long)]
+    outgoing: bool,
     /// With numbers and texts
     #[arg(long)]
     content: bool,
@@ -136,6 +159,10 @@ impl List {
             state: self.state,
             ..MessageFilter::default()
         };
+        if self.outgoing {
+            outgoing::list(&opened, filter, self.limit, self.json, self.content)?;
+            return Ok(Answer::Yes);
+        }
         let mut left = self.limit;
         while left > 0 {
             filter.limit = left.min(PAGE);
@@ -162,16 +189,40 @@ impl Show {
     fn run(self) -> anyhow::Result<Answer> {
         let sources = self.settings.sources();
         let opened = Opened::by(&sources, Access::Operator)?;
-        let Some(row) = find(&opened, self.sid)? else {
-            return unknown(self.sid);
+        let Some(sid) = self.sid else {
+            let id = self.outgoing.unwrap_or_default();
+            return match outgoing::numbered(&opened, id)? {
+                Some(row) => self.outgoing(&row),
+                None => {
+                    print(&format!(
+                        "no message {id} was sent first, or it is forgotten\n"
+                    ))?;
+                    Ok(Answer::No)
+                }
+            };
         };
-        let files = files_of(&sources, self.sid)?;
+        let Some(row) = find(&opened, sid)? else {
+            return match outgoing::called(&opened, sid)? {
+                Some(row) => self.outgoing(&row),
+                None => unknown(sid),
+            };
+        };
+        let files = files_of(&sources, sid)?;
         if self.json {
             let mut message = whole(&row, self.content);
             message["files"] = json!(files);
             print(&format!("{message}\n"))?;
         } else {
             print(&table(&row, &files, self.content)?)?;
+        }
+        Ok(Answer::Yes)
+    }
+
+    fn outgoing(&self, row: &OutgoingRow) -> anyhow::Result<Answer> {
+        if self.json {
+            print(&format!("{}\n", outgoing::whole(row, self.content)))?;
+        } else {
+            print(&outgoing::table(row, self.content)?)?;
         }
         Ok(Answer::Yes)
     }
@@ -205,6 +256,17 @@ impl Retry {
 impl Release {
     fn run(self) -> anyhow::Result<Answer> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        if let Some(code) = self.failed {
+            return match outgoing::release_failed(&opened, code)? {
+                0 => {
+                    print(&format!(
+                        "nothing that was sent first was refused with {code}\n"
+                    ))?;
+                    Ok(Answer::No)
+                }
+                count => freed(count),
+            };
+        }
         match (self.sid, self.outgoing) {
             (Some(sid), _) => match find(&opened, sid)? {
                 Some(row) => freed(release(&opened, &[row])?),
@@ -214,6 +276,13 @@ impl Release {
             (None, None) => {
                 let replies = release(&opened, &held(&opened)?)?;
                 let outgoing = opened.wait(opened.store.release_outgoing(None, now()))?;
+                if replies + outgoing == 0 && outgoing::any_failed(&opened)? {
+                    print(
+                        "nothing is held, but something that was sent first has failed: \
+                         `replyhook messages list --outgoing --state failed`\n",
+                    )?;
+                    return Ok(Answer::No);
+                }
                 freed(replies + outgoing)
             }
         }
@@ -267,6 +336,10 @@ impl Export {
             limit: PAGE,
             ..MessageFilter::default()
         };
+        if self.outgoing {
+            outgoing::list(&opened, filter, u32::MAX, true, self.content)?;
+            return Ok(Answer::Yes);
+        }
         loop {
             let rows = opened.wait(opened.store.messages(filter.clone()))?;
             let Some(last) = rows.last() else { break };
@@ -354,9 +427,13 @@ fn meaning(code: u32) -> String {
     format!("{meaning} ({code})")
 }
 
-/// What was said, a line each, quoted so that nothing in it commands the terminal.
+/// What somebody said, quoted so that nothing in it commands the terminal.
+fn said(who: &str, text: &str) -> String {
+    format!("{who}: {text:?}")
+}
+
+/// What was said, a line each.
 fn texts(row: &MessageRow) -> Vec<String> {
-    let said = |who: &str, text: &str| format!("{who}: {text:?}");
     let body = row
         .params
         .as_ref()

@@ -1,0 +1,199 @@
+//! Messages that answer nothing: `--outgoing`.
+
+use std::fmt::Write;
+
+use replyhook::store::{MessageFilter, OutgoingRow, ReplyState};
+use replyhook::{ErrorCode, MessageSid, Timestamp};
+use serde_json::{Value, json};
+
+use super::{PAGE, body_of_reply, meaning, said, trouble};
+use crate::operator::{Opened, age, now, user};
+use crate::{print_on, printable};
+
+/// Every one of these, a page at a time, until there are no more or nobody reads on.
+fn each(
+    opened: &Opened,
+    mut filter: MessageFilter,
+    mut left: u32,
+    mut show: impl FnMut(&[OutgoingRow]) -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    while left > 0 {
+        filter.limit = left.min(PAGE);
+        let rows = opened.wait(opened.store.outgoing_messages(filter.clone()))?;
+        let Some(last) = rows.last() else { break };
+        filter.before = Some(last.message.id);
+        left -= u32::try_from(rows.len()).unwrap_or(left).min(left);
+        if !show(&rows)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn list(
+    opened: &Opened,
+    filter: MessageFilter,
+    limit: u32,
+    json: bool,
+    content: bool,
+) -> anyhow::Result<()> {
+    let now = now();
+    each(opened, filter, limit, |rows| {
+        let lines = rows.iter().map(|row| {
+            if json {
+                format!("{}\n", whole(row, content))
+            } else {
+                line(row, now, content)
+            }
+        });
+        print_on(&lines.collect::<String>())
+    })
+}
+
+/// The one of this number, as [`Sender`](replyhook::sending::Sender) counts.
+pub(super) fn numbered(opened: &Opened, id: i64) -> anyhow::Result<Option<OutgoingRow>> {
+    let filter = MessageFilter {
+        before: id.checked_add(1),
+        limit: 1,
+        ..MessageFilter::default()
+    };
+    let found = opened.wait(opened.store.outgoing_messages(filter))?.pop();
+    Ok(found.filter(|row| row.message.id == id))
+}
+
+/// The one that Twilio calls so.
+pub(super) fn called(opened: &Opened, sid: MessageSid) -> anyhow::Result<Option<OutgoingRow>> {
+    let filter = MessageFilter {
+        sid: Some(sid),
+        limit: 1,
+        ..MessageFilter::default()
+    };
+    Ok(opened.wait(opened.store.outgoing_messages(filter))?.pop())
+}
+
+/// Whether something failed, which only somebody who has seen why should send again.
+pub(super) fn any_failed(opened: &Opened) -> anyhow::Result<bool> {
+    let filter = MessageFilter {
+        state: Some(ReplyState::Failed.as_str().to_owned()),
+        limit: 1,
+        ..MessageFilter::default()
+    };
+    Ok(!opened
+        .wait(opened.store.outgoing_messages(filter))?
+        .is_empty())
+}
+
+/// Sends again what Twilio refused for this reason. Returns how many were freed.
+pub(super) fn release_failed(opened: &Opened, code: u32) -> anyhow::Result<u64> {
+    let filter = MessageFilter {
+        state: Some(ReplyState::Failed.as_str().to_owned()),
+        ..MessageFilter::default()
+    };
+    let mut ids = Vec::new();
+    each(opened, filter, u32::MAX, |rows| {
+        // What Twilio took and could not deliver has failed as well, and would be there twice.
+        let refused = rows.iter().map(|row| &row.message).filter(|message| {
+            message.state == ReplyState::Failed && message.error_code == Some(code)
+        });
+        ids.extend(refused.map(|message| message.id));
+        Ok(true)
+    })?;
+    let now = now();
+    let mut freed = 0;
+    // The oldest first, as they would have been sent.
+    for id in ids.into_iter().rev() {
+        freed += opened.wait(opened.store.release_outgoing(Some(id), now))?;
+    }
+    Ok(freed)
+}
+
+fn line(row: &OutgoingRow, now: Timestamp, content: bool) -> String {
+    let message = &row.message;
+    let who = user(&row.user, content);
+    let sid = message.sid.map(|sid| sid.to_string()).unwrap_or_default();
+    let (age, reason) = (age(row.created_at, now), trouble(message));
+    let told = [sid, reason.unwrap_or_default()].join(" ");
+    let line = format!(
+        "{:<6} {:<10} {who:<12} {age:>4} {}",
+        message.id,
+        row.state,
+        told.trim()
+    );
+    let mut text = format!("{}\n", printable(&line));
+    if content && let Some(params) = &message.params {
+        text += &format!("  {}\n", said("text", &body_of_reply(params)));
+    }
+    text
+}
+
+/// All that is known of one.
+pub(super) fn whole(row: &OutgoingRow, content: bool) -> Value {
+    let message = &row.message;
+    let sid = message.sid.as_ref().map(MessageSid::as_str);
+    let mut line = json!({
+        "id": message.id,
+        "direction": "outgoing",
+        "message_sid": sid,
+        "account_sid": row.account.as_str(),
+        "state": row.state,
+        "attempt": row.attempt,
+        "from": row.us.as_str(),
+        "user": user(&row.user, content),
+        "created_at": row.created_at.to_string(),
+        "status": message.status,
+        "error_code": message.error_code,
+        "reason": message.reason,
+    });
+    if content {
+        line["body"] = json!(message.params.as_ref().map(body_of_reply));
+    }
+    line
+}
+
+pub(super) fn table(row: &OutgoingRow, content: bool) -> Result<String, std::fmt::Error> {
+    let message = &row.message;
+    let mut text = String::new();
+    writeln!(text, "outgoing  {}", message.id)?;
+    writeln!(text, "account   {}", row.account)?;
+    writeln!(text, "from      {}", row.us.as_str())?;
+    writeln!(text, "user      {}", user(&row.user, content))?;
+    writeln!(
+        text,
+        "taken     {:.0}, {} ago",
+        row.created_at,
+        age(row.created_at, now())
+    )?;
+    writeln!(text, "state     {}", row.state)?;
+    writeln!(text, "attempt   {}", row.attempt)?;
+    if let Some(sid) = &message.sid {
+        writeln!(text, "SID       {sid}")?;
+    }
+    if let Some(status) = &message.status {
+        writeln!(text, "status    {status}")?;
+    }
+    if let Some(code) = message.error_code {
+        writeln!(text, "error     {}", meaning(code))?;
+        if message.state == ReplyState::Failed {
+            let code = ErrorCode(code);
+            writeln!(
+                text,
+                "          `replyhook messages release --failed {code}` sends all that Twilio refused so"
+            )?;
+        }
+    }
+    if let Some(reason) = &message.reason {
+        writeln!(text, "reason    {reason}")?;
+    }
+    if matches!(message.state, ReplyState::Failed | ReplyState::Held) {
+        writeln!(
+            text,
+            "          `replyhook messages release --outgoing {}` sends it",
+            message.id
+        )?;
+    }
+    let mut text = format!("{}\n", printable(&text));
+    if content && let Some(params) = &message.params {
+        writeln!(text, "{}", said("text", &body_of_reply(params)))?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,161 @@
+//! What was sent first is found by its number, and goes again once what it failed for is mended.
+
+use super::command::{csv, file, opts_in};
+use super::{ANA, BEN, TEMPLATE, US};
+use crate::support::{ACCOUNT, Dev, FakeTwilio, Fault, Kept, Webhook, json_lines, replyhook};
+
+const OUTGOING: [&str; 3] = ["messages", "list", "--outgoing"];
+
+#[test]
+fn rows_that_failed_are_found_by_number_and_released_by_cause() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let server = kept.server();
+    server.send(&Webhook::message(1, "hello")).twiml();
+    opts_in(&kept, ANA);
+    opts_in(&kept, BEN);
+    assert_eq!(kept.prints(&OUTGOING), "");
+    let wrong_token = Fault::Status {
+        status: 401,
+        code: Some(20003),
+        retry_after: None,
+    };
+    twilio.fault(wrong_token, 1);
+    let first = file(
+        &kept,
+        &format!("to,template,1,key\n{BEN},{TEMPLATE},Ben,ben\n"),
+    );
+    assert_eq!(csv(&kept, &first, &[]).0, 0);
+    kept.wait_for(&[&OUTGOING[..], &["--state", "failed"]].concat());
+    let (code, out, _) = csv(&kept, &first, &["--json"]);
+    let told = &json_lines(&out)[0];
+    assert_eq!((code, &told["id"]), (1, &1.into()));
+    let (_, out, _) = csv(&kept, &first, &[]);
+    let expected =
+        "line 2 whatsapp:…33: it is message 1, taken before and failed: Twilio refused it: ";
+    assert!(
+        out.starts_with(expected) && out.contains("(20003)"),
+        "{out}"
+    );
+
+    let list = kept.prints(&OUTGOING);
+    assert!(
+        list.starts_with("1      failed     whatsapp:…33 "),
+        "{list}"
+    );
+    assert!(
+        list.contains("Twilio refused it: ") && !list.contains("5550003333"),
+        "{list}"
+    );
+    let line = &kept.lines(&[&OUTGOING[..], &["--json"]].concat())[0];
+    for (field, value) in [
+        ("id", serde_json::json!(1)),
+        ("direction", "outgoing".into()),
+        ("state", "failed".into()),
+        ("account_sid", ACCOUNT.into()),
+        ("from", US.into()),
+        ("user", "whatsapp:…33".into()),
+        ("error_code", 20003.into()),
+        ("message_sid", serde_json::Value::Null),
+    ] {
+        assert_eq!(line[field], value, "{field}");
+    }
+    let exported = kept.lines(&["messages", "export", "--outgoing", "--content"]);
+    assert_eq!(
+        (exported.len(), &exported[0]["body"]),
+        (1, &TEMPLATE.into())
+    );
+    assert_eq!(exported[0]["user"], BEN);
+    let shown = kept.prints(&["messages", "show", "--outgoing", "1"]);
+    for part in [
+        "outgoing  1\n",
+        "state     failed\n",
+        "release --failed 20003",
+        "release --outgoing 1",
+    ] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    let (code, out, _) = kept.run(&["messages", "show", "--outgoing", "2"]);
+    assert!(
+        code == 1 && out.starts_with("no message 2 was sent first"),
+        "{out}"
+    );
+    let (code, out, _) = kept.run(&["messages", "release", "--all"]);
+    assert!(
+        code == 1 && out.contains("messages list --outgoing --state failed"),
+        "{out}"
+    );
+    assert_eq!(kept.run(&["messages", "release", "--failed", "63024"]).0, 1);
+    assert_eq!(twilio.posts().len(), 1);
+
+    // Mended, and with it the minute for which an account with a wrong token is left alone.
+    drop(server);
+    let _server = kept.server();
+    let freed = kept.prints(&["messages", "release", "--failed", "20003"]);
+    assert!(freed.starts_with("1 message released"), "{freed}");
+    let sid = &twilio.wait_for_phone(BEN, 1)[0].sid;
+    kept.wait_for(&[&OUTGOING[..], &["--state", "sent"]].concat());
+    let by_sid = kept.prints(&["messages", "show", sid]);
+    assert!(by_sid.contains("outgoing  1\n"), "{by_sid}");
+    assert_eq!(csv(&kept, &first, &[]).0, 0);
+}
+
+#[test]
+fn a_file_of_twenty_rows_to_one_user_arrives_in_its_order() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let server = kept.server();
+    server.send(&Webhook::message(1, "hello")).twiml();
+    let texts: Vec<String> = (1..=20).map(|number| format!("n{number}")).collect();
+    let rows: String = texts.iter().map(|text| format!("{ANA},{text}\n")).collect();
+    let path = file(&kept, &format!("to,body\n{rows}"));
+    assert_eq!(csv(&kept, &path, &[]).0, 0);
+    let shown = twilio.wait_for_phone(ANA, 20);
+    let arrived: Vec<_> = shown.into_iter().map(|message| message.body).collect();
+    assert_eq!(arrived, texts);
+}
+
+#[test]
+fn a_message_of_another_account_than_the_servers_is_named_once_as_the_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("kept.db").display());
+    let dev = Dev::start_with(&["--port", "0"], &[("DATABASE_URL", store.as_str())]);
+    let stranger = "AC00000000000000000000000000000009";
+    let env = [
+        ("DATABASE_URL", store.as_str()),
+        ("TWILIO_ACCOUNT_SID", stranger),
+    ];
+    let sms = [
+        "send",
+        "--to",
+        "+15550001111",
+        "--from",
+        "+15550002222",
+        "--body",
+        "hi",
+    ];
+    let (code, out, err) = replyhook(&[&sms[..], &["--wait=0"]].concat(), &env, "");
+    assert_eq!((code, out.as_str()), (1, "message 1: pending\n"));
+    assert!(
+        err.contains(&format!("does it send for {stranger}?")),
+        "{err}"
+    );
+    let warned = |line: &str| line.contains("another TWILIO_ACCOUNT_SID").then_some(());
+    dev.program.wait_for("the warning", warned);
+    let own = [
+        ("DATABASE_URL", store.as_str()),
+        ("TWILIO_ACCOUNT_SID", dev.account.as_str()),
+    ];
+    for env in [&env, &own] {
+        let args = [&sms[..], &["--wait=0"]].concat();
+        replyhook(&args, env, "");
+    }
+    // The last was queued after another stranger's: once it is sent, that one was looked at as well.
+    dev.exchanges_of(1, |exchange| exchange["kind"] == "rest");
+    let said = dev.program.said();
+    assert_eq!(
+        said.matches("another TWILIO_ACCOUNT_SID").count(),
+        1,
+        "{said}"
+    );
+}

@@ -1,0 +1,105 @@
+//! A file is read strictly: whoever is in it gets what their own row says, and nobody another's.
+
+use super::command::{csv, file};
+use super::{ANA, BEN};
+use crate::support::{FakeTwilio, Kept, Webhook, json_lines};
+
+#[test]
+fn a_quote_where_none_may_stand_refuses_the_whole_file_before_anything_is_sent() {
+    let kept = Kept::new();
+    kept.server().send(&Webhook::message(1, "hello")).twiml();
+    let never = format!("to,body\n{ANA},\"Hi Ana\n{BEN},your code is 1234\n");
+    let later = format!("to,body\n{ANA},\"Hi Ana\n{BEN},\"Hi Ben\"\n");
+    let within = format!("to,body\n{ANA},Hi \"Ana\"\n");
+    let after = format!("to,body\n{ANA},\"Hi\" Ana\n");
+    let heading = format!("to,\"body\n{ANA},hi\n");
+    for (rows, told) in [
+        (&never, "line 2: a quote is opened and never closed"),
+        (&later, "line 3: something follows the quote that ends"),
+        (&within, "line 2: there is a quote inside of a field"),
+        (&after, "line 2: something follows the quote that ends"),
+        (&heading, "line 1: a quote is opened and never closed"),
+    ] {
+        let path = file(&kept, rows);
+        for args in [&[][..], &["--dry-run"]] {
+            let (code, out, err) = csv(&kept, &path, args);
+            assert_eq!((code, out.as_str()), (2, ""), "{rows}: {err}");
+            assert!(err.contains(told), "{rows}: {err}");
+            assert!(!err.contains("1234"), "{err}");
+        }
+    }
+    // Line breaks, commas and doubled quotes are what quotes are for.
+    let whole = format!("\"to\",body\r\n{ANA},\"Hi \"\"Ana\"\",\nhow are you?\"\r\n{ANA},\"\"\"\"");
+    let (code, out, err) = csv(&kept, &file(&kept, &whole), &[]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(out, "2 rows: 2 queued, 0 known from before, 0 refused\n");
+}
+
+#[test]
+fn a_row_is_named_by_the_line_on_which_it_begins() {
+    let kept = Kept::new();
+    kept.server().send(&Webhook::message(1, "hello")).twiml();
+    for end in ["\n", "\r\n"] {
+        let rows = [
+            "",
+            "to,body",
+            "",
+            &format!("{ANA},\"one{end}{end}two\""),
+            "",
+            "15550006666,hi",
+            &format!("{ANA},\"three{end}four\""),
+            ",hi",
+            "",
+            "",
+            &format!("{ANA}"),
+        ]
+        .join(end);
+        let (code, out, _) = csv(&kept, &file(&kept, &rows), &["--dry-run", "--json"]);
+        assert_eq!(code, 1);
+        let lines = json_lines(&out);
+        let named: Vec<_> = lines
+            .iter()
+            .filter_map(|line| line["line"].as_u64())
+            .collect();
+        assert_eq!(named, [8, 11, 14], "{out}");
+    }
+}
+
+#[test]
+fn a_key_is_one_messages_in_a_file_and_from_one_file_to_the_next() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let server = kept.server();
+    server.send(&Webhook::message(1, "hello")).twiml();
+    let ben = Webhook::message(2, "hello").with("From", BEN);
+    server.send(&ben).twiml();
+    let rows = format!(
+        "to,body,key\n{ANA},one,camp\n{ANA},two,camp\n{BEN},one,camp\n{ANA},one,camp\n{BEN},hi,\n{BEN},hi,\n"
+    );
+    let refused = "line 3 whatsapp:…11: its key is that of line 2, which says something else or goes to somebody else\n\
+        line 4 whatsapp:…33: its key is that of line 2, which says something else or goes to somebody else\n";
+    let path = file(&kept, &rows);
+    for (args, would) in [(&["--dry-run"][..], "would be "), (&[], "")] {
+        let (code, out, _) = csv(&kept, &path, args);
+        assert_eq!(code, 1);
+        let counts = format!("6 rows: 2 {would}queued, 2 known from before, 2 refused\n");
+        assert_eq!(out, format!("{refused}{counts}"));
+    }
+    twilio.wait_for_posts(2);
+    let again = file(&kept, &format!("to,body,key\n{ANA},three,camp\n"));
+    for args in [&["--dry-run", "--json"][..], &["--json"]] {
+        let (code, out, _) = csv(&kept, &again, args);
+        let told = &json_lines(&out)[0];
+        assert_eq!(code, 1);
+        assert_eq!((&told["line"], &told["id"]), (&2.into(), &1.into()));
+        let reason = told["reason"].as_str().unwrap();
+        assert!(
+            reason.starts_with("its key is that of message 1, which says"),
+            "{reason}"
+        );
+    }
+    let known = file(&kept, &format!("to,body,key\n{ANA},one,camp\n"));
+    let (code, out, _) = csv(&kept, &known, &[]);
+    assert_eq!(code, 0, "{out}");
+    assert_eq!(twilio.posts().len(), 2);
+}

@@ -1,0 +1,141 @@
+//! To one person messages go one after the other, oldest first, whatever they answer; nobody else waits for that.
+
+use std::time::Duration;
+
+use replyhook::ErrorCode;
+use replyhook::store::{NewReply, Settlement, Store, Submission, Submitted};
+
+use super::{
+    BEN, Backend, arrival, at, bodies, converse, defer, deliver, over_all_stores, reply, sent,
+};
+
+over_all_stores!(
+    messages_to_one_person_go_one_after_the_other,
+    what_is_tried_again_or_looked_for_keeps_its_place,
+    what_is_not_due_or_stands_behind_a_failure_holds_up_nobody,
+    sixteen_who_claim_at_once_keep_the_order,
+);
+
+/// What may go now.
+async fn due(store: &dyn Store, seconds: i64) -> Vec<(i64, String)> {
+    let claimed = store.claim(9, at(seconds)).await.unwrap();
+    let ids = claimed.iter().map(|message| message.id);
+    let texts = bodies(&claimed).into_iter().map(str::to_owned);
+    ids.zip(texts).collect()
+}
+
+/// The one message that may go now.
+#[track_caller]
+fn only(due: Vec<(i64, String)>, text: &str) -> i64 {
+    let texts: Vec<_> = due.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts, [text]);
+    due[0].0
+}
+
+async fn messages_to_one_person_go_one_after_the_other(backend: &mut Backend) {
+    let store = backend.store();
+    defer(store, arrival(1), &["one", "two"]).await;
+    let to_ben = NewReply {
+        user: BEN.into(),
+        ..reply("to Ben")
+    };
+    let by_another = NewReply {
+        us: "whatsapp:+15550004444".into(),
+        ..reply("by another")
+    };
+    let replies = vec![reply("three"), to_ben, by_another, reply("four")];
+    store.enqueue(replies, at(2)).await.unwrap();
+    let first = due(store, 2).await;
+    let texts: Vec<_> = first.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts, ["one", "to Ben", "by another"]);
+    assert!(due(store, 2).await.is_empty());
+    store.settle(first[0].0, sent(1), at(3)).await.unwrap();
+    for (text, number) in [("two", 2), ("three", 3), ("four", 4)] {
+        let id = only(due(store, 3).await, text);
+        assert!(due(store, 3).await.is_empty());
+        store.settle(id, sent(number), at(3)).await.unwrap();
+    }
+}
+
+async fn what_is_tried_again_or_looked_for_keeps_its_place(backend: &mut Backend) {
+    let store = backend.store();
+    let replies = vec![reply("one"), reply("two")];
+    store.enqueue(replies, at(1)).await.unwrap();
+    let one = only(due(store, 2).await, "one");
+    let again = Settlement::Again { not_before: at(10) };
+    store.settle(one, again, at(3)).await.unwrap();
+    store.enqueue(vec![reply("three")], at(4)).await.unwrap();
+    assert!(due(store, 9).await.is_empty());
+    assert_eq!(only(due(store, 10).await, "one"), one);
+    let unknown = Settlement::Unknown {
+        look_at: at(12),
+        looked: false,
+    };
+    store.settle(one, unknown, at(11)).await.unwrap();
+    assert!(due(store, 99).await.is_empty());
+    assert_eq!(store.unknown(9, at(12)).await.unwrap().len(), 1);
+    // What the operator has to look at holds up nobody.
+    store.settle(one, Settlement::Held, at(13)).await.unwrap();
+    assert_eq!(bodies(&deliver(store, 13).await), ["two", "three"]);
+}
+
+async fn what_is_not_due_or_stands_behind_a_failure_holds_up_nobody(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, arrival(1)).await;
+    let paced = |text: &str| Submission {
+        message: reply(text),
+        key: None,
+        due: at(10),
+        pace: Duration::from_secs(100),
+        consent_required: true,
+    };
+    for text in ["a", "b"] {
+        let submitted = store.submit(paced(text), at(10)).await.unwrap();
+        assert!(matches!(submitted, Submitted::New(_)));
+    }
+    let claim = defer(store, arrival(11), &["one", "two"]).await;
+    assert!(claim.id > 0);
+    let a = only(due(store, 12).await, "a");
+    store.settle(a, sent(1), at(12)).await.unwrap();
+    let one = only(due(store, 12).await, "one");
+    let failed = Settlement::Failed {
+        code: Some(ErrorCode(63024)),
+        reason: "refused",
+    };
+    store.settle(one, failed, at(12)).await.unwrap();
+    store.enqueue(vec![reply("next")], at(13)).await.unwrap();
+    assert_eq!(bodies(&deliver(store, 13).await), ["next"]);
+    store.release(super::sid(11), at(14)).await.unwrap();
+    assert_eq!(bodies(&deliver(store, 14).await), ["one", "two"]);
+    // What has its turn later is as old as its turn.
+    let state = store.outbox_state().await.unwrap();
+    assert_eq!((state.pending, state.oldest), (1, Some(at(110))));
+    assert!(due(store, 109).await.is_empty());
+    only(due(store, 110).await, "b");
+}
+
+async fn sixteen_who_claim_at_once_keep_the_order(backend: &mut Backend) {
+    let texts: Vec<String> = (10..30).map(|number| number.to_string()).collect();
+    let replies = texts.iter().map(|text| reply(text)).collect();
+    backend.store().enqueue(replies, at(1)).await.unwrap();
+    let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let (store, said) = (backend.shared(), said.clone());
+            tokio::spawn(async move {
+                while said.lock().unwrap().len() < 20 {
+                    for message in store.claim(9, at(1)).await.unwrap() {
+                        let text = message.params.get("Body").unwrap_or_default().to_owned();
+                        said.lock().unwrap().push(text);
+                        let number = message.id.unsigned_abs();
+                        store.settle(message.id, sent(number), at(1)).await.unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(*said.lock().unwrap(), texts);
+}

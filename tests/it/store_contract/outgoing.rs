@@ -1,0 +1,96 @@
+//! What was sent first is listed for the operator.
+
+use replyhook::store::{MessageFilter, NewReply, News, Settlement, Store};
+use replyhook::{ErrorCode, MessageStatus};
+
+use super::{
+    ANA, ANA_ID, BEN, Backend, US, account, arrival, at, converse, defer, from, over_all_stores,
+    reply, sent, sid,
+};
+
+over_all_stores!(what_answers_nothing_is_listed_newest_first_and_filtered);
+
+fn all(limit: u32) -> MessageFilter {
+    MessageFilter {
+        limit,
+        ..MessageFilter::default()
+    }
+}
+
+async fn listed(store: &dyn Store, filter: MessageFilter) -> Vec<i64> {
+    let rows = store.outgoing_messages(filter).await.unwrap();
+    rows.iter().map(|row| row.message.id).collect()
+}
+
+async fn what_answers_nothing_is_listed_newest_first_and_filtered(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, from(&[ANA, ANA_ID], 1)).await;
+    defer(store, arrival(2), &["an answer"]).await;
+    let to = |user: &str, text: &str| NewReply {
+        user: user.into(),
+        ..reply(text)
+    };
+    let replies = vec![to(BEN, "one"), to(ANA_ID, "two"), to("+1", "three")];
+    let ids = store.enqueue(replies, at(3)).await.unwrap();
+    assert_eq!(listed(store, all(9)).await, [ids[2], ids[1], ids[0]]);
+    assert_eq!(listed(store, all(2)).await, [ids[2], ids[1]]);
+    let page = MessageFilter {
+        before: Some(ids[1]),
+        ..all(9)
+    };
+    assert_eq!(listed(store, page).await, [ids[0]]);
+    for user in [ANA, ANA_ID] {
+        let of_user = MessageFilter {
+            user: Some(user.into()),
+            ..all(9)
+        };
+        assert_eq!(listed(store, of_user).await, [ids[1]]);
+    }
+    store.claim(9, at(4)).await.unwrap();
+    let refused = Settlement::Failed {
+        code: Some(ErrorCode(20003)),
+        reason: "Twilio refused it",
+    };
+    store.settle(ids[0], refused, at(5)).await.unwrap();
+    store.settle(ids[1], sent(11), at(5)).await.unwrap();
+    let undelivered = News {
+        account: account(),
+        sid: sid(11),
+        reply: None,
+        status: MessageStatus::Undelivered,
+        error_code: Some(ErrorCode(63024)),
+        us: None,
+        user: None,
+        at: at(6),
+    };
+    store.news(undelivered).await.unwrap();
+    for (state, expected) in [
+        ("failed", &ids[..2]),
+        ("sending", &ids[2..]),
+        ("sent", &[]),
+        ("answered", &[]),
+    ] {
+        let in_state = MessageFilter {
+            state: Some(state.to_owned()),
+            ..all(9)
+        };
+        let mut found = listed(store, in_state).await;
+        found.reverse();
+        assert_eq!(found, expected, "{state}");
+    }
+    let by_sid = MessageFilter {
+        sid: Some(sid(11)),
+        ..all(9)
+    };
+    let row = store.outgoing_messages(by_sid).await.unwrap().remove(0);
+    assert_eq!(
+        (row.us.as_str(), row.user.as_str(), row.account),
+        (US, ANA_ID, account())
+    );
+    assert_eq!(
+        (row.state, row.attempt, row.created_at),
+        ("failed", 1, at(3))
+    );
+    assert_eq!(row.message.sid, Some(sid(11)));
+    assert_eq!(row.message.error_code, Some(63024));
+}
