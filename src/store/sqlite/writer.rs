@@ -9,6 +9,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::store_error;
+use super::presence::Presence;
 use super::schema::Place;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -57,7 +58,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(db: Connection, place: Place) -> std::io::Result<Self> {
+    pub(super) fn start(
+        db: Connection,
+        place: Place,
+        presence: Option<Presence>,
+    ) -> std::io::Result<Self> {
         let (writes, waiting) = mpsc::channel(WAITING);
         let thread = std::thread::Builder::new()
             .name("replyhook-store".to_owned())
@@ -65,6 +70,7 @@ impl Writer {
                 Thread {
                     db,
                     place,
+                    presence,
                     io_failed: false,
                 }
                 .run(waiting);
@@ -113,6 +119,8 @@ impl Drop for Writer {
 struct Thread {
     db: Connection,
     place: Place,
+    /// Of a server's file.
+    presence: Option<Presence>,
     /// The last commit ended in an I/O error.
     io_failed: bool,
 }
@@ -164,13 +172,21 @@ impl Thread {
         &mut self,
         work: impl FnOnce(&Connection) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let outcome = begin_and_commit(&self.db, work);
+        let outcome = self
+            .is_present()
+            .and_then(|()| begin_and_commit(&self.db, work))
+            // What was committed to a file that is gone meanwhile is not kept.
+            .and_then(|()| self.is_present());
         match &outcome {
             Ok(()) => self.io_failed = false,
             Err(error) if is_io(error) => self.io_failure(),
             Err(_) => {}
         }
         outcome
+    }
+
+    fn is_present(&mut self) -> Result<(), StoreError> {
+        self.presence.as_mut().map_or(Ok(()), Presence::check)
     }
 
     /// After a failed fsync neither the connection nor the page cache can be trusted: a new connection gets one
