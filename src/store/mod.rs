@@ -32,6 +32,8 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
 pub use conversations::{
@@ -106,6 +108,22 @@ pub trait Store:
     /// # Errors
     /// What a message would meet now.
     fn check(&self) -> Outcome<'_, ()>;
+
+    /// Says whether this process has told something that it has yet to [enter](Journal::enter), for those who share the
+    /// store. Where nobody does, there is nobody to tell.
+    fn owes(&self, owes: bool) {
+        let _ = owes;
+    }
+
+    /// Whether everybody else who shares the store has shown, within so long a time back from now, that nothing told is
+    /// left to be entered. Where nobody does, it is so.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it is not known then.
+    fn others_entered(&self, within: Duration) -> Outcome<'_, bool> {
+        let _ = within;
+        Box::pin(std::future::ready(Ok(true)))
+    }
 
     /// Gives up everything that this process has claimed, so that another need not wait for it.
     ///
