@@ -294,6 +294,7 @@ impl AppBuilder {
             store: store.clone(),
             clock: clock.clone(),
             rest,
+            dispatcher: dispatcher.clone(),
             instance,
         };
         Ok(App {

@@ -49,7 +49,9 @@ pub use journal::{
 pub use media::{
     FileAtTwilio, FileHash, LinkKey, Linked, LinkedFile, MediaLinks, NewFile, NewLink, PIECE_BYTES,
 };
-pub use operator::{MessageFilter, MessageRow, Operator, OutgoingRow, Purged, ReplyRow, Retention};
+pub use operator::{
+    MessageFilter, MessageRow, OpenMessages, Operator, OutgoingRow, Purged, ReplyRow, Retention,
+};
 pub use outbox::{
     NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, Settlement,
 };
@@ -111,6 +113,22 @@ pub trait Store:
     /// # Errors
     /// What a message would meet now.
     fn check(&self) -> Outcome<'_, ()>;
+
+    /// Says whether this process has told something that it has yet to [enter](Journal::enter), for those who share the
+    /// store. Where nobody does, there is nobody to tell.
+    fn owes(&self, owes: bool) {
+        let _ = owes;
+    }
+
+    /// Whether everybody else who shares the store has shown, within so long a time back from now, that nothing told is
+    /// left to be entered. Where nobody does, it is so.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it is not known then.
+    fn others_entered(&self, within: Duration) -> Outcome<'_, bool> {
+        let _ = within;
+        Box::pin(std::future::ready(Ok(true)))
+    }
 
     /// Gives up everything that this process has claimed, so that another need not wait for it.
     ///

@@ -148,6 +148,68 @@ fn threat_50_while_another_program_holds_the_database_messages_are_refused_and_t
     assert_eq!(again.twiml(), says("again"));
 }
 
+#[test]
+fn while_the_file_is_moved_away_nothing_is_acknowledged_and_when_it_is_back_the_server_goes_on() {
+    let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
+    let server = disk.serve(NOTHING, &twilio);
+    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    let away = disk.folder.path().join("away");
+    std::fs::create_dir(&away).unwrap();
+    let names = ["", "-wal", "-shm", ".lock"].map(|end| format!("replyhook.db{end}"));
+    let rename = |from: &Path, to: &Path| {
+        for name in &names {
+            std::fs::rename(from.join(name), to.join(name)).unwrap();
+        }
+    };
+    rename(disk.folder.path(), &away);
+    let before = server.metric(HANDLED);
+    server.send(&Webhook::message(2, "hi")).refused(503);
+    let ready = server.get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("put it back"), "{}", ready.body);
+    server.wait_for("put it back");
+    assert_eq!(server.metric(HANDLED), before);
+    assert!(!disk.database().exists(), "nothing else is in its place");
+    rename(&away, disk.folder.path());
+    wait_for_readiness(&server, 200);
+    assert_eq!(server.send(&Webhook::message(2, "hi")).twiml(), says("hi"));
+    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    drop(server);
+    Journal::read(&disk.database()).is_whole();
+}
+
+#[test]
+fn a_lock_that_is_deleted_under_a_server_lets_no_second_one_in() {
+    let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
+    let first = disk.serve(NOTHING, &twilio);
+    std::fs::remove_file(disk.folder.path().join("replyhook.db.lock")).unwrap();
+    // Taken anew by whoever writes first.
+    wait_for_readiness(&first, 200);
+    let second = Server::launch(
+        Command::new(env!("CARGO_BIN_EXE_replyhook")),
+        &[("DATABASE_URL", &disk.url())],
+    );
+    let (status, log) = second.wait();
+    assert!(
+        !status.success() && log.contains("another running server owns"),
+        "{log}"
+    );
+    assert_eq!(first.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+}
+
+#[test]
+fn a_server_whose_files_are_deleted_writes_no_more_when_another_has_begun_anew() {
+    let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
+    let first = disk.serve(NOTHING, &twilio);
+    for end in ["", "-wal", "-shm", ".lock"] {
+        std::fs::remove_file(disk.folder.path().join(format!("replyhook.db{end}"))).unwrap();
+    }
+    let second = disk.serve(NOTHING, &twilio);
+    first.send(&Webhook::message(1, "hi")).refused(503);
+    wait_for_readiness(&first, 503);
+    assert_eq!(second.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+}
+
 /// Sends messages to a disk without room, makes room, and expects that the same server goes on.
 fn full_and_not_full(
     server: &Server,

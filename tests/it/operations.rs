@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use replyhook::clock::SignedDuration;
 use replyhook::store::{
     Access, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
 };
@@ -301,6 +302,32 @@ fn a_message_whose_handler_failed_is_handled_again_when_the_operator_says_so() {
             .unwrap()
             .starts_with("SM")
     );
+}
+
+#[test]
+fn whatever_failed_since_then_is_handled_again_at_once() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let retry = ["messages", "retry", "--state", "failed", "--since", "6"];
+    let clock = std::sync::Arc::new(ManualClock::new(SystemClock.now()));
+    kept.app(
+        |app| app.handler(failing).clock(clock.clone()),
+        async |app| {
+            for number in 2..4 {
+                assert_eq!(app.send(canary(number, TEXT)).await.status, 500);
+            }
+            clock.advance(-SignedDuration::from_hours(7));
+            assert_eq!(app.send(canary(1, TEXT)).await.status, 500);
+        },
+    );
+    let retried = kept.prints(&retry);
+    assert!(retried.starts_with("2 messages handled again"), "{retried}");
+    let (code, out, _) = kept.run(&retry);
+    assert!(code == 1 && out.starts_with("0 messages"), "{out}");
+    let _server = kept.server();
+    assert_eq!(twilio.wait_for_phone(USER, 2).len(), 2);
+    kept.prints(&["messages", "retry", "--state", "failed"]);
+    assert_eq!(twilio.wait_for_phone(USER, 3).len(), 3);
 }
 
 #[test]

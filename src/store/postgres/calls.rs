@@ -37,6 +37,11 @@ impl Calls {
         }
     }
 
+    /// The database has answered somebody else's call.
+    pub(super) fn answered(&self) {
+        self.breaker.answered();
+    }
+
     /// Runs `work`, within a transaction if there is something to begin it with; from the beginning if others are in its
     /// way. What it has done counts only if all of it went well.
     pub(super) async fn run<T, F>(

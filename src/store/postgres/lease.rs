@@ -1,9 +1,15 @@
-//! How a process says that it lives, so that others leave alone what it has claimed.
+//! How a process says that it lives, so that others leave alone what it has claimed; and that it has entered what it told
+//! from memory, so that others need not wait for that.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::task::AbortHandle;
+
+use super::calls::{Calls, Held};
+use super::error::Trouble;
 
 /// How often.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -31,10 +37,10 @@ pub(super) fn begin_claiming(owner: i64) -> String {
 pub(super) struct Heartbeat(AbortHandle);
 
 impl Heartbeat {
-    pub(super) fn start(pool: PgPool, owner: i64) -> Self {
+    pub(super) fn start(calls: Arc<Calls>, owner: i64, owes: Arc<AtomicBool>) -> Self {
         let task = async move {
             loop {
-                let beaten = tokio::time::timeout(PATIENCE, beat(&pool, owner)).await;
+                let beaten = tokio::time::timeout(PATIENCE, beat(&calls, owner, &owes)).await;
                 let pause = match beaten {
                     Ok(Ok(())) => PERIOD,
                     // Whoever needs the database meanwhile says so louder.
@@ -57,15 +63,47 @@ impl Drop for Heartbeat {
     }
 }
 
-/// Extends the lease, and forgets processes that are long dead.
-pub(super) async fn beat(pool: &PgPool, owner: i64) -> Result<(), sqlx::Error> {
-    let mut db = super::calls::Held::take(pool).await?;
+/// Extends the lease, says so where everything told is entered, and forgets processes that are long dead.
+pub(super) async fn beat(calls: &Calls, owner: i64, owes: &AtomicBool) -> Result<(), sqlx::Error> {
+    let mut db = Held::take(&calls.pool).await?;
     sqlx::raw_sql(AssertSqlSafe(extend(owner, 15)))
         .execute(db.connection())
         .await?;
-    sqlx::query("DELETE FROM owner WHERE alive_until < clock_timestamp() - interval '1 h'")
+    // Before the mark: from here on calls come through, and nothing is told from memory.
+    calls.answered();
+    if !owes.load(Ordering::Acquire) {
+        sqlx::query(
+            "INSERT INTO meta (name, value) VALUES ('entered ' || $1::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        )
+        .bind(owner)
         .execute(db.connection())
         .await?;
+    }
+    sqlx::raw_sql(
+        "DELETE FROM owner WHERE alive_until < clock_timestamp() - interval '1 d'; \
+         DELETE FROM meta m WHERE m.name LIKE 'entered %' AND NOT EXISTS (SELECT 1 FROM owner o WHERE m.name = 'entered ' || o.id)",
+    )
+    .execute(db.connection())
+    .await?;
     db.give_back();
     Ok(())
+}
+
+/// Whether every other process has said within so many microseconds that it has entered everything. Those that never say
+/// so, as commands do, tell nothing.
+pub(super) async fn others_entered(
+    db: &mut PgConnection,
+    me: i64,
+    within: i64,
+) -> Result<bool, Trouble> {
+    let entered = sqlx::query_scalar(
+        "SELECT NOT EXISTS (SELECT 1 FROM owner o JOIN meta m ON m.name = 'entered ' || o.id WHERE o.id <> $1 \
+           AND m.value <= (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $2)",
+    )
+    .bind(me)
+    .bind(within)
+    .fetch_one(db)
+    .await?;
+    Ok(entered)
 }

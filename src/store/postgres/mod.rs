@@ -7,7 +7,7 @@
 //!
 //! What a process claims is leased: its row in `owner` lives for 15 s of the database's time and is renewed every five. A
 //! process that was paused for longer finds its claims taken, and what it writes then is fenced by owner, attempt and
-//! state.
+//! state. With that it says, in `meta`, that it has entered whatever it told while the database was away.
 //!
 //! Every call ends within a time, and a database that is away is not asked again for two seconds, so that Twilio gets its
 //! answer in time. When the database returns nothing needs to be restarted.
@@ -105,6 +105,7 @@ mod submission;
 mod text;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -146,11 +147,13 @@ pub struct PostgresStore {
     claiming: Arc<str>,
     /// How long a server waits for an answer.
     patience: Duration,
+    /// Something was told that is not entered.
+    owes: Arc<AtomicBool>,
     open: OnceLock<Open>,
 }
 
 struct Open {
-    calls: Calls,
+    calls: Arc<Calls>,
     heartbeat: Option<Heartbeat>,
 }
 
@@ -163,6 +166,7 @@ impl PostgresStore {
             owner,
             claiming: lease::begin_claiming(owner).into(),
             patience: super::PATIENCE,
+            owes: Arc::default(),
             open: OnceLock::new(),
         }
     }
@@ -262,19 +266,18 @@ impl Store for PostgresStore {
                 })
                 .after_connect(|db, _| Box::pin(schema::prepare(db)))
                 .connect_lazy_with(options);
+            let calls = Arc::new(Calls::new(pool, patience));
             let heartbeat = match access {
                 Access::Owner => {
-                    lease::beat(&pool, self.owner)
+                    lease::beat(&calls, self.owner, &self.owes)
                         .await
                         .map_err(|error| store_error(&error))?;
-                    Some(Heartbeat::start(pool.clone(), self.owner))
+                    let owes = self.owes.clone();
+                    Some(Heartbeat::start(calls.clone(), self.owner, owes))
                 }
                 Access::Operator | Access::Migrate => None,
             };
-            let open = Open {
-                calls: Calls::new(pool, patience),
-                heartbeat,
-            };
+            let open = Open { calls, heartbeat };
             self.open
                 .set(open)
                 .map_err(|_| StoreError::new(StoreErrorKind::Internal))
@@ -293,6 +296,16 @@ impl Store for PostgresStore {
                 Ok(())
             })
         })
+    }
+
+    fn owes(&self, owes: bool) {
+        self.owes.store(owes, Ordering::Release);
+    }
+
+    fn others_entered(&self, within: Duration) -> Outcome<'_, bool> {
+        let me = self.owner;
+        let within = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
+        self.ask(move |db| Box::pin(lease::others_entered(db, me, within)))
     }
 
     fn close(&self) -> Outcome<'_, ()> {

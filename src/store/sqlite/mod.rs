@@ -2,6 +2,7 @@
 //!
 //! Only one server owns a file: an operating-system lock on `FILE.lock`, which dies with the process, says so. Whatever
 //! an earlier process claimed is therefore free the moment the next one starts. Operators' commands work beside it.
+//! A file that is deleted or moved away under a server takes no writes until it is back.
 
 mod conversations;
 mod error;
@@ -10,12 +11,12 @@ mod journal;
 mod media;
 mod operator;
 mod outbox;
+mod presence;
 mod schema;
 mod submission;
 mod writer;
 
 use std::fmt;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 
+use self::presence::Presence;
 use self::schema::Place;
 use self::writer::Writer;
 use super::{Access, Outcome, Store, StoreError, StoreErrorKind};
@@ -57,7 +59,6 @@ pub struct SqliteStore {
 struct Open {
     writer: Writer,
     readers: Readers,
-    _lock: Option<File>,
 }
 
 impl SqliteStore {
@@ -126,12 +127,12 @@ impl Store for SqliteStore {
                     Access::Operator => None,
                 };
                 let db = place.open(access)?;
-                let writer = Writer::start(db, place.clone(), Handle::current())
+                let presence = Presence::of(&place, lock)?;
+                let writer = Writer::start(db, place.clone(), presence, Handle::current())
                     .map_err(|error| StoreError::with_source(StoreErrorKind::Unavailable, error))?;
                 Ok::<_, StoreError>(Open {
                     writer,
                     readers: Readers::new(place),
-                    _lock: lock,
                 })
             });
             let open = opened

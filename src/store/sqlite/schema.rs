@@ -1,12 +1,14 @@
 //! Opening the file: whose it is, how it is written, which version made it.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::store_error;
+use super::presence::beside;
 use crate::store::{Access, SCHEMA, StoreError, StoreErrorKind, rows};
 
 /// All versions of the schema, oldest first; the same numbers as PostgreSQL's.
@@ -38,15 +40,18 @@ impl Place {
         let Some(path) = &self.path else {
             return Ok(None);
         };
-        let mut name = path.clone().into_os_string();
-        name.push(".lock");
+        let name = beside(path, ".lock");
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&name)
             .map_err(|error| {
-                let text = format!("{}: {error}", PathBuf::from(&name).display());
+                let remedy = match error.kind() {
+                    ErrorKind::NotFound => ": make the folder, or correct DATABASE_URL",
+                    _ => "",
+                };
+                let text = format!("{}: {error}{remedy}", name.display());
                 StoreError::with_source(StoreErrorKind::Unavailable, text)
             })?;
         match file.try_lock() {
@@ -69,7 +74,8 @@ impl Place {
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = match &self.path {
-            Some(path) => Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_CREATE),
+            // It is made when it is first opened, and not in the place of one that is gone.
+            Some(path) => Connection::open_with_flags(path, flags),
             None => Connection::open_in_memory_with_flags(flags),
         };
         let db = db.map_err(|error| self.explained(error))?;
@@ -146,7 +152,7 @@ impl Place {
         options.create_new(true).write(true).mode(0o600);
         match options.open(path) {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(StoreError::with_source(
                 StoreErrorKind::Unavailable,
                 format!("{}: {error}", path.display()),

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::store_error;
+use super::presence::Presence;
 use super::schema::Place;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -60,7 +61,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// `runtime` is where writers are woken.
-    pub(super) fn start(db: Connection, place: Place, runtime: Handle) -> std::io::Result<Self> {
+    pub(super) fn start(
+        db: Connection,
+        place: Place,
+        presence: Option<Presence>,
+        runtime: Handle,
+    ) -> std::io::Result<Self> {
         let (writes, waiting) = mpsc::channel(WAITING);
         let thread = std::thread::Builder::new()
             .name("replyhook-store".to_owned())
@@ -69,6 +75,7 @@ impl Writer {
                     db,
                     place,
                     runtime,
+                    presence,
                     io_failed: false,
                 }
                 .run(waiting);
@@ -118,6 +125,8 @@ struct Thread {
     db: Connection,
     place: Place,
     runtime: Handle,
+    /// Of a server's file.
+    presence: Option<Presence>,
     /// The last commit ended in an I/O error.
     io_failed: bool,
 }
@@ -172,13 +181,21 @@ impl Thread {
         &mut self,
         work: impl FnOnce(&Connection) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let outcome = begin_and_commit(&self.db, work);
+        let outcome = self
+            .is_present()
+            .and_then(|()| begin_and_commit(&self.db, work))
+            // What was committed to a file that is gone meanwhile is not kept.
+            .and_then(|()| self.is_present());
         match &outcome {
             Ok(()) => self.io_failed = false,
             Err(error) if is_io(error) => self.io_failure(),
             Err(_) => {}
         }
         outcome
+    }
+
+    fn is_present(&mut self) -> Result<(), StoreError> {
+        self.presence.as_mut().map_or(Ok(()), Presence::check)
     }
 
     /// After a failed fsync neither the connection nor the page cache can be trusted: a new connection gets one

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use replyhook::Secret;
 use replyhook::store::postgres::PostgresStore;
@@ -128,6 +129,38 @@ fn a_machine_that_was_paused_claims_only_with_a_lease_that_lives() {
                 .await
                 .is_ok_and(|taken| taken.len() <= 1)
         );
+    });
+}
+
+#[test]
+fn every_machine_shows_when_it_has_entered_all_that_it_told() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let one = backend.store();
+        let (day, none) = (Duration::from_hours(24), Duration::ZERO);
+        // Nobody else is there.
+        assert!(one.others_entered(none).await.unwrap());
+        let two = another(backend).await;
+        assert!(one.others_entered(day).await.unwrap());
+        assert!(!one.others_entered(none).await.unwrap());
+        // It lives, and has not shown it since.
+        two.owes(true);
+        let since = Instant::now();
+        let mut db = backend.database().connect().await;
+        let age = "UPDATE owner SET alive_until = now() + interval '8 s'";
+        sqlx::raw_sql(age).execute(&mut db).await.unwrap();
+        let shown = "SELECT bool_and(alive_until > now() + interval '9 s') FROM owner";
+        while !sqlx::query_scalar::<_, bool>(shown)
+            .fetch_one(&mut db)
+            .await
+            .unwrap()
+        {}
+        assert!(!one.others_entered(since.elapsed()).await.unwrap());
+        two.owes(false);
+        while !one.others_entered(since.elapsed()).await.unwrap() {}
+        // One that ends in order owes nothing.
+        two.owes(true);
+        two.close().await.unwrap();
+        assert!(one.others_entered(none).await.unwrap());
     });
 }
 

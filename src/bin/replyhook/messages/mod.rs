@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use replyhook::clock::{SignedDuration, Timestamp};
 use replyhook::config::{MediaSettings, Sources};
 use replyhook::saved_files;
 use replyhook::store::{
@@ -47,7 +48,11 @@ enum What {
     #[command(after_help = "Exit code 1 if there is no such message.")]
     Show(Show),
     /// Let a message that failed, or is dead, be handled again; its answer goes by REST
-    #[command(after_help = "Exit code 0 if it will be, 1 if it did not fail.")]
+    #[command(after_help = "\
+Exit code 0 if one will be, 1 if none failed.
+
+Example, once a broken bot is mended:
+  replyhook messages retry --state dead --since 6")]
     Retry(Retry),
     /// Send what is held, or failed, of a message's reply, or of what was sent first
     #[command(after_help = "Exit code 0 if something is sent, 1 if nothing was held.")]
@@ -103,7 +108,14 @@ struct Show {
 #[derive(clap::Args)]
 struct Retry {
     /// The message's SID
-    sid: MessageSid,
+    #[arg(required_unless_present = "state", conflicts_with = "state")]
+    sid: Option<MessageSid>,
+    /// Whatever is in this state because its handler failed
+    #[arg(long, value_parser = ["failed", "dead"])]
+    state: Option<String>,
+    /// Only what came in the last so many hours
+    #[arg(long, value_name = "HOURS", requires = "state", value_parser = clap::value_parser!(u32).range(1..))]
+    since: Option<u32>,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -231,15 +243,47 @@ impl Show {
 impl Retry {
     fn run(self) -> anyhow::Result<Answer> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
-        if opened.wait(opened.store.retry(self.sid, now()))? {
+        match (self.sid, &self.state) {
+            (Some(sid), _) => Self::one(&opened, sid),
+            (None, state) => self.all(&opened, state.as_deref().unwrap_or("failed")),
+        }
+    }
+
+    fn all(&self, opened: &Opened, state: &str) -> anyhow::Result<Answer> {
+        let now = now();
+        let hours = i64::from(self.since.unwrap_or(u32::MAX));
+        let since = now.checked_sub(SignedDuration::from_hours(hours));
+        let since = since.unwrap_or(Timestamp::MIN);
+        let mut rows = in_state(opened, state)?;
+        rows.retain(|row| row.received_at >= since);
+        let mut retried = 0;
+        // The oldest first, as they came.
+        for row in rows.iter().rev() {
+            retried += u64::from(opened.wait(opened.store.retry(row.sid, now))?);
+        }
+        let left = rows.len() as u64 - retried;
+        if left > 0 {
             print(&format!(
-                "{} is handled again by the running server, and answered by REST\n",
-                self.sid
+                "{} left: where a reply failed and not the handler, `replyhook messages release SM…` sends it\n",
+                number(left, "message")
+            ))?;
+        }
+        print(&format!(
+            "{} handled again by the running server, and answered by REST\n",
+            number(retried, "message")
+        ))?;
+        Ok(if retried > 0 { Answer::Yes } else { Answer::No })
+    }
+
+    fn one(opened: &Opened, sid: MessageSid) -> anyhow::Result<Answer> {
+        if opened.wait(opened.store.retry(sid, now()))? {
+            print(&format!(
+                "{sid} is handled again by the running server, and answered by REST\n"
             ))?;
             return Ok(Answer::Yes);
         }
-        let Some(row) = find(&opened, self.sid)? else {
-            return unknown(self.sid);
+        let Some(row) = find(opened, sid)? else {
+            return unknown(sid);
         };
         let why = match row.state {
             "failed" | "dead" if row.params.is_none() => "its content has been deleted",
@@ -248,7 +292,7 @@ impl Retry {
             }
             _ => "only what failed, or is dead, can be handled again",
         };
-        print(&format!("{} is {}: {why}\n", self.sid, row.state))?;
+        print(&format!("{sid} is {}: {why}\n", row.state))?;
         Ok(Answer::No)
     }
 }
@@ -274,7 +318,7 @@ impl Release {
             },
             (None, Some(id)) => freed(opened.wait(opened.store.release_outgoing(Some(id), now()))?),
             (None, None) => {
-                let replies = release(&opened, &held(&opened)?)?;
+                let replies = release(&opened, &in_state(&opened, "held")?)?;
                 let outgoing = opened.wait(opened.store.release_outgoing(None, now()))?;
                 if replies + outgoing == 0 && outgoing::any_failed(&opened)? {
                     print(
@@ -289,21 +333,21 @@ impl Release {
     }
 }
 
-/// Every message with something held, newest first.
-fn held(opened: &Opened) -> anyhow::Result<Vec<MessageRow>> {
-    let mut held = Vec::new();
+/// Every message in a state, newest first.
+fn in_state(opened: &Opened, state: &str) -> anyhow::Result<Vec<MessageRow>> {
+    let mut all = Vec::new();
     let mut filter = MessageFilter {
-        state: Some("held".to_owned()),
+        state: Some(state.to_owned()),
         limit: PAGE,
         ..MessageFilter::default()
     };
     loop {
         let rows = opened.wait(opened.store.messages(filter.clone()))?;
         let Some(last) = rows.last() else {
-            return Ok(held);
+            return Ok(all);
         };
         filter.before = Some(last.id);
-        held.extend(rows);
+        all.extend(rows);
     }
 }
 
