@@ -16,7 +16,7 @@ use crate::support::{ANA, Dev, Program, installed, left_out, read};
 const GUIDE: &str = "docs/guide/src";
 
 /// Blocks of commands that are not typed here: where, the whole of them, and why not.
-const NOT_TYPED: [(&str, &str, &str); 7] = [
+const NOT_TYPED: [(&str, &str, &str); 8] = [
     (
         "README.md",
         "cargo run -- dev    # an echo bot, and a chat page to talk with it; `cargo run -- chat` is the same in the terminal\n\
@@ -48,6 +48,13 @@ const NOT_TYPED: [(&str, &str, &str); 7] = [
         "docker build -t replyhook .\n\
          docker run -p 8080:8080 -v replyhook:/data -e TWILIO_AUTH_TOKEN=… -e PUBLIC_URL=https://bot.example.com replyhook\n",
         "it builds the image: scripts/test-image does",
+    ),
+    (
+        "docs/guide/src/deploy.md",
+        "docker exec CONTAINER replyhook messages list\n\
+         kubectl exec deploy/replyhook -- replyhook messages list\n\
+         fly ssh console -C \"replyhook messages list\"\n",
+        "it needs a deployment",
     ),
     (
         "docs/guide/src/moving.md",
