@@ -12,7 +12,7 @@ async fn keep(cx: Context, message: InboundMessage, Shared(folder): Shared<PathB
         Ok(photo) => photo,
         // Whatever is wrong with the file, the message is answered.
         Err(error) => {
-            eprintln!("a photo was not kept: {error}");
+            tracing::warn!(%error, "a photo was not kept");
             return "Your photo did not reach me. Please send it once more.".to_owned();
         }
     };
