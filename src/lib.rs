@@ -176,6 +176,8 @@ mod documents {
     struct GuideDialogues;
     #[doc = include_str!("../docs/guide/src/handover.md")]
     struct GuideHandover;
+    #[doc = include_str!("../docs/guide/src/history.md")]
+    struct GuideHistory;
     #[doc = include_str!("../docs/guide/src/media.md")]
     struct GuideMedia;
     #[doc = include_str!("../docs/guide/src/message.md")]
@@ -186,6 +188,8 @@ mod documents {
     struct GuideRecipes;
     #[doc = include_str!("../docs/guide/src/reply.md")]
     struct GuideReply;
+    #[doc = include_str!("../docs/guide/src/routes.md")]
+    struct GuideRoutes;
     #[cfg(feature = "testing")]
     #[doc = include_str!("../docs/guide/src/start.md")]
     struct GuideStart;
@@ -193,4 +197,7 @@ mod documents {
     struct GuideStatus;
     #[doc = include_str!("../docs/guide/src/templates.md")]
     struct GuideTemplates;
+    #[cfg(feature = "testing")]
+    #[doc = include_str!("../docs/guide/src/testing.md")]
+    struct GuideTesting;
 }

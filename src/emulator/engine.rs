@@ -89,7 +89,42 @@ pub enum EmulatorError {
 
 /// Our own server, where the emulator runs beside it: what its page shows of it, and what it does to it.
 ///
-/// Nobody needs one who has a `TestBot`, or a `Desk`, which hand over their own.
+/// Nobody needs one who has a `TestBot`, or a `Desk`, which hand over their own. Beside a server of another kind:
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use futures_util::future::{BoxFuture, ready};
+/// use replyhook::emulator::{Emulator, OwnServer};
+/// use serde_json::{Value, json};
+///
+/// struct Mine;
+///
+/// impl OwnServer for Mine {
+///     fn deadline(&self) -> Duration {
+///         Duration::from_secs(10)
+///     }
+///     fn pause(&self) -> Duration {
+///         Duration::ZERO
+///     }
+///     fn store(&self) -> &str {
+///         "in memory"
+///     }
+///     fn state(&self, _user: String, _sender: String) -> BoxFuture<'_, Value> {
+///         Box::pin(ready(json!({})))
+///     }
+///     fn reset(&self) -> BoxFuture<'_, Result<(), String>> {
+///         Box::pin(ready(Ok(())))
+///     }
+///     fn disturb(&self, _handler_ms: u64, _handler_fails: bool) {}
+/// }
+///
+/// fn beside(emulator: &Emulator) {
+///     emulator.attach(Arc::new(Mine));
+/// }
+/// # drop(beside);
+/// ```
 pub trait OwnServer: Send + Sync + 'static {
     /// After this long it answers by REST: shown beside Twilio's 15 seconds.
     fn deadline(&self) -> Duration;

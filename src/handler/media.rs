@@ -99,6 +99,7 @@ pub struct IncomingMedia {
 /// ```
 pub struct MediaStream {
     file_type: FileType,
+    length: Option<u64>,
     begin: Option<Vec<u8>>,
     rest: BoxStream<'static, Result<Vec<u8>, MediaError>>,
 }
@@ -287,11 +288,13 @@ impl MediaStream {
     )]
     pub(crate) fn new(
         file_type: FileType,
+        length: Option<u64>,
         begin: Vec<u8>,
         rest: BoxStream<'static, Result<Vec<u8>, MediaError>>,
     ) -> Self {
         Self {
             file_type,
+            length,
             begin: Some(begin).filter(|begin| !begin.is_empty()),
             rest,
         }
@@ -300,6 +303,11 @@ impl MediaStream {
     /// What it claims to be, and what it begins like.
     pub fn file_type(&self) -> &FileType {
         &self.file_type
+    }
+
+    /// How many bytes the whole file has, where that is said before it comes: one that ends earlier ends in an error.
+    pub fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// The next piece; `None` at the end.

@@ -9,8 +9,9 @@ use tokio::sync::oneshot;
 
 use super::attached::Attached;
 use super::{Inner, Keep};
-use crate::handler::{Keeping, MediaError};
+use crate::handler::{FileType, Keeping, MediaError};
 use crate::message::InboundMessage;
+use crate::reply::kinds::is_media;
 use crate::signature::TokenSlot;
 
 /// Begins to save a message's files. What is returned is held for as long as the handler may fetch them itself.
@@ -65,6 +66,7 @@ async fn keep_one(keep: &Keep, attached: &Attached, index: usize) -> Result<(), 
     let stream = attached.fetch(index).await?;
     let file_type = stream.file_type().clone();
     let saved = keep.folder.save(stream, at).await?;
+    told_if_it_lies(attached, index, &file_type);
     tracing::debug!(
         message_sid = %attached.message,
         index,
@@ -73,6 +75,22 @@ async fn keep_one(keep: &Keep, attached: &Attached, index: usize) -> Result<(), 
         "a file was saved"
     );
     Ok(())
+}
+
+/// A picture that has no picture's bytes is kept as `.bin`, and somebody will look for it.
+fn told_if_it_lies(attached: &Attached, index: usize, file_type: &FileType) {
+    // What is said of a file is a stranger's text: only a known type comes into the log. Of texts no bytes tell.
+    let declared = file_type.declared.as_deref();
+    let declared = declared.filter(|declared| is_media(declared) && !declared.starts_with("text/"));
+    if let (Some(declared), "bin") = (declared, file_type.extension) {
+        tracing::warn!(
+            message_sid = %attached.message,
+            index,
+            declared,
+            sniffed = file_type.sniffed.unwrap_or("unknown"),
+            "a file is not what its message says, and is saved as .bin"
+        );
+    }
 }
 
 fn failed(attached: &Attached, index: usize, what: &str, error: &MediaError) {

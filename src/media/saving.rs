@@ -86,13 +86,19 @@ async fn size(folder: &Path) -> std::io::Result<u64> {
 /// A file that was saved, as if it came.
 pub(super) async fn read(path: &Path, declared: Option<String>) -> Result<MediaStream, MediaError> {
     let mut file = File::open(path).await.map_err(disk)?;
+    let length = file.metadata().await.map_err(disk)?.len();
     let begin = piece(&mut file).await?;
     let file_type = sniff(declared, &begin);
     let rest = stream::try_unfold(file, |mut file| async move {
         let piece = piece(&mut file).await?;
         Ok((!piece.is_empty()).then_some((piece, file)))
     });
-    Ok(MediaStream::new(file_type, begin, rest.boxed()))
+    Ok(MediaStream::new(
+        file_type,
+        Some(length),
+        begin,
+        rest.boxed(),
+    ))
 }
 
 /// What comes next in a file; nothing at its end.
@@ -203,7 +209,12 @@ mod tests {
     use super::*;
 
     async fn save(folder: &Folder, number: u64, bytes: usize) -> Result<u64, MediaErrorKind> {
-        let stream = MediaStream::new(sniff(None, &[]), vec![0; bytes], stream::empty().boxed());
+        let stream = MediaStream::new(
+            sniff(None, &[]),
+            None,
+            vec![0; bytes],
+            stream::empty().boxed(),
+        );
         let at = MediaAddress {
             account: "AC00000000000000000000000000000001".parse().unwrap(),
             message: format!("MM{number:032x}").parse().unwrap(),

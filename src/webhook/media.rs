@@ -49,7 +49,15 @@ pub(super) async fn media(
             let file_type = stream.file_type();
             let content_type = file_type.sniffed.or(file_type.declared.as_deref());
             let mut response = whole(content_type);
-            if !is_head {
+            if let Some(length) = stream.length() {
+                let length = HeaderValue::from(length);
+                response.headers_mut().insert(CONTENT_LENGTH, length);
+            }
+            if is_head {
+                // An empty body would be told as a length of 0.
+                *response.body_mut() =
+                    Body::from_stream(stream::empty::<Result<Vec<u8>, BoxError>>());
+            } else {
                 let pieces = stream::unfold(stream, |mut stream| async move {
                     let piece = stream.chunk().await.transpose()?;
                     Some((piece, stream))

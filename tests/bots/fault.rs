@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use replyhook::dialogue::{Form, Question};
 use replyhook::route::{Router, anything, text};
-use replyhook::{App, Context, InboundMessage, StartError};
+use replyhook::{App, Context, InboundMessage, Media, Reply, StartError};
 use serde::Deserialize;
 
-/// `slow MS …` takes so long, `hang …` does not end at its first attempt, `fail …` fails, `panic …` panics, and anything
-/// else is answered at once.
-async fn bot(cx: Context, message: InboundMessage) -> Result<String, &'static str> {
+/// `slow MS …` takes so long, `hang …` does not end at its first attempt, `fail …` fails, `panic …` panics, `picture` is
+/// answered with one, and anything else at once with itself.
+async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, &'static str> {
     let mut words = message.body.split(' ');
     match words.next() {
         Some("slow") => {
@@ -19,9 +19,10 @@ async fn bot(cx: Context, message: InboundMessage) -> Result<String, &'static st
         Some("hang") if cx.attempt() == 1 => std::future::pending().await,
         Some("fail") => return Err("as it was told"),
         Some("panic") => panic!("as it was told"),
+        Some("picture") => return Ok(Reply::media(Media::bytes(b"\x89PNG", "image/png"))),
         _ => {}
     }
-    Ok(message.body)
+    Ok(Reply::text(message.body))
 }
 
 #[derive(Deserialize)]

@@ -116,9 +116,14 @@ fn fly_checks_and_scrapes_the_private_port_and_never_suspends_the_machine() {
         mounts => mounts.clone(),
     };
     assert_eq!(mounts["destination"].as_str(), Some("/data"));
-    for (name, value) in fly["env"].as_table().unwrap() {
+    let env = fly["env"].as_table().unwrap();
+    // Whoever looks after it does not begin in the folder of the volume.
+    let store = env["DATABASE_URL"].as_str();
+    assert_eq!(store, Some("sqlite:/data/replyhook.db"));
+    for (name, value) in env {
         assert!(
-            name == "PUBLIC_URL" || name.starts_with("REPLYHOOK__"),
+            ["PUBLIC_URL", "DATABASE_URL"].contains(&name.as_str())
+                || name.starts_with("REPLYHOOK__"),
             "{name} is no setting"
         );
         assert!(

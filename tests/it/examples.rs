@@ -32,7 +32,7 @@ use replyhook::App;
 use replyhook::sending::SendErrorKind;
 use replyhook::testing::TestBot;
 
-use crate::support::{ORIGIN, TOKEN, TestApp, Webhook, app, root, says};
+use crate::support::{ACCOUNT, ORIGIN, Storage, TOKEN, TestApp, Webhook, app, root, says};
 
 #[tokio::test]
 async fn order_status_finds_what_is_there_however_it_is_asked_for() {
@@ -95,6 +95,30 @@ async fn photo_receipt_keeps_the_photo_under_a_name_of_ours() {
     ana.sends_file("image/png", b"%PDF-1.4", "")
         .await
         .assert_reply("That is no photo I can read.");
+}
+
+#[tokio::test]
+async fn photo_receipt_answers_also_where_the_photo_cannot_be_had() {
+    let storage = Storage::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
+    let app = TestApp::build(&api, |app| {
+        app.handler(photo_receipt::bot(folder.path().to_owned()))
+    });
+    let (sid, file) = (format!("MM{:032x}", 1), format!("ME{:032x}", 1));
+    let at = format!("GET /2010-04-01/Accounts/{ACCOUNT}/Messages/{sid}/Media/{file}");
+    storage.answers(&at, 403, &[], b"");
+    let photo = Webhook::message(1, "my receipt")
+        .with("MessageSid", &sid)
+        .with("NumMedia", "1")
+        .with("MediaUrl0", &format!("https://api.twilio.com/{file}"))
+        .with("MediaContentType0", "image/jpeg");
+    assert_eq!(
+        app.send(photo).await.twiml(),
+        says("Your photo did not reach me. Please send it once more.")
+    );
+    assert_eq!(storage.lines(), [at]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]

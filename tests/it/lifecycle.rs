@@ -78,15 +78,7 @@ fn threat_62_a_second_signal_or_a_drain_that_takes_too_long_ends_the_process() {
 #[test]
 fn threat_64_a_killed_server_starts_again_and_its_memory_has_a_ceiling() {
     let server = Server::start(&[("REPLYHOOK__SERVER__MAX_CONNECTIONS", "64"), SLOW_BODY]);
-    let memory = |server: &Server| -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    };
-    let before = memory(&server);
+    let before = server.resident();
     let body = vec![b'a'; 120 * 1024];
     let held: Vec<_> = (0..64)
         .map(|_| {
@@ -103,7 +95,7 @@ fn threat_64_a_killed_server_starts_again_and_its_memory_has_a_ceiling() {
     server.wait_until("replyhook_requests_in_flight", 60.0);
     // Every connection holds at most its head buffer (32 KiB) and its body (128 KiB, twice while it is put together).
     let ceiling = 64 * (32 + 2 * 128);
-    let taken = memory(&server).saturating_sub(before);
+    let taken = server.resident().saturating_sub(before);
     assert!(taken < ceiling + 4096, "{taken} kB more than before");
     drop(held);
     server.signal(Signal::KILL);

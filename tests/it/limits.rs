@@ -413,17 +413,11 @@ fn two_thousand_stuck_handlers_take_bounded_memory_and_the_next_message_is_told_
             ("REPLYHOOK__REPLY__DEADLINE_MS", "1"),
         ],
     );
-    let resident = || -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        number.unwrap()
-    };
     let message = |number: u64| {
         let from = format!("whatsapp:+1555000{number:04}");
         Webhook::message(number, "hang").with("From", &from)
     };
-    let before = resident();
+    let before = server.resident();
     std::thread::scope(|scope| {
         for part in 0..8 {
             let (server, message) = (&server, &message);
@@ -435,7 +429,7 @@ fn two_thousand_stuck_handlers_take_bounded_memory_and_the_next_message_is_told_
         }
     });
     server.wait_until("replyhook_handlers_running", 2000.0);
-    let taken = resident().saturating_sub(before);
+    let taken = server.resident().saturating_sub(before);
     // A message, its task and its place, in kB.
     assert!(taken < STUCK * 24, "{taken} kB");
     let refused = server.send(&message(STUCK));

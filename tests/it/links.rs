@@ -106,7 +106,9 @@ fn a_link_that_leads_nowhere_is_found() {
         ("../../bots.md#routes", false),
         ("../../../README.md#what-to-enter-at-twilio", false),
         ("https://example.com/x.md#y", false),
+        ("../../page.png", false),
         ("bots.md", true),
+        ("../../no-such.png", true),
         ("../../bots.md#no-such-heading", true),
         ("#no-such-heading", true),
     ] {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use rustix::process::Signal;
 
-use crate::support::{By, EMPTY, FakeTwilio, Server, Webhook, left_out, replyhook, root, says};
+use crate::support::{
+    By, EMPTY, FakeTwilio, ORIGIN, Server, Webhook, left_out, replyhook, root, says,
+};
 
 /// A PostgreSQL of the test's own, which it may stop.
 struct Database {
@@ -178,6 +180,28 @@ fn two_machines_go_on_with_each_others_forms_also_when_one_is_killed_in_the_midd
     assert_eq!(says_to(&second, 5, "sign up"), says("Your name?"));
     assert_eq!(says_to(&second, 6, "Ben"), says("Your age?"));
     assert_eq!(says_to(&second, 7, "7"), says("Ben is 7."));
+}
+
+#[test]
+fn a_link_that_one_machine_has_made_is_served_by_the_other() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let twilio = FakeTwilio::start();
+    let (first, second) = (database.server(&twilio), database.server(&twilio));
+    let answer = first.send(&message(1, "picture"));
+    let (_, link) = answer.twiml().split_once(ORIGIN).unwrap();
+    let (path, _) = link.split_once('<').unwrap();
+    // The one that made it is gone.
+    first.signal(Signal::KILL);
+    first.wait();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let got = second.exchange(request.as_bytes());
+    assert_eq!(
+        (got.status, got.header("content-type")),
+        (200, Some("image/png"))
+    );
+    assert_eq!(got.header("content-length"), Some("4"));
 }
 
 #[test]

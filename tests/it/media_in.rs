@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    ACCOUNT, EMPTY, End, Kept, Storage, TOKEN, TestApp, Webhook, base64_of, json_lines, says,
+    ACCOUNT, EMPTY, End, Kept, Server, Storage, TOKEN, TestApp, Webhook, base64_of, json_lines,
+    says,
 };
 
 const ME: &str = "ME00000000000000000000000000000001";
@@ -327,6 +328,18 @@ async fn a_file_is_streamed_or_saved_whole_or_not_at_all() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+/// Waits for what is seen from outside alone.
+async fn until(is_so: impl Fn() -> bool) {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !is_so() {
+        assert!(
+            std::time::Instant::now() < patience,
+            "it does not come to that"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 /// Names of what is in a folder, in order.
 fn files(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).map(|entries| {
@@ -372,6 +385,115 @@ async fn what_comes_is_saved_beside_the_handler_under_names_of_sids_and_a_drain_
     let mode = std::fs::metadata(&pdf).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(files(folder.path()), ["files"]);
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_a_file_that_is_being_saved() {
+    for end in [End::Silence, End::Forever] {
+        let storage = Storage::start().await;
+        let folder = TempDir::new().unwrap();
+        let begun = b"HTTP/1.1 200 x\r\n\r\n".as_slice();
+        storage.raw(&get(1), [begun, JPEG].concat(), end);
+        let save = [("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap())];
+        let app = app(&storage, &save, async |_, _| "thanks");
+        // Past the deadline the answer would be an empty one.
+        assert_eq!(app.send(picture(1)).await.twiml(), says("thanks"));
+        storage.wait_for(1).await;
+        assert!(!files(folder.path()).contains(&saved_as(1, "jpg")));
+        if end == End::Forever {
+            app.end().await;
+            assert_eq!(
+                files(folder.path()),
+                [] as [String; 0],
+                "16 MiB, and no more"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_looks_for_a_picture_that_is_none_is_told_why_it_is_a_bin() {
+    let storage = Storage::start().await;
+    let folder = TempDir::new().unwrap();
+    storage.answers(&get(1), 200, &[], b"#!/bin/sh");
+    storage.answers(&get(2), 200, &[], b"a,b");
+    let settings = [
+        ("REPLYHOOK__TWILIO__API_URL", storage.url()),
+        ("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap()),
+    ];
+    tokio::task::block_in_place(|| {
+        let server = Server::start(&settings);
+        // A text says nothing of itself, and does not lie.
+        let text = picture(2).with("MediaContentType0", "text/csv");
+        server.send(&text).twiml();
+        server.send(&picture(1)).twiml();
+        let line = server.wait_for("saved as .bin");
+        for part in [
+            "WARN",
+            "image/jpeg",
+            "text/x-shellscript",
+            &format!("MM{:032x}", 1),
+        ] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        server.signal(rustix::process::Signal::TERM);
+        let (_, log) = server.wait();
+        assert_eq!(log.matches("saved as .bin").count(), 1, "{log}");
+    });
+    assert_eq!(
+        files(folder.path()),
+        [saved_as(1, "bin"), saved_as(2, "bin")]
+    );
+}
+
+/// Bytes of the files under way in a folder.
+fn under_way(folder: &Path) -> Vec<u64> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let parts = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".part"));
+    parts
+        .filter_map(|part| Some(part.metadata().ok()?.len()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_come_are_in_memory_piece_by_piece() {
+    const FILES: u64 = 8;
+    const HALF: usize = 8 * MIB;
+    let storage = Storage::start().await;
+    let folder = TempDir::new().unwrap();
+    let begun = format!("HTTP/1.1 200 x\r\ncontent-length: {}\r\n\r\n", 2 * HALF);
+    let settings = [
+        ("REPLYHOOK__TWILIO__API_URL", storage.url()),
+        ("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap()),
+    ];
+    let server = tokio::task::block_in_place(|| Server::start(&settings));
+    let send = |number| {
+        tokio::task::block_in_place(|| server.send(&picture(number)).twiml().to_owned());
+    };
+    // So that the server has all that it needs for its work.
+    for number in 1..=FILES {
+        storage.answers(&get(number), 200, &[], JPEG);
+        send(number);
+    }
+    let is_saved = |count: u64| {
+        files(folder.path())
+            .iter()
+            .filter(|name| name.ends_with(".jpg"))
+            .count() as u64
+            == count
+    };
+    until(|| is_saved(FILES)).await;
+    let before = server.resident();
+    for number in FILES + 1..=2 * FILES {
+        storage.raw(&get(number), begun.as_str(), End::Stuck(HALF));
+        send(number);
+    }
+    // What is not on the disk yet is less than a piece.
+    let has_half = |length: &&u64| **length > (HALF - MIB) as u64;
+    until(|| under_way(folder.path()).iter().filter(has_half).count() as u64 == FILES).await;
+    let taken = server.resident().saturating_sub(before);
+    // KiB, in a build that is not optimised; each of them has come to its half.
+    assert!(taken < FILES * 2048, "{taken} KiB");
 }
 
 #[tokio::test]

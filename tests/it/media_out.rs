@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use crate::support::{
-    ACCOUNT, EMPTY, FakeTwilio, ORIGIN, Scripted, Server, Storage, TestApp, Webhook, says,
+    ACCOUNT, EMPTY, End, FakeTwilio, ORIGIN, Scripted, Server, Storage, TestApp, Webhook, says,
 };
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and a picture";
@@ -400,8 +400,11 @@ async fn a_service_gets_a_link_to_what_came_and_for_an_hour_whoever_has_it_gets_
         "image/jpeg",
         "whatever its author says"
     );
+    assert_eq!(got.header("content-length"), JPEG.len().to_string());
     let head = Request::head(&path).body(Body::empty()).unwrap();
-    assert_eq!(ask(&app, head).await.status, 200);
+    let head = ask(&app, head).await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.header("content-length"), JPEG.len().to_string());
     // A page of a stranger's is none at our address.
     app.send(incoming(2, "text/html")).await.twiml();
     let page = get(&app, &link_of(&service.asked()[1])).await;
@@ -419,6 +422,24 @@ async fn a_service_gets_a_link_to_what_came_and_for_an_hour_whoever_has_it_gets_
     assert!(!String::from_utf8_lossy(&refused.body).contains("secret"));
     clock.advance(HOUR);
     assert_eq!(get(&app, &path).await.status, 404);
+}
+
+#[tokio::test]
+async fn where_twilio_does_not_say_how_long_a_file_is_neither_do_we() {
+    let (storage, service) = (Storage::start().await, Scripted::start().await);
+    service.answers("/message", 204, "", "");
+    let unsaid = b"HTTP/1.1 200 x\r\ncontent-type: image/jpeg\r\n\r\n";
+    storage.raw(&at_twilio(1), [&unsaid[..], JPEG].concat(), End::Close);
+    let url = format!("{}/message", service.url());
+    let app = TestApp::build(&forwarding(&storage, &url), |app| app);
+    app.send(incoming(1, "image/jpeg")).await.twiml();
+    let path = link_of(&service.asked()[0]);
+    let head = Request::head(&path).body(Body::empty()).unwrap();
+    let head = ask(&app, head).await;
+    assert_eq!((head.status, head.header("content-length")), (200, ""));
+    let got = get(&app, &path).await;
+    assert_eq!((got.status, got.body.as_slice()), (200, JPEG));
+    assert_eq!(got.header("content-length"), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! The webhooks of WhatsApp senders at Twilio: `replyhook sender`, and `replyhook dev` behind a tunnel.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -179,6 +181,11 @@ fn a_sender_that_is_not_there_and_credentials_that_are_refused_change_nothing() 
 
 /// `replyhook dev` behind the tunnel, with these senders pointed at it.
 fn desk(console: &Console, senders: &[&str]) -> Dev {
+    desk_in(&std::env::temp_dir(), console, senders)
+}
+
+/// The same, in a folder that others may have been in before.
+fn desk_in(folder: &Path, console: &Console, senders: &[&str]) -> Dev {
     let env = env(console);
     let env: Vec<_> = env
         .iter()
@@ -186,7 +193,7 @@ fn desk(console: &Console, senders: &[&str]) -> Dev {
         .collect();
     let mut args = vec!["--port", "0", "--tunnel-url", TUNNEL];
     args.extend(senders.iter().flat_map(|sender| ["--sender", sender]));
-    Dev::start_with(&args, &env)
+    Dev::start_in(folder, &args, &env)
 }
 
 fn tunnelled() -> [Value; 3] {
@@ -219,6 +226,81 @@ fn behind_a_tunnel_senders_are_pointed_there_and_put_back_at_the_end() {
         }
         assert_eq!(console.webhooks(1)["callback_method"], "PUT");
     }
+}
+
+/// What is in a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn after_a_kill_the_next_one_puts_back_what_was_there_at_first() {
+    let console = console();
+    console.enter(|entered| entered.senders[0]["webhook"]["callback_method"] = "PUT".into());
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let mut dev = desk_in(folder.path(), &console, &[NUMBER]);
+        assert_eq!(urls(&console.webhooks(0)), tunnelled());
+        assert_eq!(dev.program.ends_by(Signal::KILL), None);
+        let [file] = &files(folder.path())[..] else {
+            panic!("{:?}", files(folder.path()))
+        };
+        let mode = std::fs::metadata(file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let mut dev = desk_in(folder.path(), &console, &[NUMBER]);
+    let said = dev.program.said();
+    assert!(said.contains("'https://old.example.test/sorry'"), "{said}");
+    assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
+    let [primary, fallback, _] = OLD;
+    let old = [primary.into(), fallback.into(), Value::Null];
+    assert_eq!(urls(&console.webhooks(0)), old);
+    assert_eq!(console.webhooks(0)["callback_method"], "PUT");
+    assert_eq!(files(folder.path()), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_sender_that_has_the_tunnels_urls_already_is_promised_nothing_where_nobody_knows_what_it_had() {
+    let console = console();
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = desk_in(folder.path(), &console, &[NUMBER, OTHER]);
+    dev.program.ends_by(Signal::KILL);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut dev = desk_in(elsewhere.path(), &console, &[NUMBER]);
+    let said = dev.program.said();
+    let told = format!("{NUMBER} had the tunnel's URLs already");
+    assert!(said.contains(&told) && said.contains("they stay"), "{said}");
+    assert!(!said.contains("kill -9"), "{said}");
+    assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
+    assert_eq!(urls(&console.webhooks(0)), tunnelled());
+    // What was noted is not believed once somebody has entered something else.
+    let other = "https://deployed.example.test/webhook";
+    console.enter(|entered| entered.senders[1]["webhook"]["callback_url"] = other.into());
+    let mut dev = desk_in(folder.path(), &console, &[NUMBER, OTHER]);
+    assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
+    assert_eq!(urls(&console.webhooks(1))[0], other);
+    assert_eq!(urls(&console.webhooks(0))[0], OLD[0]);
+}
+
+#[test]
+fn where_what_was_there_cannot_be_noted_nothing_is_touched() {
+    let console = console();
+    let folder = tempfile::tempdir().unwrap();
+    // A folder stands where the file would be.
+    let in_the_way = format!("replyhook-dev-{FIRST}.json/x");
+    std::fs::create_dir_all(folder.path().join(in_the_way)).unwrap();
+    let failed = Command::new(env!("CARGO_BIN_EXE_replyhook"))
+        .args(["dev", "--port", "0", "--emulator-port", "0"])
+        .args(["--tunnel-url", TUNNEL, "--sender", NUMBER])
+        .env_clear()
+        .envs(env(&console))
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&failed.stderr);
+    assert!(!failed.status.success() && err.contains(FIRST), "{err}");
+    assert_eq!(console.set(), []);
 }
 
 #[test]

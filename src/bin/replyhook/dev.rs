@@ -239,6 +239,19 @@ fn welcome(
             emulator.auth_token().expose()
         )?;
     }
+    if desk
+        .store_url()
+        .is_some_and(|url| !url.contains(":memory:"))
+    {
+        let (url, account) = (emulator.url(), emulator.account_sid());
+        writeln!(
+            text,
+            "\n  Commands beside it, such as `replyhook send`, work on its account, made for this run, after\n\
+             \n    export TWILIO_ACCOUNT_SID={account} TWILIO_AUTH_TOKEN={} REPLYHOOK__TWILIO__API_URL={url} \
+             REPLYHOOK__TWILIO__CONTENT_URL={url} REPLYHOOK__TWILIO__MESSAGING_URL={url}",
+            emulator.auth_token().expose()
+        )?;
+    }
     if let Some(pointed) = pointed {
         write!(text, "\n{}", pointed.shown()?)?;
     } else if let Some([primary, fallback, status]) = desk.tunnelled() {

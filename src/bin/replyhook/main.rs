@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done or yes, 1 no, 2 usage or configuration.
 
+mod before;
 mod chat;
 mod check;
 mod config;

@@ -7,14 +7,22 @@ use replyhook::config::WebhookSettings;
 use replyhook::twilio::{ConfiguredWebhooks, Sender, WebhookMethods};
 
 use crate::Failed;
+use crate::before::Before;
 use crate::sender::{Console, Which};
 
 /// What Twilio calls the tunnel for, and what it called before.
 pub(crate) struct Pointed {
     console: Console,
-    /// As they were.
-    senders: Vec<Sender>,
+    senders: Vec<Was>,
     tunnel: ConfiguredWebhooks,
+}
+
+struct Was {
+    /// As it was.
+    sender: Sender,
+    /// Whether that can be put back. It cannot where the sender had the tunnel's URLs already, and no file of an earlier
+    /// `dev` tells what it had before.
+    is_known: bool,
 }
 
 impl Pointed {
@@ -34,47 +42,77 @@ impl Pointed {
             tunnel: ConfiguredWebhooks::new(inbound, fallback, status),
         };
         for sender in senders {
-            let set = pointed.set(&sender).await;
+            let was = pointed.look_back(sender);
+            let set = pointed.set(&was).await;
             // Also where that failed: it may have been done all the same.
-            pointed.senders.push(sender);
+            pointed.senders.push(was);
             if let Err(error) = set {
                 pointed.restore().await?;
-                return Err(error.into());
+                return Err(error);
             }
         }
         Ok(pointed)
     }
 
-    async fn set(&self, sender: &Sender) -> Result<(), Failed> {
+    fn look_back(&self, mut sender: Sender) -> Was {
+        let is_told = Before::of(&sender).recall(&mut sender);
+        let is_known = is_told || sender.webhooks != self.tunnel;
+        Was { sender, is_known }
+    }
+
+    async fn set(&self, Was { sender, is_known }: &Was) -> anyhow::Result<()> {
+        if *is_known {
+            Before::of(sender).keep(sender, &self.tunnel)?;
+        }
         // As a sender is called when nothing else is said.
         let methods = WebhookMethods::default();
-        let set = self.console.set(&sender.sid, &self.tunnel, &methods).await;
-        set.map(|_| ())
+        let set = self.console.set(&sender.sid, &self.tunnel, &methods);
+        set.await?;
+        Ok(())
     }
 
     /// What is said while they are.
     pub(crate) fn shown(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         writeln!(text, "  Until this ends Twilio calls the tunnel for:\n")?;
-        for sender in &self.senders {
+        for Was { sender, .. } in &self.senders {
             writeln!(text, "    {}", sender.address.as_str())?;
         }
-        writeln!(
-            text,
-            "\n  Should it end without a word, as by kill -9, this puts back what was there:\n"
-        )?;
-        for sender in &self.senders {
-            writeln!(text, "    {}", way_back(sender))?;
+        let unknown = self.senders.iter().filter(|was| !was.is_known);
+        for Was { sender, .. } in unknown {
+            let name = sender.address.as_str();
+            writeln!(
+                text,
+                "\n  {name} had the tunnel's URLs already. What it had before is not known here, so they stay when this\n  \
+                 ends: enter others with `replyhook sender set {name}`."
+            )?;
+        }
+        let mut ways_back = self.ways_back().peekable();
+        if ways_back.peek().is_some() {
+            writeln!(
+                text,
+                "\n  Should it end without a word, as by kill -9: the next one in this folder puts back what was there, or\n"
+            )?;
+        }
+        for way_back in ways_back {
+            writeln!(text, "    {way_back}")?;
         }
         Ok(text)
+    }
+
+    /// The commands that put back what was there.
+    fn ways_back(&self) -> impl Iterator<Item = String> {
+        let known = self.senders.iter().filter(|was| was.is_known);
+        known.map(|was| way_back(&was.sender))
     }
 
     /// Puts back what was there, unless somebody has entered something else meanwhile.
     pub(crate) async fn restore(&self) -> Result<(), Failed> {
         let mut left = Vec::new();
-        for sender in &self.senders {
-            if let Err(error) = self.put_back(sender).await {
-                left.push((sender, error));
+        for Was { sender, .. } in self.senders.iter().filter(|was| was.is_known) {
+            match self.put_back(sender).await {
+                Ok(()) => Before::of(sender).forget(),
+                Err(error) => left.push((sender, error)),
             }
         }
         let Some((_, error)) = left.first() else {
@@ -99,10 +137,9 @@ impl Pointed {
 
     /// Nobody waits for it any more.
     pub(crate) fn given_up(&self) -> Failed {
-        let commands = self.senders.iter().map(way_back);
         Failed(format!(
             "Twilio may still call the tunnel. This puts back what was there:\n{}",
-            commands.collect::<Vec<_>>().join("\n")
+            self.ways_back().collect::<Vec<_>>().join("\n")
         ))
     }
 }

@@ -147,10 +147,8 @@ impl MediaClient {
                 }
             }
         };
-        if found
-            .content_length()
-            .is_some_and(|length| length > MOST_BYTES)
-        {
+        let length = found.content_length();
+        if length.is_some_and(|length| length > MOST_BYTES) {
             return Err(Trouble::Never(MediaError::new(MediaErrorKind::TooLarge)));
         }
         let served = found.headers().get(CONTENT_TYPE);
@@ -165,7 +163,7 @@ impl MediaClient {
             }
         }
         let file_type = sniff(declared.or(served), &begin);
-        Ok(MediaStream::new(file_type, begin, rest))
+        Ok(MediaStream::new(file_type, length, begin, rest))
     }
 
     /// From the API to where the file is.

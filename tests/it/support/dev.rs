@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -30,13 +31,17 @@ impl Dev {
     }
 
     pub fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::start_in(&std::env::temp_dir(), args, env)
+    }
+
+    pub fn start_in(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let program = Program::start(
             Command::new(env!("CARGO_BIN_EXE_replyhook"))
                 .args(["dev", "--emulator-port", "0"])
                 .args(args)
                 .env_clear()
                 .envs(env.iter().copied())
-                .current_dir(std::env::temp_dir()),
+                .current_dir(folder),
         );
         let url = program.wait_for("address of the page", |line| {
             let url = line.trim().strip_prefix("Chat with your bot:")?;

@@ -151,6 +151,14 @@ impl Server {
         }
     }
 
+    /// Its resident memory, in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.unwrap()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const PORTS: [u16; 4] = [8080, 8081, 9090, 3000];
 /// What a server has written when it can be called.
 const READY: [&str; 2] = ["ready: enter these URLs", "Ctrl-C ends it"];
+/// Any template: the emulator takes each for approved.
+pub const TEMPLATE: &str = "HX00000000000000000000000000000001";
 /// What stands alone in a line where a command's output has ended.
 const END: &str = "@@ end";
 
@@ -105,7 +107,7 @@ impl Session {
     }
 
     fn run(&mut self, command: &str, shown: &[&str]) -> Result<(), String> {
-        let typed = self.inward(command);
+        let typed = self.copied(&self.inward(command))?;
         if let Some(typed) = typed.strip_suffix('&') {
             let is_ready = |lines: &[&str], log: &str| {
                 let written = lines.concat() + log;
@@ -127,6 +129,25 @@ impl Session {
             return Ok(());
         }
         Err(difference(command, shown, &printed))
+    }
+
+    /// Where a command has `…` a reader copies it from what is printed by what runs beside.
+    fn copied(&self, command: &str) -> Result<String, String> {
+        let command = command.replace("HX…", TEMPLATE);
+        if !command.contains('…') {
+            return Ok(command);
+        }
+        let printed = |job| {
+            let printed = std::fs::read_to_string(self.folder.path().join(format!("job-{job}")));
+            let printed = printed.unwrap_or_default();
+            let mut lines = printed.lines().map(str::trim);
+            lines
+                .find(|line| line_fits(&command, line))
+                .map(str::to_owned)
+        };
+        let mut jobs = 0..self.jobs.len();
+        let found = jobs.find_map(printed);
+        found.ok_or_else(|| format!("$ {command}\nis printed nowhere"))
     }
 
     /// Runs a command to its end.

@@ -16,6 +16,8 @@ pub enum End {
     Silence,
     /// As many zeros as the other side takes.
     Forever,
+    /// So many zeros, and then nothing.
+    Stuck(usize),
 }
 
 #[derive(Default)]
@@ -117,11 +119,20 @@ impl Storage {
         let _ = stream.write_all(&bytes).await;
         match end {
             End::Close => {}
-            End::Silence => {
-                let mut nothing = String::new();
-                let _ = stream.read_line(&mut nothing).await;
+            End::Silence => silence(&mut stream).await,
+            End::Stuck(zeros) => {
+                for _ in 0..zeros / 8192 {
+                    let _ = stream.write_all(&[0; 8192]).await;
+                }
+                silence(&mut stream).await;
             }
             End::Forever => while stream.write_all(&[0; 8192]).await.is_ok() {},
         }
     }
+}
+
+/// Until the other side is gone.
+async fn silence(stream: &mut BufReader<TcpStream>) {
+    let mut nothing = String::new();
+    let _ = stream.read_line(&mut nothing).await;
 }
