@@ -5,7 +5,9 @@
 #[path = "llm/bot.rs"]
 mod bot;
 
-use replyhook::{App, StartError};
+use std::error::Error;
+
+use replyhook::App;
 
 /// A setting of this example, beside replyhook's own.
 #[expect(
@@ -17,13 +19,19 @@ fn setting(name: &str, default: &str) -> String {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), StartError> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let model = bot::Model::new(
         &setting("LLM_URL", "http://localhost:11434/v1"),
         &setting("LLM_KEY", ""),
         &setting("LLM_MODEL", "llama3.2"),
         &setting("LLM_PROMPT", "You answer a shop's customers, briefly."),
-        setting("LLM_DAILY_TOKENS", "").parse().unwrap_or(50_000),
+        bot::daily_tokens(&setting("LLM_DAILY_TOKENS", "50000"))?,
     );
-    App::builder().handler(bot::bot(model)).build()?.run().await
+    let model = model.limited_by(bot::limit(&setting("LLM_LIMIT", "max_tokens"))?);
+    App::builder()
+        .handler(bot::bot(model))
+        .build()?
+        .run()
+        .await?;
+    Ok(())
 }

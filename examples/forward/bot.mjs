@@ -13,7 +13,10 @@ const webhook = new Webhook(process.env.FORWARD_SECRET);
 /** What the bot says: a text, or null for nothing. */
 function answer(message) {
   const name = message.profile_name ?? "you";
-  if (message.location) return `Hello ${name}, you are at ${message.location.label}.`;
+  if (message.location) {
+    const { label, latitude, longitude } = message.location;
+    return `Hello ${name}, you are at ${label ?? `${latitude}, ${longitude}`}.`;
+  }
   return `Hello ${name}, you said: ${message.body}`;
 }
 

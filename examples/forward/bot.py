@@ -16,8 +16,9 @@ webhook = Webhook(os.environ["FORWARD_SECRET"])
 def answer(message):
     """What the bot says: a text, or None for nothing."""
     name = message["profile_name"] or "you"
-    if message["location"]:
-        return f"Hello {name}, you are at {message['location']['label']}."
+    if place := message["location"]:
+        where = place["label"] or f"{place['latitude']}, {place['longitude']}"
+        return f"Hello {name}, you are at {where}."
     return f"Hello {name}, you said: {message['body']}"
 
 

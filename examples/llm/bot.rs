@@ -18,6 +18,7 @@ pub(crate) struct Model {
     name: String,
     prompt: String,
     daily_tokens: u64,
+    limit: &'static str,
 }
 
 /// What a user has had, kept with the conversation.
@@ -33,10 +34,37 @@ struct Budget {
 enum ModelError {
     #[error("the model cannot be asked: {0}")]
     NoAnswer(reqwest::Error),
-    #[error("the model answered {0}")]
-    Status(u16),
+    #[error("the model answered {status} ({code})")]
+    Status { status: u16, code: String },
     #[error("the model's answer is no chat completion")]
     NotUnderstood,
+}
+
+/// `LLM_DAILY_TOKENS`.
+pub(crate) fn daily_tokens(value: &str) -> Result<u64, String> {
+    let not_a_number = |_| "LLM_DAILY_TOKENS is no whole number of tokens, as in 50000".to_owned();
+    value.trim().parse().map_err(not_a_number)
+}
+
+/// `LLM_LIMIT`: under which name an endpoint takes how many tokens an answer may have. OpenAI's newer models refuse the
+/// first, and not everybody knows the second.
+pub(crate) fn limit(value: &str) -> Result<&'static str, String> {
+    let names = ["max_tokens", "max_completion_tokens"];
+    let name = names.into_iter().find(|name| *name == value.trim());
+    name.ok_or_else(|| format!("LLM_LIMIT is neither {} nor {}", names[0], names[1]))
+}
+
+/// What an endpoint calls an error: its code, or its type. Never its text, which may quote what was asked.
+fn error_code(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let names = ["code", "type"].map(|key| body["error"][key].as_str().unwrap_or_default());
+    let is_name = |name: &&str| {
+        let mut bytes = name.bytes();
+        (1..=40).contains(&name.len())
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let name = names.into_iter().find(is_name);
+    name.unwrap_or("no code").to_owned()
 }
 
 impl Model {
@@ -53,22 +81,33 @@ impl Model {
             name: name.to_owned(),
             prompt: prompt.to_owned(),
             daily_tokens,
+            limit: "max_tokens",
         }
+    }
+
+    /// With what [`limit`] has read.
+    pub(crate) fn limited_by(mut self, limit: &'static str) -> Self {
+        self.limit = limit;
+        self
     }
 
     /// What the model says, and how many tokens that took.
     async fn complete(&self, messages: &[Value]) -> Result<(String, u64), ModelError> {
-        let request = json!({"model": self.name, "messages": messages, "max_tokens": 500});
+        let request = json!({"model": self.name, "messages": messages, self.limit: 500});
         let failed = |error: reqwest::Error| ModelError::NoAnswer(error.without_url());
         let mut call = self.client.post(&self.url).json(&request);
         if !self.key.expose().is_empty() {
             call = call.bearer_auth(self.key.expose());
         }
         let response = call.send().await.map_err(failed)?;
-        if !response.status().is_success() {
-            return Err(ModelError::Status(response.status().as_u16()));
-        }
+        let status = response.status();
         let body = response.bytes().await.map_err(failed)?;
+        if !status.is_success() {
+            return Err(ModelError::Status {
+                status: status.as_u16(),
+                code: error_code(&body),
+            });
+        }
         let answer: Value = serde_json::from_slice(&body).map_err(|_| ModelError::NotUnderstood)?;
         let text = answer["choices"][0]["message"]["content"].as_str();
         let text = text.ok_or(ModelError::NotUnderstood)?.trim().to_owned();

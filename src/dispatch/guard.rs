@@ -1,23 +1,22 @@
 //! Which messages are kept from the handler: two bots that answer each other, our own senders, and, where a rate is set,
 //! what one user sends beyond it. Asked once a message is claimed; what is stopped is answered with nothing.
 //!
-//! A **loop** is both at once: [`LOOP_TURNS`] turns of one conversation within [`LOOP_TIME`], messages that came and replies
-//! that were given counted together, and [`LOOP_TEXTS`] equal texts in a row among what came. Two bots, of which each hears what the
-//! other says, are stopped after nine replies of each; somebody who never says the same thrice is never taken for one. The
+//! A **loop** is one of two things. A quick one is [`LOOP_TURNS`] turns of one conversation within [`LOOP_TIME`], messages that
+//! came and replies that were given counted together, while the texts that come repeat ([`super::repetition`]): two bots, of which
+//! each hears what the other says, are stopped after nine replies of each. A slow one is more than [`MOST_REPEATED`] texts
+//! within [`ROW_TIME`] that repeat, each after a reply. Somebody who never says the same thrice is never taken for one. The
 //! conversation is then muted for [`MUTED`], and counted afresh.
 //!
 //! Counted is what this process handles, as long as it may matter: each machine counts for itself, and a restart forgets.
-//! Of texts there are only hashes.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::BuildHasher;
 use std::mem;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::Dispatcher;
+use super::repetition::{HashBase, Repetition};
 use crate::address::Address;
 use crate::message::InboundMessage;
 use crate::store::Claim;
@@ -26,8 +25,9 @@ use crate::telemetry::Throttle;
 /// Messages that came and replies, within [`LOOP_TIME`]: the tenth message of a bot that has got nine.
 const LOOP_TURNS: usize = 19;
 const LOOP_TIME: SignedDuration = SignedDuration::from_secs(30);
-/// Equal ones in a row.
-const LOOP_TEXTS: u32 = 3;
+/// Texts of a row, within [`ROW_TIME`]. So often nobody says the same and has an answer each time.
+const MOST_REPEATED: u32 = 30;
+const ROW_TIME: SignedDuration = SignedDuration::from_mins(10);
 const MUTED: SignedDuration = SignedDuration::from_secs(60);
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 /// Conversations that are remembered, twice: see [`Conversations`].
@@ -50,7 +50,7 @@ pub(crate) struct GuardRules {
 pub(crate) struct Guard {
     loops: bool,
     per_minute: u32,
-    hashes: RandomState,
+    hash_base: HashBase,
     seen: Mutex<Seen>,
     rate_warnings: Throttle,
     own_number_warnings: Throttle,
@@ -98,9 +98,11 @@ struct Conversations {
 struct Conversation {
     /// When the latest messages came or were said; no more than decide.
     times: VecDeque<Timestamp>,
-    /// The last text that came, and how often it came in a row.
-    text: Option<u64>,
-    in_a_row: u32,
+    repetition: Repetition,
+    /// Since when texts have been repeating that are counted, and how many.
+    row: Option<(Timestamp, u32)>,
+    /// Since the last message came.
+    has_replied: bool,
     muted_since: Option<Timestamp>,
     /// When the minute began that is counted, and what has come in it.
     minute: Option<(Timestamp, u32)>,
@@ -111,7 +113,7 @@ impl Guard {
         Self {
             loops: rules.loops,
             per_minute: rules.per_minute,
-            hashes: RandomState::new(),
+            hash_base: HashBase::random(),
             seen: Mutex::new(Seen {
                 senders: rules.own_numbers.into_iter().collect(),
                 conversations: Conversations::default(),
@@ -123,7 +125,10 @@ impl Guard {
 
     /// Whether a message is stopped, and why. A further attempt at one is not counted again.
     fn ask(&self, claim: Claim, message: &InboundMessage) -> Option<Stop> {
-        let (at, text) = (message.received_at, self.hash(message));
+        let at = message.received_at;
+        // Files and places say nothing again, and a button was pressed by somebody.
+        let text = message.text().filter(|_| message.button.is_none());
+        let text = text.map(str::trim);
         let mut seen = self.lock();
         if seen.is_own(message) {
             return Some(Stop::OwnNumber);
@@ -138,7 +143,7 @@ impl Guard {
         if claim.attempt > 1 {
             return None;
         }
-        if self.loops && conversation.is_loop(at, text) {
+        if self.loops && conversation.is_loop(at, self.hash_base, text) {
             conversation.mute(at);
             return Some(Stop::Loop);
         }
@@ -150,14 +155,8 @@ impl Guard {
     pub(super) fn said(&self, conversation: i64, at: Timestamp) {
         if self.loops {
             let mut seen = self.lock();
-            seen.conversations.of(conversation, at).count(at);
+            seen.conversations.of(conversation, at).said(at);
         }
-    }
-
-    /// Of a text that was written. Files and places are never equal, and a button was pressed by somebody.
-    fn hash(&self, message: &InboundMessage) -> Option<u64> {
-        let text = message.text().filter(|_| message.button.is_none())?;
-        Some(self.hashes.hash_one(text.trim()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -206,14 +205,32 @@ impl Conversation {
     }
 
     /// Counts what came, and says whether that makes a loop.
-    fn is_loop(&mut self, at: Timestamp, text: Option<u64>) -> bool {
-        let before = if text == self.text { self.in_a_row } else { 0 };
-        self.in_a_row = if text.is_some() { before + 1 } else { 0 };
-        self.text = text;
+    fn is_loop(&mut self, at: Timestamp, base: HashBase, text: Option<&str>) -> bool {
+        let repeats = self.repetition.hears(base, text);
         self.count(at);
         // Messages that wait for a slow bot came before it said anything: what is later than this one made nobody say it.
         let until_now = self.times.iter().filter(|time| **time <= at);
-        self.in_a_row >= LOOP_TEXTS && until_now.count() >= LOOP_TURNS
+        let is_quick = until_now.count() >= LOOP_TURNS;
+        self.in_row(at, repeats) > MOST_REPEATED || (repeats && is_quick)
+    }
+
+    /// How many texts have been repeating. A bot that says nothing has no part in it.
+    fn in_row(&mut self, at: Timestamp, repeats: bool) -> u32 {
+        let has_replied = mem::take(&mut self.has_replied);
+        if !repeats {
+            self.row = None;
+            return 0;
+        }
+        let row = self.row.filter(|(since, _)| is_in(at, *since, ROW_TIME));
+        let (since, number) = row.unwrap_or((at, 0));
+        let number = number + u32::from(has_replied);
+        self.row = Some((since, number));
+        number
+    }
+
+    fn said(&mut self, at: Timestamp) {
+        self.has_replied = true;
+        self.count(at);
     }
 
     fn count(&mut self, at: Timestamp) {
@@ -286,13 +303,15 @@ mod tests {
         fn who_never_says_the_same_again_is_in_no_loop(
             turns in prop::collection::vec((-60_000_i64..60_000, any::<bool>()), 0..200),
         ) {
+            let base = HashBase::random();
             let mut conversation = Conversation::default();
             let mut now = 0;
-            for (text, (passed, replies)) in (0..).zip(turns) {
+            for (number, (passed, replies)) in (0..).zip(turns) {
                 now += passed;
-                prop_assert!(!conversation.is_loop(at(now), Some(text)));
+                let text = format!("{number}, and no more of it");
+                prop_assert!(!conversation.is_loop(at(now), base, Some(&text)));
                 if replies {
-                    conversation.count(at(now));
+                    conversation.said(at(now));
                 }
                 prop_assert!(conversation.times.len() <= LOOP_TURNS);
             }
@@ -300,28 +319,63 @@ mod tests {
 
         #[test]
         fn two_bots_are_stopped_before_their_tenth_answer_if_they_are_quick(
-            pauses in prop::collection::vec(0_i64..1_500, 19),
+            pauses in prop::collection::vec(0_i64..1_500, 19), texts in texts(),
         ) {
-            let mut conversation = Conversation::default();
             let mut pauses = pauses.into_iter();
-            let mut now = 0;
-            let mut turns = 0;
-            let mut wait = || { now += pauses.next().unwrap_or_default(); at(now) };
-            while !conversation.is_loop(wait(), Some(1)) {
-                conversation.count(wait());
-                turns += 1;
-            }
-            prop_assert_eq!(turns, 9);
+            let pauses = || pauses.next().unwrap_or_default();
+            prop_assert_eq!(answered(texts, pauses), 9);
         }
+
+        #[test]
+        fn two_bots_are_stopped_before_their_fortieth_answer_if_they_are_slow(
+            pauses in prop::collection::vec(1_700_i64..9_000, 100), texts in texts(),
+        ) {
+            let mut pauses = pauses.into_iter();
+            let pauses = || pauses.next().unwrap_or_default();
+            let answered = answered(texts, pauses);
+            prop_assert!((32..40).contains(&answered), "{}", answered);
+        }
+    }
+
+    /// What another bot says: always the same, one of three texts in turn, or more each time.
+    fn texts() -> impl Strategy<Value = fn(usize) -> String> {
+        prop_oneof![
+            Just((|_| "Thank you for your message!".to_owned()) as fn(usize) -> String),
+            Just((|number| format!("Answer {}", number % 3)) as fn(usize) -> String),
+            Just(
+                (|number| format!("{}hi", "Hello Bot, you said: ".repeat(number)))
+                    as fn(usize) -> String
+            ),
+        ]
+    }
+
+    /// How often a bot is answered that says these, and waits so many milliseconds before each turn.
+    fn answered(text: fn(usize) -> String, mut pause: impl FnMut() -> i64) -> usize {
+        let base = HashBase::random();
+        let mut conversation = Conversation::default();
+        let mut now = 0;
+        let mut wait = || {
+            now += pause();
+            at(now)
+        };
+        let is_answered = |number: &usize| {
+            let is_loop = conversation.is_loop(wait(), base, Some(&text(*number)));
+            if !is_loop {
+                conversation.said(wait());
+            }
+            !is_loop
+        };
+        (0..100).take_while(is_answered).count()
     }
 
     #[test]
     fn an_impatient_user_of_a_slow_bot_is_no_bot() {
+        let base = HashBase::random();
         let mut conversation = Conversation::default();
         // Each is handled when the one before has been answered, which takes five seconds.
         for number in 0..10 {
-            assert!(!conversation.is_loop(at(number * 500), Some(1)));
-            conversation.count(at((number + 1) * 5_000));
+            assert!(!conversation.is_loop(at(number * 500), base, Some("hello?")));
+            conversation.said(at((number + 1) * 5_000));
         }
     }
 

@@ -15,6 +15,7 @@ mod held;
 mod merging;
 mod origin;
 mod outage;
+mod repetition;
 mod waiting;
 
 use std::pin::pin;

@@ -65,7 +65,7 @@ const USE: &str = "#![allow(unused)]\nuse replyhook::route::*;\nuse replyhook::*
 const GOOD: &str = "pub fn bot() -> Router { Router::new().on(text(\"hi\"), async |message: InboundMessage| message.body) }";
 
 /// Code, and what is said to it.
-const WRONG: [(&str, &[&str]); 7] = [
+const WRONG: [(&str, &[&str]); 8] = [
     (
         "async fn bot(name: u32) -> String { String::new() }\npub fn make() -> Router { Router::new().on(text(\"hi\"), bot) }",
         &[
@@ -103,6 +103,15 @@ const WRONG: [(&str, &[&str]); 7] = [
         &[
             "`u32` is not something a bot can say",
             "turn it into a text with `.to_string()`",
+        ],
+    ),
+    // The compiler has words of its own for a wrong number of arguments, and lets nobody replace them; ours are named.
+    (
+        "async fn bot(message: InboundMessage) -> String { String::new() }\npub fn make() -> AppBuilder { App::builder().handler(bot) }",
+        &[
+            "2 arguments",
+            "to implement `Handler`",
+            "AppBuilder::handler",
         ],
     ),
     (

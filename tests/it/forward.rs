@@ -221,14 +221,26 @@ async fn what_a_service_answers_is_what_the_user_gets() {
         (
             200,
             "Application/JSON; charset=utf-8",
-            r#"{"body":"one","more":1}"#,
+            r#"{"body":"one","more":1,"media":null,"messages":null}"#,
             vec![text("one")],
+        ),
+        (
+            200,
+            "application/json",
+            r#"{"body":"one","media":["https://cdn.example.test/a.png"]}"#,
+            vec![("one".to_owned(), 1)],
+        ),
+        (
+            200,
+            "application/json",
+            r#"{"media":["https://cdn.example.test/a.png"]}"#,
+            vec![(String::new(), 1)],
         ),
         (200, "application/json", r#"{"messages":[]}"#, vec![]),
         (
             200,
             "application/json",
-            r#"{"messages":[{"body":"a"},{"body":"b","media":["https://cdn.example.test/a.png"]}]}"#,
+            r#"{"body":"","messages":[{"body":"a"},{"body":"b","media":["https://cdn.example.test/a.png"]}]}"#,
             vec![text("a"), ("b".to_owned(), 1)],
         ),
     ] {
@@ -254,6 +266,22 @@ async fn anything_else_is_a_failure_and_the_fallback_asks_once_more() {
         (200, "", "hi"),
         (200, "application/json", "not json"),
         (200, "application/json", r#"{"text":"hi"}"#),
+        (200, "application/json", r#"{"messages":[{"text":"hi"}]}"#),
+        (
+            200,
+            "application/json",
+            r#"{"messages":[{"body":"hi"},{"body":null}]}"#,
+        ),
+        (
+            200,
+            "application/json",
+            r#"{"body":"hi","messages":[{"body":"ho"}]}"#,
+        ),
+        (
+            200,
+            "application/json",
+            r#"{"body":"hi","media":"https://cdn.example.test/a.png"}"#,
+        ),
         (
             200,
             "application/json",
@@ -263,6 +291,7 @@ async fn anything_else_is_a_failure_and_the_fallback_asks_once_more() {
         (201, "text/plain", "hi"),
         (202, "", ""),
         (302, "", ""),
+        (304, "", ""),
         (400, "text/plain", "hi"),
         (500, "application/json", r#"{"body":"hi"}"#),
     ] {
@@ -387,6 +416,12 @@ fn is_a_bot(command: &mut Command) {
     assert_eq!(
         answer["messages"][0]["body"],
         "Hello Ana, you are at Office."
+    );
+    let field = json!({"location": {"latitude": 52.5, "longitude": -13.405}});
+    let answer = says(&dev, field);
+    assert_eq!(
+        answer["messages"][0]["body"],
+        "Hello Ana, you are at 52.5, -13.405."
     );
     let stranger = desk(&format!("whsec_{}", STANDARD.encode([8; 32])));
     let answer = says(&stranger, json!({"body": "hi"}));

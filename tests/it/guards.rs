@@ -165,6 +165,82 @@ async fn threat_72_equal_texts_that_come_slowly_trip_nothing() {
     assert_eq!(bot.stopped("loop").await, 0.0);
 }
 
+/// Answers with what it has heard.
+fn quoting(env: &[(&str, &str)]) -> Bot {
+    Bot::with(env, |_: Context, message: InboundMessage| async move {
+        format!("Hello Bot, you said: {}", message.body)
+    })
+}
+
+#[tokio::test]
+async fn threat_72_a_bot_that_hears_its_own_growing_answers_stops_within_ten_turns() {
+    let bot = quoting(&[]);
+    let mut text = "hi".to_owned();
+    let mut answers = 0;
+    while let Some(answer) = said(&bot.says(answers, &text).await) {
+        answer.clone_into(&mut text);
+        answers += 1;
+        bot.advance(1_000);
+    }
+    assert_eq!(answers, 9);
+    assert_eq!(bot.stopped("loop").await, 1.0);
+}
+
+#[tokio::test]
+async fn threat_72_a_bot_that_takes_turns_between_its_answers_stops_within_ten_turns() {
+    for answers in 1..=3 {
+        let bot = Bot::echo(&[]);
+        let mut answered = 0;
+        loop {
+            let text = format!("Sorry, what? ({})", answered % answers);
+            if bot.says(answered, &text).await == EMPTY {
+                break;
+            }
+            answered += 1;
+            bot.advance(1_000);
+        }
+        assert_eq!(answered, 9, "{answers}");
+    }
+}
+
+#[tokio::test]
+async fn threat_72_a_slow_loop_stops_before_the_fortieth_turn() {
+    for pause in [3_400, 19_000] {
+        let bots = [Bot::echo(&[]), quoting(&[])];
+        let mut text = "Thank you for your message!".to_owned();
+        for bot in bots {
+            let mut answered = 0;
+            while let Some(answer) = said(&bot.says(answered, &text).await) {
+                answer.clone_into(&mut text);
+                answered += 1;
+                assert!(answered < 40, "{pause}");
+                bot.advance(pause);
+            }
+            assert_eq!(bot.stopped("loop").await, 1.0);
+            bot.advance(60_000);
+            assert_ne!(bot.says(100, "hello?").await, EMPTY, "a mute ends");
+        }
+    }
+}
+
+#[tokio::test]
+async fn threat_72_who_insists_or_turns_pages_for_an_hour_is_not_muted() {
+    let bot = Bot::echo(&[]);
+    for number in 0..180 {
+        assert_eq!(bot.says(number, "next").await, says("next"));
+        bot.advance(20_000);
+    }
+    // Nor is a machine that reports and is never answered.
+    let silent = Bot::with(&[], |_: Context, _: InboundMessage| async { Reply::none() });
+    for number in 0..100 {
+        silent.says(number, "all is well").await;
+        silent.advance(5_000);
+    }
+    for bot in [bot, silent] {
+        assert_eq!(bot.stopped("loop").await, 0.0);
+    }
+}
+
 #[tokio::test]
 async fn threat_72_nineteen_turns_within_half_a_minute_trip_and_eighteen_do_not() {
     let handled = Arc::new(AtomicUsize::new(0));

@@ -165,7 +165,7 @@ const ROOMS: [(&str, &[&str], &str); 10] = [
     ),
     (
         "reqwest",
-        &["src/emulator/", "src/twilio/", "src/handler/forward.rs"],
+        &["src/emulator/", "src/twilio/", "src/handler/forward/"],
         "outgoing HTTP has few doors, each with its limits",
     ),
     (

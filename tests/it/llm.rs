@@ -69,6 +69,18 @@ async fn start(sources: Sources, handler: impl Handler + Clone) -> TestBot {
     TestBot::start_with(sources, move || App::builder().handler(handler.clone())).await
 }
 
+/// A text from nobody in particular.
+fn message(body: &str) -> InboundMessage {
+    let form = Form::from_iter([
+        ("MessageSid", "SM00000000000000000000000000000001"),
+        ("AccountSid", "AC00000000000000000000000000000001"),
+        ("From", "whatsapp:+15550001111"),
+        ("To", "whatsapp:+15550002222"),
+        ("Body", body),
+    ]);
+    InboundMessage::parse(form, Timestamp::UNIX_EPOCH).unwrap()
+}
+
 fn said(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     let owned = |(role, content): &(&str, &str)| ((*role).to_owned(), (*content).to_owned());
     pairs.iter().map(owned).collect()
@@ -200,17 +212,14 @@ async fn a_model_that_fails_is_a_handler_that_fails_and_costs_nothing() {
 #[tokio::test]
 async fn an_error_says_nothing_of_what_anybody_wrote_nor_where_the_model_is() {
     let model = Scripted::start().await;
-    let form = Form::from_iter([
-        ("MessageSid", "SM00000000000000000000000000000001"),
-        ("AccountSid", "AC00000000000000000000000000000001"),
-        ("From", "whatsapp:+15550001111"),
-        ("To", "whatsapp:+15550002222"),
-        ("Body", "my secret"),
-    ]);
-    let message = InboundMessage::parse(form, Timestamp::UNIX_EPOCH).unwrap();
+    let message = message("my secret");
     let nobody = "http://127.0.0.1:9/a-secret-path".to_owned();
     let answers = [
         (400, "{\"error\":\"my secret is too long\"}"),
+        (
+            400,
+            "{\"error\":{\"message\":\"my secret\",\"code\":\"my secret\",\"type\":\"invalid_request_error\"}}",
+        ),
         (200, "my secret"),
         (
             200,
@@ -220,7 +229,7 @@ async fn an_error_says_nothing_of_what_anybody_wrote_nor_where_the_model_is() {
     for (status, body) in answers {
         model.answers("/chat/completions", status, "application/json", body);
     }
-    let bases = std::iter::repeat_n(model.url().to_owned(), 3).chain([nobody]);
+    let bases = std::iter::repeat_n(model.url().to_owned(), 4).chain([nobody]);
     for base in bases {
         let bot = bot::bot(Model::new(&base, "a key", "small", PROMPT, 100));
         let cx = Context::new(1, Timestamp::UNIX_EPOCH);
@@ -231,4 +240,59 @@ async fn an_error_says_nothing_of_what_anybody_wrote_nor_where_the_model_is() {
             assert!(!text.contains(hidden), "{hidden} is in {text}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_by_its_code_and_mended_by_a_setting() {
+    let model = Scripted::start().await;
+    let refusal = json!({"error": {
+        "message": "Unsupported parameter: 'max_tokens' is not supported with this model.",
+        "type": "invalid_request_error", "param": "max_tokens", "code": "unsupported_parameter",
+    }});
+    model.answers(
+        "/chat/completions",
+        400,
+        "application/json",
+        &refusal.to_string(),
+    );
+    let answer = json!({"choices": [{"message": {"content": "Hello!"}}]});
+    model.answers(
+        "/chat/completions",
+        200,
+        "application/json",
+        &answer.to_string(),
+    );
+    let ask = async |limit: &str| {
+        let limit = bot::limit(limit).unwrap();
+        let bot =
+            bot::bot(Model::new(model.url(), "a key", "small", PROMPT, 100).limited_by(limit));
+        bot.handle(Context::new(1, Timestamp::UNIX_EPOCH), message("hi"))
+            .await
+    };
+    let error = ask("max_tokens").await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the model answered 400 (unsupported_parameter)"
+    );
+    ask("max_completion_tokens").await.unwrap();
+    let asked = model.asked();
+    for (asked, name) in asked.iter().zip(["max_tokens", "max_completion_tokens"]) {
+        let asked: Value = serde_json::from_slice(&asked.body).unwrap();
+        assert_eq!(asked[name], 500);
+        assert_eq!(asked.as_object().unwrap().len(), 3, "{asked}");
+    }
+}
+
+#[test]
+fn a_setting_that_cannot_be_read_is_refused_with_its_name() {
+    assert_eq!(bot::daily_tokens(" 7 "), Ok(7));
+    for wrong in ["", "many", "-1", "50_000"] {
+        let error = bot::daily_tokens(wrong).unwrap_err();
+        assert!(error.contains("LLM_DAILY_TOKENS"), "{error}");
+    }
+    let error = bot::limit("tokens").unwrap_err();
+    assert!(
+        error.contains("LLM_LIMIT") && error.contains("max_completion_tokens"),
+        "{error}"
+    );
 }

@@ -51,6 +51,7 @@ mod explanations;
 mod fake_twilio;
 mod fallback;
 mod forward;
+mod forward_faults;
 mod guards;
 mod guide;
 mod handlers;

@@ -20,7 +20,9 @@ type message struct {
 	Body        string  `json:"body"`
 	ProfileName *string `json:"profile_name"`
 	Location    *struct {
-		Label *string `json:"label"`
+		Latitude  float64 `json:"latitude"`
+		Longitude float64 `json:"longitude"`
+		Label     *string `json:"label"`
 	} `json:"location"`
 }
 
@@ -30,8 +32,12 @@ func answer(m message) string {
 	if m.ProfileName != nil {
 		name = *m.ProfileName
 	}
-	if m.Location != nil && m.Location.Label != nil {
-		return fmt.Sprintf("Hello %s, you are at %s.", name, *m.Location.Label)
+	if place := m.Location; place != nil {
+		where := fmt.Sprintf("%v, %v", place.Latitude, place.Longitude)
+		if place.Label != nil {
+			where = *place.Label
+		}
+		return fmt.Sprintf("Hello %s, you are at %s.", name, where)
 	}
 	return fmt.Sprintf("Hello %s, you said: %s", name, m.Body)
 }

@@ -23,6 +23,8 @@ pub mod twilio;
 #[cfg(feature = "failpoints")]
 pub mod wal;
 pub mod wire;
+#[cfg(feature = "failpoints")]
+pub mod world;
 
 use std::io::Write;
 use std::path::PathBuf;

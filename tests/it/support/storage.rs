@@ -1,10 +1,10 @@
 //! A server of raw answers, for what no honest one says: it writes what a test orders, byte by byte, and keeps what it was
-//! asked.
+//! asked, and on how many connections.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -12,6 +12,8 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Close,
+    /// The next request on the same connection.
+    Keep,
     /// Nothing, for as long as the other side waits.
     Silence,
     /// As many zeros as the other side takes.
@@ -32,7 +34,15 @@ struct Inner {
 pub struct Storage {
     url: String,
     inner: Arc<Mutex<Inner>>,
-    count: Arc<watch::Sender<usize>>,
+    count: Arc<watch::Sender<Count>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Count {
+    connections: usize,
+    requests: usize,
+    /// Connections that both sides have closed.
+    closed: usize,
 }
 
 impl Storage {
@@ -41,7 +51,7 @@ impl Storage {
         let storage = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
             inner: Arc::default(),
-            count: Arc::new(watch::Sender::new(0)),
+            count: Arc::default(),
         };
         let shared = storage.clone();
         tokio::spawn(async move {
@@ -90,17 +100,45 @@ impl Storage {
     /// Waits for so many requests.
     pub async fn wait_for(&self, requests: usize) {
         let mut count = self.count.subscribe();
-        count.wait_for(|count| *count >= requests).await.unwrap();
+        let came = count.wait_for(|count| count.requests >= requests).await;
+        came.unwrap();
+    }
+
+    /// Waits until so many connections are closed, by the other side too.
+    pub async fn wait_for_closed(&self, connections: usize) {
+        let mut count = self.count.subscribe();
+        let closed = count.wait_for(|count| count.closed >= connections).await;
+        closed.unwrap();
+    }
+
+    /// How many there were.
+    pub fn connections(&self) -> usize {
+        self.count.borrow().connections
     }
 
     async fn serve(self, stream: TcpStream) {
+        self.count.send_modify(|count| count.connections += 1);
         let mut stream = BufReader::new(stream);
+        while self.answer(&mut stream).await == Some(End::Keep) {}
+        let _ = stream.shutdown().await;
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        self.count.send_modify(|count| count.closed += 1);
+    }
+
+    /// Reads a request and answers it, if one comes.
+    async fn answer(&self, stream: &mut BufReader<TcpStream>) -> Option<End> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if stream.read_line(&mut head).await.unwrap_or(0) == 0 {
-                return;
+                return None;
             }
         }
+        let lower = head.to_ascii_lowercase();
+        let length = lower
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        let mut body = vec![0; length.unwrap_or_default()];
+        stream.read_exact(&mut body).await.ok()?;
         let what = head.split(" HTTP/").next().unwrap().to_owned();
         let (bytes, end) = {
             let mut inner = self.inner.lock().unwrap();
@@ -114,11 +152,11 @@ impl Storage {
             let none = b"HTTP/1.1 404 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
             answer.unwrap_or((none.to_vec(), End::Close))
         };
-        self.count.send_modify(|count| *count += 1);
+        self.count.send_modify(|count| count.requests += 1);
         // Who asked may have had enough.
         let _ = stream.write_all(&bytes).await;
         match end {
-            End::Close => {}
+            End::Close | End::Keep => {}
             End::Silence => silence(&mut stream).await,
             End::Stuck(zeros) => {
                 for _ in 0..zeros / 8192 {
@@ -128,6 +166,7 @@ impl Storage {
             }
             End::Forever => while stream.write_all(&[0; 8192]).await.is_ok() {},
         }
+        Some(end)
     }
 }
 

@@ -1,0 +1,189 @@
+//! A service that misbehaves behind the handler `forward`: what Twilio gets, and what the log says of it.
+
+use crate::support::server::reserve_port;
+use crate::support::{End, Server, Storage, Webhook, says};
+
+/// Of 24 bytes.
+const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
+const ASKED: &str = "POST /hush/message";
+
+fn forwarding_to(url: &str, env: &[(&str, &str)]) -> Server {
+    let url = format!("{url}/hush/message");
+    let own = [
+        ("REPLYHOOK__HANDLER__KIND", "forward"),
+        ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
+        ("REPLYHOOK__HANDLER__FORWARD_SECRET", SECRET),
+    ];
+    Server::start(&[&own[..], env].concat())
+}
+
+/// A whole answer, which says nothing of what becomes of the connection.
+fn whole(status: u16, content_type: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} x\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// The log's line about a message that fails.
+fn why(server: &Server, number: u64) -> String {
+    server.send(&Webhook::message(number, "hush")).refused(500);
+    server.wait_for(&format!("SM{number:032x}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_what_was_wrong_with_an_answer_and_nothing_of_what_is_in_it() {
+    let service = Storage::start().await;
+    let large = "hush ".repeat(2_000_000);
+    let json = "application/json";
+    let cases = [
+        (String::new(), "connection closed before message completed"),
+        ("SSH-2.0-hush\r\n".to_owned(), "invalid HTTP version"),
+        (
+            "HTTP/1.1 200 x\r\ncontent-type: text/plain\r\ncontent-length: 9\r\n\r\nhush"
+                .to_owned(),
+            "end of file before message length reached",
+        ),
+        (
+            whole(302, "text/plain", "hush"),
+            "redirects (302): set handler.forward_url",
+        ),
+        (whole(304, "text/plain", ""), "the service answered 304"),
+        (whole(500, "text/plain", "hush"), "the service answered 500"),
+        (
+            whole(200, "text/hush", "hush"),
+            "a content type that is none of",
+        ),
+        (whole(200, json, "{\n\"hush"), "no JSON (line 2, column 5)"),
+        (whole(200, json, r#"{"hush":1}"#), "JSON that is none of"),
+        (
+            whole(200, json, r#"{"messages":[{"body":""},{"text":"hush"}]}"#),
+            "message 2 of the service's answer has neither body nor media",
+        ),
+        (
+            whole(
+                200,
+                json,
+                r#"{"media":["https://hush.test"],"messages":[]}"#,
+            ),
+            "messages and, beside them, a body or media",
+        ),
+        (
+            whole(200, json, r#"{"media":["file:///hush"]}"#),
+            "a file that is no http or https URL",
+        ),
+        // Ten megabytes, of which no more is read than can be a reply.
+        (whole(200, "text/plain", &large), "over 1 MiB"),
+    ];
+    for (answer, _) in &cases {
+        service.raw(ASKED, answer.as_str(), End::Close);
+    }
+    let server = forwarding_to(service.url(), &[]);
+    for (number, (_, reason)) in (1..).zip(&cases) {
+        let line = why(&server, number);
+        assert!(line.contains(reason), "{reason}: {line}");
+    }
+    assert!(!server.log().contains("hush"), "{}", server.log());
+}
+
+#[test]
+fn the_log_tells_a_refused_connection_from_a_host_that_there_is_not() {
+    let nobody = reserve_port();
+    let refused = format!("http://{}", nobody.local_addr().unwrap());
+    // Too long to be asked for.
+    let unknown = format!("http://{}.test", "a".repeat(64));
+    for (url, reason) in [(refused, "Connection refused"), (unknown, "dns error")] {
+        let server = forwarding_to(&url, &[]);
+        let line = why(&server, 1);
+        assert!(line.contains("the service cannot be reached: "), "{line}");
+        assert!(line.contains(reason), "{line}");
+        assert!(!line.contains("hush") && !line.contains(&url), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_not_read_is_told_once_and_never_with_what_it_says() {
+    let service = Storage::start().await;
+    let messages =
+        r#"{"messages":[{"body":"hi","medai":["https://hush.test"],"+15550001111":"hush"}]}"#;
+    for answer in [
+        messages,
+        messages,
+        r#"{"body":"hi","quick_replies":["hush"]}"#,
+        "end",
+    ] {
+        let answer = whole(200, "application/json", answer);
+        service.raw(ASKED, answer, End::Close);
+    }
+    let server = forwarding_to(service.url(), &[]);
+    for number in 1..=3 {
+        let answer = server.send(&Webhook::message(number, "hush"));
+        assert_eq!(answer.twiml(), says("hi"));
+    }
+    why(&server, 4);
+    let log = server.log();
+    for key in ["medai", "quick_replies", "(no plain name)"] {
+        let told = log.lines().filter(|line| line.contains(key)).count();
+        assert_eq!(told, 1, "{key}: {log}");
+    }
+    assert!(!log.contains("hush") && !log.contains("1555000"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_used_again() {
+    let service = Storage::start().await;
+    service.raw(ASKED, whole(200, "text/plain", "hi"), End::Keep);
+    let server = forwarding_to(service.url(), &[]);
+    for number in 1..=10 {
+        // Not always the same, as in a reply loop.
+        let answer = server.send(&Webhook::message(number, &format!("number {number}")));
+        assert_eq!(answer.twiml(), says("hi"));
+    }
+    assert_eq!(service.asked().len(), 10);
+    assert!(service.connections() < 10, "{}", service.connections());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_closed_after_an_answer_is_not_used_again() {
+    let service = Storage::start().await;
+    service.raw(ASKED, whole(200, "text/plain", "hi"), End::Close);
+    let server = forwarding_to(service.url(), &[]);
+    for number in 1..=10 {
+        // Not always the same, as in a reply loop.
+        let answer = server.send(&Webhook::message(number, &format!("number {number}")));
+        assert_eq!(answer.twiml(), says("hi"));
+        service
+            .wait_for_closed(usize::try_from(number).unwrap())
+            .await;
+    }
+    assert_eq!(service.connections(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_closing_connection_has_swallowed_is_asked_again_by_the_fallback_and_by_nobody_else()
+{
+    let service = Storage::start().await;
+    service.raw(ASKED, whole(200, "text/plain", "hi"), End::Keep);
+    service.raw(ASKED, "", End::Close);
+    service.raw(ASKED, whole(200, "text/plain", "again"), End::Keep);
+    let server = forwarding_to(service.url(), &[]);
+    let first = server.send(&Webhook::message(1, "hi"));
+    assert_eq!(first.twiml(), says("hi"));
+    why(&server, 2);
+    assert_eq!(service.asked().len(), 2, "no retries of its own");
+    let fallback = Webhook::message(2, "hi").to("/webhook/fallback");
+    assert_eq!(server.send(&fallback).twiml(), says("again"));
+    let asked = service.asked();
+    assert!(asked[2].contains("replyhook-attempt: 2"), "{}", asked[2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_never_answers_is_given_up_and_its_connection_is_closed() {
+    let service = Storage::start().await;
+    service.raw(ASKED, "", End::Silence);
+    let env = [("REPLYHOOK__HANDLER__MAX_MS", "300")];
+    let server = forwarding_to(service.url(), &env);
+    let line = why(&server, 1);
+    assert!(line.contains("longer than handler.max_ms"), "{line}");
+    service.wait_for_closed(1).await;
+}
