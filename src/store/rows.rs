@@ -265,8 +265,27 @@ pub(super) fn means_opted_out(code: Option<u32>) -> bool {
     matches!(code, Some(21610 | 63014))
 }
 
+/// Where `meta` has [`MIN_READER`](super::MIN_READER) of the newest program that wrote the schema.
+pub(super) const MIN_READER: &str = "min_reader";
+
+/// Whether this program may work on a schema of that number, whose makers let in those that know `min_reader`.
+pub(super) fn readable(
+    version: usize,
+    known: usize,
+    min_reader: Option<i64>,
+) -> Result<(), StoreError> {
+    let let_in = min_reader
+        .and_then(|least| usize::try_from(least).ok())
+        .is_some_and(|least| least <= known);
+    if version <= known || let_in {
+        Ok(())
+    } else {
+        Err(newer_schema(version, known))
+    }
+}
+
 /// A schema that this version does not know.
-pub(super) fn newer_schema(version: usize, known: usize) -> StoreError {
+fn newer_schema(version: usize, known: usize) -> StoreError {
     StoreError::with_source(
         StoreErrorKind::Schema,
         format!(
