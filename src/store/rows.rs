@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Answered, Conversation, Decision, FileAtTwilio, FileHash, Linked, LinkedFile, NewFile, NewLink,
+    Answered, Decision, FileAtTwilio, FileHash, Linked, LinkedFile, NewFile, NewLink, OpenWindow,
     ReplyState, StoreError, StoreErrorKind,
 };
 use crate::address::Address;
@@ -101,16 +101,14 @@ pub(super) fn shown_state(state: i64, replies: &[(ReplyState, bool)]) -> &'stati
     }
 }
 
-/// Whether anything may be said to a user who wrote last at that time, or never.
-pub(super) fn is_open(
-    us: &Address,
+/// The window of a user who wrote last at that time, or never, if it is open.
+pub(super) fn window(
     user: &Address,
     last_inbound: Option<i64>,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<Option<OpenWindow>, StoreError> {
     let last_inbound = last_inbound.map(time).transpose()?;
-    let conversation = Conversation::new(0, us.clone(), user.clone(), last_inbound);
-    Ok(conversation.window(now).is_some())
+    Ok(OpenWindow::of(user, last_inbound, now))
 }
 
 /// What the answer of a message in this state is, for somebody without a claim.

@@ -15,7 +15,7 @@ use crate::clock::after;
 use crate::form::Form;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::outbox::{GRACE, LOOK};
-use crate::store::rows::{self, is_open};
+use crate::store::rows;
 use crate::store::{
     ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
     ReplyRow, SendKey, Settlement, Standing, Submission, Submitted, outbox,
@@ -307,7 +307,7 @@ fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble>
         account: rows::account_sid(row.try_get(2)?)?,
         slot: rows::slot(row.try_get(3)?),
         template: row.try_get(7)?,
-        window_closed: !is_open(&us, &user, last_inbound, now)?,
+        window: rows::window(&user, last_inbound, now)?,
         us,
         user,
         service: service.and_then(|service| service.parse().ok()),
