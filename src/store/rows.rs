@@ -50,6 +50,9 @@ pub(super) mod inbound {
 /// Why a message has no answer of its own.
 pub(super) const MERGED: &str = "it was answered with the message before it";
 
+/// Why a message that was entered late is not handled.
+pub(super) const ANSWERED_BEFORE: &str = "it was answered before: Twilio has sent its user something since that the journal does not have";
+
 /// What became of a message of a conversation that is handed over, where its answer went by REST.
 pub(super) const NOT_REDIRECTED: &str =
     "it was not redirected to where its conversation is handed over: its answer went by REST";
@@ -79,6 +82,19 @@ pub(super) fn reply_state(state: i64) -> Result<ReplyState, StoreError> {
         reply::SUPPRESSED => ReplyState::Suppressed,
         _ => return Err(StoreError::new(StoreErrorKind::Corrupt)),
     })
+}
+
+/// A state as it is stored.
+pub(super) fn reply_number(state: ReplyState) -> i64 {
+    match state {
+        ReplyState::Pending => reply::PENDING,
+        ReplyState::Sending => reply::SENDING,
+        ReplyState::Unknown => reply::UNKNOWN,
+        ReplyState::Held => reply::HELD,
+        ReplyState::Sent => reply::SENT,
+        ReplyState::Failed => reply::FAILED,
+        ReplyState::Suppressed => reply::SUPPRESSED,
+    }
 }
 
 /// A message's state as the operator sees it: once its answer goes by REST, that of its replies.

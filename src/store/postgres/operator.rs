@@ -7,15 +7,16 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::PostgresStore;
 use super::error::Trouble;
 use super::media::forget_links;
 use super::text::{pack, unpack};
+use super::{PostgresStore, accept, outbox};
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    MessageFilter, MessageRow, Operator, Outcome, Purged, ReplyRow, Retention, TakenParams,
+    Arrival, MessageFilter, MessageRow, Operator, OutboundMessage, Outcome, Purged, ReplyRow,
+    ReplyState, Retention, TakenParams,
 };
 
 /// Rows of one step of [`Operator::expire`].
@@ -83,6 +84,24 @@ impl Operator for PostgresStore {
                 Ok(freed.rows_affected())
             })
         })
+    }
+
+    fn enter_answered(&self, arrival: Arc<Arrival>) -> Outcome<'_, ()> {
+        let me = self.owner;
+        self.claim(move |db| {
+            let arrival = arrival.clone();
+            Box::pin(async move { accept::enter_answered(db, me, &arrival).await })
+        })
+    }
+
+    fn open_replies(
+        &self,
+        state: ReplyState,
+        after: i64,
+        limit: u32,
+        now: Timestamp,
+    ) -> Outcome<'_, Vec<OutboundMessage>> {
+        self.ask(move |db| Box::pin(outbox::open(db, state, after, limit, now)))
     }
 
     fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged> {

@@ -18,7 +18,7 @@ use crate::store::outbox::{GRACE, LOOK};
 use crate::store::rows;
 use crate::store::{
     ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
-    ReplyRow, SendKey, Settlement, Standing, Submission, Submitted, outbox,
+    ReplyRow, ReplyState, SendKey, Settlement, Standing, Submission, Submitted, outbox,
 };
 
 impl Outbox for PostgresStore {
@@ -271,6 +271,29 @@ const UNKNOWN: &str = concat!(
     message!(),
     " FROM m ORDER BY m.id"
 );
+
+/// What is open, for whoever looks.
+const OPEN: &str = concat!(
+    "SELECT ",
+    message!(),
+    " FROM reply m WHERE m.state = $1 AND m.state < 4 AND m.id > $2 ORDER BY m.id LIMIT $3"
+);
+
+pub(super) async fn open(
+    db: &mut PgConnection,
+    state: ReplyState,
+    after: i64,
+    limit: u32,
+    now: Timestamp,
+) -> Result<Vec<OutboundMessage>, Trouble> {
+    let found = sqlx::query(OPEN)
+        .bind(rows::reply_number(state))
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await?;
+    found.iter().map(|row| read_message(row, now)).collect()
+}
 
 async fn claim(
     db: &mut PgConnection,

@@ -210,7 +210,11 @@ fn suppress(db: &Connection, id: i64) -> Result<bool, StoreError> {
     Ok(suppressed > 0)
 }
 
-fn message(db: &Connection, id: i64, now: Timestamp) -> Result<OutboundMessage, StoreError> {
+pub(super) fn message(
+    db: &Connection,
+    id: i64,
+    now: Timestamp,
+) -> Result<OutboundMessage, StoreError> {
     let mut statement = db.prepare_cached(
         "SELECT r.id, r.created_at, r.account, r.slot, r.us, r.address, r.service, r.template, r.attempt, r.looks, r.sent_at, \
          r.params, (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
