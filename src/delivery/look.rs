@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::send::pause;
 use super::{Delivery, OnUnknown};
 use crate::clock::after;
 use crate::sid::MessagingServiceSid;
 use crate::store::{OutboundMessage, Settlement};
-use crate::twilio::{CLOCK_SKEW, ListMessages, Message};
+use crate::twilio::{ListMessages, Message};
 
 /// Between two looks. A message is in the list as soon as its call is processed, which takes half a minute at most.
 const AGAIN: Duration = Duration::from_secs(8);
@@ -79,11 +77,9 @@ impl Delivery {
                 "Twilio's list could not be read: {error}"
             );
         })?;
-        let since = message.sent_at.unwrap_or(message.created_at);
-        let since = since.checked_sub(CLOCK_SKEW).unwrap_or(since);
         let mut alike: Vec<Message> = listed
             .into_iter()
-            .filter(|found| is_alike(message, found, since))
+            .filter(|found| found.may_be(message))
             .collect();
         // Newest first, as Twilio lists them.
         alike.reverse();
@@ -92,17 +88,4 @@ impl Delivery {
         let free = self.asked("unclaimed_sids", free)?;
         Ok(alike.into_iter().find(|found| free.contains(&found.sid)))
     }
-}
-
-fn is_alike(message: &OutboundMessage, found: &Message, since: Timestamp) -> bool {
-    let by_rest = found
-        .direction
-        .as_deref()
-        .is_none_or(|direction| direction == "outbound-api");
-    let said = found.body.as_ref().map_or("", |body| body.0.as_str());
-    // A template's text is Twilio's.
-    let alike = message.params.get("ContentSid").is_some()
-        || message.window_closed
-        || said.trim() == message.params.get("Body").unwrap_or_default().trim();
-    by_rest && alike && found.made_at().is_none_or(|made| made >= since)
 }

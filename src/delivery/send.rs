@@ -54,7 +54,11 @@ impl Delivery {
         };
         let credentials = self.keyring.credentials(message.account, message.slot);
         let messages = route.client.messages(message.account, &credentials);
-        match messages.create_form(&params).await {
+        let created = match &message.window {
+            Some(window) => messages.create_form(&params, window).await,
+            None => messages.create_template_form(&params).await,
+        };
+        match created {
             Ok(sent) => {
                 crate::crash_point!("P12");
                 self.health.set(true);
@@ -69,13 +73,13 @@ impl Delivery {
 
     /// What is posted: the message, or the template that takes its place, and where its status is reported.
     fn params(&self, message: &OutboundMessage) -> Result<Form, Settlement> {
-        let mut params = match (message.window_closed, message.template) {
-            (true, false) => self.template(message)?,
-            (true, true) => {
+        let mut params = match (message.window, message.template) {
+            (None, false) => self.template(message)?,
+            (None, true) => {
                 self.agreed(message)?;
                 message.params.clone()
             }
-            (false, _) => message.params.clone(),
+            (Some(_), _) => message.params.clone(),
         };
         let route = self.routes.of(message.account);
         if let Some(url) = route.and_then(|route| route.status_callback.as_ref())

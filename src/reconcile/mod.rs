@@ -1,9 +1,13 @@
-//! After an outage: Twilio's list against the journal.
+//! After an outage, or on a restored backup: Twilio's list against the journal.
 //!
 //! What Twilio could deliver nowhere it drops; only its list still has it. [`Reconciler::missing`] finds the inbound
 //! messages that the journal lacks, and [`Reconciler::enter`] enters them as if they had just been accepted: the running
 //! server takes them up and answers by REST. Their consent words count as a webhook's do. The other way round,
 //! [`Reconciler::unsaid`] finds answers that Twilio never sent.
+//!
+//! A journal that is older than what happened lacks messages that were answered, and has replies waiting that were sent.
+//! The former are told by what Twilio sent to their author afterwards and the journal knows nothing of, and entered as
+//! answered; the latter are found by [`Reconciler::sent_before`], which is for the time before the server starts.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -26,12 +30,17 @@
 //! # Ok(()) }
 //! ```
 
-use std::collections::HashMap;
+mod outbox;
+mod sent;
+
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub use self::outbox::SentBefore;
+use self::sent::{LastSent, Replies, is_inbound, went_out};
 use crate::address::Address;
 use crate::consent::{ConsentReplies, ConsentRules, Words};
 use crate::form::Form;
@@ -40,10 +49,10 @@ use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::TokenSlot;
 use crate::store::{
     Arrival, ArrivalConsent, ConsentAction, ConsentHow, ConsentRecord, MessageFilter, MessageRow,
-    Store, StoreError,
+    ReplyState, Store, StoreError,
 };
 use crate::twilio::{CLOCK_SKEW, Client, Credentials, ListMessages, Message, RestError, Text};
-use crate::twiml::{Document, spoken};
+use crate::twiml::Document;
 
 /// Of a page, so that the longest texts still fit what is read of an answer.
 const PAGE_SIZE: u16 = 200;
@@ -133,6 +142,9 @@ pub struct Missing {
     pub message: InboundMessage,
     /// What its text does to consent: [`OptOut`](ConsentAction::OptOut) or [`Resume`](ConsentAction::Resume).
     pub consent: Option<ConsentAction>,
+    /// Whether its author was written to afterwards, by somebody of whom the journal knows nothing: it was answered, and
+    /// the journal has lost that. Set it to false to have the message handled all the same.
+    pub answered_before: bool,
     /// A later word of the same user, which the journal has and which counts instead.
     overtaken_by: Option<(MessageSid, ConsentAction, Timestamp)>,
 }
@@ -208,19 +220,29 @@ impl Reconciler {
         let mut words: Vec<(InboundMessage, ConsentAction, bool)> = Vec::new();
         let mut found: Vec<(Timestamp, &Message)> = listed
             .iter()
-            .filter(|message| message.direction.as_deref() == Some("inbound"))
             .map(|message| (message.made_at().unwrap_or(since), message))
             .rev()
             .collect();
         // Twilio's times are whole seconds: those of one second stay in the list's order.
         found.sort_by_key(|(at, _)| *at);
-        for (at, listed) in found {
+        let mut known = HashSet::new();
+        for listed in listed.iter().filter(|one| is_inbound(one)) {
+            if self.knows(account, listed.sid).await? {
+                known.insert(listed.sid);
+            }
+        }
+        let strange = self.strange(account, listed, since).await?;
+        let last_sent = LastSent::of(&found, &known, &strange);
+        for (place, (at, listed)) in found.into_iter().enumerate() {
+            if !is_inbound(listed) {
+                continue;
+            }
             let Some(message) = rebuilt(account, listed, at) else {
                 inbound.unreadable += 1;
                 continue;
             };
             let consent = self.rules.meaning(&message).as_ref().and_then(action);
-            let known = self.knows(account, message.message_sid).await?;
+            let known = known.contains(&message.message_sid);
             if let Some(consent) = consent {
                 words.push((message.clone(), consent, known));
             }
@@ -228,6 +250,7 @@ impl Reconciler {
                 inbound.known += 1;
             } else {
                 inbound.messages.push(Missing {
+                    answered_before: last_sent.is_after(&message, place),
                     message,
                     consent,
                     overtaken_by: None,
@@ -247,9 +270,9 @@ impl Reconciler {
         Ok(inbound)
     }
 
-    /// Enters a message in the journal, to be handled by the running server and answered by REST. A consent word counts,
-    /// unless its user has said the opposite since; it is not confirmed to them. One that has come meanwhile is left as
-    /// it is.
+    /// Enters a message in the journal, to be handled by the running server and answered by REST; or as answered, if it
+    /// [was](Missing::answered_before). A consent word counts, unless its user has said the opposite since; it is not
+    /// confirmed to them. One that has come meanwhile is left as it is.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -284,7 +307,7 @@ impl Reconciler {
             (Some(ConsentAction::OptOut), Some((sid, ConsentAction::Resume, at)))
                 if state.opted_out.is_none() =>
             {
-                self.store.enter(Arc::new(arrival), None).await?;
+                self.keep(arrival, missing).await?;
                 for scope in scopes {
                     let record = ConsentRecord {
                         scope,
@@ -301,7 +324,43 @@ impl Reconciler {
             }
             _ => {}
         }
-        self.store.enter(Arc::new(arrival), None).await
+        self.keep(arrival, missing).await
+    }
+
+    async fn keep(&self, arrival: Arrival, missing: &Missing) -> Result<(), StoreError> {
+        let arrival = Arc::new(arrival);
+        if missing.answered_before {
+            self.store.enter_answered(arrival).await
+        } else {
+            self.store.enter(arrival, None).await
+        }
+    }
+
+    /// What Twilio has sent, and the journal knows nothing of.
+    async fn strange(
+        &self,
+        account: AccountSid,
+        listed: &[Message],
+        since: Timestamp,
+    ) -> Result<HashSet<MessageSid>, StoreError> {
+        let mut replies = Replies::of(listed, since);
+        // Of one that came just before, the answer may be just after.
+        let earlier = since.checked_sub(CLOCK_SKEW).unwrap_or(since);
+        for row in self.answered(account, earlier).await? {
+            replies.take(&row);
+        }
+        let under_way = [ReplyState::Sending, ReplyState::Unknown];
+        let under_way = self.sent_of(account, listed, &under_way, since).await?;
+        let mut strange: HashSet<_> = replies.left().collect();
+        strange.extend(self.unclaimed(account, listed).await?);
+        for ours in under_way {
+            strange.remove(&ours.sid);
+        }
+        let gone = listed.iter().filter(|message| !went_out(message));
+        for message in gone {
+            strange.remove(&message.sid);
+        }
+        Ok(strange)
     }
 
     /// Which texts of the journal's TwiML answers Twilio has not sent. Only messages that came since `since` and before
@@ -317,54 +376,35 @@ impl Reconciler {
         until: Timestamp,
     ) -> Result<Answers, StoreError> {
         let mut answers = Answers::default();
-        let mut sent = sent_replies(listed, since);
+        let mut sent = Replies::of(listed, since);
         let mut rows = self.answered(account, since).await?;
         rows.retain(|row| (since..until).contains(&row.received_at));
-        // The newest first, each with the earliest that may be its own: where the same was said before and is missing, it is
-        // the older message that has none.
-        rows.sort_by_key(|row| std::cmp::Reverse((row.received_at, row.id)));
         for row in rows {
-            let Some(params) = &row.params else {
+            let Some(said) = sent.take(&row) else {
                 answers.expired += 1;
                 continue;
             };
-            let Some(answer) = &row.answer else { continue };
-            let params = Form::parse(params.0.as_bytes(), usize::MAX).unwrap_or_default();
-            let author = params.get("From").unwrap_or_default();
-            for said in spoken(&answer.0) {
-                answers.compared += 1;
-                let to = said.to.unwrap_or_else(|| author.to_owned());
-                let key = (to, compared(&said.text));
-                let earliest = row
-                    .received_at
-                    .checked_sub(CLOCK_SKEW)
-                    .unwrap_or(row.received_at);
-                let times = sent.entry(key.clone()).or_default();
-                let own = times.iter().position(|sent| *sent >= earliest);
-                match own {
-                    Some(own) => {
-                        times.remove(own);
-                    }
-                    None => answers.unsaid.push(Unsaid {
-                        message_sid: row.sid,
-                        user: key.0.into(),
-                        received_at: row.received_at,
-                        text: Text(said.text),
-                    }),
-                }
-            }
+            answers.compared += said.len() as u64;
+            let unsaid = said.into_iter().filter(|said| !said.found);
+            answers.unsaid.extend(unsaid.map(|said| Unsaid {
+                message_sid: row.sid,
+                user: said.to,
+                received_at: row.received_at,
+                text: Text(said.text),
+            }));
         }
         answers.unsaid.reverse();
         Ok(answers)
     }
 
-    /// The journal's answered messages of an account, down to a time.
+    /// The journal's answered messages of an account, down to a time; the newest first, each of which takes the earliest
+    /// of Twilio's that may be its own: where the same was said before and is missing, it is the older message that has none.
     async fn answered(
         &self,
         account: AccountSid,
         since: Timestamp,
     ) -> Result<Vec<MessageRow>, StoreError> {
-        let mut found = Vec::new();
+        let mut found: Vec<MessageRow> = Vec::new();
         let mut before = None;
         loop {
             let filter = MessageFilter {
@@ -374,14 +414,12 @@ impl Reconciler {
                 ..MessageFilter::default()
             };
             let rows = self.store.messages(filter).await?;
-            let Some(last) = rows.last() else {
-                return Ok(found);
-            };
-            before = Some(last.id);
             // A single old one may have been entered late.
             let over = rows.iter().all(|row| row.received_at < since);
+            before = rows.last().map(|last| last.id);
             found.extend(rows.into_iter().filter(|row| same(row.account, account)));
             if over {
+                found.sort_by_key(|row| std::cmp::Reverse((row.received_at, row.id)));
                 return Ok(found);
             }
         }
@@ -438,29 +476,6 @@ fn same_conversation(one: &InboundMessage, other: &InboundMessage) -> bool {
     let service = one.messaging_service_sid.is_some()
         && one.messaging_service_sid == other.messaging_service_sid;
     one.from == other.from && (one.to == other.to || service)
-}
-
-/// When each text was sent to each user in reply to a webhook, oldest first.
-fn sent_replies(listed: &[Message], since: Timestamp) -> HashMap<(String, String), Vec<Timestamp>> {
-    let mut sent: HashMap<_, Vec<Timestamp>> = HashMap::new();
-    let replies = listed
-        .iter()
-        .filter(|message| message.direction.as_deref() == Some("outbound-reply"));
-    for reply in replies {
-        let to = reply.to.as_ref().map_or("", Address::as_str).to_owned();
-        let text = compared(reply.body.as_ref().map_or("", |body| body.0.as_str()));
-        let at = reply.made_at().unwrap_or(since);
-        sent.entry((to, text)).or_default().push(at);
-    }
-    for times in sent.values_mut() {
-        times.sort_unstable();
-    }
-    sent
-}
-
-/// A text as two of them are compared: Twilio cuts white space, and writes line ends its own way.
-fn compared(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn same(one: AccountSid, other: AccountSid) -> bool {

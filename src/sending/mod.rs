@@ -160,7 +160,8 @@ impl Sender {
         self
     }
 
-    /// Takes a message: what comes back is in the outbox, and will be sent once.
+    /// Takes a message: what comes back is in the outbox, and will be sent once. Window and consent are looked at in the
+    /// transaction that takes it, and once more when it is sent.
     ///
     /// # Errors
     /// [`SendError`]: it may not be said, or is nothing that Twilio takes, or the store is away. Nothing was taken, unless

@@ -59,15 +59,27 @@ pub struct Conversation {
     pub last_inbound: Option<Timestamp>,
 }
 
-/// Proof that a conversation's window is open: only [`Conversation::window`] makes one, and sending anything but a
-/// template takes one, so that forgetting to look does not compile.
+/// Proof that somebody has looked whether a user may be written to freely, and found that they may: only
+/// [`Conversation::window`] and [`OpenWindow::of`] make one. `twilio::Messages::create` and `create_form`, which send
+/// anything at once, take one, so that forgetting to look does not compile; a template goes without. `Sender::send` takes
+/// none: it looks for itself, in the transaction that takes the message, and once more when that is sent.
 ///
-/// ```compile_fail
-/// let window = replyhook::store::OpenWindow { conversation: 1, until: None };
+/// ```
+/// use replyhook::clock::SignedDuration;
+/// use replyhook::store::OpenWindow;
+/// use replyhook::{Address, Timestamp};
+///
+/// let (user, wrote) = (Address::from("whatsapp:+15550001111"), Timestamp::UNIX_EPOCH);
+/// let later = |hours| wrote + SignedDuration::from_hours(hours);
+/// let window = OpenWindow::of(&user, Some(wrote), later(1)).expect("an hour ago");
+/// assert_eq!(window.until(), Some(wrote + replyhook::store::WINDOW));
+/// assert_eq!(OpenWindow::of(&user, Some(wrote), later(24)), None);
+/// assert_eq!(OpenWindow::of(&user, None, later(1)), None, "who never wrote is not written to");
+/// // SMS has no such rule.
+/// assert!(OpenWindow::of(&"+15550001111".into(), None, later(99)).is_some());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenWindow {
-    conversation: i64,
     until: Option<Timestamp>,
 }
 
@@ -89,25 +101,19 @@ impl Conversation {
 
     /// The customer service window, if it is open. Channels other than WhatsApp have none: there it is always open.
     pub fn window(&self, now: Timestamp) -> Option<OpenWindow> {
-        let conversation = self.id;
-        if *self.user.channel() != Channel::WhatsApp {
-            return Some(OpenWindow {
-                conversation,
-                until: None,
-            });
-        }
-        let until = self.last_inbound?.checked_add(WINDOW).ok()?;
-        (now < until).then_some(OpenWindow {
-            conversation,
-            until: Some(until),
-        })
+        OpenWindow::of(&self.user, self.last_inbound, now)
     }
 }
 
 impl OpenWindow {
-    /// The conversation's number.
-    pub fn conversation(&self) -> i64 {
-        self.conversation
+    /// Looks, where there is no [`Conversation`] to ask: at when the user last wrote, if ever. Channels other than WhatsApp
+    /// have no window: there it is always open.
+    pub fn of(user: &Address, last_inbound: Option<Timestamp>, now: Timestamp) -> Option<Self> {
+        if *user.channel() != Channel::WhatsApp {
+            return Some(Self { until: None });
+        }
+        let until = last_inbound?.checked_add(WINDOW).ok()?;
+        (now < until).then_some(Self { until: Some(until) })
     }
 
     /// When it closes, if ever.

@@ -1,10 +1,11 @@
 //! What operators look at and do, beside a running server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Outcome, ReplyState};
+use super::{Arrival, OutboundMessage, Outcome, ReplyState};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -232,6 +233,20 @@ pub trait Operator: Send + Sync {
     /// Sends what is held or failed of messages that answer nothing: the one of this number, or all that are held. Returns
     /// how many were freed.
     fn release_outgoing(&self, id: Option<i64>, now: Timestamp) -> Outcome<'_, u64>;
+
+    /// Keeps a message that was answered before, which only Twilio knows: as answered with nothing, so that nobody handles
+    /// it. One that is kept already stays as it is.
+    fn enter_answered(&self, arrival: Arc<Arrival>) -> Outcome<'_, ()>;
+
+    /// Up to `limit` messages of the outbox in an open state, in the order of their numbers, beginning after number `after`.
+    /// Claims nothing.
+    fn open_replies(
+        &self,
+        state: ReplyState,
+        after: i64,
+        limit: u32,
+        now: Timestamp,
+    ) -> Outcome<'_, Vec<OutboundMessage>>;
 
     /// Forgets what a user said and was told, their dialogue and their number. Keys and the opt-out stay, unless
     /// `forget_opt_out`.

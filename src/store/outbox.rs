@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::rows::reply;
-use super::{Outcome, ReplyRow, SendKey, Standing, Submission, Submitted};
+use super::{OpenWindow, Outcome, ReplyRow, SendKey, Standing, Submission, Submitted};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::Form;
@@ -67,8 +67,8 @@ pub struct OutboundMessage {
     pub looks: u32,
     /// When the last call began.
     pub sent_at: Option<Timestamp>,
-    /// Whether the customer service window has closed, so that only a template may be sent.
-    pub window_closed: bool,
+    /// The customer service window, if it was open when the message was claimed; else only a template may be sent.
+    pub window: Option<OpenWindow>,
     /// Whether the user is known to agree to templates.
     pub opted_in: bool,
 }

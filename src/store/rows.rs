@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Answered, Conversation, Decision, FileAtTwilio, FileHash, Linked, LinkedFile, NewFile, NewLink,
+    Answered, Decision, FileAtTwilio, FileHash, Linked, LinkedFile, NewFile, NewLink, OpenWindow,
     ReplyState, StoreError, StoreErrorKind,
 };
 use crate::address::Address;
@@ -50,6 +50,9 @@ pub(super) mod inbound {
 /// Why a message has no answer of its own.
 pub(super) const MERGED: &str = "it was answered with the message before it";
 
+/// Why a message that was entered late is not handled.
+pub(super) const ANSWERED_BEFORE: &str = "it was answered before: Twilio has sent its user something since that the journal does not have";
+
 /// What became of a message of a conversation that is handed over, where its answer went by REST.
 pub(super) const NOT_REDIRECTED: &str =
     "it was not redirected to where its conversation is handed over: its answer went by REST";
@@ -90,9 +93,22 @@ pub(super) fn shown_outgoing(state: ReplyState, rank: i64) -> &'static str {
 }
 
 /// The number of a state by its word.
-pub(super) fn reply_number(word: &str) -> Option<i64> {
+pub(super) fn reply_number_of(word: &str) -> Option<i64> {
     (reply::PENDING..=reply::SUPPRESSED)
         .find(|number| reply_state(*number).is_ok_and(|state| state.as_str() == word))
+}
+
+/// A state as it is stored.
+pub(super) fn reply_number(state: ReplyState) -> i64 {
+    match state {
+        ReplyState::Pending => reply::PENDING,
+        ReplyState::Sending => reply::SENDING,
+        ReplyState::Unknown => reply::UNKNOWN,
+        ReplyState::Held => reply::HELD,
+        ReplyState::Sent => reply::SENT,
+        ReplyState::Failed => reply::FAILED,
+        ReplyState::Suppressed => reply::SUPPRESSED,
+    }
 }
 
 /// A message's state as the operator sees it: once its answer goes by REST, that of its replies.
@@ -115,16 +131,14 @@ pub(super) fn shown_state(state: i64, replies: &[(ReplyState, bool)]) -> &'stati
     }
 }
 
-/// Whether anything may be said to a user who wrote last at that time, or never.
-pub(super) fn is_open(
-    us: &Address,
+/// The window of a user who wrote last at that time, or never, if it is open.
+pub(super) fn window(
     user: &Address,
     last_inbound: Option<i64>,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<Option<OpenWindow>, StoreError> {
     let last_inbound = last_inbound.map(time).transpose()?;
-    let conversation = Conversation::new(0, us.clone(), user.clone(), last_inbound);
-    Ok(conversation.window(now).is_some())
+    Ok(OpenWindow::of(user, last_inbound, now))
 }
 
 /// What the answer of a message in this state is, for somebody without a claim.
@@ -283,8 +297,27 @@ pub(super) fn means_opted_out(code: Option<u32>) -> bool {
     matches!(code, Some(21610 | 63014))
 }
 
+/// Where `meta` has [`MIN_READER`](super::MIN_READER) of the newest program that wrote the schema.
+pub(super) const MIN_READER: &str = "min_reader";
+
+/// Whether this program may work on a schema of that number, whose makers let in those that know `min_reader`.
+pub(super) fn readable(
+    version: usize,
+    known: usize,
+    min_reader: Option<i64>,
+) -> Result<(), StoreError> {
+    let let_in = min_reader
+        .and_then(|least| usize::try_from(least).ok())
+        .is_some_and(|least| least <= known);
+    if version <= known || let_in {
+        Ok(())
+    } else {
+        Err(newer_schema(version, known))
+    }
+}
+
 /// A schema that this version does not know.
-pub(super) fn newer_schema(version: usize, known: usize) -> StoreError {
+fn newer_schema(version: usize, known: usize) -> StoreError {
     StoreError::with_source(
         StoreErrorKind::Schema,
         format!(

@@ -50,14 +50,14 @@ use serde_json::{Value, json};
 pub use self::answer::{Answer, Got, Sent};
 pub use self::user::User;
 use crate::app::{AppBuilder, Desk, DeskOptions};
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::config::Sources;
 use crate::emulator::Remote;
 use crate::emulator::recording::{self, Recorded};
 use crate::secret::Secret;
 use crate::sending::{Outgoing, Sender};
 use crate::sid::AccountSid;
-use crate::store::ReplyState;
+use crate::store::{OpenWindow, ReplyState};
 use crate::twilio::{ApiUrl, Client, Credentials, NewMessage};
 
 /// For what must happen sooner or later.
@@ -238,9 +238,12 @@ impl TestBot {
         let (account, token) = &self.account;
         let credentials = Credentials::auth_token(*account, token.clone());
         let message = NewMessage::text(user.address(), text).from(user.sender());
+        // Nobody has looked: what comes of that is what the test is to see.
+        let now = SystemClock.now();
+        let window = OpenWindow::of(&message.to, Some(now), now).expect("of who has just written");
         let created = client
             .messages(*account, &credentials)
-            .create(&message)
+            .create(&message, &window)
             .await;
         let created = match created {
             Ok(created) => created,

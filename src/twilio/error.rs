@@ -13,8 +13,8 @@ use crate::error_code::ErrorCode;
 /// ```no_run
 /// use replyhook::twilio::{Messages, NewMessage, Repeat};
 ///
-/// # async fn send(messages: Messages<'_>, message: NewMessage) {
-/// if let Err(error) = messages.create(&message).await {
+/// # async fn send(messages: Messages<'_>, template: NewMessage) {
+/// if let Err(error) = messages.create_template(&template).await {
 ///     match error.repeat() {
 ///         Repeat::Safe(wait) => println!("again in {wait:?}"),
 ///         Repeat::Never => println!("refused: {:?}", error.code()),
@@ -49,6 +49,8 @@ pub enum RestErrorKind {
     },
     /// It never reached Twilio: no connection, no name, no TLS.
     NotSent,
+    /// It was not made: what was to be sent without an open window is no template.
+    NoTemplate,
     /// It may have been processed: a timeout, a broken connection, a 5xx, or an answer that cannot be read.
     Unknown {
         /// HTTP status, if there was one.
@@ -86,12 +88,20 @@ impl RestError {
     /// Whether the call may be made again.
     pub fn repeat(&self) -> Repeat {
         match self.kind {
-            RestErrorKind::Refused { .. } => Repeat::Never,
+            RestErrorKind::Refused { .. } | RestErrorKind::NoTemplate => Repeat::Never,
             RestErrorKind::RateLimited { retry_after } => {
                 Repeat::Safe(retry_after.unwrap_or_default())
             }
             RestErrorKind::NotSent => Repeat::Safe(Duration::ZERO),
             RestErrorKind::Unknown { .. } => Repeat::Ambiguous,
+        }
+    }
+
+    /// What is to be sent is no template.
+    pub(super) fn no_template() -> Self {
+        Self {
+            kind: RestErrorKind::NoTemplate,
+            source: None,
         }
     }
 
@@ -171,6 +181,9 @@ impl fmt::Display for RestError {
                 f.write_str("Twilio takes no more calls for now (HTTP 429)")
             }
             RestErrorKind::NotSent => f.write_str("Twilio could not be reached"),
+            RestErrorKind::NoTemplate => {
+                f.write_str("only a template goes without an open window: nothing was sent")
+            }
             RestErrorKind::Unknown {
                 status: Some(status),
             } => {

@@ -15,6 +15,9 @@ use crate::error_code::ErrorCode;
 use crate::form::Form;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
+use crate::store::OpenWindow;
+#[cfg(feature = "app")]
+use crate::store::OutboundMessage;
 
 /// The messages of one account.
 ///
@@ -128,6 +131,29 @@ impl Message {
         let date = self.date_created.as_deref()?;
         Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
     }
+
+    /// Whether it may be what the outbox has: it goes the same way, says the same, and is not older than the call, or than
+    /// what was to be sent.
+    #[cfg(feature = "app")]
+    pub(crate) fn may_be(&self, ours: &OutboundMessage) -> bool {
+        let by_rest = self
+            .direction
+            .as_deref()
+            .is_none_or(|direction| direction == "outbound-api");
+        let service = ours.service.as_ref();
+        // A service chooses its sender, which is not known.
+        let by_us = self.from.as_ref().is_none_or(|from| *from == ours.us)
+            || service.is_some_and(|service| service.as_str() == ours.us.as_str());
+        let to_user = self.to.as_ref() == Some(&ours.user);
+        let said = self.body.as_ref().map_or("", |body| body.0.as_str());
+        // A template's text is Twilio's.
+        let alike = ours.params.get("ContentSid").is_some()
+            || ours.window.is_none()
+            || said.trim() == ours.params.get("Body").unwrap_or_default().trim();
+        let since = ours.sent_at.unwrap_or(ours.created_at);
+        let since = since.checked_sub(CLOCK_SKEW).unwrap_or(since);
+        by_rest && by_us && to_user && alike && self.made_at().is_none_or(|made| made >= since)
+    }
 }
 
 impl<'a> Messages<'a> {
@@ -145,18 +171,69 @@ impl<'a> Messages<'a> {
 
     /// Sends a message. What comes back says that Twilio has taken it, not that it arrives.
     ///
+    /// It takes proof that the user may be written to freely, since WhatsApp refuses a text outside of the customer service
+    /// window only after Twilio has taken it (63016). Without, it does not compile:
+    ///
+    /// ```compile_fail,E0061
+    /// # use replyhook::twilio::{Messages, NewMessage, RestError};
+    /// # async fn send(messages: Messages<'_>, message: NewMessage) -> Result<(), RestError> {
+    /// messages.create(&message).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// With it, it does:
+    ///
+    /// ```no_run
+    /// # use replyhook::twilio::{Messages, NewMessage, RestError};
+    /// # use replyhook::store::OpenWindow;
+    /// # async fn send(messages: Messages<'_>, message: NewMessage, window: OpenWindow) -> Result<(), RestError> {
+    /// messages.create(&message, &window).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`RestError`]. Where [`RestError::repeat`] is [`Ambiguous`](super::Repeat::Ambiguous) the message may have been
     /// sent: look with [`Messages::list`] before sending it again.
-    pub async fn create(&self, message: &NewMessage) -> Result<Message, RestError> {
-        self.create_form(&message.form()).await
+    pub async fn create(
+        &self,
+        message: &NewMessage,
+        window: &OpenWindow,
+    ) -> Result<Message, RestError> {
+        self.create_form(&message.form(), window).await
+    }
+
+    /// Sends a template, which needs no open window.
+    ///
+    /// # Errors
+    /// As [`Messages::create`]; [`RestErrorKind::NoTemplate`](super::RestErrorKind::NoTemplate) for anything else.
+    pub async fn create_template(&self, template: &NewMessage) -> Result<Message, RestError> {
+        self.create_template_form(&template.form()).await
     }
 
     /// Sends what these parameters of `POST Messages` say.
     ///
     /// # Errors
     /// As [`Messages::create`].
-    pub async fn create_form(&self, params: &Form) -> Result<Message, RestError> {
+    pub async fn create_form(
+        &self,
+        params: &Form,
+        _window: &OpenWindow,
+    ) -> Result<Message, RestError> {
+        self.post(params).await
+    }
+
+    /// Sends the template (`ContentSid`) that these parameters of `POST Messages` name.
+    ///
+    /// # Errors
+    /// As [`Messages::create_template`].
+    pub async fn create_template_form(&self, params: &Form) -> Result<Message, RestError> {
+        if params.get("ContentSid").is_none() {
+            return Err(RestError::no_template());
+        }
+        self.post(params).await
+    }
+
+    async fn post(&self, params: &Form) -> Result<Message, RestError> {
         let request = self.request(Method::POST, "Messages.json")?;
         let wire: WireMessage = answer(with_form(request, params)).await?;
         wire.typed(StatusCode::CREATED)

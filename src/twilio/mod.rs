@@ -5,15 +5,17 @@
 //! whether a call may be repeated: `POST Messages` has no idempotency key, so one whose fate is unknown must not be.
 //!
 //! ```no_run
-//! use replyhook::Secret;
+//! use replyhook::store::OpenWindow;
 //! use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage};
+//! use replyhook::{InboundMessage, Secret, Timestamp};
 //!
-//! # async fn send() -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn send(asked: InboundMessage, now: Timestamp) -> Result<(), Box<dyn std::error::Error>> {
 //! let account = "AC00000000000000000000000000000001".parse()?;
 //! let client = Client::new(ApiUrl::default());
 //! let credentials = Credentials::auth_token(account, Secret::new("…"));
-//! let message = NewMessage::text("whatsapp:+15550001111", "Your order is ready.").from("whatsapp:+15550002222");
-//! let sent = client.messages(account, &credentials).create(&message).await?;
+//! let message = NewMessage::text(asked.from.clone(), "Your order is ready.").from(asked.to.clone());
+//! let window = OpenWindow::of(&asked.from, Some(asked.received_at), now).ok_or("only a template may be sent")?;
+//! let sent = client.messages(account, &credentials).create(&message, &window).await?;
 //! println!("{} is {}", sent.sid, sent.status.as_str());
 //! # Ok(()) }
 //! ```

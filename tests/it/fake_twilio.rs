@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use crate::support::{
     ACCOUNT, Answer, Answered, Attempt, By, Delivery, EMPTY, FakeTwilio, Fault, ORIGIN,
-    OTHER_TOKEN, Policy, Post, Server, Shown, TOKEN, TestApp, Webhook, base64_of, says, wire,
+    OTHER_TOKEN, Policy, Post, Server, Shown, TOKEN, TestApp, Webhook, base64_of, open_window,
+    says, wire,
 };
 
 const USER: &str = "whatsapp:+15550001111";
@@ -41,7 +42,7 @@ async fn send(twilio: &FakeTwilio, message: &NewMessage) -> Result<Message, Rest
     let credentials = credentials();
     client(twilio)
         .messages(account(), &credentials)
-        .create(message)
+        .create(message, &open_window())
         .await
 }
 
@@ -440,13 +441,19 @@ async fn an_outage_refuses_connections_and_ends_at_the_same_address() {
     for round in 1..=3 {
         twilio.down();
         twilio.down();
-        let error = messages.create(&text("lost")).await.unwrap_err();
+        let error = messages
+            .create(&text("lost"), &open_window())
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), RestErrorKind::NotSent);
         let refused = std::net::TcpStream::connect(twilio.address()).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         twilio.up();
         twilio.up();
-        messages.create(&text("taken")).await.unwrap();
+        messages
+            .create(&text("taken"), &open_window())
+            .await
+            .unwrap();
         assert_eq!(bodies(&twilio.phone(USER)), vec!["taken"; round]);
     }
     assert_eq!(twilio.posts().len(), 3);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use replyhook::clock::SignedDuration;
 use replyhook::{
     Clock, Context, HandlerError, InboundMessage, ManualClock, Reply, ReplyMessage, SystemClock,
 };
@@ -429,4 +430,51 @@ async fn a_reply_in_time_is_given_once_whatever_the_deadline_is_doing() {
     }
     app.wait_for_outbox("pending", 0).await;
     assert_eq!((by_twiml + by_rest, twilio.posts().len()), (60, by_rest));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_58_a_clock_that_jumps_while_a_handler_runs_loses_and_doubles_nothing() {
+    let hours = SignedDuration::from_hours;
+    // Past the deadline, and back before the message came.
+    for jump in [SignedDuration::from_mins(1), hours(-2)] {
+        let twilio = FakeTwilio::start();
+        let go = Arc::new(Semaphore::new(0));
+        let began = SystemClock.now();
+        let clock = Arc::new(ManualClock::new(began));
+        let shared = clock.clone();
+        let app = TestApp::beside(&twilio, &[], |app| app.clock(shared).handler(patient(&go)));
+        let app = Arc::new(app);
+        app.opened().await;
+        let asking = app.clone();
+        let asked = tokio::spawn(async move { asking.send(Webhook::message(1, "hi")).await });
+        app.wait_for("replyhook_handlers_running", 1.0).await;
+        clock.advance(jump);
+        let is_late = jump.is_positive();
+        let answer = if is_late {
+            let answer = asked.await.unwrap();
+            go.add_permits(1);
+            assert_eq!(twilio.wait_for_phone(USER, 1)[0].body, "hi");
+            answer
+        } else {
+            go.add_permits(1);
+            asked.await.unwrap()
+        };
+        let expected = if is_late {
+            EMPTY.to_owned()
+        } else {
+            says("hi")
+        };
+        assert_eq!(answer.twiml(), expected);
+        app.wait_for_outbox("pending", 0).await;
+        assert_eq!(app.says(1, "hi").await, expected);
+        assert_eq!(twilio.posts().len(), usize::from(is_late));
+        // The window closes by the later of the two times, whichever message came then.
+        go.add_permits(1);
+        assert_eq!(app.says(2, "more").await, says("more"));
+        let (us, user) = ("whatsapp:+15550002222".into(), USER.into());
+        let conversation = app.store.conversation(&us, &user).await.unwrap().unwrap();
+        let later = began.max(clock.now());
+        assert!(conversation.window(later + hours(23)).is_some());
+        assert!(conversation.window(later + hours(24)).is_none());
+    }
 }

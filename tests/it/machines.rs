@@ -2,6 +2,7 @@
 //! on; the database goes and comes back.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -242,4 +243,24 @@ fn an_orderly_end_hands_over_at_once() {
     first.wait();
     assert_eq!(twilio.wait_for_phone(&from(1), 1)[0].body, "hang on");
     assert_eq!(database.row(1).1, 2);
+}
+
+#[test]
+fn a_migration_over_which_a_machine_dies_begins_anew_on_the_next() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    for _ in 0..2 {
+        let bot = Command::new(env!("CARGO_BIN_EXE_fault-bot"));
+        let dies = [
+            ("DATABASE_URL", &*database.url),
+            ("FAILPOINTS", "P15=return"),
+        ];
+        let (status, log) = Server::launch(bot, &dies).wait();
+        assert_eq!(status.signal(), Some(6), "{status}\n{log}");
+    }
+    let twilio = FakeTwilio::start();
+    let server = database.server(&twilio);
+    assert_eq!(server.send(&message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(database.row(1), ("answered".to_owned(), 1));
 }

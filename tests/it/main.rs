@@ -82,6 +82,7 @@ mod readme;
 mod reconcile;
 mod replies;
 mod rest;
+mod restoring;
 mod routing;
 #[cfg(feature = "testing")]
 mod rules;

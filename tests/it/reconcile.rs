@@ -66,7 +66,7 @@ fn a_lost_message_is_fetched_once_answered_by_rest_and_its_held_reply_is_release
     assert_eq!(lines[0]["message_sid"], sid(2));
     assert_eq!(lines[0]["user"], "whatsapp:…11");
     let counts = serde_json::json!({"kind": "counts", "listed": 2, "known": 1, "missing": 1, "entered": 1,
-        "unreadable": 0, "compared": 0, "expired": 0, "unsaid": 0});
+        "answered": 0, "sent": 0, "unreadable": 0, "compared": 0, "expired": 0, "unsaid": 0});
     assert_eq!(lines[1], counts);
     let again = kept.run_for_account(&["reconcile"]);
     ends(
@@ -96,6 +96,62 @@ fn a_lost_message_is_fetched_once_answered_by_rest_and_its_held_reply_is_release
     // Should the webhook come after all, it is a repeat.
     let late = server.send(&Webhook::message(2, TEXT));
     assert_eq!(late.twiml(), crate::support::EMPTY);
+}
+
+/// Answered by an app in process, and executed by Twilio.
+fn converse(kept: &Kept, twilio: &FakeTwilio, webhooks: &[Webhook]) {
+    kept.app(
+        |app| app,
+        async |app| {
+            for webhook in webhooks {
+                let answer = app.send(webhook.clone()).await;
+                assert!(twilio.execute(webhook, &answer));
+            }
+        },
+    );
+}
+
+#[test]
+fn a_lost_message_is_entered_although_a_later_one_of_its_user_was_answered() {
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    lose(&twilio, &Webhook::message(1, "first"));
+    converse(&kept, &twilio, &[Webhook::message(2, "second")]);
+    let run = kept.run_for_account(&["reconcile"]);
+    ends(run, 0, "1 known, 1 missing, 1 entered\n");
+}
+
+#[test]
+fn what_was_answered_by_a_journal_that_is_lost_is_not_answered_again_unless_that_is_wanted() {
+    let twilio = FakeTwilio::start();
+    let said = [Webhook::message(1, "one"), Webhook::message(2, "two")];
+    converse(&Kept::with(&twilio), &twilio, &said);
+    lose(&twilio, &Webhook::message(3, "three"));
+    // To whom nothing was ever sent.
+    lose(&twilio, &from(4, "whatsapp:+15550009999", "four"));
+
+    let kept = Kept::with(&twilio);
+    kept.prints(&["migrate"]);
+    let again = ["reconcile", "--answer-again", "--dry-run"];
+    let run = kept.run_for_account(&again);
+    ends(run, 1, "0 known, 4 missing, 0 entered\n");
+    let run = kept.run_for_account(&["reconcile"]);
+    let out = ends(run, 0, "0 known, 4 missing, 2 entered, 2 answered before\n");
+    assert!(out.starts_with(&format!("answered {} ", sid(1))), "{out}");
+    assert!(out.contains("--restored"), "{out}");
+    let first = kept.lines(&["messages", "show", &sid(1), "--json"]);
+    assert_eq!(first[0]["state"], "answered");
+    let reason = first[0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("it was answered before"), "{reason}");
+    let run = kept.run_for_account(&["reconcile"]);
+    ends(run, 0, "4 known, 0 missing, 0 entered\n");
+
+    let _server = kept.server();
+    twilio.wait_for_phone("whatsapp:+15550009999", 1);
+    let shown = twilio.wait_for_phone(USER, 3);
+    let texts: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
+    assert_eq!(texts, ["one", "two", "three"]);
+    assert_eq!(twilio.posts().len(), 2);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use replyhook::twilio::{
 };
 use replyhook::{AccountSid, ErrorCode, Form, MessageStatus, Secret};
 
-use crate::support::{ACCOUNT, TOKEN, silent_port};
+use crate::support::{ACCOUNT, TOKEN, open_window, silent_port};
 
 const CREATED: &str = r#"{"sid":"SM00000000000000000000000000000001","status":"queued","direction":"outbound-api",
     "from":"whatsapp:+15550002222","to":"whatsapp:+15550001111","body":"canary-text","error_code":null,
@@ -79,7 +79,7 @@ async fn create(address: SocketAddr, message: &NewMessage) -> Result<Message, Re
     let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
     client(address)
         .messages(account(), &credentials)
-        .create(message)
+        .create(message, &open_window())
         .await
 }
 
@@ -165,6 +165,20 @@ async fn templates_places_and_services_have_their_own_parameters() {
         (form.get("PersistentAction"), form.get("Body")),
         (Some("geo:52.52,13.405|Office"), Some("Office"))
     );
+}
+
+#[tokio::test]
+async fn without_an_open_window_a_template_is_sent_and_nothing_else() {
+    let (address, taken) = stand_in(json("201 Created", "", CREATED));
+    let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
+    let client = client(address);
+    let messages = client.messages(account(), &credentials);
+    let error = messages.create_template(&text()).await.unwrap_err();
+    assert_eq!(error.kind(), RestErrorKind::NoTemplate);
+    assert_eq!(error.repeat(), Repeat::Never);
+    let template = NewMessage::template("whatsapp:+1", "HX1", [("1", "Ana")]);
+    messages.create_template(&template).await.unwrap();
+    assert!(taken.join().unwrap().contains("ContentSid=HX1"));
 }
 
 #[tokio::test]
@@ -353,7 +367,7 @@ async fn threat_68_what_never_left_is_safe_to_repeat() {
     drop(TcpStream::connect(address));
     let error = Client::new(url)
         .messages(account(), &credentials)
-        .create(&text())
+        .create(&text(), &open_window())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), RestErrorKind::NotSent);

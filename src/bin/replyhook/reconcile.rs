@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use replyhook::config::ReconcileSettings;
-use replyhook::reconcile::{Missing, Reconciler, Unsaid, list};
+use replyhook::reconcile::{Missing, Reconciler, SentBefore, Unsaid, list};
 use replyhook::store::{Access, ConsentAction};
 use replyhook::twilio::{Client, Credentials};
 use replyhook::{AccountSid, Timestamp};
@@ -19,11 +19,16 @@ Needs TWILIO_ACCOUNT_SID and the auth token or an API key; accounts of twilio.ac
 is handled by the running server, or by the next that starts, and answered by REST. A STOP or START among it counts, and
 is not confirmed to the user. REST tells how many files came with a message, and not where they are.
 
+What Twilio has sent something after that the journal does not know of was answered before, by a journal that is lost or by
+somebody else: it is entered as answered. After a restore, before the server starts, use --restored as well.
+
 Exit code 0 when it is done; 1 when --dry-run or --replies finds something missing, or Twilio or the store fail.
 
 Examples:
   replyhook reconcile --since 6
+  replyhook reconcile --since 48 --restored --dry-run
   replyhook reconcile --replies --dry-run --json")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct Reconcile {
     /// How many hours back
     #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=720))]
@@ -31,7 +36,13 @@ pub(crate) struct Reconcile {
     /// Also report answers by TwiML that Twilio has not sent; nothing is sent again
     #[arg(long)]
     replies: bool,
-    /// Enter nothing: only report
+    /// The store is a restored backup, and no server runs: replies that wait in it, and that Twilio has, are marked as sent
+    #[arg(long)]
+    restored: bool,
+    /// Let also those messages be handled that were answered before
+    #[arg(long)]
+    answer_again: bool,
+    /// Change nothing: only report
     #[arg(long)]
     dry_run: bool,
     /// One JSON object a line
@@ -47,6 +58,8 @@ struct Counts {
     known: u64,
     missing: u64,
     entered: u64,
+    answered: u64,
+    sent: u64,
     unreadable: u64,
     compared: u64,
     expired: u64,
@@ -76,7 +89,7 @@ impl Reconcile {
             )?;
         }
         self.print_counts(&counts)?;
-        let found = (self.dry_run && counts.missing > 0) || counts.unsaid > 0;
+        let found = (self.dry_run && counts.missing + counts.sent > 0) || counts.unsaid > 0;
         Ok(if found { Answer::No } else { Answer::Yes })
     }
 
@@ -96,15 +109,26 @@ impl Reconcile {
         };
         let since = before(i64::from(self.since) * 3600);
         let listed = opened.ask(list(client, account, credentials, since))?;
-        let inbound = opened.wait(reconciler.missing(account, &listed, since))?;
+        if self.restored {
+            for sent in &opened.wait(reconciler.sent_before(account, &listed, now))? {
+                counts.sent += 1;
+                if !self.dry_run {
+                    opened.wait(reconciler.mark_sent(sent, now))?;
+                }
+                print(&self.sent(sent))?;
+            }
+        }
+        let mut inbound = opened.wait(reconciler.missing(account, &listed, since))?;
         counts.known += inbound.known;
         counts.unreadable += inbound.unreadable;
         counts.listed += inbound.known + inbound.unreadable + inbound.messages.len() as u64;
-        for missing in &inbound.messages {
+        for missing in &mut inbound.messages {
+            missing.answered_before &= !self.answer_again;
             counts.missing += 1;
+            counts.answered += u64::from(missing.answered_before);
             if !self.dry_run {
                 opened.wait(reconciler.enter(missing))?;
-                counts.entered += 1;
+                counts.entered += u64::from(!missing.answered_before);
             }
             print(&self.missing(missing, now))?;
         }
@@ -123,7 +147,11 @@ impl Reconcile {
 
     fn missing(&self, missing: &Missing, now: Timestamp) -> String {
         let message = &missing.message;
-        let what = if self.dry_run { "missing" } else { "entered" };
+        let what = match (missing.answered_before, self.dry_run) {
+            (true, _) => "answered",
+            (false, true) => "missing",
+            (false, false) => "entered",
+        };
         let consent = missing.consent.map(ConsentAction::as_str);
         let from = user(&message.from, false);
         if self.json {
@@ -135,6 +163,16 @@ impl Reconcile {
         let age = age(message.received_at, now);
         let consent = consent.map_or_else(String::new, |consent| format!(" {consent}"));
         format!("{what} {} {from} {age}{consent}\n", message.message_sid)
+    }
+
+    fn sent(&self, sent: &SentBefore) -> String {
+        let to = user(&sent.user, false);
+        if self.json {
+            let line =
+                json!({"kind": "sent", "reply": sent.reply, "sid": sent.sid.as_str(), "user": to});
+            return format!("{line}\n");
+        }
+        format!("sent {} {to} it waits here, and Twilio has it\n", sent.sid)
     }
 
     fn unsaid(&self, unsaid: &Unsaid, now: Timestamp) -> String {
@@ -156,7 +194,7 @@ impl Reconcile {
             return print(&format!(
                 "{}\n",
                 json!({"kind": "counts", "listed": counts.listed, "known": counts.known, "missing": counts.missing,
-                    "entered": counts.entered, "unreadable": counts.unreadable, "compared": counts.compared,
+                    "entered": counts.entered, "answered": counts.answered, "sent": counts.sent, "unreadable": counts.unreadable, "compared": counts.compared,
                     "expired": counts.expired, "unsaid": counts.unsaid})
             ));
         }
@@ -167,10 +205,21 @@ impl Reconcile {
             counts.missing,
             counts.entered
         );
+        if counts.answered > 0 {
+            write!(text, ", {} answered before", counts.answered)?;
+        }
         if counts.unreadable > 0 {
             write!(text, ", {} unreadable", counts.unreadable)?;
         }
         text.push('\n');
+        if self.restored {
+            let sent = number(counts.sent, "message");
+            writeln!(text, "{sent} of the outbox that Twilio has already")?;
+        } else if counts.answered > 0 {
+            text.push_str(
+                "If this store is a restored backup: --restored also marks replies as sent that wait in it, before the server starts\n",
+            );
+        }
         if self.replies {
             writeln!(
                 text,

@@ -257,3 +257,25 @@ pub(super) async fn enter(
     }
     Ok(())
 }
+
+/// Keeps a message as answered, so that nobody handles it, unless it is kept already.
+pub(super) async fn enter_answered(
+    db: &mut PgConnection,
+    me: i64,
+    arrival: &Arrival,
+) -> Result<(), Trouble> {
+    if known(db, arrival).await?.is_some() {
+        return Ok(());
+    }
+    accept(db, me, arrival).await?;
+    sqlx::query(
+        "UPDATE inbound SET state = 3, owner = NULL, attempt = 0, reason = $3 \
+         WHERE sid = $1 AND account = $2 AND state IN (0, 1)",
+    )
+    .bind(rows::sid_bytes(arrival.sid.as_str()))
+    .bind(rows::sid_bytes(arrival.account.as_str()))
+    .bind(rows::ANSWERED_BEFORE)
+    .execute(db)
+    .await?;
+    Ok(())
+}

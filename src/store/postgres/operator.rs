@@ -7,17 +7,16 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::PostgresStore;
 use super::error::Trouble;
 use super::media::forget_links;
 use super::text::{pack, unpack};
+use super::{PostgresStore, accept, outbox};
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    MessageFilter, MessageRow, OpenMessages, Operator, Outcome, OutgoingRow, Purged, ReplyRow,
-    Retention,
-    TakenParams,
+    Arrival, MessageFilter, MessageRow, OpenMessages, Operator, OutboundMessage, Outcome,
+    OutgoingRow, Purged, ReplyRow, ReplyState, Retention, TakenParams,
 };
 
 /// Rows of one step of [`Operator::expire`].
@@ -110,6 +109,24 @@ impl Operator for PostgresStore {
                 Ok(freed.rows_affected())
             })
         })
+    }
+
+    fn enter_answered(&self, arrival: Arc<Arrival>) -> Outcome<'_, ()> {
+        let me = self.owner;
+        self.claim(move |db| {
+            let arrival = arrival.clone();
+            Box::pin(async move { accept::enter_answered(db, me, &arrival).await })
+        })
+    }
+
+    fn open_replies(
+        &self,
+        state: ReplyState,
+        after: i64,
+        limit: u32,
+        now: Timestamp,
+    ) -> Outcome<'_, Vec<OutboundMessage>> {
+        self.ask(move |db| Box::pin(outbox::open(db, state, after, limit, now)))
     }
 
     fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged> {
@@ -212,7 +229,7 @@ async fn outgoing_messages(
     db: &mut PgConnection,
     filter: &MessageFilter,
 ) -> Result<Vec<OutgoingRow>, Trouble> {
-    let state = filter.state.as_deref().map(rows::reply_number);
+    let state = filter.state.as_deref().map(rows::reply_number_of);
     if state == Some(None) {
         return Ok(Vec::new());
     }

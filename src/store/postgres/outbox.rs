@@ -15,10 +15,10 @@ use crate::clock::after;
 use crate::form::Form;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::outbox::{GRACE, LOOK};
-use crate::store::rows::{self, is_open};
+use crate::store::rows;
 use crate::store::{
     ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
-    ReplyRow, SendKey, Settlement, Standing, Submission, Submitted, outbox,
+    ReplyRow, ReplyState, SendKey, Settlement, Standing, Submission, Submitted, outbox,
 };
 
 impl Outbox for PostgresStore {
@@ -280,6 +280,29 @@ const UNKNOWN: &str = concat!(
     " FROM m ORDER BY m.id"
 );
 
+/// What is open, for whoever looks.
+const OPEN: &str = concat!(
+    "SELECT ",
+    message!(),
+    " FROM reply m WHERE m.state = $1 AND m.state < 4 AND m.id > $2 ORDER BY m.id LIMIT $3"
+);
+
+pub(super) async fn open(
+    db: &mut PgConnection,
+    state: ReplyState,
+    after: i64,
+    limit: u32,
+    now: Timestamp,
+) -> Result<Vec<OutboundMessage>, Trouble> {
+    let found = sqlx::query(OPEN)
+        .bind(rows::reply_number(state))
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await?;
+    found.iter().map(|row| read_message(row, now)).collect()
+}
+
 async fn claim(
     db: &mut PgConnection,
     me: i64,
@@ -315,7 +338,7 @@ fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble>
         account: rows::account_sid(row.try_get(2)?)?,
         slot: rows::slot(row.try_get(3)?),
         template: row.try_get(7)?,
-        window_closed: !is_open(&us, &user, last_inbound, now)?,
+        window: rows::window(&user, last_inbound, now)?,
         us,
         user,
         service: service.and_then(|service| service.parse().ok()),

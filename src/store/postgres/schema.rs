@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::error::store_error;
 use crate::secret::Secret;
-use crate::store::{Access, SCHEMA, StoreError, StoreErrorKind, rows};
+use crate::store::{Access, MIN_READER, SCHEMA, StoreError, StoreErrorKind, rows};
 
 /// All versions of the schema, oldest first; the same numbers as SQLite's.
 const MIGRATIONS: [&str; SCHEMA] = [
@@ -101,6 +101,7 @@ async fn keeps_everything(db: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The number of the schema, if this program may work on it. A newer one may be among those.
 async fn version(db: &mut PgConnection) -> Result<usize, StoreError> {
     let internal = |error| store_error(&error);
     // Not by `to_regclass`: that may remember, from before a lock was waited for, that there is none.
@@ -116,19 +117,24 @@ async fn version(db: &mut PgConnection) -> Result<usize, StoreError> {
     }
     let version: Option<i64> =
         sqlx::query_scalar("SELECT max(version) FROM replyhook.replyhook_schema")
-            .fetch_one(db)
+            .fetch_one(&mut *db)
             .await
             .map_err(internal)?;
     let version = usize::try_from(version.unwrap_or(0)).unwrap_or(usize::MAX);
     if version > MIGRATIONS.len() {
-        return Err(rows::newer_schema(version, MIGRATIONS.len()));
+        let min_reader = sqlx::query_scalar("SELECT value FROM replyhook.meta WHERE name = $1")
+            .bind(rows::MIN_READER)
+            .fetch_optional(db)
+            .await
+            .map_err(internal)?;
+        rows::readable(version, MIGRATIONS.len(), min_reader)?;
     }
     Ok(version)
 }
 
 async fn current(db: &mut PgConnection) -> Result<(), StoreError> {
     let (version, known) = (version(db).await?, MIGRATIONS.len());
-    if version == known {
+    if version >= known {
         return Ok(());
     }
     Err(rows::older_schema(version, known))
@@ -136,7 +142,7 @@ async fn current(db: &mut PgConnection) -> Result<(), StoreError> {
 
 /// All missing steps in one transaction. Of several machines that start at once one takes them.
 async fn migrate(db: &mut PgConnection) -> Result<(), StoreError> {
-    if version(db).await? == MIGRATIONS.len() {
+    if version(db).await? >= MIGRATIONS.len() {
         return Ok(());
     }
     let failed = |error| store_error(&error);
@@ -152,6 +158,9 @@ async fn migrate(db: &mut PgConnection) -> Result<(), StoreError> {
         .await
         .map_err(failed)?;
     let from = version(&mut db).await?;
+    if from >= MIGRATIONS.len() {
+        return Ok(());
+    }
     if from == 0 {
         begin_schema(&mut db).await.map_err(failed)?;
     }
@@ -167,6 +176,14 @@ async fn migrate(db: &mut PgConnection) -> Result<(), StoreError> {
             .map_err(failed)?;
         crate::crash_point!("P15");
     }
+    sqlx::query(
+        "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )
+    .bind(rows::MIN_READER)
+    .bind(i64::try_from(MIN_READER).unwrap_or(i64::MAX))
+    .execute(&mut *db)
+    .await
+    .map_err(failed)?;
     db.commit().await.map_err(failed)?;
     tracing::info!(
         from,

@@ -8,7 +8,7 @@ use super::outbox::{self, Columns};
 use super::text::pack;
 use crate::address::Address;
 use crate::sid::MessagingServiceSid;
-use crate::store::rows::is_open;
+use crate::store::rows;
 use crate::store::{SendKey, Standing, Submission, Submitted};
 
 pub(super) async fn submit(
@@ -96,6 +96,6 @@ pub(super) async fn standing(
     Ok(Standing {
         opted_out,
         opted_in,
-        window_open: is_open(us, user, last_inbound, at)?,
+        window_open: rows::window(user, last_inbound, at)?.is_some(),
     })
 }

@@ -1,17 +1,18 @@
 //! [`Operator`] in SQLite.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::media::forget_links;
-use super::{SqliteStore, handover};
+use super::{SqliteStore, handover, journal, outbox};
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    MessageFilter, MessageRow, OpenMessages, Operator, Outcome, OutgoingRow, Purged, ReplyRow,
-    Retention,
-    StoreError, TakenParams,
+    Arrival, MessageFilter, MessageRow, OpenMessages, Operator, OutboundMessage, Outcome,
+    OutgoingRow, Purged, ReplyRow, ReplyState, Retention, StoreError, TakenParams,
 };
 
 /// Rows of one step of [`Operator::expire`].
@@ -72,6 +73,49 @@ impl Operator for SqliteStore {
                 params![id, now.as_microsecond()],
             )?;
             Ok(freed as u64)
+        })
+    }
+
+    fn enter_answered(&self, arrival: Arc<Arrival>) -> Outcome<'_, ()> {
+        let me = self.owner;
+        self.write(move |db| {
+            let key = (
+                rows::sid_bytes(arrival.sid.as_str()),
+                rows::sid_bytes(arrival.account.as_str()),
+            );
+            let known = "SELECT EXISTS (SELECT 1 FROM inbound WHERE sid = ?1 AND account = ?2)";
+            if db.query_row(known, params![key.0, key.1], |row| row.get(0))? {
+                return Ok(());
+            }
+            journal::accept(db, me, &arrival)?;
+            db.execute(
+                "UPDATE inbound SET state = 3, owner = NULL, attempt = 0, reason = ?3 \
+                 WHERE sid = ?1 AND account = ?2 AND state IN (0, 1)",
+                params![key.0, key.1, rows::ANSWERED_BEFORE],
+            )?;
+            Ok(())
+        })
+    }
+
+    fn open_replies(
+        &self,
+        state: ReplyState,
+        after: i64,
+        limit: u32,
+        now: Timestamp,
+    ) -> Outcome<'_, Vec<OutboundMessage>> {
+        self.read(move |db| {
+            let ids: Vec<i64> = db
+                .prepare_cached(
+                    "SELECT id FROM reply WHERE state = ?1 AND state < 4 AND id > ?2 ORDER BY id LIMIT ?3",
+                )?
+                .query_map(params![rows::reply_number(state), after, limit], |row| {
+                    row.get(0)
+                })?
+                .collect::<Result<_, _>>()?;
+            ids.into_iter()
+                .map(|id| outbox::message(db, id, now))
+                .collect()
         })
     }
 
@@ -174,7 +218,7 @@ fn outgoing_messages(
     db: &Connection,
     filter: &MessageFilter,
 ) -> Result<Vec<OutgoingRow>, StoreError> {
-    let state = filter.state.as_deref().map(rows::reply_number);
+    let state = filter.state.as_deref().map(rows::reply_number_of);
     if state == Some(None) {
         return Ok(Vec::new());
     }

@@ -9,7 +9,7 @@ use crate::clock::after;
 use crate::form::Form;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::outbox::{GRACE, LOOK};
-use crate::store::rows::{self, is_open};
+use crate::store::rows;
 use crate::store::{
     ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
     ReplyRow, SendKey, Settlement, Standing, StoreError, Submission, Submitted, outbox,
@@ -230,7 +230,11 @@ fn suppress(db: &Connection, id: i64) -> Result<bool, StoreError> {
     Ok(suppressed > 0)
 }
 
-fn message(db: &Connection, id: i64, now: Timestamp) -> Result<OutboundMessage, StoreError> {
+pub(super) fn message(
+    db: &Connection,
+    id: i64,
+    now: Timestamp,
+) -> Result<OutboundMessage, StoreError> {
     let mut statement = db.prepare_cached(
         "SELECT r.id, r.created_at, r.account, r.slot, r.us, r.address, r.service, r.template, r.attempt, r.looks, r.sent_at, \
          r.params, (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
@@ -256,7 +260,7 @@ fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreE
         account: rows::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
         slot: rows::slot(row.get(3)?),
         template: row.get(7)?,
-        window_closed: !is_open(&us, &user, last_inbound, now)?,
+        window: rows::window(&user, last_inbound, now)?,
         us,
         user,
         service: row

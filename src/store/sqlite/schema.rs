@@ -2,14 +2,14 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::store_error;
 use super::presence::beside;
-use crate::store::{Access, SCHEMA, StoreError, StoreErrorKind, rows};
+use crate::store::{Access, MIN_READER, SCHEMA, StoreError, StoreErrorKind, rows};
 
 /// All versions of the schema, oldest first; the same numbers as PostgreSQL's.
 const MIGRATIONS: [&str; SCHEMA] = [
@@ -130,8 +130,9 @@ impl Place {
     fn explained(&self, error: rusqlite::Error) -> StoreError {
         let kind = store_error(error);
         let Some(path) = &self.path else { return kind };
+        let remedy = format!(": {}", restore(path));
         let remedy = match kind.kind() {
-            StoreErrorKind::Corrupt => ": restore a backup, or move the file away to begin anew",
+            StoreErrorKind::Corrupt => &remedy,
             StoreErrorKind::Unavailable => {
                 ": it must be a file in a folder that this user may write to"
             }
@@ -214,29 +215,45 @@ impl Place {
         if found != "ok" {
             return Err(StoreError::with_source(
                 StoreErrorKind::Corrupt,
-                format!(
-                    "{}: {found}: restore a backup, or move the file away to begin anew",
-                    path.display()
-                ),
+                format!("{}: {found}: {}", path.display(), restore(path)),
             ));
         }
         Ok(())
     }
 }
 
+/// What helps where the file is damaged, or is not the one that the log beside it belongs to.
+fn restore(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "restore a backup, with {path}-wal and {path}-shm removed before it is copied here, since they belong to the file \
+         that was; or move all three away to begin anew, which forgets who was answered and who has opted out"
+    )
+}
+
+/// The number of the schema, if this program may work on it. A newer one may be among those.
 fn version(db: &Connection) -> Result<usize, StoreError> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let version = usize::try_from(version).unwrap_or(usize::MAX);
     let known = MIGRATIONS.len();
     if version > known {
-        return Err(rows::newer_schema(version, known));
+        rows::readable(version, known, min_reader(db)?)?;
     }
     Ok(version)
 }
 
+fn min_reader(db: &Connection) -> Result<Option<i64>, StoreError> {
+    let least = db.query_row(
+        "SELECT value FROM meta WHERE name = ?1",
+        [rows::MIN_READER],
+        |row| row.get(0),
+    );
+    Ok(least.optional()?)
+}
+
 fn current(db: &Connection) -> Result<(), StoreError> {
     let (version, known) = (version(db)?, MIGRATIONS.len());
-    if version == known {
+    if version >= known {
         return Ok(());
     }
     Err(rows::older_schema(version, known))
@@ -244,15 +261,22 @@ fn current(db: &Connection) -> Result<(), StoreError> {
 
 /// All missing steps in one transaction.
 fn migrate(db: &mut Connection) -> Result<(), StoreError> {
-    if version(db)? == MIGRATIONS.len() {
+    if version(db)? >= MIGRATIONS.len() {
         return Ok(());
     }
     let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let from = version(&transaction)?;
+    if from >= MIGRATIONS.len() {
+        return Ok(());
+    }
     for sql in &MIGRATIONS[from..] {
         transaction.execute_batch(sql)?;
         crate::crash_point!("P15");
     }
+    transaction.execute(
+        "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (rows::MIN_READER, i64::try_from(MIN_READER).unwrap_or(i64::MAX)),
+    )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(
         None,

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::outbox;
 use crate::address::Address;
 use crate::sid::MessagingServiceSid;
-use crate::store::rows::is_open;
+use crate::store::rows;
 use crate::store::{SendKey, Standing, StoreError, Submission, Submitted};
 
 pub(super) fn submit(
@@ -89,6 +89,6 @@ pub(super) fn standing(
     Ok(Standing {
         opted_out,
         opted_in,
-        window_open: is_open(us, user, last_inbound, at)?,
+        window_open: rows::window(user, last_inbound, at)?.is_some(),
     })
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage, RestError};
 use serde_json::{Value, json};
 
+use crate::support::open_window;
+
 use super::{ANA, BEN, Bench, SMS, WHATSAPP, attempts, bodies};
 
 /// The smallest picture there is.
@@ -20,7 +22,7 @@ impl Bench {
         let credentials = Credentials::auth_token(account, self.emulator.auth_token().clone());
         client
             .messages(account, &credentials)
-            .create(&message)
+            .create(&message, &open_window())
             .await
     }
 

@@ -340,7 +340,7 @@ async fn every_text_comes_back_as_it_was_given(backend: &mut Backend) {
     let sent = store.claim(1, at(5)).await.unwrap().pop().unwrap();
     assert_eq!((&sent.us, &sent.user), (&us, &user));
     assert_eq!(sent.params, params);
-    assert!(sent.opted_in && !sent.window_closed);
+    assert!(sent.opted_in && sent.window.is_some());
     let purged = store.purge_user(&user, true).await.unwrap();
     assert_eq!(
         (purged.messages, purged.replies, purged.consents),

@@ -13,6 +13,7 @@ over_all_stores!(
     a_store_that_is_opened_again_has_what_was_kept,
     commands_work_beside_a_server,
     threat_57_a_newer_schema_is_refused,
+    a_newer_schema_that_lets_this_version_in_is_worked_on_and_left_as_it_is,
     an_older_schema_is_left_to_the_server,
     a_store_of_version_1_is_brought_up_and_its_messages_have_their_earlier_ones,
 );
@@ -88,28 +89,75 @@ async fn commands_work_beside_a_server(backend: &mut Backend) {
     }
 }
 
-async fn threat_57_a_newer_schema_is_refused(backend: &mut Backend) {
+/// Leaves the store as a newer program does, which lets in what that says.
+async fn made_newer(backend: &mut Backend, lets_in: &'static str) {
     match backend.kind {
-        Kind::Memory => return,
+        Kind::Memory => {}
         Kind::File => {
             backend.store = None;
             let db = rusqlite::Connection::open(backend.path()).unwrap();
             db.pragma_update(None, "user_version", 99).unwrap();
+            db.execute_batch(lets_in).unwrap();
         }
         #[cfg(feature = "postgres")]
         Kind::Postgres => {
-            backend
-                .database()
+            let database = backend.database();
+            database
                 .run("INSERT INTO replyhook_schema VALUES (99)")
                 .await;
+            database.run(lets_in).await;
         }
     }
+}
+
+async fn threat_57_a_newer_schema_is_refused(backend: &mut Backend) {
+    if backend.kind == Kind::Memory {
+        return;
+    }
+    let too_new = "UPDATE meta SET value = 99 WHERE name = 'min_reader'";
+    let silent = "DELETE FROM meta WHERE name = 'min_reader'";
+    made_newer(backend, too_new).await;
     for access in [Access::Owner, Access::Operator, Access::Migrate] {
         let error = refused(&*backend.another(), access).await;
         assert_eq!(error.kind(), StoreErrorKind::Schema);
         let text = error.to_string();
         assert!(text.contains("its schema is number 99"), "{text}");
         assert!(text.contains("run the newer replyhook"), "{text}");
+    }
+    match backend.kind {
+        #[cfg(feature = "postgres")]
+        Kind::Postgres => backend.database().run(silent).await,
+        _ => {
+            let db = rusqlite::Connection::open(backend.path()).unwrap();
+            db.execute_batch(silent).unwrap();
+        }
+    }
+    let error = refused(&*backend.another(), Access::Owner).await;
+    assert_eq!(error.kind(), StoreErrorKind::Schema);
+}
+
+async fn a_newer_schema_that_lets_this_version_in_is_worked_on_and_left_as_it_is(
+    backend: &mut Backend,
+) {
+    if backend.kind == Kind::Memory {
+        return;
+    }
+    // What this version wrote itself lets it in.
+    made_newer(backend, "SELECT value FROM meta WHERE name = 'min_reader'").await;
+    for access in [Access::Migrate, Access::Operator] {
+        backend.another().open(access).await.unwrap();
+    }
+    let store = backend.another();
+    store.open(Access::Owner).await.unwrap();
+    converse(&*store, arrival(1)).await;
+    assert_eq!(shown(&*store, 1).await.state, "answered");
+    drop(store);
+    if backend.kind == Kind::File {
+        let db = rusqlite::Connection::open(backend.path()).unwrap();
+        let version: i64 = db
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap();
+        assert_eq!(version, 99);
     }
 }
 
@@ -230,7 +278,15 @@ fn threat_57_a_damaged_file_is_refused_and_never_repaired() {
     for access in [Access::Owner, Access::Operator] {
         let error = block_on(refused(&SqliteStore::file(&path), access));
         assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
-        assert!(error.to_string().contains("restore a backup"), "{error}");
+        let text = error.to_string();
+        for part in [
+            "restore a backup",
+            "store.db-wal and ",
+            "store.db-shm",
+            "who has opted out",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
     }
     assert_eq!(std::fs::read(&path).unwrap(), damaged);
     std::fs::write(

@@ -1,20 +1,24 @@
 //! What operators see and do, and what is forgotten.
 
+use std::sync::Arc;
+
 use replyhook::store::{
-    Acceptance, Answered, Choice, ConsentScope, DialogueChange, MessageFilter, News, Retention,
-    Settlement, Store,
+    Acceptance, Answered, Choice, ConsentScope, DialogueChange, MessageFilter, News, ReplyState,
+    Retention, Settlement, Store,
 };
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
-    ANA, ANA_ID, Arrival, BEN, Backend, Ending, RETRY, US, account, arrival, at, begin, converse,
-    defer, from, over_all_stores, reply, saying, shown, sid, start, stop, waiting,
+    ANA, ANA_ID, Arrival, BEN, Backend, Ending, RETRY, US, account, arrival, at, begin, bodies,
+    converse, defer, from, over_all_stores, reply, saying, shown, sid, start, stop, waiting,
 };
 
 over_all_stores!(
     messages_are_listed_newest_first_and_filtered,
     a_message_is_shown_with_where_it_stands,
     a_message_beyond_help_is_retried_once,
+    what_was_answered_before_is_kept_as_that_and_handled_by_nobody,
+    open_replies_are_looked_at_by_their_state_and_claimed_by_nobody,
     a_purged_user_leaves_a_key_and_the_opt_out,
     a_purged_user_whose_opt_out_is_forgotten_leaves_nothing,
     what_is_open_when_a_user_is_purged_is_closed,
@@ -196,6 +200,56 @@ async fn traces(backend: &Backend) -> Vec<String> {
         found.extend(has.map(|canary| format!("{canary} in {}", path.display())));
     }
     found
+}
+
+async fn what_was_answered_before_is_kept_as_that_and_handled_by_nobody(backend: &mut Backend) {
+    let store = backend.store();
+    let enter = async |arrival: Arrival| store.enter_answered(Arc::new(arrival)).await.unwrap();
+    enter(arrival(1)).await;
+    let row = shown(store, 1).await;
+    assert_eq!((row.state, row.attempt), ("answered", 0));
+    let reason = row.reason.unwrap();
+    assert!(reason.starts_with("it was answered before"), "{reason}");
+    assert!(store.take_up(9, RETRY, at(2)).await.unwrap().is_empty());
+    // Its webhook, should it come, is a repeat; its window is open, and others do not wait for it.
+    let again = store.accept(Arc::new(arrival(1))).await.unwrap();
+    assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+    let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
+    assert!(conversation.unwrap().window(at(3)).is_some());
+    begin(store, arrival(2)).await;
+    // What is kept already stays as it is, and behind what is open nothing is handled either.
+    enter(arrival(2)).await;
+    assert_eq!(shown(store, 2).await.state, "handling");
+    enter(arrival(3)).await;
+    assert_eq!(shown(store, 3).await.state, "answered");
+    enter(saying(stop(), from(&[BEN], 4))).await;
+    let scopes = vec![ConsentScope::Sender(US.into())];
+    let consent = store.consent(scopes, &BEN.into()).await.unwrap();
+    assert_eq!(consent.opted_out, Some(at(4)));
+}
+
+async fn open_replies_are_looked_at_by_their_state_and_claimed_by_nobody(backend: &mut Backend) {
+    let store = backend.store();
+    defer(store, arrival(1), &["one", "two"]).await;
+    let open = async |state, after, limit| {
+        let open = store.open_replies(state, after, limit, at(3)).await;
+        open.unwrap()
+    };
+    let first = open(ReplyState::Pending, 0, 1).await;
+    assert_eq!(bodies(&first), ["one"]);
+    assert_eq!((first[0].attempt, first[0].window.is_some()), (0, true));
+    let rest = open(ReplyState::Pending, first[0].id, 9).await;
+    assert_eq!(bodies(&rest), ["two"]);
+    let claimed = store.claim(9, at(3)).await.unwrap();
+    assert_eq!(bodies(&claimed), ["one"]);
+    assert_eq!(bodies(&open(ReplyState::Sending, 0, 9).await), ["one"]);
+    assert_eq!(bodies(&open(ReplyState::Pending, 0, 9).await), ["two"]);
+    let sent = Settlement::Sent {
+        sid: sid(9),
+        status: MessageStatus::Sent,
+    };
+    store.settle(claimed[0].id, sent, at(4)).await.unwrap();
+    assert!(open(ReplyState::Sent, 0, 9).await.is_empty());
 }
 
 async fn a_purged_user_leaves_a_key_and_the_opt_out(backend: &mut Backend) {

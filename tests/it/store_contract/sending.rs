@@ -193,7 +193,7 @@ async fn the_window_and_the_opt_in_come_with_the_message(backend: &mut Backend) 
     let closed = |claimed: &[OutboundMessage]| -> Vec<bool> {
         claimed
             .iter()
-            .map(|message| message.window_closed)
+            .map(|message| message.window.is_none())
             .collect()
     };
     let claimed = deliver(store, hours(24) - 121).await;

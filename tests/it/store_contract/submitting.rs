@@ -168,7 +168,7 @@ async fn what_may_not_be_said_is_refused_and_leaves_its_key_free(backend: &mut B
     let claimed = store.claim(9, at(10)).await.unwrap();
     let shown: Vec<_> = claimed
         .iter()
-        .map(|one| (one.template, one.window_closed, one.opted_in))
+        .map(|one| (one.template, one.window.is_none(), one.opted_in))
         .collect();
     assert_eq!(
         shown,
@@ -212,7 +212,7 @@ async fn consent_and_window_are_those_of_the_person(backend: &mut Backend) {
     let by_id = template(to(ANA_ID, text("template")));
     new(store.submit(by_id, at(2 * day)).await.unwrap());
     let claimed = store.claim(9, at(2 * day)).await.unwrap();
-    assert!(claimed[0].opted_in && claimed[0].window_closed);
+    assert!(claimed[0].opted_in && claimed[0].window.is_none());
     let out = consent(
         ConsentScope::Service(service()),
         ANA_ID,

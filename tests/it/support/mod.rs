@@ -36,6 +36,8 @@ pub use dev::{ANA, BEN, Dev, NUMBER, SANDBOX};
 pub use journal::Journal;
 pub use kept::{Kept, json_lines};
 pub use program::Program;
+use replyhook::Timestamp;
+use replyhook::store::OpenWindow;
 pub use request::{Answer, Webhook, base64_decoded, base64_of};
 pub use scripted::{Asked, Scripted};
 pub use server::{Server, silent_port};
@@ -77,6 +79,12 @@ pub fn installed(name: &str) -> Option<String> {
         reason = "a test asks its script, not a setting"
     )]
     std::env::var(name).ok().filter(|path| !path.is_empty())
+}
+
+/// For calls that nobody's window is looked at for.
+pub fn open_window() -> OpenWindow {
+    let now = Timestamp::UNIX_EPOCH;
+    OpenWindow::of(&"whatsapp:+15550001111".into(), Some(now), now).unwrap()
 }
 
 pub fn root() -> PathBuf {

@@ -1,0 +1,102 @@
+//! A backup is restored by the very commands that `docs/deploy.md` shows: what came since is not lost, and nobody is
+//! answered again.
+
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::support::markdown::blocks;
+use crate::support::{ACCOUNT, FakeTwilio, Policy, Server, TOKEN, Webhook, replyhook};
+
+const USER: &str = "whatsapp:+15550001111";
+const BOT: &str = "whatsapp:+15550002222";
+
+/// What is to be typed.
+fn steps() -> Vec<String> {
+    let mut blocks = blocks("docs/deploy.md").into_iter();
+    let begins = "rm -f replyhook.db-wal replyhook.db-shm";
+    let steps = blocks.find(|block| block.text.starts_with(begins)).unwrap();
+    steps.text.lines().map(str::to_owned).collect()
+}
+
+fn types(line: &str, folder: &Path, env: &[(&str, &str)]) -> (i32, String) {
+    let program = Path::new(env!("CARGO_BIN_EXE_replyhook")).parent().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", format!("{}:/usr/bin:/bin", program.display()))
+        .envs(env.iter().copied())
+        .output()
+        .unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code().unwrap(), said)
+}
+
+#[test]
+fn a_backup_that_is_restored_as_documented_loses_nothing_and_answers_nobody_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let twilio = FakeTwilio::start();
+    let file = folder.path().join("replyhook.db");
+    let (url, api) = (format!("sqlite:{}", file.display()), twilio.url());
+    let env = [
+        ("DATABASE_URL", url.as_str()),
+        ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("TWILIO_AUTH_TOKEN", TOKEN),
+    ];
+    let comes_to = |server: &Server, number, body| {
+        let message = Webhook::message(number, body);
+        let delivery = twilio.deliver(|| Some(server.public), &message, Policy::NEITHER);
+        assert!(delivery.acknowledged());
+    };
+    // What the copy has: an answer that was given, and a message that waits to be sent.
+    let server = Server::start(&env);
+    comes_to(&server, 1, "one");
+    server.signal(Signal::TERM);
+    server.wait();
+    let send = ["send", "--to", USER, "--from", BOT, "--body", "waits"];
+    let (code, _, error) = replyhook(&send, &env, "");
+    assert_eq!(code, 0, "{error}");
+    rusqlite::Connection::open(&file)
+        .unwrap()
+        .execute("VACUUM INTO ?1", [folder.path().join("copy.db").to_str()])
+        .unwrap();
+    // What happens afterwards.
+    let server = Server::start(&env);
+    twilio.wait_for_phone(USER, 2);
+    comes_to(&server, 2, "two");
+    server.signal(Signal::KILL);
+    server.wait();
+    assert!(folder.path().join("replyhook.db-wal").exists());
+    let nobody = || None;
+    twilio.deliver(nobody, &Webhook::message(3, "three"), Policy::NEITHER);
+
+    let steps = steps();
+    let told: Vec<_> = steps
+        .iter()
+        .map(|line| types(line, folder.path(), &env))
+        .collect();
+    let found = |entered: u32| {
+        format!(
+            "3 inbound messages in Twilio's list: 1 known, 2 missing, {entered} entered, 1 answered before\n\
+             1 message of the outbox that Twilio has already\n"
+        )
+    };
+    let codes: Vec<_> = told.iter().map(|(code, _)| *code).collect();
+    assert_eq!(codes, [0, 0, 1, 0], "{told:?}");
+    assert!(told[2].1.ends_with(&found(0)), "{}", told[2].1);
+    assert!(told[3].1.ends_with(&found(1)), "{}", told[3].1);
+
+    let server = Server::start(&env);
+    twilio.wait_for_phone(USER, 4);
+    // What would be sent again is sent before the next message is answered.
+    comes_to(&server, 4, "four");
+    server.wait_until("replyhook_replies_total{outcome=\"sent\"}", 1.0);
+    server.signal(Signal::TERM);
+    server.wait();
+    let shown = twilio.phone(USER);
+    let texts: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
+    assert_eq!(texts, ["one", "waits", "two", "three", "four"]);
+}
