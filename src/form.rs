@@ -357,9 +357,9 @@ const HEX: [u8; 256] = {
 /// The bytes that stand for themselves in what is encoded.
 const PLAIN: [bool; 256] = {
     let mut table = [false; 256];
-    let mut byte = 0;
+    let mut byte = 0_u8;
     while byte < 128 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        table[byte as usize] = byte.is_ascii_alphanumeric();
         byte += 1;
     }
     table[b'*' as usize] = true;

@@ -157,12 +157,12 @@ impl Storage {
         let _ = stream.write_all(&bytes).await;
         match end {
             End::Close | End::Keep => {}
-            End::Silence => silence(&mut stream).await,
+            End::Silence => silence(stream).await,
             End::Stuck(zeros) => {
                 for _ in 0..zeros / 8192 {
                     let _ = stream.write_all(&[0; 8192]).await;
                 }
-                silence(&mut stream).await;
+                silence(stream).await;
             }
             End::Forever => while stream.write_all(&[0; 8192]).await.is_ok() {},
         }
