@@ -319,13 +319,13 @@ fn is_told_and_recovers(way: Way) {
         let store = PostgresStore::new(url);
         store.open(Access::Owner).await.unwrap();
         converse(&store, arrival(1)).await;
-        proxy.set(way);
+        proxy.set(way).await;
         // However many ask, each is told; and then each at once.
         for _ in 0..20 {
             let refused = store.accept(Arc::new(arrival(2))).await;
             assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Unavailable);
         }
-        proxy.set(Way::Open);
+        proxy.set(Way::Open).await;
         recovers(&store).await;
         // What had been sent before may still be done now, so that another user's message shows it.
         converse(&store, from(&[BEN], 12)).await;

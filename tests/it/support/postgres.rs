@@ -1,6 +1,7 @@
 //! A database of its own for each test, on the server that `REPLYHOOK_TEST_POSTGRES` names; and a way to it that can be
 //! cut.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use replyhook::Secret;
@@ -8,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 /// Where databases can be created.
 fn server() -> Option<String> {
@@ -136,6 +137,8 @@ pub enum Way {
 pub struct Proxy {
     pub port: u16,
     way: watch::Sender<Way>,
+    /// Read by each connection for as long as it passes bytes on.
+    passing: Arc<RwLock<()>>,
 }
 
 impl Proxy {
@@ -143,31 +146,52 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (way, state) = watch::channel(Way::Open);
+        let passing = Arc::new(RwLock::new(()));
+        let shared = passing.clone();
         let server = (
             database.server.get_host().to_owned(),
             database.server.get_port(),
         );
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, server.clone(), state.clone()));
+                let (server, state, passing) = (server.clone(), state.clone(), shared.clone());
+                tokio::spawn(pass(client, server, state, passing));
             }
         });
-        Self { port, way }
+        Self { port, way, passing }
     }
 
-    pub fn set(&self, way: Way) {
+    /// Returns once nothing is passed on that must not be.
+    pub async fn set(&self, way: Way) {
         self.way.send_replace(way);
+        if way != Way::Open {
+            let _nobody = self.passing.write().await;
+        }
     }
 }
 
-async fn pass(mut client: TcpStream, server: (String, u16), mut way: watch::Receiver<Way>) {
+async fn pass(
+    mut client: TcpStream,
+    server: (String, u16),
+    mut way: watch::Receiver<Way>,
+    passing: Arc<RwLock<()>>,
+) {
     let mut upstream = TcpStream::connect(server).await.unwrap();
     loop {
+        let passes = passing.read().await;
         let now = *way.borrow_and_update();
-        tokio::select! {
-            changed = way.changed() => if changed.is_err() { return },
-            _ = copy_bidirectional(&mut client, &mut upstream), if now == Way::Open => return,
-            () = std::future::ready(()), if now == Way::Closed => return,
+        match now {
+            Way::Open => tokio::select! {
+                changed = way.changed() => if changed.is_err() { return },
+                _ = copy_bidirectional(&mut client, &mut upstream) => return,
+            },
+            Way::Silent => {
+                drop(passes);
+                if way.changed().await.is_err() {
+                    return;
+                }
+            }
+            Way::Closed => return,
         }
     }
 }
