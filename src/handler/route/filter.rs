@@ -11,7 +11,7 @@ use super::captures::Taken;
 use super::country;
 use super::hours::Hours;
 use crate::address::Channel;
-use crate::handler::folding::{fold, normal, spaced_words};
+use crate::handler::folding::{fold, is_unseen, normal, spaced_words};
 use crate::message::{InboundMessage, MessageType};
 
 /// What a route looks for. Made by the functions of this module, and combined by `&`, `|` and `!`.
@@ -236,7 +236,7 @@ fn matches_all(filters: &[Filter], subject: &Subject<'_>) -> Option<Taken> {
 
 /// What stands behind the command, if it is this one.
 fn command_rest(name: &str, body: &str) -> Option<String> {
-    let text = body.trim_start();
+    let text = body.trim_start_matches(|c: char| c.is_whitespace() || is_unseen(c));
     let text = text.strip_prefix('/').or_else(|| text.strip_prefix('／'))?;
     let end = text.find(char::is_whitespace).unwrap_or(text.len());
     let (called, rest) = text.split_at(end);
