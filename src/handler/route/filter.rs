@@ -5,11 +5,10 @@ use std::fmt;
 use std::ops::{BitAnd, BitOr, Not};
 use std::sync::Arc;
 
-use regex::Regex;
-
 use super::captures::Taken;
 use super::country;
 use super::hours::Hours;
+use super::pattern::{Effort, Pattern};
 use crate::address::Channel;
 use crate::handler::folding::{fold, is_unseen, normal, spaced_words};
 use crate::message::{InboundMessage, MessageType};
@@ -37,7 +36,7 @@ pub(super) enum Kind {
     Text(Vec<Sought>),
     Words(Vec<Sought>),
     Command(String),
-    Regex(Regex),
+    Regex(Pattern),
     Media(Option<String>),
     Location(Option<Near>),
     Button(Option<Vec<Sought>>),
@@ -74,9 +73,10 @@ pub(super) struct Subject<'a> {
     pub(super) message: &'a InboundMessage,
     /// Known where a filter asks for it.
     pub(super) is_first_contact: bool,
+    pub(super) effort: Effort,
     folded: OnceCell<String>,
     words: OnceCell<String>,
-    normal: OnceCell<String>,
+    normal: OnceCell<(String, u64)>,
     country: OnceCell<Option<&'a str>>,
 }
 
@@ -85,6 +85,7 @@ impl<'a> Subject<'a> {
         Self {
             message,
             is_first_contact,
+            effort: Effort::default(),
             folded: OnceCell::new(),
             words: OnceCell::new(),
             normal: OnceCell::new(),
@@ -100,8 +101,14 @@ impl<'a> Subject<'a> {
         self.words.get_or_init(|| spaced_words(self.folded()))
     }
 
-    fn normal(&self) -> &str {
-        self.normal.get_or_init(|| normal(&self.message.body))
+    /// And how many characters it has.
+    fn normal(&self) -> (&str, u64) {
+        let (text, characters) = self.normal.get_or_init(|| {
+            let text = normal(&self.message.body);
+            let characters = text.chars().count() as u64;
+            (text, characters)
+        });
+        (text, *characters)
     }
 
     fn country(&self) -> Option<&'a str> {
@@ -155,7 +162,7 @@ impl Filter {
         };
         pattern
             .into_iter()
-            .flat_map(|pattern| pattern.capture_names().flatten())
+            .flat_map(|pattern| pattern.regex().capture_names().flatten())
     }
 
     /// Whether it asks for what only the journal knows.
@@ -178,7 +185,7 @@ impl Filter {
                 .iter()
                 .any(|word| subject.words().contains(&word.compared)),
             Kind::Command(name) => return command_rest(name, &message.body).map(Taken::Rest),
-            Kind::Regex(pattern) => return groups(pattern, subject.normal()),
+            Kind::Regex(pattern) => return groups(pattern, subject),
             Kind::Media(kind) => has_media(message, kind.as_deref()),
             Kind::Location(None) => message.location.is_some(),
             Kind::Location(Some(near)) => message
@@ -245,7 +252,12 @@ fn command_rest(name: &str, body: &str) -> Option<String> {
     is_it.then(|| rest.trim().to_owned())
 }
 
-fn groups(pattern: &Regex, text: &str) -> Option<Taken> {
+fn groups(pattern: &Pattern, subject: &Subject<'_>) -> Option<Taken> {
+    let (text, characters) = subject.normal();
+    if !subject.effort.allows(pattern, characters) {
+        return None;
+    }
+    let pattern = pattern.regex();
     // Cheaper than groups, and usually the end of it.
     if !pattern.is_match(text) {
         return None;
@@ -345,7 +357,7 @@ impl fmt::Display for Filter {
             Kind::Text(texts) => list(f, "text", texts),
             Kind::Words(words) => list(f, "words", words),
             Kind::Command(name) => write!(f, "command /{name}"),
-            Kind::Regex(pattern) => write!(f, "regex {:?}", pattern.as_str()),
+            Kind::Regex(pattern) => write!(f, "regex {:?}", pattern.regex().as_str()),
             Kind::Media(None) => f.write_str("media"),
             Kind::Media(Some(kind)) => write!(f, "media {kind}"),
             Kind::Location(None) => f.write_str("location"),

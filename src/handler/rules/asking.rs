@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use regex::Regex;
-
+use super::pattern::problem;
 use super::reader::{At, Fields, Reader, is_name, nearest};
 use super::saying::{self, Say};
 use super::template::{self, Said, Template, Templates};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::{Answers, Form, Question};
+use crate::handler::route::Pattern as Compiled;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 
@@ -43,7 +43,7 @@ enum Kind {
     Number,
     YesOrNo,
     Choice(Vec<String>),
-    Pattern(Regex),
+    Pattern(Compiled),
     Media,
     Location,
 }
@@ -183,8 +183,8 @@ fn kind(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Kind> {
     if let Some(pattern) = pattern {
         // By itself first: what it lacks, the brackets around it could lend it.
         let whole = format!("^(?:{})$", pattern.value);
-        let alone = reader.pattern(&pattern.value);
-        return match alone.and_then(|_| reader.pattern(&whole)) {
+        let alone = Compiled::check_syntax(&pattern.value).map_err(|error| problem(&error));
+        return match alone.and_then(|()| reader.pattern(&whole)) {
             Ok(pattern) => Some(Kind::Pattern(pattern)),
             Err(text) => {
                 reader.problem(&pattern.span, text);

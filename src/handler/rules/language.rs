@@ -292,6 +292,9 @@ mod tests {
         let long = |part: &str, times| format!("{{{{ x {} }}}}", part.repeat(times));
         assert!(wrong(&long("| upper ", 90)).is_none());
         assert!(wrong(&long("| upper ", 110)).is_some());
+        let within = |times| format!("{{{{ {}x{} }}}}", "(".repeat(times), ")".repeat(times));
+        assert!(wrong(&within(20)).is_none());
+        assert!(wrong(&within(21)).is_some());
         assert!(wrong(&"{{ x }}".repeat(201)).is_some());
         assert!(wrong(&"{##}".repeat(201)).is_some());
         // Each tag is told.
