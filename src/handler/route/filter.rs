@@ -221,7 +221,10 @@ impl Filter {
             Kind::Predicate(_, predicate) => predicate(message),
             Kind::All(filters) => return matches_all(filters, subject),
             Kind::OneOf(filters) => {
-                return filters.iter().find_map(|filter| filter.matches(subject));
+                // Also behind the first that matches: what another takes has a name.
+                let mut taken = filters.iter().filter_map(|filter| filter.matches(subject));
+                let first = taken.next()?;
+                return Some(Taken::of(std::iter::once(first).chain(taken)));
             }
             Kind::Not(filter) => filter.matches(subject).is_none(),
         };
@@ -229,16 +232,9 @@ impl Filter {
     }
 }
 
-/// What the first of them takes that takes something.
 fn matches_all(filters: &[Filter], subject: &Subject<'_>) -> Option<Taken> {
-    let mut all = Taken::Nothing;
-    for filter in filters {
-        let taken = filter.matches(subject)?;
-        if matches!(all, Taken::Nothing) {
-            all = taken;
-        }
-    }
-    Some(all)
+    let taken: Option<Vec<_>> = filters.iter().map(|one| one.matches(subject)).collect();
+    Some(Taken::of(taken?.into_iter()))
 }
 
 /// What stands behind the command, if it is this one.

@@ -272,6 +272,7 @@ impl Saying {
         Said {
             message,
             taken: None,
+            names: &[],
             fields: &self.fields,
             answers: Some(answers),
         }

@@ -71,7 +71,8 @@ struct Rule {
 
 /// What a rule does.
 enum Action {
-    Say(Vec<Say>),
+    /// And the names that what it says may use.
+    Say(Vec<Say>, Vec<String>),
     Ask(At<String>),
     Forward,
     HandOver(String),
@@ -153,7 +154,7 @@ impl RuleSet {
         });
         for Rule { filter, action } in self.rules.into_iter().chain(otherwise) {
             router = match action {
-                Action::Say(says) => router.on(filter, Says::new(says, &templates)),
+                Action::Say(says, names) => router.on(filter, Says::new(says, names, &templates)),
                 Action::Ask(name) => {
                     let form = forms.iter().find(|form| form.name() == name.value);
                     router.form(filter, form.expect("every form was looked for").clone())
@@ -161,7 +162,7 @@ impl RuleSet {
                 Action::HandOver(url) => router.on(filter, HandsOver(url)),
                 Action::Forward => match forward {
                     Some(forward) => router.hand_to_shared(filter, forward.clone()),
-                    None => router.on(filter, Says::new(Vec::new(), &templates)),
+                    None => router.on(filter, Says::new(Vec::new(), Vec::new(), &templates)),
                 },
             };
         }
@@ -172,13 +173,15 @@ impl RuleSet {
 /// Answers with what a rule says.
 struct Says {
     says: Vec<Say>,
+    names: Vec<String>,
     templates: Arc<Templates>,
 }
 
 impl Says {
-    fn new(says: Vec<Say>, templates: &Arc<Templates>) -> Self {
+    fn new(says: Vec<Say>, names: Vec<String>, templates: &Arc<Templates>) -> Self {
         Self {
             says,
+            names,
             templates: templates.clone(),
         }
     }
@@ -192,6 +195,7 @@ impl Answer<ByRule, ()> for Says {
         let said = Said {
             message: call.message(),
             taken: Some(call.taken),
+            names: &self.names,
             fields: &[],
             answers: None,
         };
@@ -424,7 +428,8 @@ fn action(
         }
     }
     if let Some(reply) = reply {
-        return Some(Action::Say(saying::read(reader, templates, reply, names)));
+        let says = saying::read(reader, templates, reply, names);
+        return Some(Action::Say(says, names.to_vec()));
     }
     // What is of another type was told.
     if fields.has("ask") {

@@ -76,6 +76,8 @@ pub(super) enum RuleError {
 pub(super) struct Said<'a> {
     pub(super) message: &'a InboundMessage,
     pub(super) taken: Option<&'a Taken>,
+    /// Of what a rule may take; some of it may not have been there.
+    pub(super) names: &'a [String],
     /// A form's fields, of which some may have no answer yet, or never.
     pub(super) fields: &'a [String],
     pub(super) answers: Option<&'a Answers>,
@@ -312,13 +314,10 @@ impl Templates {
             .replied_to
             .as_ref()
             .map(|quoted| quoted.message_sid.as_str());
-        let args = match said.taken {
-            Some(Taken::Rest(rest)) => rest.as_str(),
-            _ => "",
-        };
+        let args = said.taken.and_then(Taken::rest);
         let none = || Value::from(());
         let own = [
-            ("args", Value::from(args)),
+            ("args", text(args)),
             ("body", Value::from(message.body.as_str())),
             ("button", button.unwrap_or_else(none)),
             ("channel", Value::from(message.channel().as_str())),
@@ -341,6 +340,7 @@ impl Templates {
             .vars
             .iter()
             .map(|(name, value)| (name.as_str(), value.clone()));
+        let names = said.names.iter().map(|name| (name.as_str(), text(None)));
         let taken = said.taken.into_iter().flat_map(Taken::named);
         let taken = taken.map(|(name, value)| (name, text(value)));
         let fields = said.fields.iter().map(|field| (field.as_str(), none()));
@@ -349,6 +349,7 @@ impl Templates {
         Value::from_pairs(
             own.into_iter()
                 .chain(vars)
+                .chain(names)
                 .chain(taken)
                 .chain(fields)
                 .chain(answers),
