@@ -43,11 +43,13 @@ pub(super) const TESTS: [&str; 14] = [
     "true",
 ];
 /// What has parts, and which.
-const PARTS: [(&str, &[&str]); 5] = [
+const PARTS: [(&str, &[&str]); 6] = [
     ("media", FILE),
     ("location", &["latitude", "longitude", "address", "label"]),
     ("button", &["text", "payload"]),
     ("list", &["id", "title", "description"]),
+    // Whatever its author calls them.
+    ("flow", &[]),
     (
         "loop",
         &[
@@ -189,7 +191,7 @@ impl<'t> Here<'t> {
             return Some(format!("{whole} is a text, and has no parts"));
         }
         let parts = parts(whole, self.files)?;
-        let is_known = parts.contains(&name);
+        let is_known = parts.is_empty() || parts.contains(&name);
         (!is_known).then(|| format!("{whole} has no {name}: it has {}", parts.join(", ")))
     }
 

@@ -149,7 +149,8 @@ fn look_at(tag: Tag, at: usize, tokens: &[Placed<'_>], files: &[&str]) -> Result
             && let Some(parts) = parts(name, files)
         {
             let index = if *name == "media" { "[0]" } else { "" };
-            let what = format!("{name} is no text: write {name}{index}.{}", parts[0]);
+            let part = parts.first().unwrap_or(&"field");
+            let what = format!("{name} is no text: write {name}{index}.{part}");
             return Err(Wrong { at: *at, what });
         }
         return look_at_tokens(tokens, files);
@@ -208,7 +209,7 @@ mod tests {
             "{{ x is defined }} {{ x is not none }} {{ x is divisibleby(3) }} {{ x is divisibleby 3 }}",
             "{{ media | count * 5 }} {{ -x }} {{ 'a' in text }} {{ 'abc'[0] }}",
             "{# a comment with {{ and {% set x %} in it #}",
-            "{{ location.latitude }} {{ button.payload }}",
+            "{{ location.latitude }} {{ button.payload }} {{ flow.name }} {{ flow['Full name'] }}",
             "{{ a >= 1 and b != 2 or c <= 3 and not d }} {{ x | round(precision=2) }}",
             "{% for a in media %}{% if loop.last %}x{% else %}{{ a.url }}{% endif %}{% else %}none{% endfor %}",
         ] {
@@ -241,6 +242,7 @@ mod tests {
             ("{{ media[:] * 9 }}", 3, "cannot be multiplied"),
             ("{{ media }}", 3, "write media[0].url"),
             ("{{ location }}", 3, "write location.latitude"),
+            ("{{ flow }}", 3, "write flow.field"),
             ("{{ media.url }}", 9, "write media[0].url"),
             (
                 "{{ media[0].ur }}",

@@ -21,6 +21,7 @@
 mod asking;
 mod example;
 mod expression;
+mod flow;
 mod language;
 mod matching;
 mod pattern;
