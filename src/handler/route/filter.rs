@@ -326,13 +326,20 @@ fn is_chosen(wanted: Option<&[Sought]>, id: Option<&str>, shown: Option<&str>) -
     }
 }
 
+/// As the table of routes has it; `{:#}` shows texts as they are compared.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, name: &str, texts: &[Sought]| {
             write!(f, "{name}")?;
             let mut between = " ";
+            let is_compared = f.alternate() && matches!(self.0, Kind::Text(_) | Kind::Words(_));
             texts.iter().try_for_each(|text| {
-                write!(f, "{between}{:?}", text.written)?;
+                let text = if is_compared {
+                    &text.compared
+                } else {
+                    &text.written
+                };
+                write!(f, "{between}{text:?}")?;
                 between = ", ";
                 Ok(())
             })
@@ -342,10 +349,7 @@ impl fmt::Display for Filter {
             filters.iter().try_for_each(|filter| {
                 f.write_str(between)?;
                 between = sign;
-                match filter.0 {
-                    Kind::All(_) | Kind::OneOf(_) => write!(f, "({filter})"),
-                    _ => write!(f, "{filter}"),
-                }
+                nested(f, filter)
             })
         };
         match &self.0 {
@@ -378,12 +382,19 @@ impl fmt::Display for Filter {
             Kind::Predicate(name, _) => f.write_str(name),
             Kind::All(filters) => joined(f, filters, " & "),
             Kind::OneOf(filters) => joined(f, filters, " | "),
-            Kind::Not(filter) => match filter.0 {
-                Kind::All(_) | Kind::OneOf(_) => write!(f, "!({filter})"),
-                _ => write!(f, "!{filter}"),
-            },
+            Kind::Not(filter) => {
+                f.write_str("!")?;
+                nested(f, filter)
+            }
         }
     }
+}
+
+fn nested(f: &mut fmt::Formatter<'_>, filter: &Filter) -> fmt::Result {
+    let is_several = matches!(filter.0, Kind::All(_) | Kind::OneOf(_));
+    f.write_str(if is_several { "(" } else { "" })?;
+    fmt::Display::fmt(filter, f)?;
+    f.write_str(if is_several { ")" } else { "" })
 }
 
 impl fmt::Debug for Filter {

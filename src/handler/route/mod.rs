@@ -26,8 +26,9 @@
 //! # is_handler(bot);
 //! ```
 //!
-//! Texts are compared as people write them: case, accents (`é` is `e`), width (NFKC) and white space do not matter, to all
-//! filters but [`regex()`], for which accents do, and to what a program made, as a button's payload, all of it does.
+//! Texts are compared as people and their phones write them: case, accents (`é` is `e`), width (NFKC), white space, bent quotes and
+//! marks that cannot be seen do not matter, to all filters but [`regex()`], for which accents and quotes do, and to what a program
+//! made, as a button's payload, all of it does.
 //!
 //! A follow-up question is a [`Form`], by [`Router::form`], or a [`Context::state`] of yours.
 

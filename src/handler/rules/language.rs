@@ -236,6 +236,21 @@ mod tests {
             ("{{ x.upper() }}", 10, "no functions"),
             ("{{ x | join }}", 7, "no filter join"),
             ("{{ x | uper }}", 7, "did you mean upper?"),
+            (
+                "{{ x | replace('a') }}",
+                7,
+                "replace takes 2 to 3 in its brackets, not 1",
+            ),
+            (
+                "{{ x | upper(1) }}",
+                7,
+                "upper takes nothing in its brackets, not 1",
+            ),
+            (
+                "{{ x | float(0, (1 + 2)) }}",
+                7,
+                "float takes 1 at most in its brackets, not 2",
+            ),
             ("{{ x is not sequence }}", 12, "no test sequence"),
             ("{{ media * 9 }}", 3, "cannot be multiplied"),
             ("{{ (media or x) * 9 }}", 4, "cannot be multiplied"),
