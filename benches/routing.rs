@@ -1,20 +1,33 @@
-//! What finding the answer among two hundred rules costs, and how soon a bomb among them ends.
+//! What finding the answer among two hundred rules costs, also where a form and `first_contact` ask the journal, and how soon a
+//! bomb among them ends.
 //!
 //! `cargo bench --bench routing` prints the figures; with `-- --check` it fails where one exceeds its limit.
 
 mod figures;
+mod journal;
+mod webhook;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use figures::{Figures, Run, median};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use replyhook::config::Sources;
 use replyhook::handler::{RuleSet, Rules, RulesFile};
-use replyhook::{Context, Form, Handler, InboundMessage, Timestamp};
+use replyhook::{App, Context, Form, Handler, HandlerError, InboundMessage, Reply, Timestamp};
+use tower::ServiceExt;
 
 /// Of a message among 200 rules.
 const MOST_US: f64 = 20.0;
+/// Of a message among many conversations by one among few, where the journal is asked.
+const MOST_GROWTH: f64 = 2.0;
+/// Users who write while that is measured: the journal knows them all.
+const WRITERS: u32 = 500;
 /// Until a bomb is a rule error.
 const MOST_BOMB_MS: f64 = 50.0;
 
@@ -29,10 +42,12 @@ const BOMBS: [(&str, &str); 4] = [
     ),
 ];
 /// What would be compiled without end.
-const PATTERN_BOMBS: [&str; 3] = [
+const PATTERN_BOMBS: [&str; 4] = [
     "((a{100}){100}){100}",
     r"(\w{500}){500}",
     "[[:^ascii:]]{50000}",
+    // Or matched, with a long text.
+    "([ab]{1,5000}){1,2}c",
 ];
 /// Ten files, walked through in each other.
 const STEPS: &str = concat!(
@@ -42,10 +57,10 @@ const STEPS: &str = concat!(
 
 fn main() -> ExitCode {
     let run = Run::from_args();
-    let rounds = match run {
+    let (rounds, few, many, messages) = match run {
         Run::List => return ExitCode::SUCCESS,
-        Run::Test => 3,
-        Run::Measure | Run::Check => 20_000,
+        Run::Test => (3, WRITERS, WRITERS + 64, 3),
+        Run::Measure | Run::Check => (20_000, 1_000, 100_000, 5_000),
     };
     let mut figures = Figures::new(run);
     let folder = tempfile::tempdir().expect("there is room for a folder");
@@ -78,6 +93,25 @@ fn main() -> ExitCode {
         let us = measure(&bot, body, answer, rounds);
         figures.limit(what, us, "µs", MOST_US);
     }
+    let asking = |conversations| {
+        let path = folder.path().join(format!("{conversations}.db"));
+        among_conversations(
+            &path,
+            read(&(two_hundred() + ASKING)),
+            conversations,
+            messages,
+        )
+    };
+    let (at_few, at_many) = (asking(few), asking(many));
+    let what = |number| format!("the journal asked, {number} conversations");
+    figures.show(&what(few), at_few, "µs");
+    figures.show(&what(many), at_many, "µs");
+    figures.limit(
+        "many / few conversations",
+        at_many / at_few,
+        "×",
+        MOST_GROWTH,
+    );
     for pattern in PATTERN_BOMBS {
         let rules = format!("[[rule]]\nwhen.regex = '{pattern}'\nreply = \"x\"\n");
         let started = Instant::now();
@@ -86,6 +120,19 @@ fn main() -> ExitCode {
         assert!(outcome.is_err(), "{pattern} is a bomb");
         figures.limit(&format!("a bomb: {pattern}"), ms, "ms", MOST_BOMB_MS);
     }
+    let bot = read(&slow_patterns());
+    let started = Instant::now();
+    let cx = Context::new(1, Timestamp::UNIX_EPOCH);
+    let outcome = bot.handle(cx, message(&letters())).now_or_never();
+    let ms = started.elapsed().as_secs_f64() * 1e3;
+    let outcome = outcome.expect("rules wait for nothing");
+    assert!(outcome.is_err(), "all of these are a bomb");
+    figures.limit(
+        "a bomb: 200 patterns of the slowest",
+        ms,
+        "ms",
+        MOST_BOMB_MS,
+    );
     for (what, bomb) in BOMBS {
         let bot = read(&format!("[otherwise]\nreply = \"\"\"{bomb}\"\"\"\n"));
         let message = with_files(10);
@@ -119,6 +166,124 @@ fn two_hundred() -> String {
         .expect("memory");
     }
     rules
+}
+
+/// What the journal is asked for.
+const ASKING: &str = r#"
+[[rule]]
+when = { first_contact = true, text = "nobody writes this" }
+reply = "Welcome!"
+[[rule]]
+when.text = "book a table"
+ask = "booking"
+[[form]]
+name = "booking"
+done = "Booked for {{ name }}."
+[[form.ask]]
+field = "name"
+question = "What is your name?"
+"#;
+
+/// Each as slow with a long text as a pattern may be.
+fn slow_patterns() -> String {
+    let rules = (0..200)
+        .map(|at| format!("[[rule]]\nwhen.regex = '[ab]*a[ab]{{380}}c{at}'\nreply = \"x\"\n"));
+    rules.collect::<Vec<_>>().concat()
+}
+
+/// As long as a message is, and never the same for long.
+fn letters() -> String {
+    let numbers = std::iter::successors(Some(1_u32), |number| {
+        Some(number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223))
+    });
+    let letters = numbers.map(|number| if (number >> 16) & 1 == 0 { 'a' } else { 'b' });
+    letters.take(1600).collect()
+}
+
+/// Notes how long the rules take, with the store that they ask.
+struct Timed {
+    bot: Rules,
+    times: Arc<Mutex<Vec<f64>>>,
+}
+
+impl Handler for Timed {
+    fn handle(
+        &self,
+        cx: Context,
+        message: InboundMessage,
+    ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
+        Box::pin(async move {
+            let started = Instant::now();
+            let reply = self.bot.handle(cx, message).await;
+            let us = started.elapsed().as_secs_f64() * 1e6;
+            let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+            times.push(us);
+            reply
+        })
+    }
+}
+
+/// Microseconds of a message that no rule matches, in a journal of so many conversations: the median.
+fn among_conversations(path: &Path, bot: Rules, conversations: u32, messages: u32) -> f64 {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
+    let times = Arc::new(Mutex::new(Vec::new()));
+    runtime.block_on(async {
+        let store = journal::open(path).await;
+        let next = Arc::new(AtomicU32::new(0));
+        journal::keep(&store, &next, conversations * 2, conversations).await;
+        drop(store);
+        let url = format!("sqlite:{}", path.display());
+        let env = [
+            ("TWILIO_AUTH_TOKEN", webhook::TOKEN),
+            ("PUBLIC_URL", webhook::PUBLIC_URL),
+            ("DATABASE_URL", &url),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let app = App::builder().sources(Sources::default().with_env(env));
+        let bot = Timed {
+            bot,
+            times: times.clone(),
+        };
+        let app = app.handler(bot).build().expect("an app is put together");
+        let (router, worker) = app.into_parts();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let worker = tokio::spawn(worker.run(async {
+            let _ = stopped.await;
+        }));
+        for number in 0..messages {
+            // Numbers that the journal has none of, and users that it has.
+            let webhook = || {
+                webhook::Webhook::numbered((4096 * (1000 + number / WRITERS)) + number % WRITERS)
+            };
+            // Until the store is open it is answered 503.
+            while router
+                .clone()
+                .oneshot(request(webhook()))
+                .await
+                .expect("it answers")
+                .status()
+                != 200
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        let _ = stop.send(());
+        worker.await.expect("the worker ends");
+    });
+    let times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
+    median(times)
+}
+
+fn request(webhook: webhook::Webhook) -> http::Request<axum::body::Body> {
+    http::Request::post(webhook::TARGET)
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .header("X-Twilio-Signature", webhook.signature)
+        .body(webhook.body.into())
+        .expect("a request")
 }
 
 /// Microseconds of a message, the making of it not counted: the median of the rounds.

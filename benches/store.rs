@@ -5,6 +5,7 @@
 //! `cargo bench --bench store` prints the figures; with `-- --check` it fails where one exceeds its limit.
 
 mod figures;
+mod journal;
 mod webhook;
 
 use std::path::Path;
@@ -14,14 +15,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use figures::{Figures, Run, median};
-use jiff::Timestamp;
-use replyhook::signature::TokenSlot;
+use journal::{arrival, now, open};
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{
-    Acceptance, Access, Arrival, CrashPolicy, Ending, Journal, NewReply, Outbox, Store,
-};
+use replyhook::store::{CrashPolicy, Journal, NewReply, Outbox};
 
-const AT_ONCE: u32 = 64;
 /// Processor time of a message in the large journal by that in the small one.
 const MOST_GROWTH: f64 = 2.0;
 const MOST_OPEN_S: f64 = 2.0;
@@ -124,12 +121,6 @@ async fn leave_open(store: &Arc<SqliteStore>, next: &Arc<AtomicU32>, number: u32
     }
 }
 
-async fn open(path: &Path) -> Arc<SqliteStore> {
-    let store = Arc::new(SqliteStore::file(path));
-    store.open(Access::Owner).await.expect("the store opens");
-    store
-}
-
 /// The median of a few rounds.
 async fn measure(
     store: &Arc<SqliteStore>,
@@ -146,71 +137,9 @@ async fn measure(
 
 /// Keeps so many messages, and returns the processor time of one, in µs.
 async fn keep(store: &Arc<SqliteStore>, next: &Arc<AtomicU32>, messages: u32, users: u32) -> f64 {
-    let end = next.load(Ordering::Relaxed) + messages;
     let before = cpu_time();
-    let keepers: Vec<_> = (0..AT_ONCE)
-        .map(|_| {
-            let (store, next) = (store.clone(), next.clone());
-            tokio::spawn(async move {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= end {
-                        return;
-                    }
-                    let accepted = store.accept(arrival(number, users)).await;
-                    let Ok(Acceptance::New(claim)) = accepted else {
-                        panic!("{accepted:?}")
-                    };
-                    let twiml = Some(ANSWER.to_owned());
-                    let saved = store.answer(claim, twiml, Ending::default(), now()).await;
-                    saved.expect("the answer is saved");
-                }
-            })
-        })
-        .collect();
-    for keeper in keepers {
-        keeper.await.expect("no keeper panics");
-    }
-    next.store(end, Ordering::Relaxed);
+    journal::keep(store, next, messages, users).await;
     cpu_time().saturating_sub(before).as_secs_f64() * 1e6 / f64::from(messages)
-}
-
-const ANSWER: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response><Message>Of course. See you at half past three, and bring the papers.</Message></Response>"#;
-
-fn now() -> Timestamp {
-    Timestamp::from_second(1_800_000_000).expect("a time")
-}
-
-fn arrival(number: u32, users: u32) -> Arc<Arrival> {
-    let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    // Neighbours are from different users, so that none waits for another.
-    let user = number.wrapping_mul(2_654_435_761) % users;
-    let webhook = webhook::Webhook::numbered(number % 64);
-    assert_eq!(
-        webhook.signature.len(),
-        28,
-        "a journal keeps only what is signed"
-    );
-    let arrival = Arrival {
-        account: "AC00000000000000000000000000000001".parse().expect("a SID"),
-        sid: format!("SM{spread:032x}").parse().expect("a SID"),
-        us: "whatsapp:+15550002222".into(),
-        user: vec![
-            format!("whatsapp:+1555{user:07}").as_str().into(),
-            format!("whatsapp:US.1349120865530{user:07}")
-                .as_str()
-                .into(),
-        ],
-        service: None,
-        slot: TokenSlot::Primary,
-        params: webhook.body,
-        consent: None,
-        attempts: 2,
-        retry_crashed: true,
-        last_answer: String::new(),
-        at: now() + Duration::from_micros(number.into()),
-    };
-    Arc::new(arrival)
 }
 
 /// Of the whole process.

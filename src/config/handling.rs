@@ -180,11 +180,11 @@ fn rules(reader: &mut Reader<'_>, forwards_nowhere: bool) -> Result<Option<Rules
         );
         Told
     })?;
-    if let Some(line) = file.first_forward().filter(|_| forwards_nowhere) {
+    if let Some((line, column)) = file.first_forward().filter(|_| forwards_nowhere) {
         reader.problem(
             FORWARD_URL,
             format!(
-                "is missing: the rule at line {line} of {} hands over to it",
+                "is missing: {}, line {line}, column {column}, forwards to it",
                 super::shown(&path)
             ),
         );

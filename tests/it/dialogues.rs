@@ -164,12 +164,12 @@ async fn a_form_asks_reads_and_hands_over() {
     ana.says(" Ana ").await.assert_reply("For how many, Ana?");
     bot.restart().await;
     ana.says("two").await.assert_reply("A number, please.");
-    ana.says("2").await.assert_reply("Outside?");
+    ana.says("２").await.assert_reply("Outside?");
     ana.says("perhaps").await.assert_reply("Outside?");
     ana.says("Sí").await.assert_reply("Heated?");
     ana.says("no").await.assert_reply("1 Window, 2 Bar?");
     ana.says("3").await.assert_reply("1 Window, 2 Bar?");
-    ana.says("BAR")
+    ana.says("BAR!")
         .await
         .assert_reply("Ana: 2 at Bar, outside: true, heated: false");
     ana.says("hello").await.assert_reply("Write: book");

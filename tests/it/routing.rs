@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 use replyhook::route::{Call, Filter};
 use replyhook::route::{
-    Captures, FromMessage, Router, Shared, any_button, any_list_item, any_media, anything, audio,
-    button, channel, command, country, document, first_contact, flow_answer, forwarded, hours,
-    image, list_item, location, media, near, regex, reply_to_us, text, try_regex, video, when,
-    words,
+    Captures, FromMessage, PatternError, Router, Shared, any_button, any_list_item, any_media,
+    anything, audio, button, channel, command, country, document, first_contact, flow_answer,
+    forwarded, hours, image, list_item, location, media, near, regex, reply_to_us, text, try_regex,
+    video, when, words,
 };
 use replyhook::{Channel, Context, Form, Handler, InboundMessage, Reply, ReplyMessage, Timestamp};
 use serde::Deserialize;
@@ -301,9 +301,33 @@ fn the_table_of_routes_can_be_printed() {
 #[test]
 fn a_pattern_that_is_none_or_a_bomb_is_refused_when_the_bot_is_made() {
     assert!(try_regex("(").is_err());
-    assert!(try_regex("((a{100}){100}){100}").is_err());
+    for bomb in ["((a{100}){100}){100}", "([ab]{1,5000}){1,2}c"] {
+        assert_eq!(try_regex(bomb).err(), Some(PatternError::TooSlow));
+    }
     assert!(std::panic::catch_unwind(|| regex("(")).is_err());
     assert!(std::panic::catch_unwind(|| hours("always", "UTC")).is_err());
+}
+
+#[tokio::test]
+async fn a_text_that_would_keep_a_pattern_busy_is_an_error_and_not_an_answer() {
+    let bot = Router::new()
+        .on(!regex("[ab]*a[ab]{300}c"), "none")
+        .otherwise("one");
+    let cx = || Context::new(1, Timestamp::UNIX_EPOCH);
+    let long = bot.handle(cx(), message(&"ab".repeat(1500), &[])).await;
+    let error = long.unwrap_err().to_string();
+    assert!(error.contains("too long with this message"), "{error}");
+    assert!(!error.contains("abab"), "{error}");
+    let short = answer(&bot, message(&"ab".repeat(100), &[])).await;
+    assert_eq!(short.as_deref(), Some("none"));
+}
+
+#[tokio::test]
+async fn what_several_filters_take_is_taken_together() {
+    let filter = regex(r"(?<id>\d+)") & regex("(?<size>small|large)");
+    let bot = Router::new().on(filter, order).otherwise("?");
+    let said = answer(&bot, message("a large one: 7", &[])).await;
+    assert_eq!(said.as_deref(), Some("order 7 large"));
 }
 
 proptest! {

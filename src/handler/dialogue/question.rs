@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::handler::HandlerError;
-use crate::handler::folding::fold;
+use crate::handler::folding::{bare, fold, normal};
 use crate::message::InboundMessage;
 use crate::reply::{Reply, ReplyMessage};
 
@@ -115,7 +115,12 @@ impl Question {
     /// Its answer is a text that `T` can be read from, such as a number.
     #[must_use]
     pub fn parse<T: FromStr + Serialize>(self) -> Self {
-        self.parse_with(|message| text(message)?.parse::<T>().map_err(|_| None))
+        self.parse_with(|message| {
+            let text = text(message)?;
+            // As it was written, if that can be read: a name keeps its letters.
+            let read = text.parse::<T>().or_else(|_| normal(text).parse());
+            read.map_err(|_| None)
+        })
     }
 
     /// Its answer is what your function makes of a message. It may return a hint of its own, which is said instead of the
@@ -139,8 +144,7 @@ impl Question {
         const NO: [&str; 8] = ["no", "n", "nope", "nein", "non", "nao", "нет", "👎"];
         self.parse_with(|message| {
             let said = fold(text(message)?);
-            let said = said.trim_end_matches(['.', '!']);
-            match said {
+            match bare(&said) {
                 said if YES.contains(&said) => Ok(true),
                 said if NO.contains(&said) => Ok(false),
                 _ => Err(None),
@@ -148,7 +152,8 @@ impl Question {
         })
     }
 
-    /// Its answer is one of these texts, or its number, from 1: the text as it is written here.
+    /// Its answer is one of these texts, or its number, from 1: the text as it is written here. What people put around either, as
+    /// in `2.` and `bar!`, does not matter.
     #[must_use]
     pub fn choice(self, choices: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let choices: Vec<String> = choices.into_iter().map(Into::into).collect();
@@ -156,8 +161,14 @@ impl Question {
         self.parse_with(move |message| {
             let said = fold(text(message)?);
             let by_text = compared.iter().position(|choice| *choice == said);
-            let by_number = || said.parse::<usize>().ok()?.checked_sub(1);
-            let chosen = by_text.or_else(by_number).and_then(|at| choices.get(at));
+            let by_bare = || {
+                compared
+                    .iter()
+                    .position(|choice| bare(choice) == bare(&said))
+            };
+            let by_number = || bare(&said).parse::<usize>().ok()?.checked_sub(1);
+            let chosen = by_text.or_else(by_bare).or_else(by_number);
+            let chosen = chosen.and_then(|at| choices.get(at));
             chosen.cloned().ok_or(None)
         })
     }

@@ -123,6 +123,10 @@ struct SaidMessage {
     body: Option<String>,
     media: Option<Vec<String>>,
     #[serde(flatten)]
+    #[expect(
+        clippy::zero_sized_map_values,
+        reason = "what is left over comes as a map"
+    )]
     unread: BTreeMap<String, IgnoredAny>,
 }
 

@@ -1,5 +1,6 @@
 //! What a pattern or a command took out of a text, as typed values.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::{Error, MapDeserializer, SeqDeserializer, StringDeserializer};
@@ -18,13 +19,16 @@ pub(crate) enum Taken {
     Groups(Vec<(Option<String>, Option<String>)>),
     /// What stands behind a command.
     Rest(String),
+    /// What several filters took that match together, each by itself.
+    Several(Vec<Taken>),
 }
 
 /// What the route's pattern or command took out of the text, as a type of yours.
 ///
 /// A struct takes named groups by name; a tuple takes groups, or the words behind a command, in order, and its last field all
 /// that is left; a single value takes the only group, or all that stands behind the command. `Option` is for what may be
-/// missing. What does not fit the type does not match: the next route is tried.
+/// missing. What does not fit the type does not match: the next route is tried. Where several patterns or commands of a filter
+/// match, names are found in each, and what goes by order in the first.
 ///
 /// ```
 /// use replyhook::route::{Captures, Router, command, regex};
@@ -61,10 +65,35 @@ impl<T: DeserializeOwned + Send, S> FromMessage<S> for Captures<T> {
 }
 
 impl Taken {
+    /// What all of these took.
+    pub(super) fn of(all: impl Iterator<Item = Self>) -> Self {
+        let mut parts = Vec::new();
+        for taken in all {
+            match taken {
+                Self::Nothing => {}
+                Self::Several(more) => parts.extend(more),
+                one => parts.push(one),
+            }
+        }
+        match parts.len() {
+            0 => Self::Nothing,
+            1 => parts.remove(0),
+            _ => Self::Several(parts),
+        }
+    }
+
+    fn parts(&self) -> &[Self] {
+        match self {
+            Self::Several(parts) => parts,
+            one => std::slice::from_ref(one),
+        }
+    }
+
     /// The whole, for a single value.
     fn whole(&self) -> Option<&str> {
         match self {
             Self::Nothing => None,
+            Self::Several(parts) => parts[0].whole(),
             Self::Groups(groups) => {
                 let only = usize::from(groups.len() == 2);
                 groups.get(only)?.1.as_deref()
@@ -77,6 +106,7 @@ impl Taken {
     fn in_order(&self, number: usize) -> Vec<Value> {
         match self {
             Self::Nothing => Vec::new(),
+            Self::Several(parts) => parts[0].in_order(number),
             Self::Groups(groups) => {
                 let groups = groups.iter().skip(1);
                 groups.map(|(_, value)| Value(value.clone())).collect()
@@ -100,15 +130,28 @@ impl Taken {
         }
     }
 
-    /// The named values.
-    pub(crate) fn named(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        let groups = match self {
-            Self::Groups(groups) => groups.as_slice(),
-            _ => &[],
-        };
-        groups
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_deref()?, value.as_deref())))
+    /// The named values: of several with a name the first that is one.
+    pub(crate) fn named(&self) -> BTreeMap<&str, Option<&str>> {
+        let mut named = BTreeMap::new();
+        for part in self.parts() {
+            let Self::Groups(groups) = part else { continue };
+            for (name, value) in groups {
+                if let Some(name) = name {
+                    let kept = named.entry(name.as_str()).or_insert(None);
+                    *kept = kept.or(value.as_deref());
+                }
+            }
+        }
+        named
+    }
+
+    /// What stands behind the command, if one was called.
+    #[cfg(feature = "rules")]
+    pub(crate) fn rest(&self) -> Option<&str> {
+        self.parts().iter().find_map(|part| match part {
+            Self::Rest(rest) => Some(rest.as_str()),
+            _ => None,
+        })
     }
 }
 
@@ -254,7 +297,7 @@ impl<'de> Deserializer<'de> for &Taken {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let words = match self {
+        let words = match &self.parts()[0] {
             Taken::Rest(rest) => rest
                 .split_whitespace()
                 .map(|word| Value(Some(word.to_owned())))
@@ -285,7 +328,8 @@ impl<'de> Deserializer<'de> for &Taken {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let named = self.named().filter(|(_, value)| value.is_some());
+        let named = self.named().into_iter();
+        let named = named.filter(|(_, value)| value.is_some());
         let values = named.map(|(name, value)| (name.to_owned(), Value(value.map(str::to_owned))));
         visitor.visit_map(MapDeserializer::new(values))
     }
@@ -296,7 +340,7 @@ impl<'de> Deserializer<'de> for &Taken {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        if self.named().next().is_some() {
+        if !self.named().is_empty() {
             return self.deserialize_map(visitor);
         }
         let values = self.in_order(fields.len());
@@ -396,5 +440,27 @@ mod tests {
             Some(7)
         );
         assert_eq!(read::<u32>(&Taken::Nothing), None);
+    }
+
+    #[test]
+    fn several_give_their_names_together_and_their_order_by_the_first() {
+        let id = groups(&[
+            (None, Some("7")),
+            (Some("id"), Some("7")),
+            (Some("size"), None),
+        ]);
+        let size = groups(&[(None, Some("large")), (Some("size"), Some("large"))]);
+        let all = [Taken::Nothing, Taken::Rest("5 tea".to_owned()), id, size];
+        let taken = Taken::of(all.into_iter());
+        let order = Order {
+            id: 7,
+            size: Some(Size::Large),
+        };
+        assert_eq!(read::<Order>(&taken), Some(order));
+        assert_eq!(read::<(u32, String)>(&taken), Some((5, "tea".to_owned())));
+        assert_eq!(
+            read::<Vec<String>>(&taken).map(|words| words.len()),
+            Some(2)
+        );
     }
 }

@@ -5,13 +5,12 @@ use std::fmt;
 use std::ops::{BitAnd, BitOr, Not};
 use std::sync::Arc;
 
-use regex::Regex;
-
 use super::captures::Taken;
 use super::country;
 use super::hours::Hours;
+use super::pattern::{Effort, Pattern};
 use crate::address::Channel;
-use crate::handler::folding::{fold, normal, spaced_words};
+use crate::handler::folding::{fold, is_unseen, normal, spaced_words};
 use crate::message::{InboundMessage, MessageType};
 
 /// What a route looks for. Made by the functions of this module, and combined by `&`, `|` and `!`.
@@ -37,7 +36,7 @@ pub(super) enum Kind {
     Text(Vec<Sought>),
     Words(Vec<Sought>),
     Command(String),
-    Regex(Regex),
+    Regex(Pattern),
     Media(Option<String>),
     Location(Option<Near>),
     Button(Option<Vec<Sought>>),
@@ -74,9 +73,10 @@ pub(super) struct Subject<'a> {
     pub(super) message: &'a InboundMessage,
     /// Known where a filter asks for it.
     pub(super) is_first_contact: bool,
+    pub(super) effort: Effort,
     folded: OnceCell<String>,
     words: OnceCell<String>,
-    normal: OnceCell<String>,
+    normal: OnceCell<(String, u64)>,
     country: OnceCell<Option<&'a str>>,
 }
 
@@ -85,6 +85,7 @@ impl<'a> Subject<'a> {
         Self {
             message,
             is_first_contact,
+            effort: Effort::default(),
             folded: OnceCell::new(),
             words: OnceCell::new(),
             normal: OnceCell::new(),
@@ -100,8 +101,14 @@ impl<'a> Subject<'a> {
         self.words.get_or_init(|| spaced_words(self.folded()))
     }
 
-    fn normal(&self) -> &str {
-        self.normal.get_or_init(|| normal(&self.message.body))
+    /// And how many characters it has.
+    fn normal(&self) -> (&str, u64) {
+        let (text, characters) = self.normal.get_or_init(|| {
+            let text = normal(&self.message.body);
+            let characters = text.chars().count() as u64;
+            (text, characters)
+        });
+        (text, *characters)
     }
 
     fn country(&self) -> Option<&'a str> {
@@ -155,7 +162,7 @@ impl Filter {
         };
         pattern
             .into_iter()
-            .flat_map(|pattern| pattern.capture_names().flatten())
+            .flat_map(|pattern| pattern.regex().capture_names().flatten())
     }
 
     /// Whether it asks for what only the journal knows.
@@ -178,7 +185,7 @@ impl Filter {
                 .iter()
                 .any(|word| subject.words().contains(&word.compared)),
             Kind::Command(name) => return command_rest(name, &message.body).map(Taken::Rest),
-            Kind::Regex(pattern) => return groups(pattern, subject.normal()),
+            Kind::Regex(pattern) => return groups(pattern, subject),
             Kind::Media(kind) => has_media(message, kind.as_deref()),
             Kind::Location(None) => message.location.is_some(),
             Kind::Location(Some(near)) => message
@@ -214,7 +221,10 @@ impl Filter {
             Kind::Predicate(_, predicate) => predicate(message),
             Kind::All(filters) => return matches_all(filters, subject),
             Kind::OneOf(filters) => {
-                return filters.iter().find_map(|filter| filter.matches(subject));
+                // Also behind the first that matches: what another takes has a name.
+                let mut taken = filters.iter().filter_map(|filter| filter.matches(subject));
+                let first = taken.next()?;
+                return Some(Taken::of(std::iter::once(first).chain(taken)));
             }
             Kind::Not(filter) => filter.matches(subject).is_none(),
         };
@@ -222,21 +232,14 @@ impl Filter {
     }
 }
 
-/// What the first of them takes that takes something.
 fn matches_all(filters: &[Filter], subject: &Subject<'_>) -> Option<Taken> {
-    let mut all = Taken::Nothing;
-    for filter in filters {
-        let taken = filter.matches(subject)?;
-        if matches!(all, Taken::Nothing) {
-            all = taken;
-        }
-    }
-    Some(all)
+    let taken: Option<Vec<_>> = filters.iter().map(|one| one.matches(subject)).collect();
+    Some(Taken::of(taken?.into_iter()))
 }
 
 /// What stands behind the command, if it is this one.
 fn command_rest(name: &str, body: &str) -> Option<String> {
-    let text = body.trim_start();
+    let text = body.trim_start_matches(|c: char| c.is_whitespace() || is_unseen(c));
     let text = text.strip_prefix('/').or_else(|| text.strip_prefix('／'))?;
     let end = text.find(char::is_whitespace).unwrap_or(text.len());
     let (called, rest) = text.split_at(end);
@@ -245,7 +248,12 @@ fn command_rest(name: &str, body: &str) -> Option<String> {
     is_it.then(|| rest.trim().to_owned())
 }
 
-fn groups(pattern: &Regex, text: &str) -> Option<Taken> {
+fn groups(pattern: &Pattern, subject: &Subject<'_>) -> Option<Taken> {
+    let (text, characters) = subject.normal();
+    if !subject.effort.allows(pattern, characters) {
+        return None;
+    }
+    let pattern = pattern.regex();
     // Cheaper than groups, and usually the end of it.
     if !pattern.is_match(text) {
         return None;
@@ -318,13 +326,20 @@ fn is_chosen(wanted: Option<&[Sought]>, id: Option<&str>, shown: Option<&str>) -
     }
 }
 
+/// As the table of routes has it; `{:#}` shows texts as they are compared.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, name: &str, texts: &[Sought]| {
             write!(f, "{name}")?;
             let mut between = " ";
+            let is_compared = f.alternate() && matches!(self.0, Kind::Text(_) | Kind::Words(_));
             texts.iter().try_for_each(|text| {
-                write!(f, "{between}{:?}", text.written)?;
+                let text = if is_compared {
+                    &text.compared
+                } else {
+                    &text.written
+                };
+                write!(f, "{between}{text:?}")?;
                 between = ", ";
                 Ok(())
             })
@@ -334,10 +349,7 @@ impl fmt::Display for Filter {
             filters.iter().try_for_each(|filter| {
                 f.write_str(between)?;
                 between = sign;
-                match filter.0 {
-                    Kind::All(_) | Kind::OneOf(_) => write!(f, "({filter})"),
-                    _ => write!(f, "{filter}"),
-                }
+                nested(f, filter)
             })
         };
         match &self.0 {
@@ -345,7 +357,7 @@ impl fmt::Display for Filter {
             Kind::Text(texts) => list(f, "text", texts),
             Kind::Words(words) => list(f, "words", words),
             Kind::Command(name) => write!(f, "command /{name}"),
-            Kind::Regex(pattern) => write!(f, "regex {:?}", pattern.as_str()),
+            Kind::Regex(pattern) => write!(f, "regex {:?}", pattern.regex().as_str()),
             Kind::Media(None) => f.write_str("media"),
             Kind::Media(Some(kind)) => write!(f, "media {kind}"),
             Kind::Location(None) => f.write_str("location"),
@@ -370,12 +382,19 @@ impl fmt::Display for Filter {
             Kind::Predicate(name, _) => f.write_str(name),
             Kind::All(filters) => joined(f, filters, " & "),
             Kind::OneOf(filters) => joined(f, filters, " | "),
-            Kind::Not(filter) => match filter.0 {
-                Kind::All(_) | Kind::OneOf(_) => write!(f, "!({filter})"),
-                _ => write!(f, "!{filter}"),
-            },
+            Kind::Not(filter) => {
+                f.write_str("!")?;
+                nested(f, filter)
+            }
         }
     }
+}
+
+fn nested(f: &mut fmt::Formatter<'_>, filter: &Filter) -> fmt::Result {
+    let is_several = matches!(filter.0, Kind::All(_) | Kind::OneOf(_));
+    f.write_str(if is_several { "(" } else { "" })?;
+    fmt::Display::fmt(filter, f)?;
+    f.write_str(if is_several { ")" } else { "" })
 }
 
 impl fmt::Debug for Filter {

@@ -2,16 +2,12 @@
 
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
-
 use super::filter::{Filter, Kind, Near, Sought};
 use super::hours::{Hours, HoursError};
+use super::pattern::{PATTERN_BYTES, Pattern, PatternError};
 use crate::address::Channel;
 use crate::handler::folding::{fold, spaced_words};
 use crate::message::InboundMessage;
-
-/// What a pattern may take, compiled: more is a pattern that repeats repetitions.
-pub(crate) const PATTERN_BYTES: usize = 3 * 512 * 1024;
 
 /// One text or several of which any will do: `"hi"`, `["hi", "hello"]`, a `Vec`.
 ///
@@ -144,6 +140,9 @@ pub fn command(name: impl Into<String>) -> Filter {
 /// A regular expression, anywhere in the text unless `^` and `$` say otherwise: without case (`(?-i)` turns that off), on the
 /// text after NFKC and without space around it. Accents do matter here. [`Captures`](super::Captures) has its groups.
 ///
+/// Patterns that a text could keep busy are refused, and where all of a router take over some 25 ms with one message, the message
+/// fails as a handler's error does.
+///
 /// ```
 /// use replyhook::route::{Captures, Router, regex};
 ///
@@ -157,7 +156,7 @@ pub fn command(name: impl Into<String>) -> Filter {
 /// ```
 ///
 /// # Panics
-/// Where the pattern is none, or takes over 1.5 MiB: this happens when the bot is put together. [`try_regex`] says so.
+/// Where the pattern is none, or one that takes too much ([`PatternError`]): this happens when the bot is put together. [`try_regex`] says so.
 #[track_caller]
 pub fn regex(pattern: &str) -> Filter {
     try_regex(pattern).unwrap_or_else(|error| panic!("{error}"))
@@ -175,22 +174,14 @@ pub fn regex(pattern: &str) -> Filter {
 /// ```
 ///
 /// # Errors
-/// [`regex::Error`]: the pattern is none, or too large.
-pub fn try_regex(pattern: &str) -> Result<Filter, regex::Error> {
-    compiled_within(pattern, PATTERN_BYTES).map(of_pattern)
+/// [`PatternError`]: the pattern is none, too large, or a long text could keep it busy for long.
+pub fn try_regex(pattern: &str) -> Result<Filter, PatternError> {
+    Pattern::within(pattern, PATTERN_BYTES).map(of_pattern)
 }
 
 /// A pattern that was compiled.
-pub(crate) fn of_pattern(pattern: Regex) -> Filter {
+pub(crate) fn of_pattern(pattern: Pattern) -> Filter {
     Filter(Kind::Regex(pattern))
-}
-
-/// A pattern as routes have it: without case, and of no more than so many bytes.
-pub(crate) fn compiled_within(pattern: &str, bytes: usize) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(pattern)
-        .case_insensitive(true)
-        .size_limit(bytes)
-        .build()
 }
 
 /// Any file.

@@ -26,8 +26,9 @@
 //! # is_handler(bot);
 //! ```
 //!
-//! Texts are compared as people write them: case, accents (`é` is `e`), width (NFKC) and white space do not matter, to all
-//! filters but [`regex()`], for which accents do, and to what a program made, as a button's payload, all of it does.
+//! Texts are compared as people and their phones write them: case, accents (`é` is `e`), width (NFKC), white space, bent quotes and
+//! marks that cannot be seen do not matter, to all filters but [`regex()`], for which accents and quotes do, and to what a program
+//! made, as a button's payload, all of it does.
 //!
 //! A follow-up question is a [`Form`], by [`Router::form`], or a [`Context::state`] of yours.
 
@@ -37,6 +38,8 @@ mod country;
 mod filter;
 mod filters;
 mod hours;
+mod pattern;
+mod weight;
 
 use std::fmt;
 use std::sync::Arc;
@@ -50,15 +53,18 @@ pub(crate) use captures::Taken;
 pub(crate) use country::country as country_of;
 pub use filter::Filter;
 use filter::Subject;
-#[cfg(feature = "rules")]
-pub(crate) use filters::{PATTERN_BYTES, compiled_within, has_word, of_pattern};
 pub use filters::{
     Texts, all, any_button, any_list_item, any_media, anything, audio, button, channel, command,
     country, document, during, first_contact, flow_answer, forwarded, hours, image, list_item,
     location, media, near, one_of, regex, reply_to_us, text, try_regex, video, when, words,
 };
+#[cfg(feature = "rules")]
+pub(crate) use filters::{has_word, of_pattern};
 use futures_util::future::BoxFuture;
 pub use hours::{Hours, HoursError};
+pub use pattern::PatternError;
+#[cfg(feature = "rules")]
+pub(crate) use pattern::{PATTERN_BYTES, Pattern};
 
 use super::dialogue::{self, Form};
 use super::{Context, Handler, HandlerError};
@@ -277,7 +283,12 @@ impl Handler for Router {
                 return form.go_on(&cx, &message, progress).await;
             }
             let is_first = self.needs.journal && cx.is_first_contact().await?;
-            let asked = self.ask(&cx, &Subject::new(&message, is_first), &());
+            let asked = {
+                let subject = Subject::new(&message, is_first);
+                let asked = self.ask(&cx, &subject, &());
+                subject.effort.end().map_err(HandlerError::new)?;
+                asked
+            };
             match asked {
                 Some(answer) => answer.await,
                 None => Ok(Reply::none()),

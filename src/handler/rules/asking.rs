@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use regex::Regex;
+use serde_json::Number;
 
+use super::pattern::problem;
 use super::reader::{At, Fields, Reader, is_name, nearest};
 use super::saying::{self, Say};
 use super::template::{self, Said, Template, Templates};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::{Answers, Form, Question};
+use crate::handler::folding::normal;
+use crate::handler::route::Pattern as Compiled;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 
@@ -43,7 +46,7 @@ enum Kind {
     Number,
     YesOrNo,
     Choice(Vec<String>),
-    Pattern(Regex),
+    Pattern(Compiled),
     Media,
     Location,
 }
@@ -183,8 +186,8 @@ fn kind(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Kind> {
     if let Some(pattern) = pattern {
         // By itself first: what it lacks, the brackets around it could lend it.
         let whole = format!("^(?:{})$", pattern.value);
-        let alone = reader.pattern(&pattern.value);
-        return match alone.and_then(|_| reader.pattern(&whole)) {
+        let alone = Compiled::check_syntax(&pattern.value).map_err(|error| problem(&error));
+        return match alone.and_then(|()| reader.pattern(&whole)) {
             Ok(pattern) => Some(Kind::Pattern(pattern)),
             Err(text) => {
                 reader.problem(&pattern.span, text);
@@ -209,6 +212,26 @@ fn kind(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Kind> {
         reader.problem(&name.span, text);
     }
     known.map(|(_, kind)| kind.clone())
+}
+
+/// A number, whole where it is. People write 3,5 where others write 3.5; what 1,000 is nobody knows.
+fn number(text: &str) -> Option<Number> {
+    let text = normal(text).replace(',', ".");
+    if let Ok(whole) = text.parse::<i64>() {
+        return Some(whole.into());
+    }
+    if let Some((before, after)) = text.split_once('.') {
+        let is_thousand = after.len() == 3 && !matches!(before.trim_matches(['-', '+', '0']), "");
+        if is_thousand {
+            return None;
+        }
+    }
+    let number: f64 = text.parse().ok()?;
+    if number.fract() == 0.0 && number.abs() < 1e15 {
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole, and small")]
+        return Some((number as i64).into());
+    }
+    Number::from_f64(number)
 }
 
 /// `90s`, `30m`, `24h`, `7d`.
@@ -272,6 +295,7 @@ impl Saying {
         Said {
             message,
             taken: None,
+            names: &[],
             fields: &self.fields,
             answers: Some(answers),
         }
@@ -295,12 +319,7 @@ impl Asked {
         question = match self.kind {
             Kind::Text => question,
             Kind::Integer => question.parse::<i64>(),
-            Kind::Number => question.parse_with(|message| {
-                // People write 3,5 where others write 3.5.
-                let text = message.body.trim().replace(',', ".");
-                let number: Option<f64> = text.parse().ok();
-                number.filter(|number| number.is_finite()).ok_or(None)
-            }),
+            Kind::Number => question.parse_with(|message| number(&message.body).ok_or(None)),
             Kind::YesOrNo => question.yes_or_no(),
             Kind::Choice(choices) => question.choice(choices),
             Kind::Pattern(pattern) => question.parse_with(move |message| {

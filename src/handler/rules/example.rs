@@ -169,6 +169,12 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
     let forwards = reader.flag(fields, "forwards").unwrap_or(false);
     let hands_over = reader.flag(fields, "hands_over").unwrap_or(false);
     let gets = fields.take("gets");
+    let ways = [gets.is_some(), forwards, hands_over];
+    if ways.iter().filter(|is_used| **is_used).count() > 1 {
+        let text = "one thing comes of a message: gets, forwards = true or hands_over = true";
+        reader.problem(&span, text);
+        return None;
+    }
     let sources = ["says", "media", "button", "location", "params"];
     if !sources.iter().any(|key| fields.has(key)) {
         reader.problem(
@@ -311,9 +317,12 @@ impl Example {
     ) -> ExampleResult {
         let rehearsal = Arc::new(Rehearsal::default());
         let mut failure = None;
+        let mut next = self.at;
         for (number, turn) in (0..).zip(&self.turns) {
             has_forwarded.store(false, Ordering::Relaxed);
-            let found = self.message(number, turn).and_then(|message| {
+            let at = turn.at.unwrap_or(next);
+            next = at.checked_add(SignedDuration::from_secs(1)).unwrap_or(at);
+            let found = self.message(number, at, turn).and_then(|message| {
                 if let Some(answer) = rehearsal.consent(&message, opt_out) {
                     return answer;
                 }
@@ -346,9 +355,7 @@ impl Example {
         }
     }
 
-    fn message(&self, number: i64, turn: &Turn) -> Result<InboundMessage, String> {
-        let at = self.at.checked_add(SignedDuration::from_secs(number));
-        let at = turn.at.or(at.ok()).unwrap_or(self.at);
+    fn message(&self, number: u32, at: Timestamp, turn: &Turn) -> Result<InboundMessage, String> {
         let to = if self.from.starts_with("whatsapp:") {
             "whatsapp:+15550002222"
         } else {

@@ -3,27 +3,27 @@
 use super::reader::nearest;
 use super::tags::{Placed, Token, Wrong};
 
-/// Filters: minijinja's, and `escape_markup`.
-pub(super) const FILTERS: [&str; 19] = [
-    "abs",
-    "capitalize",
-    "count",
-    "default",
-    "escape_markup",
-    "first",
-    "float",
-    "format",
-    "int",
-    "last",
-    "length",
-    "lower",
-    "replace",
-    "round",
-    "string",
-    "title",
-    "trim",
-    "upper",
-    "urlencode",
+/// Filters, minijinja's and our own, and how many things each takes in its brackets: at least and at most.
+pub(super) const FILTERS: [(&str, usize, usize); 19] = [
+    ("abs", 0, 0),
+    ("capitalize", 0, 0),
+    ("count", 0, 0),
+    ("default", 0, 2),
+    ("escape_markup", 0, 0),
+    ("first", 0, 0),
+    ("float", 0, 1),
+    ("format", 0, usize::MAX),
+    ("int", 0, 2),
+    ("last", 0, 0),
+    ("length", 0, 0),
+    ("lower", 0, 0),
+    ("replace", 2, 3),
+    ("round", 0, 2),
+    ("string", 0, 0),
+    ("title", 0, 0),
+    ("trim", 0, 1),
+    ("upper", 0, 0),
+    ("urlencode", 0, 0),
 ];
 /// What can stand behind `is`, by minijinja.
 pub(super) const TESTS: [&str; 14] = [
@@ -43,11 +43,13 @@ pub(super) const TESTS: [&str; 14] = [
     "true",
 ];
 /// What has parts, and which.
-const PARTS: [(&str, &[&str]); 5] = [
+const PARTS: [(&str, &[&str]); 6] = [
     ("media", FILE),
     ("location", &["latitude", "longitude", "address", "label"]),
     ("button", &["text", "payload"]),
     ("list", &["id", "title", "description"]),
+    // Whatever its author calls them.
+    ("flow", &[]),
     (
         "loop",
         &[
@@ -104,6 +106,7 @@ pub(super) fn look_at_tokens(tokens: &[Placed<'_>], files: &[&str]) -> Result<()
         let is_wrong = match token {
             Token::Name(name) => here
                 .unknown_filter(name)
+                .or_else(|| here.miscounted(name))
                 .or_else(|| here.unknown_part(name))
                 .or_else(|| here.multiplied(name).filter(|_| multiplies)),
             Token::Sign('(') => {
@@ -147,13 +150,11 @@ impl<'t> Here<'t> {
     }
 
     /// Whether this, or what a bracket belongs to, is what the name of a filter or a test stands behind.
-    fn names_filter(self, name_back: usize) -> Option<(&'static str, &'static [&'static str])> {
+    fn names_filter(self, name_back: usize) -> Option<&'static str> {
         match (self.before(name_back + 1)?, self.before(name_back + 2)) {
-            (Token::Sign('|'), _) => Some(("filter", &FILTERS)),
-            (Token::Name("not"), Some(Token::Name("is"))) => Some(("test", &TESTS)),
-            (Token::Name("is"), before) if before != Some(Token::Sign('.')) => {
-                Some(("test", &TESTS))
-            }
+            (Token::Sign('|'), _) => Some("filter"),
+            (Token::Name("not"), Some(Token::Name("is"))) => Some("test"),
+            (Token::Name("is"), before) if before != Some(Token::Sign('.')) => Some("test"),
             _ => None,
         }
     }
@@ -163,7 +164,11 @@ impl<'t> Here<'t> {
     }
 
     fn unknown_filter(self, name: &str) -> Option<String> {
-        let (kind, known) = self.names_filter(0).filter(|_| name != "not")?;
+        let kind = self.names_filter(0).filter(|_| name != "not")?;
+        let known: Vec<_> = match kind {
+            "filter" => FILTERS.iter().map(|(name, ..)| *name).collect(),
+            _ => TESTS.into(),
+        };
         if known.contains(&name) {
             return None;
         }
@@ -171,6 +176,42 @@ impl<'t> Here<'t> {
             Some(known) => format!("there is no {kind} {name}: did you mean {known}?"),
             None => format!("there is no {kind} {name}: {}", known.join(", ")),
         })
+    }
+
+    /// More or fewer things in a filter's brackets than it takes.
+    fn miscounted(self, name: &str) -> Option<String> {
+        self.names_filter(0).filter(|kind| *kind == "filter")?;
+        let (_, least, most) = FILTERS.iter().find(|(known, ..)| *known == name)?;
+        let found = self.arguments();
+        if (*least..=*most).contains(&found) {
+            return None;
+        }
+        let takes = match (least, most) {
+            (_, 0) => "nothing".to_owned(),
+            (0, most) => format!("{most} at most"),
+            (least, most) => format!("{least} to {most}"),
+        };
+        Some(format!("{name} takes {takes} in its brackets, not {found}"))
+    }
+
+    /// How many things are in the brackets behind this.
+    fn arguments(self) -> usize {
+        let behind = &self.tokens[self.number + 1..];
+        let Some(((_, Token::Sign('(')), inside)) = behind.split_first() else {
+            return 0;
+        };
+        let (mut depth, mut commas, mut is_empty) = (0_usize, 0, true);
+        for (_, token) in inside {
+            match token {
+                Token::Sign('(' | '[') => depth += 1,
+                Token::Sign(')') if depth == 0 => break,
+                Token::Sign(')' | ']') => depth = depth.saturating_sub(1),
+                Token::Sign(',') if depth == 0 => commas += 1,
+                _ => {}
+            }
+            is_empty = false;
+        }
+        if is_empty { 0 } else { commas + 1 }
     }
 
     fn unknown_part(self, name: &str) -> Option<String> {
@@ -189,7 +230,7 @@ impl<'t> Here<'t> {
             return Some(format!("{whole} is a text, and has no parts"));
         }
         let parts = parts(whole, self.files)?;
-        let is_known = parts.contains(&name);
+        let is_known = parts.is_empty() || parts.contains(&name);
         (!is_known).then(|| format!("{whole} has no {name}: it has {}", parts.join(", ")))
     }
 
@@ -263,10 +304,19 @@ mod tests {
         // Rules' own.
         env.add_filter("escape_markup", |text: &str| text.to_owned());
         let render = |source: &str| env.render_str(source, minijinja::context! { x => "1" });
-        for filter in FILTERS {
+        for (filter, ..) in FILTERS {
             let error = render(&format!("{{{{ x | {filter} }}}}")).err();
             let kind = error.map(|error| error.kind());
             assert_ne!(kind, Some(ErrorKind::UnknownFilter), "{filter}");
+        }
+        for (filter, _, most) in FILTERS.iter().filter(|(.., most)| *most < 5) {
+            let things = vec!["1"; most + 1].join(", ");
+            let error = render(&format!("{{{{ x | {filter}({things}) }}}}")).unwrap_err();
+            let kinds = [ErrorKind::TooManyArguments, ErrorKind::InvalidOperation];
+            assert!(
+                kinds.contains(&error.kind()),
+                "{filter} takes more than {most}: {error}"
+            );
         }
         for test in TESTS {
             let error = render(&format!("{{{{ x is {test} }}}}")).err();

@@ -149,7 +149,8 @@ fn look_at(tag: Tag, at: usize, tokens: &[Placed<'_>], files: &[&str]) -> Result
             && let Some(parts) = parts(name, files)
         {
             let index = if *name == "media" { "[0]" } else { "" };
-            let what = format!("{name} is no text: write {name}{index}.{}", parts[0]);
+            let part = parts.first().unwrap_or(&"field");
+            let what = format!("{name} is no text: write {name}{index}.{part}");
             return Err(Wrong { at: *at, what });
         }
         return look_at_tokens(tokens, files);
@@ -208,7 +209,7 @@ mod tests {
             "{{ x is defined }} {{ x is not none }} {{ x is divisibleby(3) }} {{ x is divisibleby 3 }}",
             "{{ media | count * 5 }} {{ -x }} {{ 'a' in text }} {{ 'abc'[0] }}",
             "{# a comment with {{ and {% set x %} in it #}",
-            "{{ location.latitude }} {{ button.payload }}",
+            "{{ location.latitude }} {{ button.payload }} {{ flow.name }} {{ flow['Full name'] }}",
             "{{ a >= 1 and b != 2 or c <= 3 and not d }} {{ x | round(precision=2) }}",
             "{% for a in media %}{% if loop.last %}x{% else %}{{ a.url }}{% endif %}{% else %}none{% endfor %}",
         ] {
@@ -235,12 +236,28 @@ mod tests {
             ("{{ x.upper() }}", 10, "no functions"),
             ("{{ x | join }}", 7, "no filter join"),
             ("{{ x | uper }}", 7, "did you mean upper?"),
+            (
+                "{{ x | replace('a') }}",
+                7,
+                "replace takes 2 to 3 in its brackets, not 1",
+            ),
+            (
+                "{{ x | upper(1) }}",
+                7,
+                "upper takes nothing in its brackets, not 1",
+            ),
+            (
+                "{{ x | float(0, (1 + 2)) }}",
+                7,
+                "float takes 1 at most in its brackets, not 2",
+            ),
             ("{{ x is not sequence }}", 12, "no test sequence"),
             ("{{ media * 9 }}", 3, "cannot be multiplied"),
             ("{{ (media or x) * 9 }}", 4, "cannot be multiplied"),
             ("{{ media[:] * 9 }}", 3, "cannot be multiplied"),
             ("{{ media }}", 3, "write media[0].url"),
             ("{{ location }}", 3, "write location.latitude"),
+            ("{{ flow }}", 3, "write flow.field"),
             ("{{ media.url }}", 9, "write media[0].url"),
             (
                 "{{ media[0].ur }}",
@@ -292,6 +309,9 @@ mod tests {
         let long = |part: &str, times| format!("{{{{ x {} }}}}", part.repeat(times));
         assert!(wrong(&long("| upper ", 90)).is_none());
         assert!(wrong(&long("| upper ", 110)).is_some());
+        let within = |times| format!("{{{{ {}x{} }}}}", "(".repeat(times), ")".repeat(times));
+        assert!(wrong(&within(20)).is_none());
+        assert!(wrong(&within(21)).is_some());
         assert!(wrong(&"{{ x }}".repeat(201)).is_some());
         assert!(wrong(&"{##}".repeat(201)).is_some());
         // Each tag is told.

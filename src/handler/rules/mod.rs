@@ -21,6 +21,7 @@
 mod asking;
 mod example;
 mod expression;
+mod flow;
 mod language;
 mod matching;
 mod pattern;
@@ -58,7 +59,7 @@ const MOST_BYTES: u64 = 1024 * 1024;
 pub struct RulesFile {
     path: PathBuf,
     text: String,
-    first_forward: Option<usize>,
+    first_forward: Option<(usize, usize)>,
 }
 
 /// Obeys the rules of a file, as they are now.
@@ -111,8 +112,8 @@ impl RulesFile {
         RuleSet::parse(&self.text)
     }
 
-    /// The line of the first rule that hands over to `handler.forward_url`, if one does.
-    pub fn first_forward(&self) -> Option<usize> {
+    /// Line and column of the first rule that forwards to `handler.forward_url`, if one does.
+    pub fn first_forward(&self) -> Option<(usize, usize)> {
         self.first_forward
     }
 
@@ -145,10 +146,10 @@ fn text_of(path: &Path) -> Result<String, RulesError> {
 }
 
 impl Rules {
-    /// A handler that obeys a file's rules, and hands over to `forward` what they say so of.
+    /// A handler that obeys a file's rules, and forwards to `forward` what they say so of.
     ///
     /// # Errors
-    /// [`RulesError`]: a rule hands over, and there is nothing to hand over to.
+    /// [`RulesError`]: a rule forwards, and there is nothing to forward to.
     pub fn new(file: &RulesFile, forward: Option<Arc<dyn Handler>>) -> Result<Self, RulesError> {
         let obeyed = Obeyed::new(file.set()?, forward.as_ref())?;
         Ok(Self {
@@ -199,10 +200,10 @@ impl Rules {
 
 impl Obeyed {
     fn new(set: RuleSet, forward: Option<&Arc<dyn Handler>>) -> Result<Self, RulesError> {
-        if let (Some(line), None) = (set.first_forward(), forward) {
-            return Err(RulesError::whole(format!(
-                "the rule at line {line} hands over, and handler.forward_url and handler.forward_secret are not set"
-            )));
+        if let (Some(place), None) = (set.first_forward(), forward) {
+            let text =
+                "this forwards, and handler.forward_url and handler.forward_secret are not set";
+            return Err(RulesError::at(place, text));
         }
         Ok(Self {
             opt_out: set.opt_out().clone(),

@@ -1,10 +1,8 @@
 //! Patterns of a rules file: none is larger than a bot's may be, and all together are bounded, too, since reading them takes
 //! time and keeping them takes memory.
 
-use regex::Regex;
-
 use super::reader::Reader;
-use crate::handler::route::{PATTERN_BYTES, compiled_within};
+use crate::handler::route::{PATTERN_BYTES, Pattern, PatternError};
 
 /// What a pattern is counted as, in bytes: the first of these that it fits.
 const SIZES: [usize; 4] = [16 * 1024, 128 * 1024, 512 * 1024, PATTERN_BYTES];
@@ -16,7 +14,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// What is wrong with it, or with there being so many.
-    pub(super) fn pattern(&mut self, pattern: &str) -> Result<Regex, String> {
+    pub(super) fn pattern(&mut self, pattern: &str) -> Result<Pattern, String> {
         for size in SIZES {
             if size > self.pattern_room {
                 return Err(
@@ -24,12 +22,12 @@ impl Reader<'_> {
                         .to_owned(),
                 );
             }
-            match compiled_within(pattern, size) {
+            match Pattern::within(pattern, size) {
                 Ok(pattern) => {
                     self.pattern_room -= size;
                     return Ok(pattern);
                 }
-                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(PatternError::TooLarge) => {}
                 Err(error) => return Err(problem(&error)),
             }
         }
@@ -42,7 +40,13 @@ impl Reader<'_> {
     }
 }
 
-fn problem(error: &regex::Error) -> String {
+/// Of one that cannot be used, whatever room there is.
+pub(super) fn problem(error: &PatternError) -> String {
+    if *error == PatternError::TooSlow {
+        return "regex is too large: a long text would keep it busy. Begin it with ^, write + in place of {1,500}, and repeat nothing \
+                that is repeated already"
+            .to_owned();
+    }
     // Of several lines the last says what is wrong; the others draw it.
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default().trim();

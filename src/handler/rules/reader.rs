@@ -16,9 +16,26 @@ const LAST_PROBLEM: usize = MOST_PROBLEMS - 1;
 /// Of a problem's text, in characters: what it quotes may be of any length.
 const MOST_TEXT: usize = 400;
 
-/// Keys of `when` that stand in a rule by mistake.
-const WHEN: [&str; 7] = [
-    "text", "words", "command", "regex", "media", "button", "hours",
+/// Keys of `when`, which may stand in a rule by mistake.
+const WHEN: [&str; 18] = [
+    "text",
+    "words",
+    "command",
+    "regex",
+    "media",
+    "location",
+    "button",
+    "list",
+    "flow",
+    "first_contact",
+    "forwarded",
+    "reply_to_us",
+    "channel",
+    "country",
+    "hours",
+    "not",
+    "any",
+    "all",
 ];
 
 /// Bytes of the file.
@@ -94,6 +111,11 @@ impl<'s> Reader<'s> {
         self.problem(&(start..start), what);
     }
 
+    /// Line and column of a byte.
+    pub(super) fn place(&self, at: usize) -> (usize, usize) {
+        self.lines.place(at)
+    }
+
     fn expected(&mut self, value: &Value<'_>, key: &str, expected: &str) {
         let found = value.get_ref().type_str();
         self.problem(
@@ -153,7 +175,7 @@ impl<'s> Reader<'s> {
         Some(texts)
     }
 
-    fn flag_of(&mut self, value: &Value<'_>, key: &str) -> Option<bool> {
+    pub(super) fn flag_of(&mut self, value: &Value<'_>, key: &str) -> Option<bool> {
         let flag = value.get_ref().as_bool();
         if flag.is_none() {
             self.expected(value, key, "true or false");
@@ -202,7 +224,10 @@ impl<'s> Reader<'s> {
 
     pub(super) fn table_of<'t>(&mut self, value: &'t Value<'t>, key: &str) -> Option<Fields<'t>> {
         let table = value.get_ref().as_table();
-        if table.is_none() {
+        if value.get_ref().as_array().is_some() {
+            let written = format!("[{key}], in single brackets, or {key} = {{ … }}");
+            self.expected(value, key, &written);
+        } else if table.is_none() {
             self.expected(value, key, "a table");
         }
         table.map(|table| Fields::new(table, value.span()))
@@ -243,10 +268,10 @@ impl<'s> Reader<'s> {
             let known = || fields.known.iter().copied();
             let text = if name == "timezone" && !known().any(|known| known == name) {
                 "timezone stands above the first [table]".to_owned()
-            } else if let Some(nearest) = nearest(name, known()) {
-                format!("{name} is not known here: did you mean {nearest}?")
             } else if known().any(|known| known == "when") && WHEN.contains(&name) {
                 format!("{name} is not known here: did you mean when.{name}?")
+            } else if let Some(nearest) = nearest(name, known()) {
+                format!("{name} is not known here: did you mean {nearest}?")
             } else {
                 format!("{name} is not known here: {}", fields.known.join(", "))
             };
@@ -339,7 +364,15 @@ pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
         return None;
     }
     known
-        .map(|known| (damerau_levenshtein(word, known), known))
+        .map(|known| {
+            let is_same = known.eq_ignore_ascii_case(word);
+            let distance = if is_same {
+                0
+            } else {
+                damerau_levenshtein(word, known)
+            };
+            (distance, known)
+        })
         .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
         .min()
         .map(|(_, known)| known)

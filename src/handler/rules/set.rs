@@ -1,6 +1,6 @@
 //! A rules file as a whole: read, checked, and made into a router.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use toml::de::DeTable;
@@ -44,7 +44,6 @@ pub struct RuleSet {
     templates: Templates,
     examples: Vec<Example>,
     opt_out: OptOutTexts,
-    first_forward: Option<usize>,
 }
 
 /// What somebody who opts out, or in again, is told, where the rules say so.
@@ -71,9 +70,11 @@ struct Rule {
 
 /// What a rule does.
 enum Action {
-    Say(Vec<Say>),
+    /// And the names that what it says may use.
+    Say(Vec<Say>, Vec<String>),
     Ask(At<String>),
-    Forward,
+    /// With its line and column.
+    Forward((usize, usize)),
     HandOver(String),
 }
 
@@ -104,9 +105,15 @@ impl RuleSet {
         }
     }
 
-    /// The line of the first rule that hands over to `handler.forward_url`, if one does.
-    pub fn first_forward(&self) -> Option<usize> {
-        self.first_forward
+    /// Line and column of the first rule that forwards to `handler.forward_url`, if one does.
+    pub fn first_forward(&self) -> Option<(usize, usize)> {
+        let actions = self.rules.iter().map(|rule| &rule.action);
+        actions
+            .chain(&self.otherwise)
+            .find_map(|action| match action {
+                Action::Forward(place) => Some(*place),
+                _ => None,
+            })
     }
 
     /// What somebody who opts out or in is told.
@@ -153,15 +160,15 @@ impl RuleSet {
         });
         for Rule { filter, action } in self.rules.into_iter().chain(otherwise) {
             router = match action {
-                Action::Say(says) => router.on(filter, Says::new(says, &templates)),
+                Action::Say(says, names) => router.on(filter, Says::new(says, names, &templates)),
                 Action::Ask(name) => {
                     let form = forms.iter().find(|form| form.name() == name.value);
                     router.form(filter, form.expect("every form was looked for").clone())
                 }
                 Action::HandOver(url) => router.on(filter, HandsOver(url)),
-                Action::Forward => match forward {
+                Action::Forward(_) => match forward {
                     Some(forward) => router.hand_to_shared(filter, forward.clone()),
-                    None => router.on(filter, Says::new(Vec::new(), &templates)),
+                    None => router.on(filter, Says::new(Vec::new(), Vec::new(), &templates)),
                 },
             };
         }
@@ -172,13 +179,15 @@ impl RuleSet {
 /// Answers with what a rule says.
 struct Says {
     says: Vec<Say>,
+    names: Vec<String>,
     templates: Arc<Templates>,
 }
 
 impl Says {
-    fn new(says: Vec<Say>, templates: &Arc<Templates>) -> Self {
+    fn new(says: Vec<Say>, names: Vec<String>, templates: &Arc<Templates>) -> Self {
         Self {
             says,
+            names,
             templates: templates.clone(),
         }
     }
@@ -192,6 +201,7 @@ impl Answer<ByRule, ()> for Says {
         let said = Said {
             message: call.message(),
             taken: Some(call.taken),
+            names: &self.names,
             fields: &[],
             answers: None,
         };
@@ -255,10 +265,11 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
             reader.problem(&name.span, text);
         }
     }
-    let mut first_forward = None;
     let mut rules = Vec::new();
     // The line of a rule behind which there is none.
     let mut taken_by = None;
+    // Of rules with a `when`, as it is compared: their lines.
+    let mut lines = BTreeMap::new();
     let tables = reader.tables(&mut fields, "rule", "[[rule]] above each one");
     let has_rules = fields.has("rule") || fields.has("otherwise");
     for table in tables {
@@ -272,24 +283,21 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
         let Some(rule) = rule(reader, &mut templates, table, &times) else {
             continue;
         };
-        if takes_all && taken_by.is_none() {
-            taken_by = Some(line);
-        }
-        if matches!(rule.action, Action::Forward) {
-            first_forward = first_forward.or(Some(line));
+        if takes_all {
+            taken_by = taken_by.or(Some(line));
+        } else {
+            let first = *lines.entry(format!("{:#}", rule.filter)).or_insert(line);
+            if first != line && reader.problem_count() == 0 {
+                let text =
+                    format!("no message gets here: the rule at line {first} has the same when");
+                reader.problem(&span, text);
+            }
         }
         rules.push(rule);
     }
     let otherwise = reader
         .table(&mut fields, "otherwise")
-        .and_then(|mut table| {
-            let line = reader.line(table.span.start);
-            let action = action(reader, &mut templates, &mut table, &[]);
-            if matches!(action, Some(Action::Forward)) {
-                first_forward = first_forward.or(Some(line));
-            }
-            action
-        });
+        .and_then(|mut table| action(reader, &mut templates, &mut table, &[]));
     let mut asked = BTreeSet::new();
     for action in rules.iter().map(|rule| &rule.action).chain(&otherwise) {
         if let Action::Ask(name) = action {
@@ -326,7 +334,6 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
         templates,
         examples,
         opt_out,
-        first_forward,
     }
 }
 
@@ -399,10 +406,18 @@ fn action(
     let span: Span = fields.span.clone();
     let reply = fields.take("reply");
     let ask = reader.text(fields, "ask");
-    let forward = reader.flag(fields, "forward");
+    let forward = fields.take("forward");
+    let forwards = forward.and_then(|value| {
+        if value.get_ref().as_str().is_some() {
+            let text = "forward is of type string: write true; where to is the setting handler.forward_url";
+            reader.problem(&value.span(), text);
+            return None;
+        }
+        reader.flag_of(value, "forward")
+    });
     let hand_over = reader.text(fields, "hand_over");
     let knows_all = reader.end(fields);
-    let is_forward = fields.has("forward") && forward != Some(false);
+    let is_forward = forward.is_some() && forwards != Some(false);
     let actions = [
         reply.is_some(),
         fields.has("ask"),
@@ -424,7 +439,8 @@ fn action(
         }
     }
     if let Some(reply) = reply {
-        return Some(Action::Say(saying::read(reader, templates, reply, names)));
+        let says = saying::read(reader, templates, reply, names);
+        return Some(Action::Say(says, names.to_vec()));
     }
     // What is of another type was told.
     if fields.has("ask") {
@@ -438,7 +454,8 @@ fn action(
         }
         return Some(Action::HandOver(url.value));
     }
-    forward.map(|_| Action::Forward)
+    forwards?;
+    forward.map(|value| Action::Forward(reader.place(value.span().start)))
 }
 
 impl std::fmt::Debug for RuleSet {

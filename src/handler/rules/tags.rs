@@ -2,6 +2,8 @@
 
 /// In one tag.
 const MOST_TOKENS: usize = 200;
+/// Brackets in each other: each takes minijinja's parser some 20 KiB of stack.
+const MOST_OPEN: usize = 20;
 
 /// What a template may not have.
 pub(super) struct Wrong {
@@ -110,6 +112,10 @@ pub(super) fn tokens(
         };
         if found.len() > MOST_TOKENS {
             let what = format!("over {MOST_TOKENS} words and signs in one tag: take several");
+            return Err(Wrong { at, what });
+        }
+        if open > MOST_OPEN {
+            let what = format!("over {MOST_OPEN} brackets in each other: take several tags");
             return Err(Wrong { at, what });
         }
         at += length;

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use minijinja::value::{Serde, Value, ValueKind};
+use minijinja::value::{Rest, Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 use super::reader::{self, At, Fields, Reader, is_name, nearest};
-use super::{language, tags};
+use super::{flow, language, tags};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::Answers;
 use crate::handler::route::{Taken, country_of};
@@ -22,7 +22,7 @@ use crate::reply::escape_markup;
 const FUEL: u64 = 20_000;
 
 /// What every template may name, besides `[vars]`, a pattern's groups and a form's fields.
-pub(super) const NAMES: [&str; 18] = [
+pub(super) const NAMES: [&str; 19] = [
     "args",
     "body",
     "button",
@@ -41,7 +41,9 @@ pub(super) const NAMES: [&str; 18] = [
     "weekday",
     "replied_to",
     "country",
+    "flow",
 ];
+
 /// All templates of a file, while it is read and afterwards.
 pub(super) struct Templates {
     env: Environment<'static>,
@@ -76,6 +78,8 @@ pub(super) enum RuleError {
 pub(super) struct Said<'a> {
     pub(super) message: &'a InboundMessage,
     pub(super) taken: Option<&'a Taken>,
+    /// Of what a rule may take; some of it may not have been there.
+    pub(super) names: &'a [String],
     /// A form's fields, of which some may have no answer yet, or never.
     pub(super) fields: &'a [String],
     pub(super) answers: Option<&'a Answers>,
@@ -99,6 +103,7 @@ impl Templates {
         env.add_filter("escape_markup", |text: &str| {
             escape_markup(text).into_owned()
         });
+        env.add_filter("default", default);
         Self {
             env,
             zone: TimeZone::get(zone).unwrap_or(TimeZone::UTC),
@@ -312,18 +317,16 @@ impl Templates {
             .replied_to
             .as_ref()
             .map(|quoted| quoted.message_sid.as_str());
-        let args = match said.taken {
-            Some(Taken::Rest(rest)) => rest.as_str(),
-            _ => "",
-        };
+        let args = said.taken.and_then(Taken::rest);
         let none = || Value::from(());
         let own = [
-            ("args", Value::from(args)),
+            ("args", text(args)),
             ("body", Value::from(message.body.as_str())),
             ("button", button.unwrap_or_else(none)),
             ("channel", Value::from(message.channel().as_str())),
             ("country", text(country)),
             ("date", Value::from(local.date().to_string())),
+            ("flow", flow::value(message)),
             ("from", Value::from(message.from.as_str())),
             ("list", list.unwrap_or_else(none)),
             ("location", location.unwrap_or_else(none)),
@@ -341,6 +344,7 @@ impl Templates {
             .vars
             .iter()
             .map(|(name, value)| (name.as_str(), value.clone()));
+        let names = said.names.iter().map(|name| (name.as_str(), text(None)));
         let taken = said.taken.into_iter().flat_map(Taken::named);
         let taken = taken.map(|(name, value)| (name, text(value)));
         let fields = said.fields.iter().map(|field| (field.as_str(), none()));
@@ -349,11 +353,25 @@ impl Templates {
         Value::from_pairs(
             own.into_iter()
                 .chain(vars)
+                .chain(names)
                 .chain(taken)
                 .chain(fields)
                 .chain(answers),
         )
     }
+}
+
+/// Jinja's is for what is not defined, which nothing is here: what is not there is empty. `true` behind it takes 0 and false for
+/// empty, too.
+fn default(value: &Value, Rest(others): Rest<Value>) -> Value {
+    let mut others = others.into_iter();
+    let other = others.next().unwrap_or_else(|| Value::from(""));
+    let is_strict = !others.next().is_some_and(|lax| lax.is_true());
+    let is_there = match value.kind() {
+        ValueKind::Bool | ValueKind::Number if is_strict => true,
+        _ => value.is_true(),
+    };
+    if is_there { value.clone() } else { other }
 }
 
 impl Template {

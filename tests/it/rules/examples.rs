@@ -1,0 +1,114 @@
+//! The tests that a file has of itself.
+
+use replyhook::handler::RuleSet;
+
+use super::File;
+use crate::support::{replyhook, root};
+
+#[test]
+fn a_file_runs_its_own_examples() {
+    let shop = root()
+        .join("examples/rules/shop.toml")
+        .display()
+        .to_string();
+    let (code, output, _) = replyhook(&["rules", "test", &shop], &[], "");
+    assert_eq!(code, 0, "{output}");
+    assert!(
+        output.ends_with("7 of 7 examples went as the file says\n"),
+        "{output}"
+    );
+
+    let wrong = File::new(
+        "[otherwise]\nreply = \"Hi {{ profile_name }}\"\n\n[[example]]\nsays = \"x\"\ngets = \"Hi\"\n\n\
+         [[example]]\nname = \"by hand\"\nsays = \"x\"\nforwards = true\n",
+    );
+    let (code, output, _) = replyhook(&["rules", "test", &wrong.name()], &[], "");
+    assert_eq!(code, 1);
+    let place = format!("{}:8: expected that the service is asked", wrong.name());
+    assert!(output.contains(&place), "{output}");
+    assert!(output.contains("found    \"Hi \""), "{output}");
+    assert!(output.contains("0 of 2 examples"), "{output}");
+
+    let (code, _, error) = replyhook(&["rules", "test", "no-such-file.toml"], &[], "");
+    assert_eq!(code, 2);
+    assert!(
+        error.contains("no-such-file.toml cannot be read"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_example_may_opt_out_and_in() {
+    let rules = |text: &str| {
+        File::new(&format!(
+            "[[rule]]\nwhen.text = \"stop\"\nreply = \"never\"\n[otherwise]\nreply = \"hello\"\n\
+             {text}[[example]]\nturns = [\n\
+             {{ says = \"start\", gets = \"hello\" }},\n\
+             {{ says = \"stop\", gets = \"Bye.\" }},\n\
+             {{ says = \"hi\", gets = [] }},\n\
+             {{ says = \"Start.\", gets = \"Welcome back.\" }},\n\
+             {{ says = \"hi\", gets = \"hello\" }},\n]\n"
+        ))
+    };
+    let told = rules("[opt_out]\nstop_reply = \"Bye.\"\nstart_reply = \"Welcome back.\"\n");
+    let (code, output, _) = replyhook(&["rules", "test", &told.name()], &[], "");
+    assert_eq!(code, 0, "{output}");
+    let (code, output, _) = replyhook(&["rules", "test", &rules("").name()], &[], "");
+    assert_eq!(code, 1, "{output}");
+    assert!(
+        output.contains("write opt_out.stop_reply to say it here"),
+        "{output}"
+    );
+}
+
+#[test]
+fn examples_look_at_files_and_times_and_several_files_are_run() {
+    let rules = "[hours]\nopen = \"mon-fri 09:00-17:00\"\n\
+                 [[rule]]\nwhen.hours = \"open\"\nreply = [{ text = \"Menu\", media = \"https://example.com/menu.png\" }]\n\
+                 [otherwise]\nreply = \"Closed.\"\n\
+                 [[example]]\nturns = [\n\
+                 { says = \"a\", gets = { text = \"Menu\", media = \"https://example.com/menu.png\" } },\n\
+                 { says = \"b\", at = \"2026-01-05T22:00:00Z\", gets = \"Closed.\" },\n]\n";
+    let right = File::new(rules);
+    let wrong = File::new(&rules.replacen(
+        "media = \"https://example.com/menu.png\" } }",
+        "media = [] } }",
+        1,
+    ));
+    let (code, output, _) = replyhook(&["rules", "test", &right.name(), &wrong.name()], &[], "");
+    assert_eq!(code, 1, "{output}");
+    assert!(
+        output.contains("1 of 1 example went as the file says"),
+        "{output}"
+    );
+    assert!(
+        output.contains("found    \"Menu\" with https://example.com/menu.png"),
+        "{output}"
+    );
+}
+
+#[test]
+fn a_turn_comes_a_second_after_the_one_before_it_also_where_that_has_a_time_of_its_own() {
+    let rules = "[otherwise]\nreply = \"{{ date }} {{ time }}\"\n[[example]]\nturns = [\n\
+         { says = \"a\", gets = \"2026-01-05 09:00\" },\n\
+         { says = \"b\", at = \"2026-03-01T22:59:59Z\", gets = \"2026-03-01 22:59\" },\n\
+         { says = \"c\", gets = \"2026-03-01 23:00\" },\n]\n";
+    let results = RuleSet::parse(rules).unwrap().run_examples();
+    assert_eq!(results[0].failure, None);
+}
+
+#[test]
+fn an_example_expects_one_thing() {
+    for expected in [
+        "gets = \"x\"\nforwards = true",
+        "gets = []\nhands_over = true",
+        "forwards = true\nhands_over = true",
+    ] {
+        let rules = format!("[otherwise]\nreply = \"x\"\n[[example]]\nsays = \"a\"\n{expected}\n");
+        let error = RuleSet::parse(&rules).unwrap_err().to_string();
+        assert!(
+            error.contains("line 3, column 1: one thing comes of a message"),
+            "{error}"
+        );
+    }
+}
