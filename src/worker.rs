@@ -16,7 +16,7 @@ use crate::start_error::StartError;
 use crate::store::{Access, Retention, Store};
 use crate::telemetry::metrics::Metrics;
 
-/// How often the samples of histograms are folded, and the outbox is measured.
+/// How often the samples of histograms are folded, and what is kept is counted.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How often old content is looked for.
 const EXPIRY: Duration = Duration::from_hours(1);
@@ -60,14 +60,28 @@ pub struct Worker {
 
 impl Worker {
     /// Opens the store and then the webhooks, and closes them at `shutdown`: new messages get 503 from then on, and what is
-    /// under way has `server.drain_s` to finish. Returns whether it did.
+    /// under way has `server.drain_s` to finish; so has a store that is away, to take what fallback calls were answered
+    /// meanwhile. Returns whether all of it did.
     ///
     /// # Errors
     /// [`StartError`] when the store cannot be opened.
-    // Opens at the call where it can: a request, or a signal, may come before the first poll.
-    pub fn run<S>(mut self, shutdown: S) -> impl Future<Output = Result<bool, StartError>> + Send
+    pub fn run<S>(self, shutdown: S) -> impl Future<Output = Result<bool, StartError>> + Send
     where
         S: Future<Output = ()> + Send,
+    {
+        self.run_beside(shutdown, std::future::ready(()))
+    }
+
+    /// The same where it is known when the last request is `answered`.
+    // Opens at the call where it can: a request, or a signal, may come before the first poll.
+    pub(crate) fn run_beside<S, A>(
+        mut self,
+        shutdown: S,
+        answered: A,
+    ) -> impl Future<Output = Result<bool, StartError>> + Send
+    where
+        S: Future<Output = ()> + Send,
+        A: Future<Output = ()> + Send,
     {
         self.lifecycle.set(if self.is_open {
             Stage::Running
@@ -86,10 +100,8 @@ impl Worker {
                 () = self.watch() => {}
             }
             self.lifecycle.set(Stage::Draining);
-            self.tasks.close();
-            let drained = tokio::time::timeout(self.drain, self.tasks.wait())
-                .await
-                .is_ok();
+            let drained = tokio::time::timeout(self.drain, self.finish(answered)).await;
+            let forgets = self.dispatcher.forget_outage_answers();
             // What is still held would otherwise be waited for, on other machines.
             let closed = tokio::time::timeout(CLOSE, self.store.close()).await;
             if !matches!(closed, Ok(Ok(()))) {
@@ -97,8 +109,22 @@ impl Worker {
                     "what this process holds is free only after a while: the store does not answer"
                 );
             }
-            Ok(drained)
+            Ok(drained.is_ok() && !forgets)
         }
+    }
+
+    /// Ends what is under way, and enters what was answered from memory to the last.
+    async fn finish(&self, answered: impl Future<Output = ()>) {
+        let finished = async {
+            answered.await;
+            self.tasks.close();
+            self.tasks.wait().await;
+        };
+        tokio::select! {
+            () = finished => {}
+            () = self.dispatcher.keep_entering() => {}
+        }
+        self.dispatcher.enter_all().await;
     }
 
     /// Opens the store now instead of when it runs, so that what is wrong with it is told before anything is served.
@@ -128,6 +154,9 @@ impl Worker {
             self.metrics.upkeep();
             if let Ok(state) = self.store.outbox_state().await {
                 self.metrics.outbox(&state, self.clock.now());
+            }
+            if let Ok(open) = self.store.open_messages().await {
+                self.metrics.messages(&open, self.clock.now());
             }
         }
     }

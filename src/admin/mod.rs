@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 
 pub use asking::{Heard, Unheard, probe, readiness};
 
-use crate::clock::Clock;
 use crate::delivery::RestHealth;
+use crate::dispatch::Dispatcher;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::probe::{INSTANCE_HEADER, Instance};
-use crate::store::{OutboxState, Store};
+use crate::store::{OpenMessages, OutboxState, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// A store that takes longer counts as not able.
@@ -32,8 +32,8 @@ pub(crate) struct Admin {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rest: Arc<RestHealth>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
     /// Which start of the server this is.
     pub(crate) instance: Instance,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Admin {
 /// let answer = r#"{"ready": false, "parts": {
 ///     "store": {"ok": false, "reason": "the store is full: make room on its disk"},
 ///     "draining": false, "rest": "ok", "outbox": {"oldest_s": null, "pending": 0, "held": 2}
-/// }}"#;
+/// }}"#; // as an older version said it: what it did not count is zero
 /// let readiness: Readiness = serde_json::from_str(answer)?;
 /// assert!(!readiness.ready && !readiness.parts.store.ok);
 /// assert_eq!(readiness.parts.outbox.held, 2);
@@ -73,6 +73,9 @@ pub struct Parts {
     pub draining: bool,
     /// What became of the last call of Twilio's REST API: `ok`, `failing`, or `unknown` before the first.
     pub rest: String,
+    /// What has no answer yet.
+    #[serde(default)]
+    pub messages: MessagesPart,
     /// What waits to go out by REST.
     pub outbox: OutboxPart,
 }
@@ -87,6 +90,25 @@ pub struct StorePart {
     pub ok: bool,
     /// Why it did not.
     pub reason: Option<String>,
+    /// Fallback calls that were answered from memory, and are not in the journal yet.
+    #[serde(default)]
+    pub outage_answers: usize,
+}
+
+/// The messages in [`Parts`].
+///
+/// Read: see [`Readiness`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct MessagesPart {
+    /// Seconds since the oldest of these came.
+    pub oldest_s: Option<i64>,
+    /// Messages that wait for their turn.
+    pub received: u64,
+    /// Messages with their handler.
+    pub handling: u64,
+    /// Messages that will be answered by REST.
+    pub deferred: u64,
 }
 
 /// The outbox in [`Parts`].
@@ -119,26 +141,42 @@ pub(crate) fn router(admin: Admin) -> Router {
 
 async fn readyz(State(admin): State<Admin>) -> Response {
     let stage = admin.lifecycle.stage();
-    let (store, outbox) = match stage {
-        Stage::Idle => (Err("not started".to_owned()), OutboxState::default()),
-        Stage::Opening => (Err("being opened".to_owned()), OutboxState::default()),
+    let (store, kept) = match stage {
+        Stage::Idle => (Err("not started".to_owned()), None),
+        Stage::Opening => (Err("being opened".to_owned()), None),
         Stage::Running | Stage::Draining => look(&admin).await,
     };
+    let (messages, outbox) = kept.unwrap_or_default();
     admin
         .metrics
         .store_ok
         .set(f64::from(u8::from(store.is_ok())));
     let ready = stage == Stage::Running && store.is_ok();
-    let age = |oldest| admin.clock.now().duration_since(oldest).as_secs().max(0);
+    let age = |oldest| {
+        admin
+            .dispatcher
+            .clock
+            .now()
+            .duration_since(oldest)
+            .as_secs()
+            .max(0)
+    };
     let readiness = Readiness {
         ready,
         parts: Parts {
             store: StorePart {
                 ok: store.is_ok(),
                 reason: store.err(),
+                outage_answers: admin.dispatcher.outage_answers(),
             },
             draining: stage == Stage::Draining,
             rest: admin.rest.state().as_str().to_owned(),
+            messages: MessagesPart {
+                oldest_s: messages.oldest.map(age),
+                received: messages.received,
+                handling: messages.handling,
+                deferred: messages.deferred,
+            },
             outbox: OutboxPart {
                 oldest_s: outbox.oldest.map(age),
                 pending: outbox.pending + outbox.unknown,
@@ -155,20 +193,27 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// Whether the store takes a write now, and how full the outbox is.
-async fn look(admin: &Admin) -> (Result<(), String>, OutboxState) {
-    let store = match tokio::time::timeout(STORE_PATIENCE, admin.store.check()).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("it takes too long".to_owned()),
+type Kept = (OpenMessages, OutboxState);
+
+/// Whether the store takes a write now, and what is not done yet.
+async fn look(admin: &Admin) -> (Result<(), String>, Option<Kept>) {
+    match tokio::time::timeout(STORE_PATIENCE, admin.store.check()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return (Err(error.to_string()), None),
+        Err(_) => return (Err("it takes too long".to_owned()), None),
+    }
+    let kept = async {
+        let open = admin.store.open_messages().await?;
+        Ok::<Kept, StoreError>((open, admin.store.outbox_state().await?))
     };
-    let outbox = match &store {
-        Ok(()) => tokio::time::timeout(STORE_PATIENCE, admin.store.outbox_state()).await,
-        Err(_) => return (store, OutboxState::default()),
-    };
-    let outbox = outbox.ok().and_then(Result::ok).unwrap_or_default();
-    admin.metrics.outbox(&outbox, admin.clock.now());
-    (store, outbox)
+    let kept = tokio::time::timeout(STORE_PATIENCE, kept).await;
+    let kept = kept.ok().and_then(Result::ok);
+    if let Some((messages, outbox)) = &kept {
+        let now = admin.dispatcher.clock.now();
+        admin.metrics.messages(messages, now);
+        admin.metrics.outbox(outbox, now);
+    }
+    (Ok(()), kept)
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -292,8 +292,8 @@ impl AppBuilder {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
             store: store.clone(),
-            clock: clock.clone(),
             rest,
+            dispatcher: dispatcher.clone(),
             instance,
         };
         Ok(App {

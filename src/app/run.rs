@@ -29,12 +29,17 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     };
     let limits = connection_limits(server);
     let (stop, drained) = (CancellationToken::new(), CancellationToken::new());
+    let answered = CancellationToken::new();
     let mut signals = Signals::new();
     announce(&app, &public);
     let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
     // Before the private listener, which tells whether it runs.
     let drain = server.drain;
-    let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
+    let worker = app.worker.run_beside(
+        stop.clone().cancelled_owned(),
+        answered.clone().cancelled_owned(),
+    );
+    let worker = tokio::spawn(worker);
     let private = private.map(|(_, listener)| {
         let limits = ConnectionLimits {
             connections: 16,
@@ -63,8 +68,9 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     tracing::info!(signal = first.name, drain_s = drain.as_secs(), "draining");
     let finished = async {
         // Answers first: a message that is still being read may start a handler.
-        let answered = tokio::time::timeout(drain, public).await.is_ok();
-        answered & matches!(worker.await, Ok(Ok(true)))
+        let in_time = tokio::time::timeout(drain, public).await.is_ok();
+        answered.cancel();
+        in_time & matches!(worker.await, Ok(Ok(true)))
     };
     let clean = tokio::select! {
         clean = finished => clean,

@@ -9,10 +9,14 @@ use super::{Course, Dispatcher, Slot};
 use crate::clock::after;
 use crate::form::Form;
 use crate::message::InboundMessage;
+use crate::sid::MessageSid;
 use crate::store::Taken;
+use crate::twiml::Document;
 
 /// How often the store is asked without a reason: another process may have ended.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How soon the store is asked again whether all that other machines told is entered.
+const LOOK: Duration = Duration::from_millis(500);
 /// Messages that are taken up at once.
 const MOST: usize = 64;
 /// What was claimed longer ago, and is in nobody's hands here, was lost on the way from the store.
@@ -32,9 +36,9 @@ impl Dispatcher {
     /// Returns whether there may be more.
     async fn take_up(self: &Arc<Self>) -> Result<bool, ()> {
         let now = self.clock.now();
-        if let Err(error) = self.state.outage.enter(&*self.store).await {
-            self.store_failed("enter", &error);
-            return Err(());
+        self.enter().await?;
+        if !self.is_over_elsewhere().await {
+            return Ok(false);
         }
         if self.state.store_failed.swap(false, Ordering::Relaxed) {
             let before = now.checked_sub(FORGOTTEN).unwrap_or(now);
@@ -69,6 +73,70 @@ impl Dispatcher {
             self.tasks.spawn(self.clone().handle_taken(taken, place));
         }
         Ok(more)
+    }
+
+    /// Enters what fallback calls were told from memory.
+    async fn enter(&self) -> Result<(), ()> {
+        let entered = self.state.outage.enter(&*self.store).await;
+        self.metrics.outage_answers(self.state.outage.number());
+        entered.map_err(|error| self.store_failed("enter", &error))
+    }
+
+    /// The same for as long as it is polled, where nothing else is taken up any more.
+    pub(crate) async fn keep_entering(&self) {
+        loop {
+            self.enter_all().await;
+            let _ = tokio::time::timeout(PAUSE, self.state.backlog.notified()).await;
+        }
+    }
+
+    /// The same until nothing is left, however long the store stays away.
+    pub(crate) async fn enter_all(&self) {
+        while self.enter().await.is_err() || self.state.outage.number() > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// How many messages were answered from memory, and are not in the journal.
+    pub(crate) fn outage_answers(&self) -> usize {
+        self.state.outage.number()
+    }
+
+    /// Says which these are, at the end of the process. Returns whether there are any.
+    pub(crate) fn forget_outage_answers(&self) -> bool {
+        let sids = self.state.outage.sids();
+        if sids.is_empty() {
+            return false;
+        }
+        let names: Vec<_> = sids.iter().map(MessageSid::as_str).collect();
+        let number = names.len();
+        tracing::error!(
+            number,
+            message_sids = names.join(" "),
+            "the store is still away: the journal does not have what these fallback calls were answered. `replyhook reconcile` enters such messages, and they are then answered by REST"
+        );
+        true
+    }
+
+    /// Waits until no other machine can have told something that the journal does not have.
+    pub(super) async fn outage_over_elsewhere(&self) {
+        while !self.is_over_elsewhere().await {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn is_over_elsewhere(&self) -> bool {
+        // Without an apology nothing is told.
+        if self.apology == Document::empty() {
+            return true;
+        }
+        match self.state.outage.is_over_elsewhere(&*self.store).await {
+            Ok(is_over) => is_over,
+            Err(error) => {
+                self.store_failed("others_entered", &error);
+                false
+            }
+        }
     }
 
     async fn handle_taken(self: Arc<Self>, taken: Taken, place: Option<Slot>) {

@@ -466,6 +466,8 @@ impl Course {
         let replies: Vec<NewReply> = messages.iter().map(|wire| origin.reply(wire)).collect();
         let mut pauses = RETRY.into_iter();
         loop {
+            // Twilio may have been told to ask elsewhere.
+            dispatcher.outage_over_elsewhere().await;
             if dispatcher
                 .state
                 .outage
@@ -524,6 +526,9 @@ impl Course {
             }
             other => other,
         };
+        if unattended {
+            dispatcher.metrics.late_failures.increment(1);
+        }
         match decision {
             Ok(Decision::Answered(answered)) => {
                 self.tell(Dispatched::Answered(Document::saved(answered.twiml)));

@@ -285,6 +285,7 @@ impl Dispatcher {
 
     fn store_failed(&self, step: &'static str, error: &dyn std::fmt::Display) {
         self.state.store_failed.store(true, Ordering::Relaxed);
+        self.state.outage.begins();
         self.store_report.failed(step, error);
     }
 
@@ -295,14 +296,11 @@ impl Dispatcher {
 
     /// Answers from memory a fallback call that the store could not take, and enters it as soon as it can.
     pub(crate) fn apologise(&self, message: &InboundMessage, slot: TokenSlot) -> Document {
-        let said = self.apology.to_saved();
-        if !self
-            .state
-            .outage
-            .remember(self.arrival(message, slot), said)
-        {
+        let (outage, said) = (&self.state.outage, self.apology.to_saved());
+        if !outage.remember(&*self.store, self.arrival(message, slot), said) {
             tracing::error!(message_sid = %message.message_sid, "an answer from memory could not be remembered: `replyhook reconcile` finds such messages");
         }
+        self.metrics.outage_answers(outage.number());
         self.state.backlog.notify_one();
         self.apology.clone()
     }

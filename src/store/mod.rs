@@ -49,7 +49,9 @@ pub use journal::{
 pub use media::{
     FileAtTwilio, FileHash, LinkKey, Linked, LinkedFile, MediaLinks, NewFile, NewLink, PIECE_BYTES,
 };
-pub use operator::{MessageFilter, MessageRow, Operator, Purged, ReplyRow, Retention};
+pub use operator::{
+    MessageFilter, MessageRow, OpenMessages, Operator, Purged, ReplyRow, Retention,
+};
 pub use outbox::{
     NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, Settlement,
 };

@@ -7,6 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Outcome, ReplyState};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::store::rows::inbound;
 
 /// Which messages to list, newest first.
 ///
@@ -123,6 +125,36 @@ impl Retention {
     }
 }
 
+/// How many messages have no answer yet.
+///
+/// Asked for: see [`Operator`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenMessages {
+    /// Waiting for their turn.
+    pub received: u64,
+    /// With their handler.
+    pub handling: u64,
+    /// To be answered by REST, with their handler or before it.
+    pub deferred: u64,
+    /// When the oldest of all these came.
+    pub oldest: Option<Timestamp>,
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl OpenMessages {
+    /// Counts so many messages in a state, as it is stored, the oldest of them come then.
+    pub(super) fn add(&mut self, state: i64, number: i64, oldest: Timestamp) {
+        let number = number.unsigned_abs();
+        match state {
+            inbound::RECEIVED => self.received += number,
+            inbound::HANDLING => self.handling += number,
+            _ => self.deferred += number,
+        }
+        self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
+    }
+}
+
 /// What was deleted.
 ///
 /// Told by: see [`Operator`].
@@ -152,6 +184,7 @@ pub struct Purged {
 /// }
 /// let purged = store.purge_user(&"whatsapp:+15550001111".into(), false).await?;
 /// assert_eq!(purged, Purged::default(), "nobody of this number ever wrote");
+/// assert_eq!(store.open_messages().await?.oldest, None, "everything is answered");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
@@ -161,6 +194,9 @@ pub struct Purged {
 pub trait Operator: Send + Sync {
     /// Lists messages, newest first.
     fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>>;
+
+    /// How many messages have no answer yet.
+    fn open_messages(&self) -> Outcome<'_, OpenMessages>;
 
     /// Lets a message that failed, or is dead, be handled again; its answer goes by REST. Returns whether there was one.
     fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool>;

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
 use crate::signature::TokenSlot;
-use crate::store::{OutboxState, Settlement};
+use crate::store::{OpenMessages, OutboxState, Settlement};
 
 /// One row of [`TABLE`].
 ///
@@ -58,13 +58,18 @@ table! {
     MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests that are no HTTP/1.1, have too large a head, or not exactly one Host.";
     TOKEN_SLOTS = "replyhook_auth_token_slot_total", "1", ["slot"], "Verified requests by the token that fitted.";
     REPLIES = "replyhook_replies_total", "1", ["outcome"], "Messages sent by REST by what became of the call: sent, again, failed, unknown, held.";
+    REPLY_ERRORS = "replyhook_reply_errors_total", "1", ["error_code"], "Messages by REST that Twilio refused, or said later that it did not deliver, by its error code.";
     REPLIES_SUPPRESSED = "replyhook_replies_suppressed_total", "1", [], "Replies that were not given because their user had opted out meanwhile.";
     REPLIES_LOST = "replyhook_replies_lost_total", "1", [], "Replies that were not given because the message had been answered elsewhere meanwhile.";
     TAKEN_UP = "replyhook_taken_up_total", "1", [], "Messages handled without a request: deferred before their turn, or left behind by a process that ended.";
+    LATE_FAILURES = "replyhook_late_failures_total", "1", [], "Handlers that failed when no request waited any more: their users get nothing unless the message is retried.";
+    MESSAGES = "replyhook_messages", "1", ["state"], "Messages that have no answer yet: received, handling, deferred.";
+    MESSAGES_OLDEST = "replyhook_messages_oldest_seconds", "s", [], "Seconds since the oldest of them came.";
     OUTBOX = "replyhook_outbox", "1", ["state"], "Messages that wait to go out by REST: pending, unknown, held.";
     OUTBOX_OLDEST = "replyhook_outbox_oldest_seconds", "s", [], "Seconds since the oldest of them was made.";
     STORE_ERRORS = "replyhook_store_errors_total", "1", ["step"], "Steps that the store did not take.";
     STORE_OK = "replyhook_store_ok", "1", [], "Whether the store took the last write of the regular check: 1 or 0.";
+    OUTAGE_ANSWERS = "replyhook_outage_answers", "1", [], "Fallback calls that were answered from memory while the store was away, and are not in the journal yet.";
     CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Consent words of users: opt_out, opt_in, help.";
     GUARD = "replyhook_guard_total", "1", ["reason"], "Messages kept from the handler: own_number, loop (the one that begins a mute), muted, rate.";
     CHARACTERS_REPLACED = "replyhook_characters_replaced_total", "1", [], "Characters of replies that XML cannot hold, sent as U+FFFD.";
@@ -203,8 +208,13 @@ pub struct Metrics {
     pub(crate) replies_lost: Counter,
     /// Messages of the backlog.
     pub(crate) taken_up: Counter,
+    /// Handlers that failed when nobody could be told.
+    pub(crate) late_failures: Counter,
+    messages: [Gauge; 3],
+    messages_oldest: Gauge,
     outbox: [Gauge; 3],
     outbox_oldest: Gauge,
+    outage_answers: Gauge,
     /// 1 where the store takes writes.
     pub(crate) store_ok: Gauge,
     pub(crate) characters_replaced: Counter,
@@ -272,9 +282,14 @@ impl Metrics {
             suppressed: counter(REPLIES_SUPPRESSED, &[]),
             replies_lost: counter(REPLIES_LOST, &[]),
             taken_up: counter(TAKEN_UP, &[]),
+            late_failures: counter(LATE_FAILURES, &[]),
+            messages: ["received", "handling", "deferred"]
+                .map(|state| recorder.register_gauge(&key(MESSAGES, &[state]), &METADATA)),
+            messages_oldest: gauge(MESSAGES_OLDEST),
             outbox: ["pending", "unknown", "held"]
                 .map(|state| recorder.register_gauge(&key(OUTBOX, &[state]), &METADATA)),
             outbox_oldest: gauge(OUTBOX_OLDEST),
+            outage_answers: gauge(OUTAGE_ANSWERS),
             store_ok: gauge(STORE_OK),
             characters_replaced: counter(CHARACTERS_REPLACED, &[]),
             handle: recorder.handle(),
@@ -305,13 +320,22 @@ impl Metrics {
         self.count(STATUS_UPDATES, status);
     }
 
-    /// A code that is not in Twilio's dictionary counts as `other`.
-    pub(crate) fn fallback_call(&self, code: Option<ErrorCode>) {
+    /// Counts by Twilio's code; one that is not in its dictionary, or none, counts as `other`.
+    fn coded(&self, metric: Metric, code: Option<ErrorCode>) {
         let code = code.filter(|code| code.meaning().is_some());
         self.count(
-            FALLBACKS,
+            metric,
             code.map_or_else(|| "other".to_owned(), |code| code.to_string()),
         );
+    }
+
+    pub(crate) fn fallback_call(&self, code: Option<ErrorCode>) {
+        self.coded(FALLBACKS, code);
+    }
+
+    /// A message that Twilio took and did not deliver.
+    pub(crate) fn undelivered(&self, code: Option<ErrorCode>) {
+        self.coded(REPLY_ERRORS, code);
     }
 
     /// What became of a call.
@@ -325,22 +349,29 @@ impl Metrics {
             Settlement::Held => 4,
         };
         self.replies[at].increment(1);
+        if let Settlement::Failed { code, .. } = settlement {
+            self.coded(REPLY_ERRORS, *code);
+        }
     }
 
     /// How full the outbox is.
     pub(crate) fn outbox(&self, state: &OutboxState, now: Timestamp) {
-        for (gauge, number) in self
-            .outbox
-            .iter()
-            .zip([state.pending, state.unknown, state.held])
-        {
-            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-            gauge.set(number as f64);
-        }
-        let age = state
-            .oldest
-            .map(|oldest| now.duration_since(oldest).as_secs_f64());
-        self.outbox_oldest.set(age.unwrap_or_default().max(0.0));
+        set(&self.outbox, [state.pending, state.unknown, state.held]);
+        self.outbox_oldest.set(age(state.oldest, now));
+    }
+
+    /// How many messages have no answer yet.
+    pub(crate) fn messages(&self, open: &OpenMessages, now: Timestamp) {
+        set(
+            &self.messages,
+            [open.received, open.handling, open.deferred],
+        );
+        self.messages_oldest.set(age(open.oldest, now));
+    }
+
+    /// How many answers the journal does not have.
+    pub(crate) fn outage_answers(&self, number: usize) {
+        set(std::slice::from_ref(&self.outage_answers), [number as u64]);
     }
 
     /// A step that the store did not take.
@@ -385,6 +416,19 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
+}
+
+fn set<const N: usize>(gauges: &[Gauge], numbers: [u64; N]) {
+    for (gauge, number) in gauges.iter().zip(numbers) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        gauge.set(number as f64);
+    }
+}
+
+/// Seconds since the oldest; none has no age.
+fn age(oldest: Option<Timestamp>, now: Timestamp) -> f64 {
+    let age = oldest.map(|oldest| now.duration_since(oldest).as_secs_f64());
+    age.unwrap_or_default().max(0.0)
 }
 
 fn key(metric: Metric, values: &[&'static str]) -> Key {

@@ -37,6 +37,8 @@ async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
         webhooks.tell("fallback", async move { hook(told.0, told.1).await });
     }
     let dispatcher = &webhooks.dispatcher;
+    // The drain waits until it is known what to remember.
+    let _under_way = dispatcher.tasks.token();
     let outcome = match webhooks.place(Endpoint::Fallback) {
         Ok(_place) => {
             let road = Road::Fallback(cause);
@@ -49,9 +51,10 @@ async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
         | Dispatched::Duplicate(document)
         | Dispatched::Consent(document) => document,
         Dispatched::OptedOut | Dispatched::Late | Dispatched::ByRest => Document::empty(),
-        // Its failure is written down; the apology could not be.
-        Dispatched::Failed(_) => webhooks.dispatcher.apology.clone(),
-        Dispatched::Overloaded | Dispatched::Unavailable => dispatcher.apologise(&message, slot),
+        // Where its handler failed, the apology could not be saved.
+        Dispatched::Failed(_) | Dispatched::Overloaded | Dispatched::Unavailable => {
+            dispatcher.apologise(&message, slot)
+        }
     };
     Ok((document, Outcome::Fallback))
 }

@@ -84,6 +84,7 @@ fn report(webhooks: &Webhooks, update: &StatusUpdate) {
     if !update.status.is_failure() {
         return;
     }
+    webhooks.metrics.undelivered(update.error_code);
     let Some(held) = webhooks.warnings.undelivered.pass() else {
         return;
     };

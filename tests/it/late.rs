@@ -154,8 +154,18 @@ async fn a_late_redirect_or_a_late_failure_says_nothing() {
         let webhook = Webhook::message(number, text).with("From", &from);
         assert_eq!(app.send(webhook).await.twiml(), EMPTY);
     }
+    let messages = &app.readiness().await["parts"]["messages"];
+    assert_eq!(
+        (&messages["deferred"], &messages["received"]),
+        (&2.into(), &0.into())
+    );
+    let deferred = r#"replyhook_messages{state="deferred"}"#;
+    assert_eq!(app.metric(deferred).await, 2.0);
     go.add_permits(2);
+    app.wait_for("replyhook_late_failures_total", 2.0).await;
     app.wait_for("replyhook_handlers_running", 0.0).await;
+    app.readiness().await;
+    app.wait_for(deferred, 0.0).await;
     assert_eq!(twilio.posts().len(), 0);
     assert_eq!(app.outbox().await["pending"], 0);
 }
@@ -288,6 +298,8 @@ async fn threat_67_a_refusal_fails_the_message_with_its_code_and_wrong_credentia
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let app = overflowing(&twilio, &clock, &[]);
         comes_to(&app, "failed").await;
+        let errors = format!(r#"replyhook_reply_errors_total{{error_code="{code}"}}"#);
+        assert_eq!(app.metric(&errors).await, 1.0);
         let readiness = app.readiness().await;
         assert_eq!(readiness["ready"], true);
         assert_eq!(readiness["parts"]["rest"], rest, "{code}");

@@ -72,6 +72,8 @@ mod merging;
 mod messages;
 mod operations;
 mod outage;
+#[cfg(feature = "postgres")]
+mod outage_elsewhere;
 mod page;
 mod parts;
 mod privacy;

@@ -10,10 +10,11 @@ use futures_util::future::BoxFuture;
 use replyhook::clock::SignedDuration;
 use replyhook::{Clock, Context, InboundMessage, ManualClock, Timestamp};
 use rusqlite::Connection;
+use rustix::process::Signal;
 use tokio::sync::Semaphore;
 
 use crate::support::twilio::By;
-use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, says};
+use crate::support::{EMPTY, FakeTwilio, Server, TestApp, Webhook, says};
 
 const USER: &str = "whatsapp:+15550001111";
 const APOLOGY: (&str, &str) = ("REPLYHOOK__REPLY__APOLOGY", "Sorry");
@@ -123,6 +124,54 @@ async fn threat_71_while_the_store_is_away_the_fallback_says_the_apology_without
     app.idle_rounds(2).await;
     assert_eq!(twilio.posts().len(), 0);
     assert_eq!(counted.load(Ordering::SeqCst), 0);
+}
+
+/// A real server that has told a fallback call `Sorry` while its store was locked.
+fn told_from_memory(place: &Place, drain: &str) -> (Server, Connection) {
+    let env = [
+        ("DATABASE_URL", place.url.as_str()),
+        ("REPLYHOOK__SERVER__DRAIN_S", drain),
+        APOLOGY,
+    ];
+    let server = Server::start(&env);
+    let lock = locked(&place.path);
+    assert_eq!(server.send(&fallback(1, "hi")).twiml(), says("Sorry"));
+    assert_eq!(server.metric("replyhook_outage_answers"), 1.0);
+    let readiness: serde_json::Value = serde_json::from_str(&server.get("/readyz").body).unwrap();
+    assert_eq!(readiness["parts"]["store"]["outage_answers"], 1);
+    (server, lock)
+}
+
+#[test]
+fn what_was_told_while_the_store_was_away_is_entered_also_by_a_server_that_is_stopped_meanwhile() {
+    let place = Place::new();
+    let (server, lock) = told_from_memory(&place, "60");
+    server.signal(Signal::TERM);
+    server.wait_for("draining");
+    drop(lock);
+    let (status, log) = server.wait();
+    assert!(status.success(), "{log}");
+    let again = Server::start(&[("DATABASE_URL", &place.url)]);
+    assert_eq!(
+        again.send(&Webhook::message(1, "hi")).twiml(),
+        says("Sorry")
+    );
+}
+
+#[test]
+fn what_could_not_be_entered_before_the_end_is_named_and_the_end_is_no_success() {
+    let place = Place::new();
+    let (server, _lock) = told_from_memory(&place, "1");
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert!(!status.success(), "{log}");
+    let line = log.lines().find(|line| line.contains("message_sids"));
+    let line: serde_json::Value = serde_json::from_str(line.expect(&log)).unwrap();
+    assert_eq!(
+        (&line["number"], &line["level"]),
+        (&1.into(), &"ERROR".into())
+    );
+    assert_eq!(line["message_sids"], format!("SM{:032x}", 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,8 @@ use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    MessageFilter, MessageRow, Operator, Outcome, Purged, ReplyRow, Retention, TakenParams,
+    MessageFilter, MessageRow, OpenMessages, Operator, Outcome, Purged, ReplyRow, Retention,
+    TakenParams,
 };
 
 /// Rows of one step of [`Operator::expire`].
@@ -29,6 +30,23 @@ impl Operator for PostgresStore {
         self.ask(move |db| {
             let filter = filter.clone();
             Box::pin(async move { messages(db, &filter).await })
+        })
+    }
+
+    fn open_messages(&self) -> Outcome<'_, OpenMessages> {
+        self.ask(|db| {
+            Box::pin(async {
+                let found: Vec<(i64, i64, i64)> = sqlx::query_as(
+                    "SELECT state, count(*), min(received_at) FROM inbound WHERE state < 3 GROUP BY state",
+                )
+                .fetch_all(db)
+                .await?;
+                let mut open = OpenMessages::default();
+                for (state, number, oldest) in found {
+                    open.add(state, number, rows::time(oldest)?);
+                }
+                Ok(open)
+            })
         })
     }
 

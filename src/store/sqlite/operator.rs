@@ -9,8 +9,8 @@ use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    MessageFilter, MessageRow, Operator, Outcome, Purged, ReplyRow, Retention, StoreError,
-    TakenParams,
+    MessageFilter, MessageRow, OpenMessages, Operator, Outcome, Purged, ReplyRow, Retention,
+    StoreError, TakenParams,
 };
 
 /// Rows of one step of [`Operator::expire`].
@@ -19,6 +19,20 @@ const STEP: i64 = 500;
 impl Operator for SqliteStore {
     fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>> {
         self.read(move |db| messages(db, &filter))
+    }
+
+    fn open_messages(&self) -> Outcome<'_, OpenMessages> {
+        self.read(|db| {
+            let mut open = OpenMessages::default();
+            let mut statement = db.prepare_cached(
+                "SELECT state, count(*), min(received_at) FROM inbound INDEXED BY inbound_open WHERE state < 3 GROUP BY state",
+            )?;
+            let mut found = statement.query([])?;
+            while let Some(row) = found.next()? {
+                open.add(row.get(0)?, row.get(1)?, rows::time(row.get(2)?)?);
+            }
+            Ok(open)
+        })
     }
 
     fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool> {

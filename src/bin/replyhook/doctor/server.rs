@@ -90,7 +90,7 @@ fn told(heard: &Heard, state: &Readiness, listen: &str) -> Vec<Finding> {
             "store",
             format!("it does not take writes: {reason}; messages get 503 until it does"),
             "look at DATABASE_URL's disk (space, rights, a program that locks the file) or at PostgreSQL (is it up, does \
-             something hold locks); the server goes on by itself",
+             something hold locks); the server goes on by itself, so do not restart it: what it said meanwhile is in its memory",
         )
     });
     if parts.rest == "failing" {

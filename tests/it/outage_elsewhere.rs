@@ -1,0 +1,111 @@
+//! Two machines on one PostgreSQL that is away for a while: what one of them told from memory meanwhile is the answer, also to
+//! what the other has in hands.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use replyhook::{Context, InboundMessage};
+use tokio::sync::Semaphore;
+
+use crate::support::postgres::{Proxy, TestDatabase, Way};
+use crate::support::twilio::By;
+use crate::support::{FakeTwilio, TestApp, Webhook, left_out, says};
+
+const USER: &str = "whatsapp:+15550001111";
+
+/// A machine, the way to its database, and when its bot may answer.
+struct Machine {
+    app: Arc<TestApp>,
+    way: Proxy,
+    go: Arc<Semaphore>,
+}
+
+impl Machine {
+    async fn start(database: &TestDatabase, twilio: &FakeTwilio) -> Self {
+        let way = Proxy::to(database).await;
+        let url = database.url_at("127.0.0.1", way.port);
+        let env = [
+            ("DATABASE_URL", url.expose()),
+            ("REPLYHOOK__REPLY__APOLOGY", "Sorry"),
+        ];
+        let go = Arc::new(Semaphore::new(0));
+        let wait = go.clone();
+        let app = TestApp::beside(twilio, &env, |app| {
+            app.handler(move |_: Context, message: InboundMessage| {
+                let wait = wait.clone();
+                let answer: BoxFuture<'static, String> = Box::pin(async move {
+                    wait.acquire().await.unwrap().forget();
+                    message.body
+                });
+                answer
+            })
+        });
+        app.opened().await;
+        Self {
+            app: Arc::new(app),
+            way,
+            go,
+        }
+    }
+}
+
+/// Runs a test with two machines; the first has a message in hands that it cannot answer before the database is away.
+/// Twilio is told so.
+async fn in_an_outage(test: impl AsyncFnOnce(&Machine, &Machine, &FakeTwilio)) {
+    let Some(database) = TestDatabase::create().await else {
+        return left_out("an outage with two machines: there is no PostgreSQL");
+    };
+    let twilio = FakeTwilio::start();
+    let one = Machine::start(&database, &twilio).await;
+    let two = Machine::start(&database, &twilio).await;
+    let asking = one.app.clone();
+    let asked = tokio::spawn(async move { asking.send(Webhook::message(1, "hi")).await });
+    while one.app.kept().await < 1 {}
+    one.way.set(Way::Closed);
+    two.way.set(Way::Closed);
+    one.go.add_permits(1);
+    asked.await.unwrap().refused(503);
+    test(&one, &two, &twilio).await;
+    drop((one, two));
+    database.remove().await;
+}
+
+fn fallback() -> Webhook {
+    Webhook::message(1, "hi")
+        .to("/webhook/fallback")
+        .with("ErrorCode", "11200")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_71_a_machine_gives_no_reply_before_the_others_have_entered_what_they_told() {
+    in_an_outage(async |one, two, twilio| {
+        assert_eq!(two.app.ask(fallback()).await.twiml(), says("Sorry"));
+        one.way.set(Way::Open);
+        one.app.opened().await;
+        // Its outbox would have been looked at long ago, if there were anything in it.
+        one.app.idle_rounds(5).await;
+        assert_eq!(twilio.posts().len(), 0);
+        two.way.set(Way::Open);
+        one.app.wait_for("replyhook_replies_lost_total", 1.0).await;
+        two.app.wait_for("replyhook_outage_answers", 0.0).await;
+        for machine in [one, two] {
+            assert_eq!(machine.app.says(1, "hi").await, says("Sorry"));
+        }
+        assert_eq!(twilio.posts().len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_is_given_once_every_other_machine_has_shown_that_it_told_nothing() {
+    in_an_outage(async |one, two, twilio| {
+        one.way.set(Way::Open);
+        two.way.set(Way::Open);
+        let shown = twilio.wait_for_phone(USER, 1);
+        assert_eq!((shown[0].body.as_str(), shown[0].by), ("hi", By::Rest));
+        // The fallback call is late, and is the journal's.
+        assert_eq!(two.app.ask(fallback()).await.twiml(), crate::support::EMPTY);
+        assert_eq!(twilio.posts().len(), 1);
+    })
+    .await;
+}
