@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 pub use asking::{Heard, Unheard, probe, readiness};
 
-use crate::clock::Clock;
 use crate::delivery::RestHealth;
 use crate::dispatch::Dispatcher;
 use crate::lifecycle::{Lifecycle, Stage};
@@ -29,7 +28,6 @@ pub(crate) struct Admin {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rest: Arc<RestHealth>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// Which start of the server this is.
@@ -150,7 +148,15 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         .store_ok
         .set(f64::from(u8::from(store.is_ok())));
     let ready = stage == Stage::Running && store.is_ok();
-    let age = |oldest| admin.clock.now().duration_since(oldest).as_secs().max(0);
+    let age = |oldest| {
+        admin
+            .dispatcher
+            .clock
+            .now()
+            .duration_since(oldest)
+            .as_secs()
+            .max(0)
+    };
     let readiness = Readiness {
         ready,
         parts: Parts {
@@ -200,7 +206,7 @@ async fn look(admin: &Admin) -> (Result<(), String>, Option<Kept>) {
     let kept = tokio::time::timeout_at(by, kept).await;
     let kept = kept.ok().and_then(Result::ok);
     if let Some((messages, outbox)) = &kept {
-        let now = admin.clock.now();
+        let now = admin.dispatcher.clock.now();
         admin.metrics.messages(messages, now);
         admin.metrics.outbox(outbox, now);
     }

@@ -290,7 +290,6 @@ impl AppBuilder {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
             store: store.clone(),
-            clock: clock.clone(),
             rest: delivery.health.clone(),
             dispatcher: dispatcher.clone(),
             instance,
