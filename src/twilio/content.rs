@@ -82,7 +82,9 @@ impl TemplateVariables {
             return None;
         }
         let mut texts = Vec::new();
-        types.values().for_each(|value| collect(value, &mut texts));
+        for value in types.values() {
+            collect(value, &mut texts);
+        }
         let needed = texts.iter().flat_map(|text| names(text)).collect();
         let samples = wire.variables.unwrap_or_default().into_keys().collect();
         (!texts.is_empty()).then_some(Self { needed, samples })
