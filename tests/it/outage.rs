@@ -432,3 +432,55 @@ async fn threat_58_a_clock_that_jumps_loses_no_message_and_does_not_shorten_a_wi
             .is_none()
     );
 }
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_55_behind_a_slow_database_every_answer_is_right_and_none_is_given_twice() {
+    use crate::support::postgres::{Proxy, TestDatabase, Way};
+    let Some(database) = TestDatabase::create().await else {
+        return crate::support::left_out("a slow database: there is no PostgreSQL");
+    };
+    let twilio = FakeTwilio::start();
+    let api = twilio.url();
+    let proxy = Proxy::to(&database).await;
+    proxy.set(Way::Slow(5));
+    let url = database.url_at("127.0.0.1", proxy.port);
+    let env = [
+        ("DATABASE_URL", url.expose()),
+        ("REPLYHOOK__TWILIO__API_URL", &api),
+    ];
+    let app = Arc::new(TestApp::build(&env, |app| app));
+    app.opened().await;
+    let user = |number: u64| format!("whatsapp:+1555000{number:04}");
+    let asked: Vec<_> = (1..=12)
+        .map(|number| {
+            let app = app.clone();
+            let webhook = Webhook::message(number, "hi").with("From", &user(number));
+            tokio::spawn(async move {
+                // As often as it takes, as Twilio would by its retry and the fallback.
+                loop {
+                    let answer = app.send(webhook.clone()).await;
+                    if answer.status == 200 {
+                        return (webhook, answer);
+                    }
+                }
+            })
+        })
+        .collect();
+    for asked in asked {
+        let (webhook, answer) = asked.await.unwrap();
+        assert!(twilio.execute(&webhook, &answer));
+    }
+    app.wait_for_outbox("pending", 0).await;
+    for number in 1..=12 {
+        let again = Webhook::message(number, "hi").with("From", &user(number));
+        let again = app.send(again).await;
+        let shown = twilio.wait_for_phone(&user(number), 1);
+        assert_eq!((shown.len(), shown[0].body.as_str()), (1, "hi"));
+        // What went by TwiML is the answer for whoever asks again; what went by REST is not said in it.
+        let by_twiml = shown[0].by == By::Twiml;
+        assert_eq!(again.twiml() == says("hi"), by_twiml, "{again:?}");
+    }
+    Arc::into_inner(app).unwrap().end().await;
+    database.remove().await;
+}

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use replyhook::Secret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{RwLock, watch};
 
@@ -127,6 +128,8 @@ impl TestDatabase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Open,
+    /// Every piece takes so many milliseconds, each way.
+    Slow(u64),
     /// It takes connections and bytes, and nothing comes back.
     Silent,
     /// It takes none, and ends those that there are.
@@ -164,7 +167,7 @@ impl Proxy {
     /// Returns once nothing is passed on that must not be.
     pub async fn set(&self, way: Way) {
         self.way.send_replace(way);
-        if way != Way::Open {
+        if !way.carries() {
             let _nobody = self.passing.write().await;
         }
     }
@@ -180,18 +183,50 @@ async fn pass(
     loop {
         let passes = passing.read().await;
         let now = *way.borrow_and_update();
-        match now {
-            Way::Open => tokio::select! {
+        if now.carries() {
+            tokio::select! {
                 changed = way.changed() => if changed.is_err() { return },
-                _ = copy_bidirectional(&mut client, &mut upstream) => return,
-            },
-            Way::Silent => {
-                drop(passes);
-                if way.changed().await.is_err() {
-                    return;
-                }
+                () = carry(&mut client, &mut upstream, now) => return,
             }
-            Way::Closed => return,
+            continue;
+        }
+        drop(passes);
+        if now == Way::Closed || way.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Way {
+    fn carries(self) -> bool {
+        matches!(self, Self::Open | Self::Slow(_))
+    }
+}
+
+async fn carry(client: &mut TcpStream, server: &mut TcpStream, way: Way) {
+    let Way::Slow(millis) = way else {
+        let _ = copy_bidirectional(client, server).await;
+        return;
+    };
+    let pause = Duration::from_millis(millis);
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    tokio::select! {
+        () = each_piece(&mut from_client, &mut to_server, pause) => {}
+        () = each_piece(&mut from_server, &mut to_client, pause) => {}
+    }
+}
+
+async fn each_piece(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    pause: Duration,
+) {
+    let mut piece = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut piece).await {
+        tokio::time::sleep(pause).await;
+        if to.write_all(&piece[..length]).await.is_err() {
+            return;
         }
     }
 }
