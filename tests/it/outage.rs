@@ -443,7 +443,7 @@ async fn threat_55_behind_a_slow_database_every_answer_is_right_and_none_is_give
     let twilio = FakeTwilio::start();
     let api = twilio.url();
     let proxy = Proxy::to(&database).await;
-    proxy.set(Way::Slow(5));
+    proxy.set(Way::Slow(5)).await;
     let url = database.url_at("127.0.0.1", proxy.port);
     let env = [
         ("DATABASE_URL", url.expose()),

@@ -61,8 +61,8 @@ async fn in_an_outage(test: impl AsyncFnOnce(&Machine, &Machine, &FakeTwilio)) {
     let asking = one.app.clone();
     let asked = tokio::spawn(async move { asking.send(Webhook::message(1, "hi")).await });
     while one.app.kept().await < 1 {}
-    one.way.set(Way::Closed);
-    two.way.set(Way::Closed);
+    one.way.set(Way::Closed).await;
+    two.way.set(Way::Closed).await;
     one.go.add_permits(1);
     asked.await.unwrap().refused(503);
     test(&one, &two, &twilio).await;
@@ -80,12 +80,12 @@ fn fallback() -> Webhook {
 async fn threat_71_a_machine_gives_no_reply_before_the_others_have_entered_what_they_told() {
     in_an_outage(async |one, two, twilio| {
         assert_eq!(two.app.ask(fallback()).await.twiml(), says("Sorry"));
-        one.way.set(Way::Open);
+        one.way.set(Way::Open).await;
         one.app.opened().await;
         // Its outbox would have been looked at long ago, if there were anything in it.
         one.app.idle_rounds(5).await;
         assert_eq!(twilio.posts().len(), 0);
-        two.way.set(Way::Open);
+        two.way.set(Way::Open).await;
         one.app.wait_for("replyhook_replies_lost_total", 1.0).await;
         two.app.wait_for("replyhook_outage_answers", 0.0).await;
         for machine in [one, two] {
@@ -99,8 +99,8 @@ async fn threat_71_a_machine_gives_no_reply_before_the_others_have_entered_what_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_is_given_once_every_other_machine_has_shown_that_it_told_nothing() {
     in_an_outage(async |one, two, twilio| {
-        one.way.set(Way::Open);
-        two.way.set(Way::Open);
+        one.way.set(Way::Open).await;
+        two.way.set(Way::Open).await;
         let shown = twilio.wait_for_phone(USER, 1);
         assert_eq!((shown[0].body.as_str(), shown[0].by), ("hi", By::Rest));
         // The fallback call is late, and is the journal's.
