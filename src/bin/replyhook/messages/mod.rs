@@ -203,15 +203,13 @@ impl Show {
         let opened = Opened::by(&sources, Access::Operator)?;
         let Some(sid) = self.sid else {
             let id = self.outgoing.unwrap_or_default();
-            return match outgoing::numbered(&opened, id)? {
-                Some(row) => self.outgoing(&row),
-                None => {
-                    print(&format!(
-                        "no message {id} was sent first, or it is forgotten\n"
-                    ))?;
-                    Ok(Answer::No)
-                }
+            let Some(row) = outgoing::numbered(&opened, id)? else {
+                print(&format!(
+                    "no message {id} was sent first, or it is forgotten\n"
+                ))?;
+                return Ok(Answer::No);
             };
+            return self.outgoing(&row);
         };
         let Some(row) = find(&opened, sid)? else {
             return match outgoing::called(&opened, sid)? {

@@ -121,7 +121,9 @@ fn line(row: &OutgoingRow, now: Timestamp, content: bool) -> String {
     );
     let mut text = format!("{}\n", printable(&line));
     if content && let Some(params) = &message.params {
-        text += &format!("  {}\n", said("text", &body_of_reply(params)));
+        text += "  ";
+        text += &said("text", &body_of_reply(params));
+        text.push('\n');
     }
     text
 }
