@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::error::ForwardError;
 use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
@@ -72,7 +71,8 @@ pub(super) async fn read(response: &mut reqwest::Response) -> Result<Answer, For
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(ForwardError::of_reading)? {
+    let failed = |error: reqwest::Error| ForwardError::of_reading(&error);
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > MOST_BYTES {
             return Err(ForwardError::TooLarge);
         }
@@ -123,7 +123,7 @@ struct SaidMessage {
     body: Option<String>,
     media: Option<Vec<String>>,
     #[serde(flatten)]
-    unread: BTreeMap<String, IgnoredAny>,
+    unread: BTreeMap<String, serde_json::Value>,
 }
 
 impl Said {
