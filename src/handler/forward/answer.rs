@@ -72,7 +72,8 @@ pub(super) async fn read(response: &mut reqwest::Response) -> Result<Answer, For
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(ForwardError::of_reading)? {
+    let failed = |error: reqwest::Error| ForwardError::of_reading(&error);
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > MOST_BYTES {
             return Err(ForwardError::TooLarge);
         }

@@ -36,12 +36,8 @@ pub(super) enum ForwardError {
 
 impl ForwardError {
     /// No answer has begun.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "it is what `map_err` gives away"
-    )]
-    pub(super) fn of_sending(error: reqwest::Error) -> Self {
-        let cause = cause(&error);
+    pub(super) fn of_sending(error: &reqwest::Error) -> Self {
+        let cause = cause(error);
         if error.is_connect() {
             Self::NotReached(cause)
         } else {
@@ -50,12 +46,8 @@ impl ForwardError {
     }
 
     /// An answer has no end.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "it is what `map_err` gives away"
-    )]
-    pub(super) fn of_reading(error: reqwest::Error) -> Self {
-        Self::NoAnswer(cause(&error))
+    pub(super) fn of_reading(error: &reqwest::Error) -> Self {
+        Self::NoAnswer(cause(error))
     }
 }
 

@@ -170,7 +170,8 @@ impl Forward {
             .header("webhook-signature", format!("v1,{signature}"))
             .header("replyhook-attempt", cx.attempt())
             .body(body);
-        let mut response = request.send().await.map_err(ForwardError::of_sending)?;
+        let failed = |error: reqwest::Error| ForwardError::of_sending(&error);
+        let mut response = request.send().await.map_err(failed)?;
         let answer = answer::read(&mut response).await?;
         for key in self.unread.news(answer.unread) {
             let message_sid = message.message_sid;
