@@ -186,7 +186,7 @@ fn a_link_that_one_machine_has_made_is_served_by_the_other() {
     first.signal(Signal::KILL);
     first.wait();
     let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    let got = second.exchange(request.as_bytes());
+    let got = second.exchange(request.as_bytes()).unwrap();
     assert_eq!(
         (got.status, got.header("content-type")),
         (200, Some("image/png"))
