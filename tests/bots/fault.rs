@@ -19,7 +19,7 @@ async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, &'static str
         Some("hang") if cx.attempt() == 1 => std::future::pending().await,
         Some("fail") => return Err("as it was told"),
         Some("panic") => panic!("as it was told"),
-        Some("picture") => return Ok(Reply::media(Media::bytes(b"\x89PNG", "image/png"))),
+        Some("picture") => return Ok(Reply::media(Media::bytes(*b"\x89PNG", "image/png"))),
         _ => {}
     }
     Ok(Reply::text(message.body))
