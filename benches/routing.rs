@@ -272,7 +272,8 @@ fn among_conversations(path: &Path, bot: Rules, conversations: u32, messages: u3
             }
         }
         let _ = stop.send(());
-        worker.await.expect("the worker ends");
+        let ended = worker.await.expect("no worker panics");
+        ended.expect("the worker ends");
     });
     let times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
     median(times)

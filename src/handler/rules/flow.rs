@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use minijinja::value::Value;
 use serde_json::Value as Json;
 
-use crate::message::InboundMessage;
+use crate::message::{InboundMessage, JsonText};
 
 /// What a message has of a Flow, by the fields' names. Without any it is false.
 pub(super) fn value(message: &InboundMessage) -> Value {
-    let data = message.flow_data.as_ref().and_then(|data| data.value());
+    let data = message.flow_data.as_ref().and_then(JsonText::value);
     let fields = match data {
         Some(Json::Object(fields)) => fields,
         _ => serde_json::Map::new(),

@@ -178,15 +178,15 @@ impl RuleSet {
 
 /// Answers with what a rule says.
 struct Says {
-    says: Vec<Say>,
+    messages: Vec<Say>,
     names: Vec<String>,
     templates: Arc<Templates>,
 }
 
 impl Says {
-    fn new(says: Vec<Say>, names: Vec<String>, templates: &Arc<Templates>) -> Self {
+    fn new(messages: Vec<Say>, names: Vec<String>, templates: &Arc<Templates>) -> Self {
         Self {
-            says,
+            messages,
             names,
             templates: templates.clone(),
         }
@@ -205,12 +205,12 @@ impl Answer<ByRule, ()> for Says {
             fields: &[],
             answers: None,
         };
-        let reply = self.templates.reply(&self.says, &said);
+        let reply = self.templates.reply(&self.messages, &said);
         Some(Box::pin(std::future::ready(reply)))
     }
 
     fn shown(&self) -> String {
-        let says: Vec<_> = self.says.iter().map(Say::shown).collect();
+        let says: Vec<_> = self.messages.iter().map(Say::shown).collect();
         if says.is_empty() {
             return "says nothing".to_owned();
         }
