@@ -301,7 +301,7 @@ fn texts_of(twiml: &str) -> Vec<String> {
                 match reference.resolve_char_ref().unwrap() {
                     Some(c) => last.push(c),
                     None => {
-                        last.push_str(quick_xml::escape::resolve_xml_entity(&reference).unwrap())
+                        last.push_str(quick_xml::escape::resolve_xml_entity(&reference).unwrap());
                     }
                 }
             }

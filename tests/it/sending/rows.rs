@@ -51,7 +51,7 @@ fn a_row_is_named_by_the_line_on_which_it_begins() {
             ",hi",
             "",
             "",
-            &format!("{ANA}"),
+            ANA,
         ]
         .join(end);
         let (code, out, _) = csv(&kept, &file(&kept, &rows), &["--dry-run", "--json"]);

@@ -26,7 +26,7 @@ async fn due(store: &dyn Store, seconds: i64) -> Vec<(i64, String)> {
 
 /// The one message that may go now.
 #[track_caller]
-fn only(due: Vec<(i64, String)>, text: &str) -> i64 {
+fn only(due: &[(i64, String)], text: &str) -> i64 {
     let texts: Vec<_> = due.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(texts, [text]);
     due[0].0
@@ -51,7 +51,7 @@ async fn messages_to_one_person_go_one_after_the_other(backend: &mut Backend) {
     assert!(due(store, 2).await.is_empty());
     store.settle(first[0].0, sent(1), at(3)).await.unwrap();
     for (text, number) in [("two", 2), ("three", 3), ("four", 4)] {
-        let id = only(due(store, 3).await, text);
+        let id = only(&due(store, 3).await, text);
         assert!(due(store, 3).await.is_empty());
         store.settle(id, sent(number), at(3)).await.unwrap();
     }
@@ -61,12 +61,12 @@ async fn what_is_tried_again_or_looked_for_keeps_its_place(backend: &mut Backend
     let store = backend.store();
     let replies = vec![reply("one"), reply("two")];
     store.enqueue(replies, at(1)).await.unwrap();
-    let one = only(due(store, 2).await, "one");
+    let one = only(&due(store, 2).await, "one");
     let again = Settlement::Again { not_before: at(10) };
     store.settle(one, again, at(3)).await.unwrap();
     store.enqueue(vec![reply("three")], at(4)).await.unwrap();
     assert!(due(store, 9).await.is_empty());
-    assert_eq!(only(due(store, 10).await, "one"), one);
+    assert_eq!(only(&due(store, 10).await, "one"), one);
     let unknown = Settlement::Unknown {
         look_at: at(12),
         looked: false,
@@ -95,9 +95,9 @@ async fn what_is_not_due_or_stands_behind_a_failure_holds_up_nobody(backend: &mu
     }
     let claim = defer(store, arrival(11), &["one", "two"]).await;
     assert!(claim.id > 0);
-    let a = only(due(store, 12).await, "a");
+    let a = only(&due(store, 12).await, "a");
     store.settle(a, sent(1), at(12)).await.unwrap();
-    let one = only(due(store, 12).await, "one");
+    let one = only(&due(store, 12).await, "one");
     let failed = Settlement::Failed {
         code: Some(ErrorCode(63024)),
         reason: "refused",
@@ -111,7 +111,7 @@ async fn what_is_not_due_or_stands_behind_a_failure_holds_up_nobody(backend: &mu
     let state = store.outbox_state().await.unwrap();
     assert_eq!((state.pending, state.oldest), (1, Some(at(110))));
     assert!(due(store, 109).await.is_empty());
-    only(due(store, 110).await, "b");
+    only(&due(store, 110).await, "b");
 }
 
 async fn sixteen_who_claim_at_once_keep_the_order(backend: &mut Backend) {

@@ -31,7 +31,7 @@ pub struct World {
 enum Database {
     File(tempfile::TempDir),
     #[cfg(feature = "postgres")]
-    Postgres(TestDatabase, tokio::runtime::Runtime),
+    Postgres(Box<TestDatabase>, tokio::runtime::Runtime),
 }
 
 impl World {
@@ -48,7 +48,11 @@ impl World {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let database = runtime.block_on(TestDatabase::create())?;
         let url = database.url().expose().to_owned();
-        Some(Self::on(Database::Postgres(database, runtime), url, &[]))
+        Some(Self::on(
+            Database::Postgres(database, Box::new(runtime)),
+            url,
+            &[],
+        ))
     }
 
     fn on(database: Database, url: String, env: &[(&'static str, &str)]) -> Self {
