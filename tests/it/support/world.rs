@@ -49,7 +49,7 @@ impl World {
         let database = runtime.block_on(TestDatabase::create())?;
         let url = database.url().expose().to_owned();
         Some(Self::on(
-            Database::Postgres(database, Box::new(runtime)),
+            Database::Postgres(Box::new(database), runtime),
             url,
             &[],
         ))
