@@ -66,7 +66,7 @@ const FALLBACK_RESERVE: usize = 64;
 /// ```
 ///
 /// To mount the webhooks in a server of your own, take [`App::into_parts`]; for the signature alone,
-/// [`SignatureLayer`].
+/// [`SignatureLayer`](crate::signature::SignatureLayer).
 pub struct App {
     router: Router,
     admin: Admin,
