@@ -460,6 +460,7 @@ mod tests {
         metrics.handler_seconds.record(0.1);
         metrics.status_update(&MessageStatus::Other("x".into()));
         metrics.fallback_call(None);
+        metrics.undelivered(None);
         metrics.store_error("accept");
         metrics.consent("opt_out");
         let text = metrics.render();

@@ -300,6 +300,7 @@ mod tests {
     fn where_there_can_be_no_write_ahead_log_nothing_is_opened() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.db");
+        File::create(&file).unwrap();
         // This way to files shares no memory, as some file systems of a network do not.
         let path = format!("file:{}?vfs=unix-dotfile", file.display());
         let place = Place {
