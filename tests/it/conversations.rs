@@ -233,7 +233,9 @@ async fn threat_42_stop_opts_out_in_every_form_and_start_opts_in_again() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
     let counted = Arc::new(AtomicUsize::new(0));
-    let app = TestApp::build(&[], |app| {
+    // Nobody says as much in a second.
+    let unguarded = [("REPLYHOOK__GUARD__LOOP", "false")];
+    let app = TestApp::build(&unguarded, |app| {
         app.handler(counting(&counted))
             .on_consent(move |change: ConsentChange| {
                 tell.lock().unwrap().push(change.kind);

@@ -55,7 +55,7 @@ pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
     Some(Answer {
         status,
         headers,
-        body: String::from_utf8(body).unwrap(),
+        body: String::from_utf8_lossy(&body).into_owned(),
     })
 }
 
