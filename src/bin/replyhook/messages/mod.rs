@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use replyhook::clock::{SignedDuration, Timestamp};
 use replyhook::config::{MediaSettings, Sources};
 use replyhook::saved_files;
 use replyhook::store::{
@@ -17,7 +16,7 @@ use replyhook::store::{
 use replyhook::{Address, ErrorCode, Form, MessageSid};
 use serde_json::{Value, json};
 
-use crate::operator::{Opened, address, age, now, number, user};
+use crate::operator::{Opened, address, age, now, user};
 use crate::{Answer, SettingsArgs, print, print_on, printable};
 use again::{Release, Retry};
 
