@@ -248,11 +248,7 @@ impl State {
     }
 }
 
-pub(super) fn accept(
-    db: &Connection,
-    me: i64,
-    arrival: &Arrival,
-) -> Result<Acceptance, StoreError> {
+fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, StoreError> {
     let key = Key::of(arrival);
     if let Some(id) = key.known(db)? {
         conversations::follow(db, id)?;
@@ -501,6 +497,25 @@ fn enter(
         db.prepare_cached("UPDATE inbound SET state = 2, owner = NULL, attempt = 0 WHERE id = ?1 AND state IN (0, 1)")?
             .execute([id])?;
     }
+    Ok(())
+}
+
+/// Keeps a message as answered, so that nobody handles it, unless it is kept already.
+pub(super) fn enter_answered(
+    db: &Connection,
+    me: i64,
+    arrival: &Arrival,
+) -> Result<(), StoreError> {
+    let key = Key::of(arrival);
+    if key.known(db)?.is_some() {
+        return Ok(());
+    }
+    accept(db, me, arrival)?;
+    db.execute(
+        "UPDATE inbound SET state = 3, owner = NULL, attempt = 0, reason = ?3 \
+         WHERE sid = ?1 AND account = ?2 AND state IN (0, 1)",
+        params![key.sid, key.account, rows::ANSWERED_BEFORE],
+    )?;
     Ok(())
 }
 

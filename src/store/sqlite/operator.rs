@@ -78,23 +78,7 @@ impl Operator for SqliteStore {
 
     fn enter_answered(&self, arrival: Arc<Arrival>) -> Outcome<'_, ()> {
         let me = self.owner;
-        self.write(move |db| {
-            let key = (
-                rows::sid_bytes(arrival.sid.as_str()),
-                rows::sid_bytes(arrival.account.as_str()),
-            );
-            let known = "SELECT EXISTS (SELECT 1 FROM inbound WHERE sid = ?1 AND account = ?2)";
-            if db.query_row(known, params![key.0, key.1], |row| row.get(0))? {
-                return Ok(());
-            }
-            journal::accept(db, me, &arrival)?;
-            db.execute(
-                "UPDATE inbound SET state = 3, owner = NULL, attempt = 0, reason = ?3 \
-                 WHERE sid = ?1 AND account = ?2 AND state IN (0, 1)",
-                params![key.0, key.1, rows::ANSWERED_BEFORE],
-            )?;
-            Ok(())
-        })
+        self.write(move |db| journal::enter_answered(db, me, &arrival))
     }
 
     fn open_replies(
