@@ -65,7 +65,7 @@ pub const SCHEMA: usize = 6;
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The oldest schema number whose programs may work on the newest schema: it is kept in the store, so that they know. A
-/// migration that only adds what such a program need not know, as an index does, leaves it. One that wants something of
+/// migration that only adds what such a program need not know, as an index or a column that may be empty, leaves it. One that wants something of
 /// whoever writes makes it its own number: 2 (a message names the one before), 3 and 4 (keys and files are to be deleted
 /// with what they belong to), and 5 (who is handed over is not to be answered) did.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
