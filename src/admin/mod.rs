@@ -148,15 +148,8 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         .store_ok
         .set(f64::from(u8::from(store.is_ok())));
     let ready = stage == Stage::Running && store.is_ok();
-    let age = |oldest| {
-        admin
-            .dispatcher
-            .clock
-            .now()
-            .duration_since(oldest)
-            .as_secs()
-            .max(0)
-    };
+    let now = admin.dispatcher.clock.now();
+    let age = |oldest| now.duration_since(oldest).as_secs().max(0);
     let readiness = Readiness {
         ready,
         parts: Parts {

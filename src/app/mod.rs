@@ -18,13 +18,12 @@ pub use parts::{open_later, verifier};
 use std::fmt;
 use std::sync::Arc;
 
-use bot::{Bot, ReloadHook, document};
-use parts::{delivery_policy, dispatch_limits, guard, keyring, routes, signature_layer};
-
 use axum::Router;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use self::bot::{Bot, ReloadHook, document};
+use self::parts::{delivery_policy, dispatch_limits, guard, keyring, routes, signature_layer};
 use crate::admin::{self, Admin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Settings, Sources, Warning};

@@ -1,3 +1,5 @@
+//! Why a service gave no reply, and what is behind it.
+
 use std::error::Error;
 use std::iter::successors;
 

@@ -7,7 +7,6 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-
 use replyhook::config::{MediaSettings, Sources};
 use replyhook::saved_files;
 use replyhook::store::{
@@ -16,9 +15,9 @@ use replyhook::store::{
 use replyhook::{Address, ErrorCode, Form, MessageSid};
 use serde_json::{Value, json};
 
+use self::again::{Release, Retry};
 use crate::operator::{Opened, address, age, now, user};
 use crate::{Answer, SettingsArgs, print, print_on, printable};
-use again::{Release, Retry};
 
 /// Messages at once.
 const PAGE: u32 = 500;
