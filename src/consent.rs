@@ -5,9 +5,10 @@
 //!
 //! Source: Twilio's "default handling of opt-out keywords" for SMS; on other channels Twilio passes words through.
 
+use std::borrow::Cow;
 use std::sync::{PoisonError, RwLock};
 
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
 use crate::address::Channel;
 use crate::message::{InboundMessage, OptOutType};
@@ -176,7 +177,10 @@ pub(crate) fn answered_by_twilio(channel: &Channel) -> bool {
 }
 
 fn folded(text: &str) -> String {
-    let text: String = text.nfkc().collect();
+    let text = match is_nfkc_quick(text.chars()) {
+        IsNormalized::Yes => Cow::Borrowed(text),
+        _ => Cow::Owned(text.nfkc().collect()),
+    };
     let text = text.trim();
     let text = text.strip_suffix('.').unwrap_or(text).trim_end();
     text.to_uppercase()

@@ -6,6 +6,7 @@
 //!
 //! All names and values stand one after the other in one buffer; a pair is two offsets into it.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
@@ -23,15 +24,19 @@ use std::ops::Range;
 /// assert_eq!(format!("{made:?}"), r#"["Body", "To"]"#);
 /// # Ok::<(), replyhook::form::FormError>(())
 /// ```
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Form {
     text: String,
     pairs: Vec<Pair>,
+    /// What was decoded, if it was a text.
+    came: Option<Box<str>>,
 }
 
 /// `start..middle` is the name, `middle..end` the value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Pair {
+    /// The first eight bytes of the name: they decide nearly every comparison without a look into the text.
+    key: u64,
     start: u32,
     middle: u32,
     end: u32,
@@ -158,9 +163,11 @@ impl Form {
                 };
             }
             let end = offset(text.len());
+            let middle = middle.unwrap_or(end);
             pairs.push(Pair {
+                key: leading_bytes(&text[start as usize..middle as usize]),
                 start,
-                middle: middle.unwrap_or(end),
+                middle,
                 end,
             });
         }
@@ -176,7 +183,8 @@ impl Form {
         {
             return Err(error);
         }
-        Ok(Self { text, pairs })
+        let came = std::str::from_utf8(input).ok().map(Box::from);
+        Ok(Self { text, pairs, came })
     }
 
     /// All pairs in the order they came.
@@ -188,9 +196,19 @@ impl Form {
 
     /// The first value of a name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value)
+        self.values(name).next()
+    }
+
+    fn values<'form, 'name>(
+        &'form self,
+        name: &'name str,
+    ) -> impl Iterator<Item = &'form str> + use<'form, 'name> {
+        let key = leading_bytes(name.as_bytes());
+        let named = move |pair: &&Pair| pair.key == key && self.name(**pair) == name;
+        self.pairs
+            .iter()
+            .filter(named)
+            .map(|pair| self.value(*pair))
     }
 
     /// The value of a name that may be given once; repeats of the same value count once.
@@ -199,10 +217,7 @@ impl Form {
     /// [`AmbiguousParam`] when it came with two different values: whoever reads the first and whoever reads the last
     /// would disagree on what was signed.
     pub fn single(&self, name: &'static str) -> Result<Option<&str>, AmbiguousParam> {
-        let mut values = self
-            .iter()
-            .filter(|(key, _)| *key == name)
-            .map(|(_, value)| value);
+        let mut values = self.values(name);
         let first = values.next();
         if values.any(|value| Some(value) != first) {
             return Err(AmbiguousParam { name });
@@ -218,6 +233,14 @@ impl Form {
     /// Whether there is no pair.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
+    }
+
+    /// The pairs as they came, if that was a text, and encoded otherwise: [`parse`](Self::parse) makes the same of both.
+    pub(crate) fn as_it_came(&self) -> Cow<'_, str> {
+        match &self.came {
+            Some(came) => Cow::Borrowed(came),
+            None => Cow::Owned(self.encode()),
+        }
     }
 
     /// Encodes the pairs again, in order.
@@ -239,28 +262,24 @@ impl Form {
     ///
     /// Source: twilio-python and twilio-node's validators, and the Conversations webhooks that repeat a name.
     pub(crate) fn append_signed(&self, order: SortOrder, out: &mut Vec<u8>) {
-        // The first eight bytes of a name decide nearly always, without a look into the text; in ASCII both orders agree.
-        let mut sorted: Vec<(u64, Pair)> = self
-            .pairs
-            .iter()
-            .map(|pair| (leading_bytes(self.bytes(pair.start..pair.middle)), *pair))
-            .collect();
-        sorted.sort_unstable_by(|(a_key, a), (b_key, b)| {
-            if a_key != b_key && (a_key | b_key) & NOT_ASCII == 0 {
-                a_key.cmp(b_key)
+        let mut sorted = self.pairs.clone();
+        sorted.sort_unstable_by(|a, b| {
+            // In ASCII both orders agree.
+            if a.key != b.key && (a.key | b.key) & NOT_ASCII == 0 {
+                a.key.cmp(&b.key)
             } else {
                 self.compare(order, *a, *b)
             }
         });
-        let mut last: Option<(u64, Pair)> = None;
-        for (key, pair) in sorted {
-            let repeats = last.is_some_and(|(last_key, last)| {
-                last_key == key && self.compare(order, last, pair).is_eq()
+        let mut last: Option<Pair> = None;
+        for pair in sorted {
+            let repeats = last.is_some_and(|last| {
+                last.key == pair.key && self.compare(order, last, pair).is_eq()
             });
             if !repeats {
                 out.extend_from_slice(self.bytes(pair.start..pair.end));
             }
-            last = Some((key, pair));
+            last = Some(pair);
         }
     }
 
@@ -310,6 +329,7 @@ impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Form {
             let middle = offset(form.text.len());
             form.text.push_str(value.as_ref());
             form.pairs.push(Pair {
+                key: leading_bytes(name.as_ref().as_bytes()),
                 start,
                 middle,
                 end: offset(form.text.len()),
@@ -318,6 +338,15 @@ impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Form {
         form
     }
 }
+
+/// The same pairs in the same order, however they were encoded.
+impl PartialEq for Form {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text && self.pairs == other.pairs
+    }
+}
+
+impl Eq for Form {}
 
 impl fmt::Debug for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -489,6 +518,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_kept_of_a_form_decodes_to_the_same(input in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(form) = Form::parse(&input, usize::MAX) {
+                let kept = form.as_it_came();
+                let text = std::str::from_utf8(&input);
+                prop_assert!(text.is_err() || text == Ok(kept.as_ref()));
+                prop_assert_eq!(Form::parse(kept.as_bytes(), usize::MAX), Ok(form.clone()));
+                prop_assert_eq!(Form::parse(form.encode().as_bytes(), usize::MAX), Ok(form));
+            }
+        }
+
         #[test]
         fn any_bytes_decode_as_form_urlencoded_does_or_are_refused(input in proptest::collection::vec(any::<u8>(), 0..200)) {
             let reference: Vec<_> = form_urlencoded::parse(&input).into_owned().collect();

@@ -18,7 +18,7 @@ impl Dispatcher {
             user: std::iter::once(message.from.clone()).chain(other).collect(),
             service: message.messaging_service_sid,
             slot,
-            params: message.params.encode(),
+            params: message.params.as_it_came().into_owned(),
             consent: self.consent.meaning(message),
             attempts: self.limits.crashes.attempts,
             retry_crashed: self.limits.crashes.retry,
