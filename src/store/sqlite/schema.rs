@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::store_error;
@@ -98,6 +99,8 @@ impl Place {
     fn prepare(&self, db: &Connection) -> rusqlite::Result<()> {
         db.busy_timeout(self.patience)?;
         db.set_prepared_statement_cache_capacity(64);
+        // A plan may not hang on what is bound: else a cached statement is planned anew whenever that changes.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         if self.path.is_some() {
             // A query: it answers with the mode it could take.
             db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
