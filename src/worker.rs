@@ -97,6 +97,7 @@ impl Worker {
                 () = self.expire() => {}
                 () = self.dispatcher.clone().work_off() => {}
                 () = self.delivery.clone().work() => {}
+                () = self.delivery.call_back() => {}
                 () = self.watch() => {}
             }
             self.lifecycle.set(Stage::Draining);

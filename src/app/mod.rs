@@ -230,8 +230,7 @@ impl AppBuilder {
         let store = self
             .store
             .map_or_else(|| open_later(&settings.store.url), Ok)?;
-        let tasks = TaskTracker::new();
-        let outbox = Arc::new(Notify::new());
+        let (tasks, outbox) = (TaskTracker::new(), Arc::new(Notify::new()));
         let keyring = Arc::new(keyring(&settings, self.tunnel.as_ref()));
         let sender = sending::sender(&settings, &store, &clock, &keyring).waking(outbox.clone());
         let delivery = Arc::new(Delivery {
@@ -243,6 +242,7 @@ impl AppBuilder {
             policy: delivery_policy(&settings),
             tasks: tasks.clone(),
             outbox: outbox.clone(),
+            opted_out: Arc::default(),
             health: Arc::default(),
             store_report: StoreReport::new(metrics.clone()),
             warnings: Throttle::new(10),
@@ -264,6 +264,7 @@ impl AppBuilder {
             typing: sending::typing(&settings, self.tunnel.as_ref(), keyring),
             tasks: tasks.clone(),
             outbox,
+            opted_out: delivery.opted_out.clone(),
             state: crate::dispatch::DispatchState::default(),
         });
         let instance = Instance::random();

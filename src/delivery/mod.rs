@@ -6,6 +6,7 @@
 //! message, proves that it was taken; else the list does; and if neither has it, it is *held* for the operator, or sent
 //! again where `reply.on_unknown = "resend"` says that twice is better than never.
 
+mod call_back;
 mod credentials;
 mod health;
 mod look;
@@ -47,6 +48,8 @@ pub(crate) struct Delivery {
     pub(crate) tasks: TaskTracker,
     /// There is something to send.
     pub(crate) outbox: Arc<Notify>,
+    /// Somebody has opted out.
+    pub(crate) opted_out: Arc<Notify>,
     pub(crate) health: Arc<RestHealth>,
     pub(crate) store_report: StoreReport,
     pub(crate) warnings: Throttle,

@@ -137,9 +137,11 @@ impl Course {
                 let answer = Some(answer).filter(|answer| !answer.is_empty());
                 self.tell(Dispatched::Consent(Document::saved(answer)));
                 if let Some(consent) = &arrival.consent {
-                    self.dispatcher
-                        .metrics
-                        .consent(ConsentKind::of(consent).as_str());
+                    let kind = ConsentKind::of(consent);
+                    self.dispatcher.metrics.consent(kind.as_str());
+                    if kind == ConsentKind::OptOut {
+                        self.dispatcher.opted_out.notify_one();
+                    }
                 }
                 Box::pin(self.tell_consent(*message, &arrival)).await;
             }

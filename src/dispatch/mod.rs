@@ -106,6 +106,8 @@ pub(crate) struct Dispatcher {
     pub(crate) tasks: TaskTracker,
     /// Wakes the worker that sends what goes by REST.
     pub(crate) outbox: Arc<Notify>,
+    /// Wakes the worker that calls back what Twilio holds until its time.
+    pub(crate) opted_out: Arc<Notify>,
     pub(crate) state: DispatchState,
 }
 

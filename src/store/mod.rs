@@ -53,13 +53,14 @@ pub use operator::{
     MessageFilter, MessageRow, OpenMessages, Operator, OutgoingRow, Purged, ReplyRow, Retention,
 };
 pub use outbox::{
-    NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, Settlement,
+    NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, ScheduledMessage,
+    Settlement,
 };
 pub use submission::{Refusal, SendKey, Standing, Submission, Submitted};
 pub use url::{StoreUrl, StoreUrlError};
 
 /// The number of the newest schema, the same in every kind of store.
-pub const SCHEMA: usize = 6;
+pub const SCHEMA: usize = 7;
 
 /// How long a step may take, in a store that can be away.
 const PATIENCE: Duration = Duration::from_millis(1500);

@@ -73,6 +73,22 @@ pub struct OutboundMessage {
     pub opted_in: bool,
 }
 
+/// A message that Twilio has taken and holds until its time.
+///
+/// Found: see [`Outbox::unwanted`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ScheduledMessage {
+    /// Its number.
+    pub id: i64,
+    /// The account that sends it.
+    pub account: AccountSid,
+    /// The token it was sent with.
+    pub slot: TokenSlot,
+    /// Twilio's name for it.
+    pub sid: MessageSid,
+}
+
 /// Where a message of the outbox stands.
 ///
 /// ```
@@ -242,6 +258,10 @@ pub trait Outbox: Send + Sync {
 
     /// Up to `limit` messages of unknown fate whose time to be looked for has come.
     fn unknown(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>>;
+
+    /// Up to `limit` messages, of those numbered beyond `after`, that Twilio holds until their time and whose user has
+    /// opted out since.
+    fn unwanted(&self, after: i64, limit: usize) -> Outcome<'_, Vec<ScheduledMessage>>;
 
     /// Of these SIDs, those that no message of the outbox has.
     fn unclaimed_sids(

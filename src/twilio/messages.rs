@@ -249,6 +249,19 @@ impl<'a> Messages<'a> {
         wire.typed(StatusCode::OK)
     }
 
+    /// Calls back a message that waits for its time.
+    ///
+    /// # Errors
+    /// [`RestError`]: with code 30409 when it has left already. To call back twice does no harm, so any may be repeated
+    /// that is not refused.
+    pub async fn cancel(&self, sid: MessageSid) -> Result<Message, RestError> {
+        let request = self.request(Method::POST, &format!("Messages/{sid}.json"))?;
+        let canceled = MessageStatus::Canceled;
+        let params = [("Status", canceled.as_str())].into_iter().collect();
+        let wire: WireMessage = answer(with_form(request, &params)).await?;
+        wire.typed(StatusCode::OK)
+    }
+
     /// Lists one page of messages, newest first.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod command;
 mod outgoing;
 mod program;
 mod rows;
+mod scheduled;
 mod templates;
 mod typing;
 

@@ -98,6 +98,7 @@ mod handover;
 mod journal;
 mod lease;
 mod media;
+mod news;
 mod operator;
 mod outbox;
 mod schema;

@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Postgres, Row};
 
 use super::error::Trouble;
 use super::text::{pack, unpack};
-use super::{PostgresStore, calls, conversations, operator, submission};
+use super::{PostgresStore, calls, news, operator, submission};
 use crate::address::Address;
 use crate::clock::after;
 use crate::form::Form;
@@ -18,7 +18,7 @@ use crate::store::outbox::{GRACE, LOOK};
 use crate::store::rows;
 use crate::store::{
     ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
-    ReplyRow, ReplyState, SendKey, Settlement, Standing, Submission, Submitted, outbox,
+    ReplyRow, ReplyState, ScheduledMessage, SendKey, Settlement, Standing, Submission, Submitted,
 };
 
 impl Outbox for PostgresStore {
@@ -49,6 +49,29 @@ impl Outbox for PostgresStore {
                     .fetch_all(db)
                     .await?;
                 found.iter().map(|row| read_message(row, now)).collect()
+            })
+        })
+    }
+
+    fn unwanted(&self, after: i64, limit: usize) -> Outcome<'_, Vec<ScheduledMessage>> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                let found = sqlx::query(UNWANTED)
+                    .bind(after)
+                    .bind(count(limit))
+                    .fetch_all(db)
+                    .await?;
+                found
+                    .iter()
+                    .map(|row| {
+                        Ok(ScheduledMessage {
+                            id: row.try_get(0)?,
+                            account: rows::account_sid(row.try_get(1)?)?,
+                            slot: rows::slot(row.try_get(2)?),
+                            sid: rows::message_sid(row.try_get(3)?)?,
+                        })
+                    })
+                    .collect()
             })
         })
     }
@@ -122,7 +145,7 @@ impl Outbox for PostgresStore {
         let news = Arc::new(news);
         self.call(Some(begin.into()), move |db| {
             let news = news.clone();
-            Box::pin(async move { take_news(db, &news).await })
+            Box::pin(async move { news::take(db, &news).await })
         })
     }
 
@@ -244,6 +267,41 @@ const ORPHANS: &str = concat!(
     lives!("r.owner"),
 );
 
+/// Whether the user of a row has opted out, under whatever address.
+macro_rules! opted_out {
+    ($row:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL \
+               AND (c.scope = ",
+            $row,
+            ".us OR c.scope = ",
+            $row,
+            ".service OR ",
+            $row,
+            ".us = ",
+            $row,
+            ".service) \
+               AND (c.address = ",
+            $row,
+            ".address OR c.address IN (SELECT b.address FROM conversation_address a \
+                 JOIN conversation_address b ON b.conversation = a.conversation \
+                 WHERE a.us = ",
+            $row,
+            ".us AND a.address = ",
+            $row,
+            ".address)))"
+        )
+    };
+}
+
+/// What Twilio holds until its time and is not wanted any more.
+const UNWANTED: &str = concat!(
+    "SELECT r.id, r.account, r.slot, r.sid FROM reply r \
+     WHERE r.status = 'scheduled' AND r.sid IS NOT NULL AND r.id > $1 AND ",
+    opted_out!("r"),
+    " ORDER BY r.id LIMIT $2",
+);
+
 /// Claims what is due, or takes it back where the user has opted out, under whatever address. Of one reply only the first;
 /// and to one person only the oldest of what is due, is on its way, or was tried before. What stands behind a part that is
 /// held or failed is in nobody's way.
@@ -257,11 +315,9 @@ const CLAIM: &str = concat!(
        AND (r.inbound IS NULL OR NOT EXISTS (\
          SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) \
        ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), \
-     judged AS (SELECT due.id, EXISTS (\
-       SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL AND (c.scope = due.us OR c.scope = due.service OR due.us = due.service) \
-       AND (c.address = due.address OR c.address IN (SELECT b.address FROM conversation_address a \
-         JOIN conversation_address b ON b.conversation = a.conversation \
-         WHERE a.us = due.us AND a.address = due.address))) AS unwanted FROM due), \
+     judged AS (SELECT due.id, ",
+    opted_out!("due"),
+    " AS unwanted FROM due), \
      m AS (UPDATE reply r SET state = CASE WHEN j.unwanted THEN 6 ELSE 1 END, \
        reason = CASE WHEN j.unwanted THEN 'the user has opted out' ELSE r.reason END, \
        owner = CASE WHEN j.unwanted THEN r.owner ELSE $1 END, \
@@ -382,7 +438,7 @@ async fn settle(
             .fetch_optional(&mut *db)
             .await?;
             if let Some((status, rank, code)) = early {
-                raise(db, id, &status, rank, code).await?;
+                news::raise(db, id, &status, rank, code).await?;
             }
         }
         Settlement::Again { not_before } => {
@@ -413,7 +469,7 @@ async fn settle(
                 && rows::means_opted_out(code)
             {
                 let record = ConsentRecord::refusal(&unpack(us), unpack(user), None, now);
-                refused(db, &record).await?;
+                news::refused(db, &record).await?;
             }
         }
         Settlement::Unknown { look_at, looked } => {
@@ -460,95 +516,6 @@ async fn hold_up(
     .execute(db)
     .await?;
     Ok(())
-}
-
-/// Opts out whom Twilio will not deliver to.
-async fn refused(db: &mut PgConnection, record: &ConsentRecord) -> Result<(), Trouble> {
-    if conversations::opted_out(db, &record.user, &record.scope).await? {
-        return Ok(());
-    }
-    conversations::record_consent(db, record).await
-}
-
-/// Moves a message's status upwards. `status` is as it is stored. Returns whether it moved.
-async fn raise(
-    db: &mut PgConnection,
-    id: i64,
-    status: &str,
-    rank: i64,
-    code: Option<i64>,
-) -> Result<bool, Trouble> {
-    let moved = sqlx::query(
-        "UPDATE reply SET status = $2, rank = $3, error_code = coalesce($4, error_code) WHERE id = $1 AND rank < $3",
-    )
-    .bind(id)
-    .bind(status)
-    .bind(rank)
-    .bind(code)
-    .execute(db)
-    .await?;
-    Ok(moved.rows_affected() > 0)
-}
-
-async fn take_news(db: &mut PgConnection, news: &News) -> Result<NewsEffect, Trouble> {
-    let (account, sid) = (
-        rows::sid_bytes(news.account.as_str()),
-        rows::sid_bytes(news.sid.as_str()),
-    );
-    let code = news.error_code.map(|code| code.0);
-    if rows::means_opted_out(code)
-        && let (Some(us), Some(user)) = (&news.us, &news.user)
-    {
-        let (evidence, user) = (Some(news.sid), user.clone());
-        let record = ConsentRecord::refusal(us.as_str(), user, evidence, news.at);
-        refused(db, &record).await?;
-    }
-    let mut found: Option<i64> =
-        sqlx::query_scalar("SELECT id FROM reply WHERE sid = $1 AND account = $2")
-            .bind(&sid)
-            .bind(&account)
-            .fetch_optional(&mut *db)
-            .await?;
-    if found.is_none()
-        && let Some((id, created_at)) = news.reply.as_deref().and_then(outbox::parse_name)
-    {
-        // Proof that the call was processed, whoever has not heard of it.
-        found = sqlx::query_scalar(
-            "UPDATE reply SET sid = $4, state = 4, owner = NULL, reason = NULL \
-             WHERE id = $1 AND created_at = $2 AND account = $3 AND sid IS NULL RETURNING id",
-        )
-        .bind(id)
-        .bind(created_at)
-        .bind(&account)
-        .bind(&sid)
-        .fetch_optional(&mut *db)
-        .await?;
-    }
-    let rank = rows::rank(&news.status);
-    let status = pack(news.status.as_str());
-    let code = code.map(i64::from);
-    if let Some(id) = found {
-        let moved = raise(db, id, &status, rank, code).await?;
-        return Ok(if moved {
-            NewsEffect::Moved
-        } else {
-            NewsEffect::Old
-        });
-    }
-    sqlx::query(
-        "INSERT INTO news AS n (sid, account, status, rank, error_code, at) VALUES ($1, $2, $3, $4, $5, $6) \
-         ON CONFLICT (sid, account) DO UPDATE SET status = excluded.status, rank = excluded.rank, \
-         error_code = coalesce(excluded.error_code, n.error_code) WHERE excluded.rank > n.rank",
-    )
-    .bind(&sid)
-    .bind(&account)
-    .bind(&status)
-    .bind(rank)
-    .bind(code)
-    .bind(news.at.as_microsecond())
-    .execute(db)
-    .await?;
-    Ok(NewsEffect::Unknown)
 }
 
 /// Calls that end with this process are looked for by another.

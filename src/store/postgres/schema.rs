@@ -20,6 +20,7 @@ const MIGRATIONS: [&str; SCHEMA] = [
     include_str!("migrations/0004_media.sql"),
     include_str!("migrations/0005_handover.sql"),
     include_str!("migrations/0006_order.sql"),
+    include_str!("migrations/0007_scheduled.sql"),
 ];
 /// "rply" and 1: whoever holds this changes the schema.
 const LOCK: i64 = 0x7270_6c79_0001;

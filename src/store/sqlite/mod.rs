@@ -9,6 +9,7 @@ mod error;
 mod handover;
 mod journal;
 mod media;
+mod news;
 mod operator;
 mod outbox;
 mod presence;

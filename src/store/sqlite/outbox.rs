@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SqliteStore, conversations, operator, submission};
+use super::{SqliteStore, news, operator, submission};
 use crate::address::Address;
 use crate::clock::after;
 use crate::form::Form;
@@ -12,7 +12,7 @@ use crate::store::outbox::{GRACE, LOOK};
 use crate::store::rows;
 use crate::store::{
     ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
-    ReplyRow, SendKey, Settlement, Standing, StoreError, Submission, Submitted, outbox,
+    ReplyRow, ScheduledMessage, SendKey, Settlement, Standing, StoreError, Submission, Submitted,
 };
 
 impl Outbox for SqliteStore {
@@ -47,6 +47,23 @@ impl Outbox for SqliteStore {
                     message(db, id, now)
                 })
                 .collect()
+        })
+    }
+
+    fn unwanted(&self, after: i64, limit: usize) -> Outcome<'_, Vec<ScheduledMessage>> {
+        self.read(move |db| {
+            let mut statement = db.prepare_cached(UNWANTED)?;
+            let mut found = statement.query([after, count(limit)])?;
+            let mut unwanted = Vec::new();
+            while let Some(row) = found.next()? {
+                unwanted.push(ScheduledMessage {
+                    id: row.get(0)?,
+                    account: rows::account_sid(&row.get::<_, Vec<u8>>(1)?)?,
+                    slot: rows::slot(row.get(2)?),
+                    sid: rows::message_sid(&row.get::<_, Vec<u8>>(3)?)?,
+                });
+            }
+            Ok(unwanted)
         })
     }
 
@@ -105,7 +122,7 @@ impl Outbox for SqliteStore {
     }
 
     fn news(&self, news: News) -> Outcome<'_, NewsEffect> {
-        self.write(move |db| take_news(db, &news))
+        self.write(move |db| news::take(db, &news))
     }
 
     fn outbox_state(&self) -> Outcome<'_, OutboxState> {
@@ -215,18 +232,32 @@ fn claim(
     }
 }
 
-/// Takes a message back whose user has opted out, under whatever address.
+/// Whether the user of a `reply` has opted out, under whatever address.
+macro_rules! opted_out {
+    () => {
+        "EXISTS (SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL \
+           AND (c.scope = reply.us OR c.scope = reply.service OR reply.us = reply.service) \
+           AND (c.address = reply.address OR c.address IN (SELECT b.address FROM conversation_address a \
+             JOIN conversation_address b ON b.conversation = a.conversation \
+             WHERE a.us = reply.us AND a.address = reply.address)))"
+    };
+}
+
+/// Takes a message back whose user has opted out.
+const SUPPRESS: &str = concat!(
+    "UPDATE reply SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND ",
+    opted_out!(),
+);
+
+/// What Twilio holds until its time and is not wanted any more.
+const UNWANTED: &str = concat!(
+    "SELECT id, account, slot, sid FROM reply WHERE status = 'scheduled' AND sid IS NOT NULL AND id > ?1 AND ",
+    opted_out!(),
+    " ORDER BY id LIMIT ?2",
+);
+
 fn suppress(db: &Connection, id: i64) -> Result<bool, StoreError> {
-    let suppressed = db
-        .prepare_cached(
-            "UPDATE reply SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND EXISTS (\
-               SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL AND (c.scope = reply.us OR c.scope = reply.service \
-                 OR reply.us = reply.service) \
-               AND (c.address = reply.address OR c.address IN (SELECT b.address FROM conversation_address a \
-                 JOIN conversation_address b ON b.conversation = a.conversation \
-                 WHERE a.us = reply.us AND a.address = reply.address)))",
-        )?
-        .execute([id])?;
+    let suppressed = db.prepare_cached(SUPPRESS)?.execute([id])?;
     Ok(suppressed > 0)
 }
 
@@ -285,7 +316,7 @@ fn settle(
             let bytes = rows::sid_bytes(sid.as_str());
             db.prepare_cached("UPDATE reply SET state = 4, owner = NULL, sid = coalesce(sid, ?2), reason = NULL WHERE id = ?1")?
                 .execute(params![id, bytes])?;
-            raise(db, id, status.as_str(), rows::rank(status), None)?;
+            news::raise(db, id, status.as_str(), rows::rank(status), None)?;
             // A callback may have been faster than the answer to the call.
             let early: Option<(String, i64, Option<u32>)> = db
                 .prepare_cached(
@@ -297,7 +328,7 @@ fn settle(
                 })
                 .optional()?;
             if let Some((status, rank, code)) = early {
-                raise(db, id, &status, rank, code)?;
+                news::raise(db, id, &status, rank, code)?;
             }
         }
         Settlement::Again { not_before } => {
@@ -321,7 +352,7 @@ fn settle(
             if let Some((us, user)) = failed
                 && rows::means_opted_out(code)
             {
-                refused(db, &ConsentRecord::refusal(&us, user, None, now))?;
+                news::refused(db, &ConsentRecord::refusal(&us, user, None, now))?;
             }
         }
         Settlement::Unknown { look_at, looked } => {
@@ -353,79 +384,6 @@ fn hold_up(db: &Connection, id: i64, until: Timestamp, now: Timestamp) -> Result
     Ok(())
 }
 
-/// Opts out whom Twilio will not deliver to.
-fn refused(db: &Connection, record: &ConsentRecord) -> Result<(), StoreError> {
-    let (user, scope) = (&record.user, &record.scope);
-    if conversations::opted_out(db, std::slice::from_ref(user), std::slice::from_ref(scope))? {
-        return Ok(());
-    }
-    conversations::record_consent(db, record)
-}
-
-/// Moves a message's status upwards. Returns whether it moved.
-fn raise(
-    db: &Connection,
-    id: i64,
-    status: &str,
-    rank: i64,
-    code: Option<u32>,
-) -> Result<bool, StoreError> {
-    let moved = db
-        .prepare_cached(
-            "UPDATE reply SET status = ?2, rank = ?3, error_code = coalesce(?4, error_code) WHERE id = ?1 AND rank < ?3",
-        )?
-        .execute(params![id, status, rank, code])?;
-    Ok(moved > 0)
-}
-
-fn take_news(db: &Connection, news: &News) -> Result<NewsEffect, StoreError> {
-    let (account, sid) = (
-        rows::sid_bytes(news.account.as_str()),
-        rows::sid_bytes(news.sid.as_str()),
-    );
-    let code = news.error_code.map(|code| code.0);
-    if rows::means_opted_out(code)
-        && let (Some(us), Some(user)) = (&news.us, &news.user)
-    {
-        let (evidence, user) = (Some(news.sid), user.clone());
-        let record = ConsentRecord::refusal(us.as_str(), user, evidence, news.at);
-        refused(db, &record)?;
-    }
-    let mut found: Option<i64> = db
-        .prepare_cached("SELECT id FROM reply WHERE sid = ?1 AND account = ?2")?
-        .query_row(params![sid, account], |row| row.get(0))
-        .optional()?;
-    if found.is_none()
-        && let Some((id, created_at)) = news.reply.as_deref().and_then(outbox::parse_name)
-    {
-        // Proof that the call was processed, whoever has not heard of it.
-        found = db
-            .prepare_cached(
-                "UPDATE reply SET sid = ?4, state = 4, owner = NULL, reason = NULL \
-                 WHERE id = ?1 AND created_at = ?2 AND account = ?3 AND sid IS NULL RETURNING id",
-            )?
-            .query_row(params![id, created_at, account, sid], |row| row.get(0))
-            .optional()?;
-    }
-    let rank = rows::rank(&news.status);
-    let status = news.status.as_str();
-    if let Some(id) = found {
-        let moved = raise(db, id, status, rank, code)?;
-        return Ok(if moved {
-            NewsEffect::Moved
-        } else {
-            NewsEffect::Old
-        });
-    }
-    db.prepare_cached(
-        "INSERT INTO news (sid, account, status, rank, error_code, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-         ON CONFLICT (sid, account) DO UPDATE SET status = excluded.status, rank = excluded.rank, \
-         error_code = coalesce(excluded.error_code, error_code) WHERE excluded.rank > rank",
-    )?
-    .execute(params![sid, account, status, rank, code, news.at.as_microsecond()])?;
-    Ok(NewsEffect::Unknown)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -441,7 +399,7 @@ mod tests {
             patience: Duration::ZERO,
         };
         let db = place.open(Access::Owner).unwrap();
-        for sql in [ORPHANED, LOST, DUE] {
+        for sql in [ORPHANED, LOST, DUE, UNWANTED] {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let mut steps = plan.raw_query();
             while let Some(step) = steps.next().unwrap() {

@@ -20,6 +20,7 @@ const MIGRATIONS: [&str; SCHEMA] = [
     include_str!("migrations/0004_media.sql"),
     include_str!("migrations/0005_handover.sql"),
     include_str!("migrations/0006_order.sql"),
+    include_str!("migrations/0007_scheduled.sql"),
 ];
 /// "rply", so that another program's database is not taken for ours.
 const APPLICATION_ID: i64 = 0x7270_6c79;

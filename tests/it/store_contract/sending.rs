@@ -1,14 +1,14 @@
 //! What goes by REST goes in order, once, and not to who has opted out.
 
 use replyhook::store::{
-    Arrival, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, OutboundMessage,
-    ReplyState, Settlement, Store,
+    Arrival, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, News,
+    OutboundMessage, ReplyState, Settlement, Store,
 };
-use replyhook::{Address, ErrorCode};
+use replyhook::{Address, ErrorCode, MessageStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, US, arrival, at, begin, bodies, converse, defer, deliver, from,
-    over_all_stores, reply, saying, sent, service, shown, sid, start, stop,
+    ANA, ANA_ID, BEN, Backend, US, account, arrival, at, begin, bodies, converse, defer, deliver,
+    from, over_all_stores, reply, saying, sent, service, shown, sid, start, stop,
 };
 
 over_all_stores!(
@@ -16,6 +16,7 @@ over_all_stores!(
     a_part_that_is_held_or_failed_holds_the_rest_and_one_release_frees_all,
     messages_are_claimed_once_and_up_to_a_limit,
     who_has_opted_out_is_not_sent_to_under_any_address,
+    what_twilio_holds_is_not_wanted_once_its_user_has_opted_out,
     the_window_and_the_opt_in_come_with_the_message,
     what_was_not_processed_waits_for_its_time,
     a_call_of_a_dead_process_is_looked_for_and_not_made_again,
@@ -169,6 +170,54 @@ async fn who_has_opted_out_is_not_sent_to_under_any_address(backend: &mut Backen
     store.enqueue(vec![reply("again")], at(7)).await.unwrap();
     // The service's STOP still stands, and does not count for a sender alone.
     assert_eq!(bodies(&store.claim(9, at(7)).await.unwrap()), ["again"]);
+}
+
+async fn what_twilio_holds_is_not_wanted_once_its_user_has_opted_out(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, from(&[ANA, ANA_ID], 1)).await;
+    let to = |user: &str| NewReply {
+        user: user.into(),
+        ..reply("later")
+    };
+    let ids = store
+        .enqueue(vec![to(ANA), to(BEN), to(ANA_ID), to(ANA)], at(2))
+        .await
+        .unwrap();
+    let statuses = [
+        MessageStatus::Scheduled,
+        MessageStatus::Scheduled,
+        MessageStatus::Scheduled,
+        MessageStatus::Queued,
+    ];
+    for (number, status) in statuses.into_iter().enumerate() {
+        while !store.claim(9, at(3)).await.unwrap().is_empty() {}
+        let sid = sid(100 + number as u64);
+        let taken = Settlement::Sent { sid, status };
+        store.settle(ids[number], taken, at(3)).await.unwrap();
+    }
+    let unwanted = async |store: &dyn Store, after: i64, limit: usize| -> Vec<_> {
+        let found = store.unwanted(after, limit).await.unwrap();
+        found.iter().map(|found| (found.id, found.sid)).collect()
+    };
+    assert_eq!(unwanted(store, 0, 9).await, []);
+    let stopped = saying(stop(), from(&[ANA], 4));
+    store.accept(std::sync::Arc::new(stopped)).await.unwrap();
+    let both = [(ids[0], sid(100)), (ids[2], sid(102))];
+    assert_eq!(unwanted(store, 0, 9).await, both);
+    assert_eq!(unwanted(store, 0, 1).await, both[..1]);
+    assert_eq!(unwanted(store, ids[0], 1).await, both[1..]);
+    let called_back = News {
+        account: account(),
+        sid: sid(100),
+        reply: None,
+        status: MessageStatus::Canceled,
+        error_code: None,
+        us: None,
+        user: None,
+        at: at(5),
+    };
+    store.news(called_back).await.unwrap();
+    assert_eq!(unwanted(store, 0, 9).await, both[1..]);
 }
 
 async fn the_window_and_the_opt_in_come_with_the_message(backend: &mut Backend) {

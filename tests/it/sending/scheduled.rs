@@ -1,0 +1,96 @@
+//! What Twilio holds until its time is called back when its user opts out. Twilio is the emulator.
+
+use std::time::Duration;
+
+use replyhook::config::Sources;
+use replyhook::sending::Sender;
+use replyhook::store::sqlite::SqliteStore;
+use replyhook::store::{
+    Access, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, Conversations, Store,
+};
+use replyhook::testing::{TestBot, User};
+use replyhook::twilio::NewMessage;
+use replyhook::{App, Echo, Timestamp};
+
+use super::SERVICE;
+
+/// A reminder half an hour after the test kit's time begins, which Twilio has taken.
+async fn remind(sender: &Sender, user: &User<'_>) -> i64 {
+    let reminder = NewMessage::text(user.address(), "See you soon.")
+        .from(user.sender())
+        .service(SERVICE.parse().unwrap())
+        .send_at("2026-01-05T09:30:00Z".parse().unwrap());
+    let id = sender.send(&reminder).await.unwrap().id;
+    comes_to(sender, id, "scheduled").await;
+    id
+}
+
+/// Lets everything else run until a message's status is that.
+async fn comes_to(sender: &Sender, id: i64, status: &str) {
+    loop {
+        let found = sender.outgoing(id).await.unwrap().unwrap();
+        if found.status.as_deref() == Some(status) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn reminders(bot: &TestBot, user: &User<'_>) -> usize {
+    let path = ["conversations", user.address()];
+    let shown = bot.remote().get(&path).await.unwrap();
+    let shown = shown.as_array().unwrap();
+    let reminder = |message: &&serde_json::Value| message["body"] == "See you soon.";
+    let arrived = |message: &&serde_json::Value| message["status"] != "canceled";
+    shown.iter().filter(reminder).filter(arrived).count()
+}
+
+#[tokio::test]
+async fn a_stop_calls_back_what_waits_for_its_time_and_nobody_elses() {
+    let bot = TestBot::start(|| App::builder().handler(Echo)).await;
+    let (ana, ben) = (bot.whatsapp("+34600000001"), bot.whatsapp("+34600000002"));
+    let sender = bot.sender().await;
+    ana.says("hello").await;
+    ben.says("hello").await;
+    let to_ana = remind(&sender, &ana).await;
+    // The sender's pace.
+    bot.advance(Duration::from_secs(1)).await;
+    let to_ben = remind(&sender, &ben).await;
+    ana.says("STOP").await;
+    comes_to(&sender, to_ana, "canceled").await;
+    bot.advance(Duration::from_mins(31)).await;
+    comes_to(&sender, to_ben, "read").await;
+    assert_eq!(reminders(&bot, &ana).await, 0);
+    assert_eq!(reminders(&bot, &ben).await, 1);
+    bot.stop().await;
+}
+
+#[tokio::test]
+async fn an_opt_out_by_another_process_calls_back_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bot.db");
+    let url = format!("sqlite:{}", file.display());
+    let sources = Sources::default().with_env([("DATABASE_URL", url)]);
+    let bot = TestBot::start_with(sources, || App::builder().handler(Echo)).await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("hello").await;
+    let to_ana = remind(&bot.sender().await, &ana).await;
+    let command = SqliteStore::file(file);
+    command.open(Access::Operator).await.unwrap();
+    let opted_out = ConsentRecord {
+        scope: ConsentScope::Sender(ana.sender().into()),
+        user: ana.address().into(),
+        action: ConsentAction::OptOut,
+        how: ConsentHow::Operator,
+        evidence: None,
+        note: None,
+        at: Timestamp::UNIX_EPOCH,
+    };
+    command.record_consent(opted_out).await.unwrap();
+    // Asked at the start; otherwise every half minute.
+    bot.restart().await;
+    comes_to(&bot.sender().await, to_ana, "canceled").await;
+    bot.advance(Duration::from_mins(31)).await;
+    assert_eq!(reminders(&bot, &ana).await, 0);
+    bot.stop().await;
+}
