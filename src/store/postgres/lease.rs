@@ -71,12 +71,18 @@ pub(super) async fn beat(calls: &Calls, owner: i64, owes: &AtomicBool) -> Result
         .await?;
     // Before the mark: from here on calls come through, and nothing is told from memory.
     calls.answered();
+    // Before the look: what is told after it is not what the mark speaks of.
+    let now: i64 =
+        sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+            .fetch_one(db.connection())
+            .await?;
     if !owes.load(Ordering::Acquire) {
         sqlx::query(
-            "INSERT INTO meta (name, value) VALUES ('entered ' || $1::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) \
+            "INSERT INTO meta (name, value) VALUES ('entered ' || $1::bigint, $2) \
              ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         )
         .bind(owner)
+        .bind(now)
         .execute(db.connection())
         .await?;
     }
