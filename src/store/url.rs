@@ -1,7 +1,7 @@
 //! Where the store is: `DATABASE_URL`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::secret::Secret;
@@ -53,6 +53,8 @@ impl FromStr for StoreUrl {
             "" => Err(StoreUrlError),
             ":memory:" => Ok(Self::Memory),
             path if path.contains('?') || path.contains('\0') => Err(StoreUrlError),
+            // SQLite would read the name as a URI.
+            path if path.starts_with("file:") => Ok(Self::Sqlite(Path::new(".").join(path))),
             path => Ok(Self::Sqlite(path.into())),
         }
     }
@@ -88,6 +90,7 @@ mod tests {
         for (text, shown) in [
             ("sqlite:replyhook.db", "sqlite:replyhook.db"),
             ("sqlite:///data/a.db", "sqlite:/data/a.db"),
+            ("sqlite:file:a.db", "sqlite:./file:a.db"),
             ("sqlite::memory:", "sqlite::memory:"),
             (
                 "postgres://u:s3cret@h:5432/db?sslmode=require",
