@@ -236,7 +236,16 @@ impl Form {
     }
 
     /// The pairs as they came, if that was a text, and encoded otherwise: [`parse`](Self::parse) makes the same of both.
-    pub(crate) fn as_it_came(&self) -> Cow<'_, str> {
+    ///
+    /// ```
+    /// use replyhook::Form;
+    ///
+    /// let form = Form::parse(b"Body=it's&Empty", 512)?;
+    /// assert_eq!(form.as_it_came(), "Body=it's&Empty");
+    /// assert_eq!(form.encode(), "Body=it%27s&Empty=");
+    /// # Ok::<(), replyhook::form::FormError>(())
+    /// ```
+    pub fn as_it_came(&self) -> Cow<'_, str> {
         match &self.came {
             Some(came) => Cow::Borrowed(came),
             None => Cow::Owned(self.encode()),
