@@ -58,6 +58,8 @@ pub struct SqliteStore {
 }
 
 struct Open {
+    /// Whether it is this process's.
+    is_owned: bool,
     writer: Writer,
     readers: Readers,
 }
@@ -116,7 +118,7 @@ impl Store for SqliteStore {
     fn open(&self, access: Access) -> Outcome<'_, ()> {
         Box::pin(async move {
             let place = Place {
-                path: self.path.clone(),
+                path: self.path.as_deref().map(presence::followed),
                 patience: match access {
                     Access::Owner => SERVER_PATIENCE,
                     Access::Operator | Access::Migrate => OPERATOR_PATIENCE,
@@ -132,6 +134,7 @@ impl Store for SqliteStore {
                 let writer = Writer::start(db, place.clone(), presence, Handle::current())
                     .map_err(|error| StoreError::with_source(StoreErrorKind::Unavailable, error))?;
                 Ok::<_, StoreError>(Open {
+                    is_owned: access == Access::Owner,
                     writer,
                     readers: Readers::new(place),
                 })
@@ -157,7 +160,18 @@ impl Store for SqliteStore {
 
     fn close(&self) -> Outcome<'_, ()> {
         let owner = self.owner;
-        self.write(move |db| journal::close(db, owner))
+        Box::pin(async move {
+            self.write(move |db| journal::close(db, owner)).await?;
+            let open = self.opened()?;
+            if open.is_owned
+                && let Err(error) = open.readers.truncate_log().await
+            {
+                tracing::info!(
+                    "the database is not in one file, but in its write-ahead log too: {error}"
+                );
+            }
+            Ok(())
+        })
     }
 
     fn patience(&self) -> Duration {

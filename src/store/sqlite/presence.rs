@@ -77,6 +77,17 @@ pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
+/// The file itself where a name is a symbolic link, so that it has one lock by whatever name.
+pub(super) fn followed(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // As many as the kernel follows.
+    for _ in 0..40 {
+        let Ok(target) = path.read_link() else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
+}
+
 fn identity(name: &Path) -> std::io::Result<Identity> {
     let found = name.metadata()?;
     Ok((found.dev(), found.ino()))

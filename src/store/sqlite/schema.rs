@@ -81,6 +81,15 @@ impl Place {
             None => Connection::open_in_memory_with_flags(flags),
         };
         let db = db.map_err(|error| self.explained(error))?;
+        if let Some(path) = &self.path
+            && db.is_readonly("main")?
+        {
+            let text = format!(
+                "{}: it may not be written: look at its owner and mode",
+                path.display()
+            );
+            return Err(StoreError::with_source(StoreErrorKind::Unavailable, text));
+        }
         self.prepare(&db).map_err(|error| self.explained(error))?;
         if self.path.is_some() {
             let synchronous: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0))?;

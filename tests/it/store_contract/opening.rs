@@ -83,6 +83,16 @@ async fn commands_work_beside_a_server(backend: &mut Backend) {
         let error = second.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Owned);
         assert!(error.to_string().contains("DATABASE_URL"), "{error}");
+        // By another name it is the same file.
+        let link = backend.path().with_file_name("link.db");
+        let of_link = backend.path().with_file_name("link of link.db");
+        std::os::unix::fs::symlink(backend.path().file_name().unwrap(), &link).unwrap();
+        std::os::unix::fs::symlink(&link, &of_link).unwrap();
+        for name in [link, of_link] {
+            let server = SqliteStore::file(name);
+            let error = server.open(Access::Owner).await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Owned);
+        }
     } else {
         // Servers share PostgreSQL.
         second.unwrap();
