@@ -57,6 +57,7 @@ impl Delivery {
             status,
             error_code: None,
             us: None,
+            service: None,
             user: None,
             at: self.clock.now(),
         };

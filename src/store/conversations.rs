@@ -256,23 +256,27 @@ pub struct ConsentRecord {
 }
 
 impl ConsentRecord {
-    /// Twilio will not deliver from this sender to this user.
+    /// Twilio will not deliver from this sender to this user, nor by the service, if it was sent through one: which of the
+    /// two has the user on its list is not told.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(super) fn refusal(
+    pub(super) fn refusals(
         us: &str,
-        user: impl Into<Address>,
+        service: Option<&str>,
+        user: &Address,
         evidence: Option<MessageSid>,
         at: Timestamp,
-    ) -> Self {
-        Self {
-            scope: ConsentScope::parse(us),
-            user: user.into(),
+    ) -> Vec<Self> {
+        let service = service.filter(|service| *service != us);
+        let refusal = |scope| Self {
+            scope: ConsentScope::parse(scope),
+            user: user.clone(),
             action: ConsentAction::OptOut,
             how: ConsentHow::Refusal,
             evidence,
             note: None,
             at,
-        }
+        };
+        service.into_iter().chain([us]).map(refusal).collect()
     }
 }
 

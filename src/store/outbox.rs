@@ -182,6 +182,8 @@ pub struct News {
     pub error_code: Option<ErrorCode>,
     /// Our sender.
     pub us: Option<Address>,
+    /// The service that it was sent through.
+    pub service: Option<MessagingServiceSid>,
     /// The user.
     pub user: Option<Address>,
     /// When it came.

@@ -56,6 +56,7 @@ pub(super) async fn news(webhooks: &Webhooks, params: Form, reply: Option<String
         status: update.status.clone(),
         error_code: update.error_code,
         us: update.from.clone(),
+        service: update.messaging_service_sid,
         user: update.to.clone(),
         at: webhooks.clock.now(),
     };

@@ -5,14 +5,20 @@ use sqlx::PgConnection;
 use super::conversations;
 use super::error::Trouble;
 use super::text::pack;
+use crate::sid::MessagingServiceSid;
 use crate::store::{ConsentRecord, News, NewsEffect, outbox, rows};
 
 /// Opts out whom Twilio will not deliver to.
-pub(super) async fn refused(db: &mut PgConnection, record: &ConsentRecord) -> Result<(), Trouble> {
-    if conversations::opted_out(db, &record.user, &record.scope).await? {
-        return Ok(());
+pub(super) async fn refused(
+    db: &mut PgConnection,
+    records: &[ConsentRecord],
+) -> Result<(), Trouble> {
+    for record in records {
+        if !conversations::opted_out(db, &record.user, &record.scope).await? {
+            conversations::record_consent(db, record).await?;
+        }
     }
-    conversations::record_consent(db, record).await
+    Ok(())
 }
 
 /// Moves a message's status upwards. `status` is as it is stored. Returns whether it moved.
@@ -44,9 +50,10 @@ pub(super) async fn take(db: &mut PgConnection, news: &News) -> Result<NewsEffec
     if rows::means_opted_out(code)
         && let (Some(us), Some(user)) = (&news.us, &news.user)
     {
-        let (evidence, user) = (Some(news.sid), user.clone());
-        let record = ConsentRecord::refusal(us.as_str(), user, evidence, news.at);
-        refused(db, &record).await?;
+        let service = news.service.as_ref().map(MessagingServiceSid::as_str);
+        let evidence = Some(news.sid);
+        let records = ConsentRecord::refusals(us.as_str(), service, user, evidence, news.at);
+        refused(db, &records).await?;
     }
     let mut found: Option<i64> =
         sqlx::query_scalar("SELECT id FROM reply WHERE sid = $1 AND account = $2")

@@ -455,9 +455,9 @@ async fn settle(
         }
         Settlement::Failed { code, reason } => {
             let code = code.map(|code| code.0);
-            let failed: Option<(String, String)> = sqlx::query_as(
+            let failed: Option<(String, String, Option<String>)> = sqlx::query_as(
                 "UPDATE reply SET state = 5, owner = NULL, error_code = $2, reason = $3 \
-                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $4)) RETURNING us, address",
+                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $4)) RETURNING us, address, service",
             )
             .bind(id)
             .bind(code.map(i64::from))
@@ -465,11 +465,12 @@ async fn settle(
             .bind(me)
             .fetch_optional(&mut *db)
             .await?;
-            if let Some((us, user)) = failed
+            if let Some((us, user, service)) = failed
                 && rows::means_opted_out(code)
             {
-                let record = ConsentRecord::refusal(&unpack(us), unpack(user), None, now);
-                news::refused(db, &record).await?;
+                let (us, user) = (unpack(us), unpack(user).into());
+                let records = ConsentRecord::refusals(&us, service.as_deref(), &user, None, now);
+                news::refused(db, &records).await?;
             }
         }
         Settlement::Unknown { look_at, looked } => {

@@ -3,15 +3,18 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::conversations;
+use crate::sid::MessagingServiceSid;
 use crate::store::{ConsentRecord, News, NewsEffect, StoreError, outbox, rows};
 
 /// Opts out whom Twilio will not deliver to.
-pub(super) fn refused(db: &Connection, record: &ConsentRecord) -> Result<(), StoreError> {
-    let (user, scope) = (&record.user, &record.scope);
-    if conversations::opted_out(db, std::slice::from_ref(user), std::slice::from_ref(scope))? {
-        return Ok(());
+pub(super) fn refused(db: &Connection, records: &[ConsentRecord]) -> Result<(), StoreError> {
+    for record in records {
+        let (user, scope) = (&record.user, &record.scope);
+        if !conversations::opted_out(db, std::slice::from_ref(user), std::slice::from_ref(scope))? {
+            conversations::record_consent(db, record)?;
+        }
     }
-    conversations::record_consent(db, record)
+    Ok(())
 }
 
 /// Moves a message's status upwards. Returns whether it moved.
@@ -39,9 +42,10 @@ pub(super) fn take(db: &Connection, news: &News) -> Result<NewsEffect, StoreErro
     if rows::means_opted_out(code)
         && let (Some(us), Some(user)) = (&news.us, &news.user)
     {
-        let (evidence, user) = (Some(news.sid), user.clone());
-        let record = ConsentRecord::refusal(us.as_str(), user, evidence, news.at);
-        refused(db, &record)?;
+        let service = news.service.as_ref().map(MessagingServiceSid::as_str);
+        let evidence = Some(news.sid);
+        let records = ConsentRecord::refusals(us.as_str(), service, user, evidence, news.at);
+        refused(db, &records)?;
     }
     let mut found: Option<i64> = db
         .prepare_cached("SELECT id FROM reply WHERE sid = ?1 AND account = ?2")?

@@ -343,16 +343,19 @@ fn settle(
             let failed = db
                 .prepare_cached(
                     "UPDATE reply SET state = 5, owner = NULL, error_code = ?2, reason = ?3 WHERE id = ?1 AND state IN (1, 2) \
-                     RETURNING us, address",
+                     RETURNING us, address, service",
                 )?
                 .query_row(params![id, code, reason], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+                    let service: Option<String> = row.get(2)?;
+                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, service))
                 })
                 .optional()?;
-            if let Some((us, user)) = failed
+            if let Some((us, user, service)) = failed
                 && rows::means_opted_out(code)
             {
-                news::refused(db, &ConsentRecord::refusal(&us, user, None, now))?;
+                let service = service.as_deref();
+                let records = ConsentRecord::refusals(&us, service, &user.into(), None, now);
+                news::refused(db, &records)?;
             }
         }
         Settlement::Unknown { look_at, looked } => {

@@ -28,6 +28,7 @@ fn news(number: u64, status: &str) -> News {
         status: MessageStatus::parse(status),
         error_code: None,
         us: Some(US.into()),
+        service: None,
         user: Some(ANA.into()),
         at: at(5),
     }

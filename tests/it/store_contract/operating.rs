@@ -117,6 +117,7 @@ async fn a_message_is_shown_with_where_it_stands(backend: &mut Backend) {
         status: MessageStatus::Failed,
         error_code: None,
         us: None,
+        service: None,
         user: None,
         at: at(4),
     };

@@ -60,6 +60,7 @@ async fn what_answers_nothing_is_listed_newest_first_and_filtered(backend: &mut 
         status: MessageStatus::Undelivered,
         error_code: Some(ErrorCode(63024)),
         us: None,
+        service: None,
         user: None,
         at: at(6),
     };

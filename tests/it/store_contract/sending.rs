@@ -22,6 +22,7 @@ over_all_stores!(
     a_call_of_a_dead_process_is_looked_for_and_not_made_again,
     a_look_is_given_to_one_and_ends_as_it_is_settled,
     a_refusal_for_opting_out_opts_out,
+    a_refusal_of_what_a_service_sent_opts_out_of_the_service,
     sids_of_others_are_told_from_ours,
     the_outbox_says_how_full_it_is,
 );
@@ -213,6 +214,7 @@ async fn what_twilio_holds_is_not_wanted_once_its_user_has_opted_out(backend: &m
         status: MessageStatus::Canceled,
         error_code: None,
         us: None,
+        service: None,
         user: None,
         at: at(5),
     };
@@ -384,6 +386,45 @@ async fn a_refusal_for_opting_out_opts_out(backend: &mut Backend) {
             .iter()
             .all(|entry| entry.record.how == ConsentHow::Refusal)
     );
+}
+
+async fn a_refusal_of_what_a_service_sent_opts_out_of_the_service(backend: &mut Backend) {
+    let store = backend.store();
+    let sender = ConsentScope::Sender(US.into());
+    let both = [ConsentScope::Service(service()), sender];
+    let standing = async |store: &dyn Store, user: &str| {
+        let mut opted_out = Vec::new();
+        for scope in &both {
+            let state = store.consent(vec![scope.clone()], &user.into()).await;
+            opted_out.push(state.unwrap().opted_out);
+        }
+        opted_out
+    };
+    let by_service = NewReply {
+        service: Some(service()),
+        ..reply("text")
+    };
+    store.enqueue(vec![by_service], at(2)).await.unwrap();
+    let message = one(store, 3).await;
+    let refused = Settlement::Failed {
+        code: Some(ErrorCode(21610)),
+        reason: "refused",
+    };
+    store.settle(message.id, refused, at(4)).await.unwrap();
+    assert_eq!(standing(store, ANA).await, [Some(at(4)); 2]);
+    let told_later = News {
+        account: account(),
+        sid: sid(7),
+        reply: None,
+        status: MessageStatus::Failed,
+        error_code: Some(ErrorCode(21610)),
+        us: Some(US.into()),
+        service: Some(service()),
+        user: Some(BEN.into()),
+        at: at(5),
+    };
+    store.news(told_later).await.unwrap();
+    assert_eq!(standing(store, BEN).await, [Some(at(5)); 2]);
 }
 
 async fn sids_of_others_are_told_from_ours(backend: &mut Backend) {
