@@ -14,6 +14,8 @@ use crate::twilio::{Repeat, RestError, RestErrorKind};
 
 /// How long an account with bad credentials is left alone.
 const AUTH_PAUSE: Duration = Duration::from_mins(1);
+/// The longest that `Retry-After` is obeyed: one odd answer must not keep an account silent.
+const LONGEST_PAUSE: Duration = Duration::from_mins(15);
 /// What belongs to another account is left to whoever serves that, for so long at a time.
 const NOT_OURS: Duration = Duration::from_mins(1);
 /// Free-form messages outside of the customer service window.
@@ -137,7 +139,7 @@ impl Delivery {
             Repeat::Safe(at_least) => {
                 let rate_limited = matches!(error.kind(), RestErrorKind::RateLimited { .. });
                 self.health.set(rate_limited);
-                let wait = pause(message.attempt).max(at_least);
+                let wait = pause(message.attempt).max(at_least.min(LONGEST_PAUSE));
                 let not_before = after(now, wait);
                 if rate_limited {
                     self.health.close(message.account, not_before);

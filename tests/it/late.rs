@@ -193,6 +193,25 @@ async fn threat_65_a_429_is_sent_again_when_twilio_says_so() {
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_odd_retry_after_keeps_nobody_silent_for_longer_than_a_quarter_of_an_hour() {
+    let twilio = FakeTwilio::start();
+    let busy = Fault::Status {
+        status: 429,
+        code: Some(20429),
+        retry_after: Some(99_999_999),
+    };
+    twilio.fault(busy, 1);
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = overflowing(&twilio, &clock, &[]);
+    comes_to(&app, "again").await;
+    clock.advance(Duration::from_mins(14).try_into().unwrap());
+    app.idle_rounds(2).await;
+    assert_eq!(twilio.posts().len(), 1);
+    clock.advance(Duration::from_mins(2).try_into().unwrap());
+    assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
+}
+
 /// A bot whose replies are too many for TwiML, and whose time the test moves.
 fn overflowing(twilio: &FakeTwilio, clock: &Arc<ManualClock>, env: &[(&str, &str)]) -> TestApp {
     let shared = clock.clone();
