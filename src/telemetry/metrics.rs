@@ -56,6 +56,7 @@ table! {
     CONNECTIONS = "replyhook_connections", "1", [], "Open connections of the public listener.";
     ACCEPT_ERRORS = "replyhook_accept_errors_total", "1", [], "Connections that could not be accepted, as when file descriptors run out.";
     MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests that are no HTTP/1.1, have too large a head, or not exactly one Host.";
+    UNROUTED = "replyhook_unrouted_requests_total", "1", [], "Requests to a path that is none of the server's (404).";
     TOKEN_SLOTS = "replyhook_auth_token_slot_total", "1", ["slot"], "Verified requests by the token that fitted.";
     REPLIES = "replyhook_replies_total", "1", ["outcome"], "Messages sent by REST by what became of the call: sent, again, failed, unknown, held.";
     REPLY_ERRORS = "replyhook_reply_errors_total", "1", ["error_code"], "Messages by REST that Twilio refused, or said later that it did not deliver, by its error code.";
@@ -191,6 +192,7 @@ pub struct Metrics {
         expect(dead_code, reason = "the accept loop counts them")
     )]
     pub(crate) connections: Gauge,
+    pub(crate) unrouted: Counter,
     #[cfg_attr(
         not(feature = "server"),
         expect(dead_code, reason = "the accept loop counts them")
@@ -275,6 +277,7 @@ impl Metrics {
             connections: gauge(CONNECTIONS),
             accept_errors: counter(ACCEPT_ERRORS, &[]),
             malformed_requests: counter(MALFORMED_REQUESTS, &[]),
+            unrouted: counter(UNROUTED, &[]),
             replies: REPLY_OUTCOMES
                 .iter()
                 .map(|outcome| counter(REPLIES, &[outcome]))

@@ -21,10 +21,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
+use axum::response::IntoResponse;
 use axum::routing::any;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::task::JoinHandle;
 
 use answer::Cause;
@@ -75,6 +77,7 @@ pub(crate) struct Warnings {
     fallback: Throttle,
     undelivered: Throttle,
     unheard: Throttle,
+    unrouted: Throttle,
 }
 
 impl Warnings {
@@ -86,6 +89,7 @@ impl Warnings {
             fallback: throttle(),
             undelivered: throttle(),
             unheard: throttle(),
+            unrouted: throttle(),
         }
     }
 }
@@ -142,6 +146,21 @@ impl Webhooks {
     }
 }
 
+/// Another path. Whoever signs it means us, and has entered a wrong URL.
+async fn unrouted(State(webhooks): State<Arc<Webhooks>>, headers: HeaderMap) -> impl IntoResponse {
+    webhooks.metrics.unrouted.increment(1);
+    if headers.contains_key("x-twilio-signature")
+        && let Some(held) = webhooks.warnings.unrouted.pass()
+    {
+        tracing::warn!(
+            held,
+            "a signed request came to a path that is none of this server's (404): is the URL that Twilio has one of those that \
+             `replyhook check` shows?"
+        );
+    }
+    (StatusCode::NOT_FOUND, "not found\n")
+}
+
 /// The routes.
 pub(crate) fn router(
     webhooks: Arc<Webhooks>,
@@ -169,7 +188,5 @@ pub(crate) fn router(
                 .route(&format!("{prefix}/media/{{token}}{slash}"), media.clone());
         }
     }
-    router
-        .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
-        .with_state(webhooks)
+    router.fallback(unrouted).with_state(webhooks)
 }

@@ -202,3 +202,19 @@ fn one_kind_of_warning_does_not_hide_another() {
     server.send(&failed).twiml();
     server.wait_for("a message was not delivered: the handset cannot be reached");
 }
+
+#[test]
+fn what_comes_to_another_path_is_counted_and_told_if_it_was_signed() {
+    let server = Server::start(&[]);
+    let metric = "replyhook_unrouted_requests_total";
+    let ask = |header: &str| {
+        let asked =
+            format!("POST /webhok HTTP/1.1\r\nHost: a\r\n{header}Content-Length: 0\r\n\r\n");
+        server.exchange(asked.as_bytes()).unwrap().status
+    };
+    assert_eq!((ask(""), server.metric(metric)), (404, 1.0));
+    assert!(!server.log().contains("a path that is none"));
+    assert_eq!(ask("X-Twilio-Signature: 0000\r\n"), 404);
+    server.wait_for("a path that is none of this server's");
+    assert_eq!(server.metric(metric), 2.0);
+}
