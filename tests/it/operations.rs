@@ -9,6 +9,7 @@ use replyhook::store::{
 use replyhook::{
     App, Clock, Context, HandlerError, InboundMessage, ManualClock, SystemClock, Timestamp,
 };
+use rustix::process::Signal;
 
 use crate::support::{ACCOUNT, EMPTY, FakeTwilio, Kept, Webhook, app::sources, replyhook, says};
 
@@ -480,6 +481,52 @@ fn what_is_older_than_it_may_be_is_forgotten_at_once_when_asked_for() {
         known,
         [(&sid(2).into(), Some("hi")), (&sid(1).into(), None)]
     );
+}
+
+#[test]
+fn a_restored_backup_is_compared_while_no_server_runs() {
+    let kept = Kept::new();
+    let server = kept.server();
+    let (code, _, err) = kept.run_for_account(&["reconcile", "--restored"]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("a running server owns sqlite:"), "{err}");
+    drop(server);
+    // Nobody is Twilio here: it goes on to ask.
+    let (code, _, err) = kept.run_for_account(&["reconcile", "--restored"]);
+    assert_eq!(code, 1, "{err}");
+}
+
+#[test]
+fn after_an_orderly_stop_the_database_is_one_file_that_can_be_copied() {
+    let kept = Kept::new();
+    let server = kept.server();
+    assert_eq!(server.send(&canary(1, "hi")).twiml(), says("hi"));
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert!(status.success(), "{log}");
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.db");
+    std::fs::copy(kept.path(), &copy).unwrap();
+    let copy = rusqlite::Connection::open(copy).unwrap();
+    let kept: i64 = copy
+        .query_row("SELECT count(*) FROM inbound", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(kept, 1);
+}
+
+#[test]
+fn consent_for_a_sender_that_reaches_no_such_user_is_refused() {
+    let kept = Kept::new();
+    let _server = kept.server();
+    let phone = USER.trim_start_matches("whatsapp:");
+    for what in ["opt-out", "opt-in", "show"] {
+        for (user, sender) in [(phone, BOT), (USER, "+15550002222"), (USER, "Shop")] {
+            let (code, out, err) = kept.run(&["consent", what, user, "--sender", sender]);
+            assert_eq!((code, out.as_str()), (2, ""), "{what} {user} {sender}");
+            assert!(err.contains("as Twilio does"), "{err}");
+        }
+    }
+    assert!(kept.lines(&["consent", "export", "--json"]).is_empty());
 }
 
 #[test]

@@ -53,6 +53,20 @@ struct Scope {
 }
 
 impl Scope {
+    /// # Errors
+    /// When no message of this sender could reach that user: what is recorded for the two would count for nothing.
+    fn check(&self, user: &Address) -> anyhow::Result<()> {
+        match &self.sender {
+            Some(sender) if sender.channel() != user.channel() => anyhow::bail!(
+                "user and sender are on different channels, {} and {}: write both as Twilio does, such as \
+                 whatsapp:+15550001111",
+                user.channel().as_str(),
+                sender.channel().as_str()
+            ),
+            _ => Ok(()),
+        }
+    }
+
     fn scope(self) -> ConsentScope {
         match (self.service, self.sender) {
             (Some(service), _) => ConsentScope::Service(service),
@@ -114,6 +128,7 @@ impl Consent {
 
 impl Show {
     fn run(self) -> anyhow::Result<Answer> {
+        self.scope.check(&self.user)?;
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         print_state(&opened, self.scope.scope(), &self.user)?;
         Ok(Answer::Yes)
@@ -122,6 +137,7 @@ impl Show {
 
 impl Change {
     fn run(self, action: ConsentAction) -> anyhow::Result<Answer> {
+        self.scope.check(&self.user)?;
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let scope = self.scope.scope();
         let record = ConsentRecord {

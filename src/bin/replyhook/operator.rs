@@ -36,7 +36,7 @@ impl Opened {
         let store = replyhook::open_later(&settings.url)?;
         match runtime.block_on(store.open(access)) {
             Err(error) if error.kind() == StoreErrorKind::Owned => bail!(
-                "a running server owns {}: stop it, or let it be: a server brings the schema up to date when it starts",
+                "a running server owns {}: stop it first (to bring a schema up to date is not needed: a server does it when it starts)",
                 settings.url
             ),
             opened => opened.map_err(Failed::from)?,

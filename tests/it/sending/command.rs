@@ -57,9 +57,11 @@ fn a_message_is_queued_beside_the_server_which_sends_it() {
         (code, out),
         (0, format!("known as message 2: sent {sid} queued\n"))
     );
+    let blank = [&args[..], &["--key", ""]].concat();
+    assert_eq!(send(&kept, &blank).0, 2);
     let another = [&keyed[..], &["--media", "https://h/a.png"]].concat();
     let (code, out, _) = send(&kept, &another);
-    assert_eq!(code, 0);
+    assert_eq!(code, 1);
     assert!(
         out.starts_with("not this one, but its key is that of message 2: sent"),
         "{out}"

@@ -68,7 +68,7 @@ pub(crate) struct Send {
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
     /// What you call it: whatever has the same key later is not sent
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key: Option<String>,
     /// Wait until it is sent, and tell its SID and status
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60", conflicts_with = "csv")]
@@ -148,7 +148,8 @@ impl Send {
                 outgoing.id
             ))));
         }
-        Ok(if has_failed(&outgoing) {
+        // Under its key something else was said: this was not sent, and will not be.
+        Ok(if outgoing.differs || has_failed(&outgoing) {
             Answer::No
         } else {
             Answer::Yes
