@@ -256,27 +256,23 @@ pub struct ConsentRecord {
 }
 
 impl ConsentRecord {
-    /// Twilio will not deliver from this sender to this user, nor by the service, if it was sent through one: which of the
-    /// two has the user on its list is not told.
+    /// Twilio will not deliver to this user from this sender, or by this service.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(super) fn refusals(
-        us: &str,
-        service: Option<&str>,
-        user: &Address,
+    pub(super) fn refusal(
+        scope: &str,
+        user: impl Into<Address>,
         evidence: Option<MessageSid>,
         at: Timestamp,
-    ) -> Vec<Self> {
-        let service = service.filter(|service| *service != us);
-        let refusal = |scope| Self {
+    ) -> Self {
+        Self {
             scope: ConsentScope::parse(scope),
-            user: user.clone(),
+            user: user.into(),
             action: ConsentAction::OptOut,
             how: ConsentHow::Refusal,
             evidence,
             note: None,
             at,
-        };
-        service.into_iter().chain([us]).map(refusal).collect()
+        }
     }
 }
 

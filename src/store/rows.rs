@@ -292,9 +292,18 @@ pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_microsecond(micros).map_err(|_| StoreError::new(StoreErrorKind::Corrupt))
 }
 
-/// Twilio's codes for a user who wants nothing from this sender.
-pub(super) fn means_opted_out(code: Option<u32>) -> bool {
-    matches!(code, Some(21610 | 63014))
+/// What a user wants nothing from, by Twilio's code for what was not delivered: Twilio's own list (21610) is the service's
+/// where the message went through one, and whom a user blocks (63014) is the sender.
+pub(super) fn refused_scope<'a>(
+    code: Option<u32>,
+    us: &'a str,
+    service: Option<&'a str>,
+) -> Option<&'a str> {
+    match code {
+        Some(21610) => Some(service.unwrap_or(us)),
+        Some(63014) => Some(us),
+        _ => None,
+    }
 }
 
 /// Where `meta` has [`MIN_READER`](super::MIN_READER) of the newest program that wrote the schema.

@@ -9,16 +9,11 @@ use crate::sid::MessagingServiceSid;
 use crate::store::{ConsentRecord, News, NewsEffect, outbox, rows};
 
 /// Opts out whom Twilio will not deliver to.
-pub(super) async fn refused(
-    db: &mut PgConnection,
-    records: &[ConsentRecord],
-) -> Result<(), Trouble> {
-    for record in records {
-        if !conversations::opted_out(db, &record.user, &record.scope).await? {
-            conversations::record_consent(db, record).await?;
-        }
+pub(super) async fn refused(db: &mut PgConnection, record: &ConsentRecord) -> Result<(), Trouble> {
+    if conversations::opted_out(db, &record.user, &record.scope).await? {
+        return Ok(());
     }
-    Ok(())
+    conversations::record_consent(db, record).await
 }
 
 /// Moves a message's status upwards. `status` is as it is stored. Returns whether it moved.
@@ -47,13 +42,12 @@ pub(super) async fn take(db: &mut PgConnection, news: &News) -> Result<NewsEffec
         rows::sid_bytes(news.sid.as_str()),
     );
     let code = news.error_code.map(|code| code.0);
-    if rows::means_opted_out(code)
-        && let (Some(us), Some(user)) = (&news.us, &news.user)
+    let service = news.service.as_ref().map(MessagingServiceSid::as_str);
+    if let (Some(us), Some(user)) = (&news.us, &news.user)
+        && let Some(scope) = rows::refused_scope(code, us.as_str(), service)
     {
-        let service = news.service.as_ref().map(MessagingServiceSid::as_str);
-        let evidence = Some(news.sid);
-        let records = ConsentRecord::refusals(us.as_str(), service, user, evidence, news.at);
-        refused(db, &records).await?;
+        let record = ConsentRecord::refusal(scope, user.clone(), Some(news.sid), news.at);
+        refused(db, &record).await?;
     }
     let mut found: Option<i64> =
         sqlx::query_scalar("SELECT id FROM reply WHERE sid = $1 AND account = $2")

@@ -465,12 +465,13 @@ async fn settle(
             .bind(me)
             .fetch_optional(&mut *db)
             .await?;
-            if let Some((us, user, service)) = failed
-                && rows::means_opted_out(code)
-            {
-                let (us, user) = (unpack(us), unpack(user).into());
-                let records = ConsentRecord::refusals(&us, service.as_deref(), &user, None, now);
-                news::refused(db, &records).await?;
+            let Some((us, user, service)) = failed else {
+                return Ok(());
+            };
+            let us = unpack(us);
+            if let Some(scope) = rows::refused_scope(code, &us, service.as_deref()) {
+                let record = ConsentRecord::refusal(scope, unpack(user), None, now);
+                news::refused(db, &record).await?;
             }
         }
         Settlement::Unknown { look_at, looked } => {

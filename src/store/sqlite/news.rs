@@ -7,14 +7,12 @@ use crate::sid::MessagingServiceSid;
 use crate::store::{ConsentRecord, News, NewsEffect, StoreError, outbox, rows};
 
 /// Opts out whom Twilio will not deliver to.
-pub(super) fn refused(db: &Connection, records: &[ConsentRecord]) -> Result<(), StoreError> {
-    for record in records {
-        let (user, scope) = (&record.user, &record.scope);
-        if !conversations::opted_out(db, std::slice::from_ref(user), std::slice::from_ref(scope))? {
-            conversations::record_consent(db, record)?;
-        }
+pub(super) fn refused(db: &Connection, record: &ConsentRecord) -> Result<(), StoreError> {
+    let (user, scope) = (&record.user, &record.scope);
+    if conversations::opted_out(db, std::slice::from_ref(user), std::slice::from_ref(scope))? {
+        return Ok(());
     }
-    Ok(())
+    conversations::record_consent(db, record)
 }
 
 /// Moves a message's status upwards. Returns whether it moved.
@@ -39,13 +37,12 @@ pub(super) fn take(db: &Connection, news: &News) -> Result<NewsEffect, StoreErro
         rows::sid_bytes(news.sid.as_str()),
     );
     let code = news.error_code.map(|code| code.0);
-    if rows::means_opted_out(code)
-        && let (Some(us), Some(user)) = (&news.us, &news.user)
+    let service = news.service.as_ref().map(MessagingServiceSid::as_str);
+    if let (Some(us), Some(user)) = (&news.us, &news.user)
+        && let Some(scope) = rows::refused_scope(code, us.as_str(), service)
     {
-        let service = news.service.as_ref().map(MessagingServiceSid::as_str);
-        let evidence = Some(news.sid);
-        let records = ConsentRecord::refusals(us.as_str(), service, user, evidence, news.at);
-        refused(db, &records)?;
+        let record = ConsentRecord::refusal(scope, user.clone(), Some(news.sid), news.at);
+        refused(db, &record)?;
     }
     let mut found: Option<i64> = db
         .prepare_cached("SELECT id FROM reply WHERE sid = ?1 AND account = ?2")?

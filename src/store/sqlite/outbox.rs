@@ -351,11 +351,9 @@ fn settle(
                 })
                 .optional()?;
             if let Some((us, user, service)) = failed
-                && rows::means_opted_out(code)
+                && let Some(scope) = rows::refused_scope(code, &us, service.as_deref())
             {
-                let service = service.as_deref();
-                let records = ConsentRecord::refusals(&us, service, &user.into(), None, now);
-                news::refused(db, &records)?;
+                news::refused(db, &ConsentRecord::refusal(scope, user, None, now))?;
             }
         }
         Settlement::Unknown { look_at, looked } => {

@@ -411,7 +411,7 @@ async fn a_refusal_of_what_a_service_sent_opts_out_of_the_service(backend: &mut 
         reason: "refused",
     };
     store.settle(message.id, refused, at(4)).await.unwrap();
-    assert_eq!(standing(store, ANA).await, [Some(at(4)); 2]);
+    assert_eq!(standing(store, ANA).await, [Some(at(4)), None]);
     let told_later = News {
         account: account(),
         sid: sid(7),
@@ -423,8 +423,17 @@ async fn a_refusal_of_what_a_service_sent_opts_out_of_the_service(backend: &mut 
         user: Some(BEN.into()),
         at: at(5),
     };
-    store.news(told_later).await.unwrap();
-    assert_eq!(standing(store, BEN).await, [Some(at(5)); 2]);
+    store.news(told_later.clone()).await.unwrap();
+    assert_eq!(standing(store, BEN).await, [Some(at(5)), None]);
+    // Whom a user blocks is the sender.
+    let blocked = News {
+        sid: sid(8),
+        error_code: Some(ErrorCode(63014)),
+        at: at(6),
+        ..told_later
+    };
+    store.news(blocked).await.unwrap();
+    assert_eq!(standing(store, BEN).await, [Some(at(5)), Some(at(6))]);
 }
 
 async fn sids_of_others_are_told_from_ours(backend: &mut Backend) {
