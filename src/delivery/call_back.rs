@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Delivery;
 use crate::message::MessageStatus;
 use crate::store::{News, ScheduledMessage};
-use crate::twilio::Repeat;
+use crate::twilio::{Repeat, RestError};
 
 /// How often the store is asked without a reason: a command or another machine may have opted somebody out.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -64,7 +64,7 @@ impl Delivery {
         let _ = self.asked("news", self.store.news(news).await);
     }
 
-    fn not_called_back(&self, id: i64, error: &crate::twilio::RestError) {
+    fn not_called_back(&self, id: i64, error: &RestError) {
         if let Some(held) = self.warnings.pass() {
             tracing::warn!(
                 reply = id,

@@ -41,7 +41,7 @@ use crate::form::Form;
 use crate::media::Media;
 use crate::message::{ConversationEvent, FallbackCause, InboundMessage, ParseError, StatusUpdate};
 use crate::probe::Instance;
-use crate::signature::{SignatureLayer, SignedForm};
+use crate::signature::{SIGNATURE_HEADER, SignatureLayer, SignedForm};
 use crate::store::Store;
 use crate::telemetry::metrics::{Endpoint, Metrics};
 use crate::telemetry::{StoreReport, Throttle};
@@ -149,7 +149,7 @@ impl Webhooks {
 /// Another path. Whoever signs it means us, and has entered a wrong URL.
 async fn unrouted(State(webhooks): State<Arc<Webhooks>>, headers: HeaderMap) -> impl IntoResponse {
     webhooks.metrics.unrouted.increment(1);
-    if headers.contains_key("x-twilio-signature")
+    if headers.contains_key(SIGNATURE_HEADER)
         && let Some(held) = webhooks.warnings.unrouted.pass()
     {
         tracing::warn!(

@@ -36,7 +36,7 @@ impl Opened {
         let store = replyhook::open_later(&settings.url)?;
         match runtime.block_on(store.open(access)) {
             Err(error) if error.kind() == StoreErrorKind::Owned => bail!(
-                "a running server owns {}: stop it first (to bring a schema up to date is not needed: a server does it when it starts)",
+                "a running server owns {}: stop it first. Its schema it brings up to date by itself when it starts",
                 settings.url
             ),
             opened => opened.map_err(Failed::from)?,

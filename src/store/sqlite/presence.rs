@@ -30,9 +30,7 @@ impl Presence {
             Ok(identity) => Ok((name, identity)),
             Err(error) => Err(gone(&name, &error.to_string())),
         };
-        // Behind a symbolic link the log is beside the file itself.
-        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-        let files = vec![opened(path.clone())?, opened(beside(&real, "-wal"))?];
+        let files = vec![opened(path.clone())?, opened(beside(path, "-wal"))?];
         let (name, identity) = opened(beside(path, ".lock"))?;
         Ok(Some(Self {
             place: place.clone(),
