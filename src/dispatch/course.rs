@@ -93,19 +93,21 @@ impl Course {
     ) {
         self.fallback = matches!(road, Road::Fallback(_));
         let arrival = self.dispatcher.arrival(&message, slot);
+        let (account, sid) = (arrival.account, arrival.sid);
+        let dispatcher = self.dispatcher.clone();
+        let is_told = || dispatcher.state.outage.has_answered(account, sid);
+        // Asked before and after: what was told may be entered between the store's answer and its being read here.
+        let was_told = is_told();
         crate::crash_point!("P1");
         let mut acceptance = self.accept(&arrival).await;
         crate::crash_point!("P3");
         if let Some(Acceptance::InProgress { id }) = acceptance {
             acceptance = Box::pin(self.wait_for_decision(id, &arrival)).await;
         }
-        let (account, sid) = (arrival.account, arrival.sid);
         match acceptance {
             None => {}
-            // The store took it after its fallback call was answered from memory: that is about to be entered.
-            Some(Acceptance::New(_) | Acceptance::Waiting { .. })
-                if self.dispatcher.state.outage.has_answered(account, sid) =>
-            {
+            // The store took it after its fallback call was answered from memory: that is entered, or about to be.
+            Some(Acceptance::New(_) | Acceptance::Waiting { .. }) if was_told || is_told() => {
                 self.tell(Dispatched::Unavailable);
                 self.dispatcher.state.backlog.notify_one();
             }
