@@ -60,7 +60,7 @@ pub use submission::{Refusal, SendKey, Standing, Submission, Submitted};
 pub use url::{StoreUrl, StoreUrlError};
 
 /// The number of the newest schema, the same in every kind of store.
-pub const SCHEMA: usize = 7;
+pub const SCHEMA: usize = 10;
 
 /// How long a step may take, in a store that can be away.
 const PATIENCE: Duration = Duration::from_millis(1500);

@@ -21,6 +21,9 @@ const MIGRATIONS: [&str; SCHEMA] = [
     include_str!("migrations/0005_handover.sql"),
     include_str!("migrations/0006_order.sql"),
     include_str!("migrations/0007_scheduled.sql"),
+    include_str!("migrations/0008_reply_order.sql"),
+    include_str!("migrations/0009_media_link_key.sql"),
+    include_str!("migrations/0010_retention.sql"),
 ];
 /// "rply" and 1: whoever holds this changes the schema.
 const LOCK: i64 = 0x7270_6c79_0001;

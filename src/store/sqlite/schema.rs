@@ -21,6 +21,9 @@ const MIGRATIONS: [&str; SCHEMA] = [
     include_str!("migrations/0005_handover.sql"),
     include_str!("migrations/0006_order.sql"),
     include_str!("migrations/0007_scheduled.sql"),
+    include_str!("migrations/0008_reply_order.sql"),
+    include_str!("migrations/0009_media_link_key.sql"),
+    include_str!("migrations/0010_retention.sql"),
 ];
 /// "rply", so that another program's database is not taken for ours.
 const APPLICATION_ID: i64 = 0x7270_6c79;

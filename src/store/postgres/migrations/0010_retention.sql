@@ -1,0 +1,1 @@
+-- Retention, and counts of messages that nobody answered.

@@ -1,0 +1,1 @@
+-- Order of replies across TwiML and the REST API.

@@ -1,0 +1,1 @@
+-- Media links that are checked before any look-up.
