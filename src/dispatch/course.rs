@@ -378,7 +378,7 @@ impl Course {
                 let ending = Ending {
                     dialogue: change(&memory),
                     hand_over: dispatcher.begins(&reply),
-                    merged: Vec::new(),
+                    ..Ending::default()
                 };
                 Ok((reply, ending))
             }
@@ -431,9 +431,15 @@ impl Course {
                 .increment(document.replaced() as u64);
             crate::crash_point!("P5");
             let now = dispatcher.clock.now();
+            // An empty reply does not overtake any, and a redirect cannot go via the REST API.
+            let keeps_order = document != Document::empty() && reply.redirect_target().is_none();
+            let completed = Ending {
+                queue: keeps_order.then(|| origin.queue()),
+                ..ending.clone()
+            };
             let saved = dispatcher
                 .store
-                .answer(claim, document.to_saved(), ending.clone(), now)
+                .answer(claim, document.to_saved(), completed, now)
                 .await;
             match saved {
                 Ok(Decision::Answered(Answered { twiml })) => {

@@ -6,7 +6,7 @@ use crate::message::InboundMessage;
 use crate::reply::{ReplyMessage, WireMessage};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::TokenSlot;
-use crate::store::NewReply;
+use crate::store::{NewReply, ReplyQueue};
 
 /// Whose it is, and who talks with whom.
 pub(super) struct Origin {
@@ -34,6 +34,14 @@ impl Origin {
     pub(super) fn hears(&self, said: &ReplyMessage) -> bool {
         said.recipient()
             .is_none_or(|recipient| *recipient == self.user)
+    }
+
+    /// The queue that a reply to the author belongs to.
+    pub(super) fn queue(&self) -> ReplyQueue {
+        ReplyQueue {
+            sender: self.us.clone(),
+            user: self.user.clone(),
+        }
     }
 
     /// A message of the reply as REST takes it.

@@ -279,6 +279,20 @@ pub struct Ending {
     /// Messages that waited [behind](Journal::behind) it and are answered with it, by number. Those that still wait get
     /// the empty answer; one that was decided otherwise meanwhile keeps that.
     pub merged: Vec<i64>,
+    /// The queue whose order the reply keeps in [`Journal::answer`]. `None` for a reply that never waits: an empty one, or
+    /// a redirect.
+    pub queue: Option<ReplyQueue>,
+}
+
+/// All replies from one sender to one user, which reach the user in the order of their creation.
+///
+/// See [`Journal::answer`] for its use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyQueue {
+    /// The sender.
+    pub sender: Address,
+    /// The user.
+    pub user: Address,
 }
 
 impl From<DialogueChange> for Ending {
@@ -402,6 +416,11 @@ pub trait Journal: Send + Sync {
 
     /// Saves the answer of a claimed message, if its carrier is still open, and what ends with it. An author who has opted out meanwhile gets
     /// the empty one.
+    ///
+    /// Decides [`Decision::Deferred`] instead, and saves nothing else, while an older reply in
+    /// [`Ending::queue`] is pending, being sent, or looked up after a call of unknown outcome, and the oldest of these was
+    /// created less than a minute ago. The reply then belongs behind it, by [`finish`](Self::finish). A reply that an
+    /// operator has released, or that belongs to a message that an operator has retried, does not count.
     fn answer(
         &self,
         claim: Claim,

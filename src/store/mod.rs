@@ -44,7 +44,7 @@ pub use error::{StoreError, StoreErrorKind};
 pub use handover::{HandOverChange, HandOvers};
 pub use journal::{
     Acceptance, Answered, Arrival, ArrivalConsent, Behind, Choice, Claim, CrashPolicy, Decision,
-    DialogueChange, Ending, Journal, Taken, TakenParams, Turn,
+    DialogueChange, Ending, Journal, ReplyQueue, Taken, TakenParams, Turn,
 };
 pub use media::{
     FileAtTwilio, FileHash, LinkKey, Linked, LinkedFile, MediaLinks, NewFile, NewLink, PIECE_BYTES,

@@ -308,6 +308,11 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) const LOOK: Duration = Duration::from_mins(1);
 
+/// Longest time for which a reply that is still being sent makes later ones wait behind it: a reply out of order is better
+/// than none.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) const MAX_ORDER_WAIT: Duration = Duration::from_mins(1);
+
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl OutboxState {
     /// Counts so many messages in a state, as it is stored, the first of them due then.

@@ -81,6 +81,7 @@ mod privacy;
 mod readme;
 mod reconcile;
 mod replies;
+mod reply_order;
 mod rest;
 mod restoring;
 mod routing;

@@ -15,6 +15,7 @@ mod opening;
 mod operating;
 mod order;
 mod outgoing;
+mod reply_order;
 mod sending;
 mod submitting;
 

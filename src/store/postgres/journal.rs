@@ -4,6 +4,7 @@
 //! that was committed before the lock was had, and nobody else can put another message of it into hands meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
@@ -12,6 +13,7 @@ use super::conversations::Change;
 use super::error::Trouble;
 use super::text::{pack, unpack};
 use super::{PostgresStore, accept, handover, outbox};
+use crate::store::outbox::MAX_ORDER_WAIT;
 use crate::store::rows::{self, inbound};
 use crate::store::{
     Acceptance, Answered, Arrival, Behind, Choice, Claim, CrashPolicy, Decision, Ending, Journal,
@@ -101,30 +103,38 @@ impl Journal for PostgresStore {
     ) -> Outcome<'_, Decision> {
         let (me, dialogue) = (self.owner, Change::of(ending.dialogue));
         let (merged, hand_over) = (ending.merged, handover::columns(ending.hand_over.as_ref()));
+        let queue = Arc::new(ending.queue);
         self.ask(move |db| {
             let (twiml, dialogue, merged) = (twiml.clone(), dialogue.clone(), merged.clone());
             let (url, until) = hand_over.clone();
+            let queue = queue.clone();
             Box::pin(async move {
                 let query = sqlx::query_as(ANSWER)
                     .bind(claim.id)
                     .bind(me)
                     .bind(i64::from(claim.attempt));
-                let saved: Option<(Option<String>,)> = dialogue
+                let queue = (*queue).as_ref();
+                let decided: Option<(i64, Option<String>)> = dialogue
                     .bind(query, now)
                     .bind(merged)
                     .bind(rows::MERGED)
                     .bind(twiml.as_deref().map(pack))
                     .bind(url)
                     .bind(until)
+                    .bind(queue.map(|queue| pack(queue.sender.as_str())))
+                    .bind(queue.map(|queue| pack(queue.user.as_str())))
+                    .bind(micros(MAX_ORDER_WAIT))
                     .fetch_optional(&mut *db)
                     .await?;
-                if let Some((saved,)) = saved {
-                    let twiml = saved.map(unpack);
-                    return Ok(Decision::Answered(Answered { twiml }));
-                }
-                Ok(Standing::of(db, me, claim.id)
-                    .await?
-                    .decision_for(me, claim))
+                Ok(match decided {
+                    Some((inbound::ANSWERED, saved)) => Decision::Answered(Answered {
+                        twiml: saved.map(unpack),
+                    }),
+                    Some(_) => Decision::Deferred,
+                    None => Standing::of(db, me, claim.id)
+                        .await?
+                        .decision_for(me, claim),
+                })
             })
         })
     }
@@ -218,31 +228,42 @@ impl Journal for PostgresStore {
     }
 }
 
+/// Saves an answer, or decides that it goes behind an older reply. A part that stands behind a failed or held one is not
+/// going to be sent, and so is not waited for.
 const ANSWER: &str = concat!(
-    "WITH ended AS (UPDATE inbound i SET state = 3, reason = NULL, answer = CASE WHEN EXISTS (\
+    "WITH oldest AS (SELECT r.created_at FROM reply r WHERE r.us = $13 AND r.address = $14 \
+       AND r.account = (SELECT account FROM inbound WHERE id = $1) AND r.state < 3 AND r.inbound IS NOT NULL \
+       AND r.unordered IS NULL AND NOT EXISTS (\
+         SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state IN (3, 5)) \
+       ORDER BY r.id LIMIT 1), \
+     waits AS (SELECT FROM oldest WHERE abs($7 - created_at) < $15), \
+     behind AS (UPDATE inbound SET state = 2, claimed_at = $7 \
+       WHERE id = $1 AND state = 1 AND owner = $2 AND attempt = $3 AND EXISTS (SELECT FROM waits) RETURNING state), \
+     ended AS (UPDATE inbound i SET state = 3, reason = NULL, answer = CASE WHEN EXISTS (\
        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
        WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL AND (c.scope = a.us OR c.scope = i.service)) \
        THEN NULL ELSE $10 END, claimed_at = $7 \
-     WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 RETURNING i.answer, i.conversation), ",
+     WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 AND NOT EXISTS (SELECT FROM waits) \
+     RETURNING i.state, i.answer, i.conversation), ",
     change_dialogue!(),
     ", ",
     merge!(),
     ", ",
     hand_over!("$11", "$12"),
-    " SELECT answer FROM ended"
+    " SELECT state, answer FROM ended UNION ALL SELECT state, NULL FROM behind"
 );
 
 const FINISH: &str = concat!(
     "WITH ended AS (UPDATE inbound SET state = 4, reason = $19 \
-     WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation), ",
+     WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation, unordered), ",
     change_dialogue!(),
     ", ",
     merge!(),
     ", ",
     hand_over!("$17", "$18"),
     ", put AS (INSERT INTO reply (inbound, ordinal, account, slot, us, address, service, template, state, not_before, \
-       created_at, params) SELECT ended.id, r.ordinal - 1, r.account, r.slot, r.us, r.address, r.service, r.template, 0, $7, \
-       $7, r.params FROM ended, unnest($10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::boolean[], \
+       created_at, params, unordered) SELECT ended.id, r.ordinal - 1, r.account, r.slot, r.us, r.address, r.service, \
+       r.template, 0, $7, $7, r.params, ended.unordered FROM ended, unnest($10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::boolean[], \
        $16::text[]) WITH ORDINALITY AS r (account, slot, us, address, service, template, params, ordinal) ORDER BY r.ordinal) \
      SELECT id FROM ended"
 );
@@ -363,6 +384,10 @@ impl Standing {
                 .is_some_and(|until| until > now.as_microsecond()),
         })
     }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn number(number: i64) -> u32 {

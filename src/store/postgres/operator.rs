@@ -63,7 +63,7 @@ impl Operator for PostgresStore {
             Box::pin(async move {
                 // Its conversation may have been forgotten meanwhile, or joined to another.
                 let changed: i64 = sqlx::query_scalar(
-                    "WITH again AS (UPDATE inbound i SET state = 2, owner = NULL, claimed_at = $2, \
+                    "WITH again AS (UPDATE inbound i SET state = 2, owner = NULL, claimed_at = $2, unordered = true, \
                        conversation = coalesce((SELECT joined FROM conversation c WHERE c.id = i.conversation), i.conversation) \
                      WHERE i.sid = $1 AND i.state IN (5, 6) AND i.params IS NOT NULL RETURNING i.conversation, i.received_at), \
                      made AS (INSERT INTO conversation (id, last_inbound) SELECT conversation, received_at FROM again \
@@ -82,8 +82,8 @@ impl Operator for PostgresStore {
         self.ask(move |db| {
             Box::pin(async move {
                 let freed = sqlx::query(
-                    "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = $2, reason = NULL, error_code = NULL \
-                     WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) AND params IS NOT NULL",
+                    "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = $2, reason = NULL, error_code = NULL, \
+                     unordered = true WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) AND params IS NOT NULL",
                 )
                 .bind(rows::sid_bytes(sid.as_str()))
                 .bind(now.as_microsecond())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SqliteStore, conversations, handover, outbox};
+use super::{SqliteStore, answer, conversations, handover, outbox};
 use crate::sid::MessagingServiceSid;
 use crate::store::journal::Heeded;
 use crate::store::rows::{self, inbound};
@@ -64,33 +64,7 @@ impl Journal for SqliteStore {
         now: Timestamp,
     ) -> Outcome<'_, Decision> {
         let me = self.owner;
-        self.write(move |db| {
-            // Looked at first: an UPDATE that returns something keeps a table and a journal of its own for that.
-            let open: Option<(i64, bool)> = db
-                .prepare_cached(
-                    "SELECT i.conversation, EXISTS (\
-                       SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
-                       WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL \
-                       AND (+c.scope = a.us OR +c.scope = i.service)) \
-                     FROM inbound i WHERE i.id = ?1 AND i.state = 1 AND i.owner = ?2 AND i.attempt = ?3",
-                )?
-                .query_row(params![claim.id, me, claim.attempt], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
-                .optional()?;
-            let Some((conversation, opted_out)) = open else {
-                return Ok(State::of(db, me, claim.id)?.decision_for(me, claim));
-            };
-            let saved = twiml.as_ref().filter(|_| !opted_out);
-            db.prepare_cached(
-                "UPDATE inbound SET state = 3, reason = NULL, answer = ?2, claimed_at = ?3 WHERE id = ?1",
-            )?
-            .execute(params![claim.id, saved, now.as_microsecond()])?;
-            end(db, me, conversation, &ending, now)?;
-            Ok(Decision::Answered(Answered {
-                twiml: saved.cloned(),
-            }))
-        })
+        self.write(move |db| answer::save(db, me, claim, twiml.as_deref(), &ending, now))
     }
 
     fn finish(
@@ -176,7 +150,7 @@ impl Journal for SqliteStore {
 
 /// What a message's row says about who may do what.
 #[expect(clippy::struct_field_names, reason = "the column is named so")]
-struct State {
+pub(super) struct State {
     id: i64,
     conversation: i64,
     state: i64,
@@ -206,7 +180,7 @@ impl State {
         })
     }
 
-    fn of(db: &Connection, me: i64, id: i64) -> Result<Self, StoreError> {
+    pub(super) fn of(db: &Connection, me: i64, id: i64) -> Result<Self, StoreError> {
         let sql = format!(
             "SELECT {}, {BLOCKED}, {HANDED_OVER} FROM inbound i WHERE i.id = ?2",
             Self::COLUMNS
@@ -220,7 +194,7 @@ impl State {
     }
 
     /// What it is for somebody who had this claim.
-    fn decision_for(&self, me: i64, claim: Claim) -> Decision {
+    pub(super) fn decision_for(&self, me: i64, claim: Claim) -> Decision {
         let mine = self.owner == Some(me) && self.attempt == claim.attempt;
         rows::fenced(self.decision(), mine)
     }
@@ -455,7 +429,7 @@ fn behind(db: &Connection, me: i64, message: i64, limit: u32) -> Result<Vec<Behi
 }
 
 /// What ends with a message. Its conversation is not the claim's: it may have been joined to another meanwhile.
-fn end(
+pub(super) fn end(
     db: &Connection,
     me: i64,
     conversation: i64,

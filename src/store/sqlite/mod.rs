@@ -4,6 +4,7 @@
 //! an earlier process claimed is therefore free the moment the next one starts. Operators' commands work beside it.
 //! A file that is deleted or moved away under a server takes no writes until it is back.
 
+mod answer;
 mod conversations;
 mod error;
 mod handover;

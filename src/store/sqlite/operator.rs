@@ -45,7 +45,7 @@ impl Operator for SqliteStore {
         self.write(move |db| {
             let changed = db.execute(
                 // In the conversation that its own was joined to, if it was.
-                "UPDATE inbound SET state = 2, owner = NULL, claimed_at = ?2, conversation = coalesce(\
+                "UPDATE inbound SET state = 2, owner = NULL, claimed_at = ?2, unordered = 1, conversation = coalesce(\
                    (SELECT joined FROM conversation c WHERE c.id = inbound.conversation), conversation) \
                  WHERE sid = ?1 AND state IN (5, 6) AND params IS NOT NULL",
                 params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
@@ -57,8 +57,8 @@ impl Operator for SqliteStore {
     fn release(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, u64> {
         self.write(move |db| {
             let freed = db.execute(
-                "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = ?2, reason = NULL, error_code = NULL \
-                 WHERE inbound IN (SELECT id FROM inbound WHERE sid = ?1) AND state IN (3, 5) AND params IS NOT NULL",
+                "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = ?2, reason = NULL, error_code = NULL, \
+                 unordered = 1 WHERE inbound IN (SELECT id FROM inbound WHERE sid = ?1) AND state IN (3, 5) AND params IS NOT NULL",
                 params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
             )?;
             Ok(freed as u64)

@@ -154,7 +154,8 @@ pub(super) fn insert(
     for (ordinal, reply) in replies.iter().enumerate() {
         db.prepare_cached(
             "INSERT INTO reply (inbound, ordinal, account, slot, us, address, service, template, state, not_before, \
-             created_at, params) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?9, ?10)",
+             created_at, params, unordered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?9, ?10, \
+             (SELECT unordered FROM inbound WHERE id = ?1))",
         )?
         .execute(params![
             inbound,
