@@ -48,10 +48,12 @@ impl OurFile {
 }
 
 impl Media {
-    /// Follows a link by the secret in it.
-    pub(crate) async fn follow(&self, secret: &str) -> Result<Followed, NotFollowed> {
+    /// Follows a link by its token. A token that this store has not made is refused without asking the store.
+    pub(crate) async fn follow(&self, token: &str) -> Result<Followed, NotFollowed> {
         let room = &self.0;
-        let key = token::key(secret).ok_or(NotFollowed::Unknown)?;
+        let signing_key = room.store.link_signing_key();
+        let signing_key = signing_key.map_err(NotFollowed::Store)?;
+        let key = token::verified(token, signing_key).ok_or(NotFollowed::Unknown)?;
         let linked = room.store.linked(key, room.clock.now()).await;
         let linked = linked.map_err(NotFollowed::Store)?;
         let linked = linked.ok_or(NotFollowed::Unknown)?;

@@ -97,7 +97,8 @@ impl Inner {
         (account, message): (AccountSid, MessageSid),
         lasts: SignedDuration,
     ) -> Result<String, BoxError> {
-        let (secret, key) = token::new().map_err(|error| error.to_string())?;
+        let signing_key = self.store.link_signing_key()?;
+        let (token, key) = token::new(signing_key).map_err(|error| error.to_string())?;
         let expires_at = self.clock.now().checked_add(lasts);
         let link = NewLink {
             key,
@@ -108,7 +109,7 @@ impl Inner {
         };
         self.store.offer(link).await?;
         let base = self.accounts.public_url(account);
-        Ok(base.endpoint(&format!("/media/{secret}")))
+        Ok(base.endpoint(&format!("/media/{token}")))
     }
 }
 

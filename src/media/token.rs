@@ -1,53 +1,89 @@
-//! The secret in a link: 256 random bits, of which nobody keeps more than a hash.
+//! The token of a link: 256 random bits, of which the store keeps only a hash, and a tag over them by the store's key.
+//!
+//! The tag is checked before the store is asked, so that a forged token costs a hash and nothing else.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use crate::store::LinkKey;
+use crate::store::{LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkKey, LinkSigningKey};
 
-/// A new secret, as it stands in a link, and what it is known by.
+const BYTES: usize = LINK_SECRET_BYTES + LINK_TAG_BYTES;
+/// A multiple of four for a multiple of three bytes: no padding and no unused bits, so each token has one spelling.
+const CHARACTERS: usize = BYTES / 3 * 4;
+
+/// Makes a token, and the key by which the store finds its link.
 ///
 /// # Errors
-/// Where the system has no random numbers.
-pub(super) fn new() -> Result<(String, LinkKey), getrandom::Error> {
-    let mut secret = [0; 32];
+/// When the operating system has no random numbers.
+pub(super) fn new(key: &LinkSigningKey) -> Result<(String, LinkKey), getrandom::Error> {
+    let mut secret = [0; LINK_SECRET_BYTES];
     getrandom::fill(&mut secret)?;
-    Ok((URL_SAFE_NO_PAD.encode(secret), key_of(&secret)))
+    let mut bytes = [0; BYTES];
+    let (left, right) = bytes.split_at_mut(LINK_SECRET_BYTES);
+    left.copy_from_slice(&secret);
+    right.copy_from_slice(&key.tag(&secret));
+    Ok((URL_SAFE_NO_PAD.encode(bytes), link_key(&secret)))
 }
 
-/// What a secret is known by; `None` for what is none.
-pub(super) fn key(text: &str) -> Option<LinkKey> {
-    // Neither longer nor shorter: what is decoded is bounded, and there is one way to write each.
-    let secret = (text.len() == 43).then(|| URL_SAFE_NO_PAD.decode(text).ok())??;
-    Some(key_of(&secret))
+/// The key by which the store finds the link of a token, if the store's key has tagged it.
+pub(super) fn verified(token: &str, key: &LinkSigningKey) -> Option<LinkKey> {
+    if token.len() != CHARACTERS {
+        return None;
+    }
+    let mut bytes = [0; BYTES];
+    URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).ok()?;
+    let (secret, tag) = bytes.split_first_chunk()?;
+    let tag = tag.try_into().ok()?;
+    key.verifies(secret, tag).then(|| link_key(secret))
 }
 
-/// A hash without salt does: nobody guesses 256 bits.
-fn key_of(secret: &[u8]) -> LinkKey {
+/// A hash without salt is enough: 256 random bits cannot be guessed.
+fn link_key(secret: &[u8; LINK_SECRET_BYTES]) -> LinkKey {
     LinkKey(Sha256::digest(secret).into())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn key() -> LinkSigningKey {
+        LinkSigningKey::new(&[7; 32])
+    }
+
     #[test]
-    fn a_secret_is_written_in_one_way_and_no_two_are_alike() {
-        let (text, known) = new().unwrap();
-        assert_eq!(key(&text), Some(known));
-        assert_ne!(new().unwrap().1, known);
-        let last = text.as_bytes()[42];
-        for wrong in [
-            String::new(),
-            text[..42].to_owned(),
-            format!("{text}="),
-            format!("{text}A"),
-            format!("{}!", &text[..42]),
-            // The last character has two bits that mean nothing, and must be zero.
-            format!("{}{}", &text[..42], char::from(last + 1)),
-        ] {
-            assert_eq!(key(&wrong), None, "{wrong}");
+    fn token_of_another_key_is_refused() {
+        let (token, known) = new(&key()).unwrap();
+        assert_eq!(token.len(), 64);
+        assert_eq!(verified(&token, &key()), Some(known));
+        assert_eq!(verified(&token, &LinkSigningKey::new(&[8; 32])), None);
+        assert_ne!(new(&key()).unwrap().1, known);
+    }
+
+    proptest! {
+        #[test]
+        fn token_with_one_character_changed_is_refused(at in 0..CHARACTERS, to in any::<char>()) {
+            let (token, known) = new(&key()).unwrap();
+            let mut characters: Vec<char> = token.chars().collect();
+            characters[at] = to;
+            let changed: String = characters.into_iter().collect();
+            let expected = (changed == token).then_some(known);
+            prop_assert_eq!(verified(&changed, &key()), expected);
+        }
+
+        #[test]
+        fn token_of_another_length_is_refused(cut in 0..CHARACTERS, more in "[A-Za-z0-9_=-]{1,70}") {
+            let (token, _) = new(&key()).unwrap();
+            prop_assert_eq!(verified(&token[..cut], &key()), None);
+            prop_assert_eq!(verified(&format!("{token}{more}"), &key()), None);
+            prop_assert_eq!(verified(&format!("{more}{token}"), &key()), None);
+        }
+
+        #[test]
+        fn random_text_is_refused(text in "([A-Za-z0-9_-]{43}|[A-Za-z0-9_-]{64}|\\PC{0,100})") {
+            prop_assert_eq!(verified(&text, &key()), None);
         }
     }
 }

@@ -5,9 +5,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
+use sha2::Sha256;
 
-use super::Outcome;
+use super::{Outcome, StoreError};
 use crate::sid::{AccountSid, MediaSid, MessageSid};
 use crate::signature::TokenSlot;
 
@@ -16,6 +18,62 @@ use crate::signature::TokenSlot;
 /// Of a link: see [`MediaLinks`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LinkKey(pub [u8; 32]);
+
+/// Bytes of the secret in a link's token.
+pub const LINK_SECRET_BYTES: usize = 32;
+
+/// Bytes of the tag in a link's token.
+pub const LINK_TAG_BYTES: usize = 16;
+
+/// Separates these tags from anything else that the key might authenticate one day.
+const TAG_DOMAIN: &[u8] = b"replyhook media link tag 1\0";
+
+/// The key that tags the tokens of a store's links, so that a forged token is refused without a look-up.
+///
+/// Each store makes one at random, keeps it in a table of its own, and gives it to every machine that opens it.
+///
+/// ```
+/// use replyhook::store::LinkSigningKey;
+///
+/// let (key, other) = (LinkSigningKey::new(&[1; 32]), LinkSigningKey::new(&[2; 32]));
+/// let secret = [7; 32];
+/// let tag = key.tag(&secret);
+/// assert!(key.verifies(&secret, &tag));
+/// assert!(!other.verifies(&secret, &tag));
+/// assert_eq!(format!("{key:?}"), "LinkSigningKey(…)");
+/// ```
+#[derive(Clone)]
+pub struct LinkSigningKey(Hmac<Sha256>);
+
+impl LinkSigningKey {
+    /// Creates the key from its 32 bytes, with the hash's key schedule done once.
+    pub fn new(key: &[u8; 32]) -> Self {
+        Self(Hmac::new_from_slice(key).expect("HMAC takes a key of any length"))
+    }
+
+    /// Returns the tag of a secret: HMAC-SHA256, cut to 16 bytes.
+    pub fn tag(&self, secret: &[u8; LINK_SECRET_BYTES]) -> [u8; LINK_TAG_BYTES] {
+        let whole = self.over(secret).finalize().into_bytes();
+        let mut tag = [0; LINK_TAG_BYTES];
+        tag.copy_from_slice(&whole[..LINK_TAG_BYTES]);
+        tag
+    }
+
+    /// Returns whether this key has tagged the secret. Takes the same time for every wrong tag.
+    pub fn verifies(&self, secret: &[u8; LINK_SECRET_BYTES], tag: &[u8; LINK_TAG_BYTES]) -> bool {
+        self.over(secret).verify_truncated_left(tag).is_ok()
+    }
+
+    fn over(&self, secret: &[u8; LINK_SECRET_BYTES]) -> Hmac<Sha256> {
+        self.0.clone().chain_update(TAG_DOMAIN).chain_update(secret)
+    }
+}
+
+impl fmt::Debug for LinkSigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkSigningKey(…)")
+    }
+}
 
 /// What a file of ours is known by: the SHA-256 of its bytes.
 ///
@@ -124,6 +182,11 @@ pub struct Linked {
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).
 pub trait MediaLinks: Send + Sync {
+    /// Returns the key of this store's links: the same one on every machine and after every restart.
+    ///
+    /// It is read when the store is opened and kept in memory, so that a token can be checked without the store.
+    fn link_signing_key(&self) -> Result<&LinkSigningKey, StoreError>;
+
     /// Keeps a link until its time is up.
     fn offer(&self, link: NewLink) -> Outcome<'_, ()>;
 

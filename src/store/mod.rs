@@ -47,7 +47,8 @@ pub use journal::{
     DialogueChange, Ending, Journal, ReplyQueue, Taken, TakenParams, Turn,
 };
 pub use media::{
-    FileAtTwilio, FileHash, LinkKey, Linked, LinkedFile, MediaLinks, NewFile, NewLink, PIECE_BYTES,
+    FileAtTwilio, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkKey, LinkSigningKey, Linked,
+    LinkedFile, MediaLinks, NewFile, NewLink, PIECE_BYTES,
 };
 pub use operator::{
     MessageFilter, MessageRow, OpenMessages, Operator, OutgoingRow, Purged, ReplyRow, Retention,
@@ -68,9 +69,9 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// The oldest schema number whose programs may work on the newest schema: it is kept in the store, so that they know. A
 /// migration that only adds what such a program need not know, as an index or a column that may be empty, leaves it. One that wants something of
 /// whoever writes makes it its own number: 2 (a message names the one before), 3 and 4 (keys and files are to be deleted
-/// with what they belong to), and 5 (who is handed over is not to be answered) did.
+/// with what they belong to), 5 (who is handed over is not to be answered), and 9 (a link without a tag leads nowhere) did.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-const MIN_READER: usize = 5;
+const MIN_READER: usize = 9;
 
 /// What a store's methods return.
 ///

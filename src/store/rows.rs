@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Answered, Decision, FileAtTwilio, FileHash, Linked, LinkedFile, NewFile, NewLink, OpenWindow,
-    ReplyState, StoreError, StoreErrorKind,
+    Answered, Decision, FileAtTwilio, FileHash, LinkSigningKey, Linked, LinkedFile, NewFile,
+    NewLink, OpenWindow, ReplyState, StoreError, StoreErrorKind,
 };
 use crate::address::Address;
 use crate::message::MessageStatus;
@@ -344,6 +344,25 @@ pub(super) fn older_schema(version: usize, needed: usize) -> StoreError {
             "its schema is number {version} and this version needs {needed}: stop the server and run `replyhook migrate`"
         ),
     )
+}
+
+/// Bytes for a new key of a store's links, from the operating system.
+pub(super) fn new_link_signing_key() -> Result<[u8; 32], StoreError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)
+        .map_err(|error| StoreError::with_source(StoreErrorKind::Internal, error.to_string()))?;
+    Ok(key)
+}
+
+/// The key of a store's links as its table has it.
+pub(super) fn link_signing_key(stored: &[u8]) -> Result<LinkSigningKey, StoreError> {
+    let key = stored.try_into().map_err(|_| {
+        StoreError::with_source(
+            StoreErrorKind::Corrupt,
+            "the key in the table media_link_key is not 32 bytes long; delete its row, and a new one is made",
+        )
+    })?;
+    Ok(LinkSigningKey::new(key))
 }
 
 /// Which process this is, among those that claim. A new one each time.

@@ -82,7 +82,7 @@ async fn bytes_that_a_bot_says_are_behind_a_link_that_nobody_can_guess() {
     let media = format!("<Media>{ORIGIN}{path}</Media>");
     assert!(twiml.contains(&media), "{twiml}");
     let token = path.strip_prefix("/media/").unwrap();
-    assert_eq!(token.len(), 43, "256 bits: {token}");
+    assert_eq!(token.len(), 64, "256 random bits and a tag: {token}");
     let got = get(&app, &path).await;
     assert_eq!((got.status, got.body.as_slice()), (200, PNG));
     for (name, value) in [
@@ -152,11 +152,12 @@ async fn a_guessed_link_a_wrong_one_and_one_that_has_ended_are_alike() {
         (404, b"not found\n".as_slice())
     );
     ended.headers.remove("x-request-id");
-    let guessed = "A".repeat(43);
+    let guessed = "A".repeat(64);
     let long = "A".repeat(4000);
     for path in [
         format!("/media/{guessed}"),
         format!("/media/{guessed}A"),
+        format!("/media/{}", &guessed[..43]),
         format!("/media/{long}"),
         format!("{path}A"),
         "/media/..%2f..%2fetc%2fpasswd".to_owned(),

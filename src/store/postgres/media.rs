@@ -6,15 +6,22 @@ use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
 use super::PostgresStore;
-use super::error::Trouble;
+use super::error::{Trouble, store_error};
 use super::text::{pack, unpack};
 use crate::store::rows::{self, LinkColumns};
-use crate::store::{FileHash, LinkKey, Linked, MediaLinks, NewFile, NewLink, Outcome, PIECE_BYTES};
+use crate::store::{
+    FileHash, LinkKey, LinkSigningKey, Linked, MediaLinks, NewFile, NewLink, Outcome, PIECE_BYTES,
+    StoreError,
+};
 
 /// Rows of one step of [`MediaLinks::expire_links`].
 const STEP: i64 = 100;
 
 impl MediaLinks for PostgresStore {
+    fn link_signing_key(&self) -> Result<&LinkSigningKey, StoreError> {
+        Ok(&self.opened()?.link_signing_key)
+    }
+
     fn offer(&self, link: NewLink) -> Outcome<'_, ()> {
         let columns = LinkColumns::of(&link);
         let link = Arc::new((link, columns));
@@ -88,6 +95,27 @@ impl MediaLinks for PostgresStore {
             })
         })
     }
+}
+
+/// Reads the key of this database's links, and makes it first where there is none.
+pub(super) async fn link_signing_key(db: &mut PgConnection) -> Result<LinkSigningKey, StoreError> {
+    if let Some(key) = stored_key(db).await? {
+        return rows::link_signing_key(&key);
+    }
+    // Other machines may open the database at the same time: the first key stays, and all read that one.
+    sqlx::query("INSERT INTO media_link_key (id, key) VALUES (1, $1) ON CONFLICT (id) DO NOTHING")
+        .bind(&rows::new_link_signing_key()?[..])
+        .execute(&mut *db)
+        .await
+        .map_err(|error| store_error(&error))?;
+    rows::link_signing_key(&stored_key(db).await?.unwrap_or_default())
+}
+
+async fn stored_key(db: &mut PgConnection) -> Result<Option<Vec<u8>>, StoreError> {
+    let stored = sqlx::query_scalar("SELECT key FROM media_link_key")
+        .fetch_optional(db)
+        .await;
+    stored.map_err(|error| store_error(&error))
 }
 
 async fn offer(

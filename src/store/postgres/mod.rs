@@ -116,7 +116,7 @@ use sqlx::{Connection, PgConnection};
 use self::calls::{Calls, Work};
 use self::error::store_error;
 use self::lease::Heartbeat;
-use super::{Access, Outcome, Store, StoreError, StoreErrorKind};
+use super::{Access, LinkSigningKey, Outcome, Store, StoreError, StoreErrorKind};
 use crate::secret::Secret;
 use crate::store::rows;
 
@@ -156,6 +156,7 @@ pub struct PostgresStore {
 struct Open {
     calls: Arc<Calls>,
     heartbeat: Option<Heartbeat>,
+    link_signing_key: LinkSigningKey,
 }
 
 impl PostgresStore {
@@ -249,7 +250,7 @@ impl Store for PostgresStore {
                 Access::Operator | Access::Migrate => (OPERATOR_PATIENCE, OPERATOR_PATIENCE),
             };
             let options = schema::options(&self.url, statement)?;
-            schema::open(&options, access).await?;
+            let link_signing_key = schema::open(&options, access).await?;
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let most = (2 * cores + 1).max(CONNECTIONS);
             let pool = PgPoolOptions::new()
@@ -278,7 +279,11 @@ impl Store for PostgresStore {
                 }
                 Access::Operator | Access::Migrate => None,
             };
-            let open = Open { calls, heartbeat };
+            let open = Open {
+                calls,
+                heartbeat,
+                link_signing_key,
+            };
             self.open
                 .set(open)
                 .map_err(|_| StoreError::new(StoreErrorKind::Internal))

@@ -9,8 +9,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::error::store_error;
+use super::media;
 use crate::secret::Secret;
-use crate::store::{Access, MIN_READER, SCHEMA, StoreError, StoreErrorKind, rows};
+use crate::store::{Access, LinkSigningKey, MIN_READER, SCHEMA, StoreError, StoreErrorKind, rows};
 
 /// All versions of the schema, oldest first; the same numbers as SQLite's.
 const MIGRATIONS: [&str; SCHEMA] = [
@@ -65,8 +66,11 @@ pub(super) async fn prepare(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Brings the schema up to date, or looks whether it is, as `access` allows.
-pub(super) async fn open(options: &PgConnectOptions, access: Access) -> Result<(), StoreError> {
+/// Brings the schema up to date, or looks whether it is, as `access` allows. Returns the key of the database's links.
+pub(super) async fn open(
+    options: &PgConnectOptions,
+    access: Access,
+) -> Result<LinkSigningKey, StoreError> {
     let connected = tokio::time::timeout(CONNECT, options.connect()).await;
     let mut db = connected
         .map_err(|_| {
@@ -78,9 +82,10 @@ pub(super) async fn open(options: &PgConnectOptions, access: Access) -> Result<(
         Access::Owner | Access::Migrate => migrate(&mut db).await?,
         Access::Operator => current(&mut db).await?,
     }
+    let link_signing_key = media::link_signing_key(&mut db).await?;
     // It has done its part; where it cannot say goodbye it is closed all the same.
     let _ = db.close().await;
-    Ok(())
+    Ok(link_signing_key)
 }
 
 async fn keeps_everything(db: &mut PgConnection) -> Result<(), StoreError> {

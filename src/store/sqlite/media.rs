@@ -6,13 +6,18 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::SqliteStore;
 use crate::store::rows::{self, LinkColumns};
 use crate::store::{
-    FileHash, LinkKey, Linked, MediaLinks, NewFile, NewLink, Outcome, PIECE_BYTES, StoreError,
+    FileHash, LinkKey, LinkSigningKey, Linked, MediaLinks, NewFile, NewLink, Outcome, PIECE_BYTES,
+    StoreError,
 };
 
 /// Rows of one step of [`MediaLinks::expire_links`].
 const STEP: i64 = 100;
 
 impl MediaLinks for SqliteStore {
+    fn link_signing_key(&self) -> Result<&LinkSigningKey, StoreError> {
+        Ok(&self.opened()?.link_signing_key)
+    }
+
     fn offer(&self, link: NewLink) -> Outcome<'_, ()> {
         let columns = LinkColumns::of(&link);
         self.write(move |db| offer(db, &link, &columns))
@@ -53,6 +58,25 @@ impl MediaLinks for SqliteStore {
             Ok(any)
         })
     }
+}
+
+/// Reads the key of this database's links, and makes it first where there is none.
+pub(super) fn link_signing_key(db: &Connection) -> Result<LinkSigningKey, StoreError> {
+    let stored = || {
+        db.query_row("SELECT key FROM media_link_key", [], |row| {
+            row.get::<_, Vec<u8>>(0)
+        })
+        .optional()
+    };
+    if let Some(key) = stored()? {
+        return rows::link_signing_key(&key);
+    }
+    // A command may open the database at the same time: the first key stays, and both read that one.
+    db.execute(
+        "INSERT OR IGNORE INTO media_link_key (id, key) VALUES (1, ?1)",
+        [rows::new_link_signing_key()?],
+    )?;
+    rows::link_signing_key(&stored()?.unwrap_or_default())
 }
 
 fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), StoreError> {

@@ -29,7 +29,7 @@ use tokio::runtime::Handle;
 use self::presence::Presence;
 use self::schema::Place;
 use self::writer::Writer;
-use super::{Access, Outcome, Store, StoreError, StoreErrorKind};
+use super::{Access, LinkSigningKey, Outcome, Store, StoreError, StoreErrorKind};
 use crate::store::rows;
 
 /// How long a server waits for a lock: less than a message may take to be accepted.
@@ -63,6 +63,7 @@ struct Open {
     is_owned: bool,
     writer: Writer,
     readers: Readers,
+    link_signing_key: LinkSigningKey,
 }
 
 impl SqliteStore {
@@ -131,6 +132,7 @@ impl Store for SqliteStore {
                     Access::Operator => None,
                 };
                 let db = place.open(access)?;
+                let link_signing_key = media::link_signing_key(&db)?;
                 let presence = Presence::of(&place, lock)?;
                 let writer = Writer::start(db, place.clone(), presence, Handle::current())
                     .map_err(|error| StoreError::with_source(StoreErrorKind::Unavailable, error))?;
@@ -138,6 +140,7 @@ impl Store for SqliteStore {
                     is_owned: access == Access::Owner,
                     writer,
                     readers: Readers::new(place),
+                    link_signing_key,
                 })
             });
             let open = opened

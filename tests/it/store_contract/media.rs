@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use replyhook::signature::TokenSlot;
+use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
-    Access, FileAtTwilio, LinkKey, LinkedFile, NewFile, NewLink, PIECE_BYTES, Store,
+    Access, FileAtTwilio, LINK_TAG_BYTES, LinkKey, LinkedFile, NewFile, NewLink, PIECE_BYTES,
+    Store, StoreErrorKind,
 };
 
 use super::{ANA, BEN, Backend, Kind, account, at, converse, from, over_all_stores, sid};
@@ -16,6 +18,8 @@ over_all_stores!(
     equal_files_are_kept_once_and_as_long_as_the_longest_link,
     a_purged_user_leaves_no_link_and_no_file,
     links_outlive_a_crash_and_are_followed_on_every_machine,
+    signing_key_survives_crash_and_deletion_of_content,
+    signing_key_of_two_stores_that_open_together_is_one,
 );
 
 fn key(number: u8) -> LinkKey {
@@ -167,4 +171,63 @@ async fn links_outlive_a_crash_and_are_followed_on_every_machine(backend: &mut B
     }
     assert!(backend.crash().await);
     assert_eq!(follow(backend.store(), 1, 0).await, Some(bytes("file")));
+}
+
+/// What the key makes of one secret: all that can be seen of it.
+fn tag(store: &dyn Store) -> [u8; LINK_TAG_BYTES] {
+    store.link_signing_key().unwrap().tag(&[7; 32])
+}
+
+async fn signing_key_survives_crash_and_deletion_of_content(backend: &mut Backend) {
+    let closed = backend.another();
+    let error = closed.link_signing_key().unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::NotOpen);
+    let before = tag(backend.store());
+    converse(backend.store(), from(&[ANA], 1)).await;
+    backend.store().purge_user(&ANA.into(), true).await.unwrap();
+    backend.store().forget_all().await.unwrap();
+    assert_eq!(tag(backend.store()), before);
+    if backend.crash().await {
+        assert_eq!(tag(backend.store()), before);
+        // A command beside the server reads the same key.
+        let command = backend.another();
+        command.open(Access::Operator).await.unwrap();
+        assert_eq!(tag(&*command), before);
+    }
+    // The key is random: another store has another one.
+    let other = SqliteStore::memory();
+    other.open(Access::Owner).await.unwrap();
+    assert_ne!(tag(&other), before);
+}
+
+async fn signing_key_of_two_stores_that_open_together_is_one(backend: &mut Backend) {
+    match backend.kind {
+        Kind::Memory => return,
+        // An SQLite file has one server; a command may open it while that starts.
+        Kind::File => {
+            let db = rusqlite::Connection::open(backend.path()).unwrap();
+            db.execute("DELETE FROM media_link_key", []).unwrap();
+            let (one, two) = (backend.another(), backend.another());
+            let (first, second) =
+                tokio::join!(one.open(Access::Operator), two.open(Access::Operator));
+            first.unwrap();
+            second.unwrap();
+            assert_eq!(tag(&*one), tag(&*two));
+        }
+        #[cfg(feature = "postgres")]
+        Kind::Postgres => {
+            backend.store = None;
+            backend
+                .database()
+                .run("DROP SCHEMA replyhook CASCADE")
+                .await;
+            let (one, two) = (backend.another(), backend.another());
+            let (first, second) = tokio::join!(one.open(Access::Owner), two.open(Access::Owner));
+            first.unwrap();
+            second.unwrap();
+            assert_eq!(tag(&*one), tag(&*two));
+            one.offer(link(1, bytes("file"), 10)).await.unwrap();
+            assert_eq!(follow(&*two, 1, 0).await, Some(bytes("file")));
+        }
+    }
 }
