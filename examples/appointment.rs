@@ -26,7 +26,7 @@ pub(crate) fn bot() -> impl Handler {
                 .or("A day such as 2026-12-24, please."),
         )
         .ask("early", Question::new("In the morning?").yes_or_no())
-        .cancel("cancel", "Maybe another time.")
+        .cancel("never mind", "Maybe another time.")
         .done(|_cx, booked: Appointment| async move {
             let Appointment { what, day, early } = booked;
             let time = if early { "09:00" } else { "15:00" };

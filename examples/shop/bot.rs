@@ -59,7 +59,7 @@ fn booking() -> Form {
                 .yes_or_no()
                 .only_if(|so_far| so_far.of::<u8>("guests") < Some(5)),
         )
-        .cancel(["cancel", "never mind"], "Maybe another time.")
+        .cancel(["never mind", "forget it"], "Maybe another time.")
         .expires_in(Duration::from_mins(30))
         .done(|_cx, booking: Booking| async move {
             let place = if booking.outside == Some(true) {

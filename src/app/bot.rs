@@ -21,6 +21,9 @@ use crate::worker::Watch;
 #[cfg(feature = "rules")]
 const LOOK: Duration = Duration::from_millis(500);
 
+/// The label of the handler that sends users their own words back.
+pub(super) const ECHO: &str = "echo";
+
 /// Is told whether changed rules are obeyed, or what is wrong with them.
 pub(super) type ReloadHook = Arc<dyn Fn(Result<(), &str>) + Send + Sync>;
 
@@ -82,7 +85,7 @@ impl Bot {
                     forward.ok_or_else(|| StartError::config(&"handler.forward_url is not set"))?;
                 Ok(Self::new(forward, "forward"))
             }
-            HandlerKind::Echo => Ok(Self::new(Arc::new(Echo), "echo")),
+            HandlerKind::Echo => Ok(Self::new(Arc::new(Echo), ECHO)),
         }
     }
 

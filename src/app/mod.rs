@@ -75,8 +75,8 @@ pub struct App {
     warnings: Vec<Warning>,
     /// What answers: the kind of a built-in handler, or yours.
     #[cfg_attr(
-        not(all(feature = "server", feature = "emulator")),
-        expect(dead_code, reason = "the desk shows it")
+        not(feature = "server"),
+        expect(dead_code, reason = "App::run and the desk read it")
     )]
     handler: &'static str,
 }

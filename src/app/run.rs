@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::bot::ECHO;
 use super::{App, admin};
 use crate::config::ServerSettings;
 use crate::descriptors;
@@ -19,6 +20,12 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     let flush = logs::install(&app.settings);
     for warning in &app.warnings {
         tracing::warn!("{warning}");
+    }
+    if app.handler == ECHO {
+        tracing::warn!(
+            "handler.kind is \"echo\": users get their own words back; set handler.kind to \"rules\" or \"forward\", or give the \
+             app a handler"
+        );
     }
     app.worker.open().await?;
     let server = &app.settings.server;

@@ -76,6 +76,9 @@ pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
         ("rules", HandlerKind::Rules),
     ];
     let kind = reader.choice("handler.kind", &kinds);
+    if let Some(kind) = kind {
+        warn_of_unused(reader, kind);
+    }
     // Rules may forward, and need not.
     let forwards = kind != Some(HandlerKind::Echo) && !reader.text(FORWARD_URL).is_empty();
     let forward = forward(reader, kind == Some(HandlerKind::Forward) || forwards);
@@ -118,8 +121,37 @@ pub(super) fn handover(reader: &mut Reader<'_>) -> Option<HandoverSettings> {
 }
 
 const FORWARD_URL: &str = "handler.forward_url";
+const RULES: &str = "handler.rules";
 const FORWARD_SECRET: &str = "handler.forward_secret";
 const NO_FORWARD_SECRET: &str = "is missing: make one with  echo whsec_$(openssl rand -base64 32)  and give it to your service too";
+
+/// Warns of the settings of another handler than the one that `handler.kind` selects: users would get other replies than
+/// the operator expects.
+fn warn_of_unused(reader: &mut Reader<'_>, kind: HandlerKind) {
+    let (name, reads_rules, reads_forward_url) = match kind {
+        HandlerKind::Echo => ("echo", false, false),
+        HandlerKind::Forward => ("forward", false, true),
+        #[cfg(feature = "rules")]
+        HandlerKind::Rules => ("rules", true, true),
+    };
+    let effect = match kind {
+        HandlerKind::Echo => ", which sends users their own words back",
+        _ => "",
+    };
+    for (key, other, is_read) in [
+        (RULES, "rules", reads_rules),
+        (FORWARD_URL, "forward", reads_forward_url),
+    ] {
+        if !is_read && !reader.text(key).trim().is_empty() {
+            reader.warn(
+                key,
+                format!(
+                    "is not used, because handler.kind is \"{name}\"{effect}; set handler.kind = \"{other}\", or leave {key} out"
+                ),
+            );
+        }
+    }
+}
 
 /// What is wrong was told.
 struct Told;
@@ -159,11 +191,10 @@ fn forward(reader: &mut Reader<'_>, is_asked: bool) -> Result<Option<ForwardTarg
 /// The rules, checked.
 #[cfg(feature = "rules")]
 fn rules(reader: &mut Reader<'_>, forwards_nowhere: bool) -> Result<Option<RulesFile>, Told> {
-    const KEY: &str = "handler.rules";
-    let text = reader.text(KEY).trim().to_owned();
+    let text = reader.text(RULES).trim().to_owned();
     if text.is_empty() {
         reader.problem(
-            KEY,
+            RULES,
             "is missing: handler.kind is \"rules\", and needs the name of a file, as in \"bot.toml\"",
         );
         return Err(Told);
@@ -172,7 +203,7 @@ fn rules(reader: &mut Reader<'_>, forwards_nowhere: bool) -> Result<Option<Rules
     let file = RulesFile::read(&path).map_err(|error| {
         let lines = error.to_string().replace('\n', "\n    ");
         reader.problem(
-            KEY,
+            RULES,
             format!(
                 "names {}, which has problems:\n    {lines}",
                 super::shown(&path)

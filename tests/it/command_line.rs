@@ -72,6 +72,37 @@ fn check_shows_effective_values_with_secrets_masked_and_what_to_enter_at_twilio(
 }
 
 #[test]
+fn check_of_unused_forward_url_warns_of_echo() {
+    let url = ("REPLYHOOK__HANDLER__FORWARD_URL", "http://127.0.0.1:3000/");
+    let (code, out, _) = replyhook(&["check"], &[&NEEDED[..], &[url]].concat(), "");
+    assert_eq!(code, 0);
+    let warning = out.lines().find(|line| line.starts_with("warning: "));
+    let warning = warning.unwrap_or_else(|| panic!("no warning in {out}"));
+    assert!(
+        warning.contains("handler.forward_url") && warning.contains("their own words back"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn serve_with_echo_warns_and_dev_does_not() {
+    const WARNING: &str = "users get their own words back";
+    let server = Server::start(&[]);
+    let line = server.wait_for(WARNING);
+    assert!(line.contains("\"WARN\""), "{line}");
+    let secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
+    let forwarding = Server::start(&[
+        ("REPLYHOOK__HANDLER__KIND", "forward"),
+        ("REPLYHOOK__HANDLER__FORWARD_URL", "http://127.0.0.1:9/"),
+        ("REPLYHOOK__HANDLER__FORWARD_SECRET", secret),
+    ]);
+    assert!(!forwarding.log().contains(WARNING), "{}", forwarding.log());
+    // Echo is the demonstration that `dev` begins with.
+    let (code, _, err) = replyhook(&["chat"], &[], "hi\n");
+    assert_eq!((code, err.as_str()), (0, ""));
+}
+
+#[test]
 fn sign_prints_what_twilio_would_send() {
     let token = [("TWILIO_AUTH_TOKEN", "12345")];
     let p5 = [

@@ -365,6 +365,39 @@ fn what_works_and_is_probably_not_meant_is_a_warning() {
 }
 
 #[test]
+fn settings_of_another_handler_are_warned_of() {
+    let forward = "forward_url = \"http://127.0.0.1:3000/\"";
+    for (file, parts) in [
+        (
+            forward,
+            &[
+                "handler.forward_url",
+                "own words back",
+                "kind = \"forward\"",
+            ][..],
+        ),
+        (
+            "rules = \"bot.toml\"",
+            &["handler.rules", "own words back", "kind = \"rules\""],
+        ),
+        (
+            "kind = \"forward\"\nforward_url = \"http://127.0.0.1:3000/\"\nrules = \"bot.toml\"\n\
+             forward_secret = \"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX\"",
+            &["handler.rules", "handler.kind is \"forward\""],
+        ),
+    ] {
+        let loaded = load(&NEEDED, &format!("[handler]\n{file}")).unwrap();
+        let [warning] = &loaded.warnings[..] else {
+            panic!("{file}: {:?}", loaded.warnings);
+        };
+        let warning = warning.to_string();
+        for part in parts {
+            assert!(warning.contains(part), "{file}: {warning}");
+        }
+    }
+}
+
+#[test]
 fn accounts_in_the_environment_are_matched_without_case() {
     let lower = format!(
         "REPLYHOOK__TWILIO__ACCOUNTS__{}__AUTH_TOKEN",

@@ -66,9 +66,24 @@ async fn appointment_asks_until_it_can_read_the_answer_also_across_a_restart() {
         ("yes", "Your cut: Thursday, 24 December, 09:00."),
         ("yes", "Write *book* for an appointment."),
         ("book", "1 a cut, or 2 a shave?"),
-        ("Cancel", "Maybe another time."),
+        ("Never mind", "Maybe another time."),
     ] {
         ana.says(text).await.assert_reply(reply);
+    }
+}
+
+/// On SMS Twilio takes CANCEL, END and QUIT for an opt-out: a user who leaves a form must not leave the bot.
+#[tokio::test]
+async fn appointment_given_up_by_sms_keeps_the_user() {
+    let bot = TestBot::start(|| App::builder().handler(appointment::bot())).await;
+    let ben = bot.sms("+15550004444");
+    for _ in 0..2 {
+        ben.says("book")
+            .await
+            .assert_reply("1 a cut, or 2 a shave?");
+        ben.says("never mind")
+            .await
+            .assert_reply("Maybe another time.");
     }
 }
 

@@ -329,6 +329,48 @@ fn every_setting_is_in_the_readmes_table_with_its_default() {
     }
 }
 
+/// On SMS Twilio blocks all messages to a user who sends one of these. A bot that is made after an example must not ask
+/// for them.
+#[test]
+fn examples_and_documents_use_no_opt_out_keyword() {
+    const KEYWORDS: [&str; 8] = [
+        "stop",
+        "stopall",
+        "unsubscribe",
+        "cancel",
+        "end",
+        "quit",
+        "optout",
+        "revoke",
+    ];
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, files);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    let mut files = vec![root().join("README.md")];
+    for folder in ["examples", "docs"] {
+        walk(&root().join(folder), &mut files);
+    }
+    for file in files {
+        // Pictures are not text.
+        let Ok(text) = std::fs::read_to_string(&file) else {
+            continue;
+        };
+        let found: Vec<_> = text
+            .lines()
+            .flat_map(|line| line.split(['"', '\'']))
+            .filter(|word| KEYWORDS.contains(word))
+            .collect();
+        assert!(found.is_empty(), "{} has {found:?}", file.display());
+    }
+}
+
 #[test]
 fn every_row_of_the_threat_list_that_is_promised_has_a_test_of_its_name() {
     let tests: String = sources("tests")

@@ -16,7 +16,7 @@
 //!     .ask("name", "What is your name?")
 //!     .ask("guests", Question::new("For how many?").parse::<u8>().or("A number, please."))
 //!     .ask("outside", Question::new("Outside?").yes_or_no())
-//!     .cancel(["cancel", "never mind"], "Maybe another time.")
+//!     .cancel(["never mind", "forget it"], "Maybe another time.")
 //!     .done(|_cx, booking: Booking| async move {
 //!         format!("Booked for {}, {} guests.", booking.name, booking.guests)
 //!     });
@@ -156,6 +156,9 @@ impl Form {
     }
 
     /// Ends the form when the whole message is one of these words, compared as [`text`](super::route::text()) does.
+    ///
+    /// Do not use `stop`, `stopall`, `unsubscribe`, `cancel`, `end`, `quit`, `optout` or `revoke`: on SMS they are Twilio's
+    /// opt-out keywords, and the user would get no further message.
     #[must_use]
     pub fn cancel(self, words: impl Texts, reply: impl Into<ReplyMessage>) -> Self {
         let reply = Reply::from(reply.into());

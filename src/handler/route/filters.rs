@@ -529,10 +529,10 @@ pub fn all(filters: Vec<Filter>) -> Filter {
 /// ```
 /// use replyhook::route::{command, one_of, text};
 ///
-/// let filters = ["help", "menu"].map(|word| text(word) | command(word));
+/// let filters = ["hours", "menu"].map(|word| text(word) | command(word));
 /// assert_eq!(
 ///     one_of(filters.into()).to_string(),
-///     r#"(text "help" | command /help) | (text "menu" | command /menu)"#
+///     r#"(text "hours" | command /hours) | (text "menu" | command /menu)"#
 /// );
 /// ```
 pub fn one_of(filters: Vec<Filter>) -> Filter {

@@ -14,7 +14,7 @@ fn a_file_runs_its_own_examples() {
     let (code, output, _) = replyhook(&["rules", "test", &shop], &[], "");
     assert_eq!(code, 0, "{output}");
     assert!(
-        output.ends_with("7 of 7 examples went as the file says\n"),
+        output.ends_with("8 of 8 examples went as the file says\n"),
         "{output}"
     );
 
