@@ -155,7 +155,7 @@ fn while_the_file_is_moved_away_nothing_is_acknowledged_and_when_it_is_back_the_
     assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
     let away = disk.folder.path().join("away");
     std::fs::create_dir(&away).unwrap();
-    let names = ["", "-wal", "-shm", ".lock"].map(|end| format!("replyhook.db{end}"));
+    let names = ["", "-wal", "-shm"].map(|end| format!("replyhook.db{end}"));
     let rename = |from: &Path, to: &Path| {
         for name in &names {
             std::fs::rename(from.join(name), to.join(name)).unwrap();
@@ -179,29 +179,10 @@ fn while_the_file_is_moved_away_nothing_is_acknowledged_and_when_it_is_back_the_
 }
 
 #[test]
-fn a_lock_that_is_deleted_under_a_server_lets_no_second_one_in() {
-    let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
-    let first = disk.serve(NOTHING, &twilio);
-    std::fs::remove_file(disk.folder.path().join("replyhook.db.lock")).unwrap();
-    // Taken anew by whoever writes first.
-    wait_for_readiness(&first, 200);
-    let second = Server::launch(
-        Command::new(env!("CARGO_BIN_EXE_replyhook")),
-        &[("DATABASE_URL", &disk.url())],
-    );
-    let (status, log) = second.wait();
-    assert!(
-        !status.success() && log.contains("another running server owns"),
-        "{log}"
-    );
-    assert_eq!(first.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
-}
-
-#[test]
 fn a_server_whose_files_are_deleted_writes_no_more_when_another_has_begun_anew() {
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
     let first = disk.serve(NOTHING, &twilio);
-    for end in ["", "-wal", "-shm", ".lock"] {
+    for end in ["", "-wal", "-shm"] {
         std::fs::remove_file(disk.folder.path().join(format!("replyhook.db{end}"))).unwrap();
     }
     let second = disk.serve(NOTHING, &twilio);

@@ -75,6 +75,7 @@ mod operations;
 mod outage;
 #[cfg(feature = "postgres")]
 mod outage_elsewhere;
+mod ownership;
 mod page;
 mod parts;
 mod privacy;

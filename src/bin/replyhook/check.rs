@@ -2,6 +2,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use replyhook::config::Settings;
+use replyhook::store::StoreUrl;
+use replyhook::store::sqlite::file_warnings;
 
 use crate::{Answer, SettingsArgs, print, rules};
 
@@ -34,6 +36,11 @@ impl Check {
         let mut text = String::new();
         for warning in &loaded.warnings {
             writeln!(text, "warning: {warning}")?;
+        }
+        if let StoreUrl::Sqlite(path) = &loaded.settings.store.url {
+            for warning in file_warnings(path) {
+                writeln!(text, "warning: store.url: {warning}")?;
+            }
         }
         let url = &loaded.settings.server.public_url;
         writeln!(text, "\nno problem. Enter in Twilio's console:")?;

@@ -1,6 +1,6 @@
 //! The store in an SQLite file: one machine, one writer, WAL with `synchronous=FULL`.
 //!
-//! Only one server owns a file: an operating-system lock on `FILE.lock`, which dies with the process, says so. Whatever
+//! Only one server owns a file: an operating-system lock on the file itself, which dies with the process, says so. Whatever
 //! an earlier process claimed is therefore free the moment the next one starts. Operators' commands work beside it.
 //! A file that is deleted or moved away under a server takes no writes until it is back.
 
@@ -13,6 +13,7 @@ mod media;
 mod news;
 mod operator;
 mod outbox;
+mod ownership;
 mod presence;
 mod schema;
 mod submission;
@@ -26,6 +27,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 
+use self::ownership::Ownership;
+pub use self::ownership::file_warnings;
 use self::presence::Presence;
 use self::schema::Place;
 use self::writer::Writer;
@@ -64,6 +67,8 @@ struct Open {
     writer: Writer,
     readers: Readers,
     link_signing_key: LinkSigningKey,
+    /// Dropped last: the file is unlocked once no connection is open.
+    _ownership: Option<Ownership>,
 }
 
 impl SqliteStore {
@@ -127,13 +132,16 @@ impl Store for SqliteStore {
                 },
             };
             let opened = tokio::task::spawn_blocking(move || {
-                let lock = match access {
-                    Access::Owner | Access::Migrate => place.lock()?,
-                    Access::Operator => None,
+                let ownership = match (&place.path, access) {
+                    (Some(path), Access::Owner | Access::Migrate) => Some(Ownership::take(path)?),
+                    _ => None,
                 };
                 let db = place.open(access)?;
                 let link_signing_key = media::link_signing_key(&db)?;
-                let presence = Presence::of(&place, lock)?;
+                let presence = match ownership {
+                    Some(_) => Presence::of(&place)?,
+                    None => None,
+                };
                 let writer = Writer::start(db, place.clone(), presence, Handle::current())
                     .map_err(|error| StoreError::with_source(StoreErrorKind::Unavailable, error))?;
                 Ok::<_, StoreError>(Open {
@@ -141,6 +149,7 @@ impl Store for SqliteStore {
                     writer,
                     readers: Readers::new(place),
                     link_signing_key,
+                    _ownership: ownership,
                 })
             });
             let open = opened

@@ -2,28 +2,21 @@
 //! it keeps there nobody finds again.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::ownership::{self, Identity};
 use super::schema::Place;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// The database's files as they were opened, and the lock that says whose they are.
+/// The database and its write-ahead log as they were opened.
 pub(super) struct Presence {
-    place: Place,
     files: Vec<(PathBuf, Identity)>,
-    lock: (PathBuf, Identity, File),
 }
 
-/// Which file a name stands for: its device and its number there.
-type Identity = (u64, u64);
-
 impl Presence {
-    /// Of a database that is open, with its lock. Nothing where it is in memory.
-    pub(super) fn of(place: &Place, lock: Option<File>) -> Result<Option<Self>, StoreError> {
-        let (Some(path), Some(lock)) = (&place.path, lock) else {
+    /// The files of a database that is open. Nothing where it is in memory.
+    pub(super) fn of(place: &Place) -> Result<Option<Self>, StoreError> {
+        let Some(path) = &place.path else {
             return Ok(None);
         };
         let opened = |name: PathBuf| match identity(&name) {
@@ -31,38 +24,17 @@ impl Presence {
             Err(error) => Err(gone(&name, &error.to_string())),
         };
         let files = vec![opened(path.clone())?, opened(beside(path, "-wal"))?];
-        let (name, identity) = opened(beside(path, ".lock"))?;
-        Ok(Some(Self {
-            place: place.clone(),
-            files,
-            lock: (name, identity, lock),
-        }))
+        Ok(Some(Self { files }))
     }
 
-    /// Fails where a write would be kept in a file that has no name any more, or in one that another server owns.
-    pub(super) fn check(&mut self) -> Result<(), StoreError> {
+    /// Fails where a write would be kept in a file that has no name any more.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
         for (name, opened) in &self.files {
             match identity(name) {
                 Ok(found) if found == *opened => {}
                 Ok(_) => return Err(gone(name, "another file has its place")),
                 Err(error) => return Err(gone(name, &error.to_string())),
             }
-        }
-        let (name, opened, _) = &self.lock;
-        match identity(name) {
-            Ok(found) if found == *opened => Ok(()),
-            Ok(_) => self.lock_again(),
-            Err(error) if error.kind() == ErrorKind::NotFound => self.lock_again(),
-            Err(error) => Err(gone(name, &error.to_string())),
-        }
-    }
-
-    /// The file of the lock alone is another one: the database is this server's still, unless another one was quicker.
-    fn lock_again(&mut self) -> Result<(), StoreError> {
-        let (name, opened, lock) = &mut self.lock;
-        if let Some(again) = self.place.lock()? {
-            *opened = identity(name).map_err(|error| gone(name, &error.to_string()))?;
-            *lock = again;
         }
         Ok(())
     }
@@ -75,7 +47,7 @@ pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// The file itself where a name is a symbolic link, so that it has one lock by whatever name.
+/// The file itself where a name is a symbolic link, so that it has one write-ahead log by whatever name.
 pub(super) fn followed(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     // As many as the kernel follows.
@@ -87,8 +59,7 @@ pub(super) fn followed(path: &Path) -> PathBuf {
 }
 
 fn identity(name: &Path) -> std::io::Result<Identity> {
-    let found = name.metadata()?;
-    Ok((found.dev(), found.ino()))
+    Ok(ownership::identity(&name.metadata()?))
 }
 
 fn gone(name: &Path, why: &str) -> StoreError {

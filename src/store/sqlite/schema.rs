@@ -1,7 +1,5 @@
 //! Opening the file: whose it is, how it is written, which version made it.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::store_error;
-use super::presence::beside;
+use super::ownership::{file_warnings, refuse_second_name};
 use crate::store::{Access, MIN_READER, SCHEMA, StoreError, StoreErrorKind, rows};
 
 /// All versions of the schema, oldest first; the same numbers as PostgreSQL's.
@@ -40,41 +38,6 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The file that says who owns the database.
-    pub(super) fn lock(&self) -> Result<Option<File>, StoreError> {
-        let Some(path) = &self.path else {
-            return Ok(None);
-        };
-        let name = beside(path, ".lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&name)
-            .map_err(|error| {
-                let remedy = match error.kind() {
-                    ErrorKind::NotFound => ": make the folder, or correct DATABASE_URL",
-                    _ => "",
-                };
-                let text = format!("{}: {error}{remedy}", name.display());
-                StoreError::with_source(StoreErrorKind::Unavailable, text)
-            })?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Err(StoreError::with_source(
-                StoreErrorKind::Owned,
-                format!(
-                    "{} is locked. Stop the other server, or give this one a DATABASE_URL of its own; several machines \
-                     share PostgreSQL",
-                    path.display()
-                ),
-            )),
-            Err(TryLockError::Error(error)) => {
-                Err(StoreError::with_source(StoreErrorKind::Unavailable, error))
-            }
-        }
-    }
-
     /// A connection that writes, durably.
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -158,26 +121,7 @@ impl Place {
         StoreError::with_source(kind.kind(), format!("{}: {source}{remedy}", path.display()))
     }
 
-    /// Makes the file before SQLite does: it holds messages, and is nobody else's to read. SQLite gives the files beside
-    /// it the same mode.
-    fn create(&self) -> Result<(), StoreError> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let Some(path) = &self.path else {
-            return Ok(());
-        };
-        let mut options = OpenOptions::new();
-        options.create_new(true).write(true).mode(0o600);
-        match options.open(path) {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(StoreError::with_source(
-                StoreErrorKind::Unavailable,
-                format!("{}: {error}", path.display()),
-            )),
-        }
-    }
-
-    /// Opens the database as `access` allows.
+    /// Opens the database as `access` allows. A server has taken its ownership before.
     pub(super) fn open(&self, access: Access) -> Result<Connection, StoreError> {
         let exists = self.path.as_ref().is_none_or(|path| path.exists());
         if access == Access::Operator && !exists {
@@ -190,7 +134,16 @@ impl Place {
                 ),
             ));
         }
-        self.create()?;
+        if let Some(path) = &self.path {
+            match access {
+                Access::Operator => refuse_second_name(path)?,
+                Access::Owner | Access::Migrate => {
+                    for warning in file_warnings(path) {
+                        tracing::warn!("{warning}");
+                    }
+                }
+            }
+        }
         let mut db = self.connect()?;
         self.check(&db)?;
         match access {
@@ -316,7 +269,7 @@ mod tests {
     fn where_there_can_be_no_write_ahead_log_nothing_is_opened() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.db");
-        File::create(&file).unwrap();
+        std::fs::File::create(&file).unwrap();
         // This way to files shares no memory, as some file systems of a network do not.
         let path = format!("file:{}?vfs=unix-dotfile", file.display());
         let place = Place {

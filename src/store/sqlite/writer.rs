@@ -194,8 +194,8 @@ impl Thread {
         outcome
     }
 
-    fn is_present(&mut self) -> Result<(), StoreError> {
-        self.presence.as_mut().map_or(Ok(()), Presence::check)
+    fn is_present(&self) -> Result<(), StoreError> {
+        self.presence.as_ref().map_or(Ok(()), Presence::check)
     }
 
     /// After a failed fsync neither the connection nor the page cache can be trusted: a new connection gets one

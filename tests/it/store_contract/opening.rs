@@ -331,7 +331,7 @@ fn a_file_is_its_owners_to_read_and_nobody_elses() {
     let path = folder.path().join("a.db");
     let store = SqliteStore::file(&path);
     block_on(store.open(Access::Owner)).unwrap();
-    for name in ["a.db", "a.db-wal"] {
+    for name in ["a.db", "a.db-wal", "a.db-shm"] {
         let mode = folder.path().join(name).metadata().unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o600, "{name}");
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use replyhook::admin::{Heard, Readiness, Unheard, readiness};
 use replyhook::config::Settings;
 use replyhook::probe::Instance;
+use replyhook::store::StoreUrl;
+use replyhook::store::sqlite::file_warnings;
 
 use super::finding::{Finding, Report};
 
@@ -24,6 +26,12 @@ pub(super) fn look(
     patience: Duration,
     report: &mut Report,
 ) -> anyhow::Result<Here> {
+    if let StoreUrl::Sqlite(path) = &settings.store.url {
+        for warning in file_warnings(path) {
+            let found = format!("the database file {}", path.display());
+            report.add(Finding::warn("store", found, warning))?;
+        }
+    }
     let Some(listen) = settings.admin.listen else {
         report.add(Finding::note(
             "server",
