@@ -87,6 +87,8 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "app")]
 mod consent;
+#[cfg(feature = "server")]
+mod core_dumps;
 #[doc(hidden)]
 pub mod crash_point;
 #[cfg(feature = "app")]
@@ -109,6 +111,7 @@ pub mod message;
 pub mod probe;
 #[cfg(feature = "app")]
 pub mod reconcile;
+mod redact;
 pub mod reply;
 mod secret;
 #[cfg(feature = "app")]

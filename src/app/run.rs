@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::bot::ECHO;
 use super::{App, admin};
 use crate::config::ServerSettings;
+use crate::core_dumps;
 use crate::descriptors;
 use crate::lifecycle::Stage;
 use crate::server::{self, ConnectionLimits};
@@ -18,6 +19,9 @@ use crate::telemetry::logs;
 pub(super) async fn run(app: App) -> Result<(), StartError> {
     let mut app = app;
     let flush = logs::install(&app.settings);
+    if !app.settings.server.core_dumps {
+        core_dumps::disable();
+    }
     for warning in &app.warnings {
         tracing::warn!("{warning}");
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use super::layers::quoted;
 use super::reader::Reader;
 #[cfg(feature = "rules")]
 use crate::handler::RulesFile;
@@ -114,7 +115,10 @@ pub(super) fn handover(reader: &mut Reader<'_>) -> Option<HandoverSettings> {
     if ttl.is_none() {
         reader.problem(
             KEY,
-            format!("is {text:?}: write a time up to \"720h\", as in \"24h\" or \"90m\""),
+            format!(
+                "is {}: write a time up to \"720h\", as in \"24h\" or \"90m\"",
+                quoted(text)
+            ),
         );
     }
     Some(HandoverSettings { ttl: ttl? })

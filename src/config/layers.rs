@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use super::problem::Problems;
 use super::{DEFAULT_FILE, DEFAULT_TOML, Sources, shown};
+use crate::redact::{is_url, redacted_url};
 
 /// Environment names that stand for a key, beside their `REPLYHOOK__` form.
 const WELL_KNOWN: [(&str, &str); 8] = [
@@ -311,21 +312,38 @@ pub(super) fn key_of(name: &str) -> Option<String> {
     known.map(|(_, key)| (*key).to_owned()).or_else(named)
 }
 
+/// Stands for a secret.
+const MASK: &str = "********";
+
 /// A value as it may be shown: no secret, and nothing that looks like one in the wrong place.
 fn masked(key: &str, value: &Value) -> String {
-    const MASK: &str = "********";
     let secret = ["auth_token", "auth_token_secondary", "_secret"]
         .iter()
         .any(|name| key.ends_with(name));
     match value {
         Value::String(text) if text.is_empty() => "(not set)".to_owned(),
         Value::String(text) if secret || is_token(text) => MASK.to_owned(),
-        Value::String(text) => match (text.split_once("://"), text.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, rest))) => format!("\"{scheme}://{MASK}@{rest}\""),
-            _ => value.to_string(),
-        },
+        Value::String(text) if may_be_url(key, text) => format!("{:?}", redacted_url(text)),
         value => value.to_string(),
     }
+}
+
+/// Whether a value may hold a URL's password. One whose scheme was forgotten is still shown under the key of a URL only.
+fn may_be_url(key: &str, text: &str) -> bool {
+    let is_file = text.starts_with("sqlite:");
+    is_url(text) || (!is_file && (key.ends_with("url") || key.ends_with("endpoint")))
+}
+
+/// A value in quotes, for a problem: no token, and no password of a URL.
+pub(super) fn quoted(text: &str) -> String {
+    let text = text.trim();
+    if is_token(text) {
+        return MASK.to_owned();
+    }
+    if is_url(text) {
+        return format!("{:?}", redacted_url(text));
+    }
+    format!("{text:?}")
 }
 
 /// Whether a text has the shape of an auth token.

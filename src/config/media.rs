@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::layers::Layers;
+use super::layers::{Layers, quoted};
 use super::reader::Reader;
 use super::{Problems, Sources};
 use crate::twilio::media::HostPattern;
@@ -77,7 +77,10 @@ fn hosts(reader: &mut Reader<'_>) -> Option<Vec<HostPattern>> {
         let Some(host) = HostPattern::parse(text) else {
             reader.problem(
                 KEY,
-                format!("has {text:?}, which is no name of a host: write names such as \"cdn.example.com *.example.org\""),
+                format!(
+                    "has {}, which is no name of a host: write names such as \"cdn.example.com *.example.org\"",
+                    quoted(text)
+                ),
             );
             return None;
         };

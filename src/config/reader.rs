@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use super::layers::{self, Entry, Layers};
+use super::layers::{self, Entry, Layers, quoted};
 use super::problem::{Problem, Problems, Warning};
 use super::shown;
 use crate::secret::Secret;
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
             Some((last, others)) => format!("{} or {last}", others.join(", ")),
             None => String::new(),
         };
-        self.problem(key, format!("is {text:?}: write {choices}"));
+        self.problem(key, format!("is {}: write {choices}", quoted(text)));
         None
     }
 
@@ -132,7 +132,8 @@ impl<'a> Reader<'a> {
             self.problem(
                 key,
                 format!(
-                    "is {text:?}: write ADDRESS:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\""
+                    "is {}: write ADDRESS:PORT, such as \"127.0.0.1:8080\" or \"[::]:8080\"",
+                    quoted(text)
                 ),
             );
         }

@@ -1,12 +1,15 @@
 //! The settings as types: one struct a section.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Settings;
+use super::layers::quoted;
 use super::reader::Reader;
 use super::{calling, guarding, handling, keeping, media};
 pub use crate::delivery::OnUnknown;
+use crate::redact::redacted_url;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
@@ -72,6 +75,8 @@ pub struct ServerSettings {
     pub max_head_bytes: usize,
     /// Parameters of a request.
     pub max_params: usize,
+    /// Whether a crash may write the process's memory to a core file.
+    pub core_dumps: bool,
 }
 
 /// `[admin]`
@@ -169,11 +174,20 @@ pub enum LogFormat {
 /// `[telemetry]`
 ///
 /// Part of [`Settings`], which says how it is read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct TelemetrySettings {
     /// An OTLP receiver for traces.
     pub otlp_endpoint: Option<String>,
+}
+
+impl fmt::Debug for TelemetrySettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoint = self.otlp_endpoint.as_deref().map(redacted_url);
+        f.debug_struct("TelemetrySettings")
+            .field("otlp_endpoint", &endpoint)
+            .finish()
+    }
 }
 
 /// Reads every section before it gives up on one, so that all problems are told.
@@ -287,6 +301,7 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
     let max_headers = reader.count("server.max_headers", 16..=1024);
     let max_head_bytes = reader.count("server.max_head_bytes", 8192..=1_048_576);
     let max_params = reader.count("server.max_params", 32..=65_536);
+    let core_dumps = reader.flag("server.core_dumps");
     Some(ServerSettings {
         public_url: public_url?,
         listen: listen?,
@@ -301,6 +316,7 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
         max_headers: max_headers?,
         max_head_bytes: max_head_bytes?,
         max_params: max_params?,
+        core_dumps: core_dumps?,
     })
 }
 
@@ -355,7 +371,7 @@ fn listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
             reader.problem_at(
                 "PORT",
                 &port.origin,
-                format!("is {text:?}: write a port from 0 to 65535"),
+                format!("is {}: write a port from 0 to 65535", quoted(text)),
             );
             return None;
         }
@@ -515,7 +531,7 @@ fn log(reader: &mut Reader<'_>) -> Option<LogSettings> {
     if !is_filter(&level) {
         reader.problem(
             "log.level",
-            format!("is {level:?}: write error, warn, info, debug or trace, or directives such as \"info,replyhook=debug\""),
+            format!("is {}: write error, warn, info, debug or trace, or directives such as \"info,replyhook=debug\"", quoted(&level)),
         );
         return None;
     }

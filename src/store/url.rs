@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::redact::redacted_url;
 use crate::secret::Secret;
 
 /// Where the store is. Neither `Debug` nor `Display` shows a password.
@@ -65,12 +66,7 @@ impl fmt::Display for StoreUrl {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             Self::Memory => f.write_str("sqlite::memory:"),
-            Self::Postgres(url) => {
-                let rest = url.expose().split_once("://").map_or("", |(_, rest)| rest);
-                let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-                let place = place.split('?').next().unwrap_or_default();
-                write!(f, "postgres://…@{place}")
-            }
+            Self::Postgres(url) => f.write_str(&redacted_url(url.expose())),
         }
     }
 }
@@ -94,9 +90,9 @@ mod tests {
             ("sqlite::memory:", "sqlite::memory:"),
             (
                 "postgres://u:s3cret@h:5432/db?sslmode=require",
-                "postgres://…@h:5432/db",
+                "postgres://…@h:5432/db?sslmode=…",
             ),
-            ("postgresql://h/db", "postgres://…@h/db"),
+            ("postgresql://h/db", "postgresql://h/db"),
         ] {
             assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), shown);
         }

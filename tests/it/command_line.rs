@@ -85,6 +85,30 @@ fn check_of_unused_forward_url_warns_of_echo() {
 }
 
 #[test]
+fn secrets_of_urls_reach_neither_check_nor_log() {
+    let database = "postgres://u:canary@127.0.0.1:9/db?password=canary&passwrd=canary";
+    let endpoint = "http://u:canary@127.0.0.1:9/v1/traces?key=canary";
+    let mut env = vec![
+        ("DATABASE_URL", database),
+        ("REPLYHOOK__HANDLER__FORWARD_URL", endpoint),
+    ];
+    if cfg!(feature = "otel") {
+        env.push(("REPLYHOOK__TELEMETRY__OTLP_ENDPOINT", endpoint));
+    }
+    let (code, out, err) = replyhook(&["check"], &[&NEEDED[..], &env[..]].concat(), "");
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("passwrd=…") && !out.contains("canary"),
+        "{out}"
+    );
+    // Nothing listens there.
+    let server = Server::launch(Command::new(env!("CARGO_BIN_EXE_replyhook")), &env);
+    let (status, log) = server.wait();
+    assert!(!status.success() && !log.contains("canary"), "{log}");
+    assert!(log.contains("passwrd"), "{log}");
+}
+
+#[test]
 fn serve_with_echo_warns_and_dev_does_not() {
     const WARNING: &str = "users get their own words back";
     let server = Server::start(&[]);

@@ -298,6 +298,92 @@ fn a_secret_in_the_wrong_place_is_not_shown_either() {
     assert!(shown.contains("looks like the token itself"), "{shown}");
 }
 
+/// Passwords and tokens may be in a URL's user, in its query or in its fragment; also where the URL is not valid.
+#[test]
+fn urls_are_shown_without_secrets() {
+    let url =
+        |scheme: &str| format!("{scheme}://u:canary@host.test/place?key=canary&b=canary#canary");
+    let (web, database) = (url("https"), url("postgres"));
+    let env = [
+        ("DATABASE_URL", &*database),
+        ("REPLYHOOK__HANDLER__KIND", "forward"),
+        ("REPLYHOOK__HANDLER__FORWARD_URL", &*web),
+        (
+            "REPLYHOOK__HANDLER__FORWARD_SECRET",
+            "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX",
+        ),
+        ("REPLYHOOK__TELEMETRY__OTLP_ENDPOINT", &*web),
+    ];
+    let env = if cfg!(feature = "otel") {
+        &env[..]
+    } else {
+        &env[..4]
+    };
+    let loaded = load(&[&NEEDED[..], env].concat(), "").unwrap();
+    let shown = format!("{loaded:?}");
+    assert!(!shown.contains("canary"), "{shown}");
+    let value = |key: &str| {
+        let found = loaded.effective.iter().find(|(name, ..)| name == key);
+        found.unwrap().1.clone()
+    };
+    assert_eq!(
+        value("handler.forward_url"),
+        "\"https://…@host.test/place?key=…&b=…#…\""
+    );
+    assert_eq!(
+        value("store.url"),
+        "\"postgres://…@host.test/place?key=…&b=…#…\""
+    );
+
+    let texts = [
+        &*web,
+        "https://u:can/canary@host.test/",
+        "https://u:p?canary@host.test/",
+        "u:canary@host.test/place?key=canary",
+        "https:/u:canary@host.test",
+    ];
+    for key in [
+        "STORE__URL",
+        "HANDLER__FORWARD_URL",
+        "TELEMETRY__OTLP_ENDPOINT",
+        "SERVER__PUBLIC_URL",
+        "TWILIO__API_URL",
+        "TWILIO__MESSAGING_URL",
+        "TWILIO__CONTENT_URL",
+    ] {
+        for text in texts {
+            let env = [(format!("REPLYHOOK__{key}"), text)];
+            let sources = Sources::default()
+                .with_env([
+                    ("TWILIO_AUTH_TOKEN", TOKEN),
+                    ("REPLYHOOK__HANDLER__KIND", "forward"),
+                ])
+                .with_env(env);
+            let mut shown = format!("{:?}", Settings::effective(&sources));
+            match Settings::load(&sources) {
+                Ok(loaded) => shown += &format!("{loaded:?}"),
+                Err(problems) => shown += &format!("{problems} {problems:?}"),
+            }
+            assert!(!shown.contains("canary"), "{key} = {text}: {shown}");
+        }
+    }
+    // In the wrong place.
+    for key in [
+        "SERVER__LISTEN",
+        "HANDOVER__TTL",
+        "LOG__FORMAT",
+        "LOG__LEVEL",
+        "MEDIA__HOSTS",
+    ] {
+        let name = format!("REPLYHOOK__{key}");
+        let shown = format!(
+            "{:?}",
+            load(&[&NEEDED[..], &[(&*name, &*web)]].concat(), "")
+        );
+        assert!(!shown.contains("canary"), "{key}: {shown}");
+    }
+}
+
 #[test]
 fn the_port_is_part_of_the_effective_address() {
     let effective = Settings::effective(&Sources::default().with_env([("PORT", "3000")]));

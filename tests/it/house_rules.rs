@@ -39,7 +39,7 @@ fn code(source: &str) -> String {
 }
 
 /// The level of a room: it may import rooms of lower levels, and its own files.
-const LEVELS: [(&str, u8); 45] = [
+const LEVELS: [(&str, u8); 47] = [
     ("address", 0),
     ("clock", 0),
     ("error", 0),
@@ -47,6 +47,7 @@ const LEVELS: [(&str, u8); 45] = [
     ("form", 0),
     ("message", 0),
     ("probe", 0),
+    ("redact", 0),
     ("reply", 0),
     ("secret", 0),
     ("sid", 0),
@@ -59,6 +60,7 @@ const LEVELS: [(&str, u8); 45] = [
     ("handler/rules", 3),
     ("lifecycle", 1),
     ("descriptors", 1),
+    ("core_dumps", 1),
     ("start_error", 2),
     ("tls", 1),
     ("telemetry", 2),

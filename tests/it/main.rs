@@ -34,6 +34,7 @@ mod command_line;
 mod configuration;
 mod conversation_events;
 mod conversations;
+mod core_dumps;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod deploy_files;

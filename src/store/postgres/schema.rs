@@ -33,6 +33,13 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How the database is reached. `statement` is how long one statement may take.
 pub(super) fn options(url: &Secret, statement: Duration) -> Result<PgConnectOptions, StoreError> {
+    let (url, unknown) = without_unknown_parameters(url.expose());
+    for name in unknown {
+        tracing::warn!(
+            name,
+            "DATABASE_URL has a parameter that is not known and has no effect"
+        );
+    }
     let options: PgConnectOptions = url.expose().parse().map_err(|error| store_error(&error))?;
     let millis = |duration: Duration| duration.as_millis().to_string();
     let named = options.get_application_name().is_some();
@@ -54,6 +61,49 @@ pub(super) fn options(url: &Secret, statement: Duration) -> Result<PgConnectOpti
             ("tcp_keepalives_count", "3".to_owned()),
         ])
         .disable_statement_logging())
+}
+
+/// Names of the parameters that sqlx reads.
+const PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// The URL with the parameters that sqlx reads, and the names of the others.
+///
+/// sqlx logs the others with their values, and one of them may be a misspelt `password`.
+fn without_unknown_parameters(url: &str) -> (Secret, Vec<String>) {
+    let Some((place, query)) = url.split_once('?') else {
+        return (Secret::new(url), Vec::new());
+    };
+    let mut unknown = Vec::new();
+    let mut known = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        // A value without a name is not shown.
+        let name = pair.split_once('=').map_or("", |(name, _)| name);
+        if PARAMETERS.contains(&name) || name.starts_with("options[") {
+            known.push(pair);
+        } else {
+            unknown.push(name.to_owned());
+        }
+    }
+    (Secret::new(format!("{place}?{}", known.join("&"))), unknown)
 }
 
 /// Nothing that was acknowledged may be lost: a commit is on the server's disk before it returns.
