@@ -16,6 +16,7 @@ use crate::admin;
 use crate::clock::{Advance, ShiftedClock};
 use crate::config::{SigningSettings, Sources};
 use crate::emulator::{Emulator, EmulatorOptions};
+use crate::redact::redacted_url;
 use crate::sending::Sender;
 use crate::server;
 use crate::sid::AccountSid;
@@ -43,7 +44,7 @@ const PASSED_OVER: [&str; 4] = ["twilio.", "server.public_url", "server.listen",
 /// options.webhook = Some("http://localhost:3000/sms".to_owned());
 /// options.emulator_port = Some(0);
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct DeskOptions {
     /// Another server's webhook, in any language. Without one our own server runs.
@@ -61,12 +62,35 @@ pub struct DeskOptions {
     pub tunnel_url: Option<String>,
     /// A folder that conversations are written into, pseudonymised, for the test kit to replay.
     pub record: Option<PathBuf>,
+    /// The folder whose files messages may name by their path. Without one, the working directory.
+    pub media_dir: Option<PathBuf>,
+    /// Whether the emulator's control interface and page need the key of this run, which
+    /// [`Emulator::page_url`](crate::emulator::Emulator::page_url) carries.
+    pub protect: bool,
     /// Whether logs are written.
     pub logs: bool,
     /// Whether the private listener is opened where `admin.listen` says, on loopback.
     pub private: bool,
     /// The clock of everything. Without one the machine's, which can be moved on.
     pub clock: Option<Arc<dyn Advance>>,
+}
+
+/// URLs are shown without passwords.
+impl fmt::Debug for DeskOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |url: &Option<String>| url.as_deref().map(redacted_url);
+        f.debug_struct("DeskOptions")
+            .field("webhook", &shown(&self.webhook))
+            .field("fallback", &shown(&self.fallback))
+            .field("status_callback", &shown(&self.status_callback))
+            .field("emulator_port", &self.emulator_port)
+            .field("port", &self.port)
+            .field("tunnel_url", &shown(&self.tunnel_url))
+            .field("record", &self.record)
+            .field("media_dir", &self.media_dir)
+            .field("protect", &self.protect)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The emulator and the server beside it, running until they are stopped.
@@ -359,6 +383,8 @@ fn calls(options: &DeskOptions, public: Option<&TcpListener>) -> EmulatorOptions
         .clone()
         .or_else(|| ours("/webhook/status"));
     calls.record.clone_from(&options.record);
+    calls.media_dir.clone_from(&options.media_dir);
+    calls.protect = options.protect;
     calls
 }
 

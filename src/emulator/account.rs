@@ -78,8 +78,8 @@ pub(super) fn uuid() -> String {
     )
 }
 
-/// Digits that nobody can guess.
-fn hex(digits: usize) -> String {
+/// Random hexadecimal digits.
+pub(super) fn hex(digits: usize) -> String {
     let mut bytes = vec![0; digits.div_ceil(2)];
     getrandom::fill(&mut bytes).expect("the system has random numbers");
     let mut text = String::with_capacity(digits + 1);

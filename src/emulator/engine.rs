@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,14 +12,17 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
+use super::access_key::AccessKey;
 use super::account::{Account, SENDERS};
+use super::files::MediaFolder;
 use super::links::can_be_called;
 use super::record::{Entry, Exchange, Record};
 use super::recording::Recording;
 use super::state::State;
-use super::{control, media, origin, page, rest};
+use super::{access_key, control, media, origin, page, rest};
 use crate::clock::Advance;
 use crate::error_code::ErrorCode;
+use crate::redact::redacted_url;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 
@@ -34,7 +37,7 @@ const EVENTS: usize = 1024;
 /// let mut options = EmulatorOptions::new("http://localhost:3000/sms#rc=2&rp=ct,5xx");
 /// options.fallback = Some("http://localhost:3000/sms/fallback".to_owned());
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct EmulatorOptions {
     /// Where inbound messages are posted. A fragment carries Twilio's connection overrides, as in `#rc=2&rp=ct,5xx`.
@@ -45,6 +48,10 @@ pub struct EmulatorOptions {
     pub status_callback: Option<String>,
     /// A folder that conversations are written into, pseudonymised, for the test kit to replay.
     pub record: Option<PathBuf>,
+    /// The folder whose files messages may name by their path (`media[].path`). Without one, the working directory.
+    pub media_dir: Option<PathBuf>,
+    /// Whether the control interface and the page need the key of this run, which [`Emulator::page_url`] carries.
+    pub protect: bool,
 }
 
 impl EmulatorOptions {
@@ -55,7 +62,24 @@ impl EmulatorOptions {
             fallback: None,
             status_callback: None,
             record: None,
+            media_dir: None,
+            protect: false,
         }
+    }
+}
+
+/// URLs are shown without passwords.
+impl fmt::Debug for EmulatorOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |url: &Option<String>| url.as_deref().map(redacted_url);
+        f.debug_struct("EmulatorOptions")
+            .field("webhook", &redacted_url(&self.webhook))
+            .field("fallback", &shown(&self.fallback))
+            .field("status_callback", &shown(&self.status_callback))
+            .field("record", &self.record)
+            .field("media_dir", &self.media_dir)
+            .field("protect", &self.protect)
+            .finish()
     }
 }
 
@@ -80,6 +104,14 @@ pub enum EmulatorError {
         /// Where.
         path: PathBuf,
         /// Why not.
+        source: io::Error,
+    },
+    /// The folder of media cannot be opened.
+    #[error("--media-dir {path}: {source}", path = path.display())]
+    MediaDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why it cannot be opened.
         source: io::Error,
     },
     /// The listener has no address.
@@ -162,6 +194,9 @@ pub(super) struct Engine {
     own: Mutex<Option<Arc<dyn OwnServer>>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) recording: Option<Recording>,
+    /// Nothing if the working directory is gone.
+    pub(super) media_folder: Option<Arc<MediaFolder>>,
+    pub(super) access_key: Option<AccessKey>,
     state: Mutex<State>,
 }
 
@@ -212,8 +247,21 @@ impl Emulator {
             }
             None => None,
         };
+        let media_folder = match &options.media_dir {
+            Some(path) => {
+                let folder = MediaFolder::open(path).map_err(|source| EmulatorError::MediaDir {
+                    path: path.clone(),
+                    source,
+                })?;
+                Some(folder)
+            }
+            None => MediaFolder::open(Path::new(".")).ok(),
+        };
+        let access_key = options.protect.then(|| AccessKey::generate(address.port()));
         let engine = Engine {
             recording,
+            media_folder: media_folder.map(Arc::new),
+            access_key,
             account: Account::generate(),
             options,
             origin: format!("http://{address}"),
@@ -242,6 +290,17 @@ impl Emulator {
         &self.engine.origin
     }
 
+    /// The address of the page. With [`EmulatorOptions::protect`] it carries the key of this run.
+    ///
+    /// [`Remote::new`](super::Remote::new) takes it too.
+    pub fn page_url(&self) -> String {
+        let origin = &self.engine.origin;
+        match &self.engine.access_key {
+            Some(key) => format!("{origin}/?key={}", key.expose()),
+            None => format!("{origin}/"),
+        }
+    }
+
     /// Shows, resets and disturbs our own server from now on, instead of the one before.
     pub fn attach(&self, own: Arc<dyn OwnServer>) {
         let mut attached = self
@@ -263,9 +322,12 @@ impl Emulator {
     /// The page, the control interface and Twilio's REST API.
     pub fn router(&self) -> axum::Router {
         let engine = self.engine.clone();
+        let control = control::routes().merge(media::control_routes()).layer(
+            axum::middleware::from_fn_with_state(engine.clone(), access_key::check),
+        );
         axum::Router::new()
             .merge(page::routes())
-            .merge(control::routes())
+            .merge(control)
             .merge(rest::routes())
             .merge(media::routes())
             .fallback(rest::not_found)

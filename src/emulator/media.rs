@@ -37,9 +37,12 @@ const LINK: SignedDuration = SignedDuration::from_hours(4);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
-    Router::new()
-        .route("/_emulator/media/{sid}", get(shown))
-        .route("/media/{sid}", get(linked))
+    Router::new().route("/media/{sid}", get(linked))
+}
+
+/// The files that the page shows.
+pub(super) fn control_routes() -> Router<Arc<Engine>> {
+    Router::new().route("/_emulator/media/{sid}", get(shown))
 }
 
 /// For the page, which has no password.

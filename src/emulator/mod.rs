@@ -22,6 +22,7 @@
 //! Its rules: it listens on loopback and nowhere else; its token is its own, so that no page can have it sign what a real
 //! server believes; it follows the clock that it is handed, which can be moved on.
 
+mod access_key;
 mod account;
 mod answer;
 mod as_test;
@@ -32,6 +33,7 @@ mod document;
 mod engine;
 mod faults;
 mod fetching;
+mod files;
 mod links;
 mod media;
 mod opt_out;

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
-use http::{HeaderValue, StatusCode};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Deserialize;
 
+use super::access_key;
 use super::engine::Engine;
 
 /// Everything from here, nothing inline; pictures and sounds also from what the user is about to send.
@@ -46,8 +50,31 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/page/{name}", get(file))
 }
 
-async fn index() -> Response {
-    served("text/html; charset=utf-8", INDEX)
+#[derive(Deserialize)]
+struct PageQuery {
+    key: Option<String>,
+}
+
+/// The page. With the key in its address it sets the cookie that the page's calls carry.
+async fn index(
+    State(engine): State<Arc<Engine>>,
+    Query(query): Query<PageQuery>,
+    headers: HeaderMap,
+) -> Response {
+    let mut page = served("text/html; charset=utf-8", INDEX);
+    let Some(key) = &engine.access_key else {
+        return page;
+    };
+    if query.key.is_some_and(|given| key.is(&given)) {
+        if let Some(cookie) = key.set_cookie() {
+            page.headers_mut().insert(SET_COOKIE, cookie);
+        }
+        return page;
+    }
+    if key.permits(&headers) {
+        return page;
+    }
+    access_key::refusal()
 }
 
 async fn file(Path(name): Path<String>) -> Response {

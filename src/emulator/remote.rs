@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Method};
 use reqwest::Url;
 use serde_json::Value;
 
@@ -88,7 +89,7 @@ pub struct RemoteEvents {
 }
 
 impl Remote {
-    /// The emulator at `url`.
+    /// The emulator at `url`, which may be the page's, with the key of a run that is protected.
     ///
     /// # Errors
     /// [`RemoteError::Url`] for what is no address on this machine.
@@ -98,8 +99,16 @@ impl Remote {
         if parsed.scheme() != "http" || !["127.0.0.1", "localhost", "[::1]"].contains(&host) {
             return Err(RemoteError::Url);
         }
+        let mut headers = HeaderMap::new();
+        if let Some((_, key)) = parsed.query_pairs().find(|(name, _)| name == "key") {
+            let bearer = HeaderValue::try_from(format!("Bearer {key}"));
+            let mut bearer = bearer.map_err(|_| RemoteError::Url)?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
         tls::install_provider();
         let client = reqwest::Client::builder()
+            .default_headers(headers)
             .connect_timeout(Duration::from_secs(5))
             .no_proxy()
             .build()
@@ -153,8 +162,7 @@ impl Remote {
     /// # Errors
     /// [`RemoteError`].
     pub async fn events(&self) -> Result<RemoteEvents, RemoteError> {
-        let response = self.client.get(self.below(&["events"])).send().await;
-        let response = response.map_err(|error| self.unreachable(&error))?;
+        let response = self.send(self.client.get(self.below(&["events"]))).await?;
         Ok(RemoteEvents {
             response,
             text: Vec::new(),
@@ -177,14 +185,23 @@ impl Remote {
     }
 
     async fn text(&self, request: reqwest::RequestBuilder) -> Result<String, RemoteError> {
+        let text = self.send(request).await?.text().await;
+        text.map_err(|error| self.unreachable(&error))
+    }
+
+    /// The response, if it is a success.
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, RemoteError> {
         let response = request.send().await;
         let response = response.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
         let text = response.text().await;
         let text = text.map_err(|error| self.unreachable(&error))?;
-        if status.is_success() {
-            return Ok(text);
-        }
         let told: Option<Value> = serde_json::from_str(&text).ok();
         let told = told.and_then(|told| told["error"].as_str().map(str::to_owned));
         Err(RemoteError::Refused(told.unwrap_or_else(|| {

@@ -1,7 +1,7 @@
 //! A user's message: what the phone sends, checked and made into a record.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -45,7 +45,7 @@ pub(super) struct UserMessage {
     params: BTreeMap<String, String>,
 }
 
-/// A file: from an address, from this machine, or here in base64.
+/// A file: from an address, from the folder of media, or here in base64.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UserMedia {
@@ -147,9 +147,10 @@ impl Engine {
                 (None, Some(path), None) => {
                     let name = Path::new(path).file_name();
                     let name = name.map(|name| name.to_string_lossy().into_owned());
-                    let bytes = read(path)
+                    let bytes = self
+                        .read_file(path)
                         .await
-                        .map_err(|error| format!("media[].path: cannot be read: {error}"))?;
+                        .map_err(|error| format!("media[].path: {error}"))?;
                     (Some(bytes), name, None)
                 }
                 (None, None, Some(url)) => {
@@ -209,16 +210,13 @@ impl Engine {
             at,
         })
     }
-}
 
-/// A file of this machine, if it is one and not too large.
-async fn read(path: &str) -> std::io::Result<Vec<u8>> {
-    let about = tokio::fs::metadata(path).await?;
-    if !about.is_file() {
-        return Err(std::io::Error::other("not a file"));
+    /// Reads a file of this machine.
+    async fn read_file(&self, path: &str) -> Result<Vec<u8>, String> {
+        let folder = self.media_folder.clone();
+        let folder = folder.ok_or("the folder that the emulator was started in is gone")?;
+        let path = PathBuf::from(path);
+        let read = tokio::task::spawn_blocking(move || folder.read(&path, MOST_MEDIA_BYTES));
+        read.await.map_err(|error| error.to_string())?
     }
-    if about.len() > MOST_MEDIA_BYTES as u64 {
-        return Err(std::io::Error::other("larger than 16 MiB"));
-    }
-    tokio::fs::read(path).await
 }

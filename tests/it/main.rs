@@ -45,6 +45,7 @@ mod dialogues;
 mod disk;
 mod doctor;
 mod emulator;
+mod emulator_access;
 mod emulator_sdks;
 #[cfg(feature = "testing")]
 mod examples;

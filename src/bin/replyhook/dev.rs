@@ -26,7 +26,8 @@ kept in memory unless DATABASE_URL is set.
 Examples:
   replyhook dev                                          chat with the configured bot in the browser
   replyhook dev --config bot.toml                        the same with its settings
-  replyhook dev --webhook http://localhost:3000/sms      chat with another server, in any language")]
+  replyhook dev --webhook http://localhost:3000/sms      chat with another server, in any language
+  replyhook dev --protect                                the same on a machine that others use too")]
 pub(crate) struct Dev {
     /// Call this server instead of ours
     #[arg(long, value_name = "URL")]
@@ -54,6 +55,13 @@ pub(crate) struct Dev {
     /// Write conversations into this folder, with numbers and names that belong to nobody, for the test kit to replay
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Let messages send files of this folder by their path [default: the folder where it is started]
+    #[arg(long, value_name = "DIR")]
+    media_dir: Option<PathBuf>,
+    /// Require the key in the printed address for the page and for every call below /_emulator, so that other users of this
+    /// machine cannot use the emulator
+    #[arg(long)]
+    protect: bool,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -67,6 +75,8 @@ impl Dev {
         options.emulator_port = self.emulator_port;
         options.port = self.port;
         options.record = self.record;
+        options.media_dir = self.media_dir;
+        options.protect = self.protect;
         options.tunnel_url = self.tunnel_url;
         options.logs = true;
         options.private = true;
@@ -216,7 +226,7 @@ fn welcome(
 ) -> anyhow::Result<String> {
     let emulator = desk.emulator();
     let mut text = String::new();
-    writeln!(text, "\n  Chat with your bot:  {}/\n", emulator.url())?;
+    writeln!(text, "\n  Chat with your bot:  {}\n", emulator.page_url())?;
     if let (Some(url), Some(handler)) = (desk.server_url(), desk.handler()) {
         writeln!(text, "  the bot      {url}/webhook, answered by: {handler}")?;
         writeln!(

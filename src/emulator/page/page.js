@@ -11,6 +11,9 @@ import "./chat.js";
 import "./composer.js";
 import "./faults.js";
 
+// The key is in the cookie by now, and not for the history or for whoever sees the screen.
+if (location.search) history.replaceState(null, "", location.pathname);
+
 let latest; // the catching up that counts: what an earlier one is told may be from before a reset
 
 /** Fetches everything anew: at the start, after a gap in the events, after a reset. */

@@ -20,6 +20,8 @@ pub struct Dev {
     pub program: Program,
     /// Where the emulator is: `http://127.0.0.1:…`.
     pub url: String,
+    /// The printed address of the page, with the key of a run that is protected.
+    pub page: String,
     pub account: String,
     pub token: String,
     address: SocketAddr,
@@ -43,10 +45,16 @@ impl Dev {
                 .envs(env.iter().copied())
                 .current_dir(folder),
         );
-        let url = program.wait_for("address of the page", |line| {
+        let page: String = program.wait_for("address of the page", |line| {
             let url = line.trim().strip_prefix("Chat with your bot:")?;
-            Some(url.trim().trim_end_matches('/').to_owned())
+            Some(url.trim().to_owned())
         });
+        let url = page
+            .split("/?")
+            .next()
+            .unwrap()
+            .trim_end_matches('/')
+            .to_owned();
         program.wait_for("end of the welcome", |line| {
             line.contains("Ctrl-C ends it").then_some(())
         });
@@ -54,6 +62,7 @@ impl Dev {
         let mut dev = Self {
             program,
             url,
+            page,
             account: String::new(),
             token: String::new(),
             address,
@@ -92,6 +101,15 @@ impl Dev {
         wire::read_answer(&mut stream).expect("the emulator closed without an answer")
     }
 
+    /// The key of a run that is protected.
+    pub fn key(&self) -> Option<&str> {
+        Some(self.page.split_once("?key=")?.1)
+    }
+
+    pub fn bearer(&self) -> Option<String> {
+        self.key().map(|key| format!("Bearer {key}"))
+    }
+
     pub fn host(&self) -> String {
         self.address.to_string()
     }
@@ -104,7 +122,10 @@ impl Dev {
             body.to_string()
         };
         let target = format!("/_emulator{path}");
-        let answer = self.exchange(method, &target, &[("Host", &self.host())], &body);
+        let (host, bearer) = (self.host(), self.bearer());
+        let mut headers = vec![("Host", &*host)];
+        headers.extend(bearer.as_deref().map(|bearer| ("Authorization", bearer)));
+        let answer = self.exchange(method, &target, &headers, &body);
         assert_eq!(answer.status, 200, "{target}: {}", answer.body);
         serde_json::from_str(&answer.body).unwrap()
     }

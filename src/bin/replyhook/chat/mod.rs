@@ -27,7 +27,7 @@ Examples:
   printf 'hi\\n' | replyhook chat
   replyhook chat --emulator http://127.0.0.1:8081    as a user of a running replyhook dev")]
 pub(crate) struct Chat {
-    /// The emulator of a running `replyhook dev`, instead of one of its own
+    /// The emulator of a running `replyhook dev`, instead of one of its own: the address that it printed
     #[arg(long, value_name = "URL")]
     emulator: Option<String>,
     /// The user's address [default: whatsapp:+15550001111]

@@ -5,6 +5,8 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use replyhook::Address;
 use replyhook::emulator::{Remote, RemoteError, RemoteEvent, RemoteEvents};
 use serde_json::{Value, json};
@@ -256,8 +258,7 @@ impl Talk {
             Command::Say(text) => message["body"] = text.as_str().into(),
             Command::Photo(line) => {
                 let (file, caption) = split_file(line);
-                let path = std::fs::canonicalize(file).with_context(|| format!("/photo {file}"))?;
-                message["media"] = json!([{"path": path.to_string_lossy()}]);
+                message["media"] = json!([photo(file).with_context(|| format!("/photo {file}"))?]);
                 if !caption.is_empty() {
                     message["body"] = caption.into();
                 }
@@ -465,6 +466,18 @@ fn failure(answer: &Value) -> Option<String> {
         last["url"].as_str().unwrap_or_default(),
         meaning.unwrap_or_default()
     ))
+}
+
+/// A file of the user who types: read here, since the emulator reads no file outside of its own folder.
+fn photo(file: &str) -> anyhow::Result<Value> {
+    let path = std::path::Path::new(file);
+    // A pipe or a device might never end.
+    if !path.metadata()?.is_file() {
+        anyhow::bail!("not a file");
+    }
+    let data = STANDARD.encode(std::fs::read(path)?);
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    Ok(json!({"data": data, "filename": name}))
 }
 
 /// A file's name, in quotes if it has spaces, and what is said with it.
