@@ -271,6 +271,18 @@ impl Form {
     ///
     /// Source: twilio-python and twilio-node's validators, and the Conversations webhooks that repeat a name.
     pub(crate) fn append_signed(&self, order: SortOrder, out: &mut Vec<u8>) {
+        for pair in self.signed(order) {
+            out.extend_from_slice(self.bytes(pair.start..pair.end));
+        }
+    }
+
+    /// The names and values whose bytes [`append_signed`](Self::append_signed) appends, in its order.
+    pub(crate) fn signed_pairs(&self, order: SortOrder) -> impl Iterator<Item = (&str, &str)> {
+        self.signed(order)
+            .map(|pair| (self.name(pair), self.value(pair)))
+    }
+
+    fn signed(&self, order: SortOrder) -> impl Iterator<Item = Pair> {
         let mut sorted = self.pairs.clone();
         sorted.sort_unstable_by(|a, b| {
             // In ASCII both orders agree.
@@ -281,15 +293,13 @@ impl Form {
             }
         });
         let mut last: Option<Pair> = None;
-        for pair in sorted {
+        sorted.into_iter().filter(move |pair| {
             let repeats = last.is_some_and(|last| {
-                last.key == pair.key && self.compare(order, last, pair).is_eq()
+                last.key == pair.key && self.compare(order, last, *pair).is_eq()
             });
-            if !repeats {
-                out.extend_from_slice(self.bytes(pair.start..pair.end));
-            }
-            last = Some(pair);
-        }
+            last = Some(*pair);
+            !repeats
+        })
     }
 
     #[cold]

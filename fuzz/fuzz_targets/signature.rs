@@ -16,6 +16,13 @@ const URL: &str = "https://bot.example.com";
 /// Explaining tries thousands of readings of a request: a longer one would only slow that down.
 const LONGEST: usize = 1024;
 
+/// Whether a form may be refused although it is signed.
+fn input_names_a_message(target: &str, form: &Form) -> bool {
+    let params = form.iter().flat_map(|(name, value)| [name, value]);
+    let text = params.fold(target.to_owned(), |text, part| text + part);
+    ["MessageSid", "EventType"].iter().any(|name| text.contains(name))
+}
+
 fuzz_target!(|input: (u8, bool, Vec<Vec<u8>>, &str, Vec<u8>)| {
     let (method, is_form, signatures, target, body) = input;
     let method = [Method::POST, Method::GET, Method::PUT][usize::from(method % 3)].clone();
@@ -69,8 +76,10 @@ fuzz_target!(|input: (u8, bool, Vec<Vec<u8>>, &str, Vec<u8>)| {
     headers.insert(SIGNATURE_HEADER, signature(OTHER));
     assert!(verify(&headers).is_none());
     headers.insert(SIGNATURE_HEADER, signature(TOKEN));
-    let verified = verify(&headers);
-    if posted {
-        assert_eq!(verified.unwrap().form, form);
+    match verify(&headers) {
+        Some(verified) if posted => assert_eq!(verified.form, form),
+        // Another message may be named in what was signed.
+        None if posted => assert!(input_names_a_message(target, &form)),
+        _ => {}
     }
 });

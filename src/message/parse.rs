@@ -74,12 +74,15 @@ impl From<AmbiguousParam> for ParseError {
 }
 
 /// Parameters of which two different values are refused, wherever they come.
-const DECIDING: [&str; 10] = [
+const DECIDING: [&str; 13] = [
     "From",
     "To",
     "Body",
     "MessageSid",
     "AccountSid",
+    "MessagingServiceSid",
+    "ExternalUserId",
+    "ParentExternalUserId",
     "NumMedia",
     "MessageStatus",
     "ErrorCode",

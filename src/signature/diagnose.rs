@@ -29,6 +29,7 @@ impl SignatureVerifier {
             Err(SignatureErrorKind::NotAForm) => Explanation::NotAForm,
             Err(SignatureErrorKind::Form(_)) => Explanation::BadForm,
             Err(SignatureErrorKind::UnknownAccount) => Explanation::UnknownAccount,
+            Err(SignatureErrorKind::Reshaped) => Explanation::Reshaped,
             Err(SignatureErrorKind::Mismatch) => {
                 self.responsible(request).explain_mismatch(request)
             }

@@ -50,6 +50,8 @@ pub enum Explanation {
     UnknownAccount,
     /// `bodySHA256` is not the body's.
     BodyHash,
+    /// The signature fits, but another message is named in the signed bytes than the parameters say.
+    Reshaped,
     /// It was signed for another URL, without its query.
     SignedFor {
         /// What it was signed for.
@@ -154,6 +156,11 @@ impl fmt::Display for Explanation {
             ),
             Self::BodyHash => f.write_str(
                 "the signature fits but bodySHA256 is not the hash of the body: the body was changed on the way",
+            ),
+            Self::Reshaped => f.write_str(
+                "the signature fits, but the signed text holds another MessageSid, or another kind of webhook, than the \
+                 parameters say: a captured request was cut into other names and values, or a user's text holds such a \
+                 pair; the two cannot be told apart, so the request is refused",
             ),
             Self::SignedFor { url, ours, public_url: Some(public_url) } => write!(
                 f,

@@ -118,7 +118,9 @@ impl RefusalCause {
             Self::Signature(error) => match error.kind() {
                 SignatureErrorKind::NotAForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 SignatureErrorKind::Form(FormError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
-                SignatureErrorKind::Form(_) => StatusCode::BAD_REQUEST,
+                SignatureErrorKind::Form(_) | SignatureErrorKind::Reshaped => {
+                    StatusCode::BAD_REQUEST
+                }
                 SignatureErrorKind::MissingHeader
                 | SignatureErrorKind::RepeatedHeader
                 | SignatureErrorKind::MalformedHeader

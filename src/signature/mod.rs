@@ -12,6 +12,8 @@
 //!    query holds `'`, `%27`, `%40` or `%3A`, the spellings that Twilio is known to sign instead.
 //! 3. A posted or put form is decoded once; GET signs the URL alone; any other body needs exactly one `bodySHA256`.
 //! 4. Exactly one signature header, 28 characters of canonical base64; each comparison in constant time.
+//! 5. The signed bytes name no other message than the parameters do: the signed string has no separators, so a captured
+//!    signature also fits the same bytes cut into other names and values.
 //!
 //! [`SignatureVerifier`] is the pure part: bytes in, verdict out. [`Explanation`] is for the operator's log and never
 //! accepts anything. `SignatureLayer` (feature `axum`) is the same for anyone's tower stack.
@@ -25,6 +27,7 @@ mod explain;
 pub(crate) mod layer;
 mod public_url;
 mod readings;
+mod reshaped;
 mod shell;
 mod token;
 mod verifier;

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method};
 use sha2::{Digest, Sha256};
 
 use super::public_url::PublicUrl;
+use super::reshaped::SignedText;
 use super::token::{Token, TokenError};
 use crate::form::{Form, FormError, SortOrder};
 use crate::secret::Secret;
@@ -112,6 +113,10 @@ pub enum SignatureErrorKind {
     /// The form cannot be decoded.
     #[error(transparent)]
     Form(FormError),
+    /// The signature fits, but another message is named in the signed bytes than the parameters say: a captured request
+    /// may have been cut into other names and values.
+    #[error("the signature fits, but the signed bytes name another message than the parameters do")]
+    Reshaped,
 }
 
 impl SignatureError {
@@ -280,35 +285,21 @@ impl SignatureVerifier {
         let owner = self.tokens_for(&content.form);
         // Who signs for an account that is not configured is told apart from who does not sign at all.
         let (tokens, own) = owner.unwrap_or((&self.default_tokens, false));
-        let mut found = self.position(
-            tokens,
-            request.target,
-            &content,
-            SortOrder::Bytes,
-            &signature,
-        );
+        let target = request.target;
+        let mut order = SortOrder::Bytes;
+        let mut params = content.signed_params(order);
+        let mut found = self.position(tokens, target, &params, &signature);
         // JavaScript sorts by UTF-16 units; whether Twilio does is not known.
         if found.is_none() && content.posted && content.form.has_two_orders() {
-            found = self.position(
-                tokens,
-                request.target,
-                &content,
-                SortOrder::Utf16,
-                &signature,
-            );
+            order = SortOrder::Utf16;
+            params = content.signed_params(order);
+            found = self.position(tokens, target, &params, &signature);
         }
         if let Err(unknown) = owner {
+            let params = content.signed_params(SortOrder::Bytes);
             let others = self.accounts.iter().map(|(_, tokens)| tokens.as_slice());
-            let mut any = others.filter(|tokens| {
-                self.position(
-                    tokens,
-                    request.target,
-                    &content,
-                    SortOrder::Bytes,
-                    &signature,
-                )
-                .is_some()
-            });
+            let mut any = others
+                .filter(|tokens| self.position(tokens, target, &params, &signature).is_some());
             let signed = found.is_some() || any.next().is_some();
             return Err(if signed {
                 unknown
@@ -327,6 +318,15 @@ impl SignatureVerifier {
         {
             return Err(SignatureErrorKind::BodyHash.into());
         }
+        let signed = SignedText {
+            form: &content.form,
+            order,
+            target,
+            params: &params,
+        };
+        if content.body_sha256.is_none() && signed.is_reshaped() {
+            return Err(SignatureErrorKind::Reshaped.into());
+        }
         Ok(Verified {
             form: content.form,
             token,
@@ -339,12 +339,10 @@ impl SignatureVerifier {
         &self,
         tokens: &[Token],
         target: &str,
-        content: &Content,
-        order: SortOrder,
+        params: &[u8],
         signature: &[u8; 20],
     ) -> Option<usize> {
         let missing_prefix = self.public_url.missing_prefix(target);
-        let params = content.signed_params(order);
         tokens.iter().position(|token| {
             let over = |target: &str| {
                 self.origins.iter().any(|origin| {
@@ -353,7 +351,7 @@ impl SignatureVerifier {
                             origin.as_bytes(),
                             missing_prefix.as_bytes(),
                             target.as_bytes(),
-                            &params,
+                            params,
                         ],
                         signature,
                     )

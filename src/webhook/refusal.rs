@@ -15,7 +15,8 @@ pub(super) fn outcome(cause: RefusalCause) -> Outcome {
         RefusalCause::Method => Outcome::RefusedMethod,
         RefusalCause::Signature(error) => match error.kind() {
             SignatureErrorKind::UnknownAccount => Outcome::RefusedAccount,
-            SignatureErrorKind::Form(crate::form::FormError::NotUtf8 { .. }) => Outcome::BadForm,
+            SignatureErrorKind::Form(crate::form::FormError::NotUtf8 { .. })
+            | SignatureErrorKind::Reshaped => Outcome::BadForm,
             SignatureErrorKind::Form(_) | SignatureErrorKind::NotAForm => Outcome::RefusedBody,
             _ => Outcome::RefusedSignature,
         },
@@ -28,6 +29,8 @@ pub(super) fn outcome(cause: RefusalCause) -> Outcome {
 pub(crate) struct RefusalReport {
     mismatches: Throttle,
     unsigned: Throttle,
+    /// Only a holder of a valid signature can cause these lines, so strangers must not be able to hide them.
+    reshaped: Throttle,
     others: Throttle,
     explaining: Mutex<()>,
     /// `signature.mode = "report"`: the explanation is also the answer's body.
@@ -40,6 +43,7 @@ impl RefusalReport {
         Self {
             mismatches: throttle(),
             unsigned: throttle(),
+            reshaped: throttle(),
             others: throttle(),
             explaining: Mutex::default(),
             to_caller,
@@ -57,6 +61,7 @@ impl RefusalReport {
             SignatureErrorKind::MissingHeader
             | SignatureErrorKind::RepeatedHeader
             | SignatureErrorKind::MalformedHeader => &self.unsigned,
+            SignatureErrorKind::Reshaped => &self.reshaped,
             _ => &self.others,
         }
     }

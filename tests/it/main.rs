@@ -85,6 +85,7 @@ mod readme;
 mod reconcile;
 mod replies;
 mod reply_order;
+mod reshaped;
 mod rest;
 mod restoring;
 mod routing;

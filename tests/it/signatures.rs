@@ -693,6 +693,9 @@ async fn threat_22_repeats_are_signed_as_twilio_does_and_a_deciding_parameter_ha
         "Body",
         "MessageSid",
         "AccountSid",
+        "MessagingServiceSid",
+        "ExternalUserId",
+        "ParentExternalUserId",
         "NumMedia",
         "MessageStatus",
         "ErrorCode",
@@ -707,7 +710,7 @@ async fn threat_22_repeats_are_signed_as_twilio_does_and_a_deciding_parameter_ha
     assert_eq!(
         app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="bad_form"}"#)
             .await,
-        10.0
+        13.0
     );
 }
 

@@ -7,8 +7,9 @@
  *         --public-url https://hooks.example.test/bots/a --token 0123456789abcdef0123456789abcdef --cases 300 --seed 1
  *
  * Every case is one request that Twilio could make and at least two forgeries of it. The request must be answered 200
- * with TwiML that a strict parser reads and that says what echo must say, the forgeries with 403. Case `i` of seed `s` is
- * always the same request: `--only i` repeats it alone. `sign.py` is the same program over Twilio's Python library.
+ * with TwiML that a strict parser reads and that says what echo must say, the forgeries with 403, and a request whose signed
+ * bytes were cut into other names and values with 400. Case `i` of seed `s` is always the same request: `--only i` repeats it
+ * alone. `sign.py` is the same program over Twilio's Python library.
  */
 
 import { createHash, createHmac } from "node:crypto";
@@ -416,6 +417,22 @@ function without(chance, found, wanted) {
   return places.length ? replaced(found, chance.of(places)) : null;
 }
 
+/** The same signed bytes, cut so that the quoted message becomes the message: only the `MessageSid` can tell. */
+function reshaped(found) {
+  if (found.method === "GET") return null;
+  const pairs = found.pairs.map(({ name, value }) => [name, value]);
+  const names = pairs.map(([name]) => name);
+  if (new Set(names).size < names.length) return null;
+  pairs.sort(([a], [b]) => (a < b ? -1 : 1));
+  const at = (wanted) => pairs.findIndex(([name]) => name === wanted);
+  const [own, quoted] = [at("MessageSid"), at("OriginalRepliedMessageSid")];
+  if (own < 1 || quoted < 0) return null;
+  const hidden = `${pairs.slice(own, quoted).flat().join("")}OriginalReplied`;
+  const [before, value] = pairs[own - 1];
+  const cut = [...pairs.slice(0, own - 1), [before, value + hidden], ["MessageSid", pairs[quoted][1]], ...pairs.slice(quoted + 1)];
+  return found.with({ pairs: cut.map(([name, value]) => pair(name, value)) });
+}
+
 const swapCase = (text) => text.replace(/[a-z]/gi, (char) => (char < "a" ? char.toLowerCase() : char.toUpperCase()));
 
 /** The same query with `+` and `%20` exchanged, else with the other hexadecimal digits. */
@@ -674,7 +691,7 @@ async function main() {
   const server = new Server(args.base);
   const failures = [];
   const made = new Map(Object.keys(KINDS).map((kind) => [kind, 0]));
-  let [accepted, refused] = [0, 0];
+  let [accepted, refused, recut] = [0, 0, 0];
 
   const failed = (found, what, signedFor) => {
     const lines = [`seed ${args.seed} index ${found.label}: ${found.method} ${shown(found.wireTarget(site))}`];
@@ -692,6 +709,13 @@ async function main() {
       const wrong = wrongAnswer(found, await server.ask(site, found, [signature]), SaxesParser);
       if (wrong) failed(found, wrong, found.url(site));
       else accepted++;
+      const cut = reshaped(found);
+      if (cut !== null) {
+        if (forger.sign(cut) !== signature) failed(cut, "the reshaped request has another signature: a mistake in this program");
+        const { status } = await server.ask(site, cut, [signature]);
+        if (status !== 400) failed(cut, `reshaped: status ${status}, not 400`);
+        recut++;
+      }
       const kinds = Object.keys(KINDS);
       const [first] = kinds.splice(at % kinds.length, 1);
       let count = 0;
@@ -714,13 +738,14 @@ async function main() {
   server.close();
 
   if (!accepted || !refused) failures.push("a run without an accepted request or without a refused forgery shows nothing");
+  if (args.only === undefined && !recut) failures.push("a run without a reshaped request shows nothing");
   const unused = [...made].filter(([kind, count]) => !count && (site.prefix || !kind.startsWith("prefix"))).map(([kind]) => kind);
   if (args.only === undefined && Number(args.cases) >= 200 && !failures.length && unused.length) {
     failures.push(`forgeries that were never made: ${unused.join(", ")}`);
   }
   for (const failure of failures.slice(0, 5)) console.log(failure);
   if (failures.length > 5) console.log(`… and ${failures.length - 5} more`);
-  console.log(`sign.mjs: ${accepted} requests accepted, ${refused} forgeries refused`);
+  console.log(`sign.mjs: ${accepted} requests accepted, ${refused} forgeries refused, ${recut} reshaped`);
   process.exitCode = failures.length ? 1 : 0;
 }
 

@@ -6,8 +6,9 @@ Needs PyPI `twilio` (`scripts/sdk` installs it) and a `replyhook serve` with the
         --token 0123456789abcdef0123456789abcdef --cases 300 --seed 1
 
 Every case is one request that Twilio could make and at least two forgeries of it. The request must be answered 200 with
-TwiML that a strict parser reads and that says what echo must say, the forgeries with 403. Case `i` of seed `s` is always
-the same request: `--only i` repeats it alone. `sign.mjs` is the same program over Twilio's Node library.
+TwiML that a strict parser reads and that says what echo must say, the forgeries with 403, and a request whose signed bytes
+were cut into other names and values with 400. Case `i` of seed `s` is always the same request: `--only i` repeats it alone.
+`sign.mjs` is the same program over Twilio's Node library.
 """
 
 from __future__ import annotations
@@ -517,6 +518,23 @@ def respelled(raw):
     return out
 
 
+def reshaped(case):
+    """The same signed bytes, cut so that the quoted message becomes the message: only the `MessageSid` can tell."""
+    if case.method == "GET":
+        return None
+    found = sorted({(name, value) for name, value, _ in case.pairs})
+    names = [name for name, _ in found]
+    if len(set(names)) < len(names) or not {"MessageSid", "OriginalRepliedMessageSid"} <= set(names):
+        return None
+    own, quoted = names.index("MessageSid"), names.index("OriginalRepliedMessageSid")
+    if own == 0:
+        return None
+    hidden = "".join(name + value for name, value in found[own:quoted]) + "OriginalReplied"
+    before = (found[own - 1][0], found[own - 1][1] + hidden)
+    cut = [*found[: own - 1], before, ("MessageSid", found[quoted][1]), *found[quoted + 1 :]]
+    return replace(case, pairs=tuple(pair(name, value) for name, value in cut))
+
+
 KINDS = [name for name, member in vars(Forger).items() if callable(member) and not name.startswith("_")]
 KINDS = [name for name in KINDS if name not in ("sign", "would_fit", "forge", "without")]
 
@@ -636,7 +654,7 @@ def main():
 
     public = Public(args.public_url)
     forger, server = Forger(public, args.token), Server(args.base)
-    accepted, refused, failures, kinds = 0, 0, [], Counter()
+    accepted, refused, recut, failures, kinds = 0, 0, 0, [], Counter()
 
     def failed(case, what, signed_for=None):
         lines = [f"seed {args.seed} index {case.label}: {case.method} {shown(case.wire_target(public))}"]
@@ -661,6 +679,12 @@ def main():
                 failed(case, wrong, case.url(public))
             else:
                 accepted += 1
+            if (cut := reshaped(case)) is not None:
+                if forger.sign(cut) != signature:
+                    failed(cut, "the reshaped request has another signature: a mistake in this program")
+                if (status := server.ask(public, cut, [signature]).status) != 400:
+                    failed(cut, f"reshaped: status {status}, not 400")
+                recut += 1
             turned = KINDS[at % len(KINDS) :] + KINDS[: at % len(KINDS)]
             tries = ((kind, forger.forge(rng, kind, case)) for kind in turned[:1] + rng.sample(turned[1:], len(turned) - 1))
             made = list(islice(((kind, forged) for kind, forged in tries if forged is not None), 2))
@@ -680,6 +704,8 @@ def main():
 
     if not accepted or not refused:
         failures.append("a run without an accepted request or without a refused forgery shows nothing")
+    if args.only is None and not recut:
+        failures.append("a run without a reshaped request shows nothing")
     needed = [kind for kind in KINDS if public.prefix or not kind.startswith("prefix")]
     if args.only is None and args.cases >= 200 and not failures and (unused := [kind for kind in needed if not kinds[kind]]):
         failures.append(f"forgeries that were never made: {', '.join(unused)}")
@@ -687,7 +713,7 @@ def main():
         print(failure)
     if len(failures) > 5:
         print(f"… and {len(failures) - 5} more")
-    print(f"sign.py: {accepted} requests accepted, {refused} forgeries refused")
+    print(f"sign.py: {accepted} requests accepted, {refused} forgeries refused, {recut} reshaped")
     return 1 if failures else 0
 
 
