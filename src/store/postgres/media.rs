@@ -32,7 +32,7 @@ impl MediaLinks for PostgresStore {
     }
 
     fn linked(&self, key: LinkKey, now: Timestamp) -> Outcome<'_, Option<Linked>> {
-        self.upkeep(move |db| {
+        self.ask_media(move |db| {
             Box::pin(async move {
                 let found = sqlx::query(
                     "SELECT l.content_type, l.account, l.slot, l.media_message, l.media, l.file, f.length FROM media_link l \
@@ -59,7 +59,7 @@ impl MediaLinks for PostgresStore {
     }
 
     fn piece(&self, file: FileHash, number: u32) -> Outcome<'_, Option<Vec<u8>>> {
-        self.upkeep(move |db| {
+        self.ask_media(move |db| {
             Box::pin(async move {
                 let found = sqlx::query_scalar(
                     "SELECT bytes FROM media_piece WHERE file = $1 AND number = $2",

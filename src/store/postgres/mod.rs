@@ -110,8 +110,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sqlx::postgres::PgPoolOptions;
-use sqlx::{Connection, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 
 use self::calls::{Calls, Work};
 use self::error::store_error;
@@ -130,6 +130,10 @@ const ACQUIRE: Duration = Duration::from_secs(1);
 const TRUSTED: Duration = Duration::from_secs(1);
 /// Connections at least.
 const CONNECTIONS: usize = 16;
+/// Further connections, for files behind links: they are not among those that accept messages.
+const MEDIA_CONNECTIONS: usize = 3;
+/// How long one step of a file may take: no message waits for it, and a piece of it is large.
+const MEDIA_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The store in a PostgreSQL database.
 ///
@@ -155,6 +159,8 @@ pub struct PostgresStore {
 
 struct Open {
     calls: Arc<Calls>,
+    /// With a circuit breaker of their own: a link that cannot be read says nothing about messages.
+    media_calls: Calls,
     heartbeat: Option<Heartbeat>,
     link_signing_key: LinkSigningKey,
 }
@@ -207,6 +213,37 @@ impl PostgresStore {
         self.call(None, work)
     }
 
+    /// Runs statements for files behind links, on connections that are theirs alone.
+    fn ask_media<T, F>(&self, work: F) -> Outcome<'_, T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
+    {
+        Box::pin(async move {
+            let calls = &self.opened()?.media_calls;
+            calls.run(None, calls.patience, work).await
+        })
+    }
+
+    /// Creates a pool of at most so many connections; none is opened before it is needed.
+    fn pool(&self, options: PgConnectOptions, connections: usize) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(u32::try_from(connections).unwrap_or(u32::MAX))
+            .acquire_timeout(ACQUIRE.max(self.patience / 2))
+            // A round trip for each call would be half of it.
+            .test_before_acquire(false)
+            .before_acquire(|db, known| {
+                Box::pin(async move {
+                    if known.idle_for >= TRUSTED {
+                        db.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .after_connect(|db, _| Box::pin(schema::prepare(db)))
+            .connect_lazy_with(options)
+    }
+
     /// Runs `work` in a transaction.
     fn write<T, F>(&self, work: F) -> Outcome<'_, T>
     where
@@ -253,22 +290,10 @@ impl Store for PostgresStore {
             let link_signing_key = schema::open(&options, access).await?;
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let most = (2 * cores + 1).max(CONNECTIONS);
-            let pool = PgPoolOptions::new()
-                .max_connections(u32::try_from(most).unwrap_or(u32::MAX))
-                .acquire_timeout(ACQUIRE.max(self.patience / 2))
-                // A round trip for each call would be half of it.
-                .test_before_acquire(false)
-                .before_acquire(|db, known| {
-                    Box::pin(async move {
-                        if known.idle_for >= TRUSTED {
-                            db.ping().await?;
-                        }
-                        Ok(true)
-                    })
-                })
-                .after_connect(|db, _| Box::pin(schema::prepare(db)))
-                .connect_lazy_with(options);
-            let calls = Arc::new(Calls::new(pool, patience));
+            let calls = Arc::new(Calls::new(self.pool(options, most), patience));
+            let media_patience = patience.max(MEDIA_PATIENCE);
+            let media = schema::options(&self.url, media_patience * 4 / 5)?;
+            let media_calls = Calls::new(self.pool(media, MEDIA_CONNECTIONS), media_patience);
             let heartbeat = match access {
                 Access::Owner => {
                     lease::beat(&calls, self.owner, &self.owes)
@@ -281,6 +306,7 @@ impl Store for PostgresStore {
             };
             let open = Open {
                 calls,
+                media_calls,
                 heartbeat,
                 link_signing_key,
             };

@@ -24,7 +24,7 @@ impl MediaLinks for SqliteStore {
     }
 
     fn linked(&self, key: LinkKey, now: Timestamp) -> Outcome<'_, Option<Linked>> {
-        self.read(move |db| {
+        self.read_media(move |db| {
             let found = db
                 .prepare_cached(
                     "SELECT l.content_type, l.account, l.slot, l.media_message, l.media, l.file, f.length FROM media_link l \
@@ -37,7 +37,7 @@ impl MediaLinks for SqliteStore {
     }
 
     fn piece(&self, file: FileHash, number: u32) -> Outcome<'_, Option<Vec<u8>>> {
-        self.read(move |db| {
+        self.read_media(move |db| {
             let found = db
                 .prepare_cached("SELECT bytes FROM media_piece WHERE file = ?1 AND number = ?2")?
                 .query_row(params![file.0, number], |row| row.get(0))

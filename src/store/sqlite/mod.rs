@@ -15,13 +15,14 @@ mod operator;
 mod outbox;
 mod ownership;
 mod presence;
+mod readers;
 mod schema;
 mod submission;
 mod writer;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -30,6 +31,7 @@ use tokio::runtime::Handle;
 use self::ownership::Ownership;
 pub use self::ownership::file_warnings;
 use self::presence::Presence;
+use self::readers::Readers;
 use self::schema::Place;
 use self::writer::Writer;
 use super::{Access, LinkSigningKey, Outcome, Store, StoreError, StoreErrorKind};
@@ -42,8 +44,10 @@ const OPERATOR_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a step may take in memory: no disk and nobody else's lock is in its way, only a machine that is busy.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
-/// Connections that are kept for the next reads.
-const IDLE_READERS: usize = 4;
+/// Connections for the reads of messages, commands and health checks.
+const READERS: usize = 4;
+/// Connections for files behind links, which must not make the others wait.
+const MEDIA_READERS: usize = 2;
 
 /// The store in an SQLite file, or in memory.
 ///
@@ -66,6 +70,8 @@ struct Open {
     is_owned: bool,
     writer: Writer,
     readers: Readers,
+    media_readers: Readers,
+    place: Place,
     link_signing_key: LinkSigningKey,
     /// Dropped last: the file is unlocked once no connection is open.
     _ownership: Option<Ownership>,
@@ -111,12 +117,29 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
+        self.read_from(|open| &open.readers, work)
+    }
+
+    /// The same for files behind links.
+    fn read_media<T, F>(&self, work: F) -> Outcome<'_, T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.read_from(|open| &open.media_readers, work)
+    }
+
+    fn read_from<T, F>(&self, readers: fn(&Open) -> &Readers, work: F) -> Outcome<'_, T>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
         Box::pin(async move {
             let open = self.opened()?;
             if self.path.is_none() {
                 return open.writer.write(work).await;
             }
-            open.readers.read(work).await
+            readers(open).read(work).await
         })
     }
 }
@@ -147,7 +170,9 @@ impl Store for SqliteStore {
                 Ok::<_, StoreError>(Open {
                     is_owned: access == Access::Owner,
                     writer,
-                    readers: Readers::new(place),
+                    readers: Readers::new(place.clone(), READERS),
+                    media_readers: Readers::new(place.clone(), MEDIA_READERS),
+                    place,
                     link_signing_key,
                     _ownership: ownership,
                 })
@@ -177,7 +202,7 @@ impl Store for SqliteStore {
             self.write(move |db| journal::close(db, owner)).await?;
             let open = self.opened()?;
             if open.is_owned
-                && let Err(error) = open.readers.truncate_log().await
+                && let Err(error) = open.truncate_log().await
             {
                 tracing::info!(
                     "the database is not in one file, but in its write-ahead log too: {error}"
@@ -195,44 +220,7 @@ impl Store for SqliteStore {
     }
 }
 
-/// Connections that only read, as many as are asked for at once.
-struct Readers {
-    place: Place,
-    idle: std::sync::Arc<Mutex<Vec<Connection>>>,
-}
-
-impl Readers {
-    fn new(place: Place) -> Self {
-        Self {
-            place,
-            idle: std::sync::Arc::default(),
-        }
-    }
-
-    async fn read<T, F>(&self, mut work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
-    {
-        let (place, idle) = (self.place.clone(), self.idle.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let db = match taken {
-                Some(db) => db,
-                None => place.connect_to_read()?,
-            };
-            let result = work(&db);
-            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if result.is_ok() && idle.len() < IDLE_READERS {
-                idle.push(db);
-            }
-            drop(idle);
-            result
-        });
-        read.await
-            .map_err(|error| StoreError::with_source(StoreErrorKind::Internal, error))?
-    }
-
+impl Open {
     /// Folds the write-ahead log into the database and empties it, so that nothing deleted is left in it.
     async fn truncate_log(&self) -> Result<(), StoreError> {
         if self.place.path.is_none() {
@@ -289,6 +277,63 @@ mod tests {
             last_answer: String::new(),
             at,
         })
+    }
+
+    #[tokio::test]
+    async fn reads_of_media_are_few_and_do_not_delay_others() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        use std::sync::{Condvar, Mutex};
+
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::file(folder.path().join("a.db")));
+        store.open(Access::Owner).await.unwrap();
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let reads: Vec<_> = (0..50)
+            .map(|_| {
+                let (store, running, most) = (store.clone(), running.clone(), most.clone());
+                let gate = gate.clone();
+                tokio::spawn(async move {
+                    let read = store.read_media(move |_| {
+                        most.fetch_max(
+                            running.fetch_add(1, Ordering::SeqCst) + 1,
+                            Ordering::SeqCst,
+                        );
+                        let (open, opened) = &*gate;
+                        drop(
+                            opened
+                                .wait_while(open.lock().unwrap(), |open| !*open)
+                                .unwrap(),
+                        );
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        Ok(())
+                    });
+                    read.await
+                })
+            })
+            .collect();
+        while running.load(Ordering::SeqCst) < MEDIA_READERS {
+            tokio::task::yield_now().await;
+        }
+        // Others go on, also after one that failed.
+        for number in 0..20 {
+            let fails = number % 2 == 0;
+            let read = store.read(move |db| {
+                let found: i64 =
+                    db.query_row("SELECT count(*) FROM inbound", [], |row| row.get(0))?;
+                if fails {
+                    return Err(StoreError::new(StoreErrorKind::Corrupt));
+                }
+                Ok(found)
+            });
+            assert_eq!(read.await.is_err(), fails);
+        }
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        for read in reads {
+            read.await.unwrap().unwrap();
+        }
+        assert_eq!(most.load(Ordering::SeqCst), MEDIA_READERS);
     }
 
     /// SQLite's own word for a full disk, which only root can make with a real one.

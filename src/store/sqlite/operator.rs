@@ -110,7 +110,7 @@ impl Operator for SqliteStore {
                 .write(move |db| purge_user(db, &user, forget_opt_out))
                 .await?;
             // What was deleted is still in the write-ahead log until it is folded in.
-            self.opened()?.readers.truncate_log().await?;
+            self.opened()?.truncate_log().await?;
             Ok(purged)
         })
     }
