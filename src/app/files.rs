@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::delivery::Delivery;
-use crate::media::{Accounts, Folder, Keep, Media};
+use crate::media::{Accounts, Folder, Keep, LinkLimits, Media};
 use crate::sid::AccountSid;
 use crate::signature::{PublicUrl, TokenSlot};
 use crate::twilio::media::MediaHosts;
@@ -50,5 +50,6 @@ pub(super) fn media(
         delivery: delivery.clone(),
         public_url: settings.server.public_url.clone(),
     });
-    Media::new(accounts, hosts, keep, store, clock, tasks.clone())
+    let limits = LinkLimits::new(settings.server.max_in_flight);
+    Media::new(accounts, hosts, keep, limits, store, clock, tasks.clone())
 }

@@ -1,7 +1,9 @@
-//! What there is behind a link of ours, for whoever has it.
+//! The file behind a link, for everyone who has the link.
 
+use super::fetched::{FetchedFile, READ_TIMEOUT};
+use super::limits::LinkPermit;
 use super::{Media, token};
-use crate::handler::{MediaError, MediaStream};
+use crate::handler::MediaError;
 use crate::store::{FileAtTwilio, FileHash, LinkedFile, PIECE_BYTES, StoreError};
 use crate::twilio::media::MediaAddress;
 
@@ -13,13 +15,15 @@ pub(crate) enum Followed {
         content_type: Option<String>,
     },
     /// On its way from Twilio. What it is, is said by a stranger.
-    AtTwilio(MediaStream),
+    AtTwilio(FetchedFile),
 }
 
 /// Why there is none.
 pub(crate) enum NotFollowed {
     /// There is no such link, or not any more.
     Unknown,
+    /// As many files are being read as may be.
+    Busy,
     Store(StoreError),
     Fetch(MediaError),
 }
@@ -48,38 +52,47 @@ impl OurFile {
 }
 
 impl Media {
-    /// Follows a link by its token. A token that this store has not made is refused without asking the store.
-    pub(crate) async fn follow(&self, token: &str) -> Result<Followed, NotFollowed> {
+    /// Follows a link by its token, and takes a place among those who read files. A token that this store has not made is
+    /// refused before that, without asking the store.
+    pub(crate) async fn follow(&self, token: &str) -> Result<(Followed, LinkPermit), NotFollowed> {
         let room = &self.0;
         let signing_key = room.store.link_signing_key();
         let signing_key = signing_key.map_err(NotFollowed::Store)?;
         let key = token::verified(token, signing_key).ok_or(NotFollowed::Unknown)?;
+        let permit = room.limits.request().await.ok_or(NotFollowed::Busy)?;
         let linked = room.store.linked(key, room.clock.now()).await;
         let linked = linked.map_err(NotFollowed::Store)?;
         let linked = linked.ok_or(NotFollowed::Unknown)?;
-        match linked.file {
-            LinkedFile::Ours { hash, length } => Ok(Followed::Ours {
+        let followed = match linked.file {
+            LinkedFile::Ours { hash, length } => Followed::Ours {
                 file: OurFile {
                     media: self.clone(),
                     hash,
                     length,
                 },
                 content_type: linked.content_type,
-            }),
-            LinkedFile::AtTwilio(FileAtTwilio {
-                account,
-                slot,
-                message,
-                media,
-            }) => {
-                let at = MediaAddress {
-                    account,
-                    message,
-                    media,
-                };
-                let fetched = room.fetch(at, slot, linked.content_type).await;
-                fetched.map(Followed::AtTwilio).map_err(NotFollowed::Fetch)
+            },
+            LinkedFile::AtTwilio(file) => {
+                Followed::AtTwilio(self.fetch_linked(file, linked.content_type).await?)
             }
-        }
+        };
+        Ok((followed, permit))
+    }
+
+    async fn fetch_linked(
+        &self,
+        file: FileAtTwilio,
+        declared: Option<String>,
+    ) -> Result<FetchedFile, NotFollowed> {
+        let room = &self.0;
+        let permit = room.limits.fetch().await.ok_or(NotFollowed::Busy)?;
+        let at = MediaAddress {
+            account: file.account,
+            message: file.message,
+            media: file.media,
+        };
+        let stream = room.fetch(at, file.slot, declared).await;
+        let stream = stream.map_err(NotFollowed::Fetch)?;
+        Ok(FetchedFile::new(stream, permit, READ_TIMEOUT))
     }
 }

@@ -4,10 +4,13 @@
 //! names a folder ([`keeping`], [`saving`]), and never called by the address that the message gives.
 //!
 //! A reply's own files are put into the store ([`publishing`]) under links that nobody can guess ([`token`]), which every
-//! machine on that store can follow ([`linked`]), and so is the place of a file that came where somebody wants a link to it.
+//! machine on that store can follow ([`linked`]), so many at a time ([`limits`]). So is the place of a file that came, which is
+//! fetched for each reader ([`fetched`]).
 
 mod attached;
+mod fetched;
 mod keeping;
+mod limits;
 mod linked;
 mod publishing;
 mod saving;
@@ -19,6 +22,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use fetched::FetchedFile;
+pub(crate) use limits::{LinkLimits, LinkPermit};
 pub(crate) use linked::{Followed, NotFollowed, OurFile};
 pub(crate) use saving::Folder;
 pub use saving::saved_files;
@@ -59,6 +64,7 @@ struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     keep: Option<Keep>,
+    limits: LinkLimits,
     tasks: TaskTracker,
     keeping: Semaphore,
     publishing: Semaphore,
@@ -76,6 +82,7 @@ impl Media {
         accounts: Arc<dyn Accounts>,
         hosts: MediaHosts,
         keep: Option<Keep>,
+        limits: LinkLimits,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
@@ -86,6 +93,7 @@ impl Media {
             store,
             clock,
             keep,
+            limits,
             tasks,
             keeping: Semaphore::new(KEPT_AT_ONCE),
             publishing: Semaphore::new(PUBLISHED_AT_ONCE),

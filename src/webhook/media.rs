@@ -11,14 +11,15 @@ use axum::response::Response;
 use futures_util::stream;
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, IF_RANGE, RANGE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use super::Webhooks;
+use super::file_body::file_body;
 use super::range::{Range, range};
 use crate::error::BoxError;
-use crate::media::{Followed, NotFollowed, OurFile};
+use crate::media::{FetchedFile, Followed, LinkPermit, NotFollowed, OurFile};
 use crate::reply::kinds::is_media;
 use crate::telemetry::metrics::Outcome;
 
@@ -39,40 +40,31 @@ pub(super) async fn media(
         return response;
     }
     let path = uri.path().trim_end_matches('/');
-    let secret = path.rsplit('/').next().unwrap_or_default();
+    let token = path.rsplit('/').next().unwrap_or_default();
     let is_head = method == Method::HEAD;
-    match webhooks.media.follow(secret).await {
-        Ok(Followed::Ours { file, content_type }) => {
-            ours(file, content_type.as_deref(), &headers, is_head)
+    match webhooks.media.follow(token).await {
+        Ok((Followed::Ours { file, content_type }, permit)) => {
+            ours(file, permit, content_type.as_deref(), &headers, is_head)
         }
-        Ok(Followed::AtTwilio(stream)) => {
-            let file_type = stream.file_type();
-            let content_type = file_type.sniffed.or(file_type.declared.as_deref());
-            let mut response = whole(content_type);
-            if let Some(length) = stream.length() {
-                let length = HeaderValue::from(length);
-                response.headers_mut().insert(CONTENT_LENGTH, length);
-            }
-            if is_head {
-                // An empty body would be told as a length of 0.
-                *response.body_mut() =
-                    Body::from_stream(stream::empty::<Result<Vec<u8>, BoxError>>());
-            } else {
-                let pieces = stream::unfold(stream, |mut stream| async move {
-                    let piece = stream.chunk().await.transpose()?;
-                    Some((piece, stream))
-                });
-                *response.body_mut() = Body::from_stream(pieces);
-            }
-            response
-        }
+        Ok((Followed::AtTwilio(file), permit)) => at_twilio(file, permit, is_head),
         Err(NotFollowed::Unknown) => plain(StatusCode::NOT_FOUND, "not found\n", Outcome::NotFound),
+        Err(NotFollowed::Busy) => {
+            if let Some(held) = webhooks.warnings.media.pass() {
+                tracing::warn!(
+                    held,
+                    "refused a request for a file: too many files are being read at the same time"
+                );
+            }
+            unavailable("overloaded\n")
+        }
         Err(NotFollowed::Store(error)) => {
             webhooks.store_report.failed("linked", &error);
-            unavailable()
+            unavailable("store unavailable\n")
         }
         Err(NotFollowed::Fetch(error)) => {
-            tracing::warn!(%error, "a file behind a link could not be fetched from Twilio");
+            if let Some(held) = webhooks.warnings.media.pass() {
+                tracing::warn!(held, %error, "a file behind a link could not be fetched from Twilio");
+            }
             plain(
                 StatusCode::BAD_GATEWAY,
                 "Twilio does not give the file\n",
@@ -82,7 +74,34 @@ pub(super) async fn media(
     }
 }
 
-fn ours(file: OurFile, content_type: Option<&str>, headers: &HeaderMap, is_head: bool) -> Response {
+fn at_twilio(file: FetchedFile, permit: LinkPermit, is_head: bool) -> Response {
+    let file_type = file.file_type();
+    let content_type = file_type.sniffed.or(file_type.declared.as_deref());
+    let mut response = whole(content_type);
+    if let Some(length) = file.length() {
+        let length = HeaderValue::from(length);
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+    }
+    *response.body_mut() = if is_head {
+        // An empty body would be told as a length of 0.
+        Body::from_stream(stream::empty::<Result<Vec<u8>, BoxError>>())
+    } else {
+        let pieces = stream::try_unfold(file, |mut file| async move {
+            let piece = file.chunk().await?;
+            Ok(piece.map(|piece| (piece, file)))
+        });
+        file_body(pieces, permit)
+    };
+    response
+}
+
+fn ours(
+    file: OurFile,
+    permit: LinkPermit,
+    content_type: Option<&str>,
+    headers: &HeaderMap,
+    is_head: bool,
+) -> Response {
     let length = file.length;
     // There is nothing by which a part could be told to be of the same file.
     let wanted = headers
@@ -124,7 +143,7 @@ fn ours(file: OurFile, content_type: Option<&str>, headers: &HeaderMap, is_head:
             let next = from + piece.len() as u64;
             Ok::<_, BoxError>(Some((piece, (file, next))))
         });
-        *response.body_mut() = Body::from_stream(pieces);
+        *response.body_mut() = file_body(pieces, permit);
     }
     response
 }
@@ -148,12 +167,12 @@ fn whole(content_type: Option<&str>) -> Response {
     response
 }
 
-fn unavailable() -> Response {
-    plain(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "store unavailable\n",
-        Outcome::Unavailable,
-    )
+fn unavailable(text: &'static str) -> Response {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let mut response = plain(status, text, Outcome::Unavailable);
+    let seconds = HeaderValue::from_static("5");
+    response.headers_mut().insert(RETRY_AFTER, seconds);
+    response
 }
 
 fn plain(status: StatusCode, text: &'static str, outcome: Outcome) -> Response {

@@ -7,6 +7,7 @@
 mod answer;
 mod conversations;
 mod fallback;
+mod file_body;
 mod front;
 mod media;
 mod primary;
@@ -78,6 +79,7 @@ pub(crate) struct Warnings {
     undelivered: Throttle,
     unheard: Throttle,
     unrouted: Throttle,
+    media: Throttle,
 }
 
 impl Warnings {
@@ -90,6 +92,7 @@ impl Warnings {
             undelivered: throttle(),
             unheard: throttle(),
             unrouted: throttle(),
+            media: throttle(),
         }
     }
 }

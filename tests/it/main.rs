@@ -69,6 +69,7 @@ mod links;
 mod llm;
 #[cfg(all(feature = "failpoints", feature = "postgres"))]
 mod machines;
+mod media_flood;
 mod media_in;
 mod media_out;
 mod merging;

@@ -38,7 +38,12 @@ impl Kept {
     }
 
     pub fn server(&self) -> Server {
-        Server::start(&self.env())
+        self.server_with(&[])
+    }
+
+    /// One with further settings.
+    pub fn server_with(&self, env: &[(&str, &str)]) -> Server {
+        Server::start(&[&self.env()[..], env].concat())
     }
 
     /// Does something with an app in process, which is gone afterwards, and with it its hold on the file.

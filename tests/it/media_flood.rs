@@ -1,0 +1,348 @@
+//! Requests to `/media` in great number: they take nothing from messages, and forged tokens take nothing at all.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use replyhook::{Context, InboundMessage, Media, Reply};
+
+use crate::support::{ACCOUNT, End, Kept, ORIGIN, Scripted, Server, Storage, Webhook, says, wire};
+
+/// A token as long as a real one, of this server's or not.
+fn forged(number: usize) -> String {
+    format!("/media/{number:A>64}")
+}
+
+/// The path of a link to a file of so many bytes, which an app has put into the store.
+fn link(kept: &Kept, bytes: usize) -> String {
+    let file = Media::bytes(vec![7; bytes], "video/mp4");
+    let bot = move |_: Context, _: InboundMessage| {
+        let file = file.clone();
+        async move { Reply::media(file) }
+    };
+    let twiml = kept.app(|app| app.handler(bot), async |app| app.says(1, "hi").await);
+    path(&twiml)
+}
+
+fn path(twiml: &str) -> String {
+    let (_, rest) = twiml.split_once(ORIGIN).unwrap();
+    rest.split('<').next().unwrap().to_owned()
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")
+}
+
+/// A message from a user of its own, so that no guard stops it, gets its reply in time.
+fn is_answered(server: &Server, number: u64) {
+    let from = format!("whatsapp:+1555000{number:04}");
+    let message = Webhook::message(number, "hi").with("From", &from);
+    assert_eq!(server.send(&message).twiml(), says("hi"));
+}
+
+/// Asks on a connection each, all at the same moment.
+fn burst(server: &Server, paths: impl Iterator<Item = String>) -> Vec<TcpStream> {
+    let begun = paths.map(|path| {
+        let mut stream = wire::connect(server.public);
+        let request = get(&path);
+        let (all_but_end, end) = request.split_at(request.len() - 1);
+        stream.write_all(all_but_end.as_bytes()).unwrap();
+        (stream, end.to_owned())
+    });
+    let mut begun: Vec<_> = begun.collect();
+    for (stream, end) in &mut begun {
+        stream.write_all(end.as_bytes()).unwrap();
+    }
+    begun.into_iter().map(|(stream, _)| stream).collect()
+}
+
+fn statuses(streams: &mut [TcpStream]) -> Vec<u16> {
+    let status = |stream| wire::read_answer(stream).map_or(0, |answer| answer.status);
+    streams.iter_mut().map(status).collect()
+}
+
+fn threads(server: &Server) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid()));
+    tasks.unwrap().count()
+}
+
+/// Open descriptors of files whose name has this in it.
+fn descriptors(server: &Server, name: &str) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    let targets = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().contains(name))
+        .count()
+}
+
+/// Asks on a connection that takes almost nothing of the answer.
+async fn slow_reader(server: &Server, path: &str) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(server.public).await.unwrap();
+    let mut stream = stream.into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    stream.write_all(get(path).as_bytes()).unwrap();
+    stream
+}
+
+/// The head of an answer whose body is left where it is.
+fn head(stream: &mut TcpStream) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// How many are answered with a file. The others are told to come again.
+fn served(readers: &mut [TcpStream]) -> usize {
+    let mut served = 0;
+    for reader in readers {
+        let head = head(reader);
+        if head.starts_with("HTTP/1.1 200 ") {
+            served += 1;
+        } else {
+            assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+            assert!(head.contains("retry-after: 5\r\n"), "{head}");
+        }
+    }
+    served
+}
+
+/// What a hundred megabytes are in the unit of [`Server::resident`].
+const HUNDRED_MB: u64 = 100_000_000 / 1024;
+
+#[test]
+fn forged_tokens_take_no_thread_and_no_look_up() {
+    let kept = Kept::new();
+    let path = link(&kept, 100);
+    let server = kept.server();
+    is_answered(&server, 101);
+    let before = (threads(&server), descriptors(&server, "kept.db"));
+    // Every look-up fails from here on.
+    let db = rusqlite::Connection::open(kept.path()).unwrap();
+    db.execute("ALTER TABLE media_link RENAME TO away", [])
+        .unwrap();
+    for round in 0..3 {
+        let mut asked = burst(&server, (0..300).map(|n| forged(1000 * round + n)));
+        assert_eq!(statuses(&mut asked), [404; 300]);
+    }
+    let after = (threads(&server), descriptors(&server, "kept.db"));
+    // Its own regular reads may begin meanwhile: at most four, each with a thread and two descriptors.
+    assert!(after.0 <= before.0 + 4, "threads: {before:?} {after:?}");
+    assert!(after.1 <= before.1 + 9, "descriptors: {before:?} {after:?}");
+    is_answered(&server, 102);
+    let status = || wire::exchange(server.public, get(&path).as_bytes()).unwrap();
+    let real = status();
+    assert_eq!(real.refused(503), "store unavailable\n");
+    assert_eq!(real.header("retry-after"), Some("5"));
+    db.execute("ALTER TABLE away RENAME TO media_link", [])
+        .unwrap();
+    assert_eq!(status().status, 200);
+}
+
+#[test]
+fn many_readers_of_links_share_few_connections_of_the_file() {
+    let kept = Kept::new();
+    let path = link(&kept, 1024 * 1024);
+    let server = kept.server();
+    for _ in 0..3 {
+        let mut asked = burst(&server, (0..90).map(|_| path.clone()));
+        assert_eq!(statuses(&mut asked), [200; 90]);
+    }
+    // The writer, four for messages and two for files, each with its log; the lock, and the memory that they share.
+    let open = descriptors(&server, "kept.db");
+    assert!(open <= 7 * 2 + 2, "{open}");
+    is_answered(&server, 102);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_files_do_not_take_the_place_of_messages() {
+    const READERS: usize = 130;
+    let (kept, path, server) = tokio::task::block_in_place(|| {
+        let kept = Kept::new();
+        let path = link(&kept, 8 * 1024 * 1024);
+        let server = kept.server_with(&[("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS", "60000")]);
+        (kept, path, server)
+    });
+    let before = server.resident();
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        readers.push(slow_reader(&server, &path).await);
+    }
+    tokio::task::block_in_place(|| {
+        assert_eq!(served(&mut readers), 96);
+        let taken = server.resident().saturating_sub(before);
+        assert!(taken < HUNDRED_MB, "{taken} KiB");
+        for number in 10..20 {
+            is_answered(&server, number);
+        }
+        drop(readers);
+        // Their places are free again once the server has seen that they are gone.
+        let whole = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
+        assert_eq!((whole.status, whole.body.len()), (200, 8 * 1024 * 1024));
+    });
+    drop(kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_readers_of_one_link_make_few_calls_to_twilio() {
+    const READERS: usize = 300;
+    let (storage, service) = (Storage::start().await, Scripted::start().await);
+    service.answers("/message", 204, "", "");
+    let message = format!("MM{:032x}", 1);
+    let media = "ME00000000000000000000000000000001";
+    let call = format!("GET /2010-04-01/Accounts/{ACCOUNT}/Messages/{message}/Media/{media}");
+    let begin = "HTTP/1.1 200 x\r\ncontent-type: video/mp4\r\ncontent-length: 16777216\r\n\r\n";
+    storage.raw(&call, begin, End::Forever);
+    let url = format!("{}/message", service.url());
+    let secret = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let settings = [
+        ("REPLYHOOK__TWILIO__API_URL", storage.url()),
+        ("REPLYHOOK__HANDLER__KIND", "forward"),
+        ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
+        ("REPLYHOOK__HANDLER__FORWARD_SECRET", secret),
+        ("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS", "60000"),
+    ];
+    let incoming = Webhook::message(1, "")
+        .with("MessageSid", &message)
+        .with("NumMedia", "1")
+        .with("MediaUrl0", &format!("https://api.twilio.com/{media}"))
+        .with("MediaContentType0", "video/mp4");
+    let server = tokio::task::block_in_place(|| {
+        let server = Server::start(&settings);
+        server.send(&incoming).twiml();
+        server
+    });
+    let asked: serde_json::Value = serde_json::from_slice(&service.asked()[0].body).unwrap();
+    let link = asked["media"][0]["link"].as_str().unwrap();
+    let path = link.strip_prefix(ORIGIN).unwrap();
+    let before = server.resident();
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        readers.push(slow_reader(&server, path).await);
+    }
+    tokio::task::block_in_place(|| {
+        assert_eq!(served(&mut readers), 64);
+        assert_eq!(storage.asked().len(), 64);
+        let taken = server.resident().saturating_sub(before);
+        assert!(taken < HUNDRED_MB, "{taken} KiB");
+        server.send(&Webhook::message(2, "hi")).twiml();
+    });
+    drop(readers);
+    storage.wait_for_closed(64).await;
+    let mut again = slow_reader(&server, path).await;
+    tokio::task::block_in_place(|| assert_eq!(served(std::slice::from_mut(&mut again)), 1));
+}
+
+#[test]
+fn link_is_followed_after_restarts_and_its_forgeries_are_not() {
+    let kept = Kept::new();
+    let path = link(&kept, 100);
+    let (tagged, end) = path.split_at(path.len() - 1);
+    let wrong_tag = format!("{tagged}{}", if end == "A" { "B" } else { "A" });
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let server = kept.server();
+        let found = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
+        assert_eq!((found.status, found.body.len()), (200, 100));
+        for path in [&wrong_tag, &forged(1)] {
+            let refused = wire::exchange(server.public, get(path).as_bytes()).unwrap();
+            answers.push((refused.status, refused.body));
+        }
+    }
+    assert_eq!(answers, vec![(404, "not found\n".to_owned()); 4]);
+}
+
+#[cfg(feature = "postgres")]
+mod on_postgres {
+    use super::*;
+    use crate::support::postgres::TestDatabase;
+    use crate::support::{TestApp, left_out};
+
+    /// A database with a link in it, and the link's path.
+    async fn linked() -> Option<(TestDatabase, String)> {
+        let Some(database) = TestDatabase::create().await else {
+            left_out("media links over PostgreSQL");
+            return None;
+        };
+        let url = database.url();
+        let app = TestApp::build(&[("DATABASE_URL", url.expose())], |app| {
+            app.handler(async |_, _| Reply::media(Media::bytes(*b"a file", "video/mp4")))
+        });
+        let path = path(&app.says(1, "hi").await);
+        app.end().await;
+        Some((database, path))
+    }
+
+    fn server(database: &TestDatabase) -> Server {
+        Server::start(&[("DATABASE_URL", database.url().expose())])
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn link_is_followed_on_every_machine() {
+        let Some((database, path)) = linked().await else {
+            return;
+        };
+        tokio::task::block_in_place(|| {
+            for server in [server(&database), server(&database)] {
+                let found = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
+                assert_eq!((found.status, found.body.as_str()), (200, "a file"));
+            }
+        });
+        database.remove().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn forged_tokens_do_not_wait_for_a_locked_table() {
+        let Some((database, path)) = linked().await else {
+            return;
+        };
+        let server = tokio::task::block_in_place(|| server(&database));
+        let mut db = database.connect().await;
+        let lock = "BEGIN; LOCK TABLE media_link IN ACCESS EXCLUSIVE MODE";
+        sqlx::raw_sql(lock).execute(&mut db).await.unwrap();
+        tokio::task::block_in_place(|| {
+            let mut wrong_tag = path.clone();
+            wrong_tag.replace_range(
+                path.len() - 1..,
+                if path.ends_with('A') { "B" } else { "A" },
+            );
+            let paths = (0..100).map(|n| [forged(n), wrong_tag.clone()][n % 2].clone());
+            let mut asked = burst(&server, paths);
+            assert_eq!(statuses(&mut asked), [404; 100]);
+            // Only a real link makes the server ask, and wait.
+            let real = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
+            assert_eq!(real.refused(503), "store unavailable\n");
+        });
+        drop(db);
+        database.remove().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn links_that_wait_for_the_database_leave_messages_their_connections() {
+        let Some((database, path)) = linked().await else {
+            return;
+        };
+        let server = tokio::task::block_in_place(|| server(&database));
+        let mut db = database.connect().await;
+        let lock = "BEGIN; LOCK TABLE media_link IN ACCESS EXCLUSIVE MODE";
+        sqlx::raw_sql(lock).execute(&mut db).await.unwrap();
+        tokio::task::block_in_place(|| {
+            let mut asked = burst(&server, (0..90).map(|_| path.clone()));
+            for number in 10..30 {
+                is_answered(&server, number);
+            }
+            assert_eq!(statuses(&mut asked), [503; 90]);
+            // A link that cannot be read is no sign that the database is away.
+            is_answered(&server, 30);
+        });
+        drop(db);
+        database.remove().await;
+    }
+}
