@@ -1,5 +1,6 @@
 //! `[media]`: files that messages bring.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::layers::{Layers, quoted};
@@ -56,6 +57,16 @@ pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
         let shown = super::shown(folder);
         reader.problem("media.save", format!("names {shown}, which is no folder"));
         return None;
+    }
+    if let Some(folder) = &save
+        && let Ok(about) = folder.metadata()
+        && about.mode() & 0o077 != 0
+    {
+        let (mode, shown) = (about.mode() & 0o777, super::shown(folder));
+        reader.warn(
+            "media.save",
+            format!("names {shown}, which other users of this machine may enter (mode {mode:o}): chmod 700 {shown}"),
+        );
     }
     let quota = reader.number("media.quota_mib", 1..=1_048_576);
     let hosts = hosts(reader);

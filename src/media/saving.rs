@@ -38,7 +38,9 @@ impl Folder {
         stream: MediaStream,
         at: MediaAddress,
     ) -> Result<SavedMedia, MediaError> {
-        fs::create_dir_all(&self.path).await.map_err(disk)?;
+        let mut folder = fs::DirBuilder::new();
+        folder.recursive(true).mode(0o700);
+        folder.create(&self.path).await.map_err(disk)?;
         let extension = stream.file_type().extension;
         let name = format!("{}-{}.{extension}", at.message, at.media);
         save(stream, self.path.join(name), Some(self)).await

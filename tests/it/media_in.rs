@@ -1,18 +1,19 @@
 //! Files that messages bring: fetched by SIDs alone, within limits, and saved if that is wished.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use replyhook::clock::{ManualClock, SignedDuration};
-use replyhook::{Clock, Context, InboundMessage, IncomingMedia, MediaError, SystemClock};
+use replyhook::{App, Clock, Context, InboundMessage, IncomingMedia, MediaError, SystemClock};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use crate::support::{
     ACCOUNT, EMPTY, End, Kept, Server, Storage, TOKEN, TestApp, Webhook, base64_of, json_lines,
-    says,
+    says, sources,
 };
 
 const ME: &str = "ME00000000000000000000000000000001";
@@ -385,6 +386,30 @@ async fn what_comes_is_saved_beside_the_handler_under_names_of_sids_and_a_drain_
     let mode = std::fs::metadata(&pdf).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(files(folder.path()), ["files"]);
+    // The folder is made for the server's user alone.
+    let mode = std::fs::metadata(&inside).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn open_folder_of_saved_files_is_warned_of_and_kept() {
+    let folder = TempDir::new().unwrap();
+    let settings = [("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap())];
+    for (mode, warnings) in [(0o700, 0), (0o755, 1), (0o770, 1)] {
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+        let app = App::builder().sources(sources(&settings)).build().unwrap();
+        let texts: Vec<_> = app.warnings().iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), warnings, "{texts:?}");
+        assert!(
+            texts.iter().all(|text| text.contains("chmod 700")),
+            "{texts:?}"
+        );
+        let kept = std::fs::metadata(folder.path())
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(kept & 0o777, mode);
+    }
 }
 
 #[tokio::test]
