@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
@@ -18,6 +19,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// How often the samples of histograms are folded, and what is kept is counted.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How often the store is checked, so that an outage is known within 10 s without traffic.
+const CHECK: Duration = Duration::from_secs(3);
 /// How often old content is looked for.
 const EXPIRY: Duration = Duration::from_hours(1);
 /// Between two steps of forgetting: messages come first.
@@ -88,12 +91,15 @@ impl Worker {
         } else {
             Stage::Opening
         });
+        let ended = self.lifecycle.end_on_drop();
         async move {
+            let _ended = ended;
             self.open().await?;
             self.lifecycle.set(Stage::Running);
             tokio::select! {
                 () = shutdown => {}
                 () = self.upkeep() => {}
+                () = self.check_store() => {}
                 () = self.expire() => {}
                 () = self.dispatcher.clone().work_off() => {}
                 () = self.delivery.clone().work() => {}
@@ -150,15 +156,27 @@ impl Worker {
 
     async fn upkeep(&self) {
         let mut every = tokio::time::interval(UPKEEP);
+        let health = &self.dispatcher.store_report.health;
         loop {
             every.tick().await;
             self.metrics.upkeep();
-            if let Ok(state) = self.store.outbox_state().await {
+            let outbox = self.store.outbox_state().await;
+            if let Some(state) = health.read(outbox) {
                 self.metrics.outbox(&state, self.clock.now());
             }
-            if let Ok(open) = self.store.open_messages().await {
+            let open = self.store.open_messages().await;
+            if let Some(open) = health.read(open) {
                 self.metrics.messages(&open, self.clock.now());
             }
+        }
+    }
+
+    async fn check_store(&self) {
+        let mut every = tokio::time::interval(CHECK);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            self.dispatcher.check_store().await;
         }
     }
 

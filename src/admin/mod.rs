@@ -67,6 +67,9 @@ pub struct Parts {
     pub store: StorePart,
     /// Whether the server is shutting down.
     pub draining: bool,
+    /// The worker beside the webhooks: `not started`, `opening`, `running`, `draining` or `ended`.
+    #[serde(default)]
+    pub worker: String,
     /// What became of the last call of Twilio's REST API: `ok`, `failing`, or `unknown` before the first.
     pub rest: String,
     /// What has no answer yet.
@@ -82,9 +85,9 @@ pub struct Parts {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StorePart {
-    /// Whether it took a write.
+    /// Whether it keeps messages.
     pub ok: bool,
-    /// Why it did not.
+    /// Why it does not.
     pub reason: Option<String>,
     /// Fallback calls that were answered from memory, and are not in the journal yet.
     #[serde(default)]
@@ -137,28 +140,25 @@ pub(crate) fn router(admin: Admin) -> Router {
 
 async fn readyz(State(admin): State<Admin>) -> Response {
     let stage = admin.lifecycle.stage();
-    let (store, kept) = match stage {
-        Stage::Idle => (Err("not started".to_owned()), None),
-        Stage::Opening => (Err("being opened".to_owned()), None),
-        Stage::Running | Stage::Draining => look(&admin).await,
+    let (failure, kept) = match stage {
+        Stage::Idle => (Some("not started".to_owned()), None),
+        Stage::Opening => (Some("being opened".to_owned()), None),
+        Stage::Running | Stage::Draining | Stage::Ended => look(&admin).await,
     };
     let (messages, outbox) = kept.unwrap_or_default();
-    admin
-        .metrics
-        .store_ok
-        .set(f64::from(u8::from(store.is_ok())));
-    let ready = stage == Stage::Running && store.is_ok();
+    let ready = stage == Stage::Running && failure.is_none();
     let now = admin.dispatcher.clock.now();
     let age = |oldest| now.duration_since(oldest).as_secs().max(0);
     let readiness = Readiness {
         ready,
         parts: Parts {
             store: StorePart {
-                ok: store.is_ok(),
-                reason: store.err(),
+                ok: failure.is_none(),
+                reason: failure,
                 outage_answers: admin.dispatcher.outage_answers(),
             },
             draining: stage == Stage::Draining,
+            worker: stage.as_str().to_owned(),
             rest: admin.rest.state().as_str().to_owned(),
             messages: MessagesPart {
                 oldest_s: messages.oldest.map(age),
@@ -184,26 +184,23 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 type Kept = (OpenMessages, OutboxState);
 
-/// Whether the store takes a write now, and what is not done yet.
-async fn look(admin: &Admin) -> (Result<(), String>, Option<Kept>) {
+/// Checks the store, and returns why it keeps no messages, if so, and the counts of what is not done yet.
+async fn look(admin: &Admin) -> (Option<String>, Option<Kept>) {
     let by = tokio::time::Instant::now() + admin.store.patience();
-    match tokio::time::timeout_at(by, admin.store.check()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return (Err(error.to_string()), None),
-        Err(_) => return (Err("it takes too long".to_owned()), None),
-    }
+    admin.dispatcher.check_store().await;
+    let health = &admin.dispatcher.store_report.health;
     let kept = async {
         let open = admin.store.open_messages().await?;
         Ok::<Kept, StoreError>((open, admin.store.outbox_state().await?))
     };
-    let kept = tokio::time::timeout_at(by, kept).await;
-    let kept = kept.ok().and_then(Result::ok);
+    let kept = tokio::time::timeout_at(by, kept).await.ok();
+    let kept = kept.and_then(|kept| health.read(kept));
     if let Some((messages, outbox)) = &kept {
         let now = admin.dispatcher.clock.now();
         admin.metrics.messages(messages, now);
         admin.metrics.outbox(outbox, now);
     }
-    (Ok(()), kept)
+    (health.failure(), kept)
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -40,7 +40,7 @@ use crate::signature::PublicUrl;
 use crate::start_error::StartError;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{StoreReport, Throttle};
+use crate::telemetry::{StoreHealth, StoreReport, Throttle};
 use crate::webhook::{
     self, ConversationEventHook, FallbackHook, Front, Room, StatusHook, Warnings, Webhooks,
 };
@@ -231,6 +231,7 @@ impl AppBuilder {
             .store
             .map_or_else(|| open_later(&settings.store.url), Ok)?;
         let (tasks, outbox) = (TaskTracker::new(), Arc::new(Notify::new()));
+        let store_health = Arc::new(StoreHealth::new(metrics.clone()));
         let keyring = Arc::new(keyring(&settings, self.tunnel.as_ref()));
         let sender = sending::sender(&settings, &store, &clock, &keyring).waking(outbox.clone());
         let delivery = Arc::new(Delivery {
@@ -244,7 +245,7 @@ impl AppBuilder {
             outbox: outbox.clone(),
             opted_out: Arc::default(),
             health: Arc::default(),
-            store_report: StoreReport::new(metrics.clone()),
+            store_report: StoreReport::new(metrics.clone(), store_health.clone()),
             warnings: Throttle::new(10),
         });
         let media = files::media(&settings, &delivery, &clock, &tasks);
@@ -253,7 +254,7 @@ impl AppBuilder {
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
-            store_report: StoreReport::new(metrics.clone()),
+            store_report: StoreReport::new(metrics.clone(), store_health.clone()),
             public_url: settings.server.public_url.clone(),
             limits: dispatch_limits(&settings),
             consent: bot.consent_rules(&settings)?,
@@ -271,7 +272,7 @@ impl AppBuilder {
         let webhooks = Webhooks {
             dispatcher: dispatcher.clone(),
             store: store.clone(),
-            store_report: StoreReport::new(metrics.clone()),
+            store_report: StoreReport::new(metrics.clone(), store_health),
             metrics: metrics.clone(),
             room: Room::new(settings.server.max_in_flight, FALLBACK_RESERVE),
             clock: clock.clone(),

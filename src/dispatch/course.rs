@@ -163,9 +163,16 @@ impl Course {
 
     async fn accept(&mut self, arrival: &Arc<Arrival>) -> Option<Acceptance> {
         match self.dispatcher.store.accept(arrival.clone()).await {
-            Ok(acceptance) => Some(acceptance),
+            Ok(acceptance) => {
+                // Too late for its request, it went no better than one that failed.
+                if !self.is_unattended() {
+                    self.dispatcher.store_report.health.kept();
+                }
+                Some(acceptance)
+            }
             Err(error) => {
                 self.dispatcher.store_failed("accept", &error);
+                self.dispatcher.store_report.health.refused(arrival.sid);
                 self.tell(Dispatched::Unavailable);
                 None
             }

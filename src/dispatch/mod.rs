@@ -16,6 +16,7 @@ mod merging;
 mod origin;
 mod outage;
 mod repetition;
+mod store_check;
 mod waiting;
 
 use std::pin::pin;
@@ -41,8 +42,8 @@ use crate::handler::{Files, Handler};
 use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::{PublicUrl, TokenSlot};
 use crate::store::{Choice, CrashPolicy, Decision, Store, StoreError};
-use crate::telemetry::StoreReport;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{StoreFailure, StoreReport};
 use crate::twiml::Document;
 
 /// Messages of one conversation that wait in their requests; further ones are kept, and answered by REST.
@@ -204,7 +205,7 @@ impl Dispatcher {
         let Some(place) = Slot::take(self) else {
             return Dispatched::Overloaded;
         };
-        let fallback = matches!(road, Road::Fallback(_));
+        let (sid, fallback) = (message.message_sid, matches!(road, Road::Fallback(_)));
         let deadline = after(message.received_at, self.limits.deadline_on(fallback));
         // Not by the clock: one that is moved on does not make the store slow.
         let accepted_by = tokio::time::Instant::now() + self.store.patience();
@@ -232,6 +233,7 @@ impl Dispatcher {
         }
         let Some(id) = progress.accepted_or_abandoned() else {
             self.store_failed("accept", &"it takes too long");
+            self.store_report.health.refused(sid);
             return Dispatched::Unavailable;
         };
         if let Some(dispatched) = self.until(&mut verdict, deadline).await {
@@ -290,10 +292,10 @@ impl Dispatcher {
         }
     }
 
-    fn store_failed(&self, step: &'static str, error: &dyn std::fmt::Display) {
+    fn store_failed(&self, step: &'static str, failure: &dyn StoreFailure) {
         self.state.store_failed.store(true, Ordering::Relaxed);
         self.state.outage.begins();
-        self.store_report.failed(step, error);
+        self.store_report.failed(step, failure);
     }
 
     /// The apology as it is saved; empty if there is none.

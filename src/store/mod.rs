@@ -15,6 +15,8 @@
 //! # Ok::<(), replyhook::store::StoreUrlError>(())
 //! ```
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod check;
 mod conversations;
 mod error;
 mod handover;
@@ -117,10 +119,10 @@ pub trait Store:
     /// it, [`StoreErrorKind::Corrupt`], [`StoreErrorKind::Unavailable`].
     fn open(&self, access: Access) -> Outcome<'_, ()>;
 
-    /// Writes something small, durably.
+    /// Writes what accepting and answering a message writes, and takes it back; commits, durably.
     ///
     /// # Errors
-    /// What a message would meet now.
+    /// The error that a message would meet now.
     fn check(&self) -> Outcome<'_, ()>;
 
     /// Says whether this process has told something that it has yet to [enter](Journal::enter), for those who share the

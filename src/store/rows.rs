@@ -71,6 +71,11 @@ pub(super) mod reply {
 /// The rank of a final failure.
 pub(super) const FAILURE_RANK: i64 = 6;
 
+/// A row that says something that no version of ours writes. It is one row, and not the database, that is damaged.
+pub(super) fn unreadable() -> StoreError {
+    StoreError::with_source(StoreErrorKind::Internal, "a row cannot be read")
+}
+
 pub(super) fn reply_state(state: i64) -> Result<ReplyState, StoreError> {
     Ok(match state {
         reply::PENDING => ReplyState::Pending,
@@ -80,7 +85,7 @@ pub(super) fn reply_state(state: i64) -> Result<ReplyState, StoreError> {
         reply::SENT => ReplyState::Sent,
         reply::FAILED => ReplyState::Failed,
         reply::SUPPRESSED => ReplyState::Suppressed,
-        _ => return Err(StoreError::new(StoreErrorKind::Corrupt)),
+        _ => return Err(unreadable()),
     })
 }
 
@@ -180,30 +185,25 @@ pub(super) fn sid_bytes(sid: &str) -> Vec<u8> {
 }
 
 fn sid_text(bytes: &[u8]) -> Result<String, StoreError> {
-    let corrupt = || StoreError::new(StoreErrorKind::Corrupt);
     if bytes.len() != 17 {
-        return String::from_utf8(bytes.to_vec()).map_err(|_| corrupt());
+        return String::from_utf8(bytes.to_vec()).map_err(|_| unreadable());
     }
     let prefix = match bytes[0] {
         b'S' => "SM",
         b'M' => "MM",
         b'A' => "AC",
-        _ => return Err(corrupt()),
+        _ => return Err(unreadable()),
     };
     let digits = bytes[1..].iter().map(|byte| format!("{byte:02x}"));
     Ok(std::iter::once(prefix.to_owned()).chain(digits).collect())
 }
 
 pub(super) fn message_sid(bytes: &[u8]) -> Result<MessageSid, StoreError> {
-    sid_text(bytes)?
-        .parse()
-        .map_err(|_| StoreError::new(StoreErrorKind::Corrupt))
+    sid_text(bytes)?.parse().map_err(|_| unreadable())
 }
 
 pub(super) fn account_sid(bytes: &[u8]) -> Result<AccountSid, StoreError> {
-    sid_text(bytes)?
-        .parse()
-        .map_err(|_| StoreError::new(StoreErrorKind::Corrupt))
+    sid_text(bytes)?.parse().map_err(|_| unreadable())
 }
 
 /// What a row of `media_link` says of what it leads to.
@@ -249,19 +249,18 @@ pub(super) fn linked(
     columns: &LinkColumns,
     length: Option<i64>,
 ) -> Result<Linked, StoreError> {
-    let corrupt = || StoreError::new(StoreErrorKind::Corrupt);
     let file = if let (Some(hash), Some(length)) = (&columns.file, length) {
         LinkedFile::Ours {
-            hash: FileHash(hash.as_slice().try_into().map_err(|_| corrupt())?),
-            length: length.try_into().map_err(|_| corrupt())?,
+            hash: FileHash(hash.as_slice().try_into().map_err(|_| unreadable())?),
+            length: length.try_into().map_err(|_| unreadable())?,
         }
     } else {
-        let media = columns.media.as_deref().ok_or_else(corrupt)?;
+        let media = columns.media.as_deref().ok_or_else(unreadable)?;
         LinkedFile::AtTwilio(FileAtTwilio {
-            account: account_sid(columns.account.as_deref().ok_or_else(corrupt)?)?,
-            slot: slot(columns.slot.ok_or_else(corrupt)?),
-            message: message_sid(columns.media_message.as_deref().ok_or_else(corrupt)?)?,
-            media: media.parse().map_err(|_| corrupt())?,
+            account: account_sid(columns.account.as_deref().ok_or_else(unreadable)?)?,
+            slot: slot(columns.slot.ok_or_else(unreadable)?),
+            message: message_sid(columns.media_message.as_deref().ok_or_else(unreadable)?)?,
+            media: media.parse().map_err(|_| unreadable())?,
         })
     };
     Ok(Linked { file, content_type })
@@ -289,7 +288,7 @@ pub(super) fn rank(status: &MessageStatus) -> i64 {
 }
 
 pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
-    Timestamp::from_microsecond(micros).map_err(|_| StoreError::new(StoreErrorKind::Corrupt))
+    Timestamp::from_microsecond(micros).map_err(|_| unreadable())
 }
 
 /// What a user wants nothing from, by Twilio's code for what was not delivered: Twilio's own list (21610) is the service's

@@ -69,7 +69,7 @@ table! {
     OUTBOX = "replyhook_outbox", "1", ["state"], "Messages that wait to go out by REST: pending, unknown, held.";
     OUTBOX_OLDEST = "replyhook_outbox_oldest_seconds", "s", [], "Seconds since the first of them was due.";
     STORE_ERRORS = "replyhook_store_errors_total", "1", ["step"], "Steps that the store did not take.";
-    STORE_OK = "replyhook_store_ok", "1", [], "Whether the store took the last write of the regular check: 1 or 0.";
+    STORE_OK = "replyhook_store_ok", "1", [], "Whether the store keeps messages: 1 or 0. Checked every three seconds, also without traffic.";
     OUTAGE_ANSWERS = "replyhook_outage_answers", "1", [], "Fallback calls that were answered from memory while the store was away, and are not in the journal yet.";
     CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Consent words of users: opt_out, opt_in, help.";
     GUARD = "replyhook_guard_total", "1", ["reason"], "Messages kept from the handler: own_number, loop (the one that begins a mute), muted, rate.";

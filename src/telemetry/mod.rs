@@ -8,8 +8,10 @@ pub(crate) mod logs;
 pub mod metrics;
 #[cfg(feature = "otel")]
 mod otel;
+mod store_health;
 mod store_report;
 mod throttle;
 
+pub(crate) use store_health::{StoreFailure, StoreHealth};
 pub(crate) use store_report::StoreReport;
 pub(crate) use throttle::Throttle;

@@ -1,29 +1,31 @@
 //! What the store did not do: counted by its step, and said at most so often.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
-use super::Throttle;
 use super::metrics::Metrics;
+use super::{StoreFailure, StoreHealth, Throttle};
 
 /// Where whoever asks the store says that it failed.
 pub(crate) struct StoreReport {
     metrics: Arc<Metrics>,
+    pub(crate) health: Arc<StoreHealth>,
     throttle: Throttle,
 }
 
 impl StoreReport {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>, health: Arc<StoreHealth>) -> Self {
         Self {
             metrics,
+            health,
             throttle: Throttle::new(10),
         }
     }
 
-    pub(crate) fn failed(&self, step: &'static str, error: &dyn Display) {
+    pub(crate) fn failed(&self, step: &'static str, failure: &dyn StoreFailure) {
         self.metrics.store_error(step);
+        self.health.failed(failure);
         if let Some(held) = self.throttle.pass() {
-            tracing::error!(step, held, "the store did not do its part: {error}");
+            tracing::error!(step, held, "the store did not do its part: {failure}");
         }
     }
 }

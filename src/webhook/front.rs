@@ -55,7 +55,10 @@ impl Front {
             Stage::Draining if !matches!(endpoint, Endpoint::Fallback | Endpoint::Media) => {
                 Some("shutting down\n")
             }
-            Stage::Running | Stage::Draining => None,
+            Stage::Ended if !matches!(endpoint, Endpoint::Fallback | Endpoint::Media) => {
+                Some("stopped: the worker of App::into_parts has ended\n")
+            }
+            Stage::Running | Stage::Draining | Stage::Ended => None,
         }
     }
 }

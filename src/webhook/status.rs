@@ -15,6 +15,7 @@ use crate::form::Form;
 use crate::message::StatusUpdate;
 use crate::signature::SignedForm;
 use crate::store::News;
+use crate::telemetry::StoreFailure;
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
 
@@ -75,8 +76,8 @@ pub(super) async fn news(webhooks: &Webhooks, params: Form, reply: Option<String
     Ok((Document::empty(), Outcome::Ok))
 }
 
-fn unkept(webhooks: &Webhooks, error: &dyn std::fmt::Display) -> Cause {
-    webhooks.store_report.failed("news", error);
+fn unkept(webhooks: &Webhooks, failure: &dyn StoreFailure) -> Cause {
+    webhooks.store_report.failed("news", failure);
     Cause::Unavailable("store unavailable\n")
 }
 

@@ -82,6 +82,7 @@ mod ownership;
 mod page;
 mod parts;
 mod privacy;
+mod readiness;
 mod readme;
 mod reconcile;
 mod replies;

@@ -15,8 +15,7 @@ use crate::store::conversations::Dialogue;
 use crate::store::rows;
 use crate::store::{
     ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
-    Conversation, Conversations, DialogueChange, EarlierMessage, Outcome, StoreError,
-    StoreErrorKind, TakenParams,
+    Conversation, Conversations, DialogueChange, EarlierMessage, Outcome, TakenParams,
 };
 
 impl Conversations for PostgresStore {
@@ -86,7 +85,6 @@ impl Conversations for PostgresStore {
                 .bind(i64::from(limit))
                 .fetch_all(db)
                 .await?;
-                let corrupt = || StoreError::new(StoreErrorKind::Corrupt);
                 let entries = found.into_iter().map(|row| {
                     let evidence: Option<Vec<u8>> = row.try_get(5)?;
                     let note: Option<String> = row.try_get(6)?;
@@ -95,8 +93,8 @@ impl Conversations for PostgresStore {
                         record: ConsentRecord {
                             scope: ConsentScope::parse(&unpack(row.try_get(1)?)),
                             user: unpack(row.try_get(2)?).into(),
-                            action: ConsentAction::parse(row.try_get(3)?).ok_or_else(corrupt)?,
-                            how: ConsentHow::parse(row.try_get(4)?).ok_or_else(corrupt)?,
+                            action: ConsentAction::parse(row.try_get(3)?).ok_or_else(rows::unreadable)?,
+                            how: ConsentHow::parse(row.try_get(4)?).ok_or_else(rows::unreadable)?,
                             evidence: evidence.map(|sid| rows::message_sid(&sid)).transpose()?,
                             note: note.map(unpack),
                             at: rows::time(row.try_get(7)?)?,

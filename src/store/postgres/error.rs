@@ -2,7 +2,7 @@
 
 use sqlx::Error;
 
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{StoreError, StoreErrorKind, rows};
 
 /// Why a step was not taken.
 #[derive(Debug)]
@@ -96,9 +96,7 @@ pub(super) fn store_error(error: &Error) -> StoreError {
                 StoreErrorKind::Unavailable,
                 "what answers does not speak as PostgreSQL does",
             ),
-            Error::ColumnDecode { .. } | Error::Decode(_) => {
-                StoreError::with_source(StoreErrorKind::Corrupt, "a row cannot be read")
-            }
+            Error::ColumnDecode { .. } | Error::Decode(_) => rows::unreadable(),
             Error::RowNotFound => {
                 StoreError::with_source(StoreErrorKind::Internal, "a row is gone")
             }

@@ -433,7 +433,7 @@ pub(super) async fn lock_conversation(db: &mut PgConnection, id: i64) -> Result<
     Ok(())
 }
 
-async fn decide(
+pub(super) async fn decide(
     db: &mut PgConnection,
     me: i64,
     id: i64,

@@ -92,6 +92,7 @@ macro_rules! merge {
 
 mod accept;
 mod calls;
+mod check;
 mod conversations;
 mod error;
 mod handover;
@@ -317,17 +318,8 @@ impl Store for PostgresStore {
     }
 
     fn check(&self) -> Outcome<'_, ()> {
-        self.ask(|db| {
-            Box::pin(async {
-                sqlx::query(
-                    "INSERT INTO meta AS m (name, value) VALUES ('checks', 1) \
-                     ON CONFLICT (name) DO UPDATE SET value = m.value + 1",
-                )
-                .execute(db)
-                .await?;
-                Ok(())
-            })
-        })
+        let me = self.owner;
+        self.write(move |db| Box::pin(check::check(db, me)))
     }
 
     fn owes(&self, owes: bool) {

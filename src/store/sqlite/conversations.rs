@@ -11,8 +11,7 @@ use crate::store::conversations::Dialogue;
 use crate::store::rows;
 use crate::store::{
     ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
-    Conversation, Conversations, DialogueChange, EarlierMessage, Outcome, StoreError,
-    StoreErrorKind, TakenParams,
+    Conversation, Conversations, DialogueChange, EarlierMessage, Outcome, StoreError, TakenParams,
 };
 
 impl Conversations for SqliteStore {
@@ -73,7 +72,6 @@ impl Conversations for SqliteStore {
             )?;
             let mut found = statement.query(params![after, limit])?;
             let mut entries = Vec::new();
-            let corrupt = || StoreError::new(StoreErrorKind::Corrupt);
             while let Some(row) = found.next()? {
                 let evidence: Option<Vec<u8>> = row.get(5)?;
                 entries.push(ConsentEntry {
@@ -81,8 +79,8 @@ impl Conversations for SqliteStore {
                     record: ConsentRecord {
                         scope: ConsentScope::parse(&row.get::<_, String>(1)?),
                         user: row.get::<_, String>(2)?.into(),
-                        action: ConsentAction::parse(&row.get::<_, String>(3)?).ok_or_else(corrupt)?,
-                        how: ConsentHow::parse(&row.get::<_, String>(4)?).ok_or_else(corrupt)?,
+                        action: ConsentAction::parse(&row.get::<_, String>(3)?).ok_or_else(rows::unreadable)?,
+                        how: ConsentHow::parse(&row.get::<_, String>(4)?).ok_or_else(rows::unreadable)?,
                         evidence: evidence.map(|sid| rows::message_sid(&sid)).transpose()?,
                         note: row.get(6)?,
                         at: rows::time(row.get(7)?)?,

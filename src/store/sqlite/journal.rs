@@ -222,7 +222,11 @@ impl State {
     }
 }
 
-fn accept(db: &Connection, me: i64, arrival: &Arrival) -> Result<Acceptance, StoreError> {
+pub(super) fn accept(
+    db: &Connection,
+    me: i64,
+    arrival: &Arrival,
+) -> Result<Acceptance, StoreError> {
     let key = Key::of(arrival);
     if let Some(id) = key.known(db)? {
         conversations::follow(db, id)?;
@@ -380,7 +384,7 @@ fn repeated(
     )?))
 }
 
-fn decide(
+pub(super) fn decide(
     db: &Connection,
     me: i64,
     id: i64,

@@ -23,7 +23,7 @@ over_all_stores!(
     a_purged_user_whose_opt_out_is_forgotten_leaves_nothing,
     what_is_open_when_a_user_is_purged_is_closed,
     what_is_old_is_forgotten_step_by_step_and_keys_last,
-    a_check_writes,
+    check_keeps_no_message,
     what_is_all_forgotten_is_as_if_it_had_never_been,
 );
 
@@ -445,10 +445,18 @@ async fn what_is_old_is_forgotten_step_by_step_and_keys_last(backend: &mut Backe
     );
 }
 
-async fn a_check_writes(backend: &mut Backend) {
+async fn check_keeps_no_message(backend: &mut Backend) {
     let store = backend.store();
     store.check().await.unwrap();
+    begin(store, arrival(1)).await;
     store.check().await.unwrap();
+    store.check().await.unwrap();
+    assert_eq!(listed(store, all(9)).await, [1]);
+    assert_eq!(store.open_messages().await.unwrap().handling, 1);
+    #[cfg(feature = "postgres")]
+    if let Some(database) = &backend.database {
+        assert!(!database.dump().await.contains("check:"));
+    }
 }
 
 async fn what_is_all_forgotten_is_as_if_it_had_never_been(backend: &mut Backend) {

@@ -1,0 +1,341 @@
+//! Readiness says whether messages are kept: it finds that out by what accepting one writes, also without traffic.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use replyhook::App;
+use rusqlite::Connection;
+
+#[cfg(feature = "postgres")]
+use crate::support::postgres::TestDatabase;
+use crate::support::{TestApp, Webhook, app, says};
+
+const STORE_OK: &str = "replyhook_store_ok";
+/// Promised without traffic: not ready within 10 s, ready again within 25 s.
+const RED: Duration = Duration::from_secs(10);
+const GREEN: Duration = Duration::from_secs(25);
+const RESTART: &str = "not ready until a restart";
+
+/// A database that the test changes under a server.
+enum Database {
+    Sqlite {
+        path: PathBuf,
+        _folder: tempfile::TempDir,
+    },
+    #[cfg(feature = "postgres")]
+    Postgres(TestDatabase),
+}
+
+impl Database {
+    fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self::Sqlite {
+            path: folder.path().join("a.db"),
+            _folder: folder,
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn postgres() -> Option<Self> {
+        let database = TestDatabase::create().await;
+        if database.is_none() {
+            crate::support::left_out("readiness over PostgreSQL");
+        }
+        database.map(Self::Postgres)
+    }
+
+    fn app(&self) -> TestApp {
+        let url = match self {
+            Self::Sqlite { path, .. } => format!("sqlite:{}", path.display()),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.url().expose().to_owned(),
+        };
+        TestApp::build(&[("DATABASE_URL", &url)], |app| app)
+    }
+
+    async fn run(&self, sql: &'static str) {
+        match self {
+            Self::Sqlite { path, .. } => connect(path).execute_batch(sql).unwrap(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.run(sql).await,
+        }
+    }
+
+    /// Ends the server, and removes what a test leaves behind.
+    async fn end(self, app: TestApp) {
+        app.end().await;
+        #[cfg(feature = "postgres")]
+        if let Self::Postgres(database) = &self {
+            database.remove().await;
+        }
+    }
+}
+
+fn connect(path: &Path) -> Connection {
+    let db = Connection::open(path).unwrap();
+    db.busy_timeout(Duration::from_secs(20)).unwrap();
+    db
+}
+
+/// Waits for the gauge without asking `/readyz`, so that nothing but the server's own check can move it.
+async fn gauge_becomes(app: &TestApp, value: f64, within: Duration) {
+    let begun = Instant::now();
+    app.wait_for(STORE_OK, value).await;
+    let took = begun.elapsed();
+    assert!(took < within, "{STORE_OK} {value} after {took:?}");
+}
+
+async fn refused_and_not_ready(app: &TestApp) {
+    let refused = app.ask(Webhook::message(1, "hi")).await;
+    assert_eq!(refused.refused(503), "store unavailable\n");
+    let readiness = app.readiness().await;
+    assert_eq!(readiness["ready"], false, "{readiness}");
+    assert_eq!(readiness["parts"]["store"]["ok"], false, "{readiness}");
+}
+
+async fn table_renamed(database: Database) {
+    let app = database.app();
+    gauge_becomes(&app, 1.0, RED).await;
+    database.run("ALTER TABLE inbound RENAME TO away").await;
+    gauge_becomes(&app, 0.0, RED).await;
+    refused_and_not_ready(&app).await;
+    database.run("ALTER TABLE away RENAME TO inbound").await;
+    gauge_becomes(&app, 1.0, GREEN).await;
+    assert_eq!(app.says(2, "hi").await, says("hi"));
+    database.end(app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renamed_table_is_not_ready_until_renamed_back() {
+    table_renamed(Database::sqlite()).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn renamed_postgres_table_is_not_ready_until_renamed_back() {
+    if let Some(database) = Database::postgres().await {
+        table_renamed(database).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locked_database_is_not_ready_until_released() {
+    let database = Database::sqlite();
+    let Database::Sqlite { path, .. } = &database else {
+        unreachable!()
+    };
+    let app = database.app();
+    gauge_becomes(&app, 1.0, RED).await;
+    let lock = connect(path);
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    gauge_becomes(&app, 0.0, RED).await;
+    refused_and_not_ready(&app).await;
+    drop(lock);
+    gauge_becomes(&app, 1.0, GREEN).await;
+    assert_eq!(app.says(2, "hi").await, says("hi"));
+    database.end(app).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn locked_postgres_table_is_not_ready_until_released() {
+    let Some(database) = Database::postgres().await else {
+        return;
+    };
+    let Database::Postgres(server) = &database else {
+        unreachable!()
+    };
+    let app = database.app();
+    gauge_becomes(&app, 1.0, RED).await;
+    let mut other = server.connect().await;
+    let lock = "BEGIN; LOCK TABLE replyhook.inbound";
+    sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+    gauge_becomes(&app, 0.0, RED).await;
+    refused_and_not_ready(&app).await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    gauge_becomes(&app, 1.0, GREEN).await;
+    assert_eq!(app.says(2, "hi").await, says("hi"));
+    drop(other);
+    database.end(app).await;
+}
+
+/// The server's own word for a damaged page, which nobody but its user can make with a real one.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_postgres_page_is_not_ready_until_restart() {
+    let Some(database) = Database::postgres().await else {
+        return;
+    };
+    let app = database.app();
+    gauge_becomes(&app, 1.0, RED).await;
+    database
+        .run(
+            "CREATE FUNCTION damage() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION 'invalid page' USING ERRCODE = 'XX001'; END $$; \
+             CREATE TRIGGER damage BEFORE INSERT ON inbound FOR EACH ROW EXECUTE FUNCTION damage()",
+        )
+        .await;
+    gauge_becomes(&app, 0.0, RED).await;
+    database.run("DROP TRIGGER damage ON inbound").await;
+    // Messages are kept again, and checks succeed again.
+    assert_eq!(app.ask(Webhook::message(1, "hi")).await.twiml(), says("hi"));
+    for _ in 0..4 {
+        let readiness = app.readiness().await;
+        assert_eq!(readiness["ready"], false, "{readiness}");
+    }
+    app.end().await;
+    let again = database.app();
+    again.opened().await;
+    database.end(again).await;
+}
+
+/// Larger than what is checked page by page at a start.
+fn grow(path: &Path) {
+    connect(path)
+        .execute_batch(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40) \
+             INSERT INTO inbound (account, sid, conversation, state, attempt, claimed_at, received_at, slot, params) \
+             SELECT x'00', i, 0, 3, 1, 0, 0, 0, hex(zeroblob(500000)) FROM n",
+        )
+        .unwrap();
+}
+
+/// Overwrites the root page of the message table, and returns what was there.
+fn damage(path: &Path, bytes: &[u8; 4096]) -> [u8; 4096] {
+    let root: u32 = connect(path)
+        .query_row(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'inbound'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    let mut file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut before = [0; 4096];
+    let at = SeekFrom::Start((u64::from(root) - 1) * 4096);
+    file.seek(at).unwrap();
+    file.read_exact(&mut before).unwrap();
+    file.seek(at).unwrap();
+    file.write_all(bytes).unwrap();
+    before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_page_is_not_ready_until_restart() {
+    let database = Database::sqlite();
+    let Database::Sqlite { path, .. } = &database else {
+        unreachable!()
+    };
+    let app = database.app();
+    app.opened().await;
+    app.end().await;
+    grow(path);
+    let whole = damage(path, &[0xFF; 4096]);
+    let app = database.app();
+    // The gauge begins at 0, before the store is open.
+    let begun = Instant::now();
+    while !app.readiness().await.to_string().contains(RESTART) {
+        assert!(begun.elapsed() < RED, "{}", app.readiness().await);
+    }
+    refused_and_not_ready(&app).await;
+    // Put back: what the server has read of it meanwhile may be wrong all the same.
+    damage(path, &whole);
+    // Another program's commit makes the server read its pages anew.
+    database
+        .run("INSERT INTO meta (name, value) VALUES ('test', 1)")
+        .await;
+    let taken = app.ask(Webhook::message(2, "hi")).await;
+    assert_eq!(taken.twiml(), says("hi"));
+    for _ in 0..4 {
+        let readiness = app.readiness().await;
+        assert_eq!(readiness["ready"], false, "{readiness}");
+        let reason = readiness["parts"]["store"]["reason"].as_str().unwrap();
+        assert!(reason.contains(RESTART), "{reason}");
+    }
+    app.end().await;
+    let again = database.app();
+    again.opened().await;
+    assert_eq!(again.says(3, "hi").await, says("hi"));
+    database.end(again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_failing_message_leaves_server_ready() {
+    let database = Database::sqlite();
+    let app = database.app();
+    app.opened().await;
+    database
+        .run(
+            "CREATE TRIGGER poison BEFORE INSERT ON inbound WHEN NEW.params LIKE '%poison%' \
+             BEGIN SELECT RAISE(ABORT, 'poison'); END",
+        )
+        .await;
+    for _ in 0..10 {
+        app.ask(Webhook::message(1, "poison")).await.refused(503);
+        assert_eq!(app.readiness().await["ready"], true);
+    }
+    assert_eq!(app.says(2, "hi").await, says("hi"));
+    database.end(app).await;
+}
+
+/// A cause that the check does not meet.
+#[tokio::test(flavor = "multi_thread")]
+async fn failing_messages_are_not_ready_while_the_check_succeeds() {
+    let database = Database::sqlite();
+    let app = database.app();
+    app.opened().await;
+    database
+        .run(
+            "CREATE TRIGGER poison BEFORE INSERT ON inbound WHEN NEW.params LIKE '%poison%' \
+             BEGIN SELECT RAISE(ABORT, 'poison'); END",
+        )
+        .await;
+    let patience = Instant::now() + Duration::from_secs(30);
+    let mut number = 10;
+    // More than once, since the regular check may come between the third and the look.
+    while app.readiness().await["ready"] == true {
+        assert!(Instant::now() < patience, "ready after {number} refusals");
+        for _ in 0..3 {
+            number += 1;
+            app.ask(Webhook::message(number, "poison"))
+                .await
+                .refused(503);
+        }
+    }
+    database.run("DROP TRIGGER poison").await;
+    app.opened().await;
+    assert_eq!(app.says(2, "hi").await, says("hi"));
+    database.end(app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_worker_is_not_ready() {
+    let app = App::builder().sources(app::sources(&[])).build().unwrap();
+    let admin = app.admin_router();
+    let (router, worker) = app.into_parts();
+    let worker = tokio::spawn(worker.run(std::future::pending()));
+    let readiness = async || {
+        let request = http::Request::get("/readyz")
+            .body(axum::body::Body::empty())
+            .unwrap();
+        app::answer(&admin, request).await
+    };
+    while readiness().await.status != 200 {
+        tokio::task::yield_now().await;
+    }
+    worker.abort();
+    assert!(worker.await.unwrap_err().is_cancelled());
+    let answer = readiness().await;
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.body.contains(r#""worker":"ended""#),
+        "{}",
+        answer.body
+    );
+    let refused = app::answer(&router, Webhook::message(1, "hi").request()).await;
+    assert!(refused.refused(503).contains("has ended"));
+}
