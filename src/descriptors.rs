@@ -2,8 +2,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// For the listeners, the private ones' connections, files and outgoing calls.
-const SPARE: u64 = 64;
+/// For the listeners, the private ones' connections, files and outgoing calls, and as many evicted connections as may not
+/// have ended yet.
+const SPARE: u64 = 128;
 
 /// Raises this process's limit as far as `connections` need and the system lets it, and returns how many there can be.
 pub(crate) fn room_for(connections: usize) -> usize {

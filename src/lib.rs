@@ -85,6 +85,8 @@ mod app;
 pub mod clock;
 #[cfg(feature = "app")]
 pub mod config;
+#[cfg(feature = "server")]
+mod connection;
 #[cfg(feature = "app")]
 mod consent;
 #[cfg(feature = "server")]

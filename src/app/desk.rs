@@ -483,6 +483,7 @@ impl Own {
             private = listener.local_addr().ok();
             let router = admin::router(app.admin.clone());
             let metrics = Arc::new(Metrics::new());
+            let limits = limits.private(limits.connections);
             let serve = server::serve(listener, router, limits, metrics, stop.clone());
             listeners.push(tokio::spawn(serve));
         }

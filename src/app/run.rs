@@ -52,10 +52,7 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     );
     let worker = tokio::spawn(worker);
     let private = private.map(|(_, listener)| {
-        let limits = ConnectionLimits {
-            connections: 16,
-            ..limits
-        };
+        let limits = limits.private(16);
         let metrics = std::sync::Arc::new(crate::telemetry::metrics::Metrics::new());
         tokio::spawn(server::serve(
             listener,
@@ -119,9 +116,11 @@ pub(super) fn connection_limits(server: &ServerSettings) -> ConnectionLimits {
     ConnectionLimits {
         connections,
         header_timeout: server.header_timeout,
+        idle_timeout: server.idle_timeout,
         write_timeout: server.write_timeout,
         headers: server.max_headers,
         head_bytes: server.max_head_bytes,
+        wants_signatures: true,
     }
 }
 

@@ -59,8 +59,10 @@ pub struct ServerSettings {
     pub max_connections: usize,
     /// Webhook requests at once.
     pub max_in_flight: usize,
-    /// For a request's head.
+    /// For a request's head, from its first byte.
     pub header_timeout: Duration,
+    /// Time that a connection may be idle.
+    pub idle_timeout: Duration,
     /// For a request's body.
     pub body_timeout: Duration,
     /// For a peer to take some of its answer.
@@ -294,6 +296,7 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
     let max_connections = reader.count("server.max_connections", 1..=1_000_000);
     let max_in_flight = reader.count("server.max_in_flight", 1..=1_000_000);
     let header_timeout = reader.millis("server.header_timeout_ms", 10..=60_000);
+    let idle_timeout = reader.number("server.idle_timeout_s", 5..=900);
     let body_timeout = reader.millis("server.body_timeout_ms", 10..=60_000);
     let write_timeout = reader.millis("server.write_timeout_ms", 10..=60_000);
     let max_body_bytes = reader.count("server.max_body_bytes", 1024..=16_777_216);
@@ -309,6 +312,7 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
         max_connections: max_connections?,
         max_in_flight: max_in_flight?,
         header_timeout: header_timeout?,
+        idle_timeout: Duration::from_secs(u64::try_from(idle_timeout?).ok()?),
         body_timeout: body_timeout?,
         write_timeout: write_timeout?,
         max_body_bytes: max_body_bytes?,

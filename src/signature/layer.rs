@@ -43,6 +43,8 @@ use super::verifier::{
     self, SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot, UnverifiedRequest,
     Verified,
 };
+#[cfg(feature = "server")]
+use crate::connection::ConnectionState;
 use crate::form::{Form, FormError};
 
 /// What a request may cost before it is verified.
@@ -101,6 +103,9 @@ pub enum RefusalCause {
     /// The body broke off.
     #[error("body broke off")]
     BodyBroken,
+    /// The server is short of what unverified requests may take, and this one was dropped in favour of others.
+    #[error("overloaded")]
+    Overloaded,
     /// Not signed by a configured token, or not readable as what was signed.
     #[error(transparent)]
     Signature(SignatureError),
@@ -115,6 +120,7 @@ impl RefusalCause {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Signature(error) => match error.kind() {
                 SignatureErrorKind::NotAForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 SignatureErrorKind::Form(FormError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -139,6 +145,7 @@ impl RefusalCause {
             Self::BodyTooLarge => "body too large\n",
             Self::BodyTooSlow => "body too slow\n",
             Self::BodyBroken => "body broke off\n",
+            Self::Overloaded => "overloaded\n",
             Self::Signature(_) => match self.status() {
                 StatusCode::FORBIDDEN => "signature not valid\n",
                 StatusCode::UNSUPPORTED_MEDIA_TYPE => "not a form\n",
@@ -305,6 +312,13 @@ where
             let (mut head, body) = request.into_parts();
             match shared.admit(&head, body).await {
                 Ok(verified) => {
+                    // At the limit of connections a verified one is not closed while it has a request under way.
+                    #[cfg(feature = "server")]
+                    if let Some(connection) = head.extensions.get::<Arc<ConnectionState>>()
+                        && !connection.verified()
+                    {
+                        return Ok(refused(RefusalCause::Overloaded, &head.method, None));
+                    }
                     head.extensions.insert(SignedForm(verified));
                     inner
                         .call(Request::from_parts(head, Body::empty()))
@@ -422,7 +436,7 @@ fn refused(cause: RefusalCause, method: &Method, text: Option<String>) -> Respon
             drop(headers.insert(ALLOW, HeaderValue::from_static("GET, POST, PUT")));
         }
         // What is left of the body is not worth reading.
-        RefusalCause::BodyTooLarge | RefusalCause::BodyTooSlow => {
+        RefusalCause::BodyTooLarge | RefusalCause::BodyTooSlow | RefusalCause::Overloaded => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         _ => {}

@@ -54,6 +54,8 @@ table! {
     HANDLERS_RUNNING = "replyhook_handlers_running", "1", [], "Handlers running now, late ones included.";
     REQUESTS_IN_FLIGHT = "replyhook_requests_in_flight", "1", [], "Webhook requests being answered now.";
     CONNECTIONS = "replyhook_connections", "1", [], "Open connections of the public listener.";
+    CONNECTIONS_LIMIT = "replyhook_connections_limit", "1", [], "Most open connections of the public listener.";
+    CONNECTIONS_EVICTED = "replyhook_connections_evicted_total", "1", [], "Connections closed for new ones because the limit was reached.";
     ACCEPT_ERRORS = "replyhook_accept_errors_total", "1", [], "Connections that could not be accepted, as when file descriptors run out.";
     MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests that are no HTTP/1.1, have too large a head, or not exactly one Host.";
     UNROUTED = "replyhook_unrouted_requests_total", "1", [], "Requests to a path that is none of the server's (404).";
@@ -192,6 +194,16 @@ pub struct Metrics {
         expect(dead_code, reason = "the accept loop counts them")
     )]
     pub(crate) connections: Gauge,
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "the accept loop sets it")
+    )]
+    pub(crate) connections_limit: Gauge,
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "the accept loop counts them")
+    )]
+    pub(crate) connections_evicted: Counter,
     pub(crate) unrouted: Counter,
     #[cfg_attr(
         not(feature = "server"),
@@ -275,6 +287,8 @@ impl Metrics {
             handlers_running: gauge(HANDLERS_RUNNING),
             requests_in_flight: gauge(REQUESTS_IN_FLIGHT),
             connections: gauge(CONNECTIONS),
+            connections_limit: gauge(CONNECTIONS_LIMIT),
+            connections_evicted: counter(CONNECTIONS_EVICTED, &[]),
             accept_errors: counter(ACCEPT_ERRORS, &[]),
             malformed_requests: counter(MALFORMED_REQUESTS, &[]),
             unrouted: counter(UNROUTED, &[]),

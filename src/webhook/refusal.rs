@@ -20,6 +20,7 @@ pub(super) fn outcome(cause: RefusalCause) -> Outcome {
             SignatureErrorKind::Form(_) | SignatureErrorKind::NotAForm => Outcome::RefusedBody,
             _ => Outcome::RefusedSignature,
         },
+        RefusalCause::Overloaded => Outcome::Unavailable,
         _ => Outcome::RefusedBody,
     }
 }

@@ -32,6 +32,7 @@ fn the_test_kit_is_left_out() {
 
 mod command_line;
 mod configuration;
+mod connections;
 mod conversation_events;
 mod conversations;
 mod core_dumps;

@@ -1,0 +1,69 @@
+//! Crash points of a response that is being written: `P7=return(40)` ends the process when 40 bytes are written, `P8` when
+//! all are.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::crash_point;
+
+/// A stream that knows how much was written to it.
+pub(super) struct Cut<S> {
+    stream: S,
+    written: usize,
+    most: Option<usize>,
+}
+
+impl<S> Cut<S> {
+    pub(super) fn new(stream: S) -> Self {
+        let most = crash_point::argument("P7")
+            .map(|bytes| bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(1));
+        Self {
+            stream,
+            written: 0,
+            most,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Cut<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Cut<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let left = self.most.map_or(usize::MAX, |most| most - self.written);
+        let buf = &buf[..buf.len().min(left)];
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = outcome {
+            self.written += written;
+            if written == left {
+                std::process::abort();
+            }
+        }
+        outcome
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.written > 0 && crash_point::reached("P8") {
+            std::process::abort();
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

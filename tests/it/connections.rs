@@ -1,0 +1,322 @@
+//! Connections of peers that have not signed anything beside those of Twilio, against the real binary over a socket.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::support::http::{Listener, answer};
+use crate::support::{ORIGIN, Server, Webhook, says, wire};
+
+/// Of 24 bytes.
+const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
+const LIMIT: &str = "REPLYHOOK__SERVER__MAX_CONNECTIONS";
+const IDLE: &str = "REPLYHOOK__SERVER__IDLE_TIMEOUT_S";
+const HEADER: &str = "REPLYHOOK__SERVER__HEADER_TIMEOUT_MS";
+const REFUSED: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+const HALF_HEAD: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\nX-A: ";
+
+/// A connection that has carried a verified request, and is idle.
+fn verified(server: &Server, number: u64) -> TcpStream {
+    let mut stream = wire::connect(server.public);
+    exchange(&mut stream, number);
+    stream
+}
+
+/// A message of a user of its own.
+fn message(number: u64) -> Webhook {
+    let from = format!("whatsapp:+1555000{number:04}");
+    Webhook::message(number, "hi").with("From", &from)
+}
+
+/// A signed message and its reply.
+fn exchange(stream: &mut TcpStream, number: u64) {
+    let webhook = message(number).raw(ORIGIN);
+    stream.write_all(&webhook).unwrap();
+    let response = wire::read_answer(stream).expect("the signed message is answered");
+    assert_eq!(response.twiml(), says("hi"));
+}
+
+/// Whether the server has left a connection open, without waiting for it to close.
+fn is_open(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let read = stream.read(&mut [0]);
+    stream.set_nonblocking(false).unwrap();
+    matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+fn evicted(server: &Server) -> f64 {
+    server.metric("replyhook_connections_evicted_total")
+}
+
+/// A server whose bot answers once `release` says so.
+struct Held {
+    server: Server,
+    release: mpsc::Sender<()>,
+    asked: mpsc::Receiver<()>,
+    _service: Listener,
+}
+
+impl Held {
+    fn start(env: &[(&str, &str)]) -> Self {
+        let (release, released) = mpsc::channel::<()>();
+        let (ask, asked) = mpsc::channel();
+        let (ask, released) = (std::sync::Mutex::new(ask), std::sync::Mutex::new(released));
+        let service = Listener::start(None, move |_| {
+            ask.lock().unwrap().send(()).unwrap();
+            let _ = released.lock().unwrap().recv();
+            answer(200, &[("Content-Type", "text/plain")], "hi")
+        });
+        let url = format!("http://{}/", service.address);
+        let own = [
+            ("REPLYHOOK__HANDLER__KIND", "forward"),
+            ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
+            ("REPLYHOOK__HANDLER__FORWARD_SECRET", SECRET),
+        ];
+        Self {
+            server: Server::start(&[&own[..], env].concat()),
+            release,
+            asked,
+            _service: service,
+        }
+    }
+}
+
+/// Sends a request again and again on connections that it keeps open as long as the server does.
+fn flood(address: SocketAddr, connections: usize, stop: &AtomicBool) {
+    let mut streams: Vec<Option<TcpStream>> = (0..connections).map(|_| None).collect();
+    while !stop.load(Ordering::Relaxed) {
+        for stream in &mut streams {
+            let open = stream.get_or_insert_with(|| wire::connect(address));
+            if open.write_all(REFUSED).is_err() || !is_open(open) {
+                *stream = None;
+            }
+        }
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Ends a flood also where the test fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn refused_flood_over_the_limit_lets_messages_through() {
+    let server = Server::start(&[(LIMIT, "32")]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        for _ in 0..4 {
+            scope.spawn(|| flood(server.public, 16, &stop));
+        }
+        for number in 0..50 {
+            assert_eq!(server.send(&message(number)).twiml(), says("hi"));
+        }
+    });
+}
+
+#[test]
+fn silent_flood_over_the_limit_lets_messages_through() {
+    let server = Server::start(&[(LIMIT, "16")]);
+    let mut flood: Vec<_> = (0..200).map(|_| wire::connect(server.public)).collect();
+    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    server.wait_until("replyhook_connections_evicted_total", 185.0);
+    assert!(server.metric("replyhook_connections") <= 16.0);
+    assert_eq!(server.metric("replyhook_connections_limit"), 16.0);
+    assert!(server.log().contains("connection limit reached"));
+    // The oldest are gone, the newest are there.
+    assert!(wire::is_closed(&mut flood[0]));
+    assert!(is_open(&mut flood[199]));
+}
+
+#[test]
+fn unverified_connections_are_evicted_first_and_oldest_first() {
+    let server = Server::start(&[(LIMIT, "4")]);
+    let mut first_verified = verified(&server, 1);
+    let mut first = wire::connect(server.public);
+    server.wait_until("replyhook_connections", 2.0);
+    let mut second_verified = verified(&server, 2);
+    let mut second = wire::connect(server.public);
+    server.wait_until("replyhook_connections", 4.0);
+    let mut third_verified = verified(&server, 3);
+    assert!(wire::is_closed(&mut first));
+    assert!(is_open(&mut second));
+    let mut fourth_verified = verified(&server, 4);
+    assert!(wire::is_closed(&mut second));
+    // Now all are verified: the one that is idle for longest goes.
+    exchange(&mut first_verified, 5);
+    let mut fifth_verified = verified(&server, 6);
+    assert!(wire::is_closed(&mut second_verified));
+    for stream in [
+        &mut first_verified,
+        &mut third_verified,
+        &mut fourth_verified,
+        &mut fifth_verified,
+    ] {
+        assert!(is_open(stream));
+    }
+    assert_eq!(evicted(&server), 3.0);
+}
+
+#[test]
+fn half_head_protects_a_verified_connection() {
+    let server = Server::start(&[(LIMIT, "2"), (HEADER, "60000")]);
+    let mut kept = verified(&server, 1);
+    let next = Webhook::message(2, "hi").raw(ORIGIN);
+    let (half, rest) = next.split_at(40);
+    kept.write_all(half).unwrap();
+    // Half a head of a stranger protects it for a second, and no longer.
+    let mut stranger = wire::connect(server.public);
+    stranger.write_all(HALF_HEAD).unwrap();
+    server.wait_until("replyhook_connections", 2.0);
+    drop(verified(&server, 3));
+    assert!(wire::is_closed(&mut stranger));
+    for number in 4..8 {
+        drop(verified(&server, number));
+    }
+    kept.write_all(rest).unwrap();
+    assert_eq!(wire::read_answer(&mut kept).unwrap().twiml(), says("hi"));
+}
+
+#[test]
+fn verified_request_under_way_is_never_evicted() {
+    let held = Held::start(&[(LIMIT, "2")]);
+    let server = &held.server;
+    let mut streams: Vec<_> = (1..3)
+        .map(|number| {
+            let mut stream = wire::connect(server.public);
+            stream.write_all(&message(number).raw(ORIGIN)).unwrap();
+            held.asked.recv().unwrap();
+            stream
+        })
+        .collect();
+    // There is no place for it until one of the two is answered.
+    let mut waiting = wire::connect(server.public);
+    waiting
+        .write_all(&Webhook::form("/webhook", &[]).raw(ORIGIN))
+        .unwrap();
+    server.wait_for("a new connection waits");
+    for stream in &mut streams {
+        assert!(is_open(stream));
+    }
+    for _ in 0..2 {
+        held.release.send(()).unwrap();
+    }
+    for stream in &mut streams {
+        assert_eq!(wire::read_answer(stream).unwrap().twiml(), says("hi"));
+    }
+    assert_eq!(wire::read_answer(&mut waiting).unwrap().status, 400);
+}
+
+#[test]
+fn responses_without_a_valid_signature_close_the_connection() {
+    let server = Server::start(&[]);
+    let forged = "X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n";
+    let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n";
+    let token = "A".repeat(43);
+    for (request, status) in [
+        ("GET /x HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), 404),
+        (
+            format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{form}\r\na=b"),
+            403,
+        ),
+        (
+            format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{forged}{form}\r\na=b"),
+            403,
+        ),
+        (
+            format!(
+                "POST /webhook/status HTTP/1.1\r\nHost: h\r\n{forged}Content-Length: 3\r\n\r\na=b"
+            ),
+            415,
+        ),
+        (
+            "DELETE /webhook HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+            405,
+        ),
+        (
+            format!("GET /media/{token} HTTP/1.1\r\nHost: h\r\n\r\n"),
+            404,
+        ),
+    ] {
+        let mut stream = wire::connect(server.public);
+        stream.write_all(request.as_bytes()).unwrap();
+        let response = wire::read_answer(&mut stream).unwrap();
+        assert_eq!(response.status, status, "{request}");
+        assert_eq!(response.header("connection"), Some("close"), "{request}");
+        assert!(wire::is_closed(&mut stream), "{request}");
+    }
+    // Also where the connection has carried a verified request before, in one write.
+    let mut stream = verified(&server, 1);
+    let both = [&Webhook::message(2, "hi").raw(ORIGIN), REFUSED].concat();
+    stream.write_all(&both).unwrap();
+    assert_eq!(wire::read_answer(&mut stream).unwrap().twiml(), says("hi"));
+    assert_eq!(wire::read_answer(&mut stream).unwrap().status, 404);
+    assert!(wire::is_closed(&mut stream));
+}
+
+#[test]
+fn signed_requests_and_the_private_listener_keep_their_connections() {
+    let server = Server::start(&[]);
+    let mut public = verified(&server, 1);
+    // Signed, and no message.
+    let nothing = Webhook::form("/webhook", &[]).raw(ORIGIN);
+    public.write_all(&nothing).unwrap();
+    let response = wire::read_answer(&mut public).unwrap();
+    assert_eq!(
+        (response.status, response.header("connection")),
+        (400, None)
+    );
+    exchange(&mut public, 2);
+    let mut private = wire::connect(server.private);
+    for _ in 0..2 {
+        private.write_all(REFUSED).unwrap();
+        assert_eq!(wire::read_answer(&mut private).unwrap().status, 404);
+    }
+}
+
+#[test]
+fn idle_connections_outlive_the_header_timeout() {
+    let server = Server::start(&[(HEADER, "100"), (IDLE, "5")]);
+    let mut reused = verified(&server, 1);
+    let mut fresh = wire::connect(server.public);
+    let opened = Instant::now();
+    sleep(Duration::from_secs(1));
+    exchange(&mut reused, 2);
+    exchange(&mut fresh, 3);
+    // Half a head has the header timeout from its first byte, on either kind of connection.
+    let mut half = wire::connect(server.public);
+    for stream in [&mut half, &mut fresh] {
+        stream.write_all(HALF_HEAD).unwrap();
+        assert!(wire::is_closed(stream));
+    }
+    assert!(opened.elapsed() < Duration::from_secs(5));
+    assert!(is_open(&mut reused));
+    assert!(wire::is_closed(&mut reused));
+    assert!(opened.elapsed() > Duration::from_secs(5));
+}
+
+/// A load balancer takes connections from its pool after they were idle for about as long as a head may take.
+#[test]
+fn pooling_client_loses_no_request() {
+    const POOL: usize = 100;
+    let server = Server::start(&[(HEADER, "300")]);
+    let mut pool: Vec<_> = (0..POOL).map(|_| wire::connect(server.public)).collect();
+    let mut number = 0;
+    for pause in [290, 300, 310, 290, 300, 310, 295, 300, 305, 300] {
+        sleep(Duration::from_millis(pause));
+        for stream in &mut pool {
+            number += 1;
+            exchange(stream, number);
+        }
+    }
+    assert_eq!(number, 1000);
+    assert_eq!(evicted(&server), 0.0);
+}
