@@ -112,20 +112,27 @@ mod tests {
         (FetchedFile::new(stream, permit, timeout), permits)
     }
 
+    /// Fails where something that must happen does not.
+    async fn soon<T>(happens: impl Future<Output = T>) -> T {
+        let happened = tokio::time::timeout(Duration::from_secs(30), happens).await;
+        happened.expect("it does not happen")
+    }
+
     #[tokio::test]
     async fn call_ends_in_time_although_nothing_is_read() {
         let (mut file, permits) = file(Duration::from_millis(20), None);
         assert_eq!(permits.available_permits(), 0);
-        drop(permits.acquire().await.unwrap());
-        let error = file.chunk().await.unwrap_err();
+        drop(soon(permits.acquire()).await.unwrap());
+        let error = soon(file.chunk()).await.unwrap_err();
         assert_eq!(error.kind(), MediaErrorKind::TooSlow);
     }
 
     #[tokio::test]
     async fn reader_that_waits_is_told_of_the_timeout() {
         let (mut file, permits) = file(Duration::from_millis(20), None);
-        assert_eq!(file.chunk().await.unwrap().as_deref(), Some(&b"first"[..]));
-        let error = file.chunk().await.unwrap_err();
+        let first = file.chunk().await.unwrap();
+        assert_eq!(first.as_deref(), Some(&b"first"[..]));
+        let error = soon(file.chunk()).await.unwrap_err();
         assert_eq!(error.kind(), MediaErrorKind::TooSlow);
         assert_eq!(permits.available_permits(), 1);
     }
@@ -142,6 +149,6 @@ mod tests {
         let (unread, permits) = file(READ_TIMEOUT, None);
         drop(unread);
         // The task that holds the call is told to end, and does so when it runs next.
-        drop(permits.acquire().await.unwrap());
+        drop(soon(permits.acquire()).await.unwrap());
     }
 }
