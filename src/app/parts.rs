@@ -39,6 +39,7 @@ pub(super) fn dispatch_limits(settings: &Settings) -> DispatchLimits {
         fallback_deadline: FALLBACK_DEADLINE.min(settings.reply.deadline),
         merge: settings.reply.merge,
         numbered: settings.reply.numbered,
+        max_messages: settings.reply.max_messages,
         hand_over: settings.handover.ttl,
         handler: settings.handler.max,
         running: settings.handler.max_running,

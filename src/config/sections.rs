@@ -124,6 +124,8 @@ pub struct ReplySettings {
     pub merge: Duration,
     /// Whether the parts of a long text are numbered.
     pub numbered: bool,
+    /// Maximum number of messages of a reply, as the channel takes them.
+    pub max_messages: usize,
     /// What a fallback call says when the handler fails there too.
     pub apology: String,
     /// What happens to a message sent by REST of which Twilio's list knows nothing.
@@ -432,6 +434,7 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
     let deadline = reader.millis("reply.deadline_ms", 1..=13_000);
     let merge = reader.millis("reply.merge_ms", 0..=10_000);
     let numbered = reader.flag("reply.numbered");
+    let max_messages = reader.count("reply.max_messages", 1..=1000);
     let apology = reader.text("reply.apology").to_owned();
     let on_unknown = [("hold", OnUnknown::Hold), ("resend", OnUnknown::Resend)];
     let on_unknown = reader.choice("reply.on_unknown", &on_unknown);
@@ -453,6 +456,7 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
         deadline: deadline?,
         merge: merge?,
         numbered: numbered?,
+        max_messages: max_messages?,
         apology,
         on_unknown: on_unknown?,
         late_template: (!template.is_empty()).then(|| template.to_owned()),

@@ -19,7 +19,7 @@ use crate::address::Channel;
 use crate::clock::after;
 use crate::handler::{Context, HandlerError};
 use crate::message::InboundMessage;
-use crate::reply::Reply;
+use crate::reply::{Reply, WireMessage};
 use crate::signature::TokenSlot;
 use crate::store::{
     Acceptance, Answered, Arrival, Choice, Claim, Decision, Ending, NewReply, Taken, Turn,
@@ -424,7 +424,8 @@ impl Course {
         };
         // To somebody else: REST looks at that one's window and consent.
         let to_others = !reply.messages().iter().all(|said| origin.hears(said));
-        let document = Document::render(&reply, channel, Some(&dispatcher.public_url));
+        let messages = dispatcher.wire_messages(&reply, origin);
+        let document = Document::of(&reply, &messages, Some(&dispatcher.public_url));
         let document = match document {
             Ok(document) => Some(document),
             Err(error) if error.is_overflow() => None,
@@ -473,13 +474,18 @@ impl Course {
             tracing::error!(message_sid = %origin.sid, "the reply redirects, and came too late for that");
             return Box::pin(self.give_up(claim, origin, Failure::Error)).await;
         }
-        Box::pin(self.send_later(claim, origin, &reply, ending)).await;
+        Box::pin(self.send_later(claim, origin, &messages, ending)).await;
     }
 
     /// Puts a reply into the outbox, as often as the store has to be asked.
-    async fn send_later(&mut self, claim: Claim, origin: &Origin, reply: &Reply, ending: Ending) {
+    async fn send_later(
+        &mut self,
+        claim: Claim,
+        origin: &Origin,
+        messages: &[WireMessage<'_>],
+        ending: Ending,
+    ) {
         let dispatcher = self.dispatcher.clone();
-        let messages = reply.wire_messages(origin.user.channel());
         let replies: Vec<NewReply> = messages.iter().map(|wire| origin.reply(wire)).collect();
         let mut pauses = RETRY.into_iter();
         loop {

@@ -34,12 +34,14 @@ pub(crate) use self::conversing::{Inbound, TypingHook};
 use self::course::Course;
 pub(crate) use self::guard::{Guard, GuardRules};
 use self::held::Held;
+use self::origin::Origin;
 use self::outage::Outage;
 use self::waiting::{Deferred, Waiting};
 use crate::clock::{Clock, after};
 use crate::consent::ConsentRules;
 use crate::handler::{Files, Handler};
 use crate::message::{FallbackCause, InboundMessage};
+use crate::reply::{Reply, WireMessage, WireMessages};
 use crate::signature::{PublicUrl, TokenSlot};
 use crate::store::{Choice, CrashPolicy, Decision, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -123,6 +125,8 @@ pub(crate) struct DispatchLimits {
     pub(crate) merge: Duration,
     /// Whether the parts of a long text are numbered.
     pub(crate) numbered: bool,
+    /// Maximum number of messages of a reply, as the channel takes them.
+    pub(crate) max_messages: usize,
     /// From a hand-over, or its last message, to its end.
     pub(crate) hand_over: Duration,
     /// From starting a handler to giving it up.
@@ -305,6 +309,22 @@ impl Dispatcher {
 
     /// Answers from memory a fallback call that the store could not take, and enters it as soon as it can.
     pub(crate) fn apologise(&self, message: &InboundMessage, slot: TokenSlot) -> Document {
+    /// The messages of a reply as both paths send them. A reply of too many is cut, so that a handler that fails to limit its
+    /// text does not flood its user.
+    fn wire_messages<'a>(&self, reply: &'a Reply, origin: &Origin) -> Vec<WireMessage<'a>> {
+        let limit = self.limits.max_messages;
+        let WireMessages { messages, is_cut } = reply.wire_messages(origin.user.channel(), limit);
+        if is_cut {
+            self.metrics.replies_truncated.increment(1);
+            tracing::warn!(
+                message_sid = %origin.sid,
+                limit,
+                "the reply has more messages than reply.max_messages and was cut"
+            );
+        }
+        messages
+    }
+
         let (outage, said) = (&self.state.outage, self.apology.to_saved());
         if !outage.remember(&*self.store, self.arrival(message, slot), said) {
             tracing::error!(message_sid = %message.message_sid, "an answer from memory could not be remembered: `replyhook reconcile` finds such messages");

@@ -3,6 +3,7 @@
 //! Both carriers, TwiML and REST, send what comes out of here.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -25,25 +26,62 @@ pub(crate) struct WireMessage<'a> {
     pub(crate) action: Option<(&'a str, CallbackMethod)>,
 }
 
+/// The messages of a reply as they go out.
+pub(crate) struct WireMessages<'a> {
+    /// In order; none of them is empty.
+    pub(crate) messages: Vec<WireMessage<'a>>,
+    /// Whether the reply has more than were allowed. If so, the last one here ends in "…".
+    pub(crate) is_cut: bool,
+}
+
+/// Appended to the last message of a reply that is cut.
+const ELLIPSIS: &str = "…";
+
 impl Reply {
-    /// The messages that go out on a channel, in order; none of them is empty.
-    pub(crate) fn wire_messages(&self, channel: &Channel) -> Vec<WireMessage<'_>> {
-        let mut wire = Vec::with_capacity(self.messages.len());
+    /// The first `limit` messages that go out on a channel. Reads no further into a long text than these need.
+    pub(crate) fn wire_messages(&self, channel: &Channel, limit: usize) -> WireMessages<'_> {
+        let mut messages = Vec::with_capacity(self.messages.len().min(limit));
+        let mut is_cut = false;
         for message in &self.messages {
-            message.push_wire(channel, &mut wire);
+            is_cut = message.push_wire(channel, limit, &mut messages);
+            if is_cut {
+                break;
+            }
         }
-        wire
+        if is_cut && let Some(last) = messages.last_mut() {
+            last.end_in_ellipsis(channel);
+        }
+        WireMessages { messages, is_cut }
+    }
+}
+
+impl WireMessage<'_> {
+    fn end_in_ellipsis(&mut self, channel: &Channel) {
+        if !captions(channel, self.media) {
+            // A file without a caption cannot say that something is missing.
+            self.media = &[];
+        }
+        let mut kept = self.text.trim_end();
+        while units_of(kept) + units_of(ELLIPSIS) > TEXT_UNITS {
+            let last = kept.grapheme_indices(true).next_back();
+            kept = &kept[..last.map_or(0, |(at, _)| at)];
+        }
+        self.text = Cow::Owned(format!("{kept}{ELLIPSIS}"));
     }
 }
 
 impl ReplyMessage {
-    fn push_wire<'a>(&'a self, channel: &Channel, wire: &mut Vec<WireMessage<'a>>) {
-        let per_message = if *channel == Channel::Sms {
-            MMS_MEDIA
-        } else {
-            1
-        };
+    /// Adds its messages up to `limit` in all. Returns whether there are more.
+    fn push_wire<'a>(
+        &'a self,
+        channel: &Channel,
+        limit: usize,
+        wire: &mut Vec<WireMessage<'a>>,
+    ) -> bool {
         let first = wire.len();
+        if first >= limit {
+            return !self.is_empty();
+        }
         let part = |text: Cow<'a, str>, media| WireMessage {
             text,
             media,
@@ -52,23 +90,29 @@ impl ReplyMessage {
             status_callback: self.status_callback.as_deref(),
             action: None,
         };
+        let left = limit - first;
         let mut texts = if self.numbered {
-            numbered(&self.text)
+            numbered(&self.text, left)
         } else {
-            filled(&self.text, TEXT_UNITS).map(Cow::Borrowed).collect()
+            let pieces = filled(&self.text, TEXT_UNITS, left.saturating_add(1));
+            pieces.into_iter().map(Cow::Borrowed).collect()
+        };
+        let per_message = if *channel == Channel::Sms {
+            MMS_MEDIA
+        } else {
+            1
         };
         let mut media = self.media.chunks(per_message);
-        // A caption only where it is shown: elsewhere WhatsApp drops the text beside a file.
-        let captioned =
-            *channel == Channel::Sms || self.media.first().is_some_and(Media::carries_caption);
         if texts.len() == 1
-            && captioned
+            && captions(channel, &self.media)
             && let Some(files) = media.next()
         {
             wire.extend(texts.drain(..).map(|caption| part(caption, files)));
         }
         wire.extend(texts.into_iter().map(|text| part(text, &[])));
         wire.extend(media.map(|files| part("".into(), files)));
+        let is_cut = wire.len() > limit;
+        wire.truncate(limit);
         // The TwiML at `action` takes over, so it may only stand on the last part.
         if let Some(last) = wire[first..].last_mut() {
             last.action = self
@@ -76,26 +120,45 @@ impl ReplyMessage {
                 .as_ref()
                 .map(|(url, method)| (url.as_str(), *method));
         }
+        is_cut
     }
 }
 
-/// The pieces of a text that show something.
-fn filled(text: &str, units: usize) -> impl Iterator<Item = &str> {
-    let pieces = split_text(text, units).into_iter();
-    pieces.filter(|text| !text.trim().is_empty())
+/// Whether a text goes along with these files. Only where the channel shows it: elsewhere WhatsApp drops the text beside a
+/// file.
+fn captions(channel: &Channel, media: &[Media]) -> bool {
+    *channel == Channel::Sms || media.first().is_some_and(Media::carries_caption)
 }
 
-/// The same, each with its number before it: `(1/3) …`. One piece needs none.
-fn numbered(text: &str) -> Vec<Cow<'_, str>> {
-    let whole: Vec<_> = filled(text, TEXT_UNITS).collect();
-    if whole.len() <= 1 {
+/// The first `limit` pieces of a text that show something.
+fn filled(text: &str, units: usize, limit: usize) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    each_piece(text, units, |piece| {
+        if !piece.trim().is_empty() {
+            pieces.push(piece);
+        }
+        if pieces.len() < limit {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    pieces
+}
+
+/// The same, each with its number before it: `(1/3) …`. One piece needs none. Where there are more than `limit`, the numbers
+/// count those that are left, and one more piece shows that there are more.
+fn numbered(text: &str, limit: usize) -> Vec<Cow<'_, str>> {
+    let beyond = limit.saturating_add(1);
+    let whole = filled(text, TEXT_UNITS, beyond.min(2));
+    if whole.len() <= 1 || limit <= 1 {
         return whole.into_iter().map(Cow::Borrowed).collect();
     }
     let mut digits = 1;
     loop {
         let room = TEXT_UNITS - "(/) ".len() - 2 * digits;
-        let pieces: Vec<_> = filled(text, room).collect();
-        let all = pieces.len();
+        let pieces = filled(text, room, beyond);
+        let all = pieces.len().min(limit);
         if all.to_string().len() <= digits {
             let pieces = (1..).zip(pieces);
             return pieces
@@ -107,13 +170,14 @@ fn numbered(text: &str) -> Vec<Cow<'_, str>> {
 }
 
 /// Cuts a text into pieces that say the same when read one after the other: after white space if there is any in a
-/// piece, else between words, else between graphemes, and only within one that is too long for any message.
-fn split_text(text: &str, most: usize) -> Vec<&str> {
+/// piece, else between words, else between graphemes, and only within one that is too long for any message. A piece depends
+/// on nothing that comes after the one that follows it.
+fn each_piece<'a>(text: &'a str, most: usize, mut take: impl FnMut(&'a str) -> ControlFlow<()>) {
     // A UTF-16 unit takes at least a byte of UTF-8.
     if text.len() <= most {
-        return vec![text];
+        let _ = take(text);
+        return;
     }
-    let mut pieces = Vec::new();
     let mut start = 0;
     let mut units = 0;
     let mut after_space = None;
@@ -136,7 +200,9 @@ fn split_text(text: &str, most: usize) -> Vec<&str> {
             let end = after_space
                 .take()
                 .unwrap_or_else(|| word_boundary(&text[..at + cut.len()], start, at));
-            pieces.push(&text[start..end]);
+            if take(&text[start..end]).is_break() {
+                return;
+            }
             units = units_of(&text[end..at]);
             start = end;
         }
@@ -145,8 +211,7 @@ fn split_text(text: &str, most: usize) -> Vec<&str> {
             after_space = Some(at + cut.len());
         }
     }
-    pieces.push(&text[start..]);
-    pieces
+    let _ = take(&text[start..]);
 }
 
 /// The last boundary between words up to `at`, or `at` where that would leave a piece of less than half its size.
@@ -174,12 +239,69 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn split_text(text: &str, most: usize) -> Vec<&str> {
+        let mut pieces = Vec::new();
+        each_piece(text, most, |piece| {
+            pieces.push(piece);
+            ControlFlow::Continue(())
+        });
+        pieces
+    }
+
     fn shape(reply: &Reply, channel: &Channel) -> Vec<(String, usize)> {
         reply
-            .wire_messages(channel)
+            .wire_messages(channel, usize::MAX)
+            .messages
             .iter()
             .map(|wire| (wire.text.to_string(), wire.media.len()))
             .collect()
+    }
+
+    fn cut(reply: &Reply, channel: &Channel, limit: usize) -> Vec<(String, usize)> {
+        let wire = reply.wire_messages(channel, limit);
+        assert!(wire.is_cut);
+        assert_eq!(wire.messages.len(), limit);
+        let shape = |wire: &WireMessage<'_>| (wire.text.to_string(), wire.media.len());
+        wire.messages.iter().map(shape).collect()
+    }
+
+    #[test]
+    fn cut_reply_ends_in_ellipsis_within_limit() {
+        let long = "word ".repeat(2000);
+        let texts = cut(&Reply::text(long.clone()), &Channel::Sms, 3);
+        assert_eq!(texts[1], ("word ".repeat(320), 0));
+        assert_eq!(
+            texts[2],
+            ("word ".repeat(320).trim_end().to_owned() + "…", 0)
+        );
+        let texts = cut(&Reply::text(long.clone()).numbered(), &Channel::Sms, 3);
+        assert!(texts[0].0.starts_with("(1/3) word ") && texts[2].0.starts_with("(3/3) word "));
+        assert!(texts[2].0.ends_with("word…") && units_of(&texts[2].0) <= TEXT_UNITS);
+        let unbroken = cut(&Reply::text("x".repeat(3201)), &Channel::Sms, 2);
+        assert_eq!(unbroken[1].0, "x".repeat(1599) + "…");
+        let families = cut(&Reply::text("👨‍👩‍👧‍👦".repeat(300)), &Channel::Sms, 1);
+        assert_eq!(families[0].0, "👨‍👩‍👧‍👦".repeat(145) + "…");
+        let several = Reply::text("one").and("two").and(" ").and("three");
+        assert_eq!(cut(&several, &Channel::Sms, 2)[1].0, "two…");
+        assert!(!several.wire_messages(&Channel::Sms, 3).is_cut);
+        let blank_end = Reply::text("one").and(" ");
+        assert!(!blank_end.wire_messages(&Channel::Sms, 1).is_cut);
+    }
+
+    #[test]
+    fn cut_files_end_in_ellipsis() {
+        let files = |name: &str| {
+            let media = std::iter::repeat_n(Media::url(format!("https://h/{name}")), 12);
+            Reply::from(media.fold(ReplyMessage::text("look"), ReplyMessage::media))
+        };
+        let photos = cut(&files("a.jpg"), &Channel::WhatsApp, 2);
+        assert_eq!(photos, [("look".to_owned(), 1), ("…".to_owned(), 1)]);
+        let documents = cut(&files("a.pdf"), &Channel::WhatsApp, 3);
+        assert_eq!(documents[1..], [(String::new(), 1), ("…".to_owned(), 0)]);
+        assert_eq!(
+            cut(&files("a.pdf"), &Channel::Sms, 1),
+            [("look…".to_owned(), 10)]
+        );
     }
 
     #[test]
@@ -263,7 +385,8 @@ mod tests {
             .action("https://h/next", CallbackMethod::Get);
         let reply = Reply::from(message);
         let actions: Vec<_> = reply
-            .wire_messages(&Channel::WhatsApp)
+            .wire_messages(&Channel::WhatsApp, usize::MAX)
+            .messages
             .iter()
             .map(|wire| wire.action.is_some())
             .collect();

@@ -64,6 +64,7 @@ table! {
     REPLY_ERRORS = "replyhook_reply_errors_total", "1", ["error_code"], "Messages by REST that Twilio refused, or said later that it did not deliver, by its error code.";
     REPLIES_SUPPRESSED = "replyhook_replies_suppressed_total", "1", [], "Replies that were not given because their user had opted out meanwhile.";
     REPLIES_LOST = "replyhook_replies_lost_total", "1", [], "Replies that were not given because the message had been answered elsewhere meanwhile.";
+    REPLIES_TRUNCATED = "replyhook_replies_truncated_total", "1", [], "Replies that were cut since they had more messages than reply.max_messages.";
     TAKEN_UP = "replyhook_taken_up_total", "1", [], "Messages handled without a request: deferred before their turn, or left behind by a process that ended.";
     LATE_FAILURES = "replyhook_late_failures_total", "1", [], "Handlers that failed when no request waited any more: their users get nothing unless the message is retried.";
     MESSAGES = "replyhook_messages", "1", ["state"], "Messages that have no answer yet: received, handling, deferred.";
@@ -220,6 +221,8 @@ pub struct Metrics {
     pub(crate) suppressed: Counter,
     /// Replies to what was answered elsewhere.
     pub(crate) replies_lost: Counter,
+    /// Replies of too many messages.
+    pub(crate) replies_truncated: Counter,
     /// Messages of the backlog.
     pub(crate) taken_up: Counter,
     /// Handlers that failed when nobody could be told.
@@ -298,6 +301,7 @@ impl Metrics {
                 .collect(),
             suppressed: counter(REPLIES_SUPPRESSED, &[]),
             replies_lost: counter(REPLIES_LOST, &[]),
+            replies_truncated: counter(REPLIES_TRUNCATED, &[]),
             taken_up: counter(TAKEN_UP, &[]),
             late_failures: counter(LATE_FAILURES, &[]),
             messages: ["received", "handling", "deferred"]

@@ -124,14 +124,23 @@ impl Document {
         channel: &Channel,
         public_url: Option<&PublicUrl>,
     ) -> Result<Self, RenderError> {
-        if reply.is_empty() {
+        let wire = reply.wire_messages(channel, usize::MAX);
+        Self::of(reply, &wire.messages, public_url)
+    }
+
+    /// Renders a reply that is split into messages already.
+    pub(crate) fn of(
+        reply: &Reply,
+        messages: &[WireMessage<'_>],
+        public_url: Option<&PublicUrl>,
+    ) -> Result<Self, RenderError> {
+        if messages.is_empty() && reply.redirect_target().is_none() {
             return Ok(Self::empty());
         }
-        let messages = reply.wire_messages(channel);
-        check(reply, &messages, public_url)?;
+        check(reply, messages, public_url)?;
         let mut escaper = Escaper::default();
         let mut xml = Xml::new();
-        for message in &messages {
+        for message in messages {
             let mut start = BytesStart::new("Message");
             for (name, value) in attributes(message) {
                 start.push_attribute(Attribute {

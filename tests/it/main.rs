@@ -87,6 +87,7 @@ mod readiness;
 mod readme;
 mod reconcile;
 mod replies;
+mod reply_length;
 mod reply_order;
 mod reshaped;
 mod rest;
