@@ -1,12 +1,17 @@
 //! The only reader of the wall clock.
 //!
 //! Everything that needs the time is handed a [`Clock`]: the server takes [`SystemClock`], tests take
-//! [`ManualClock`] and move it. Deadlines go through [`Clock::sleep_until`] for the same reason.
+//! [`ManualClock`] and move it. Deadlines go through [`Clock::sleep`] for the same reason, and not through
+//! [`Clock::sleep_until`], since a wall clock may be set at any time.
 
 use std::fmt;
+#[cfg(feature = "axum")]
+use std::sync::LazyLock;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
+#[cfg(feature = "axum")]
+use std::time::Instant;
 
 use futures_util::future::{BoxFuture, FutureExt, poll_fn};
 pub use jiff::{SignedDuration, Timestamp};
@@ -19,7 +24,7 @@ pub use jiff::{SignedDuration, Timestamp};
 ///
 /// /// What a handler of yours does between two looks, on whichever clock it has.
 /// async fn pause(clock: &dyn Clock) {
-///     clock.sleep_until(clock.now() + Duration::from_millis(200)).await;
+///     clock.sleep(Duration::from_millis(200)).await;
 /// }
 /// # let _ = pause;
 /// ```
@@ -29,6 +34,25 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// Completes once the clock has reached `at`; at once if it already has.
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()>;
+
+    /// The time since a fixed moment, which setting the wall clock does not change: deadlines go by it.
+    ///
+    /// By default the time since 1970 of [`now`](Self::now). A clock that has another one has
+    /// [`sleep_until_monotonic`](Self::sleep_until_monotonic) as well.
+    fn monotonic(&self) -> Duration {
+        let since = self.now().duration_since(Timestamp::UNIX_EPOCH);
+        Duration::try_from(since).unwrap_or_default()
+    }
+
+    /// Completes once [`monotonic`](Self::monotonic) has reached `at`; immediately if it already has.
+    fn sleep_until_monotonic(&self, at: Duration) -> BoxFuture<'static, ()> {
+        self.sleep_until(after(Timestamp::UNIX_EPOCH, at))
+    }
+
+    /// Completes after this time, also if the wall clock is set while it passes.
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        self.sleep_until_monotonic(self.monotonic().saturating_add(time))
+    }
 }
 
 /// The moment `wait` later, or the last there is.
@@ -54,6 +78,14 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
         (**self).sleep_until(at)
+    }
+
+    fn monotonic(&self) -> Duration {
+        (**self).monotonic()
+    }
+
+    fn sleep_until_monotonic(&self, at: Duration) -> BoxFuture<'static, ()> {
+        (**self).sleep_until_monotonic(at)
     }
 }
 
@@ -85,9 +117,23 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
-        let left = Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
-        tokio::time::sleep(left).boxed()
+        tokio::time::sleep(until(at, self.now())).boxed()
     }
+
+    fn monotonic(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
+
+    fn sleep_until_monotonic(&self, at: Duration) -> BoxFuture<'static, ()> {
+        tokio::time::sleep(at.saturating_sub(self.monotonic())).boxed()
+    }
+}
+
+/// The time from `now` until `at`; none if that is past.
+#[cfg(feature = "axum")]
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
 }
 
 /// The machine's clock plus what it was moved on by: how the emulator lets 25 hours pass.
@@ -130,11 +176,29 @@ impl Clock for ShiftedClock {
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        self.sleep_while(move |shift| until(at, shifted(shift)))
+    }
+
+    fn monotonic(&self) -> Duration {
+        monotonic(*self.shift.borrow())
+    }
+
+    fn sleep_until_monotonic(&self, at: Duration) -> BoxFuture<'static, ()> {
+        self.sleep_while(move |shift| at.saturating_sub(monotonic(shift)))
+    }
+}
+
+#[cfg(feature = "axum")]
+impl ShiftedClock {
+    /// Sleeps for as long as time is left, which depends on the shift.
+    fn sleep_while(
+        &self,
+        left: impl Fn(SignedDuration) -> Duration + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
         let mut shift = self.shift.subscribe();
         async move {
             loop {
-                let now = shifted(*shift.borrow_and_update());
-                let left = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+                let left = left(*shift.borrow_and_update());
                 if left.is_zero() {
                     return;
                 }
@@ -156,6 +220,11 @@ fn shifted(by: SignedDuration) -> Timestamp {
     SystemClock.now().checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
+#[cfg(feature = "axum")]
+fn monotonic(shift: SignedDuration) -> Duration {
+    SystemClock.monotonic() + Duration::try_from(shift).unwrap_or_default()
+}
+
 /// A clock that stands still until it is moved. Sleepers wake when it passes their time.
 ///
 /// ```
@@ -173,6 +242,8 @@ pub struct ManualClock {
 
 struct ManualState {
     now: Timestamp,
+    /// The time that it was moved forward by.
+    monotonic: Duration,
     sleepers: Vec<Waker>,
 }
 
@@ -182,16 +253,19 @@ impl ManualClock {
         Self {
             state: Arc::new(Mutex::new(ManualState {
                 now,
+                monotonic: Duration::ZERO,
                 sleepers: Vec::new(),
             })),
         }
     }
 
-    /// Moves the clock and wakes who slept until then.
+    /// Moves the clock and wakes who slept until then. A negative time sets it back, as a wall clock is: that makes nothing
+    /// wait longer that waits for a time to pass ([`Clock::sleep`]).
     pub fn advance(&self, by: SignedDuration) {
         let woken = {
             let mut state = lock(&self.state);
             state.now += by;
+            state.monotonic += Duration::try_from(by).unwrap_or_default();
             std::mem::take(&mut state.sleepers)
         };
         woken.into_iter().for_each(Waker::wake);
@@ -210,10 +284,27 @@ impl Clock for ManualClock {
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        self.wait_for(move |state| state.now >= at)
+    }
+
+    fn monotonic(&self) -> Duration {
+        lock(&self.state).monotonic
+    }
+
+    fn sleep_until_monotonic(&self, at: Duration) -> BoxFuture<'static, ()> {
+        self.wait_for(move |state| state.monotonic >= at)
+    }
+}
+
+impl ManualClock {
+    fn wait_for(
+        &self,
+        is_over: impl Fn(&ManualState) -> bool + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
         let state = self.state.clone();
         poll_fn(move |cx| {
             let mut state = lock(&state);
-            if state.now >= at {
+            if is_over(&state) {
                 return Poll::Ready(());
             }
             state.sleepers.push(cx.waker().clone());
@@ -251,5 +342,28 @@ mod tests {
         assert!((&mut sleep).now_or_never().is_none());
         clock.advance(SignedDuration::from_secs(1));
         assert!(sleep.now_or_never().is_some());
+    }
+
+    #[test]
+    fn sleep_on_manual_clock_ignores_setting_it_back() {
+        let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+        let mut sleep = clock.sleep(Duration::from_secs(10));
+        clock.advance(SignedDuration::from_secs(9));
+        clock.advance(SignedDuration::from_hours(-1));
+        assert!((&mut sleep).now_or_never().is_none());
+        assert_eq!(clock.monotonic(), Duration::from_secs(9));
+        clock.advance(SignedDuration::from_secs(1));
+        assert!(sleep.now_or_never().is_some());
+    }
+
+    #[cfg(feature = "axum")]
+    #[tokio::test]
+    async fn sleep_on_shifted_clock_ends_when_shifted() {
+        let clock = ShiftedClock::default();
+        let sleep = clock.sleep(Duration::from_hours(1));
+        let began = clock.monotonic();
+        clock.advance(SignedDuration::from_hours(1));
+        sleep.await;
+        assert!(clock.monotonic() - began >= Duration::from_hours(1));
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::AppBuilder;
 use crate::address::{Address, Channel};
-use crate::clock::{Advance, Clock, after};
+use crate::clock::{Advance, Clock};
 use crate::emulator::OwnServer;
 use crate::handler::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
@@ -162,8 +162,7 @@ impl Handler for Disturbed {
             let ms = self.disturbance.handler_ms.load(Ordering::Relaxed);
             self.disturbance.runs.send_modify(|runs| *runs += 1);
             if ms > 0 {
-                let until = after(self.clock.now(), Duration::from_millis(ms));
-                self.clock.sleep_until(until).await;
+                self.clock.sleep(Duration::from_millis(ms)).await;
             }
             if self.disturbance.fails.load(Ordering::Relaxed) {
                 return Err(HandlerError::new(ToldToFail));

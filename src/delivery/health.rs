@@ -3,8 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
-
-use jiff::Timestamp;
+use std::time::Duration;
 
 use crate::sid::AccountSid;
 
@@ -12,8 +11,8 @@ use crate::sid::AccountSid;
 #[derive(Debug, Default)]
 pub(crate) struct RestHealth {
     state: AtomicU8,
-    /// Accounts that take no calls before a time.
-    closed: Mutex<HashMap<AccountSid, Timestamp>>,
+    /// Accounts that take no calls before a time of [`Clock::monotonic`](crate::clock::Clock::monotonic).
+    closed: Mutex<HashMap<AccountSid, Duration>>,
     /// Accounts that are none of ours, and of whose messages somebody was told.
     strangers: Mutex<HashSet<AccountSid>>,
 }
@@ -51,20 +50,19 @@ impl RestHealth {
             .store(if works { 1 } else { 2 }, Ordering::Relaxed);
     }
 
-    /// Makes an account pause.
-    pub(crate) fn close(&self, account: AccountSid, until: Timestamp) {
+    /// Makes an account pause. Not by the wall clock: one that is set back would make the pause longer.
+    pub(crate) fn close(&self, account: AccountSid, until: Duration) {
         self.lock().insert(account, until);
     }
 
-    /// Until when an account has to pause.
-    pub(crate) fn closed(&self, account: AccountSid, now: Timestamp) -> Option<Timestamp> {
+    /// For how long an account has to pause.
+    pub(crate) fn closed(&self, account: AccountSid, now: Duration) -> Option<Duration> {
         let mut closed = self.lock();
-        let until = *closed.get(&account)?;
-        if until > now {
-            return Some(until);
+        let left = closed.get(&account)?.saturating_sub(now);
+        if left.is_zero() {
+            closed.remove(&account);
         }
-        closed.remove(&account);
-        None
+        Some(left).filter(|left| !left.is_zero())
     }
 
     /// Whether this is the first message of an account that is none of ours.
@@ -76,7 +74,7 @@ impl RestHealth {
         strangers.insert(account)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AccountSid, Timestamp>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AccountSid, Duration>> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

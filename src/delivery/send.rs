@@ -32,7 +32,9 @@ impl Delivery {
 
     async fn call(&self, message: &OutboundMessage) -> Settlement {
         let now = self.clock.now();
-        if let Some(not_before) = self.health.closed(message.account, now) {
+        let pause = self.health.closed(message.account, self.clock.monotonic());
+        if let Some(pause) = pause {
+            let not_before = after(now, pause);
             return Settlement::Again { not_before };
         }
         // One that the operator has released gets a call whatever its age.
@@ -142,7 +144,8 @@ impl Delivery {
                 let wait = pause(message.attempt).max(at_least.min(LONGEST_PAUSE));
                 let not_before = after(now, wait);
                 if rate_limited {
-                    self.health.close(message.account, not_before);
+                    let until = self.clock.monotonic().saturating_add(wait);
+                    self.health.close(message.account, until);
                 }
                 self.warn(id, "a message was not sent and will be sent again", error);
                 Settlement::Again { not_before }
@@ -164,7 +167,8 @@ impl Delivery {
                     || matches!(error.kind(), RestErrorKind::Refused { status: 401, .. });
                 self.health.set(!unauthenticated);
                 if unauthenticated {
-                    self.health.close(message.account, after(now, AUTH_PAUSE));
+                    let until = self.clock.monotonic() + AUTH_PAUSE;
+                    self.health.close(message.account, until);
                 }
                 self.warn(id, "a message was refused", error);
                 failed(error.code(), "Twilio refused it")

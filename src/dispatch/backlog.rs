@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Course, Dispatcher, Slot};
+use super::{Arrived, Course, Dispatcher, Slot};
 use crate::clock::after;
 use crate::form::Form;
 use crate::message::InboundMessage;
@@ -142,7 +142,12 @@ impl Dispatcher {
     async fn handle_taken(self: Arc<Self>, taken: Taken, place: Option<Slot>) {
         let now = self.clock.now();
         let params = Form::parse(taken.params.0.as_bytes(), usize::MAX).unwrap_or_default();
-        let course = Course::unattended(self.clone(), after(now, self.limits.handler));
+        let waited = Duration::try_from(now.duration_since(taken.received_at)).unwrap_or_default();
+        let arrived = Arrived {
+            monotonic: self.clock.monotonic().saturating_sub(waited),
+            deadline: after(now, self.limits.handler),
+        };
+        let course = Course::unattended(self.clone(), arrived);
         match InboundMessage::parse(params, taken.received_at) {
             Ok(message) => course.take_over(Box::new(message), taken, place).await,
             Err(error) => {

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::conversing::{Conversation, Inbound, change};
 use super::origin::Origin;
 use super::waiting::Event;
 use super::{
-    ConsentChange, ConsentKind, Dispatched, Dispatcher, Failure, Progress, Road, Slot,
+    Arrived, ConsentChange, ConsentKind, Dispatched, Dispatcher, Failure, Progress, Road, Slot,
     WAITING_IN_LINE, within,
 };
 use crate::address::Channel;
-use crate::clock::after;
 use crate::handler::{Context, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::{Reply, WireMessage};
@@ -39,7 +37,7 @@ pub(super) struct Course {
     progress: Arc<Progress>,
     /// Where the request waits; nobody does for a message of the backlog.
     decided: Option<oneshot::Sender<Dispatched>>,
-    deadline: Timestamp,
+    arrived: Arrived,
     fallback: bool,
 }
 
@@ -48,24 +46,24 @@ impl Course {
         dispatcher: Arc<Dispatcher>,
         progress: Arc<Progress>,
         decided: oneshot::Sender<Dispatched>,
-        deadline: Timestamp,
+        arrived: Arrived,
     ) -> Self {
         Self {
             dispatcher,
             progress,
             decided: Some(decided),
-            deadline,
+            arrived,
             fallback: false,
         }
     }
 
     /// A course that no request waits for.
-    pub(super) fn unattended(dispatcher: Arc<Dispatcher>, deadline: Timestamp) -> Self {
+    pub(super) fn unattended(dispatcher: Arc<Dispatcher>, arrived: Arrived) -> Self {
         Self {
             dispatcher,
             progress: Arc::default(),
             decided: None,
-            deadline,
+            arrived,
             fallback: false,
         }
     }
@@ -307,8 +305,9 @@ impl Course {
             passed_on
         } else {
             if !dispatcher.limits.merge.is_zero() {
+                let arrived = self.arrived.monotonic;
                 let deadline = dispatcher.limits.deadline_on(self.fallback);
-                merged = Box::pin(dispatcher.gather(claim, &mut message, deadline)).await;
+                merged = Box::pin(dispatcher.gather(claim, &mut message, arrived, deadline)).await;
             }
             self.handle(claim, message, slot, road).await
         };
@@ -362,7 +361,7 @@ impl Course {
             us: message.to.clone(),
             typing: shows_typing.then(|| (dispatcher.typing.clone(), inbound)),
         };
-        let mut cx = Context::new(claim.attempt, self.deadline)
+        let mut cx = Context::new(claim.attempt, self.arrived.deadline)
             .in_conversation(Arc::new(conversation), message.received_at);
         let memory = cx.memory();
         let _keeping = dispatcher.files.keep(&message, slot);
@@ -374,10 +373,11 @@ impl Course {
         }
         crate::crash_point!("P4");
         let started = Instant::now();
-        let give_up = after(dispatcher.clock.now(), dispatcher.limits.handler);
+        let clock = &dispatcher.clock;
+        let give_up = clock.monotonic().saturating_add(dispatcher.limits.handler);
         // Within the net also where a handler panics before it returns its future.
         let handler = async { dispatcher.handler.handle(cx, *message).await };
-        let guarded = AssertUnwindSafe(within(handler, || dispatcher.clock.sleep_until(give_up)));
+        let guarded = AssertUnwindSafe(within(handler, || clock.sleep_until_monotonic(give_up)));
         let outcome: Result<Option<Result<Reply, HandlerError>>, _> = guarded.catch_unwind().await;
         dispatcher.metrics.handler_seconds.record(started.elapsed());
         match outcome {

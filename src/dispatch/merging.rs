@@ -19,15 +19,17 @@ const MOST: u32 = 100;
 
 impl Dispatcher {
     /// Waits for the end of what a message may be the beginning of, and takes the rest of that into it. Returns the numbers
-    /// of what it took. `deadline` is how long Twilio waits for the message's answer.
+    /// of what it took. `arrived` is when it came, by
+    /// [`Clock::monotonic`](crate::clock::Clock::monotonic), and `deadline` how long Twilio waits for its answer.
     pub(super) async fn gather(
         &self,
         claim: Claim,
         message: &mut InboundMessage,
+        arrived: Duration,
         deadline: Duration,
     ) -> Vec<i64> {
-        let mut taken = Vec::new();
-        for behind in self.burst(claim, message.received_at, deadline).await {
+        let (mut taken, came_at) = (Vec::new(), message.received_at);
+        for behind in self.burst(claim, came_at, arrived, deadline).await {
             let params = Form::parse(behind.params.0.as_bytes(), usize::MAX).unwrap_or_default();
             let next = InboundMessage::parse(params, behind.received_at);
             // What cannot be read, or not be held by one message, is left in line with all that follows it.
@@ -40,17 +42,24 @@ impl Dispatcher {
     }
 
     /// What follows a message without a pause, once there is one.
-    async fn burst(&self, claim: Claim, came_at: Timestamp, deadline: Duration) -> Vec<Behind> {
+    async fn burst(
+        &self,
+        claim: Claim,
+        came_at: Timestamp,
+        arrived: Duration,
+        deadline: Duration,
+    ) -> Vec<Behind> {
         let pause = self.limits.merge;
         // The handler keeps at least the other half of the time.
-        let most = after(came_at, deadline / 2);
-        let mut until = after(came_at, pause).min(most);
-        // A second attempt is at something that was whole before.
-        if claim.attempt > 1 {
-            until = until.min(self.clock.now());
-        }
+        let most = deadline / 2;
+        // From the first message to the end of the turn.
+        let mut length = pause.min(most);
         loop {
-            self.clock.sleep_until(until).await;
+            // A second attempt is at something that was whole before.
+            if claim.attempt == 1 {
+                // The wall clock may have been set since: it compares messages, and does not time the pause.
+                self.clock.sleep_until_monotonic(arrived + length).await;
+            }
             let asked = self.patient("behind", self.store.behind(claim, MOST));
             let Ok(mut behind) = asked.await else {
                 return Vec::new();
@@ -61,14 +70,15 @@ impl Dispatcher {
                 last = last.max(next.received_at);
                 follows
             });
-            let length = follows.count();
-            behind.truncate(length);
+            let number = follows.count();
+            behind.truncate(number);
             let last = behind.iter().map(|next| next.received_at).max();
-            let end = after(last.unwrap_or(came_at), pause).min(most);
-            if end <= until || claim.attempt > 1 {
+            let last = last.unwrap_or(came_at).duration_since(came_at);
+            let end = (Duration::try_from(last).unwrap_or_default() + pause).min(most);
+            if end <= length || claim.attempt > 1 {
                 return behind;
             }
-            until = end;
+            length = end;
         }
     }
 }

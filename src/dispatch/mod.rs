@@ -210,12 +210,19 @@ impl Dispatcher {
             return Dispatched::Overloaded;
         };
         let (sid, fallback) = (message.message_sid, matches!(road, Road::Fallback(_)));
-        let deadline = after(message.received_at, self.limits.deadline_on(fallback));
+        let time = self.limits.deadline_on(fallback);
+        // Not by the wall clock, which may be set after the message came.
+        let arrived = self.clock.monotonic();
+        let deadline = arrived.saturating_add(time);
+        let arrival = Arrived {
+            monotonic: arrived,
+            deadline: after(message.received_at, time),
+        };
         // Not by the clock: one that is moved on does not make the store slow.
         let accepted_by = tokio::time::Instant::now() + self.store.patience();
         let progress = Arc::new(Progress::default());
         let (decided, mut verdict) = oneshot::channel();
-        let course = Course::new(self.clone(), progress.clone(), decided, deadline);
+        let course = Course::new(self.clone(), progress.clone(), decided, arrival);
         let course = course.run(Box::new(message), slot, road, place);
         // Boxed: on its way to a worker a task is moved several times.
         self.tasks.spawn(Box::pin(course));
@@ -266,13 +273,13 @@ impl Dispatcher {
         }
     }
 
-    /// Waits for a verdict, but not past a time.
+    /// Waits for a verdict, but not past a time of [`Clock::monotonic`].
     async fn until(
         &self,
         verdict: &mut oneshot::Receiver<Dispatched>,
-        at: Timestamp,
+        at: Duration,
     ) -> Option<Dispatched> {
-        let verdict = within(verdict, || self.clock.sleep_until(at)).await?;
+        let verdict = within(verdict, || self.clock.sleep_until_monotonic(at)).await?;
         // The task tells, or has panicked, which is a fault of ours.
         Some(verdict.unwrap_or(Dispatched::Failed(Failure::Panic)))
     }
@@ -302,13 +309,6 @@ impl Dispatcher {
         self.store_report.failed(step, failure);
     }
 
-    /// The apology as it is saved; empty if there is none.
-    fn apology_text(&self) -> String {
-        self.apology.to_saved().unwrap_or_default()
-    }
-
-    /// Answers from memory a fallback call that the store could not take, and enters it as soon as it can.
-    pub(crate) fn apologise(&self, message: &InboundMessage, slot: TokenSlot) -> Document {
     /// The messages of a reply as both paths send them. A reply of too many is cut, so that a handler that fails to limit its
     /// text does not flood its user.
     fn wire_messages<'a>(&self, reply: &'a Reply, origin: &Origin) -> Vec<WireMessage<'a>> {
@@ -325,6 +325,13 @@ impl Dispatcher {
         messages
     }
 
+    /// The apology as it is saved; empty if there is none.
+    fn apology_text(&self) -> String {
+        self.apology.to_saved().unwrap_or_default()
+    }
+
+    /// Answers from memory a fallback call that the store could not take, and enters it as soon as it can.
+    pub(crate) fn apologise(&self, message: &InboundMessage, slot: TokenSlot) -> Document {
         let (outage, said) = (&self.state.outage, self.apology.to_saved());
         if !outage.remember(&*self.store, self.arrival(message, slot), said) {
             tracing::error!(message_sid = %message.message_sid, "an answer from memory could not be remembered: `replyhook reconcile` finds such messages");
@@ -333,6 +340,15 @@ impl Dispatcher {
         self.state.backlog.notify_one();
         self.apology.clone()
     }
+}
+
+/// When a message arrived, as far as its task asks.
+#[derive(Debug, Clone, Copy)]
+struct Arrived {
+    /// By [`Clock::monotonic`].
+    monotonic: Duration,
+    /// The time of its deadline that its handler is shown.
+    deadline: Timestamp,
 }
 
 /// How far a message's task has come, as its request sees it.

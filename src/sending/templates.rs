@@ -119,6 +119,8 @@ impl Templates {
         let known = self.lock().get(template).cloned();
         if let Some((until, known)) = known
             && now < until
+            // Noted before the clock was set back.
+            && until <= after(now, COUNTS)
         {
             return known;
         }

@@ -308,6 +308,9 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) const LOOK: Duration = Duration::from_mins(1);
 
+/// Longest pause before a message is sent again or looked up. A time beyond it was noted before the clock was set back.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) const MAX_PAUSE: Duration = Duration::from_mins(20);
 /// Longest time for which a reply that is still being sent makes later ones wait behind it: a reply out of order is better
 /// than none.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

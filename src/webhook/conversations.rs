@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Webhooks;
 use super::answer::Answer;
-use crate::clock::after;
 use crate::form::Form;
 use crate::message::ConversationEvent;
 use crate::telemetry::metrics::{Endpoint, Outcome};
@@ -21,10 +20,9 @@ pub(super) async fn tell(webhooks: &Webhooks, params: Form) -> Answer {
     if let Some(hook) = webhooks.on_conversation_event.clone() {
         let told = webhooks.tell("conversation_event", async move { hook(event).await });
         // Twilio waits, so that a flood of events finds its limit in the requests that are in flight.
-        let until = after(webhooks.clock.now(), PATIENCE);
         tokio::select! {
             _ = told => {}
-            () = webhooks.clock.sleep_until(until) => {}
+            () = webhooks.clock.sleep(PATIENCE) => {}
         }
     } else if let Some(held) = webhooks.warnings.unheard.pass() {
         tracing::warn!(

@@ -106,3 +106,4 @@ mod store_contract;
 #[cfg(feature = "testing")]
 mod test_kit;
 mod traces;
+mod wall_clock;

@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::clock::after;
 use crate::form::Form;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
-use crate::store::outbox::{GRACE, LOOK};
+use crate::store::outbox::{GRACE, LOOK, MAX_PAUSE};
 use crate::store::rows;
 use crate::store::{
     ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
@@ -267,6 +267,10 @@ const ORPHANS: &str = concat!(
     lives!("r.owner"),
 );
 
+/// Pauses that end too late, since the clock was set back, end now. The time that a paced message may go is no such pause.
+const SET_BACK: &str = "UPDATE reply SET not_before = $1 \
+     WHERE state IN (0, 2) AND state < 4 AND not_before > $2 AND due IS NULL";
+
 /// Whether the user of a row has opted out, under whatever address.
 macro_rules! opted_out {
     ($row:literal) => {
@@ -368,6 +372,11 @@ async fn claim(
     sqlx::query(ORPHANS)
         .bind(me)
         .bind(after(now, GRACE).as_microsecond())
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(SET_BACK)
+        .bind(now.as_microsecond())
+        .bind(after(now, MAX_PAUSE).as_microsecond())
         .execute(&mut *db)
         .await?;
     let claimed = sqlx::query(CLAIM)

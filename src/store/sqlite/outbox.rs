@@ -8,7 +8,7 @@ use crate::address::Address;
 use crate::clock::after;
 use crate::form::Form;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
-use crate::store::outbox::{GRACE, LOOK};
+use crate::store::outbox::{GRACE, LOOK, MAX_PAUSE};
 use crate::store::rows;
 use crate::store::{
     ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
@@ -181,6 +181,10 @@ pub(super) fn insert(
 const ORPHANED: &str = "UPDATE reply SET state = 2, owner = NULL, not_before = ?2 \
      WHERE state = 1 AND state < 4 AND owner <> ?1";
 
+/// Pauses that end too late, since the clock was set back, end now. The time that a paced message may go is no such pause.
+const SET_BACK: &str = "UPDATE reply SET not_before = ?1 \
+     WHERE state IN (0, 2) AND state < 4 AND not_before > ?2 AND due IS NULL";
+
 /// What is to be looked for. A look of a dead process never ends.
 const LOST: &str = "SELECT id FROM reply WHERE state = 2 AND state < 4 AND (not_before <= ?1 OR owner <> ?3) \
      ORDER BY not_before LIMIT ?2";
@@ -205,6 +209,8 @@ fn claim(
 ) -> Result<Vec<OutboundMessage>, StoreError> {
     db.prepare_cached(ORPHANED)?
         .execute(params![me, after(now, GRACE).as_microsecond()])?;
+    db.prepare_cached(SET_BACK)?
+        .execute([now.as_microsecond(), after(now, MAX_PAUSE).as_microsecond()])?;
     let mut claimed = Vec::new();
     loop {
         let ids: Vec<i64> = db
@@ -401,7 +407,7 @@ mod tests {
             patience: Duration::ZERO,
         };
         let db = place.open(Access::Owner).unwrap();
-        for sql in [ORPHANED, LOST, DUE, UNWANTED] {
+        for sql in [ORPHANED, SET_BACK, LOST, DUE, UNWANTED] {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let mut steps = plan.raw_query();
             while let Some(step) = steps.next().unwrap() {

@@ -24,7 +24,7 @@ use sniffing::HEAD;
 pub(crate) use sniffing::sniff;
 
 use super::{CONNECT, Client, Credentials};
-use crate::clock::{Clock, after};
+use crate::clock::Clock;
 use crate::handler::{MediaError, MediaErrorKind, MediaStream};
 use crate::sid::{AccountSid, MediaSid, MessageSid};
 use crate::tls;
@@ -104,7 +104,7 @@ impl MediaClient {
                 Err(Trouble::Never(error)) => return Err(error),
                 Err(Trouble::Again(error)) => {
                     let pause = pauses.next().ok_or(error)?;
-                    self.clock.sleep_until(after(self.clock.now(), pause)).await;
+                    self.clock.sleep(pause).await;
                 }
             }
         }
@@ -137,7 +137,7 @@ impl MediaClient {
         at: MediaAddress,
         declared: Option<String>,
     ) -> Result<MediaStream, Trouble> {
-        let mut time = self.clock.sleep_until(after(self.clock.now(), TIME));
+        let mut time = self.clock.sleep(TIME);
         let found = {
             let asked = pin!(self.ask(api, credentials, at));
             match select(asked, &mut time).await {
