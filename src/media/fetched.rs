@@ -37,11 +37,11 @@ impl FetchedFile {
             stream: Some((stream, permit)),
             reader: None,
         }));
-        let timed = call.clone();
+        let shared = call.clone();
         let timer = tokio::spawn(async move {
             tokio::time::sleep(timeout).await;
             let ended = {
-                let mut call = lock(&timed);
+                let mut call = lock(&shared);
                 (call.stream.take(), call.reader.take())
             };
             if let (_, Some(reader)) = ended {
