@@ -185,6 +185,9 @@ pub trait MediaLinks: Send + Sync {
     /// Returns the key of this store's links: the same one on every machine and after every restart.
     ///
     /// It is read when the store is opened and kept in memory, so that a token can be checked without the store.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotOpen`](super::StoreErrorKind::NotOpen) before the store is open.
     fn link_signing_key(&self) -> Result<&LinkSigningKey, StoreError>;
 
     /// Keeps a link until its time is up.
