@@ -85,7 +85,11 @@ mod app;
 pub mod clock;
 #[cfg(feature = "app")]
 pub mod config;
-#[cfg(feature = "server")]
+#[cfg(feature = "axum")]
+#[cfg_attr(
+    not(feature = "server"),
+    expect(dead_code, reason = "only the accept loop has connections")
+)]
 mod connection;
 #[cfg(feature = "app")]
 mod consent;

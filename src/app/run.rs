@@ -103,10 +103,10 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
 }
 
 /// What a connection of the public listener may cost.
-pub(super) fn connection_limits(server: &ServerSettings) -> ConnectionLimits {
-    let connections = descriptors::room_for(server.max_connections);
-    if connections < server.max_connections {
-        let configured = server.max_connections;
+pub(super) fn connection_limits(settings: &ServerSettings) -> ConnectionLimits {
+    let connections = descriptors::room_for(settings.max_connections);
+    if connections < settings.max_connections {
+        let configured = settings.max_connections;
         tracing::warn!(
             connections,
             configured,
@@ -115,11 +115,14 @@ pub(super) fn connection_limits(server: &ServerSettings) -> ConnectionLimits {
     }
     ConnectionLimits {
         connections,
-        header_timeout: server.header_timeout,
-        idle_timeout: server.idle_timeout,
-        write_timeout: server.write_timeout,
-        headers: server.max_headers,
-        head_bytes: server.max_head_bytes,
+        header_timeout: settings.header_timeout,
+        idle_timeout: settings.idle_timeout,
+        write_timeout: settings.write_timeout,
+        headers: settings.max_headers,
+        head_bytes: settings.max_head_bytes,
+        unverified_bytes: settings
+            .unverified_bytes
+            .unwrap_or_else(server::default_unverified_bytes),
         wants_signatures: true,
     }
 }

@@ -71,6 +71,9 @@ pub struct ServerSettings {
     pub max_body_bytes: usize,
     /// Bytes of path and query.
     pub max_target_bytes: usize,
+    /// Bytes of all requests that are not verified yet, without the first 8 KiB of each; without it, a quarter of the
+    /// memory there is.
+    pub unverified_bytes: Option<usize>,
     /// Headers of a request.
     pub max_headers: usize,
     /// Bytes of a request's head.
@@ -303,6 +306,7 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
     let write_timeout = reader.millis("server.write_timeout_ms", 10..=60_000);
     let max_body_bytes = reader.count("server.max_body_bytes", 1024..=16_777_216);
     let max_target_bytes = reader.count("server.max_target_bytes", 64..=65_534);
+    let unverified_bytes = reader.count("server.unverified_bytes", 0..=1_099_511_627_776);
     let max_headers = reader.count("server.max_headers", 16..=1024);
     let max_head_bytes = reader.count("server.max_head_bytes", 8192..=1_048_576);
     let max_params = reader.count("server.max_params", 32..=65_536);
@@ -319,6 +323,7 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
         write_timeout: write_timeout?,
         max_body_bytes: max_body_bytes?,
         max_target_bytes: max_target_bytes?,
+        unverified_bytes: unverified_bytes.map(|bytes| (bytes > 0).then_some(bytes))?,
         max_headers: max_headers?,
         max_head_bytes: max_head_bytes?,
         max_params: max_params?,

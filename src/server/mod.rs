@@ -9,6 +9,7 @@
 #[cfg(feature = "failpoints")]
 mod cut;
 mod exchange;
+mod memory;
 mod stream;
 mod table;
 mod task;
@@ -21,6 +22,7 @@ use hyper::server::conn::http1;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::memory::default_unverified_bytes;
 use self::table::Table;
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
@@ -39,6 +41,8 @@ pub(crate) struct ConnectionLimits {
     pub(crate) write_timeout: Duration,
     pub(crate) headers: usize,
     pub(crate) head_bytes: usize,
+    /// Bytes of all requests that are not verified, beyond the first of each.
+    pub(crate) unverified_bytes: usize,
     /// Peers need a signature: a connection without one is closed with the response, and at the limit for another one.
     pub(crate) wants_signatures: bool,
 }

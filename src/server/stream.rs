@@ -46,15 +46,27 @@ impl AsyncRead for TrackedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.state.is_dropped() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let before = buf.filled().len();
         self.stream.set_limit(MAX_READ);
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
         if outcome.is_pending() {
             self.state.nothing_to_read();
-        } else if buf.filled().len() > before && !self.state.bytes_read() {
+            return outcome;
+        }
+        let bytes = buf.filled().len() - before;
+        if bytes > 0 && !self.state.bytes_read(bytes) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         outcome
+    }
+}
+
+impl Drop for TrackedStream {
+    fn drop(&mut self) {
+        self.state.release();
     }
 }
 

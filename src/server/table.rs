@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::ConnectionLimits;
-use crate::connection::{ConnectionState, Eviction};
+use crate::connection::{Budget, ConnectionState, Eviction};
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 
@@ -26,6 +26,7 @@ pub(super) struct Table {
     limit: usize,
     max_ending: usize,
     evicts: bool,
+    budget: Option<Arc<Budget>>,
     metrics: Arc<Metrics>,
     reports: Throttle,
     entries: Mutex<Entries>,
@@ -99,17 +100,17 @@ impl Entries {
         true
     }
 
-    fn insert(&mut self) -> (u64, Arc<ConnectionState>) {
+    fn insert(&mut self, budget: Option<Arc<Budget>>) -> Arc<ConnectionState> {
         let id = self.next_id;
         self.next_id += 1;
-        let state = Arc::new(ConnectionState::new());
+        let state = Arc::new(ConnectionState::new(id, budget));
         let entry = Entry {
             state: state.clone(),
             order: Order::Unverified,
         };
         self.all.insert(id, entry);
         self.unverified.insert(id);
-        (id, state)
+        state
     }
 
     fn evicted(&mut self, id: u64) {
@@ -167,6 +168,7 @@ impl Table {
             limit,
             max_ending: (limit / 8).clamp(1, MAX_ENDING),
             evicts: limits.wants_signatures,
+            budget: limits.wants_signatures.then(|| budget(limits, &metrics)),
             metrics,
             reports: Throttle::new(3),
             entries: Mutex::default(),
@@ -209,10 +211,9 @@ impl Table {
             self.report(made.is_ok());
             made?;
         }
-        let (id, state) = entries.insert();
+        let state = entries.insert(self.budget.clone());
         self.count(&entries);
         Ok(Place {
-            id,
             state,
             table: self.clone(),
         })
@@ -272,9 +273,25 @@ impl Table {
     }
 }
 
+/// Budget that counts and reports what it drops.
+fn budget(limits: &ConnectionLimits, metrics: &Arc<Metrics>) -> Arc<Budget> {
+    let (limit, metrics) = (limits.unverified_bytes, metrics.clone());
+    let reports = Throttle::new(3);
+    Arc::new(Budget::new(limit, move |dropped| {
+        metrics.unverified_dropped.increment(dropped as u64);
+        if let Some(held) = reports.pass() {
+            tracing::warn!(
+                limit,
+                dropped,
+                held,
+                "limit of unverified bytes reached (server.unverified_bytes): the slowest requests were dropped"
+            );
+        }
+    }))
+}
+
 /// Place of one connection in the table, given back when it is dropped.
 pub(super) struct Place {
-    id: u64,
     state: Arc<ConnectionState>,
     table: Arc<Table>,
 }
@@ -287,6 +304,6 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.table.end(self.id);
+        self.table.end(self.state.id());
     }
 }

@@ -43,7 +43,6 @@ use super::verifier::{
     self, SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot, UnverifiedRequest,
     Verified,
 };
-#[cfg(feature = "server")]
 use crate::connection::ConnectionState;
 use crate::form::{Form, FormError};
 
@@ -313,7 +312,6 @@ where
             match shared.admit(&head, body).await {
                 Ok(verified) => {
                     // At the limit of connections a verified one is not closed while it has a request under way.
-                    #[cfg(feature = "server")]
                     if let Some(connection) = head.extensions.get::<Arc<ConnectionState>>()
                         && !connection.verified()
                     {
@@ -362,16 +360,22 @@ impl Shared {
         }
         // A body that nothing signs is read, so that its sender hears the answer, and not kept.
         let signature = verifier::signature_of(&head.headers);
+        let connection = head.extensions.get::<Arc<ConnectionState>>();
         let body = if head.method == Method::GET {
             Bytes::new()
         } else {
             match tokio::time::timeout(
                 self.limits.body_time,
-                read(body, self.limits.body_bytes, signature.is_ok()),
+                read(body, self.limits.body_bytes, signature.is_ok(), connection),
             )
             .await
             {
                 Ok(Ok(body)) => body,
+                Ok(Err(RefusalCause::BodyBroken))
+                    if connection.is_some_and(|connection| connection.is_dropped()) =>
+                {
+                    return Err(refuse(RefusalCause::Overloaded, b""));
+                }
                 Ok(Err(cause)) => return Err(refuse(cause, b"")),
                 Err(_) => return Err(refuse(RefusalCause::BodyTooSlow, b"")),
             }
@@ -393,10 +397,15 @@ impl Shared {
 }
 
 /// Reads a whole body, to keep it or not; one that comes in one piece, as Twilio's do, is not copied.
-async fn read(body: Body, limit: usize, keep: bool) -> Result<Bytes, RefusalCause> {
+async fn read(
+    body: Body,
+    limit: usize,
+    keep: bool,
+    connection: Option<&Arc<ConnectionState>>,
+) -> Result<Bytes, RefusalCause> {
     let mut body = pin!(body);
     let mut first = Bytes::new();
-    let mut rest = Vec::new();
+    let mut whole = Vec::new();
     let mut length = 0;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(data) = frame.map_err(|_| RefusalCause::BodyBroken)?.into_data() else {
@@ -407,20 +416,30 @@ async fn read(body: Body, limit: usize, keep: bool) -> Result<Bytes, RefusalCaus
             return Err(RefusalCause::BodyTooLarge);
         }
         if !keep {
-            continue;
-        }
-        if first.is_empty() {
+            if let Some(connection) = connection {
+                connection.discard(data.len());
+            }
+        } else if length == data.len() {
             first = data;
         } else {
-            rest.extend_from_slice(&data);
+            // A piece is part of a buffer that is larger: none is kept.
+            append(&mut whole, &std::mem::take(&mut first));
+            append(&mut whole, &data);
         }
     }
-    if rest.is_empty() {
-        return Ok(first);
+    Ok(if whole.is_empty() {
+        first
+    } else {
+        whole.into()
+    })
+}
+
+/// Lengthens a body. Its memory follows what has arrived, in steps of a quarter, and not what was announced.
+fn append(whole: &mut Vec<u8>, data: &[u8]) {
+    if whole.capacity() - whole.len() < data.len() {
+        whole.reserve_exact(data.len().max(whole.len() / 4));
     }
-    let mut whole = first.to_vec();
-    whole.append(&mut rest);
-    Ok(whole.into())
+    whole.extend_from_slice(data);
 }
 
 fn refused(cause: RefusalCause, method: &Method, text: Option<String>) -> Response {

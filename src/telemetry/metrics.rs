@@ -56,8 +56,9 @@ table! {
     CONNECTIONS = "replyhook_connections", "1", [], "Open connections of the public listener.";
     CONNECTIONS_LIMIT = "replyhook_connections_limit", "1", [], "Most open connections of the public listener.";
     CONNECTIONS_EVICTED = "replyhook_connections_evicted_total", "1", [], "Connections closed for new ones because the limit was reached.";
+    UNVERIFIED_DROPPED = "replyhook_unverified_requests_dropped_total", "1", [], "Requests dropped because all together had too many unverified bytes.";
     ACCEPT_ERRORS = "replyhook_accept_errors_total", "1", [], "Connections that could not be accepted, as when file descriptors run out.";
-    MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests that are no HTTP/1.1, have too large a head, or not exactly one Host.";
+    MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests that are no HTTP/1.1, have too large a head, not exactly one Host, or another transfer coding than chunked.";
     UNROUTED = "replyhook_unrouted_requests_total", "1", [], "Requests to a path that is none of the server's (404).";
     TOKEN_SLOTS = "replyhook_auth_token_slot_total", "1", ["slot"], "Verified requests by the token that fitted.";
     REPLIES = "replyhook_replies_total", "1", ["outcome"], "Messages sent by REST by what became of the call: sent, again, failed, unknown, held.";
@@ -205,6 +206,11 @@ pub struct Metrics {
         expect(dead_code, reason = "the accept loop counts them")
     )]
     pub(crate) connections_evicted: Counter,
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "the accept loop counts them")
+    )]
+    pub(crate) unverified_dropped: Counter,
     pub(crate) unrouted: Counter,
     #[cfg_attr(
         not(feature = "server"),
@@ -292,6 +298,7 @@ impl Metrics {
             connections: gauge(CONNECTIONS),
             connections_limit: gauge(CONNECTIONS_LIMIT),
             connections_evicted: counter(CONNECTIONS_EVICTED, &[]),
+            unverified_dropped: counter(UNVERIFIED_DROPPED, &[]),
             accept_errors: counter(ACCEPT_ERRORS, &[]),
             malformed_requests: counter(MALFORMED_REQUESTS, &[]),
             unrouted: counter(UNROUTED, &[]),

@@ -106,4 +106,5 @@ mod store_contract;
 #[cfg(feature = "testing")]
 mod test_kit;
 mod traces;
+mod unverified_bytes;
 mod wall_clock;

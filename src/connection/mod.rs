@@ -4,17 +4,26 @@
 //! hyper cannot say what a connection is doing: it counts one with a half-read head as idle. The stream reports what it
 //! reads and writes, the accept loop when a request begins and is answered, the signature layer when one is verified.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+mod budget;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+
+pub(crate) use self::budget::Budget;
+use self::budget::FREE_BYTES;
 
 /// Time for which a request that has begun protects a connection without a verified one.
 const UNVERIFIED_PROTECTION: Duration = Duration::from_secs(1);
 
 /// Flag beside the phase: the connection has carried a verified request.
 const EVER_VERIFIED: u8 = 0x80;
+
+/// Flag beside the phase: the request was dropped because the budget for unverified bytes was exhausted.
+const DROPPED: u8 = 0x40;
 
 /// No write is waiting for its peer.
 const NOT_STALLED: u64 = u64::MAX;
@@ -61,7 +70,7 @@ impl Phase {
     }
 
     fn of(bits: u8) -> Self {
-        Self::ALL[usize::from(bits & !EVER_VERIFIED)]
+        Self::ALL[usize::from(bits & !(EVER_VERIFIED | DROPPED))]
     }
 }
 
@@ -81,8 +90,10 @@ pub(crate) enum Eviction {
 /// Shared state of one connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
+    id: u64,
+    budget: Option<Arc<Budget>>,
     accepted: Instant,
-    /// [`Phase`] and [`EVER_VERIFIED`] in one word, so that an eviction cannot miss a request that has just begun.
+    /// [`Phase`], [`EVER_VERIFIED`] and [`DROPPED`] in one word, so that an eviction cannot miss a request that has just begun.
     bits: AtomicU8,
     /// When the request began, or the connection became idle, in microseconds after `accepted`.
     since: AtomicU64,
@@ -92,22 +103,37 @@ pub(crate) struct ConnectionState {
     has_next_bytes: AtomicBool,
     /// The response closes the connection, whatever the peer still sends.
     is_refused: AtomicBool,
+    /// Bytes of the request that are not verified.
+    received: AtomicUsize,
+    /// Of these, what the budget was charged.
+    charged: AtomicUsize,
+    /// The budget knows the connection.
+    is_listed: AtomicBool,
     shutting_down: AtomicBool,
     task: AtomicWaker,
 }
 
 impl ConnectionState {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(id: u64, budget: Option<Arc<Budget>>) -> Self {
         Self {
+            id,
+            budget,
             accepted: Instant::now(),
             bits: AtomicU8::new(Phase::Accepted as u8),
             since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(NOT_STALLED),
             has_next_bytes: AtomicBool::new(false),
             is_refused: AtomicBool::new(false),
+            received: AtomicUsize::new(0),
+            charged: AtomicUsize::new(0),
+            is_listed: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
             task: AtomicWaker::new(),
         }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -133,7 +159,7 @@ impl ConnectionState {
     fn enter(&self, next: impl Fn(Phase) -> Phase) -> bool {
         let change = |bits| match Phase::of(bits) {
             Phase::Evicted => None,
-            phase => Some(next(phase) as u8 | bits & EVER_VERIFIED),
+            phase => Some(next(phase) as u8 | bits & (EVER_VERIFIED | DROPPED)),
         };
         let entered = self
             .bits
@@ -148,10 +174,10 @@ impl ConnectionState {
         }
     }
 
-    /// Notes bytes that were read; false if the connection was evicted before.
+    /// Notes bytes that were read; false if the connection was evicted or its request dropped.
     #[must_use]
-    pub(crate) fn bytes_read(&self) -> bool {
-        match self.phase() {
+    pub(crate) fn bytes_read(self: &Arc<Self>, bytes: usize) -> bool {
+        let is_open = match self.phase() {
             Phase::Accepted | Phase::Idle => {
                 self.since.store(self.micros(), Ordering::Release);
                 self.enter(|_| Phase::Head)
@@ -162,7 +188,69 @@ impl ConnectionState {
             }
             Phase::Head | Phase::Unverified => true,
             Phase::Evicted => false,
+        };
+        self.count(bytes);
+        is_open && !self.is_dropped()
+    }
+
+    fn count(self: &Arc<Self>, bytes: usize) {
+        let received = self.received.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let Some(budget) = &self.budget
+            && received > FREE_BYTES
+        {
+            let charge = bytes.min(received - FREE_BYTES);
+            let is_first = !self.is_listed.swap(true, Ordering::AcqRel);
+            budget.add(self, charge, is_first);
         }
+    }
+
+    /// Takes bytes that are not kept off the account.
+    pub(crate) fn discard(&self, bytes: usize) {
+        let lower = |count: usize| Some(count.saturating_sub(bytes));
+        let _ = self
+            .received
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, lower);
+        let charged = self
+            .charged
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, lower);
+        if let (Some(budget), Ok(charged)) = (&self.budget, charged) {
+            budget.subtract(charged.min(bytes));
+        }
+    }
+
+    /// Closes the account of a request: it is verified, answered, or gone with its connection.
+    pub(crate) fn release(&self) {
+        self.received.store(0, Ordering::Relaxed);
+        if let Some(budget) = &self.budget
+            && self.is_listed.swap(false, Ordering::AcqRel)
+        {
+            budget.subtract(self.charged.swap(0, Ordering::AcqRel));
+            budget.forget(self);
+        }
+    }
+
+    /// Bytes a second since the request began.
+    fn rate(&self, now: Instant) -> u64 {
+        let time = now.duration_since(self.since()).as_micros().max(1);
+        let received = self.received.load(Ordering::Relaxed) as u128;
+        u64::try_from(received * 1_000_000 / time).unwrap_or(u64::MAX)
+    }
+
+    /// Drops the request if it is not verified, and returns what it was charged.
+    fn drop_request(&self) -> Option<usize> {
+        let change = |bits| match Phase::of(bits) {
+            Phase::Head | Phase::Unverified => Some(bits | DROPPED),
+            _ => None,
+        };
+        self.bits
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
+            .ok()?;
+        self.task.wake();
+        Some(self.charged.swap(0, Ordering::AcqRel))
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.bits.load(Ordering::Acquire) & DROPPED != 0
     }
 
     /// Notes that a head is complete; false if the connection was evicted before.
@@ -176,19 +264,26 @@ impl ConnectionState {
         self.enter(|_| Phase::Unverified)
     }
 
-    /// Notes that the request is verified; false if the connection was evicted before.
+    /// Notes that the request is verified; false if the connection was evicted, or the request dropped, before.
     #[must_use]
     pub(crate) fn verified(&self) -> bool {
         let verified = Phase::Verified as u8 | EVER_VERIFIED;
-        let change = |bits| (Phase::of(bits) != Phase::Evicted).then_some(verified);
+        let change = |bits| {
+            let is_open = Phase::of(bits) != Phase::Evicted && bits & DROPPED == 0;
+            is_open.then_some(verified)
+        };
         let entered = self
             .bits
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+        self.release();
         entered.is_ok()
     }
 
     /// Notes that the response is known, and whether its body is still to come.
     pub(crate) fn responds(&self, is_streaming: bool) {
+        if self.phase() == Phase::Unverified {
+            self.release();
+        }
         let next = if is_streaming {
             Phase::Streaming
         } else {
@@ -318,30 +413,34 @@ impl ConnectionState {
 mod tests {
     use super::*;
 
+    fn new() -> Arc<ConnectionState> {
+        Arc::new(ConnectionState::new(0, None))
+    }
+
     fn later(state: &ConnectionState, time: Duration) -> Instant {
         state.since() + time
     }
 
     #[test]
     fn unread_connection_is_protected_for_a_second() {
-        let state = ConnectionState::new();
+        let state = new();
         let until = later(&state, UNVERIFIED_PROTECTION);
         let now = Instant::now();
         assert_eq!(state.evict_unverified(now), Eviction::ProtectedUntil(until));
         state.nothing_to_read();
         assert_eq!(state.evict_unverified(now), Eviction::Evicted);
-        assert!(!state.bytes_read());
+        assert!(!state.bytes_read(1));
         assert!(!state.request_begins());
         assert!(!state.verified());
     }
 
     #[test]
     fn half_read_head_protects_an_unverified_connection_for_a_second() {
-        let state = ConnectionState::new();
-        assert!(state.bytes_read());
+        let state = new();
+        assert!(state.bytes_read(1));
         let until = later(&state, UNVERIFIED_PROTECTION);
         // Further bytes do not prolong it.
-        assert!(state.bytes_read());
+        assert!(state.bytes_read(1));
         let just_before = until - Duration::from_micros(1);
         assert_eq!(
             state.evict_unverified(just_before),
@@ -352,9 +451,9 @@ mod tests {
 
     #[test]
     fn verified_connection_is_evicted_only_while_idle() {
-        let state = ConnectionState::new();
+        let state = new();
         let far = Instant::now() + Duration::from_secs(3600);
-        assert!(state.bytes_read() && state.request_begins() && state.verified());
+        assert!(state.bytes_read(1) && state.request_begins() && state.verified());
         assert_eq!(state.evict_unverified(far), Eviction::VerifiedBusy);
         assert_eq!(state.evict_idle(far), Eviction::VerifiedBusy);
         state.responds(false);
@@ -366,7 +465,7 @@ mod tests {
             Eviction::VerifiedIdle(idle_since)
         );
         // Half a head protects it, however old it is.
-        assert!(state.bytes_read());
+        assert!(state.bytes_read(1));
         assert_eq!(state.evict_unverified(far), Eviction::VerifiedBusy);
         assert!(state.request_begins() && state.verified());
         state.responds(false);
@@ -378,9 +477,9 @@ mod tests {
 
     #[test]
     fn pipelined_bytes_begin_the_next_head() {
-        let state = ConnectionState::new();
-        assert!(state.bytes_read() && state.request_begins() && state.verified());
-        assert!(state.bytes_read());
+        let state = new();
+        assert!(state.bytes_read(1) && state.request_begins() && state.verified());
+        assert!(state.bytes_read(1));
         state.responds(false);
         state.flushed();
         assert_eq!(state.phase(), Phase::Head);

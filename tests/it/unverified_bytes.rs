@@ -1,0 +1,156 @@
+//! Memory that strangers can fill with what is not verified yet, against the real binary over a socket.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::support::{Server, Webhook, says, wire};
+
+const BUDGET: &str = "REPLYHOOK__SERVER__UNVERIFIED_BYTES";
+const DROPPED: &str = "replyhook_unverified_requests_dropped_total";
+/// Long enough that only the budget ends a request.
+const PATIENT: [(&str, &str); 2] = [
+    ("REPLYHOOK__SERVER__BODY_TIMEOUT_MS", "60000"),
+    ("REPLYHOOK__SERVER__HEADER_TIMEOUT_MS", "60000"),
+];
+const FORGED: &str = "X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+const BODY: usize = 128 * 1024;
+
+fn start(env: &[(&str, &str)]) -> Server {
+    Server::start(&[&PATIENT[..], env].concat())
+}
+
+/// A message of a user of its own.
+fn message(number: u64, text: &str) -> Webhook {
+    let from = format!("whatsapp:+1555000{number:04}");
+    Webhook::message(number, text).with("From", &from)
+}
+
+/// Begins a request whose signature fits nothing.
+fn begin(server: &Server, bytes: usize) -> TcpStream {
+    let mut stream = wire::connect(server.public);
+    let head =
+        format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{FORGED}Content-Length: {BODY}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b'a'; bytes]).unwrap();
+    stream
+}
+
+#[test]
+fn slowest_unverified_request_is_dropped_and_not_the_newest() {
+    let server = start(&[(BUDGET, "1048576")]);
+    let mut slowest = begin(&server, 20 * 1024);
+    sleep(Duration::from_millis(300));
+    let large: Vec<_> = (0..8).map(|_| begin(&server, 124 * 1024)).collect();
+    sleep(Duration::from_millis(300));
+    assert_eq!(server.metric(DROPPED), 0.0);
+    let mut newest = begin(&server, 124 * 1024);
+    let dropped = wire::read_answer(&mut slowest).unwrap();
+    assert_eq!(dropped.refused(503), "overloaded\n");
+    assert_eq!(dropped.header("connection"), Some("close"));
+    newest.write_all(&[b'a'; 4 * 1024]).unwrap();
+    wire::read_answer(&mut newest).unwrap().refused(403);
+    assert!(server.metric(DROPPED) >= 1.0);
+    assert!(server.log().contains("limit of unverified bytes reached"));
+    // All is given back: as much fits again.
+    drop(large);
+    let dropped = server.metric(DROPPED);
+    let _again: Vec<_> = (0..8).map(|_| begin(&server, 124 * 1024)).collect();
+    sleep(Duration::from_millis(300));
+    assert_eq!(server.metric(DROPPED), dropped);
+}
+
+#[test]
+fn small_messages_pass_without_any_budget() {
+    let server = start(&[(BUDGET, "1")]);
+    let text = "x".repeat(4096);
+    for number in 0..20 {
+        server.send(&message(number, &text)).twiml();
+    }
+    // One that needs the budget has none, and nothing of it reaches the bot.
+    let large = message(20, &"x".repeat(20_000));
+    assert_eq!(server.send(&large).refused(503), "overloaded\n");
+    let label = r#"{endpoint="primary",outcome="unavailable"}"#;
+    assert_eq!(
+        server.metric(&format!("replyhook_webhooks_total{label}")),
+        1.0
+    );
+}
+
+#[test]
+fn verified_requests_and_discarded_bodies_take_no_budget() {
+    let server = start(&[(BUDGET, "262144")]);
+    for number in 0..10 {
+        server.send(&message(number, &"x".repeat(60_000))).twiml();
+    }
+    // Nothing signs them: they are read and thrown away.
+    let unsigned = format!(
+        "POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {BODY}\r\n\r\n{}",
+        "a".repeat(BODY - 1)
+    );
+    let _held: Vec<_> = (0..10)
+        .map(|_| {
+            let mut stream = wire::connect(server.public);
+            stream.write_all(unsigned.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    server.send(&message(10, &"x".repeat(60_000))).twiml();
+    assert_eq!(server.metric(DROPPED), 0.0);
+}
+
+/// Bytes that a stranger leaves in the server's memory, on each connection.
+type Shape = fn(usize) -> Vec<u8>;
+
+fn bodies(_: usize) -> Vec<u8> {
+    let head =
+        format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{FORGED}Content-Length: {BODY}\r\n\r\n");
+    [head.into_bytes(), vec![b'a'; BODY - 1]].concat()
+}
+
+fn chunks(number: usize) -> Vec<u8> {
+    let head =
+        format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{FORGED}Transfer-Encoding: chunked\r\n\r\n");
+    // From 1 byte to 16 KiB.
+    let size = 1 << (number % 15);
+    let chunk = format!("{size:x}\r\n{}\r\n", "a".repeat(size));
+    [
+        head.into_bytes(),
+        chunk.repeat((BODY - 1) / size).into_bytes(),
+    ]
+    .concat()
+}
+
+fn heads(_: usize) -> Vec<u8> {
+    let head = "GET /webhook HTTP/1.1\r\nHost: h\r\nX-A: ";
+    [head.as_bytes(), &vec![b'a'; 65_000]].concat()
+}
+
+#[test]
+fn floods_of_unverified_bytes_take_bounded_memory() {
+    const CONNECTIONS: usize = 1000;
+    let shapes: [(&str, Shape); 3] = [("bodies", bodies), ("chunks", chunks), ("heads", heads)];
+    for (name, shape) in shapes {
+        let server = start(&[
+            (BUDGET, "16777216"),
+            ("REPLYHOOK__SERVER__MAX_HEAD_BYTES", "65536"),
+        ]);
+        let before = server.resident();
+        let mut held = Vec::new();
+        for number in 0..CONNECTIONS {
+            let mut stream = wire::connect(server.public);
+            // The server drops some of them while they are written.
+            let _ = stream.write_all(&shape(number));
+            held.push(stream);
+            if number % 50 == 0 {
+                let good = server.send(&message(number as u64, "hi"));
+                assert_eq!(good.twiml(), says("hi"), "{name}");
+            }
+        }
+        let taken = server.peak_resident() - before;
+        // Without a budget 130 MB of bodies, 65 MB of heads.
+        assert!(taken < 72 * 1024, "{name}: {taken} kB");
+        assert!(server.metric(DROPPED) > 0.0, "{name}");
+    }
+}
