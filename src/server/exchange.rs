@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::Either;
-use http::header::{CONNECTION, HOST};
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tower::Service;
@@ -62,6 +62,16 @@ fn malformed(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> 
     let hosts = request.headers().get_all(HOST).iter().take(2).count();
     if hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11 {
         return Some((StatusCode::BAD_REQUEST, "not exactly one Host"));
+    }
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        // hyper reads the last one, and would hand out what the others made of a body.
+        return Some((
+            StatusCode::NOT_IMPLEMENTED,
+            "a transfer coding other than chunked",
+        ));
     }
     None
 }

@@ -80,6 +80,8 @@ pub(crate) async fn serve(
         // It would count the time between two requests as well: the connection's task has timers of its own.
         .header_read_timeout(None)
         .max_headers(limits.headers)
+        .max_header_size(limits.head_bytes)
+        // By itself it is no limit of a head: a buffer takes more where it has room for more.
         .max_buf_size(limits.head_bytes);
     let table = Arc::new(Table::new(&limits, metrics.clone()));
     let errors = Throttle::new(3);

@@ -247,6 +247,61 @@ fn threat_30_requests_that_two_readers_would_read_differently_are_refused_or_clo
 }
 
 #[test]
+fn transfer_encodings_other_than_chunked_are_501() {
+    let server = server();
+    let good = Webhook::message(6, "hi");
+    let body = String::from_utf8(good.bytes()).unwrap();
+    let signature = good.signature_for(ORIGIN);
+    let request = |encoding: &str| {
+        let length = body.len();
+        let text = format!(
+            "POST /webhook HTTP/1.1\r\nHost: h\r\nX-Twilio-Signature: {signature}\r\nContent-Type: application/x-www-form-urlencoded\r\n{encoding}\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+        );
+        server.exchange(text.as_bytes()).unwrap()
+    };
+    for encoding in [
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: identity, chunked\r\n",
+        "Transfer-Encoding: , chunked\r\n",
+    ] {
+        let response = request(encoding);
+        assert_eq!(response.status, 501, "{encoding}");
+        assert_eq!(response.header("connection"), Some("close"), "{encoding}");
+    }
+    assert_eq!(
+        request("Transfer-Encoding: Chunked\r\n").twiml(),
+        says("hi")
+    );
+}
+
+#[test]
+fn head_over_its_limit_is_431_to_the_byte() {
+    let server = server();
+    let head = |bytes: usize| {
+        let (begin, end) = ("GET /x HTTP/1.1\r\nHost: h\r\nX-A: ", "\r\n\r\n");
+        let filling = "a".repeat(bytes - begin.len() - end.len());
+        format!("{begin}{filling}{end}")
+    };
+    for (bytes, status) in [(32_768, 404), (32_769, 431), (49_152, 431), (200_000, 431)] {
+        assert_eq!(raw(&server, &head(bytes)), Some(status), "{bytes}");
+        // In pieces, each of which could be the last that fits.
+        let mut stream = wire::connect(server.public);
+        for piece in head(bytes).as_bytes().chunks(1000) {
+            let _ = stream.write_all(piece);
+        }
+        let response = wire::read_answer(&mut stream);
+        assert_eq!(
+            response.map(|response| response.status),
+            Some(status),
+            "{bytes}"
+        );
+    }
+}
+
+#[test]
 fn threat_31_what_is_not_http_1_is_refused_or_closed() {
     let server = server();
     for bytes in [
