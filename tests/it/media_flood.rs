@@ -83,7 +83,7 @@ async fn slow_reader(server: &Server, path: &str) -> TcpStream {
     let mut stream = stream.into_std().unwrap();
     stream.set_nonblocking(false).unwrap();
     stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
+        .set_read_timeout(Some(Duration::from_mins(1)))
         .unwrap();
     stream.write_all(get(path).as_bytes()).unwrap();
     stream
