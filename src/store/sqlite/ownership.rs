@@ -128,7 +128,7 @@ fn not_opened(path: &Path, error: &std::io::Error) -> StoreError {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "it may not be written: look at its owner and mode"
         }
-        _ => "it must be a file in a folder that this user may write to",
+        _ => "it must be a file on a local disk, in a folder that this user may write to",
     };
     let text = format!("{}: {error}: {remedy}", path.display());
     StoreError::with_source(StoreErrorKind::Unavailable, text)
@@ -165,6 +165,8 @@ pub(super) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
     };
     let entry = &mut locked[at];
     if !entry.is_owned {
+        // A server that starts while this lock is held refuses to start. The lock is held for microseconds, and only for
+        // a file with several names.
         match entry.descriptor.try_lock_shared() {
             Ok(()) => {
                 let _ = entry.descriptor.unlock();

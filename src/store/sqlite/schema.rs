@@ -113,7 +113,7 @@ impl Place {
         let remedy = match kind.kind() {
             StoreErrorKind::Corrupt => &remedy,
             StoreErrorKind::Unavailable => {
-                ": it must be a file in a folder that this user may write to"
+                ": it must be a file on a local disk, in a folder that this user may write to"
             }
             _ => "",
         };
