@@ -269,10 +269,10 @@ fn verify(webhook: &Webhook, form: &Form) -> Result<(), SignatureErrorKind> {
         headers: &headers,
         body: body.as_bytes(),
     };
-    let verified = verifier.verify(&request);
+    let verdict = verifier.verify(&request);
     let explanation = verifier.explain(&request);
-    assert_eq!(verified.is_ok(), explanation == Explanation::Verifies);
-    verified.map(drop).map_err(|error| error.kind())
+    assert_eq!(verdict.is_ok(), explanation == Explanation::Verifies);
+    verdict.map(drop).map_err(|error| error.kind())
 }
 
 #[tokio::test]
