@@ -111,12 +111,12 @@ async fn files_that_come(plan: &Plan, figures: &mut Figures) {
         server.tell(&picture(number)).await;
     }
     server.wait_for_files(warm).await;
-    let before = server.process.resident_kib();
+    let before = server.process.memory_kib("VmRSS");
     for number in 0..plan.files {
         server.tell(&picture(warm + number)).await;
     }
     twilio.wait_for_halves(warm + plan.files).await;
-    let grown = server.process.resident_kib() - before;
+    let grown = server.process.memory_kib("VmRSS") - before;
     twilio.let_through(plan.files);
     server.wait_for_files(warm + plan.files).await;
     figures.limit(
@@ -141,14 +141,14 @@ async fn files_that_go(plan: &Plan, figures: &mut Figures) {
     server.fetch(link).await.read(FILE_BYTES).await;
     let mut grown = Vec::new();
     for _ in 0..3 {
-        let before = server.process.resident_kib();
+        let before = server.process.memory_kib("VmRSS");
         let mut fetched = Vec::new();
         for _ in 0..plan.files {
             let mut download = server.fetch(link).await;
             download.read(FILE_BYTES / 2).await;
             fetched.push(download);
         }
-        grown.push(server.process.resident_kib() - before);
+        grown.push(server.process.memory_kib("VmRSS") - before);
         for mut download in fetched {
             download.read(FILE_BYTES - FILE_BYTES / 2).await;
         }

@@ -7,31 +7,22 @@
 
 mod figures;
 mod running;
+mod servers;
 mod webhook;
 
 use std::fs;
-use std::future::ready;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, ExitCode, Stdio};
+use std::net::TcpStream;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::routing::post;
 use figures::{Figures, Run, median};
-use running::Running;
-use rustix::thread::{CpuSet, sched_setaffinity};
-use webhook::{PUBLIC_URL, TARGET, TOKEN, Webhook};
+use servers::{Server, http};
+use webhook::Webhook;
 
-/// The argument that makes this program the bare server.
-const BARE: &str = "bare";
 const CONNECTIONS: usize = 64;
-/// Processors.
-const SERVER: usize = 0;
-const CLIENT: usize = 1;
 
 /// A request by that of the bare route: verified, kept durably, answered, and the answer kept durably.
 const MOST_OF_BARE: f64 = 7.0;
@@ -58,10 +49,8 @@ struct Plan {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
-    if let [_, mode, port, length] = args.as_slice()
-        && mode == BARE
-    {
-        return bare(port, length.parse().expect("the length is a number"));
+    if servers::is_bare(&args) {
+        return servers::bare(&args);
     }
     let run = Run::from_args();
     let (rounds, requests, starts, idle, paced) = match run {
@@ -78,7 +67,7 @@ fn main() -> ExitCode {
         idle,
         paced,
     };
-    stay_on(CLIENT);
+    servers::stay_on(servers::CLIENT);
     let mut figures = Figures::new(run);
     start_and_rest(&plan, &mut figures);
     serve(&plan, &mut figures);
@@ -88,49 +77,41 @@ fn main() -> ExitCode {
     figures.end()
 }
 
-/// Keeps this process, and what it starts from now on, on one processor. Servers have one to themselves and the client
-/// another: on the client's, a server would work only while the client does not, and find no more than it left.
-fn stay_on(processor: usize) {
-    let mut one = CpuSet::new();
-    one.set(processor);
-    sched_setaffinity(None, &one).expect("there are two processors");
-}
-
 fn start_and_rest(plan: &Plan, figures: &mut Figures) {
     let request = good(0);
     let starts = (0..plan.starts).map(|_| {
         let started = Instant::now();
-        let server = Server::replyhook(plan);
-        server.connect().ask(&request, 200);
+        let server = Server::replyhook(&plan.binary, &[]);
+        connect(&server).ask(&request, 200);
         started.elapsed().as_secs_f64() * 1e3
     });
     let start = median(starts.collect());
     figures.limit("from start to the first answer", start, "ms", MOST_START_MS);
-    let server = Server::replyhook(plan);
-    server.connect().ask(&request, 200);
+    let server = Server::replyhook(&plan.binary, &[]);
+    connect(&server).ask(&request, 200);
     sleep(plan.idle);
     figures.limit(
         "resident memory at rest",
-        server.process.resident_kib(),
+        server.process.memory_kib("VmRSS"),
         "kB",
         MOST_IDLE_KIB,
     );
 }
 
 fn serve(plan: &Plan, figures: &mut Figures) {
-    let server = Server::replyhook(plan);
-    let length = server.connect().ask(&good(0), 200);
+    let server = Server::replyhook(&plan.binary, &[]);
+    let length = connect(&server).ask(&good(0), 200);
     let bare = Server::bare(length);
-    let (mut to_server, mut to_bare) = (server.connections(), bare.connections());
+    let (mut to_server, mut to_bare) = (connections(&server), connections(&bare));
     let mut taken: [Vec<f64>; 5] = Default::default();
     // The first round warms up: memory, connections, and a burst of refusals that are explained in the log.
     for round in 0..=plan.rounds {
         let numbers = (1 + round * plan.requests)..=((round + 1) * plan.requests);
         let goods: Vec<_> = numbers.clone().map(good).collect();
         let forgeries: Vec<_> = numbers.map(forged).collect();
-        let good = server.micros(&mut to_server, &goods, 200);
-        let bare = bare.micros(&mut to_bare, &goods, 200);
-        let forged = server.micros(&mut to_server, &forgeries, 403);
+        let good = micros(&server, &mut to_server, &goods, 200);
+        let bare = micros(&bare, &mut to_bare, &goods, 200);
+        let forged = micros(&server, &mut to_server, &forgeries, 403);
         if round > 0 {
             let figures = [good, bare, good / bare, forged, forged / good];
             taken
@@ -147,17 +128,17 @@ fn serve(plan: &Plan, figures: &mut Figures) {
     figures.limit("refused / good request", of_good, "×", MOST_OF_GOOD);
     figures.show(
         "resident memory after all requests",
-        server.process.resident_kib(),
+        server.process.memory_kib("VmRSS"),
         "kB",
     );
 }
 
 /// A thousand messages each second, whether the server keeps up or not: each waits from the moment that it was due.
 fn pace(plan: &Plan, figures: &mut Figures) {
-    let server = Server::replyhook(plan);
+    let server = Server::replyhook(&plan.binary, &[]);
     let requests: Vec<_> = (0..plan.paced).map(good).collect();
     let next = AtomicUsize::new(0);
-    let mut connections = server.connections();
+    let mut connections = connections(&server);
     // Once each, so that none is being opened while time is taken.
     for (number, connection) in connections.iter_mut().enumerate() {
         let number = u32::try_from(number).expect("there are few connections");
@@ -184,7 +165,7 @@ fn pace(plan: &Plan, figures: &mut Figures) {
         let waits = asking.into_iter().map(|one| one.join().expect("it asks"));
         waits.flatten().collect()
     });
-    let fsync = fsync_ms(&server, plan.paced / 20);
+    let fsync = server.fsync_ms(plan.paced / 20);
     waits.sort_by(f64::total_cmp);
     let of_100 = |part: usize| waits[(waits.len() * part / 100).min(waits.len() - 1)];
     figures.show("an fsync there, 99 of 100", fsync, "ms");
@@ -195,22 +176,6 @@ fn pace(plan: &Plan, figures: &mut Figures) {
     } else {
         figures.show(what, of_100(99), "ms");
     }
-}
-
-/// What 99 of 100 fsyncs of a few bytes take, where the server's store is.
-fn fsync_ms(server: &Server, times: u32) -> f64 {
-    let path = server.folder.path().join("fsync");
-    let mut file = fs::File::create(path).expect("there is room for a file");
-    let mut taken: Vec<f64> = (0..times.max(1))
-        .map(|_| {
-            let started = Instant::now();
-            file.write_all(&[0; 4096]).expect("there is room");
-            file.sync_data().expect("the disk takes it");
-            started.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    taken.sort_by(f64::total_cmp);
-    taken[taken.len() * 99 / 100]
 }
 
 /// A signed request.
@@ -225,118 +190,48 @@ fn forged(number: u32) -> Vec<u8> {
     http(&webhook.body, &other.signature)
 }
 
-/// With the headers that Twilio sends.
-fn http(body: &str, signature: &str) -> Vec<u8> {
-    let length = body.len();
-    format!(
-        "POST {TARGET} HTTP/1.1\r\n\
-         Host: bot.example.com\r\n\
-         User-Agent: TwilioProxy/1.1\r\n\
-         Accept: */*\r\n\
-         Content-Type: application/x-www-form-urlencoded; charset=UTF-8\r\n\
-         Content-Length: {length}\r\n\
-         I-Twilio-Idempotency-Token: 00000000-0000-4000-8000-000000000001\r\n\
-         X-Twilio-Signature: {signature}\r\n\r\n{body}"
-    )
-    .into_bytes()
+fn connect(server: &Server) -> Connection {
+    Connection::new(server.connect())
 }
 
-/// A server in a process of its own.
-struct Server {
-    process: Running,
-    address: SocketAddr,
-    /// Where its store is.
-    folder: tempfile::TempDir,
+fn connections(server: &Server) -> Vec<Connection> {
+    (0..CONNECTIONS).map(|_| connect(server)).collect()
 }
 
-impl Server {
-    fn replyhook(plan: &Plan) -> Self {
-        let [port, private] = free_ports();
-        let folder = tempfile::tempdir().expect("there is room for a folder");
-        let store = format!("sqlite:{}", folder.path().join("bench.db").display());
-        let mut command = Command::new(&plan.binary);
-        command
-            .args(["serve", "--config", "/dev/null"])
-            .env_clear()
-            .env("PORT", port.to_string())
-            .env("REPLYHOOK__ADMIN__LISTEN", format!("127.0.0.1:{private}"))
-            .env("TWILIO_AUTH_TOKEN", TOKEN)
-            .env("PUBLIC_URL", PUBLIC_URL)
-            .env("DATABASE_URL", store);
-        Self::start(command, port, folder)
-    }
-
-    fn bare(length: usize) -> Self {
-        let [port, _] = free_ports();
-        let program = std::env::current_exe().expect("this program has a path");
-        let mut command = Command::new(program);
-        command.args([BARE, &port.to_string(), &length.to_string()]);
-        let folder = tempfile::tempdir().expect("there is room for a folder");
-        Self::start(command, port, folder)
-    }
-
-    fn start(mut command: Command, port: u16, folder: tempfile::TempDir) -> Self {
-        stay_on(SERVER);
-        let process = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        stay_on(CLIENT);
-        Self {
-            process: Running(process),
-            address: (Ipv4Addr::LOCALHOST, port).into(),
-            folder,
-        }
-    }
-
-    /// Waits until it listens.
-    fn connect(&self) -> Connection {
-        let give_up = Instant::now() + Duration::from_secs(10);
-        loop {
-            match TcpStream::connect(self.address) {
-                Ok(stream) => return Connection::new(stream),
-                Err(error) => assert!(Instant::now() < give_up, "no server: {error}"),
-            }
-            sleep(Duration::from_micros(100));
-        }
-    }
-
-    fn connections(&self) -> Vec<Connection> {
-        (0..CONNECTIONS).map(|_| self.connect()).collect()
-    }
-
-    /// Processor time of a request, while every connection has one under way.
-    fn micros(&self, connections: &mut [Connection], requests: &[Vec<u8>], status: u16) -> f64 {
-        let before = self.cpu_nanos();
-        for (number, request) in requests.iter().enumerate() {
-            let connection = &mut connections[number % CONNECTIONS];
-            if number >= CONNECTIONS {
-                connection.receive(status);
-            }
-            connection.send(request);
-        }
-        for connection in connections {
+/// Processor time of a request, while every connection has one under way.
+fn micros(
+    server: &Server,
+    connections: &mut [Connection],
+    requests: &[Vec<u8>],
+    status: u16,
+) -> f64 {
+    let before = cpu_nanos(server);
+    for (number, request) in requests.iter().enumerate() {
+        let connection = &mut connections[number % CONNECTIONS];
+        if number >= CONNECTIONS {
             connection.receive(status);
         }
-        // The kernel writes a thread's time down when it comes to rest.
-        sleep(Duration::from_millis(10));
-        in_thousands(self.cpu_nanos() - before) / in_thousands(requests.len() as u64) / 1e3
+        connection.send(request);
     }
+    for connection in connections {
+        connection.receive(status);
+    }
+    // The kernel writes a thread's time down when it comes to rest.
+    sleep(Duration::from_millis(10));
+    in_thousands(cpu_nanos(server) - before) / in_thousands(requests.len() as u64) / 1e3
+}
 
-    /// Of all its threads: a runtime's stay as long as it does, so that none takes its time along.
-    fn cpu_nanos(&self) -> u64 {
-        let threads = format!("/proc/{}/task", self.process.0.id());
-        let threads = fs::read_dir(threads).expect("Linux lists a running process's threads");
-        let nanos = threads.map(|thread| {
-            let file = thread.expect("a thread stays").path().join("schedstat");
-            let text = fs::read_to_string(file).expect("the kernel counts a thread's time");
-            let first = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
-            first.unwrap_or(0)
-        });
-        nanos.sum()
-    }
+/// Of all its threads: a runtime's stay as long as it does, so that none takes its time along.
+fn cpu_nanos(server: &Server) -> u64 {
+    let threads = format!("/proc/{}/task", server.process.0.id());
+    let threads = fs::read_dir(threads).expect("Linux lists a running process's threads");
+    let nanos = threads.map(|thread| {
+        let file = thread.expect("a thread stays").path().join("schedstat");
+        let text = fs::read_to_string(file).expect("the kernel counts a thread's time");
+        let first = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
+        first.unwrap_or(0)
+    });
+    nanos.sum()
 }
 
 /// HTTP/1.1 with one request at a time, and no more of it than these two servers need.
@@ -396,34 +291,6 @@ fn body_length(answer: &[u8], status: u16) -> Option<usize> {
         .and_then(|length| length.parse().ok())
         .expect("an answer has a length");
     (answer.len() == end + 4 + length).then_some(length)
-}
-
-/// The bare server: what axum itself costs for the same requests.
-fn bare(port: &str, length: usize) -> ExitCode {
-    let answer: &str = "x".repeat(length).leak();
-    let router = Router::new().route(TARGET, post(move |_: Bytes| ready(answer)));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime starts");
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await;
-        let listener = listener.expect("the port is free");
-        axum::serve(listener, router)
-            .await
-            .expect("it serves until it is killed");
-    });
-    ExitCode::SUCCESS
-}
-
-fn free_ports() -> [u16; 2] {
-    // Both are held before either is let go, so that they differ.
-    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    listeners.map(|listener| {
-        let address = listener.and_then(|listener| listener.local_addr());
-        address.expect("some port is free").port()
-    })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no figure is as large as 2^52")]

@@ -6,12 +6,12 @@ use std::process::Child;
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    /// Linux only.
-    pub(crate) fn resident_kib(&self) -> f64 {
+    /// A line of what Linux tells about a process's memory: `VmRSS` now, `VmHWM` at its peak.
+    pub(crate) fn memory_kib(&self, line: &str) -> f64 {
         let status = format!("/proc/{}/status", self.0.id());
         let status = fs::read_to_string(status).expect("Linux tells a running process's memory");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        let mut found = status.lines().filter_map(|found| found.strip_prefix(line));
+        let number = found.find_map(|rest| rest.split_whitespace().nth(1)?.parse().ok());
         number.expect("a number of kB")
     }
 }
