@@ -361,9 +361,8 @@ mod tests {
     async fn sleep_on_shifted_clock_ends_when_shifted() {
         let clock = ShiftedClock::default();
         let sleep = clock.sleep(Duration::from_hours(1));
-        let began = clock.monotonic();
         clock.advance(SignedDuration::from_hours(1));
         sleep.await;
-        assert!(clock.monotonic() - began >= Duration::from_hours(1));
+        assert!(clock.monotonic() >= Duration::from_hours(1));
     }
 }

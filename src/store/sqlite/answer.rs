@@ -86,11 +86,11 @@ mod tests {
         let db = place.open(Access::Owner).unwrap();
         let sql = format!("EXPLAIN QUERY PLAN {UNDECIDED}");
         let mut plan = db.prepare(&sql).unwrap();
-        let steps: Vec<String> = plan
-            .query_map([], |step| step.get(3))
-            .unwrap()
-            .collect::<Result<_, _>>()
-            .unwrap();
+        let mut rows = plan.raw_query();
+        let mut steps: Vec<String> = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            steps.push(row.get(3).unwrap());
+        }
         let by_index = "SEARCH r USING INDEX reply_line (us=? AND address=?)";
         assert!(steps.iter().any(|step| step == by_index), "{steps:?}");
         let is_slow = |step: &&String| step.starts_with("SCAN") || step.contains("TEMP B-TREE");
