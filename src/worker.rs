@@ -14,7 +14,7 @@ use crate::delivery::Delivery;
 use crate::dispatch::Dispatcher;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::start_error::StartError;
-use crate::store::{Access, Retention, Store};
+use crate::store::{Access, Expired, Retention, Store};
 use crate::telemetry::metrics::Metrics;
 
 /// How often the samples of histograms are folded, and what is kept is counted.
@@ -186,9 +186,13 @@ impl Worker {
             let (content, texts) = self.retention;
             let retention = Retention::new(content, texts, self.clock.now());
             let links = self.store.expire_links(self.clock.now()).await;
-            let more = self.store.expire(retention).await;
-            let more = more.map(|more| more || links.unwrap_or(false));
-            if !more.unwrap_or(false) {
+            let expired = self.store.expire(retention).await;
+            let expired = expired.unwrap_or_else(|error| {
+                self.dispatcher.store_report.failed("expire", &error);
+                Expired::default()
+            });
+            self.dispatcher.report_expired(&expired.unanswered);
+            if !(expired.more || links.unwrap_or(false)) {
                 tokio::time::sleep(EXPIRY).await;
             }
         }

@@ -108,6 +108,12 @@ pub struct MessagesPart {
     pub handling: u64,
     /// Messages that will be answered by REST.
     pub deferred: u64,
+    /// Messages that nobody answers any more, unless an operator has them handled again.
+    #[serde(default)]
+    pub dead: u64,
+    /// Messages that were never answered, and whose content was deleted by age.
+    #[serde(default)]
+    pub expired_unanswered: u64,
 }
 
 /// The outbox in [`Parts`].
@@ -165,6 +171,8 @@ async fn readyz(State(admin): State<Admin>) -> Response {
                 received: messages.received,
                 handling: messages.handling,
                 deferred: messages.deferred,
+                dead: messages.dead,
+                expired_unanswered: messages.expired_unanswered,
             },
             outbox: OutboxPart {
                 oldest_s: outbox.oldest.map(age),

@@ -10,7 +10,7 @@ use crate::clock::after;
 use crate::form::Form;
 use crate::message::InboundMessage;
 use crate::sid::MessageSid;
-use crate::store::Taken;
+use crate::store::{DeadMessage, DeadReason, Decision, Taken};
 use crate::twiml::Document;
 
 /// How often the store is asked without a reason: another process may have ended.
@@ -56,15 +56,18 @@ impl Dispatcher {
         if limit == 0 {
             return Ok(false);
         }
-        let taken = match self.store.take_up(limit, self.limits.crashes, now).await {
-            Ok(taken) => taken,
+        let taken_up = match self.store.take_up(limit, self.limits.crashes, now).await {
+            Ok(taken_up) => taken_up,
             Err(error) => {
                 self.store_failed("take_up", &error);
                 return Err(());
             }
         };
-        let more = taken.len() == limit;
-        for taken in taken {
+        let more = taken_up.taken.len() + taken_up.dead.len() == limit;
+        for message in taken_up.dead {
+            self.report_dead(message);
+        }
+        for taken in taken_up.taken {
             // The slots are counted above; one more or less does no harm.
             let place = Slot::take(self);
             self.metrics.taken_up.increment(1);
@@ -156,8 +159,13 @@ impl Dispatcher {
                     .store
                     .fail(taken.claim, "it cannot be read", true)
                     .await;
-                if let Err(error) = failed {
-                    self.store_failed("fail", &error);
+                match failed {
+                    Ok(Decision::Deferred) => self.report_dead(DeadMessage {
+                        sid: taken.sid,
+                        reason: DeadReason::Unreadable,
+                    }),
+                    Ok(_) => {}
+                    Err(error) => self.store_failed("fail", &error),
                 }
             }
         }

@@ -20,7 +20,8 @@ use crate::message::InboundMessage;
 use crate::reply::{Reply, WireMessage};
 use crate::signature::TokenSlot;
 use crate::store::{
-    Acceptance, Answered, Arrival, Choice, Claim, Decision, Ending, NewReply, Taken, Turn,
+    Acceptance, Answered, Arrival, Choice, Claim, DeadMessage, DeadReason, Decision, Ending,
+    NewReply, Taken, Turn,
 };
 use crate::twiml::Document;
 
@@ -534,14 +535,20 @@ impl Course {
     async fn give_up(&mut self, claim: Claim, origin: &Origin, failure: Failure) {
         let dispatcher = self.dispatcher.clone();
         let now = dispatcher.clock.now();
-        let reason = match failure {
-            Failure::Error => "the handler failed",
-            Failure::Panic => "the handler panicked",
+        let (reason, dead) = match failure {
+            Failure::Error => ("the handler failed", DeadReason::HandlerFailed),
+            Failure::Panic => ("the handler panicked", DeadReason::HandlerPanicked),
         };
         let apology = dispatcher.apology_text();
         let for_good = self.fallback && apology.is_empty();
         let unattended = self.is_unattended();
         let written = dispatcher.store.fail(claim, reason, for_good).await;
+        if matches!(written, Ok(Decision::Deferred)) {
+            dispatcher.report_dead(DeadMessage {
+                sid: origin.sid,
+                reason: dead,
+            });
+        }
         let decision = match written {
             Ok(Decision::Lost) if self.fallback => {
                 let choice = Choice::Twiml(apology);
@@ -564,9 +571,6 @@ impl Course {
                 dispatcher.store_failed("fail", &error);
                 self.tell(Dispatched::Failed(failure));
             }
-        }
-        if unattended {
-            tracing::warn!(message_sid = %origin.sid, "nobody is told of that: `replyhook messages retry` handles the message again");
         }
     }
 }

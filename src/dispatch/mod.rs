@@ -9,6 +9,7 @@ mod arrival;
 mod backlog;
 mod conversing;
 mod course;
+mod dead;
 mod guard;
 mod handing_over;
 mod held;

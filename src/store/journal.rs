@@ -337,6 +337,74 @@ pub struct Taken {
     pub received_at: Timestamp,
 }
 
+/// The outcome of [`Journal::take_up`]: see [`Journal`].
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct TakenUp {
+    /// Claimed messages, to be handled.
+    pub taken: Vec<Taken>,
+    /// Messages that this call made dead. No other call, of whichever process, returns them.
+    pub dead: Vec<DeadMessage>,
+}
+
+/// A message that became dead: no request and no process answers it any more, only an operator's `messages retry`.
+///
+/// ```
+/// use replyhook::store::{DeadMessage, DeadReason};
+///
+/// fn report(message: &DeadMessage) -> String {
+///     format!("{} is dead: {}", message.sid, message.reason.as_str())
+/// }
+/// let sid = "SM00000000000000000000000000000001".parse()?;
+/// assert!(report(&DeadMessage { sid, reason: DeadReason::Crashed }).ends_with("dead: crashed"));
+/// # Ok::<(), replyhook::sid::SidError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadMessage {
+    /// Its SID.
+    pub sid: MessageSid,
+    /// Why it is dead.
+    pub reason: DeadReason,
+}
+
+/// Why a message is dead; as a label: see [`DeadMessage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeadReason {
+    /// Processes ended while it was handled, as often as [`CrashPolicy`] allows.
+    Crashed,
+    /// Its content was deleted by age before it was answered, so that nobody can handle it.
+    Expired,
+    /// Its handler failed when no request waited any more.
+    HandlerFailed,
+    /// Its handler panicked when no request waited any more.
+    HandlerPanicked,
+    /// Its kept parameters are not a message.
+    Unreadable,
+}
+
+impl DeadReason {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Crashed,
+        Self::Expired,
+        Self::HandlerFailed,
+        Self::HandlerPanicked,
+        Self::Unreadable,
+    ];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Crashed => "crashed",
+            Self::Expired => "expired",
+            Self::HandlerFailed => "handler_failed",
+            Self::HandlerPanicked => "handler_panicked",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 /// Parameters that `Debug` does not show.
 ///
 /// ```
@@ -392,7 +460,8 @@ impl fmt::Debug for TakenParams {
 /// assert_eq!(store.decide(claim.id, Choice::Rest, now).await?, Decision::Answered(said.clone()));
 /// assert_eq!(store.accept(arrival).await?, Acceptance::Answered(said));
 /// let policy = CrashPolicy { retry: true, attempts: 2 };
-/// assert!(store.take_up(10, policy, now).await?.is_empty(), "nothing is left behind");
+/// let left = store.take_up(10, policy, now).await?;
+/// assert!(left.taken.is_empty() && left.dead.is_empty(), "nothing is left behind");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
@@ -443,13 +512,13 @@ pub trait Journal: Send + Sync {
     /// again. A message whose carrier is REST already fails for good.
     ///
     /// Returns [`Decision::Lost`] where nothing is decided: the next request may try again, or another process has it;
-    /// [`Decision::Deferred`] where nobody tries again; or the answer that it was given meanwhile.
+    /// [`Decision::Deferred`] where this made it *dead*; or the answer that it was given meanwhile.
     fn fail(&self, claim: Claim, reason: &'static str, for_good: bool) -> Outcome<'_, Decision>;
 
     /// Takes up, as [`Choice::Rest`], up to `limit` messages that nobody handles: deferred before their turn came, left
     /// behind by a dead process, or let go. Of one conversation only the oldest.
-    fn take_up(&self, limit: usize, policy: CrashPolicy, now: Timestamp)
-    -> Outcome<'_, Vec<Taken>>;
+    /// One that `policy` or its expired content rules out becomes *dead* instead.
+    fn take_up(&self, limit: usize, policy: CrashPolicy, now: Timestamp) -> Outcome<'_, TakenUp>;
 
     /// Lets go what this process holds and does not know of: claimed before `before`, and not among `running`.
     fn let_go(&self, running: Vec<i64>, before: Timestamp) -> Outcome<'_, u64>;

@@ -45,15 +45,17 @@ pub use conversations::{
 pub use error::{StoreError, StoreErrorKind};
 pub use handover::{HandOverChange, HandOvers};
 pub use journal::{
-    Acceptance, Answered, Arrival, ArrivalConsent, Behind, Choice, Claim, CrashPolicy, Decision,
-    DialogueChange, Ending, Journal, ReplyQueue, Taken, TakenParams, Turn,
+    Acceptance, Answered, Arrival, ArrivalConsent, Behind, Choice, Claim, CrashPolicy, DeadMessage,
+    DeadReason, Decision, DialogueChange, Ending, Journal, ReplyQueue, Taken, TakenParams, TakenUp,
+    Turn,
 };
 pub use media::{
     FileAtTwilio, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkKey, LinkSigningKey, Linked,
     LinkedFile, MediaLinks, NewFile, NewLink, PIECE_BYTES,
 };
 pub use operator::{
-    MessageFilter, MessageRow, OpenMessages, Operator, OutgoingRow, Purged, ReplyRow, Retention,
+    Expired, MessageFilter, MessageRow, OpenMessages, Operator, OutgoingRow, Purged, ReplyRow,
+    Retention,
 };
 pub use outbox::{
     NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, ScheduledMessage,

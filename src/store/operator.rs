@@ -9,7 +9,7 @@ use super::{Arrival, OutboundMessage, Outcome, ReplyState};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-use crate::store::rows::inbound;
+use crate::store::rows::{self, inbound};
 
 /// Which messages to list, newest first.
 ///
@@ -20,7 +20,7 @@ pub struct MessageFilter {
     pub sid: Option<MessageSid>,
     /// Only those of this user.
     pub user: Option<Address>,
-    /// Only those in this state, as shown.
+    /// Only those in this state, as shown; `dead` leaves out those that were purged, which an operator has dealt with.
     pub state: Option<String>,
     /// Only those with a lower number: for paging.
     pub before: Option<i64>,
@@ -148,7 +148,7 @@ impl Retention {
     }
 }
 
-/// How many messages have no answer yet.
+/// How many messages have no answer yet, or never got one.
 ///
 /// Asked for: see [`Operator`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -162,6 +162,10 @@ pub struct OpenMessages {
     pub deferred: u64,
     /// When the oldest of all these came.
     pub oldest: Option<Timestamp>,
+    /// Dead, and an operator may have them handled again.
+    pub dead: u64,
+    /// Dead, and their content was deleted by age before they were answered.
+    pub expired_unanswered: u64,
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -175,6 +179,15 @@ impl OpenMessages {
             _ => self.deferred += number,
         }
         self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
+    }
+
+    /// Counts so many dead messages with a reason, as it is stored.
+    pub(super) fn add_dead(&mut self, reason: Option<&str>, number: i64) {
+        match reason {
+            Some(rows::PURGED) => {}
+            Some(rows::EXPIRED) => self.expired_unanswered += number.unsigned_abs(),
+            _ => self.dead += number.unsigned_abs(),
+        }
     }
 }
 
@@ -190,6 +203,32 @@ pub struct Purged {
     pub replies: u64,
     /// Opt-outs and opt-ins.
     pub consents: u64,
+}
+
+/// The outcome of a step of [`Operator::expire`].
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::time::Duration;
+/// use replyhook::Timestamp;
+/// use replyhook::store::{Access, Operator, Retention, Store, sqlite::SqliteStore};
+///
+/// let store = SqliteStore::memory();
+/// store.open(Access::Owner).await?;
+/// let day = Duration::from_hours(24);
+/// let retention = Retention::new(30 * day, 7 * day, Timestamp::UNIX_EPOCH);
+/// while store.expire(retention).await?.more {}
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Expired {
+    /// Whether there is more to delete.
+    pub more: bool,
+    /// Messages that were never answered, and whose content is gone now.
+    pub unanswered: Vec<MessageSid>,
 }
 
 /// What operators look at and do.
@@ -221,7 +260,7 @@ pub trait Operator: Send + Sync {
     /// Lists messages that answer nothing, newest first: `sid` is Twilio's for one, `state` that of an [`OutgoingRow`].
     fn outgoing_messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<OutgoingRow>>;
 
-    /// How many messages have no answer yet.
+    /// How many messages have no answer yet, or never got one.
     fn open_messages(&self) -> Outcome<'_, OpenMessages>;
 
     /// Lets a message that failed, or is dead, be handled again; its answer goes by REST. Returns whether there was one.
@@ -256,6 +295,6 @@ pub trait Operator: Send + Sync {
     /// gone with the rest.
     fn forget_all(&self) -> Outcome<'_, ()>;
 
-    /// Forgets what is older than it may be, a piece at a time. Returns whether there is more.
-    fn expire(&self, retention: Retention) -> Outcome<'_, bool>;
+    /// Deletes what is older than it may be, a step at a time.
+    fn expire(&self, retention: Retention) -> Outcome<'_, Expired>;
 }

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Answered, Decision, FileAtTwilio, FileHash, LinkSigningKey, Linked, LinkedFile, NewFile,
-    NewLink, OpenWindow, ReplyState, StoreError, StoreErrorKind,
+    Answered, DeadReason, Decision, FileAtTwilio, FileHash, LinkSigningKey, Linked, LinkedFile,
+    NewFile, NewLink, OpenWindow, ReplyState, StoreError, StoreErrorKind,
 };
 use crate::address::Address;
 use crate::message::MessageStatus;
@@ -52,6 +52,29 @@ pub(super) const MERGED: &str = "it was answered with the message before it";
 
 /// Why a message that was entered late is not handled.
 pub(super) const ANSWERED_BEFORE: &str = "it was answered before: Twilio has sent its user something since that the journal does not have";
+
+/// Why a message is dead over which processes ended.
+pub(super) const CRASHED: &str = "the process ended while it was handled";
+
+/// Why a message is dead whose content was deleted before it was answered.
+pub(super) const EXPIRED: &str = "its content has expired";
+
+/// Why a message that was open is dead: its user was purged.
+pub(super) const PURGED: &str = "purged";
+
+/// Why a message is dead that could not be taken up.
+pub(super) fn dead_reason(reason: &str) -> DeadReason {
+    if reason == EXPIRED {
+        DeadReason::Expired
+    } else {
+        DeadReason::Crashed
+    }
+}
+
+/// Whether a filter for a state leaves out a message that is shown in this one, for this reason.
+pub(super) fn is_left_out(wanted: Option<&str>, shown: &str, reason: Option<&str>) -> bool {
+    wanted.is_some_and(|wanted| wanted != shown || (shown == "dead" && reason == Some(PURGED)))
+}
 
 /// What became of a message of a conversation that is handed over, where its answer went by REST.
 pub(super) const NOT_REDIRECTED: &str =

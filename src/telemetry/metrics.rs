@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
 use crate::signature::TokenSlot;
-use crate::store::{OpenMessages, OutboxState, Settlement};
+use crate::store::{DeadReason, OpenMessages, OutboxState, Settlement};
 
 /// One row of [`TABLE`].
 ///
@@ -68,6 +68,7 @@ table! {
     REPLIES_TRUNCATED = "replyhook_replies_truncated_total", "1", [], "Replies that were cut since they had more messages than reply.max_messages.";
     TAKEN_UP = "replyhook_taken_up_total", "1", [], "Messages handled without a request: deferred before their turn, or left behind by a process that ended.";
     LATE_FAILURES = "replyhook_late_failures_total", "1", [], "Handlers that failed when no request waited any more: their users get nothing unless the message is retried.";
+    DEAD_MESSAGES = "replyhook_dead_messages_total", "1", ["reason"], "Messages that nobody answers any more: crashed, handler_failed, handler_panicked, unreadable, or expired, when their content was deleted unanswered.";
     MESSAGES = "replyhook_messages", "1", ["state"], "Messages that have no answer yet: received, handling, deferred.";
     MESSAGES_OLDEST = "replyhook_messages_oldest_seconds", "s", [], "Seconds since the oldest of them came.";
     OUTBOX = "replyhook_outbox", "1", ["state"], "Messages that wait to go out by REST: pending, unknown, held.";
@@ -279,6 +280,9 @@ impl Metrics {
         for reason in GUARD_REASONS {
             counter(GUARD, &[reason]).increment(0);
         }
+        for reason in DeadReason::ALL {
+            counter(DEAD_MESSAGES, &[reason.as_str()]).increment(0);
+        }
         let webhooks = Endpoint::ALL.iter().flat_map(|endpoint| {
             Outcome::ALL
                 .iter()
@@ -410,6 +414,11 @@ impl Metrics {
     /// A consent word.
     pub(crate) fn consent(&self, kind: &'static str) {
         self.count(CONSENT_CHANGES, kind.to_owned());
+    }
+
+    /// A message that nobody answers any more.
+    pub(crate) fn dead_message(&self, reason: DeadReason) {
+        self.count(DEAD_MESSAGES, reason.as_str().to_owned());
     }
 
     /// A message that was kept from the handler.

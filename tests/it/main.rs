@@ -38,6 +38,7 @@ mod conversations;
 mod core_dumps;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod dead_messages;
 mod deploy_files;
 mod dev;
 mod diagnostics;

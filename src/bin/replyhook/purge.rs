@@ -113,7 +113,17 @@ impl Purge {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let settings = &opened.settings;
         let retention = Retention::new(settings.retention, settings.keep_bodies, now());
-        while opened.wait(opened.store.expire(retention))? {}
+        loop {
+            let expired = opened.wait(opened.store.expire(retention))?;
+            for sid in expired.unanswered {
+                print(&format!(
+                    "{sid} was never answered, and its content is deleted now\n"
+                ))?;
+            }
+            if !expired.more {
+                break;
+            }
+        }
         print(&format!(
             "deleted: content from before {:.0}, texts from before {:.0}\n",
             retention.content_before, retention.texts_before

@@ -12,12 +12,12 @@ use sqlx::{PgConnection, Row};
 use super::conversations::Change;
 use super::error::Trouble;
 use super::text::{pack, unpack};
-use super::{PostgresStore, accept, handover, outbox};
+use super::{PostgresStore, accept, backlog, handover, outbox};
 use crate::store::outbox::MAX_ORDER_WAIT;
 use crate::store::rows::{self, inbound};
 use crate::store::{
     Acceptance, Answered, Arrival, Behind, Choice, Claim, CrashPolicy, Decision, Ending, Journal,
-    NewReply, Outcome, Taken, TakenParams, Turn,
+    NewReply, Outcome, TakenParams, TakenUp, Turn,
 };
 
 impl Journal for PostgresStore {
@@ -184,20 +184,17 @@ impl Journal for PostgresStore {
                 Ok(match failed {
                     Some(inbound::FAILED) => Decision::Lost,
                     Some(_) => Decision::Deferred,
-                    None => Standing::of(db, me, claim.id).await?.decision(),
+                    None => Standing::of(db, me, claim.id)
+                        .await?
+                        .decision_for(me, claim),
                 })
             })
         })
     }
 
-    fn take_up(
-        &self,
-        limit: usize,
-        policy: CrashPolicy,
-        now: Timestamp,
-    ) -> Outcome<'_, Vec<Taken>> {
+    fn take_up(&self, limit: usize, policy: CrashPolicy, now: Timestamp) -> Outcome<'_, TakenUp> {
         let me = self.owner;
-        self.claim(move |db| Box::pin(take_up(db, me, limit, policy, now)))
+        self.claim(move |db| Box::pin(backlog::take_up(db, me, limit, policy, now)))
     }
 
     fn let_go(&self, running: Vec<i64>, before: Timestamp) -> Outcome<'_, u64> {
@@ -390,7 +387,7 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-fn number(number: i64) -> u32 {
+pub(super) fn number(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
@@ -477,80 +474,6 @@ pub(super) async fn decide(
         inbound::FAILED if !rest => Err(Trouble::Again),
         _ => Ok(row.decision()),
     }
-}
-
-/// What may be taken up: nobody has it, and nothing of its conversation is before it. Locks the conversations, except
-/// where somebody else is at one.
-const FREE: &str = concat!(
-    "SELECT i.id FROM inbound i JOIN conversation c ON c.id = i.conversation WHERE i.state < 3 AND NOT ",
-    held!("$1"),
-    " AND NOT ",
-    blocked!("$1"),
-    " ORDER BY i.id LIMIT $2 FOR UPDATE OF c SKIP LOCKED"
-);
-
-/// Takes what is still so, now that the conversations are locked.
-const TAKE: &str = concat!(
-    "WITH free AS (SELECT i.id, i.conversation, CASE WHEN i.params IS NULL THEN 'its content has expired' \
-       WHEN i.state <> 0 AND i.owner IS NOT NULL AND NOT ($4 AND i.attempt < $5) \
-       THEN 'the process ended while it was handled' END AS dead \
-     FROM inbound i WHERE i.id = ANY ($2) AND i.state < 3 AND NOT ",
-    held!("$1"),
-    " AND NOT ",
-    blocked!("$1"),
-    " FOR UPDATE OF i), \
-     turned AS (UPDATE conversation SET turns = turns + 1 WHERE id IN (SELECT conversation FROM free)), \
-     taken AS (UPDATE inbound i SET state = CASE WHEN free.dead IS NULL THEN 2 ELSE 6 END, \
-       owner = CASE WHEN free.dead IS NULL THEN $1::bigint END, reason = coalesce(free.dead, i.reason), \
-       attempt = i.attempt + CASE WHEN free.dead IS NULL THEN 1 ELSE 0 END, claimed_at = $3 \
-       FROM free WHERE i.id = free.id \
-       RETURNING i.id, i.conversation, i.attempt, i.reason IS NOT NULL AS failed_before, i.account, i.sid, i.slot, i.params, \
-         i.received_at, free.dead, EXISTS (SELECT 1 FROM handover h WHERE h.conversation = i.conversation AND h.until > $3) \
-         AS handed_over) \
-     SELECT id, conversation, attempt, failed_before, account, sid, slot, params, received_at, handed_over FROM taken \
-     WHERE dead IS NULL ORDER BY id"
-);
-
-async fn take_up(
-    db: &mut PgConnection,
-    me: i64,
-    limit: usize,
-    policy: CrashPolicy,
-    now: Timestamp,
-) -> Result<Vec<Taken>, Trouble> {
-    let free: Vec<i64> = sqlx::query_scalar(FREE)
-        .bind(me)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *db)
-        .await?;
-    if free.is_empty() {
-        return Ok(Vec::new());
-    }
-    let found = sqlx::query(TAKE)
-        .bind(me)
-        .bind(free)
-        .bind(now.as_microsecond())
-        .bind(policy.retry)
-        .bind(i64::from(policy.attempts))
-        .fetch_all(db)
-        .await?;
-    let taken = found.into_iter().map(|row| {
-        Ok(Taken {
-            claim: Claim {
-                id: row.try_get(0)?,
-                conversation: row.try_get(1)?,
-                attempt: number(row.try_get(2)?),
-                failed_before: row.try_get(3)?,
-                handed_over: row.try_get(9)?,
-            },
-            account: rows::account_sid(row.try_get(4)?)?,
-            sid: rows::message_sid(row.try_get(5)?)?,
-            slot: rows::slot(row.try_get(6)?),
-            params: TakenParams(unpack(row.try_get(7)?)),
-            received_at: rows::time(row.try_get(8)?)?,
-        })
-    });
-    taken.collect()
 }
 
 /// Lets everything go.

@@ -91,6 +91,7 @@ macro_rules! merge {
 }
 
 mod accept;
+mod backlog;
 mod calls;
 mod check;
 mod conversations;

@@ -15,7 +15,7 @@ use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    Arrival, MessageFilter, MessageRow, OpenMessages, Operator, OutboundMessage, Outcome,
+    Arrival, Expired, MessageFilter, MessageRow, OpenMessages, Operator, OutboundMessage, Outcome,
     OutgoingRow, Purged, ReplyRow, ReplyState, Retention, TakenParams,
 };
 
@@ -47,11 +47,19 @@ impl Operator for PostgresStore {
                 let found: Vec<(i64, i64, i64)> = sqlx::query_as(
                     "SELECT state, count(*), min(received_at) FROM inbound WHERE state < 3 GROUP BY state",
                 )
-                .fetch_all(db)
+                .fetch_all(&mut *db)
                 .await?;
                 let mut open = OpenMessages::default();
                 for (state, number, oldest) in found {
                     open.add(state, number, rows::time(oldest)?);
+                }
+                let found: Vec<(Option<String>, i64)> = sqlx::query_as(
+                    "SELECT reason, count(*) FROM inbound WHERE state = 6 GROUP BY reason",
+                )
+                .fetch_all(db)
+                .await?;
+                for (reason, number) in found {
+                    open.add_dead(reason.as_deref(), number);
                 }
                 Ok(open)
             })
@@ -149,7 +157,7 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn expire(&self, retention: Retention) -> Outcome<'_, bool> {
+    fn expire(&self, retention: Retention) -> Outcome<'_, Expired> {
         self.upkeep(move |db| Box::pin(expire(db, retention)))
     }
 }
@@ -196,11 +204,8 @@ async fn messages(
                 .map(|(reply, rank)| (reply.state, *rank == rows::FAILURE_RANK))
                 .collect();
             let state = rows::shown_state(row.try_get(3)?, &states);
-            if filter
-                .state
-                .as_deref()
-                .is_some_and(|wanted| wanted != state)
-            {
+            let reason: Option<String> = row.try_get(6)?;
+            if rows::is_left_out(filter.state.as_deref(), state, reason.as_deref()) {
                 continue;
             }
             let (user, until): (Option<String>, Option<i64>) = (row.try_get(9)?, row.try_get(10)?);
@@ -213,7 +218,7 @@ async fn messages(
                 user: user.map(|user| unpack(user).into()),
                 handed_over_until: until.map(rows::time).transpose()?,
                 received_at: rows::time(row.try_get(5)?)?,
-                reason: row.try_get(6)?,
+                reason,
                 replies: replies.into_iter().map(|(reply, _)| reply).collect(),
                 params: text(row.try_get(7)?),
                 answer: text(row.try_get(8)?),
@@ -352,10 +357,11 @@ async fn purge_user(
     forget_links(db, &conversations).await?;
     // What is still open is closed: there is nothing left to handle.
     let messages = sqlx::query(
-        "UPDATE inbound SET params = NULL, answer = NULL, reason = 'purged', owner = NULL, \
+        "UPDATE inbound SET params = NULL, answer = NULL, reason = $2, owner = NULL, \
          state = CASE WHEN state IN (3, 4) THEN state ELSE 6 END WHERE conversation = ANY ($1) AND params IS NOT NULL",
     )
     .bind(&conversations)
+    .bind(rows::PURGED)
     .execute(&mut *db)
     .await?;
     let replies = sqlx::query(
@@ -415,14 +421,15 @@ async fn forget(db: &mut PgConnection, conversations: &[i64]) -> Result<(), Trou
 }
 
 /// One step of each kind. Messages are as old as their numbers, so that a number says how far each kind has come.
-async fn expire(db: &mut PgConnection, retention: Retention) -> Result<bool, Trouble> {
+async fn expire(db: &mut PgConnection, retention: Retention) -> Result<Expired, Trouble> {
     let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
         .bind(EXPIRY)
         .fetch_one(&mut *db)
         .await?;
     if !alone {
-        return Ok(false);
+        return Ok(Expired::default());
     }
+    let mut unanswered: Vec<Vec<u8>> = Vec::new();
     let mut more = false;
     for (kind, before, statements) in [
         (
@@ -448,6 +455,29 @@ async fn expire(db: &mut PgConnection, retention: Retention) -> Result<bool, Tro
             continue;
         };
         more = true;
+        if kind == "texts_expired" {
+            let dead = sqlx::query_scalar(
+                "UPDATE inbound SET state = 6, reason = $3, params = NULL, answer = NULL \
+                 WHERE id > $1 AND id <= $2 AND state IN (5, 6) AND params IS NOT NULL RETURNING sid",
+            )
+            .bind(from)
+            .bind(to)
+            .bind(rows::EXPIRED)
+            .fetch_all(&mut *db)
+            .await?;
+            unanswered.extend(dead);
+        }
+        if kind == "keys_expired" {
+            // Open for longer than keys are kept: nothing but an outage of that length does this.
+            let open = sqlx::query_scalar(
+                "SELECT sid FROM inbound WHERE id > $1 AND id <= $2 AND state < 3",
+            )
+            .bind(from)
+            .bind(to)
+            .fetch_all(&mut *db)
+            .await?;
+            unanswered.extend(open);
+        }
         for sql in statements {
             sqlx::query(*sql)
                 .bind(from)
@@ -499,7 +529,11 @@ async fn expire(db: &mut PgConnection, retention: Retention) -> Result<bool, Tro
         .bind(retention.news_before.as_microsecond())
         .execute(db)
         .await?;
-    Ok(more)
+    let unanswered = unanswered.iter().map(|sid| rows::message_sid(sid));
+    Ok(Expired {
+        more,
+        unanswered: unanswered.collect::<Result<_, _>>()?,
+    })
 }
 
 /// The next messages that are older than `before`: after the first number and up to the second.

@@ -5,22 +5,23 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SqliteStore, answer, conversations, handover, outbox};
+use super::{SqliteStore, answer, backlog, conversations, handover, outbox};
 use crate::sid::MessagingServiceSid;
 use crate::store::journal::Heeded;
 use crate::store::rows::{self, inbound};
 use crate::store::{
     Acceptance, Answered, Arrival, Behind, Choice, Claim, CrashPolicy, Decision, Ending, Journal,
-    NewReply, Outcome, StoreError, Taken, TakenParams, Turn,
+    NewReply, Outcome, StoreError, TakenParams, TakenUp, Turn,
 };
 
 /// Anything else open in the message's conversation that comes before it: what is older, and what is in the hands of this
 /// process, `?1`. A dead one's hands hold nothing: what it left would wait for an older message that waits for it.
-const BLOCKED: &str = "EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = i.conversation AND p.state < 3 \
+pub(super) const BLOCKED: &str = "EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = i.conversation AND p.state < 3 \
      AND p.id <> i.id AND (p.id < i.id OR (p.state IN (1, 2) AND p.owner = ?1)))";
 
 /// Until when the message's conversation is handed over, or was.
-const HANDED_OVER: &str = "(SELECT until FROM handover h WHERE h.conversation = i.conversation)";
+pub(super) const HANDED_OVER: &str =
+    "(SELECT until FROM handover h WHERE h.conversation = i.conversation)";
 
 fn lasts(until: Option<i64>, now: Timestamp) -> bool {
     until.is_some_and(|until| until > now.as_microsecond())
@@ -109,19 +110,14 @@ impl Journal for SqliteStore {
             Ok(match failed {
                 Some(inbound::FAILED) => Decision::Lost,
                 Some(_) => Decision::Deferred,
-                None => State::of(db, me, claim.id)?.decision(),
+                None => State::of(db, me, claim.id)?.decision_for(me, claim),
             })
         })
     }
 
-    fn take_up(
-        &self,
-        limit: usize,
-        policy: CrashPolicy,
-        now: Timestamp,
-    ) -> Outcome<'_, Vec<Taken>> {
+    fn take_up(&self, limit: usize, policy: CrashPolicy, now: Timestamp) -> Outcome<'_, TakenUp> {
         let me = self.owner;
-        self.write(move |db| take_up(db, me, limit, policy, now))
+        self.write(move |db| backlog::take_up(db, me, limit, policy, now))
     }
 
     fn let_go(&self, running: Vec<i64>, before: Timestamp) -> Outcome<'_, u64> {
@@ -151,11 +147,11 @@ impl Journal for SqliteStore {
 /// What a message's row says about who may do what.
 #[expect(clippy::struct_field_names, reason = "the column is named so")]
 pub(super) struct State {
-    id: i64,
+    pub(super) id: i64,
     conversation: i64,
-    state: i64,
-    attempt: u32,
-    owner: Option<i64>,
+    pub(super) state: i64,
+    pub(super) attempt: u32,
+    pub(super) owner: Option<i64>,
     failed_before: bool,
     answer: Option<String>,
     blocked: bool,
@@ -163,10 +159,10 @@ pub(super) struct State {
 }
 
 impl State {
-    const COLUMNS: &str =
+    pub(super) const COLUMNS: &str =
         "i.id, i.conversation, i.state, i.attempt, i.owner, i.reason IS NOT NULL, i.answer";
 
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get(0)?,
             conversation: row.get(1)?,
@@ -200,7 +196,7 @@ impl State {
     }
 
     /// Takes it for the next attempt.
-    fn claim(
+    pub(super) fn claim(
         &self,
         db: &Connection,
         me: i64,
@@ -495,63 +491,6 @@ pub(super) fn enter_answered(
         params![key.sid, key.account, rows::ANSWERED_BEFORE],
     )?;
     Ok(())
-}
-
-fn take_up(
-    db: &Connection,
-    me: i64,
-    limit: usize,
-    policy: CrashPolicy,
-    now: Timestamp,
-) -> Result<Vec<Taken>, StoreError> {
-    let sql = format!(
-        "SELECT {}, {BLOCKED}, {HANDED_OVER}, i.account, i.sid, i.slot, i.received_at, i.params \
-         FROM inbound i INDEXED BY inbound_open WHERE i.state < 3 AND (i.owner IS NULL OR i.owner <> ?1) AND NOT {BLOCKED} ORDER BY i.id LIMIT ?2",
-        State::COLUMNS,
-    );
-    let found: Vec<_> = db
-        .prepare_cached(&sql)?
-        .query_map(
-            params![me, i64::try_from(limit).unwrap_or(i64::MAX)],
-            |row| {
-                Ok((
-                    State::read(row)?,
-                    row.get::<_, Vec<u8>>(9)?,
-                    row.get::<_, Vec<u8>>(10)?,
-                    row.get::<_, i64>(11)?,
-                    row.get::<_, i64>(12)?,
-                    row.get::<_, Option<String>>(13)?,
-                ))
-            },
-        )?
-        .collect::<Result<_, _>>()?;
-    let mut taken = Vec::with_capacity(found.len());
-    for (row, account, sid, slot, received_at, params) in found {
-        let crashed = row.state != inbound::RECEIVED && row.owner.is_some();
-        let dead = match &params {
-            None => Some("its content has expired"),
-            Some(_) if crashed && (!policy.retry || row.attempt >= policy.attempts) => {
-                Some("the process ended while it was handled")
-            }
-            Some(_) => None,
-        };
-        if let Some(reason) = dead {
-            db.prepare_cached(
-                "UPDATE inbound SET state = 6, owner = NULL, reason = ?2 WHERE id = ?1",
-            )?
-            .execute(params![row.id, reason])?;
-            continue;
-        }
-        taken.push(Taken {
-            claim: row.claim(db, me, inbound::DEFERRED, now)?,
-            account: rows::account_sid(&account)?,
-            sid: rows::message_sid(&sid)?,
-            slot: rows::slot(slot),
-            params: TakenParams(params.unwrap_or_default()),
-            received_at: rows::time(received_at)?,
-        });
-    }
-    Ok(taken)
 }
 
 /// Lets a message go: whoever comes next may have it. A carrier that is decided stays so.

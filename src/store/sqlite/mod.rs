@@ -5,6 +5,7 @@
 //! A file that is deleted or moved away under a server takes no writes until it is back.
 
 mod answer;
+mod backlog;
 mod check;
 mod conversations;
 mod error;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 
 use super::media::forget_links;
 use super::{SqliteStore, handover, journal, outbox};
@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    Arrival, MessageFilter, MessageRow, OpenMessages, Operator, OutboundMessage, Outcome,
+    Arrival, Expired, MessageFilter, MessageRow, OpenMessages, Operator, OutboundMessage, Outcome,
     OutgoingRow, Purged, ReplyRow, ReplyState, Retention, StoreError, TakenParams,
 };
 
@@ -36,6 +36,14 @@ impl Operator for SqliteStore {
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
                 open.add(row.get(0)?, row.get(1)?, rows::time(row.get(2)?)?);
+            }
+            let mut statement = db.prepare_cached(
+                "SELECT reason, count(*) FROM inbound INDEXED BY inbound_dead WHERE state = 6 GROUP BY reason",
+            )?;
+            let mut found = statement.query([])?;
+            while let Some(row) = found.next()? {
+                let reason: Option<String> = row.get(0)?;
+                open.add_dead(reason.as_deref(), row.get(1)?);
             }
             Ok(open)
         })
@@ -124,7 +132,7 @@ impl Operator for SqliteStore {
         })
     }
 
-    fn expire(&self, retention: Retention) -> Outcome<'_, bool> {
+    fn expire(&self, retention: Retention) -> Outcome<'_, Expired> {
         self.write(move |db| expire(db, &retention))
     }
 }
@@ -136,7 +144,7 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
     };
     let wanted = filter.limit.max(1) as usize;
     let mut before = filter.before.unwrap_or(i64::MAX);
-    let mut rows = Vec::new();
+    let mut listed = Vec::new();
     loop {
         let sid = filter.sid.map(|sid| rows::sid_bytes(sid.as_str()));
         // Two statements: one for both would look through the whole table for a single message.
@@ -167,14 +175,11 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
                 .map(|(reply, rank)| (reply.state, *rank == rows::FAILURE_RANK))
                 .collect();
             let state = rows::shown_state(row.get(3)?, &states);
-            if filter
-                .state
-                .as_deref()
-                .is_some_and(|wanted| wanted != state)
-            {
+            let reason: Option<String> = row.get(6)?;
+            if rows::is_left_out(filter.state.as_deref(), state, reason.as_deref()) {
                 continue;
             }
-            rows.push(MessageRow {
+            listed.push(MessageRow {
                 id: before,
                 sid: rows::message_sid(&row.get::<_, Vec<u8>>(1)?)?,
                 account: rows::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
@@ -183,17 +188,17 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
                 user: address_of(db, conversation)?,
                 handed_over_until: handed_over_until(db, conversation)?,
                 received_at: rows::time(row.get(5)?)?,
-                reason: row.get(6)?,
+                reason,
                 replies: replies.into_iter().map(|(reply, _)| reply).collect(),
                 params: row.get::<_, Option<String>>(7)?.map(TakenParams),
                 answer: row.get::<_, Option<String>>(8)?.map(TakenParams),
             });
-            if rows.len() == wanted {
-                return Ok(rows);
+            if listed.len() == wanted {
+                return Ok(listed);
             }
         }
         if !any {
-            return Ok(rows);
+            return Ok(listed);
         }
     }
 }
@@ -321,9 +326,9 @@ fn purge_user(db: &Connection, user: &Address, forget_opt_out: bool) -> Result<P
         addresses.extend(found);
         // What is still open is closed: there is nothing left to handle.
         purged.messages += db.execute(
-            "UPDATE inbound SET params = NULL, answer = NULL, reason = 'purged', owner = NULL, \
+            "UPDATE inbound SET params = NULL, answer = NULL, reason = ?2, owner = NULL, \
              state = CASE WHEN state IN (3, 4) THEN state ELSE 6 END WHERE conversation = ?1 AND params IS NOT NULL",
-            [conversation],
+            params![conversation, rows::PURGED],
         )? as u64;
         forget_links(db, conversation)?;
         purged.replies += db.execute(
@@ -372,12 +377,24 @@ fn purge_user(db: &Connection, user: &Address, forget_opt_out: bool) -> Result<P
 }
 
 /// One step of each kind. Messages are as old as their numbers, so that a number says how far each kind has come.
-fn expire(db: &Connection, retention: &Retention) -> Result<bool, StoreError> {
+fn expire(db: &Connection, retention: &Retention) -> Result<Expired, StoreError> {
+    let mut unanswered = Vec::new();
     let texts = step(db, "texts_expired", retention.texts_before)?;
     if let Some((from, to)) = texts {
         db.execute(
             "UPDATE reply SET params = NULL WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
             [from, to],
+        )?;
+        unanswered.extend(sids(
+            db.prepare_cached(
+                "SELECT sid FROM inbound WHERE id > ?1 AND id <= ?2 AND state IN (5, 6) AND params IS NOT NULL",
+            )?,
+            (from, to),
+        )?);
+        db.execute(
+            "UPDATE inbound SET state = 6, reason = ?3 \
+             WHERE id > ?1 AND id <= ?2 AND state IN (5, 6) AND params IS NOT NULL",
+            params![from, to, rows::EXPIRED],
         )?;
         db.execute(
             "UPDATE inbound SET params = NULL, answer = NULL WHERE id > ?1 AND id <= ?2 AND state > 2",
@@ -393,6 +410,11 @@ fn expire(db: &Connection, retention: &Retention) -> Result<bool, StoreError> {
     }
     let keys = step(db, "keys_expired", retention.keys_before)?;
     if let Some((from, to)) = keys {
+        // Open for longer than keys are kept: nothing but an outage of that length does this.
+        unanswered.extend(sids(
+            db.prepare_cached("SELECT sid FROM inbound WHERE id > ?1 AND id <= ?2 AND state < 3")?,
+            (from, to),
+        )?);
         db.execute("DELETE FROM inbound WHERE id > ?1 AND id <= ?2", [from, to])?;
     }
     let before = retention.content_before.as_microsecond();
@@ -429,7 +451,23 @@ fn expire(db: &Connection, retention: &Retention) -> Result<bool, StoreError> {
         "DELETE FROM news WHERE at < ?1",
         [retention.news_before.as_microsecond()],
     )?;
-    Ok(texts.is_some() || content.is_some() || keys.is_some() || !forgotten.is_empty())
+    Ok(Expired {
+        more: texts.is_some() || content.is_some() || keys.is_some() || !forgotten.is_empty(),
+        unanswered,
+    })
+}
+
+/// The SIDs of messages whose numbers are in a range.
+fn sids(
+    mut statement: CachedStatement<'_>,
+    range: (i64, i64),
+) -> Result<Vec<MessageSid>, StoreError> {
+    let mut found = statement.query([range.0, range.1])?;
+    let mut sids = Vec::new();
+    while let Some(row) = found.next()? {
+        sids.push(rows::message_sid(&row.get::<_, Vec<u8>>(0)?)?);
+    }
+    Ok(sids)
 }
 
 /// The next messages that are older than `before`: after the first number and up to the second.

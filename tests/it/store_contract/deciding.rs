@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use replyhook::Timestamp;
 use replyhook::store::{
-    Acceptance, Answered, Choice, Claim, CrashPolicy, Decision, Settlement, Store, Taken, Turn,
+    Acceptance, Answered, Choice, Claim, CrashPolicy, DeadMessage, DeadReason, Decision,
+    Settlement, Store, Taken, Turn,
 };
 
 use super::{
@@ -77,7 +78,13 @@ async fn of_racing_deciders_one_chooses_the_carrier(backend: &mut Backend) {
             // It failed, and whoever chose TwiML came before that or not at all.
             Decision::Lost => panic!("{apology:?} overrules a failure"),
         }
-        if store.take_up(1, RETRY, at(4)).await.unwrap().is_empty() {
+        if store
+            .take_up(1, RETRY, at(4))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+        {
             let _ = store
                 .finish(claim, Vec::new(), Ending::default(), at(4))
                 .await
@@ -208,14 +215,21 @@ async fn what_is_deferred_is_taken_up_oldest_first_and_one_of_a_conversation(
     for id in [second, third, bens_second] {
         put_off(store, id).await;
     }
-    assert!(store.take_up(9, RETRY, at(10)).await.unwrap().is_empty());
+    assert!(
+        store
+            .take_up(9, RETRY, at(10))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+    );
     store
         .answer(running, None, Ending::default(), at(10))
         .await
         .unwrap();
     put_off(store, bens.id).await;
     // Ben's first runs on, deferred or not.
-    let taken = store.take_up(9, RETRY, at(10)).await.unwrap();
+    let taken = store.take_up(9, RETRY, at(10)).await.unwrap().taken;
     assert_eq!(ids(&taken), [second]);
     assert_eq!((taken[0].sid, taken[0].claim.attempt), (sid(2), 1));
     assert_eq!(taken[0].params.0, "Body=text+2");
@@ -229,14 +243,21 @@ async fn what_is_deferred_is_taken_up_oldest_first_and_one_of_a_conversation(
         .await
         .unwrap();
     assert_eq!(
-        ids(&store.take_up(1, RETRY, at(10)).await.unwrap()),
+        ids(&store.take_up(1, RETRY, at(10)).await.unwrap().taken),
         [third]
     );
     assert_eq!(
-        ids(&store.take_up(1, RETRY, at(10)).await.unwrap()),
+        ids(&store.take_up(1, RETRY, at(10)).await.unwrap().taken),
         [bens_second]
     );
-    assert!(store.take_up(1, RETRY, at(10)).await.unwrap().is_empty());
+    assert!(
+        store
+            .take_up(1, RETRY, at(10))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+    );
 }
 
 async fn what_a_dead_process_held_is_taken_up_or_dies_as_the_policy_says(backend: &mut Backend) {
@@ -268,7 +289,8 @@ async fn what_a_dead_process_held_is_taken_up_or_dies_as_the_policy_says(backend
             .await
             .unwrap();
         assert_eq!(lost, Decision::Lost);
-        let taken = store.take_up(9, policy, at(51)).await.unwrap();
+        let left = store.take_up(9, policy, at(51)).await.unwrap();
+        let (taken, dead) = (left.taken, left.dead);
         if taken_up {
             assert_eq!(ids(&taken), [claim.id]);
             assert_eq!(taken[0].claim.attempt, 2);
@@ -289,6 +311,12 @@ async fn what_a_dead_process_held_is_taken_up_or_dies_as_the_policy_says(backend
             );
         } else {
             assert!(taken.is_empty());
+            // Only this call says so, and the count agrees.
+            let crashed = DeadMessage {
+                sid: sid(number),
+                reason: DeadReason::Crashed,
+            };
+            assert_eq!(dead, [crashed]);
             let row = shown(store, number).await;
             assert_eq!(row.state, "dead");
             assert_eq!(
@@ -297,7 +325,9 @@ async fn what_a_dead_process_held_is_taken_up_or_dies_as_the_policy_says(backend
             );
         }
         // What had only waited is not to blame.
-        let taken = store.take_up(9, policy, at(53)).await.unwrap();
+        let left = store.take_up(9, policy, at(53)).await.unwrap();
+        assert_eq!(left.dead, []);
+        let taken = left.taken;
         assert_eq!(ids(&taken), [second]);
         assert_eq!(taken[0].claim.attempt, 1);
         assert!(
@@ -356,13 +386,20 @@ async fn an_older_message_does_not_wait_for_what_a_dead_process_held(backend: &m
     store.fail(first, "it failed", true).await.unwrap();
     let second = begin(store, arrival(2)).await;
     assert!(store.retry(sid(1), at(3)).await.unwrap());
-    assert!(store.take_up(9, RETRY, at(3)).await.unwrap().is_empty());
+    assert!(
+        store
+            .take_up(9, RETRY, at(3))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+    );
     if !backend.crash().await {
         return;
     }
     let store = backend.store();
     for id in [first.id, second.id] {
-        let taken = store.take_up(9, RETRY, at(4)).await.unwrap();
+        let taken = store.take_up(9, RETRY, at(4)).await.unwrap().taken;
         assert_eq!(ids(&taken), [id]);
         store
             .finish(taken[0].claim, Vec::new(), Ending::default(), at(4))
@@ -377,7 +414,7 @@ async fn what_is_let_go_is_free_and_what_is_held_is_not(backend: &mut Backend) {
     let lost = begin(store, from(&[BEN], 2)).await;
     let young = begin(store, from(&["whatsapp:+15550005555"], 30)).await;
     assert_eq!(store.let_go(vec![kept.id], at(20)).await.unwrap(), 1);
-    let taken = store.take_up(9, RETRY, at(40)).await.unwrap();
+    let taken = store.take_up(9, RETRY, at(40)).await.unwrap().taken;
     assert_eq!(ids(&taken), [lost.id]);
     // The claim that was lost does not count any more, those that are held do.
     assert!(
@@ -435,7 +472,7 @@ async fn what_was_said_in_an_outage_is_the_answer(backend: &mut Backend) {
         .enter(std::sync::Arc::new(arrival(4)), None)
         .await
         .unwrap();
-    let taken = store.take_up(9, RETRY, at(5)).await.unwrap();
+    let taken = store.take_up(9, RETRY, at(5)).await.unwrap().taken;
     assert_eq!(
         (taken.len(), taken[0].sid, taken[0].claim.attempt),
         (1, sid(4), 1)
@@ -478,7 +515,7 @@ async fn a_closed_store_holds_nothing(backend: &mut Backend) {
         return;
     }
     let store = backend.store();
-    let taken = store.take_up(9, RETRY, at(5)).await.unwrap();
+    let taken = store.take_up(9, RETRY, at(5)).await.unwrap().taken;
     // It was not a crash: it had been let go.
     assert_eq!((ids(&taken), taken[0].claim.attempt), (vec![claim.id], 2));
     let later = |seconds: u64| -> Timestamp { at(5) + Duration::from_secs(seconds) };

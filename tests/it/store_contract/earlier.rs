@@ -146,7 +146,7 @@ async fn a_forgotten_text_leaves_the_message(backend: &mut Backend) {
         keys_before: at(-9),
         news_before: at(-9),
     };
-    while store.expire(retention).await.unwrap() {}
+    while store.expire(retention).await.unwrap().more {}
     converse(store, arrival(3)).await;
     let last = begin(store, arrival(4)).await;
     assert_eq!(before(store, last.id, 9).await, ["", "3"]);
@@ -154,7 +154,7 @@ async fn a_forgotten_text_leaves_the_message(backend: &mut Backend) {
         keys_before: at(2),
         ..retention
     };
-    while store.expire(keys).await.unwrap() {}
+    while store.expire(keys).await.unwrap().more {}
     assert_eq!(before(store, last.id, 9).await, ["3"]);
 }
 

@@ -252,7 +252,7 @@ async fn news_of_unknown_messages_waits_for_its_call_for_a_day(backend: &mut Bac
         keys_before: never,
         news_before: at(5),
     };
-    assert!(!store.expire(keep).await.unwrap());
+    assert!(!store.expire(keep).await.unwrap().more);
     let message = sending(store, 1).await;
     store.settle(message.id, sent(11), at(6)).await.unwrap();
     let reply = shown(store, 1).await.replies.pop().unwrap();
@@ -261,7 +261,7 @@ async fn news_of_unknown_messages_waits_for_its_call_for_a_day(backend: &mut Bac
         news_before: at(6),
         ..keep
     };
-    assert!(!store.expire(forget).await.unwrap());
+    assert!(!store.expire(forget).await.unwrap().more);
     let message = sending(store, 2).await;
     store.settle(message.id, sent(12), at(6)).await.unwrap();
     let reply = shown(store, 2).await.replies.pop().unwrap();

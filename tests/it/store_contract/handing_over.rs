@@ -75,7 +75,7 @@ async fn a_hand_over_begins_with_the_answer_and_every_later_claim_says_so(backen
         .answer(again, None, Ending::default(), at(5))
         .await
         .unwrap();
-    let taken = store.take_up(9, RETRY, at(6)).await.unwrap();
+    let taken = store.take_up(9, RETRY, at(6)).await.unwrap().taken;
     assert!(taken[0].claim.handed_over);
     store
         .finish(taken[0].claim, Vec::new(), continued(100), at(6))

@@ -50,7 +50,7 @@ fn a_living_machine_keeps_what_it_holds() {
             two.accept(std::sync::Arc::new(arrival(2))).await.unwrap(),
             Acceptance::Waiting { .. }
         ));
-        assert!(two.take_up(9, RETRY, at(3)).await.unwrap().is_empty());
+        assert!(two.take_up(9, RETRY, at(3)).await.unwrap().taken.is_empty());
         defer(one, from(&[BEN], 4), &["text"]).await;
         let message = one.claim(9, at(5)).await.unwrap().pop().unwrap();
         assert!(two.claim(9, at(5)).await.unwrap().is_empty());
@@ -75,7 +75,7 @@ fn what_a_dead_machine_held_is_taken_up_by_another() {
         // Its own lease is renewed in the step in which it claims. The first one lives still, and a heartbeat of it may
         // come in between.
         let taken = dies(backend, async || {
-            two.take_up(9, RETRY, at(4)).await.unwrap()
+            two.take_up(9, RETRY, at(4)).await.unwrap().taken
         })
         .await;
         assert_eq!((taken[0].claim.id, taken[0].claim.attempt), (claim.id, 2));
@@ -120,14 +120,14 @@ fn a_machine_that_was_paused_claims_only_with_a_lease_that_lives() {
         converse(one, arrival(1)).await;
         backend.database().run(RUN_OUT).await;
         begin(one, arrival(2)).await;
-        assert!(two.take_up(9, RETRY, at(3)).await.unwrap().is_empty());
+        assert!(two.take_up(9, RETRY, at(3)).await.unwrap().taken.is_empty());
         // The same where its row is gone.
         backend.database().run("DELETE FROM owner").await;
         begin(one, from(&[BEN], 3)).await;
         assert!(
             two.take_up(9, RETRY, at(4))
                 .await
-                .is_ok_and(|taken| taken.len() <= 1)
+                .is_ok_and(|left| left.taken.len() <= 1)
         );
     });
 }
@@ -234,7 +234,7 @@ impl Worker {
     }
 
     async fn take_up(&self) {
-        for taken in self.store.take_up(4, RETRY, at(1)).await.unwrap() {
+        for taken in self.store.take_up(4, RETRY, at(1)).await.unwrap().taken {
             self.handle(taken.claim).await;
         }
     }

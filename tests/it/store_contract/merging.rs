@@ -84,7 +84,14 @@ async fn what_was_merged_ends_with_its_message_and_gets_the_empty_answer(backend
     }
     let waited = store.turn(ids[0], at(7)).await.unwrap();
     assert_eq!(waited, Turn::Decided(Decision::Answered(Answered::EMPTY)));
-    assert!(store.take_up(9, RETRY, at(7)).await.unwrap().is_empty());
+    assert!(
+        store
+            .take_up(9, RETRY, at(7))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+    );
     // The one after them has its turn.
     let next = store.turn(ids[2], at(7)).await.unwrap();
     let Turn::Yours(next) = next else {
@@ -107,7 +114,14 @@ async fn what_was_merged_ends_with_a_reply_by_rest_too(backend: &mut Backend) {
         assert!(shown(store, number).await.replies.is_empty());
     }
     assert_eq!(store.claim(9, at(7)).await.unwrap().len(), 1);
-    assert!(store.take_up(9, RETRY, at(7)).await.unwrap().is_empty());
+    assert!(
+        store
+            .take_up(9, RETRY, at(7))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+    );
 }
 
 async fn what_was_decided_meanwhile_keeps_its_answer(backend: &mut Backend) {
@@ -152,11 +166,18 @@ async fn a_lost_claim_merges_nothing(backend: &mut Backend) {
             .unwrap()
     );
     // Whoever takes it up finds all that waited with it.
-    let taken = store.take_up(9, RETRY, at(6)).await.unwrap();
+    let taken = store.take_up(9, RETRY, at(6)).await.unwrap().taken;
     assert_eq!(taken.len(), 1);
     let claim = taken[0].claim;
     assert_eq!(behind(store, claim, 9).await, ids);
     let finished = store.finish(claim, vec![reply("all")], merged(&ids), at(7));
     assert!(finished.await.unwrap());
-    assert!(store.take_up(9, RETRY, at(8)).await.unwrap().is_empty());
+    assert!(
+        store
+            .take_up(9, RETRY, at(8))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+    );
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use replyhook::store::{
-    Acceptance, Answered, Choice, ConsentScope, DialogueChange, MessageFilter, News, ReplyState,
-    Retention, Settlement, Store,
+    Acceptance, Answered, Choice, ConsentScope, Decision, DialogueChange, MessageFilter, News,
+    ReplyState, Retention, Settlement, Store,
 };
 use replyhook::{MessageStatus, Timestamp};
 
@@ -19,6 +19,8 @@ over_all_stores!(
     a_message_beyond_help_is_retried_once,
     what_was_answered_before_is_kept_as_that_and_handled_by_nobody,
     open_replies_are_looked_at_by_their_state_and_claimed_by_nobody,
+    dead_messages_count_until_retried_or_purged,
+    expired_content_of_unanswered_messages_is_returned,
     a_purged_user_leaves_a_key_and_the_opt_out,
     a_purged_user_whose_opt_out_is_forgotten_leaves_nothing,
     what_is_open_when_a_user_is_purged_is_closed,
@@ -145,7 +147,7 @@ async fn a_message_beyond_help_is_retried_once(backend: &mut Backend) {
     assert!(store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(9), at(3)).await.unwrap());
-    let taken = store.take_up(9, RETRY, at(4)).await.unwrap();
+    let taken = store.take_up(9, RETRY, at(4)).await.unwrap().taken;
     assert_eq!(
         (taken[0].claim.attempt, taken[0].claim.failed_before),
         (2, true)
@@ -211,7 +213,14 @@ async fn what_was_answered_before_is_kept_as_that_and_handled_by_nobody(backend:
     assert_eq!((row.state, row.attempt), ("answered", 0));
     let reason = row.reason.unwrap();
     assert!(reason.starts_with("it was answered before"), "{reason}");
-    assert!(store.take_up(9, RETRY, at(2)).await.unwrap().is_empty());
+    assert!(
+        store
+            .take_up(9, RETRY, at(2))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+    );
     // Its webhook, should it come, is a repeat; its window is open, and others do not wait for it.
     let again = store.accept(Arc::new(arrival(1))).await.unwrap();
     assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
@@ -338,7 +347,14 @@ async fn what_is_open_when_a_user_is_purged_is_closed(backend: &mut Backend) {
         assert_eq!(decided, replyhook::store::Decision::Deferred);
         assert!(!store.retry(sid(number), at(4)).await.unwrap());
     }
-    assert!(store.take_up(9, RETRY, at(5)).await.unwrap().is_empty());
+    assert!(
+        store
+            .take_up(9, RETRY, at(5))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+    );
     begin(store, arrival(3)).await;
 }
 
@@ -384,9 +400,9 @@ async fn what_is_old_is_forgotten_step_by_step_and_keys_last(backend: &mut Backe
         keys_before: at(keys),
         news_before: never,
     };
-    let finish = async |retention| while store.expire(retention).await.unwrap() {};
+    let finish = async |retention| while store.expire(retention).await.unwrap().more {};
     let nothing = retention(-9, -9, -9);
-    assert!(!store.expire(nothing).await.unwrap());
+    assert!(!store.expire(nothing).await.unwrap().more);
 
     finish(retention(3, -9, -9)).await;
     for (number, there) in [(1, false), (2, false), (3, true)] {
@@ -482,4 +498,72 @@ async fn what_is_all_forgotten_is_as_if_it_had_never_been(backend: &mut Backend)
     // The same message is a new one.
     let claim = begin(store, from(&[ANA, ANA_ID], 1)).await;
     assert_eq!(claim.attempt, 1);
+}
+
+async fn dead_messages_count_until_retried_or_purged(backend: &mut Backend) {
+    let store = backend.store();
+    let counts = async || {
+        let open = store.open_messages().await.unwrap();
+        let dead = MessageFilter {
+            state: Some("dead".to_owned()),
+            ..all(9)
+        };
+        let listed = listed(store, dead).await.len() as u64;
+        assert_eq!(listed, open.dead + open.expired_unanswered);
+        (open.dead, open.expired_unanswered)
+    };
+    assert_eq!(counts().await, (0, 0));
+    for (number, user) in [(1, ANA), (2, BEN)] {
+        let claim = begin(store, from(&[user], number)).await;
+        let failed = store.fail(claim, "it failed", true).await.unwrap();
+        assert_eq!(failed, Decision::Deferred);
+    }
+    begin(store, from(&[ANA_ID], 3)).await;
+    assert_eq!(counts().await, (2, 0));
+    assert!(store.retry(sid(1), at(4)).await.unwrap());
+    assert_eq!(counts().await, (1, 0));
+    store.purge_user(&BEN.into(), false).await.unwrap();
+    // What is open when its user is purged is dead, and dealt with.
+    store.purge_user(&ANA_ID.into(), false).await.unwrap();
+    assert_eq!(counts().await, (0, 0));
+}
+
+async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backend) {
+    let store = backend.store();
+    let retention = |texts: i64, keys: i64| Retention {
+        texts_before: at(texts),
+        content_before: at(-9),
+        keys_before: at(keys),
+        news_before: Timestamp::MIN,
+    };
+    converse(store, from(&[ANA], 1)).await;
+    let failed = begin(store, from(&[ANA], 2)).await;
+    store.fail(failed, "it failed", false).await.unwrap();
+    let dead = begin(store, from(&[ANA], 3)).await;
+    store.fail(dead, "it failed", true).await.unwrap();
+    begin(store, from(&[BEN], 4)).await;
+    begin(store, from(&[ANA_ID], 5)).await;
+    store.purge_user(&ANA_ID.into(), false).await.unwrap();
+    let expire = async |retention| {
+        let mut unanswered = Vec::new();
+        loop {
+            let expired = store.expire(retention).await.unwrap();
+            unanswered.extend(expired.unanswered);
+            if !expired.more {
+                return unanswered;
+            }
+        }
+    };
+    assert_eq!(expire(retention(9, -9)).await, [sid(2), sid(3)]);
+    let open = store.open_messages().await.unwrap();
+    assert_eq!((open.dead, open.expired_unanswered), (0, 2));
+    assert_eq!(expire(retention(9, -9)).await, []);
+    for number in [2, 3] {
+        let row = shown(store, number).await;
+        assert_eq!((row.state, row.params.is_none()), ("dead", true));
+        assert!(!store.retry(sid(number), at(9)).await.unwrap());
+    }
+    assert_eq!(expire(retention(9, 9)).await, [sid(4)]);
+    let open = store.open_messages().await.unwrap();
+    assert_eq!((open.dead, open.expired_unanswered), (0, 0));
 }

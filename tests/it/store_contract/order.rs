@@ -72,13 +72,20 @@ async fn a_message_that_is_retried_goes_before_younger_ones_and_after_what_is_in
     store.decide(third, Choice::Rest, at(3)).await.unwrap();
     assert!(store.retry(first_sid(), at(3)).await.unwrap());
     // The second is in hands: neither may begin.
-    assert!(store.take_up(9, RETRY, at(4)).await.unwrap().is_empty());
+    assert!(
+        store
+            .take_up(9, RETRY, at(4))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+    );
     store
         .answer(second, None, Ending::default(), at(5))
         .await
         .unwrap();
     for expected in [first.id, third] {
-        let taken = store.take_up(9, RETRY, at(6)).await.unwrap();
+        let taken = store.take_up(9, RETRY, at(6)).await.unwrap().taken;
         assert_eq!(
             taken.iter().map(|taken| taken.claim.id).collect::<Vec<_>>(),
             [expected]
@@ -232,7 +239,14 @@ async fn a_message_that_is_opened_again_is_in_the_joined_conversation(backend: &
         .unwrap();
     assert_eq!(waiting(&again), failed.id);
     assert!(store.retry(super::sid(3), at(5)).await.unwrap());
-    assert!(store.take_up(9, RETRY, at(5)).await.unwrap().is_empty());
+    assert!(
+        store
+            .take_up(9, RETRY, at(5))
+            .await
+            .unwrap()
+            .taken
+            .is_empty()
+    );
     store
         .answer(handled, None, Ending::default(), at(6))
         .await

@@ -366,7 +366,7 @@ async fn a_key_outlives_its_message_and_is_forgotten_in_the_end(backend: &mut Ba
     let later = |number: i64| at(11 + number * 86_400);
     let expire = async |number| {
         let retention = Retention::new(days(30), days(2), later(number));
-        while store.expire(retention).await.unwrap() {}
+        while store.expire(retention).await.unwrap().more {}
     };
     let again = async |number| {
         let submission = Submission {

@@ -108,6 +108,17 @@ fn told(heard: &Heard, state: &Readiness, listen: &str) -> Vec<Finding> {
             "see what is said of the credentials below, and the server's log",
         ));
     }
+    if parts.messages.dead > 0 {
+        findings.push(Finding::warn(
+            "messages",
+            format!(
+                "messages that nobody answers any more: {}",
+                parts.messages.dead
+            ),
+            "look at them with `replyhook messages list --state dead`; `replyhook messages retry` has one handled again, and \
+             `replyhook purge --user` deletes what is not to be answered",
+        ));
+    }
     if parts.outbox.held > 0 {
         findings.push(Finding::warn(
             "outbox",
