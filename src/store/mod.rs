@@ -19,6 +19,8 @@
 mod check;
 mod conversations;
 mod error;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod expiry;
 mod handover;
 mod journal;
 mod media;

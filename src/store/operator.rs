@@ -119,6 +119,8 @@ pub struct OutgoingRow {
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
+    /// The time of the step: a message from after it was written while the clock was wrong, and is as old as the next one.
+    pub now: Timestamp,
     /// Texts of what came and went are forgotten from here back.
     pub texts_before: Timestamp,
     /// All content is.
@@ -140,6 +142,7 @@ impl Retention {
         let before = |by: SignedDuration| now.checked_sub(by).unwrap_or(Timestamp::MIN);
         let age = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
         Self {
+            now,
             texts_before: before(age(texts)),
             content_before: before(age(content)),
             keys_before: before(age(content).saturating_add(KEYS)),

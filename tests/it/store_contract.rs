@@ -16,6 +16,7 @@ mod operating;
 mod order;
 mod outgoing;
 mod reply_order;
+mod retention;
 mod sending;
 mod submitting;
 

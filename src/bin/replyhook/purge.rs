@@ -1,4 +1,5 @@
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use replyhook::Address;
@@ -11,6 +12,8 @@ use crate::{Answer, SettingsArgs, print};
 
 /// Messages that are looked at at once.
 const PAGE: u32 = 500;
+/// Between two steps of deleting, as in a server.
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 #[command(
@@ -123,6 +126,8 @@ impl Purge {
             if !expired.more {
                 break;
             }
+            // A server beside this writes its messages between two steps.
+            std::thread::sleep(PAUSE);
         }
         print(&format!(
             "deleted: content from before {:.0}, texts from before {:.0}\n",

@@ -103,6 +103,7 @@ mod media;
 mod news;
 mod operator;
 mod outbox;
+mod retention;
 mod schema;
 mod submission;
 mod text;

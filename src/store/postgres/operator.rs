@@ -10,7 +10,7 @@ use sqlx::{PgConnection, Row};
 use super::error::Trouble;
 use super::media::forget_links;
 use super::text::{pack, unpack};
-use super::{PostgresStore, accept, outbox};
+use super::{PostgresStore, accept, outbox, retention};
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
@@ -18,11 +18,6 @@ use crate::store::{
     Arrival, Expired, MessageFilter, MessageRow, OpenMessages, Operator, OutboundMessage, Outcome,
     OutgoingRow, Purged, ReplyRow, ReplyState, Retention, TakenParams,
 };
-
-/// Rows of one step of [`Operator::expire`].
-const STEP: i64 = 500;
-/// "rply" and 2: of several machines one forgets at a time.
-const EXPIRY: i64 = 0x7270_6c79_0002;
 
 impl Operator for PostgresStore {
     fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>> {
@@ -152,13 +147,13 @@ impl Operator for PostgresStore {
                     let statement = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
                     sqlx::query(statement).execute(&mut *db).await?;
                 }
-                Ok(())
+                retention::begin_anew(db).await
             })
         })
     }
 
     fn expire(&self, retention: Retention) -> Outcome<'_, Expired> {
-        self.upkeep(move |db| Box::pin(expire(db, retention)))
+        self.upkeep(move |db| Box::pin(retention::expire(db, retention)))
     }
 }
 
@@ -405,7 +400,7 @@ async fn purge_user(
 }
 
 /// Forgets conversations, whose locks are held.
-async fn forget(db: &mut PgConnection, conversations: &[i64]) -> Result<(), Trouble> {
+pub(super) async fn forget(db: &mut PgConnection, conversations: &[i64]) -> Result<(), Trouble> {
     for sql in [
         "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
         "DELETE FROM dialogue WHERE conversation = ANY ($1)",
@@ -418,152 +413,4 @@ async fn forget(db: &mut PgConnection, conversations: &[i64]) -> Result<(), Trou
             .await?;
     }
     Ok(())
-}
-
-/// One step of each kind. Messages are as old as their numbers, so that a number says how far each kind has come.
-async fn expire(db: &mut PgConnection, retention: Retention) -> Result<Expired, Trouble> {
-    let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
-        .bind(EXPIRY)
-        .fetch_one(&mut *db)
-        .await?;
-    if !alone {
-        return Ok(Expired::default());
-    }
-    let mut unanswered: Vec<Vec<u8>> = Vec::new();
-    let mut more = false;
-    for (kind, before, statements) in [
-        (
-            "texts_expired",
-            retention.texts_before,
-            &[
-                "UPDATE reply SET params = NULL WHERE inbound > $1 AND inbound <= $2 AND state > 3",
-                "UPDATE inbound SET params = NULL, answer = NULL WHERE id > $1 AND id <= $2 AND state > 2",
-            ][..],
-        ),
-        (
-            "content_expired",
-            retention.content_before,
-            &["DELETE FROM reply WHERE inbound > $1 AND inbound <= $2 AND state > 3"][..],
-        ),
-        (
-            "keys_expired",
-            retention.keys_before,
-            &["DELETE FROM inbound WHERE id > $1 AND id <= $2"][..],
-        ),
-    ] {
-        let Some((from, to)) = step(db, kind, before).await? else {
-            continue;
-        };
-        more = true;
-        if kind == "texts_expired" {
-            let dead = sqlx::query_scalar(
-                "UPDATE inbound SET state = 6, reason = $3, params = NULL, answer = NULL \
-                 WHERE id > $1 AND id <= $2 AND state IN (5, 6) AND params IS NOT NULL RETURNING sid",
-            )
-            .bind(from)
-            .bind(to)
-            .bind(rows::EXPIRED)
-            .fetch_all(&mut *db)
-            .await?;
-            unanswered.extend(dead);
-        }
-        if kind == "keys_expired" {
-            // Open for longer than keys are kept: nothing but an outage of that length does this.
-            let open = sqlx::query_scalar(
-                "SELECT sid FROM inbound WHERE id > $1 AND id <= $2 AND state < 3",
-            )
-            .bind(from)
-            .bind(to)
-            .fetch_all(&mut *db)
-            .await?;
-            unanswered.extend(open);
-        }
-        for sql in statements {
-            sqlx::query(*sql)
-                .bind(from)
-                .bind(to)
-                .execute(&mut *db)
-                .await?;
-        }
-    }
-    let before = retention.content_before.as_microsecond();
-    // Whoever is at one of them opens its window, and then it is not old any more.
-    let old: Vec<i64> = sqlx::query_scalar(
-        "SELECT c.id FROM conversation c WHERE c.last_inbound < $1 AND NOT EXISTS (\
-           SELECT 1 FROM inbound p WHERE p.conversation = c.id AND p.state < 3) LIMIT $2 FOR UPDATE OF c SKIP LOCKED",
-    )
-    .bind(before)
-    .bind(STEP)
-    .fetch_all(&mut *db)
-    .await?;
-    if !old.is_empty() {
-        // Once more, now that nobody can open one of their messages.
-        let forgotten: Vec<i64> = sqlx::query_scalar(
-            "SELECT o.id FROM unnest($1::bigint[]) AS o (id) WHERE NOT EXISTS (\
-               SELECT 1 FROM inbound p WHERE p.conversation = o.id AND p.state < 3)",
-        )
-        .bind(&old)
-        .fetch_all(&mut *db)
-        .await?;
-        more |= !forgotten.is_empty();
-        forget(db, &forgotten).await?;
-    }
-    // What answers nothing has no number of a message to go by.
-    for (sql, before) in [
-        (
-            "UPDATE reply SET params = NULL WHERE inbound IS NULL AND state > 3 AND created_at < $1 AND params IS NOT NULL",
-            retention.texts_before.as_microsecond(),
-        ),
-        (
-            "DELETE FROM reply WHERE inbound IS NULL AND state > 3 AND created_at < $1",
-            before,
-        ),
-        (
-            "DELETE FROM send_key WHERE at < $1",
-            retention.keys_before.as_microsecond(),
-        ),
-    ] {
-        sqlx::query(sql).bind(before).execute(&mut *db).await?;
-    }
-    sqlx::query("DELETE FROM news WHERE at < $1")
-        .bind(retention.news_before.as_microsecond())
-        .execute(db)
-        .await?;
-    let unanswered = unanswered.iter().map(|sid| rows::message_sid(sid));
-    Ok(Expired {
-        more,
-        unanswered: unanswered.collect::<Result<_, _>>()?,
-    })
-}
-
-/// The next messages that are older than `before`: after the first number and up to the second.
-async fn step(
-    db: &mut PgConnection,
-    kind: &str,
-    before: Timestamp,
-) -> Result<Option<(i64, i64)>, Trouble> {
-    let from: Option<i64> = sqlx::query_scalar("SELECT value FROM meta WHERE name = $1")
-        .bind(kind)
-        .fetch_optional(&mut *db)
-        .await?;
-    let from = from.unwrap_or(0);
-    // Up to the first that is younger: one that was fetched after an outage is older than its number says.
-    let to: Option<i64> = sqlx::query_scalar(
-        "WITH next AS (SELECT id, received_at FROM inbound WHERE id > $1 ORDER BY id LIMIT $2) \
-         SELECT max(id) FROM next WHERE id < coalesce((SELECT min(id) FROM next WHERE received_at >= $3), 9223372036854775807)",
-    )
-    .bind(from)
-    .bind(STEP)
-    .bind(before.as_microsecond())
-    .fetch_one(&mut *db)
-    .await?;
-    let Some(to) = to else { return Ok(None) };
-    sqlx::query(
-        "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(kind)
-    .bind(to)
-    .execute(db)
-    .await?;
-    Ok(Some((from, to)))
 }

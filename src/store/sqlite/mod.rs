@@ -18,6 +18,7 @@ mod outbox;
 mod ownership;
 mod presence;
 mod readers;
+mod retention;
 mod schema;
 mod submission;
 mod writer;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::media::forget_links;
-use super::{SqliteStore, handover, journal, outbox};
+use super::{SqliteStore, handover, journal, outbox, retention};
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
@@ -14,9 +14,6 @@ use crate::store::{
     Arrival, Expired, MessageFilter, MessageRow, OpenMessages, Operator, OutboundMessage, Outcome,
     OutgoingRow, Purged, ReplyRow, ReplyState, Retention, StoreError, TakenParams,
 };
-
-/// Rows of one step of [`Operator::expire`].
-const STEP: i64 = 500;
 
 impl Operator for SqliteStore {
     fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>> {
@@ -128,12 +125,12 @@ impl Operator for SqliteStore {
             for table in rows::CONTENT {
                 db.execute(&format!("DELETE FROM {table}"), [])?;
             }
-            Ok(())
+            retention::begin_anew(db)
         })
     }
 
     fn expire(&self, retention: Retention) -> Outcome<'_, Expired> {
-        self.write(move |db| expire(db, &retention))
+        self.write(move |db| retention::expire(db, &retention))
     }
 }
 
@@ -374,121 +371,4 @@ fn purge_user(db: &Connection, user: &Address, forget_opt_out: bool) -> Result<P
         }
     }
     Ok(purged)
-}
-
-/// One step of each kind. Messages are as old as their numbers, so that a number says how far each kind has come.
-fn expire(db: &Connection, retention: &Retention) -> Result<Expired, StoreError> {
-    let mut unanswered = Vec::new();
-    let texts = step(db, "texts_expired", retention.texts_before)?;
-    if let Some((from, to)) = texts {
-        db.execute(
-            "UPDATE reply SET params = NULL WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
-            [from, to],
-        )?;
-        unanswered.extend(sids(
-            db.prepare_cached(
-                "SELECT sid FROM inbound WHERE id > ?1 AND id <= ?2 AND state IN (5, 6) AND params IS NOT NULL",
-            )?,
-            (from, to),
-        )?);
-        db.execute(
-            "UPDATE inbound SET state = 6, reason = ?3 \
-             WHERE id > ?1 AND id <= ?2 AND state IN (5, 6) AND params IS NOT NULL",
-            params![from, to, rows::EXPIRED],
-        )?;
-        db.execute(
-            "UPDATE inbound SET params = NULL, answer = NULL WHERE id > ?1 AND id <= ?2 AND state > 2",
-            [from, to],
-        )?;
-    }
-    let content = step(db, "content_expired", retention.content_before)?;
-    if let Some((from, to)) = content {
-        db.execute(
-            "DELETE FROM reply WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
-            [from, to],
-        )?;
-    }
-    let keys = step(db, "keys_expired", retention.keys_before)?;
-    if let Some((from, to)) = keys {
-        // Open for longer than keys are kept: nothing but an outage of that length does this.
-        unanswered.extend(sids(
-            db.prepare_cached("SELECT sid FROM inbound WHERE id > ?1 AND id <= ?2 AND state < 3")?,
-            (from, to),
-        )?);
-        db.execute("DELETE FROM inbound WHERE id > ?1 AND id <= ?2", [from, to])?;
-    }
-    let before = retention.content_before.as_microsecond();
-    let forgotten: Vec<i64> = db
-        .prepare_cached(
-            "SELECT c.id FROM conversation c WHERE c.last_inbound < ?1 AND NOT EXISTS (\
-               SELECT 1 FROM inbound p WHERE p.conversation = c.id AND p.state < 3) LIMIT ?2",
-        )?
-        .query_map([before, STEP], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for id in &forgotten {
-        db.execute(
-            "DELETE FROM conversation_address WHERE conversation = ?1",
-            [id],
-        )?;
-        db.execute("DELETE FROM dialogue WHERE conversation = ?1", [id])?;
-        handover::forget(db, *id)?;
-        db.execute("DELETE FROM conversation WHERE id = ?1", [id])?;
-    }
-    // What answers nothing has no number of a message to go by.
-    db.execute(
-        "UPDATE reply SET params = NULL WHERE inbound IS NULL AND state > 3 AND created_at < ?1 AND params IS NOT NULL",
-        [retention.texts_before.as_microsecond()],
-    )?;
-    db.execute(
-        "DELETE FROM reply WHERE inbound IS NULL AND state > 3 AND created_at < ?1",
-        [before],
-    )?;
-    db.execute(
-        "DELETE FROM send_key WHERE at < ?1",
-        [retention.keys_before.as_microsecond()],
-    )?;
-    db.execute(
-        "DELETE FROM news WHERE at < ?1",
-        [retention.news_before.as_microsecond()],
-    )?;
-    Ok(Expired {
-        more: texts.is_some() || content.is_some() || keys.is_some() || !forgotten.is_empty(),
-        unanswered,
-    })
-}
-
-/// The SIDs of messages whose numbers are in a range.
-fn sids(
-    mut statement: CachedStatement<'_>,
-    range: (i64, i64),
-) -> Result<Vec<MessageSid>, StoreError> {
-    let mut found = statement.query([range.0, range.1])?;
-    let mut sids = Vec::new();
-    while let Some(row) = found.next()? {
-        sids.push(rows::message_sid(&row.get::<_, Vec<u8>>(0)?)?);
-    }
-    Ok(sids)
-}
-
-/// The next messages that are older than `before`: after the first number and up to the second.
-fn step(db: &Connection, kind: &str, before: Timestamp) -> Result<Option<(i64, i64)>, StoreError> {
-    let from: i64 = db
-        .query_row("SELECT value FROM meta WHERE name = ?1", [kind], |row| {
-            row.get(0)
-        })
-        .optional()?
-        .unwrap_or(0);
-    // Up to the first that is younger: one that was fetched after an outage is older than its number says.
-    let to: Option<i64> = db.query_row(
-        "WITH next AS (SELECT id, received_at FROM inbound WHERE id > ?1 ORDER BY id LIMIT ?2) \
-         SELECT max(id) FROM next WHERE id < coalesce((SELECT min(id) FROM next WHERE received_at >= ?3), 9223372036854775807)",
-        params![from, STEP, before.as_microsecond()],
-        |row| row.get(0),
-    )?;
-    let Some(to) = to else { return Ok(None) };
-    db.execute(
-        "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        params![kind, to],
-    )?;
-    Ok(Some((from, to)))
 }

@@ -141,6 +141,7 @@ async fn a_forgotten_text_leaves_the_message(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     let retention = Retention {
+        now: at(100),
         texts_before: at(2),
         content_before: at(-9),
         keys_before: at(-9),

@@ -247,6 +247,7 @@ async fn news_of_unknown_messages_waits_for_its_call_for_a_day(backend: &mut Bac
     }
     let never = Timestamp::MIN;
     let keep = Retention {
+        now: at(100),
         texts_before: never,
         content_before: never,
         keys_before: never,

@@ -395,6 +395,7 @@ async fn what_is_old_is_forgotten_step_by_step_and_keys_last(backend: &mut Backe
     let open = begin(store, from(&["whatsapp:+15550006666"], 40)).await;
     let never = Timestamp::MIN;
     let retention = |texts: i64, content: i64, keys: i64| Retention {
+        now: at(100),
         texts_before: at(texts),
         content_before: at(content),
         keys_before: at(keys),
@@ -531,6 +532,7 @@ async fn dead_messages_count_until_retried_or_purged(backend: &mut Backend) {
 async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backend) {
     let store = backend.store();
     let retention = |texts: i64, keys: i64| Retention {
+        now: at(100),
         texts_before: at(texts),
         content_before: at(-9),
         keys_before: at(keys),

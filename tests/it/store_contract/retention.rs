@@ -1,0 +1,265 @@
+//! What is old is deleted in small steps, by the numbers of rows: also where numbers begin again, where the clock was wrong,
+//! and where something was still open when its turn came.
+
+use replyhook::Timestamp;
+use replyhook::store::{Ending, MessageFilter, NewReply, Retention, Store};
+
+use super::{
+    ANA, Arrival, BEN, Backend, US, arrival, at, begin, converse, defer, deliver, from,
+    over_all_stores, reply, shown,
+};
+
+over_all_stores!(
+    step_deletes_few_rows,
+    messages_expire_after_numbers_begin_again,
+    messages_expire_after_the_newest_were_deleted,
+    messages_expire_after_all_was_forgotten,
+    message_from_the_future_stops_nothing,
+    last_message_from_the_future_expires,
+    reply_that_was_open_expires_once_settled,
+    outgoing_that_was_open_expires_once_settled,
+    conversation_is_forgotten_once_nothing_is_open,
+);
+
+/// Far more than any retention.
+const FUTURE: i64 = 1_000_000_000;
+
+/// Seconds: texts, content and keys from before these, at this time.
+fn before(texts: i64, content: i64, keys: i64, now: i64) -> Retention {
+    Retention {
+        now: at(now),
+        texts_before: at(texts),
+        content_before: at(content),
+        keys_before: at(keys),
+        news_before: Timestamp::MIN,
+    }
+}
+
+async fn expire(store: &dyn Store, retention: Retention) {
+    while store.expire(retention).await.unwrap().more {}
+}
+
+fn come_at(seconds: i64, number: u64) -> Arrival {
+    Arrival {
+        at: at(seconds),
+        ..arrival(number)
+    }
+}
+
+async fn has_text(store: &dyn Store, number: u64) -> bool {
+    shown(store, number).await.params.is_some()
+}
+
+async fn outgoing(store: &dyn Store) -> Vec<bool> {
+    let filter = MessageFilter {
+        limit: 1000,
+        ..MessageFilter::default()
+    };
+    let rows = store.outgoing_messages(filter).await.unwrap();
+    rows.iter()
+        .map(|row| row.message.params.is_some())
+        .collect()
+}
+
+async fn messages(store: &dyn Store) -> usize {
+    let filter = MessageFilter {
+        limit: 1000,
+        ..MessageFilter::default()
+    };
+    store.messages(filter).await.unwrap().len()
+}
+
+async fn step_deletes_few_rows(backend: &mut Backend) {
+    const MOST: usize = 100;
+    let store = backend.store();
+    let replies = (0..250).map(|number| NewReply {
+        user: format!("whatsapp:+1555{number:07}").into(),
+        ..reply("text")
+    });
+    store.enqueue(replies.collect(), at(1)).await.unwrap();
+    deliver(store, 2).await;
+    assert_eq!(outgoing(store).await.len(), 250);
+    let mut left = 250;
+    loop {
+        let more = store.expire(before(50, 50, 50, 100)).await.unwrap().more;
+        let now = outgoing(store).await.len();
+        assert!(left - now <= MOST, "{left} {now}");
+        left = now;
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(left, 0);
+}
+
+async fn messages_expire_after_numbers_begin_again(backend: &mut Backend) {
+    let store = backend.store();
+    for number in 1..=3 {
+        converse(store, arrival(number)).await;
+    }
+    expire(store, before(50, 50, 50, 100)).await;
+    assert_eq!(messages(store).await, 0);
+    for number in 61..=63 {
+        converse(store, arrival(number)).await;
+    }
+    expire(store, before(63, 9, 9, 100)).await;
+    for (number, there) in [(61, false), (62, false), (63, true)] {
+        assert_eq!(has_text(store, number).await, there, "{number}");
+    }
+    expire(store, before(70, 70, 70, 100)).await;
+    assert_eq!(messages(store).await, 0);
+}
+
+async fn messages_expire_after_the_newest_were_deleted(backend: &mut Backend) {
+    let store = backend.store();
+    // It stays, and what comes after it does not: SQLite gives that one's number again.
+    converse(store, come_at(FUTURE, 1)).await;
+    expire(store, before(50, 50, 50, 100)).await;
+    converse(store, from(&[BEN], 2)).await;
+    expire(store, before(50, 50, 50, 100)).await;
+    assert_eq!(messages(store).await, 1);
+    for number in 61..=64 {
+        converse(store, from(&[BEN], number)).await;
+    }
+    expire(store, before(70, 9, 9, 100)).await;
+    for number in 61..=64 {
+        assert!(!has_text(store, number).await, "{number}");
+    }
+}
+
+async fn messages_expire_after_all_was_forgotten(backend: &mut Backend) {
+    let store = backend.store();
+    for number in 1..=3 {
+        converse(store, arrival(number)).await;
+    }
+    expire(store, before(50, 9, 9, 100)).await;
+    store.forget_all().await.unwrap();
+    for number in 11..=12 {
+        converse(store, arrival(number)).await;
+    }
+    expire(store, before(50, 9, 9, 100)).await;
+    assert!(!has_text(store, 11).await);
+    assert!(!has_text(store, 12).await);
+}
+
+async fn message_from_the_future_stops_nothing(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, arrival(1)).await;
+    converse(store, come_at(FUTURE, 2)).await;
+    converse(store, arrival(3)).await;
+    converse(store, arrival(4)).await;
+    // As old as the next one, which is not old yet.
+    expire(store, before(2, 2, 2, 10)).await;
+    assert!(has_text(store, 2).await);
+    expire(store, before(4, 2, 2, 10)).await;
+    for (number, there) in [(2, false), (3, false), (4, true)] {
+        assert_eq!(has_text(store, number).await, there, "{number}");
+    }
+    expire(store, before(50, 50, 50, 100)).await;
+    assert_eq!(messages(store).await, 0);
+    let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
+    assert!(conversation.is_none());
+}
+
+async fn last_message_from_the_future_expires(backend: &mut Backend) {
+    let store = backend.store();
+    converse(store, arrival(1)).await;
+    converse(store, come_at(FUTURE, 2)).await;
+    expire(store, before(50, 50, 50, 100)).await;
+    // When it came nobody knows: at the latest when it was found.
+    assert!(has_text(store, 2).await);
+    for number in 103..=104 {
+        converse(store, from(&[BEN], number)).await;
+    }
+    // It holds up nothing, and goes by itself.
+    expire(store, before(104, 9, 9, 150)).await;
+    assert!(!has_text(store, 103).await);
+    assert!(!has_text(store, 2).await);
+    expire(store, before(170, 170, 170, 200)).await;
+    assert_eq!(messages(store).await, 0);
+    let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
+    assert!(conversation.is_none());
+    // A clock that is put right again finds nothing to do.
+    assert!(!store.expire(before(170, 170, 170, 200)).await.unwrap().more);
+}
+
+async fn reply_that_was_open_expires_once_settled(backend: &mut Backend) {
+    let store = backend.store();
+    defer(store, arrival(1), &["text"]).await;
+    converse(store, from(&[BEN], 2)).await;
+    expire(store, before(50, 50, 0, 100)).await;
+    assert!(!has_text(store, 2).await);
+    let row = shown(store, 1).await;
+    assert!(row.replies[0].params.is_some(), "it is still to be sent");
+    assert_eq!(deliver(store, 101).await.len(), 1);
+    expire(store, before(50, 0, 0, 102)).await;
+    let row = shown(store, 1).await;
+    assert!(row.params.is_none() && row.replies[0].params.is_none());
+    expire(store, before(50, 50, 0, 102)).await;
+    assert!(shown(store, 1).await.replies.is_empty());
+    expire(store, before(50, 50, 50, 102)).await;
+    assert_eq!(messages(store).await, 0);
+}
+
+async fn outgoing_that_was_open_expires_once_settled(backend: &mut Backend) {
+    let store = backend.store();
+    store.enqueue(vec![reply("text")], at(1)).await.unwrap();
+    expire(store, before(50, 50, 50, 100)).await;
+    assert_eq!(outgoing(store).await, [true]);
+    deliver(store, 101).await;
+    expire(store, before(50, 1, 1, 102)).await;
+    assert_eq!(outgoing(store).await, [false]);
+    expire(store, before(50, 50, 50, 102)).await;
+    assert!(outgoing(store).await.is_empty());
+}
+
+async fn conversation_is_forgotten_once_nothing_is_open(backend: &mut Backend) {
+    let store = backend.store();
+    let (us, ana) = (US.into(), ANA.into());
+    let open = begin(store, arrival(1)).await;
+    expire(store, before(50, 50, 0, 100)).await;
+    assert!(store.conversation(&us, &ana).await.unwrap().is_some());
+    store
+        .finish(open, Vec::new(), Ending::default(), at(101))
+        .await
+        .unwrap();
+    expire(store, before(50, 50, 0, 102)).await;
+    assert!(store.conversation(&us, &ana).await.unwrap().is_none());
+    assert_eq!(shown(store, 1).await.state, "answered");
+}
+
+/// Rows that a step reads, where there are twenty thousand that are not old.
+#[cfg(feature = "postgres")]
+#[test]
+fn step_reads_few_rows_of_large_postgres_tables() {
+    use super::{Kind, run};
+    const FILL: &str = "INSERT INTO reply (ordinal, account, slot, us, address, template, state, not_before, created_at) \
+           SELECT 0, '', 0, 'us', n::text, false, 4, 0, 1e18::bigint FROM generate_series(1, 20000) n; \
+         INSERT INTO news (sid, account, status, rank, at) \
+           SELECT n::text::bytea, '', 'sent', 1, 1e18::bigint FROM generate_series(1, 20000) n; \
+         INSERT INTO conversation (last_inbound) SELECT 1e18::bigint FROM generate_series(1, 20000) n; \
+         ANALYZE";
+    const READ: &str = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint, sum(coalesce(idx_scan, 0))::bigint \
+         FROM pg_stat_user_tables WHERE relname IN ('reply', 'news', 'conversation')";
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let (store, database) = (backend.store(), backend.database());
+        database.run(FILL).await;
+        let mut db = database.connect().await;
+        let mut read = async || -> (i64, i64) {
+            sqlx::query("SELECT pg_stat_clear_snapshot()")
+                .execute(&mut db)
+                .await
+                .unwrap();
+            sqlx::query_as(READ).fetch_one(&mut db).await.unwrap()
+        };
+        let begun = read().await;
+        let mut steps = 0;
+        // Its connection tells at most once a second what it has read.
+        while read().await.1 == begun.1 {
+            store.expire(before(50, 50, 50, 100)).await.unwrap();
+            steps += 1;
+        }
+        let rows = read().await.0 - begun.0;
+        assert!(rows <= steps * 1000, "{rows} rows in {steps} steps");
+    });
+}
