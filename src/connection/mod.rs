@@ -439,9 +439,9 @@ mod tests {
         let state = new();
         assert!(state.bytes_read(1));
         let until = later(&state, UNVERIFIED_PROTECTION);
+        let just_before = later(&state, Duration::from_micros(999_999));
         // Further bytes do not prolong it.
         assert!(state.bytes_read(1));
-        let just_before = until - Duration::from_micros(1);
         assert_eq!(
             state.evict_unverified(just_before),
             Eviction::ProtectedUntil(until)
@@ -452,7 +452,7 @@ mod tests {
     #[test]
     fn verified_connection_is_evicted_only_while_idle() {
         let state = new();
-        let far = Instant::now() + Duration::from_secs(3600);
+        let far = Instant::now() + Duration::from_hours(1);
         assert!(state.bytes_read(1) && state.request_begins() && state.verified());
         assert_eq!(state.evict_unverified(far), Eviction::VerifiedBusy);
         assert_eq!(state.evict_idle(far), Eviction::VerifiedBusy);

@@ -102,7 +102,7 @@ pub enum RefusalCause {
     /// The body broke off.
     #[error("body broke off")]
     BodyBroken,
-    /// The server is short of what unverified requests may take, and this one was dropped in favour of others.
+    /// Dropped while it was read, because all requests that are not verified had too many bytes together.
     #[error("overloaded")]
     Overloaded,
     /// Not signed by a configured token, or not readable as what was signed.
@@ -405,7 +405,7 @@ async fn read(
 ) -> Result<Bytes, RefusalCause> {
     let mut body = pin!(body);
     let mut first = Bytes::new();
-    let mut whole = Vec::new();
+    let mut pieces = Pieces::default();
     let mut length = 0;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(data) = frame.map_err(|_| RefusalCause::BodyBroken)?.into_data() else {
@@ -422,24 +422,42 @@ async fn read(
         } else if length == data.len() {
             first = data;
         } else {
-            // A piece is part of a buffer that is larger: none is kept.
-            append(&mut whole, &std::mem::take(&mut first));
-            append(&mut whole, &data);
+            // A frame is part of a buffer that may be much larger: none is kept.
+            pieces.append(&std::mem::take(&mut first));
+            pieces.append(&data);
         }
     }
-    Ok(if whole.is_empty() {
+    Ok(if pieces.0.is_empty() {
         first
     } else {
-        whole.into()
+        pieces.0.concat().into()
     })
 }
 
-/// Lengthens a body. Its memory follows what has arrived, in steps of a quarter, and not what was announced.
-fn append(whole: &mut Vec<u8>, data: &[u8]) {
-    if whole.capacity() - whole.len() < data.len() {
-        whole.reserve_exact(data.len().max(whole.len() / 4));
+/// A body as it arrives, in blocks of one size: what one body gives back fits the next, and nothing is taken for bytes
+/// that are only announced.
+#[derive(Default)]
+struct Pieces(Vec<Vec<u8>>);
+
+impl Pieces {
+    /// As large as hyper's own buffers.
+    const BLOCK_BYTES: usize = 8192;
+
+    fn append(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let mut block = match self.0.pop() {
+                Some(block) if block.len() < Self::BLOCK_BYTES => block,
+                full => {
+                    self.0.extend(full);
+                    Vec::with_capacity(Self::BLOCK_BYTES)
+                }
+            };
+            let (fitting, rest) = data.split_at(data.len().min(Self::BLOCK_BYTES - block.len()));
+            block.extend_from_slice(fitting);
+            self.0.push(block);
+            data = rest;
+        }
     }
-    whole.extend_from_slice(data);
 }
 
 fn refused(cause: RefusalCause, method: &Method, text: Option<String>) -> Response {
