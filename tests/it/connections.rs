@@ -47,6 +47,21 @@ fn is_open(stream: &mut TcpStream) -> bool {
     matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
+/// Reads what has arrived; false where the server has closed.
+fn takes_responses(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 4096];
+    let is_open = loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break false,
+            Ok(_) => {}
+            Err(error) => break error.kind() == ErrorKind::WouldBlock,
+        }
+    };
+    stream.set_nonblocking(false).unwrap();
+    is_open
+}
+
 fn evicted(server: &Server) -> f64 {
     server.metric("replyhook_connections_evicted_total")
 }
@@ -90,7 +105,7 @@ fn flood(address: SocketAddr, connections: usize, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         for stream in &mut streams {
             let open = stream.get_or_insert_with(|| wire::connect(address));
-            if open.write_all(REFUSED).is_err() || !is_open(open) {
+            if open.write_all(REFUSED).is_err() || !takes_responses(open) {
                 *stream = None;
             }
         }
