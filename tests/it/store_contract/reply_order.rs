@@ -207,7 +207,7 @@ async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) 
     assert!(store.retry(sid(4), at(5)).await.unwrap());
     let retried = store.take_up(9, RETRY, at(5)).await.unwrap();
     let text = vec![reply("retried")];
-    let finished = store.finish(retried[0].claim, text, Ending::default(), at(5));
+    let finished = store.finish(retried.taken[0].claim, text, Ending::default(), at(5));
     assert!(finished.await.unwrap());
     assert_eq!(answer(store, 6).await, saved());
     // They still keep their own order.
