@@ -42,7 +42,7 @@ use crate::clock::{Clock, after};
 use crate::consent::ConsentRules;
 use crate::handler::{Files, Handler};
 use crate::message::{FallbackCause, InboundMessage};
-use crate::reply::{Reply, WireMessage, WireMessages};
+use crate::reply::{Reply, WireMessage};
 use crate::signature::{PublicUrl, TokenSlot};
 use crate::store::{Choice, CrashPolicy, Decision, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -314,8 +314,8 @@ impl Dispatcher {
     /// text does not flood its user.
     fn wire_messages<'a>(&self, reply: &'a Reply, origin: &Origin) -> Vec<WireMessage<'a>> {
         let limit = self.limits.max_messages;
-        let WireMessages { messages, is_cut } = reply.wire_messages(origin.user.channel(), limit);
-        if is_cut {
+        let wire = reply.wire_messages(origin.user.channel(), limit);
+        if wire.is_cut {
             self.metrics.replies_truncated.increment(1);
             tracing::warn!(
                 message_sid = %origin.sid,
@@ -323,7 +323,7 @@ impl Dispatcher {
                 "the reply has more messages than reply.max_messages and was cut"
             );
         }
-        messages
+        wire.messages
     }
 
     /// The apology as it is saved; empty if there is none.

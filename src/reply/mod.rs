@@ -25,7 +25,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(crate) use split::{WireMessage, WireMessages};
+pub(crate) use split::WireMessage;
 
 use crate::address::Address;
 use crate::error::{BoxError, HandlerError};

@@ -31,6 +31,10 @@ pub(crate) struct WireMessages<'a> {
     /// In order; none of them is empty.
     pub(crate) messages: Vec<WireMessage<'a>>,
     /// Whether the reply has more than were allowed. If so, the last one here ends in "…".
+    #[cfg_attr(
+        not(any(feature = "app", test)),
+        expect(dead_code, reason = "the dispatcher asks")
+    )]
     pub(crate) is_cut: bool,
 }
 
