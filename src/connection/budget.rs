@@ -122,12 +122,12 @@ mod tests {
         let [slow, fast, new] = &connections[..] else {
             unreachable!()
         };
-        receive(slow, FREE_BYTES + 1000);
-        receive(fast, FREE_BYTES + 30_000);
+        receive(slow, FREE_BYTES + 3000);
+        receive(fast, FREE_BYTES + 27_000);
         wait();
         receive(new, FREE_BYTES + 9000);
         assert!(!slow.is_dropped());
-        receive(new, 1000);
+        receive(new, 1500);
         let dropped = connections.iter().map(|connection| connection.is_dropped());
         assert_eq!(dropped.collect::<Vec<_>>(), [true, false, false]);
         assert!(!slow.verified());
