@@ -12,6 +12,7 @@ use tower::ServiceExt;
 
 use crate::support::{
     ACCOUNT, EMPTY, End, FakeTwilio, ORIGIN, Scripted, Server, Storage, TestApp, Webhook, says,
+    wire,
 };
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and a picture";
@@ -469,6 +470,35 @@ async fn a_link_is_in_no_line_of_the_log() {
         let log = server.log();
         assert!(log.contains("webhook"), "the log is on");
         assert!(!log.contains(&token), "{log}");
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn valid_link_keeps_its_connection() {
+    let (storage, service) = (Storage::start().await, Scripted::start().await);
+    service.answers("/message", 200, "text/plain", "thanks");
+    storage.answers(&at_twilio(1), 200, &[], JPEG);
+    let url = format!("{}/message", service.url());
+    let settings = forwarding(&storage, &url);
+    let server = tokio::task::block_in_place(|| {
+        let server = Server::start(&settings);
+        server.send(&incoming(1, "image/jpeg")).twiml();
+        server
+    });
+    let path = link_of(&service.asked()[0]);
+    tokio::task::block_in_place(|| {
+        let mut stream = wire::connect(server.public);
+        for method in ["GET", "HEAD", "GET"] {
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+            std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+            if method == "HEAD" {
+                // Its length is that of the body that does not follow.
+                let head = wire::read_head(&mut stream).unwrap();
+                assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            } else {
+                assert_eq!(wire::read_answer(&mut stream).unwrap().status, 200);
+            }
+        }
     });
 }
 

@@ -26,8 +26,8 @@ pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     read_answer(&mut stream)
 }
 
-/// Reads one answer; `None` where the connection is closed without one.
-pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+/// Reads the head of an answer; `None` where the connection is closed without one.
+pub fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -36,7 +36,12 @@ pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
             _ => return None,
         }
     }
-    let head = String::from_utf8(head).unwrap();
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// Reads one answer; `None` where the connection is closed without one.
+pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+    let head = read_head(stream)?;
     let mut lines = head.lines();
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let mut headers = HeaderMap::new();
