@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use figures::{Figures, Run};
+use figures::{Figures, Run, median};
 use running::Running;
 use rusqlite::Connection;
 use webhook::{PUBLIC_URL, TARGET, TOKEN, Webhook};
@@ -42,6 +42,8 @@ struct Waits {
     /// Of 100, in milliseconds.
     p50: f64,
     p99: f64,
+    /// Of the server, in KiB, at the end.
+    resident: f64,
 }
 
 fn main() -> ExitCode {
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         figures.show(&format!("a wait {name}, 50 of 100"), waits.p50, "ms");
         figures.show(&format!("a wait {name}, 99 of 100"), waits.p99, "ms");
     }
+    figures.show("the server's memory after that", with.resident, "kB");
     figures.show(
         "rows deleted meanwhile",
         f64::from(place.deleted(plan.rows)),
@@ -97,13 +100,16 @@ fn measured(plan: &Plan, place: &Place) -> Waits {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let mut serve = Command::new(&plan.binary);
     serve.args(["serve", "--config", "/dev/null"]);
-    let _server = Running(place.start(serve));
-    let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| place.connect()).collect();
+    let server = Running(place.start(serve));
     let first = NUMBER.fetch_add(1_000_000, Ordering::Relaxed);
     let request = |number: u32| http(&Webhook::numbered(first + number));
-    for (number, connection) in (0..).zip(&mut connections) {
-        ask(connection, &request(plan.messages + number));
-    }
+    // Asked once each, so that none is being opened while time is taken.
+    let connections = (0..).take(CONNECTIONS).map(|number| {
+        let mut connection = place.connect();
+        ask(&mut connection, &request(plan.messages + number));
+        connection
+    });
+    let mut connections: Vec<_> = connections.collect();
     let mut purge = Command::new(&plan.binary);
     purge.args(["purge", "--expired", "--config", "/dev/null"]);
     let _purge = Running(place.start(purge));
@@ -121,8 +127,12 @@ fn measured(plan: &Plan, place: &Place) -> Waits {
                     let request = request(number);
                     let due = started + Duration::from_secs(1) / RATE * number;
                     sleep(due.saturating_duration_since(Instant::now()));
-                    if ask(connection, &request) != 200 {
+                    let status = ask(connection, &request);
+                    if status != Some(200) {
                         refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if status.is_none() {
+                        *connection = place.connect();
                     }
                     waits.push(due.elapsed().as_secs_f64() * 1e3);
                 }
@@ -133,11 +143,11 @@ fn measured(plan: &Plan, place: &Place) -> Waits {
         waits.flatten().collect()
     });
     waits.sort_by(f64::total_cmp);
-    let of_100 = |part: usize| waits[(waits.len() * part / 100).min(waits.len() - 1)];
     Waits {
         refused: refused.into_inner(),
-        p50: of_100(50),
-        p99: of_100(99),
+        p99: waits[(waits.len() * 99 / 100).min(waits.len() - 1)],
+        p50: median(waits),
+        resident: server.resident_kib(),
     }
 }
 
@@ -208,6 +218,12 @@ impl Place {
             [rows],
         )
         .expect("there is room");
+        // Otherwise the server would be measured while the disk is busy with these.
+        db.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(()))
+            .expect("nothing else reads it");
+        let file = fs::File::open(self.database());
+        file.and_then(|file| file.sync_all())
+            .expect("the disk takes it");
     }
 
     /// Rows that are gone.
@@ -230,14 +246,13 @@ fn http(webhook: &Webhook) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Sends a request and reads its whole answer; returns the status.
-fn ask(connection: &mut TcpStream, request: &[u8]) -> u16 {
-    connection.write_all(request).expect("it reads");
+/// Sends a request and reads its whole answer; returns the status, or nothing where the server has closed.
+fn ask(connection: &mut TcpStream, request: &[u8]) -> Option<u16> {
+    connection.write_all(request).ok()?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        let read = connection.read(&mut buffer).expect("it answers");
-        assert!(read > 0, "the server closed in the middle of an answer");
+        let read = connection.read(&mut buffer).ok().filter(|read| *read > 0)?;
         answer.extend_from_slice(&buffer[..read]);
         let text = String::from_utf8_lossy(&answer);
         let Some((head, body)) = text.split_once("\r\n\r\n") else {
@@ -250,7 +265,7 @@ fn ask(connection: &mut TcpStream, request: &[u8]) -> u16 {
         });
         if body.len() >= length.expect("it says how long it is") {
             let status = head.split(' ').nth(1);
-            return status.and_then(|status| status.parse().ok()).unwrap_or(0);
+            return status.and_then(|status| status.parse().ok());
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use tokio::time::MissedTickBehavior;
@@ -23,8 +23,6 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const CHECK: Duration = Duration::from_secs(3);
 /// How often old content is looked for.
 const EXPIRY: Duration = Duration::from_hours(1);
-/// Between two steps of forgetting: messages come first.
-const EXPIRY_STEP: Duration = Duration::from_millis(50);
 /// For giving up what this process holds, at the end.
 const CLOSE: Duration = Duration::from_secs(1);
 
@@ -182,7 +180,7 @@ impl Worker {
 
     async fn expire(&self) {
         loop {
-            tokio::time::sleep(EXPIRY_STEP).await;
+            let begun = Instant::now();
             let (content, texts) = self.retention;
             let retention = Retention::new(content, texts, self.clock.now());
             let links = self.store.expire_links(self.clock.now()).await;
@@ -192,9 +190,12 @@ impl Worker {
                 Expired::default()
             });
             self.dispatcher.report_expired(&expired.unanswered);
-            if !(expired.more || links.unwrap_or(false)) {
-                tokio::time::sleep(EXPIRY).await;
-            }
+            let pause = if expired.more || links.unwrap_or(false) {
+                Expired::pause_after(begun.elapsed())
+            } else {
+                EXPIRY
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 }

@@ -215,13 +215,17 @@ pub struct Purged {
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use std::time::Duration;
 /// use replyhook::Timestamp;
-/// use replyhook::store::{Access, Operator, Retention, Store, sqlite::SqliteStore};
+/// use replyhook::store::{Access, Expired, Operator, Retention, Store, sqlite::SqliteStore};
 ///
 /// let store = SqliteStore::memory();
 /// store.open(Access::Owner).await?;
 /// let day = Duration::from_hours(24);
 /// let retention = Retention::new(30 * day, 7 * day, Timestamp::UNIX_EPOCH);
-/// while store.expire(retention).await?.more {}
+/// let mut begun = std::time::Instant::now();
+/// while store.expire(retention).await?.more {
+///     tokio::time::sleep(Expired::pause_after(begun.elapsed())).await;
+///     begun = std::time::Instant::now();
+/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
@@ -232,6 +236,26 @@ pub struct Expired {
     pub more: bool,
     /// Messages that were never answered, and whose content is gone now.
     pub unanswered: Vec<MessageSid>,
+}
+
+/// Between two steps, at least.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+/// Of the time that deleting may take from messages.
+const SHARE: u32 = 10;
+
+impl Expired {
+    /// The pause before the next step, after one that took so long: messages are written meanwhile.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use replyhook::store::Expired;
+    ///
+    /// assert_eq!(Expired::pause_after(Duration::from_millis(2)), Duration::from_millis(50));
+    /// assert_eq!(Expired::pause_after(Duration::from_millis(100)), Duration::from_millis(900));
+    /// ```
+    pub fn pause_after(took: Duration) -> Duration {
+        MIN_PAUSE.max(took * (SHARE - 1))
+    }
 }
 
 /// What operators look at and do.

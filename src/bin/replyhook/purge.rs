@@ -1,10 +1,10 @@
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use replyhook::Address;
 use replyhook::config::{MediaSettings, Sources};
-use replyhook::store::{Access, MessageFilter, Retention};
+use replyhook::store::{Access, Expired, MessageFilter, Retention};
 
 use crate::messages::files_of;
 use crate::operator::{Opened, now, number};
@@ -12,8 +12,6 @@ use crate::{Answer, SettingsArgs, print};
 
 /// Messages that are looked at at once.
 const PAGE: u32 = 500;
-/// Between two steps of deleting, as in a server.
-const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 #[command(
@@ -117,6 +115,7 @@ impl Purge {
         let settings = &opened.settings;
         let retention = Retention::new(settings.retention, settings.keep_bodies, now());
         loop {
+            let begun = Instant::now();
             let expired = opened.wait(opened.store.expire(retention))?;
             for sid in expired.unanswered {
                 print(&format!(
@@ -126,8 +125,8 @@ impl Purge {
             if !expired.more {
                 break;
             }
-            // A server beside this writes its messages between two steps.
-            std::thread::sleep(PAUSE);
+            // A server beside this writes its messages meanwhile.
+            std::thread::sleep(Expired::pause_after(begun.elapsed()));
         }
         print(&format!(
             "deleted: content from before {:.0}, texts from before {:.0}\n",
