@@ -219,8 +219,7 @@ impl AppBuilder {
         let sources = self.sources.unwrap_or_else(Sources::from_env);
         let loaded = Settings::load(&sources).map_err(|problems| StartError::config(&problems))?;
         let settings = loaded.settings;
-        let metrics = Arc::new(Metrics::new());
-        let lifecycle = Arc::new(Lifecycle::default());
+        let (metrics, lifecycle) = (Arc::new(Metrics::new()), Arc::new(Lifecycle::default()));
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let bot = match self.handler {
             Some(handler) => Bot::yours(handler),

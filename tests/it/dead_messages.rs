@@ -2,7 +2,7 @@
 //! many there are.
 
 use replyhook::store::{DeadReason, MessageFilter};
-use replyhook::{Clock, HandlerError, InboundMessage, ManualClock, Timestamp};
+use replyhook::{Clock, HandlerError, InboundMessage, ManualClock, SystemClock, Timestamp};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +80,7 @@ async fn late_failure_is_dead_until_retried_or_purged() {
     assert_eq!(messages(&app).await["dead"], 2);
     assert_eq!(listed(&app).await, 2);
     let sid = format!("SM{:032x}", 1).parse().unwrap();
-    assert!(app.store.retry(sid, Timestamp::now()).await.unwrap());
+    assert!(app.store.retry(sid, SystemClock.now()).await.unwrap());
     assert_eq!(messages(&app).await["dead"], 1);
     // Handled again, it fails again.
     app.wait_for(&counted(DeadReason::HandlerFailed), 2.0).await;

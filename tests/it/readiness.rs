@@ -24,7 +24,7 @@ enum Database {
         _folder: tempfile::TempDir,
     },
     #[cfg(feature = "postgres")]
-    Postgres(TestDatabase),
+    Postgres(Box<TestDatabase>),
 }
 
 impl Database {
@@ -42,7 +42,7 @@ impl Database {
         if database.is_none() {
             crate::support::left_out("readiness over PostgreSQL");
         }
-        database.map(Self::Postgres)
+        database.map(|database| Self::Postgres(Box::new(database)))
     }
 
     fn app(&self) -> TestApp {
