@@ -147,7 +147,7 @@ fn measured(plan: &Plan, place: &Place) -> Waits {
         refused: refused.into_inner(),
         p99: waits[(waits.len() * 99 / 100).min(waits.len() - 1)],
         p50: median(waits),
-        resident: server.resident_kib(),
+        resident: server.memory_kib("VmRSS"),
     }
 }
 
