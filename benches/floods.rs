@@ -29,7 +29,7 @@ use webhook::{TARGET, Webhook};
 
 /// Messages that fail beside a flood.
 const MOST_FAILED: f64 = 0.0;
-/// What 99 of 100 messages wait, by what they wait while the flood goes to the bare server.
+/// p99 of the wait of a message, divided by p99 while the flood goes to the bare server.
 const MOST_OF_BARE: f64 = 2.0;
 /// The machine of the shipped `fly.toml`.
 const MACHINE_KIB: f64 = 256.0 * 1024.0;
@@ -181,7 +181,7 @@ fn unfinished_head(kib: usize) -> Vec<u8> {
     format!("POST {TARGET} HTTP/1.1\r\nHost: bot.example.com\r\n{lines}").into_bytes()
 }
 
-/// What becomes of messages, in one round.
+/// Outcome of the messages of one round.
 struct Round {
     p99: f64,
     failed: u32,

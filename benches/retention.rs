@@ -36,7 +36,7 @@ struct Plan {
     messages: u32,
 }
 
-/// What became of a run's messages.
+/// Outcome of the messages of a run.
 struct Waits {
     refused: u32,
     /// Of 100, in milliseconds.

@@ -21,7 +21,7 @@ pub(crate) fn redacted_url(url: &str) -> String {
     }
 }
 
-/// Whether a text begins with a scheme, as in `https://`.
+/// Returns whether a text begins with a scheme, as in `https://`.
 #[cfg(feature = "app")]
 pub(crate) fn is_url(text: &str) -> bool {
     text.split_once("://")

@@ -211,7 +211,7 @@ impl Client {
     }
 }
 
-/// Whether a whole answer has come, and then whether the connection stays open.
+/// Returns `Some` once a whole response has arrived: true if the connection stays open.
 fn answered(received: &[u8]) -> Option<bool> {
     let end = received
         .windows(4)

@@ -108,7 +108,7 @@ pub struct MessagesPart {
     pub handling: u64,
     /// Messages that will be answered by REST.
     pub deferred: u64,
-    /// Messages that nobody answers any more, unless an operator has them handled again.
+    /// Dead messages: they get no reply unless an operator retries them.
     #[serde(default)]
     pub dead: u64,
     /// Messages that were never answered, and whose content was deleted by age.

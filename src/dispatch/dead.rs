@@ -1,4 +1,4 @@
-//! Messages that nobody answers any more. Each is in the log and counted once, by the process that changed its row.
+//! Dead messages: neither Twilio nor the server retries them. Each is in the log and counted once, by the process that changed its row.
 
 use super::Dispatcher;
 use crate::sid::MessageSid;

@@ -35,12 +35,12 @@ impl AccessKey {
         self.key.expose()
     }
 
-    /// Whether a text is the key. The time that this takes says nothing about it, since digests are compared.
+    /// Returns whether a text is the key. Compares digests, so that the time tells nothing about the key.
     pub(super) fn is(&self, text: &str) -> bool {
         Sha256::digest(text) == Sha256::digest(self.expose())
     }
 
-    /// Whether a request carries the key, as a Bearer token or as the cookie.
+    /// Returns whether a request carries the key, as a Bearer token or as the cookie.
     pub(super) fn permits(&self, headers: &HeaderMap) -> bool {
         let bearer = texts(headers, &AUTHORIZATION).any(|text| {
             text.split_once(' ').is_some_and(|(scheme, token)| {

@@ -30,7 +30,7 @@ pub(crate) struct WireMessage<'a> {
 pub(crate) struct WireMessages<'a> {
     /// In order; none of them is empty.
     pub(crate) messages: Vec<WireMessage<'a>>,
-    /// Whether the reply has more than were allowed. If so, the last one here ends in "…".
+    /// True if the reply was cut at the limit; the last message then ends in "…".
     #[cfg_attr(
         not(any(feature = "app", test)),
         expect(dead_code, reason = "the dispatcher asks")

@@ -58,7 +58,7 @@ impl ConnectionLimits {
     }
 }
 
-/// What the connections of a listener share.
+/// State shared by the connections of a listener.
 struct Listening {
     router: Router,
     builder: http1::Builder,
@@ -67,7 +67,7 @@ struct Listening {
     malformed: Throttle,
 }
 
-/// Serves until `stop`, then lets what is under way finish; whoever awaits this bounds how long.
+/// Serves until `stop`, then waits for requests in flight; the caller bounds how long.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,

@@ -80,7 +80,7 @@ pub(super) async fn run(stream: TcpStream, place: Place, listening: Arc<Listenin
     }
 }
 
-/// Timer of a connection. It is set anew only for an earlier deadline: a request that arrives whole needs none.
+/// Timer of a connection. It is reset only for an earlier deadline: a request that arrives whole needs none.
 struct Deadline {
     state: Arc<ConnectionState>,
     limits: ConnectionLimits,

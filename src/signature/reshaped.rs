@@ -41,7 +41,7 @@ pub(super) struct SignedText<'a> {
 }
 
 impl SignedText<'_> {
-    /// Whether the signed bytes also read as another message, or as another kind of webhook, than the form.
+    /// Returns whether the signed bytes also read as another message, or as another kind of webhook, than the form.
     pub(super) fn is_reshaped(&self) -> bool {
         let own = self.form.get(NAME).map(str::as_bytes);
         // The target is signed with its separators, which end up inside names and values when a GET becomes a POST.
@@ -69,7 +69,7 @@ impl SignedText<'_> {
             || self.is_other_kind(query)
     }
 
-    /// Whether the pair at an offset of the signed parameters is one that names another message.
+    /// Returns whether the pair at an offset of the signed parameters names another message.
     #[cold]
     fn is_other_param(&self, at: usize, sid: &[u8]) -> bool {
         let mut start = 0;
@@ -88,7 +88,7 @@ impl SignedText<'_> {
         after_sid.starts_with(b"MessageStatus") && self.form.get("MessageStatus").is_none()
     }
 
-    /// Whether an event of Twilio Conversations is read as a message, or a message as such an event.
+    /// Returns whether an event of Twilio Conversations is read as a message, or a message as such an event.
     fn is_other_kind(&self, query: &[u8]) -> bool {
         if ConversationEvent::is_one(self.form) {
             // Messages of Conversations are `IM…`.
@@ -104,7 +104,7 @@ impl SignedText<'_> {
     }
 }
 
-/// Whether the whole parameter at an offset of a query is one that names another message.
+/// Returns whether the whole parameter at an offset of a query names another message.
 #[cold]
 fn is_other_in_query(query: &[u8], at: usize, sid: &[u8]) -> bool {
     let start = query[..at]

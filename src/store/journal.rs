@@ -337,7 +337,7 @@ pub struct Taken {
     pub received_at: Timestamp,
 }
 
-/// The outcome of [`Journal::take_up`]: see [`Journal`].
+/// The outcome of [`Journal::take_up`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct TakenUp {
@@ -367,13 +367,13 @@ pub struct DeadMessage {
     pub reason: DeadReason,
 }
 
-/// Why a message is dead; as a label: see [`DeadMessage`].
+/// The reason why a message is dead, also the label of its metric. See [`DeadMessage`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadReason {
     /// Processes ended while it was handled, as often as [`CrashPolicy`] allows.
     Crashed,
-    /// Its content was deleted by age before it was answered, so that nobody can handle it.
+    /// Its content was deleted by age before it was answered, so it cannot be handled.
     Expired,
     /// Its handler failed when no request waited any more.
     HandlerFailed,

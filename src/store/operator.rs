@@ -232,7 +232,7 @@ pub struct Purged {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Expired {
-    /// Whether there is more to delete.
+    /// True if there is more to delete.
     pub more: bool,
     /// Messages that were never answered, and whose content is gone now.
     pub unanswered: Vec<MessageSid>,

@@ -416,7 +416,7 @@ impl Metrics {
         self.count(CONSENT_CHANGES, kind.to_owned());
     }
 
-    /// A message that nobody answers any more.
+    /// Counts a dead message.
     pub(crate) fn dead_message(&self, reason: DeadReason) {
         self.count(DEAD_MESSAGES, reason.as_str().to_owned());
     }

@@ -19,7 +19,7 @@ const PASSES: u32 = 2;
 
 /// A step that failed.
 pub(crate) trait StoreFailure: Display {
-    /// Whether the database itself is damaged.
+    /// True if the database itself is damaged.
     fn is_damage(&self) -> bool;
 }
 

@@ -160,7 +160,7 @@ async fn locked_postgres_table_is_not_ready_until_released() {
     database.end(app).await;
 }
 
-/// The server's own word for a damaged page, which nobody but its user can make with a real one.
+/// A damaged page by PostgreSQL's own error code: only its own user can damage a real one.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_postgres_page_is_not_ready_until_restart() {
@@ -244,7 +244,7 @@ async fn damaged_page_is_not_ready_until_restart() {
     refused_and_not_ready(&app).await;
     // Put back: what the server has read of it meanwhile may be wrong all the same.
     damage(path, &whole);
-    // Another program's commit makes the server read its pages anew.
+    // Another program's commit makes the server read its pages again.
     database
         .run("INSERT INTO meta (name, value) VALUES ('test', 1)")
         .await;

@@ -9,8 +9,8 @@ use super::text::unpack;
 use crate::store::rows;
 use crate::store::{Claim, CrashPolicy, DeadMessage, Taken, TakenParams, TakenUp};
 
-/// What may be taken up: nobody has it, and nothing of its conversation is before it. Locks the conversations, except
-/// where somebody else is at one.
+/// Messages that may be claimed: unclaimed, and first in their conversation. Locks the conversations, except
+/// those that another transaction has locked.
 const FREE: &str = concat!(
     "SELECT i.id FROM inbound i JOIN conversation c ON c.id = i.conversation WHERE i.state < 3 AND NOT ",
     held!("$1"),

@@ -19,7 +19,7 @@ const MESSAGES: &str = "SELECT i.id, i.received_at, EXISTS (SELECT 1 FROM expire
 const REPLIES: &str = "SELECT r.id, r.created_at, EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = r.id) \
      FROM reply r WHERE r.id > $1 ORDER BY r.id LIMIT $2";
 
-/// What is open among the messages after $1 and up to $2.
+/// Open messages after $1 and up to $2.
 const OPEN_MESSAGES: &str = "INSERT INTO expire_later (kind, id, at) \
      SELECT 0, id, received_at FROM inbound WHERE id > $1 AND id <= $2 AND state < 3 ON CONFLICT DO NOTHING";
 const OPEN_REPLIES: &str = "INSERT INTO expire_later (kind, id, at) \
@@ -59,13 +59,13 @@ const DELETE_REPLIES: &str = concat!(
     meant!("reply.inbound")
 );
 /// Those that are over: the last message is older than $4, or is in the future and among those up to $2, and none is open.
-/// Whoever is at one of them opens its window, and then it is not old any more.
+/// Rows locked by another transaction are skipped: it opens their window, so they are no longer old.
 const OVER: &str = concat!(
     "SELECT c.id FROM conversation c WHERE c.id IN (SELECT conversation FROM inbound WHERE id > $1 AND id <= $2",
     meant!("inbound.id"),
     ") AND (c.last_inbound < $4 OR (c.last_inbound > $5 AND c.newest <= $2)) FOR UPDATE OF c SKIP LOCKED"
 );
-/// Once more, now that nobody can open one of their messages; and those that were joined to them.
+/// The check is repeated under the lock, since a message may have arrived before it; merged conversations go too.
 const FORGOTTEN: &str = "WITH over AS (SELECT o.id FROM unnest($1::bigint[]) AS o (id) WHERE NOT EXISTS (\
        SELECT 1 FROM inbound p WHERE p.conversation = o.id AND p.state < 3)) \
      SELECT id FROM over UNION SELECT c.id FROM conversation c JOIN over ON over.id = c.joined";
@@ -107,7 +107,7 @@ struct Range {
     later: bool,
 }
 
-/// What a step deletes, and by which time.
+/// The rows that a step deletes, and the time that they go by.
 struct Step<'a> {
     db: &'a mut PgConnection,
     now: i64,
@@ -167,7 +167,7 @@ pub(super) async fn expire(
     Ok(step.expired)
 }
 
-/// Begins anew after everything was deleted.
+/// Resets the marks after everything was deleted.
 pub(super) async fn begin_anew(db: &mut PgConnection) -> Result<(), Trouble> {
     sqlx::query("DELETE FROM expire_later")
         .execute(&mut *db)

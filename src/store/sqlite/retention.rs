@@ -16,7 +16,7 @@ const MESSAGES: &str = "SELECT i.id, i.received_at, EXISTS (SELECT 1 FROM expire
 const REPLIES: &str = "SELECT r.id, r.created_at, EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = r.id) \
      FROM reply r WHERE r.id > ?1 ORDER BY r.id LIMIT ?2";
 
-/// What is open among the messages after ?1 and up to ?2.
+/// Open messages after ?1 and up to ?2.
 const OPEN_MESSAGES: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
      SELECT 0, id, received_at FROM inbound WHERE id > ?1 AND id <= ?2 AND state < 3";
 const OPEN_REPLIES: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
@@ -105,7 +105,7 @@ struct Range {
     later: bool,
 }
 
-/// What a step deletes, and by which time.
+/// The rows that a step deletes, and the time that they go by.
 struct Step<'a> {
     db: &'a Connection,
     now: i64,
@@ -155,7 +155,7 @@ pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<Expired, 
     Ok(step.expired)
 }
 
-/// Begins anew after everything was deleted.
+/// Resets the marks after everything was deleted.
 pub(super) fn begin_anew(db: &Connection) -> Result<(), StoreError> {
     db.execute("DELETE FROM expire_later", [])?;
     put_marks_back(db)

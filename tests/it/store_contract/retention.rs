@@ -166,7 +166,7 @@ async fn last_message_from_the_future_expires(backend: &mut Backend) {
     converse(store, arrival(1)).await;
     converse(store, come_at(FUTURE, 2)).await;
     expire(store, before(50, 50, 50, 100)).await;
-    // When it came nobody knows: at the latest when it was found.
+    // Its arrival time is unknown: at the latest when it was found.
     assert!(has_text(store, 2).await);
     for number in 103..=104 {
         converse(store, from(&[BEN], number)).await;
