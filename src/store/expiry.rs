@@ -8,7 +8,7 @@
 //!   `expire_later` with its time, and so is one in the future that has no next row. From then on it goes by that time.
 
 /// Rows of one step, of each kind: few, since messages wait for it.
-pub(super) const STEP: u16 = 50;
+pub(super) const STEP: u16 = 20;
 
 /// A message, in `expire_later`.
 pub(super) const MESSAGE: i64 = 0;

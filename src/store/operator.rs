@@ -238,10 +238,11 @@ pub struct Expired {
     pub unanswered: Vec<MessageSid>,
 }
 
-/// Between two steps, at least.
-const MIN_PAUSE: Duration = Duration::from_millis(50);
-/// Of the time that deleting may take from messages.
-const SHARE: u32 = 10;
+/// Between two steps, at least. Deleted rows are in pages all over the file, which a checkpoint has to write while messages
+/// wait: more than some hundred rows a second make it several times as long.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// One part in so many of the time is for deleting.
+const SHARE: u32 = 20;
 
 impl Expired {
     /// The pause before the next step, after one that took so long: messages are written meanwhile.
@@ -250,8 +251,8 @@ impl Expired {
     /// use std::time::Duration;
     /// use replyhook::store::Expired;
     ///
-    /// assert_eq!(Expired::pause_after(Duration::from_millis(2)), Duration::from_millis(50));
-    /// assert_eq!(Expired::pause_after(Duration::from_millis(100)), Duration::from_millis(900));
+    /// assert_eq!(Expired::pause_after(Duration::from_millis(2)), Duration::from_millis(100));
+    /// assert_eq!(Expired::pause_after(Duration::from_millis(100)), Duration::from_millis(1900));
     /// ```
     pub fn pause_after(took: Duration) -> Duration {
         MIN_PAUSE.max(took * (SHARE - 1))
