@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::process::Signal;
 
+use crate::support::wal;
 use crate::support::{FakeTwilio, Journal, Policy, Server, Webhook, left_out, missing, says};
 
 const USER: &str = "whatsapp:+15550001111";
@@ -374,6 +375,53 @@ fn threat_53_on_a_slow_disk_messages_are_answered_in_time_or_refused() {
             assert_eq!(twilio.phone(&user(number)).len(), 1);
         }
     }
+}
+
+/// A checkpoint syncs pages from all over the database, which takes seconds on a slow disk. Commits do not wait for it.
+#[test]
+fn checkpoint_on_slow_disk_delays_no_message() {
+    if !strace_works() {
+        return missing("a slow checkpoint: strace");
+    }
+    let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
+    // Made by a server of its own, whose fsyncs are not counted.
+    let made = disk.serve(NOTHING, &twilio);
+    made.signal(Signal::TERM);
+    let (status, log) = made.wait();
+    assert!(status.success(), "{log}");
+    let database = disk.database().into_os_string().into_string().unwrap();
+    // The first fsync of the database, in place of its log, takes longer than a message may wait for the store.
+    let mut slow = strace("delay_enter=3000000:when=1");
+    slow.splice(1..1, ["-P".to_owned(), database]);
+    let server = disk.serve(&slow, &twilio);
+    fill_log(&disk.database());
+    let began = wal::salts(&disk.database());
+    // The log begins again once it has been copied whole.
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut number = 0;
+    while number < 20 || wal::salts(&disk.database()) == began {
+        let webhook = Webhook::message(number, "hi").with("From", &user(number));
+        assert_eq!(
+            server.send(&webhook).status,
+            200,
+            "message {number}\n{}",
+            server.log()
+        );
+        number += 1;
+        assert!(Instant::now() < end, "the log never begins again");
+    }
+}
+
+/// Writes so many pages to the log of a running server that the next commit finds a checkpoint due.
+fn fill_log(database: &Path) {
+    let db = Connection::open(database).unwrap();
+    db.busy_timeout(Duration::from_secs(20)).unwrap();
+    db.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+    let bytes = 8_000 * 4_096;
+    db.execute_batch(&format!(
+        "CREATE TABLE filler AS SELECT zeroblob({bytes}); DROP TABLE filler"
+    ))
+    .unwrap();
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod answer;
 mod backlog;
 mod check;
+mod checkpoint;
 mod conversations;
 mod error;
 mod handover;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 
+use self::checkpoint::Checkpointer;
 use self::ownership::Ownership;
 pub use self::ownership::file_warnings;
 use self::presence::Presence;
@@ -162,14 +164,27 @@ impl Store for SqliteStore {
                     (Some(path), Access::Owner | Access::Migrate) => Some(Ownership::take(path)?),
                     _ => None,
                 };
-                let db = place.open(access)?;
+                let mut db = place.open(access)?;
                 let link_signing_key = media::link_signing_key(&db)?;
                 let presence = match ownership {
                     Some(_) => Presence::of(&place)?,
                     None => None,
                 };
-                let writer = Writer::start(db, place.clone(), presence, Handle::current())
-                    .map_err(|error| StoreError::with_source(StoreErrorKind::Unavailable, error))?;
+                let unavailable =
+                    |error| StoreError::with_source(StoreErrorKind::Unavailable, error);
+                // Commands write too little for a thread of their own, and memory has no log.
+                let checkpointer = match (&place.path, access) {
+                    (Some(_), Access::Owner) => {
+                        let checkpointer =
+                            Checkpointer::start(place.clone()).map_err(unavailable)?;
+                        checkpointer.attach(&mut db)?;
+                        Some(checkpointer)
+                    }
+                    _ => None,
+                };
+                let runtime = Handle::current();
+                let writer = Writer::start(db, place.clone(), presence, checkpointer, runtime)
+                    .map_err(unavailable)?;
                 Ok::<_, StoreError>(Open {
                     is_owned: access == Access::Owner,
                     writer,

@@ -82,7 +82,7 @@ impl Place {
             db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
             db.pragma_update(None, "synchronous", "full")?;
             db.pragma_update(None, "journal_size_limit", 67_108_864)?;
-            // Pages: each is folded in once in so many, however often it was written.
+            // Pages: each is copied once in so many, however often it was written. Not on a server's writer: see checkpoint.rs.
             db.pragma_update(None, "wal_autocheckpoint", 8_000)?;
         }
         db.pragma_update(None, "foreign_keys", true)?;

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoint::Checkpointer;
 use super::error::store_error;
 use super::presence::Presence;
 use super::schema::Place;
@@ -60,11 +61,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// `runtime` is where writers are woken.
+    /// `runtime` is where writers are woken. Without a `checkpointer` SQLite makes checkpoints inside commits.
     pub(super) fn start(
         db: Connection,
         place: Place,
         presence: Option<Presence>,
+        checkpointer: Option<Checkpointer>,
         runtime: Handle,
     ) -> std::io::Result<Self> {
         let (writes, waiting) = mpsc::channel(WAITING);
@@ -76,6 +78,7 @@ impl Writer {
                     place,
                     runtime,
                     presence,
+                    checkpointer,
                     io_failed: false,
                 }
                 .run(waiting);
@@ -127,6 +130,7 @@ struct Thread {
     runtime: Handle,
     /// Of a server's file.
     presence: Option<Presence>,
+    checkpointer: Option<Checkpointer>,
     /// The last commit ended in an I/O error.
     io_failed: bool,
 }
@@ -137,6 +141,9 @@ impl Thread {
         while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
             let next = Vec::with_capacity(batch.len());
             self.commit(std::mem::replace(&mut batch, next));
+            if let Some(checkpointer) = &mut self.checkpointer {
+                checkpointer.after_commit(&self.db);
+            }
         }
     }
 
@@ -202,7 +209,12 @@ impl Thread {
     /// more try, and then the process has to end.
     fn io_failure(&mut self) {
         let again = std::mem::replace(&mut self.io_failed, true);
-        let reopened = self.place.connect();
+        let reopened = self.place.connect().and_then(|mut db| {
+            if let Some(checkpointer) = &self.checkpointer {
+                checkpointer.attach(&mut db)?;
+            }
+            Ok(db)
+        });
         if let (false, Ok(db)) = (again, reopened) {
             tracing::error!("the disk under the store failed: the store was opened anew");
             self.db = db;
