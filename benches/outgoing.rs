@@ -374,8 +374,8 @@ impl Place {
                 format!("http://{}", self.twilio),
             )
             .env("PUBLIC_URL", PUBLIC_URL)
-            .env("REPLYHOOK__SEND__PER_SECOND", PACE.to_string())
-            .env("REPLYHOOK__MEDIA__SAVE", self.saved())
+            .env("REPLYHOOK__OUTBOUND__RATE_PER_SECOND", PACE.to_string())
+            .env("REPLYHOOK__MEDIA__SAVE_DIR", self.saved())
             .env(
                 "DATABASE_URL",
                 format!("sqlite:{}", folder.join("bench.db").display()),

@@ -1,4 +1,4 @@
-//! A bot that asks a language model, in the conversation so far and with a budget for each user: docs/llm.md.
+//! A bot that asks a language model, in the conversation so far and with a budget for each user: docs/src/how-to/llm.md.
 //!
 //! `LLM_URL=http://localhost:11434/v1 LLM_MODEL=llama3.2 cargo run --example llm`
 

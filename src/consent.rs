@@ -48,11 +48,12 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    /// From two lists, words divided by white space or commas.
-    pub(crate) fn new(stop: &str, start: &str) -> Self {
-        let words = |text: &str| {
-            text.split(|c: char| c.is_whitespace() || c == ',')
-                .map(folded)
+    /// Creates the keywords from two lists. A keyword may be a phrase of several words.
+    pub(crate) fn new<S: AsRef<str>>(stop: &[S], start: &[S]) -> Self {
+        let words = |texts: &[S]| {
+            texts
+                .iter()
+                .map(|text| folded(text.as_ref()))
                 .filter(|word| !word.is_empty())
                 .collect()
         };
@@ -75,7 +76,10 @@ impl Words {
     /// Those of a server whose settings say nothing of them.
     #[cfg(feature = "rules")]
     pub(crate) fn usual() -> Self {
-        Self::new("STOP STOPALL UNSUBSCRIBE OPTOUT REVOKE", "START UNSTOP")
+        Self::new(
+            &["STOP", "STOPALL", "UNSUBSCRIBE", "OPTOUT", "REVOKE"],
+            &["START", "UNSTOP"],
+        )
     }
 
     /// Whether a message opts out (`Some(true)`), in again, or neither.
@@ -183,7 +187,9 @@ fn folded(text: &str) -> String {
     };
     let text = text.trim();
     let text = text.strip_suffix('.').unwrap_or(text).trim_end();
-    text.to_uppercase()
+    // A phrase counts however its words are spaced.
+    let words = text.split_whitespace().collect::<Vec<_>>();
+    words.join(" ").to_uppercase()
 }
 
 #[cfg(test)]
@@ -191,7 +197,7 @@ mod tests {
     use super::*;
 
     fn words() -> Words {
-        Words::new("STOP STOPALL, UNSUBSCRIBE OPTOUT REVOKE", "START UNSTOP")
+        Words::new(&["STOP", "STOPALL", "opt  out"], &["START", "UNSTOP"])
     }
 
     #[cfg(feature = "rules")]
@@ -200,7 +206,7 @@ mod tests {
         let settings = include_str!("config/default.toml");
         let usual = Words::usual();
         for (key, words) in [("stop_words", &usual.stop), ("start_words", &usual.start)] {
-            let line = format!("{key} = \"{}\"", words.join(" "));
+            let line = format!("{key} = {words:?}");
             assert!(settings.contains(&line), "{line}");
         }
     }
@@ -215,6 +221,8 @@ mod tests {
             "ｓｔｏｐ．",
             "\u{a0}stop\n",
             "stop .",
+            "Opt out.",
+            "OPT\nOUT",
         ] {
             assert_eq!(
                 words().meaning(&Channel::WhatsApp, text),
@@ -230,6 +238,7 @@ mod tests {
             "stop it",
             "stopp",
             "s t o p",
+            "optout",
         ] {
             assert_eq!(words().meaning(&Channel::WhatsApp, text), None, "{text:?}");
         }
@@ -245,11 +254,11 @@ mod tests {
         }
         assert_eq!(words().meaning(&Channel::Sms, "yes"), Some(Word::Start));
         assert_eq!(
-            Words::new("basta", "avanti").meaning(&Channel::WhatsApp, "Basta."),
+            Words::new(&["basta"], &["avanti"]).meaning(&Channel::WhatsApp, "Basta."),
             Some(Word::Stop)
         );
         assert_eq!(
-            Words::new("basta", "avanti").meaning(&Channel::Sms, "basta"),
+            Words::new(&["basta"], &["avanti"]).meaning(&Channel::Sms, "basta"),
             None
         );
     }

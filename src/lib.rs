@@ -175,38 +175,36 @@ pub use start_error::{StartError, StartErrorKind};
 #[cfg(feature = "app")]
 pub use worker::Worker;
 
-/// The Rust blocks of README and guide.
+/// The Rust blocks of README and manual.
 #[cfg(all(doctest, feature = "server"))]
 mod documents {
     #[cfg(feature = "testing")]
     #[doc = include_str!("../README.md")]
     struct Readme;
-    #[doc = include_str!("../docs/guide/src/dialogues.md")]
-    struct GuideDialogues;
-    #[doc = include_str!("../docs/guide/src/handover.md")]
-    struct GuideHandover;
-    #[doc = include_str!("../docs/guide/src/history.md")]
-    struct GuideHistory;
-    #[doc = include_str!("../docs/guide/src/media.md")]
-    struct GuideMedia;
-    #[doc = include_str!("../docs/guide/src/message.md")]
-    struct GuideMessage;
-    #[doc = include_str!("../docs/guide/src/moving.md")]
-    struct GuideMoving;
-    #[doc = include_str!("../docs/guide/src/recipes.md")]
-    struct GuideRecipes;
-    #[doc = include_str!("../docs/guide/src/reply.md")]
-    struct GuideReply;
-    #[doc = include_str!("../docs/guide/src/routes.md")]
-    struct GuideRoutes;
+    #[doc = include_str!("../docs/src/explanation/status-callbacks.md")]
+    struct StatusCallbacks;
+    #[doc = include_str!("../docs/src/explanation/timeouts-late-replies.md")]
+    struct TimeoutsLateReplies;
+    #[doc = include_str!("../docs/src/how-to/handoff.md")]
+    struct Handoff;
+    #[doc = include_str!("../docs/src/how-to/media.md")]
+    struct Media;
+    #[doc = include_str!("../docs/src/how-to/migrate.md")]
+    struct Migrate;
+    #[doc = include_str!("../docs/src/how-to/mount-in-axum.md")]
+    struct MountInAxum;
+    #[doc = include_str!("../docs/src/how-to/outbound.md")]
+    struct Outbound;
     #[cfg(feature = "testing")]
-    #[doc = include_str!("../docs/guide/src/start.md")]
-    struct GuideStart;
-    #[doc = include_str!("../docs/guide/src/status.md")]
-    struct GuideStatus;
-    #[doc = include_str!("../docs/guide/src/templates.md")]
-    struct GuideTemplates;
+    #[doc = include_str!("../docs/src/how-to/test.md")]
+    struct Test;
+    #[doc = include_str!("../docs/src/how-to/verify-only.md")]
+    struct VerifyOnly;
+    #[doc = include_str!("../docs/src/reference/handler-api.md")]
+    struct HandlerApi;
+    #[doc = include_str!("../docs/src/reference/routes.md")]
+    struct Routes;
     #[cfg(feature = "testing")]
-    #[doc = include_str!("../docs/guide/src/testing.md")]
-    struct GuideTesting;
+    #[doc = include_str!("../docs/src/tutorial/rust-bot.md")]
+    struct RustBot;
 }

@@ -61,7 +61,7 @@ pub struct Worker {
 
 impl Worker {
     /// Opens the store and then the webhooks, and closes them at `shutdown`: new messages get 503 from then on, and what is
-    /// under way has `server.drain_s` to finish; so has a store that is away, to take what fallback calls were answered
+    /// under way has `server.shutdown_timeout_s` to finish; so has a store that is away, to take what fallback calls were answered
     /// meanwhile. Returns whether all of it did.
     ///
     /// # Errors

@@ -39,13 +39,13 @@ pub(crate) struct Admin {
 /// ```
 /// use replyhook::admin::Readiness;
 ///
-/// let answer = r#"{"ready": false, "parts": {
+/// let answer = r#"{"ready": false, "checks": {
 ///     "store": {"ok": false, "reason": "the store is full: make room on its disk"},
 ///     "draining": false, "rest": "ok", "outbox": {"oldest_s": null, "pending": 0, "held": 2}
 /// }}"#; // as an older version said it: what it did not count is zero
 /// let readiness: Readiness = serde_json::from_str(answer)?;
-/// assert!(!readiness.ready && !readiness.parts.store.ok);
-/// assert_eq!(readiness.parts.outbox.held, 2);
+/// assert!(!readiness.ready && !readiness.checks.store.ok);
+/// assert_eq!(readiness.checks.outbox.held, 2);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub struct Readiness {
     /// Whether they can.
     pub ready: bool,
     /// What that hangs on, and what else is worth knowing.
-    pub parts: Parts,
+    pub checks: Parts,
 }
 
 /// The parts of [`Readiness`].
@@ -105,7 +105,7 @@ pub struct MessagesPart {
     /// Messages that wait for their turn.
     pub received: u64,
     /// Messages with their handler.
-    pub handling: u64,
+    pub processing: u64,
     /// Messages that will be answered by REST.
     pub deferred: u64,
     /// Dead messages: they get no reply unless an operator retries them.
@@ -157,7 +157,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     let age = |oldest| now.duration_since(oldest).as_secs().max(0);
     let readiness = Readiness {
         ready,
-        parts: Parts {
+        checks: Parts {
             store: StorePart {
                 ok: failure.is_none(),
                 reason: failure,
@@ -169,7 +169,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
             messages: MessagesPart {
                 oldest_s: messages.oldest.map(age),
                 received: messages.received,
-                handling: messages.handling,
+                processing: messages.handling,
                 deferred: messages.deferred,
                 dead: messages.dead,
                 expired_unanswered: messages.expired_unanswered,

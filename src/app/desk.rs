@@ -323,7 +323,7 @@ impl Desk {
         }
     }
 
-    /// Stops everything, with the time that `server.drain_s` gives to what is under way.
+    /// Stops everything, with the time that `server.shutdown_timeout_s` gives to what is under way.
     pub async fn stop(self) {
         if let Some(own) = self.own {
             own.stop().await;
@@ -494,7 +494,7 @@ impl Own {
             pause: app
                 .settings
                 .reply
-                .merge
+                .debounce
                 .min(app.settings.reply.deadline / 2),
             handler: app.handler,
             store_url: app.worker.store_url.clone(),

@@ -258,7 +258,7 @@ impl AppBuilder {
             limits: dispatch_limits(&settings),
             consent: bot.consent_rules(&settings)?,
             guard: guard(&settings),
-            apology: document(&settings.reply.apology)?,
+            apology: document(&settings.reply.fallback_text)?,
             on_consent: self.on_consent,
             files: Arc::new(media.clone()),
             typing: sending::typing(&settings, self.tunnel.as_ref(), keyring),
@@ -300,7 +300,7 @@ impl AppBuilder {
                 lifecycle,
                 metrics,
                 tasks,
-                drain: settings.server.drain,
+                drain: settings.server.shutdown_timeout,
                 store,
                 store_url: settings.store.url.to_string(),
                 is_open: false,
@@ -308,7 +308,7 @@ impl AppBuilder {
                 delivery,
                 watch: bot.watch(&settings, &dispatcher, self.on_reload)?,
                 dispatcher,
-                retention: (settings.store.retention, settings.store.keep_bodies),
+                retention: (settings.store.retention, settings.store.body_retention),
             },
             admin,
             sender,
@@ -403,7 +403,7 @@ impl App {
 
     /// Serves until SIGTERM or SIGINT, then drains. Installs logs unless the process has its own.
     ///
-    /// A second signal, or a drain that takes longer than `server.drain_s`, ends the *process* with 143 or 130.
+    /// A second signal, or a drain that takes longer than `server.shutdown_timeout_s`, ends the *process* with 143 or 130.
     ///
     /// # Errors
     /// [`StartError`] when an address cannot be listened on.

@@ -94,7 +94,7 @@ impl OwnState {
                 ..MessageFilter::default()
             };
             let messages = self.store.messages(filter).await?;
-            let is_open = |state: &str| matches!(state, "received" | "handling" | "deferred");
+            let is_open = |state: &str| matches!(state, "received" | "processing" | "deferred");
             let pending = messages.iter().filter(|message| {
                 let mut replies = message.replies.iter();
                 is_open(message.state) || replies.any(|reply| reply.state == ReplyState::Pending)

@@ -20,15 +20,15 @@ const FALLBACK_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) fn guard(settings: &Settings) -> Guard {
     Guard::new(GuardRules {
         loops: settings.guard.loops,
-        per_minute: settings.guard.user_per_minute,
+        per_minute: settings.guard.messages_per_user_per_minute,
         own_numbers: settings.guard.own_numbers.clone(),
     })
 }
 
 pub(super) fn delivery_policy(settings: &Settings) -> DeliveryPolicy {
     DeliveryPolicy {
-        on_unknown: settings.reply.on_unknown,
-        late_template: settings.reply.late_template.clone(),
+        on_unknown: settings.outbound.on_unknown,
+        late_template: settings.reply.window_closed_template.clone(),
         consent_required: settings.consent.required,
     }
 }
@@ -37,15 +37,15 @@ pub(super) fn dispatch_limits(settings: &Settings) -> DispatchLimits {
     DispatchLimits {
         deadline: settings.reply.deadline,
         fallback_deadline: FALLBACK_DEADLINE.min(settings.reply.deadline),
-        merge: settings.reply.merge,
+        merge: settings.reply.debounce,
         numbered: settings.reply.numbered,
         max_messages: settings.reply.max_messages,
-        hand_over: settings.handover.ttl,
-        handler: settings.handler.max,
-        running: settings.handler.max_running,
+        hand_over: settings.handoff.ttl,
+        handler: settings.handler.timeout,
+        running: settings.handler.max_concurrent,
         crashes: CrashPolicy {
             retry: settings.handler.on_crash == OnCrash::Retry,
-            attempts: settings.handler.attempts,
+            attempts: settings.handler.max_attempts,
         },
     }
 }
@@ -153,7 +153,7 @@ pub(super) fn signature_layer(
     let limits = RequestLimits {
         body_bytes: server.max_body_bytes,
         body_time: server.body_timeout,
-        target_bytes: server.max_target_bytes,
+        target_bytes: server.max_uri_bytes,
     };
     let report = RefusalReport::new(settings.signature.mode == SignatureMode::Report);
     Ok(SignatureLayer::new(Arc::new(verifier))

@@ -45,7 +45,7 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     announce(&app, &public);
     let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
     // Before the private listener, which tells whether it runs.
-    let drain = server.drain;
+    let drain = server.shutdown_timeout;
     let worker = app.worker.run_beside(
         stop.clone().cancelled_owned(),
         answered.clone().cancelled_owned(),
@@ -73,7 +73,11 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     let first = signals.next().await;
     lifecycle.set(Stage::Draining);
     stop.cancel();
-    tracing::info!(signal = first.name, drain_s = drain.as_secs(), "draining");
+    tracing::info!(
+        signal = first.name,
+        shutdown_timeout_s = drain.as_secs(),
+        "draining"
+    );
     let finished = async {
         // Answers first: a message that is still being read may start a handler.
         let in_time = tokio::time::timeout(drain, public).await.is_ok();
@@ -119,7 +123,7 @@ pub(super) fn connection_limits(settings: &ServerSettings) -> ConnectionLimits {
         idle_timeout: settings.idle_timeout,
         write_timeout: settings.write_timeout,
         headers: settings.max_headers,
-        head_bytes: settings.max_head_bytes,
+        head_bytes: settings.max_header_bytes,
         unverified_bytes: settings
             .unverified_bytes
             .unwrap_or_else(server::default_unverified_bytes),

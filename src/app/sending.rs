@@ -22,7 +22,7 @@ pub(super) fn sender(
     let rules = SendRules {
         account,
         consent_required: settings.consent.required,
-        per_second: settings.send.per_second,
+        per_second: settings.outbound.rate_per_second,
     };
     let templates = account.map(|account| {
         let client = Client::new(settings.rest.content_url.clone());

@@ -7,6 +7,8 @@ use super::{ConsentSettings, Problems, RestSettings, Sources, StoreSettings, kee
 use crate::sid::AccountSid;
 use crate::twilio::{ApiUrl, Credentials};
 
+pub use crate::delivery::OnUnknown;
+
 /// What comparing the journal with Twilio's list needs of the settings.
 ///
 /// Read by itself: as in the example of [`StoreSettings`](super::StoreSettings).
@@ -53,20 +55,25 @@ impl ReconcileSettings {
     }
 }
 
-/// `[send]`
+/// `[outbound]`
 ///
 /// Part of [`Settings`](super::Settings), which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct SendSettings {
-    /// Messages a second that one sender of ours sends first; 0 for no limit.
-    pub per_second: u32,
+pub struct OutboundSettings {
+    /// Outbound messages per second that one sender may send; 0 for no limit.
+    pub rate_per_second: u32,
+    /// Action for an outbound message with an unknown outcome.
+    pub on_unknown: OnUnknown,
 }
 
-pub(super) fn send(reader: &mut Reader<'_>) -> Option<SendSettings> {
-    let per_second = reader.number("send.per_second", 0..=10_000)?;
-    Some(SendSettings {
-        per_second: u32::try_from(per_second).ok()?,
+pub(super) fn outbound(reader: &mut Reader<'_>) -> Option<OutboundSettings> {
+    let rate = reader.number("outbound.rate_per_second", 0..=10_000);
+    let on_unknown = [("hold", OnUnknown::Hold), ("resend", OnUnknown::Resend)];
+    let on_unknown = reader.choice("outbound.on_unknown", &on_unknown);
+    Some(OutboundSettings {
+        rate_per_second: u32::try_from(rate?).ok()?,
+        on_unknown: on_unknown?,
     })
 }
 
@@ -87,7 +94,7 @@ pub struct SenderSettings {
     /// Whether a template needs an opt-in.
     pub consent: ConsentSettings,
     /// How fast it goes.
-    pub send: SendSettings,
+    pub outbound: OutboundSettings,
 }
 
 impl SenderSettings {
@@ -104,10 +111,10 @@ impl SenderSettings {
         let credentials = own_credentials(&mut reader, account, rest.as_ref());
         let store = keeping::store(&mut reader);
         let consent = keeping::consent(&mut reader);
-        let send = send(&mut reader);
+        let outbound = outbound(&mut reader);
         let (problems, _) = reader.finish();
-        match (account, rest, store, consent, send) {
-            (Some(account), Some(rest), Some(store), Some(consent), Some(send))
+        match (account, rest, store, consent, outbound) {
+            (Some(account), Some(rest), Some(store), Some(consent), Some(outbound))
                 if problems.is_empty() =>
             {
                 Ok(Self {
@@ -116,7 +123,7 @@ impl SenderSettings {
                     content_url: rest.content_url,
                     store,
                     consent,
-                    send,
+                    outbound,
                 })
             }
             _ => Err(problems),

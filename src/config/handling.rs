@@ -1,4 +1,4 @@
-//! `[handler]` and `[handover]`: what answers, with what limits, and for how long somebody else does.
+//! `[handler]` and `[handoff]`: what answers, with what limits, and for how long somebody else does.
 
 use std::time::Duration;
 
@@ -24,21 +24,21 @@ pub struct HandlerSettings {
     #[cfg(feature = "rules")]
     pub rules: Option<RulesFile>,
     /// After this long a handler is given up.
-    pub max: Duration,
+    pub timeout: Duration,
     /// Handlers at once, late ones included.
-    pub max_running: usize,
+    pub max_concurrent: usize,
     /// Attempts at a message.
-    pub attempts: u32,
+    pub max_attempts: u32,
     /// What becomes of a message over which the process died.
     pub on_crash: OnCrash,
 }
 
-/// `[handover]`
+/// `[handoff]`
 ///
 /// Part of [`Settings`](super::Settings), which says how it is read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct HandoverSettings {
+pub struct HandoffSettings {
     /// Without a message for this long a conversation that was handed over is the bot's again.
     pub ttl: Duration,
 }
@@ -88,9 +88,9 @@ pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
         Some(HandlerKind::Rules) => rules(reader, matches!(forward, Ok(None))),
         _ => Ok(None),
     };
-    let max = reader.millis("handler.max_ms", 1..=86_400_000);
-    let max_running = reader.count("handler.max_running", 1..=1_000_000);
-    let attempts = reader.number("handler.attempts", 1..=100);
+    let timeout = reader.millis("handler.timeout_ms", 1..=86_400_000);
+    let max_concurrent = reader.count("handler.max_concurrent", 1..=1_000_000);
+    let attempts = reader.number("handler.max_attempts", 1..=100);
     let on_crash = [("retry", OnCrash::Retry), ("fail", OnCrash::Fail)];
     let on_crash = reader.choice("handler.on_crash", &on_crash);
     Some(HandlerSettings {
@@ -98,15 +98,15 @@ pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
         forward: forward.ok()?,
         #[cfg(feature = "rules")]
         rules: rules.ok()?,
-        max: max?,
-        max_running: max_running?,
-        attempts: u32::try_from(attempts?).ok()?,
+        timeout: timeout?,
+        max_concurrent: max_concurrent?,
+        max_attempts: u32::try_from(attempts?).ok()?,
         on_crash: on_crash?,
     })
 }
 
-pub(super) fn handover(reader: &mut Reader<'_>) -> Option<HandoverSettings> {
-    const KEY: &str = "handover.ttl";
+pub(super) fn handoff(reader: &mut Reader<'_>) -> Option<HandoffSettings> {
+    const KEY: &str = "handoff.ttl";
     const LONGEST: Duration = Duration::from_hours(720);
     let text = reader.text(KEY);
     let ttl: Option<SignedDuration> = text.parse().ok();
@@ -121,7 +121,7 @@ pub(super) fn handover(reader: &mut Reader<'_>) -> Option<HandoverSettings> {
             ),
         );
     }
-    Some(HandoverSettings { ttl: ttl? })
+    Some(HandoffSettings { ttl: ttl? })
 }
 
 const FORWARD_URL: &str = "handler.forward_url";

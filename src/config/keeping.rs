@@ -23,7 +23,7 @@ pub struct StoreSettings {
     /// Content is kept so long.
     pub retention: Duration,
     /// Texts are kept so long; never longer than other content.
-    pub keep_bodies: Duration,
+    pub body_retention: Duration,
 }
 
 /// `[consent]`
@@ -35,9 +35,9 @@ pub struct ConsentSettings {
     /// Whether a template outside of the window needs a recorded opt-in.
     pub required: bool,
     /// Words that opt out, on channels where Twilio has none of its own.
-    pub stop_words: String,
+    pub stop_words: Vec<String>,
     /// Words that opt in again.
-    pub start_words: String,
+    pub start_words: Vec<String>,
     /// What somebody who opts out is told.
     pub stop_reply: String,
     /// What somebody who opts in again is told.
@@ -84,16 +84,16 @@ pub(super) fn store(reader: &mut Reader<'_>) -> Option<StoreSettings> {
         _ => {}
     }
     let retention = days(reader, "store.retention_days", 2..=3650);
-    let keep_bodies = reader.number("store.keep_bodies", -1..=3650);
-    let (retention, keep_bodies) = (retention?, keep_bodies?);
-    let bodies = u64::try_from(keep_bodies).map_or(retention, |number| {
+    let body_retention_days = reader.number("store.body_retention_days", -1..=3650);
+    let (retention, body_retention_days) = (retention?, body_retention_days?);
+    let bodies = u64::try_from(body_retention_days).map_or(retention, |number| {
         // A repeat within the hour still gets its saved answer.
         Duration::from_secs((number * 86_400).max(3600)).min(retention)
     });
     Some(StoreSettings {
         url: url?,
         retention,
-        keep_bodies: bodies,
+        body_retention: bodies,
     })
 }
 
@@ -106,8 +106,8 @@ pub(super) fn consent(reader: &mut Reader<'_>) -> Option<ConsentSettings> {
     let text = |reader: &Reader<'_>, key: &str| reader.text(key).to_owned();
     Some(ConsentSettings {
         required: reader.flag("consent.required")?,
-        stop_words: text(reader, "consent.stop_words"),
-        start_words: text(reader, "consent.start_words"),
+        stop_words: reader.list("consent.stop_words"),
+        start_words: reader.list("consent.start_words"),
         stop_reply: text(reader, "consent.stop_reply"),
         start_reply: text(reader, "consent.start_reply"),
     })

@@ -23,6 +23,30 @@ const WELL_KNOWN: [(&str, &str); 8] = [
     ("DATABASE_URL", "store.url"),
     ("DATABASE_URL_FILE", "store.url_file"),
 ];
+/// Keys that had another name before the first release, and the names they have now.
+const RENAMED: [(&str, &str); 18] = [
+    ("guard.loop", "guard.loop_detection"),
+    (
+        "guard.user_per_minute",
+        "guard.messages_per_user_per_minute",
+    ),
+    ("handler.attempts", "handler.max_attempts"),
+    ("handler.max_ms", "handler.timeout_ms"),
+    ("handler.max_running", "handler.max_concurrent"),
+    ("handover.ttl", "handoff.ttl"),
+    ("media.hosts", "media.allowed_redirect_hosts"),
+    ("media.quota_mib", "media.save_quota_mib"),
+    ("media.save", "media.save_dir"),
+    ("reply.apology", "reply.fallback_text"),
+    ("reply.late_template", "reply.window_closed_template"),
+    ("reply.merge_ms", "reply.debounce_ms"),
+    ("reply.on_unknown", "outbound.on_unknown"),
+    ("send.per_second", "outbound.rate_per_second"),
+    ("server.drain_s", "server.shutdown_timeout_s"),
+    ("server.max_head_bytes", "server.max_header_bytes"),
+    ("server.max_target_bytes", "server.max_uri_bytes"),
+    ("store.keep_bodies", "store.body_retention_days"),
+];
 const PREFIX: &str = "REPLYHOOK__";
 const DEFAULT: &str = "default";
 /// Keys below it are `<AccountSid>.auth_token` and `<AccountSid>.auth_token_file`.
@@ -210,6 +234,12 @@ impl Layers {
                 .parse()
                 .map(Value::Boolean)
                 .map_err(|_| "true or false"),
+            // An environment variable holds one text: commas separate its items.
+            Some(Value::Array(_)) => {
+                let items = text.split(',').map(|item| item.trim().to_owned());
+                let items = items.filter(|item| !item.is_empty());
+                Ok(Value::Array(items.map(Value::String).collect()))
+            }
             _ => Ok(Value::String(text.to_owned())),
         }
     }
@@ -237,6 +267,9 @@ impl Layers {
             return;
         }
         let Some(known) = self.entries.get(&key) else {
+            if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == key) {
+                return problems.push(&key, origin, format!("is now called {new}"));
+            }
             let hint = match self.nearest(&key) {
                 _ if key.starts_with(ACCOUNTS) => {
                     "; write twilio.accounts.<AccountSid>.auth_token or …auth_token_file".to_owned()
@@ -250,6 +283,7 @@ impl Layers {
             let expected = match known.value {
                 Value::Integer(_) => "a whole number without quotes",
                 Value::Boolean(_) => "true or false without quotes",
+                Value::Array(_) => "a list in brackets, such as [\"a\", \"b\"]",
                 _ => "a text in quotes",
             };
             let found = match value {
@@ -260,6 +294,11 @@ impl Layers {
                 _ => "something else",
             };
             return problems.push(&key, origin, format!("is {found}, expected {expected}"));
+        }
+        let items = value.as_array().map_or(&[][..], Vec::as_slice);
+        if !items.iter().all(Value::is_str) {
+            let text = "has an item that is not a text in quotes";
+            return problems.push(&key, origin, text);
         }
         self.replace(key, value, origin, rank);
     }

@@ -40,13 +40,13 @@ impl MediaSettings {
 }
 
 pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
-    let save = reader.text("media.save").trim();
+    let save = reader.text("media.save_dir").trim();
     let save = (!save.is_empty()).then(|| reader.layers.directory.join(save));
     let delete_after_save = reader.flag("media.delete_after_save")?;
     if delete_after_save && save.is_none() {
         reader.problem(
             "media.delete_after_save",
-            "deletes what was saved, and media.save names no folder",
+            "deletes what was saved, and media.save_dir names no folder",
         );
         return None;
     }
@@ -55,7 +55,10 @@ pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
         .filter(|folder| folder.exists() && !folder.is_dir())
     {
         let shown = super::shown(folder);
-        reader.problem("media.save", format!("names {shown}, which is no folder"));
+        reader.problem(
+            "media.save_dir",
+            format!("names {shown}, which is no folder"),
+        );
         return None;
     }
     if let Some(folder) = &save
@@ -64,11 +67,11 @@ pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
     {
         let (mode, shown) = (about.mode() & 0o777, super::shown(folder));
         reader.warn(
-            "media.save",
+            "media.save_dir",
             format!("names {shown}, which other users of this machine may enter (mode {mode:o}): chmod 700 {shown}"),
         );
     }
-    let quota = reader.number("media.quota_mib", 1..=1_048_576);
+    let quota = reader.number("media.save_quota_mib", 1..=1_048_576);
     let hosts = hosts(reader);
     Some(MediaSettings {
         save,
@@ -79,18 +82,15 @@ pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
 }
 
 fn hosts(reader: &mut Reader<'_>) -> Option<Vec<HostPattern>> {
-    const KEY: &str = "media.hosts";
-    let texts = reader
-        .text(KEY)
-        .split(|c: char| c.is_whitespace() || c == ',');
+    const KEY: &str = "media.allowed_redirect_hosts";
     let mut hosts = Vec::new();
-    for text in texts.filter(|text| !text.is_empty()) {
-        let Some(host) = HostPattern::parse(text) else {
+    for text in reader.list(KEY) {
+        let Some(host) = HostPattern::parse(&text) else {
             reader.problem(
                 KEY,
                 format!(
-                    "has {}, which is no name of a host: write names such as \"cdn.example.com *.example.org\"",
-                    quoted(text)
+                    "has {}, which is no name of a host: write names such as [\"cdn.example.com\", \"*.example.org\"]",
+                    quoted(&text)
                 ),
             );
             return None;

@@ -18,14 +18,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use calling::{ReconcileSettings, SendSettings, SenderSettings, WebhookSettings};
+pub use calling::{
+    OnUnknown, OutboundSettings, ReconcileSettings, SenderSettings, WebhookSettings,
+};
 pub use guarding::GuardSettings;
-pub use handling::{HandlerKind, HandlerSettings, HandoverSettings, OnCrash};
+pub use handling::{HandlerKind, HandlerSettings, HandoffSettings, OnCrash};
 pub use keeping::{ConsentSettings, StoreSettings};
 pub use media::MediaSettings;
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{
-    AccountSettings, AdminSettings, LogFormat, LogSettings, OnUnknown, ReplySettings, RestSettings,
+    AccountSettings, AdminSettings, LogFormat, LogSettings, ReplySettings, RestSettings,
     ServerSettings, SignatureMode, SignatureSettings, TelemetrySettings, TwilioSettings,
 };
 
@@ -48,10 +50,10 @@ const DEFAULT_FILE: &str = "replyhook.toml";
 /// let sources = Sources::default().with_env([
 ///     ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
 ///     ("PUBLIC_URL", "https://bot.example.com"),
-///     ("REPLYHOOK__SERVER__DRAIN_S", "5"),
+///     ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "5"),
 /// ]);
 /// let settings = Settings::load(&sources)?.settings;
-/// assert_eq!(settings.server.drain.as_secs(), 5);
+/// assert_eq!(settings.server.shutdown_timeout.as_secs(), 5);
 /// // Tokens are never shown.
 /// assert!(!format!("{sources:?}").contains("0123456789abcdef"));
 /// # Ok::<(), replyhook::config::Problems>(())
@@ -63,7 +65,7 @@ pub struct Sources {
     /// Environment variables.
     pub env: BTreeMap<String, String>,
     /// Allows `signature.mode = "report"` on a listener that others can reach.
-    pub explain_to_anyone: bool,
+    pub allow_public_diagnostics: bool,
     /// Values that stand below all, by key, instead of the documented defaults.
     pub defaults: BTreeMap<&'static str, String>,
     /// Values that stand above all, by key, as a command sets them.
@@ -156,7 +158,7 @@ pub struct Settings {
     /// Deadlines, the apology, and what happens to replies that go by REST.
     pub reply: ReplySettings,
     /// Conversations that somebody else answers for a while.
-    pub handover: HandoverSettings,
+    pub handoff: HandoffSettings,
     /// Where REST is called, and as whom.
     pub rest: RestSettings,
     /// What is kept, where and how long.
@@ -168,7 +170,7 @@ pub struct Settings {
     /// What is kept from the handler.
     pub guard: GuardSettings,
     /// What is sent first.
-    pub send: SendSettings,
+    pub outbound: OutboundSettings,
     /// Logs.
     pub log: LogSettings,
     /// Traces.
@@ -185,7 +187,7 @@ pub struct Settings {
 ///     ("PUBLIC_URL", "http://bot.example.com"),
 /// ]))?;
 /// assert_eq!(loaded.warnings[0].key, "server.public_url");
-/// let drain = loaded.effective.iter().find(|(key, ..)| key == "server.drain_s");
+/// let drain = loaded.effective.iter().find(|(key, ..)| key == "server.shutdown_timeout_s");
 /// assert_eq!(drain.map(|(_, value, _)| value.as_str()), Some("20"));
 /// # Ok::<(), replyhook::config::Problems>(())
 /// ```
@@ -209,7 +211,7 @@ impl Settings {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = Reader::new(&layers, problems);
-        let settings = sections::read(&mut reader, sources.explain_to_anyone);
+        let settings = sections::read(&mut reader, sources.allow_public_diagnostics);
         let (problems, warnings) = reader.finish();
         match settings {
             Some(settings) if problems.is_empty() => Ok(Loaded {

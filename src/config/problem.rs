@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// Such as `server.drain_s`.
+    /// Such as `server.shutdown_timeout_s`.
     pub key: String,
     /// Such as `replyhook.toml` or `environment variable PORT`.
     pub origin: String,
@@ -26,10 +26,10 @@ pub type Warning = Problem;
 /// ```
 /// use replyhook::config::{Settings, Sources};
 ///
-/// let sources = Sources::default().with_env([("REPLYHOOK__SERVER__DRAIN_S", "soon")]);
+/// let sources = Sources::default().with_env([("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "soon")]);
 /// let problems = Settings::load(&sources).unwrap_err();
 /// let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
-/// assert!(keys.contains(&"server.public_url") && keys.contains(&"server.drain_s"));
+/// assert!(keys.contains(&"server.public_url") && keys.contains(&"server.shutdown_timeout_s"));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(Vec<Problem>);

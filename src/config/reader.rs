@@ -70,6 +70,21 @@ impl<'a> Reader<'a> {
             .unwrap_or_default()
     }
 
+    /// The texts of a list, trimmed; empty ones are left out.
+    pub(super) fn list(&self, key: &str) -> Vec<String> {
+        let values = self
+            .layers
+            .get(key)
+            .and_then(|entry| entry.value.as_array());
+        values
+            .into_iter()
+            .flatten()
+            .filter_map(|value| value.as_str())
+            .map(|text| text.trim().to_owned())
+            .filter(|text| !text.is_empty())
+            .collect()
+    }
+
     /// Yes or no.
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         self.layers.get(key)?.value.as_bool()

@@ -8,7 +8,6 @@ use super::Settings;
 use super::layers::quoted;
 use super::reader::Reader;
 use super::{calling, guarding, handling, keeping, media};
-pub use crate::delivery::OnUnknown;
 use crate::redact::redacted_url;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
@@ -54,7 +53,7 @@ pub struct ServerSettings {
     /// The public listener.
     pub listen: SocketAddr,
     /// What is under way gets this long after a signal.
-    pub drain: Duration,
+    pub shutdown_timeout: Duration,
     /// Connections at once.
     pub max_connections: usize,
     /// Webhook requests at once.
@@ -70,14 +69,14 @@ pub struct ServerSettings {
     /// Bytes of a body.
     pub max_body_bytes: usize,
     /// Bytes of path and query.
-    pub max_target_bytes: usize,
+    pub max_uri_bytes: usize,
     /// Bytes of all requests that are not verified yet, without the first 8 KiB of each; without it, a quarter of the
     /// memory there is.
     pub unverified_bytes: Option<usize>,
     /// Headers of a request.
     pub max_headers: usize,
     /// Bytes of a request's head.
-    pub max_head_bytes: usize,
+    pub max_header_bytes: usize,
     /// Parameters of a request.
     pub max_params: usize,
     /// Whether a crash may write the process's memory to a core file.
@@ -124,17 +123,15 @@ pub struct ReplySettings {
     /// Until Twilio is answered.
     pub deadline: Duration,
     /// Messages that follow each other within this are one turn; zero: each is its own.
-    pub merge: Duration,
+    pub debounce: Duration,
     /// Whether the parts of a long text are numbered.
     pub numbered: bool,
     /// Maximum number of messages of a reply, as the channel takes them.
     pub max_messages: usize,
     /// What a fallback call says when the handler fails there too.
-    pub apology: String,
-    /// What happens to a message sent by REST of which Twilio's list knows nothing.
-    pub on_unknown: OnUnknown,
+    pub fallback_text: String,
     /// The template (`HX…`) that takes the place of a reply whose customer service window has closed.
-    pub late_template: Option<String>,
+    pub window_closed_template: Option<String>,
 }
 
 /// The part of `[twilio]` that REST needs.
@@ -198,20 +195,20 @@ impl fmt::Debug for TelemetrySettings {
 }
 
 /// Reads every section before it gives up on one, so that all problems are told.
-pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<Settings> {
+pub(super) fn read(reader: &mut Reader<'_>, allow_public_diagnostics: bool) -> Option<Settings> {
     let twilio = twilio(reader);
     let server = server(reader);
     let admin = admin(reader, server.as_ref());
-    let signature = signature(reader, server.as_ref(), explain_to_anyone);
+    let signature = signature(reader, server.as_ref(), allow_public_diagnostics);
     let handler = handling::handler(reader);
     let reply = reply(reader);
-    let handover = handling::handover(reader);
+    let handoff = handling::handoff(reader);
     let rest = rest(reader);
     let store = keeping::store(reader);
     let media = media::media(reader);
     let consent = keeping::consent(reader);
     let guard = guarding::guard(reader);
-    let send = calling::send(reader);
+    let outbound = calling::outbound(reader);
     let log = log(reader);
     let telemetry = telemetry(reader);
     Some(Settings {
@@ -221,13 +218,13 @@ pub(super) fn read(reader: &mut Reader<'_>, explain_to_anyone: bool) -> Option<S
         signature: signature?,
         handler: handler?,
         reply: reply?,
-        handover: handover?,
+        handoff: handoff?,
         rest: rest?,
         store: store?,
         media: media?,
         consent: consent?,
         guard: guard?,
-        send: send?,
+        outbound: outbound?,
         log: log?,
         telemetry: telemetry?,
     })
@@ -297,7 +294,7 @@ pub(super) fn token(reader: &mut Reader<'_>, key: &str) -> Option<Secret> {
 fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
     let public_url = public_url(reader);
     let listen = listen(reader);
-    let drain = reader.number("server.drain_s", 0..=3600);
+    let shutdown_timeout = reader.number("server.shutdown_timeout_s", 0..=3600);
     let max_connections = reader.count("server.max_connections", 1..=1_000_000);
     let max_in_flight = reader.count("server.max_in_flight", 1..=1_000_000);
     let header_timeout = reader.millis("server.header_timeout_ms", 10..=60_000);
@@ -305,16 +302,16 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
     let body_timeout = reader.millis("server.body_timeout_ms", 10..=60_000);
     let write_timeout = reader.millis("server.write_timeout_ms", 10..=60_000);
     let max_body_bytes = reader.count("server.max_body_bytes", 1024..=16_777_216);
-    let max_target_bytes = reader.count("server.max_target_bytes", 64..=65_534);
+    let max_uri_bytes = reader.count("server.max_uri_bytes", 64..=65_534);
     let unverified_bytes = reader.count("server.unverified_bytes", 0..=1_099_511_627_776);
     let max_headers = reader.count("server.max_headers", 16..=1024);
-    let max_head_bytes = reader.count("server.max_head_bytes", 8192..=1_048_576);
+    let max_header_bytes = reader.count("server.max_header_bytes", 8192..=1_048_576);
     let max_params = reader.count("server.max_params", 32..=65_536);
     let core_dumps = reader.flag("server.core_dumps");
     Some(ServerSettings {
         public_url: public_url?,
         listen: listen?,
-        drain: Duration::from_secs(u64::try_from(drain?).ok()?),
+        shutdown_timeout: Duration::from_secs(u64::try_from(shutdown_timeout?).ok()?),
         max_connections: max_connections?,
         max_in_flight: max_in_flight?,
         header_timeout: header_timeout?,
@@ -322,10 +319,10 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
         body_timeout: body_timeout?,
         write_timeout: write_timeout?,
         max_body_bytes: max_body_bytes?,
-        max_target_bytes: max_target_bytes?,
+        max_uri_bytes: max_uri_bytes?,
         unverified_bytes: unverified_bytes.map(|bytes| (bytes > 0).then_some(bytes))?,
         max_headers: max_headers?,
-        max_head_bytes: max_head_bytes?,
+        max_header_bytes: max_header_bytes?,
         max_params: max_params?,
         core_dumps: core_dumps?,
     })
@@ -414,7 +411,7 @@ pub(super) fn admin(
 fn signature(
     reader: &mut Reader<'_>,
     server: Option<&ServerSettings>,
-    explain_to_anyone: bool,
+    allow_public_diagnostics: bool,
 ) -> Option<SignatureSettings> {
     const KEY: &str = "signature.mode";
     let modes = [
@@ -423,11 +420,11 @@ fn signature(
     ];
     let mode = reader.choice(KEY, &modes)?;
     let reachable = server.is_some_and(|server| !server.listen.ip().is_loopback());
-    if mode == SignatureMode::Report && reachable && !explain_to_anyone {
+    if mode == SignatureMode::Report && reachable && !allow_public_diagnostics {
         reader.problem(
             KEY,
             "is report, which tells whoever asks why a signature does not fit: set server.listen to a loopback address, \
-             or start with --explain-to-anyone",
+             or start with --allow-public-diagnostics",
         );
         return None;
     }
@@ -437,13 +434,11 @@ fn signature(
 fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
     // Twilio gives up at 15 s; a body may take a moment and the answer has to travel.
     let deadline = reader.millis("reply.deadline_ms", 1..=13_000);
-    let merge = reader.millis("reply.merge_ms", 0..=10_000);
+    let debounce = reader.millis("reply.debounce_ms", 0..=10_000);
     let numbered = reader.flag("reply.numbered");
     let max_messages = reader.count("reply.max_messages", 1..=1000);
-    let apology = reader.text("reply.apology").to_owned();
-    let on_unknown = [("hold", OnUnknown::Hold), ("resend", OnUnknown::Resend)];
-    let on_unknown = reader.choice("reply.on_unknown", &on_unknown);
-    let template = reader.text("reply.late_template").trim();
+    let fallback_text = reader.text("reply.fallback_text").to_owned();
+    let template = reader.text("reply.window_closed_template").trim();
     let well_formed = template.len() == 34
         && template.starts_with("HX")
         && template
@@ -452,19 +447,18 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
             .all(|byte| byte.is_ascii_hexdigit());
     if !template.is_empty() && !well_formed {
         reader.problem(
-            "reply.late_template",
+            "reply.window_closed_template",
             "is no template: write its ContentSid, HX and 32 hexadecimal digits",
         );
         return None;
     }
     Some(ReplySettings {
         deadline: deadline?,
-        merge: merge?,
+        debounce: debounce?,
         numbered: numbered?,
         max_messages: max_messages?,
-        apology,
-        on_unknown: on_unknown?,
-        late_template: (!template.is_empty()).then(|| template.to_owned()),
+        fallback_text,
+        window_closed_template: (!template.is_empty()).then(|| template.to_owned()),
     })
 }
 

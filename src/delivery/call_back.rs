@@ -65,10 +65,10 @@ impl Delivery {
     }
 
     fn not_called_back(&self, id: i64, error: &RestError) {
-        if let Some(held) = self.warnings.pass() {
+        if let Some(suppressed) = self.warnings.pass() {
             tracing::warn!(
-                reply = id,
-                held,
+                outbound_id = id,
+                suppressed,
                 "a scheduled message to somebody who has opted out could not be called back yet: {error}"
             );
         }

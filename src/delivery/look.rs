@@ -39,7 +39,7 @@ impl Delivery {
             Ok(None) => {
                 tracing::error!(
                     reply = message.id,
-                    "a message of unknown fate is not in Twilio's list: it is held, and `replyhook messages release` sends it"
+                    "a message of unknown fate is not in Twilio's list: it is suppressed, and `replyhook messages release` sends it"
                 );
                 Settlement::Held
             }

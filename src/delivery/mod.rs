@@ -4,7 +4,7 @@
 //! `POST Messages` has no idempotency key. So a call is repeated only where Twilio says that it was not processed (429)
 //! or where it never left this machine. Anything else is *unknown*: a status callback, whose URL carries our name for the
 //! message, proves that it was taken; else the list does; and if neither has it, it is *held* for the operator, or sent
-//! again where `reply.on_unknown = "resend"` says that twice is better than never.
+//! again where `outbound.on_unknown = "resend"` says that twice is better than never.
 
 mod call_back;
 mod credentials;

@@ -177,8 +177,8 @@ impl Delivery {
     }
 
     fn warn(&self, id: i64, what: &str, error: &RestError) {
-        if let Some(held) = self.warnings.pass() {
-            tracing::warn!(reply = id, held, "{what}: {error}");
+        if let Some(suppressed) = self.warnings.pass() {
+            tracing::warn!(outbound_id = id, suppressed, "{what}: {error}");
         }
     }
 }

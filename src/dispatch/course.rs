@@ -395,7 +395,7 @@ impl Course {
                 Err(Failure::Error)
             }
             Ok(None) => {
-                tracing::error!(message_sid = %sid, "the handler was given up: it ran longer than handler.max_ms");
+                tracing::error!(message_sid = %sid, "the handler was given up: it ran longer than handler.timeout_ms");
                 Err(Failure::Error)
             }
             Err(_) => {

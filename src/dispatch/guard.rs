@@ -274,13 +274,13 @@ impl Dispatcher {
                 tracing::debug!(%message_sid, ?user, "not handled: the conversation is muted");
             }
             Stop::Rate => {
-                if let Some(held) = self.guard.rate_warnings.pass() {
-                    tracing::warn!(%message_sid, ?user, held, "not handled: the user has sent more than guard.user_per_minute");
+                if let Some(suppressed) = self.guard.rate_warnings.pass() {
+                    tracing::warn!(%message_sid, ?user, suppressed, "not handled: the user has sent more than guard.messages_per_user_per_minute");
                 }
             }
             Stop::OwnNumber => {
-                if let Some(held) = self.guard.own_number_warnings.pass() {
-                    tracing::warn!(%message_sid, ?user, held, "not handled: it is from a sender of ours");
+                if let Some(suppressed) = self.guard.own_number_warnings.pass() {
+                    tracing::warn!(%message_sid, ?user, suppressed, "not handled: it is from a sender of ours");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Quick messages of one user as one turn (`reply.merge_ms`).
+//! Quick messages of one user as one turn (`reply.debounce_ms`).
 //!
 //! The first of them is claimed as any other, and waits for the pause after the last before its handler runs. The others
 //! wait behind it in the journal all the time, and are answered with it in one transaction; until then each is a message of

@@ -103,7 +103,7 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Wrong> {
 
 /// What there is not below `/_emulator`.
 async fn nothing() -> Wrong {
-    unknown("thing here: see docs/desk.md")
+    unknown("thing here: see docs/src/reference/emulator-api.md")
 }
 
 async fn config(State(engine): State<Arc<Engine>>) -> Answer {

@@ -218,7 +218,7 @@ impl Context {
     /// # is_handler(bot);
     /// ```
     ///
-    /// It is read from the journal, as far as texts are kept there (`store.retention_days`, `store.keep_bodies`), and covers
+    /// It is read from the journal, as far as texts are kept there (`store.retention_days`, `store.body_retention_days`), and covers
     /// all addresses that the user is known by. A message without text is in it by what came, such as `image/jpeg`; an
     /// answer that goes to somebody else, or that was not sent and will not be, is not. By hand it is empty.
     ///

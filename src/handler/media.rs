@@ -186,7 +186,7 @@ pub enum MediaErrorKind {
     Gone,
     /// Twilio did not let us have it: HTTP status.
     Refused(u16),
-    /// Twilio sent us somewhere where its files do not lie; `media.hosts` adds hosts.
+    /// Twilio sent us somewhere where its files do not lie; `media.allowed_redirect_hosts` adds hosts.
     ForeignHost,
     /// Nobody could be reached, or it broke off.
     Unreachable,
@@ -194,7 +194,7 @@ pub enum MediaErrorKind {
     TooLarge,
     /// It took over 30 seconds.
     TooSlow,
-    /// The folder of `media.save` holds as much as it may.
+    /// The folder of `media.save_dir` holds as much as it may.
     Full,
     /// It could not be written.
     Disk,
@@ -358,12 +358,12 @@ impl fmt::Display for MediaError {
                 return write!(f, "Twilio does not give the file (HTTP {status})");
             }
             MediaErrorKind::ForeignHost => {
-                "Twilio sends us for the file to a host that is none of its own (media.hosts allows more)"
+                "Twilio sends us for the file to a host that is none of its own (media.allowed_redirect_hosts allows more)"
             }
             MediaErrorKind::Unreachable => "the file cannot be reached, or broke off",
             MediaErrorKind::TooLarge => "the file is over 16 MiB",
             MediaErrorKind::TooSlow => "the file took over 30 seconds",
-            MediaErrorKind::Full => "the folder of media.save is full (media.quota_mib)",
+            MediaErrorKind::Full => "the folder of media.save_dir is full (media.save_quota_mib)",
             MediaErrorKind::Disk => "the file cannot be written",
             MediaErrorKind::NoLink => "no link to the file can be made: the store is away",
         })

@@ -1,6 +1,6 @@
 //! Files: those that messages bring, and those that replies take along.
 //!
-//! A message's files lie at Twilio. They are fetched when a handler asks ([`attached`]), saved beside it where `media.save`
+//! A message's files lie at Twilio. They are fetched when a handler asks ([`attached`]), saved beside it where `media.save_dir`
 //! names a folder ([`keeping`], [`saving`]), and never called by the address that the message gives.
 //!
 //! A reply's own files are put into the store ([`publishing`]) under links that nobody can guess ([`token`]), which every

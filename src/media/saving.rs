@@ -14,7 +14,7 @@ use crate::twilio::media::{MediaAddress, sniff};
 /// Of a file that is read or written.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// The folder of `media.save`.
+/// The folder of `media.save_dir`.
 pub(crate) struct Folder {
     path: PathBuf,
     most_bytes: u64,
@@ -175,7 +175,7 @@ fn disk(error: std::io::Error) -> MediaError {
     MediaError::with_source(MediaErrorKind::Disk, error)
 }
 
-/// The files of a message that `media.save` has kept in `folder`, by name. None where there is no such folder.
+/// The files of a message that `media.save_dir` has kept in `folder`, by name. None where there is no such folder.
 ///
 /// ```
 /// use std::path::Path;

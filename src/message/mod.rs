@@ -120,7 +120,7 @@ pub struct InboundMessage {
     pub api_version: Option<String>,
     /// When the server had verified the request; Twilio sends no time.
     pub received_at: Timestamp,
-    /// With `reply.merge_ms`: the further messages that are handled in this one's turn, in order. Their texts are lines of
+    /// With `reply.debounce_ms`: the further messages that are handled in this one's turn, in order. Their texts are lines of
     /// [`body`](Self::body), their files are in [`media`](Self::media), and each of the other parts is that of the one
     /// message that has it; everything else is the first one's, and so is what you answer.
     pub merged: Vec<MessageSid>,

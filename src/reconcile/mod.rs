@@ -23,7 +23,7 @@
 //! let (client, credentials) = (Client::new(ApiUrl::default()), Credentials::auth_token(account, Secret::new("…")));
 //! let since = SystemClock.now() - jiff::SignedDuration::from_hours(24);
 //! let listed = list(&client, account, &credentials, since).await?;
-//! let reconciler = Reconciler::new(store, "STOP", "START");
+//! let reconciler = Reconciler::new(store, &["STOP"], &["START"]);
 //! for missing in reconciler.missing(account, &listed, since).await?.messages {
 //!     reconciler.enter(&missing).await?;
 //! }
@@ -104,7 +104,7 @@ pub async fn list(
 ///
 /// let store = Arc::new(SqliteStore::memory());
 /// store.open(Access::Owner).await?;
-/// let reconciler = Reconciler::new(store, "STOP", "START");
+/// let reconciler = Reconciler::new(store, &["STOP"], &["START"]);
 /// let account = "AC00000000000000000000000000000001".parse()?;
 /// // Of an empty list nothing is missing; `list` asks Twilio for a real one.
 /// let inbound = reconciler.missing(account, &[], Timestamp::UNIX_EPOCH).await?;
@@ -193,7 +193,7 @@ pub struct Unsaid {
 
 impl Reconciler {
     /// With the words that opt out and in, where Twilio has none of its own.
-    pub fn new(store: Arc<dyn Store>, stop_words: &str, start_words: &str) -> Self {
+    pub fn new<S: AsRef<str>>(store: Arc<dyn Store>, stop_words: &[S], start_words: &[S]) -> Self {
         // Nobody waits for an answer: what is saved must not claim that one was given.
         let replies = ConsentReplies {
             stop: Document::empty(),

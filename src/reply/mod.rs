@@ -146,7 +146,7 @@ impl Reply {
     /// Lets somebody else answer this message *and every later one* of the conversation, such as a Studio flow, or people in
     /// Flex behind one: Twilio is redirected to this URL, and your handler is not asked any more, until
     /// [`take_back`](crate::Context::take_back), `replyhook handback`, or a time without a message from the user
-    /// (`handover.ttl`). What is added with [`and`](Self::and) is said before it.
+    /// (`handoff.ttl`). What is added with [`and`](Self::and) is said before it.
     ///
     /// ```
     /// use replyhook::reply::RedirectError;

@@ -137,8 +137,8 @@ impl Listening {
     /// Reports a request that reaches no endpoint. If it was Twilio's, a message is lost: it must not go unseen.
     pub(super) fn refused(&self, reason: &dyn Display) {
         self.metrics.malformed_requests.increment(1);
-        if let Some(held) = self.malformed.pass() {
-            tracing::warn!(%reason, held, "refused: the request is malformed");
+        if let Some(suppressed) = self.malformed.pass() {
+            tracing::warn!(%reason, suppressed, "refused: the request is malformed");
         }
     }
 }

@@ -101,8 +101,8 @@ pub(crate) async fn serve(
             Ok((stream, _)) => stream,
             Err(error) => {
                 listening.metrics.accept_errors.increment(1);
-                if let Some(held) = errors.pass() {
-                    tracing::error!(%error, held, "a connection cannot be accepted");
+                if let Some(suppressed) = errors.pass() {
+                    tracing::error!(%error, suppressed, "a connection cannot be accepted");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;

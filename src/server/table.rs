@@ -223,18 +223,18 @@ impl Table {
         if is_evicted {
             self.metrics.connections_evicted.increment(1);
         }
-        if let Some(held) = self.reports.pass() {
+        if let Some(suppressed) = self.reports.pass() {
             let limit = self.limit;
             if is_evicted {
                 tracing::warn!(
                     limit,
-                    held,
+                    suppressed,
                     "connection limit reached: one without a verified request, or an idle one, was closed for a new one"
                 );
             } else {
                 tracing::warn!(
                     limit,
-                    held,
+                    suppressed,
                     "connection limit reached: a new connection waits"
                 );
             }
@@ -279,11 +279,11 @@ fn budget(limits: &ConnectionLimits, metrics: &Arc<Metrics>) -> Arc<Budget> {
     let reports = Throttle::new(3);
     Arc::new(Budget::new(limit, move |dropped| {
         metrics.unverified_dropped.increment(dropped as u64);
-        if let Some(held) = reports.pass() {
+        if let Some(suppressed) = reports.pass() {
             tracing::warn!(
                 limit,
                 dropped,
-                held,
+                suppressed,
                 "limit of unverified bytes reached (server.unverified_bytes): the slowest requests were dropped"
             );
         }

@@ -144,7 +144,7 @@ pub(super) fn shown_state(state: i64, replies: &[(ReplyState, bool)]) -> &'stati
     let any = |wanted: ReplyState| replies.iter().any(|(state, _)| *state == wanted);
     match state {
         inbound::RECEIVED => "received",
-        inbound::HANDLING => "handling",
+        inbound::HANDLING => "processing",
         inbound::DEFERRED => "deferred",
         inbound::FAILED => "failed",
         inbound::DEAD => "dead",

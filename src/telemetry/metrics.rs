@@ -49,8 +49,8 @@ macro_rules! table {
 
 table! {
     WEBHOOKS = "replyhook_webhooks_total", "1", ["endpoint", "outcome"], "Requests on the webhook endpoints by what became of them.";
-    WEBHOOK_SECONDS = "replyhook_webhook_seconds", "s", ["endpoint"], "Time from a request's head to its answer.";
-    HANDLER_SECONDS = "replyhook_handler_seconds", "s", [], "Time a handler took, late ones included.";
+    WEBHOOK_SECONDS = "replyhook_webhook_duration_seconds", "s", ["endpoint"], "Time from a request's head to its answer.";
+    HANDLER_SECONDS = "replyhook_handler_duration_seconds", "s", [], "Time a handler took, late ones included.";
     HANDLERS_RUNNING = "replyhook_handlers_running", "1", [], "Handlers running now, late ones included.";
     REQUESTS_IN_FLIGHT = "replyhook_requests_in_flight", "1", [], "Webhook requests being answered now.";
     CONNECTIONS = "replyhook_connections", "1", [], "Open connections of the public listener.";
@@ -60,25 +60,25 @@ table! {
     ACCEPT_ERRORS = "replyhook_accept_errors_total", "1", [], "Connections that could not be accepted, as when file descriptors run out.";
     MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests that are no HTTP/1.1, have too large a head, not exactly one Host, or another transfer coding than chunked.";
     UNROUTED = "replyhook_unrouted_requests_total", "1", [], "Requests to a path that is none of the server's (404).";
-    TOKEN_SLOTS = "replyhook_auth_token_slot_total", "1", ["slot"], "Verified requests by the token that fitted.";
+    TOKEN_SLOTS = "replyhook_verified_requests_total", "1", ["auth_token"], "Verified requests by the token that fitted.";
     REPLIES = "replyhook_replies_total", "1", ["outcome"], "Messages sent by REST by what became of the call: sent, again, failed, unknown, held.";
     REPLY_ERRORS = "replyhook_reply_errors_total", "1", ["error_code"], "Messages by REST that Twilio refused, or said later that it did not deliver, by its error code.";
     REPLIES_SUPPRESSED = "replyhook_replies_suppressed_total", "1", [], "Replies that were not given because their user had opted out meanwhile.";
-    REPLIES_LOST = "replyhook_replies_lost_total", "1", [], "Replies that were not given because the message had been answered elsewhere meanwhile.";
+    REPLIES_LOST = "replyhook_replies_superseded_total", "1", [], "Replies that were not given because the message had been answered elsewhere meanwhile.";
     REPLIES_TRUNCATED = "replyhook_replies_truncated_total", "1", [], "Replies that were cut since they had more messages than reply.max_messages.";
-    TAKEN_UP = "replyhook_taken_up_total", "1", [], "Messages handled without a request: deferred before their turn, or left behind by a process that ended.";
+    TAKEN_UP = "replyhook_backlog_processed_total", "1", [], "Messages handled without a request: deferred before their turn, or left behind by a process that ended.";
     LATE_FAILURES = "replyhook_late_failures_total", "1", [], "Handlers that failed when no request waited any more: their users get nothing unless the message is retried.";
     DEAD_MESSAGES = "replyhook_dead_messages_total", "1", ["reason"], "Messages that nobody answers any more: crashed, handler_failed, handler_panicked, unreadable, or expired, when their content was deleted unanswered.";
-    MESSAGES = "replyhook_messages", "1", ["state"], "Messages that have no answer yet: received, handling, deferred.";
+    MESSAGES = "replyhook_messages", "1", ["state"], "Messages that have no answer yet: received, processing, deferred.";
     MESSAGES_OLDEST = "replyhook_messages_oldest_seconds", "s", [], "Seconds since the oldest of them came.";
     OUTBOX = "replyhook_outbox", "1", ["state"], "Messages that wait to go out by REST: pending, unknown, held.";
     OUTBOX_OLDEST = "replyhook_outbox_oldest_seconds", "s", [], "Seconds since the first of them was due.";
-    STORE_ERRORS = "replyhook_store_errors_total", "1", ["step"], "Steps that the store did not take.";
-    STORE_OK = "replyhook_store_ok", "1", [], "Whether the store keeps messages: 1 or 0. Checked every three seconds, also without traffic.";
-    OUTAGE_ANSWERS = "replyhook_outage_answers", "1", [], "Fallback calls that were answered from memory while the store was away, and are not in the journal yet.";
+    STORE_ERRORS = "replyhook_store_errors_total", "1", ["operation"], "Failed store operations.";
+    STORE_OK = "replyhook_store_up", "1", [], "Whether the store keeps messages: 1 or 0. Checked every three seconds, also without traffic.";
+    OUTAGE_ANSWERS = "replyhook_unflushed_fallback_replies", "1", [], "Fallback calls that were answered from memory while the store was away, and are not in the journal yet.";
     CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Consent words of users: opt_out, opt_in, help.";
-    GUARD = "replyhook_guard_total", "1", ["reason"], "Messages kept from the handler: own_number, loop (the one that begins a mute), muted, rate.";
-    CHARACTERS_REPLACED = "replyhook_characters_replaced_total", "1", [], "Characters of replies that XML cannot hold, sent as U+FFFD.";
+    GUARD = "replyhook_messages_blocked_total", "1", ["reason"], "Messages kept from the handler: own_number, loop (the one that begins a mute), muted, rate.";
+    CHARACTERS_REPLACED = "replyhook_invalid_xml_chars_total", "1", [], "Characters of replies that XML cannot hold, sent as U+FFFD.";
     STATUS_UPDATES = "replyhook_status_updates_total", "1", ["status"], "Status callbacks by the status they told.";
     FALLBACKS = "replyhook_fallback_calls_total", "1", ["error_code"], "Verified fallback calls by Twilio's error code.";
     BUILD_INFO = "replyhook_build_info", "1", ["version"], "Always 1.";
@@ -138,13 +138,13 @@ outcomes! {
     /// Answered in time, or a status callback that was taken.
     Ok = "ok",
     /// No, no valid or more than one signature.
-    RefusedSignature = "refused_signature",
+    RejectedSignature = "rejected_signature",
     /// An account that is not configured.
-    RefusedAccount = "refused_account",
+    RejectedAccount = "rejected_account",
     /// Too large, too slow, or no form.
-    RefusedBody = "refused_body",
+    RejectedBody = "rejected_body",
     /// A method that Twilio does not use.
-    RefusedMethod = "refused_method",
+    RejectedMethod = "rejected_method",
     /// Verified, and yet no message.
     BadForm = "bad_form",
     /// The handler returned an error.
@@ -244,7 +244,7 @@ pub struct Metrics {
     pub(crate) characters_replaced: Counter,
 }
 
-const REPLY_OUTCOMES: [&str; 5] = ["sent", "again", "failed", "unknown", "held"];
+const REPLY_OUTCOMES: [&str; 5] = ["sent", "retry", "failed", "unknown", "held"];
 const GUARD_REASONS: [&str; 4] = ["own_number", "loop", "muted", "rate"];
 const METADATA: Metadata<'static> = Metadata::new("replyhook", Level::INFO, None);
 /// Up to Twilio's 15 seconds.
@@ -315,7 +315,7 @@ impl Metrics {
             replies_truncated: counter(REPLIES_TRUNCATED, &[]),
             taken_up: counter(TAKEN_UP, &[]),
             late_failures: counter(LATE_FAILURES, &[]),
-            messages: ["received", "handling", "deferred"]
+            messages: ["received", "processing", "deferred"]
                 .map(|state| recorder.register_gauge(&key(MESSAGES, &[state]), &METADATA)),
             messages_oldest: gauge(MESSAGES_OLDEST),
             outbox: ["pending", "unknown", "held"]

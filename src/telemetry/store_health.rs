@@ -238,6 +238,6 @@ mod tests {
             health.check_passed();
         }
         assert!(health.failure().unwrap().contains("until a restart"));
-        assert!(health.metrics.render().contains("replyhook_store_ok 0"));
+        assert!(health.metrics.render().contains("replyhook_store_up 0"));
     }
 }

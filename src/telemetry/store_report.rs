@@ -24,8 +24,12 @@ impl StoreReport {
     pub(crate) fn failed(&self, step: &'static str, failure: &dyn StoreFailure) {
         self.metrics.store_error(step);
         self.health.failed(failure);
-        if let Some(held) = self.throttle.pass() {
-            tracing::error!(step, held, "the store did not do its part: {failure}");
+        if let Some(suppressed) = self.throttle.pass() {
+            tracing::error!(
+                operation = step,
+                suppressed,
+                "store operation failed: {failure}"
+            );
         }
     }
 }

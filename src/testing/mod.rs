@@ -94,7 +94,7 @@ struct State {
 }
 
 impl TestBot {
-    /// Starts what `make` makes, with the documented defaults but for `guard.loop`: where time stands still whoever says
+    /// Starts what `make` makes, with the documented defaults but for `guard.loop_detection`: where time stands still whoever says
     /// the same a few times is as fast as a bot. It is asked again at every [`TestBot::restart`].
     pub async fn start(make: impl Fn() -> AppBuilder + Send + Sync + 'static) -> Self {
         Self::start_with(Sources::default(), make).await
@@ -113,7 +113,7 @@ impl TestBot {
             clock: Some(clock.clone()),
             ..DeskOptions::default()
         };
-        let guard = sources.defaults.entry("guard.loop");
+        let guard = sources.defaults.entry("guard.loop_detection");
         guard.or_insert_with(|| "false".to_owned());
         let desk = Desk::start(make(), sources, options).await;
         let desk = desk.unwrap_or_else(|error| panic!("the bot does not start: {error}"));

@@ -61,7 +61,7 @@ impl<'a> User<'a> {
         self.sends(json!({"body": text})).await
     }
 
-    /// Several texts, one right after the other: with `reply.merge_ms` they are one turn. The answer is that of the first,
+    /// Several texts, one right after the other: with `reply.debounce_ms` they are one turn. The answer is that of the first,
     /// and has what the phone got because of all.
     pub async fn says_quickly(&self, texts: &[&str]) -> Answer {
         assert!(!texts.is_empty(), "nothing is said");

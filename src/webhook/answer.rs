@@ -41,7 +41,7 @@ impl Cause {
             Self::NotAForm => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "not a form\n",
-                Outcome::RefusedBody,
+                Outcome::RejectedBody,
             ),
             Self::Failed(Failure::Error) => (FAILED, "handler failed\n", Outcome::HandlerError),
             Self::Failed(Failure::Panic) => (FAILED, "handler failed\n", Outcome::Panic),

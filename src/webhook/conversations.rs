@@ -24,9 +24,9 @@ pub(super) async fn tell(webhooks: &Webhooks, params: Form) -> Answer {
             _ = told => {}
             () = webhooks.clock.sleep(PATIENCE) => {}
         }
-    } else if let Some(held) = webhooks.warnings.unheard.pass() {
+    } else if let Some(suppressed) = webhooks.warnings.unheard.pass() {
         tracing::warn!(
-            held,
+            suppressed,
             "Twilio Conversations tells of an event at /webhook, and nothing is done with it: its messages are not the bot's"
         );
     }

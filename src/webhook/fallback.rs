@@ -61,7 +61,7 @@ async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
 
 fn report(webhooks: &Webhooks, cause: &FallbackCause, message: &InboundMessage) {
     webhooks.metrics.fallback_call(cause.error_code);
-    let Some(held) = webhooks.warnings.fallback.pass() else {
+    let Some(suppressed) = webhooks.warnings.fallback.pass() else {
         return;
     };
     let code = cause.error_code.map(|code| code.0);
@@ -69,5 +69,5 @@ fn report(webhooks: &Webhooks, cause: &FallbackCause, message: &InboundMessage) 
         Some(code) => code.meaning().unwrap_or("a code that is not known here"),
         None => "without saying why",
     };
-    tracing::warn!(message_sid = %message.message_sid, error_code = code, held, "Twilio called the fallback URL: {meaning}");
+    tracing::warn!(message_sid = %message.message_sid, error_code = code, suppressed, "Twilio called the fallback URL: {meaning}");
 }

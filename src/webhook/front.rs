@@ -155,12 +155,12 @@ impl Passage {
         let closed = front.closed(endpoint);
         let id = front.ids.next();
         if let Some(reason) = closed
-            && let Some(held) = front.errors.pass()
+            && let Some(suppressed) = front.errors.pass()
         {
             tracing::error!(
                 endpoint = endpoint.as_str(),
                 reason = reason.trim_end(),
-                held,
+                suppressed,
                 "a request was turned away"
             );
         }

@@ -33,7 +33,7 @@ pub(super) async fn media(
         let mut response = plain(
             StatusCode::METHOD_NOT_ALLOWED,
             "GET or HEAD\n",
-            Outcome::RefusedMethod,
+            Outcome::RejectedMethod,
         );
         let allow = HeaderValue::from_static("GET, HEAD");
         response.headers_mut().insert(ALLOW, allow);
@@ -49,9 +49,9 @@ pub(super) async fn media(
         Ok((Followed::AtTwilio(file), permit)) => at_twilio(file, permit, is_head),
         Err(NotFollowed::Unknown) => plain(StatusCode::NOT_FOUND, "not found\n", Outcome::NotFound),
         Err(NotFollowed::Busy) => {
-            if let Some(held) = webhooks.warnings.media.pass() {
+            if let Some(suppressed) = webhooks.warnings.media.pass() {
                 tracing::warn!(
-                    held,
+                    suppressed,
                     "refused a request for a file: too many files are being read at the same time"
                 );
             }
@@ -62,8 +62,8 @@ pub(super) async fn media(
             unavailable("store unavailable\n")
         }
         Err(NotFollowed::Fetch(error)) => {
-            if let Some(held) = webhooks.warnings.media.pass() {
-                tracing::warn!(held, %error, "a file behind a link could not be fetched from Twilio");
+            if let Some(suppressed) = webhooks.warnings.media.pass() {
+                tracing::warn!(suppressed, %error, "a file behind a link could not be fetched from Twilio");
             }
             plain(
                 StatusCode::BAD_GATEWAY,

@@ -104,8 +104,11 @@ impl Webhooks {
         if form.is_form() {
             return Ok(form.into_params());
         }
-        if let Some(held) = self.warnings.malformed.pass() {
-            tracing::warn!(held, "a signed request is no form: no messaging webhook is");
+        if let Some(suppressed) = self.warnings.malformed.pass() {
+            tracing::warn!(
+                suppressed,
+                "a signed request is no form: no messaging webhook is"
+            );
         }
         Err(Cause::NotAForm)
     }
@@ -113,10 +116,10 @@ impl Webhooks {
     /// Room for answering a verified request.
     fn place(&self, endpoint: Endpoint) -> Result<Place, Cause> {
         self.room.take(endpoint).ok_or_else(|| {
-            if let Some(held) = self.warnings.overloaded.pass() {
+            if let Some(suppressed) = self.warnings.overloaded.pass() {
                 tracing::error!(
                     endpoint = endpoint.as_str(),
-                    held,
+                    suppressed,
                     "overloaded: a request was turned away"
                 );
             }
@@ -128,8 +131,8 @@ impl Webhooks {
     /// boundaries of a signature.
     fn sound<T>(&self, endpoint: Endpoint, read: Result<T, ParseError>) -> Result<T, Cause> {
         read.map_err(|error| {
-            if let Some(held) = self.warnings.malformed.pass() {
-                tracing::error!(endpoint = endpoint.as_str(), held, %error, "a signed request is no message");
+            if let Some(suppressed) = self.warnings.malformed.pass() {
+                tracing::error!(endpoint = endpoint.as_str(), suppressed, %error, "a signed request is no message");
             }
             Cause::BadForm
         })
@@ -153,10 +156,10 @@ impl Webhooks {
 async fn unrouted(State(webhooks): State<Arc<Webhooks>>, headers: HeaderMap) -> impl IntoResponse {
     webhooks.metrics.unrouted.increment(1);
     if headers.contains_key(SIGNATURE_HEADER)
-        && let Some(held) = webhooks.warnings.unrouted.pass()
+        && let Some(suppressed) = webhooks.warnings.unrouted.pass()
     {
         tracing::warn!(
-            held,
+            suppressed,
             "a signed request came to a path that is none of this server's (404): is the URL that Twilio has one of those that \
              `replyhook check` shows?"
         );

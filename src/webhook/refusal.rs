@@ -12,16 +12,16 @@ use crate::telemetry::metrics::Outcome;
 /// The label of a refusal.
 pub(super) fn outcome(cause: RefusalCause) -> Outcome {
     match cause {
-        RefusalCause::Method => Outcome::RefusedMethod,
+        RefusalCause::Method => Outcome::RejectedMethod,
         RefusalCause::Signature(error) => match error.kind() {
-            SignatureErrorKind::UnknownAccount => Outcome::RefusedAccount,
+            SignatureErrorKind::UnknownAccount => Outcome::RejectedAccount,
             SignatureErrorKind::Form(crate::form::FormError::NotUtf8 { .. })
             | SignatureErrorKind::Reshaped => Outcome::BadForm,
-            SignatureErrorKind::Form(_) | SignatureErrorKind::NotAForm => Outcome::RefusedBody,
-            _ => Outcome::RefusedSignature,
+            SignatureErrorKind::Form(_) | SignatureErrorKind::NotAForm => Outcome::RejectedBody,
+            _ => Outcome::RejectedSignature,
         },
         RefusalCause::Overloaded => Outcome::Unavailable,
-        _ => Outcome::RefusedBody,
+        _ => Outcome::RejectedBody,
     }
 }
 
@@ -81,7 +81,7 @@ impl RefusalReport {
         };
         let explanation =
             explanation.map_or_else(|| cause.to_string(), |explanation| explanation.to_string());
-        if let Some(held) = pass {
+        if let Some(suppressed) = pass {
             let id = refusal
                 .head
                 .extensions
@@ -90,9 +90,9 @@ impl RefusalReport {
             let outcome = outcome(cause);
             let (status, label) = (cause.status().as_u16(), outcome.as_str());
             if outcome == Outcome::BadForm {
-                tracing::error!(request_id = id, status, outcome = label, held, %cause, "refused: {explanation}");
+                tracing::error!(request_id = id, status, outcome = label, suppressed, %cause, "refused: {explanation}");
             } else {
-                tracing::warn!(request_id = id, status, outcome = label, held, %cause, "refused: {explanation}");
+                tracing::warn!(request_id = id, status, outcome = label, suppressed, %cause, "refused: {explanation}");
             }
         }
         to_caller.then(|| explanation + "\n")

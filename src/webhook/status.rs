@@ -87,7 +87,7 @@ fn report(webhooks: &Webhooks, update: &StatusUpdate) {
         return;
     }
     webhooks.metrics.undelivered(update.error_code);
-    let Some(held) = webhooks.warnings.undelivered.pass() else {
+    let Some(suppressed) = webhooks.warnings.undelivered.pass() else {
         return;
     };
     let code = update.error_code.map(|code| code.0);
@@ -96,5 +96,5 @@ fn report(webhooks: &Webhooks, update: &StatusUpdate) {
         .and_then(ErrorCode::meaning)
         .unwrap_or("no known reason");
     let status = update.status.as_str();
-    tracing::warn!(message_sid = %update.message_sid, status, error_code = code, held, "a message was not delivered: {meaning}");
+    tracing::warn!(message_sid = %update.message_sid, status, error_code = code, suppressed, "a message was not delivered: {meaning}");
 }

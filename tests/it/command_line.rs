@@ -46,14 +46,17 @@ fn report_mode_beyond_loopback_needs_its_flag() {
     let env = [&NEEDED[..], &[("REPLYHOOK__SIGNATURE__MODE", "report")]].concat();
     let (code, _, err) = replyhook(&["serve"], &env, "");
     assert_eq!(code, 2);
-    assert!(err.contains("--explain-to-anyone"), "{err}");
+    assert!(err.contains("--allow-public-diagnostics"), "{err}");
 }
 
 #[test]
 fn check_shows_effective_values_with_secrets_masked_and_what_to_enter_at_twilio() {
     let (code, out, _) = replyhook(&["check"], &NEEDED, "");
     assert_eq!(code, 0);
-    assert!(out.contains("server.drain_s = 20  # default"), "{out}");
+    assert!(
+        out.contains("server.shutdown_timeout_s = 20  # default"),
+        "{out}"
+    );
     assert!(
         out.contains("twilio.auth_token = ********  # environment variable TWILIO_AUTH_TOKEN"),
         "{out}"
@@ -66,7 +69,8 @@ fn check_shows_effective_values_with_secrets_masked_and_what_to_enter_at_twilio(
     let (code, out, err) = replyhook(&["check"], &[("REPLYHOOK__SERVER__DRIAN_S", "1")], "");
     assert_eq!(code, 2);
     assert!(
-        out.contains("server.drain_s = 20") && err.contains("did you mean server.drain_s?"),
+        out.contains("server.shutdown_timeout_s = 20")
+            && err.contains("did you mean server.shutdown_timeout_s?"),
         "{err}"
     );
 }

@@ -39,7 +39,7 @@ fn only_problem(env: &[(&str, &str)], file: &str) -> String {
 fn a_file_with_five_different_faults_lists_five() {
     let file = "
         [server]
-        drain = 5
+        shutdown_timeout = 5
         max_headers = 5
         listen = \"here\"
         [reply]
@@ -55,8 +55,8 @@ fn a_file_with_five_different_faults_lists_five() {
                 "is a text, expected a whole number without quotes".to_owned()
             ),
             (
-                "server.drain".to_owned(),
-                "is not a known key; did you mean server.drain_s?".to_owned()
+                "server.shutdown_timeout".to_owned(),
+                "is not a known key; did you mean server.shutdown_timeout_s?".to_owned()
             ),
             (
                 "server.listen".to_owned(),
@@ -93,11 +93,12 @@ fn what_is_missing_is_told_with_what_to_set() {
 
 #[test]
 fn environment_beats_file_and_the_well_known_names_beat_both() {
-    let file = "[server]\npublic_url = \"https://file.example\"\ndrain_s = 1\nmax_params = 100";
+    let file =
+        "[server]\npublic_url = \"https://file.example\"\nshutdown_timeout_s = 1\nmax_params = 100";
     let env = [
         ("TWILIO_AUTH_TOKEN", TOKEN),
         ("REPLYHOOK__SERVER__PUBLIC_URL", "https://env.example"),
-        ("REPLYHOOK__SERVER__DRAIN_S", "2"),
+        ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "2"),
     ];
     let settings = load(&env, file).unwrap().settings;
     assert_eq!(
@@ -105,7 +106,7 @@ fn environment_beats_file_and_the_well_known_names_beat_both() {
         "https://env.example"
     );
     assert_eq!(
-        (settings.server.drain, settings.server.max_params),
+        (settings.server.shutdown_timeout, settings.server.max_params),
         (Duration::from_secs(2), 100)
     );
     let settings = load(
@@ -137,7 +138,7 @@ fn environment_beats_file_and_the_well_known_names_beat_both() {
 
 #[test]
 fn every_effective_value_tells_where_it_came_from() {
-    let loaded = load(&NEEDED, "[server]\ndrain_s = 7").unwrap();
+    let loaded = load(&NEEDED, "[server]\nshutdown_timeout_s = 7").unwrap();
     let origin = |key: &str| {
         loaded
             .effective
@@ -151,7 +152,7 @@ fn every_effective_value_tells_where_it_came_from() {
         "environment variable PUBLIC_URL"
     );
     assert_eq!(origin("server.max_params").2, "default");
-    let (_, value, from) = origin("server.drain_s");
+    let (_, value, from) = origin("server.shutdown_timeout_s");
     assert_eq!(value, "7");
     assert!(from.starts_with('/'), "{from}");
     assert_eq!(origin("twilio.auth_token").1, "********");
@@ -166,14 +167,14 @@ fn each_wrong_value_is_told_with_the_right_one() {
             "PORT: is \"http\": write a port from 0 to 65535",
         ),
         (
-            &[("REPLYHOOK__SERVER__DRAIN_S", "soon")],
+            &[("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "soon")],
             "",
-            "server.drain_s: is not a whole number",
+            "server.shutdown_timeout_s: is not a whole number",
         ),
         (
             &[("REPLYHOOK__SEVER__DRAIN_S", "1")],
             "",
-            "sever.drain_s: is not a known key; did you mean server.drain_s?",
+            "sever.shutdown_timeout_s: is not a known key; did you mean server.shutdown_timeout_s?",
         ),
         (
             &[("PUBLIC_URL", "https://h/webhook")],
@@ -218,7 +219,7 @@ fn each_wrong_value_is_told_with_the_right_one() {
         (
             &[],
             "[signature]\nmode = \"report\"",
-            "signature.mode: is report, which tells whoever asks why a signature does not fit: set server.listen to a loopback address, or start with --explain-to-anyone",
+            "signature.mode: is report, which tells whoever asks why a signature does not fit: set server.listen to a loopback address, or start with --allow-public-diagnostics",
         ),
         (
             &[],
@@ -370,10 +371,10 @@ fn urls_are_shown_without_secrets() {
     // In the wrong place.
     for key in [
         "SERVER__LISTEN",
-        "HANDOVER__TTL",
+        "HANDOFF__TTL",
         "LOG__FORMAT",
         "LOG__LEVEL",
-        "MEDIA__HOSTS",
+        "MEDIA__ALLOWED_REDIRECT_HOSTS",
     ] {
         let name = format!("REPLYHOOK__{key}");
         let shown = format!(
@@ -399,7 +400,7 @@ fn the_port_is_part_of_the_effective_address() {
 
 #[test]
 fn a_file_that_is_no_toml_or_is_not_there_is_told_by_its_place() {
-    let found = load(&NEEDED, "[server]\ndrain_s = = 5\n")
+    let found = load(&NEEDED, "[server]\nshutdown_timeout_s = = 5\n")
         .unwrap_err()
         .to_string();
     assert!(found.contains("line 2, column 11"), "{found}");
@@ -516,7 +517,7 @@ fn a_secret_file_of_a_stronger_layer_replaces_a_weaker_layers_value() {
 fn our_own_numbers_are_addresses_as_twilio_writes_them() {
     const KEY: &str = "REPLYHOOK__GUARD__OWN_NUMBERS";
     let named = |text| load(&[&NEEDED[..], &[(KEY, text)]].concat(), "").unwrap();
-    let numbers = named(" +15550002222,whatsapp:+15550002222\n12345 rcs:our_agent, ");
+    let numbers = named(" +15550002222,whatsapp:+15550002222, 12345,rcs:our_agent, ");
     let texts = numbers.settings.guard.own_numbers.iter();
     let texts: Vec<_> = texts.map(replyhook::Address::as_str).collect();
     assert_eq!(
@@ -536,26 +537,82 @@ fn our_own_numbers_are_addresses_as_twilio_writes_them() {
 }
 
 #[test]
+fn renamed_key_is_refused_with_its_new_name() {
+    for (file, env, expected) in [
+        (
+            "[reply]\napology = \"sorry\"",
+            None,
+            "reply.apology: is now called reply.fallback_text",
+        ),
+        (
+            "[server]\ndrain_s = 5",
+            None,
+            "server.drain_s: is now called server.shutdown_timeout_s",
+        ),
+        (
+            "",
+            Some(("REPLYHOOK__SEND__PER_SECOND", "5")),
+            "send.per_second: is now called outbound.rate_per_second",
+        ),
+    ] {
+        assert_eq!(
+            only_problem(&env.into_iter().collect::<Vec<_>>(), file),
+            expected
+        );
+    }
+}
+
+#[test]
+fn list_takes_an_array_in_the_file_and_commas_in_the_environment() {
+    const KEY: &str = "REPLYHOOK__CONSENT__STOP_WORDS";
+    let file = "[consent]\nstop_words = [\"STOP\", \"opt out\"]";
+    let words = |env: &[(&str, &str)], file| {
+        load(&[&NEEDED[..], env].concat(), file)
+            .unwrap()
+            .settings
+            .consent
+            .stop_words
+    };
+    assert_eq!(words(&[], file), ["STOP", "opt out"]);
+    assert_eq!(
+        words(&[(KEY, "BASTA, no more ,")], file),
+        ["BASTA", "no more"]
+    );
+    assert_eq!(
+        only_problem(&[], "[consent]\nstop_words = \"STOP END\""),
+        "consent.stop_words: is a text, expected a list in brackets, such as [\"a\", \"b\"]"
+    );
+    assert_eq!(
+        only_problem(&[], "[consent]\nstop_words = [\"STOP\", 5]"),
+        "consent.stop_words: has an item that is not a text in quotes"
+    );
+}
+
+#[test]
 fn what_a_program_sets_itself_has_the_type_of_its_key() {
     let mut sources = Sources::default().with_env(NEEDED);
     sources
         .defaults
         .insert("consent.required", "false".to_owned());
-    sources.fixed.insert("server.drain_s", "7".to_owned());
+    sources
+        .fixed
+        .insert("server.shutdown_timeout_s", "7".to_owned());
     let settings = Settings::load(&sources).unwrap().settings;
     assert!(!settings.consent.required);
-    assert_eq!(settings.server.drain, Duration::from_secs(7));
+    assert_eq!(settings.server.shutdown_timeout, Duration::from_secs(7));
     // The environment beats the one and not the other.
     let mut sources = sources.with_env([
         ("REPLYHOOK__CONSENT__REQUIRED", "true"),
-        ("REPLYHOOK__SERVER__DRAIN_S", "8"),
+        ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "8"),
     ]);
     let settings = Settings::load(&sources).unwrap().settings;
     assert!(settings.consent.required);
-    assert_eq!(settings.server.drain, Duration::from_secs(7));
-    sources.fixed.insert("server.drain_s", "soon".to_owned());
+    assert_eq!(settings.server.shutdown_timeout, Duration::from_secs(7));
+    sources
+        .fixed
+        .insert("server.shutdown_timeout_s", "soon".to_owned());
     let problems = Settings::load(&sources).unwrap_err().to_string();
-    assert!(problems.contains("server.drain_s"), "{problems}");
+    assert!(problems.contains("server.shutdown_timeout_s"), "{problems}");
 }
 
 #[test]

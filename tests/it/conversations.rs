@@ -131,7 +131,7 @@ async fn threat_08_a_replayed_status_callback_changes_nothing() {
 async fn a_failed_message_is_handled_again_by_the_next_request_and_then_answered_for_good() {
     let attempts = Arc::new(Mutex::new(Vec::new()));
     let seen = attempts.clone();
-    let apology = [("REPLYHOOK__REPLY__APOLOGY", "Sorry")];
+    let apology = [("REPLYHOOK__REPLY__FALLBACK_TEXT", "Sorry")];
     let app = TestApp::build(&apology, |app| {
         app.handler(move |cx: Context, message: InboundMessage| {
             seen.lock().unwrap().push(cx.attempt());
@@ -202,7 +202,7 @@ async fn threat_73_a_flood_of_one_user_is_kept_and_answered_later_and_nothing_is
     let (go, handled) = (Arc::new(Semaphore::new(0)), Arc::default());
     let env = [
         ("REPLYHOOK__TWILIO__API_URL", url.as_str()),
-        ("REPLYHOOK__HANDLER__MAX_RUNNING", "64"),
+        ("REPLYHOOK__HANDLER__MAX_CONCURRENT", "64"),
     ];
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = Arc::new(TestApp::build(&env, |app| {
@@ -225,7 +225,7 @@ async fn threat_73_a_flood_of_one_user_is_kept_and_answered_later_and_nothing_is
     texts.sort_by_key(|text| text.parse::<u32>().unwrap());
     assert_eq!(texts, expected);
     // Only the first one's request still waited when its turn came.
-    assert_eq!(app.metric("replyhook_taken_up_total").await, 59.0);
+    assert_eq!(app.metric("replyhook_backlog_processed_total").await, 59.0);
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn threat_42_stop_opts_out_in_every_form_and_start_opts_in_again() {
     let tell = told.clone();
     let counted = Arc::new(AtomicUsize::new(0));
     // Nobody says as much in a second.
-    let unguarded = [("REPLYHOOK__GUARD__LOOP", "false")];
+    let unguarded = [("REPLYHOOK__GUARD__LOOP_DETECTION", "false")];
     let app = TestApp::build(&unguarded, |app| {
         app.handler(counting(&counted))
             .on_consent(move |change: ConsentChange| {
@@ -371,7 +371,7 @@ async fn one_person_with_two_addresses_is_one_conversation() {
 #[tokio::test]
 async fn threat_49_handlers_beyond_the_limit_are_refused_at_once_and_leave_nothing() {
     let app = Arc::new(TestApp::build(
-        &[("REPLYHOOK__HANDLER__MAX_RUNNING", "1"), QUICK],
+        &[("REPLYHOOK__HANDLER__MAX_CONCURRENT", "1"), QUICK],
         |app| app.handler(async |_, _| std::future::pending::<()>().await),
     ));
     assert_eq!(app.says(1, "stuck").await, EMPTY);

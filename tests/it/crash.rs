@@ -20,7 +20,7 @@ const POLICIES: [Policy; 4] = [
 
 /// What is answered later than this goes by REST, unless the store took so long that its request still waits for it.
 const EARLY: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "100");
-const RESEND: (&str, &str) = ("REPLYHOOK__REPLY__ON_UNKNOWN", "resend");
+const RESEND: (&str, &str) = ("REPLYHOOK__OUTBOUND__ON_UNKNOWN", "resend");
 
 /// What a phone must show after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -377,7 +377,7 @@ fn an_older_message_that_came_back_and_a_younger_one_do_not_wait_for_each_other_
 
 #[test]
 fn threat_61_what_a_drain_has_cut_off_is_handled_by_the_next_start() {
-    let world = World::new(&[EARLY, ("REPLYHOOK__SERVER__DRAIN_S", "1")]);
+    let world = World::new(&[EARLY, ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1")]);
     let server = world.start("");
     let message = Webhook::message(1, "hang at first");
     let delivery = world

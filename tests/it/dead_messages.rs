@@ -14,11 +14,11 @@ fn counted(reason: DeadReason) -> String {
     format!(r#"replyhook_dead_messages_total{{reason="{reason}"}}"#)
 }
 
-/// `parts.messages` of `/readyz`, which stays 200.
+/// `checks.messages` of `/readyz`, which stays 200.
 async fn messages(app: &TestApp) -> Value {
     let readiness = app.readiness().await;
     assert_eq!(readiness["ready"], true, "{readiness}");
-    readiness["parts"]["messages"].clone()
+    readiness["checks"]["messages"].clone()
 }
 
 /// How many `messages list --state dead` has.
@@ -56,7 +56,7 @@ fn message_that_crashes_twice_is_reported_once() {
     let readiness = third.get("/readyz");
     assert_eq!(readiness.status, 200);
     let readiness: Value = serde_json::from_str(&readiness.body).unwrap();
-    assert_eq!(readiness["parts"]["messages"]["dead"], 1);
+    assert_eq!(readiness["checks"]["messages"]["dead"], 1);
     assert_eq!(third.log().matches("a message is dead").count(), 1);
     assert!(!third.log().contains("hello"));
 }

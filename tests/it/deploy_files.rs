@@ -85,7 +85,7 @@ fn fly_checks_and_scrapes_the_private_port_and_never_suspends_the_machine() {
     assert_eq!(fly["kill_signal"].as_str(), Some("SIGTERM"));
     let drain = DEFAULT_TOML
         .lines()
-        .find_map(|line| line.strip_prefix("drain_s = "))
+        .find_map(|line| line.strip_prefix("shutdown_timeout_s = "))
         .unwrap();
     assert!(
         fly["kill_timeout"].as_integer().unwrap() > drain.parse().unwrap(),

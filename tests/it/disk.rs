@@ -111,7 +111,7 @@ fn wait_for_readiness(server: &Server, status: u16) {
 
 /// Started by itself.
 const NOTHING: &[&str] = &[];
-const HANDLED: &str = "replyhook_handler_seconds_count";
+const HANDLED: &str = "replyhook_handler_duration_seconds_count";
 
 #[test]
 fn threat_50_while_another_program_holds_the_database_messages_are_refused_and_then_taken_again() {

@@ -629,7 +629,10 @@ async fn a_signed_probe_is_answered_by_each_endpoint_and_reaches_neither_journal
     instances.dedup();
     assert_eq!(instances.len(), 1);
     assert_eq!(app.kept().await, 0);
-    assert_eq!(app.metric("replyhook_handler_seconds_count").await, 0.0);
+    assert_eq!(
+        app.metric("replyhook_handler_duration_seconds_count").await,
+        0.0
+    );
     // Nor is a message told from others by it.
     let answer = app.send(Webhook::message(1, "hi")).await;
     assert!(!answer.headers.contains_key(INSTANCE_HEADER));

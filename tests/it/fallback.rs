@@ -13,7 +13,7 @@ fn call(number: u64, body: &str) -> Webhook {
         .with("ErrorUrl", "https://hooks.example.test/webhook")
 }
 
-const APOLOGY: [(&str, &str); 1] = [("REPLYHOOK__REPLY__APOLOGY", "Sorry & later")];
+const APOLOGY: [(&str, &str); 1] = [("REPLYHOOK__REPLY__FALLBACK_TEXT", "Sorry & later")];
 
 #[tokio::test]
 async fn the_handler_is_asked_once_more_and_knows_why() {
@@ -95,9 +95,9 @@ async fn where_the_handler_fails_too_the_apology_is_said() {
 async fn it_is_served_when_everything_else_is_shed_and_while_draining() {
     let env = [
         APOLOGY[0],
-        ("REPLYHOOK__HANDLER__MAX_RUNNING", "1"),
+        ("REPLYHOOK__HANDLER__MAX_CONCURRENT", "1"),
         ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "1"),
-        ("REPLYHOOK__SERVER__DRAIN_S", "5"),
+        ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "5"),
     ];
     let app = TestApp::build(&env, |app| {
         app.handler(

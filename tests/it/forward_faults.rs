@@ -181,9 +181,9 @@ async fn what_a_closing_connection_has_swallowed_is_asked_again_by_the_fallback_
 async fn a_service_that_never_answers_is_given_up_and_its_connection_is_closed() {
     let service = Storage::start().await;
     service.raw(ASKED, "", End::Silence);
-    let env = [("REPLYHOOK__HANDLER__MAX_MS", "300")];
+    let env = [("REPLYHOOK__HANDLER__TIMEOUT_MS", "300")];
     let server = forwarding_to(service.url(), &env);
     let line = why(&server, 1);
-    assert!(line.contains("longer than handler.max_ms"), "{line}");
+    assert!(line.contains("longer than handler.timeout_ms"), "{line}");
     service.wait_for_closed(1).await;
 }

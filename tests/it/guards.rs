@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::support::{EMPTY, TestApp, Webhook, says};
 
-const OFF: (&str, &str) = ("REPLYHOOK__GUARD__LOOP", "false");
+const OFF: (&str, &str) = ("REPLYHOOK__GUARD__LOOP_DETECTION", "false");
 const SENDERS: [&str; 2] = ["whatsapp:+15550001111", "whatsapp:+15550002222"];
 
 /// A bot on a clock that stands still until it is moved.
@@ -53,7 +53,7 @@ impl Bot {
     }
 
     async fn stopped(&self, reason: &str) -> f64 {
-        let series = format!(r#"replyhook_guard_total{{reason="{reason}"}}"#);
+        let series = format!(r#"replyhook_messages_blocked_total{{reason="{reason}"}}"#);
         self.app.metric(&series).await
     }
 
@@ -363,7 +363,7 @@ async fn threat_72_what_our_own_senders_send_is_not_answered() {
 
 #[tokio::test]
 async fn a_user_may_send_as_much_as_the_rate_says_each_minute_and_others_are_not_touched() {
-    let bot = Bot::echo(&[("REPLYHOOK__GUARD__USER_PER_MINUTE", "3"), OFF]);
+    let bot = Bot::echo(&[("REPLYHOOK__GUARD__MESSAGES_PER_USER_PER_MINUTE", "3"), OFF]);
     assert_eq!(bot.insists(0..10, "hi").await, 3);
     let other = Webhook::message(100, "hi").with("From", "whatsapp:+15550003333");
     assert_eq!(bot.app.send(other).await.twiml(), says("hi"));

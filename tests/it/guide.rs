@@ -13,53 +13,39 @@ use crate::support::server::reserve_port;
 use crate::support::session::{Session, TEMPLATE, example};
 use crate::support::{ANA, Dev, Program, installed, left_out, read};
 
-const GUIDE: &str = "docs/guide/src";
+const GUIDE: &str = "docs/src";
 
 /// Blocks of commands that are not typed here: where, the whole of them, and why not.
-const NOT_TYPED: [(&str, &str, &str); 8] = [
+const NOT_TYPED: [(&str, &str, &str); 6] = [
     (
         "README.md",
-        "cargo run -- dev    # an echo bot, and a chat page to talk with it; `cargo run -- chat` is the same in the terminal\n\
-         ./scripts/test      # every test; installs what is missing\n",
+        "git clone <repository> replyhook && cd replyhook\ncargo run -- dev    # a bot, an emulated Twilio and a chat page: no account, phone or tunnel\n./scripts/test      # every test; installs what is missing\n",
         "the second command runs these tests",
     ),
     (
-        "docs/guide/src/start.md",
-        "git clone https://github.com/replyhook/replyhook && cd replyhook\ncargo install --locked --path .\n",
-        "it fetches the repository and builds it",
+        "docs/src/how-to/deploy-docker.md",
+        "docker build -t replyhook .\ndocker run -p 8080:8080 -v replyhook:/data -e TWILIO_AUTH_TOKEN=… -e PUBLIC_URL=https://bot.example.com replyhook\n",
+        "it builds the image: scripts/test-image does",
     ),
     (
-        "docs/guide/src/start.md",
-        "cargo new my-bot && cd my-bot\ncargo add replyhook && cargo add tokio --features full\n",
-        "it fetches the crate and builds it",
-    ),
-    (
-        "docs/guide/src/phone.md",
-        "TWILIO_ACCOUNT_SID=AC… TWILIO_AUTH_TOKEN=… replyhook dev --tunnel-url https://x.example.com\n",
-        "it needs a tunnel and a real account",
-    ),
-    (
-        "docs/guide/src/deploy.md",
+        "docs/src/how-to/deploy-fly.md",
         "fly launch --copy-config --no-deploy --ha=false\nfly secrets set TWILIO_AUTH_TOKEN=…\nfly deploy --ha=false\n",
         "it makes an app at fly.io",
     ),
     (
-        "docs/guide/src/deploy.md",
-        "docker build -t replyhook .\n\
-         docker run -p 8080:8080 -v replyhook:/data -e TWILIO_AUTH_TOKEN=… -e PUBLIC_URL=https://bot.example.com replyhook\n",
-        "it builds the image: scripts/test-image does",
-    ),
-    (
-        "docs/guide/src/deploy.md",
-        "docker exec CONTAINER replyhook messages list\n\
-         kubectl exec deploy/replyhook -- replyhook messages list\n\
-         fly ssh console -C \"replyhook messages list\"\n",
-        "it needs a deployment",
-    ),
-    (
-        "docs/guide/src/moving.md",
+        "docs/src/how-to/migrate.md",
         "replyhook dev --webhook http://localhost:3000/sms\n",
         "it needs a bot elsewhere: the test of the two bots does it",
+    ),
+    (
+        "docs/src/tutorial/quick-start.md",
+        "git clone <repository> replyhook && cd replyhook\ncargo install --locked --path .\n",
+        "it builds the program",
+    ),
+    (
+        "docs/src/tutorial/real-phone.md",
+        "TWILIO_ACCOUNT_SID=AC… TWILIO_AUTH_TOKEN=… replyhook dev --tunnel-url https://x.example.com\n",
+        "it needs a tunnel and a real account",
     ),
 ];
 
@@ -217,7 +203,7 @@ fn every_page_with_rust_is_compiled() {
 fn every_page_of_the_guide_is_in_its_summary() {
     let summary = read(&format!("{GUIDE}/SUMMARY.md"));
     for page in pages(GUIDE) {
-        let name = page.rsplit('/').next().unwrap();
+        let name = page.trim_start_matches(GUIDE).trim_start_matches('/');
         let listed = summary.matches(&format!("]({name})")).count();
         assert_eq!(listed, usize::from(name != "SUMMARY.md"), "{name}");
     }
@@ -225,7 +211,7 @@ fn every_page_of_the_guide_is_in_its_summary() {
 
 #[test]
 fn every_code_of_the_guide_is_one_of_twilios() {
-    let page = read(&format!("{GUIDE}/error-codes.md"));
+    let page = read(&format!("{GUIDE}/reference/error-codes.md"));
     let first = |row: &str| row.strip_prefix("| ")?.split(' ').next()?.parse().ok();
     let codes: Vec<ErrorCode> = page.lines().filter_map(first).collect();
     assert!(codes.len() > 20, "{codes:?}");
@@ -253,7 +239,7 @@ fn listens(port: u16) {
 
 /// The bot of the guide in another language, called by the emulator.
 fn says_what_it_hears(kind: &str, file: &str, command: &mut Command) {
-    let page = format!("{GUIDE}/moving.md");
+    let page = format!("{GUIDE}/how-to/migrate.md");
     let mut blocks = blocks(&page).into_iter();
     let bot = blocks.find(|block| block.kind == kind).unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -272,7 +272,7 @@ async fn threat_48_nothing_is_left_of_ten_thousand_messages() {
 async fn beyond_its_limits_the_server_sheds_load_at_once() {
     let word = Arc::new(Notify::new());
     let env = [
-        ("REPLYHOOK__HANDLER__MAX_RUNNING", "2"),
+        ("REPLYHOOK__HANDLER__MAX_CONCURRENT", "2"),
         ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "3"),
     ];
     let (app, clock, done) = waiting(&word, &env);

@@ -108,15 +108,15 @@ async fn another_conversations_handler_and_the_store_take_it_back() {
 #[test]
 fn a_time_that_is_none_is_told_with_what_to_write() {
     for wrong in ["24", "a day", "0s", "-1h", "721h"] {
-        let problems = Settings::load(&sources(&[("REPLYHOOK__HANDOVER__TTL", wrong)]));
+        let problems = Settings::load(&sources(&[("REPLYHOOK__HANDOFF__TTL", wrong)]));
         let problems = problems.unwrap_err().to_string();
         assert!(
-            problems.contains("handover.ttl") && problems.contains(r#"as in "24h" or "90m""#),
+            problems.contains("handoff.ttl") && problems.contains(r#"as in "24h" or "90m""#),
             "{wrong}: {problems}"
         );
     }
     for right in ["24h", "90m", "1h 30m", "720h"] {
-        Settings::load(&sources(&[("REPLYHOOK__HANDOVER__TTL", right)])).unwrap();
+        Settings::load(&sources(&[("REPLYHOOK__HANDOFF__TTL", right)])).unwrap();
     }
 }
 
@@ -124,7 +124,7 @@ fn a_time_that_is_none_is_told_with_what_to_write() {
 async fn it_ends_so_long_after_its_last_message() {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let time = clock.clone();
-    let env = [("REPLYHOOK__HANDOVER__TTL", "2h")];
+    let env = [("REPLYHOOK__HANDOFF__TTL", "2h")];
     let app = TestApp::build(&env, |app| app.handler(bot).clock(time));
     app.says(1, "human").await;
     for number in 2..5 {

@@ -76,7 +76,7 @@ fn start(file: &Path, twilio: &FakeTwilio) -> Server {
         ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
         ("REPLYHOOK__REPLY__DEADLINE_MS", "150"),
         // No message is to be given up because it met many kills.
-        ("REPLYHOOK__HANDLER__ATTEMPTS", "100"),
+        ("REPLYHOOK__HANDLER__MAX_ATTEMPTS", "100"),
     ];
     Server::start_by(Command::new(env!("CARGO_BIN_EXE_fault-bot")), &env)
 }

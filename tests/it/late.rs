@@ -155,7 +155,7 @@ async fn a_late_redirect_or_a_late_failure_says_nothing() {
         let webhook = Webhook::message(number, text).with("From", &from);
         assert_eq!(app.send(webhook).await.twiml(), EMPTY);
     }
-    let messages = &app.readiness().await["parts"]["messages"];
+    let messages = &app.readiness().await["checks"]["messages"];
     assert_eq!(
         (&messages["deferred"], &messages["received"]),
         (&2.into(), &0.into())
@@ -264,7 +264,7 @@ async fn threat_66_what_the_list_does_not_have_is_held_with_the_rest_or_sent_aga
         let twilio = FakeTwilio::start();
         twilio.fault(Fault::ResetBefore, 1);
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
-        let env = [("REPLYHOOK__REPLY__ON_UNKNOWN", on_unknown)];
+        let env = [("REPLYHOOK__OUTBOUND__ON_UNKNOWN", on_unknown)];
         let app = overflowing(&twilio, &clock, &env);
         comes_to(&app, "unknown").await;
         // A look at once, and another: a list that cannot be read decides nothing.
@@ -322,7 +322,7 @@ async fn threat_67_a_refusal_fails_the_message_with_its_code_and_wrong_credentia
         assert_eq!(app.metric(&errors).await, 1.0);
         let readiness = app.readiness().await;
         assert_eq!(readiness["ready"], true);
-        assert_eq!(readiness["parts"]["rest"], rest, "{code}");
+        assert_eq!(readiness["checks"]["rest"], rest, "{code}");
         app.idle_rounds(2).await;
         assert_eq!(twilio.posts().len(), 1, "the rest is held back");
     }
@@ -355,11 +355,11 @@ async fn threat_68_what_never_left_this_machine_is_sent_when_twilio_is_back() {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
     comes_to(&app, "again").await;
-    assert_eq!(app.readiness().await["parts"]["rest"], "failing");
+    assert_eq!(app.readiness().await["checks"]["rest"], "failing");
     twilio.up();
     clock.advance(Duration::from_secs(10).try_into().unwrap());
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
-    assert_eq!(app.readiness().await["parts"]["rest"], "ok");
+    assert_eq!(app.readiness().await["checks"]["rest"], "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -383,13 +383,16 @@ async fn threat_45_a_late_reply_whose_window_has_closed_is_not_sent_or_becomes_t
         (&[][..], 0),
         (
             &[
-                ("REPLYHOOK__REPLY__LATE_TEMPLATE", template),
+                ("REPLYHOOK__REPLY__WINDOW_CLOSED_TEMPLATE", template),
                 ("REPLYHOOK__CONSENT__REQUIRED", "false"),
             ][..],
             11,
         ),
         // A template needs a recorded opt-in, and that the user wrote is none.
-        (&[("REPLYHOOK__REPLY__LATE_TEMPLATE", template)][..], 0),
+        (
+            &[("REPLYHOOK__REPLY__WINDOW_CLOSED_TEMPLATE", template)][..],
+            0,
+        ),
     ] {
         let twilio = FakeTwilio::start();
         twilio.down();

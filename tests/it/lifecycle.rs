@@ -66,7 +66,7 @@ fn threat_62_a_second_signal_or_a_drain_that_takes_too_long_ends_the_process() {
         let (status, log) = server.wait();
         assert_eq!(status.code(), Some(code), "{log}");
     }
-    let server = Server::start(&[("REPLYHOOK__SERVER__DRAIN_S", "1"), SLOW_BODY]);
+    let server = Server::start(&[("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1"), SLOW_BODY]);
     let (_open, _rest) = begin(&server, 1);
     server.wait_until("replyhook_requests_in_flight", 1.0);
     server.signal(Signal::TERM);
@@ -168,7 +168,7 @@ fn a_forgery_is_refused_and_the_log_tells_why() {
     assert!((2..100).contains(&lines), "{lines}");
     assert_eq!(
         server
-            .metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_signature"}"#),
+            .metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="rejected_signature"}"#),
         201.0
     );
 }

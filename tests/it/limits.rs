@@ -47,7 +47,7 @@ fn threat_15_a_body_over_the_limit_is_refused_by_its_length_or_as_it_comes() {
             .contains("😀")
     );
     assert!(
-        server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_body"}"#)
+        server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="rejected_body"}"#)
             >= 2.0
     );
 }
@@ -390,7 +390,7 @@ fn what_strangers_keep_open_does_not_take_the_place_of_verified_requests() {
 
 #[test]
 fn a_forgery_made_to_be_explained_at_length_is_refused_at_once() {
-    let server = Server::start(&[("REPLYHOOK__SERVER__MAX_HEAD_BYTES", "65536")]);
+    let server = Server::start(&[("REPLYHOOK__SERVER__MAX_HEADER_BYTES", "65536")]);
     let hosts: String = (0..2000).map(|n| format!("host=h{n}:{n};")).collect();
     let many: String = (0..500).map(|n| format!("{n}=&")).collect();
     let long = Webhook::message(1, &"x".repeat(100_000));
@@ -467,7 +467,7 @@ fn two_thousand_stuck_handlers_take_bounded_memory_and_the_next_message_is_told_
     let server = Server::start_by(
         Command::new(env!("CARGO_BIN_EXE_fault-bot")),
         &[
-            ("REPLYHOOK__HANDLER__MAX_RUNNING", &limit),
+            ("REPLYHOOK__HANDLER__MAX_CONCURRENT", &limit),
             ("REPLYHOOK__REPLY__DEADLINE_MS", "1"),
         ],
     );

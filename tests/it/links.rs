@@ -102,17 +102,17 @@ fn every_link_leads_somewhere() {
 #[test]
 fn a_link_that_leads_nowhere_is_found() {
     for (link, is_broken) in [
-        ("../../bots.md", false),
-        ("../../bots.md#routes", false),
-        ("../../../README.md#what-to-enter-at-twilio", false),
+        ("../glossary.md", false),
+        ("../how-to/handoff.md#limits", false),
+        ("../../../README.md#a-bot-in-ten-lines", false),
         ("https://example.com/x.md#y", false),
         ("../../page.png", false),
-        ("bots.md", true),
+        ("handoff.md", true),
         ("../../no-such.png", true),
-        ("../../bots.md#no-such-heading", true),
+        ("../how-to/handoff.md#no-such-heading", true),
         ("#no-such-heading", true),
     ] {
-        let found = broken("docs/guide/src/start.md", link);
+        let found = broken("docs/src/tutorial/quick-start.md", link);
         assert_eq!(found.is_some(), is_broken, "{link}: {found:?}");
     }
 }

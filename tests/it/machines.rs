@@ -134,13 +134,13 @@ fn what_a_machine_leaves_behind_when_it_is_killed_the_other_sends_once() {
     let twilio = FakeTwilio::start();
     let first = database.server_with(&twilio, &[EARLY]);
     // A call that the kill cuts off never left: it is looked for, and made.
-    let second = database.server_with(&twilio, &[("REPLYHOOK__REPLY__ON_UNKNOWN", "resend")]);
+    let second = database.server_with(&twilio, &[("REPLYHOOK__OUTBOUND__ON_UNKNOWN", "resend")]);
     twilio.down();
     for number in 1..=4 {
         assert_eq!(first.send(&message(number, LATE)).twiml(), EMPTY);
     }
     // In the outbox, and nowhere to go.
-    first.wait_until(r#"replyhook_replies_total{outcome="again"}"#, 4.0);
+    first.wait_until(r#"replyhook_replies_total{outcome="retry"}"#, 4.0);
     // And one whose handler is still at it.
     assert_eq!(first.send(&message(5, "hang on")).twiml(), EMPTY);
     first.signal(Signal::KILL);
@@ -214,7 +214,7 @@ fn threat_54_while_postgresql_is_down_messages_are_refused_unhandled_and_then_ta
     let server = database.server(&twilio);
     assert_eq!(server.send(&message(1, "hi")).twiml(), says("hi"));
     database.script("down");
-    let handled = server.metric("replyhook_handler_seconds_count");
+    let handled = server.metric("replyhook_handler_duration_seconds_count");
     for _ in 0..5 {
         assert_eq!(
             server.send(&message(2, "hi")).refused(503),
@@ -222,7 +222,10 @@ fn threat_54_while_postgresql_is_down_messages_are_refused_unhandled_and_then_ta
         );
     }
     assert_eq!(server.get("/readyz").status, 503);
-    assert_eq!(server.metric("replyhook_handler_seconds_count"), handled);
+    assert_eq!(
+        server.metric("replyhook_handler_duration_seconds_count"),
+        handled
+    );
     database.script("up");
     while server.get("/readyz").status != 200 {}
     assert_eq!(server.send(&message(2, "hi")).twiml(), says("hi"));
@@ -236,7 +239,10 @@ fn an_orderly_end_hands_over_at_once() {
         return;
     };
     let twilio = FakeTwilio::start();
-    let first = database.server_with(&twilio, &[EARLY, ("REPLYHOOK__SERVER__DRAIN_S", "1")]);
+    let first = database.server_with(
+        &twilio,
+        &[EARLY, ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1")],
+    );
     let _second = database.server(&twilio);
     assert_eq!(first.send(&message(1, "hang on")).twiml(), EMPTY);
     first.signal(Signal::TERM);

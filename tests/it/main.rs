@@ -71,6 +71,7 @@ mod links;
 mod llm;
 #[cfg(all(feature = "failpoints", feature = "postgres"))]
 mod machines;
+mod manual;
 mod media_flood;
 mod media_in;
 mod media_out;

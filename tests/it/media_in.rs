@@ -130,7 +130,7 @@ async fn threat_33_a_name_that_leads_into_this_machine_is_not_connected_to() {
     storage.answers(&get(1), 307, &[("location", &to)], b"");
     let app = app(
         &storage,
-        &[("REPLYHOOK__MEDIA__HOSTS", "localhost")],
+        &[("REPLYHOOK__MEDIA__ALLOWED_REDIRECT_HOSTS", "localhost")],
         fetching,
     );
     assert_eq!(app.send(picture(1)).await.twiml(), says("ForeignHost"));
@@ -369,7 +369,7 @@ async fn what_comes_is_saved_beside_the_handler_under_names_of_sids_and_a_drain_
     );
     storage.answers(&get(2), 500, &[], b"");
     storage.answers(&get(3), 200, &[], b"#!/bin/sh");
-    let save = [("REPLYHOOK__MEDIA__SAVE", inside.to_str().unwrap())];
+    let save = [("REPLYHOOK__MEDIA__SAVE_DIR", inside.to_str().unwrap())];
     let app = app(&storage, &save, async |_, _| "thanks");
     let hostile = picture(1)
         .with("MediaContentType0", "../../evil.sh")
@@ -394,7 +394,10 @@ async fn what_comes_is_saved_beside_the_handler_under_names_of_sids_and_a_drain_
 #[test]
 fn open_folder_of_saved_files_is_warned_of_and_kept() {
     let folder = TempDir::new().unwrap();
-    let settings = [("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap())];
+    let settings = [(
+        "REPLYHOOK__MEDIA__SAVE_DIR",
+        folder.path().to_str().unwrap(),
+    )];
     for (mode, warnings) in [(0o700, 0), (0o755, 1), (0o770, 1)] {
         std::fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
         let app = App::builder().sources(sources(&settings)).build().unwrap();
@@ -419,7 +422,10 @@ async fn an_answer_does_not_wait_for_a_file_that_is_being_saved() {
         let folder = TempDir::new().unwrap();
         let begun = b"HTTP/1.1 200 x\r\n\r\n".as_slice();
         storage.raw(&get(1), [begun, JPEG].concat(), end);
-        let save = [("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap())];
+        let save = [(
+            "REPLYHOOK__MEDIA__SAVE_DIR",
+            folder.path().to_str().unwrap(),
+        )];
         let app = app(&storage, &save, async |_, _| "thanks");
         // Past the deadline the answer would be an empty one.
         assert_eq!(app.send(picture(1)).await.twiml(), says("thanks"));
@@ -444,7 +450,10 @@ async fn whoever_looks_for_a_picture_that_is_none_is_told_why_it_is_a_bin() {
     storage.answers(&get(2), 200, &[], b"a,b");
     let settings = [
         ("REPLYHOOK__TWILIO__API_URL", storage.url()),
-        ("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap()),
+        (
+            "REPLYHOOK__MEDIA__SAVE_DIR",
+            folder.path().to_str().unwrap(),
+        ),
     ];
     tokio::task::block_in_place(|| {
         let server = Server::start(&settings);
@@ -490,7 +499,10 @@ async fn files_that_come_are_in_memory_piece_by_piece() {
     let begun = format!("HTTP/1.1 200 x\r\ncontent-length: {}\r\n\r\n", 16 * MIB);
     let settings = [
         ("REPLYHOOK__TWILIO__API_URL", storage.url()),
-        ("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap()),
+        (
+            "REPLYHOOK__MEDIA__SAVE_DIR",
+            folder.path().to_str().unwrap(),
+        ),
     ];
     let server = tokio::task::block_in_place(|| Server::start(&settings));
     let send = |number| {
@@ -524,8 +536,11 @@ async fn threat_35_the_folder_of_saved_files_has_a_quota() {
     storage.answers(&get(1), 200, &[], &vec![0; MIB / 2 + 1]);
     storage.answers(&get(2), 200, &[], &vec![0; MIB / 2]);
     let save = [
-        ("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap()),
-        ("REPLYHOOK__MEDIA__QUOTA_MIB", "1"),
+        (
+            "REPLYHOOK__MEDIA__SAVE_DIR",
+            folder.path().to_str().unwrap(),
+        ),
+        ("REPLYHOOK__MEDIA__SAVE_QUOTA_MIB", "1"),
     ];
     // One after the other: a file on its way takes room too, also one that will not fit.
     for number in [1, 2] {
@@ -545,7 +560,10 @@ async fn what_was_saved_is_deleted_at_twilio_once_its_message_is_handled() {
     let delete = |number| format!("DELETE {}.json", path(number));
     storage.answers(&delete(1), 204, &[], b"");
     let save = [
-        ("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap()),
+        (
+            "REPLYHOOK__MEDIA__SAVE_DIR",
+            folder.path().to_str().unwrap(),
+        ),
         ("REPLYHOOK__MEDIA__DELETE_AFTER_SAVE", "true"),
     ];
     let bot = app(&storage, &save, fetching);
@@ -567,7 +585,10 @@ async fn what_was_saved_is_deleted_at_twilio_once_its_message_is_handled() {
 #[test]
 fn the_operator_sees_what_was_saved_of_a_message() {
     let folder = TempDir::new().unwrap();
-    let save = [("REPLYHOOK__MEDIA__SAVE", folder.path().to_str().unwrap())];
+    let save = [(
+        "REPLYHOOK__MEDIA__SAVE_DIR",
+        folder.path().to_str().unwrap(),
+    )];
     let kept = Kept::new();
     kept.app(
         |app| app,

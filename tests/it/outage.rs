@@ -18,7 +18,7 @@ use crate::support::twilio::By;
 use crate::support::{EMPTY, FakeTwilio, Server, TestApp, Webhook, says};
 
 const USER: &str = "whatsapp:+15550001111";
-const APOLOGY: (&str, &str) = ("REPLYHOOK__REPLY__APOLOGY", "Sorry");
+const APOLOGY: (&str, &str) = ("REPLYHOOK__REPLY__FALLBACK_TEXT", "Sorry");
 
 fn fallback(number: u64, body: &str) -> Webhook {
     Webhook::message(number, body)
@@ -101,10 +101,10 @@ async fn threat_50_a_locked_store_is_a_503_without_a_handler_and_not_ready_until
     assert_eq!(refused.refused(503), "store unavailable\n");
     let readiness = app.readiness().await;
     assert_eq!(readiness["ready"], false);
-    assert_eq!(readiness["parts"]["store"]["ok"], false);
+    assert_eq!(readiness["checks"]["store"]["ok"], false);
     assert_eq!(counted.load(Ordering::SeqCst), 1);
     // Once more where it fails only after its request has given up.
-    let failed = r#"replyhook_store_errors_total{step="accept"}"#;
+    let failed = r#"replyhook_store_errors_total{operation="accept"}"#;
     assert!(app.metric(failed).await >= 1.0);
     drop(lock);
     app.opened().await;
@@ -149,15 +149,15 @@ async fn threat_71_while_the_store_is_away_the_fallback_says_the_apology_without
 fn told_from_memory(place: &Place, drain: &str) -> (Server, Connection) {
     let env = [
         ("DATABASE_URL", place.url.as_str()),
-        ("REPLYHOOK__SERVER__DRAIN_S", drain),
+        ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", drain),
         APOLOGY,
     ];
     let server = Server::start(&env);
     let lock = locked(&place.path);
     assert_eq!(server.send(&fallback(1, "hi")).twiml(), says("Sorry"));
-    assert_eq!(server.metric("replyhook_outage_answers"), 1.0);
+    assert_eq!(server.metric("replyhook_unflushed_fallback_replies"), 1.0);
     let readiness: serde_json::Value = serde_json::from_str(&server.get("/readyz").body).unwrap();
-    assert_eq!(readiness["parts"]["store"]["outage_answers"], 1);
+    assert_eq!(readiness["checks"]["store"]["outage_answers"], 1);
     (server, lock)
 }
 
@@ -272,7 +272,8 @@ async fn threat_71_a_reply_to_a_message_that_was_told_the_apology_meanwhile_is_n
     go.add_permits(1);
     asked.await.unwrap().refused(503);
     // Long before the store can be told.
-    app.wait_for("replyhook_replies_lost_total", 1.0).await;
+    app.wait_for("replyhook_replies_superseded_total", 1.0)
+        .await;
     drop(lock);
     entered(&app, 1).await;
     assert_eq!(app.says(1, "hi").await, says("Sorry"));

@@ -26,7 +26,7 @@ impl Machine {
         let url = database.url_at("127.0.0.1", way.port);
         let env = [
             ("DATABASE_URL", url.expose()),
-            ("REPLYHOOK__REPLY__APOLOGY", "Sorry"),
+            ("REPLYHOOK__REPLY__FALLBACK_TEXT", "Sorry"),
         ];
         let go = Arc::new(Semaphore::new(0));
         let wait = go.clone();
@@ -86,8 +86,12 @@ async fn threat_71_a_machine_gives_no_reply_before_the_others_have_entered_what_
         one.app.idle_rounds(5).await;
         assert_eq!(twilio.posts().len(), 0);
         two.way.set(Way::Open).await;
-        one.app.wait_for("replyhook_replies_lost_total", 1.0).await;
-        two.app.wait_for("replyhook_outage_answers", 0.0).await;
+        one.app
+            .wait_for("replyhook_replies_superseded_total", 1.0)
+            .await;
+        two.app
+            .wait_for("replyhook_unflushed_fallback_replies", 0.0)
+            .await;
         for machine in [one, two] {
             assert_eq!(machine.app.says(1, "hi").await, says("Sorry"));
         }

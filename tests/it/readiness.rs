@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use crate::support::postgres::TestDatabase;
 use crate::support::{TestApp, Webhook, app, says};
 
-const STORE_OK: &str = "replyhook_store_ok";
+const STORE_OK: &str = "replyhook_store_up";
 /// Promised without traffic: not ready within 10 s, ready again within 25 s.
 const RED: Duration = Duration::from_secs(10);
 const GREEN: Duration = Duration::from_secs(25);
@@ -91,7 +91,7 @@ async fn refused_and_not_ready(app: &TestApp) {
     assert_eq!(refused.refused(503), "store unavailable\n");
     let readiness = app.readiness().await;
     assert_eq!(readiness["ready"], false, "{readiness}");
-    assert_eq!(readiness["parts"]["store"]["ok"], false, "{readiness}");
+    assert_eq!(readiness["checks"]["store"]["ok"], false, "{readiness}");
 }
 
 async fn table_renamed(database: Database) {
@@ -253,7 +253,7 @@ async fn damaged_page_is_not_ready_until_restart() {
     for _ in 0..4 {
         let readiness = app.readiness().await;
         assert_eq!(readiness["ready"], false, "{readiness}");
-        let reason = readiness["parts"]["store"]["reason"].as_str().unwrap();
+        let reason = readiness["checks"]["store"]["reason"].as_str().unwrap();
         assert!(reason.contains(RESTART), "{reason}");
     }
     app.end().await;

@@ -132,7 +132,7 @@ fn what_was_answered_by_a_journal_that_is_lost_is_not_answered_again_unless_that
 
     let kept = Kept::with(&twilio);
     kept.prints(&["migrate"]);
-    let again = ["reconcile", "--answer-again", "--dry-run"];
+    let again = ["reconcile", "--include-answered", "--dry-run"];
     let run = kept.run_for_account(&again);
     ends(run, 1, "0 known, 4 missing, 0 entered\n");
     let run = kept.run_for_account(&["reconcile"]);
@@ -289,7 +289,7 @@ fn an_answer_that_twilio_never_sent_is_told_and_not_sent_again() {
     for number in [0, 2, 3, 5] {
         assert!(twilio.execute(&webhooks[number], &answers[number]));
     }
-    let run = kept.run_for_account(&["reconcile", "--replies"]);
+    let run = kept.run_for_account(&["reconcile", "--check-replies"]);
     let out = ends(
         run,
         1,
@@ -300,7 +300,7 @@ fn an_answer_that_twilio_never_sent_is_told_and_not_sent_again() {
         "{out}"
     );
     assert!(!out.contains(TEXT));
-    let run = kept.run_for_account(&["reconcile", "--replies", "--json"]);
+    let run = kept.run_for_account(&["reconcile", "--check-replies", "--json"]);
     let lines = json_lines(&ends(run, 1, ""));
     assert_eq!(
         (&lines[0]["kind"], &lines[0]["message_sid"]),
@@ -318,7 +318,7 @@ fn an_answer_that_twilio_never_sent_is_told_and_not_sent_again() {
     for number in [1, 4] {
         assert!(twilio.execute(&webhooks[number], &answers[number]));
     }
-    let run = kept.run_for_account(&["reconcile", "--replies"]);
+    let run = kept.run_for_account(&["reconcile", "--check-replies"]);
     ends(run, 0, ": 0 not in Twilio's list");
 }
 

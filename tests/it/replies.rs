@@ -11,7 +11,7 @@ async fn threat_26_characters_that_xml_cannot_hold_are_replaced_and_counted_and_
         app.says(1, "a\0\u{b}\u{1f}b\u{FFFE}\u{FFFF}c").await,
         says("a\u{FFFD}\u{FFFD}\u{FFFD}b\u{FFFD}\u{FFFD}c")
     );
-    assert_eq!(app.metric("replyhook_characters_replaced_total").await, 5.0);
+    assert_eq!(app.metric("replyhook_invalid_xml_chars_total").await, 5.0);
     assert_eq!(
         app.says(2, "a\r\nb\rc\td\u{85}\u{2028}").await,
         says("a&#13;\nb&#13;c\td\u{85}\u{2028}")

@@ -1,4 +1,4 @@
-//! A backup is restored by the very commands that `docs/deploy.md` shows: what came since is not lost, and nobody is
+//! A backup is restored by the very commands that the manual shows: what came since is not lost, and nobody is
 //! answered again.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ const BOT: &str = "whatsapp:+15550002222";
 
 /// What is to be typed.
 fn steps() -> Vec<String> {
-    let mut blocks = blocks("docs/deploy.md").into_iter();
+    let mut blocks = blocks("docs/src/how-to/backup-restore.md").into_iter();
     let begins = "rm -f replyhook.db-wal replyhook.db-shm";
     let steps = blocks.find(|block| block.text.starts_with(begins)).unwrap();
     steps.text.lines().map(str::to_owned).collect()

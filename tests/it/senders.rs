@@ -123,10 +123,10 @@ fn what_is_named_is_set_and_the_rest_stays() {
 #[test]
 fn for_the_server_with_these_settings_all_three_are_set_as_the_readme_says() {
     let console = console();
-    let (code, _, err) = run(&console, &["set", NUMBER, "--here"], &[]);
+    let (code, _, err) = run(&console, &["set", NUMBER, "--from-config"], &[]);
     assert!(code == 2 && err.contains("PUBLIC_URL"), "{err}");
     let here = [("PUBLIC_URL", "https://bot.example.test/b")];
-    prints(&console, &["set", FIRST, "--here"], &here);
+    prints(&console, &["set", FIRST, "--from-config"], &here);
     let url = |path| Value::from(format!("https://bot.example.test/b/webhook{path}"));
     let expected = [url("#rc=2&rp=ct,5xx"), url("/fallback"), url("/status")];
     assert_eq!(urls(&console.webhooks(0)), expected);
@@ -157,16 +157,25 @@ fn a_sender_that_is_not_there_and_credentials_that_are_refused_change_nothing() 
         assert!(err.contains("401") && !err.contains(OTHER_TOKEN), "{err}");
     }
     for (args, part) in [
-        (&["set", NUMBER][..], "--here"),
+        (&["set", NUMBER][..], "--from-config"),
         (
             &["set", NUMBER, "--webhook", "bot.example.test"],
             "a whole URL",
         ),
         (
-            &["set", NUMBER, "--here", "--webhook", "https://h.test/"],
+            &[
+                "set",
+                NUMBER,
+                "--from-config",
+                "--webhook",
+                "https://h.test/",
+            ],
             "cannot be used with",
         ),
-        (&["set", "15550002222", "--here"], "write it as Twilio does"),
+        (
+            &["set", "15550002222", "--from-config"],
+            "write it as Twilio does",
+        ),
         (&["set", NUMBER, "--method", "GET"], "POST, PUT"),
     ] {
         let (code, _, err) = run(&console, args, &[]);

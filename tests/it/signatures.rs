@@ -303,7 +303,7 @@ async fn threat_01_a_forged_missing_or_empty_signature_is_refused_and_nothing_ru
         assert_eq!(app.send(forged).await.refused(403), "signature not valid\n");
     }
     assert!(
-        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_signature"}"#)
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="rejected_signature"}"#)
             .await
             >= 9.0
     );
@@ -415,13 +415,13 @@ async fn threat_05_the_old_token_is_accepted_while_it_is_configured_and_counted(
     rotating.send(Webhook::message(2, "hi")).await.twiml();
     assert_eq!(
         rotating
-            .metric(r#"replyhook_auth_token_slot_total{slot="secondary"}"#)
+            .metric(r#"replyhook_verified_requests_total{auth_token="secondary"}"#)
             .await,
         1.0
     );
     assert_eq!(
         rotating
-            .metric(r#"replyhook_auth_token_slot_total{slot="primary"}"#)
+            .metric(r#"replyhook_verified_requests_total{auth_token="primary"}"#)
             .await,
         1.0
     );
@@ -469,7 +469,7 @@ async fn threat_06_a_right_signature_for_an_account_that_is_not_ours_is_refused(
         .await
         .refused(403);
     assert_eq!(
-        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="refused_account"}"#)
+        app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="rejected_account"}"#)
             .await,
         1.0
     );

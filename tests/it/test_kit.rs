@@ -94,7 +94,7 @@ async fn saying_the_same_in_no_time_is_no_loop_unless_a_test_asks_for_the_guard(
     for _ in 0..20 {
         ana.says("next").await.assert_reply("Got next.");
     }
-    let guarded = Sources::default().with_env([("REPLYHOOK__GUARD__LOOP", "true")]);
+    let guarded = Sources::default().with_env([("REPLYHOOK__GUARD__LOOP_DETECTION", "true")]);
     let bot = TestBot::start_with(guarded, || App::builder().handler(shop)).await;
     let ana = bot.whatsapp("+34600000001");
     for _ in 0..9 {

@@ -134,7 +134,7 @@ fn floods_of_unverified_bytes_take_bounded_memory() {
     for (name, shape) in shapes {
         let server = start(&[
             (BUDGET, "16777216"),
-            ("REPLYHOOK__SERVER__MAX_HEAD_BYTES", "65536"),
+            ("REPLYHOOK__SERVER__MAX_HEADER_BYTES", "65536"),
         ]);
         let before = server.resident();
         let mut held = Vec::new();

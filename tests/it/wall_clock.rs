@@ -86,7 +86,7 @@ async fn handler_timeout_survives_clock_set_back() {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let (shared, started) = (clock.clone(), Arc::new(Semaphore::new(0)));
     let starting = started.clone();
-    let env = [("REPLYHOOK__HANDLER__MAX_MS", "5000")];
+    let env = [("REPLYHOOK__HANDLER__TIMEOUT_MS", "5000")];
     let app = TestApp::build(&env, |app| {
         app.clock(shared)
             .handler(move |_: Context, _: InboundMessage| {
@@ -165,7 +165,7 @@ async fn pause_of_rest_api_survives_clock_set_back() {
     clock.advance(SignedDuration::from_secs(11));
     assert_eq!(asked.await.unwrap(), EMPTY);
     go.add_permits(1);
-    app.wait_for(r#"replyhook_replies_total{outcome="again"}"#, 1.0)
+    app.wait_for(r#"replyhook_replies_total{outcome="retry"}"#, 1.0)
         .await;
     clock.advance(SignedDuration::from_hours(-1));
     // The account's pause is not over, whatever the outbox says.

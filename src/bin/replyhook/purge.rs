@@ -113,7 +113,7 @@ impl Purge {
     fn expired(&self) -> anyhow::Result<Answer> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let settings = &opened.settings;
-        let retention = Retention::new(settings.retention, settings.keep_bodies, now());
+        let retention = Retention::new(settings.retention, settings.body_retention, now());
         loop {
             let begun = Instant::now();
             let expired = opened.wait(opened.store.expire(retention))?;
@@ -136,7 +136,7 @@ impl Purge {
     }
 }
 
-/// Deletes what `media.save` has kept of a user's on this machine. Returns how many files that were.
+/// Deletes what `media.save_dir` has kept of a user's on this machine. Returns how many files that were.
 fn delete_files(opened: &Opened, sources: &Sources, user: &Address) -> anyhow::Result<u64> {
     if MediaSettings::load(sources)?.save.is_none() {
         return Ok(0);

@@ -22,12 +22,12 @@ is not confirmed to the user. REST tells how many files came with a message, and
 What Twilio has sent something after that the journal does not know of was answered before, by a journal that is lost or by
 somebody else: it is entered as answered. After a restore, before the server starts, use --restored as well.
 
-Exit code 0 when it is done; 1 when --dry-run or --replies finds something missing, or Twilio or the store fail.
+Exit code 0 when it is done; 1 when --dry-run or --check-replies finds something missing, or Twilio or the store fail.
 
 Examples:
   replyhook reconcile --since 6
   replyhook reconcile --since 48 --restored --dry-run
-  replyhook reconcile --replies --dry-run --json")]
+  replyhook reconcile --check-replies --dry-run --json")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct Reconcile {
     /// How many hours back
@@ -35,13 +35,13 @@ pub(crate) struct Reconcile {
     since: u32,
     /// Also report answers by TwiML that Twilio has not sent; nothing is sent again
     #[arg(long)]
-    replies: bool,
+    check_replies: bool,
     /// The store is a restored backup, and no server runs: replies that wait in it, and that Twilio has, are marked as sent
     #[arg(long)]
     restored: bool,
     /// Let also those messages be handled that were answered before
     #[arg(long)]
-    answer_again: bool,
+    include_answered: bool,
     /// Change nothing: only report
     #[arg(long)]
     dry_run: bool,
@@ -129,7 +129,7 @@ impl Reconcile {
         counts.unreadable += inbound.unreadable;
         counts.listed += inbound.known + inbound.unreadable + inbound.messages.len() as u64;
         for missing in &mut inbound.messages {
-            missing.answered_before &= !self.answer_again;
+            missing.answered_before &= !self.include_answered;
             counts.missing += 1;
             counts.answered += u64::from(missing.answered_before);
             if !self.dry_run {
@@ -138,7 +138,7 @@ impl Reconcile {
             }
             print(&self.missing(missing, now))?;
         }
-        if self.replies {
+        if self.check_replies {
             let answers =
                 opened.wait(reconciler.unsaid(account, &listed, since, before(UNDER_WAY)))?;
             counts.compared += answers.compared;
@@ -226,7 +226,7 @@ impl Reconcile {
                 "If this store is a restored backup: --restored also marks replies as sent that wait in it, before the server starts\n",
             );
         }
-        if self.replies {
+        if self.check_replies {
             writeln!(
                 text,
                 "{} by TwiML looked for: {} not in Twilio's list, {} could not be looked for, because their text has expired",

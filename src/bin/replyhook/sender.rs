@@ -21,7 +21,7 @@ a Messaging Service, which counts before that of its senders, is not seen here.
 
 Examples:
   replyhook sender show
-  replyhook sender set whatsapp:+15550002222 --here
+  replyhook sender set whatsapp:+15550002222 --from-config
   replyhook sender set whatsapp:+15550002222 --webhook https://bot.example.com/webhook --fallback ''")]
 pub(crate) struct Sender {
     #[command(subcommand)]
@@ -55,14 +55,14 @@ struct Show {
 }
 
 #[derive(clap::Args)]
-#[group(id = "wanted", required = true, multiple = true, args = ["here", "webhook", "fallback", "status_callback", "method"])]
+#[group(id = "wanted", required = true, multiple = true, args = ["from_config", "webhook", "fallback", "status_callback", "method"])]
 struct Set {
     /// Which one, such as whatsapp:+15550002222, or its SID, XE…
     #[arg(value_name = "SENDER", value_parser = Which::parse)]
     which: Which,
     /// All three for the server that has these settings, as its public URL makes them
     #[arg(long, conflicts_with_all = ["webhook", "fallback", "status_callback"])]
-    here: bool,
+    from_config: bool,
     /// URL for a message that comes in; '' takes it out
     #[arg(long, value_name = "URL", value_parser = url_or_none)]
     webhook: Option<String>,
@@ -216,9 +216,9 @@ impl Set {
     fn run(self) -> anyhow::Result<Answer> {
         let sources = self.settings.sources();
         let console = Console::new(WebhookSettings::load(&sources)?);
-        let here = if self.here {
+        let here = if self.from_config {
             let Some(public_url) = SigningSettings::load(&sources)?.public_url else {
-                bail!("--here needs PUBLIC_URL: set it as the server has it");
+                bail!("--from-config needs PUBLIC_URL: set it as the server has it");
             };
             let end = |path| Some(public_url.endpoint(path));
             Some([

@@ -14,13 +14,13 @@ pub(crate) struct Serve {
     settings: SettingsArgs,
     /// Allow signature.mode = "report" on a listener that others can reach
     #[arg(long)]
-    explain_to_anyone: bool,
+    allow_public_diagnostics: bool,
 }
 
 impl Serve {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
         let mut sources = self.settings.sources();
-        sources.explain_to_anyone = self.explain_to_anyone;
+        sources.allow_public_diagnostics = self.allow_public_diagnostics;
         let app = App::builder().sources(sources).build()?;
         runtime()?.block_on(app.run())?;
         Ok(Answer::Yes)

@@ -42,7 +42,7 @@ pub(super) struct Question<'a> {
     received_at: String,
     attempt: u32,
     params: Vec<(&'a str, &'a str)>,
-    /// Only with `reply.merge_ms`.
+    /// Only with `reply.debounce_ms`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     merged: Vec<&'a str>,
 }

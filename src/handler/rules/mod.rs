@@ -15,7 +15,7 @@
 //! # Ok::<(), replyhook::handler::RulesError>(())
 //! ```
 //!
-//! `docs/rules.md` has the whole format. A file that cannot be used is told with all its problems, each with line and column, and
+//! `docs/src/reference/rules.md` has the whole format. A file that cannot be used is told with all its problems, each with line and column, and
 //! what was read before stays in use.
 
 mod asking;

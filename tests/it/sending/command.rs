@@ -44,10 +44,10 @@ fn a_message_is_queued_beside_the_server_which_sends_it() {
         (0, "message 1: pending\n", "")
     );
     assert_eq!(twilio.wait_for_phone(ANA, 1)[0].body, "ready");
-    let dry = [&args[..], &["--key", "k", "--dry-run"]].concat();
+    let dry = [&args[..], &["--idempotency-key", "k", "--dry-run"]].concat();
     let (code, out, _) = send(&kept, &dry);
     assert_eq!((code, out.as_str()), (0, "it would be queued\n"));
-    let keyed = [&args[..], &["--key", "k", "--wait"]].concat();
+    let keyed = [&args[..], &["--idempotency-key", "k", "--wait"]].concat();
     let (code, out, err) = send(&kept, &keyed);
     let sid = &twilio.phone(ANA)[1].sid;
     assert_eq!((code, err.as_str()), (0, ""));
@@ -57,7 +57,7 @@ fn a_message_is_queued_beside_the_server_which_sends_it() {
         (code, out),
         (0, format!("known as message 2: sent {sid} queued\n"))
     );
-    let blank = [&args[..], &["--key", ""]].concat();
+    let blank = [&args[..], &["--idempotency-key", ""]].concat();
     assert_eq!(send(&kept, &blank).0, 2);
     let another = [&keyed[..], &["--media", "https://h/a.png"]].concat();
     let (code, out, _) = send(&kept, &another);
@@ -87,7 +87,7 @@ fn a_message_is_queued_beside_the_server_which_sends_it() {
         code == 1 && out.contains("failed Twilio refused it: "),
         "{out}"
     );
-    let released = kept.prints(&["messages", "release", "--outgoing", "3"]);
+    let released = kept.prints(&["messages", "release", "--outbound", "3"]);
     assert!(released.starts_with("1 message released"), "{released}");
     twilio.wait_for_phone(ANA, 3);
 }
@@ -297,7 +297,7 @@ fn each_row_of_a_file_is_sent_once_however_often_the_file_is() {
         (&3.into(), &0.into())
     );
     // Under another name the same rows are others.
-    let (_, out, _) = csv(&kept, &path, &["--key", "spring"]);
+    let (_, out, _) = csv(&kept, &path, &["--idempotency-key", "spring"]);
     assert!(out.contains("3 queued, 0 known"), "{out}");
     twilio.wait_for_posts(6);
     assert!(!server.log().contains("15550001111"));

@@ -4,7 +4,7 @@ use super::command::{csv, file, opts_in};
 use super::{ANA, BEN, TEMPLATE, US};
 use crate::support::{ACCOUNT, Dev, FakeTwilio, Fault, Kept, Webhook, json_lines, replyhook};
 
-const OUTGOING: [&str; 3] = ["messages", "list", "--outgoing"];
+const OUTGOING: [&str; 3] = ["messages", "list", "--outbound"];
 
 #[test]
 fn rows_that_failed_are_found_by_number_and_released_by_cause() {
@@ -50,7 +50,7 @@ fn rows_that_failed_are_found_by_number_and_released_by_cause() {
     let line = &kept.lines(&[&OUTGOING[..], &["--json"]].concat())[0];
     for (field, value) in [
         ("id", serde_json::json!(1)),
-        ("direction", "outgoing".into()),
+        ("direction", "outbound".into()),
         ("state", "failed".into()),
         ("account_sid", ACCOUNT.into()),
         ("from", US.into()),
@@ -60,43 +60,47 @@ fn rows_that_failed_are_found_by_number_and_released_by_cause() {
     ] {
         assert_eq!(line[field], value, "{field}");
     }
-    let exported = kept.lines(&["messages", "export", "--outgoing", "--content"]);
+    let exported = kept.lines(&["messages", "export", "--outbound", "--content"]);
     assert_eq!(
         (exported.len(), &exported[0]["body"]),
         (1, &TEMPLATE.into())
     );
     assert_eq!(exported[0]["user"], BEN);
-    let shown = kept.prints(&["messages", "show", "--outgoing", "1"]);
+    let shown = kept.prints(&["messages", "show", "--outbound", "1"]);
     for part in [
-        "outgoing  1\n",
+        "outbound  1\n",
         "state     failed\n",
-        "release --failed 20003",
-        "release --outgoing 1",
+        "release --failed-with 20003",
+        "release --outbound 1",
     ] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
-    let (code, out, _) = kept.run(&["messages", "show", "--outgoing", "2"]);
+    let (code, out, _) = kept.run(&["messages", "show", "--outbound", "2"]);
     assert!(
         code == 1 && out.starts_with("no message 2 was sent first"),
         "{out}"
     );
     let (code, out, _) = kept.run(&["messages", "release", "--all"]);
     assert!(
-        code == 1 && out.contains("messages list --outgoing --state failed"),
+        code == 1 && out.contains("messages list --outbound --state failed"),
         "{out}"
     );
-    assert_eq!(kept.run(&["messages", "release", "--failed", "63024"]).0, 1);
+    assert_eq!(
+        kept.run(&["messages", "release", "--failed-with", "63024"])
+            .0,
+        1
+    );
     assert_eq!(twilio.posts().len(), 1);
 
     // Mended, and with it the minute for which an account with a wrong token is left alone.
     drop(server);
     let _server = kept.server();
-    let freed = kept.prints(&["messages", "release", "--failed", "20003"]);
+    let freed = kept.prints(&["messages", "release", "--failed-with", "20003"]);
     assert!(freed.starts_with("1 message released"), "{freed}");
     let sid = &twilio.wait_for_phone(BEN, 1)[0].sid;
     kept.wait_for(&[&OUTGOING[..], &["--state", "sent"]].concat());
     let by_sid = kept.prints(&["messages", "show", sid]);
-    assert!(by_sid.contains("outgoing  1\n"), "{by_sid}");
+    assert!(by_sid.contains("outbound  1\n"), "{by_sid}");
     assert_eq!(csv(&kept, &first, &[]).0, 0);
 }
 

@@ -163,7 +163,7 @@ async fn who_has_opted_out_gets_nothing_by_any_road() {
 async fn who_opts_out_after_it_was_taken_does_not_get_it() {
     let twilio = FakeTwilio::start();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let pace = [("REPLYHOOK__SEND__PER_SECOND", "1")];
+    let pace = [("REPLYHOOK__OUTBOUND__RATE_PER_SECOND", "1")];
     let app = beside(&twilio, &pace, |app| app.clock(clock.clone()));
     app.says(1, "hello").await;
     app.sender.send(&text("one")).await.unwrap();
@@ -275,7 +275,7 @@ async fn a_call_of_unknown_fate_is_looked_for_and_not_made_again() {
 async fn a_sender_goes_at_its_pace_and_replies_do_not_wait_behind_it() {
     let twilio = FakeTwilio::start();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let pace = [("REPLYHOOK__SEND__PER_SECOND", "2")];
+    let pace = [("REPLYHOOK__OUTBOUND__RATE_PER_SECOND", "2")];
     let app = beside(&twilio, &pace, |app| app.clock(clock.clone()));
     app.says(1, "hello").await;
     for number in 0..5 {

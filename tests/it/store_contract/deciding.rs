@@ -90,7 +90,7 @@ async fn of_racing_deciders_one_chooses_the_carrier(backend: &mut Backend) {
                 .await
                 .unwrap();
         }
-        assert_ne!(shown(&*store, number).await.state, "handling");
+        assert_ne!(shown(&*store, number).await.state, "processing");
     }
 }
 

@@ -68,7 +68,7 @@ async fn commands_work_beside_a_server(backend: &mut Backend) {
     let claim = begin(backend.store(), arrival(1)).await;
     let command = backend.another();
     command.open(Access::Operator).await.unwrap();
-    assert_eq!(shown(&*command, 1).await.state, "handling");
+    assert_eq!(shown(&*command, 1).await.state, "processing");
     backend
         .store()
         .fail(claim, "it failed", true)

@@ -69,7 +69,7 @@ async fn messages_are_listed_newest_first_and_filtered(backend: &mut Backend) {
         state: Some(state.to_owned()),
         ..all(9)
     };
-    assert_eq!(listed(store, in_state("handling")).await, [5]);
+    assert_eq!(listed(store, in_state("processing")).await, [5]);
     assert_eq!(listed(store, in_state("answered")).await, [4, 3, 2, 1]);
     let nobody = MessageFilter {
         user: Some("whatsapp:+1".into()),
@@ -90,7 +90,7 @@ async fn a_message_is_shown_with_where_it_stands(backend: &mut Backend) {
     let store = backend.store();
     let state = async |number| shown(store, number).await.state;
     let claim = begin(store, arrival(1)).await;
-    assert_eq!(state(1).await, "handling");
+    assert_eq!(state(1).await, "processing");
     waiting(&store.accept(std::sync::Arc::new(arrival(2))).await.unwrap());
     assert_eq!(state(2).await, "received");
     store.decide(claim.id, Choice::Rest, at(2)).await.unwrap();
@@ -229,7 +229,7 @@ async fn what_was_answered_before_is_kept_as_that_and_handled_by_nobody(backend:
     begin(store, arrival(2)).await;
     // What is kept already stays as it is, and behind what is open nothing is handled either.
     enter(arrival(2)).await;
-    assert_eq!(shown(store, 2).await.state, "handling");
+    assert_eq!(shown(store, 2).await.state, "processing");
     enter(arrival(3)).await;
     assert_eq!(shown(store, 3).await.state, "answered");
     enter(saying(stop(), from(&[BEN], 4))).await;

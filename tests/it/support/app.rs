@@ -138,8 +138,8 @@ impl TestApp {
     pub async fn outbox(&self) -> serde_json::Value {
         loop {
             let readiness = self.readiness().await;
-            if readiness["parts"]["store"]["ok"] == true {
-                return readiness["parts"]["outbox"].clone();
+            if readiness["checks"]["store"]["ok"] == true {
+                return readiness["checks"]["outbox"].clone();
             }
         }
     }

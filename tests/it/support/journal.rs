@@ -13,14 +13,20 @@ pub struct Journal {
 /// What the journal says of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// `received handling deferred answered done failed dead`.
+    /// `received processing deferred answered done failed dead`.
     pub state: &'static str,
     /// `pending sending unknown held sent failed suppressed`, of each message of its reply.
     pub replies: Vec<&'static str>,
 }
 
 const STATES: [&str; 7] = [
-    "received", "handling", "deferred", "answered", "done", "failed", "dead",
+    "received",
+    "processing",
+    "deferred",
+    "answered",
+    "done",
+    "failed",
+    "dead",
 ];
 const REPLIES: [&str; 7] = [
     "pending",

@@ -18,7 +18,12 @@ pub const USER: &str = "whatsapp:+15550001111";
 const SIGABRT: i32 = 6;
 /// States, of messages and of replies, in which something is still to come.
 const OPEN: [&str; 6] = [
-    "received", "handling", "deferred", "pending", "sending", "unknown",
+    "received",
+    "processing",
+    "deferred",
+    "pending",
+    "sending",
+    "unknown",
 ];
 
 /// A database that outlives its servers, beside a Twilio.
@@ -204,7 +209,7 @@ impl<'a> Supervisor<'a> {
         let ready = std::iter::repeat_with(|| server.get("/readyz"));
         let ready = ready.take(20).find(|ready| ready.status == 200).unwrap();
         let ready: serde_json::Value = serde_json::from_str(&ready.body).unwrap();
-        let outbox = &ready["parts"]["outbox"];
+        let outbox = &ready["checks"]["outbox"];
         assert_eq!(outbox["pending"], 0);
         (
             self.world.twilio.phone(USER),

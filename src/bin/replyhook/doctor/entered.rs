@@ -45,7 +45,7 @@ impl From<Sender> for Place {
             webhooks: sender.webhooks,
             tells_status: true,
             console: SENDER,
-            command: Some(format!("replyhook sender set {} --here", sender.sid)),
+            command: Some(format!("replyhook sender set {} --from-config", sender.sid)),
         }
     }
 }
@@ -123,7 +123,7 @@ pub(super) async fn look(
             format!("of the numbers and WhatsApp senders ({seen}) none calls {public_url}"),
             format!(
                 "enter {} as the webhook for incoming messages, {} as its fallback, {} as the status callback: {SENDER} (or \
-                 `replyhook sender set SENDER --here`), or {NUMBER}. What is entered for the sandbox, and for a Messaging Service, which counts before its senders, \
+                 `replyhook sender set SENDER --from-config`), or {NUMBER}. What is entered for the sandbox, and for a Messaging Service, which counts before its senders, \
                  cannot be seen from here: compare it by eye",
                 End::Primary.url(public_url),
                 End::Fallback.url(public_url),

@@ -51,7 +51,7 @@ impl Doctor {
     pub(crate) fn run(self) -> anyhow::Result<Answer> {
         let mut sources = self.settings.sources();
         // That is a question of who may reach the server, which this is not.
-        sources.explain_to_anyone = true;
+        sources.allow_public_diagnostics = true;
         let Loaded {
             settings, warnings, ..
         } = Settings::load(&sources)?;

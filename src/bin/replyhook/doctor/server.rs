@@ -75,7 +75,7 @@ fn not_heard(unheard: &Unheard) -> Finding {
 }
 
 fn told(heard: &Heard, state: &Readiness, listen: &str) -> Vec<Finding> {
-    let parts = &state.parts;
+    let parts = &state.checks;
     let mut findings = Vec::new();
     findings.push(match heard.instance {
         _ if parts.draining => Finding::fail(

@@ -26,14 +26,14 @@ pub(super) struct Retry {
 #[derive(clap::Args)]
 pub(super) struct Release {
     /// The SID of the message that is answered
-    #[arg(required_unless_present_any = ["all", "outgoing", "failed"], conflicts_with_all = ["all", "outgoing", "failed"])]
+    #[arg(required_unless_present_any = ["all", "outbound", "failed_with"], conflicts_with_all = ["all", "outbound", "failed_with"])]
     sid: Option<MessageSid>,
     /// The number of a message that was sent first, as `replyhook send` tells it
-    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["all", "failed"])]
-    outgoing: Option<i64>,
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["all", "failed_with"])]
+    outbound: Option<i64>,
     /// What was sent first and Twilio refused with this code, such as 20003 for a wrong token, once that is mended
     #[arg(long, value_name = "CODE", conflicts_with = "all")]
-    failed: Option<u32>,
+    failed_with: Option<u32>,
     /// Whatever is held
     #[arg(long)]
     all: bool,
@@ -101,7 +101,7 @@ impl Retry {
 impl Release {
     pub(super) fn run(self) -> anyhow::Result<Answer> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
-        if let Some(code) = self.failed {
+        if let Some(code) = self.failed_with {
             return match outgoing::release_failed(&opened, code)? {
                 0 => {
                     print(&format!(
@@ -112,7 +112,7 @@ impl Release {
                 count => freed(count),
             };
         }
-        match (self.sid, self.outgoing) {
+        match (self.sid, self.outbound) {
             (Some(sid), _) => match find(&opened, sid)? {
                 Some(row) => freed(release(&opened, &[row])?),
                 None => unknown(sid),
@@ -124,7 +124,7 @@ impl Release {
                 if replies + outgoing == 0 && outgoing::any_failed(&opened)? {
                     print(
                         "nothing is held, but something that was sent first has failed: \
-                         `replyhook messages list --outgoing --state failed`\n",
+                         `replyhook messages list --outbound --state failed`\n",
                     )?;
                     return Ok(Answer::No);
                 }

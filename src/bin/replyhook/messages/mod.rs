@@ -25,15 +25,15 @@ const PAGE: u32 = 500;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Works beside a running server. Numbers are masked, and texts are shown only with --content. What was sent first, by
-`replyhook send` or a program, answers nothing: it is listed with --outgoing, and has a number in place of a SID.
+`replyhook send` or a program, answers nothing: it is listed with --outbound, and has a number in place of a SID.
 
 Examples:
   replyhook messages list --state held
   replyhook messages list --user whatsapp:+15550001111 --json
   replyhook messages show SM00000000000000000000000000000001
-  replyhook messages list --outgoing --state failed
+  replyhook messages list --outbound --state failed
   replyhook messages release --all
-  replyhook messages release --failed 20003")]
+  replyhook messages release --failed-with 20003")]
 pub(crate) struct Messages {
     #[command(subcommand)]
     what: What,
@@ -65,7 +65,7 @@ Example, once a broken bot is mended:
 #[derive(clap::Args)]
 struct List {
     /// Only those in this state
-    #[arg(long, value_parser = ["received", "handling", "answered", "deferred", "sent", "failed", "held", "unknown", "dead",
+    #[arg(long, value_parser = ["received", "processing", "answered", "deferred", "sent", "failed", "held", "unknown", "dead",
         "pending", "sending", "suppressed"])]
     state: Option<String>,
     /// Only those of this user, such as whatsapp:+15550001111
@@ -73,7 +73,7 @@ struct List {
     user: Option<Address>,
     /// What was sent first, in place of what came: pending, sending, unknown, held, sent, failed or suppressed
     #[arg(long)]
-    outgoing: bool,
+    outbound: bool,
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -90,11 +90,11 @@ struct List {
 #[derive(clap::Args)]
 struct Show {
     /// The message's SID
-    #[arg(required_unless_present = "outgoing", conflicts_with = "outgoing")]
+    #[arg(required_unless_present = "outbound", conflicts_with = "outbound")]
     sid: Option<MessageSid>,
     /// The number of a message that was sent first, as `replyhook send` tells it
     #[arg(long, value_name = "NUMBER")]
-    outgoing: Option<i64>,
+    outbound: Option<i64>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -109,7 +109,7 @@ struct Show {
 struct Export {
     /// What was sent first, in place of what came
     #[arg(long)]
-    outgoing: bool,
+    outbound: bool,
     /// With numbers and texts
     #[arg(long)]
     content: bool,
@@ -138,7 +138,7 @@ impl List {
             state: self.state,
             ..MessageFilter::default()
         };
-        if self.outgoing {
+        if self.outbound {
             outgoing::list(&opened, filter, self.limit, self.json, self.content)?;
             return Ok(Answer::Yes);
         }
@@ -169,7 +169,7 @@ impl Show {
         let sources = self.settings.sources();
         let opened = Opened::by(&sources, Access::Operator)?;
         let Some(sid) = self.sid else {
-            let id = self.outgoing.unwrap_or_default();
+            let id = self.outbound.unwrap_or_default();
             let Some(row) = outgoing::numbered(&opened, id)? else {
                 print(&format!(
                     "no message {id} was sent first, or it is forgotten\n"
@@ -212,7 +212,7 @@ impl Export {
             limit: PAGE,
             ..MessageFilter::default()
         };
-        if self.outgoing {
+        if self.outbound {
             outgoing::list(&opened, filter, u32::MAX, true, self.content)?;
             return Ok(Answer::Yes);
         }
@@ -232,13 +232,13 @@ impl Export {
     }
 }
 
-/// The files of a message that `media.save` has kept on this machine.
+/// The files of a message that `media.save_dir` has kept on this machine.
 pub(crate) fn files_of(sources: &Sources, sid: MessageSid) -> anyhow::Result<Vec<PathBuf>> {
     let Some(folder) = MediaSettings::load(sources)?.save else {
         return Ok(Vec::new());
     };
     let files = saved_files(&folder, sid);
-    files.with_context(|| format!("media.save names {}", folder.display()))
+    files.with_context(|| format!("media.save_dir names {}", folder.display()))
 }
 
 fn find(opened: &Opened, sid: MessageSid) -> anyhow::Result<Option<MessageRow>> {

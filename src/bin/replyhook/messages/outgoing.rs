@@ -1,4 +1,4 @@
-//! Messages that answer nothing: `--outgoing`.
+//! Messages that answer nothing: `--outbound`.
 
 use std::fmt::Write;
 
@@ -134,7 +134,7 @@ pub(super) fn whole(row: &OutgoingRow, content: bool) -> Value {
     let sid = message.sid.as_ref().map(MessageSid::as_str);
     let mut line = json!({
         "id": message.id,
-        "direction": "outgoing",
+        "direction": "outbound",
         "message_sid": sid,
         "account_sid": row.account.as_str(),
         "state": row.state,
@@ -155,7 +155,7 @@ pub(super) fn whole(row: &OutgoingRow, content: bool) -> Value {
 pub(super) fn table(row: &OutgoingRow, content: bool) -> Result<String, std::fmt::Error> {
     let message = &row.message;
     let mut text = String::new();
-    writeln!(text, "outgoing  {}", message.id)?;
+    writeln!(text, "outbound  {}", message.id)?;
     writeln!(text, "account   {}", row.account)?;
     writeln!(text, "from      {}", row.us.as_str())?;
     writeln!(text, "user      {}", user(&row.user, content))?;
@@ -179,7 +179,7 @@ pub(super) fn table(row: &OutgoingRow, content: bool) -> Result<String, std::fmt
             let code = ErrorCode(code);
             writeln!(
                 text,
-                "          `replyhook messages release --failed {code}` sends all that Twilio refused so"
+                "          `replyhook messages release --failed-with {code}` sends all that Twilio refused so"
             )?;
         }
     }
@@ -189,7 +189,7 @@ pub(super) fn table(row: &OutgoingRow, content: bool) -> Result<String, std::fmt
     if matches!(message.state, ReplyState::Failed | ReplyState::Held) {
         writeln!(
             text,
-            "          `replyhook messages release --outgoing {}` sends it",
+            "          `replyhook messages release --outbound {}` sends it",
             message.id
         )?;
     }

@@ -146,7 +146,7 @@ impl Send {
             .map_err(|error| (Some(Address::parse(text)), error.to_string()))?;
         let said = draft.said_to(&to);
         let key = key.map_or_else(|| said.clone(), str::to_owned);
-        let key = match &self.key {
+        let key = match &self.idempotency_key {
             Some(name) => format!("{name}/{key}"),
             None => key,
         };

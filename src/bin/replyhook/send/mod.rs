@@ -27,18 +27,18 @@ const LOOK: Duration = Duration::from_millis(100);
 #[command(after_help = "\
 Works beside a running server, with its DATABASE_URL and TWILIO_ACCOUNT_SID: the server sends what is queued here, once, and
 not to who has opted out. On WhatsApp a text needs an open window (the user wrote within 24 hours), and outside of it a
-template needs a recorded opt-in. With --key a second call sends nothing and tells what became of the first.
+template needs a recorded opt-in. With --idempotency-key a second call sends nothing and tells what became of the first.
 
 A CSV file has a heading. Its columns: to; body, or template with a column for each variable (1, 2, … or var.NAME); and where
 wanted from, service, media (URLs, separated by blanks), at, key. What a row leaves empty is taken from the options. A row is
-sent once, however often the file is: its key is the column key, else what the row says; --key NAME stands before it.
+sent once, however often the file is: its key is the column key, else what the row says; --idempotency-key NAME stands before it.
 
 Exit code 0 if it is queued or sent (with --csv: every row), 1 if it is refused or failed, 2 for wrong usage.
 
 Examples:
   replyhook send --to whatsapp:+15550001111 --from whatsapp:+15550002222 --body 'Your order is ready.' --wait
-  replyhook send --to whatsapp:+15550001111 --from whatsapp:+15550002222 --template HX… --var 1=Ana --key order-42
-  replyhook send --csv customers.csv --service MG… --template HX… --key spring --dry-run")]
+  replyhook send --to whatsapp:+15550001111 --from whatsapp:+15550002222 --template HX… --var 1=Ana --idempotency-key order-42
+  replyhook send --csv customers.csv --service MG… --template HX… --idempotency-key spring --dry-run")]
 pub(crate) struct Send {
     /// Who gets it, such as whatsapp:+15550001111
     #[arg(long, value_name = "ADDRESS", value_parser = address, required_unless_present = "csv")]
@@ -69,7 +69,7 @@ pub(crate) struct Send {
     at: Option<Timestamp>,
     /// What you call it: whatever has the same key later is not sent
     #[arg(long, value_name = "KEY", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    key: Option<String>,
+    idempotency_key: Option<String>,
     /// Wait until it is sent, and tell its SID and status
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60", conflicts_with = "csv")]
     wait: Option<u32>,
@@ -125,14 +125,14 @@ impl Send {
         let account = settings.account;
         let (opened, sender) = open(settings)?;
         if self.dry_run {
-            let known = opened.run(sender.check(self.key.as_deref(), &message));
+            let known = opened.run(sender.check(self.idempotency_key.as_deref(), &message));
             return match known.map_err(|error| refused(&error))? {
                 Some(known) => print(&self.shown(&known)),
                 None => print("it would be queued\n"),
             }
             .map(|()| Answer::Yes);
         }
-        let taken = match &self.key {
+        let taken = match &self.idempotency_key {
             Some(key) => opened.run(sender.send_once(key, &message)),
             None => opened.run(sender.send(&message)),
         };
@@ -212,7 +212,7 @@ fn open(settings: SenderSettings) -> anyhow::Result<(Opened, Sender)> {
     let rules = SendRules {
         account: Some(settings.account),
         consent_required: settings.consent.required,
-        per_second: settings.send.per_second,
+        per_second: settings.outbound.rate_per_second,
     };
     let url = settings.content_url;
     let templates = settings.credentials.map(|own| (Client::new(url), own));
