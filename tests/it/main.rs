@@ -30,6 +30,7 @@ fn the_test_kit_is_left_out() {
     support::left_out("the test kit: built without the feature testing");
 }
 
+mod architecture;
 mod command_line;
 mod configuration;
 mod connections;
@@ -60,7 +61,6 @@ mod guards;
 mod guide;
 mod handlers;
 mod handover;
-mod house_rules;
 #[cfg(feature = "failpoints")]
 mod kill_loop;
 mod late;

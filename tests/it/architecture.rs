@@ -426,7 +426,7 @@ fn documents_name_each_other_and_what_is_there() {
                 "src/webhook",
                 "src/signature",
                 "src/dispatch/",
-                "tests/it/house_rules.rs",
+                "tests/it/architecture.rs",
             ],
         ),
         (
