@@ -1,7 +1,8 @@
-//! How soon a bot's reply is a bubble: from the moment a user's message is sent to the event that the page draws by, less
-//! the time that the bot itself took.
+//! Latency of the emulator's page: time from a user's message to the event with which the page shows the bot's reply.
 //!
-//! `cargo bench --bench emulator` prints the figures; with `-- --check` it fails where one exceeds its limit.
+//! The time of the webhook call is subtracted.
+//!
+//! `cargo bench --bench emulator` prints the figures. With `-- --check` it exits with 1 if a limit is missed.
 
 mod figures;
 
@@ -10,12 +11,12 @@ use std::time::Instant;
 
 use figures::{Figures, Run, median};
 use replyhook::config::Sources;
-use replyhook::emulator::Remote;
-use replyhook::{App, Desk, DeskOptions};
+use replyhook::emulator::EmulatorClient;
+use replyhook::{App, DevServer, DevServerOptions};
 use serde_json::{Value, json};
 
-/// Less than anybody sees.
-const MOST_MS: f64 = 50.0;
+/// Limit of the latency: a delay that a person does not notice.
+const MAX_MS: f64 = 50.0;
 
 fn main() -> ExitCode {
     let run = Run::from_args();
@@ -33,49 +34,62 @@ fn main() -> ExitCode {
     let (page, bubbles) = runtime.block_on(measure(messages));
     let mut sorted = bubbles.clone();
     sorted.sort_by(f64::total_cmp);
-    figures.show("the list of conversations, first asked", page, "ms");
-    figures.limit("message to bubble, median", median(bubbles), "ms", MOST_MS);
+    figures.show("first request for the list of conversations", page, "ms");
+    figures.limit(
+        "median latency of a reply on the page",
+        median(bubbles),
+        "ms",
+        MAX_MS,
+    );
     let late = sorted[sorted.len() * 99 / 100];
-    figures.limit("message to bubble, 99 of 100", late, "ms", MOST_MS);
+    figures.limit("p99 latency of a reply on the page", late, "ms", MAX_MS);
     figures.end()
 }
 
-/// Milliseconds: of the conversation's first answer, and of each bubble.
+/// Returns the time of the first request for the list of conversations, and the latency of each reply, in milliseconds.
 async fn measure(messages: usize) -> (f64, Vec<f64>) {
-    let mut options = DeskOptions::default();
+    let mut options = DevServerOptions::default();
+    // Any free ports: a dev server of the user may use the default ones.
     options.emulator_port = Some(0);
     options.port = Some(0);
-    let desk = Desk::start(App::builder(), Sources::default(), options).await;
-    let desk = desk.expect("a desk needs nothing");
-    let remote = Remote::new(desk.emulator().url()).expect("it is on this machine");
+    let dev_server = DevServer::start(App::builder(), Sources::default(), options).await;
+    let dev_server = dev_server.expect("a dev server needs no settings");
+    let client = EmulatorClient::new(dev_server.emulator().url()).expect("the URL is on loopback");
     let started = Instant::now();
-    remote.get(&["conversations"]).await.expect("it answers");
+    let conversations = client.get(&["conversations"]).await;
+    conversations.expect("the emulator responds");
     let page = ms(started);
-    let mut events = remote.events().await.expect("it tells what happens");
+    // Opened before the first message: the stream has no earlier events.
+    let events = client.events().await;
+    let mut events = events.expect("the event stream opens");
     let mut bubbles = Vec::with_capacity(messages);
     for number in 0..messages {
-        // Users of their own: a conversation of hundreds is another question.
+        // Each message from a new user, so that the length of a conversation has no influence.
         let message = json!({"from": format!("whatsapp:+1555{number:07}"), "body": "hello"});
         let started = Instant::now();
-        let sending = remote.clone();
-        let answer = tokio::spawn(async move { sending.post(&["messages"], &message).await });
+        let sending_client = client.clone();
+        // In a task: the call returns after the webhook's response, and the event may come earlier.
+        let sending =
+            tokio::spawn(async move { sending_client.post(&["messages"], &message).await });
         let bubble = loop {
-            let event = events.next().await.expect("the emulator is there");
+            let event = events.next().await.expect("the event stream stays open");
             if event.name == "message" && event.data["direction"] == "out" {
                 break ms(started);
             }
         };
-        let answer = answer.await.expect("it is asked").expect("it answers");
-        let bot: u64 = answer["attempts"]
+        let sent = sending.await.expect("the task does not panic");
+        let sent = sent.expect("the emulator responds");
+        let webhook_ms: u64 = sent["attempts"]
             .as_array()
             .into_iter()
             .flatten()
             .filter_map(|attempt: &Value| attempt["ms"].as_u64())
             .sum();
+        // Not below 0: the webhook's time is in whole milliseconds.
         #[expect(clippy::cast_precision_loss, reason = "a few milliseconds")]
-        bubbles.push((bubble - bot as f64).max(0.0));
+        bubbles.push((bubble - webhook_ms as f64).max(0.0));
     }
-    desk.stop().await;
+    dev_server.stop().await;
     (page, bubbles)
 }
 

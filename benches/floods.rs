@@ -1,12 +1,14 @@
-//! Signed messages beside floods: a thousand a second, each on a connection of its own, while strangers ask for media
+//! Response time of signed messages during a flood of unauthenticated requests. Linux only.
+//!
+//! A thousand messages arrive per second, each on its own connection. In the meantime other clients request media
 //! links, hold connections, send bodies and heads that never end, or forge signatures.
 //!
-//! The same flood goes to the server and, in turn, to a bare axum server on the same processor; the messages always go to
-//! the server. None may fail, and none may wait much longer than beside the flood that the server has nothing to do with.
-//! Linux only.
+//! The same flood goes alternately to the server and to a bare axum server on the same processor. The messages always
+//! go to the server. No message may fail. The p99 response time is divided by the one during the flood of the bare
+//! server. So the ratio shows the cost of the flood to the server itself.
 //!
-//! `cargo bench --bench floods` prints the figures; with `-- --check` it fails where one exceeds its limit. `-- --binary
-//! PATH` measures another build of the program.
+//! `cargo bench --bench floods` prints the figures. With `-- --check` it exits with 1 if a limit is missed.
+//! `-- --binary PATH` measures another build of the program.
 
 mod figures;
 mod flood;
@@ -27,43 +29,47 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use servers::{Server, http};
 use webhook::{TARGET, Webhook};
 
-/// Messages that fail beside a flood.
-const MOST_FAILED: f64 = 0.0;
-/// p99 of the wait of a message, divided by p99 while the flood goes to the bare server.
-const MOST_OF_BARE: f64 = 2.0;
-/// The machine of the shipped `fly.toml`.
+/// Limit: messages that fail during a flood.
+const MAX_FAILED: f64 = 0.0;
+/// Limit: p99 response time of the messages, divided by p99 while the flood goes to the bare server.
+const MAX_OF_BARE: f64 = 2.0;
+/// Limit: peak memory of the server during a flood of unfinished requests. The machine of `fly.toml` has 256 MiB.
 const MACHINE_KIB: f64 = 256.0 * 1024.0;
-/// A quarter of it, where the server can be told.
+/// Budget for unverified bytes on such a machine: a quarter of its memory.
+// Set explicitly, because the default is a quarter of the memory of the machine that runs the benchmark.
 const UNVERIFIED_BYTES: (&str, &str) = ("REPLYHOOK__SERVER__UNVERIFIED_BYTES", "67108864");
 
-/// Threads that send messages.
+/// Number of threads that send messages.
 const SENDERS: u32 = 64;
-/// A message that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Descriptors of the largest flood, and some to spare.
+/// Time after which a message has failed.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Number of open files to allow where the system sets no limit. The largest flood has 4,200 connections.
 const DESCRIPTORS: u64 = 6_000;
-/// Bytes of a body as the server takes it by default.
+/// Bytes of an unfinished body: the default of `server.max_body_bytes`, so that it is not rejected by its length.
 const BODY: usize = 128 * 1024;
 
+/// Extent of a run.
 struct Plan {
+    /// Path of the program to measure.
     binary: String,
     rounds: u32,
-    /// Messages in each round, one each millisecond.
-    paced: u32,
-    /// The part of a flood's clients that there are.
-    part: u32,
-    /// Whether a flood gets the time to grow.
-    grown: bool,
+    /// Messages in each round, one per millisecond.
+    messages: u32,
+    /// Divisor of the number of clients of each flood.
+    divisor: u32,
+    /// Waits until a flood has reached its full size, before messages are timed.
+    waits_for_growth: bool,
 }
 
+/// A flood and its limits.
 struct Scenario {
     name: &'static str,
     clients: u32,
     manner: Manner,
-    /// How long a flood grows before messages are timed.
-    grows: Duration,
-    /// It is about memory: of all that the server may have.
-    most_kib: Option<f64>,
+    /// Time until the flood has reached its full size.
+    growth_time: Duration,
+    /// Limit of the server's peak memory in KiB, for floods that use memory.
+    max_memory_kib: Option<f64>,
 }
 
 fn main() -> ExitCode {
@@ -72,25 +78,28 @@ fn main() -> ExitCode {
         return servers::bare(&args);
     }
     let run = Run::from_args();
-    let (rounds, paced, part, grown) = match run {
+    let (rounds, messages, divisor, waits_for_growth) = match run {
         Run::List => return ExitCode::SUCCESS,
         Run::Test => (1, 20, 64, false),
-        // The median of five: a shared disk delays an fsync now and then by more than a flood does.
+        // The median of five rounds, because a shared disk sometimes delays an fsync by more than a flood does.
         Run::Measure | Run::Check => (5, 1_500, 1, true),
     };
     let binary = args.into_iter().skip_while(|arg| arg != "--binary").nth(1);
     let plan = Plan {
         binary: binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_replyhook").to_owned()),
         rounds,
-        paced,
-        part,
-        grown,
+        messages,
+        divisor,
+        waits_for_growth,
     };
+    // Before any thread starts, since threads inherit the processor.
     servers::stay_on(servers::CLIENT);
     let mut figures = Figures::new(run);
+    // Before the servers start, which inherit the limit.
     let descriptors = raise_descriptors();
     for scenario in scenarios() {
-        if u64::from(scenario.clients / part) * 2 > descriptors {
+        // A margin of as many again: the server also opens its store, and closes old connections with a delay.
+        if u64::from(scenario.clients / divisor) * 2 > descriptors {
             skip(&scenario, descriptors);
             continue;
         }
@@ -99,15 +108,18 @@ fn main() -> ExitCode {
     figures.end()
 }
 
-/// The floods, as a stranger can send them.
+/// Returns the floods. None of them needs a secret of the server.
 fn scenarios() -> Vec<Scenario> {
     let get =
         |path: &str| format!("GET {path} HTTP/1.1\r\nHost: bot.example.com\r\n\r\n").into_bytes();
     let links = (0..4096).map(|number| get(&format!("/media/{}", token(number))));
+    // Well-formed signatures of other messages, so that the server has to compute the HMAC to reject them.
     let forged = (0..1024).map(|number| {
         let (webhook, other) = (Webhook::numbered(number), Webhook::numbered(number + 1));
         http(&webhook.body, &other.signature)
     });
+    // 16 pieces in 2 s, which is within the timeouts of head and body, 5 s: the server holds all of a request until it
+    // times out.
     let trickled = |requests: Vec<Vec<u8>>| Manner::Unfinished {
         requests: requests.into(),
         pieces: 16,
@@ -121,32 +133,34 @@ fn scenarios() -> Vec<Scenario> {
                 requests: links.collect(),
                 per_second: 5_000,
             },
-            grows: Duration::from_millis(700),
-            most_kib: None,
+            growth_time: Duration::from_millis(700),
+            max_memory_kib: None,
         },
         Scenario {
+            // More connections than the default of `server.max_connections`, 4,096. The server responds with 404.
             name: "connections",
             clients: 4_200,
             manner: Manner::KeepAlive {
                 request: get("/x").into(),
                 every: Duration::from_secs(4),
             },
-            grows: Duration::from_millis(1_500),
-            most_kib: None,
+            growth_time: Duration::from_millis(1_500),
+            max_memory_kib: None,
         },
         Scenario {
             name: "bodies",
             clients: 1_500,
             manner: trickled(vec![unfinished_body()]),
-            grows: Duration::from_secs(2),
-            most_kib: Some(MACHINE_KIB),
+            growth_time: Duration::from_secs(2),
+            max_memory_kib: Some(MACHINE_KIB),
         },
         Scenario {
+            // 32 KiB is the default of `server.max_header_bytes`; the head of 64 KiB exceeds it.
             name: "heads",
             clients: 3_000,
             manner: trickled([32, 64].map(unfinished_head).into()),
-            grows: Duration::from_secs(2),
-            most_kib: Some(MACHINE_KIB),
+            growth_time: Duration::from_secs(2),
+            max_memory_kib: Some(MACHINE_KIB),
         },
         Scenario {
             name: "forgeries",
@@ -155,19 +169,20 @@ fn scenarios() -> Vec<Scenario> {
                 requests: forged.collect(),
                 per_second: 5_000,
             },
-            grows: Duration::from_millis(700),
-            most_kib: None,
+            growth_time: Duration::from_millis(700),
+            max_memory_kib: None,
         },
     ]
 }
 
-/// 43 characters, as a media link has.
+/// Returns a token of a media link with an invalid tag. It has the length of a valid one, so that the server computes the tag.
 fn token(number: u128) -> String {
     let spread = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    format!("{spread:032x}{spread:010.10x}")[..42].to_owned() + "A"
+    format!("{spread:032x}{:032x}", !spread)
 }
 
-/// All of a request but its last byte, with a signature that is well-formed.
+/// Returns a request without its last byte, with a well-formed signature.
+// The server reads a body only if the signature has the form of one.
 fn unfinished_body() -> Vec<u8> {
     let body = "Body=".to_owned() + &"x".repeat(BODY - 5);
     let mut request = http(&body, "AAAAAAAAAAAAAAAAAAAAAAAAAAA=");
@@ -175,40 +190,52 @@ fn unfinished_body() -> Vec<u8> {
     request
 }
 
-/// A head of so many KiB without its end.
+/// Returns a head of `kib` KiB without its end.
 fn unfinished_head(kib: usize) -> Vec<u8> {
     let line = |number: usize| format!("X-Fill-{number:02}: {}\r\n", "x".repeat(1024 - 14));
     let lines: String = (1..kib).map(line).collect();
     format!("POST {TARGET} HTTP/1.1\r\nHost: bot.example.com\r\n{lines}").into_bytes()
 }
 
-/// Outcome of the messages of one round.
+/// Outcome of one round.
 struct Round {
+    /// Response time of the messages in milliseconds.
     p99: f64,
     failed: u32,
+    /// Requests of the flood that ended, per second.
     flood_per_second: f64,
 }
 
+/// Measures a scenario, and prints its figures.
 fn measure(plan: &Plan, scenario: &Scenario, figures: &mut Figures) {
-    let told = scenario.most_kib.is_some() && knows_budget(&plan.binary);
-    let env = if told { &[UNVERIFIED_BYTES][..] } else { &[] };
+    let sets_budget = scenario.max_memory_kib.is_some() && knows_budget(&plan.binary);
+    let env = if sets_budget {
+        &[UNVERIFIED_BYTES][..]
+    } else {
+        &[]
+    };
     let server = Server::replyhook(&plan.binary, env);
     let bare = Server::bare(100);
+    // Waits until both listen.
     drop((server.connect(), bare.connect()));
+    // Numbers continue in the next round: a repeated message would get the saved response, which costs less.
+    // Relaxed: only this thread uses the counter.
     let first = AtomicU32::new(0);
     let round = |flooded: SocketAddr| {
-        let requests = first.fetch_add(plan.paced, Ordering::Relaxed);
-        let requests = (requests..requests + plan.paced).map(|number| {
+        // All requests exist before the flood starts: signing them takes processor time.
+        let numbers = first.fetch_add(plan.messages, Ordering::Relaxed);
+        let requests = (numbers..numbers + plan.messages).map(|number| {
             let webhook = Webhook::numbered(number);
             http(&webhook.body, &webhook.signature)
         });
         let requests: Vec<_> = requests.collect();
-        let clients = scenario.clients / plan.part;
+        let clients = scenario.clients / plan.divisor;
         let flood = Flood::start(clients, &scenario.manner, flooded);
-        if plan.grown {
-            sleep(scenario.grows);
+        if plan.waits_for_growth {
+            sleep(scenario.growth_time);
         }
-        let (p99, failed) = pace(server.address, &requests);
+        // To the server in every round, also while the flood goes to the bare server.
+        let (p99, failed) = send_all(server.address, &requests);
         let flood_per_second = flood.end();
         Round {
             p99,
@@ -216,58 +243,66 @@ fn measure(plan: &Plan, scenario: &Scenario, figures: &mut Figures) {
             flood_per_second,
         }
     };
-    let (mut here, mut beside) = (Vec::new(), Vec::new());
+    // Alternately, so that a change of the machine's speed affects both sides.
+    let (mut on_server, mut on_bare) = (Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
-        here.push(round(server.address));
-        // Connections of the flood that has ended are closed by now, or soon.
-        sleep(Duration::from_millis(if plan.grown { 300 } else { 0 }));
-        beside.push(round(bare.address));
+        on_server.push(round(server.address));
+        // Time for the server to close the connections of the flood that has ended.
+        sleep(Duration::from_millis(if plan.waits_for_growth {
+            300
+        } else {
+            0
+        }));
+        on_bare.push(round(bare.address));
     }
     let p99 = |rounds: &[Round]| median(rounds.iter().map(|round| round.p99).collect());
     let failed = |rounds: &[Round]| f64::from(rounds.iter().map(|round| round.failed).sum::<u32>());
     let speed =
         |rounds: &[Round]| median(rounds.iter().map(|round| round.flood_per_second).collect());
-    let fsync = server.fsync_ms(plan.paced / 20);
+    // After the rounds, so that it does not disturb them.
+    let fsync = server.fsync_ms(plan.messages / 20);
     let name = scenario.name;
     let row = |what: &str| format!("{name}: {what}");
-    figures.show(&row("an fsync, 99 of 100"), fsync, "ms");
-    figures.show(&row("requests of the flood that ended"), speed(&here), "/s");
-    figures.show(&row("the same at a bare server"), speed(&beside), "/s");
-    figures.limit(&row("messages that failed"), failed(&here), "", MOST_FAILED);
-    figures.show(&row("the same beside a bare server"), failed(&beside), "");
-    figures.show(&row("a wait, 99 of 100"), p99(&here), "ms");
-    figures.show(&row("the same beside a bare server"), p99(&beside), "ms");
-    let ratio = p99(&here) / p99(&beside);
-    figures.limit(
-        &row("wait / beside a bare server"),
-        ratio,
-        "×",
-        MOST_OF_BARE,
-    );
+    figures.show(&row("p99 of an fsync"), fsync, "ms");
+    figures.show(&row("flood requests ended"), speed(&on_server), "/s");
+    figures.show(&row("same, bare server"), speed(&on_bare), "/s");
+    figures.limit(&row("failed messages"), failed(&on_server), "", MAX_FAILED);
+    figures.show(&row("same, flood on bare server"), failed(&on_bare), "");
+    figures.show(&row("p99 response time"), p99(&on_server), "ms");
+    figures.show(&row("same, flood on bare server"), p99(&on_bare), "ms");
+    let ratio = p99(&on_server) / p99(&on_bare);
+    figures.limit(&row("ratio of p99"), ratio, "×", MAX_OF_BARE);
     let peak = server.process.memory_kib("VmHWM");
-    match scenario.most_kib {
-        Some(most) => figures.limit(&row("memory at its peak"), peak, "kB", most),
-        None => figures.show(&row("memory at its peak"), peak, "kB"),
+    match scenario.max_memory_kib {
+        Some(max) => figures.limit(&row("peak memory"), peak, "kB", max),
+        None => figures.show(&row("peak memory"), peak, "kB"),
     }
 }
 
-/// Whether the program has a budget for bytes that nobody has vouched for.
+/// Returns true if the program has the setting `server.unverified_bytes`.
+// `--binary` may name an older build without it.
 fn knows_budget(binary: &str) -> bool {
     let output = Command::new(binary).args(["config", "default"]).output();
     let output = output.expect("the program starts");
     String::from_utf8_lossy(&output.stdout).contains("unverified_bytes")
 }
 
-/// Sends a message each millisecond, whether the server keeps up or not. Returns what 99 of 100 waited from the moment they
-/// were due, and how many failed; one that failed has waited as long as it was given.
-fn pace(server: SocketAddr, requests: &[Vec<u8>]) -> (f64, u32) {
+/// Sends one message per millisecond, whether or not the server keeps up.
+///
+/// Returns p99 of the time from the moment at which a message was due to its response, in milliseconds, and the number
+/// of failed messages. A failed message counts with the time until its failure.
+// From the moment it was due and not from its connection: otherwise messages that wait for a free sender thread,
+// because the server is slow, would not count as slow.
+fn send_all(server: SocketAddr, requests: &[Vec<u8>]) -> (f64, u32) {
+    // Relaxed: `next` hands out each number once, and the end of the scope orders the increments of `failed` before
+    // `into_inner`.
     let (next, failed) = (AtomicU32::new(0), AtomicU32::new(0));
     let started = Instant::now();
     let due = |number: u32| started + Duration::from_millis(number.into());
     let count = u32::try_from(requests.len()).expect("there are few messages");
-    let end = due(count) + PATIENCE;
+    let end = due(count) + RESPONSE_TIMEOUT;
     let mut waits: Vec<f64> = std::thread::scope(|scope| {
-        let sending = (0..SENDERS).map(|_| {
+        let threads = (0..SENDERS).map(|_| {
             scope.spawn(|| {
                 let mut waits = Vec::new();
                 loop {
@@ -277,17 +312,21 @@ fn pace(server: SocketAddr, requests: &[Vec<u8>]) -> (f64, u32) {
                     };
                     let due = due(number);
                     sleep(due.saturating_duration_since(Instant::now()));
-                    // All senders wait for messages that fail: what could not even be sent has failed too.
-                    let answered = Instant::now() < end && send(server, request).is_ok();
-                    if !answered {
+                    // While all threads wait for messages that fail, later ones cannot be sent. Those that are still
+                    // not sent at `end` have failed too; so the round ends even if the server does not respond at all.
+                    let is_ok = Instant::now() < end && send(server, request).is_ok();
+                    if !is_ok {
                         failed.fetch_add(1, Ordering::Relaxed);
                     }
                     waits.push(due.elapsed().as_secs_f64() * 1e3);
                 }
             })
         });
-        let sending: Vec<_> = sending.collect();
-        let waits = sending.into_iter().map(|one| one.join().expect("it sends"));
+        // `collect` starts all threads before the first is joined.
+        let threads: Vec<_> = threads.collect();
+        let waits = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a sender thread does not panic"));
         waits.flatten().collect()
     });
     waits.sort_by(f64::total_cmp);
@@ -295,11 +334,15 @@ fn pace(server: SocketAddr, requests: &[Vec<u8>]) -> (f64, u32) {
     (p99, failed.into_inner())
 }
 
-/// Sends a message on a connection of its own, and reads its answer.
+/// Sends a message on its own connection, and reads the response.
+///
+/// # Errors
+/// If the server does not respond in time, or with another status than 200.
 fn send(server: SocketAddr, request: &[u8]) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+    let mut stream = TcpStream::connect_timeout(&server, RESPONSE_TIMEOUT)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    // Applies to each read, not to the whole response.
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     stream.write_all(request)?;
     let mut received = Vec::new();
     let mut piece = [0; 4096];
@@ -309,6 +352,8 @@ fn send(server: SocketAddr, request: &[u8]) -> io::Result<()> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         received.extend_from_slice(&piece[..length]);
+        // The end of the TwiML is the end of the response. Another response, such as a 503, becomes an error when the
+        // server closes the connection or the read times out.
         if received.ends_with(b"</Response>") || received.ends_with(b"<Response/>") {
             break;
         }
@@ -320,7 +365,7 @@ fn send(server: SocketAddr, request: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Raises the limit of open files, also for the servers, and returns it.
+/// Raises the limit of open files to the maximum that this user may set, and returns it. Child processes inherit it.
 fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit
@@ -340,11 +385,11 @@ fn raise_descriptors() -> u64 {
 
 #[expect(
     clippy::print_stdout,
-    reason = "a limit that was not measured is no limit that held"
+    reason = "a skipped limit must not look like one that held"
 )]
 fn skip(scenario: &Scenario, descriptors: u64) {
     println!(
-        "{}: skipped, {} connections need more than the {descriptors} open files that are allowed here (ulimit -Hn)",
+        "{}: skipped; {} connections need more than the {descriptors} open files allowed here (raise `ulimit -Hn`)",
         scenario.name, scenario.clients
     );
 }

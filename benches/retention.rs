@@ -1,9 +1,11 @@
-//! What messages wait while old rows are deleted beside them: a server with two million messages that were sent first, half
-//! of them too old to be kept, beside one without any. Messages come at a steady rate, while the server deletes and
-//! `replyhook purge --expired` does too. Linux only.
+//! Response time of messages while retention deletes old rows. Linux only.
 //!
-//! `cargo bench --bench retention` prints the figures; with `-- --check` it fails where one exceeds its limit. `-- --binary PATH`
-//! measures another program.
+//! The store has two million outbound messages, half of them older than `store.retention_days`. Messages arrive at a
+//! steady rate, while both the server and `replyhook purge --expired` delete rows. The response times are compared with
+//! those of the same server with an empty store.
+//!
+//! `cargo bench --bench retention` prints the figures. With `-- --check` it exits with 1 if a limit is missed.
+//! `-- --binary PATH` measures another build of the program.
 
 mod figures;
 mod running;
@@ -23,29 +25,36 @@ use running::Running;
 use rusqlite::Connection;
 use webhook::{PUBLIC_URL, TARGET, TOKEN, Webhook};
 
-/// Messages a second, and requests under way at most.
+/// Messages per second.
 const RATE: u32 = 200;
+/// Maximum number of requests in flight.
 const CONNECTIONS: usize = 32;
-/// Of the same figure without rows.
-const MOST: f64 = 3.0;
-/// Parts of a run, one after the other. p99 is the median of theirs: one fsync that a shared disk delays by some hundred
-/// milliseconds is in one part, and what deleting costs is in most.
+/// Limit: median and p99 response time, divided by the same figure with an empty store.
+const MAX: f64 = 3.0;
+/// Number of consecutive parts of a run. p99 is the median of their p99.
+// A shared disk sometimes delays one fsync by some hundred milliseconds, which affects one part. The deletion affects
+// most of them.
 const PARTS: usize = 5;
 
-/// How much is measured.
+/// Extent of a run.
 struct Plan {
+    /// Path of the program to measure.
     binary: String,
+    /// Rows in the table `outbound`.
     rows: u32,
+    /// Messages of each run.
     messages: u32,
 }
 
-/// Outcome of the messages of a run.
+/// Outcome of a run.
 struct Waits {
+    /// Messages with another status than 200, or without a response.
     refused: u32,
-    /// Of 100, in milliseconds.
+    /// Median response time in milliseconds.
     p50: f64,
+    /// p99 response time in milliseconds.
     p99: f64,
-    /// Of the server, in KiB, at the end.
+    /// Resident memory of the server at the end, in KiB.
     resident: f64,
 }
 
@@ -64,16 +73,18 @@ fn main() -> ExitCode {
     };
     let mut figures = Figures::new(run);
     let place = Place::new();
-    let without = measured(&plan, &place);
+    // The first run creates the schema, so the rows can only be inserted after it.
+    let without = measure(&plan, &place);
     place.fill(plan.rows);
-    let with = measured(&plan, &place);
-    for (name, waits) in [("without rows", &without), ("beside the rows", &with)] {
-        figures.show(&format!("a wait {name}, 50 of 100"), waits.p50, "ms");
-        figures.show(&format!("a wait {name}, 99 of 100"), waits.p99, "ms");
+    let with = measure(&plan, &place);
+    for (name, waits) in [("empty store", &without), ("with rows", &with)] {
+        figures.show(&format!("median response time, {name}"), waits.p50, "ms");
+        figures.show(&format!("p99 response time, {name}"), waits.p99, "ms");
     }
-    figures.show("the server's memory after that", with.resident, "kB");
+    figures.show("the server's memory at the end", with.resident, "kB");
+    // Shows that rows were in fact deleted during the run.
     figures.show(
-        "rows deleted meanwhile",
+        "rows deleted during the run",
         f64::from(place.deleted(plan.rows)),
         "",
     );
@@ -84,29 +95,33 @@ fn main() -> ExitCode {
         0.0,
     );
     figures.limit(
-        "50 of 100, by that without rows",
+        "median / same with an empty store",
         with.p50 / without.p50,
         "×",
-        MOST,
+        MAX,
     );
     figures.limit(
-        "99 of 100, by that without rows",
+        "p99 / same with an empty store",
         with.p99 / without.p99,
         "×",
-        MOST,
+        MAX,
     );
     figures.end()
 }
 
-/// Runs a server, and `purge --expired` beside it, while messages come.
-fn measured(plan: &Plan, place: &Place) -> Waits {
+/// Runs a server and `replyhook purge --expired`, and measures the response time of messages at [`RATE`].
+// Each time begins when the message was due. Otherwise messages that wait for a free connection, because the server is
+// slow, would not count as slow.
+fn measure(plan: &Plan, place: &Place) -> Waits {
+    // Both runs use the same store: a number of the first run would be a redelivery in the second. Relaxed suffices,
+    // since only the main thread uses it.
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let mut serve = Command::new(&plan.binary);
     serve.args(["serve", "--config", "/dev/null"]);
     let server = Running(place.start(serve));
     let first = NUMBER.fetch_add(1_000_000, Ordering::Relaxed);
     let request = |number: u32| http(&Webhook::numbered(first + number));
-    // Asked once each, so that none is being opened while time is taken.
+    // One message on each connection before the clock starts, so that no connection is still being accepted.
     let connections = (0..).take(CONNECTIONS).map(|number| {
         let mut connection = place.connect();
         ask(&mut connection, &request(plan.messages + number));
@@ -115,11 +130,14 @@ fn measured(plan: &Plan, place: &Place) -> Waits {
     let mut connections: Vec<_> = connections.collect();
     let mut purge = Command::new(&plan.binary);
     purge.args(["purge", "--expired", "--config", "/dev/null"]);
+    // Killed on drop, before the server: locals are dropped in reverse order.
     let _purge = Running(place.start(purge));
+    // Relaxed: `next` hands out each number once, and the end of the scope orders the increments of `refused` before
+    // `into_inner`.
     let (next, refused) = (AtomicU32::new(0), AtomicU32::new(0));
     let started = Instant::now();
     let mut waits: Vec<(u32, f64)> = std::thread::scope(|scope| {
-        let asking = connections.iter_mut().map(|connection| {
+        let threads = connections.iter_mut().map(|connection| {
             scope.spawn(|| {
                 let mut waits = Vec::new();
                 loop {
@@ -134,6 +152,7 @@ fn measured(plan: &Plan, place: &Place) -> Waits {
                     if status != Some(200) {
                         refused.fetch_add(1, Ordering::Relaxed);
                     }
+                    // The server has closed the connection. Later messages must not fail because of it.
                     if status.is_none() {
                         *connection = place.connect();
                     }
@@ -141,10 +160,14 @@ fn measured(plan: &Plan, place: &Place) -> Waits {
                 }
             })
         });
-        let asking: Vec<_> = asking.collect();
-        let waits = asking.into_iter().map(|one| one.join().expect("it asks"));
+        // `collect` starts all threads before the first is joined.
+        let threads: Vec<_> = threads.collect();
+        let waits = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a sender thread does not panic"));
         waits.flatten().collect()
     });
+    // By number, and so by time, because the parts are consecutive.
     waits.sort_by_key(|(number, _)| *number);
     let waits: Vec<f64> = waits.into_iter().map(|(_, wait)| wait).collect();
     let parts = waits.chunks(waits.len().div_ceil(PARTS)).map(|part| {
@@ -160,7 +183,7 @@ fn measured(plan: &Plan, place: &Place) -> Waits {
     }
 }
 
-/// Where the server is.
+/// Folder and port of the server.
 struct Place {
     folder: tempfile::TempDir,
     port: u16,
@@ -168,10 +191,11 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
+        // The listener is closed again here. Another process may take the port before the server does.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let free = free.and_then(|free| free.local_addr());
         Self {
-            folder: tempfile::tempdir().expect("there is room for a folder"),
+            folder: tempfile::tempdir().expect("a temporary folder can be created"),
             port: free.expect("some port is free").port(),
         }
     }
@@ -180,8 +204,10 @@ impl Place {
         self.folder.path().join("bench.db")
     }
 
+    /// Starts a command with the settings of the server, and without those of this machine.
     fn start(&self, mut command: Command) -> std::process::Child {
-        let log = fs::File::create(self.folder.path().join("log")).expect("there is room");
+        let log =
+            fs::File::create(self.folder.path().join("log")).expect("the file can be written");
         command
             .env_clear()
             .env("PORT", self.port.to_string())
@@ -197,54 +223,67 @@ impl Place {
         command.spawn().expect("the program starts")
     }
 
-    /// Once it listens.
+    /// Connects to the server, once it listens.
+    ///
+    /// # Panics
+    /// If it does not listen within a minute.
     fn connect(&self) -> TcpStream {
         let give_up = Instant::now() + Duration::from_mins(1);
         loop {
             match TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))) {
                 Ok(stream) => {
-                    stream.set_nodelay(true).expect("it is a socket");
+                    stream.set_nodelay(true).expect("TCP_NODELAY can be set");
                     return stream;
                 }
-                Err(error) => assert!(Instant::now() < give_up, "no server: {error}"),
+                Err(error) => assert!(
+                    Instant::now() < give_up,
+                    "the server does not listen: {error}"
+                ),
             }
             sleep(Duration::from_millis(5));
         }
     }
 
-    /// Messages that were sent first, evenly over the last sixty days, of which content is kept for thirty.
+    /// Inserts outbound messages of the last sixty days, at even intervals.
+    ///
+    /// The default of `store.retention_days` is 30, so half of them are expired.
     fn fill(&self, rows: u32) {
         let db = Connection::open(self.database()).expect("it can be written");
+        // 500 MB of cache and no fsync, so that filling does not take minutes. No server has the file open.
         db.execute_batch("PRAGMA cache_size = -500000; PRAGMA synchronous = off")
-            .expect("it can be set");
+            .expect("these settings exist");
+        // `at` counts upwards from the oldest row: retention relies on rows being older the smaller their id is. State
+        // 4 is a sent message. `inbound` stays NULL, which makes the row an outbound message and not a reply. The
+        // account and the SID only have the size of real ones: retention does not read them.
         db.execute(
             "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?1 - 1), \
                at (i, t) AS (SELECT i, (unixepoch() - 5184000 + i * 5184000 / ?1) * 1000000 FROM n) \
-             INSERT INTO reply (ordinal, account, slot, us, address, template, state, not_before, created_at, sent_at, sid, \
+             INSERT INTO outbound (ordinal, account, auth_token, sender, address, template, state, not_before, created_at, sent_at, sid, \
                status, rank, params) \
              SELECT 0, x'41', 0, 'whatsapp:+15550002222', 'whatsapp:+1777' || i, 0, 4, t, t, t, randomblob(17), 'delivered', 5, \
                'To=whatsapp%3A%2B1777' || i || '&From=whatsapp%3A%2B15550002222&Body=Your+order+is+on+its+way' FROM at",
             [rows],
         )
-        .expect("there is room");
-        // Otherwise the server would be measured while the disk is busy with these.
+        .expect("the rows can be inserted");
+        // Otherwise the disk would still be busy with these rows while the server is measured.
         db.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(()))
-            .expect("nothing else reads it");
+            .expect("no other connection reads the database");
         let file = fs::File::open(self.database());
         file.and_then(|file| file.sync_all())
-            .expect("the disk takes it");
+            .expect("the file can be synced");
     }
 
-    /// Rows that are gone.
+    /// Returns the number of deleted rows.
     fn deleted(&self, rows: u32) -> u32 {
         let db = Connection::open(self.database()).expect("it can be read");
-        let left: u32 = db
-            .query_row("SELECT count(*) FROM reply", [], |row| row.get(0))
+        let remaining: u32 = db
+            .query_row("SELECT count(*) FROM outbound", [], |row| row.get(0))
             .expect("it can be counted");
-        rows - left
+        rows - remaining
     }
 }
 
+/// Returns the bytes of a request.
 fn http(webhook: &Webhook) -> Vec<u8> {
     let Webhook { body, signature } = webhook;
     let length = body.len();
@@ -255,24 +294,24 @@ fn http(webhook: &Webhook) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Sends a request and reads its whole answer; returns the status, or nothing where the server has closed.
+/// Sends a request and reads the whole response. Returns the status, or `None` if the connection is closed.
 fn ask(connection: &mut TcpStream, request: &[u8]) -> Option<u16> {
     connection.write_all(request).ok()?;
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         let read = connection.read(&mut buffer).ok().filter(|read| *read > 0)?;
-        answer.extend_from_slice(&buffer[..read]);
-        let text = String::from_utf8_lossy(&answer);
+        response.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&response);
         let Some((head, body)) = text.split_once("\r\n\r\n") else {
             continue;
         };
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
-            let is_it = name.eq_ignore_ascii_case("content-length");
-            is_it.then(|| value.trim().parse::<usize>().ok())?
+            let is_length = name.eq_ignore_ascii_case("content-length");
+            is_length.then(|| value.trim().parse::<usize>().ok())?
         });
-        if body.len() >= length.expect("it says how long it is") {
+        if body.len() >= length.expect("the response has a Content-Length") {
             let status = head.split(' ').nth(1);
             return status.and_then(|status| status.parse().ok());
         }

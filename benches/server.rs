@@ -1,9 +1,13 @@
-//! What the whole server costs, beside a bare axum route that reads the body and answers a constant: processor time of
-//! either process for each request of 64 connections, what a start and an idle server take, and how long a message waits
-//! for its answer when a thousand come each second. Linux only.
+//! Cost of the whole server: processor time, start, memory and response time. Linux only.
 //!
-//! `cargo bench --bench server` prints the figures; with `-- --check` it fails where one exceeds its limit. Cargo builds
-//! dependencies with what dev-dependencies ask of them as well; `-- --binary PATH` measures a program built without.
+//! - Processor time of a request over 64 connections, relative to a bare axum route that reads the body and responds
+//!   with a constant.
+//! - Time from the start to the first response, and memory of an idle server.
+//! - Response time at a thousand messages per second.
+//!
+//! `cargo bench --bench server` prints the figures. With `-- --check` it exits with 1 if a limit is missed. Cargo
+//! builds dependencies with the features of dev-dependencies too. `-- --binary PATH` measures a program built without
+//! them.
 
 mod figures;
 mod running;
@@ -22,29 +26,38 @@ use figures::{Figures, Run, median};
 use servers::{Server, http};
 use webhook::Webhook;
 
+/// Number of connections, and so of requests in flight.
+// Several, because concurrent messages share the store's commits.
 const CONNECTIONS: usize = 64;
 
-/// A request by that of the bare route: verified, kept durably, answered, and the answer kept durably.
-const MOST_OF_BARE: f64 = 7.0;
-/// A refused request by a good one: 1, and what two runs of the same differ by.
-const MOST_OF_GOOD: f64 = 1.1;
-const MOST_START_MS: f64 = 40.0;
-/// What 99 of 100 messages wait, at a thousand each second.
-const MOST_WAIT_MS: f64 = 25.0;
-/// A disk is quiet on which 99 of 100 fsyncs take no longer. On another the wait is the disk's, and is only shown.
+/// Limit: processor time of a message, divided by that of a request of the bare route.
+// The server verifies the message, stores it, calls the handler, and stores the response. Both writes are durable.
+const MAX_OF_BARE: f64 = 7.0;
+/// Limit: processor time of a forgery, divided by that of a signed message.
+// 1, and a tenth for the variation between runs: rejecting a request must not cost more than handling one.
+const MAX_OF_GOOD: f64 = 1.1;
+/// Limit: time from the start of the process to its first response.
+const MAX_START_MS: f64 = 40.0;
+/// Limit: p99 response time at a thousand messages per second.
+const MAX_WAIT_MS: f64 = 25.0;
+/// Maximum p99 of an fsync on a disk that is not busy.
+// On a slower disk the response time is mostly the disk's, so it is printed without its limit.
 const QUIET_MS: f64 = 5.0;
-const MOST_IDLE_KIB: f64 = 14.0 * 1024.0;
+/// Limit: resident memory of a server after one message.
+const MAX_IDLE_KIB: f64 = 14.0 * 1024.0;
 
-/// What is measured, and how much of it.
+/// Extent of a run.
 struct Plan {
+    /// Path of the program to measure.
     binary: String,
     rounds: u32,
-    /// Of each kind in each round.
+    /// Requests of each kind in each round.
     requests: u32,
     starts: u32,
+    /// Time until the memory of an idle server is read.
     idle: Duration,
-    /// Messages that come one each millisecond.
-    paced: u32,
+    /// Messages sent at one per millisecond.
+    timed: u32,
 }
 
 fn main() -> ExitCode {
@@ -53,7 +66,7 @@ fn main() -> ExitCode {
         return servers::bare(&args);
     }
     let run = Run::from_args();
-    let (rounds, requests, starts, idle, paced) = match run {
+    let (rounds, requests, starts, idle, timed) = match run {
         Run::List => return ExitCode::SUCCESS,
         Run::Test => (1, 128, 1, Duration::ZERO, 64),
         Run::Measure | Run::Check => (9, 4_000, 11, Duration::from_secs(1), 10_000),
@@ -65,67 +78,81 @@ fn main() -> ExitCode {
         requests,
         starts,
         idle,
-        paced,
+        timed,
     };
+    // Before any thread starts, since threads inherit the processor.
     servers::stay_on(servers::CLIENT);
     let mut figures = Figures::new(run);
-    start_and_rest(&plan, &mut figures);
-    serve(&plan, &mut figures);
-    pace(&plan, &mut figures);
+    measure_start_and_memory(&plan, &mut figures);
+    measure_processor_time(&plan, &mut figures);
+    measure_response_time(&plan, &mut figures);
     let size = fs::metadata(&plan.binary).map_or(0, |metadata| metadata.len());
-    figures.show("the program's file", in_thousands(size), "kB");
+    figures.show("size of the program", in_thousands(size), "kB");
     figures.end()
 }
 
-fn start_and_rest(plan: &Plan, figures: &mut Figures) {
+/// Measures the time to the first response, and the memory of an idle server.
+fn measure_start_and_memory(plan: &Plan, figures: &mut Figures) {
     let request = good(0);
+    // Each start has a new store, so the same message is new each time.
     let starts = (0..plan.starts).map(|_| {
         let started = Instant::now();
         let server = Server::replyhook(&plan.binary, &[]);
+        // The server opens its store before it listens, so the first connection gets a response, and not a 503.
         connect(&server).ask(&request, 200);
         started.elapsed().as_secs_f64() * 1e3
     });
     let start = median(starts.collect());
-    figures.limit("from start to the first answer", start, "ms", MOST_START_MS);
+    figures.limit(
+        "from start to the first response",
+        start,
+        "ms",
+        MAX_START_MS,
+    );
     let server = Server::replyhook(&plan.binary, &[]);
     connect(&server).ask(&request, 200);
     sleep(plan.idle);
     figures.limit(
-        "resident memory at rest",
+        "resident memory when idle",
         server.process.memory_kib("VmRSS"),
         "kB",
-        MOST_IDLE_KIB,
+        MAX_IDLE_KIB,
     );
 }
 
-fn serve(plan: &Plan, figures: &mut Figures) {
+/// Measures the processor time of messages and forgeries, relative to the bare route.
+fn measure_processor_time(plan: &Plan, figures: &mut Figures) {
     let server = Server::replyhook(&plan.binary, &[]);
+    // The bare route responds with as many bytes.
     let length = connect(&server).ask(&good(0), 200);
     let bare = Server::bare(length);
     let (mut to_server, mut to_bare) = (connections(&server), connections(&bare));
-    let mut taken: [Vec<f64>; 5] = Default::default();
-    // The first round warms up: memory, connections, and a burst of refusals that are explained in the log.
+    let mut columns: [Vec<f64>; 5] = Default::default();
+    // The first round is not counted. In it connections and memory are set up, and the log explains a burst of
+    // forgeries before its throttle suppresses further explanations.
     for round in 0..=plan.rounds {
         let numbers = (1 + round * plan.requests)..=((round + 1) * plan.requests);
         let goods: Vec<_> = numbers.clone().map(good).collect();
         let forgeries: Vec<_> = numbers.map(forged).collect();
+        // One after the other in each round, so that a change of the machine's speed affects all three.
         let good = micros(&server, &mut to_server, &goods, 200);
         let bare = micros(&bare, &mut to_bare, &goods, 200);
         let forged = micros(&server, &mut to_server, &forgeries, 403);
         if round > 0 {
             let figures = [good, bare, good / bare, forged, forged / good];
-            taken
+            columns
                 .iter_mut()
                 .zip(figures)
-                .for_each(|(all, one)| all.push(one));
+                .for_each(|(column, figure)| column.push(figure));
         }
     }
-    let [good, bare, of_bare, forged, of_good] = taken.map(median);
-    figures.show("a request", good, "µs");
-    figures.show("a request of the bare route", bare, "µs");
-    figures.limit("request / bare route", of_bare, "×", MOST_OF_BARE);
-    figures.show("a refused request", forged, "µs");
-    figures.limit("refused / good request", of_good, "×", MOST_OF_GOOD);
+    // The ratios are medians of the rounds' ratios, not ratios of medians.
+    let [good, bare, of_bare, forged, of_good] = columns.map(median);
+    figures.show("processor time of a message", good, "µs");
+    figures.show("processor time of a request of the bare route", bare, "µs");
+    figures.limit("message / bare route", of_bare, "×", MAX_OF_BARE);
+    figures.show("processor time of a forgery", forged, "µs");
+    figures.limit("forgery / message", of_good, "×", MAX_OF_GOOD);
     figures.show(
         "resident memory after all requests",
         server.process.memory_kib("VmRSS"),
@@ -133,20 +160,24 @@ fn serve(plan: &Plan, figures: &mut Figures) {
     );
 }
 
-/// A thousand messages each second, whether the server keeps up or not: each waits from the moment that it was due.
-fn pace(plan: &Plan, figures: &mut Figures) {
+/// Measures the response time at a thousand messages per second, whether or not the server keeps up.
+// Each time begins when the message was due. Otherwise messages that wait for a free connection, because the server is
+// slow, would not count as slow.
+fn measure_response_time(plan: &Plan, figures: &mut Figures) {
     let server = Server::replyhook(&plan.binary, &[]);
-    let requests: Vec<_> = (0..plan.paced).map(good).collect();
+    // Signed before the clock starts.
+    let requests: Vec<_> = (0..plan.timed).map(good).collect();
+    // Relaxed suffices: it hands out each number once, and the requests do not change.
     let next = AtomicUsize::new(0);
     let mut connections = connections(&server);
-    // Once each, so that none is being opened while time is taken.
+    // One message on each connection before the clock starts, so that no connection is still being accepted.
     for (number, connection) in connections.iter_mut().enumerate() {
         let number = u32::try_from(number).expect("there are few connections");
-        connection.ask(&good(plan.paced + number), 200);
+        connection.ask(&good(plan.timed + number), 200);
     }
     let started = Instant::now();
     let mut waits: Vec<f64> = std::thread::scope(|scope| {
-        let asking = connections.iter_mut().map(|connection| {
+        let threads = connections.iter_mut().map(|connection| {
             scope.spawn(|| {
                 let mut waits = Vec::new();
                 loop {
@@ -161,30 +192,38 @@ fn pace(plan: &Plan, figures: &mut Figures) {
                 }
             })
         });
-        let asking: Vec<_> = asking.collect();
-        let waits = asking.into_iter().map(|one| one.join().expect("it asks"));
+        // `collect` starts all threads before the first is joined.
+        let threads: Vec<_> = threads.collect();
+        let waits = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a sender thread does not panic"));
         waits.flatten().collect()
     });
-    let fsync = server.fsync_ms(plan.paced / 20);
+    // After the messages, so that it does not disturb them.
+    let fsync = server.fsync_ms(plan.timed / 20);
     waits.sort_by(f64::total_cmp);
-    let of_100 = |part: usize| waits[(waits.len() * part / 100).min(waits.len() - 1)];
-    figures.show("an fsync there, 99 of 100", fsync, "ms");
-    figures.show("a wait at 1,000 a second, 50 of 100", of_100(50), "ms");
-    let what = "a wait at 1,000 a second, 99 of 100";
+    let percentile = |percent: usize| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
+    figures.show("p99 of an fsync on the same disk", fsync, "ms");
+    figures.show(
+        "median response time at 1,000 messages/s",
+        percentile(50),
+        "ms",
+    );
+    let what = "p99 response time at 1,000 messages/s";
     if fsync <= QUIET_MS {
-        figures.limit(what, of_100(99), "ms", MOST_WAIT_MS);
+        figures.limit(what, percentile(99), "ms", MAX_WAIT_MS);
     } else {
-        figures.show(what, of_100(99), "ms");
+        figures.show(what, percentile(99), "ms");
     }
 }
 
-/// A signed request.
+/// Returns a signed message.
 fn good(number: u32) -> Vec<u8> {
     let webhook = Webhook::numbered(number);
     http(&webhook.body, &webhook.signature)
 }
 
-/// One with another's signature.
+/// Returns a message with the signature of another one.
 fn forged(number: u32) -> Vec<u8> {
     let (webhook, other) = (Webhook::numbered(number), Webhook::numbered(number + 1));
     http(&webhook.body, &other.signature)
@@ -198,7 +237,10 @@ fn connections(server: &Server) -> Vec<Connection> {
     (0..CONNECTIONS).map(|_| connect(server)).collect()
 }
 
-/// Processor time of a request, while every connection has one under way.
+/// Returns the server's processor time for one request in microseconds, with a request in flight on each connection.
+///
+/// # Panics
+/// If a response has another status.
 fn micros(
     server: &Server,
     connections: &mut [Connection],
@@ -208,6 +250,7 @@ fn micros(
     let before = cpu_nanos(server);
     for (number, request) in requests.iter().enumerate() {
         let connection = &mut connections[number % CONNECTIONS];
+        // The connection still has a request in flight, and HTTP/1.1 without pipelining allows one.
         if number >= CONNECTIONS {
             connection.receive(status);
         }
@@ -216,17 +259,23 @@ fn micros(
     for connection in connections {
         connection.receive(status);
     }
-    // The kernel writes a thread's time down when it comes to rest.
+    // The kernel updates a thread's time in `schedstat` when the thread stops running.
     sleep(Duration::from_millis(10));
     in_thousands(cpu_nanos(server) - before) / in_thousands(requests.len() as u64) / 1e3
 }
 
-/// Of all its threads: a runtime's stay as long as it does, so that none takes its time along.
+/// Returns the processor time of all threads of the server, in nanoseconds.
+// The time of a thread that has ended is missing. The runtime's workers and the store's threads run as long as the
+// server.
 fn cpu_nanos(server: &Server) -> u64 {
     let threads = format!("/proc/{}/task", server.process.0.id());
     let threads = fs::read_dir(threads).expect("Linux lists a running process's threads");
     let nanos = threads.map(|thread| {
-        let file = thread.expect("a thread stays").path().join("schedstat");
+        let file = thread
+            .expect("threads can be listed")
+            .path()
+            .join("schedstat");
+        // Its first field is the time on a processor, in nanoseconds.
         let text = fs::read_to_string(file).expect("the kernel counts a thread's time");
         let first = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
         first.unwrap_or(0)
@@ -234,7 +283,8 @@ fn cpu_nanos(server: &Server) -> u64 {
     nanos.sum()
 }
 
-/// HTTP/1.1 with one request at a time, and no more of it than these two servers need.
+/// A client connection with one request at a time.
+// Only as much of HTTP/1.1 as these two servers need.
 struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
@@ -242,30 +292,31 @@ struct Connection {
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
-        stream
-            .set_nodelay(true)
-            .expect("an open connection has options");
+        // Otherwise the kernel may hold back the last packet of a request until the one before is acknowledged.
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         Self {
             stream,
             received: Vec::new(),
         }
     }
 
-    /// Returns the length of the answer's body.
+    /// Sends a request and reads its response. Returns the length of the body.
     fn ask(&mut self, request: &[u8], status: u16) -> usize {
         self.send(request);
         self.receive(status)
     }
 
     fn send(&mut self, request: &[u8]) {
-        self.stream.write_all(request).expect("the server reads");
+        self.stream
+            .write_all(request)
+            .expect("the server accepts the request");
     }
 
     fn receive(&mut self, status: u16) -> usize {
         self.received.clear();
         let mut piece = [0; 4096];
         loop {
-            let length = self.stream.read(&mut piece).expect("the server answers");
+            let length = self.stream.read(&mut piece).expect("the server responds");
             assert_ne!(length, 0, "the server closed the connection");
             self.received.extend_from_slice(&piece[..length]);
             if let Some(length) = body_length(&self.received, status) {
@@ -275,22 +326,28 @@ impl Connection {
     }
 }
 
-/// The length of an answer's body, once it is there.
-fn body_length(answer: &[u8], status: u16) -> Option<usize> {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&answer[..end]).expect("a head is text");
+/// Returns the length of a response's body, once all of it has arrived.
+///
+/// # Panics
+/// If the status is another one.
+fn body_length(response: &[u8], status: u16) -> Option<usize> {
+    let end = response
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&response[..end]).expect("the head is UTF-8");
     assert_eq!(
         head.split(' ').nth(1),
         Some(status.to_string().as_str()),
         "{head}"
     );
+    // hyper writes header names in lower case, and both servers send a length.
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "));
     let length = length
         .and_then(|length| length.parse().ok())
-        .expect("an answer has a length");
-    (answer.len() == end + 4 + length).then_some(length)
+        .expect("the response has a Content-Length");
+    (response.len() == end + 4 + length).then_some(length)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no figure is as large as 2^52")]

@@ -1,7 +1,8 @@
-//! What it costs to verify a webhook, beside what cannot be left out: one HMAC-SHA1 over the signed bytes and one
-//! decoding of the form.
+//! Processor time of the signature verification of a webhook, relative to its unavoidable work.
 //!
-//! `cargo bench --bench verify` prints the figures; with `-- --check` it fails where one exceeds its limit.
+//! That is one HMAC-SHA1 over the signed bytes, and one decoding of the form with the crate `form_urlencoded`.
+//!
+//! `cargo bench --bench verify` prints the figures. With `-- --check` it exits with 1 if a limit is missed.
 
 mod figures;
 mod webhook;
@@ -16,15 +17,15 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use replyhook::signature::{PublicUrl, SIGNATURE_HEADER, SignatureVerifier, UnverifiedRequest};
 use replyhook::twiml::Document;
-use replyhook::{Channel, Form, InboundMessage, Reply, Secret, Timestamp};
+use replyhook::{Channel, FormParams, InboundMessage, Reply, Secret, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use sha1::Sha1;
 use webhook::{PUBLIC_URL, TARGET, TEXT, TOKEN, Webhook};
 
-/// Verifying by HMAC and decoding alone.
-const MOST: f64 = 1.0;
+/// Limit: time of a verification, divided by the time of one HMAC-SHA1 and one decoding.
+const MAX: f64 = 1.0;
 const ROUNDS: usize = 15;
-/// For each piece in each round.
+/// Time of each measured function in each round.
 const TIME: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -36,10 +37,11 @@ fn main() -> ExitCode {
     };
     let webhook = Webhook::numbered(1);
     let body = webhook.body.as_bytes();
-    let form = Form::parse(body, 512).expect("the body is a form");
+    let form = FormParams::parse(body, 512).expect("the body is a form");
 
     let (url, _) = PublicUrl::parse(PUBLIC_URL).expect("the URL is one");
     let verifier = SignatureVerifier::new(url, [Secret::new(TOKEN)]).expect("the token is a key");
+    // Both signatures are well-formed, so that a forgery is compared like a valid one and not rejected by its shape.
     let good = headers(&webhook);
     let forged = headers(&Webhook::numbered(2));
     let verify = |headers| {
@@ -52,10 +54,12 @@ fn main() -> ExitCode {
     };
     assert!(verify(&good).is_ok() && verify(&forged).is_err());
 
+    // Created once, like the verifier's keys.
     let key = Hmac::<Sha1>::new_from_slice(TOKEN.as_bytes()).expect("a key of any length");
     let signed = signed_bytes(&form);
     let reply = Reply::text(TEXT);
 
+    // `black_box` on inputs and results: the compiler must neither compute them once for all runs nor leave them out.
     let taken = nanoseconds(
         rounds,
         time,
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
             },
             &mut || drop(black_box(verify(black_box(&forged)))),
             &mut || {
+                // `parse` consumes the form, so the figure includes a copy.
                 let form = black_box(&form).clone();
                 drop(black_box(InboundMessage::parse(
                     form,
@@ -87,17 +92,21 @@ fn main() -> ExitCode {
         ],
     );
     let mut figures = Figures::new(run);
-    figures.show("verify, from the raw body to the verdict", taken[0], "ns");
-    figures.show("one HMAC-SHA1 and one decoding", taken[1], "ns");
+    figures.show(
+        "verification, from the raw body to the result",
+        taken[0],
+        "ns",
+    );
+    figures.show("one HMAC-SHA1 and one form decoding", taken[1], "ns");
     figures.limit(
-        "verify / (HMAC-SHA1 + decoding)",
+        "verification / (HMAC-SHA1 + decoding)",
         taken[0] / taken[1],
         "×",
-        MOST,
+        MAX,
     );
-    figures.show("verify a forgery", taken[2], "ns");
+    figures.show("verification of a forgery", taken[2], "ns");
     figures.show(
-        "InboundMessage::parse, with a copy of the pairs",
+        "InboundMessage::parse, with a copy of the form",
         taken[3],
         "ns",
     );
@@ -106,7 +115,8 @@ fn main() -> ExitCode {
 }
 
 fn headers(webhook: &Webhook) -> HeaderMap {
-    let signature = HeaderValue::from_str(&webhook.signature).expect("base64 is a header's value");
+    let signature =
+        HeaderValue::from_str(&webhook.signature).expect("base64 is a valid header value");
     let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=UTF-8");
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, form);
@@ -114,8 +124,8 @@ fn headers(webhook: &Webhook) -> HeaderMap {
     headers
 }
 
-/// What Twilio signs: the URL and the sorted pairs.
-fn signed_bytes(form: &Form) -> Vec<u8> {
+/// Returns the bytes that Twilio signs: the URL, then each name and value, sorted, without separators.
+fn signed_bytes(form: &FormParams) -> Vec<u8> {
     let mut pairs: Vec<_> = form.iter().collect();
     pairs.sort_unstable();
     let pairs = pairs.iter().map(|(name, value)| format!("{name}{value}"));
@@ -123,8 +133,10 @@ fn signed_bytes(form: &Form) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// What each piece takes: the median of rounds in which they take turns, so that what disturbs one disturbs all.
+/// Returns the time of one call of each function, in nanoseconds: the median of all rounds.
+// The functions take turns in each round, so that a disturbance of the machine affects all of them, and not one ratio.
 fn nanoseconds(rounds: usize, time: Duration, pieces: &mut [&mut dyn FnMut()]) -> Vec<f64> {
+    // Calibrated once, so that all rounds of a function have the same number of calls.
     let counts: Vec<u32> = pieces
         .iter_mut()
         .map(|piece| repeats(time, piece))
@@ -138,7 +150,7 @@ fn nanoseconds(rounds: usize, time: Duration, pieces: &mut [&mut dyn FnMut()]) -
     taken.into_iter().map(median).collect()
 }
 
-/// How often a piece fits into `time`, to the next power of two.
+/// Returns the number of calls that take at least `time`: a power of two.
 fn repeats(time: Duration, piece: &mut dyn FnMut()) -> u32 {
     let mut count = 1;
     while cpu_time(count, piece) < time {
@@ -147,7 +159,8 @@ fn repeats(time: Duration, piece: &mut dyn FnMut()) -> u32 {
     count
 }
 
-/// Time of this thread only: that others have the processor meanwhile does not count.
+/// Returns the processor time of this thread for `count` calls.
+// Not the wall clock: time in which other processes have the processor does not count.
 fn cpu_time(count: u32, piece: &mut dyn FnMut()) -> Duration {
     let now =
         || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it starts at zero");

@@ -1,4 +1,4 @@
-//! An appointment: three questions, each answer read as what it is, and kept across a restart.
+//! A bot that books an appointment with a form: three questions, whose typed answers survive a restart.
 
 use jiff::civil::Date;
 use replyhook::dialogue::{Form, Question};
@@ -6,6 +6,7 @@ use replyhook::route::{Router, words};
 use replyhook::{App, Handler, StartError};
 use serde::Deserialize;
 
+// The fields are named as in `ask` below. The answers are deserialized into this type once all are given.
 #[derive(Deserialize)]
 struct Appointment {
     what: String,
@@ -23,9 +24,10 @@ pub(crate) fn bot() -> impl Handler {
             "day",
             Question::new("Which day?")
                 .parse::<Date>()
-                .or("A day such as 2026-12-24, please."),
+                .hint("A day such as 2026-12-24, please."),
         )
         .ask("early", Question::new("In the morning?").yes_or_no())
+        // Not the words CANCEL, STOP or END: on SMS they are Twilio's opt-out keywords.
         .cancel("never mind", "Maybe another time.")
         .done(|_cx, booked: Appointment| async move {
             let Appointment { what, day, early } = booked;

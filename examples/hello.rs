@@ -1,4 +1,4 @@
-//! The ten-line bot of the README.
+//! The ten-line bot of the README: it repeats what the user wrote.
 
 use replyhook::{App, Context, InboundMessage, StartError};
 

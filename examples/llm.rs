@@ -1,7 +1,10 @@
-//! A bot that asks a language model, in the conversation so far and with a budget for each user: docs/src/how-to/llm.md.
+//! A bot that replies with a language model. It sends the conversation's history, and limits the tokens of each user.
+//!
+//! `docs/src/how-to/llm.md` describes its variables and techniques.
 //!
 //! `LLM_URL=http://localhost:11434/v1 LLM_MODEL=llama3.2 cargo run --example llm`
 
+// The bot has its own file, so that a test can include it without this `main`.
 #[path = "llm/bot.rs"]
 mod bot;
 
@@ -9,10 +12,10 @@ use std::error::Error;
 
 use replyhook::App;
 
-/// A setting of this example, beside replyhook's own.
+/// Reads a setting of this example; replyhook reads its own settings itself.
 #[expect(
     clippy::disallowed_methods,
-    reason = "an example has its settings where they are seen"
+    reason = "the example shows which settings it reads"
 )]
 fn setting(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())

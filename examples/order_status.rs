@@ -1,9 +1,9 @@
-//! "Where is my order?": a number is taken out of the text, and the order looked up.
+//! A bot that reports the status of an order, whose number it reads from the text.
 
 use replyhook::route::{Captures, Router, command, regex};
 use replyhook::{App, Handler, StartError};
 
-/// Yours asks a database.
+// Stands for a database query.
 fn find(order: u32) -> Option<&'static str> {
     (order == 42).then_some("leaves today")
 }
@@ -17,6 +17,7 @@ async fn status(Captures(order): Captures<u32>) -> String {
 
 pub(crate) fn bot() -> impl Handler {
     Router::new()
+        // A number that does not fit `u32` is not an error: the route does not match, and `otherwise` replies.
         .on(regex(r"^(?:order )?#?(\d+)$") | command("order"), status)
         .otherwise("Write your order's number, such as: order 42")
 }

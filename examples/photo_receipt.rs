@@ -1,36 +1,44 @@
-//! Photos of receipts are fetched from Twilio and kept in a folder.
+//! A bot that fetches photos of receipts from Twilio and saves them in a folder.
 
 use std::path::PathBuf;
 
 use replyhook::route::{Router, Shared, image};
 use replyhook::{App, Context, Handler, InboundMessage};
 
-/// The name is made of a SID: nothing that a user writes is ever part of a path.
-async fn keep(cx: Context, message: InboundMessage, Shared(folder): Shared<PathBuf>) -> String {
+/// Saves the first file of the message, and reports its size.
+async fn save_receipt(
+    cx: Context,
+    message: InboundMessage,
+    Shared(folder): Shared<PathBuf>,
+) -> String {
+    // Named by the SID, which Twilio assigns. A name or text of the user in a path could lead outside of the folder.
     let path = folder.join(message.message_sid.to_string());
     let photo = match cx.media(0).save(path).await {
         Ok(photo) => photo,
-        // Whatever is wrong with the file, the message is answered.
+        // A reply instead of `?`: with an error Twilio would get a 500 and call the fallback URL, and the user would
+        // not learn that the photo is missing.
         Err(error) => {
-            tracing::warn!(%error, "a photo was not kept");
+            tracing::warn!(%error, "could not save a photo");
             return "Your photo did not reach me. Please send it once more.".to_owned();
         }
     };
+    // The type found in the file's bytes. The declared type may be wrong.
     match photo.file_type.sniffed {
         Some("image/jpeg" | "image/png") => format!("Got it: {} bytes.", photo.length),
-        _ => "That is no photo I can read.".to_owned(),
+        _ => "That is not a photo I can read.".to_owned(),
     }
 }
 
 pub(crate) fn bot(folder: PathBuf) -> impl Handler {
     Router::new()
-        .on(image(), keep)
+        .on(image(), save_receipt)
         .otherwise("Send a photo of your receipt.")
         .with_state(folder)
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // `save` does not create folders.
     std::fs::create_dir_all("receipts")?;
     let bot = bot("receipts".into());
     Ok(App::builder().handler(bot).build()?.run().await?)

@@ -1,31 +1,33 @@
-//! Reminders by an approved template, each of them once, beside a bot that answers.
+//! A bot that also sends reminders: outbound messages from an approved template, each sent once.
 
 use std::time::Duration;
 
-use replyhook::sending::{Outgoing, SendError};
+use replyhook::outbound::{SendError, SendReceipt};
 use replyhook::twilio::NewMessage;
-use replyhook::{App, Handler, Sender};
+use replyhook::{App, Handler, OutboundClient};
 
-/// Yours: Twilio's console, or `replyhook templates`, tells its SID.
+// Replace it with your template's Content SID, from Twilio's console or `replyhook templates`.
 const TEMPLATE: &str = "HX00000000000000000000000000000001";
 const SHOP: &str = "whatsapp:+14155238886";
 
-/// Yours come out of a database.
+// The example has one appointment in its source. A real program reads them from a database.
 pub(crate) struct Appointment {
     pub(crate) number: u32,
     pub(crate) who: &'static str,
     pub(crate) time: &'static str,
 }
 
-/// However often it is called, also after a crash: the key sends it once.
+/// Queues the reminder of an appointment. A further call, even after a crash, queues nothing.
 pub(crate) async fn remind(
-    sender: &Sender,
+    outbound: &OutboundClient,
     appointment: &Appointment,
-) -> Result<Outgoing, SendError> {
+) -> Result<SendReceipt, SendError> {
     let Appointment { number, who, time } = appointment;
+    // A template, because the customer service window is closed unless the user wrote in the last 24 hours.
     let reminder = NewMessage::template(*who, TEMPLATE, [("1", *time)]).from(SHOP);
+    // The idempotency key is the appointment's, not the time's or the attempt's: it makes the repetition harmless.
     let key = format!("reminder-{number}");
-    sender.send_once(&key, &reminder).await
+    outbound.send_once(&key, &reminder).await
 }
 
 pub(crate) fn bot() -> impl Handler {
@@ -40,13 +42,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         time: "12:00",
     }];
     let app = App::builder().handler(bot()).build()?;
-    let sender = app.sender();
+    // Taken before `run`, which consumes the app.
+    let outbound = app.outbound();
     tokio::spawn(async move {
         loop {
+            // The pause comes first, because the store is not open before `run` has opened it.
             tokio::time::sleep(Duration::from_mins(1)).await;
             for appointment in &tomorrow {
-                if let Err(error) = remind(&sender, appointment).await {
-                    tracing::warn!(appointment.number, %error, "no reminder");
+                // Every minute for every appointment: `remind` sends each one only once. A refused message does not
+                // use up its key, so a reminder without opt-in goes out in the round after the user has opted in.
+                if let Err(error) = remind(&outbound, appointment).await {
+                    tracing::warn!(appointment.number, %error, "could not queue a reminder");
                 }
             }
         }

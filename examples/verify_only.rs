@@ -1,5 +1,6 @@
-//! The signature alone: a layer that lets nobody but Twilio through, and the rest is yours. Nothing is kept here, so a
-//! repeat is answered again.
+//! Signature validation alone: a tower layer rejects requests that Twilio did not sign, and your code does the rest.
+//!
+//! The program stores nothing, so a redelivery gets a second reply.
 
 use std::sync::Arc;
 
@@ -12,15 +13,19 @@ use replyhook::twiml::{self, Document};
 use replyhook::{Channel, Reply, Secret, SignatureLayer, SignedForm};
 
 async fn sms(form: SignedForm) -> impl IntoResponse {
-    let said = form.params().get("Body").unwrap_or_default();
-    let reply = Reply::text(format!("You said: {said}"));
+    // The parameters that the signature covers. `SignedForm` exists only behind `SignatureLayer`.
+    let body = form.params().get("Body").unwrap_or_default();
+    let reply = Reply::text(format!("You said: {body}"));
+    // A reply that does not fit into TwiML becomes the empty response: without an outbox it cannot go another way.
     let twiml = Document::render(&reply, &Channel::Sms, None).unwrap_or(Document::empty());
     ([(CONTENT_TYPE, twiml::CONTENT_TYPE)], twiml.into_xml())
 }
 
 pub(crate) fn app(public_url: &str, token: &str) -> Result<Router, Box<dyn std::error::Error>> {
+    // Twilio signs the URL that it calls. Behind a proxy that is not the URL that this server receives.
     let (url, _) = PublicUrl::parse(public_url)?;
     let verifier = SignatureVerifier::new(url, [Secret::new(token)])?;
+    // Add middleware that rewrites the URI or reads the body inside this layer: the signature covers both.
     let layer = SignatureLayer::new(Arc::new(verifier));
     Ok(Router::new().route("/sms", post(sms)).layer(layer))
 }
@@ -28,7 +33,7 @@ pub(crate) fn app(public_url: &str, token: &str) -> Result<Router, Box<dyn std::
 #[tokio::main]
 #[expect(
     clippy::disallowed_methods,
-    reason = "an example has its settings where they are seen"
+    reason = "the example shows which settings it reads"
 )]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::var("PUBLIC_URL")?;

@@ -1,15 +1,16 @@
-//! Who a message is from or to: a channel and an identity on it.
+//! Addresses of users and senders: a channel, and an identity on it.
 //!
-//! An [`Address`] never fails to parse. What Twilio signed is real traffic, and a server that refuses a sender it
-//! does not know loses the message; whether an address can be *sent to* is asked when sending.
+//! Parsing an [`Address`] never fails. A message that Twilio signed is real traffic; a server that rejects an unknown
+//! kind of address loses the message. A message to an address is checked when it is sent.
 //!
-//! Phone numbers are private: `Debug` shows the channel and the last two characters, there is no `Display`, and
-//! [`Address::as_str`] is the one way to the whole text.
+//! Phone numbers are private. `Debug` shows the channel and at most the last two characters, and there is no `Display`.
+//! [`Address::as_str`] and [`Address::id`] return the text.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// A sender or receiver, such as `whatsapp:+15550001111`, `whatsapp:US.13491208655302741918`, `+15550001111`, `12345`.
+/// The address of a sender or recipient, such as `whatsapp:+15550001111`, `whatsapp:US.13491208655302741918`,
+/// `+15550001111` or `12345`.
 ///
 /// ```
 /// use replyhook::address::{Address, Channel, Identity};
@@ -17,7 +18,7 @@ use std::hash::{Hash, Hasher};
 /// let user = Address::parse("whatsapp:+15550001111");
 /// assert_eq!((user.channel(), user.identity()), (&Channel::WhatsApp, Identity::Phone));
 /// assert_eq!(user.id(), "+15550001111");
-/// // Nothing that is logged by accident says who it is.
+/// // A log line that contains an address by accident does not identify the user.
 /// assert!(!format!("{user:?}").contains("5550001111"));
 /// ```
 #[derive(Clone)]
@@ -27,7 +28,7 @@ pub struct Address {
     identity: Identity,
 }
 
-/// The road a message takes. Twilio writes it as a prefix; SMS and MMS have none.
+/// The channel of a message. Twilio writes it as a prefix of the address; SMS and MMS have no prefix.
 ///
 /// ```
 /// use replyhook::{Address, Channel};
@@ -51,7 +52,7 @@ pub enum Channel {
     Other(String),
 }
 
-/// What stands behind the channel's prefix.
+/// The kind of an address on its channel, read from the text after the channel's prefix.
 ///
 /// ```
 /// use replyhook::address::{Address, Identity};
@@ -64,23 +65,24 @@ pub enum Channel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Identity {
-    /// E.164: `+` and digits.
+    /// An E.164 number: `+` and 1 to 15 digits.
     Phone,
-    /// A WhatsApp user without a phone number: a country, a dot and up to 128 letters and digits, with `ENT.` in
-    /// between for a parent's. Opaque, and used whole.
+    /// The business-scoped ID of a WhatsApp user: a country, a dot and up to 128 letters and digits. The ID of a parent
+    /// portfolio has `ENT.` after the first dot. The ID is opaque: compare and send only the whole text.
     BusinessScopedId,
     /// Three to eight digits.
     ShortCode,
-    /// A sender's name, such as `ACME`: at most 11 letters, digits and spaces, one letter at least.
+    /// An alphanumeric sender ID, such as `ACME`: at most 11 letters, digits and spaces, at least one of them a letter.
     Alphanumeric,
-    /// Anything else, kept as it came.
+    /// Any other text, unchanged.
     Other,
 }
 
 impl Address {
-    /// Reads an address. Never fails; the text is kept exactly.
+    /// Parses an address. Never fails; the text is kept unchanged.
     pub fn parse(text: impl Into<String>) -> Self {
         let text = text.into();
+        // Compared exactly: `WhatsApp:` is not a spelling of Twilio's and becomes `Channel::Other` with its text.
         let (channel, rest) = match text.split_once(':') {
             Some(("whatsapp", rest)) => (Channel::WhatsApp, rest),
             Some(("rcs", rest)) => (Channel::Rcs, rest),
@@ -96,22 +98,22 @@ impl Address {
         }
     }
 
-    /// The whole text as Twilio wrote it, channel prefix included.
+    /// Returns the whole text as Twilio wrote it, including the channel's prefix.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The channel.
+    /// Returns the channel.
     pub fn channel(&self) -> &Channel {
         &self.channel
     }
 
-    /// What kind of identity it is.
+    /// Returns the kind of the identity.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// What stands behind the prefix: `+15550001111`, `US.1349…`, `12345`.
+    /// Returns the text after the channel's prefix: `+15550001111`, `US.1349…`, `12345`.
     pub fn id(&self) -> &str {
         match self.channel {
             Channel::Sms => &self.text,
@@ -124,7 +126,7 @@ impl Address {
 }
 
 impl Channel {
-    /// The channel's name in lower case: `sms`, `whatsapp`, `rcs`, `messenger`, or the unknown prefix.
+    /// Returns the channel's name: `sms`, `whatsapp`, `rcs`, `messenger`, or the unknown prefix as received.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Sms => "sms",
@@ -141,6 +143,7 @@ impl Identity {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         if let Some(number) = id.strip_prefix('+')
             && digits(number)
+            // E.164 allows at most 15 digits.
             && number.len() <= 15
         {
             return Self::Phone;
@@ -159,7 +162,7 @@ impl Identity {
     }
 }
 
-/// `^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}$`
+/// Matches `^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}$`.
 fn is_business_scoped(id: &str) -> bool {
     let Some((country, rest)) = id.split_once('.') else {
         return false;
@@ -174,18 +177,21 @@ fn is_business_scoped(id: &str) -> bool {
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = self.id();
-        // Two characters tell two test users apart and identify nobody; a short identity shows none.
+        // Two characters are enough to tell test users apart and too few to identify a user. A text of up to five
+        // characters, such as a short code, shows none: two of them would reveal too much of it.
         let tail = match id.char_indices().rev().nth(1) {
             Some((at, _)) if id.chars().count() > 5 => &id[at..],
             _ => "",
         };
         match &self.channel {
+            // Omit an unknown prefix: all text before the first colon counts as one, and may be a phone number.
             Channel::Other(_) => write!(f, "other:…{tail}"),
             channel => write!(f, "{}:…{tail}", channel.as_str()),
         }
     }
 }
 
+// Equality and hash use the text only: channel and identity are derived from it.
 impl PartialEq for Address {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
@@ -216,8 +222,9 @@ impl From<String> for Address {
 mod tests {
     use super::*;
 
+    // Parsing never fails and keeps the text unchanged; channel and identity are derived from it.
     #[test]
-    fn every_text_is_an_address_and_keeps_its_text() {
+    fn address_parse_accepts_any_text() {
         for (text, channel, identity, id) in [
             (
                 "whatsapp:+15550001111",
@@ -280,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_neither_a_number_nor_a_short_identity() {
+    fn address_debug_masks_identity() {
         assert_eq!(
             format!("{:?}", Address::parse("whatsapp:+15550001111")),
             "whatsapp:…11"

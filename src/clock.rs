@@ -1,8 +1,8 @@
-//! The only reader of the wall clock.
+//! Clocks: the only code that reads the wall clock.
 //!
-//! Everything that needs the time is handed a [`Clock`]: the server takes [`SystemClock`], tests take
-//! [`ManualClock`] and move it. Deadlines go through [`Clock::sleep`] for the same reason, and not through
-//! [`Clock::sleep_until`], since a wall clock may be set at any time.
+//! Code that needs the time takes a [`Clock`]. The server uses [`SystemClock`]; tests use [`ManualClock`] and advance
+//! it. Deadlines use the monotonic [`Clock::sleep`] instead of [`Clock::sleep_until`], because a wall clock can be set
+//! at any time.
 
 use std::fmt;
 #[cfg(feature = "axum")]
@@ -16,46 +16,46 @@ use std::time::Instant;
 use futures_util::future::{BoxFuture, FutureExt, poll_fn};
 pub use jiff::{SignedDuration, Timestamp};
 
-/// Tells the time and wakes at a time.
+/// A source of the time, on which tasks can sleep.
 ///
 /// ```
 /// use std::time::Duration;
 /// use replyhook::Clock;
 ///
-/// /// What a handler of yours does between two looks, on whichever clock it has.
+/// /// Waits before the next poll, on the real clock or on the one of a test.
 /// async fn pause(clock: &dyn Clock) {
 ///     clock.sleep(Duration::from_millis(200)).await;
 /// }
 /// # let _ = pause;
 /// ```
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The time now.
+    /// Returns the current wall-clock time.
     fn now(&self) -> Timestamp;
 
-    /// Completes once the clock has reached `at`; at once if it already has.
+    /// Completes when the wall clock has reached `at`; immediately if it already has.
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()>;
 
-    /// The time since a fixed moment, which setting the wall clock does not change: deadlines go by it.
+    /// Returns the time since a fixed moment. Setting the wall clock does not change it, so deadlines use it.
     ///
-    /// By default the time since 1970 of [`now`](Self::now). A clock that has another one has
-    /// [`sleep_until_monotonic`](Self::sleep_until_monotonic) as well.
+    /// The default is the time of [`now`](Self::now) since 1970. An implementation that overrides this method must
+    /// override [`sleep_until_monotonic`](Self::sleep_until_monotonic) too.
     fn monotonic(&self) -> Duration {
         let since = self.now().duration_since(Timestamp::UNIX_EPOCH);
         Duration::try_from(since).unwrap_or_default()
     }
 
-    /// Completes once [`monotonic`](Self::monotonic) has reached `at`; immediately if it already has.
+    /// Completes when [`monotonic`](Self::monotonic) has reached `at`; immediately if it already has.
     fn sleep_until_monotonic(&self, at: Duration) -> BoxFuture<'static, ()> {
         self.sleep_until(after(Timestamp::UNIX_EPOCH, at))
     }
 
-    /// Completes after this time, also if the wall clock is set while it passes.
+    /// Completes after `time`, even if the wall clock is set in the meantime.
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
         self.sleep_until_monotonic(self.monotonic().saturating_add(time))
     }
 }
 
-/// The moment `wait` later, or the last there is.
+/// Returns the time `wait` after `at`, or [`Timestamp::MAX`] on overflow.
 pub(crate) fn after(at: Timestamp, wait: Duration) -> Timestamp {
     SignedDuration::try_from(wait)
         .ok()
@@ -63,11 +63,11 @@ pub(crate) fn after(at: Timestamp, wait: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
-/// A clock that can be moved on: a day passes in no time.
+/// A clock that can be advanced, so that a test of a whole day takes no time.
 ///
-/// Moved in a test: see [`ManualClock`].
+/// See [`ManualClock`] for an example.
 pub trait Advance: Clock {
-    /// Moves the clock on and wakes who slept until then.
+    /// Advances the clock, and wakes the tasks whose time has come.
     fn advance(&self, by: SignedDuration);
 }
 
@@ -84,13 +84,14 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
         (**self).monotonic()
     }
 
+    // Forwarded as well as `monotonic`: the default method would sleep on the wall clock of the inner clock.
     fn sleep_until_monotonic(&self, at: Duration) -> BoxFuture<'static, ()> {
         (**self).sleep_until_monotonic(at)
     }
 }
 
-/// The machine's clock, sleeping on tokio's monotonic timer: a wall clock that jumps moves no deadline
-/// that is already being waited for.
+/// The clock of the machine. It sleeps on tokio's monotonic timer, so a jump of the wall clock does not change a sleep
+/// that has begun.
 ///
 /// ```
 /// use std::time::Duration;
@@ -110,7 +111,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(
         clippy::disallowed_methods,
-        reason = "this is the one room that may read the wall clock"
+        reason = "this module is the only one that may read the wall clock"
     )]
     fn now(&self) -> Timestamp {
         Timestamp::now()
@@ -121,6 +122,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
+        // An `Instant` has no fixed zero: durations are counted from the first call in this process.
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         START.elapsed()
     }
@@ -130,13 +132,15 @@ impl Clock for SystemClock {
     }
 }
 
-/// The time from `now` until `at`; none if that is past.
+/// Returns the time from `now` until `at`; zero if `at` is in the past.
 #[cfg(feature = "axum")]
 fn until(at: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or_default()
 }
 
-/// The machine's clock plus what it was moved on by: how the emulator lets 25 hours pass.
+/// The clock of the machine plus the time it was advanced by. The emulator uses it, for example to let 25 hours pass.
+///
+/// Advance it by positive times only: a negative time can set its monotonic time back as well.
 ///
 /// ```
 /// use replyhook::clock::{Advance, Clock, ShiftedClock, SignedDuration, SystemClock};
@@ -190,21 +194,23 @@ impl Clock for ShiftedClock {
 
 #[cfg(feature = "axum")]
 impl ShiftedClock {
-    /// Sleeps for as long as time is left, which depends on the shift.
+    /// Sleeps for the time that `left` returns for the current shift, and recomputes it whenever the shift changes.
     fn sleep_while(
         &self,
         left: impl Fn(SignedDuration) -> Duration + Send + 'static,
     ) -> BoxFuture<'static, ()> {
+        // The future is `'static`, so it owns a receiver instead of borrowing the clock.
         let mut shift = self.shift.subscribe();
         async move {
             loop {
+                // Marks the value as seen: an `advance` from here on completes `changed` below and is not missed.
                 let left = left(*shift.borrow_and_update());
                 if left.is_zero() {
                     return;
                 }
                 tokio::select! {
                     () = tokio::time::sleep(left) => return,
-                    // A clock that is gone is moved no more.
+                    // An error means that the clock was dropped. It cannot be advanced any more, so sleep to the end.
                     moved = shift.changed() => if moved.is_err() {
                         return tokio::time::sleep(left).await;
                     },
@@ -225,7 +231,7 @@ fn monotonic(shift: SignedDuration) -> Duration {
     SystemClock.monotonic() + Duration::try_from(shift).unwrap_or_default()
 }
 
-/// A clock that stands still until it is moved. Sleepers wake when it passes their time.
+/// A clock that stands still until it is advanced. Tasks that sleep on it wake when it reaches their time.
 ///
 /// ```
 /// use futures_util::FutureExt;
@@ -242,13 +248,14 @@ pub struct ManualClock {
 
 struct ManualState {
     now: Timestamp,
-    /// The time that it was moved forward by.
+    /// Sum of the forward moves.
     monotonic: Duration,
+    /// Wakers of all sleeping tasks, whatever time they sleep until.
     sleepers: Vec<Waker>,
 }
 
 impl ManualClock {
-    /// A clock that stands at `now`.
+    /// Creates a clock that stands at `now`.
     pub fn new(now: Timestamp) -> Self {
         Self {
             state: Arc::new(Mutex::new(ManualState {
@@ -259,15 +266,18 @@ impl ManualClock {
         }
     }
 
-    /// Moves the clock and wakes who slept until then. A negative time sets it back, as a wall clock is: that makes nothing
-    /// wait longer that waits for a time to pass ([`Clock::sleep`]).
+    /// Advances the clock, and wakes the tasks whose time has come. A negative time sets the wall clock back; it does
+    /// not prolong a [`Clock::sleep`].
     pub fn advance(&self, by: SignedDuration) {
         let woken = {
             let mut state = lock(&self.state);
             state.now += by;
+            // The conversion fails for a negative time, which leaves the monotonic time unchanged.
             state.monotonic += Duration::try_from(by).unwrap_or_default();
+            // Wake every task. One whose time has not come checks the clock and registers its waker again.
             std::mem::take(&mut state.sleepers)
         };
+        // After the lock is released: a waker may run the task right here, and its poll locks the state.
         woken.into_iter().for_each(Waker::wake);
     }
 }
@@ -307,6 +317,7 @@ impl ManualClock {
             if is_over(&state) {
                 return Poll::Ready(());
             }
+            // Under the same lock as the check: `advance` cannot run in between and miss this waker.
             state.sleepers.push(cx.waker().clone());
             Poll::Pending
         })
@@ -322,7 +333,8 @@ impl fmt::Debug for ManualClock {
     }
 }
 
-/// A panic in another holder leaves a time and a list of wakers, both still whole.
+/// Locks the state, even after a panic of another holder.
+// Safe to ignore poisoning: both fields are valid after every statement under the lock.
 fn lock(state: &Mutex<ManualState>) -> std::sync::MutexGuard<'_, ManualState> {
     state
         .lock()
@@ -334,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sleeper_of_the_manual_clock_wakes_when_the_clock_passes_its_time() {
+    fn sleep_on_manual_clock_ends_when_advanced() {
         let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
         let mut sleep = clock.sleep_until(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(10));
         assert!((&mut sleep).now_or_never().is_none());

@@ -1,9 +1,9 @@
-//! What a user says about being written to at all: the words, and nothing else of a message, decide.
+//! Opt-out and opt-in keywords.
 //!
-//! A word counts when it is the whole message, whatever its case or width, with white space around it and one full stop
-//! after it. `OptOutType`, where Twilio sends it, counts before any word.
+//! A keyword counts only if it is the whole message. Case, character width, surrounding white space and one full stop
+//! at the end do not matter. If Twilio sends `OptOutType`, that decides instead of the keywords.
 //!
-//! Source: Twilio's "default handling of opt-out keywords" for SMS; on other channels Twilio passes words through.
+//! Source: Twilio's "default handling of opt-out keywords" for SMS. On other channels Twilio does not handle keywords.
 
 use std::borrow::Cow;
 use std::sync::{PoisonError, RwLock};
@@ -12,10 +12,10 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
 use crate::address::Channel;
 use crate::message::{InboundMessage, OptOutType};
-use crate::store::{ArrivalConsent, ConsentHow};
+use crate::store::{ConsentKeyword, ConsentSource};
 use crate::twiml::Document;
 
-/// Words that Twilio itself obeys on SMS.
+/// Keywords with which Twilio itself opts a user out on SMS.
 const SMS_STOP: [&str; 8] = [
     "STOP",
     "STOPALL",
@@ -26,28 +26,28 @@ const SMS_STOP: [&str; 8] = [
     "OPTOUT",
     "REVOKE",
 ];
-/// Words with which Twilio lets messages through again on SMS.
+/// Keywords with which Twilio itself opts a user in again on SMS.
 const SMS_START: [&str; 3] = ["START", "YES", "UNSTOP"];
 
-/// What a word means.
+/// The meaning of a keyword.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    /// No more messages.
+enum Keyword {
+    /// The user opts out.
     Stop,
-    /// Messages again; only for somebody who has opted out.
+    /// The user opts in again. The journal ignores it unless the user has opted out.
     Start,
 }
 
-/// The words that count where Twilio has none of its own.
+/// The keywords of the channels on which Twilio does not handle keywords.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Words {
+pub(crate) struct Keywords {
     stop: Vec<String>,
     start: Vec<String>,
-    /// Bytes of the longest text that can be one of them.
+    /// Length in bytes of the longest text that can be a keyword, on any channel.
     longest: usize,
 }
 
-impl Words {
+impl Keywords {
     /// Creates the keywords from two lists. A keyword may be a phrase of several words.
     pub(crate) fn new<S: AsRef<str>>(stop: &[S], start: &[S]) -> Self {
         let words = |texts: &[S]| {
@@ -68,12 +68,13 @@ impl Words {
         Self {
             stop,
             start,
-            // A character may be written wide, and be followed by a full stop that is.
+            // NFKC folds one character of up to four bytes, such as a mathematical letter, to one ASCII byte. The last
+            // four bytes are for a full stop, which may be full-width too.
             longest: longest.unwrap_or(0) * 4 + 4,
         }
     }
 
-    /// Those of a server whose settings say nothing of them.
+    /// Returns the keywords of the default settings. A test compares them with `default.toml`.
     #[cfg(feature = "rules")]
     pub(crate) fn usual() -> Self {
         Self::new(
@@ -82,21 +83,23 @@ impl Words {
         )
     }
 
-    /// Whether a message opts out (`Some(true)`), in again, or neither.
+    /// Returns `Some(true)` if a message opts out, `Some(false)` if it opts in again, `None` otherwise.
     #[cfg(feature = "rules")]
     pub(crate) fn opts_out(&self, message: &InboundMessage) -> Option<bool> {
         let word = self.meaning(message.channel(), &message.body)?;
-        Some(word == Word::Stop)
+        Some(word == Keyword::Stop)
     }
 
-    /// What a whole text means on a channel, if it is one of the words.
-    fn meaning(&self, channel: &Channel, text: &str) -> Option<Word> {
+    /// Returns the meaning of a text on a channel, if the whole text is a keyword.
+    fn meaning(&self, channel: &Channel, text: &str) -> Option<Keyword> {
         let text = text.trim();
-        // Most texts are longer, and need no closer look.
+        // Skip normalization for a text that cannot be a keyword. Most messages are longer.
         if text.len() > self.longest {
             return None;
         }
         let text = folded(text);
+        // On SMS only Twilio's own keywords count. After one of them Twilio blocks all messages, whatever the settings
+        // are. Any other word is a normal message to Twilio.
         let is_one_of = |fixed: &[&str], own: &[String]| match channel {
             Channel::Sms => fixed.contains(&text.as_str()),
             _ => own.contains(&text),
@@ -104,23 +107,22 @@ impl Words {
         if text.is_empty() {
             None
         } else if is_one_of(&SMS_STOP, &self.stop) {
-            Some(Word::Stop)
+            Some(Keyword::Stop)
         } else if is_one_of(&SMS_START, &self.start) {
-            Some(Word::Start)
+            Some(Keyword::Start)
         } else {
             None
         }
     }
 }
 
-/// What a message does to consent, and what its author is told: the same for a webhook and for a message that is fetched
-/// later.
+/// The effect of a message on consent, and the confirmation for its author. Webhooks and `reconcile` share these rules.
 pub(crate) struct ConsentRules {
-    words: Words,
+    keywords: Keywords,
     replies: RwLock<ConsentReplies>,
 }
 
-/// What is answered to a word, on channels where Twilio answers none.
+/// Confirmations of a keyword, on the channels on which Twilio does not send one.
 #[derive(Debug, Clone)]
 pub(crate) struct ConsentReplies {
     pub(crate) stop: Document,
@@ -128,46 +130,49 @@ pub(crate) struct ConsentReplies {
 }
 
 impl ConsentRules {
-    pub(crate) fn new(words: Words, replies: ConsentReplies) -> Self {
+    pub(crate) fn new(keywords: Keywords, replies: ConsentReplies) -> Self {
         Self {
-            words,
+            keywords,
             replies: RwLock::new(replies),
         }
     }
 
-    /// Answers otherwise from now on.
+    /// Replaces the confirmations, after a reload of the rules.
     #[cfg(feature = "rules")]
     pub(crate) fn set_replies(&self, replies: ConsentReplies) {
+        // Poisoning is harmless: the value is only ever replaced as a whole.
         *self.replies.write().unwrap_or_else(PoisonError::into_inner) = replies;
     }
 
-    /// `OptOutType` decides where Twilio sends it, and then Twilio has answered; else a word does.
-    pub(crate) fn meaning(&self, message: &InboundMessage) -> Option<ArrivalConsent> {
-        let how = ConsentHow::OptOutType;
+    /// Returns the consent keyword of a message, if it is one. `OptOutType` takes precedence over the text.
+    pub(crate) fn meaning(&self, message: &InboundMessage) -> Option<ConsentKeyword> {
+        let how = ConsentSource::OptOutType;
+        // No confirmation: with `OptOutType`, Twilio has already sent one.
         let answer = String::new();
         match message.opt_out_type {
-            Some(OptOutType::Stop) => return Some(ArrivalConsent::Stop { how, answer }),
-            Some(OptOutType::Start) => return Some(ArrivalConsent::Start { how, answer }),
-            // HELP, or a kind that Twilio has added: it has been answered, and is no word for the bot.
-            Some(_) => return Some(ArrivalConsent::Help),
+            Some(OptOutType::Stop) => return Some(ConsentKeyword::Stop { how, answer }),
+            Some(OptOutType::Start) => return Some(ConsentKeyword::Start { how, answer }),
+            // HELP, or a type that this version does not know: Twilio has replied, so the handler must not reply too.
+            Some(_) => return Some(ConsentKeyword::Help),
             None => {}
         }
         let channel = message.channel();
         let answer = |reply: &Document| {
+            // Twilio confirms the keyword itself, and after a STOP it would block ours (error 21610).
             if answered_by_twilio(channel) {
                 return String::new();
             }
             reply.to_saved().unwrap_or_default()
         };
-        let how = ConsentHow::Keyword;
-        let word = self.words.meaning(channel, &message.body)?;
+        let how = ConsentSource::Keyword;
+        let word = self.keywords.meaning(channel, &message.body)?;
         let replies = self.replies.read().unwrap_or_else(PoisonError::into_inner);
         Some(match word {
-            Word::Stop => ArrivalConsent::Stop {
+            Keyword::Stop => ConsentKeyword::Stop {
                 how,
                 answer: answer(&replies.stop),
             },
-            Word::Start => ArrivalConsent::Start {
+            Keyword::Start => ConsentKeyword::Start {
                 how,
                 answer: answer(&replies.start),
             },
@@ -175,19 +180,21 @@ impl ConsentRules {
     }
 }
 
-/// Whether Twilio answers consent words on a channel by itself.
+/// Returns whether Twilio itself confirms keywords on a channel.
 pub(crate) fn answered_by_twilio(channel: &Channel) -> bool {
     *channel == Channel::Sms
 }
 
+/// Returns the form in which texts and keywords are compared.
 fn folded(text: &str) -> String {
+    // NFKC turns full-width letters and the full-width full stop into ASCII. ASCII texts need no copy.
     let text = match is_nfkc_quick(text.chars()) {
         IsNormalized::Yes => Cow::Borrowed(text),
         _ => Cow::Owned(text.nfkc().collect()),
     };
     let text = text.trim();
     let text = text.strip_suffix('.').unwrap_or(text).trim_end();
-    // A phrase counts however its words are spaced.
+    // A keyword may be a phrase; runs of white space between its words count as one space.
     let words = text.split_whitespace().collect::<Vec<_>>();
     words.join(" ").to_uppercase()
 }
@@ -196,23 +203,24 @@ fn folded(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn words() -> Words {
-        Words::new(&["STOP", "STOPALL", "opt  out"], &["START", "UNSTOP"])
+    fn words() -> Keywords {
+        Keywords::new(&["STOP", "STOPALL", "opt  out"], &["START", "UNSTOP"])
     }
 
     #[cfg(feature = "rules")]
     #[test]
-    fn the_usual_words_are_those_of_the_settings() {
+    fn default_consent_keywords_match_default_toml() {
         let settings = include_str!("config/default.toml");
-        let usual = Words::usual();
+        let usual = Keywords::usual();
         for (key, words) in [("stop_words", &usual.stop), ("start_words", &usual.start)] {
             let line = format!("{key} = {words:?}");
             assert!(settings.contains(&line), "{line}");
         }
     }
 
+    // Case, character width, surrounding white space and one final full stop do not matter.
     #[test]
-    fn a_word_counts_alone_in_any_case_and_width_with_one_full_stop() {
+    fn consent_keyword_matches_whole_message_only() {
         for text in [
             "STOP",
             "stop",
@@ -226,7 +234,7 @@ mod tests {
         ] {
             assert_eq!(
                 words().meaning(&Channel::WhatsApp, text),
-                Some(Word::Stop),
+                Some(Keyword::Stop),
                 "{text:?}"
             );
         }
@@ -245,20 +253,20 @@ mod tests {
     }
 
     #[test]
-    fn sms_has_twilios_words_and_other_channels_their_own() {
+    fn consent_keywords_are_twilios_on_sms_configured_elsewhere() {
         for text in SMS_STOP {
-            assert_eq!(words().meaning(&Channel::Sms, text), Some(Word::Stop));
+            assert_eq!(words().meaning(&Channel::Sms, text), Some(Keyword::Stop));
         }
         for text in ["CANCEL", "END", "QUIT", "YES"] {
             assert_eq!(words().meaning(&Channel::WhatsApp, text), None, "{text}");
         }
-        assert_eq!(words().meaning(&Channel::Sms, "yes"), Some(Word::Start));
+        assert_eq!(words().meaning(&Channel::Sms, "yes"), Some(Keyword::Start));
         assert_eq!(
-            Words::new(&["basta"], &["avanti"]).meaning(&Channel::WhatsApp, "Basta."),
-            Some(Word::Stop)
+            Keywords::new(&["basta"], &["avanti"]).meaning(&Channel::WhatsApp, "Basta."),
+            Some(Keyword::Stop)
         );
         assert_eq!(
-            Words::new(&["basta"], &["avanti"]).meaning(&Channel::Sms, "basta"),
+            Keywords::new(&["basta"], &["avanti"]).meaning(&Channel::Sms, "basta"),
             None
         );
     }

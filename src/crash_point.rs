@@ -1,25 +1,42 @@
-//! Places where tests end the process, as `kill -9` would: switched on by `FAILPOINTS=P6=return` in a build with the feature
-//! `failpoints`, and nothing at all in any other.
+//! Crash points, at which tests abort the process as `kill -9` would.
 //!
-//! `P0` the head of a request is read · `P1` it is verified, before it is kept · `P3` it is kept · `P4` before the handler ·
-//! `P5` after it, before its answer is kept · `P6` the answer is kept · `P7` part of the response is written · `P8` all of it ·
-//! `P9` the answer is to go by REST, while the handler runs · `P9.done` after the handler of such a message · `P10` the reply
-//! is in the outbox · `P11` it is claimed · `P12` Twilio has taken it, before that is kept · `P13` a status callback, before it
-//! is kept · `P14` a STOP is kept · `P15` in a migration. `P2` and `P16`, in a commit and in a checkpoint, are SQLite's code.
+//! `FAILPOINTS=P6=return` enables a point in a build with the feature `failpoints`. In other builds the macro is empty.
+//!
+//! | point | the process ends |
+//! |---|---|
+//! | `P0` | after the head of a request is read |
+//! | `P1` | after the request is verified, before the message is stored |
+//! | `P3` | after the message is stored |
+//! | `P4` | before the handler runs |
+//! | `P5` | after the handler, before the reply is saved |
+//! | `P6` | after the reply is saved |
+//! | `P7`, `P8` | after part of the response is written; after all of it |
+//! | `P9` | after the message is deferred to the REST API, while the handler runs |
+//! | `P9.done` | after the handler of such a message |
+//! | `P10` | after the reply is queued in the outbox |
+//! | `P11` | after the outbox worker claimed the reply |
+//! | `P12` | after Twilio accepted the reply, before that is recorded |
+//! | `P13` | before a status callback is recorded |
+//! | `P14` | after a STOP is stored |
+//! | `P15` | in a migration |
+//!
+//! `P2` and `P16`, in a commit and in a checkpoint, would lie in SQLite's code; the tests in `kill_loop.rs` hit them at
+//! random.
 
-/// Ends the process here if the named point is switched on.
+/// Aborts the process if the named crash point is enabled.
 #[cfg(feature = "failpoints")]
 #[macro_export]
 #[doc(hidden)]
 macro_rules! crash_point {
     ($name:literal) => {
+        // `abort` runs no destructors, so nothing is flushed or released, as with a kill.
         if $crate::crash_point::reached($name) {
             std::process::abort();
         }
     };
 }
 
-/// Nothing: this build has no crash points.
+/// Expands to nothing: this build has no crash points.
 #[cfg(not(feature = "failpoints"))]
 #[macro_export]
 #[doc(hidden)]
@@ -27,20 +44,20 @@ macro_rules! crash_point {
     ($name:literal) => {};
 }
 
-/// Whether a point is switched on. `FAILPOINTS` is read once.
+/// Returns whether a crash point is enabled. `FAILPOINTS` is read once.
 #[cfg(feature = "failpoints")]
 #[doc(hidden)]
 pub fn reached(name: &str) -> bool {
     argument(name).is_some()
 }
 
-/// What a point that is switched on is given: the 40 of `P7=return(40)`.
+/// Returns the argument of an enabled crash point, such as the 40 of `P7=return(40)`.
 #[cfg(feature = "failpoints")]
 #[doc(hidden)]
 pub fn argument(name: &str) -> Option<Option<String>> {
     static SCENARIO: std::sync::OnceLock<()> = std::sync::OnceLock::new();
     SCENARIO.get_or_init(|| {
-        // Never torn down: the points stay as the environment has them.
+        // Leak the scenario: dropping it would disable all points.
         std::mem::forget(fail::FailScenario::setup());
     });
     fail::eval(name, |argument| argument)

@@ -1,19 +1,22 @@
-//! File descriptors: as many connections as there can be, and always some to spare for whoever asks after our health.
+//! The open-file limit, and the number of connections that it allows.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// For the listeners, the private ones' connections, files and outgoing calls, and as many evicted connections as may not
-/// have ended yet.
-const SPARE: u64 = 128;
+/// Descriptors that public connections must leave free: for the listeners, the connections of the private listener,
+/// files, outgoing calls, and evicted connections that are not closed yet.
+const RESERVED_DESCRIPTORS: u64 = 128;
 
-/// Raises this process's limit as far as `connections` need and the system lets it, and returns how many there can be.
-pub(crate) fn room_for(connections: usize) -> usize {
+/// Raises the open-file limit as far as `connections` need and the hard limit allows, and returns the number of
+/// connections that fit into it, at most `connections`.
+pub(crate) fn max_connections(connections: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = connections as u64 + SPARE;
+    let wanted = connections as u64 + RESERVED_DESCRIPTORS;
+    // `None` means unlimited.
     let Some(mut current) = limit.current else {
         return connections;
     };
     if current < wanted {
+        // An unprivileged process may raise its soft limit up to the hard limit. `max` keeps the call from lowering it.
         let raised = limit
             .maximum
             .map_or(wanted, |most| most.min(wanted))
@@ -26,7 +29,10 @@ pub(crate) fn room_for(connections: usize) -> usize {
             current = raised;
         }
     }
-    // Where there are very few, half of them.
-    let room = current.saturating_sub(SPARE).max(current / 2).max(1);
-    usize::try_from(room).map_or(connections, |room| room.min(connections))
+    // With a limit below twice the reserve, connections get half of it. At least one, so that the server can serve.
+    let allowed = current
+        .saturating_sub(RESERVED_DESCRIPTORS)
+        .max(current / 2)
+        .max(1);
+    usize::try_from(allowed).map_or(connections, |allowed| allowed.min(connections))
 }

@@ -1,4 +1,4 @@
-//! Twilio's error codes: what a number in `ErrorCode`, in a REST answer or in the debugger means.
+//! Twilio's error codes, as in the parameter `ErrorCode`, in REST responses and in Twilio's debugger.
 //!
 //! Source: Twilio's error dictionary, paraphrased.
 
@@ -6,7 +6,7 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-/// A code such as 11200 or 63016.
+/// A Twilio error code, such as 11200 or 63016.
 ///
 /// ```
 /// use replyhook::ErrorCode;
@@ -18,15 +18,16 @@ use std::str::FromStr;
 pub struct ErrorCode(pub u32);
 
 impl ErrorCode {
-    /// One line on what it means; `None` for a code this version does not know.
+    /// Returns the meaning in one line; `None` for a code that this version does not know.
     pub fn meaning(self) -> Option<&'static str> {
+        // The table must stay sorted by code; the test below checks it.
         let found = MEANINGS
             .binary_search_by_key(&self.0, |(code, _)| *code)
             .ok()?;
         Some(MEANINGS[found].1)
     }
 
-    /// Twilio's page on it.
+    /// Returns the URL of Twilio's page about the code.
     pub fn more_info(self) -> String {
         format!("https://www.twilio.com/docs/api/errors/{}", self.0)
     }
@@ -46,7 +47,7 @@ impl FromStr for ErrorCode {
     }
 }
 
-/// Sorted by code.
+/// Codes with their meanings, sorted by code.
 const MEANINGS: &[(u32, &str)] = &[
     (11100, "the URL is malformed"),
     (
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted_so_that_every_code_is_found() {
+    fn error_code_table_is_sorted_for_lookup() {
         assert!(MEANINGS.is_sorted_by(|(a, _), (b, _)| a < b));
         for (code, meaning) in MEANINGS {
             assert_eq!(ErrorCode(*code).meaning(), Some(*meaning));

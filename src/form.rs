@@ -1,54 +1,55 @@
-//! The decoded pairs of a request: decoded once, in the order they came, verified and read from the same place.
+//! Decoded form parameters: decoded once, in the order received. The verifier and the message parser read the same
+//! ones.
 //!
-//! `application/x-www-form-urlencoded` as the URL standard decodes it (`+` is a space, a stray `%` stays, a name without
-//! `=` has an empty value, empty pieces between `&` are no pairs), but strict about UTF-8: what is no text is refused
-//! instead of replaced, since a replaced character would be another text than the one that was signed.
+//! `application/x-www-form-urlencoded` is decoded as in the URL standard: `+` is a space, a stray `%` stays, a name
+//! without `=` has an empty value, and empty parts between `&` are skipped. Unlike there, invalid UTF-8 is rejected
+//! instead of replaced, since a replacement character would differ from the signed text.
 //!
-//! All names and values stand one after the other in one buffer; a pair is two offsets into it.
+//! One buffer holds all names and values, one after the other. A pair consists of offsets into the buffer.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 
-/// Decoded pairs, in order. Texts of users are in here: `Debug` shows the names only.
+/// Decoded form parameters, in the order received. `Debug` shows only the names, because the values hold users' texts.
 ///
 /// ```
-/// use replyhook::Form;
+/// use replyhook::FormParams;
 ///
-/// let form = Form::parse(b"Body=two+words&From=whatsapp%3A%2B15550001111", 512)?;
+/// let form = FormParams::parse(b"Body=two+words&From=whatsapp%3A%2B15550001111", 512)?;
 /// assert_eq!(form.get("Body"), Some("two words"));
 /// assert_eq!(form.get("From"), Some("whatsapp:+15550001111"));
-/// let made = Form::from_iter([("Body", "a & b"), ("To", "+1")]);
+/// let made = FormParams::from_iter([("Body", "a & b"), ("To", "+1")]);
 /// assert_eq!(made.encode(), "Body=a+%26+b&To=%2B1");
 /// assert_eq!(format!("{made:?}"), r#"["Body", "To"]"#);
 /// # Ok::<(), replyhook::form::FormError>(())
 /// ```
 #[derive(Clone, Default)]
-pub struct Form {
+pub struct FormParams {
     text: String,
     pairs: Vec<Pair>,
-    /// What was decoded, if it was a text.
-    came: Option<Box<str>>,
+    /// The input, if it was valid UTF-8 as it arrived.
+    received: Option<Box<str>>,
 }
 
-/// `start..middle` is the name, `middle..end` the value.
+/// Offsets of a pair: `start..middle` is the name, `middle..end` the value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Pair {
-    /// The first eight bytes of the name: they decide nearly every comparison without a look into the text.
+    /// First eight bytes of the name. They decide nearly every comparison without access to the buffer.
     key: u64,
     start: u32,
     middle: u32,
     end: u32,
 }
 
-/// What is no form. It repeats nothing of the input.
+/// Error of an input that is not a valid form. It contains nothing of the input.
 ///
 /// ```
-/// use replyhook::form::{Form, FormError};
+/// use replyhook::form::{FormError, FormParams};
 ///
-/// assert_eq!(Form::parse(b"a=1&b=2&c=3", 2), Err(FormError::TooManyPairs { limit: 2 }));
-/// assert_eq!(Form::parse(b"a=%ff", 512), Err(FormError::NotUtf8 { length: 5 }));
+/// assert_eq!(FormParams::parse(b"a=1&b=2&c=3", 2), Err(FormError::TooManyPairs { limit: 2 }));
+/// assert_eq!(FormParams::parse(b"a=%ff", 512), Err(FormError::NotUtf8 { length: 5 }));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -56,46 +57,46 @@ pub enum FormError {
     /// More pairs than allowed.
     #[error("more than {limit} parameters")]
     TooManyPairs {
-        /// The most that is taken.
+        /// Maximum number of pairs.
         limit: usize,
     },
     /// The decoded bytes of a name or value are not UTF-8.
     #[error("a parameter is not UTF-8 ({length} bytes of input)")]
     NotUtf8 {
-        /// Bytes of the whole input.
+        /// Length of the whole input in bytes.
         length: usize,
     },
-    /// More than 4 GiB: the offsets are 32 bits wide.
-    #[error("too long to be a form")]
+    /// More than 4 GiB, which the 32-bit offsets cannot address.
+    #[error("the form is larger than 4 GiB")]
     TooLong,
 }
 
-/// A parameter that may be given once came with two different values.
+/// Error of a parameter that has two different values, although it must have only one.
 ///
 /// ```
-/// use replyhook::form::{AmbiguousParam, Form};
+/// use replyhook::form::{AmbiguousParam, FormParams};
 ///
-/// let form = Form::from_iter([("From", "+1"), ("Body", "hi"), ("From", "+2")]);
-/// assert_eq!(form.single("Body"), Ok(Some("hi")));
-/// assert_eq!(form.single("From"), Err(AmbiguousParam { name: "From" }));
+/// let form = FormParams::from_iter([("From", "+1"), ("Body", "hi"), ("From", "+2")]);
+/// assert_eq!(form.get_unique("Body"), Ok(Some("hi")));
+/// assert_eq!(form.get_unique("From"), Err(AmbiguousParam { name: "From" }));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{name} came with two different values")]
+#[error("{name} has two different values")]
 pub struct AmbiguousParam {
-    /// Its name.
+    /// Name of the parameter.
     pub name: &'static str,
 }
 
-/// How names and repeated values are sorted before they are signed.
+/// Sort order of names, and of the values of a repeated name, in the signed string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SortOrder {
-    /// By UTF-8 bytes, which is by code points.
+    /// UTF-8 bytes, which is the order of code points.
     Bytes,
-    /// By UTF-16 units, as JavaScript, Java and .NET do. Differs only beyond U+FFFF.
+    /// UTF-16 code units, as in JavaScript, Java and .NET. Differs only for characters beyond U+FFFF.
     Utf16,
 }
 
-/// The bytes that end a run of bytes that stand for themselves.
+/// Bytes that need decoding. All others are copied in runs.
 const SPECIAL: [bool; 256] = {
     let mut table = [false; 256];
     table[b'&' as usize] = true;
@@ -105,18 +106,19 @@ const SPECIAL: [bool; 256] = {
     table
 };
 
-impl Form {
-    /// Decodes a body or a query (without its `?`).
+impl FormParams {
+    /// Decodes a body, or a query without its `?`.
     ///
     /// # Errors
-    /// [`FormError`] when there are more than `max_pairs` pairs or one of them is not UTF-8.
+    /// [`FormError`] if there are more than `max_pairs` pairs, or one of them is not UTF-8.
     pub fn parse(input: &[u8], max_pairs: usize) -> Result<Self, FormError> {
         if u32::try_from(input.len()).is_err() {
             return Err(FormError::TooLong);
         }
-        // Decoding never lengthens: every offset fits where the input's length does.
+        // Decoding never makes a text longer, so no offset can exceed the length checked above.
         let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         let mut text = Vec::with_capacity(input.len());
+        // A message has about twenty parameters. `max_pairs` would not do: callers pass up to `usize::MAX`.
         let mut pairs = Vec::with_capacity(32);
         let mut rest = input;
         while !rest.is_empty() {
@@ -124,6 +126,7 @@ impl Form {
                 rest = after;
                 continue;
             }
+            // Before decoding the pair, so that excess input costs nothing more.
             if pairs.len() == max_pairs {
                 return Err(FormError::TooManyPairs { limit: max_pairs });
             }
@@ -150,12 +153,14 @@ impl Form {
                         text.push(b' ');
                         after
                     }
+                    // Digits are below 16 in `HEX`, other bytes have all bits set, so one comparison checks both.
                     [b'%', high, low, after @ ..]
                         if HEX[usize::from(*high)] | HEX[usize::from(*low)] < 16 =>
                     {
                         text.push(HEX[usize::from(*high)] << 4 | HEX[usize::from(*low)]);
                         after
                     }
+                    // A stray `%`, or a second `=`, stands for itself.
                     [other, after @ ..] => {
                         text.push(*other);
                         after
@@ -175,26 +180,30 @@ impl Form {
             length: input.len(),
         };
         let text = String::from_utf8(text).map_err(|_| error)?;
-        // Two halves of a character in a name and its value would be valid together and not apart.
-        let apart = |at: u32| text.is_char_boundary(at as usize);
+        // The buffer as a whole is not enough: a character split between a name and a value would be valid only there.
+        let is_boundary = |at: u32| text.is_char_boundary(at as usize);
         if !pairs
             .iter()
-            .all(|pair| apart(pair.start) && apart(pair.middle))
+            .all(|pair| is_boundary(pair.start) && is_boundary(pair.middle))
         {
             return Err(error);
         }
-        let came = std::str::from_utf8(input).ok().map(Box::from);
-        Ok(Self { text, pairs, came })
+        let received = std::str::from_utf8(input).ok().map(Box::from);
+        Ok(Self {
+            text,
+            pairs,
+            received,
+        })
     }
 
-    /// All pairs in the order they came.
+    /// Iterates over all pairs in the order received.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + '_ {
         self.pairs
             .iter()
             .map(|pair| (self.name(*pair), self.value(*pair)))
     }
 
-    /// The first value of a name.
+    /// Returns the first value of a name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values(name).next()
     }
@@ -211,12 +220,12 @@ impl Form {
             .map(|pair| self.value(*pair))
     }
 
-    /// The value of a name that may be given once; repeats of the same value count once.
+    /// Returns the value of a name that must have only one. The same value may be repeated.
     ///
     /// # Errors
-    /// [`AmbiguousParam`] when it came with two different values: whoever reads the first and whoever reads the last
-    /// would disagree on what was signed.
-    pub fn single(&self, name: &'static str) -> Result<Option<&str>, AmbiguousParam> {
+    /// [`AmbiguousParam`] if there are two different values. One reader would take the first and another one the last,
+    /// and both would count as signed.
+    pub fn get_unique(&self, name: &'static str) -> Result<Option<&str>, AmbiguousParam> {
         let mut values = self.values(name);
         let first = values.next();
         if values.any(|value| Some(value) != first) {
@@ -225,34 +234,35 @@ impl Form {
         Ok(first)
     }
 
-    /// How many pairs there are.
+    /// Returns the number of pairs.
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Whether there is no pair.
+    /// Returns whether the form is empty.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
-    /// The pairs as they came, if that was a text, and encoded otherwise: [`parse`](Self::parse) makes the same of both.
+    /// Returns the input of [`parse`](Self::parse), or the encoded pairs if the input was not UTF-8. Both decode to the
+    /// same pairs.
     ///
     /// ```
-    /// use replyhook::Form;
+    /// use replyhook::FormParams;
     ///
-    /// let form = Form::parse(b"Body=it's&Empty", 512)?;
-    /// assert_eq!(form.as_it_came(), "Body=it's&Empty");
+    /// let form = FormParams::parse(b"Body=it's&Empty", 512)?;
+    /// assert_eq!(form.as_received(), "Body=it's&Empty");
     /// assert_eq!(form.encode(), "Body=it%27s&Empty=");
     /// # Ok::<(), replyhook::form::FormError>(())
     /// ```
-    pub fn as_it_came(&self) -> Cow<'_, str> {
-        match &self.came {
-            Some(came) => Cow::Borrowed(came),
+    pub fn as_received(&self) -> Cow<'_, str> {
+        match &self.received {
+            Some(received) => Cow::Borrowed(received),
             None => Cow::Owned(self.encode()),
         }
     }
 
-    /// Encodes the pairs again, in order.
+    /// Encodes the pairs, in order.
     pub fn encode(&self) -> String {
         let mut out = String::with_capacity(self.text.len() * 2);
         for (name, value) in self.iter() {
@@ -266,17 +276,17 @@ impl Form {
         out
     }
 
-    /// Appends what is signed of the pairs: sorted by name, each name followed by its value; of a repeated name the
-    /// distinct values, sorted, the name before each.
+    /// Appends the signed string of the pairs: sorted by name, each name followed by its value. A repeated name
+    /// contributes its distinct values, sorted, each after the name.
     ///
-    /// Source: twilio-python and twilio-node's validators, and the Conversations webhooks that repeat a name.
+    /// Source: the validators of twilio-python and twilio-node, and Conversations webhooks, which repeat a name.
     pub(crate) fn append_signed(&self, order: SortOrder, out: &mut Vec<u8>) {
         for pair in self.signed(order) {
             out.extend_from_slice(self.bytes(pair.start..pair.end));
         }
     }
 
-    /// The names and values whose bytes [`append_signed`](Self::append_signed) appends, in its order.
+    /// Iterates over the names and values that [`append_signed`](Self::append_signed) appends, in its order.
     pub(crate) fn signed_pairs(&self, order: SortOrder) -> impl Iterator<Item = (&str, &str)> {
         self.signed(order)
             .map(|pair| (self.name(pair), self.value(pair)))
@@ -285,13 +295,14 @@ impl Form {
     fn signed(&self, order: SortOrder) -> impl Iterator<Item = Pair> {
         let mut sorted = self.pairs.clone();
         sorted.sort_unstable_by(|a, b| {
-            // In ASCII both orders agree.
+            // Different ASCII prefixes order alike in both orders. Equal keys do not imply equal names.
             if a.key != b.key && (a.key | b.key) & NOT_ASCII == 0 {
                 a.key.cmp(&b.key)
             } else {
                 self.compare(order, *a, *b)
             }
         });
+        // After sorting, equal pairs are adjacent. Twilio signs a repeated pair once.
         let mut last: Option<Pair> = None;
         sorted.into_iter().filter(move |pair| {
             let repeats = last.is_some_and(|last| {
@@ -315,9 +326,10 @@ impl Form {
         &self.text.as_bytes()[at.start as usize..at.end as usize]
     }
 
-    /// Whether [`SortOrder::Utf16`] may differ from [`SortOrder::Bytes`]: where characters beyond U+FFFF and characters
-    /// from U+E000 stand in names, or in the values of a repeated one, and nowhere else.
+    /// Returns whether the two sort orders may differ for this form. They do only if a character beyond U+FFFF is
+    /// compared with one from U+E000 to U+FFFF, in names or in values of a repeated name.
     pub(crate) fn has_two_orders(&self) -> bool {
+        // Lead bytes: 0xF0 and above for characters beyond U+FFFF, 0xEE and 0xEF for U+E000 to U+FFFF.
         let beyond_bmp = |text: &str| text.bytes().any(|byte| byte >= 0xF0);
         if !beyond_bmp(&self.text) || !self.text.bytes().any(|byte| matches!(byte, 0xEE | 0xEF)) {
             return false;
@@ -336,9 +348,11 @@ impl Form {
     }
 }
 
-impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Form {
+impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for FormParams {
+    /// Collects pairs that are already decoded.
+    ///
     /// # Panics
-    /// Beyond 4 GiB of text.
+    /// Panics if the names and values together exceed 4 GiB.
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
         let mut form = Self::default();
         let offset = |at: usize| u32::try_from(at).expect("a form is shorter than 4 GiB");
@@ -358,16 +372,16 @@ impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Form {
     }
 }
 
-/// The same pairs in the same order, however they were encoded.
-impl PartialEq for Form {
+/// Compares pairs and their order, not the encoding in which they were received.
+impl PartialEq for FormParams {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text && self.pairs == other.pairs
     }
 }
 
-impl Eq for Form {}
+impl Eq for FormParams {}
 
-impl fmt::Debug for Form {
+impl fmt::Debug for FormParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
             .entries(self.iter().map(|(name, _)| name))
@@ -379,10 +393,10 @@ fn utf16_order(a: &str, b: &str) -> Ordering {
     a.encode_utf16().cmp(b.encode_utf16())
 }
 
-/// The high bits of eight bytes.
+/// Mask of the high bit of each of eight bytes, which ASCII leaves clear.
 const NOT_ASCII: u64 = 0x8080_8080_8080_8080;
 
-/// The first eight bytes as a number that sorts as they do.
+/// Returns the first eight bytes as a number that sorts like them; a shorter name is padded with zeros.
 fn leading_bytes(name: &[u8]) -> u64 {
     let mut first = [0; 8];
     let length = name.len().min(8);
@@ -390,7 +404,7 @@ fn leading_bytes(name: &[u8]) -> u64 {
     u64::from_be_bytes(first)
 }
 
-/// What a hexadecimal digit stands for; 16 and more for any other byte.
+/// Values of the hexadecimal digits; 255 for any other byte.
 const HEX: [u8; 256] = {
     let mut table = [255; 256];
     let mut digit = 0;
@@ -402,7 +416,7 @@ const HEX: [u8; 256] = {
     table
 };
 
-/// The bytes that stand for themselves in what is encoded.
+/// Bytes that are not encoded.
 const PLAIN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_u8;
@@ -417,7 +431,7 @@ const PLAIN: [bool; 256] = {
     table
 };
 
-/// Percent-encodes as Twilio's own requests do: letters, digits and `*-._` stand, a space is `+`.
+/// Percent-encodes like Twilio's requests: letters, digits and `*-._` stay, a space becomes `+`.
 fn encode_into(out: &mut String, text: &str) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut rest = text;
@@ -448,20 +462,20 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(input: &str) -> Vec<(String, String)> {
-        let form = Form::parse(input.as_bytes(), 512).unwrap();
+        let form = FormParams::parse(input.as_bytes(), 512).unwrap();
         form.iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect()
     }
 
-    fn signed(form: &Form, order: SortOrder) -> String {
+    fn signed(form: &FormParams, order: SortOrder) -> String {
         let mut out = Vec::new();
         form.append_signed(order, &mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn odd_forms_decode_as_the_url_standard_says() {
+    fn odd_form_decodes_per_url_standard() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(parse("a=1&b"), [pair("a", "1"), pair("b", "")]);
         assert_eq!(parse("&&a==&"), [pair("a", "=")]);
@@ -471,8 +485,9 @@ mod tests {
         assert_eq!(parse("B%6fdy=%2b+%00"), [pair("Body", "+ \0")]);
     }
 
+    // This includes bytes of a name and a value that would join to a valid character.
     #[test]
-    fn what_is_not_utf8_is_refused_even_when_name_and_value_join_to_a_character() {
+    fn form_with_invalid_utf8_is_rejected() {
         for input in [
             "a=%ff",
             "a%C3=%A9",
@@ -480,7 +495,7 @@ mod tests {
             "a=%C0%80",
             "a=%ED%A0%80",
         ] {
-            let error = Form::parse(input.as_bytes(), 512).unwrap_err();
+            let error = FormParams::parse(input.as_bytes(), 512).unwrap_err();
             assert_eq!(
                 error,
                 FormError::NotUtf8 {
@@ -492,27 +507,30 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_pairs_is_exact() {
+    fn form_pair_limit_is_exact() {
         let input = vec!["a=1"; 512].join("&");
-        assert!(Form::parse(input.as_bytes(), 512).is_ok());
+        assert!(FormParams::parse(input.as_bytes(), 512).is_ok());
         let input = input + "&b";
         assert_eq!(
-            Form::parse(input.as_bytes(), 512),
+            FormParams::parse(input.as_bytes(), 512),
             Err(FormError::TooManyPairs { limit: 512 })
         );
     }
 
     #[test]
-    fn equal_repeats_count_once_and_different_ones_are_ambiguous() {
-        let form = Form::parse(b"From=a&Body=x&From=a&Body=y", 512).unwrap();
-        assert_eq!(form.single("From"), Ok(Some("a")));
-        assert_eq!(form.single("To"), Ok(None));
-        assert_eq!(form.single("Body"), Err(AmbiguousParam { name: "Body" }));
+    fn repeated_param_is_ambiguous_if_values_differ() {
+        let form = FormParams::parse(b"From=a&Body=x&From=a&Body=y", 512).unwrap();
+        assert_eq!(form.get_unique("From"), Ok(Some("a")));
+        assert_eq!(form.get_unique("To"), Ok(None));
+        assert_eq!(
+            form.get_unique("Body"),
+            Err(AmbiguousParam { name: "Body" })
+        );
     }
 
     #[test]
-    fn signed_text_is_sorted_by_name_and_repeats_only_distinct_values() {
-        let form = Form::from_iter([
+    fn signed_params_are_sorted_and_deduplicated() {
+        let form = FormParams::from_iter([
             ("T", "b"),
             ("T", "a"),
             ("T", "b"),
@@ -520,38 +538,40 @@ mod tests {
             ("MediaUrl10", ""),
         ]);
         assert_eq!(signed(&form, SortOrder::Bytes), "MediaUrl10MediaUrl2TaTb");
-        let form = Form::from_iter([("ReasonConferenceEnded", "test"), ("Reason", "zzz")]);
+        let form = FormParams::from_iter([("ReasonConferenceEnded", "test"), ("Reason", "zzz")]);
         assert_eq!(
             signed(&form, SortOrder::Bytes),
             "ReasonzzzReasonConferenceEndedtest"
         );
     }
 
+    // UTF-8 bytes and UTF-16 units sort alike within the basic multilingual plane.
     #[test]
-    fn the_two_orders_differ_only_beyond_the_basic_plane() {
-        let form = Form::from_iter([("T", "\u{1F44D}"), ("T", "\u{FF21}")]);
+    fn sort_orders_differ_only_beyond_basic_plane() {
+        let form = FormParams::from_iter([("T", "\u{1F44D}"), ("T", "\u{FF21}")]);
         assert!(form.has_two_orders());
-        assert!(!Form::from_iter([("T", "\u{1F44D}"), ("U", "\u{FF21}")]).has_two_orders());
+        assert!(!FormParams::from_iter([("T", "\u{1F44D}"), ("U", "\u{FF21}")]).has_two_orders());
         assert_eq!(signed(&form, SortOrder::Bytes), "T\u{FF21}T\u{1F44D}");
         assert_eq!(signed(&form, SortOrder::Utf16), "T\u{1F44D}T\u{FF21}");
     }
 
     proptest! {
         #[test]
-        fn what_is_kept_of_a_form_decodes_to_the_same(input in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(form) = Form::parse(&input, usize::MAX) {
-                let kept = form.as_it_came();
+        fn stored_form_decodes_to_same_pairs(input in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(form) = FormParams::parse(&input, usize::MAX) {
+                let kept = form.as_received();
                 let text = std::str::from_utf8(&input);
                 prop_assert!(text.is_err() || text == Ok(kept.as_ref()));
-                prop_assert_eq!(Form::parse(kept.as_bytes(), usize::MAX), Ok(form.clone()));
-                prop_assert_eq!(Form::parse(form.encode().as_bytes(), usize::MAX), Ok(form));
+                prop_assert_eq!(FormParams::parse(kept.as_bytes(), usize::MAX), Ok(form.clone()));
+                prop_assert_eq!(FormParams::parse(form.encode().as_bytes(), usize::MAX), Ok(form));
             }
         }
 
+        // The crate form_urlencoded is the reference, but invalid UTF-8 is rejected instead of replaced.
         #[test]
-        fn any_bytes_decode_as_form_urlencoded_does_or_are_refused(input in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn random_form_decodes_like_form_urlencoded_or_fails(input in proptest::collection::vec(any::<u8>(), 0..200)) {
             let reference: Vec<_> = form_urlencoded::parse(&input).into_owned().collect();
-            if let Ok(form) = Form::parse(&input, usize::MAX) {
+            if let Ok(form) = FormParams::parse(&input, usize::MAX) {
                 let pairs: Vec<_> = form.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
                 prop_assert_eq!(pairs, reference);
             } else {
@@ -561,9 +581,9 @@ mod tests {
         }
 
         #[test]
-        fn what_is_encoded_decodes_to_the_same_pairs(pairs in proptest::collection::vec((any::<String>(), any::<String>()), 0..20)) {
-            let form: Form = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-            prop_assert_eq!(Form::parse(form.encode().as_bytes(), 512), Ok(form));
+        fn encoded_form_decodes_to_same_pairs(pairs in proptest::collection::vec((any::<String>(), any::<String>()), 0..20)) {
+            let form: FormParams = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            prop_assert_eq!(FormParams::parse(form.encode().as_bytes(), 512), Ok(form));
         }
     }
 }

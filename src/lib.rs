@@ -1,7 +1,8 @@
-//! Receive WhatsApp and SMS messages through Twilio, and answer them.
+//! A webhook server for Twilio WhatsApp and SMS bots: a library and the command `replyhook`.
 //!
-//! replyhook is the endpoint you give Twilio as a sender's webhook: it verifies `X-Twilio-Signature`, turns the form into
-//! an [`InboundMessage`], hands it to your [`Handler`], and answers with TwiML.
+//! Twilio calls a webhook for each message that a user sends to your WhatsApp or SMS number. replyhook validates
+//! `X-Twilio-Signature`, stores and deduplicates the message, calls your [`Handler`], and replies with TwiML. A reply
+//! that is not ready before the deadline goes via Twilio's REST API. A bot in Rust is one async function:
 //!
 //! ```no_run
 //! # #[cfg(feature = "server")] {
@@ -18,62 +19,86 @@
 //! # }
 //! ```
 //!
-//! # Four doors
+//! The settings come from `replyhook.toml` and the environment. The server needs at least `TWILIO_AUTH_TOKEN` and
+//! `PUBLIC_URL`. As a library, the crate needs only two features:
 //!
-//! 1. **The binary**, `replyhook serve`: a built-in handler, no Rust needed.
-//! 2. **The app**, [`App::run`]: what stands above.
-//! 3. **The router**, [`App::into_parts`]: mount the webhooks in an axum server of your own.
-//! 4. **The parts**: [`signature::SignatureLayer`] for any tower stack; [`signature::SignatureVerifier`],
-//!    [`InboundMessage::parse`] and [`twiml::Document`] without axum, tokio or a server.
+//! ```toml
+//! replyhook = { version = "0.1", default-features = false, features = ["server", "sqlite"] }
+//! ```
 //!
-//! # The way of a message
+//! # Ways to use replyhook
 //!
-//! A request passes limits on its size, time and number; the signature layer decodes its pairs once and verifies them;
-//! the endpoint reads an [`InboundMessage`] from those same pairs; the journal keeps it, once; the dispatcher runs the
-//! handler in a task of its own until the deadline; its [`Reply`] is rendered as TwiML and saved before it is given, or goes
-//! by REST when it is late. Where that fails Twilio gets an error and calls the fallback endpoint, which cannot fail.
+//! 1. **The command**: `replyhook serve` runs a rules file, or forwards each message as JSON to your service in any
+//!    language. `replyhook dev` runs it with an emulated Twilio.
+//! 2. **The app**: [`App::run`] is a complete server for your [`Handler`], as above.
+//! 3. **The router**: [`App::into_parts`] returns an axum router to mount in your own server, and the [`Worker`] to run
+//!    with it.
+//! 4. **Single parts**: [`SignatureLayer`] validates requests in any tower stack. [`signature::SignatureVerifier`],
+//!    [`InboundMessage::parse`] and [`twiml::Document`] work without axum, tokio or a server.
 //!
-//! # Modules, in the order of that way
+//! # Path of a message
 //!
-//! | module | what |
+//! 1. The server limits size, duration and number of requests. The signature layer decodes the parameters once and
+//!    verifies the signature over them.
+//! 2. The endpoint reads an [`InboundMessage`] from the same parameters.
+//! 3. The journal stores the message. A redelivery gets the saved response.
+//! 4. The dispatcher runs the handler in its own task, and waits for the [`Reply`] until the deadline.
+//! 5. The reply is rendered as TwiML and saved before it is sent. A late reply goes into the outbox instead, which
+//!    sends it via the REST API.
+//! 6. If a step fails, Twilio gets an error and calls the fallback URL. A verified fallback call always gets a 200.
+//!
+//! # Modules
+//!
+//! | module | contents |
 //! |---|---|
-//! | [`signature`] | verifying requests, and explaining why one does not verify |
-//! | [`form`] | decoded pairs |
-//! | [`message`], [`address`], [`sid`], [`error_code`] | what Twilio sends, as types |
-//! | [`handler`] | your code: by itself, out of routes (`route`), with follow-up questions (`dialogue`), or in a file of rules |
-//! | [`reply`], [`twiml`] | what it says, and how that is written |
-//! | [`store`] | what is kept: journal, conversations, outbox |
-//! | `twilio` (feature `client`) | the REST API |
-//! | `sending` (feature `app`) | messages that answer nothing |
-//! | `reconcile` (feature `app`) | what is kept, compared with Twilio's list |
-//! | [`config`], [`telemetry`] | settings; metrics and logs |
-//! | [`probe`] | what tells one server from all others |
-//! | [`clock`] | the time, for tests to move |
+//! | [`signature`] | signature validation, and the reason why a request fails it |
+//! | [`form`] | decoded form parameters |
+//! | [`message`], [`address`], [`sid`], [`error_code`] | Twilio's webhook parameters as types |
+//! | [`handler`] | the [`Handler`] trait, and handlers: echo, forward, rules |
+//! | `route`, `dialogue` (feature `route`) | routes and filters; forms that ask one question after the other |
+//! | [`reply`], [`twiml`] | replies, and their TwiML |
+//! | [`store`] | journal, conversations and outbox; the SQLite and PostgreSQL stores |
+//! | `twilio` (feature `client`) | client of Twilio's REST API |
+//! | `outbound` (feature `app`) | outbound messages, which do not reply to a user |
+//! | `reconcile` (feature `app`) | comparison of Twilio's message list with the journal |
+//! | `config`, `telemetry`, `admin` (feature `app`) | settings; metrics and logs; health checks |
+//! | `emulator`, `testing` (features of that name) | a local stand-in for Twilio; the test kit for your bot |
+//! | [`probe`] | signed test requests that show which server a URL leads to |
+//! | [`clock`] | the time, which tests can advance |
 //!
 //! # Features
 //!
-//! Additive; `default = ["cli", "sqlite", "postgres", "emulator"]`. With none: vocabulary, form, TwiML, verifier,
-//! explanations, [`Handler`], the traits of [`store`], without tokio or axum.
+//! Features are additive. `default = ["cli", "sqlite", "postgres", "emulator"]`. Without any feature the crate has
+//! messages, forms, TwiML, the signature verifier with its explanations, [`Handler`] and the traits of [`store`]. It
+//! then needs neither tokio nor axum.
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` | [`SignatureLayer`], [`SignedForm`] |
+//! | `axum` | [`SignatureLayer`] and [`SignedForm`] |
+//! | `client` | the client of Twilio's REST API, and `handler::Forward` |
 //! | `route` | `route::Router` and `dialogue::Form` |
-//! | `rules` | `handler::Rules`: a bot in a file |
-//! | `app` | the router, settings, [`App::into_parts`]; it needs a store |
-//! | `sqlite`, `postgres` | `app` with that store |
-//! | `server` | the accept loop, the private listener, logs, [`App::run`] |
-//! | `client` | Twilio's REST API |
-//! | `emulator` | what plays Twilio's part |
-//! | `cli` | the `replyhook` command |
-//! | `otel` | traces by OTLP |
-//! | `failpoints` | places where tests end the process |
+//! | `app` | the webhook router, settings and [`App::into_parts`]; needs a store: `sqlite`, `postgres` or your own |
+//! | `sqlite` | `app`, with the store in an SQLite file, for one machine |
+//! | `postgres` | `app`, with the store in PostgreSQL, for several machines |
+//! | `rules` | `handler::Rules`: a bot in a TOML file |
+//! | `server` | the accept loop, the private listener, logs and [`App::run`] |
+//! | `emulator` | the local stand-in for Twilio, with its chat page |
+//! | `testing` | the test kit: `testing::TestBot` |
+//! | `cli` | the command `replyhook` |
+//! | `otel` | traces, exported via OTLP |
+//! | `failpoints` | crash points for replyhook's own tests |
+//!
+//! # Documentation
+//!
+//! [`App`], [`Handler`] and [`Reply`] are the types to read first. The source of the crate contains the manual, with
+//! tutorials, how-to guides, the reference of settings and metrics, and the delivery guarantees: `docs/src/SUMMARY.md`
+//! lists its pages. `ARCHITECTURE.md` describes the modules and their allowed imports.
 
 #![cfg_attr(
     not(feature = "server"),
     allow(
         rustdoc::broken_intra_doc_links,
-        reason = "the front page names every door"
+        reason = "the crate docs link to items of every feature"
     )
 )]
 
@@ -95,6 +120,7 @@ mod connection;
 mod consent;
 #[cfg(feature = "server")]
 mod core_dumps;
+// Public and hidden because the exported macro `crash_point!` expands to a path in this module.
 #[doc(hidden)]
 pub mod crash_point;
 #[cfg(feature = "app")]
@@ -114,14 +140,14 @@ mod lifecycle;
 #[cfg(feature = "app")]
 mod media;
 pub mod message;
+#[cfg(feature = "app")]
+pub mod outbound;
 pub mod probe;
 #[cfg(feature = "app")]
 pub mod reconcile;
 mod redact;
 pub mod reply;
 mod secret;
-#[cfg(feature = "app")]
-pub mod sending;
 #[cfg(feature = "server")]
 mod server;
 pub mod sid;
@@ -145,9 +171,9 @@ mod worker;
 
 pub use address::{Address, Channel};
 #[cfg(feature = "app")]
-pub use app::{App, AppBuilder, open_later, verifier};
+pub use app::{App, AppBuilder, store_from_url, verifier};
 #[cfg(all(feature = "server", feature = "emulator"))]
-pub use app::{Desk, DeskOptions};
+pub use app::{DevServer, DevServerOptions};
 #[cfg(feature = "axum")]
 pub use clock::SystemClock;
 pub use clock::{Clock, ManualClock, Timestamp};
@@ -155,17 +181,17 @@ pub use clock::{Clock, ManualClock, Timestamp};
 pub use dispatch::{ConsentChange, ConsentKind};
 pub use error::BoxError;
 pub use error_code::ErrorCode;
-pub use form::Form;
+pub use form::FormParams;
 pub use handler::{Context, Echo, Handler, HandlerError, IncomingMedia, MediaError, handler_fn};
 #[cfg(feature = "route")]
 pub use handler::{dialogue, route};
 #[cfg(feature = "app")]
 pub use media::saved_files;
 pub use message::{ConversationEvent, FallbackCause, InboundMessage, MessageStatus, StatusUpdate};
+#[cfg(feature = "app")]
+pub use outbound::OutboundClient;
 pub use reply::{IntoReply, Media, Reply, ReplyMessage};
 pub use secret::Secret;
-#[cfg(feature = "app")]
-pub use sending::Sender;
 pub use sid::{AccountSid, MediaSid, MessageSid, MessagingServiceSid};
 #[cfg(feature = "axum")]
 pub use signature::{SignatureLayer, SignedForm};
@@ -175,7 +201,7 @@ pub use start_error::{StartError, StartErrorKind};
 #[cfg(feature = "app")]
 pub use worker::Worker;
 
-/// The Rust blocks of README and manual.
+/// Compiles the Rust code blocks of the README and the manual as doc tests.
 #[cfg(all(doctest, feature = "server"))]
 mod documents {
     #[cfg(feature = "testing")]

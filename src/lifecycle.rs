@@ -1,22 +1,24 @@
-//! Whether the server takes messages: before the worker runs, while it runs, while it drains.
+//! Stage of the server, which decides whether it accepts messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Shared by everything that takes or refuses work.
+/// The current [`Stage`], shared by the worker, which sets it, and the endpoints, which accept or reject requests by
+/// it.
 #[derive(Debug, Default)]
 pub(crate) struct Lifecycle(AtomicU8);
 
-/// Where the server stands.
+/// A stage of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The worker does not run yet: whoever took the router has to spawn it.
+    /// The worker does not run yet. The caller of [`App::into_parts`](crate::App::into_parts) has to spawn it.
     Idle,
-    /// The store is being opened.
+    /// The worker opens the store.
     Opening,
     Running,
+    /// The server shuts down: it rejects new messages and finishes those in progress.
     Draining,
-    /// The worker's task was dropped or panicked, without a drain.
+    /// The worker's future was dropped, failed or panicked without a graceful shutdown.
     Ended,
 }
 
@@ -34,6 +36,8 @@ impl Stage {
 
 impl Lifecycle {
     pub(crate) fn stage(&self) -> Stage {
+        // Pairs with the Release store in `set`: a thread that reads `Running` also sees everything that the worker did
+        // before, such as opening the store.
         match self.0.load(Ordering::Acquire) {
             0 => Stage::Idle,
             1 => Stage::Opening,
@@ -51,10 +55,11 @@ impl Lifecycle {
             Stage::Draining => 3,
             Stage::Ended => 4,
         };
+        // Release: see `stage`. A plain store suffices: if two tasks set a stage concurrently, either may win.
         self.0.store(value, Ordering::Release);
     }
 
-    /// Marks the worker as ended when the guard is dropped, unless it drained.
+    /// Returns a guard that sets [`Stage::Ended`] when it is dropped, unless the stage is [`Stage::Draining`].
     pub(crate) fn end_on_drop(self: &Arc<Self>) -> EndOnDrop {
         EndOnDrop(self.clone())
     }
@@ -65,6 +70,7 @@ pub(crate) struct EndOnDrop(Arc<Lifecycle>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
+        // After a graceful shutdown the stage stays at `Draining`, whose response is "shutting down".
         if self.0.stage() != Stage::Draining {
             self.0.set(Stage::Ended);
         }

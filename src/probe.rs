@@ -1,52 +1,56 @@
-//! What tells one server from all others: the id of its start, and the signed request that asks a public URL for it.
+//! Probes: signed test requests that show which server process a public URL leads to.
 //!
-//! A probe is a webhook request with [`PARAMETER`] among its pairs, signed like any other. A server answers it with
-//! `<Response/>` and the headers named here, and neither keeps nor handles it. Without a valid signature it is refused like
-//! any other. `replyhook doctor` compares its answer with that of the private listener: does `PUBLIC_URL` lead here?
+//! A probe is a signed webhook request with the parameter [`PARAMETER`]. The server responds with `<Response/>` and the
+//! headers below; it neither stores nor handles the request. A probe without a valid signature is rejected like any
+//! other request. `replyhook doctor` compares the [`Instance`] in the response with the one that the private listener
+//! reports, to find out whether `PUBLIC_URL` leads to this server.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use http::HeaderValue;
 
-/// The parameter that makes a signed request a probe; its value is of no account. Twilio sends none of this name.
+/// Parameter that marks a signed request as a probe. Its value does not matter. Twilio has no parameter of this name.
 pub const PARAMETER: &str = "ReplyhookProbe";
-/// The header with the [`Instance`] that answers.
+/// Response header with the [`Instance`] of the server.
 pub const INSTANCE_HEADER: &str = "replyhook-instance";
-/// The header with the endpoint that answers: `primary`, `fallback` or `status`.
+/// Response header with the endpoint: `primary`, `fallback` or `status`.
 pub const ENDPOINT_HEADER: &str = "replyhook-endpoint";
 
-/// One start of one server. Not secret, and good for nothing but comparing.
+/// Random ID of one server process, made at its start. It is not secret and serves only for comparison.
 ///
 /// ```
 /// use replyhook::probe::{INSTANCE_HEADER, Instance};
 ///
 /// let this = Instance::random();
-/// let mut answer = http::HeaderMap::new();
-/// answer.insert(INSTANCE_HEADER, this.header());
-/// let heard = answer[INSTANCE_HEADER].to_str()?;
-/// assert_eq!(Instance::parse(heard), Some(this));
+/// let mut headers = http::HeaderMap::new();
+/// headers.insert(INSTANCE_HEADER, this.header());
+/// let received = headers[INSTANCE_HEADER].to_str()?;
+/// assert_eq!(Instance::parse(received), Some(this));
 /// # Ok::<(), http::header::ToStrError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Instance(u64);
 
 impl Instance {
-    /// A new one, at random.
+    /// Creates a random ID.
     pub fn random() -> Self {
+        // The keys of `RandomState` are random per process and differ between calls. That is enough for an ID that only
+        // has to be unique among a few servers, and needs no dependency.
         Self(RandomState::new().build_hasher().finish())
     }
 
-    /// Reads 16 hexadecimal digits.
+    /// Parses 16 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
+        // Checked apart from the conversion, which accepts a sign and fewer digits.
         let well_formed = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let number = u64::from_str_radix(text, 16).ok()?;
         well_formed.then_some(Self(number))
     }
 
-    /// The value of [`INSTANCE_HEADER`].
+    /// Returns the value of [`INSTANCE_HEADER`].
     pub fn header(self) -> HeaderValue {
-        HeaderValue::from_str(&self.to_string()).expect("hexadecimal digits are a header's value")
+        HeaderValue::from_str(&self.to_string()).expect("hexadecimal digits are valid in a header")
     }
 }
 
@@ -61,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instance_is_read_as_it_is_written_and_nothing_else_is_one() {
+    fn instance_id_parse_accepts_only_own_format() {
         let instance = Instance::random();
         assert_eq!(Instance::parse(&instance.to_string()), Some(instance));
         assert_eq!(Instance::parse("00000000000000ff"), Some(Instance(255)));

@@ -1,9 +1,9 @@
-//! URLs as logs, errors and `Debug` may show them.
+//! Redaction of URLs for logs, errors and `Debug`.
 
-/// A URL without its user and password, without the values of its query and without its fragment.
+/// Returns a URL without user, password, query values and fragment; `…` stands for each of them.
 ///
-/// A password that is not percent-encoded may hold `/`, `?` or `@`. All that stands before the last `@` counts as user
-/// and password for that reason, even where a URL parser would find a path.
+/// A password that is not percent-encoded may contain `/`, `?` or `@`. So everything before the last `@` counts as user
+/// and password, even where a URL parser would find a path.
 pub(crate) fn redacted_url(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
@@ -11,12 +11,17 @@ pub(crate) fn redacted_url(url: &str) -> String {
     };
     let end = rest.find(['?', '#']).unwrap_or(rest.len());
     match rest.rfind('@') {
-        // The query may be the end of a password.
+        // An `@` after the first `?` or `#`: these may belong to a password, so nothing after the scheme is safe to
+        // show.
         Some(at) if at > end => format!("{scheme}…"),
         at => {
-            let place = &rest[at.unwrap_or(0)..end];
+            // Starts with the `@` if there is one, which shows that credentials were removed.
+            let host_and_path = &rest[at.unwrap_or(0)..end];
             let hidden = if at.is_some() { "…" } else { "" };
-            format!("{scheme}{hidden}{place}{}", redacted_query(&rest[end..]))
+            format!(
+                "{scheme}{hidden}{host_and_path}{}",
+                redacted_query(&rest[end..])
+            )
         }
     }
 }
@@ -29,12 +34,13 @@ pub(crate) fn is_url(text: &str) -> bool {
 }
 
 fn is_scheme(text: &str) -> bool {
+    // As in RFC 3986. A `://` later in the text, as in a query value, must not turn what precedes it into a scheme.
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
-/// A query and a fragment, each with the sign that begins it.
+/// Redacts a query and a fragment, which begin with `?` and `#`.
 fn redacted_query(text: &str) -> String {
     let (query, fragment) = text
         .split_once('#')
@@ -46,7 +52,7 @@ fn redacted_query(text: &str) -> String {
         .split('&')
         .map(|pair| match pair.split_once('=') {
             Some((name, _)) => format!("{name}=…"),
-            // A value without a name.
+            // Without `=` the text may be a name or a secret value: hide it.
             None if !pair.is_empty() => "…".to_owned(),
             None => String::new(),
         })
@@ -59,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shown_urls_have_places_and_no_secrets() {
+    fn redacted_url_keeps_host_and_hides_secrets() {
         for (url, shown) in [
             ("https://h:8443/a/b", "https://h:8443/a/b"),
             ("https://h?x", "https://h?…"),

@@ -1,4 +1,4 @@
-//! Values that must not be seen: redacted in `Debug`, without `Display` and `Serialize`, zeroed on drop.
+//! Secret values: redacted in `Debug`, without `Display` and `Serialize`, zeroed on drop.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 /// A token, key or password.
 ///
-/// `Debug` prints no character of it, it cannot be displayed, and it cannot be serialised:
+/// `Debug` shows nothing of the value. The type implements neither `Display` nor `Serialize`:
 ///
 /// ```compile_fail,E0277
 /// fn must_serialize<T: serde::Serialize>(_: T) {}
@@ -24,12 +24,12 @@ use secrecy::{ExposeSecret, SecretString};
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes a value into custody.
+    /// Wraps a value.
     pub fn new(value: impl Into<String>) -> Self {
         Self(SecretString::from(value.into()))
     }
 
-    /// The value. Every use of this is a place to look at in a review.
+    /// Returns the value. The name makes every use easy to find in a review.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -37,6 +37,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A constant: it reveals neither a character nor the length.
         f.write_str("Secret(…)")
     }
 }

@@ -1,6 +1,6 @@
-//! Twilio's identifiers: two letters and 32 hexadecimal digits, checked once and then carried by value.
+//! Twilio's identifiers: two letters and 32 hexadecimal digits, validated once and then passed by value.
 //!
-//! Shapes are those of Twilio's `OpenAPI` description (`^SM|MM[0-9a-fA-F]{32}$` and so on).
+//! Source: the patterns of Twilio's `OpenAPI` description, such as `^SM|MM[0-9a-fA-F]{32}$`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// Length of every SID in bytes.
 const LEN: usize = 34;
 
-/// A text that is not the SID it should be. It does not repeat the text: that came from outside.
+/// Error of a text that is not the expected kind of SID. It does not contain the text, which is untrusted.
 ///
 /// ```
 /// use replyhook::{AccountSid, MessageSid};
@@ -28,18 +28,20 @@ pub struct SidError {
 
 macro_rules! sid {
     ($(#[$doc:meta])* $name:ident, $what:literal, $shape:literal, [$($prefix:literal),+]) => {
+        // An array instead of a `String`, so that SIDs are `Copy`: they are map keys and move into tasks.
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; LEN]);
 
         impl $name {
-            /// Checks the shape.
+            /// Parses a SID.
             ///
             /// # Errors
-            /// When the text has another prefix, another length, or something that is no hexadecimal digit.
+            /// [`SidError`] if the prefix, the length or a hexadecimal digit is wrong.
             pub fn parse(text: &str) -> Result<Self, SidError> {
                 let error = SidError { what: $what, shape: $shape };
                 let bytes: [u8; LEN] = text.as_bytes().try_into().map_err(|_| error)?;
+                // Prefixes are upper case; digits may have either case, and are kept as received.
                 let prefixed = [$($prefix),+].iter().any(|prefix: &&str| bytes.starts_with(prefix.as_bytes()));
                 if prefixed && bytes[2..].iter().all(u8::is_ascii_hexdigit) {
                     Ok(Self(bytes))
@@ -48,8 +50,9 @@ macro_rules! sid {
                 }
             }
 
-            /// The 34 characters as Twilio wrote them.
+            /// Returns the 34 characters as received.
             pub fn as_str(&self) -> &str {
+                // Cannot fail: `parse` accepts ASCII only.
                 std::str::from_utf8(&self.0).unwrap_or_default()
             }
         }
@@ -77,53 +80,55 @@ macro_rules! sid {
 }
 
 sid!(
-    /// A message, `SM…` or `MM…` (with media): the key by which a delivery is recognised as a repeat.
+    /// SID of a message: `SM…`, or `MM…` with media. Redeliveries of a message have the same SID.
     ///
-    /// How SIDs are read, and what is refused: see [`SidError`].
+    /// See [`SidError`] for an example.
     MessageSid, "a message SID", "SM or MM and 32 hexadecimal digits", ["SM", "MM"]
 );
 sid!(
-    /// An account or subaccount, `AC…`.
+    /// SID of an account or subaccount, `AC…`.
     ///
-    /// How SIDs are read, and what is refused: see [`SidError`].
+    /// See [`SidError`] for an example.
     AccountSid, "an account SID", "AC and 32 hexadecimal digits", ["AC"]
 );
 sid!(
-    /// A Messaging Service, `MG…`.
+    /// SID of a Messaging Service, `MG…`.
     ///
-    /// How SIDs are read, and what is refused: see [`SidError`].
+    /// See [`SidError`] for an example of another SID.
     MessagingServiceSid, "a Messaging Service SID", "MG and 32 hexadecimal digits", ["MG"]
 );
 sid!(
-    /// A file of a message, `ME…`.
+    /// SID of a media file of a message, `ME…`.
     ///
-    /// In the URL of a file: see [`MediaItem`](crate::message::MediaItem).
+    /// See [`MediaItem`](crate::message::MediaItem) for an example.
     MediaSid, "a media SID", "ME and 32 hexadecimal digits", ["ME"]
 );
 sid!(
-    /// The channel's sender of a status callback, `XE…`.
+    /// SID of the channel's sender in a status callback, `XE…`.
     ///
-    /// How SIDs are read, and what is refused: see [`SidError`].
+    /// See [`SidError`] for an example of another SID.
     ChannelInstallSid, "a channel sender SID", "XE and 32 hexadecimal digits", ["XE"]
 );
 
 sid!(
-    /// A conversation of Twilio Conversations, `CH…`.
+    /// SID of a conversation of Twilio Conversations, `CH…`.
     ///
-    /// In an event: see [`ConversationEvent`](crate::message::ConversationEvent).
+    /// See [`ConversationEvent`](crate::message::ConversationEvent) for an example.
     ConversationSid, "a conversation SID", "CH and 32 hexadecimal digits", ["CH"]
 );
 sid!(
-    /// A service of Twilio Conversations, `IS…`.
+    /// SID of a service of Twilio Conversations, `IS…`.
     ///
-    /// In an event: see [`ConversationEvent`](crate::message::ConversationEvent).
+    /// See [`ConversationEvent`](crate::message::ConversationEvent) for an event that has one.
     ChatServiceSid, "a Conversations service SID", "IS and 32 hexadecimal digits", ["IS"]
 );
 
 impl AccountSid {
-    /// The same account with lower-case digits: environment keys lose their case, and hexadecimal digits have none.
+    /// Returns the same account with lower-case digits. SIDs that come from environment keys lose their case, so
+    /// accounts are compared in this form.
     #[must_use]
     pub fn to_lowercase(mut self) -> Self {
+        // The prefix stays `AC`: `parse` accepts nothing else.
         self.0[2..].make_ascii_lowercase();
         self
     }
@@ -134,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sid_has_its_prefix_and_32_hexadecimal_digits_and_nothing_else() {
+    fn sid_requires_prefix_and_32_hex_digits() {
         let good = "SM00000000000000000000000000000aBc";
         assert_eq!(
             MessageSid::parse(good).map(|sid| sid.to_string()),

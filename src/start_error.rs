@@ -1,12 +1,13 @@
-//! Why a server did not start.
+//! Errors of [`AppBuilder::build`](crate::AppBuilder::build), [`App::run`](crate::App::run) and
+//! [`Worker::run`](crate::Worker::run).
 
 use std::fmt;
 
 use crate::store::StoreError;
 
-/// Why the server did not start.
+/// Error of a server that cannot start.
 ///
-/// Opaque: [`StartError::kind`] tells what it is about, `Display` tells the operator what to do.
+/// [`StartError::kind`] classifies the error. `Display` is a message for the operator, with the fix.
 ///
 /// ```
 /// use replyhook::config::Sources;
@@ -23,22 +24,22 @@ pub struct StartError {
     message: String,
 }
 
-/// What a [`StartError`] is about.
+/// Kind of a [`StartError`].
 ///
-/// Of settings that are missing: see [`StartError`].
+/// See [`StartError`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartErrorKind {
-    /// A setting is missing or wrong; the message lists every problem at once.
+    /// Settings are missing or invalid; the message lists all problems.
     Config,
-    /// An address could not be listened on.
+    /// The server could not listen on an address.
     Listen,
-    /// The store could not be opened; the message says what to do.
+    /// The store could not be opened; the message contains the fix.
     Store,
 }
 
 impl StartError {
-    /// Settings that cannot be used; `problems` is printed as it is.
+    /// Creates an error of invalid settings; `problems` becomes the message unchanged.
     pub(crate) fn config(problems: &impl fmt::Display) -> Self {
         Self {
             kind: StartErrorKind::Config,
@@ -46,7 +47,7 @@ impl StartError {
         }
     }
 
-    /// An address that cannot be listened on.
+    /// Creates an error of an address on which the server cannot listen; `name` is its setting.
     #[cfg(feature = "server")]
     pub(crate) fn listen(name: &str, address: &str, error: &std::io::Error) -> Self {
         Self {
@@ -55,7 +56,8 @@ impl StartError {
         }
     }
 
-    /// A store that cannot be opened.
+    /// Creates an error of a store that cannot be opened.
+    // `url` comes from `StoreUrl`, whose `Display` hides the password.
     pub(crate) fn store(url: &str, error: &StoreError) -> Self {
         Self {
             kind: StartErrorKind::Store,
@@ -63,13 +65,13 @@ impl StartError {
         }
     }
 
-    /// What it is about.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> StartErrorKind {
         self.kind
     }
 }
 
-/// The same as `Display`: a `main` that returns it prints this to the operator.
+/// Same as `Display`, because a `main` that returns this error prints its `Debug` form to the operator.
 impl fmt::Debug for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,6 +1,7 @@
-//! The cryptography of outgoing TLS: chosen once, here, so that a library user needs no set-up.
+//! TLS provider for outgoing calls, installed by the crate so that its users need no setup.
 
-/// Installs ring as rustls' provider unless the process has chosen one. Call before any HTTP client is built.
+/// Installs ring as the process-wide provider of rustls, unless there is one. Call it before an HTTP client is built.
 pub(crate) fn install_provider() {
+    // An error means that a provider is installed already: ours from an earlier call, or one that the program chose.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

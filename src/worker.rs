@@ -1,5 +1,5 @@
-//! What has to run beside the webhooks: it opens the store, takes up what was left behind, sends what goes by REST, and
-//! forgets what is old enough.
+//! Background worker of the webhooks: opens and checks the store, processes the backlog, sends the outbox, deletes
+//! expired content, and shuts down.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::delivery::Delivery;
+use crate::delivery::OutboxWorker;
 use crate::dispatch::Dispatcher;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::start_error::StartError;
 use crate::store::{Access, Expired, Retention, Store};
 use crate::telemetry::metrics::Metrics;
 
-/// How often the samples of histograms are folded, and what is kept is counted.
-const UPKEEP: Duration = Duration::from_secs(5);
-/// How often the store is checked, so that an outage is known within 10 s without traffic.
+/// Interval at which histogram samples are folded, and backlog and outbox are counted.
+const STATS_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval of the store checks. With a check's own timeout, an outage is noticed within 10 s even without traffic.
 const CHECK: Duration = Duration::from_secs(3);
-/// How often old content is looked for.
-const EXPIRY: Duration = Duration::from_hours(1);
-/// For giving up what this process holds, at the end.
-const CLOSE: Duration = Duration::from_secs(1);
+/// Interval at which expired content is deleted, unless more is left to delete.
+const EXPIRY_INTERVAL: Duration = Duration::from_hours(1);
+/// Maximum time for the release of this process's claims at the end of the shutdown.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What looks after something, for as long as it is polled.
-pub(crate) type Watch = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+/// Starts a future that runs until it is dropped, such as the reload of the rules file.
+pub(crate) type BackgroundTask = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// What has to run beside the webhooks.
+/// Background worker that must run next to the webhooks; without it they respond with 503.
 ///
 /// ```no_run
 /// use replyhook::{App, Echo};
@@ -39,33 +39,36 @@ pub(crate) type Watch = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
 /// tokio::spawn(async move { axum::serve(listener, webhooks).await });
 /// let is_done = worker.run(async { let _ = tokio::signal::ctrl_c().await; }).await?;
-/// println!("{}", if is_done { "all answered" } else { "something is left for the next start" });
+/// println!("{}", if is_done { "all work is finished" } else { "the next start resumes the unfinished work" });
 /// # Ok(()) }
 /// ```
 pub struct Worker {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: TaskTracker,
-    pub(crate) drain: Duration,
+    pub(crate) shutdown_timeout: Duration,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) store_url: String,
     pub(crate) is_open: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    pub(crate) delivery: Arc<Delivery>,
-    /// Something else that runs as long as this.
-    pub(crate) watch: Option<Watch>,
-    /// Of content, and of texts.
+    pub(crate) delivery: Arc<OutboxWorker>,
+    /// Further background task, which reloads the rules file.
+    pub(crate) watch: Option<BackgroundTask>,
+    /// `store.retention_days` and `store.body_retention_days`.
     pub(crate) retention: (Duration, Duration),
 }
 
 impl Worker {
-    /// Opens the store and then the webhooks, and closes them at `shutdown`: new messages get 503 from then on, and what is
-    /// under way has `server.shutdown_timeout_s` to finish; so has a store that is away, to take what fallback calls were answered
-    /// meanwhile. Returns whether all of it did.
+    /// Runs until `shutdown` completes, and then shuts down gracefully.
+    ///
+    /// Opens the store first, unless [`open`](Self::open) has done so; until then the webhooks respond with 503. After
+    /// `shutdown`, new messages get 503. Handlers in progress have `server.shutdown_timeout_s` to finish. In the same
+    /// time, fallback replies that were sent during a store outage are written to the store. Returns whether all of
+    /// this was finished in time.
     ///
     /// # Errors
-    /// [`StartError`] when the store cannot be opened.
+    /// [`StartError`] if the store cannot be opened.
     pub fn run<S>(self, shutdown: S) -> impl Future<Output = Result<bool, StartError>> + Send
     where
         S: Future<Output = ()> + Send,
@@ -73,8 +76,8 @@ impl Worker {
         self.run_beside(shutdown, std::future::ready(()))
     }
 
-    /// The same where it is known when the last request is `answered`.
-    // Opens at the call where it can: a request, or a signal, may come before the first poll.
+    /// Same as [`run`](Self::run) for a caller that knows when the last request is `answered`.
+    // The stage is set in the call and not at the first poll of the future: a request or a signal may come before that.
     pub(crate) fn run_beside<S, A>(
         mut self,
         shutdown: S,
@@ -89,53 +92,67 @@ impl Worker {
         } else {
             Stage::Opening
         });
+        // Created outside the future, so that the stage becomes `Ended` even if the future is dropped without being
+        // polled.
         let ended = self.lifecycle.end_on_drop();
         async move {
+            // Moved into the future, so that its end, an error, a panic and its drop all run the guard.
             let _ended = ended;
             self.open().await?;
             self.lifecycle.set(Stage::Running);
+            // All branches but `shutdown` are endless loops; `watch` is pending without a task. They share this task,
+            // so a panic in one of them ends the worker and sets the stage to `Ended`.
             tokio::select! {
                 () = shutdown => {}
-                () = self.upkeep() => {}
+                () = self.update_stats() => {}
                 () = self.check_store() => {}
-                () = self.expire() => {}
+                () = self.expire_content() => {}
                 () = self.dispatcher.clone().work_off() => {}
-                () = self.delivery.clone().work() => {}
-                () = self.delivery.call_back() => {}
+                () = self.delivery.clone().run() => {}
+                () = self.delivery.cancel_scheduled() => {}
                 () = self.watch() => {}
             }
             self.lifecycle.set(Stage::Draining);
-            let drained = tokio::time::timeout(self.drain, self.finish(answered)).await;
+            let drained = tokio::time::timeout(self.shutdown_timeout, self.finish(answered)).await;
+            // Logs the SIDs whose replies could not be written, whether or not the timeout passed.
             let forgets = self.dispatcher.forget_outage_answers();
-            // What is still held would otherwise be waited for, on other machines.
-            let closed = tokio::time::timeout(CLOSE, self.store.close()).await;
+            // Release the claims, so that other servers need not wait for the lease of this one to expire. Not before
+            // the drain, whose tasks still write under their claims.
+            let closed = tokio::time::timeout(CLOSE_TIMEOUT, self.store.close()).await;
             if !matches!(closed, Ok(Ok(()))) {
                 tracing::warn!(
-                    "what this process holds is free only after a while: the store does not answer"
+                    "could not release claims on shutdown because the store is unavailable; on PostgreSQL they expire \
+                     with the lease (15 s)"
                 );
             }
             Ok(drained.is_ok() && !forgets)
         }
     }
 
-    /// Ends what is under way, and enters what was answered from memory to the last.
+    /// Waits for the requests and tasks in progress, and writes all unflushed replies to the store.
     async fn finish(&self, answered: impl Future<Output = ()>) {
         let finished = async {
+            // First the requests: one that is still being read may spawn a task.
             answered.await;
+            // `wait` completes only after `close`. A closed tracker still accepts tasks and waits for them.
             self.tasks.close();
             self.tasks.wait().await;
         };
+        // Flush at the same time: the backlog loop, which normally flushes, has ended with the `select!` in
+        // `run_beside`.
         tokio::select! {
             () = finished => {}
             () = self.dispatcher.keep_entering() => {}
         }
+        // Once more: the last requests may have left replies that `keep_entering` has not written.
         self.dispatcher.enter_all().await;
     }
 
-    /// Opens the store now instead of when it runs, so that what is wrong with it is told before anything is served.
+    /// Opens the store before [`run`](Self::run), so that a problem with it is reported before the server accepts
+    /// requests.
     ///
     /// # Errors
-    /// [`StartError`] when the store cannot be opened.
+    /// [`StartError`] if the store cannot be opened.
     pub async fn open(&mut self) -> Result<(), StartError> {
         if !self.is_open {
             let opened = self.store.open(Access::Owner).await;
@@ -147,22 +164,24 @@ impl Worker {
 
     async fn watch(&self) {
         match &self.watch {
+            // Not a spawned task: it ends with the worker.
             Some(watch) => watch().await,
             None => std::future::pending().await,
         }
     }
 
-    async fn upkeep(&self) {
-        let mut every = tokio::time::interval(UPKEEP);
+    async fn update_stats(&self) {
+        let mut every = tokio::time::interval(STATS_INTERVAL);
         let health = &self.dispatcher.store_report.health;
         loop {
             every.tick().await;
+            // Without it, histogram samples accumulate in memory until `/metrics` is scraped.
             self.metrics.upkeep();
-            let outbox = self.store.outbox_state().await;
+            let outbox = self.store.outbox_stats().await;
             if let Some(state) = health.read(outbox) {
                 self.metrics.outbox(&state, self.clock.now());
             }
-            let open = self.store.open_messages().await;
+            let open = self.store.backlog_stats().await;
             if let Some(open) = health.read(open) {
                 self.metrics.messages(&open, self.clock.now());
             }
@@ -171,6 +190,7 @@ impl Worker {
 
     async fn check_store(&self) {
         let mut every = tokio::time::interval(CHECK);
+        // A slow check must not cause a burst of checks that make up for the missed ticks.
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             every.tick().await;
@@ -178,22 +198,29 @@ impl Worker {
         }
     }
 
-    async fn expire(&self) {
+    async fn expire_content(&self) {
         loop {
+            // Real time and not the clock's: the pause depends on how long the deletion blocked the store.
             let begun = Instant::now();
             let (content, texts) = self.retention;
             let retention = Retention::new(content, texts, self.clock.now());
             let links = self.store.expire_links(self.clock.now()).await;
+            let links = links.unwrap_or_else(|error| {
+                self.dispatcher.store_report.failed("expire_links", &error);
+                false
+            });
             let expired = self.store.expire(retention).await;
             let expired = expired.unwrap_or_else(|error| {
                 self.dispatcher.store_report.failed("expire", &error);
                 Expired::default()
             });
             self.dispatcher.report_expired(&expired.unanswered);
-            let pause = if expired.more || links.unwrap_or(false) {
+            // One step deletes a limited number of rows. While more is left, pause so that messages can be written in
+            // between.
+            let pause = if expired.more || links {
                 Expired::pause_after(begun.elapsed())
             } else {
-                EXPIRY
+                EXPIRY_INTERVAL
             };
             tokio::time::sleep(pause).await;
         }

@@ -1,4 +1,6 @@
-//! Many clients that a server owes nothing: on one thread, so that the processor is left to those it owes something.
+//! A flood: many clients without a valid signature, which send requests or hold connections.
+//!
+//! They run on one thread, so that they take little processor time from the clients with signed messages.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,24 +14,25 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// A client that waits longer for an answer starts again.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Between a failed attempt and the next one.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Until a kept connection that was closed is opened again.
-const REOPENED: Duration = Duration::from_secs(1);
+/// Maximum time for a response; then the client closes its connection and starts again.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Delay between a failed request and the next one.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Delay until a client reopens a connection that the server has closed.
+const REOPEN_DELAY: Duration = Duration::from_secs(1);
 
-/// How each client behaves.
+/// Behaviour of each client of a flood.
 #[derive(Clone)]
 pub(crate) enum Manner {
-    /// One request after the other, all clients together at most so many a second: a faster server gets no larger flood.
+    /// Each client sends one request after the other; all together start at most `per_second`.
+    // The limit makes floods comparable: a server that responds faster does not get a larger one.
     ClosedLoop {
         requests: Arc<[Vec<u8>]>,
         per_second: u32,
     },
-    /// One request each period on a connection that is kept open.
+    /// Each client sends one request per period, on a connection that it keeps open.
     KeepAlive { request: Arc<[u8]>, every: Duration },
-    /// A request that never ends, piece by piece. The next one begins when the server gives up.
+    /// Each client sends an incomplete request piece by piece. It starts the next one when the server has given up.
     Unfinished {
         requests: Arc<[Vec<u8>]>,
         pieces: usize,
@@ -37,7 +40,7 @@ pub(crate) enum Manner {
     },
 }
 
-/// A flood under way.
+/// A running flood.
 pub(crate) struct Flood {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
@@ -45,15 +48,17 @@ pub(crate) struct Flood {
     started: Instant,
 }
 
+// Relaxed suffices for both counters: no other data is published with them, and `slots` only needs distinct values.
 #[derive(Default)]
 struct Counts {
-    /// Requests that the server answered, or gave up.
+    /// Requests that the server responded to, or gave up.
     ended: AtomicU64,
-    /// Requests of a closed loop that were begun.
+    /// Requests of a closed loop that have got a start time.
     slots: AtomicU32,
 }
 
 impl Flood {
+    /// Starts `clients` clients against the server at `address`.
     pub(crate) fn start(clients: u32, manner: &Manner, address: SocketAddr) -> Self {
         let (stop, stopped) = oneshot::channel();
         let counts = Arc::<Counts>::default();
@@ -68,7 +73,7 @@ impl Flood {
                     let client = Client {
                         address,
                         number,
-                        // Not all at the same moment.
+                        // Spread over half a second, so that the clients do not connect at the same moment.
                         begin: started + Duration::from_millis(500) * number / clients,
                         started,
                         counts: counting.clone(),
@@ -87,11 +92,13 @@ impl Flood {
         }
     }
 
-    /// Ends it and returns how many requests a second the server answered or gave up.
+    /// Ends the flood. Returns the number of requests per second that the server responded to or gave up.
     pub(crate) fn end(self) -> f64 {
+        // Read before the clients stop, so that count and time cover the same period.
         let ended = self.counts.ended.load(Ordering::Relaxed);
         let seconds = self.started.elapsed().as_secs_f64();
-        // Fails only when the thread has ended already.
+        // Fails only if the thread has panicked, which `join` reports. When the thread ends, it drops its runtime, and
+        // so the clients and their connections.
         let _ = self.stop.send(());
         self.thread.join().expect("the flood does not panic");
         f64::from(u32::try_from(ended).unwrap_or(u32::MAX)) / seconds
@@ -117,11 +124,13 @@ impl Client {
                 per_second,
             } => loop {
                 let slot = self.counts.slots.fetch_add(1, Ordering::Relaxed);
+                // A fixed schedule: a slot that no client had time for is sent late, and not left out.
                 let due = self.started + Duration::from_secs(1) * slot / per_second;
                 sleep_until(due).await;
                 self.ask(&requests[slot as usize % requests.len()]).await;
             },
             Manner::KeepAlive { request, every } => loop {
+                // Measured from the start of the request, so that its duration does not lengthen the period.
                 let next = Instant::now() + every;
                 self.ask(&request).await;
                 self.stay_open(next).await;
@@ -136,25 +145,26 @@ impl Client {
                     self.counts.ended.fetch_add(1, Ordering::Relaxed);
                 }
                 self.stream = None;
-                sleep(PAUSE).await;
+                sleep(RETRY_DELAY).await;
             },
         }
     }
 
     async fn ask(&mut self, request: &[u8]) {
-        let answered = timeout(PATIENCE, self.exchange(request)).await;
-        let Ok(Ok(kept)) = answered else {
+        let outcome = timeout(RESPONSE_TIMEOUT, self.exchange(request)).await;
+        let Ok(Ok(stays_open)) = outcome else {
             self.stream = None;
-            sleep(PAUSE).await;
+            // Without a pause, clients of a server that refuses connections would only spin.
+            sleep(RETRY_DELAY).await;
             return;
         };
         self.counts.ended.fetch_add(1, Ordering::Relaxed);
-        if !kept {
+        if !stays_open {
             self.stream = None;
         }
     }
 
-    /// Returns whether the connection stays open.
+    /// Sends a request and reads its response. Returns true if the connection stays open.
     async fn exchange(&mut self, request: &[u8]) -> io::Result<bool> {
         let stream = self.connected().await?;
         stream.write_all(request).await?;
@@ -163,8 +173,8 @@ impl Client {
             if stream.read_buf(&mut received).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if let Some(kept) = answered(&received) {
-                return Ok(kept);
+            if let Some(stays_open) = parse_response(&received) {
+                return Ok(stays_open);
             }
         }
     }
@@ -178,26 +188,33 @@ impl Client {
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Waits on an open connection. An attacker notices that it was closed, and opens another one.
+    /// Holds a connection open until the given time.
+    // A real attacker also notices a closed connection and opens another one. Otherwise the server could end the flood
+    // by closing its connections.
     async fn stay_open(&mut self, until: Instant) {
         while Instant::now() < until {
             let Some(stream) = &mut self.stream else {
-                sleep_until(until.min(Instant::now() + REOPENED)).await;
+                sleep_until(until.min(Instant::now() + REOPEN_DELAY)).await;
+                // If it fails, the next pass tries again.
                 let _ = self.connected().await;
                 continue;
             };
             tokio::select! {
+                // An error: the server has closed. A byte: a response that this client has not asked for, and the
+                // connection is not usable any more either.
                 _ = stream.read_u8() => self.stream = None,
                 () = sleep_until(until) => {}
             }
         }
     }
 
+    /// Sends a request in pieces, until the server responds or closes, or all pieces are sent and the wait is over.
     async fn trickle(&mut self, request: &[u8], pieces: usize, every: Duration) -> io::Result<()> {
         let stream = self.connected().await?;
         for piece in request.chunks(request.len().div_ceil(pieces)) {
             let (mut read, mut write) = stream.split();
             tokio::select! {
+                // A response such as 408, or the end of the connection: the server has given up this request.
                 _ = read.read_u8() => return Ok(()),
                 written = async {
                     write.write_all(piece).await?;
@@ -206,16 +223,19 @@ impl Client {
                 } => written?,
             }
         }
-        let _ = timeout(PATIENCE, stream.read_u8()).await;
+        // Everything but the missing end is sent: now the server's own timeout decides.
+        let _ = timeout(RESPONSE_TIMEOUT, stream.read_u8()).await;
         Ok(())
     }
 }
 
 /// Returns `Some` once a whole response has arrived: true if the connection stays open.
-fn answered(received: &[u8]) -> Option<bool> {
+// Both servers send a `Content-Length` with each response, so chunked bodies need no code here.
+fn parse_response(received: &[u8]) -> Option<bool> {
     let end = received
         .windows(4)
         .position(|window| window == b"\r\n\r\n")?;
+    // Lower case, because header names may be in any case.
     let head = String::from_utf8_lossy(&received[..end]).to_ascii_lowercase();
     let value = |name: &str| {
         let mut lines = head.lines();

@@ -1,4 +1,4 @@
-//! A journal in a file, filled with messages that were answered.
+//! A journal in an SQLite file, filled with messages whose response is saved.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use replyhook::signature::TokenSlot;
+use replyhook::signature::AuthTokenKind;
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{Acceptance, Access, Arrival, Ending, Journal, Store};
+use replyhook::store::{AcceptOutcome, Access, Completion, Journal, NewInbound, Store};
 
 use crate::webhook;
 
-const AT_ONCE: u32 = 64;
+/// Number of tasks that write concurrently, and share the store's commits.
+const CONCURRENCY: u32 = 64;
 
 pub(crate) async fn open(path: &Path) -> Arc<SqliteStore> {
     let store = Arc::new(SqliteStore::file(path));
@@ -20,15 +21,17 @@ pub(crate) async fn open(path: &Path) -> Arc<SqliteStore> {
     store
 }
 
-/// Keeps so many messages of so many users.
+/// Stores `messages` messages of `users` users, from the number `next` on, each with its response.
 pub(crate) async fn keep(
     store: &Arc<SqliteStore>,
     next: &Arc<AtomicU32>,
     messages: u32,
     users: u32,
 ) {
+    // Relaxed, here and below: the counter only hands out numbers, and no other data depends on its order. `await` of
+    // the tasks orders the last store after their increments.
     let end = next.load(Ordering::Relaxed) + messages;
-    let keepers: Vec<_> = (0..AT_ONCE)
+    let tasks: Vec<_> = (0..CONCURRENCY)
         .map(|_| {
             let (store, next) = (store.clone(), next.clone());
             tokio::spawn(async move {
@@ -37,43 +40,52 @@ pub(crate) async fn keep(
                     if number >= end {
                         return;
                     }
+                    // Always claimed: the SID is new, and `arrival` gives neighbours different users, so no older
+                    // message of the conversation is open.
                     let accepted = store.accept(arrival(number, users)).await;
-                    let Ok(Acceptance::New(claim)) = accepted else {
+                    let Ok(AcceptOutcome::Claimed(claim)) = accepted else {
                         panic!("{accepted:?}")
                     };
-                    let twiml = Some(ANSWER.to_owned());
-                    let saved = store.answer(claim, twiml, Ending::default(), now()).await;
-                    saved.expect("the answer is saved");
+                    let twiml = Some(RESPONSE.to_owned());
+                    let saved = store
+                        .complete_inline(claim, twiml, Completion::default(), now())
+                        .await;
+                    saved.expect("the response is saved");
                 }
             })
         })
         .collect();
-    for keeper in keepers {
-        keeper.await.expect("no keeper panics");
+    for task in tasks {
+        task.await.expect("no task panics");
     }
+    // Each task has taken one number too many.
     next.store(end, Ordering::Relaxed);
 }
 
-const ANSWER: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response><Message>Of course. See you at half past three, and bring the papers.</Message></Response>"#;
+const RESPONSE: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response><Message>Of course. See you at half past three, and bring the papers.</Message></Response>"#;
 
+/// Fixed time at which the messages are received and their responses saved.
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).expect("a time")
 }
 
-pub(crate) fn arrival(number: u32, users: u32) -> Arc<Arrival> {
+/// Creates the message with this number, from one of `users` users.
+pub(crate) fn arrival(number: u32, users: u32) -> Arc<NewInbound> {
+    // Unique and spread over the index, as in `Webhook::numbered`.
     let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    // Neighbours are from different users, so that none waits for another.
+    // Neighbours are from different users: the journal queues a message behind an open one of its conversation.
     let user = number.wrapping_mul(2_654_435_761) % users;
+    // The journal stores the parameters and does not read them, so their SID need not be this message's.
     let webhook = webhook::Webhook::numbered(number % 64);
     assert_eq!(
         webhook.signature.len(),
         28,
-        "a journal keeps only what is signed"
+        "the signature is the base64 of 20 bytes"
     );
-    let arrival = Arrival {
+    let arrival = NewInbound {
         account: "AC00000000000000000000000000000001".parse().expect("a SID"),
         sid: format!("SM{spread:032x}").parse().expect("a SID"),
-        us: "whatsapp:+15550002222".into(),
+        sender: "whatsapp:+15550002222".into(),
         user: vec![
             format!("whatsapp:+1555{user:07}").as_str().into(),
             format!("whatsapp:US.1349120865530{user:07}")
@@ -81,13 +93,14 @@ pub(crate) fn arrival(number: u32, users: u32) -> Arc<Arrival> {
                 .into(),
         ],
         service: None,
-        slot: TokenSlot::Primary,
+        auth_token: AuthTokenKind::Primary,
         params: webhook.body,
         consent: None,
-        attempts: 2,
-        retry_crashed: true,
-        last_answer: String::new(),
-        at: now() + Duration::from_micros(number.into()),
+        max_attempts: 2,
+        retry_after_crash: true,
+        final_response: String::new(),
+        // Later messages are newer, as in a real journal.
+        received_at: now() + Duration::from_micros(number.into()),
     };
     Arc::new(arrival)
 }

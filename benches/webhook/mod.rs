@@ -1,38 +1,44 @@
-//! Webhooks as Twilio posts them for a WhatsApp text: 20 parameters, about 850 bytes.
+//! Webhook requests as Twilio sends them for a WhatsApp text: 20 parameters, about 870 bytes.
 
 use replyhook::signature::sign;
-use replyhook::{Form, Secret};
+use replyhook::{FormParams, Secret};
 
 pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const PUBLIC_URL: &str = "https://bot.example.com";
 pub(crate) const TARGET: &str = "/webhook";
-/// Beyond the basic plane, as most messages with an emoji are: their pairs may be signed in two orders.
+// With accents, characters that the form escapes, and an emoji, as users write. An emoji is outside of Unicode's basic
+// plane, so form-encoding it takes twelve bytes.
 pub(crate) const TEXT: &str = "Olá! Can I still move my appointment to 3:30 & pay 100% then? 👍";
 
+// Encoded, a quarter of the body.
 const METADATA: &str = r#"{"type":"whatsapp","data":{"context":{"ProfileName":"Zoë","WaId":"15550001111","Forwarded":"false","FrequentlyForwarded":"false"}}}"#;
 
-/// Users who write; messages that follow each other are from different ones.
+/// Number of users. Consecutive messages come from different ones.
+// Messages of one conversation are handled one after the other, and would measure the wait for the message before.
 const USERS: u32 = 4096;
 
-/// One request. No two share a `MessageSid`, so none is a repeat. SIDs are spread as Twilio's are: a journal finds no two
-/// beside each other.
+/// Body and signature of one request.
 pub(crate) struct Webhook {
     pub(crate) body: String,
     pub(crate) signature: String,
 }
 
 impl Webhook {
+    /// Creates the request with this number. Different numbers have different `MessageSid`s.
     pub(crate) fn numbered(number: u32) -> Self {
+        // A multiplication by an odd number, so the SIDs are unique and none is a redelivery. Like Twilio's, they are
+        // spread over the index of the journal: ascending ones would all go to its last page, which is cheaper.
         let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         let sid = format!("SM{spread:032x}");
         let user = number % USERS;
-        // A user who said the same so fast would be taken for a bot.
+        // The number makes each text different: a user who repeats a text within seconds is taken for a bot, and gets
+        // no more replies (`guard.loop_detection`).
         let text = format!("{TEXT} {number:08}");
         let (phone, external) = (
             format!("whatsapp:+1555{user:07}"),
             format!("whatsapp:US.1349120865530{user:07}"),
         );
-        let form = Form::from_iter([
+        let form = FormParams::from_iter([
             ("SmsMessageSid", sid.as_str()),
             ("NumMedia", "0"),
             ("ProfileName", "Zoë"),

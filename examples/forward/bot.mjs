@@ -1,17 +1,21 @@
-// A bot in Node behind `handler.kind = "forward"`: npm install standardwebhooks
+// A bot in Node for `handler.kind = "forward"`.
 //
-// FORWARD_SECRET=whsec_… node bot.mjs [PORT]
+//   npm install standardwebhooks
+//   FORWARD_SECRET=whsec_… node bot.mjs [PORT]
+//
+// FORWARD_SECRET is the value of `handler.forward_secret`. The port is 3000 unless given; 0 is any free port.
 
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 
-// Where NODE_PATH leads too, which `import` does not look at.
+// `require` also searches NODE_PATH, where the tests have the library; `import` does not.
 const { Webhook } = createRequire(import.meta.url)("standardwebhooks");
 
 const webhook = new Webhook(process.env.FORWARD_SECRET);
 
-/** What the bot says: a text, or null for nothing. */
-function answer(message) {
+/** Returns the bot's reply: a text, or null for no reply. */
+function replyTo(message) {
+  // profile_name, location and its label are null if Twilio did not send them.
   const name = message.profile_name ?? "you";
   if (message.location) {
     const { label, latitude, longitude } = message.location;
@@ -23,18 +27,20 @@ function answer(message) {
 const server = createServer(async (request, response) => {
   const chunks = [];
   for await (const chunk of request) chunks.push(chunk);
-  // The very bytes that came: the signature is over them.
+  // Verify the body as received, before it is parsed: the signature covers exactly these bytes.
   const body = Buffer.concat(chunks).toString();
   try {
     webhook.verify(body, request.headers);
   } catch {
     return response.writeHead(401, { "content-type": "text/plain" }).end("not signed with FORWARD_SECRET\n");
   }
-  const text = answer(JSON.parse(body));
+  // Other keys of the message are ignored: there may be more than this bot needs.
+  const text = replyTo(JSON.parse(body));
   if (text === null) return response.writeHead(204).end();
   response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ body: text }));
 });
 
+// Loopback only: replyhook runs on the same machine.
 server.listen(Number(process.argv[2] ?? 3000), "127.0.0.1", () => {
   console.log(`listening on ${server.address().port}`);
 });

@@ -1,14 +1,14 @@
-//! The bot itself, against any endpoint that speaks OpenAI's `POST {base}/chat/completions`.
+//! The language model's bot, for any endpoint with OpenAI's `POST {base}/chat/completions`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use replyhook::handler::Speaker;
+use replyhook::handler::Role;
 use replyhook::{Context, Handler, HandlerError, InboundMessage, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// What a user reads who has had the day's share.
+/// Reply to a user whose daily token budget is used up.
 pub(crate) const USED_UP: &str = "That is all I can answer today. Please write again tomorrow.";
 
 pub(crate) struct Model {
@@ -21,43 +21,62 @@ pub(crate) struct Model {
     limit: &'static str,
 }
 
-/// What a user has had, kept with the conversation.
+/// Tokens that a user has used today. Stored as a state of the conversation.
 #[derive(Default, Serialize, Deserialize)]
 struct Budget {
-    /// Since 1970.
+    /// Days since 1970 (UTC).
     day: i64,
     tokens: u64,
 }
 
-/// Why there is no answer. Nothing of it says what anybody wrote.
+/// Error of a request to the model.
+// Its text is logged, so it contains neither what the user wrote nor what the model or the endpoint returned.
 #[derive(Debug, thiserror::Error)]
 enum ModelError {
-    #[error("the model cannot be asked: {0}")]
-    NoAnswer(reqwest::Error),
-    #[error("the model answered {status} ({code})")]
+    #[error("request to the model failed: {0}")]
+    HttpError(reqwest::Error),
+    #[error("the model returned status {status} ({code})")]
     Status { status: u16, code: String },
-    #[error("the model's answer is no chat completion")]
+    #[error("the model's response is not a chat completion")]
     NotUnderstood,
 }
 
-/// `LLM_DAILY_TOKENS`.
+/// Parses `LLM_DAILY_TOKENS`.
+///
+/// # Errors
+/// A text for the operator, if the value is not a whole number.
 pub(crate) fn daily_tokens(value: &str) -> Result<u64, String> {
-    let not_a_number = |_| "LLM_DAILY_TOKENS is no whole number of tokens, as in 50000".to_owned();
+    let not_a_number = |_| {
+        format!(
+            "invalid LLM_DAILY_TOKENS `{value}`; expected a whole number of tokens, such as 50000"
+        )
+    };
     value.trim().parse().map_err(not_a_number)
 }
 
-/// `LLM_LIMIT`: under which name an endpoint takes how many tokens an answer may have. OpenAI's newer models refuse the
-/// first, and not everybody knows the second.
+/// Parses `LLM_LIMIT`: the name of the parameter that limits the tokens of a response.
+///
+/// OpenAI's newer models reject `max_tokens`. Other endpoints do not know `max_completion_tokens`.
+///
+/// # Errors
+/// A text for the operator, if the value is another name.
 pub(crate) fn limit(value: &str) -> Result<&'static str, String> {
     let names = ["max_tokens", "max_completion_tokens"];
     let name = names.into_iter().find(|name| *name == value.trim());
-    name.ok_or_else(|| format!("LLM_LIMIT is neither {} nor {}", names[0], names[1]))
+    name.ok_or_else(|| {
+        format!(
+            "invalid LLM_LIMIT `{value}`; expected {} or {}",
+            names[0], names[1]
+        )
+    })
 }
 
-/// What an endpoint calls an error: its code, or its type. Never its text, which may quote what was asked.
+/// Returns the code of an endpoint's error, or else its type.
+// Never its message, which may quote the request, and so the user.
 fn error_code(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let names = ["code", "type"].map(|key| body["error"][key].as_str().unwrap_or_default());
+    // An endpoint could put a text into these fields too. A name has no spaces, and is short.
     let is_name = |name: &&str| {
         let mut bytes = name.bytes();
         (1..=40).contains(&name.len())
@@ -69,10 +88,13 @@ fn error_code(body: &[u8]) -> String {
 
 impl Model {
     pub(crate) fn new(base: &str, key: &str, name: &str, prompt: &str, daily_tokens: u64) -> Self {
-        // With reqwest's own features this is not needed.
+        // Cargo.toml enables reqwest with `rustls-no-provider`, so the TLS provider must be installed first. An error
+        // means that one is installed already. With reqwest's default features this line is not needed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
+            // Below the default of `handler.timeout_ms`, 120 s: the attempt fails with an error that names the cause,
+            // before the handler is canceled without one.
             .timeout(Duration::from_secs(100));
         Self {
             client: client.build().expect("TLS has a provider"),
@@ -85,17 +107,19 @@ impl Model {
         }
     }
 
-    /// With what [`limit`] has read.
+    /// Sets the name of the parameter that limits a response, as returned by [`limit`].
     pub(crate) fn limited_by(mut self, limit: &'static str) -> Self {
         self.limit = limit;
         self
     }
 
-    /// What the model says, and how many tokens that took.
+    /// Requests a completion. Returns its text, and the number of tokens that the request and the response took.
     async fn complete(&self, messages: &[Value]) -> Result<(String, u64), ModelError> {
         let request = json!({"model": self.name, "messages": messages, self.limit: 500});
-        let failed = |error: reqwest::Error| ModelError::NoAnswer(error.without_url());
+        // The base URL may contain a secret, and the error is logged.
+        let failed = |error: reqwest::Error| ModelError::HttpError(error.without_url());
         let mut call = self.client.post(&self.url).json(&request);
+        // Local endpoints such as Ollama need no key.
         if !self.key.expose().is_empty() {
             call = call.bearer_auth(self.key.expose());
         }
@@ -108,21 +132,25 @@ impl Model {
                 code: error_code(&body),
             });
         }
-        let answer: Value = serde_json::from_slice(&body).map_err(|_| ModelError::NotUnderstood)?;
-        let text = answer["choices"][0]["message"]["content"].as_str();
+        let completion: Value =
+            serde_json::from_slice(&body).map_err(|_| ModelError::NotUnderstood)?;
+        let text = completion["choices"][0]["message"]["content"].as_str();
         let text = text.ok_or(ModelError::NotUnderstood)?.trim().to_owned();
-        // Where nobody counts, about four letters are a token.
+        // Some endpoints report no usage. Without an estimate, four bytes per token, their users would have no limit.
         let guessed = (request.to_string().len() + text.len()) as u64 / 4;
-        let tokens = answer["usage"]["total_tokens"].as_u64();
+        let tokens = completion["usage"]["total_tokens"].as_u64();
         Ok((text, tokens.unwrap_or(guessed)))
     }
 
-    async fn answer(&self, cx: Context, message: InboundMessage) -> Result<String, HandlerError> {
+    async fn reply_to(&self, cx: Context, message: InboundMessage) -> Result<String, HandlerError> {
+        // A picture, a location or a tapped button without text. It does not use the budget.
         let Some(text) = message.text() else {
             return Ok("I can read texts only.".to_owned());
         };
-        let kept = cx.state_named::<Budget>("budget");
-        let mut budget = kept.load().await?;
+        // Messages of a conversation are handled one after the other, so no other message changes the budget between
+        // `load` and `save`.
+        let state = cx.state_named::<Budget>("budget");
+        let mut budget = state.load().await?;
         let today = message.received_at.as_second().div_euclid(86_400);
         if budget.day != today {
             budget = Budget {
@@ -133,17 +161,24 @@ impl Model {
         if budget.tokens >= self.daily_tokens {
             return Ok(USED_UP.to_owned());
         }
-        // Whatever a user writes, it is never more than a user's message.
+        // The user's texts get the role `user` only. In the system prompt they could change the bot's instructions.
         let mut messages = vec![json!({"role": "system", "content": self.prompt})];
-        messages.extend(cx.history(20).await?.into_iter().map(|said| match said.by {
-            Speaker::User => json!({"role": "user", "content": said.text}),
-            Speaker::Bot => json!({"role": "assistant", "content": said.text}),
-        }));
+        messages.extend(
+            cx.history(20)
+                .await?
+                .into_iter()
+                .map(|entry| match entry.role {
+                    Role::User => json!({"role": "user", "content": entry.text}),
+                    Role::Bot => json!({"role": "assistant", "content": entry.text}),
+                }),
+        );
+        // The history ends before this message.
         messages.push(json!({"role": "user", "content": text}));
-        let (answer, tokens) = self.complete(&messages).await.map_err(HandlerError::new)?;
+        let (reply, tokens) = self.complete(&messages).await.map_err(HandlerError::new)?;
         budget.tokens = budget.tokens.saturating_add(tokens);
-        kept.save(&budget).await?;
-        Ok(answer)
+        // Saved together with the reply: a failed attempt uses no budget.
+        state.save(&budget).await?;
+        Ok(reply)
     }
 }
 
@@ -151,6 +186,6 @@ pub(crate) fn bot(model: Model) -> impl Handler + Clone {
     let model = Arc::new(model);
     move |cx: Context, message: InboundMessage| {
         let model = model.clone();
-        async move { model.answer(cx, message).await }
+        async move { model.reply_to(cx, message).await }
     }
 }

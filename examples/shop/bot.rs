@@ -1,16 +1,18 @@
-//! The bot itself: routes, typed captures, a form, and what all answers share.
+//! The shop's bot: routes, typed captures, a form, and state that all route handlers share.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use replyhook::dialogue::{Form, Question};
 use replyhook::route::{
-    Captures, Router, Shared, any_media, command, first_contact, image, near, regex, text, words,
+    Captures, Router, Shared, any_media, command, first_contact, image, regex, text, within_km,
+    words,
 };
 use replyhook::{Handler, InboundMessage, Media, Reply, ReplyMessage};
 use serde::Deserialize;
 
-/// What the shop knows; a real one has a database here.
+/// State that the route handlers share.
+// A real shop has a database pool here.
 pub(crate) struct Shop {
     pub(crate) name: &'static str,
     pub(crate) orders: &'static [(u32, &'static str)],
@@ -20,6 +22,7 @@ pub(crate) struct Shop {
 struct Booking {
     name: String,
     guests: u8,
+    // `None` if the question was not asked: see `only_if` below.
     outside: Option<bool>,
 }
 
@@ -31,6 +34,7 @@ async fn welcome(Shared(shop): Shared<Arc<Shop>>, message: InboundMessage) -> St
     )
 }
 
+// `Captures<u32>` takes the pattern's group or the text after the command, whichever of the two filters matched.
 async fn order(Captures(id): Captures<u32>, Shared(shop): Shared<Arc<Shop>>) -> Reply {
     let Some((_, what)) = shop.orders.iter().find(|(known, _)| *known == id) else {
         return Reply::text(format!("There is no order {id}."));
@@ -51,14 +55,16 @@ fn booking() -> Form {
             "guests",
             Question::new("For how many?")
                 .parse::<u8>()
-                .or("A number, please."),
+                .hint("A number, please."),
         )
         .ask(
             "outside",
             Question::new("Outside?")
                 .yes_or_no()
+                // Questions are asked in order, so `guests` is answered by now.
                 .only_if(|so_far| so_far.of::<u8>("guests") < Some(5)),
         )
+        // Not the words CANCEL, STOP or END: on SMS they are Twilio's opt-out keywords.
         .cancel(["never mind", "forget it"], "Maybe another time.")
         .expires_in(Duration::from_mins(30))
         .done(|_cx, booking: Booking| async move {
@@ -73,11 +79,13 @@ fn booking() -> Form {
 
 pub(crate) fn bot(shop: Shop) -> impl Handler {
     Router::new()
+        // The first matching route replies, so the narrower filters come first: `image` before `any_media`, and the
+        // greeting last, so that a new user who writes "order 42" gets the order.
         .on(regex(r"^order (\d+)$") | command("order"), order)
         .form(words(["book", "table"]), booking())
         .on(image(), picture)
         .on(any_media(), "We can look at pictures only.")
-        .on(near(40.4168, -3.7038, 10.0), "We deliver there today.")
+        .on(within_km(40.4168, -3.7038, 10.0), "We deliver there today.")
         .on(first_contact() | text(["hi", "hello"]), welcome)
         .otherwise("Write *order 42* or *book*.")
         .with_state(Arc::new(shop))

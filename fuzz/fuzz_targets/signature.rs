@@ -1,4 +1,7 @@
-//! No request is accepted that was not signed, every signed one is, and explaining a refusal never panics.
+//! Verification of signatures.
+//!
+//! A request without a valid signature is never accepted. A signed one always is, unless it may have been reshaped.
+//! Explaining a rejection never panics.
 #![no_main]
 
 use http::header::CONTENT_TYPE;
@@ -8,30 +11,36 @@ use libfuzzer_sys::fuzz_target;
 use replyhook::signature::{
     Explanation, PublicUrl, SIGNATURE_HEADER, SignatureVerifier, UnverifiedRequest, sign,
 };
-use replyhook::{Form, Secret};
+use replyhook::{FormParams, Secret};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// A token that the verifier does not have.
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
 const URL: &str = "https://bot.example.com";
-/// Explaining tries thousands of readings of a request: a longer one would only slow that down.
-const LONGEST: usize = 1024;
+/// Maximum length of target and body.
+// `explain` tries thousands of variants of a request. Longer requests take more time, and find nothing else.
+const MAX: usize = 1024;
 
-/// Whether a form may be refused although it is signed.
-fn input_names_a_message(target: &str, form: &Form) -> bool {
+/// Returns true if a signed form may be rejected as reshaped.
+// The signed text has no separators, so it can be cut into other parameters. The verifier rejects a text that contains
+// another message's SID, or an event, outside of its own parameter.
+fn input_names_a_message(target: &str, form: &FormParams) -> bool {
     let params = form.iter().flat_map(|(name, value)| [name, value]);
     let text = params.fold(target.to_owned(), |text, part| text + part);
-    ["MessageSid", "EventType"].iter().any(|name| text.contains(name))
+    ["MessageSid", "EventType"]
+        .iter()
+        .any(|name| text.contains(name))
 }
 
 fuzz_target!(|input: (u8, bool, Vec<Vec<u8>>, &str, Vec<u8>)| {
     let (method, is_form, signatures, target, body) = input;
     let method = [Method::POST, Method::GET, Method::PUT][usize::from(method % 3)].clone();
-    // As a server hands it over: what is no path and query does not get this far.
+    // The HTTP server rejects an invalid path or query before the verifier gets the request.
     let Ok(target) = target.parse::<PathAndQuery>() else {
         return;
     };
     let target = target.as_str();
-    if !target.starts_with('/') || target.len() + body.len() > LONGEST {
+    if !target.starts_with('/') || target.len() + body.len() > MAX {
         return;
     }
     let (url, _) = PublicUrl::parse(URL).unwrap();
@@ -46,6 +55,7 @@ fuzz_target!(|input: (u8, bool, Vec<Vec<u8>>, &str, Vec<u8>)| {
         let verified = verifier.verify(&request).ok();
         let explanation = verifier.explain(&request);
         let _ = explanation.to_string();
+        // The explanation must not contradict the result.
         assert_eq!(verified.is_some(), explanation == Explanation::Verifies);
         verified
     };
@@ -62,10 +72,12 @@ fuzz_target!(|input: (u8, bool, Vec<Vec<u8>>, &str, Vec<u8>)| {
             headers.append(SIGNATURE_HEADER, signature);
         }
     }
+    // The fuzzer does not know the token, so none of its signatures can be valid.
     assert!(verify(&headers).is_none());
 
+    // A GET signs the URL only, and so does a body of another type.
     let posted = is_form && method != Method::GET;
-    let Ok(form) = Form::parse(if posted { &body } else { b"" }, 512) else {
+    let Ok(form) = FormParams::parse(if posted { &body } else { b"" }, 512) else {
         return;
     };
     let signature = |token: &str| {
@@ -73,13 +85,16 @@ fuzz_target!(|input: (u8, bool, Vec<Vec<u8>>, &str, Vec<u8>)| {
         let signature = sign(&Secret::new(token), &url, posted.then_some(&form)).unwrap();
         HeaderValue::try_from(signature).unwrap()
     };
+    // `insert` replaces the fuzzer's signatures.
     headers.insert(SIGNATURE_HEADER, signature(OTHER));
     assert!(verify(&headers).is_none());
     headers.insert(SIGNATURE_HEADER, signature(TOKEN));
     match verify(&headers) {
         Some(verified) if posted => assert_eq!(verified.form, form),
-        // Another message may be named in what was signed.
+        // A rejection is allowed only if the signed text could have been cut from another request.
         None if posted => assert!(input_names_a_message(target, &form)),
+        // Not posted as a form: a GET may be rejected as reshaped too, and another body is accepted only with
+        // `bodySHA256`.
         _ => {}
     }
 });

@@ -1,4 +1,6 @@
-//! Whatever a bot says on whatever channel, the document is one that an XML parser reads, and no message in it is empty.
+//! Rendering of a reply as TwiML.
+//!
+//! Whatever texts and media a reply has, on any channel: an XML parser reads the document, and no message is empty.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -17,22 +19,25 @@ fuzz_target!(|input: (&str, Vec<(&str, Option<&str>)>)| {
         }
     });
     let reply: Reply = messages.collect();
+    // An error is allowed: the reply is too long, or a media URL is invalid.
     let Ok(document) = Document::render(&reply, Address::parse(from).channel(), None) else {
         return;
     };
     assert!(document.as_str().starts_with("<?xml"));
     let mut reader = Reader::from_str(document.as_str());
-    let (mut depth, mut says_something) = (0, true);
+    // Only a `<Message>` needs content: the start of any other element, in it or around it, sets `has_content` to true.
+    let (mut depth, mut has_content) = (0, true);
     loop {
         match reader.read_event().unwrap() {
             Event::Start(tag) => {
                 depth += 1;
-                says_something = tag.name().as_ref() != "Message";
+                has_content = tag.name().as_ref() != "Message";
             }
-            Event::Text(text) => says_something |= !text.trim().is_empty(),
-            Event::GeneralRef(reference) => says_something |= &*reference != "#13",
+            Event::Text(text) => has_content |= !text.trim().is_empty(),
+            // Character references are separate events. A carriage return is white space.
+            Event::GeneralRef(reference) => has_content |= &*reference != "#13",
             Event::End(_) => {
-                assert!(says_something, "an empty message");
+                assert!(has_content, "an empty message");
                 depth -= 1;
             }
             Event::Eof => break,

@@ -1,6 +1,6 @@
-//! The private endpoints: `/livez`, `/readyz`, `/metrics`. They belong on a listener that the internet does not reach.
+//! The private endpoints `/livez`, `/readyz` and `/metrics`, for a listener that is not reachable from the internet.
 
-mod asking;
+mod client;
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, StatusCode};
 use serde::{Deserialize, Serialize};
 
-pub use asking::{Heard, Unheard, probe, readiness};
+pub use client::{ReadinessError, ReadinessReport, check_readiness, health_check};
 
 use crate::delivery::RestHealth;
 use crate::dispatch::Dispatcher;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::probe::{INSTANCE_HEADER, Instance};
-use crate::store::{OpenMessages, OutboxState, Store, StoreError};
+use crate::store::{BacklogStats, OutboxStats, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
-/// What the endpoints look at.
+/// State shared by the private endpoints.
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) lifecycle: Arc<Lifecycle>,
@@ -30,20 +30,21 @@ pub(crate) struct Admin {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) rest: Arc<RestHealth>,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    /// Which start of the server this is.
+    /// Identity of this server process, sent in a header of every response.
     pub(crate) instance: Instance,
 }
 
-/// `/readyz`: whether messages can be accepted, and what stands in the way.
+/// Body of `/readyz`: readiness to accept messages, and the checks behind it.
 ///
 /// ```
 /// use replyhook::admin::Readiness;
 ///
-/// let answer = r#"{"ready": false, "checks": {
-///     "store": {"ok": false, "reason": "the store is full: make room on its disk"},
+/// // From an older version: counts that are missing are read as zero.
+/// let body = r#"{"ready": false, "checks": {
+///     "store": {"ok": false, "reason": "the store is full"},
 ///     "draining": false, "rest": "ok", "outbox": {"oldest_s": null, "pending": 0, "held": 2}
-/// }}"#; // as an older version said it: what it did not count is zero
-/// let readiness: Readiness = serde_json::from_str(answer)?;
+/// }}"#;
+/// let readiness: Readiness = serde_json::from_str(body)?;
 /// assert!(!readiness.ready && !readiness.checks.store.ok);
 /// assert_eq!(readiness.checks.outbox.held, 2);
 /// # Ok::<(), serde_json::Error>(())
@@ -51,82 +52,74 @@ pub(crate) struct Admin {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Readiness {
-    /// Whether they can.
+    /// True if the server can accept messages.
     pub ready: bool,
-    /// What that hangs on, and what else is worth knowing.
-    pub checks: Parts,
+    /// The checks that decide readiness, and further state.
+    pub checks: ReadinessChecks,
 }
 
-/// The parts of [`Readiness`].
-///
-/// Read: see [`Readiness`].
+/// The checks in [`Readiness`]. See there for an example.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Parts {
-    /// The store.
-    pub store: StorePart,
-    /// Whether the server is shutting down.
+pub struct ReadinessChecks {
+    /// State of the store.
+    pub store: StoreCheck,
+    /// True while the server shuts down.
     pub draining: bool,
-    /// The worker beside the webhooks: `not started`, `opening`, `running`, `draining` or `ended`.
+    /// State of the background worker: `not started`, `opening`, `running`, `draining` or `ended`.
     #[serde(default)]
     pub worker: String,
-    /// What became of the last call of Twilio's REST API: `ok`, `failing`, or `unknown` before the first.
+    /// Result of the last call of Twilio's REST API: `ok`, `failing`, or `unknown` before the first call.
     pub rest: String,
-    /// What has no answer yet.
+    /// Inbound messages without a reply.
     #[serde(default)]
-    pub messages: MessagesPart,
-    /// What waits to go out by REST.
-    pub outbox: OutboxPart,
+    pub messages: MessagesCheck,
+    /// Messages that wait to be sent via the REST API.
+    pub outbox: OutboxCheck,
 }
 
-/// The store in [`Parts`].
-///
-/// Read: see [`Readiness`].
+/// State of the store in [`ReadinessChecks`]. See [`Readiness`] for an example.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct StorePart {
-    /// Whether it keeps messages.
+pub struct StoreCheck {
+    /// True if the store accepts messages.
     pub ok: bool,
-    /// Why it does not.
+    /// Reason of a failure.
     pub reason: Option<String>,
-    /// Fallback calls that were answered from memory, and are not in the journal yet.
+    /// Replies to fallback calls that were sent while the store was unavailable, and are not yet in the journal.
     #[serde(default)]
-    pub outage_answers: usize,
+    pub unflushed_fallback_replies: usize,
 }
 
-/// The messages in [`Parts`].
-///
-/// Read: see [`Readiness`].
+/// Inbound messages without a reply in [`ReadinessChecks`]. See [`Readiness`] for an example.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct MessagesPart {
-    /// Seconds since the oldest of these came.
+pub struct MessagesCheck {
+    /// Age in seconds of the oldest message in one of the first three states below.
     pub oldest_s: Option<i64>,
-    /// Messages that wait for their turn.
+    /// Messages that wait for their turn in the conversation.
     pub received: u64,
-    /// Messages with their handler.
+    /// Messages whose handler is running.
     pub processing: u64,
-    /// Messages that will be answered by REST.
+    /// Messages whose reply will be sent via the REST API.
     pub deferred: u64,
     /// Dead messages: they get no reply unless an operator retries them.
     #[serde(default)]
     pub dead: u64,
-    /// Messages that were never answered, and whose content was deleted by age.
+    /// Messages that got no reply before their content was deleted by age.
     #[serde(default)]
     pub expired_unanswered: u64,
 }
 
-/// The outbox in [`Parts`].
-///
-/// Read: see [`Readiness`].
+/// State of the outbox in [`ReadinessChecks`]. See [`Readiness`] for an example.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct OutboxPart {
-    /// Seconds since the first message in it was due.
+pub struct OutboxCheck {
+    /// Seconds since the first of these messages was due.
     pub oldest_s: Option<i64>,
-    /// Messages that will be sent, or looked for.
+    /// Messages that will be sent, or looked up in Twilio's list.
     pub pending: u64,
-    /// Messages that wait for the operator.
+    /// Messages that wait for the operator's decision.
     pub held: u64,
 }
 
@@ -136,6 +129,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        // The header lets `replyhook doctor` recognize the process behind the port.
         .layer(map_response(move |mut response: Response| {
             let name = HeaderName::from_static(INSTANCE_HEADER);
             response.headers_mut().insert(name, instance.clone());
@@ -147,34 +141,37 @@ pub(crate) fn router(admin: Admin) -> Router {
 async fn readyz(State(admin): State<Admin>) -> Response {
     let stage = admin.lifecycle.stage();
     let (failure, kept) = match stage {
+        // The store is not open in these two stages, so it is not checked.
         Stage::Idle => (Some("not started".to_owned()), None),
         Stage::Opening => (Some("being opened".to_owned()), None),
-        Stage::Running | Stage::Draining | Stage::Ended => look(&admin).await,
+        Stage::Running | Stage::Draining | Stage::Ended => check_store(&admin).await,
     };
+    // Zero if the store did not return the counts in time.
     let (messages, outbox) = kept.unwrap_or_default();
     let ready = stage == Stage::Running && failure.is_none();
     let now = admin.dispatcher.clock.now();
+    // Not negative: a message may be due in the future, because of the rate limit or after the clock was set back.
     let age = |oldest| now.duration_since(oldest).as_secs().max(0);
     let readiness = Readiness {
         ready,
-        checks: Parts {
-            store: StorePart {
+        checks: ReadinessChecks {
+            store: StoreCheck {
                 ok: failure.is_none(),
                 reason: failure,
-                outage_answers: admin.dispatcher.outage_answers(),
+                unflushed_fallback_replies: admin.dispatcher.outage_answers(),
             },
             draining: stage == Stage::Draining,
             worker: stage.as_str().to_owned(),
             rest: admin.rest.state().as_str().to_owned(),
-            messages: MessagesPart {
+            messages: MessagesCheck {
                 oldest_s: messages.oldest.map(age),
                 received: messages.received,
-                processing: messages.handling,
+                processing: messages.processing,
                 deferred: messages.deferred,
                 dead: messages.dead,
                 expired_unanswered: messages.expired_unanswered,
             },
-            outbox: OutboxPart {
+            outbox: OutboxCheck {
                 oldest_s: outbox.oldest.map(age),
                 pending: outbox.pending + outbox.unknown,
                 held: outbox.held,
@@ -190,19 +187,23 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-type Kept = (OpenMessages, OutboxState);
+type StoreStats = (BacklogStats, OutboxStats);
 
-/// Checks the store, and returns why it keeps no messages, if so, and the counts of what is not done yet.
-async fn look(admin: &Admin) -> (Option<String>, Option<Kept>) {
-    let by = tokio::time::Instant::now() + admin.store.patience();
+/// Checks the store, and returns the reason if it is unavailable, and the counts of backlog and outbox.
+async fn check_store(admin: &Admin) -> (Option<String>, Option<StoreStats>) {
+    // One deadline for the check and the counts, so that a failing store delays the response by one operation timeout
+    // only.
+    let by = tokio::time::Instant::now() + admin.store.operation_timeout();
     admin.dispatcher.check_store().await;
     let health = &admin.dispatcher.store_report.health;
     let kept = async {
-        let open = admin.store.open_messages().await?;
-        Ok::<Kept, StoreError>((open, admin.store.outbox_state().await?))
+        let open = admin.store.backlog_stats().await?;
+        Ok::<StoreStats, StoreError>((open, admin.store.outbox_stats().await?))
     };
+    // A timeout of the counts is not a failure of the store: `health` judges by the check and by messages.
     let kept = tokio::time::timeout_at(by, kept).await.ok();
     let kept = kept.and_then(|kept| health.read(kept));
+    // The gauges of `/metrics` get the same numbers.
     if let Some((messages, outbox)) = &kept {
         let now = admin.dispatcher.clock.now();
         admin.metrics.messages(messages, now);

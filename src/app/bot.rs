@@ -1,4 +1,4 @@
-//! What answers: yours, or the built-in one that the settings name, with what has to run beside it.
+//! The handler of an app: yours or the built-in one of the settings, with the task that reloads its rules file.
 
 use std::sync::Arc;
 #[cfg(feature = "rules")]
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::address::Channel;
 use crate::clock::Clock;
 use crate::config::{HandlerKind, Settings};
-use crate::consent::{ConsentReplies, ConsentRules, Words};
+use crate::consent::{ConsentReplies, ConsentRules, Keywords};
 use crate::dispatch::Dispatcher;
 use crate::handler::{Echo, Forward, Handler};
 #[cfg(feature = "rules")]
@@ -15,19 +15,19 @@ use crate::handler::{OptOutTexts, Rules};
 use crate::reply::Reply;
 use crate::start_error::StartError;
 use crate::twiml::Document;
-use crate::worker::Watch;
+use crate::worker::BackgroundTask;
 
-/// Between two looks at a file of rules.
+/// Interval between two checks of the rules file for changes.
 #[cfg(feature = "rules")]
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The label of the handler that sends users their own words back.
+/// Name of the echo handler; `App::run` compares with it to warn that the bot only echoes.
 pub(super) const ECHO: &str = "echo";
 
-/// Is told whether changed rules are obeyed, or what is wrong with them.
+/// A callback for each reload of the rules file, with the error if the new rules are rejected.
 pub(super) type ReloadHook = Arc<dyn Fn(Result<(), &str>) + Send + Sync>;
 
-/// What answers.
+/// A handler with its display name and, if it is a rules file, its rules.
 pub(super) struct Bot {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) name: &'static str,
@@ -35,8 +35,9 @@ pub(super) struct Bot {
     rules: Option<Arc<Rules>>,
 }
 
-/// A text of the settings as it is answered.
+/// Renders a text from the settings as a TwiML response.
 pub(super) fn document(text: &str) -> Result<Document, StartError> {
+    // Rendered before the channel of any message is known, so WhatsApp's limits apply on every channel.
     Document::render(&Reply::text(text), &Channel::WhatsApp, None)
         .map_err(|error| StartError::config(&error))
 }
@@ -55,7 +56,7 @@ impl Bot {
         Self::new(handler, "your handler")
     }
 
-    /// The one that the settings name.
+    /// Builds the handler that `handler.kind` selects.
     pub(super) fn built_in(
         settings: &Settings,
         clock: &Arc<dyn Clock>,
@@ -72,6 +73,7 @@ impl Bot {
         match settings.handler.kind {
             #[cfg(feature = "rules")]
             HandlerKind::Rules => {
+                // Rules may pass single messages to the forwarded service, so they get `forward` as well.
                 let file = settings.handler.rules.as_ref();
                 let file = file.ok_or_else(|| StartError::config(&"handler.rules is not set"))?;
                 let rules = Rules::new(file, forward);
@@ -89,42 +91,42 @@ impl Bot {
         }
     }
 
-    /// Which words opt out and in, and what is answered to them: by the rules, where those say so.
+    /// Builds the consent keywords and their confirmations. Texts in the rules file override those of the settings.
     pub(super) fn consent_rules(&self, settings: &Settings) -> Result<ConsentRules, StartError> {
         let consent = &settings.consent;
-        let words = Words::new(&consent.stop_words, &consent.start_words);
+        let words = Keywords::new(&consent.stop_words, &consent.start_words);
         #[cfg_attr(
             not(feature = "rules"),
-            expect(unused_mut, reason = "rules change them")
+            expect(unused_mut, reason = "only a rules file replaces them")
         )]
         let mut replies = replies(settings)?;
         #[cfg(feature = "rules")]
         if let Some(rules) = &self.rules {
-            replies = said_by_rules(&replies, &rules.opt_out())?;
+            replies = override_replies(&replies, &rules.opt_out())?;
         }
         Ok(ConsentRules::new(words, replies))
     }
 
-    /// What looks after the rules, if they are what answers.
+    /// Returns the task that reloads the rules file, if the handler is a rules file.
     #[cfg(feature = "rules")]
     pub(super) fn watch(
         &self,
         settings: &Settings,
         dispatcher: &Arc<Dispatcher>,
         on_reload: Option<ReloadHook>,
-    ) -> Result<Option<Watch>, StartError> {
+    ) -> Result<Option<BackgroundTask>, StartError> {
         let Some(rules) = self.rules.clone() else {
             return Ok(None);
         };
         let (dispatcher, replies) = (dispatcher.clone(), replies(settings)?);
         Ok(Some(Arc::new(move || {
-            let watched = Watched {
+            let watched = RulesReloader {
                 rules: rules.clone(),
                 dispatcher: dispatcher.clone(),
                 replies: replies.clone(),
                 on_reload: on_reload.clone(),
             };
-            Box::pin(watched.look())
+            Box::pin(watched.poll())
         })))
     }
 
@@ -132,14 +134,14 @@ impl Bot {
     #[expect(
         clippy::unnecessary_wraps,
         clippy::unused_self,
-        reason = "there are no rules"
+        reason = "the signature of the variant with rules"
     )]
     pub(super) fn watch(
         &self,
         _settings: &Settings,
         _dispatcher: &Arc<Dispatcher>,
         _on_reload: Option<ReloadHook>,
-    ) -> Result<Option<Watch>, StartError> {
+    ) -> Result<Option<BackgroundTask>, StartError> {
         Ok(None)
     }
 }
@@ -152,54 +154,57 @@ fn replies(settings: &Settings) -> Result<ConsentReplies, StartError> {
 }
 
 #[cfg(feature = "rules")]
-fn said_by_rules(
+fn override_replies(
     settings: &ConsentReplies,
     texts: &OptOutTexts,
 ) -> Result<ConsentReplies, StartError> {
-    let said = |text: &Option<String>, otherwise: &Document| match text {
+    let reply = |text: &Option<String>, default: &Document| match text {
         Some(text) => document(text),
-        None => Ok(otherwise.clone()),
+        None => Ok(default.clone()),
     };
     Ok(ConsentReplies {
-        stop: said(&texts.stop, &settings.stop)?,
-        start: said(&texts.start, &settings.start)?,
+        stop: reply(&texts.stop, &settings.stop)?,
+        start: reply(&texts.start, &settings.start)?,
     })
 }
 
-/// Rules that are read anew when their file changes.
+/// Reloads rules when their file changes.
 #[cfg(feature = "rules")]
-struct Watched {
+struct RulesReloader {
     rules: Arc<Rules>,
     dispatcher: Arc<Dispatcher>,
-    /// The settings', for what the rules do not say.
+    /// Confirmations of the settings, for texts that the rules file does not set.
     replies: ConsentReplies,
     on_reload: Option<ReloadHook>,
 }
 
 #[cfg(feature = "rules")]
-impl Watched {
-    async fn look(self) {
+impl RulesReloader {
+    async fn poll(self) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             let rules = self.rules.clone();
-            let looked = tokio::task::spawn_blocking(move || rules.look()).await;
-            let Ok(Some(looked)) = looked else {
+            // Reading the file blocks.
+            let reloaded = tokio::task::spawn_blocking(move || rules.look()).await;
+            // `None`: the file has not changed.
+            let Ok(Some(reloaded)) = reloaded else {
                 continue;
             };
-            let obeyed = looked.map_err(|error| error.to_string());
-            let obeyed = obeyed.and_then(|()| {
-                let replies = said_by_rules(&self.replies, &self.rules.opt_out());
+            let reloaded = reloaded.map_err(|error| error.to_string());
+            let reloaded = reloaded.and_then(|()| {
+                // The dispatcher sends the confirmations, not the handler, so a reload must replace them as well.
+                let replies = override_replies(&self.replies, &self.rules.opt_out());
                 replies.map_err(|error| error.to_string())
             });
             let file = self.rules.path().display();
-            let outcome = match obeyed {
+            let outcome = match reloaded {
                 Ok(replies) => {
                     self.dispatcher.consent.set_replies(replies);
-                    tracing::info!(%file, "the rules have changed and are obeyed");
+                    tracing::info!(%file, "reloaded rules");
                     Ok(())
                 }
                 Err(error) => {
-                    tracing::error!(%file, %error, "the rules have changed and are wrong: the old ones stay");
+                    tracing::error!(%file, %error, "could not reload rules; the previous rules stay in use");
                     Err(error)
                 }
             };

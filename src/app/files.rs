@@ -1,4 +1,4 @@
-//! Who fetches files, and what happens to them, by the settings.
+//! The media component: clients to fetch attachments with, and the folder to save them in.
 
 use std::sync::Arc;
 
@@ -6,27 +6,28 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::delivery::Delivery;
-use crate::media::{Accounts, Folder, Keep, LinkLimits, Media};
+use crate::delivery::OutboxWorker;
+use crate::media::{Accounts, AutoSave, Folder, LinkLimits, Media};
 use crate::sid::AccountSid;
-use crate::signature::{PublicUrl, TokenSlot};
+use crate::signature::{AuthTokenKind, PublicUrl};
 use crate::twilio::media::MediaHosts;
 use crate::twilio::{Client, Credentials};
 
-/// Files come from where messages go to.
+/// Fetches an account's media with the routes and credentials of the outbox worker.
 struct ByDelivery {
-    delivery: Arc<Delivery>,
+    delivery: Arc<OutboxWorker>,
     public_url: PublicUrl,
 }
 
 impl Accounts for ByDelivery {
-    fn of(&self, account: AccountSid, slot: TokenSlot) -> Option<(&Client, Credentials)> {
+    fn of(&self, account: AccountSid, slot: AuthTokenKind) -> Option<(&Client, Credentials)> {
         let route = self.delivery.routes.of(account)?;
         let credentials = self.delivery.keyring.credentials(account, slot);
         Some((&route.client, credentials))
     }
 
     fn public_url(&self, account: AccountSid) -> PublicUrl {
+        // Media links of a tunnel's account must use the tunnel's URL, which is the base of its status callbacks too.
         let route = self.delivery.routes.of(account);
         let known = route.and_then(|route| route.status_callback.as_ref());
         known.unwrap_or(&self.public_url).clone()
@@ -35,21 +36,29 @@ impl Accounts for ByDelivery {
 
 pub(super) fn media(
     settings: &Settings,
-    delivery: &Arc<Delivery>,
+    delivery: &Arc<OutboxWorker>,
     clock: &Arc<dyn Clock>,
     tasks: &TaskTracker,
 ) -> Media {
     let media = &settings.media;
-    let keep = media.save.as_ref().map(|folder| Keep {
-        folder: Folder::new(folder.clone(), media.quota),
+    let auto_save = media.save_dir.as_ref().map(|folder| AutoSave {
+        folder: Folder::new(folder.clone(), media.save_quota),
         then_delete: media.delete_after_save,
     });
-    let hosts = MediaHosts::new(media.hosts.clone());
+    let hosts = MediaHosts::new(media.allowed_redirect_hosts.clone());
     let (store, clock) = (delivery.store.clone(), clock.clone());
     let accounts = Arc::new(ByDelivery {
         delivery: delivery.clone(),
         public_url: settings.server.public_url.clone(),
     });
     let limits = LinkLimits::new(settings.server.max_in_flight);
-    Media::new(accounts, hosts, keep, limits, store, clock, tasks.clone())
+    Media::new(
+        accounts,
+        hosts,
+        auto_save,
+        limits,
+        store,
+        clock,
+        tasks.clone(),
+    )
 }

@@ -1,19 +1,19 @@
-//! The only place where parts meet: settings and your code become a router and a worker, or a running server.
+//! The composition root: builds a router and a worker, or a running server, from settings and your handler.
 
+#[cfg(all(feature = "server", feature = "emulator"))]
+mod app_inspector;
 mod bot;
 #[cfg(all(feature = "server", feature = "emulator"))]
-mod desk;
+mod dev_server;
 mod files;
-#[cfg(all(feature = "server", feature = "emulator"))]
-mod own_server;
+mod outbound;
 mod parts;
 #[cfg(feature = "server")]
 mod run;
-mod sending;
 
 #[cfg(all(feature = "server", feature = "emulator"))]
-pub use desk::{Desk, DeskOptions};
-pub use parts::{open_later, verifier};
+pub use dev_server::{DevServer, DevServerOptions};
+pub use parts::{store_from_url, verifier};
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ use self::parts::{delivery_policy, dispatch_limits, guard, keyring, routes, sign
 use crate::admin::{self, Admin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Settings, Sources, Warning};
-use crate::delivery::Delivery;
+use crate::delivery::OutboxWorker;
 use crate::dispatch::{ConsentChange, ConsentHook, Dispatcher};
 use crate::handler::Handler;
 use crate::lifecycle::Lifecycle;
 use crate::message::{ConversationEvent, FallbackCause, InboundMessage, StatusUpdate};
+use crate::outbound::OutboundClient;
 use crate::probe::Instance;
 use crate::secret::Secret;
-use crate::sending::Sender;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
 use crate::start_error::StartError;
@@ -42,11 +42,12 @@ use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreHealth, StoreReport, Throttle};
 use crate::webhook::{
-    self, ConversationEventHook, FallbackHook, Front, Room, StatusHook, Warnings, Webhooks,
+    self, ConversationEventHook, EndpointState, FallbackHook, InFlightLimit, StatusHook, Warnings,
+    Webhooks,
 };
 use crate::worker::Worker;
 
-/// Fallback calls that are answered when everything else is shed.
+/// Fallback calls accepted beyond `server.max_in_flight`, so that load shedding does not refuse them too.
 const FALLBACK_RESERVE: usize = 64;
 
 /// A bot, ready to run.
@@ -64,24 +65,24 @@ const FALLBACK_RESERVE: usize = 64;
 /// }
 /// ```
 ///
-/// To mount the webhooks in a server of your own, take [`App::into_parts`]; for the signature alone,
+/// To mount the webhooks in your own server, use [`App::into_parts`]. To validate signatures only, use
 /// [`SignatureLayer`](crate::signature::SignatureLayer).
 pub struct App {
     router: Router,
     admin: Admin,
-    sender: Sender,
+    outbound: OutboundClient,
     worker: Worker,
     settings: Settings,
     warnings: Vec<Warning>,
-    /// What answers: the kind of a built-in handler, or yours.
+    /// Display name of the handler: the value of `handler.kind`, or `your handler`.
     #[cfg_attr(
         not(feature = "server"),
-        expect(dead_code, reason = "App::run and the desk read it")
+        expect(dead_code, reason = "only App::run and DevServer read it")
     )]
     handler: &'static str,
 }
 
-/// Collects what an [`App`] is made of.
+/// Builds an [`App`].
 ///
 /// ```
 /// use replyhook::config::Sources;
@@ -115,16 +116,16 @@ pub struct AppBuilder {
     on_conversation_event: Option<ConversationEventHook>,
     on_consent: Option<ConsentHook>,
     store: Option<Arc<dyn Store>>,
-    /// Put around the handler, whichever it is.
-    around: Option<Around>,
+    /// Wraps the custom or built-in handler; `DevServer` injects faults with it.
+    wrap_handler: Option<HandlerWrapper>,
     tunnel: Option<Tunnel>,
-    /// Is told whether changed rules are obeyed.
+    /// Receives the result of each reload of the rules file.
     on_reload: Option<ReloadHook>,
-    /// The account whose messages are sent; without one every account's.
+    /// Sends via the REST API for this account only; `None` sends for every account.
     only: Option<AccountSid>,
 }
 
-/// A real account behind a tunnel, beside the emulator's.
+/// A real Twilio account whose webhooks arrive through a tunnel, in addition to the emulator's account.
 #[derive(Clone)]
 struct Tunnel {
     public_url: PublicUrl,
@@ -132,31 +133,33 @@ struct Tunnel {
     tokens: Vec<Secret>,
 }
 
-type Around = Box<dyn FnOnce(Arc<dyn Handler>) -> Arc<dyn Handler> + Send>;
+type HandlerWrapper = Box<dyn FnOnce(Arc<dyn Handler>) -> Arc<dyn Handler> + Send>;
 
 impl AppBuilder {
-    /// Answers messages with `handler` instead of the one that `handler.kind` names.
+    /// Replies to messages with `handler` instead of the built-in handler that `handler.kind` selects.
     #[must_use]
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handler = Some(Arc::new(handler));
         self
     }
 
-    /// Takes settings from `sources` instead of the environment and `replyhook.toml`.
+    /// Reads the settings from `sources` instead of the environment and `replyhook.toml`.
     #[must_use]
     pub fn sources(mut self, sources: Sources) -> Self {
         self.sources = Some(sources);
         self
     }
 
-    /// Takes the time from `clock`.
+    /// Reads the time from `clock` instead of the system clock.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(clock));
         self
     }
 
-    /// Is told what becomes of messages that were sent. Twilio has its answer whatever the hook does.
+    /// Calls `hook` with each status callback.
+    ///
+    /// The response to Twilio does not depend on the hook, and waits at most 5 seconds for it.
     #[must_use]
     pub fn on_status<F, Fut>(mut self, hook: F) -> Self
     where
@@ -167,7 +170,9 @@ impl AppBuilder {
         self
     }
 
-    /// Is told that Twilio called the fallback URL, and why. The handler is asked all the same.
+    /// Calls `hook` when Twilio calls the fallback URL, with the cause that Twilio reports.
+    ///
+    /// The handler still runs for the message.
     #[must_use]
     pub fn on_fallback<F, Fut>(mut self, hook: F) -> Self
     where
@@ -180,9 +185,10 @@ impl AppBuilder {
         self
     }
 
-    /// Is told of what happens in Twilio Conversations, where its webhooks are pointed at `/webhook`: such requests are
-    /// verified, and never reach the handler. Nothing of them is kept, and Twilio executes no answer: it gets `<Response/>`,
-    /// at once or within 4 seconds.
+    /// Calls `hook` with each Twilio Conversations event, if the webhooks of Conversations point at `/webhook`.
+    ///
+    /// replyhook verifies such requests, stores nothing of them, and never passes them to the handler. Twilio ignores
+    /// TwiML in the response: it gets `<Response/>` when the hook has finished, or after 4 seconds.
     #[must_use]
     pub fn on_conversation_event<F, Fut>(mut self, hook: F) -> Self
     where
@@ -193,7 +199,7 @@ impl AppBuilder {
         self
     }
 
-    /// Is told of consent words: they never reach the handler.
+    /// Calls `hook` with each opt-out, opt-in or help keyword. Such messages never reach the handler.
     #[must_use]
     pub fn on_consent<F, Fut>(mut self, hook: F) -> Self
     where
@@ -204,17 +210,17 @@ impl AppBuilder {
         self
     }
 
-    /// Keeps everything in `store` instead of the one that `DATABASE_URL` names.
+    /// Persists everything in `store` instead of the store at `DATABASE_URL`.
     #[must_use]
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
-    /// Reads the settings and puts everything together. Nothing runs yet.
+    /// Reads the settings and builds the app. Starts no task and opens no store or listener.
     ///
     /// # Errors
-    /// [`StartError`] with every problem of the settings.
+    /// [`StartError`] with all problems of the settings, or if the handler or its rules file cannot be used.
     pub fn build(self) -> Result<App, StartError> {
         let sources = self.sources.unwrap_or_else(Sources::from_env);
         let loaded = Settings::load(&sources).map_err(|problems| StartError::config(&problems))?;
@@ -225,15 +231,17 @@ impl AppBuilder {
             Some(handler) => Bot::yours(handler),
             None => Bot::built_in(&settings, &clock)?,
         };
-        let handler = surrounded(bot.handler.clone(), self.around);
+        let handler = surrounded(bot.handler.clone(), self.wrap_handler);
         let store = self
             .store
-            .map_or_else(|| open_later(&settings.store.url), Ok)?;
+            .map_or_else(|| store_from_url(&settings.store.url), Ok)?;
+        // Dispatcher, outbox worker and media share `tasks`: `Worker` waits for all of them on shutdown.
+        // `outbox` wakes the outbox worker as soon as a message is queued, before its next poll.
         let (tasks, outbox) = (TaskTracker::new(), Arc::new(Notify::new()));
         let store_health = Arc::new(StoreHealth::new(metrics.clone()));
         let keyring = Arc::new(keyring(&settings, self.tunnel.as_ref()));
-        let sender = sending::sender(&settings, &store, &clock, &keyring).waking(outbox.clone());
-        let delivery = Arc::new(Delivery {
+        let sender = outbound::sender(&settings, &store, &clock, &keyring).waking(outbox.clone());
+        let delivery = Arc::new(OutboxWorker {
             store: store.clone(),
             routes: routes(&settings, self.only, self.tunnel.as_ref()),
             keyring: keyring.clone(),
@@ -244,6 +252,7 @@ impl AppBuilder {
             outbox: outbox.clone(),
             opted_out: Arc::default(),
             health: Arc::default(),
+            // Each component has its own report, so that one cannot use up the log lines of another.
             store_report: StoreReport::new(metrics.clone(), store_health.clone()),
             warnings: Throttle::new(10),
         });
@@ -258,22 +267,24 @@ impl AppBuilder {
             limits: dispatch_limits(&settings),
             consent: bot.consent_rules(&settings)?,
             guard: guard(&settings),
-            apology: document(&settings.reply.fallback_text)?,
+            fallback_text: document(&settings.reply.fallback_text)?,
             on_consent: self.on_consent,
             files: Arc::new(media.clone()),
-            typing: sending::typing(&settings, self.tunnel.as_ref(), keyring),
+            typing: outbound::typing(&settings, self.tunnel.as_ref(), keyring),
             tasks: tasks.clone(),
             outbox,
+            // Shared with the outbox worker: an opt-out wakes it to cancel the user's scheduled messages.
             opted_out: delivery.opted_out.clone(),
             state: crate::dispatch::DispatchState::default(),
         });
+        // Webhooks and the private listener report the same id, which `replyhook doctor` compares.
         let instance = Instance::random();
         let webhooks = Webhooks {
             dispatcher: dispatcher.clone(),
             store: store.clone(),
             store_report: StoreReport::new(metrics.clone(), store_health),
             metrics: metrics.clone(),
-            room: Room::new(settings.server.max_in_flight, FALLBACK_RESERVE),
+            in_flight: InFlightLimit::new(settings.server.max_in_flight, FALLBACK_RESERVE),
             clock: clock.clone(),
             on_status: self.on_status,
             on_fallback: self.on_fallback,
@@ -282,10 +293,10 @@ impl AppBuilder {
             media,
             instance,
         };
-        let front = Arc::new(Front::new(metrics.clone(), lifecycle.clone()));
+        let endpoints = Arc::new(EndpointState::new(metrics.clone(), lifecycle.clone()));
         let signature = signature_layer(&settings, self.tunnel)?;
         let prefix = settings.server.public_url.prefix();
-        let router = webhook::router(Arc::new(webhooks), &front, &signature, prefix);
+        let router = webhook::router(Arc::new(webhooks), &endpoints, &signature, prefix);
         let admin = Admin {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
@@ -300,7 +311,7 @@ impl AppBuilder {
                 lifecycle,
                 metrics,
                 tasks,
-                drain: settings.server.shutdown_timeout,
+                shutdown_timeout: settings.server.shutdown_timeout,
                 store,
                 store_url: settings.store.url.to_string(),
                 is_open: false,
@@ -311,7 +322,7 @@ impl AppBuilder {
                 retention: (settings.store.retention, settings.store.body_retention),
             },
             admin,
-            sender,
+            outbound: sender,
             settings,
             warnings: loaded.warnings,
             handler: bot.name,
@@ -319,7 +330,7 @@ impl AppBuilder {
     }
 }
 
-fn surrounded(handler: Arc<dyn Handler>, around: Option<Around>) -> Arc<dyn Handler> {
+fn surrounded(handler: Arc<dyn Handler>, around: Option<HandlerWrapper>) -> Arc<dyn Handler> {
     match around {
         Some(around) => around(handler),
         None => handler,
@@ -327,22 +338,23 @@ fn surrounded(handler: Arc<dyn Handler>, around: Option<Around>) -> Arc<dyn Hand
 }
 
 impl App {
-    /// Begins with the environment and `replyhook.toml`.
+    /// Returns a builder that reads its settings from the environment and `replyhook.toml`.
     pub fn builder() -> AppBuilder {
         AppBuilder::default()
     }
 
-    /// The settings it was built with.
+    /// Returns the settings of this app.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Where everything is kept: for a bot that asks for consents and windows, or records that somebody has agreed to be
-    /// written to. It is open once the worker is: before that every method fails with
+    /// Returns the store, for example to query customer service windows or to record an opt-in.
+    ///
+    /// [`Worker::open`] opens the store. Before that, every method fails with
     /// [`NotOpen`](crate::store::StoreErrorKind::NotOpen).
     ///
     /// ```no_run
-    /// use replyhook::store::{ConsentAction, ConsentHow, ConsentRecord, ConsentScope};
+    /// use replyhook::store::{ConsentAction, ConsentSource, ConsentRecord, ConsentScope};
     /// use replyhook::{App, Clock, SystemClock};
     ///
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -354,7 +366,7 @@ impl App {
     ///     scope: ConsentScope::Sender("whatsapp:+15550002222".into()),
     ///     user: "whatsapp:+15550001111".into(),
     ///     action: ConsentAction::OptIn,
-    ///     how: ConsentHow::Api,
+    ///     source: ConsentSource::Api,
     ///     evidence: None,
     ///     note: Some("order form, box 2".to_owned()),
     ///     at: SystemClock.now(),
@@ -366,21 +378,23 @@ impl App {
         self.admin.store.clone()
     }
 
-    /// Sends messages that answer nothing: to whom, when and what your program likes, within what consent and the window
-    /// allow. Use it beside the running worker, which delivers; see [`sending`](crate::sending).
-    pub fn sender(&self) -> Sender {
-        self.sender.clone()
+    /// Returns a client that queues outbound messages, within the limits of consent and the customer service window.
+    ///
+    /// The running [`Worker`] delivers them. See [`outbound`](crate::outbound) for an example.
+    pub fn outbound(&self) -> OutboundClient {
+        self.outbound.clone()
     }
 
-    /// What in the settings works and is probably not meant; [`App::run`] logs it.
+    /// Returns warnings about valid but suspicious settings; [`App::run`] logs them.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// The webhooks, to be mounted in a server of your own, and the worker that has to run beside them: without it they
-    /// answer 503 and say why.
+    /// Splits the app into the webhook router, to mount in your own server, and the worker that must run with it.
     ///
-    /// The router verifies requests for `PUBLIC_URL`; nest it where that leads.
+    /// While the worker does not run, the webhooks respond with 503 and the reason. The router verifies requests for
+    /// `PUBLIC_URL`. It has each route with and without the path prefix of that URL, so you can merge it, or nest it at
+    /// the prefix.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -395,18 +409,19 @@ impl App {
         (self.router, self.worker)
     }
 
-    /// The private endpoints `/livez`, `/readyz` and `/metrics`, for [`App::into_parts`]: mount them where the internet
-    /// does not reach.
+    /// Returns the private endpoints `/livez`, `/readyz` and `/metrics`, for use with [`App::into_parts`].
+    ///
+    /// Mount them on a listener that is not reachable from the internet.
     pub fn admin_router(&self) -> Router {
         admin::router(self.admin.clone())
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains. Installs logs unless the process has its own.
+    /// Serves until SIGTERM or SIGINT, then shuts down gracefully. Installs logging if the process has no subscriber.
     ///
-    /// A second signal, or a drain that takes longer than `server.shutdown_timeout_s`, ends the *process* with 143 or 130.
+    /// A second signal, or a shutdown longer than `server.shutdown_timeout_s`, ends the *process* with 143 or 130.
     ///
     /// # Errors
-    /// [`StartError`] when an address cannot be listened on.
+    /// [`StartError`] if the store cannot be opened or an address cannot be listened on.
     #[cfg(feature = "server")]
     pub async fn run(self) -> Result<(), StartError> {
         run::run(self).await

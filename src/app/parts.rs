@@ -1,4 +1,4 @@
-//! What each part takes of the settings.
+//! Conversions from settings to the configuration of each component.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifi
 use crate::start_error::StartError;
 use crate::store::{CrashPolicy, Store, StoreUrl};
 use crate::twilio::{ApiUrl, Client};
-use crate::webhook::RefusalReport;
+use crate::webhook::RejectionLog;
 
-/// What a fallback call waits for a handler: it comes when the primary's time is used up already.
+/// Maximum time that a fallback call waits for the handler: the user has already waited for the failed primary call.
 const FALLBACK_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) fn guard(settings: &Settings) -> Guard {
     Guard::new(GuardRules {
-        loops: settings.guard.loops,
+        loops: settings.guard.loop_detection,
         per_minute: settings.guard.messages_per_user_per_minute,
         own_numbers: settings.guard.own_numbers.clone(),
     })
@@ -28,7 +28,7 @@ pub(super) fn guard(settings: &Settings) -> Guard {
 pub(super) fn delivery_policy(settings: &Settings) -> DeliveryPolicy {
     DeliveryPolicy {
         on_unknown: settings.outbound.on_unknown,
-        late_template: settings.reply.window_closed_template.clone(),
+        window_closed_template: settings.reply.window_closed_template.clone(),
         consent_required: settings.consent.required,
     }
 }
@@ -36,21 +36,24 @@ pub(super) fn delivery_policy(settings: &Settings) -> DeliveryPolicy {
 pub(super) fn dispatch_limits(settings: &Settings) -> DispatchLimits {
     DispatchLimits {
         deadline: settings.reply.deadline,
+        // A configured deadline below 5 s applies to fallback calls as well.
         fallback_deadline: FALLBACK_DEADLINE.min(settings.reply.deadline),
-        merge: settings.reply.debounce,
+        debounce: settings.reply.debounce,
         numbered: settings.reply.numbered,
         max_messages: settings.reply.max_messages,
-        hand_over: settings.handoff.ttl,
+        handoff_ttl: settings.handoff.ttl,
         handler: settings.handler.timeout,
         running: settings.handler.max_concurrent,
         crashes: CrashPolicy {
             retry: settings.handler.on_crash == OnCrash::Retry,
-            attempts: settings.handler.max_attempts,
+            max_attempts: settings.handler.max_attempts,
         },
     }
 }
 
-/// Where Twilio reports what becomes of a message. It refuses an address that it could never reach (21609).
+/// Base URL of status callbacks, or `None` if `PUBLIC_URL` is a loopback address and the API is not.
+///
+/// Twilio refuses a message whose status callback URL it cannot reach (error 21609).
 fn status_callback(settings: &Settings) -> Option<PublicUrl> {
     let public_url = &settings.server.public_url;
     let reachable = !public_url.is_loopback() || settings.rest.api_url.is_loopback();
@@ -63,13 +66,14 @@ pub(super) fn routes(
     tunnel: Option<&Tunnel>,
 ) -> Routes {
     Routes {
-        home: Route {
+        default: Route {
             client: Client::new(settings.rest.api_url.clone()),
             status_callback: status_callback(settings),
         },
-        only,
-        elsewhere: tunnel.map(|tunnel| {
+        restrict_to: only,
+        tunnel: tunnel.map(|tunnel| {
             let route = Route {
+                // The default URL is Twilio's: `rest.api_url` of a dev server is its emulator.
                 client: Client::new(ApiUrl::default()),
                 status_callback: Some(tunnel.public_url.clone()),
             };
@@ -80,7 +84,8 @@ pub(super) fn routes(
 
 pub(super) fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
     let accounts = settings.twilio.accounts.iter();
-    let behind = tunnel.and_then(|tunnel| {
+    let real = tunnel.and_then(|tunnel| {
+        // `Keyring` holds one token per account: the first, which is the primary.
         let token = tunnel.tokens.first()?;
         Some((tunnel.account.to_lowercase(), token.clone()))
     });
@@ -89,21 +94,22 @@ pub(super) fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
         api_key: settings.rest.api_key.clone(),
         primary: settings.twilio.auth_token.clone(),
         secondary: settings.twilio.auth_token_secondary.clone(),
+        // Lower case: `Keyring::credentials` looks accounts up without regard to case.
         accounts: accounts
             .map(|account| (account.sid.to_lowercase(), account.auth_token.clone()))
-            .chain(behind)
+            .chain(real)
             .collect(),
     }
 }
 
-/// The store at an address; nothing is opened or connected yet.
+/// Creates the store for a URL, without opening or connecting it.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use replyhook::store::Access;
 ///
-/// let store = replyhook::open_later(&"sqlite::memory:".parse()?)?;
+/// let store = replyhook::store_from_url(&"sqlite::memory:".parse()?)?;
 /// store.open(Access::Owner).await?;
 /// store.check().await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -111,8 +117,8 @@ pub(super) fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
 /// ```
 ///
 /// # Errors
-/// [`StartError`] when this build does not have its kind.
-pub fn open_later(url: &StoreUrl) -> Result<Arc<dyn Store>, StartError> {
+/// [`StartError`] if this build does not support that kind of store.
+pub fn store_from_url(url: &StoreUrl) -> Result<Arc<dyn Store>, StartError> {
     match url {
         #[cfg(feature = "sqlite")]
         StoreUrl::Sqlite(path) => Ok(Arc::new(crate::store::sqlite::SqliteStore::file(path))),
@@ -122,16 +128,17 @@ pub fn open_later(url: &StoreUrl) -> Result<Arc<dyn Store>, StartError> {
         StoreUrl::Postgres(url) => Ok(Arc::new(crate::store::postgres::PostgresStore::new(
             url.clone(),
         ))),
+        // `allow`, not `expect`: the lint fires only with both store features enabled.
         #[expect(
             clippy::allow_attributes,
-            reason = "with all kinds built in nothing is left"
+            reason = "with both store features nothing reaches this arm"
         )]
         #[allow(
             unreachable_patterns,
-            reason = "with all kinds built in nothing is left"
+            reason = "with both store features nothing reaches this arm"
         )]
         url => Err(StartError::config(&format!(
-            "{url} (DATABASE_URL) is a kind of store that this build does not have"
+            "this build does not support the store {url} (DATABASE_URL); build with the feature `sqlite` or `postgres`"
         ))),
     }
 }
@@ -144,24 +151,25 @@ pub(super) fn signature_layer(
     let mut verifier =
         verifier(&settings.twilio, server.public_url.clone())?.with_max_params(server.max_params);
     if let Some(tunnel) = tunnel {
-        let behind = SignatureVerifier::new(tunnel.public_url, tunnel.tokens)
+        // Verify each URL only with its own tokens: the emulator's token must not be valid at the tunnel's URL.
+        let real = SignatureVerifier::new(tunnel.public_url, tunnel.tokens)
             .map_err(|error| StartError::config(&error))?
             .with_default_account(tunnel.account)
             .with_max_params(server.max_params);
-        verifier = verifier.or(behind);
+        verifier = verifier.or(real);
     }
     let limits = RequestLimits {
-        body_bytes: server.max_body_bytes,
-        body_time: server.body_timeout,
-        target_bytes: server.max_uri_bytes,
+        max_body_bytes: server.max_body_bytes,
+        body_timeout: server.body_timeout,
+        max_uri_bytes: server.max_uri_bytes,
     };
-    let report = RefusalReport::new(settings.signature.mode == SignatureMode::Report);
+    let report = RejectionLog::new(settings.signature.mode == SignatureMode::Report);
     Ok(SignatureLayer::new(Arc::new(verifier))
         .with_limits(limits)
-        .on_refusal(move |refusal| report.report(refusal)))
+        .on_rejection(move |rejection| report.report(rejection)))
 }
 
-/// The verifier that tokens and a public URL make.
+/// Builds the signature verifier for the configured tokens and accounts, and a public URL.
 ///
 /// ```
 /// use replyhook::config::{SigningSettings, Sources};
@@ -177,11 +185,12 @@ pub(super) fn signature_layer(
 /// ```
 ///
 /// # Errors
-/// [`StartError`] when a token cannot be a key.
+/// [`StartError`] if a token is not usable as a signing key.
 pub fn verifier(
     twilio: &TwilioSettings,
     public_url: PublicUrl,
 ) -> Result<SignatureVerifier, StartError> {
+    // Primary before secondary: `SignatureVerifier::new` derives `AuthTokenKind` from the position.
     let tokens = std::iter::once(&twilio.auth_token)
         .chain(&twilio.auth_token_secondary)
         .cloned();

@@ -1,4 +1,4 @@
-//! [`App::run`]: listeners, signals, drain.
+//! [`App::run`]: listeners, signals and graceful shutdown.
 
 use std::net::SocketAddr;
 
@@ -19,6 +19,7 @@ use crate::telemetry::logs;
 pub(super) async fn run(app: App) -> Result<(), StartError> {
     let mut app = app;
     let flush = logs::install(&app.settings);
+    // After `logs::install`: both calls below log warnings.
     if !app.settings.server.core_dumps {
         core_dumps::disable();
     }
@@ -31,6 +32,7 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
              app a handler"
         );
     }
+    // Before binding: a store that cannot be opened is reported before any request is accepted.
     app.worker.open().await?;
     let server = &app.settings.server;
     let public = listen("server.listen", server.listen).await?;
@@ -41,18 +43,21 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     let limits = connection_limits(server);
     let (stop, drained) = (CancellationToken::new(), CancellationToken::new());
     let answered = CancellationToken::new();
+    // Before `announce`: a supervisor may send SIGTERM as soon as it reads that line.
     let mut signals = Signals::new();
     announce(&app, &public);
     let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
-    // Before the private listener, which tells whether it runs.
-    let drain = server.shutdown_timeout;
+    let shutdown_timeout = server.shutdown_timeout;
+    // Before the private listener starts: this call sets the lifecycle stage that `/readyz` reports.
     let worker = app.worker.run_beside(
         stop.clone().cancelled_owned(),
         answered.clone().cancelled_owned(),
     );
     let worker = tokio::spawn(worker);
     let private = private.map(|(_, listener)| {
+        // These 16 descriptors are part of `descriptors::RESERVED_DESCRIPTORS`.
         let limits = limits.private(16);
+        // Metrics of its own: `replyhook_connections` counts connections of the public listener only.
         let metrics = std::sync::Arc::new(crate::telemetry::metrics::Metrics::new());
         tokio::spawn(server::serve(
             listener,
@@ -71,33 +76,37 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     ));
 
     let first = signals.next().await;
+    // Before `stop`: from here on `EndpointState` refuses new messages and status callbacks with 503.
     lifecycle.set(Stage::Draining);
     stop.cancel();
     tracing::info!(
         signal = first.name,
-        shutdown_timeout_s = drain.as_secs(),
+        shutdown_timeout_s = shutdown_timeout.as_secs(),
         "draining"
     );
     let finished = async {
-        // Answers first: a message that is still being read may start a handler.
-        let in_time = tokio::time::timeout(drain, public).await.is_ok();
+        // The public listener first: a request that it is still reading may start another handler.
+        let in_time = tokio::time::timeout(shutdown_timeout, public).await.is_ok();
         answered.cancel();
+        // `&`, not `&&`: wait for the worker even if the listener was late.
         in_time & matches!(worker.await, Ok(Ok(true)))
     };
     let clean = tokio::select! {
         clean = finished => clean,
         second = signals.next() => {
-            tracing::warn!(signal = second.name, "second signal: stopping at once");
+            tracing::warn!(signal = second.name, "second signal; exiting without waiting for work in progress");
+            // `exit` runs no destructors, so send waiting traces now.
             drop(flush);
             std::process::exit(second.exit_code());
         }
     };
+    // The private listener last: it serves health checks and metrics during the drain.
     drained.cancel();
     if let Some(private) = private {
         private.abort();
     }
     if !clean {
-        tracing::error!("the drain took too long: what was under way is cut off");
+        tracing::error!("shutdown timed out; work in progress was aborted");
         drop(flush);
         std::process::exit(first.exit_code());
     }
@@ -106,15 +115,17 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What a connection of the public listener may cost.
+/// Returns the connection limits of the public listener.
+///
+/// Raises the process's limit of open files, and logs a warning if that allows too few connections.
 pub(super) fn connection_limits(settings: &ServerSettings) -> ConnectionLimits {
-    let connections = descriptors::room_for(settings.max_connections);
+    let connections = descriptors::max_connections(settings.max_connections);
     if connections < settings.max_connections {
         let configured = settings.max_connections;
         tracing::warn!(
             connections,
             configured,
-            "fewer connections than server.max_connections: raise the limit of open files"
+            "fewer connections than server.max_connections; raise the limit of open files"
         );
     }
     ConnectionLimits {
@@ -152,7 +163,7 @@ fn announce(app: &App, public: &TcpListener) {
     );
 }
 
-/// SIGTERM and SIGINT.
+/// Streams of the signals that stop the server.
 struct Signals {
     term: Signal,
     int: Signal,
@@ -166,6 +177,7 @@ struct Received {
 
 impl Received {
     fn exit_code(self) -> i32 {
+        // The shell's convention for a process that a signal ended.
         128 + self.number
     }
 }

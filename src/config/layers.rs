@@ -1,4 +1,4 @@
-//! The layers of settings, each value with its origin: default < file < `REPLYHOOK__…` < the well-known names.
+//! The layers of settings, each value with its origin: default < file < `REPLYHOOK__…` < the short names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::problem::Problems;
 use super::{DEFAULT_FILE, DEFAULT_TOML, Sources, shown};
 use crate::redact::{is_url, redacted_url};
 
-/// Environment names that stand for a key, beside their `REPLYHOOK__` form.
+/// Short environment names of keys, in addition to their `REPLYHOOK__` names.
 const WELL_KNOWN: [(&str, &str); 8] = [
     ("TWILIO_AUTH_TOKEN", "twilio.auth_token"),
     ("TWILIO_AUTH_TOKEN_FILE", "twilio.auth_token_file"),
@@ -23,7 +23,7 @@ const WELL_KNOWN: [(&str, &str); 8] = [
     ("DATABASE_URL", "store.url"),
     ("DATABASE_URL_FILE", "store.url_file"),
 ];
-/// Keys that had another name before the first release, and the names they have now.
+/// Former and present names of keys that were renamed. A problem with an old key names the new one.
 const RENAMED: [(&str, &str); 18] = [
     ("guard.loop", "guard.loop_detection"),
     (
@@ -49,28 +49,31 @@ const RENAMED: [(&str, &str); 18] = [
 ];
 const PREFIX: &str = "REPLYHOOK__";
 const DEFAULT: &str = "default";
-/// Keys below it are `<AccountSid>.auth_token` and `<AccountSid>.auth_token_file`.
+/// Prefix of the keys `<AccountSid>.auth_token` and `<AccountSid>.auth_token_file`.
 pub(super) const ACCOUNTS: &str = "twilio.accounts.";
 
-/// A value and where it came from.
+/// A value and its origin.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) value: Value,
     pub(super) origin: String,
+    /// Precedence: 0 default, 1 file, 2 `REPLYHOOK__…`, 3 short name, 4 [`Sources::fixed`].
     rank: u8,
 }
 
-/// All keys that are known, with their values.
+/// All known keys, with their values.
 #[derive(Debug)]
 pub(super) struct Layers {
     entries: BTreeMap<String, Entry>,
-    /// What relative paths of the file are relative to.
+    /// Folder of the settings file, which relative paths start from.
     pub(super) directory: PathBuf,
+    /// `PORT`. Kept apart from `server.listen`, of which it replaces only the port.
     pub(super) port: Option<Entry>,
 }
 
 impl Layers {
     pub(super) fn read(sources: &Sources, problems: &mut Problems) -> Self {
+        // The defaults come first: they define the known keys and the types that `set` and `typed` check.
         let mut entries = BTreeMap::new();
         let defaults: Table = DEFAULT_TOML
             .parse()
@@ -105,15 +108,16 @@ impl Layers {
         self.entries.get(key)
     }
 
-    /// Whether a text is there.
+    /// Returns whether the key has a text that is not blank.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.get(key)
             .and_then(|entry| entry.value.as_str())
             .is_some_and(|text| !text.trim().is_empty())
     }
 
-    /// The accounts that are named, in order.
+    /// Returns the account SIDs below `twilio.accounts`, sorted.
     pub(super) fn accounts(&self) -> Vec<String> {
+        // `dedup` suffices: keys are sorted, so `auth_token` and `auth_token_file` of an account are adjacent.
         let mut accounts: Vec<_> = self
             .entries
             .keys()
@@ -123,10 +127,11 @@ impl Layers {
         accounts.into_iter().map(str::to_owned).collect()
     }
 
-    /// Key, masked value and origin.
+    /// Returns key, masked value and origin of every setting.
     pub(super) fn effective(&self) -> Vec<(String, String, String)> {
         let shown = |(key, entry): (&String, &Entry)| {
             let (mut value, mut origin) = (entry.value.clone(), entry.origin.clone());
+            // Show the address that the server will listen on, not the one whose port `PORT` replaces.
             if key == "server.listen"
                 && let (Some(text), Some(port)) = (value.as_str(), &self.port)
                 && let Some((host, _)) = text.rsplit_once(':')
@@ -149,6 +154,7 @@ impl Layers {
         };
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
+            // The default file is optional; a file that was named must exist.
             Err(error) if !named && error.kind() == std::io::ErrorKind::NotFound => return,
             Err(error) => {
                 return problems.push("--config", shown(path), format!("cannot be read: {error}"));
@@ -195,13 +201,14 @@ impl Layers {
                 });
             } else if let Some(rest) = name.strip_prefix(PREFIX) {
                 let mut key = rest.to_lowercase().replace("__", ".");
-                // Account SIDs lose their case on the way, and begin with capitals.
+                // `to_lowercase` above has changed the `AC` of an account SID as well: restore it.
                 if let Some(account) = key
                     .strip_prefix(ACCOUNTS)
                     .and_then(|rest| rest.strip_prefix("ac"))
                 {
                     key = format!("{ACCOUNTS}AC{account}");
                 }
+                // Before `typed`: a variable that is ignored must not cause a problem either.
                 if sources.ignores(&key) {
                     continue;
                 }
@@ -213,7 +220,7 @@ impl Layers {
         }
     }
 
-    /// A value that the program itself sets.
+    /// Sets a value of the program itself. Unlike [`set`](Self::set), does not check that the key is known.
     fn put(&mut self, key: &str, text: &str, origin: &str, rank: u8, problems: &mut Problems) {
         match self.typed(key, text) {
             Ok(value) => self.replace(key.to_owned(), value, origin, rank),
@@ -221,7 +228,7 @@ impl Layers {
         }
     }
 
-    /// A text as the type that its key has.
+    /// Converts a text to the type of its key's default. For a key without a default it stays a text.
     fn typed(&self, key: &str, text: &str) -> Result<Value, &'static str> {
         match self.entries.get(key).map(|entry| &entry.value) {
             Some(Value::Integer(_)) => text
@@ -234,7 +241,7 @@ impl Layers {
                 .parse()
                 .map(Value::Boolean)
                 .map_err(|_| "true or false"),
-            // An environment variable holds one text: commas separate its items.
+            // An environment variable holds a single text, so commas separate the items of a list.
             Some(Value::Array(_)) => {
                 let items = text.split(',').map(|item| item.trim().to_owned());
                 let items = items.filter(|item| !item.is_empty());
@@ -250,7 +257,7 @@ impl Layers {
             .and_then(|rest| rest.split_once('.'))
             && matches!(field, "auth_token" | "auth_token_file")
         {
-            // The same account in another case is the same account.
+            // Account SIDs are compared without case: environment keys have arrived here in lower case.
             let same = |known: &&String| {
                 known.eq_ignore_ascii_case(&format!("{ACCOUNTS}{account}.{field}"))
             };
@@ -304,12 +311,14 @@ impl Layers {
     }
 
     fn replace(&mut self, key: String, value: Value, origin: &str, rank: u8) {
+        // Equal rank replaces too: `Sources::defaults` have the rank of the embedded defaults.
         if self
             .entries
             .get(&key)
             .is_none_or(|entry| entry.rank <= rank)
         {
-            // A secret and its file are one setting: a higher layer's one replaces a lower layer's other.
+            // A secret and its `_file` are one setting: set in a higher layer, one clears the other of a lower layer.
+            // Within one layer both stay, and `Reader::secret` reports that.
             let twin = key
                 .strip_suffix("_file")
                 .map_or_else(|| format!("{key}_file"), str::to_owned);
@@ -330,7 +339,10 @@ impl Layers {
         }
     }
 
+    /// Returns the known key that is most similar to a misspelled one.
     fn nearest(&self, key: &str) -> Option<&str> {
+        // Compare the last part alone as well: it finds a key in a wrong section. The small malus prefers a key whose
+        // section is similar too.
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
         let score = |known: &str| {
             strsim::jaro_winkler(known, key)
@@ -344,17 +356,17 @@ impl Layers {
     }
 }
 
-/// The key that an environment variable stands for, in whatever way.
+/// Returns the key of an environment variable's short or `REPLYHOOK__` name.
 pub(super) fn key_of(name: &str) -> Option<String> {
     let known = WELL_KNOWN.iter().find(|(known, _)| *known == name);
     let named = || Some(name.strip_prefix(PREFIX)?.to_lowercase().replace("__", "."));
     known.map(|(_, key)| (*key).to_owned()).or_else(named)
 }
 
-/// Stands for a secret.
+/// Replacement for a secret. Its length does not depend on the secret's.
 const MASK: &str = "********";
 
-/// A value as it may be shown: no secret, and nothing that looks like one in the wrong place.
+/// Formats a value for display. Masks secrets, and texts of other keys that look like an auth token.
 fn masked(key: &str, value: &Value) -> String {
     let secret = ["auth_token", "auth_token_secondary", "_secret"]
         .iter()
@@ -367,13 +379,14 @@ fn masked(key: &str, value: &Value) -> String {
     }
 }
 
-/// Whether a value may hold a URL's password. One whose scheme was forgotten is still shown under the key of a URL only.
+/// Returns whether a value may contain the password of a URL.
 fn may_be_url(key: &str, text: &str) -> bool {
+    // The key decides as well: a URL whose scheme is missing does not look like one, but may still have a password.
     let is_file = text.starts_with("sqlite:");
     is_url(text) || (!is_file && (key.ends_with("url") || key.ends_with("endpoint")))
 }
 
-/// A value in quotes, for a problem: no token, and no password of a URL.
+/// Quotes a value for a problem's text. Masks auth tokens and passwords in URLs.
 pub(super) fn quoted(text: &str) -> String {
     let text = text.trim();
     if is_token(text) {
@@ -385,7 +398,7 @@ pub(super) fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// Whether a text has the shape of an auth token.
+/// Returns whether a text has the format of an auth token: 32 hexadecimal digits.
 pub(super) fn is_token(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -404,8 +417,9 @@ fn walk(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) {
     }
 }
 
-/// What is wrong with a file, unless that could quote a secret.
+/// Returns the message of a TOML error, or a general one for a line that may hold a secret.
 fn reason(text: &str, error: &toml::de::Error) -> String {
+    // The parser's messages may quote the value.
     let start = error.span().map_or(0, |span| span.start);
     let line = text
         .get(..start)
@@ -415,7 +429,7 @@ fn reason(text: &str, error: &toml::de::Error) -> String {
         .iter()
         .any(|word| line.contains(word))
     {
-        return "a text stands in quotes, as in auth_token = \"…\"".to_owned();
+        return "a text must be in quotes, as in auth_token = \"…\"".to_owned();
     }
     error.message().trim_end().to_owned()
 }

@@ -1,4 +1,4 @@
-//! `[media]`: files that messages bring.
+//! The section `[media]`: storage of received media.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -8,27 +8,27 @@ use super::reader::Reader;
 use super::{Problems, Sources};
 use crate::twilio::media::HostPattern;
 
-/// `[media]`
+/// The settings of the `[media]` section.
 ///
-/// Read by itself: as in the example of [`StoreSettings`](super::StoreSettings).
+/// Loaded in the same way as [`StoreSettings`](super::StoreSettings), which has an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MediaSettings {
-    /// The folder that files of messages are saved into, if they are.
-    pub save: Option<PathBuf>,
-    /// Whether a file is deleted at Twilio once it is saved.
+    /// Folder that received media are saved in; `None` saves nothing.
+    pub save_dir: Option<PathBuf>,
+    /// Deletes a file at Twilio after it has been saved.
     pub delete_after_save: bool,
-    /// Bytes that the folder may hold.
-    pub quota: u64,
-    /// Hosts beside Twilio's that its redirects to files may lead to.
-    pub(crate) hosts: Vec<HostPattern>,
+    /// Maximum size of the folder in bytes.
+    pub save_quota: u64,
+    /// Hosts that Twilio's media redirects may lead to, in addition to Twilio's own.
+    pub(crate) allowed_redirect_hosts: Vec<HostPattern>,
 }
 
 impl MediaSettings {
-    /// Reads only `[media]`, for a command beside a running server.
+    /// Reads only `[media]`, for a command that works on the saved media of a running server.
     ///
     /// # Errors
-    /// [`Problems`]: all of them at once.
+    /// All [`Problems`] together.
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
@@ -46,10 +46,11 @@ pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
     if delete_after_save && save.is_none() {
         reader.problem(
             "media.delete_after_save",
-            "deletes what was saved, and media.save_dir names no folder",
+            "deletes only saved media, and media.save_dir is not set: set it, or leave this key out",
         );
         return None;
     }
+    // A folder that does not exist yet is valid.
     if let Some(folder) = save
         .as_ref()
         .filter(|folder| folder.exists() && !folder.is_dir())
@@ -57,7 +58,7 @@ pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
         let shown = super::shown(folder);
         reader.problem(
             "media.save_dir",
-            format!("names {shown}, which is no folder"),
+            format!("names {shown}, which is not a folder"),
         );
         return None;
     }
@@ -65,6 +66,7 @@ pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
         && let Ok(about) = folder.metadata()
         && about.mode() & 0o077 != 0
     {
+        // Users' files: a folder with permissions for group or others is suspicious, but may be intended.
         let (mode, shown) = (about.mode() & 0o777, super::shown(folder));
         reader.warn(
             "media.save_dir",
@@ -74,10 +76,10 @@ pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
     let quota = reader.number("media.save_quota_mib", 1..=1_048_576);
     let hosts = hosts(reader);
     Some(MediaSettings {
-        save,
+        save_dir: save,
         delete_after_save,
-        quota: u64::try_from(quota?).ok()? * 1024 * 1024,
-        hosts: hosts?,
+        save_quota: u64::try_from(quota?).ok()? * 1024 * 1024,
+        allowed_redirect_hosts: hosts?,
     })
 }
 
@@ -89,7 +91,7 @@ fn hosts(reader: &mut Reader<'_>) -> Option<Vec<HostPattern>> {
             reader.problem(
                 KEY,
                 format!(
-                    "has {}, which is no name of a host: write names such as [\"cdn.example.com\", \"*.example.org\"]",
+                    "has {}, which is not a host name: write names such as [\"cdn.example.com\", \"*.example.org\"]",
                     quoted(&text)
                 ),
             );

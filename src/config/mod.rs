@@ -1,48 +1,46 @@
-//! Settings: an embedded default, a file, the environment; every problem told at once.
+//! Settings from embedded defaults, a file and the environment. All problems are reported together.
 //!
-//! [`Settings::load`] is the only reader of the environment. Each value knows where it came from, so that a problem
-//! names its key, its origin, what is wrong and what to write. `default.toml` is at once the documentation, the list of
-//! known keys and their types: there is no second table to keep in step.
+//! [`Sources::from_env`] is the only reader of the environment. Each value has an origin, so that a problem can name
+//! the key, the origin, the mistake and the fix. `default.toml` is the documentation, and also defines the known keys
+//! and their types, which avoids a second table that would have to be kept in sync.
 
-mod calling;
-mod guarding;
-mod handling;
-mod keeping;
+mod cli;
+mod guard;
+mod handler;
 mod layers;
 mod media;
 mod problem;
 mod reader;
 mod sections;
+mod store;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use calling::{
-    OnUnknown, OutboundSettings, ReconcileSettings, SenderSettings, WebhookSettings,
-};
-pub use guarding::GuardSettings;
-pub use handling::{HandlerKind, HandlerSettings, HandoffSettings, OnCrash};
-pub use keeping::{ConsentSettings, StoreSettings};
+pub use cli::{OnUnknown, OutboundSettings, ReconcileSettings, SenderSettings, WebhookSettings};
+pub use guard::GuardSettings;
+pub use handler::{HandlerKind, HandlerSettings, HandoffSettings, OnCrash};
 pub use media::MediaSettings;
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{
     AccountSettings, AdminSettings, LogFormat, LogSettings, ReplySettings, RestSettings,
     ServerSettings, SignatureMode, SignatureSettings, TelemetrySettings, TwilioSettings,
 };
+pub use store::{ConsentSettings, StoreSettings};
 
 use layers::Layers;
 use reader::Reader;
 
 use crate::signature::PublicUrl;
 
-/// The documented defaults, as `replyhook config default` prints them.
+/// The defaults with their documentation, as `replyhook config default` prints them.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
 
-/// The file that is read if it is there and no other is named.
+/// The file to read if no other is named. It is optional.
 const DEFAULT_FILE: &str = "replyhook.toml";
 
-/// Where settings come from.
+/// The sources of settings: a file, environment variables, and values of the program.
 ///
 /// ```
 /// use replyhook::config::{Settings, Sources};
@@ -60,21 +58,21 @@ const DEFAULT_FILE: &str = "replyhook.toml";
 /// ```
 #[derive(Clone, Default)]
 pub struct Sources {
-    /// A settings file that must exist; without one `replyhook.toml` is read if it is there.
+    /// A settings file, which must exist; `None` reads `replyhook.toml` if it exists.
     pub file: Option<PathBuf>,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
-    /// Allows `signature.mode = "report"` on a listener that others can reach.
+    /// Allows `signature.mode = "report"` on a listener that is not on loopback.
     pub allow_public_diagnostics: bool,
-    /// Values that stand below all, by key, instead of the documented defaults.
+    /// Values by key that replace the documented defaults; the file and the environment override them.
     pub defaults: BTreeMap<&'static str, String>,
-    /// Values that stand above all, by key, as a command sets them.
+    /// Values by key that override all other sources, such as those of a command's options.
     pub fixed: BTreeMap<&'static str, String>,
-    /// Beginnings of keys that neither the file nor the environment may set: those are passed over.
+    /// Prefixes of keys that are ignored in the file and in the environment.
     pub ignored: Vec<&'static str>,
 }
 
-/// Names only: among the values are tokens.
+/// Shows names only, because values may be secrets.
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources")
@@ -88,11 +86,12 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// The process's environment, and `replyhook.toml` in the working directory if it is there.
+    /// Returns the process's environment, and `replyhook.toml` of the working directory if it exists.
     pub fn from_env() -> Self {
+        // `vars_os`: `vars` panics if any variable is not UTF-8. Such variables are skipped.
         #[expect(
             clippy::disallowed_methods,
-            reason = "this is the one room that may read the environment"
+            reason = "the only place that reads the environment"
         )]
         let env = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -104,7 +103,7 @@ impl Sources {
         }
     }
 
-    /// The same with further environment variables.
+    /// Adds environment variables, replacing those of the same name.
     #[must_use]
     pub fn with_env<N: Into<String>, V: Into<String>>(
         mut self,
@@ -117,8 +116,9 @@ impl Sources {
         self
     }
 
-    /// Environment variables that are there and passed over, because of [`Sources::ignored`].
+    /// Returns the names of environment variables that are set but match [`Sources::ignored`].
     pub fn ignored_env(&self) -> Vec<&str> {
+        // An empty value means "not set".
         let names = self.env.iter().filter(|(_, value)| !value.is_empty());
         names
             .map(|(name, _)| name.as_str())
@@ -130,7 +130,7 @@ impl Sources {
         self.ignored.iter().any(|start| key.starts_with(start))
     }
 
-    /// The same with a named file.
+    /// Sets the settings file, which must exist.
     #[must_use]
     pub fn with_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.file = Some(file.into());
@@ -138,46 +138,46 @@ impl Sources {
     }
 }
 
-/// All settings, checked.
+/// All settings, validated.
 ///
-/// Read from what a program gives: see [`Sources`]. From the environment and the file it is
-/// `Settings::load(&Sources::from_env())`.
+/// `Settings::load(&Sources::from_env())` reads them from the environment and the file. See [`Sources`] for an example
+/// with other sources.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Tokens and accounts.
+    /// Auth tokens and accounts.
     pub twilio: TwilioSettings,
     /// The public listener and its limits.
     pub server: ServerSettings,
     /// The private listener.
     pub admin: AdminSettings,
-    /// What happens to refused requests.
+    /// Responses to requests whose signature does not verify.
     pub signature: SignatureSettings,
-    /// The built-in handler and the limits of any.
+    /// The built-in handler, and limits that apply to every handler.
     pub handler: HandlerSettings,
-    /// Deadlines, the apology, and what happens to replies that go by REST.
+    /// Deadline, debouncing, fallback text and length of replies.
     pub reply: ReplySettings,
-    /// Conversations that somebody else answers for a while.
+    /// Handoffs of conversations to another system.
     pub handoff: HandoffSettings,
-    /// Where REST is called, and as whom.
+    /// URLs and API key of the REST API.
     pub rest: RestSettings,
-    /// What is kept, where and how long.
+    /// The store and its retention.
     pub store: StoreSettings,
-    /// Files that messages bring.
+    /// Storage of received media.
     pub media: MediaSettings,
-    /// What users say about being written to.
+    /// Opt-ins and opt-outs.
     pub consent: ConsentSettings,
-    /// What is kept from the handler.
+    /// Loop detection and rate limits.
     pub guard: GuardSettings,
-    /// What is sent first.
+    /// Outbound messages.
     pub outbound: OutboundSettings,
-    /// Logs.
+    /// Logging.
     pub log: LogSettings,
     /// Traces.
     pub telemetry: TelemetrySettings,
 }
 
-/// Settings with what is odd about them and where they came from.
+/// Settings with their warnings and origins.
 ///
 /// ```
 /// use replyhook::config::{Settings, Sources};
@@ -187,8 +187,8 @@ pub struct Settings {
 ///     ("PUBLIC_URL", "http://bot.example.com"),
 /// ]))?;
 /// assert_eq!(loaded.warnings[0].key, "server.public_url");
-/// let drain = loaded.effective.iter().find(|(key, ..)| key == "server.shutdown_timeout_s");
-/// assert_eq!(drain.map(|(_, value, _)| value.as_str()), Some("20"));
+/// let timeout = loaded.effective.iter().find(|(key, ..)| key == "server.shutdown_timeout_s");
+/// assert_eq!(timeout.map(|(_, value, _)| value.as_str()), Some("20"));
 /// # Ok::<(), replyhook::config::Problems>(())
 /// ```
 #[derive(Debug)]
@@ -196,17 +196,17 @@ pub struct Settings {
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// What works and is probably not meant.
+    /// Warnings about valid but suspicious values.
     pub warnings: Vec<Warning>,
     /// Key, value (secrets masked) and origin of every setting, sorted by key.
     pub effective: Vec<(String, String, String)>,
 }
 
 impl Settings {
-    /// Reads and checks everything.
+    /// Reads and validates all settings.
     ///
     /// # Errors
-    /// [`Problems`]: all of them at once.
+    /// All [`Problems`] together.
     pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
@@ -223,34 +223,37 @@ impl Settings {
         }
     }
 
-    /// The values as [`Settings::load`] would take them, even when they cannot be used: what `replyhook check` shows.
+    /// Returns key, masked value and origin of every setting, even if [`Settings::load`] rejects them.
+    ///
+    /// `replyhook check` shows this list.
     pub fn effective(sources: &Sources) -> Vec<(String, String, String)> {
         Layers::read(sources, &mut Problems::default()).effective()
     }
 }
 
-/// What signing and explaining need of the settings: tokens, and `PUBLIC_URL` if it is set.
+/// The settings for signing and explaining requests: auth tokens, and `PUBLIC_URL` if it is set.
 ///
-/// Loaded, and made into a verifier: see [`verifier`](crate::verifier).
+/// See [`verifier`](crate::verifier) for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SigningSettings {
-    /// Tokens and accounts.
+    /// Auth tokens and accounts.
     pub twilio: TwilioSettings,
-    /// What Twilio calls.
+    /// The URL that Twilio calls.
     pub public_url: Option<PublicUrl>,
 }
 
 impl SigningSettings {
-    /// Reads only these; the rest of the settings may be missing.
+    /// Reads only these settings; others may be missing.
     ///
     /// # Errors
-    /// [`Problems`]: all of them at once.
+    /// All [`Problems`] together.
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = Reader::new(&layers, problems);
         let twilio = sections::twilio(&mut reader);
+        // `sections::public_url` would report a missing URL, which is optional here.
         let public_url = if layers.is_set("server.public_url") {
             sections::public_url(&mut reader)
         } else {
@@ -265,10 +268,10 @@ impl SigningSettings {
 }
 
 impl AdminSettings {
-    /// Reads only `admin.listen`, for a health check beside a running server.
+    /// Reads only `admin.listen`, for a health check of a running server.
     ///
     /// # Errors
-    /// [`Problems`]: all of them at once.
+    /// All [`Problems`] together.
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
@@ -280,21 +283,20 @@ impl AdminSettings {
 }
 
 impl StoreSettings {
-    /// Reads only `[store]`, for a command beside a running server.
+    /// Reads only `[store]`, for a command that works on the store of a running server.
     ///
     /// # Errors
-    /// [`Problems`]: all of them at once.
+    /// All [`Problems`] together.
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = Reader::new(&layers, problems);
-        let store = keeping::store(&mut reader);
+        let store = store::store(&mut reader);
         let (problems, _) = reader.finish();
         store.filter(|_| problems.is_empty()).ok_or(problems)
     }
 }
 
-/// A path as a problem names it.
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }

@@ -1,24 +1,24 @@
-//! What is wrong with settings, told so that it can be mended.
+//! Problems with settings, each with its origin and its fix.
 
 use std::fmt;
 
-/// One problem: which key, where its value came from, what is wrong and what to write.
+/// A problem with one setting: its key, its origin, the mistake and the fix.
 ///
-/// All of them together: see [`Problems`].
+/// See [`Problems`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// Such as `server.shutdown_timeout_s`.
+    /// Key of the setting, such as `server.shutdown_timeout_s`.
     pub key: String,
-    /// Such as `replyhook.toml` or `environment variable PORT`.
+    /// Origin of the value, such as `replyhook.toml` or `environment variable PORT`.
     pub origin: String,
-    /// What is wrong, and what to write instead. Never a secret's value.
+    /// The mistake and the fix. Never contains the value of a secret.
     pub text: String,
 }
 
-/// Something that works and is probably not meant.
+/// A valid but suspicious setting.
 ///
-/// As it comes: see [`Loaded`](super::Loaded).
+/// See [`Loaded`](super::Loaded) for an example.
 pub type Warning = Problem;
 
 /// All problems of the settings.
@@ -48,12 +48,12 @@ impl Problems {
         });
     }
 
-    /// Whether there is none.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Each of them.
+    /// Returns an iterator over the problems.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
     }

@@ -1,4 +1,4 @@
-//! Values out of the layers: each is read as what it must be, and what it is not is a problem.
+//! Typed access to the layers. A value of the wrong form becomes a problem.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use super::problem::{Problem, Problems, Warning};
 use super::shown;
 use crate::secret::Secret;
 
-/// Reads and collects.
+/// Reads values, and collects problems and warnings.
 pub(super) struct Reader<'a> {
     pub(super) layers: &'a Layers,
     problems: Problems,
@@ -30,13 +30,13 @@ impl<'a> Reader<'a> {
         (self.problems, self.warnings)
     }
 
-    /// Notes a problem of a key.
+    /// Records a problem with a key.
     pub(super) fn problem(&mut self, key: &str, text: impl std::fmt::Display) {
         let origin = self.origin(key);
         self.problems.push(key, origin, text);
     }
 
-    /// Notes what is odd about a key.
+    /// Records a warning about a key.
     pub(super) fn warn(&mut self, key: &str, text: impl std::fmt::Display) {
         let origin = self.origin(key);
         self.warnings.push(Problem {
@@ -46,12 +46,12 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Notes a problem of something that is no key.
+    /// Records a problem with a value that is not in the layers, such as `PORT`.
     pub(super) fn problem_at(&mut self, key: &str, origin: &str, text: impl std::fmt::Display) {
         self.problems.push(key, origin, text);
     }
 
-    /// How many problems there are so far.
+    /// Returns the number of problems so far.
     pub(super) fn problem_count(&self) -> usize {
         self.problems.iter().count()
     }
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
             .map_or_else(|| "not set".to_owned(), |entry| entry.origin.clone())
     }
 
-    /// A text; empty where it is not set.
+    /// Returns a text, which is empty if the key is not set.
     pub(super) fn text(&self, key: &str) -> &'a str {
         self.layers
             .get(key)
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
             .unwrap_or_default()
     }
 
-    /// The texts of a list, trimmed; empty ones are left out.
+    /// Returns the trimmed texts of a list, without empty ones.
     pub(super) fn list(&self, key: &str) -> Vec<String> {
         let values = self
             .layers
@@ -85,12 +85,11 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    /// Yes or no.
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         self.layers.get(key)?.value.as_bool()
     }
 
-    /// A whole number within a range.
+    /// Returns a whole number, or records a problem if it is out of range.
     pub(super) fn number(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.layers.get(key)?.value.as_integer()?;
         if range.contains(&value) {
@@ -107,20 +106,20 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A count within a range.
+    /// Returns a [`number`](Self::number) as a count.
     pub(super) fn count(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<usize> {
         self.number(key, range)
             .and_then(|value| usize::try_from(value).ok())
     }
 
-    /// Milliseconds within a range.
+    /// Returns a [`number`](Self::number) of milliseconds.
     pub(super) fn millis(&mut self, key: &str, range: RangeInclusive<i64>) -> Option<Duration> {
         self.number(key, range)
             .and_then(|value| u64::try_from(value).ok())
             .map(Duration::from_millis)
     }
 
-    /// One of a few words.
+    /// Returns the value of the word that is set, or records a problem that lists all words.
     pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text(key);
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
@@ -139,7 +138,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// `ADDRESS:PORT`.
+    /// Returns an `ADDRESS:PORT`, or records a problem.
     pub(super) fn address(&mut self, key: &str) -> Option<SocketAddr> {
         let text = self.text(key);
         let address = text.parse().ok();
@@ -155,9 +154,12 @@ impl<'a> Reader<'a> {
         address
     }
 
-    /// A secret from its key or from the file that `<key>_file` names; `None` where neither is set.
+    /// Returns a secret from its key, or from the file that `<key>_file` names.
+    ///
+    /// Returns `None` without a problem if neither is set, and `None` with a problem if the secret is unusable.
     pub(super) fn secret(&mut self, key: &str) -> Option<Secret> {
         let file_key = format!("{key}_file");
+        // Set by the operator, even if to an empty text.
         let set = |key: &str| {
             self.layers
                 .get(key)
@@ -173,7 +175,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         if file.is_empty() {
-            // Set and empty is a mistake in a deployment; not set at all is another matter.
+            // Set but empty is a deployment mistake, such as a variable that did not expand. Not set is valid here.
             if let Some(Entry { origin, .. }) = set(key)
                 .filter(|_| text.trim().is_empty())
                 .filter(|_| set(&file_key).is_none())
@@ -188,13 +190,14 @@ impl<'a> Reader<'a> {
             }
             return (!text.is_empty()).then(|| self.trimmed(key, &text));
         }
+        // `join` keeps an absolute path as it is.
         let path = self.layers.directory.join(&file);
         match std::fs::read_to_string(&path) {
             Ok(text) if text.trim().is_empty() => {
                 self.problem(&file_key, format!("names {}, which is empty", shown(&path)));
                 None
             }
-            // A line feed at the end of a file is no mistake.
+            // Editors end files with a line feed: do not warn about it.
             Ok(text) => Some(self.trimmed(&file_key, text.trim_end_matches(['\r', '\n']))),
             Err(error) => {
                 self.unreadable(&file_key, &path, &error);
@@ -211,6 +214,7 @@ impl<'a> Reader<'a> {
     }
 
     fn unreadable(&mut self, key: &str, path: &Path, error: &std::io::Error) {
+        // The value may be the token itself, so the problem must not quote it.
         if path
             .file_name()
             .and_then(|name| name.to_str())
@@ -218,7 +222,7 @@ impl<'a> Reader<'a> {
         {
             return self.problem(
                 key,
-                "wants the name of a file, and what stands there looks like the token itself",
+                "needs the name of a file, but its value looks like the token itself",
             );
         }
         self.problem(

@@ -1,4 +1,4 @@
-//! The settings as types: one struct a section.
+//! The types of the settings, one struct per section.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,32 +7,30 @@ use std::time::Duration;
 use super::Settings;
 use super::layers::quoted;
 use super::reader::Reader;
-use super::{calling, guarding, handling, keeping, media};
+use super::{cli, guard, handler, media, store};
 use crate::redact::redacted_url;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
 use crate::twilio::ApiUrl;
 
-/// `[twilio]`
+/// The auth tokens and accounts of the `[twilio]` section.
 ///
-/// Used: see [`verifier`](crate::verifier).
+/// See [`verifier`](crate::verifier) for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TwilioSettings {
     /// The primary auth token.
     pub auth_token: Secret,
-    /// A second one, accepted during rotation.
+    /// A second auth token that is also accepted, during a rotation.
     pub auth_token_secondary: Option<Secret>,
-    /// The account of the tokens above. If set, only it and `accounts` are accepted.
+    /// The account of the tokens above. If set, only this account and `accounts` are accepted.
     pub account_sid: Option<AccountSid>,
-    /// Accounts with tokens of their own.
+    /// Accounts with their own auth tokens.
     pub accounts: Vec<AccountSettings>,
 }
 
-/// `[twilio.accounts.<AccountSid>]`
-///
-/// Part of [`Settings`], which says how it is read.
+/// The settings of a section `[twilio.accounts.<AccountSid>]`; part of [`Settings`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AccountSettings {
@@ -42,146 +40,130 @@ pub struct AccountSettings {
     pub auth_token: Secret,
 }
 
-/// `[server]`
-///
-/// Part of [`Settings`], which says how it is read.
+/// The settings of the `[server]` section; part of [`Settings`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerSettings {
-    /// What Twilio calls.
+    /// The URL that Twilio calls.
     pub public_url: PublicUrl,
-    /// The public listener.
+    /// Address of the public listener.
     pub listen: SocketAddr,
-    /// What is under way gets this long after a signal.
+    /// Time that requests and handlers in progress get after SIGTERM or SIGINT.
     pub shutdown_timeout: Duration,
-    /// Connections at once.
+    /// Maximum number of connections.
     pub max_connections: usize,
-    /// Webhook requests at once.
+    /// Maximum number of verified webhook requests in flight.
     pub max_in_flight: usize,
-    /// For a request's head, from its first byte.
+    /// Time for the head of a request, from its first byte.
     pub header_timeout: Duration,
     /// Time that a connection may be idle.
     pub idle_timeout: Duration,
-    /// For a request's body.
+    /// Time for the body of a request.
     pub body_timeout: Duration,
-    /// For a peer to take some of its answer.
+    /// Time in which a client must read some part of a response.
     pub write_timeout: Duration,
-    /// Bytes of a body.
+    /// Maximum bytes of a request body.
     pub max_body_bytes: usize,
-    /// Bytes of path and query.
+    /// Maximum bytes of path and query.
     pub max_uri_bytes: usize,
-    /// Bytes of all requests that are not verified yet, without the first 8 KiB of each; without it, a quarter of the
-    /// memory there is.
+    /// Maximum bytes of all unverified requests together, without the first 8 KiB of each; `None` is a quarter of the
+    /// available memory, between 16 and 256 MiB.
     pub unverified_bytes: Option<usize>,
-    /// Headers of a request.
+    /// Maximum number of headers of a request.
     pub max_headers: usize,
-    /// Bytes of a request's head.
+    /// Maximum bytes of the head of a request.
     pub max_header_bytes: usize,
-    /// Parameters of a request.
+    /// Maximum number of parameters of a request.
     pub max_params: usize,
-    /// Whether a crash may write the process's memory to a core file.
+    /// Allows core dumps, which contain the memory of the process.
     pub core_dumps: bool,
 }
 
-/// `[admin]`
+/// The settings of the `[admin]` section.
 ///
-/// Read by itself: as in the example of [`StoreSettings`](super::StoreSettings).
+/// Loaded in the same way as [`StoreSettings`](super::StoreSettings), which has an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AdminSettings {
-    /// The private listener.
+    /// Address of the private listener, if there is one.
     pub listen: Option<SocketAddr>,
 }
 
-/// `[signature]`
-///
-/// Part of [`Settings`], which says how it is read.
+/// The settings of the `[signature]` section; part of [`Settings`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SignatureSettings {
-    /// What a refused request is told.
+    /// Detail of the response to a rejected request.
     pub mode: SignatureMode,
 }
 
-/// What a refused request is told. It is refused either way.
-///
-/// Part of [`Settings`], which says how it is read.
+/// Detail of the response to a request whose signature does not verify. Both modes reject the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureMode {
-    /// That it is refused.
+    /// The response only rejects the request.
     Enforce,
-    /// Also why.
+    /// The response also explains why the signature does not match.
     Report,
 }
 
-/// `[reply]`
-///
-/// Part of [`Settings`], which says how it is read.
+/// The settings of the `[reply]` section; part of [`Settings`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ReplySettings {
-    /// Until Twilio is answered.
+    /// Time until the server responds to Twilio, even if the handler is still running.
     pub deadline: Duration,
-    /// Messages that follow each other within this are one turn; zero: each is its own.
+    /// Pause that ends a burst of messages, which the handler gets as one; zero handles each message by itself.
     pub debounce: Duration,
-    /// Whether the parts of a long text are numbered.
+    /// Starts each part of a split text with its number.
     pub numbered: bool,
-    /// Maximum number of messages of a reply, as the channel takes them.
+    /// Maximum number of messages of one reply, after long texts are split.
     pub max_messages: usize,
-    /// What a fallback call says when the handler fails there too.
+    /// Response to a fallback call when the handler fails again; empty for none.
     pub fallback_text: String,
-    /// The template (`HX…`) that takes the place of a reply whose customer service window has closed.
+    /// The template (`HX…`) that replaces a reply when the customer service window has closed.
     pub window_closed_template: Option<String>,
 }
 
-/// The part of `[twilio]` that REST needs.
-///
-/// Part of [`Settings`], which says how it is read.
+/// The settings of the `[twilio]` section for the REST API; part of [`Settings`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RestSettings {
-    /// Where the API is.
+    /// Base URL of the REST API.
     pub api_url: ApiUrl,
-    /// Where the API of channel senders is.
+    /// Base URL of the API of WhatsApp senders.
     pub messaging_url: ApiUrl,
-    /// Where the API of templates is.
+    /// Base URL of the API of templates.
     pub content_url: ApiUrl,
     /// An API key (`SK…`) and its secret, in place of the auth token.
     pub api_key: Option<(String, Secret)>,
 }
 
-/// `[log]`
-///
-/// Part of [`Settings`], which says how it is read.
+/// The settings of the `[log]` section; part of [`Settings`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LogSettings {
-    /// How lines look.
+    /// Format of log lines.
     pub format: LogFormat,
-    /// Which lines are written.
+    /// A level, or directives for single targets.
     pub level: String,
 }
 
-/// How log lines look.
-///
-/// Part of [`Settings`], which says how it is read.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// `Pretty` on a terminal, else `Json`.
+    /// `Pretty` on a terminal, otherwise `Json`.
     Auto,
-    /// For people.
+    /// Text for people.
     Pretty,
-    /// For machines.
+    /// JSON, one object per line.
     Json,
 }
 
-/// `[telemetry]`
-///
-/// Part of [`Settings`], which says how it is read.
+/// The settings of the `[telemetry]` section; part of [`Settings`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct TelemetrySettings {
-    /// An OTLP receiver for traces.
+    /// URL of an OTLP receiver for traces.
     pub otlp_endpoint: Option<String>,
 }
 
@@ -194,21 +176,22 @@ impl fmt::Debug for TelemetrySettings {
     }
 }
 
-/// Reads every section before it gives up on one, so that all problems are told.
+/// Reads all sections, or records their problems and returns `None`.
 pub(super) fn read(reader: &mut Reader<'_>, allow_public_diagnostics: bool) -> Option<Settings> {
+    // Read every section before the first `?`: an early return would hide the problems of later sections.
     let twilio = twilio(reader);
     let server = server(reader);
     let admin = admin(reader, server.as_ref());
     let signature = signature(reader, server.as_ref(), allow_public_diagnostics);
-    let handler = handling::handler(reader);
+    let handler = handler::handler(reader);
     let reply = reply(reader);
-    let handoff = handling::handoff(reader);
+    let handoff = handler::handoff(reader);
     let rest = rest(reader);
-    let store = keeping::store(reader);
+    let store = store::store(reader);
     let media = media::media(reader);
-    let consent = keeping::consent(reader);
-    let guard = guarding::guard(reader);
-    let outbound = calling::outbound(reader);
+    let consent = store::consent(reader);
+    let guard = guard::guard(reader);
+    let outbound = cli::outbound(reader);
     let log = log(reader);
     let telemetry = telemetry(reader);
     Some(Settings {
@@ -234,6 +217,7 @@ pub(super) fn twilio(reader: &mut Reader<'_>) -> Option<TwilioSettings> {
     let before = reader.problem_count();
     let auth_token = token(reader, "twilio.auth_token");
     let auth_token_secondary = token(reader, "twilio.auth_token_secondary");
+    // `token` has reported one that is set but empty or unreadable.
     if auth_token.is_none() && reader.problem_count() == before {
         reader.problem(
             "twilio.auth_token",
@@ -268,7 +252,7 @@ pub(super) fn twilio(reader: &mut Reader<'_>) -> Option<TwilioSettings> {
 pub(super) fn sid(reader: &mut Reader<'_>, key: &str, text: &str) -> Option<AccountSid> {
     let sid = AccountSid::parse(text.trim());
     if let Err(error) = sid {
-        // Not quoted: it may be a token that stands in the wrong place.
+        // Do not quote the value: it may be an auth token in the wrong place.
         reader.problem(key, format!("is {error}"));
     }
     sid.ok()
@@ -277,6 +261,7 @@ pub(super) fn sid(reader: &mut Reader<'_>, key: &str, text: &str) -> Option<Acco
 pub(super) fn token(reader: &mut Reader<'_>, key: &str) -> Option<Secret> {
     let token = reader.secret(key)?;
     let text = token.expose();
+    // Only a warning: a token of another form can still verify signatures.
     if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let hint = if text.starts_with("SK") {
             ": this looks like an API key, which never signs webhooks"
@@ -302,9 +287,11 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
     let body_timeout = reader.millis("server.body_timeout_ms", 10..=60_000);
     let write_timeout = reader.millis("server.write_timeout_ms", 10..=60_000);
     let max_body_bytes = reader.count("server.max_body_bytes", 1024..=16_777_216);
+    // The `http` crate parses URIs of at most 65534 bytes.
     let max_uri_bytes = reader.count("server.max_uri_bytes", 64..=65_534);
     let unverified_bytes = reader.count("server.unverified_bytes", 0..=1_099_511_627_776);
     let max_headers = reader.count("server.max_headers", 16..=1024);
+    // hyper panics for a buffer below 8192 bytes.
     let max_header_bytes = reader.count("server.max_header_bytes", 8192..=1_048_576);
     let max_params = reader.count("server.max_params", 32..=65_536);
     let core_dumps = reader.flag("server.core_dumps");
@@ -328,15 +315,16 @@ fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
     })
 }
 
-/// Whether logs can be filtered by it. A word alone is a level: read as a target it would silence everything.
+/// Returns whether a text is a log level or a list of log directives.
 #[cfg(feature = "server")]
 fn is_filter(level: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let sound = |directive: &str| {
+    // A single word must be a level: `EnvFilter` takes a misspelled one for a target, and silences all others.
+    let is_valid = |directive: &str| {
         let word = directive.trim();
         word.contains(['=', '[']) || LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level))
     };
-    level.split(',').all(sound)
+    level.split(',').all(is_valid)
         && tracing_subscriber::EnvFilter::builder()
             .parse(level)
             .is_ok()
@@ -396,6 +384,7 @@ pub(super) fn admin(
         return Some(AdminSettings { listen: None });
     }
     let listen = reader.address(KEY)?;
+    // Port 0 is any free port, so two of them do not clash.
     if listen.port() != 0 && server.is_some_and(|server| server.listen.port() == listen.port()) {
         reader.problem(
             KEY,
@@ -419,12 +408,13 @@ fn signature(
         ("report", SignatureMode::Report),
     ];
     let mode = reader.choice(KEY, &modes)?;
+    // The explanation must not help an attacker, so only loopback clients may get it.
     let reachable = server.is_some_and(|server| !server.listen.ip().is_loopback());
     if mode == SignatureMode::Report && reachable && !allow_public_diagnostics {
         reader.problem(
             KEY,
-            "is report, which tells whoever asks why a signature does not fit: set server.listen to a loopback address, \
-             or start with --allow-public-diagnostics",
+            "is report, which explains to every client why its signature does not match: set server.listen to a loopback \
+             address, or start with --allow-public-diagnostics",
         );
         return None;
     }
@@ -432,7 +422,7 @@ fn signature(
 }
 
 fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
-    // Twilio gives up at 15 s; a body may take a moment and the answer has to travel.
+    // Twilio's timeout of 15 s includes sending the request's body and the way of the response back.
     let deadline = reader.millis("reply.deadline_ms", 1..=13_000);
     let debounce = reader.millis("reply.debounce_ms", 0..=10_000);
     let numbered = reader.flag("reply.numbered");
@@ -448,7 +438,7 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
     if !template.is_empty() && !well_formed {
         reader.problem(
             "reply.window_closed_template",
-            "is no template: write its ContentSid, HX and 32 hexadecimal digits",
+            "is not a ContentSid: write HX and 32 hexadecimal digits",
         );
         return None;
     }
@@ -474,7 +464,7 @@ pub(super) fn rest(reader: &mut Reader<'_>) -> Option<RestSettings> {
         (false, Some(_)) => {
             reader.problem(
                 "twilio.api_key_sid",
-                "is no API key: write SK and 32 hexadecimal digits",
+                "is not an API key: write SK and 32 hexadecimal digits",
             );
             return None;
         }
@@ -559,7 +549,7 @@ fn telemetry(reader: &mut Reader<'_>) -> Option<TelemetrySettings> {
     if !crate::reply::is_web_url(text) {
         reader.problem(
             KEY,
-            "is no URL: write one such as http://127.0.0.1:4318/v1/traces",
+            "is not a URL: write one such as http://127.0.0.1:4318/v1/traces",
         );
         return None;
     }

@@ -1,7 +1,8 @@
-//! Budget for bytes that have been received and are not verified yet.
+//! [`Budget`]: a limit on the bytes of all unverified requests together.
 //!
-//! Anyone can send a head and a body up to their limits, on every connection there is: without a budget the limits multiply to
-//! more memory than there is. The first bytes of a request are free, so that a message is never in the way of a large one.
+//! Any client can send a head and a body up to their limits on every connection. Without a budget, limits times
+//! connections can exceed the memory. The first 8 KiB of a request are free, so that a flood of large requests never
+//! causes a message of up to this size to be dropped.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,20 +12,21 @@ use std::time::Instant;
 
 use super::ConnectionState;
 
-/// Bytes of a request that cost nothing: more than a message of Twilio's with its head has.
+/// Number of bytes of a request that are not charged. A usual message of Twilio's has fewer, including its head.
 pub(super) const FREE_BYTES: usize = 8192;
 
-/// Budget shared by the connections of a listener.
+/// The budget of a listener, shared by its connections.
 pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
     /// Connections with more than the free bytes.
+    // No other lock of this crate is acquired while this one is held. `on_drop` is called after its release.
     charged: Mutex<HashMap<u64, Arc<ConnectionState>>>,
     on_drop: Box<dyn Fn(usize) + Send + Sync>,
 }
 
 impl Budget {
-    /// `on_drop` is called with the number of requests that were dropped.
+    /// Creates a budget. `on_drop` is called with the number of dropped requests.
     pub(crate) fn new(limit: usize, on_drop: impl Fn(usize) + Send + Sync + 'static) -> Self {
         Self {
             limit,
@@ -38,8 +40,10 @@ impl Budget {
         self.charged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Charges bytes of a connection, and drops the slowest requests if the budget is exceeded.
     pub(super) fn add(&self, connection: &Arc<ConnectionState>, bytes: usize, is_first: bool) {
-        // In this order, since another thread may drop the request and subtract what it was charged.
+        // `used` first. With the opposite order, another thread could drop the request in between, and subtract the
+        // bytes from `used` before they are added, which would underflow.
         let used = self.used.fetch_add(bytes, Ordering::AcqRel) + bytes;
         connection.charged.fetch_add(bytes, Ordering::AcqRel);
         if is_first {
@@ -50,6 +54,7 @@ impl Budget {
         }
     }
 
+    // Callers subtract only bytes that they took out of a connection's `charged`, so `used` never underflows.
     pub(super) fn subtract(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
     }
@@ -58,10 +63,13 @@ impl Budget {
         self.charged().remove(&connection.id);
     }
 
-    /// Drops the requests that arrive most slowly, and a little more than is needed: each time all are compared.
+    /// Drops the requests with the lowest rates until the budget has free bytes again.
+    // The rate decides, not size or age: an attacker who holds memory by sending slowly loses first.
     fn drop_slowest(&self) {
         let mut charged = self.charged();
+        // Drop 1/32 more than needed, since each call compares all connections.
         let target = self.limit - self.limit / 32;
+        // Another thread may have freed enough while this one waited for the lock.
         if self.used.load(Ordering::Acquire) <= self.limit {
             return;
         }
@@ -76,12 +84,15 @@ impl Budget {
             if self.used.load(Ordering::Acquire) <= target {
                 break;
             }
+            // `None` if the request was verified or got its response in the meantime. Its own task then subtracts the
+            // charge.
             if let Some(bytes) = charged[&id].drop_request() {
                 self.subtract(bytes);
                 charged.remove(&id);
                 dropped += 1;
             }
         }
+        // Release the lock before the callback, which writes a log line.
         drop(charged);
         if dropped > 0 {
             (self.on_drop)(dropped);
@@ -117,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn slowest_request_is_dropped_and_not_the_newest() {
+    fn budget_exceeded_drops_slowest_request_not_newest() {
         let connections = connections(40_000, 3);
         let [slow, fast, new] = &connections[..] else {
             unreachable!()
@@ -147,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn account_is_released_by_verification_response_discarding_and_end() {
+    fn charge_ends_on_verification_response_discard_or_close() {
         let connections = connections(10_000, 2);
         let [first, second] = &connections[..] else {
             unreachable!()

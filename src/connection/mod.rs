@@ -1,8 +1,11 @@
-//! State of one connection of the accept loop, shared by its task, the table of connections and the layers that its
-//! requests pass.
+//! [`ConnectionState`]: the state of one connection, shared by its task, the connection table and the signature layer.
 //!
-//! hyper cannot say what a connection is doing: it counts one with a half-read head as idle. The stream reports what it
-//! reads and writes, the accept loop when a request begins and is answered, the signature layer when one is verified.
+//! hyper does not report the progress of a connection: one with a half-read head counts as idle there. So the parts of
+//! the server report it here. The stream reports reads and writes, the exchange reports the begin of a request and of
+//! its response, and the signature layer reports a verified request.
+//!
+//! The methods that report progress run in the connection's task. Only `evict_unverified`, `evict_idle`, `rate`,
+//! `drop_request` and `shut_down` are called from other tasks.
 
 mod budget;
 
@@ -16,38 +19,40 @@ use futures_util::task::AtomicWaker;
 pub(crate) use self::budget::Budget;
 use self::budget::FREE_BYTES;
 
-/// Time for which a request that has begun protects a connection without a verified one.
+// A request that has begun protects its connection from eviction for this time, even without a verified request before.
+// Long enough for a request to arrive and be verified, too short to hold a connection by sending slowly.
 const UNVERIFIED_PROTECTION: Duration = Duration::from_secs(1);
 
-/// Flag beside the phase: the connection has carried a verified request.
+/// Flag in addition to the phase: the connection has carried a verified request.
 const EVER_VERIFIED: u8 = 0x80;
 
-/// Flag beside the phase: the request was dropped because the budget for unverified bytes was exhausted.
+/// Flag in addition to the phase: the request was dropped because the budget for unverified bytes was exhausted.
 const DROPPED: u8 = 0x40;
 
-/// No write is waiting for its peer.
+/// Value of `stalled_since` while no write waits for the peer.
 const NOT_STALLED: u64 = u64::MAX;
 
 /// Progress of a connection.
+// The values are stored in `ConnectionState::bits`; `ALL` is in the same order, so that `of` can read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Accepted, and not read from yet.
+    /// Accepted; nothing was read yet, so bytes may be waiting.
     Accepted,
-    /// Nothing of a request has arrived.
+    /// No byte of the next request has arrived.
     Idle,
-    /// The first byte of a head has arrived, and its last has not.
+    /// The head of a request is incomplete.
     Head,
-    /// The head is complete, the request is not verified.
+    /// The head is complete, and the request is not verified.
     Unverified,
-    /// A verified request is being answered.
+    /// The request is verified, and has no response yet.
     Verified,
-    /// The response's body comes from elsewhere and has not ended.
+    /// The body of the response is a stream that has not ended.
     Streaming,
-    /// The response is complete, and not yet written.
+    /// The response is complete, and not completely written.
     Responding,
-    /// The last response is written; what the peer still sends is read and thrown away.
+    /// The last response is written. Further bytes of the peer are read and discarded.
     Closing,
-    /// The connection gave up its place to another one.
+    /// The connection was closed for another one.
     Evicted,
 }
 
@@ -64,7 +69,7 @@ impl Phase {
         Self::Evicted,
     ];
 
-    /// Nothing is lost when the connection is closed.
+    /// Returns true if closing the connection interrupts no request.
     fn is_idle(self) -> bool {
         matches!(self, Self::Idle | Self::Closing)
     }
@@ -74,16 +79,16 @@ impl Phase {
     }
 }
 
-/// Result of asking a connection for its place.
+/// Result of an attempt to evict a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Eviction {
-    /// It has given up its place and ends.
+    /// The connection is evicted and ends.
     Evicted,
-    /// It may be asked again then.
+    /// A request has just begun. The connection can be evicted from this time on.
     ProtectedUntil(Instant),
-    /// It has carried a verified request and is idle since then.
+    /// The connection has carried a verified request, and has been idle since this time.
     VerifiedIdle(Instant),
-    /// It has carried a verified request and a request has begun.
+    /// The connection has carried a verified request, and is not idle.
     VerifiedBusy,
 }
 
@@ -93,23 +98,35 @@ pub(crate) struct ConnectionState {
     id: u64,
     budget: Option<Arc<Budget>>,
     accepted: Instant,
-    /// [`Phase`], [`EVER_VERIFIED`] and [`DROPPED`] in one word, so that an eviction cannot miss a request that has just begun.
+    /// [`Phase`], [`EVER_VERIFIED`] and [`DROPPED`].
+    // One word, changed by compare-and-swap: an eviction or a drop never overwrites a phase that it has not checked,
+    // such as that of a request that has just begun or was just verified. AcqRel on success, so that the thread that
+    // sees a phase also sees the `since` stored before it.
     bits: AtomicU8,
-    /// When the request began, or the connection became idle, in microseconds after `accepted`.
+    /// Begin of the request, or of the idle time, in microseconds after `accepted`.
+    // Stored with Release before the phase changes: another thread may briefly see the new time with the old phase, and
+    // then its compare-and-swap of `bits` decides.
     since: AtomicU64,
-    /// When a write began to wait for the peer; only the connection's task uses it.
+    /// Time at which a write began to wait for the peer, in microseconds after `accepted`, or [`NOT_STALLED`].
+    // Relaxed, like the two flags below: only the connection's task uses it. Atomic because the state is shared.
     stalled_since: AtomicU64,
-    /// Bytes of the next request arrived while one was being answered.
+    /// Bytes of the next request arrived before the response to the present one was written.
     has_next_bytes: AtomicBool,
-    /// The response closes the connection, whatever the peer still sends.
+    /// The request was rejected, so its response closes the connection.
     is_refused: AtomicBool,
-    /// Bytes of the request that are not verified.
+    /// Number of received bytes that are not verified.
+    // Relaxed: written by the connection's task. Other threads read it only to compare rates, which need not be exact.
     received: AtomicUsize,
-    /// Of these, what the budget was charged.
+    /// Part of these bytes that is charged to the budget.
+    // Swapped to 0 by the connection's task on release and by another thread on a drop. Each byte is subtracted from
+    // the budget by the one that swaps it out, so never twice.
     charged: AtomicUsize,
-    /// The budget knows the connection.
+    /// The connection was added to the budget's list since the last release.
+    // Used by the connection's task alone, so any ordering suffices.
     is_listed: AtomicBool,
+    // Release and Acquire: stored before the task is woken, and visible to it then.
     shutting_down: AtomicBool,
+    /// Waker of the connection's task, for evictions, drops and shutdown.
     task: AtomicWaker,
 }
 
@@ -140,22 +157,24 @@ impl ConnectionState {
         Phase::of(self.bits.load(Ordering::Acquire))
     }
 
-    /// When the request began, or the connection became idle.
+    /// Returns the begin of the request, or of the idle time.
     pub(crate) fn since(&self) -> Instant {
         self.accepted + Duration::from_micros(self.since.load(Ordering::Acquire))
     }
 
-    /// When a write began to wait for the peer, if one does.
+    /// Returns the time at which a write began to wait for the peer, if one does.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
         let micros = self.stalled_since.load(Ordering::Relaxed);
         (micros != NOT_STALLED).then(|| self.accepted + Duration::from_micros(micros))
     }
 
+    // Never `NOT_STALLED`, which has a meaning of its own.
     fn micros(&self) -> u64 {
         u64::try_from(self.accepted.elapsed().as_micros()).unwrap_or(NOT_STALLED - 1)
     }
 
-    /// Enters the phase that `next` returns for the present one; false if the connection was evicted.
+    /// Changes the phase to what `next` returns for the present one; false if the connection was evicted.
+    // `Evicted` is final: the table has given the capacity to another connection.
     fn enter(&self, next: impl Fn(Phase) -> Phase) -> bool {
         let change = |bits| match Phase::of(bits) {
             Phase::Evicted => None,
@@ -167,22 +186,26 @@ impl ConnectionState {
         entered.is_ok()
     }
 
-    /// Notes that a read found nothing.
+    /// Records that a read found no bytes.
+    // Until the first read, bytes of a request may be waiting in the kernel, so `Accepted` is protected like a begun
+    // request.
     pub(crate) fn nothing_to_read(&self) {
         if self.phase() == Phase::Accepted {
             self.enter(|_| Phase::Idle);
         }
     }
 
-    /// Notes bytes that were read; false if the connection was evicted or its request dropped.
+    /// Records received bytes; false if the connection was evicted or its request dropped.
     #[must_use]
     pub(crate) fn bytes_read(self: &Arc<Self>, bytes: usize) -> bool {
         let is_open = match self.phase() {
+            // Only the first byte sets the time, so that sending slowly does not prolong protection and timeout.
             Phase::Accepted | Phase::Idle => {
                 self.since.store(self.micros(), Ordering::Release);
                 self.enter(|_| Phase::Head)
             }
             Phase::Verified | Phase::Streaming | Phase::Responding | Phase::Closing => {
+                // A pipelined request. `flushed` starts its head.
                 self.has_next_bytes.store(true, Ordering::Relaxed);
                 true
             }
@@ -198,14 +221,17 @@ impl ConnectionState {
         if let Some(budget) = &self.budget
             && received > FREE_BYTES
         {
+            // Only the part of these bytes beyond the free ones.
             let charge = bytes.min(received - FREE_BYTES);
             let is_first = !self.is_listed.swap(true, Ordering::AcqRel);
             budget.add(self, charge, is_first);
         }
     }
 
-    /// Takes bytes that are not kept off the account.
+    /// Removes bytes that were discarded after reading from the count and from the budget.
     pub(crate) fn discard(&self, bytes: usize) {
+        // Saturating: the first bytes were free, so fewer may be charged than are discarded, and another thread may
+        // have dropped the request and set `charged` to 0.
         let lower = |count: usize| Some(count.saturating_sub(bytes));
         let _ = self
             .received
@@ -213,12 +239,13 @@ impl ConnectionState {
         let charged = self
             .charged
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, lower);
+        // `fetch_update` returns the value before: what was charged of these bytes is subtracted.
         if let (Some(budget), Ok(charged)) = (&self.budget, charged) {
             budget.subtract(charged.min(bytes));
         }
     }
 
-    /// Closes the account of a request: it is verified, answered, or gone with its connection.
+    /// Ends the charge of a request that is verified, has its response, or ends with its connection.
     pub(crate) fn release(&self) {
         self.received.store(0, Ordering::Relaxed);
         if let Some(budget) = &self.budget
@@ -229,22 +256,26 @@ impl ConnectionState {
         }
     }
 
-    /// Bytes a second since the request began.
+    /// Returns the received bytes per second since the request began.
     fn rate(&self, now: Instant) -> u64 {
         let time = now.duration_since(self.since()).as_micros().max(1);
+        // 128 bits: the product with a million may exceed 64.
         let received = self.received.load(Ordering::Relaxed) as u128;
         u64::try_from(received * 1_000_000 / time).unwrap_or(u64::MAX)
     }
 
-    /// Drops the request if it is not verified, and returns what it was charged.
+    /// Drops the request if it is not verified, and returns the bytes that were charged for it.
     fn drop_request(&self) -> Option<usize> {
         let change = |bits| match Phase::of(bits) {
             Phase::Head | Phase::Unverified => Some(bits | DROPPED),
             _ => None,
         };
+        // If the request is verified between the caller's choice and this line, the compare-and-swap sees the new
+        // phase.
         self.bits
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
             .ok()?;
+        // The task may be waiting for the peer's next bytes. It reads the flag in `TrackedStream::poll_read`.
         self.task.wake();
         Some(self.charged.swap(0, Ordering::AcqRel))
     }
@@ -253,20 +284,22 @@ impl ConnectionState {
         self.bits.load(Ordering::Acquire) & DROPPED != 0
     }
 
-    /// Notes that a head is complete; false if the connection was evicted before.
+    /// Records that a head is complete; false if the connection was evicted before.
     #[must_use]
     pub(crate) fn request_begins(&self) -> bool {
         if self.phase() != Phase::Head {
-            // Its first byte was read together with the request before it.
+            // The head was read together with the previous request, so no read has set the time.
             self.since.store(self.micros(), Ordering::Release);
         }
         self.has_next_bytes.store(false, Ordering::Relaxed);
         self.enter(|_| Phase::Unverified)
     }
 
-    /// Notes that the request is verified; false if the connection was evicted, or the request dropped, before.
+    /// Records that the request is verified; false if the connection was evicted, or the request dropped, before.
     #[must_use]
     pub(crate) fn verified(&self) -> bool {
+        // One swap decides between this request and a concurrent eviction or drop: a request that is not recorded here
+        // must not reach its handler.
         let verified = Phase::Verified as u8 | EVER_VERIFIED;
         let change = |bits| {
             let is_open = Phase::of(bits) != Phase::Evicted && bits & DROPPED == 0;
@@ -279,8 +312,9 @@ impl ConnectionState {
         entered.is_ok()
     }
 
-    /// Notes that the response is known, and whether its body is still to come.
+    /// Records the begin of a response. `is_streaming` is true if its body follows later.
     pub(crate) fn responds(&self, is_streaming: bool) {
+        // A verified request was released by `verified`.
         if self.phase() == Phase::Unverified {
             self.release();
         }
@@ -292,19 +326,22 @@ impl ConnectionState {
         self.enter(|_| next);
     }
 
-    /// Notes that the body of a response has ended.
+    /// Records the end of a streaming body.
     pub(crate) fn stream_ended(&self) {
+        // Another phase stays: the body is also dropped when the connection closes or is evicted.
         self.enter(|phase| match phase {
             Phase::Streaming => Phase::Responding,
             other => other,
         });
     }
 
-    /// Notes that everything is written.
+    /// Records that all bytes so far are written.
     pub(crate) fn flushed(&self) {
+        // hyper also flushes between the parts of a streaming body, which must not count as the end of the response.
         if self.phase() != Phase::Responding {
             return;
         }
+        // Begin of the idle time, or of the head that was pipelined.
         self.since.store(self.micros(), Ordering::Release);
         let next = if self.has_next_bytes.load(Ordering::Relaxed) {
             Phase::Head
@@ -314,17 +351,21 @@ impl ConnectionState {
         self.enter(|_| next);
     }
 
-    /// Notes that the response to a request closes the connection.
+    /// Records that the request was rejected, so its response closes the connection.
     pub(crate) fn refused(&self) {
         self.is_refused.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that nothing more is written; true if the peer may still be sending what was refused. To close while its bytes
-    /// arrive would take the response from it.
+    /// Records that nothing more is written; true if the peer may still be sending a rejected request.
+    ///
+    /// Then the connection must stay open for a while: closing it while bytes arrive could destroy the response.
     pub(crate) fn closes(&self) -> bool {
+        // `poll_shutdown` calls this on each poll; only the first begins the time for lingering.
         if self.phase() == Phase::Closing {
             return true;
         }
+        // Phase `Head`: hyper itself has rejected the head, for example one over the limit, and `refused` was not
+        // called.
         let lingers = self.phase() == Phase::Head || self.is_refused.load(Ordering::Relaxed);
         if lingers {
             self.since.store(self.micros(), Ordering::Release);
@@ -333,8 +374,9 @@ impl ConnectionState {
         lingers
     }
 
-    /// Notes whether a write waits for the peer.
+    /// Records that a write waits for the peer, or no longer does.
     pub(crate) fn write_stalls(&self, stalls: bool) {
+        // Only the first stalled write sets the time, so that the timeout counts from the last progress.
         let before = self.stalled_since.load(Ordering::Relaxed);
         if stalls && before == NOT_STALLED {
             self.stalled_since.store(self.micros(), Ordering::Relaxed);
@@ -343,8 +385,9 @@ impl ConnectionState {
         }
     }
 
-    /// Takes the place of a connection that has not carried a verified request, unless a request has just begun on it.
+    /// Evicts a connection that has not carried a verified request, unless a request has just begun.
     pub(crate) fn evict_unverified(&self, now: Instant) -> Eviction {
+        // Repeats if the phase changes between reading `bits` and swapping them.
         loop {
             let bits = self.bits.load(Ordering::Acquire);
             let (phase, since) = (Phase::of(bits), self.since());
@@ -364,13 +407,16 @@ impl ConnectionState {
         }
     }
 
-    /// Takes the place of an idle connection that has carried a verified request, if it is idle since `since`.
+    /// Evicts a connection that has carried a verified request, if it has been idle since `since`.
     pub(crate) fn evict_idle(&self, since: Instant) -> Eviction {
+        // Repeats if the phase changes between reading `bits` and swapping them.
         loop {
             let bits = self.bits.load(Ordering::Acquire);
             if !Phase::of(bits).is_idle() {
                 return Eviction::VerifiedBusy;
             }
+            // Another time means that a request was handled since the table recorded `since`: others are idle for
+            // longer.
             let idle_since = self.since();
             if idle_since != since {
                 return Eviction::VerifiedIdle(idle_since);
@@ -381,19 +427,20 @@ impl ConnectionState {
         }
     }
 
-    /// Evicts the connection if it is still in the phase that was looked at.
+    /// Evicts the connection if `bits` are still its present ones.
     fn evict(&self, bits: u8) -> bool {
         let evicted = Phase::Evicted as u8;
         let change = self
             .bits
             .compare_exchange(bits, evicted, Ordering::AcqRel, Ordering::Acquire);
+        // The task may be waiting for the peer. It ends when it reads the phase.
         if change.is_ok() {
             self.task.wake();
         }
         change.is_ok()
     }
 
-    /// Tells the connection's task that the server stops.
+    /// Asks the connection's task to end after its request in flight.
     pub(crate) fn shut_down(&self) {
         self.shutting_down.store(true, Ordering::Release);
         self.task.wake();
@@ -403,7 +450,7 @@ impl ConnectionState {
         self.shutting_down.load(Ordering::Acquire)
     }
 
-    /// Names the task that is woken when something happens to the connection from outside.
+    /// Sets the waker for changes by other tasks. Call it before reading the state, so that no change is missed.
     pub(crate) fn set_task(&self, waker: &Waker) {
         self.task.register(waker);
     }
@@ -422,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn unread_connection_is_protected_for_a_second() {
+    fn unread_connection_is_protected_for_one_second() {
         let state = new();
         let until = later(&state, UNVERIFIED_PROTECTION);
         let now = Instant::now();
@@ -435,12 +482,12 @@ mod tests {
     }
 
     #[test]
-    fn half_read_head_protects_an_unverified_connection_for_a_second() {
+    fn partial_head_protects_unverified_connection_for_one_second() {
         let state = new();
         assert!(state.bytes_read(1));
         let until = later(&state, UNVERIFIED_PROTECTION);
         let just_before = later(&state, Duration::from_micros(999_999));
-        // Further bytes do not prolong it.
+        // Further bytes do not prolong the protection.
         assert!(state.bytes_read(1));
         assert_eq!(
             state.evict_unverified(just_before),
@@ -464,7 +511,7 @@ mod tests {
             state.evict_unverified(far),
             Eviction::VerifiedIdle(idle_since)
         );
-        // Half a head protects it, however old it is.
+        // A partial head protects a verified connection without a time limit.
         assert!(state.bytes_read(1));
         assert_eq!(state.evict_unverified(far), Eviction::VerifiedBusy);
         assert!(state.request_begins() && state.verified());
@@ -476,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn pipelined_bytes_begin_the_next_head() {
+    fn pipelined_bytes_begin_next_head() {
         let state = new();
         assert!(state.bytes_read(1) && state.request_begins() && state.verified());
         assert!(state.bytes_read(1));

@@ -1,15 +1,15 @@
-//! Who calls REST for an account.
+//! Credentials for REST calls.
 
 use std::collections::HashMap;
 
 use crate::secret::Secret;
 use crate::sid::AccountSid;
-use crate::signature::TokenSlot;
+use crate::signature::AuthTokenKind;
 use crate::twilio::Credentials;
 
-/// Everything that REST can be called with.
+/// All configured credentials.
 pub(crate) struct Keyring {
-    /// The account of the API key and the default tokens, where it is configured.
+    /// Account of the API key and the default tokens, if configured.
     pub(crate) account: Option<AccountSid>,
     pub(crate) api_key: Option<(String, Secret)>,
     pub(crate) primary: Secret,
@@ -18,11 +18,12 @@ pub(crate) struct Keyring {
 }
 
 impl Keyring {
-    /// What is configured for the account, else the token that verified the message.
-    pub(crate) fn credentials(&self, account: AccountSid, slot: TokenSlot) -> Credentials {
+    /// Returns the credentials configured for an account, or else the auth token that verified the message.
+    pub(crate) fn credentials(&self, account: AccountSid, slot: AuthTokenKind) -> Credentials {
         if let Some(token) = self.accounts.get(&account.to_lowercase()) {
             return Credentials::auth_token(account, token.clone());
         }
+        // An API key is valid for its own account only. Without a configured account, every account counts as that one.
         let own = self
             .account
             .is_none_or(|own| own.to_lowercase() == account.to_lowercase());
@@ -31,8 +32,9 @@ impl Keyring {
         {
             return Credentials::api_key(sid.clone(), secret.clone());
         }
+        // The token that verified the message is one that Twilio accepts at present, also during a rotation of tokens.
         let token = match (slot, &self.secondary) {
-            (TokenSlot::Secondary, Some(secondary)) => secondary,
+            (AuthTokenKind::Secondary, Some(secondary)) => secondary,
             _ => &self.primary,
         };
         Credentials::auth_token(account, token.clone())

@@ -1,4 +1,4 @@
-//! Whether REST works, and which accounts have to pause.
+//! Health of the REST API, and accounts whose calls are paused.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use crate::sid::AccountSid;
 
-/// What the last calls told.
+/// Health of the REST API, as the last calls have shown it.
 #[derive(Debug, Default)]
 pub(crate) struct RestHealth {
+    // Relaxed suffices: a reader wants the latest state, and no other data depends on it.
     state: AtomicU8,
-    /// Accounts that take no calls before a time of [`Clock::monotonic`](crate::clock::Clock::monotonic).
-    closed: Mutex<HashMap<AccountSid, Duration>>,
-    /// Accounts that are none of ours, and of whose messages somebody was told.
-    strangers: Mutex<HashSet<AccountSid>>,
+    /// Paused accounts, with the time of [`Clock::monotonic`](crate::clock::Clock::monotonic) at which the pause ends.
+    paused_until: Mutex<HashMap<AccountSid, Duration>>,
+    /// Accounts that this server does not send for and has logged a warning about.
+    unknown_accounts: Mutex<HashSet<AccountSid>>,
 }
 
-/// Whether REST works.
+/// State of the REST API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RestState {
-    /// Nothing was tried yet.
+    /// No call was made yet.
     Unknown,
     Ok,
     Failing,
@@ -50,12 +51,13 @@ impl RestHealth {
             .store(if works { 1 } else { 2 }, Ordering::Relaxed);
     }
 
-    /// Makes an account pause. Not by the wall clock: one that is set back would make the pause longer.
-    pub(crate) fn close(&self, account: AccountSid, until: Duration) {
+    /// Pauses the calls of an account.
+    // Monotonic: setting the wall clock back must not extend a pause.
+    pub(crate) fn pause_account(&self, account: AccountSid, until: Duration) {
         self.lock().insert(account, until);
     }
 
-    /// For how long an account has to pause.
+    /// Returns the rest of an account's pause, if it is paused.
     pub(crate) fn closed(&self, account: AccountSid, now: Duration) -> Option<Duration> {
         let mut closed = self.lock();
         let left = closed.get(&account)?.saturating_sub(now);
@@ -65,16 +67,19 @@ impl RestHealth {
         Some(left).filter(|left| !left.is_zero())
     }
 
-    /// Whether this is the first message of an account that is none of ours.
-    pub(crate) fn is_new_stranger(&self, account: AccountSid) -> bool {
+    /// Adds an unknown account. Returns whether it is new, so that each is logged once.
+    pub(crate) fn is_new_unknown_account(&self, account: AccountSid) -> bool {
         let mut strangers = self
-            .strangers
+            .unknown_accounts
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         strangers.insert(account)
     }
 
+    // A poisoned lock is usable: each change is a single insertion or removal.
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AccountSid, Duration>> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.paused_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,15 +1,15 @@
-//! The outbox's worker: what goes by REST is claimed, sent once, and settled; a call whose fate is unknown is looked for
-//! in Twilio's list before anything else happens to it.
+//! Outbox worker: claims messages, sends each once via the REST API, and records the outcome.
 //!
-//! `POST Messages` has no idempotency key. So a call is repeated only where Twilio says that it was not processed (429)
-//! or where it never left this machine. Anything else is *unknown*: a status callback, whose URL carries our name for the
-//! message, proves that it was taken; else the list does; and if neither has it, it is *held* for the operator, or sent
-//! again where `outbound.on_unknown = "resend"` says that twice is better than never.
+//! `POST Messages` has no idempotency key. So a call is repeated only if Twilio did not process it (429) or
+//! it never reached Twilio. Any other failed call makes its message *unknown*. A status callback, whose URL
+//! contains the message's name, proves that Twilio processed the call. Without one, Twilio's message list
+//! is searched. If the list does not have the message either, it is *held* for the operator, or sent again
+//! with `outbound.on_unknown = "resend"`.
 
-mod call_back;
+mod cancel_scheduled;
 mod credentials;
 mod health;
-mod look;
+mod lookup;
 mod route;
 mod send;
 
@@ -24,21 +24,21 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::store::{OutboundMessage, Settlement, Store, StoreError};
+use crate::store::{OutboundMessage, SendOutcome, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreReport, Throttle};
 
-/// Calls at once.
-const AT_ONCE: usize = 16;
-/// How often the store is asked without a reason: another process may have put something in.
-const PAUSE: Duration = Duration::from_secs(1);
-/// What has not been sent after this long is not sent any more: nobody expects the answer.
-const LONGEST: SignedDuration = SignedDuration::from_hours(24);
-/// How long a call's status callback gets to prove that it was taken, before the list is searched.
-const GRACE: Duration = Duration::from_secs(2);
+/// Maximum number of concurrent calls.
+const MAX_CONCURRENT_SENDS: usize = 16;
+/// Interval of polling the store without a notification: another process may have queued a message.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Age after which a message is not retried: its user does not expect it any more.
+const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(24);
+/// Time for the status callback of an unknown call to arrive, before Twilio's list is searched.
+const CALLBACK_GRACE: Duration = Duration::from_secs(2);
 
-/// What sends.
-pub(crate) struct Delivery {
+/// Worker that sends the messages of the outbox.
+pub(crate) struct OutboxWorker {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) routes: Routes,
     pub(crate) keyring: Arc<Keyring>,
@@ -46,62 +46,67 @@ pub(crate) struct Delivery {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) policy: DeliveryPolicy,
     pub(crate) tasks: TaskTracker,
-    /// There is something to send.
+    /// Notified when a message was queued.
     pub(crate) outbox: Arc<Notify>,
-    /// Somebody has opted out.
+    /// Notified when a user has opted out.
     pub(crate) opted_out: Arc<Notify>,
     pub(crate) health: Arc<RestHealth>,
     pub(crate) store_report: StoreReport,
     pub(crate) warnings: Throttle,
 }
 
-/// What happens to messages that cannot simply be sent.
+/// Settings for messages that cannot be sent as they are.
 #[derive(Debug, Clone)]
 pub(crate) struct DeliveryPolicy {
     pub(crate) on_unknown: OnUnknown,
-    /// The template that takes the place of a reply whose customer service window has closed.
-    pub(crate) late_template: Option<String>,
-    /// Whether a template needs a recorded opt-in.
+    /// Content SID of the template that replaces a message after the customer service window has closed.
+    pub(crate) window_closed_template: Option<String>,
+    /// True if a template needs a recorded opt-in.
     pub(crate) consent_required: bool,
 }
 
-/// What happens to a message of which Twilio's list knows nothing.
+/// Handling of a message of unknown result that Twilio's list does not have.
 ///
-/// Part of [`Settings`](crate::config::Settings), which says how it is read.
+/// Part of [`Settings`](crate::config::Settings), which documents how it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUnknown {
-    /// It waits for the operator: never twice.
+    /// The message waits for the operator: at-most-once.
     Hold,
-    /// It is sent again: rather twice than never.
+    /// The message is sent again: at-least-once.
     Resend,
 }
 
-impl Delivery {
-    /// Sends what there is, for as long as it is polled.
-    pub(crate) async fn work(self: Arc<Self>) {
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+impl OutboxWorker {
+    /// Sends messages until it is dropped.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let places = Arc::new(Semaphore::new(MAX_CONCURRENT_SENDS));
         loop {
-            // At least one place: claiming for later would hold up other machines.
+            // Wait until a call can start. A message claimed before that would wait here, although another
+            // server could send it.
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
             };
             drop(place);
-            let more = self.round(&places).await.unwrap_or(false);
+            let more = self.poll_once(&places).await.unwrap_or(false);
             if !more {
-                let _ = tokio::time::timeout(PAUSE, self.outbox.notified()).await;
+                let _ = tokio::time::timeout(POLL_INTERVAL, self.outbox.notified()).await;
             }
         }
     }
 
-    /// Returns whether something was found, so that there may be more.
-    async fn round(self: &Arc<Self>, places: &Arc<Semaphore>) -> Result<bool, ()> {
+    /// Claims and sends due messages, and looks up unknown ones. Returns whether there may be more to send.
+    async fn poll_once(self: &Arc<Self>, places: &Arc<Semaphore>) -> Result<bool, ()> {
         let now = self.clock.now();
         let free = places.available_permits();
-        let claimed = self.asked("claim", self.store.claim(free, now).await)?;
-        let lost = self.asked("unknown", self.store.unknown(AT_ONCE, now).await)?;
+        let claimed = self.log_store_error("claim", self.store.claim(free, now).await)?;
+        let lost = self.log_store_error(
+            "unknown",
+            self.store.unknown(MAX_CONCURRENT_SENDS, now).await,
+        )?;
         let found = !claimed.is_empty();
         for message in claimed {
             let (delivery, places) = (self.clone(), places.clone());
+            // Tracked, so that a shutdown waits for the call and its outcome.
             self.tasks.spawn(async move {
                 let _place = places.acquire_owned().await;
                 delivery.send(message).await;
@@ -110,32 +115,39 @@ impl Delivery {
         }
         if !lost.is_empty() {
             let delivery = self.clone();
-            // One after the other: two that say the same must not find the same one.
+            // One after the other: of two messages with the same text, the second must not find the list's entry that
+            // the first has just been matched with.
             self.tasks.spawn(async move {
                 for message in lost {
-                    delivery.look_for(message).await;
+                    delivery.look_up(message).await;
                 }
             });
         }
         Ok(found)
     }
 
-    /// Writes down what became of a message; for as long as the store is away, again and again.
-    async fn settle(&self, message: &OutboundMessage, settlement: Settlement) {
+    /// Records the outcome of a call, and retries while the store is unavailable.
+    async fn settle(&self, message: &OutboundMessage, settlement: SendOutcome) {
+        // Only this process knows the outcome. If it ends before the store is back, the message becomes unknown.
         loop {
             let settled = self
                 .store
-                .settle(message.id, settlement.clone(), self.clock.now())
+                .record_outcome(message.id, settlement.clone(), self.clock.now())
                 .await;
-            if self.asked("settle", settled).is_ok() {
+            if self.log_store_error("record_outcome", settled).is_ok() {
                 self.metrics.reply(&settlement);
                 return;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    fn asked<T>(&self, step: &'static str, outcome: Result<T, StoreError>) -> Result<T, ()> {
+    /// Reports an error of the store.
+    fn log_store_error<T>(
+        &self,
+        step: &'static str,
+        outcome: Result<T, StoreError>,
+    ) -> Result<T, ()> {
         outcome.map_err(|error| self.store_report.failed(step, &error))
     }
 }

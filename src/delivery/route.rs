@@ -1,31 +1,38 @@
-//! Where an account's messages go.
+//! API and status callback of each account.
 
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
 use crate::twilio::Client;
 
-/// Where REST is called, and where it calls back.
+/// API to call, and the URL that it calls back.
 pub(crate) struct Route {
     pub(crate) client: Client,
-    /// Where Twilio reports what becomes of a message; `None` where it could not call.
+    /// Public URL of the status callback; `None` if Twilio could not call it.
     pub(crate) status_callback: Option<PublicUrl>,
 }
 
-/// That of every account; or, at a desk, of the emulator's alone, and behind a tunnel of one more.
+/// Routes of all accounts.
+// A server has one route for every account. The dev server has one for the emulator's account, and with a tunnel
+// another for a real account: a message of a real account must never go to the emulator, nor the reverse.
 pub(crate) struct Routes {
-    pub(crate) home: Route,
-    /// Whose messages go there; without one everybody's.
-    pub(crate) only: Option<AccountSid>,
-    pub(crate) elsewhere: Option<(AccountSid, Route)>,
+    pub(crate) default: Route,
+    /// The only account of the default route; `None` for every account.
+    pub(crate) restrict_to: Option<AccountSid>,
+    pub(crate) tunnel: Option<(AccountSid, Route)>,
 }
 
 impl Routes {
-    /// `None` for an account whose messages are not ours to send.
+    /// Returns the route of an account, or `None` if this server does not send for it.
     pub(crate) fn of(&self, account: AccountSid) -> Option<&Route> {
+        // A SID may have capital digits in a configuration.
         let is = |known: &AccountSid| known.to_lowercase() == account.to_lowercase();
-        match &self.elsewhere {
+        match &self.tunnel {
             Some((known, route)) if is(known) => Some(route),
-            _ => self.only.as_ref().is_none_or(is).then_some(&self.home),
+            _ => self
+                .restrict_to
+                .as_ref()
+                .is_none_or(is)
+                .then_some(&self.default),
         }
     }
 }
@@ -52,30 +59,31 @@ mod tests {
         Some(callback.endpoint("/"))
     }
 
+    // The dev server sends nothing for accounts that it does not know.
     #[test]
-    fn an_account_goes_its_own_way_and_a_desk_leaves_strangers_alone() {
+    fn delivery_route_depends_on_account() {
         let server = Routes {
-            home: route("https://home.test"),
-            only: None,
-            elsewhere: None,
+            default: route("https://home.test"),
+            restrict_to: None,
+            tunnel: None,
         };
         assert_eq!(
             leads_to(&server, account('1')).as_deref(),
             Some("https://home.test/")
         );
-        let desk = Routes {
-            home: route("https://home.test"),
-            only: Some(account('a')),
-            elsewhere: Some((account('b'), route("https://tunnel.test"))),
+        let dev_server = Routes {
+            default: route("https://home.test"),
+            restrict_to: Some(account('a')),
+            tunnel: Some((account('b'), route("https://tunnel.test"))),
         };
         assert_eq!(
-            leads_to(&desk, account('A')).as_deref(),
+            leads_to(&dev_server, account('A')).as_deref(),
             Some("https://home.test/")
         );
         assert_eq!(
-            leads_to(&desk, account('b')).as_deref(),
+            leads_to(&dev_server, account('b')).as_deref(),
             Some("https://tunnel.test/")
         );
-        assert_eq!(leads_to(&desk, account('c')), None);
+        assert_eq!(leads_to(&dev_server, account('c')), None);
     }
 }

@@ -1,62 +1,68 @@
-//! One call, and what its answer means for the message.
+//! One REST call for a message, and the outcome that follows from its response.
 
 use std::time::Duration;
 
 use backon::BackoffBuilder;
 
-use super::{Delivery, GRACE, LONGEST};
+use super::{CALLBACK_GRACE, MAX_RETRY_AGE, OutboxWorker};
 use crate::address::Channel;
 use crate::clock::after;
 use crate::error_code::ErrorCode;
-use crate::form::Form;
-use crate::store::{OutboundMessage, Settlement};
-use crate::twilio::{Repeat, RestError, RestErrorKind};
+use crate::form::FormParams;
+use crate::store::{OutboundMessage, SendOutcome};
+use crate::twilio::{RestError, RestErrorKind, RetryAdvice};
 
-/// How long an account with bad credentials is left alone.
-const AUTH_PAUSE: Duration = Duration::from_mins(1);
-/// The longest that `Retry-After` is obeyed: one odd answer must not keep an account silent.
-const LONGEST_PAUSE: Duration = Duration::from_mins(15);
-/// What belongs to another account is left to whoever serves that, for so long at a time.
-const NOT_OURS: Duration = Duration::from_mins(1);
-/// Free-form messages outside of the customer service window.
+/// Pause of an account whose credentials were rejected.
+const AUTH_RETRY_DELAY: Duration = Duration::from_mins(1);
+/// Maximum `Retry-After` that is honored: one wrong response must not stop an account for long.
+// `MAX_PAUSE` of the store must be longer, which ends pauses that a clock set back has left.
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
+/// Pause of a message of an unknown account, which another server on this store may send in the meantime.
+const UNKNOWN_ACCOUNT_RETRY: Duration = Duration::from_mins(1);
+/// Twilio's code for a free-form message outside of the customer service window.
 const WINDOW_CLOSED: ErrorCode = ErrorCode(63016);
-/// Wrong credentials.
+/// Twilio's code for invalid credentials.
 const UNAUTHENTICATED: ErrorCode = ErrorCode(20003);
 
-impl Delivery {
+impl OutboxWorker {
+    /// Sends a claimed message and records the outcome.
     pub(super) async fn send(&self, message: OutboundMessage) {
         crate::crash_point!("P11");
-        let settlement = self.call(&message).await;
+        let settlement = self.post_message(&message).await;
         self.settle(&message, settlement).await;
     }
 
-    async fn call(&self, message: &OutboundMessage) -> Settlement {
+    /// Makes the call for a message, unless it must wait or cannot be sent.
+    async fn post_message(&self, message: &OutboundMessage) -> SendOutcome {
         let now = self.clock.now();
         let pause = self.health.closed(message.account, self.clock.monotonic());
         if let Some(pause) = pause {
             let not_before = after(now, pause);
-            return Settlement::Again { not_before };
+            return SendOutcome::Retry { not_before };
         }
-        // One that the operator has released gets a call whatever its age.
-        if message.attempt > 1 && now.duration_since(message.created_at) > LONGEST {
-            return failed(None, "it could not be sent for too long");
+        // Only for retries: a message that an operator has released begins with attempt 1, and gets a
+        // call whatever its age.
+        if message.attempt > 1 && now.duration_since(message.created_at) > MAX_RETRY_AGE {
+            return failed(None, "it could not be sent within 24 hours");
         }
         let params = match self.params(message) {
             Ok(params) => params,
             Err(refusal) => return refusal,
         };
         let Some(route) = self.routes.of(message.account) else {
-            if self.health.is_new_stranger(message.account) {
+            if self.health.is_new_unknown_account(message.account) {
                 tracing::warn!(
                     account = %message.account,
-                    "messages of an account that this server does not send for wait in the outbox: whoever queued them has \
-                     another TWILIO_ACCOUNT_SID than the server"
+                    "messages of an account that this server does not send for wait in the outbox; queue messages with the \
+                     server's TWILIO_ACCOUNT_SID, or run a server with theirs"
                 );
             }
-            let not_before = after(now, NOT_OURS);
-            return Settlement::Again { not_before };
+            let not_before = after(now, UNKNOWN_ACCOUNT_RETRY);
+            return SendOutcome::Retry { not_before };
         };
-        let credentials = self.keyring.credentials(message.account, message.slot);
+        let credentials = self
+            .keyring
+            .credentials(message.account, message.auth_token);
         let messages = route.client.messages(message.account, &credentials);
         let created = match &message.window {
             Some(window) => messages.create_form(&params, window).await,
@@ -66,7 +72,7 @@ impl Delivery {
             Ok(sent) => {
                 crate::crash_point!("P12");
                 self.health.set(true);
-                Settlement::Sent {
+                SendOutcome::Sent {
                     sid: sent.sid,
                     status: sent.status,
                 }
@@ -75,16 +81,19 @@ impl Delivery {
         }
     }
 
-    /// What is posted: the message, or the template that takes its place, and where its status is reported.
-    fn params(&self, message: &OutboundMessage) -> Result<Form, Settlement> {
+    /// Returns the parameters of the call: the message, or the template that replaces it, and the status callback.
+    // The window was read when the message was claimed: it may have closed since the message was queued.
+    fn params(&self, message: &OutboundMessage) -> Result<FormParams, SendOutcome> {
         let mut params = match (message.window, message.template) {
             (None, false) => self.template(message)?,
             (None, true) => {
-                self.agreed(message)?;
+                self.check_opt_in(message)?;
                 message.params.clone()
             }
             (Some(_), _) => message.params.clone(),
         };
+        // The bot's own callback, if it has set one, stays. `r` is the message's name, by which a
+        // callback proves the call.
         let route = self.routes.of(message.account);
         if let Some(url) = route.and_then(|route| route.status_callback.as_ref())
             && params.get("StatusCallback").is_none()
@@ -98,97 +107,106 @@ impl Delivery {
         Ok(params)
     }
 
-    fn template(&self, message: &OutboundMessage) -> Result<Form, Settlement> {
+    /// Returns the parameters of the template that replaces a message after the window has closed.
+    fn template(&self, message: &OutboundMessage) -> Result<FormParams, SendOutcome> {
         let closed = || {
             failed(
                 Some(WINDOW_CLOSED),
                 "the customer service window has closed",
             )
         };
-        let template = self.policy.late_template.as_deref().ok_or_else(closed)?;
-        self.agreed(message)?;
-        // A variable holds no line breaks or tabs (63013).
+        let template = self
+            .policy
+            .window_closed_template
+            .as_deref()
+            .ok_or_else(closed)?;
+        self.check_opt_in(message)?;
+        // A variable must not contain line breaks or tabs (63013).
         let text = message.params.get("Body").unwrap_or_default();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let variables = serde_json::json!({ "1": text }).to_string();
         let pairs = [
             ("To", message.user.as_str()),
-            ("From", message.us.as_str()),
+            ("From", message.sender.as_str()),
             ("ContentSid", template),
             ("ContentVariables", variables.as_str()),
         ];
         Ok(pairs.into_iter().collect())
     }
 
-    /// Whether a template may be sent although the window has closed.
-    fn agreed(&self, message: &OutboundMessage) -> Result<(), Settlement> {
+    /// Returns an error if a template needs an opt-in that its user has not given.
+    fn check_opt_in(&self, message: &OutboundMessage) -> Result<(), SendOutcome> {
         if self.policy.consent_required
             && !message.opted_in
             && *message.user.channel() == Channel::WhatsApp
         {
             return Err(failed(
                 None,
-                "the window has closed, and a template needs a recorded opt-in",
+                "the customer service window has closed, and a template needs a recorded opt-in",
             ));
         }
         Ok(())
     }
 
-    fn failure(&self, message: &OutboundMessage, error: &RestError) -> Settlement {
+    /// Returns the outcome of a failed call, and pauses the account if all its calls would fail.
+    fn failure(&self, message: &OutboundMessage, error: &RestError) -> SendOutcome {
         let now = self.clock.now();
         let id = message.id;
-        match error.repeat() {
-            Repeat::Safe(at_least) => {
+        match error.retry_advice() {
+            RetryAdvice::Safe(at_least) => {
+                // A rate limit is a response, so the REST API works. A failed connection shows the opposite.
                 let rate_limited = matches!(error.kind(), RestErrorKind::RateLimited { .. });
                 self.health.set(rate_limited);
-                let wait = pause(message.attempt).max(at_least.min(LONGEST_PAUSE));
+                let wait = retry_delay(message.attempt).max(at_least.min(MAX_RETRY_AFTER));
                 let not_before = after(now, wait);
                 if rate_limited {
                     let until = self.clock.monotonic().saturating_add(wait);
-                    self.health.close(message.account, until);
+                    self.health.pause_account(message.account, until);
                 }
-                self.warn(id, "a message was not sent and will be sent again", error);
-                Settlement::Again { not_before }
+                self.warn(id, "a message was not sent and will be retried", error);
+                SendOutcome::Retry { not_before }
             }
-            Repeat::Ambiguous => {
+            RetryAdvice::Ambiguous => {
                 self.health.set(false);
                 self.warn(
                     id,
-                    "whether a message was sent is not known: Twilio's list will tell",
+                    "a call broke off; Twilio's message list will show whether the message was sent",
                     error,
                 );
-                Settlement::Unknown {
-                    look_at: after(now, GRACE),
+                SendOutcome::Unknown {
+                    look_at: after(now, CALLBACK_GRACE),
                     looked: false,
                 }
             }
-            Repeat::Never => {
+            RetryAdvice::Never => {
+                // Invalid credentials affect all messages of the account. Any other refusal is about this message.
                 let unauthenticated = error.code() == Some(UNAUTHENTICATED)
                     || matches!(error.kind(), RestErrorKind::Refused { status: 401, .. });
                 self.health.set(!unauthenticated);
                 if unauthenticated {
-                    let until = self.clock.monotonic() + AUTH_PAUSE;
-                    self.health.close(message.account, until);
+                    let until = self.clock.monotonic() + AUTH_RETRY_DELAY;
+                    self.health.pause_account(message.account, until);
                 }
-                self.warn(id, "a message was refused", error);
+                self.warn(id, "Twilio refused a message", error);
                 failed(error.code(), "Twilio refused it")
             }
         }
     }
 
     fn warn(&self, id: i64, what: &str, error: &RestError) {
-        if let Some(suppressed) = self.warnings.pass() {
+        if let Some(suppressed) = self.warnings.try_log() {
             tracing::warn!(outbound_id = id, suppressed, "{what}: {error}");
         }
     }
 }
 
-fn failed(code: Option<ErrorCode>, reason: &'static str) -> Settlement {
-    Settlement::Failed { code, reason }
+fn failed(code: Option<ErrorCode>, reason: &'static str) -> SendOutcome {
+    SendOutcome::Failed { code, reason }
 }
 
-/// Before the next call for a message: doubling from a second to five minutes, and never the same twice.
-pub(super) fn pause(attempt: u32) -> Duration {
+/// Pause before the next call for a message: doubles from one second to five minutes, with jitter.
+// Jitter spreads the calls of messages that failed at the same time.
+pub(super) fn retry_delay(attempt: u32) -> Duration {
     let calls = usize::try_from(attempt.clamp(1, 12)).unwrap_or(12);
     backon::ExponentialBuilder::new()
         .with_min_delay(Duration::from_secs(1))
@@ -206,8 +224,9 @@ mod tests {
 
     use super::*;
 
+    // Jitter adds up to the delay itself.
     #[test]
-    fn pauses_double_up_to_five_minutes() {
+    fn retry_delay_doubles_up_to_five_minutes() {
         for (attempt, least, most) in [
             (1, 1, 2),
             (2, 2, 4),
@@ -215,12 +234,12 @@ mod tests {
             (12, 300, 600),
             (99, 300, 600),
         ] {
-            let pause = pause(attempt).as_secs_f64();
+            let pause = retry_delay(attempt).as_secs_f64();
             assert!(
                 (f64::from(least)..=f64::from(most)).contains(&pause),
                 "{attempt}: {pause}"
             );
         }
-        assert!(LONGEST > SignedDuration::from_secs(600));
+        assert!(MAX_RETRY_AGE > SignedDuration::from_secs(600));
     }
 }

@@ -1,35 +1,39 @@
-//! A message as the journal takes it, with what it does to consent.
+//! Journal entry of an inbound message, with its consent keyword.
 
 use std::sync::Arc;
 
 use super::{ConsentKind, Dispatcher};
 use crate::message::InboundMessage;
-use crate::signature::TokenSlot;
-use crate::store::{Arrival, ArrivalConsent};
+use crate::signature::AuthTokenKind;
+use crate::store::{ConsentKeyword, NewInbound};
 
 impl Dispatcher {
-    pub(super) fn arrival(&self, message: &InboundMessage, slot: TokenSlot) -> Arc<Arrival> {
+    /// Builds the journal entry of a message.
+    pub(super) fn arrival(&self, message: &InboundMessage, slot: AuthTokenKind) -> Arc<NewInbound> {
         let other = message.external_user_id.clone();
+        // The business-scoped user id as a second address, unless it is `From` already: the store merges the
+        // conversations of both into one.
         let other = other.filter(|other| *other != message.from);
-        Arc::new(Arrival {
+        Arc::new(NewInbound {
             account: message.account_sid,
             sid: message.message_sid,
-            us: message.to.clone(),
+            sender: message.to.clone(),
             user: std::iter::once(message.from.clone()).chain(other).collect(),
             service: message.messaging_service_sid,
-            slot,
-            params: message.params.as_it_came().into_owned(),
+            auth_token: slot,
+            params: message.params.as_received().into_owned(),
             consent: self.consent.meaning(message),
-            attempts: self.limits.crashes.attempts,
-            retry_crashed: self.limits.crashes.retry,
-            last_answer: self.apology_text(),
-            at: message.received_at,
+            max_attempts: self.limits.crashes.max_attempts,
+            retry_after_crash: self.limits.crashes.retry,
+            // The store saves and returns this for a redelivery without attempts left.
+            final_response: self.apology_text(),
+            received_at: message.received_at,
         })
     }
 }
 
 impl ConsentKind {
-    /// The label's value.
+    /// Value of the metric's label.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::OptOut => "opt_out",
@@ -38,11 +42,11 @@ impl ConsentKind {
         }
     }
 
-    pub(super) fn of(consent: &ArrivalConsent) -> Self {
+    pub(super) fn of(consent: &ConsentKeyword) -> Self {
         match consent {
-            ArrivalConsent::Stop { .. } => Self::OptOut,
-            ArrivalConsent::Start { .. } => Self::OptIn,
-            ArrivalConsent::Help => Self::Help,
+            ConsentKeyword::Stop { .. } => Self::OptOut,
+            ConsentKeyword::Start { .. } => Self::OptIn,
+            ConsentKeyword::Help => Self::Help,
         }
     }
 }

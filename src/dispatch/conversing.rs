@@ -1,4 +1,4 @@
-//! The conversation of a message, as its handler's context asks for it.
+//! Access of a handler's context to the stored conversation of its message.
 
 use std::sync::Arc;
 
@@ -6,43 +6,45 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::address::Address;
-use crate::form::Form;
-use crate::handler::{Conversing, HandlerError, Memory, Remember, Said, Speaker, named};
+use crate::form::FormParams;
+use crate::handler::{
+    ConversationAccess, HandlerError, HistoryEntry, Role, StateChange, StateStore, named,
+};
 use crate::message::InboundMessage;
 use crate::sid::{AccountSid, MessageSid};
-use crate::signature::TokenSlot;
-use crate::store::{DialogueChange, EarlierMessage, Store, TakenParams};
+use crate::signature::AuthTokenKind;
+use crate::store::{DialogueChange, EarlierMessage, RedactedParams, Store};
 use crate::twilio::RestError;
 use crate::twiml::spoken;
 
-/// A message's conversation in the store.
+/// Conversation of a message in the store.
 pub(super) struct Conversation {
     pub(super) store: Arc<dyn Store>,
     pub(super) id: i64,
-    /// The message's number.
+    /// Id of the message.
     pub(super) message: i64,
-    /// When the message came.
+    /// Time of receipt of the message.
     pub(super) at: Timestamp,
-    /// The sender that it came to.
+    /// The sender that the message was sent to.
     pub(super) us: Address,
-    /// What is shown to be answered, where that can be shown.
+    /// Function that shows a typing indicator, on channels that have one, and its argument.
     pub(super) typing: Option<(TypingHook, Inbound)>,
 }
 
-/// Shows the author of a message that somebody types.
+/// Function that shows a typing indicator to the author of a message.
 pub(crate) type TypingHook =
     Arc<dyn Fn(Inbound) -> BoxFuture<'static, Result<(), RestError>> + Send + Sync>;
 
-/// A message, and with what its account is called.
+/// Inbound message, and the account and token for REST calls about it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Inbound {
     pub(crate) account: AccountSid,
-    pub(crate) slot: TokenSlot,
+    pub(crate) slot: AuthTokenKind,
     pub(crate) sid: MessageSid,
 }
 
-impl Conversing for Conversation {
-    fn remembered(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>> {
+impl ConversationAccess for Conversation {
+    fn load_state(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>> {
         Box::pin(async move {
             let dialogue = self.store.dialogue(self.id, self.at).await;
             let dialogue = dialogue.map_err(HandlerError::new)?;
@@ -50,11 +52,12 @@ impl Conversing for Conversation {
         })
     }
 
-    fn said(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Said>, HandlerError>> {
+    fn history(&self, limit: usize) -> BoxFuture<'_, Result<Vec<HistoryEntry>, HandlerError>> {
         Box::pin(async move {
             let earlier = self.earlier(limit).await?;
             let mut said = Vec::new();
-            // Where the answer to what may be continued stands.
+            // Index of the replies to the current burst. A merged message belongs before them: the bot replied to the
+            // whole burst at its first message.
             let mut answer = 0;
             for earlier in earlier {
                 let (question, answers) = exchange(&earlier);
@@ -66,6 +69,7 @@ impl Conversing for Conversation {
                 answer += usize::from(asked);
                 said.extend(answers);
             }
+            // `limit` messages can have more than `limit` texts. Keep the newest.
             let beyond = said.len().saturating_sub(limit);
             said.drain(..beyond);
             Ok(said)
@@ -76,9 +80,9 @@ impl Conversing for Conversation {
         Box::pin(async move { Ok(self.earlier(1).await?.is_empty()) })
     }
 
-    fn take_back(&self, user: Address) -> BoxFuture<'_, Result<bool, HandlerError>> {
+    fn end_handoff(&self, user: Address) -> BoxFuture<'_, Result<bool, HandlerError>> {
         Box::pin(async move {
-            let ended = self.store.take_back(Some(&self.us), &user, self.at).await;
+            let ended = self.store.end_handoff(Some(&self.us), &user, self.at).await;
             Ok(ended.map_err(HandlerError::new)? > 0)
         })
     }
@@ -88,15 +92,16 @@ impl Conversing for Conversation {
             let Some((hook, inbound)) = &self.typing else {
                 return;
             };
-            // The answer counts, and not that it was announced.
+            // An indicator is a courtesy: its failure must not fail the reply.
             if let Err(error) = hook(*inbound).await {
-                tracing::debug!(sid = %inbound.sid, "that somebody types was not shown: {error}");
+                tracing::debug!(message_sid = %inbound.sid, "could not send a typing indicator: {error}");
             }
         })
     }
 }
 
 impl Conversation {
+    /// Loads the last `limit` messages before this one, oldest first.
     async fn earlier(&self, limit: usize) -> Result<Vec<EarlierMessage>, HandlerError> {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let earlier = self.store.earlier(self.message, limit).await;
@@ -104,23 +109,24 @@ impl Conversation {
     }
 }
 
-/// What a message said, and what was said to it.
-fn exchange(earlier: &EarlierMessage) -> (Option<Said>, Vec<Said>) {
-    let form = |params: &TakenParams| Form::parse(params.0.as_bytes(), usize::MAX).ok();
+/// Texts of an earlier message and of the replies to it.
+fn exchange(earlier: &EarlierMessage) -> (Option<HistoryEntry>, Vec<HistoryEntry>) {
+    let form = |params: &RedactedParams| FormParams::parse(params.0.as_bytes(), usize::MAX).ok();
     let params = earlier.params.as_ref().and_then(form);
     let message = params.and_then(|params| InboundMessage::parse(params, earlier.received_at).ok());
-    // Expired: an answer is not kept longer than its question.
+    // The content has expired. A reply without its message is left out as well.
     let Some(message) = message else {
         return (None, Vec::new());
     };
     let text = message.text().map(str::to_owned);
-    let question = text.or_else(|| named(&message)).map(|text| Said {
-        by: Speaker::User,
+    let question = text.or_else(|| named(&message)).map(|text| HistoryEntry {
+        role: Role::User,
         text,
         at: earlier.received_at,
     });
     let user = message.from.as_str();
-    let by_twiml = spoken(earlier.answer.as_ref().map_or("", |answer| &answer.0));
+    // Replies to other users are not part of this conversation, on either path.
+    let by_twiml = spoken(earlier.response.as_ref().map_or("", |answer| &answer.0));
     let by_twiml = by_twiml
         .into_iter()
         .filter(|spoken| spoken.to.as_deref().is_none_or(|to| to == user))
@@ -130,18 +136,18 @@ fn exchange(earlier: &EarlierMessage) -> (Option<Said>, Vec<Said>) {
         .filter(|reply| reply.get("To") == Some(user))
         .filter_map(|reply| reply.get("Body").map(str::to_owned));
     let answers = by_twiml.chain(by_rest).filter(|text| !text.is_empty());
-    let answers = answers.map(|text| Said {
-        by: Speaker::Bot,
+    let answers = answers.map(|text| HistoryEntry {
+        role: Role::Bot,
         text,
         at: earlier.answered_at,
     });
     (question, answers.collect())
 }
 
-/// What a handler has made of its conversation's memory, as it is saved with the answer.
-pub(super) fn change(memory: &Memory) -> Option<DialogueChange> {
+/// Change of the conversation's state by its handler, to be saved with the reply.
+pub(super) fn change(memory: &StateStore) -> Option<DialogueChange> {
     Some(match memory.change()? {
-        Remember::This(data, expires_at) => DialogueChange::Set { data, expires_at },
-        Remember::Nothing => DialogueChange::End,
+        StateChange::Set(data, expires_at) => DialogueChange::Set { data, expires_at },
+        StateChange::Clear => DialogueChange::End,
     })
 }

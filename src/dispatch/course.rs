@@ -1,4 +1,4 @@
-//! The course of one message, in a task of its own.
+//! Task of one inbound message.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use super::conversing::{Conversation, Inbound, change};
 use super::origin::Origin;
 use super::waiting::Event;
 use super::{
-    Arrived, ConsentChange, ConsentKind, Dispatched, Dispatcher, Failure, Progress, Road, Slot,
-    WAITING_IN_LINE, within,
+    Arrived, ConsentChange, ConsentKind, DispatchOutcome, Dispatcher, Failure, Progress, Road,
+    Slot, WAITING_IN_LINE, within,
 };
 use crate::address::Channel;
 use crate::handler::{Context, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::{Reply, WireMessage};
-use crate::signature::TokenSlot;
+use crate::signature::AuthTokenKind;
 use crate::store::{
-    Acceptance, Answered, Arrival, Choice, Claim, DeadMessage, DeadReason, Decision, Ending,
-    NewReply, Taken, Turn,
+    AcceptOutcome, BacklogMessage, Claim, Completion, DeadMessage, DeadReason, FailOutcome,
+    NewInbound, NewOutbound, ReplyDecision, ReplyPath, SavedResponse, TurnStatus,
 };
 use crate::twiml::Document;
 
-/// Between tries to save what a handler has said, while the store is away.
+/// Pauses between attempts to save a reply while the store is unavailable. The last one repeats.
 const RETRY: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(250),
@@ -33,11 +33,12 @@ const RETRY: [Duration; 4] = [
     Duration::from_secs(3),
 ];
 
+/// Task of one message, with what it needs to respond to the message's request.
 pub(super) struct Course {
     dispatcher: Arc<Dispatcher>,
     progress: Arc<Progress>,
-    /// Where the request waits; nobody does for a message of the backlog.
-    decided: Option<oneshot::Sender<Dispatched>>,
+    /// Channel to the request; `None` once the outcome was sent, and for a message of the backlog.
+    decided: Option<oneshot::Sender<DispatchOutcome>>,
     arrived: Arrived,
     fallback: bool,
 }
@@ -46,7 +47,7 @@ impl Course {
     pub(super) fn new(
         dispatcher: Arc<Dispatcher>,
         progress: Arc<Progress>,
-        decided: oneshot::Sender<Dispatched>,
+        decided: oneshot::Sender<DispatchOutcome>,
         arrived: Arrived,
     ) -> Self {
         Self {
@@ -58,7 +59,7 @@ impl Course {
         }
     }
 
-    /// A course that no request waits for.
+    /// Creates a task that no request waits for.
     pub(super) fn unattended(dispatcher: Arc<Dispatcher>, arrived: Arrived) -> Self {
         Self {
             dispatcher,
@@ -69,24 +70,25 @@ impl Course {
         }
     }
 
-    /// Tells the request. Only the first word counts.
-    fn tell(&mut self, dispatched: Dispatched) {
+    /// Sends the outcome to the request. Only the first outcome is sent.
+    fn tell(&mut self, dispatched: DispatchOutcome) {
         if let Some(decided) = self.decided.take() {
-            // A request that is gone has been told, or does not ask any more.
+            // An error means that the request has ended: it responded at its deadline, or its connection was closed.
             let _ = decided.send(dispatched);
         }
     }
 
-    /// Whether nobody reads an answer any more.
+    /// Returns whether no request waits for the outcome.
     fn is_unattended(&self) -> bool {
         self.decided.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    /// What is rare is in boxes of its own: the whole is moved about for every message.
+    /// Processes a message from accepting it to its reply.
+    // Futures of rare cases are boxed, to keep this one small: it is allocated for every message.
     pub(super) async fn run(
         mut self,
         message: Box<InboundMessage>,
-        slot: TokenSlot,
+        slot: AuthTokenKind,
         road: Road,
         place: Slot,
     ) {
@@ -95,48 +97,56 @@ impl Course {
         let (account, sid) = (arrival.account, arrival.sid);
         let dispatcher = self.dispatcher.clone();
         let is_told = || dispatcher.state.outage.has_answered(account, sid);
-        // Asked before and after: what was told may be entered between the store's answer and its being read here.
+        // Check before and after `accept`. The backlog may flush the fallback reply after the store has accepted the
+        // message and before this task resumes; then only the check before finds it.
         let was_told = is_told();
         crate::crash_point!("P1");
         let mut acceptance = self.accept(&arrival).await;
         crate::crash_point!("P3");
-        if let Some(Acceptance::InProgress { id }) = acceptance {
+        if let Some(AcceptOutcome::InProgress { id }) = acceptance {
             acceptance = Box::pin(self.wait_for_decision(id, &arrival)).await;
         }
         match acceptance {
             None => {}
-            // The store took it after its fallback call was answered from memory: that is entered, or about to be.
-            Some(Acceptance::New(_) | Acceptance::Waiting { .. }) if was_told || is_told() => {
-                self.tell(Dispatched::Unavailable);
+            // The message was stored after its fallback call had got the fallback text from memory. A second reply must
+            // not follow: the backlog has written that text as the reply, or is about to.
+            Some(AcceptOutcome::Claimed(_) | AcceptOutcome::Queued { .. })
+                if was_told || is_told() =>
+            {
+                self.tell(DispatchOutcome::Unavailable);
                 self.dispatcher.state.backlog.notify_one();
             }
-            Some(Acceptance::New(claim)) => {
+            Some(AcceptOutcome::Claimed(claim)) => {
                 self.began(claim.id, claim.failed_before).await;
                 self.attempt(claim, message, slot, road, Some(place)).await;
             }
-            Some(Acceptance::Waiting {
+            Some(AcceptOutcome::Queued {
                 id,
                 conversation,
                 ahead,
             }) => {
                 self.began(id, false).await;
+                // A message that waits for its turn runs no handler, so it needs no permit.
                 drop(place);
                 let turn = Box::pin(self.wait_for_turn(id, conversation, ahead));
                 if let Some(claim) = turn.await {
+                    // The message is claimed, so its handler runs even without a permit.
                     let place = Slot::take(&self.dispatcher);
                     self.attempt(claim, message, slot, road, place).await;
                 }
             }
-            // It never ends otherwise.
-            Some(Acceptance::InProgress { .. }) => self.tell(Dispatched::Unavailable),
-            Some(Acceptance::Answered(answered)) => {
-                self.tell(Dispatched::Duplicate(Document::saved(answered.twiml)));
+            // Unreachable: `wait_for_decision` polls until the message leaves this state.
+            Some(AcceptOutcome::InProgress { .. }) => self.tell(DispatchOutcome::Unavailable),
+            Some(AcceptOutcome::AlreadyAnswered(answered)) => {
+                self.tell(DispatchOutcome::Duplicate(Document::saved(answered.twiml)));
             }
-            Some(Acceptance::OptedOut) => self.tell(Dispatched::OptedOut),
-            Some(Acceptance::Consent { answer, .. }) => {
+            Some(AcceptOutcome::OptedOut) => self.tell(DispatchOutcome::OptedOut),
+            Some(AcceptOutcome::ConsentKeyword { answer, .. }) => {
                 crate::crash_point!("P14");
                 let answer = Some(answer).filter(|answer| !answer.is_empty());
-                self.tell(Dispatched::Consent(Document::saved(answer)));
+                self.tell(DispatchOutcome::ConsentConfirmation(Document::saved(
+                    answer,
+                )));
                 if let Some(consent) = &arrival.consent {
                     let kind = ConsentKind::of(consent);
                     self.dispatcher.metrics.consent(kind.as_str());
@@ -149,21 +159,23 @@ impl Course {
         }
     }
 
-    /// A message of the backlog.
+    /// Processes a claimed message of the backlog.
     pub(super) async fn take_over(
         self,
         message: Box<InboundMessage>,
-        taken: Taken,
+        taken: BacklogMessage,
         place: Option<Slot>,
     ) {
-        self.attempt(taken.claim, message, taken.slot, Road::Primary, place)
+        // As a primary call: the cause of a fallback call is not stored.
+        self.attempt(taken.claim, message, taken.auth_token, Road::Primary, place)
             .await;
     }
 
-    async fn accept(&mut self, arrival: &Arc<Arrival>) -> Option<Acceptance> {
+    /// Accepts the message. Returns `None` if the store failed.
+    async fn accept(&mut self, arrival: &Arc<NewInbound>) -> Option<AcceptOutcome> {
         match self.dispatcher.store.accept(arrival.clone()).await {
             Ok(acceptance) => {
-                // Too late for its request, it went no better than one that failed.
+                // A message that was stored after its request had given up does not show a healthy store.
                 if !self.is_unattended() {
                     self.dispatcher.store_report.health.kept();
                 }
@@ -172,27 +184,33 @@ impl Course {
             Err(error) => {
                 self.dispatcher.store_failed("accept", &error);
                 self.dispatcher.store_report.health.refused(arrival.sid);
-                self.tell(Dispatched::Unavailable);
+                self.tell(DispatchOutcome::Unavailable);
                 None
             }
         }
     }
 
-    /// From here on the message is kept. If its request gave up before that, it was told to come again, and the answer
-    /// goes by REST.
+    /// Publishes that the message is stored. If its request gave up before, the reply goes via the REST API.
+    // That request has responded 503, and Twilio then calls the fallback URL. The message is deferred, so that call
+    // gets the empty response.
     async fn began(&mut self, id: i64, failed_before: bool) {
         if self.progress.accepted(id, failed_before) {
             return;
         }
         self.decided = None;
         let now = self.dispatcher.clock.now();
-        if let Err(error) = self.dispatcher.store.decide(id, Choice::Rest, now).await {
+        if let Err(error) = self.dispatcher.store.decide(id, ReplyPath::Rest, now).await {
             self.dispatcher.store_failed("decide", &error);
         }
     }
 
-    /// A repeat of a message that is being handled waits for what becomes of that.
-    async fn wait_for_decision(&mut self, id: i64, arrival: &Arc<Arrival>) -> Option<Acceptance> {
+    /// Waits until the message of a redelivery is decided or claimable, because another task is processing it.
+    async fn wait_for_decision(
+        &mut self,
+        id: i64,
+        arrival: &Arc<NewInbound>,
+    ) -> Option<AcceptOutcome> {
+        // The message is stored, so from here on the deadline of this request can decide its reply path.
         if !self.progress.accepted(id, false) {
             return None;
         }
@@ -202,11 +220,11 @@ impl Course {
         let store = &dispatcher.store;
         let look = ticket.look(|| async {
             match store.accept(arrival.clone()).await {
-                Ok(Acceptance::InProgress { .. }) => None,
+                Ok(AcceptOutcome::InProgress { .. }) => None,
                 other => Some(other),
             }
         });
-        // A request that is gone has decided itself, at its deadline.
+        // A request that has ended has decided the reply path itself, at its deadline.
         let seen = tokio::select! {
             seen = look => seen,
             () = gone.closed() => return None,
@@ -215,15 +233,18 @@ impl Course {
             Ok(acceptance) => Some(acceptance),
             Err(error) => {
                 dispatcher.store_failed("accept", &error);
-                self.tell(Dispatched::Unavailable);
+                self.tell(DispatchOutcome::Unavailable);
                 None
             }
         }
     }
 
-    /// Waits until nothing of the conversation is before the message.
+    /// Waits until no older message of the conversation is open, and claims the message.
+    ///
+    /// Returns `None` if the message is decided, or left to the backlog.
     async fn wait_for_turn(&mut self, id: i64, conversation: i64, ahead: u32) -> Option<Claim> {
         let dispatcher = self.dispatcher.clone();
+        // Keeps `release_stale_claims` from releasing the message while it waits.
         let _held = dispatcher.state.held.hold(id);
         if ahead < WAITING_IN_LINE
             && let Some(gone) = self.decided.as_mut()
@@ -231,8 +252,8 @@ impl Course {
             let mut ticket = dispatcher.state.waiting.join(Event::Turn(conversation));
             let (store, clock) = (&dispatcher.store, &dispatcher.clock);
             let look = ticket.look(|| async {
-                match store.turn(id, clock.now()).await {
-                    Ok(Turn::Wait) => None,
+                match store.try_claim(id, clock.now()).await {
+                    Ok(TurnStatus::Waiting) => None,
                     other => Some(other),
                 }
             });
@@ -241,41 +262,46 @@ impl Course {
                 () = gone.closed() => None,
             };
             match seen {
-                Some(Ok(Turn::Yours(claim))) => return Some(claim),
-                Some(Ok(Turn::Decided(Decision::Answered(answered)))) => {
-                    self.tell(Dispatched::Duplicate(Document::saved(answered.twiml)));
+                Some(Ok(TurnStatus::Claimed(claim))) => return Some(claim),
+                Some(Ok(TurnStatus::Resolved(ReplyDecision::Inline(answered)))) => {
+                    self.tell(DispatchOutcome::Duplicate(Document::saved(answered.twiml)));
                     return None;
                 }
-                Some(Ok(Turn::Decided(Decision::Lost))) => {
-                    self.tell(Dispatched::Late);
+                Some(Ok(TurnStatus::Resolved(ReplyDecision::ClaimLost))) => {
+                    self.tell(DispatchOutcome::Late);
                     return None;
                 }
                 Some(Err(error)) => {
-                    dispatcher.store_failed("turn", &error);
-                    self.tell(Dispatched::Unavailable);
+                    dispatcher.store_failed("try_claim", &error);
+                    self.tell(DispatchOutcome::Unavailable);
                 }
-                // The request has decided, at its deadline, or is gone.
-                Some(Ok(Turn::Decided(Decision::Deferred) | Turn::Wait)) | None => {}
+                // The request has ended: at its deadline it decided for the REST API, or its connection was closed.
+                Some(Ok(TurnStatus::Resolved(ReplyDecision::ViaRest) | TurnStatus::Waiting))
+                | None => {}
             }
         }
-        // Too many before it, nobody waits any more, or the store failed: it is handled when its turn comes.
+        // Too many messages are ahead, the request has ended, or the store failed: the backlog handles the message when
+        // its turn comes.
         let decided = dispatcher
             .store
-            .decide(id, Choice::Rest, dispatcher.clock.now())
+            .decide(id, ReplyPath::Rest, dispatcher.clock.now())
             .await;
         match decided {
-            Ok(_) => self.tell(Dispatched::Late),
+            Ok(_) => self.tell(DispatchOutcome::Late),
             Err(error) => {
                 dispatcher.store_failed("decide", &error);
-                self.tell(Dispatched::Unavailable);
+                self.tell(DispatchOutcome::Unavailable);
             }
         }
+        // Also after an error: the decision may have been stored. `deferred` only tells which ends of
+        // messages wake the backlog.
         dispatcher.state.deferred.add(conversation, id);
         dispatcher.state.backlog.notify_one();
         None
     }
 
-    async fn tell_consent(&self, message: InboundMessage, arrival: &Arrival) {
+    /// Calls the application's hook for a consent keyword.
+    async fn tell_consent(&self, message: InboundMessage, arrival: &NewInbound) {
         let (Some(hook), Some(consent)) = (&self.dispatcher.on_consent, &arrival.consent) else {
             return;
         };
@@ -286,35 +312,40 @@ impl Course {
         }
     }
 
-    /// Runs the handler to its end, unless the guard stops the message, and saves what becomes of it.
+    /// Runs the handler to its end, unless the guard blocks the message, and saves the outcome.
     async fn attempt(
         mut self,
         claim: Claim,
         mut message: Box<InboundMessage>,
-        slot: TokenSlot,
+        slot: AuthTokenKind,
         road: Road,
         place: Option<Slot>,
     ) {
         let dispatcher = self.dispatcher.clone();
+        // Until the outcome is saved, which can take as long as an outage, `release_stale_claims` must
+        // not release the claim.
         let _held = dispatcher.state.held.hold(claim.id);
         let of_backlog = self.decided.is_none();
         let origin = Origin::of(&message, slot);
         let mut merged = Vec::new();
         let outcome = if dispatcher.stops(claim, &message) {
-            Ok((Reply::none(), Ending::default()))
+            Ok((Reply::none(), Completion::default()))
         } else if let Some(passed_on) = dispatcher.pass_on(claim).await {
             passed_on
         } else {
-            if !dispatcher.limits.merge.is_zero() {
+            if !dispatcher.limits.debounce.is_zero() {
                 let arrived = self.arrived.monotonic;
                 let deadline = dispatcher.limits.deadline_on(self.fallback);
                 merged = Box::pin(dispatcher.gather(claim, &mut message, arrived, deadline)).await;
             }
             self.handle(claim, message, slot, road).await
         };
+        // The permit limits handlers. Saving the reply may wait for the store, and must not block other handlers.
         drop(place);
         match outcome {
             Ok((reply, mut ending)) => {
+                // A message to another user is not a turn of this conversation, so it does not
+                // count for loop detection.
                 let mut heard = reply.messages().iter();
                 if heard.any(|said| !said.is_empty() && origin.hears(said)) {
                     let now = dispatcher.clock.now();
@@ -325,6 +356,7 @@ impl Course {
             }
             Err(failure) => Box::pin(self.give_up(claim, &origin, failure)).await,
         }
+        // Merged messages are completed together with this one, so requests that wait for them have to check again.
         for id in merged {
             dispatcher.state.deferred.remove(claim.conversation, id);
             dispatcher.state.waiting.wake(Event::Decision(id));
@@ -334,18 +366,20 @@ impl Course {
             .state
             .waiting
             .wake(Event::Turn(claim.conversation));
+        // The next message of the conversation may be one that no request waits for.
         if of_backlog || dispatcher.state.deferred.contains(claim.conversation) {
             dispatcher.state.backlog.notify_one();
         }
     }
 
+    /// Runs the handler, with its timeout.
     async fn handle(
         &self,
         claim: Claim,
         message: Box<InboundMessage>,
-        slot: TokenSlot,
+        slot: AuthTokenKind,
         road: Road,
-    ) -> Result<(Reply, Ending), Failure> {
+    ) -> Result<(Reply, Completion), Failure> {
         let dispatcher = &self.dispatcher;
         let sid = message.message_sid;
         let inbound = Inbound {
@@ -365,7 +399,8 @@ impl Course {
         let mut cx = Context::new(claim.attempt, self.arrived.deadline)
             .in_conversation(Arc::new(conversation), message.received_at);
         let memory = cx.memory();
-        let _keeping = dispatcher.files.keep(&message, slot);
+        // Held until the handler has ended: it may still fetch files that are to be deleted at Twilio after saving.
+        let _keeping = dispatcher.files.auto_save(&message, slot);
         if !message.media.is_empty() {
             cx = cx.with_attachments(dispatcher.files.attachments(&message, slot));
         }
@@ -375,18 +410,22 @@ impl Course {
         crate::crash_point!("P4");
         let started = Instant::now();
         let clock = &dispatcher.clock;
+        // Monotonic, like the deadline.
         let give_up = clock.monotonic().saturating_add(dispatcher.limits.handler);
-        // Within the net also where a handler panics before it returns its future.
+        // The call is inside of the async block, so a panic before `handle` returns its future is caught as well.
         let handler = async { dispatcher.handler.handle(cx, *message).await };
         let guarded = AssertUnwindSafe(within(handler, || clock.sleep_until_monotonic(give_up)));
         let outcome: Result<Option<Result<Reply, HandlerError>>, _> = guarded.catch_unwind().await;
-        dispatcher.metrics.handler_seconds.record(started.elapsed());
+        dispatcher
+            .metrics
+            .handler_duration
+            .record(started.elapsed());
         match outcome {
             Ok(Some(Ok(reply))) => {
-                let ending = Ending {
+                let ending = Completion {
                     dialogue: change(&memory),
-                    hand_over: dispatcher.begins(&reply),
-                    ..Ending::default()
+                    handoff: dispatcher.begins(&reply),
+                    ..Completion::default()
                 };
                 Ok((reply, ending))
             }
@@ -395,7 +434,7 @@ impl Course {
                 Err(Failure::Error)
             }
             Ok(None) => {
-                tracing::error!(message_sid = %sid, "the handler was given up: it ran longer than handler.timeout_ms");
+                tracing::error!(message_sid = %sid, "the handler was stopped: it ran longer than handler.timeout_ms");
                 Err(Failure::Error)
             }
             Err(_) => {
@@ -405,8 +444,8 @@ impl Course {
         }
     }
 
-    /// Saves a reply and gives it, by TwiML if that can still be, else by REST.
-    async fn say(&mut self, claim: Claim, origin: &Origin, reply: Reply, ending: Ending) {
+    /// Saves a reply and sends it: in the response if that is still possible, else via the REST API.
+    async fn say(&mut self, claim: Claim, origin: &Origin, reply: Reply, ending: Completion) {
         let dispatcher = self.dispatcher.clone();
         let channel = origin.user.channel();
         let reply = if dispatcher.limits.numbered {
@@ -423,74 +462,81 @@ impl Course {
         } else {
             reply
         };
-        // To somebody else: REST looks at that one's window and consent.
+        // A message to another user: only the outbox checks the window and consent of that user.
         let to_others = !reply.messages().iter().all(|said| origin.hears(said));
         let messages = dispatcher.wire_messages(&reply, origin);
         let document = Document::of(&reply, &messages, Some(&dispatcher.public_url));
         let document = match document {
             Ok(document) => Some(document),
+            // Too large for TwiML. The REST API takes each message in a call of its own.
             Err(error) if error.is_overflow() => None,
             Err(error) => return Box::pin(self.unsayable(claim, origin, error)).await,
         };
-        // Nobody reads TwiML any more where the request is gone.
+        // Without a request, no response could carry the TwiML.
         if let Some(document) = document.filter(|_| !to_others && !self.is_unattended()) {
             dispatcher
                 .metrics
-                .characters_replaced
+                .invalid_xml_chars
                 .increment(document.replaced() as u64);
             crate::crash_point!("P5");
             let now = dispatcher.clock.now();
-            // An empty reply does not overtake any, and a redirect cannot go via the REST API.
+            // Without a queue the reply never waits for older ones. An empty reply overtakes none, and a redirect
+            // cannot go via the REST API.
             let keeps_order = document != Document::empty() && reply.redirect_target().is_none();
-            let completed = Ending {
+            let completed = Completion {
                 queue: keeps_order.then(|| origin.queue()),
                 ..ending.clone()
             };
             let saved = dispatcher
                 .store
-                .answer(claim, document.to_saved(), completed, now)
+                .complete_inline(claim, document.to_saved(), completed, now)
                 .await;
             match saved {
-                Ok(Decision::Answered(Answered { twiml })) => {
+                Ok(ReplyDecision::Inline(SavedResponse { twiml })) => {
+                    // The store has saved the empty response, because the user opted out while the handler ran.
                     if twiml.is_none() && document != Document::empty() {
                         dispatcher.metrics.suppressed.increment(1);
                     }
                     crate::crash_point!("P6");
-                    self.tell(Dispatched::Answered(Document::saved(twiml)));
+                    self.tell(DispatchOutcome::Reply(Document::saved(twiml)));
                     return;
                 }
-                Ok(Decision::Deferred) => {}
-                Ok(Decision::Lost) => return self.lost(origin),
+                Ok(ReplyDecision::ViaRest) => {}
+                Ok(ReplyDecision::ClaimLost) => return self.lost(origin),
                 Err(error) => {
-                    // Twilio is told to come again; if it does not, the reply goes by REST.
-                    dispatcher.store_failed("answer", &error);
-                    self.tell(Dispatched::Unavailable);
+                    // The reply may or may not be saved, so it must not be sent now. The request gets a 503. Below,
+                    // `complete_via_rest` queues the reply unless it was saved, or was replaced by a fallback text.
+                    dispatcher.store_failed("complete_inline", &error);
+                    self.tell(DispatchOutcome::Unavailable);
                 }
             }
         }
         crate::crash_point!("P9.done");
-        if ending.hand_over.is_some() {
-            tracing::warn!(message_sid = %origin.sid, "the conversation is handed over, but this message is answered by REST and cannot be redirected: later ones are");
+        if ending.handoff.is_some() {
+            tracing::warn!(message_sid = %origin.sid, "the conversation is handed off, but its reply goes via the REST API, which cannot redirect this message; later messages are redirected");
         } else if reply.redirect_target().is_some() {
-            tracing::error!(message_sid = %origin.sid, "the reply redirects, and came too late for that");
+            tracing::error!(message_sid = %origin.sid, "the reply is a redirect and came too late; the REST API cannot redirect");
             return Box::pin(self.give_up(claim, origin, Failure::Error)).await;
         }
         Box::pin(self.send_later(claim, origin, &messages, ending)).await;
     }
 
-    /// Puts a reply into the outbox, as often as the store has to be asked.
+    /// Puts a reply into the outbox. Repeats this until the store has done it.
     async fn send_later(
         &mut self,
         claim: Claim,
         origin: &Origin,
         messages: &[WireMessage<'_>],
-        ending: Ending,
+        ending: Completion,
     ) {
         let dispatcher = self.dispatcher.clone();
-        let replies: Vec<NewReply> = messages.iter().map(|wire| origin.reply(wire)).collect();
+        let replies: Vec<NewOutbound> = messages.iter().map(|wire| origin.reply(wire)).collect();
         let mut pauses = RETRY.into_iter();
         loop {
-            // Twilio may have been told to ask elsewhere.
+            // After a failure of the store, Twilio may have called the fallback URL of this or another
+            // server, which sent the fallback text. The other servers have to write such replies to the store
+            // first: `complete_via_rest` then finds the claim lost. A reply from this server's memory is
+            // found by the check below.
             dispatcher.outage_over_elsewhere().await;
             if dispatcher
                 .state
@@ -502,36 +548,39 @@ impl Course {
             let now = dispatcher.clock.now();
             let finished = dispatcher
                 .store
-                .finish(claim, replies.clone(), ending.clone(), now)
+                .complete_via_rest(claim, replies.clone(), ending.clone(), now)
                 .await;
             match finished {
                 Ok(true) => {
                     crate::crash_point!("P10");
                     dispatcher.outbox.notify_one();
-                    self.tell(Dispatched::ByRest);
+                    self.tell(DispatchOutcome::ByRest);
                     return;
                 }
                 Ok(false) => return self.lost(origin),
-                Err(error) => dispatcher.store_failed("finish", &error),
+                Err(error) => dispatcher.store_failed("complete_via_rest", &error),
             }
-            self.tell(Dispatched::Unavailable);
+            // The request gets its 503 now. Real time, since the store recovers in real time.
+            self.tell(DispatchOutcome::Unavailable);
             tokio::time::sleep(pauses.next().unwrap_or(RETRY[RETRY.len() - 1])).await;
         }
     }
 
-    /// Somebody else has answered, or will.
+    /// Discards a reply whose claim is lost: another process, or a fallback call, replies instead.
     fn lost(&mut self, origin: &Origin) {
-        self.dispatcher.metrics.replies_lost.increment(1);
-        tracing::warn!(message_sid = %origin.sid, "a reply is not given: the message was answered elsewhere meanwhile");
-        self.tell(Dispatched::Duplicate(Document::empty()));
+        self.dispatcher.metrics.replies_superseded.increment(1);
+        tracing::warn!(message_sid = %origin.sid, "a reply was discarded, because the message got another reply or another process handles it");
+        self.tell(DispatchOutcome::Duplicate(Document::empty()));
     }
 
+    /// Treats a reply that cannot be sent as a failure of the handler.
     async fn unsayable(&mut self, claim: Claim, origin: &Origin, error: impl std::error::Error) {
-        tracing::error!(message_sid = %origin.sid, %error, "the reply cannot be given");
+        tracing::error!(message_sid = %origin.sid, %error, "the reply cannot be sent");
         self.give_up(claim, origin, Failure::Error).await;
     }
 
-    /// Writes a failure down. On the fallback's road nobody comes again: the apology is the answer.
+    /// Records a failed attempt and sends its outcome. A fallback call gets the fallback text, since
+    /// no request follows it.
     async fn give_up(&mut self, claim: Claim, origin: &Origin, failure: Failure) {
         let dispatcher = self.dispatcher.clone();
         let now = dispatcher.clock.now();
@@ -540,36 +589,50 @@ impl Course {
             Failure::Panic => ("the handler panicked", DeadReason::HandlerPanicked),
         };
         let apology = dispatcher.apology_text();
-        let for_good = self.fallback && apology.is_empty();
+        // Without a fallback text, the message of a fallback call gets no reply at all, so it becomes dead.
+        let last_attempt = self.fallback && apology.is_empty();
         let unattended = self.is_unattended();
-        let written = dispatcher.store.fail(claim, reason, for_good).await;
-        if matches!(written, Ok(Decision::Deferred)) {
+        let recorded = dispatcher
+            .store
+            .record_failure(claim, reason, last_attempt)
+            .await;
+        // Only the process whose update made the message dead reports it, so each is counted once.
+        if matches!(recorded, Ok(FailOutcome::Dead)) {
             dispatcher.report_dead(DeadMessage {
                 sid: origin.sid,
                 reason: dead,
             });
         }
-        let decision = match written {
-            Ok(Decision::Lost) if self.fallback => {
-                let choice = Choice::Twiml(apology);
-                dispatcher.store.decide(claim.id, choice, now).await
-            }
-            other => other,
-        };
         if unattended {
             dispatcher.metrics.late_failures.increment(1);
         }
+        let decision = match recorded {
+            Ok(FailOutcome::AlreadyAnswered(response)) => Ok(ReplyDecision::Inline(response)),
+            // Nothing retries a dead message, so a fallback call gets the empty response.
+            Ok(FailOutcome::Dead) => Ok(ReplyDecision::ViaRest),
+            // No request follows a fallback call: its fallback text is decided here, unless
+            // another process has decided.
+            Ok(FailOutcome::Retryable | FailOutcome::ClaimLost) if self.fallback => {
+                let choice = ReplyPath::Twiml(apology);
+                dispatcher.store.decide(claim.id, choice, now).await
+            }
+            Ok(FailOutcome::Retryable | FailOutcome::ClaimLost) => Ok(ReplyDecision::ClaimLost),
+            Err(error) => Err(error),
+        };
         match decision {
-            Ok(Decision::Answered(answered)) => {
-                self.tell(Dispatched::Answered(Document::saved(answered.twiml)));
+            Ok(ReplyDecision::Inline(answered)) => {
+                self.tell(DispatchOutcome::Reply(Document::saved(answered.twiml)));
             }
-            Ok(Decision::Deferred) if self.fallback => {
-                self.tell(Dispatched::Answered(Document::empty()));
+            Ok(ReplyDecision::ViaRest) if self.fallback => {
+                self.tell(DispatchOutcome::Reply(Document::empty()));
             }
-            Ok(Decision::Lost | Decision::Deferred) => self.tell(Dispatched::Failed(failure)),
+            Ok(ReplyDecision::ClaimLost | ReplyDecision::ViaRest) => {
+                self.tell(DispatchOutcome::Failed(failure));
+            }
+            // The claim may remain in the store. `store_failed` makes the backlog release it as stale.
             Err(error) => {
-                dispatcher.store_failed("fail", &error);
-                self.tell(Dispatched::Failed(failure));
+                dispatcher.store_failed("record_failure", &error);
+                self.tell(DispatchOutcome::Failed(failure));
             }
         }
     }

@@ -1,4 +1,6 @@
-//! Dead messages: neither Twilio nor the server retries them. Each is in the log and counted once, by the process that changed its row.
+//! Reports of dead messages, which neither Twilio nor the server retries.
+//!
+//! Each is logged and counted once, by the process that changed its row.
 
 use super::Dispatcher;
 use crate::sid::MessageSid;
@@ -12,10 +14,11 @@ impl Dispatcher {
         let reason = reason.as_str();
         match message.reason {
             DeadReason::Expired => {
-                tracing::error!(message_sid = %sid, reason, "a message was never answered, and its content is deleted by age");
+                // `messages retry` cannot help, since it needs the content.
+                tracing::error!(message_sid = %sid, reason, "a message never got a reply, and its content was deleted by age");
             }
             _ => {
-                tracing::error!(message_sid = %sid, reason, "a message is dead: its user gets no answer unless `replyhook messages retry` handles it again");
+                tracing::error!(message_sid = %sid, reason, "a message is dead: its user gets no reply unless you run `replyhook messages retry {sid}`");
             }
         }
     }

@@ -1,13 +1,14 @@
-//! Which messages are kept from the handler: two bots that answer each other, our own senders, and, where a rate is set,
-//! what one user sends beyond it. Asked once a message is claimed; what is stopped is answered with nothing.
+//! Guard that keeps messages from the handler: reply loops, messages from your own senders, and messages beyond the
+//! rate limit of a user. A claimed message is checked before its handler runs; a blocked one gets the empty response.
 //!
-//! A **loop** is one of two things. A quick one is [`LOOP_TURNS`] turns of one conversation within [`LOOP_TIME`], messages that
-//! came and replies that were given counted together, while the texts that come repeat ([`super::repetition`]): two bots, of which
-//! each hears what the other says, are stopped after nine replies of each. A slow one is more than [`MOST_REPEATED`] texts
-//! within [`ROW_TIME`] that repeat, each after a reply. Somebody who never says the same thrice is never taken for one. The
-//! conversation is then muted for [`MUTED`], and counted afresh.
+//! There are two kinds of **loop**, and both need inbound texts that repeat ([`super::repetition`]). A quick loop has
+//! [`LOOP_TURNS`] turns of one conversation, inbound messages and replies together, within [`LOOP_TIME`]: two bots that
+//! reply to each other are stopped after nine replies each. A slow loop has more than [`MAX_REPEATED`] repeated texts
+//! within [`ROW_TIME`], each after a reply. A user who never sends the same text three times is never blocked. On a
+//! loop the conversation is muted for [`MUTED`], and counting starts again.
 //!
-//! Counted is what this process handles, as long as it may matter: each machine counts for itself, and a restart forgets.
+//! Counts are in memory and cover the messages that this process handles: a restart resets them, and each
+//! server counts for itself.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
@@ -22,31 +23,35 @@ use crate::message::InboundMessage;
 use crate::store::Claim;
 use crate::telemetry::Throttle;
 
-/// Messages that came and replies, within [`LOOP_TIME`]: the tenth message of a bot that has got nine.
+/// Turns of a quick loop, messages and replies together: nine replies, and the tenth message of the other bot.
 const LOOP_TURNS: usize = 19;
+/// Time within which a quick loop has its turns.
 const LOOP_TIME: SignedDuration = SignedDuration::from_secs(30);
-/// Texts of a row, within [`ROW_TIME`]. So often nobody says the same and has an answer each time.
-const MOST_REPEATED: u32 = 30;
+/// Maximum number of repeated texts, each after a reply, within [`ROW_TIME`]. More than people send.
+const MAX_REPEATED: u32 = 30;
+/// Time within which repeated texts count.
 const ROW_TIME: SignedDuration = SignedDuration::from_mins(10);
+/// Time for which a conversation is muted after a loop.
 const MUTED: SignedDuration = SignedDuration::from_secs(60);
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
-/// Conversations that are remembered, twice: see [`Conversations`].
-const MOST_CONVERSATIONS: usize = 10_000;
-/// Senders of ours that are remembered.
-const MOST_SENDERS: usize = 1_000;
+/// Maximum number of conversations in each of the two generations of [`Conversations`].
+const MAX_CONVERSATIONS: usize = 10_000;
+/// Maximum number of own senders that are learned from messages.
+// Bounds the memory, since `To` of every message is learned.
+const MAX_SENDERS: usize = 1_000;
 
-/// What is stopped.
+/// Settings of the guard.
 #[derive(Debug, Clone)]
 pub(crate) struct GuardRules {
-    /// Two bots that answer each other.
+    /// True if reply loops are stopped.
     pub(crate) loops: bool,
-    /// What a conversation sends in a minute beyond this; 0 for no limit.
+    /// Maximum number of messages of a conversation in a minute; 0 for no limit.
     pub(crate) per_minute: u32,
-    /// Senders of ours, beside those that messages are sent to.
+    /// Own senders, in addition to those that messages are sent to.
     pub(crate) own_numbers: Vec<Address>,
 }
 
-/// Counts, and says what is stopped.
+/// Loop detection and rate limit.
 pub(crate) struct Guard {
     loops: bool,
     per_minute: u32,
@@ -56,19 +61,19 @@ pub(crate) struct Guard {
     own_number_warnings: Throttle,
 }
 
-/// Why a message is kept from the handler.
+/// Reason for which a message is blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     OwnNumber,
-    /// The message with which a loop is found out.
+    /// The message that completes a loop.
     Loop,
-    /// One after that.
+    /// A message of a muted conversation.
     Muted,
     Rate,
 }
 
 impl Stop {
-    /// The label's value.
+    /// Value of the metric's label.
     fn as_str(self) -> &'static str {
         match self {
             Self::OwnNumber => "own_number",
@@ -79,32 +84,38 @@ impl Stop {
     }
 }
 
+/// State of the guard.
 struct Seen {
     senders: HashSet<Address>,
     conversations: Conversations,
 }
 
-/// Two generations: once the young one is full or a minute old it becomes the old one, and that is forgotten. Whatever is
-/// asked for becomes young. So nothing is forgotten within a minute, unless very many write in it.
+/// Counts of conversations, in two generations.
+///
+/// When the young generation is full or a minute old, it becomes the old one, and the old one is dropped. A
+/// conversation that is used moves to the young one. So counts last at least a minute, unless more than
+/// [`MAX_CONVERSATIONS`] are used in it.
+// Dropping a whole generation needs no scan for old entries.
 #[derive(Default)]
 struct Conversations {
     young: HashMap<i64, Conversation>,
     old: HashMap<i64, Conversation>,
-    /// When the young one began.
+    /// Start of the young generation.
     since: Timestamp,
 }
 
+/// Counts of one conversation.
 #[derive(Default)]
 struct Conversation {
-    /// When the latest messages came or were said; no more than decide.
+    /// Times of the latest messages and replies, at most [`LOOP_TURNS`].
     times: VecDeque<Timestamp>,
     repetition: Repetition,
-    /// Since when texts have been repeating that are counted, and how many.
+    /// Time of the first repeated text that counts, and the number of them that followed a reply.
     row: Option<(Timestamp, u32)>,
-    /// Since the last message came.
+    /// True if the bot has replied since the last message.
     has_replied: bool,
     muted_since: Option<Timestamp>,
-    /// When the minute began that is counted, and what has come in it.
+    /// Start of the current minute, and the number of messages in it.
     minute: Option<(Timestamp, u32)>,
 }
 
@@ -123,10 +134,10 @@ impl Guard {
         }
     }
 
-    /// Whether a message is stopped, and why. A further attempt at one is not counted again.
+    /// Counts a message at its first attempt, and returns the reason to block it, if any.
     fn ask(&self, claim: Claim, message: &InboundMessage) -> Option<Stop> {
         let at = message.received_at;
-        // Files and places say nothing again, and a button was pressed by somebody.
+        // Only text can repeat. Media and locations have none, and a button is tapped by a person.
         let text = message.text().filter(|_| message.button.is_none());
         let text = text.map(str::trim);
         let mut seen = self.lock();
@@ -137,21 +148,22 @@ impl Guard {
             return None;
         }
         let conversation = seen.conversations.of(claim.conversation, at);
+        // Before the attempt is checked: a further attempt in a muted conversation is blocked as well.
         if conversation.is_muted(at) {
             return Some(Stop::Muted);
         }
         if claim.attempt > 1 {
             return None;
         }
-        if self.loops && conversation.is_loop(at, self.hash_base, text) {
+        if self.loops && conversation.detect_loop(at, self.hash_base, text) {
             conversation.mute(at);
             return Some(Stop::Loop);
         }
-        let is_over = self.per_minute > 0 && conversation.in_minute(at) > self.per_minute;
+        let is_over = self.per_minute > 0 && conversation.count_in_minute(at) > self.per_minute;
         is_over.then_some(Stop::Rate)
     }
 
-    /// Counts a reply, of however many messages.
+    /// Counts a reply as one turn, whatever its number of messages.
     pub(super) fn said(&self, conversation: i64, at: Timestamp) {
         if self.loops {
             let mut seen = self.lock();
@@ -159,15 +171,16 @@ impl Guard {
         }
     }
 
+    // A panic under the lock leaves at worst a wrong count, so a poisoned lock is usable.
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Seen {
-    /// Whether a sender of ours has written: what we say to ourselves would come back.
+    /// Returns whether the author of a message is an own sender. A reply would come back as a message, without end.
     fn is_own(&mut self, message: &InboundMessage) -> bool {
-        if !self.senders.contains(&message.to) && self.senders.len() < MOST_SENDERS {
+        if !self.senders.contains(&message.to) && self.senders.len() < MAX_SENDERS {
             self.senders.insert(message.to.clone());
         }
         message.from == message.to || self.senders.contains(&message.from)
@@ -177,12 +190,13 @@ impl Seen {
 impl Conversations {
     fn of(&mut self, id: i64, at: Timestamp) -> &mut Conversation {
         let is_aged = at.duration_since(self.since) >= MINUTE;
-        if is_aged || self.young.len() >= MOST_CONVERSATIONS {
+        if is_aged || self.young.len() >= MAX_CONVERSATIONS {
             mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
             self.since = at;
         }
         let known = self.old.remove(&id);
+        // A conversation is in one generation at a time.
         self.young
             .entry(id)
             .or_insert_with(|| known.unwrap_or_default())
@@ -195,7 +209,7 @@ impl Conversation {
             .is_some_and(|since| is_in(at, since, MUTED))
     }
 
-    /// What is counted begins anew.
+    /// Mutes the conversation and resets its counts, except for the rate limit.
     fn mute(&mut self, at: Timestamp) {
         *self = Self {
             muted_since: Some(at),
@@ -204,18 +218,20 @@ impl Conversation {
         };
     }
 
-    /// Counts what came, and says whether that makes a loop.
-    fn is_loop(&mut self, at: Timestamp, base: HashBase, text: Option<&str>) -> bool {
-        let repeats = self.repetition.hears(base, text);
+    /// Counts an inbound message and returns whether it completes a loop.
+    fn detect_loop(&mut self, at: Timestamp, base: HashBase, text: Option<&str>) -> bool {
+        let repeats = self.repetition.observe(base, text);
         self.count(at);
-        // Messages that wait for a slow bot came before it said anything: what is later than this one made nobody say it.
+        // Messages of an impatient user queue up behind a slow bot, and are checked after replies that came later than
+        // they did. A reply later than this message cannot have caused it, so it does not count.
         let until_now = self.times.iter().filter(|time| **time <= at);
         let is_quick = until_now.count() >= LOOP_TURNS;
-        self.in_row(at, repeats) > MOST_REPEATED || (repeats && is_quick)
+        self.extend_streak(at, repeats) > MAX_REPEATED || (repeats && is_quick)
     }
 
-    /// How many texts have been repeating. A bot that says nothing has no part in it.
-    fn in_row(&mut self, at: Timestamp, repeats: bool) -> u32 {
+    /// Counts a repeated text that follows a reply, and returns the number of them.
+    // A text without a reply before it shows no loop: only one side is talking.
+    fn extend_streak(&mut self, at: Timestamp, repeats: bool) -> u32 {
         let has_replied = mem::take(&mut self.has_replied);
         if !repeats {
             self.row = None;
@@ -228,11 +244,13 @@ impl Conversation {
         number
     }
 
+    /// Counts a reply.
     fn said(&mut self, at: Timestamp) {
         self.has_replied = true;
         self.count(at);
     }
 
+    /// Adds a turn, and drops turns that are too old or too many to matter.
     fn count(&mut self, at: Timestamp) {
         self.times
             .retain(|time| at.duration_since(*time) < LOOP_TIME);
@@ -242,8 +260,8 @@ impl Conversation {
         self.times.push_back(at);
     }
 
-    /// Counts what came, and says how much that is in this minute.
-    fn in_minute(&mut self, at: Timestamp) -> u32 {
+    /// Counts an inbound message and returns the number of messages in this minute.
+    fn count_in_minute(&mut self, at: Timestamp) -> u32 {
         let minute = self.minute.filter(|(since, _)| is_in(at, *since, MINUTE));
         let (since, number) = minute.unwrap_or((at, 0));
         let number = number.saturating_add(1);
@@ -252,35 +270,37 @@ impl Conversation {
     }
 }
 
-/// Whether a moment is in the time that begins at `since`.
+/// Returns whether `at` is in the interval of length `time` that begins at `since`.
 fn is_in(at: Timestamp, since: Timestamp, time: SignedDuration) -> bool {
     let passed = at.duration_since(since);
+    // Negative after the clock was set back. Otherwise a conversation could stay muted until the clock has caught up.
     !passed.is_negative() && passed < time
 }
 
 impl Dispatcher {
-    /// Whether a message is kept from the handler; the operator is told.
+    /// Returns whether the guard blocks a message. Logs and counts a blocked one.
     pub(super) fn stops(&self, claim: Claim, message: &InboundMessage) -> bool {
         let Some(stop) = self.guard.ask(claim, message) else {
             return false;
         };
-        self.metrics.guard(stop.as_str());
+        self.metrics.message_blocked(stop.as_str());
         let (message_sid, user) = (message.message_sid, &message.from);
         match stop {
             Stop::Loop => {
-                tracing::error!(%message_sid, ?user, "a reply loop: the user seems to be a bot that answers ours; the conversation is muted for a minute");
+                tracing::error!(%message_sid, ?user, "a reply loop: the user seems to be a bot that replies to ours; the conversation is muted for a minute");
             }
             Stop::Muted => {
-                tracing::debug!(%message_sid, ?user, "not handled: the conversation is muted");
+                // Not throttled, since it is a debug line.
+                tracing::debug!(%message_sid, ?user, "blocked a message: the conversation is muted after a reply loop");
             }
             Stop::Rate => {
-                if let Some(suppressed) = self.guard.rate_warnings.pass() {
-                    tracing::warn!(%message_sid, ?user, suppressed, "not handled: the user has sent more than guard.messages_per_user_per_minute");
+                if let Some(suppressed) = self.guard.rate_warnings.try_log() {
+                    tracing::warn!(%message_sid, ?user, suppressed, "blocked a message: its user has sent more than guard.messages_per_user_per_minute");
                 }
             }
             Stop::OwnNumber => {
-                if let Some(suppressed) = self.guard.own_number_warnings.pass() {
-                    tracing::warn!(%message_sid, ?user, suppressed, "not handled: it is from a sender of ours");
+                if let Some(suppressed) = self.guard.own_number_warnings.try_log() {
+                    tracing::warn!(%message_sid, ?user, suppressed, "blocked a message: its author is one of your own senders");
                 }
             }
         }
@@ -300,7 +320,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_never_says_the_same_again_is_in_no_loop(
+        fn unique_texts_are_not_detected_as_loop(
             turns in prop::collection::vec((-60_000_i64..60_000, any::<bool>()), 0..200),
         ) {
             let base = HashBase::random();
@@ -309,7 +329,7 @@ mod tests {
             for (number, (passed, replies)) in (0..).zip(turns) {
                 now += passed;
                 let text = format!("{number}, and no more of it");
-                prop_assert!(!conversation.is_loop(at(now), base, Some(&text)));
+                prop_assert!(!conversation.detect_loop(at(now), base, Some(&text)));
                 if replies {
                     conversation.said(at(now));
                 }
@@ -318,7 +338,7 @@ mod tests {
         }
 
         #[test]
-        fn two_bots_are_stopped_before_their_tenth_answer_if_they_are_quick(
+        fn fast_bot_loop_stops_before_tenth_reply(
             pauses in prop::collection::vec(0_i64..1_500, 19), texts in texts(),
         ) {
             let mut pauses = pauses.into_iter();
@@ -327,7 +347,7 @@ mod tests {
         }
 
         #[test]
-        fn two_bots_are_stopped_before_their_fortieth_answer_if_they_are_slow(
+        fn slow_bot_loop_stops_before_fortieth_reply(
             pauses in prop::collection::vec(1_700_i64..9_000, 100), texts in texts(),
         ) {
             let mut pauses = pauses.into_iter();
@@ -337,7 +357,7 @@ mod tests {
         }
     }
 
-    /// What another bot says: always the same, one of three texts in turn, or more each time.
+    /// Texts of another bot: always the same one, three in turn, or a longer one each time.
     fn texts() -> impl Strategy<Value = fn(usize) -> String> {
         prop_oneof![
             Just((|_| "Thank you for your message!".to_owned()) as fn(usize) -> String),
@@ -349,7 +369,7 @@ mod tests {
         ]
     }
 
-    /// How often a bot is answered that says these, and waits so many milliseconds before each turn.
+    /// Number of replies to a bot that sends these texts and waits `pause` milliseconds before each turn.
     fn answered(text: fn(usize) -> String, mut pause: impl FnMut() -> i64) -> usize {
         let base = HashBase::random();
         let mut conversation = Conversation::default();
@@ -359,7 +379,7 @@ mod tests {
             at(now)
         };
         let is_answered = |number: &usize| {
-            let is_loop = conversation.is_loop(wait(), base, Some(&text(*number)));
+            let is_loop = conversation.detect_loop(wait(), base, Some(&text(*number)));
             if !is_loop {
                 conversation.said(wait());
             }
@@ -368,19 +388,20 @@ mod tests {
         (0..100).take_while(is_answered).count()
     }
 
+    // An impatient user repeats a message while the bot takes five seconds for each reply.
     #[test]
-    fn an_impatient_user_of_a_slow_bot_is_no_bot() {
+    fn repeated_texts_to_slow_bot_are_not_loop() {
         let base = HashBase::random();
         let mut conversation = Conversation::default();
-        // Each is handled when the one before has been answered, which takes five seconds.
+        // Each message is handled after the reply to the one before, which takes five seconds.
         for number in 0..10 {
-            assert!(!conversation.is_loop(at(number * 500), base, Some("hello?")));
+            assert!(!conversation.detect_loop(at(number * 500), base, Some("hello?")));
             conversation.said(at((number + 1) * 5_000));
         }
     }
 
     #[test]
-    fn what_is_counted_lasts_a_minute_and_takes_little() {
+    fn guard_state_lasts_one_minute_and_is_bounded() {
         let mut conversations = Conversations::default();
         conversations.of(-1, at(0)).mute(at(0));
         for number in 0..9_000 {
@@ -391,7 +412,7 @@ mod tests {
         for number in 0..100_000 {
             conversations.of(number, at(60_000));
             let remembered = conversations.young.len() + conversations.old.len();
-            assert!(remembered <= 2 * MOST_CONVERSATIONS);
+            assert!(remembered <= 2 * MAX_CONVERSATIONS);
         }
     }
 }

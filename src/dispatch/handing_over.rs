@@ -1,46 +1,51 @@
-//! Conversations that were handed over: their messages are redirected, and their handler is not asked.
+//! Conversations that are handed off: their messages are redirected, and no handler runs.
 //!
-//! That one is comes with the claim, so that others do not pay for it; where it goes to is asked for then. Each message that
-//! was redirected makes it last longer, with its answer, unless it was taken back meanwhile.
+//! A claim says whether its conversation is handed off, so other messages cost no query. The URL is read for those that
+//! are. Each redirected message extends the handoff when its reply is saved, unless it has ended since.
 
 use super::{Dispatcher, Failure};
 use crate::clock::after;
 use crate::reply::Reply;
-use crate::store::{Claim, Ending, HandOverChange};
+use crate::store::{Claim, Completion, HandoffChange};
 
 impl Dispatcher {
-    /// What a message is answered with whose conversation is handed over.
-    pub(super) async fn pass_on(&self, claim: Claim) -> Option<Result<(Reply, Ending), Failure>> {
-        if !claim.handed_over {
+    /// Returns the redirect for a message of a conversation that is handed off.
+    pub(super) async fn pass_on(
+        &self,
+        claim: Claim,
+    ) -> Option<Result<(Reply, Completion), Failure>> {
+        if !claim.handed_off {
             return None;
         }
         let now = self.clock.now();
         let asked = self.patient(
-            "handed_over",
-            self.store.handed_over(claim.conversation, now),
+            "handoff_url",
+            self.store.handoff_url(claim.conversation, now),
         );
         let Ok(to) = asked.await else {
             return Some(Err(Failure::Error));
         };
-        // Taken back since it was claimed: the handler is asked.
+        // No URL: the handoff has ended since the claim, so the handler runs.
         let reply = Reply::redirect(to?).map_err(|error| {
-            tracing::error!(%error, "what a conversation is handed over to is no URL");
+            tracing::error!(%error, "the stored URL of a handoff is invalid");
             Failure::Error
         });
-        let until = after(now, self.limits.hand_over);
-        let ending = Ending {
-            hand_over: Some(HandOverChange::Continue { until }),
-            ..Ending::default()
+        let until = after(now, self.limits.handoff_ttl);
+        // `Continue` extends an existing handoff. It does not begin one that an operator ends before
+        // the reply is saved.
+        let ending = Completion {
+            handoff: Some(HandoffChange::Continue { until }),
+            ..Completion::default()
         };
         Some(reply.map(|reply| (reply, ending)))
     }
 
-    /// What begins with a reply that hands over.
-    pub(super) fn begins(&self, reply: &Reply) -> Option<HandOverChange> {
-        let redirect = reply.redirect_target().filter(|target| target.hands_over)?;
-        Some(HandOverChange::Begin {
+    /// Returns the handoff that a reply begins.
+    pub(super) fn begins(&self, reply: &Reply) -> Option<HandoffChange> {
+        let redirect = reply.redirect_target().filter(|target| target.is_handoff)?;
+        Some(HandoffChange::Begin {
             to: redirect.url.clone(),
-            until: after(self.clock.now(), self.limits.hand_over),
+            until: after(self.clock.now(), self.limits.handoff_ttl),
         })
     }
 }

@@ -1,8 +1,8 @@
-//! Quick messages of one user as one turn (`reply.debounce_ms`).
+//! Debounce: quick messages of one user become one message for the handler (`reply.debounce_ms`).
 //!
-//! The first of them is claimed as any other, and waits for the pause after the last before its handler runs. The others
-//! wait behind it in the journal all the time, and are answered with it in one transaction; until then each is a message of
-//! its own. So whatever fails or ends meanwhile, they are still in line.
+//! The first message is claimed as usual, and waits for a pause after the last one before its handler runs. The others
+//! stay queued behind it in the journal, and are completed in the transaction that saves the reply. If anything fails
+//! before that, they are still queued.
 
 use std::time::Duration;
 
@@ -10,17 +10,19 @@ use jiff::Timestamp;
 
 use super::Dispatcher;
 use crate::clock::after;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::message::InboundMessage;
-use crate::store::{Behind, Claim};
+use crate::store::{Claim, QueuedMessage};
 
-/// Messages of a turn beside the first.
-const MOST: u32 = 100;
+/// Maximum number of messages that are merged into the first.
+const MAX: u32 = 100;
 
 impl Dispatcher {
-    /// Waits for the end of what a message may be the beginning of, and takes the rest of that into it. Returns the numbers
-    /// of what it took. `arrived` is when it came, by
-    /// [`Clock::monotonic`](crate::clock::Clock::monotonic), and `deadline` how long Twilio waits for its answer.
+    /// Waits for the end of a burst and merges it into `message`, its first message. Returns the ids
+    /// of the merged messages.
+    ///
+    /// `arrived` is the time of receipt by [`Clock::monotonic`](crate::clock::Clock::monotonic), and `deadline` the
+    /// time from there to the response.
     pub(super) async fn gather(
         &self,
         claim: Claim,
@@ -30,9 +32,11 @@ impl Dispatcher {
     ) -> Vec<i64> {
         let (mut taken, came_at) = (Vec::new(), message.received_at);
         for behind in self.burst(claim, came_at, arrived, deadline).await {
-            let params = Form::parse(behind.params.0.as_bytes(), usize::MAX).unwrap_or_default();
+            let params =
+                FormParams::parse(behind.params.0.as_bytes(), usize::MAX).unwrap_or_default();
             let next = InboundMessage::parse(params, behind.received_at);
-            // What cannot be read, or not be held by one message, is left in line with all that follows it.
+            // A message that cannot be parsed or merged, such as a second tap on a button, ends the burst. It stays
+            // queued with all that follow, so that their order is kept.
             if !next.is_ok_and(|next| message.absorb(next)) {
                 break;
             }
@@ -41,29 +45,33 @@ impl Dispatcher {
         taken
     }
 
-    /// What follows a message without a pause, once there is one.
+    /// Waits for a pause of the user, and returns the messages that followed before it.
     async fn burst(
         &self,
         claim: Claim,
         came_at: Timestamp,
         arrived: Duration,
         deadline: Duration,
-    ) -> Vec<Behind> {
-        let pause = self.limits.merge;
-        // The handler keeps at least the other half of the time.
+    ) -> Vec<QueuedMessage> {
+        let pause = self.limits.debounce;
+        // The handler gets at least the other half of the deadline.
         let most = deadline / 2;
-        // From the first message to the end of the turn.
+        // Time from the first message to the end of the burst, as far as it is known.
         let mut length = pause.min(most);
         loop {
-            // A second attempt is at something that was whole before.
+            // A further attempt does not wait: the pause is over since the first one.
             if claim.attempt == 1 {
-                // The wall clock may have been set since: it compares messages, and does not time the pause.
+                // Monotonic: the wall clock may be set while this waits. Its times only compare
+                // messages with each other.
                 self.clock.sleep_until_monotonic(arrived + length).await;
             }
-            let asked = self.patient("behind", self.store.behind(claim, MOST));
+            let asked = self.patient("queued_behind", self.store.queued_behind(claim, MAX));
             let Ok(mut behind) = asked.await else {
+                // The store failed: handle the first message alone. The others stay queued.
                 return Vec::new();
             };
+            // The burst ends before the first message that came more than a pause after the one before it. `max`, since
+            // the wall clock may have been set back between two messages.
             let mut last = came_at;
             let follows = behind.iter().take_while(|next| {
                 let follows = next.received_at <= after(last, pause);
@@ -75,6 +83,7 @@ impl Dispatcher {
             let last = behind.iter().map(|next| next.received_at).max();
             let last = last.unwrap_or(came_at).duration_since(came_at);
             let end = (Duration::try_from(last).unwrap_or_default() + pause).min(most);
+            // The pause after the last message, or half of the deadline, is over.
             if end <= length || claim.attempt > 1 {
                 return behind;
             }

@@ -1,9 +1,9 @@
-//! One message from accept to answer.
+//! Processing of one inbound message, from accepting it to its reply.
 //!
-//! Everything a message needs happens in a task of its own, which a closed connection cannot cut in half: it is accepted
-//! (durably, once), waits for its turn in its conversation, is handled unless the guard stops it, and its answer is saved
-//! before anybody sees it. The request only waits, and at its deadline decides: what is not answered by then goes by
-//! REST. Who is first is decided in the store.
+//! A task of its own accepts the message (durably, once), waits for its turn in its conversation, runs the handler
+//! unless the guard blocks the message, and saves the reply before sending it. A closed connection does not cancel the
+//! task. The request only waits for the task. At the deadline the request decides that the reply goes via the REST API.
+//! If both happen at the same time, the store decides which was first.
 
 mod arrival;
 mod backlog;
@@ -43,18 +43,20 @@ use crate::consent::ConsentRules;
 use crate::handler::{Files, Handler};
 use crate::message::{FallbackCause, InboundMessage};
 use crate::reply::{Reply, WireMessage};
-use crate::signature::{PublicUrl, TokenSlot};
-use crate::store::{Choice, CrashPolicy, Decision, Store, StoreError};
+use crate::signature::{AuthTokenKind, PublicUrl};
+use crate::store::{CrashPolicy, ReplyDecision, ReplyPath, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreFailure, StoreReport};
 use crate::twiml::Document;
 
-/// Messages of one conversation that wait in their requests; further ones are kept, and answered by REST.
+/// Maximum number of messages ahead of one that waits for its turn in its request. With more ahead, the reply goes via
+/// the REST API.
 const WAITING_IN_LINE: u32 = 20;
 
+/// Function that the application registers for consent changes.
 pub(crate) type ConsentHook = Arc<dyn Fn(ConsentChange) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// A user's word about being written to.
+/// Consent change, or request for help, by a user's message.
 ///
 /// ```
 /// use replyhook::{App, ConsentChange, ConsentKind};
@@ -69,27 +71,25 @@ pub(crate) type ConsentHook = Arc<dyn Fn(ConsentChange) -> BoxFuture<'static, ()
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConsentChange {
-    /// The message that says so.
+    /// The message with the keyword.
     pub message: InboundMessage,
-    /// What it says.
+    /// The kind of the keyword.
     pub kind: ConsentKind,
 }
 
-/// What a consent word says.
-///
-/// Told to a program: see [`ConsentChange`].
+/// Kind of a consent keyword. See [`ConsentChange`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConsentKind {
-    /// No more messages.
+    /// The user opted out.
     OptOut,
-    /// Messages again.
+    /// The user opted in again.
     OptIn,
-    /// A question, which Twilio has answered (`OptOutType=HELP`).
+    /// The user asked for help, and Twilio has replied (`OptOutType=HELP`).
     Help,
 }
 
-/// What a message is handled with.
+/// Everything that the processing of a message needs.
 pub(crate) struct Dispatcher {
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) store: Arc<dyn Store>,
@@ -99,47 +99,47 @@ pub(crate) struct Dispatcher {
     pub(crate) public_url: PublicUrl,
     pub(crate) limits: DispatchLimits,
     pub(crate) consent: ConsentRules,
-    /// What keeps messages from the handler.
+    /// Loop detection and rate limit.
     pub(crate) guard: Guard,
-    /// What is said when the handler fails for the last time.
-    pub(crate) apology: Document,
+    /// Fallback text as TwiML; empty if none is configured.
+    pub(crate) fallback_text: Document,
     pub(crate) on_consent: Option<ConsentHook>,
-    /// What messages bring beside texts.
+    /// Media of messages and replies.
     pub(crate) files: Arc<dyn Files>,
     pub(crate) typing: TypingHook,
     pub(crate) tasks: TaskTracker,
-    /// Wakes the worker that sends what goes by REST.
+    /// Wakes the outbox worker.
     pub(crate) outbox: Arc<Notify>,
-    /// Wakes the worker that calls back what Twilio holds until its time.
+    /// Wakes the worker that cancels scheduled messages after an opt-out.
     pub(crate) opted_out: Arc<Notify>,
     pub(crate) state: DispatchState,
 }
 
-/// How long, how many, and how often.
+/// Timeouts and limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DispatchLimits {
-    /// From accepting a message to answering Twilio.
+    /// Time from receiving a message to the response.
     pub(crate) deadline: Duration,
-    /// The same for a fallback call.
+    /// Time from receiving a fallback call to the response.
     pub(crate) fallback_deadline: Duration,
-    /// A pause between messages after which the next one is another turn; zero: each is its own.
-    pub(crate) merge: Duration,
-    /// Whether the parts of a long text are numbered.
+    /// Pause that separates messages of a burst from the next one. Zero: no messages are merged.
+    pub(crate) debounce: Duration,
+    /// True if the parts of a long text are numbered.
     pub(crate) numbered: bool,
-    /// Maximum number of messages of a reply, as the channel takes them.
+    /// Maximum number of messages of a reply, after splitting for the channel.
     pub(crate) max_messages: usize,
-    /// From a hand-over, or its last message, to its end.
-    pub(crate) hand_over: Duration,
-    /// From starting a handler to giving it up.
+    /// Time from the last message of a handoff to its end.
+    pub(crate) handoff_ttl: Duration,
+    /// Maximum run time of a handler, late ones included.
     pub(crate) handler: Duration,
-    /// Handlers at once, late ones included.
+    /// Maximum number of concurrent handlers, late ones included.
     pub(crate) running: usize,
-    /// Attempts at a message, and whether one of them may follow a crash.
+    /// Maximum number of attempts, and whether an attempt may follow a crash.
     pub(crate) crashes: CrashPolicy,
 }
 
 impl DispatchLimits {
-    /// From accepting a message to answering Twilio, on either road.
+    /// Time from receiving a message to the response, for a primary or a fallback call.
     fn deadline_on(&self, fallback: bool) -> Duration {
         if fallback {
             self.fallback_deadline
@@ -149,50 +149,51 @@ impl DispatchLimits {
     }
 }
 
-/// What changes while messages are dispatched.
+/// Mutable state shared by all message tasks.
 #[derive(Default)]
 pub(crate) struct DispatchState {
+    /// Number of running handlers.
     running: Arc<AtomicUsize>,
     waiting: Waiting,
     deferred: Deferred,
     held: Held,
     outage: Outage,
-    /// There is something for the backlog.
+    /// Wakes the backlog.
     backlog: Notify,
-    /// The store has failed since the backlog last looked for what was left behind.
+    /// True if a store operation has failed since the backlog last released stale claims.
     store_failed: AtomicBool,
 }
 
-/// How a message came.
+/// Webhook that a message was received by.
 #[derive(Debug, Clone)]
 pub(crate) enum Road {
     Primary,
     Fallback(FallbackCause),
 }
 
-/// What became of a message.
+/// Outcome of a message for its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Dispatched {
-    Answered(Document),
-    /// It came before; this is the answer it got, or gets.
+pub(crate) enum DispatchOutcome {
+    Reply(Document),
+    /// A redelivery, with the saved response.
     Duplicate(Document),
-    /// Its author wants nothing from us.
+    /// The user has opted out, and gets nothing.
     OptedOut,
-    /// It was about that, and this is our answer.
-    Consent(Document),
-    /// The answer goes by REST when it is ready.
+    /// A consent keyword, with its confirmation.
+    ConsentConfirmation(Document),
+    /// The reply is not ready and goes via the REST API.
     Late,
-    /// The answer is ready and goes by REST, because TwiML does not hold it.
+    /// The reply is ready and goes via the REST API: TwiML cannot carry it, or an older reply has to be sent first.
     ByRest,
-    /// Logged already.
+    /// The handler failed. The failure is logged.
     Failed(Failure),
-    /// No handler was started.
+    /// No handler was started, since too many are running.
     Overloaded,
-    /// The store did not take it.
+    /// The store is unavailable.
     Unavailable,
 }
 
-/// Why a message has no answer.
+/// Kind of a handler's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     Error,
@@ -200,38 +201,39 @@ pub(crate) enum Failure {
 }
 
 impl Dispatcher {
-    /// Accepts a message and has it handled, or gives up waiting for it at the deadline.
+    /// Spawns the task of a message and waits for its outcome, at most until the deadline.
     pub(crate) async fn dispatch(
         self: &Arc<Self>,
         message: InboundMessage,
-        slot: TokenSlot,
+        slot: AuthTokenKind,
         road: Road,
-    ) -> Dispatched {
+    ) -> DispatchOutcome {
         let Some(place) = Slot::take(self) else {
-            return Dispatched::Overloaded;
+            return DispatchOutcome::Overloaded;
         };
         let (sid, fallback) = (message.message_sid, matches!(road, Road::Fallback(_)));
         let time = self.limits.deadline_on(fallback);
-        // Not by the wall clock, which may be set after the message came.
+        // Monotonic: a step of the wall clock must not move the deadline.
         let arrived = self.clock.monotonic();
         let deadline = arrived.saturating_add(time);
         let arrival = Arrived {
             monotonic: arrived,
             deadline: after(message.received_at, time),
         };
-        // Not by the clock: one that is moved on does not make the store slow.
-        let accepted_by = tokio::time::Instant::now() + self.store.patience();
+        // Real time: a test or the emulator that moves the store's clock forward does not make the store slow.
+        let accepted_by = tokio::time::Instant::now() + self.store.operation_timeout();
         let progress = Arc::new(Progress::default());
         let (decided, mut verdict) = oneshot::channel();
         let course = Course::new(self.clone(), progress.clone(), decided, arrival);
         let course = course.run(Box::new(message), slot, road, place);
-        // Boxed: on its way to a worker a task is moved several times.
+        // Boxed, since spawning moves the future several times.
         self.tasks.spawn(Box::pin(course));
         let first = tokio::time::timeout_at(accepted_by, self.until(&mut verdict, deadline));
         if let Ok(Some(dispatched)) = first.await {
             return dispatched;
         }
-        // A deadline that is shorter than the store takes: what is accepted by then has had its time.
+        // The deadline can be shorter than the store's timeout. Wait until the message is accepted, since an
+        // acknowledgement must not precede that. Its deadline is then over.
         if progress.accepted_id().is_none() {
             let told = async {
                 tokio::select! {
@@ -240,78 +242,86 @@ impl Dispatcher {
                 }
             };
             if let Ok(Some(told)) = tokio::time::timeout_at(accepted_by, told).await {
-                return told.unwrap_or(Dispatched::Failed(Failure::Panic));
+                return told.unwrap_or(DispatchOutcome::Failed(Failure::Panic));
             }
         }
+        // The task may be accepting the message at this moment. Either `accepted` or this exchange wins: without an id
+        // the request responds 503, and the task sends its reply via the REST API.
         let Some(id) = progress.accepted_or_abandoned() else {
-            self.store_failed("accept", &"it takes too long");
+            self.store_failed("accept", &"timed out");
             self.store_report.health.refused(sid);
-            return Dispatched::Unavailable;
+            return DispatchOutcome::Unavailable;
         };
         if let Some(dispatched) = self.until(&mut verdict, deadline).await {
             return dispatched;
         }
-        // A second failure on the fallback's road has nothing better to wait for than the apology.
+        // A fallback call gets the fallback text if the handler failed before, since it may fail again. Relaxed, since
+        // `accepted` stores this flag before it exchanges the id, and the id has been read with Acquire.
         let choice = if fallback && progress.failed_before.load(Ordering::Relaxed) {
-            Choice::Twiml(self.apology_text())
+            ReplyPath::Twiml(self.apology_text())
         } else {
-            Choice::Rest
+            ReplyPath::Rest
         };
         let decision = self
             .patient("decide", self.store.decide(id, choice, self.clock.now()))
             .await;
         match decision {
-            Err(()) => Dispatched::Unavailable,
-            Ok(Decision::Answered(answered)) => {
-                Dispatched::Answered(Document::saved(answered.twiml))
+            Err(()) => DispatchOutcome::Unavailable,
+            Ok(ReplyDecision::Inline(answered)) => {
+                DispatchOutcome::Reply(Document::saved(answered.twiml))
             }
-            Ok(Decision::Deferred) => {
+            Ok(ReplyDecision::ViaRest) => {
                 crate::crash_point!("P9");
-                Dispatched::Late
+                DispatchOutcome::Late
             }
-            // Its handler has failed in this very moment.
-            Ok(Decision::Lost) => verdict.await.unwrap_or(Dispatched::Failed(Failure::Error)),
+            // The handler failed between the deadline and `decide`. The task is about to send that outcome.
+            Ok(ReplyDecision::ClaimLost) => verdict
+                .await
+                .unwrap_or(DispatchOutcome::Failed(Failure::Error)),
         }
     }
 
-    /// Waits for a verdict, but not past a time of [`Clock::monotonic`].
+    /// Waits for the task's outcome until a time of [`Clock::monotonic`].
     async fn until(
         &self,
-        verdict: &mut oneshot::Receiver<Dispatched>,
+        verdict: &mut oneshot::Receiver<DispatchOutcome>,
         at: Duration,
-    ) -> Option<Dispatched> {
+    ) -> Option<DispatchOutcome> {
         let verdict = within(verdict, || self.clock.sleep_until_monotonic(at)).await?;
-        // The task tells, or has panicked, which is a fault of ours.
-        Some(verdict.unwrap_or(Dispatched::Failed(Failure::Panic)))
+        // The sender is dropped without an outcome only if the task has panicked outside of the handler,
+        // which is a bug.
+        Some(verdict.unwrap_or(DispatchOutcome::Failed(Failure::Panic)))
     }
 
-    /// Waits for the store, but not too long; what it failed at is logged.
+    /// Runs a store operation with the store's timeout, and reports a failure.
     async fn patient<T>(
         &self,
         step: &'static str,
         outcome: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, ()> {
-        match tokio::time::timeout(self.store.patience(), outcome).await {
+        match tokio::time::timeout(self.store.operation_timeout(), outcome).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 self.store_failed(step, &error);
                 Err(())
             }
             Err(_) => {
-                self.store_failed(step, &"it takes too long");
+                self.store_failed(step, &"timed out");
                 Err(())
             }
         }
     }
 
+    /// Reports a failed store operation, and makes the backlog check for what it left behind.
     fn store_failed(&self, step: &'static str, failure: &dyn StoreFailure) {
+        // Relaxed: the flag publishes no other data, and a run of the backlog that misses it is followed by another.
         self.state.store_failed.store(true, Ordering::Relaxed);
         self.state.outage.begins();
         self.store_report.failed(step, failure);
     }
 
-    /// The messages of a reply as both paths send them. A reply of too many is cut, so that a handler that fails to limit its
-    /// text does not flood its user.
+    /// Splits a reply into the messages that either path sends. A reply of too many messages is cut, so that a handler
+    /// that does not limit its text cannot flood its user.
     fn wire_messages<'a>(&self, reply: &'a Reply, origin: &Origin) -> Vec<WireMessage<'a>> {
         let limit = self.limits.max_messages;
         let wire = reply.wire_messages(origin.user.channel(), limit);
@@ -326,36 +336,37 @@ impl Dispatcher {
         wire.messages
     }
 
-    /// The apology as it is saved; empty if there is none.
+    /// Returns the fallback text as saved TwiML, or an empty text if there is none.
     fn apology_text(&self) -> String {
-        self.apology.to_saved().unwrap_or_default()
+        self.fallback_text.to_saved().unwrap_or_default()
     }
 
-    /// Answers from memory a fallback call that the store could not take, and enters it as soon as it can.
-    pub(crate) fn apologise(&self, message: &InboundMessage, slot: TokenSlot) -> Document {
-        let (outage, said) = (&self.state.outage, self.apology.to_saved());
+    /// Responds to a fallback call that the store could not accept, and buffers the reply until the store is back.
+    pub(crate) fn apologise(&self, message: &InboundMessage, slot: AuthTokenKind) -> Document {
+        let (outage, said) = (&self.state.outage, self.fallback_text.to_saved());
         if !outage.remember(&*self.store, self.arrival(message, slot), said) {
-            tracing::error!(message_sid = %message.message_sid, "an answer from memory could not be remembered: `replyhook reconcile` finds such messages");
+            tracing::error!(message_sid = %message.message_sid, "the buffer for fallback replies is full, so this one will not be in the journal; run `replyhook reconcile` after the outage");
         }
         self.metrics.outage_answers(outage.number());
         self.state.backlog.notify_one();
-        self.apology.clone()
+        self.fallback_text.clone()
     }
 }
 
-/// When a message arrived, as far as its task asks.
+/// Times of a message that its task needs.
 #[derive(Debug, Clone, Copy)]
 struct Arrived {
-    /// By [`Clock::monotonic`].
+    /// Time of receipt by [`Clock::monotonic`].
     monotonic: Duration,
-    /// The time of its deadline that its handler is shown.
+    /// Deadline by the wall clock, for the handler's context.
     deadline: Timestamp,
 }
 
-/// How far a message's task has come, as its request sees it.
+/// Progress of a message's task, shared with its request.
 #[derive(Default)]
 struct Progress {
-    /// 0 until it is accepted, then its number; or [`ABANDONED`], if the request gave up first.
+    /// 0 until the message is accepted, then its id; [`ABANDONED`] if the request stopped waiting first.
+    // Ids are positive in both databases, so neither value can be one.
     id: AtomicI64,
     failed_before: AtomicBool,
     is_accepted: Notify,
@@ -368,24 +379,31 @@ impl Progress {
         Some(self.id.load(Ordering::Acquire)).filter(|id| *id > 0)
     }
 
+    /// Returns the id, or marks the message as abandoned by its request if there is none yet.
     fn accepted_or_abandoned(&self) -> Option<i64> {
+        // Acquire on failure: `failed_before` was stored before the id that this reads.
         self.id
             .compare_exchange(0, ABANDONED, Ordering::AcqRel, Ordering::Acquire)
             .err()
     }
 
-    /// Returns whether the request still waits.
+    /// Publishes the id of an accepted message. Returns false if the request has abandoned it.
     fn accepted(&self, id: i64, failed_before: bool) -> bool {
+        // Relaxed: the exchange below releases it together with the id.
         self.failed_before.store(failed_before, Ordering::Relaxed);
         let before = self
             .id
             .compare_exchange(0, id, Ordering::AcqRel, Ordering::Acquire);
+        // `notify_one` stores a permit, so a request that checks the id just before this and waits just
+        // after it wakes up.
         self.is_accepted.notify_one();
+        // Another error is an id: a redelivery that has waited is published a second time, when it is claimed.
         before != Err(ABANDONED)
     }
 }
 
-/// Polls `future` first and makes the timer only once it has to wait.
+/// Runs `future` until `timer` completes. The timer is created only if `future` is not ready at the first poll.
+// So a handler that replies immediately costs no timer.
 async fn within<F: Future>(
     future: F,
     timer: impl FnOnce() -> BoxFuture<'static, ()>,
@@ -408,7 +426,7 @@ async fn within<F: Future>(
     .await
 }
 
-/// One running handler.
+/// Permit for one running handler, released on drop.
 struct Slot {
     running: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
@@ -417,6 +435,7 @@ struct Slot {
 impl Slot {
     fn take(dispatcher: &Dispatcher) -> Option<Self> {
         let running = &dispatcher.state.running;
+        // Add first, then compare: two requests cannot both take the last permit. No other data depends on the counter.
         if running.fetch_add(1, Ordering::AcqRel) >= dispatcher.limits.running {
             running.fetch_sub(1, Ordering::AcqRel);
             return None;

@@ -1,25 +1,26 @@
-//! What an answer needs of the message it answers.
+//! Parts of an inbound message that its reply needs.
 
 use crate::address::Address;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::message::InboundMessage;
 use crate::reply::{ReplyMessage, WireMessage};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
-use crate::signature::TokenSlot;
-use crate::store::{NewReply, ReplyQueue};
+use crate::signature::AuthTokenKind;
+use crate::store::{NewOutbound, ReplyQueue};
 
-/// Whose it is, and who talks with whom.
+/// Account, sender and user of an inbound message.
+// The message itself is moved into the handler.
 pub(super) struct Origin {
     pub(super) account: AccountSid,
     pub(super) sid: MessageSid,
-    slot: TokenSlot,
+    slot: AuthTokenKind,
     us: Address,
     pub(super) user: Address,
     service: Option<MessagingServiceSid>,
 }
 
 impl Origin {
-    pub(super) fn of(message: &InboundMessage, slot: TokenSlot) -> Self {
+    pub(super) fn of(message: &InboundMessage, slot: AuthTokenKind) -> Self {
         Self {
             account: message.account_sid,
             sid: message.message_sid,
@@ -30,13 +31,13 @@ impl Origin {
         }
     }
 
-    /// Whether a message of the reply goes to the author.
+    /// Returns whether a message of the reply goes to the author of the inbound message.
     pub(super) fn hears(&self, said: &ReplyMessage) -> bool {
         said.recipient()
             .is_none_or(|recipient| *recipient == self.user)
     }
 
-    /// The queue that a reply to the author belongs to.
+    /// Returns the queue of replies to the author.
     pub(super) fn queue(&self) -> ReplyQueue {
         ReplyQueue {
             sender: self.us.clone(),
@@ -44,12 +45,13 @@ impl Origin {
         }
     }
 
-    /// A message of the reply as REST takes it.
-    pub(super) fn reply(&self, wire: &WireMessage<'_>) -> NewReply {
+    /// Builds the outbox entry of a message of the reply.
+    pub(super) fn reply(&self, wire: &WireMessage<'_>) -> NewOutbound {
         let (us, user) = (
             wire.from.unwrap_or(&self.us).clone(),
             wire.to.unwrap_or(&self.user).clone(),
         );
+        // A message with media alone has no `Body`.
         let text = Some(&*wire.text).filter(|text| !text.is_empty());
         let single = [
             ("To", Some(user.as_str())),
@@ -64,14 +66,16 @@ impl Origin {
             .media
             .iter()
             .filter_map(|media| Some(("MediaUrl", media.link()?)));
-        let params: Form = single.chain(media).collect();
-        NewReply {
+        let params: FormParams = single.chain(media).collect();
+        NewOutbound {
             account: self.account,
-            slot: self.slot,
-            us,
+            auth_token: self.slot,
+            sender: us,
             user,
+            // For consent only: `From` names the sender, so the service is not a parameter of the call.
             service: self.service,
             params,
+            // A free-form message: the outbox checks the window.
             template: false,
         }
     }

@@ -1,9 +1,9 @@
-//! What fallback calls were told while the store could not be asked: entered in the journal when it returns, before
-//! anything that was left behind is taken up.
+//! Buffer of fallback replies that were sent while the store was unavailable.
 //!
-//! Of several machines on one store another one may have told it. Twilio calls the fallback for what was refused here
-//! because the store failed, so after a failure nothing goes out by REST before every other machine has shown that it has
-//! entered what it told.
+//! They are written to the journal when the store is back, before the backlog is processed. With several servers
+//! on one store, another server may have sent such a reply: Twilio calls the fallback URL for a message that this
+//! server refused. So after a failure, nothing goes via the REST API until every other server has recorded that
+//! its buffer is empty.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,24 +13,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::sid::{AccountSid, MessageSid};
-use crate::store::{Arrival, Store, StoreError};
+use crate::store::{NewInbound, Store, StoreError};
 
-/// Answers that are remembered at most.
-const MOST: usize = 10_000;
-/// From a refusal to the end of the fallback call that follows it: what is shown before that does not count.
+/// Maximum number of buffered replies.
+const MAX: usize = 10_000;
+/// Time from a refused message to the end of the fallback call that follows. A peer's report from within it may be
+/// older than the fallback reply.
 const FOLLOWED: Duration = Duration::from_secs(3);
-/// A machine that has shown nothing for so long has ended, or is cut off for longer than it may be.
-const PATIENCE: Duration = Duration::from_secs(18);
+/// Time after which a peer without a report counts as dead. Longer than a lease, which is 15 s.
+const PEER_TIMEOUT: Duration = Duration::from_secs(18);
 
-type Told = HashMap<(AccountSid, MessageSid), (Arc<Arrival>, Option<String>)>;
+/// Unflushed replies: the message, and the fallback text as TwiML if there was one.
+type Told = HashMap<(AccountSid, MessageSid), (Arc<NewInbound>, Option<String>)>;
 
-/// Answers that the journal does not have yet, here and elsewhere.
+/// Unflushed replies of this server, and whether peers may have some.
 pub(super) struct Outage {
-    /// Tells without a lock that there are none here, as is usual.
+    /// Number of `told`. Every message checks it, and it is usually 0, so that check needs no lock.
     number: AtomicUsize,
     told: Mutex<Told>,
-    /// When the store last failed; nothing once all that others told is known to be entered. A process begins with a
-    /// failure: what it takes up was left behind by another.
+    /// Time of the last failure of the store; `None` once all peers have flushed their replies.
     failed: Mutex<Option<Instant>>,
 }
 
@@ -39,49 +40,58 @@ impl Default for Outage {
         Self {
             number: AtomicUsize::new(0),
             told: Mutex::default(),
+            // A start counts as a failure: this process resumes messages of others, which may still
+            // buffer replies to them.
             failed: Mutex::new(Some(Instant::now())),
         }
     }
 }
 
 impl Outage {
-    /// Remembers what a message was told: TwiML, or nothing at all. Returns whether there was room.
+    /// Buffers the fallback reply to a message: TwiML, or `None` without a fallback text.
+    ///
+    /// Returns false if the buffer is full.
     pub(super) fn remember(
         &self,
         store: &dyn Store,
-        arrival: Arc<Arrival>,
+        arrival: Arc<NewInbound>,
         said: Option<String>,
     ) -> bool {
         let mut told = lock(&self.told);
         let key = (arrival.account, arrival.sid);
-        if told.len() >= MOST && !told.contains_key(&key) {
+        if told.len() >= MAX && !told.contains_key(&key) {
             return false;
         }
+        // The first reply stays: a repeated fallback call gets the same text.
         told.entry(key).or_insert((arrival, said));
+        // Under the lock, so that number and flag follow the order of changes. Release, with the Acquire in `number`.
         self.number.store(told.len(), Ordering::Release);
-        store.owes(true);
+        // Before the response is sent, so that no heartbeat reports an empty buffer afterwards.
+        store.set_unflushed(true);
         true
     }
 
-    /// Whether a message was told something from memory, so that it must not be told more.
+    /// Returns whether an unflushed fallback text was sent for a message, which must then not get another reply.
     pub(super) fn has_answered(&self, account: AccountSid, sid: MessageSid) -> bool {
         self.number.load(Ordering::Acquire) > 0
             && matches!(lock(&self.told).get(&(account, sid)), Some((_, Some(_))))
     }
 
-    /// How many messages were told something, or nothing, and are not entered.
+    /// Returns the number of unflushed replies.
     pub(super) fn number(&self) -> usize {
         self.number.load(Ordering::Acquire)
     }
 
-    /// Which these are.
+    /// Returns the SIDs of the messages with unflushed replies.
     pub(super) fn sids(&self) -> Vec<MessageSid> {
         lock(&self.told).keys().map(|(_, sid)| *sid).collect()
     }
 
-    /// Enters everything, or stops at the first that the store does not take.
+    /// Flushes all replies. Stops at the first error.
     pub(super) async fn enter(&self, store: &dyn Store) -> Result<(), StoreError> {
         while self.number() > 0 {
+            // One at a time, without the lock during the call: other requests can buffer replies. A reply stays in the
+            // buffer until the store has it, so `has_answered` never misses one.
             let next = lock(&self.told)
                 .iter()
                 .next()
@@ -89,32 +99,38 @@ impl Outage {
             let Some((key, (arrival, said))) = next else {
                 return Ok(());
             };
-            store.enter(arrival, said).await?;
+            store.backfill(arrival, said).await?;
             let mut told = lock(&self.told);
             told.remove(&key);
             self.number.store(told.len(), Ordering::Release);
+            // Under the lock: a reply that is buffered at this moment sets the flag again afterwards.
             if told.is_empty() {
-                store.owes(false);
+                store.set_unflushed(false);
             }
         }
         Ok(())
     }
 
-    /// The store has failed.
+    /// Records a failure of the store.
     pub(super) fn begins(&self) {
         *lock(&self.failed) = Some(Instant::now());
     }
 
-    /// Whether all that other machines may have told since the store failed here is entered.
+    /// Returns whether every peer has flushed the replies that it may have sent since the store last failed here.
     pub(super) async fn is_over_elsewhere(&self, store: &dyn Store) -> Result<bool, StoreError> {
         let Some(failed) = *lock(&self.failed) else {
             return Ok(true);
         };
         let ago = failed.elapsed();
-        if ago < PATIENCE && !store.others_entered(ago.saturating_sub(FOLLOWED)).await? {
+        // Only a report from after `failed + FOLLOWED` covers the fallback calls of messages refused until `failed`.
+        if ago < PEER_TIMEOUT
+            && !store
+                .peers_flushed_within(ago.saturating_sub(FOLLOWED))
+                .await?
+        {
             return Ok(false);
         }
-        // It may have failed again meanwhile.
+        // The store may have failed again during the query. Then its result is about an earlier failure.
         let mut known = lock(&self.failed);
         if *known == Some(failed) {
             *known = None;
@@ -123,6 +139,7 @@ impl Outage {
     }
 }
 
+// A panic under a lock leaves whole entries only, so a poisoned lock is usable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,60 +1,63 @@
-//! Whether the texts of a conversation say the same again and again, which is how two bots are known that answer each other.
+//! Detection of repeated texts in a conversation, a sign of two bots that reply to each other.
 //!
-//! Texts repeat where each says what the one before said or, with a bot that takes turns between a few answers, what the one
-//! two or three before said. One says what another said if it is equal or, as an answer that quotes what was heard, contains
-//! it. Of texts there are only hashes and lengths.
+//! Texts repeat if each matches the one before. For a bot that alternates between a few replies, each matches the one
+//! two or three before. A text matches an earlier one if it equals or, as a reply that quotes a message does, contains
+//! it. Only hashes and lengths of texts are stored.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-/// Answers that a bot may take turns between.
-const MOST_ANSWERS: usize = 3;
-/// How often each of them is said in a row.
+/// Maximum number of different texts that a bot alternates between.
+const MAX_ANSWERS: usize = 3;
+/// Number of times that each of them is sent before the texts repeat.
 const TIMES: usize = 3;
-/// A shorter text is in another by chance.
-const LEAST_CONTAINED: usize = 16;
-/// Bytes of a text that are looked at. A message has up to 1600 characters.
-const MOST_BYTES: usize = 4096;
+/// Minimum length in bytes for a text to match as a part of another. A shorter one is often contained by chance.
+const MIN_CONTAINED: usize = 16;
+/// Maximum number of bytes of a text that are compared. A message has up to 1600 characters.
+const MAX_BYTES: usize = 4096;
 
-/// What texts are hashed with: another one in each process.
+/// Base of the polynomial hash, random for each process.
 #[derive(Clone, Copy)]
 pub(super) struct HashBase(u64);
 
-/// A text that came.
+/// Hash and length of an inbound text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Heard {
     hash: u64,
     bytes: usize,
 }
 
-/// The texts that came last.
+/// Latest inbound texts of a conversation.
 #[derive(Default)]
 pub(super) struct Repetition {
-    /// The youngest first.
+    /// Newest first.
     heard: VecDeque<Heard>,
-    /// How many texts in a row have said what the one before said, the one two before, and so on.
-    rows: [usize; MOST_ANSWERS],
+    /// Number of consecutive texts that matched the one before, the one two before, and so on.
+    rows: [usize; MAX_ANSWERS],
 }
 
 impl HashBase {
     pub(super) fn random() -> Self {
-        Self(RandomState::new().hash_one(MOST_BYTES) | 1)
+        // Odd: an even base loses bits with each multiplication modulo 2^64.
+        Self(RandomState::new().hash_one(MAX_BYTES) | 1)
     }
 
     fn hash(self, text: &[u8]) -> u64 {
+        // `1 +`, so that leading zero bytes change the hash.
         let more =
             |hash: u64, byte: &u8| hash.wrapping_mul(self.0).wrapping_add(1 + u64::from(*byte));
         text.iter().fold(0, more)
     }
 
-    /// Whether a text is an earlier one, or contains it.
+    /// Returns whether a text equals or contains an earlier one.
     fn says(self, text: &[u8], earlier: Heard) -> bool {
         let bytes = earlier.bytes;
-        if text.len() < bytes || (text.len() > bytes && bytes < LEAST_CONTAINED) {
+        if text.len() < bytes || (text.len() > bytes && bytes < MIN_CONTAINED) {
             return false;
         }
-        // A hash that moves over the text.
+        // A rolling hash (Rabin-Karp): comparing all positions costs one pass over the text. Equal hashes count as
+        // equal texts, since the earlier text is not stored.
         let (first, rest) = text.split_at(bytes);
         let mut hash = self.hash(first);
         if hash == earlier.hash {
@@ -73,13 +76,14 @@ impl HashBase {
 }
 
 impl Repetition {
-    /// Takes in what came, and says whether texts repeat now. What is no text ends a row.
-    pub(super) fn hears(&mut self, base: HashBase, text: Option<&str>) -> bool {
+    /// Adds an inbound text and returns whether texts now repeat. A message without text resets the detection.
+    pub(super) fn observe(&mut self, base: HashBase, text: Option<&str>) -> bool {
         let Some(text) = text.filter(|text| !text.is_empty()) else {
             *self = Self::default();
             return false;
         };
-        let text = &text.as_bytes()[..text.len().min(MOST_BYTES)];
+        // Bytes, so the cut may divide a character.
+        let text = &text.as_bytes()[..text.len().min(MAX_BYTES)];
         for (row, earlier) in self.rows.iter_mut().zip(&self.heard) {
             *row = if base.says(text, *earlier) {
                 *row + 1
@@ -87,12 +91,12 @@ impl Repetition {
                 0
             };
         }
-        self.heard.truncate(MOST_ANSWERS - 1);
+        self.heard.truncate(MAX_ANSWERS - 1);
         self.heard.push_front(Heard {
             hash: base.hash(text),
             bytes: text.len(),
         });
-        // The first of each answer repeats nothing.
+        // The first of each of `answers` texts matches nothing, so it does not count.
         let mut rows = (1..).zip(self.rows);
         rows.any(|(answers, row)| row >= answers * (TIMES - 1))
     }
@@ -104,13 +108,13 @@ mod tests {
 
     use super::*;
 
-    /// The first of the texts with which they repeat.
+    /// Index of the text with which the texts begin to repeat.
     fn found(texts: impl IntoIterator<Item = String>) -> Option<usize> {
         let base = HashBase::random();
         let mut repetition = Repetition::default();
         texts
             .into_iter()
-            .position(|text| repetition.hears(base, Some(&text)))
+            .position(|text| repetition.observe(base, Some(&text)))
     }
 
     fn owned<const N: usize>(texts: [&str; N]) -> [String; N] {
@@ -119,32 +123,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_contains_its_parts_and_no_others(
+        fn text_fingerprint_matches_only_contained_text(
             before in "\\PC{0,40}", part in "\\PC{4,40}", after in "\\PC{0,40}", other in "\\PC{4,40}",
         ) {
             let base = HashBase::random();
             let text = format!("{before}{part}{after}");
             for part in [part, other] {
                 let heard = Heard { hash: base.hash(part.as_bytes()), bytes: part.len() };
-                let contains = text == part || (part.len() >= LEAST_CONTAINED && text.contains(&part));
+                let contains = text == part || (part.len() >= MIN_CONTAINED && text.contains(&part));
                 prop_assert_eq!(base.says(text.as_bytes(), heard), contains);
             }
         }
 
         #[test]
-        fn as_many_answers_as_there_may_be_repeat_once_each_is_said_thrice(answers in 1..=MOST_ANSWERS) {
+        fn cycling_texts_repeat_after_three_rounds(answers in 1..=MAX_ANSWERS) {
             let texts = (0..20).map(|number| format!("answer {}", number % answers));
             prop_assert_eq!(found(texts), Some(answers * TIMES - 1));
         }
 
         #[test]
-        fn texts_that_are_new_each_time_never_repeat(texts in prop::collection::hash_set("[a-z]{9}", 0..50)) {
+        fn unique_texts_never_repeat(texts in prop::collection::hash_set("[a-z]{9}", 0..50)) {
             prop_assert_eq!(found(texts), None);
         }
     }
 
+    // Two echo bots quote each other's previous text; short texts contain each other by chance.
     #[test]
-    fn texts_that_quote_each_other_repeat_and_short_ones_that_happen_to_do_not() {
+    fn quoted_text_repeats_unless_short() {
         let mut text = "Hello, what can I do?".to_owned();
         let quotes = (0..5).map(|_| {
             text = format!("You said: {text} I cannot help with that.");
@@ -152,12 +157,12 @@ mod tests {
         });
         assert_eq!(found(quotes), Some(2));
         assert_eq!(found(owned(["1", "12", "123", "1234", "12345"])), None);
-        // With something else between them.
+        // Another text in between ends the row.
         assert_eq!(found(owned(["hi", "hi", "ho", "hi", "hi", "hu"])), None);
     }
 
     #[test]
-    fn what_is_no_text_ends_a_row() {
+    fn message_without_text_resets_repetition() {
         let base = HashBase::random();
         let mut repetition = Repetition::default();
         for text in [
@@ -168,18 +173,18 @@ mod tests {
             Some("hi"),
             Some(""),
         ] {
-            assert!(!repetition.hears(base, text));
+            assert!(!repetition.observe(base, text));
         }
     }
 
     #[test]
-    fn what_is_kept_and_looked_at_is_bounded() {
+    fn repetition_memory_is_bounded() {
         let base = HashBase::random();
         let mut repetition = Repetition::default();
         let long = "é".repeat(100_000);
         for number in 0..10 {
-            assert_eq!(repetition.hears(base, Some(&long)), number >= 2);
-            assert!(repetition.heard.len() <= MOST_ANSWERS);
+            assert_eq!(repetition.observe(base, Some(&long)), number >= 2);
+            assert!(repetition.heard.len() <= MAX_ANSWERS);
         }
     }
 }

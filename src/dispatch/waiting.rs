@@ -1,4 +1,4 @@
-//! Who waits for what in this process. Other processes are noticed by looking again.
+//! Notifications between the tasks of this process. Changes by other processes are found by polling.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,38 +7,45 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// What can be waited for.
+/// Event that a task can wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Event {
-    /// The decision about a message, by its number.
+    /// The reply path of the message with this id was decided.
     Decision(i64),
-    /// The end of a message of a conversation, by its number.
+    /// A message of the conversation with this id is finished, so the turn of another may have come.
     Turn(i64),
 }
 
-/// Everybody who waits.
+/// Waiting tasks, by event.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// Tells without a lock that nobody does, as is usual.
+    /// Number of waiting tasks. Every message checks it, and it is usually 0, so that check needs no lock.
+    // SeqCst, so that `join` and `wake` cannot miss each other: `wake` reads the number after the change of the store,
+    // and `join` increases it before the task reads the store. At worst the task finds the change at its next poll.
     number: Arc<AtomicUsize>,
     waiters: Arc<Mutex<HashMap<Event, Waiters>>>,
 }
 
+/// Tasks that wait for one event.
 struct Waiters {
     notify: Arc<Notify>,
     number: usize,
 }
 
-/// Conversations of which messages were deferred before their turn, and which: when one of theirs ends, the backlog has
-/// something to do.
+/// Messages that were deferred before their turn, by conversation. When a message of such a conversation ends, the
+/// backlog is notified.
+// Only a hint that saves polling: the messages themselves are in the store.
 #[derive(Default)]
 pub(super) struct Deferred {
+    /// Number of messages. Usually 0, so that most checks need no lock.
     number: AtomicUsize,
     conversations: Mutex<HashMap<i64, HashSet<i64>>>,
 }
 
 impl Deferred {
     pub(super) fn add(&self, conversation: i64, message: i64) {
+        // Before the insertion: a task that knows of the entry then reads a number above 0, so `remove`
+        // does not skip it.
         self.number.fetch_add(1, Ordering::SeqCst);
         let mut conversations = self.lock();
         if !conversations
@@ -76,7 +83,7 @@ impl Deferred {
     }
 }
 
-/// One who waits.
+/// Registration of a waiting task, which ends on drop.
 pub(super) struct Ticket {
     event: Event,
     notify: Arc<Notify>,
@@ -85,10 +92,13 @@ pub(super) struct Ticket {
     pause: Duration,
 }
 
+/// Pause before the second poll. It doubles with each poll, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Maximum time after which a change by another process is found.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 impl Waiting {
+    /// Registers a task that waits for an event.
     pub(super) fn join(&self, event: Event) -> Ticket {
         self.number.fetch_add(1, Ordering::SeqCst);
         let mut waiters = lock(&self.waiters);
@@ -106,6 +116,7 @@ impl Waiting {
         }
     }
 
+    /// Wakes the tasks that wait for an event.
     pub(super) fn wake(&self, event: Event) {
         if self.number.load(Ordering::SeqCst) == 0 {
             return;
@@ -117,27 +128,29 @@ impl Waiting {
 }
 
 impl Ticket {
-    /// Looks, and looks again each time something happens or a while has passed, until there is something to see.
+    /// Polls `look` until it returns a value: immediately, after each event, and after each pause.
     pub(super) async fn look<T, F, Fut>(&mut self, mut look: F) -> T
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Option<T>>,
     {
         loop {
-            // Before looking: what happens meanwhile must not be missed.
+            // `notify_waiters` wakes only those already registered. Register before the poll, so that an event during
+            // the poll is not missed.
             let mut happened = std::pin::pin!(self.notify.notified());
             happened.as_mut().enable();
             if let Some(seen) = look().await {
                 return seen;
             }
             let _ = tokio::time::timeout(self.pause, happened).await;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            self.pause = (self.pause * 2).min(MAX_PAUSE);
         }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        // The last task of an event removes its entry, so the map does not grow.
         self.number.fetch_sub(1, Ordering::SeqCst);
         let mut waiters = lock(&self.waiters);
         if let Some(entry) = waiters.get_mut(&self.event) {
@@ -149,6 +162,7 @@ impl Drop for Ticket {
     }
 }
 
+// A panic under this lock leaves at worst a count too high, which costs a lock in `wake`: a poisoned lock is usable.
 fn lock(
     waiters: &Mutex<HashMap<Event, Waiters>>,
 ) -> std::sync::MutexGuard<'_, HashMap<Event, Waiters>> {

@@ -1,5 +1,4 @@
-//! The key of a run: with it, the control interface is for the user who started the emulator, and not for every user of
-//! this machine.
+//! Access key of one run. It protects the control API from other users of the same machine.
 
 use std::sync::Arc;
 
@@ -14,16 +13,16 @@ use super::account::hex;
 use super::engine::Engine;
 use crate::secret::Secret;
 
-/// A secret that is made at the start, and the cookie that carries it.
+/// Secret generated at startup, and the name of the cookie that carries it.
 #[derive(Debug)]
 pub(super) struct AccessKey {
     key: Secret,
-    /// Its name has the port in it, since a browser sends a cookie to every port of a host.
+    /// Contains the port, since browsers send a cookie to every port of a host.
     cookie: String,
 }
 
 impl AccessKey {
-    /// A new one, for the emulator at `port`.
+    /// Generates a key for the emulator at `port`.
     pub(super) fn generate(port: u16) -> Self {
         Self {
             key: Secret::new(hex(32)),
@@ -35,8 +34,9 @@ impl AccessKey {
         self.key.expose()
     }
 
-    /// Returns whether a text is the key. Compares digests, so that the time tells nothing about the key.
+    /// Returns whether a text is the key.
     pub(super) fn is(&self, text: &str) -> bool {
+        // Compare digests: how far two digests agree says nothing about the key, so timing does not help to guess it.
         Sha256::digest(text) == Sha256::digest(self.expose())
     }
 
@@ -55,7 +55,7 @@ impl AccessKey {
             })
     }
 
-    /// The `Set-Cookie` header of the page.
+    /// Returns the `Set-Cookie` header that the page sends.
     pub(super) fn set_cookie(&self) -> Option<HeaderValue> {
         let text = format!(
             "{}={}; Path=/; HttpOnly; SameSite=Strict",
@@ -63,6 +63,7 @@ impl AccessKey {
             self.expose()
         );
         let mut value = HeaderValue::try_from(text).ok()?;
+        // Hides the key from the header's `Debug` output.
         value.set_sensitive(true);
         Some(value)
     }
@@ -76,7 +77,7 @@ fn texts<'a>(
     values.filter_map(|value| value.to_str().ok())
 }
 
-/// Refuses requests without the key, if this run has one.
+/// Rejects requests without the key, if this run has one.
 pub(super) async fn check(
     State(engine): State<Arc<Engine>>,
     request: Request,
@@ -88,10 +89,10 @@ pub(super) async fn check(
     }
 }
 
-/// Says where the key is found.
+/// Builds the 401 response, which explains where to find the key.
 pub(super) fn refusal() -> Response {
     let body = serde_json::json!({
-        "error": "this emulator is protected: open the address that `replyhook dev` printed, or send the key in it as \
+        "error": "this emulator is protected; open the address that `replyhook dev` printed, or send its key as \
                   \"Authorization: Bearer KEY\""
     });
     (

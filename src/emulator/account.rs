@@ -1,4 +1,4 @@
-//! Whom the emulator plays: an account with a token that no real account has, and its senders.
+//! Account of the emulator: a SID and auth token that exist nowhere else, and the default senders.
 
 use std::fmt::Write;
 
@@ -8,10 +8,10 @@ use crate::address::Address;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 
-/// The sandbox's number, and Twilio's magic number that may send.
+/// Default senders: the number of Twilio's WhatsApp sandbox, and the valid `From` of Twilio's test credentials.
 pub const SENDERS: [&str; 2] = ["whatsapp:+14155238886", "+15005550006"];
 
-/// The account's sender on a user's channel, where it has one.
+/// Returns the default sender on a user's channel, if there is one.
 ///
 /// ```
 /// use replyhook::Address;
@@ -25,7 +25,7 @@ pub fn sender_for(user: &Address) -> Option<&'static str> {
     senders.find(|sender| Address::parse(*sender).channel() == user.channel())
 }
 
-/// An account that exists nowhere else.
+/// SID and auth token, generated at startup.
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     pub(super) sid: AccountSid,
@@ -33,17 +33,17 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// A new one. Its token is made here and never taken from anywhere, so that no page can have a request signed that a
-    /// real server would believe.
+    /// Generates an account.
     pub(super) fn generate() -> Self {
         let sid = sid("AC");
         Self {
-            sid: AccountSid::parse(&sid).expect("it was made in an account's shape"),
+            sid: AccountSid::parse(&sid).expect("AC and 32 hexadecimal digits are an account SID"),
+            // Never a configured token: any local page could then have requests signed that a real server accepts.
             token: Secret::new(hex(32)),
         }
     }
 
-    /// As `GET Accounts/{sid}.json` shows it.
+    /// Returns the resource of `GET Accounts/{sid}.json`.
     pub(super) fn json(&self) -> Value {
         json!({
             "auth_token": self.token.expose(),
@@ -60,14 +60,15 @@ impl Account {
     }
 }
 
-/// A new identifier.
+/// Returns a random SID with this prefix.
 pub(super) fn sid(prefix: &str) -> String {
     format!("{prefix}{}", hex(32))
 }
 
-/// A UUID's shape, as idempotency tokens have it.
+/// Returns a random UUID, the format of `I-Twilio-Idempotency-Token`.
 pub(super) fn uuid() -> String {
     let hex = hex(32);
+    // The fixed digits are version 4 and variant 8 (RFC 9562).
     format!(
         "{}-{}-4{}-8{}-{}",
         &hex[..8],
@@ -78,13 +79,14 @@ pub(super) fn uuid() -> String {
     )
 }
 
-/// Random hexadecimal digits.
+/// Returns random hexadecimal digits.
 pub(super) fn hex(digits: usize) -> String {
     let mut bytes = vec![0; digits.div_ceil(2)];
-    getrandom::fill(&mut bytes).expect("the system has random numbers");
+    getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
+    // One more than asked for: an odd number of digits comes from a whole byte, and is truncated below.
     let mut text = String::with_capacity(digits + 1);
     for byte in bytes {
-        write!(text, "{byte:02x}").expect("a text takes everything");
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
     }
     text.truncate(digits);
     text

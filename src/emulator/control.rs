@@ -1,4 +1,4 @@
-//! The control interface: what a page, a terminal or a test drives the emulator by. JSON in and out, loopback only.
+//! Control API under `/_emulator`, used by the page, `replyhook chat` and tests. JSON in and out.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -22,14 +22,14 @@ use serde_json::{Value, json};
 use super::engine::Engine;
 use super::faults::Faults;
 use super::links::split_userinfo;
-use super::record::{Exchange, Shown, told};
-use super::user::{MOST_MEDIA_BYTES, UserMessage};
+use super::record::{Exchange, Shown, rfc3339};
+use super::user::{MAX_MEDIA_BYTES, UserMessage};
 use super::webhook::Delivered;
 
-/// Ten files in base64, and what is said with them.
-const MOST_BODY: usize = MOST_MEDIA_BYTES * 14;
-/// So much a clock is moved at once, at most.
-const MOST_SECONDS: i64 = 366 * 24 * 3600;
+// Ten files, which base64 makes a third larger, and text.
+const MAX_BODY_BYTES: usize = MAX_MEDIA_BYTES * 14;
+// A year per call.
+const MAX_SECONDS: i64 = 366 * 24 * 3600;
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
     Router::new()
@@ -50,30 +50,30 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/_emulator/state/{user}", get(state))
         .route("/_emulator/{*path}", any(nothing))
         .method_not_allowed_fallback(async || {
-            let reason = "not by this method".to_owned();
-            Wrong(StatusCode::METHOD_NOT_ALLOWED, reason)
+            let reason = "method not allowed".to_owned();
+            ApiError(StatusCode::METHOD_NOT_ALLOWED, reason)
         })
-        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 
-/// What was asked wrongly, in a sentence.
-struct Wrong(StatusCode, String);
+/// Error response: status and explanation.
+struct ApiError(StatusCode, String);
 
-impl IntoResponse for Wrong {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.0, json_body(&json!({"error": self.1}))).into_response()
     }
 }
 
-fn wrong(reason: impl Into<String>) -> Wrong {
-    Wrong(StatusCode::BAD_REQUEST, reason.into())
+fn wrong(reason: impl Into<String>) -> ApiError {
+    ApiError(StatusCode::BAD_REQUEST, reason.into())
 }
 
-fn unknown(what: &str) -> Wrong {
-    Wrong(StatusCode::NOT_FOUND, format!("there is no such {what}"))
+fn unknown(what: &str) -> ApiError {
+    ApiError(StatusCode::NOT_FOUND, format!("unknown {what}"))
 }
 
-type Answer = Result<Response, Wrong>;
+type ApiResult = Result<Response, ApiError>;
 
 fn json_body(value: &impl Serialize) -> Response {
     let text = serde_json::to_string(value).unwrap_or_default();
@@ -82,7 +82,7 @@ fn json_body(value: &impl Serialize) -> Response {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "every endpoint ends with it")]
-fn ok(value: &impl Serialize) -> Answer {
+fn ok(value: &impl Serialize) -> ApiResult {
     Ok(json_body(value))
 }
 
@@ -90,27 +90,27 @@ fn without_password(url: &str) -> String {
     split_userinfo(url).0
 }
 
-/// An object; what is null in it is absent.
-fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Wrong> {
+/// Parses a JSON object. Treats `null` as absent, and an empty body as `{}`.
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
     let body: &[u8] = if body.is_empty() { b"{}" } else { body };
     let given: Value = serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))?;
+    // Serde would also accept an array for a struct.
     let Value::Object(mut fields) = given else {
-        return Err(wrong("a JSON object is expected"));
+        return Err(wrong("expected a JSON object"));
     };
     fields.retain(|_, value| !value.is_null());
     serde_json::from_value(Value::Object(fields)).map_err(|error| wrong(error.to_string()))
 }
 
-/// What there is not below `/_emulator`.
-async fn nothing() -> Wrong {
-    unknown("thing here: see docs/src/reference/emulator-api.md")
+async fn nothing() -> ApiError {
+    unknown("endpoint; docs/src/reference/emulator-api.md lists the known ones")
 }
 
-async fn config(State(engine): State<Arc<Engine>>) -> Answer {
+async fn config(State(engine): State<Arc<Engine>>) -> ApiResult {
     let options = &engine.options;
     let own = engine.own();
     let deadline = own.as_ref().map(|own| own.deadline().as_millis());
-    let pause = own.as_ref().map(|own| own.pause().as_millis());
+    let pause = own.as_ref().map(|own| own.debounce().as_millis());
     ok(&json!({
         "account_sid": engine.account.sid.as_str(),
         "auth_token": engine.account.token.expose(),
@@ -120,19 +120,19 @@ async fn config(State(engine): State<Arc<Engine>>) -> Answer {
         "status_callback": options.status_callback.as_deref().map(without_password),
         "deadline_ms": deadline,
         "pause_ms": pause,
-        "now": told(engine.now()),
+        "now": rfc3339(engine.now()),
         "own_server": own.is_some(),
         "store": own.as_ref().map(|own| own.store()),
     }))
 }
 
-async fn send(State(engine): State<Arc<Engine>>, body: Bytes) -> Answer {
+async fn send(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
     let message: UserMessage = parse(&body)?;
     let delivered = engine.receive(message).await.map_err(wrong)?;
     ok(&delivered)
 }
 
-async fn redeliver(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> Answer {
+async fn redeliver(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> ApiResult {
     let message = engine.state().message(&sid).cloned();
     let message = message.filter(|message| message.direction.is_in());
     let message = message.ok_or_else(|| unknown("inbound message"))?;
@@ -140,20 +140,21 @@ async fn redeliver(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -
 }
 
 #[derive(Serialize)]
-struct Conversation {
+struct ConversationView {
     user: String,
     sender: String,
     last: Option<Shown>,
     unread: usize,
 }
 
-async fn conversations(State(engine): State<Arc<Engine>>) -> Answer {
+async fn conversations(State(engine): State<Arc<Engine>>) -> ApiResult {
     let state = engine.state();
-    let mut found: Vec<Conversation> = Vec::new();
+    let mut found: Vec<ConversationView> = Vec::new();
     let mut at: BTreeMap<&str, usize> = BTreeMap::new();
+    // Newest first: the first message found of a user is the last of the conversation.
     for message in state.messages.iter().rev() {
         let index = *at.entry(&message.user).or_insert_with(|| {
-            found.push(Conversation {
+            found.push(ConversationView {
                 user: message.user.clone(),
                 sender: message.sender.clone(),
                 last: Some(message.show()),
@@ -168,12 +169,12 @@ async fn conversations(State(engine): State<Arc<Engine>>) -> Answer {
     ok(&found)
 }
 
-async fn conversation(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> Answer {
+async fn conversation(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> ApiResult {
     let shown = engine.mark_read(&user);
     ok(&shown)
 }
 
-async fn read(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> Answer {
+async fn read(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> ApiResult {
     engine.mark_read(&user);
     ok(&json!({}))
 }
@@ -191,11 +192,11 @@ struct ExchangeQuery {
 async fn exchanges(
     State(engine): State<Arc<Engine>>,
     Query(query): Query<ExchangeQuery>,
-) -> Answer {
+) -> ApiResult {
     let asked = query.message_sid.as_deref();
     let is_asked_for =
         |exchange: &&Exchange| asked.is_none_or(|sid| exchange.message_sid.as_deref() == Some(sid));
-    // Written down once the lock is free: it may be much.
+    // Serialize after releasing the lock: there may be up to 128 MiB.
     let found: Vec<Exchange> = {
         let state = engine.state();
         state
@@ -208,13 +209,13 @@ async fn exchanges(
     ok(&found)
 }
 
-async fn exchange(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Answer {
+async fn exchange(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> ApiResult {
     let state = engine.state();
     let found = state.exchanges.iter().find(|exchange| exchange.id == id);
     ok(found.ok_or_else(|| unknown("exchange"))?)
 }
 
-async fn debugger(State(engine): State<Arc<Engine>>) -> Answer {
+async fn debugger(State(engine): State<Arc<Engine>>) -> ApiResult {
     ok(&engine.state().debugger)
 }
 
@@ -223,7 +224,7 @@ async fn events(
 ) -> Sse<impl Stream<Item = Result<ServerEvent, Infallible>>> {
     let receiver = engine.events.subscribe();
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        // Who was too slow for some comes again, and asks for everything.
+        // A subscriber that lags has lost events. End its stream, so that it reconnects and reloads everything.
         let event = receiver.recv().await.ok()?;
         let shown = ServerEvent::default().event(event.name).data(&event.data);
         Some((Ok(shown), receiver))
@@ -231,11 +232,11 @@ async fn events(
     Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }
 
-async fn faults(State(engine): State<Arc<Engine>>) -> Answer {
+async fn faults(State(engine): State<Arc<Engine>>) -> ApiResult {
     ok(&engine.state().faults)
 }
 
-async fn set_faults(State(engine): State<Arc<Engine>>, body: Bytes) -> Answer {
+async fn set_faults(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
     let faults: Faults = parse(&body)?;
     if let Some(problem) = faults.problem() {
         return Err(wrong(problem));
@@ -250,24 +251,24 @@ struct Clock {
     advance_seconds: i64,
 }
 
-async fn clock(State(engine): State<Arc<Engine>>, body: Bytes) -> Answer {
+async fn clock(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
     let Clock { advance_seconds } = parse(&body)?;
-    if !(0..=MOST_SECONDS).contains(&advance_seconds) {
-        return Err(wrong(format!("advance_seconds: 0 to {MOST_SECONDS}")));
+    if !(0..=MAX_SECONDS).contains(&advance_seconds) {
+        return Err(wrong(format!("advance_seconds: 0 to {MAX_SECONDS}")));
     }
     engine
         .clock
         .advance(SignedDuration::from_secs(advance_seconds));
-    let now = json!({"now": told(engine.now())});
+    let now = json!({"now": rfc3339(engine.now())});
     engine.emit("clock", &now);
     ok(&now)
 }
 
-async fn reset(State(engine): State<Arc<Engine>>) -> Answer {
+async fn reset(State(engine): State<Arc<Engine>>) -> ApiResult {
     engine.forget_everything().await.map_err(|error| {
-        Wrong(
+        ApiError(
             StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the server's store: {error}"),
+            format!("could not reset the server's store: {error}"),
         )
     })?;
     ok(&json!({}))
@@ -282,7 +283,7 @@ async fn state(
     State(engine): State<Arc<Engine>>,
     Path(user): Path<String>,
     Query(query): Query<StateQuery>,
-) -> Answer {
+) -> ApiResult {
     let Some(own) = engine.own() else {
         return ok(&Value::Null);
     };
@@ -296,7 +297,7 @@ async fn state(
 }
 
 impl Engine {
-    /// A user's message, from the phone to the end of Twilio's part.
+    /// Adds a user's message and delivers it to the bot. Returns after the webhook calls.
     pub(super) async fn receive(
         self: &Arc<Self>,
         message: UserMessage,
@@ -319,15 +320,16 @@ impl Engine {
 
     fn set_faults(&self, faults: Faults) {
         if let Some(own) = self.own() {
-            own.disturb(faults.handler_ms, faults.handler_fails);
+            own.inject_faults(faults.handler_ms, faults.handler_fails);
         }
         self.emit("faults", &faults);
         self.state().faults = faults;
     }
 
     async fn forget_everything(&self) -> Result<(), String> {
+        // The app first: if its store cannot be reset, the page still shows what the store knows.
         if let Some(own) = self.own() {
-            own.disturb(0, false);
+            own.inject_faults(0, false);
             own.reset().await?;
         }
         self.state().reset();

@@ -1,4 +1,4 @@
-//! The emulator itself: what it is given, and the lock, the clock and the events that its rooms share.
+//! [`Emulator`] with its options, and [`Engine`]: the state, clock and event channel that all modules share.
 
 use std::fmt;
 use std::io;
@@ -26,10 +26,10 @@ use crate::redact::redacted_url;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 
-/// What waits for events; who is slower asks for everything again.
+// Events buffered for each subscriber. A subscriber that falls further behind is disconnected, and reloads everything.
 const EVENTS: usize = 1024;
 
-/// What the emulator calls.
+/// Options of an [`Emulator`]: the webhook URLs to call, and folders for media and recordings.
 ///
 /// ```
 /// use replyhook::emulator::EmulatorOptions;
@@ -40,35 +40,35 @@ const EVENTS: usize = 1024;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct EmulatorOptions {
-    /// Where inbound messages are posted. A fragment carries Twilio's connection overrides, as in `#rc=2&rp=ct,5xx`.
+    /// URL of the primary handler. Its fragment can contain Twilio's connection overrides, as in `#rc=2&rp=ct,5xx`.
     pub webhook: String,
-    /// Called when that fails.
+    /// Fallback URL, called when the primary handler fails.
     pub fallback: Option<String>,
-    /// Where it is reported what becomes of messages, unless whoever sends one names another place.
+    /// Status callback URL of messages that do not name one themselves.
     pub status_callback: Option<String>,
-    /// A folder that conversations are written into, pseudonymised, for the test kit to replay.
-    pub record: Option<PathBuf>,
-    /// The folder whose files messages may name by their path (`media[].path`). Without one, the working directory.
+    /// Folder to record conversations in, with pseudonyms, for `TestBot::replay`.
+    pub record_dir: Option<PathBuf>,
+    /// Folder of the files that messages may name by path (`media[].path`). Default: the working directory.
     pub media_dir: Option<PathBuf>,
-    /// Whether the control interface and the page need the key of this run, which [`Emulator::page_url`] carries.
+    /// Requires an access key for the control API and the page. [`Emulator::page_url`] contains the key of this run.
     pub protect: bool,
 }
 
 impl EmulatorOptions {
-    /// A webhook alone.
+    /// Creates options with a primary handler only.
     pub fn new(webhook: impl Into<String>) -> Self {
         Self {
             webhook: webhook.into(),
             fallback: None,
             status_callback: None,
-            record: None,
+            record_dir: None,
             media_dir: None,
             protect: false,
         }
     }
 }
 
-/// URLs are shown without passwords.
+/// Prints URLs without passwords.
 impl fmt::Debug for EmulatorOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |url: &Option<String>| url.as_deref().map(redacted_url);
@@ -76,68 +76,67 @@ impl fmt::Debug for EmulatorOptions {
             .field("webhook", &redacted_url(&self.webhook))
             .field("fallback", &shown(&self.fallback))
             .field("status_callback", &shown(&self.status_callback))
-            .field("record", &self.record)
+            .field("record_dir", &self.record_dir)
             .field("media_dir", &self.media_dir)
             .field("protect", &self.protect)
             .finish()
     }
 }
 
-/// Why there is no emulator.
-///
-/// When there is none: see [`Emulator`].
+/// Error of [`Emulator::new`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmulatorError {
-    /// A URL is not one that can be called.
+    /// Invalid webhook, fallback or status callback URL.
     #[error("{name}: not an http or https URL with a host, as in http://localhost:3000/sms")]
     Url {
-        /// Which.
+        /// Command-line option of the URL, such as `--webhook`.
         name: &'static str,
     },
-    /// Others could reach it.
+    /// The listener's address is not a loopback address.
     #[error("the emulator listens on a loopback address only")]
     NotLoopback,
-    /// Nothing can be written there.
+    /// The recording folder cannot be created or read.
     #[error("--record {path}: {source}", path = path.display())]
     Record {
-        /// Where.
+        /// The folder.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
-    /// The folder of media cannot be opened.
+    /// The media folder cannot be opened.
     #[error("--media-dir {path}: {source}", path = path.display())]
     MediaDir {
         /// The folder.
         path: PathBuf,
-        /// Why it cannot be opened.
+        /// Cause.
         source: io::Error,
     },
-    /// The listener has no address.
-    #[error("the emulator's listener: {0}")]
+    /// The listener's local address is unknown.
+    #[error("could not read the address of the emulator's listener: {0}")]
     Listener(#[from] io::Error),
 }
 
-/// Our own server, where the emulator runs beside it: what its page shows of it, and what it does to it.
+/// Access to the app under test: the state that the page shows, and fault injection.
 ///
-/// Nobody needs one who has a `TestBot`, or a `Desk`, which hand over their own. Beside a server of another kind:
+/// `TestBot` and `DevServer` attach their own implementation. To show another kind of server on the page, implement the
+/// trait:
 ///
 /// ```
 /// use std::sync::Arc;
 /// use std::time::Duration;
 ///
 /// use futures_util::future::{BoxFuture, ready};
-/// use replyhook::emulator::{Emulator, OwnServer};
+/// use replyhook::emulator::{AppInspector, Emulator};
 /// use serde_json::{Value, json};
 ///
-/// struct Mine;
+/// struct MyServer;
 ///
-/// impl OwnServer for Mine {
+/// impl AppInspector for MyServer {
 ///     fn deadline(&self) -> Duration {
 ///         Duration::from_secs(10)
 ///     }
-///     fn pause(&self) -> Duration {
+///     fn debounce(&self) -> Duration {
 ///         Duration::ZERO
 ///     }
 ///     fn store(&self) -> &str {
@@ -149,58 +148,59 @@ pub enum EmulatorError {
 ///     fn reset(&self) -> BoxFuture<'_, Result<(), String>> {
 ///         Box::pin(ready(Ok(())))
 ///     }
-///     fn disturb(&self, _handler_ms: u64, _handler_fails: bool) {}
+///     fn inject_faults(&self, _handler_ms: u64, _handler_fails: bool) {}
 /// }
 ///
-/// fn beside(emulator: &Emulator) {
-///     emulator.attach(Arc::new(Mine));
+/// fn attach(emulator: &Emulator) {
+///     emulator.attach(Arc::new(MyServer));
 /// }
-/// # drop(beside);
+/// # drop(attach);
 /// ```
-pub trait OwnServer: Send + Sync + 'static {
-    /// After this long it answers by REST: shown beside Twilio's 15 seconds.
+pub trait AppInspector: Send + Sync + 'static {
+    /// Returns the reply deadline. The page shows it next to Twilio's 15 seconds.
     fn deadline(&self) -> Duration;
 
-    /// How long it waits for a user's next message before it answers.
-    fn pause(&self) -> Duration;
+    /// Returns the debounce time: the pause to wait for a user's next message.
+    fn debounce(&self) -> Duration;
 
-    /// Where it keeps what a reset forgets.
+    /// Returns the store's URL or description. The page warns that a reset deletes the content of this store.
     fn store(&self) -> &str;
 
-    /// What it knows of a user: window, consent, dialogue, who else answers, and how many messages are not done.
+    /// Returns a user's state as JSON: window, consent, form, handoff and number of pending messages.
     fn state(&self, user: String, sender: String) -> BoxFuture<'_, serde_json::Value>;
 
-    /// Forgets everything that it keeps.
+    /// Deletes everything in the store.
     fn reset(&self) -> BoxFuture<'_, Result<(), String>>;
 
-    /// Makes its handler slower by so many milliseconds, or fail.
-    fn disturb(&self, handler_ms: u64, handler_fails: bool);
+    /// Delays the handler by `handler_ms` milliseconds, and makes it fail if `handler_fails`.
+    fn inject_faults(&self, handler_ms: u64, handler_fails: bool);
 }
 
-/// A Twilio on this machine.
+/// Local stand-in for Twilio.
 ///
-/// Started: see [the module](super); with a bot beside it: see `Desk`, and `TestBot`.
+/// [The module](super) has an example. `DevServer` and `TestBot` run an emulator together with an app.
 #[derive(Clone)]
 pub struct Emulator {
     engine: Arc<Engine>,
 }
 
+/// Shared state of an emulator.
 pub(super) struct Engine {
     pub(super) account: Account,
     pub(super) options: EmulatorOptions,
-    /// Its own, without a slash at the end.
+    /// Origin of the emulator, without a trailing slash.
     pub(super) origin: String,
     pub(super) clock: Arc<dyn Advance>,
-    own: Mutex<Option<Arc<dyn OwnServer>>>,
+    app: Mutex<Option<Arc<dyn AppInspector>>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) recording: Option<Recording>,
-    /// Nothing if the working directory is gone.
+    /// `None` if `media_dir` is not set and the working directory cannot be opened.
     pub(super) media_folder: Option<Arc<MediaFolder>>,
     pub(super) access_key: Option<AccessKey>,
     state: Mutex<State>,
 }
 
-/// Something that happened, as it is sent to who listens.
+/// Event of the control API's event stream. `data` is JSON.
 #[derive(Clone)]
 pub(super) struct Event {
     pub(super) name: &'static str,
@@ -208,10 +208,10 @@ pub(super) struct Event {
 }
 
 impl Emulator {
-    /// An emulator that will be served by `listener`, with an account of its own.
+    /// Creates an emulator with a new account, to be served on `listener`.
     ///
     /// # Errors
-    /// [`EmulatorError`] when a URL cannot be called, nothing can be recorded, or others could reach the listener.
+    /// [`EmulatorError`] if a URL is invalid, a folder cannot be opened, or `listener` is not on a loopback address.
     pub fn new(
         options: EmulatorOptions,
         clock: Arc<dyn Advance>,
@@ -232,11 +232,11 @@ impl Emulator {
                 return Err(EmulatorError::Url { name });
             }
         }
-        // As they are sent: what is signed is every byte of it.
+        // Normalize as reqwest does when it sends them: the signature must cover the bytes that are sent.
         options.webhook = as_sent(&options.webhook);
         options.fallback = options.fallback.as_deref().map(as_sent);
         options.status_callback = options.status_callback.as_deref().map(as_sent);
-        let recording = match &options.record {
+        let recording = match &options.record_dir {
             Some(path) => {
                 Some(
                     Recording::into_folder(path).map_err(|source| EmulatorError::Record {
@@ -255,6 +255,7 @@ impl Emulator {
                 })?;
                 Some(folder)
             }
+            // Opened now, so that the default folder stays the start folder. Without one, only `media[].path` fails.
             None => MediaFolder::open(Path::new(".")).ok(),
         };
         let access_key = options.protect.then(|| AccessKey::generate(address.port()));
@@ -266,7 +267,7 @@ impl Emulator {
             options,
             origin: format!("http://{address}"),
             clock,
-            own: Mutex::default(),
+            app: Mutex::default(),
             events: broadcast::Sender::new(EVENTS),
             state: Mutex::default(),
         };
@@ -275,24 +276,24 @@ impl Emulator {
         })
     }
 
-    /// The account that it plays.
+    /// Returns the SID of the emulator's account.
     pub fn account_sid(&self) -> AccountSid {
         self.engine.account.sid
     }
 
-    /// The token that it signs with, made for this run.
+    /// Returns the auth token that signs webhooks, generated for this run.
     pub fn auth_token(&self) -> &Secret {
         &self.engine.account.token
     }
 
-    /// Where it is: what stands for `https://api.twilio.com`.
+    /// Returns the emulator's origin, to use in place of `https://api.twilio.com`.
     pub fn url(&self) -> &str {
         &self.engine.origin
     }
 
-    /// The address of the page. With [`EmulatorOptions::protect`] it carries the key of this run.
+    /// Returns the URL of the page. With [`EmulatorOptions::protect`], it contains the access key of this run.
     ///
-    /// [`Remote::new`](super::Remote::new) takes it too.
+    /// [`EmulatorClient::new`](super::EmulatorClient::new) accepts this URL too.
     pub fn page_url(&self) -> String {
         let origin = &self.engine.origin;
         match &self.engine.access_key {
@@ -301,17 +302,17 @@ impl Emulator {
         }
     }
 
-    /// Shows, resets and disturbs our own server from now on, instead of the one before.
-    pub fn attach(&self, own: Arc<dyn OwnServer>) {
+    /// Attaches an app to the page, instead of the one attached before.
+    pub fn attach(&self, own: Arc<dyn AppInspector>) {
         let mut attached = self
             .engine
-            .own
+            .app
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *attached = Some(own);
     }
 
-    /// Tells the page that the bot's settings were read anew, or why not.
+    /// Reports on the page that the app's settings were reloaded, or the reason why they were not.
     pub fn announce_reload(&self, outcome: Result<(), &str>) {
         let message = outcome.err();
         let ok = outcome.is_ok();
@@ -319,9 +320,11 @@ impl Emulator {
             .emit("reload", &serde_json::json!({"ok": ok, "message": message}));
     }
 
-    /// The page, the control interface and Twilio's REST API.
+    /// Returns the router of the page, the control API and Twilio's REST API.
     pub fn router(&self) -> axum::Router {
         let engine = self.engine.clone();
+        // Only these routes check the access key. The page checks it itself, since it sets the cookie; the REST API has
+        // its own credentials, and media links are signed.
         let control = control::routes().merge(media::control_routes()).layer(
             axum::middleware::from_fn_with_state(engine.clone(), access_key::check),
         );
@@ -335,16 +338,17 @@ impl Emulator {
             .layer(axum::middleware::from_fn_with_state(engine, origin::check))
     }
 
-    /// Serves until `stop`. Connections that are open then, such as those of events, are cut off.
+    /// Serves requests until `stop` completes. Connections that are still open, such as event streams, are then closed.
     ///
     /// # Errors
-    /// When the listener fails.
+    /// The error of the listener, if it fails.
     pub async fn serve(
         &self,
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send,
     ) -> io::Result<()> {
         let serve = axum::serve(listener, self.router()).into_future();
+        // Not axum's graceful shutdown, which would wait for event streams that never end.
         tokio::select! {
             served = serve => served,
             () = stop => Ok(()),
@@ -357,14 +361,15 @@ fn as_sent(url: &str) -> String {
 }
 
 impl Engine {
-    /// A panic in another holder leaves records, each of them whole.
+    /// Locks the state. The lock is not reentrant: while the guard lives, do not call methods that lock the state too.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Use a poisoned lock too: a panic leaves complete records, and the emulator should go on working.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Our own server, where there is one.
-    pub(super) fn own(&self) -> Option<Arc<dyn OwnServer>> {
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns the attached app, if any. Clones the handle, so that the lock is not held while the app is called.
+    pub(super) fn own(&self) -> Option<Arc<dyn AppInspector>> {
+        let own = self.app.lock().unwrap_or_else(PoisonError::into_inner);
         own.clone()
     }
 
@@ -372,7 +377,7 @@ impl Engine {
         self.clock.now()
     }
 
-    /// All senders that are known.
+    /// Returns the default senders, and those that users have written to.
     pub(super) fn senders(&self) -> Vec<String> {
         let mut senders: Vec<String> = SENDERS.iter().map(|sender| (*sender).to_owned()).collect();
         senders.extend(self.state().senders.iter().cloned());
@@ -381,7 +386,7 @@ impl Engine {
 
     pub(super) fn emit(&self, name: &'static str, data: &impl Serialize) {
         let data = serde_json::to_string(data).unwrap_or_default();
-        // Nobody listens, which is no matter.
+        // Fails only without subscribers, which is the normal case in tests.
         let _ = self.events.send(Event {
             name,
             data: data.into(),
@@ -409,7 +414,7 @@ impl Engine {
         self.emit("exchange", &recorded);
     }
 
-    /// Writes into Twilio's debugger.
+    /// Adds an entry to the debugger.
     pub(super) fn debug(
         &self,
         code: ErrorCode,

@@ -1,31 +1,32 @@
-//! How the emulator misbehaves when it is told to.
+//! Faults that the emulator injects on request.
 
 use serde::{Deserialize, Serialize};
 
 use super::overrides::Overrides;
 
-/// What goes wrong until it is replaced.
+/// Active faults: the body of `PUT /_emulator/faults`, which replaces them as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Faults {
-    /// Deliveries of each message beyond the first.
+    /// Number of further deliveries of each message.
     pub(super) duplicate: u32,
-    /// What is tried again, once: a list of `4xx 5xx ct rt all`.
+    /// Failures to retry after, instead of those in the URL's fragment: a comma-separated list of `4xx`, `5xx`, `ct`,
+    /// `rt` and `all`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) retry: Option<String>,
-    /// Calls of the primary webhook break off before their answer is read.
+    /// Drops connections to the primary webhook before the response is read.
     pub(super) drop_connection: bool,
-    /// Milliseconds by which answers of webhooks come later.
+    /// Delay of webhook responses, in milliseconds.
     pub(super) delay_ms: u64,
-    /// Status callbacks come in the wrong order.
+    /// Sends status callbacks in reverse order.
     pub(super) reorder_status: bool,
-    /// REST calls that are answered with an error.
+    /// Error response to REST calls.
     pub(super) rest_error: Option<RestFault>,
-    /// Media that is not there yet: so many fetches find nothing.
+    /// Number of further fetches of inbound media that get 404.
     pub(super) media_404: u32,
-    /// Milliseconds that our own server's handler takes longer.
+    /// Additional latency of the app's handler, in milliseconds.
     pub(super) handler_ms: u64,
-    /// Our own server's handler fails.
+    /// Makes the app's handler fail.
     pub(super) handler_fails: bool,
 }
 
@@ -34,25 +35,26 @@ pub(super) struct Faults {
 pub(super) struct RestFault {
     /// HTTP status.
     pub(super) status: u16,
-    /// Twilio's code; without one, 20000 and the status.
+    /// Twilio's error code. Default: 20000 plus `status`.
     #[serde(default)]
     pub(super) code: Option<u32>,
-    /// How many calls; without a number, all.
+    /// Number of calls that fail. Default: all.
     #[serde(default)]
     pub(super) times: Option<u32>,
 }
 
-/// More deliveries than any test needs.
-const MOST_DUPLICATES: u32 = 100;
-/// Twilio waits 15 seconds; a handler may have two minutes.
-const LONGEST_MS: u64 = 600_000;
+// Bounds a typing error: no test needs more deliveries.
+const MAX_DUPLICATES: u32 = 100;
+// Ten minutes: well beyond Twilio's 15 seconds and the default of `handler.timeout_ms`, two minutes.
+const MAX_DELAY_MS: u64 = 600_000;
 
 impl Faults {
-    /// What cannot be meant, in a sentence.
+    /// Returns an explanation of the first invalid value.
     pub(super) fn problem(&self) -> Option<String> {
+        // On a throw-away value: `retry_on` changes what it is called on.
         let retry_is_known = |words: &str| Overrides::parse("").0.retry_on(words);
-        if self.duplicate > MOST_DUPLICATES {
-            return Some(format!("duplicate: at most {MOST_DUPLICATES}"));
+        if self.duplicate > MAX_DUPLICATES {
+            return Some(format!("duplicate: at most {MAX_DUPLICATES}"));
         }
         if self
             .retry
@@ -61,8 +63,8 @@ impl Faults {
         {
             return Some("retry: a list of 4xx, 5xx, ct, rt, all, as in \"ct,5xx\"".to_owned());
         }
-        if self.delay_ms.max(self.handler_ms) > LONGEST_MS {
-            return Some(format!("delay_ms, handler_ms: at most {LONGEST_MS}"));
+        if self.delay_ms.max(self.handler_ms) > MAX_DELAY_MS {
+            return Some(format!("delay_ms, handler_ms: at most {MAX_DELAY_MS}"));
         }
         let status = self.rest_error.as_ref().map(|fault| fault.status);
         if status.is_some_and(|status| !(400..600).contains(&status)) {
@@ -71,10 +73,11 @@ impl Faults {
         None
     }
 
-    /// The error of the next REST call, if it is to have one.
+    /// Returns the error to inject into this REST call, if any, and counts it.
     pub(super) fn next_rest_error(&mut self) -> Option<RestFault> {
         let fault = self.rest_error.clone()?;
         if let Some(times) = fault.times {
+            // The last one clears the fault. `times: 0` clears it without an error.
             let left = times.checked_sub(1);
             self.rest_error = left.filter(|left| *left > 0).map(|left| RestFault {
                 times: Some(left),
@@ -85,7 +88,7 @@ impl Faults {
         Some(fault)
     }
 
-    /// Whether the next fetch of media finds nothing.
+    /// Returns whether this media fetch gets 404, and counts it.
     pub(super) fn next_media_is_missing(&mut self) -> bool {
         let left = self.media_404.checked_sub(1);
         self.media_404 = left.unwrap_or_default();

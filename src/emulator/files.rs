@@ -1,4 +1,7 @@
-//! Files of this machine that a user's message names by their path: regular files below one folder.
+//! Media files named by path (`media[].path`). Only regular files below one folder can be read.
+//!
+//! Every local user can call the emulator, which runs with the rights of the user who started it. So paths must not
+//! reach files outside the folder, nor reveal whether they exist.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -7,18 +10,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-/// The folder that paths are looked up in.
-///
-/// Every local user can call the emulator, which runs with the rights and the environment of the user who started it.
+/// Folder in which paths are looked up.
 #[derive(Debug)]
 pub(super) struct MediaFolder {
-    /// Without symbolic links.
+    /// Canonical path, without symbolic links.
     path: PathBuf,
     descriptor: OwnedFd,
 }
 
 impl MediaFolder {
-    /// The folder at `path`, as it is now.
+    /// Opens the folder. The descriptor stays with this folder, even if `path` later leads to another one.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let path = path.canonicalize()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -26,14 +27,15 @@ impl MediaFolder {
         Ok(Self { path, descriptor })
     }
 
-    /// The content of a file below the folder.
+    /// Reads a file below the folder.
     ///
     /// # Errors
-    /// A sentence. It is the same for every file elsewhere, whether it exists or not.
+    /// An explanation. It is the same for all files outside the folder, whether they exist or not.
     pub(super) fn read(&self, path: &Path, max_bytes: usize) -> Result<Vec<u8>, String> {
         let refused = |_| {
             format!(
-                "cannot be read: not a file below {}, the folder of the emulator's media (dev --media-dir DIR names another)",
+                "cannot be read: not a file below {}, the emulator's media folder; \
+                 start dev with --media-dir DIR for another folder",
                 self.path.display()
             )
         };
@@ -43,7 +45,8 @@ impl MediaFolder {
             return Err("larger than 16 MiB".to_owned());
         }
         let mut bytes = Vec::new();
-        // Files that the kernel makes up, such as those of /proc, claim to be empty.
+        // Read no more than the checked length: the file may grow. Files that the kernel generates, such as those of
+        // /proc, report length 0 and stay empty.
         let mut file = file.take(length);
         file.read_to_end(&mut bytes).map_err(refused)?;
         Ok(bytes)
@@ -51,15 +54,17 @@ impl MediaFolder {
 
     fn open_file(&self, path: &Path) -> io::Result<File> {
         let outside = || io::Error::from(ErrorKind::NotFound);
-        // Symbolic links are resolved here, and only here: one that leads out is refused.
+        // Resolve symbolic links only here, so that the check of the result covers all of them. `join` replaces the
+        // folder by an absolute `path`, which then fails the check unless it is below the folder.
         let real = self.path.join(path).canonicalize()?;
         let below = real.strip_prefix(&self.path).map_err(|_| outside())?;
-        // Opening a device could have effects.
+        // Before opening: opening a device can have effects.
         if !real.symlink_metadata()?.is_file() {
             return Err(outside());
         }
-        // From the folder down without following links, so that a folder that is replaced by a link in this moment leads
-        // nowhere. A pipe that takes the file's place does not block.
+        // Open each component with NOFOLLOW, starting at the folder's descriptor. A folder that is replaced by a link
+        // after `canonicalize` is then not followed. NONBLOCK: opening a pipe in the file's place must not wait for a
+        // writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut opened = self.descriptor.try_clone()?;
         let mut names = below.components().peekable();
@@ -71,6 +76,7 @@ impl MediaFolder {
             opened = openat(&opened, name.as_os_str(), flags | kind, Mode::empty())?;
         }
         let file = File::from(opened);
+        // Check the opened file again: the path may have been replaced since the check above.
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
@@ -85,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with files, and one with a secret beside it.
+    /// Creates a media folder with files and links, next to a file that must stay secret.
     fn folders() -> (tempfile::TempDir, MediaFolder) {
         let all = tempfile::tempdir().unwrap();
         let media = all.path().join("media");
@@ -100,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn files_below_the_folder_are_read() {
+    fn media_file_inside_folder_is_read() {
         let (all, folder) = folders();
         let absolute = all.path().join("media/deep/a.png");
         for path in ["deep/a.png", "deep/../in", absolute.to_str().unwrap()] {
@@ -114,8 +120,9 @@ mod tests {
         assert_eq!(error, "larger than 16 MiB");
     }
 
+    // The error is the same as for a missing file, so paths outside cannot be probed.
     #[test]
-    fn files_elsewhere_are_refused_alike() {
+    fn media_file_outside_folder_looks_missing() {
         let (all, folder) = folders();
         let secret = all.path().join("secret");
         let expected = folder.read(Path::new("missing"), 100).unwrap_err();
@@ -141,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn folder_replaced_by_a_link_leads_nowhere() {
+    fn media_folder_replaced_by_symlink_reads_nothing() {
         let (all, folder) = folders();
         std::fs::rename(all.path().join("media"), all.path().join("old")).unwrap();
         std::fs::create_dir(all.path().join("other")).unwrap();

@@ -1,17 +1,17 @@
-//! URLs as Twilio handles them: byte for byte, since signatures are over every byte.
+//! URL functions that preserve every byte, since the signature covers the URL as it is written.
 
 use reqwest::Url;
 
-/// A URL without its fragment.
+/// Removes the fragment, which Twilio neither sends nor signs.
 pub(super) fn bare(url: &str) -> String {
     url.split('#').next().unwrap_or_default().to_owned()
 }
 
-/// Where a link in a document leads; the fragment stays, as it may carry overrides.
+/// Resolves a link of a TwiML document or redirect. Keeps the fragment, which may contain connection overrides.
 pub(super) fn resolve(base: &str, link: &str) -> Option<String> {
     let base = Url::parse(base).ok()?;
     let url = base.join(link.trim()).ok()?;
-    // An absolute URL stays as it was written: its signature is over every byte.
+    // Keep an absolute URL as it was written: normalizing it would change the signed text.
     let target = match Url::parse(link.trim()) {
         Ok(_) => link.trim().to_owned(),
         Err(_) => url.to_string(),
@@ -19,16 +19,17 @@ pub(super) fn resolve(base: &str, link: &str) -> Option<String> {
     can_be_called(&target).then_some(target)
 }
 
-/// Whether a URL leads anywhere.
+/// Returns whether a URL is http or https and has a host.
 pub(super) fn can_be_called(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-/// A URL without user and password, which are not signed and not sent at first.
+/// Splits off `user:password`. Twilio does not sign it, and sends it only after a 401.
 pub(super) fn split_userinfo(url: &str) -> (String, Option<String>) {
     let Some((scheme, rest)) = url.split_once("://") else {
         return (url.to_owned(), None);
     };
+    // Search for `@` before the path only: paths and queries may contain one.
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     match rest[..end].rsplit_once('@') {
         Some((userinfo, _)) => {

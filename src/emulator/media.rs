@@ -1,5 +1,4 @@
-//! Files of messages: behind a password for the bot, with a redirect to a signed link as Twilio has it; without one for
-//! the page.
+//! Media files: served to the bot via a signed link, as Twilio does, and to the page without credentials.
 //!
 //! Source: twilio.com/docs/messaging/api/media-resource.
 
@@ -21,31 +20,30 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::calling::shown as shown_headers;
 use super::engine::Engine;
 use super::links::split_userinfo;
 use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, Record, ms};
 use super::state::Hosted;
+use super::webhook_calls::shown as shown_headers;
 pub(super) use crate::reply::names::by_name as type_of;
 use crate::secret::Secret;
 use crate::signature::sign;
 use crate::tls;
 
-/// How long a link of a redirect is good for.
-const LINK: SignedDuration = SignedDuration::from_hours(4);
-/// For fetching what a bot offers.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Lifetime of a signed link, as at Twilio.
+const LINK_TTL: SignedDuration = SignedDuration::from_hours(4);
+/// Timeout for fetching a media file of the bot.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
     Router::new().route("/media/{sid}", get(linked))
 }
 
-/// The files that the page shows.
+/// Routes for the page. They belong to the control API, and need its access key.
 pub(super) fn control_routes() -> Router<Arc<Engine>> {
     Router::new().route("/_emulator/media/{sid}", get(shown))
 }
 
-/// For the page, which has no password.
 async fn shown(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> Response {
     let hosted = engine.state().media.get(&sid).cloned();
     hosted.as_ref().map_or_else(missing, file)
@@ -57,12 +55,13 @@ struct Link {
     signature: String,
 }
 
-/// What a redirect leads to.
+/// Serves the target of [`redirect`]: no credentials, but a signature and an expiry time.
 async fn linked(
     State(engine): State<Arc<Engine>>,
     Path(sid): Path<String>,
     Query(link): Query<Link>,
 ) -> Response {
+    // The emulator's clock, so that a test can let links expire.
     let at = engine.now();
     let is_good = signature(&engine.account.token, &sid, link.expires) == link.signature
         && at.as_second() < link.expires;
@@ -76,9 +75,12 @@ async fn linked(
     response
 }
 
-/// Where the file itself is, for four hours.
+/// Redirects to a signed link, as Twilio's Media resource does.
 pub(super) fn redirect(engine: &Engine, sid: &str) -> Response {
-    let expires = engine.now().saturating_add(LINK).unwrap_or(Timestamp::MAX);
+    let expires = engine
+        .now()
+        .saturating_add(LINK_TTL)
+        .unwrap_or(Timestamp::MAX);
     let expires = expires.as_second();
     let signature = signature(&engine.account.token, sid, expires);
     let query: String = url_encode(&signature);
@@ -90,10 +92,12 @@ pub(super) fn redirect(engine: &Engine, sid: &str) -> Response {
 }
 
 fn url_encode(text: &str) -> String {
-    let form: crate::form::Form = [("s", text)].into_iter().collect();
+    let form: crate::form::FormParams = [("s", text)].into_iter().collect();
+    // Cut off `s=`.
     form.encode().split_off(2)
 }
 
+// Covers the expiry time too, so that a client cannot extend it.
 fn signature(token: &Secret, sid: &str, expires: i64) -> String {
     sign(token, &format!("{sid}?{expires}"), None).unwrap_or_default()
 }
@@ -102,7 +106,7 @@ fn missing() -> Response {
     (StatusCode::NOT_FOUND, "no such file\n").into_response()
 }
 
-/// A file is hostile: it is shown as what it is, or saved, and runs nothing.
+/// Serves a file. Users choose content and type, so browsers must not run it as a page of this origin.
 fn file(hosted: &Hosted) -> Response {
     let is_shown = is_shown(&hosted.content_type);
     let content_type = HeaderValue::try_from(&hosted.content_type)
@@ -127,8 +131,9 @@ fn file(hosted: &Hosted) -> Response {
         .into_response()
 }
 
-/// Whether a type is one that shows or sounds, and nothing else.
+/// Returns whether a browser may show a type inline: raster images, audio and video.
 fn is_shown(content_type: &str) -> bool {
+    // Not svg+xml, which can contain scripts.
     const PICTURES: [&str; 6] = ["jpeg", "jpg", "png", "gif", "webp", "bmp"];
     let plain = content_type.to_ascii_lowercase();
     let is_word = |text: &str| {
@@ -142,21 +147,21 @@ fn is_shown(content_type: &str) -> bool {
     }
 }
 
-/// Why a file is not here.
+/// Failed fetch of a media file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("there is no connection")]
+    #[error("the connection failed")]
     Unreachable,
-    #[error("the answer was {0}")]
+    #[error("HTTP status {0}")]
     Status(u16),
-    #[error("it is too large")]
+    #[error("the file is too large")]
     TooLarge,
-    #[error("it broke off")]
+    #[error("the connection was closed early")]
     BrokenOff,
 }
 
 impl Engine {
-    /// Fetches a file as Twilio does, with its type, and shows that it did.
+    /// Fetches a file and records the exchange. Returns content and content type.
     pub(super) async fn fetch_media(
         &self,
         url: &str,
@@ -172,6 +177,7 @@ impl Engine {
                     .iter()
                     .map(|content_type| ("content-type".to_owned(), content_type.clone()))
                     .collect(),
+                // Not the content: it is stored once, as media.
                 body: format!("({} bytes)", bytes.len()),
             }),
             Err(FetchError::Status(status)) => Some(ExchangeResponse {
@@ -192,7 +198,7 @@ impl Engine {
         fetched
     }
 
-    /// Shows that a file was asked for by its link.
+    /// Records a request for a signed link, with the message that the file belongs to.
     fn record_link(&self, sid: &str, response: &Response, at: Timestamp) {
         let status = response.status().as_u16();
         let owner = {
@@ -202,6 +208,7 @@ impl Engine {
             owner.map(|message| (message.sid.clone(), message.user.clone()))
         };
         let (message_sid, user) = owner.unzip();
+        // Without the query, which contains the link's signature.
         let request = ExchangeRequest::get(format!("{}/media/{sid}", self.origin));
         self.record(Exchange {
             message_sid,
@@ -216,12 +223,12 @@ impl Engine {
     }
 }
 
-/// Fetches a file, with its type.
+/// Fetches a file. Follows redirects, and returns content and content type.
 async fn fetch(url: &str, most_bytes: usize) -> Result<(Vec<u8>, Option<String>), FetchError> {
     tls::install_provider();
     let client = reqwest::Client::builder()
-        .connect_timeout(PATIENCE)
-        .timeout(PATIENCE)
+        .connect_timeout(FETCH_TIMEOUT)
+        .timeout(FETCH_TIMEOUT)
         .no_proxy()
         .user_agent("TwilioProxy/1.1")
         .build()
@@ -235,6 +242,7 @@ async fn fetch(url: &str, most_bytes: usize) -> Result<(Vec<u8>, Option<String>)
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let content_type = content_type.map(str::to_owned);
     let mut bytes = Vec::new();
+    // Check while reading: Content-Length may be missing or wrong.
     while let Some(chunk) = response.chunk().await.map_err(|_| FetchError::BrokenOff)? {
         if bytes.len() + chunk.len() > most_bytes {
             return Err(FetchError::TooLarge);

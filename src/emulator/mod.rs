@@ -1,8 +1,8 @@
-//! A Twilio on this machine: it plays a user's phone, signs and posts webhooks, executes what they answer, serves Twilio's
-//! REST API to the bot, and reports what becomes of messages. Nothing of it needs an account or the internet.
+//! Local stand-in for Twilio: simulates users' phones, posts signed webhooks, executes TwiML responses, serves Twilio's
+//! REST API and sends status callbacks. It needs neither an account nor the internet.
 //!
-//! It behaves as Twilio's documents say Twilio does, not as our server would like it, and calls servers in any language.
-//! Four faces show it: the page at `/`, the control interface under `/_emulator`, `replyhook chat` and the test kit.
+//! The emulator follows Twilio's documentation, and calls servers in any language. Four interfaces control it: the page
+//! at `/`, the control API under `/_emulator`, `replyhook chat` and the test kit.
 //!
 //! ```no_run
 //! # #[cfg(feature = "app")]
@@ -19,41 +19,42 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Its rules: it listens on loopback and nowhere else; its token is its own, so that no page can have it sign what a real
-//! server believes; it follows the clock that it is handed, which can be moved on.
+//! Three properties keep it harmless and testable. It listens on loopback only. It generates its own auth token, so its
+//! signatures are never valid for a real account. It reads the time from the clock passed to [`Emulator::new`], which
+//! tests can advance.
 
 mod access_key;
 mod account;
-mod answer;
-mod as_test;
-mod call;
-mod calling;
+mod client;
 mod control;
-mod document;
 mod engine;
 mod faults;
-mod fetching;
 mod files;
+mod http_client;
 mod links;
 mod media;
 mod opt_out;
 mod origin;
-mod outgoing;
 mod overrides;
 mod page;
 mod record;
 pub(crate) mod recording;
-mod remote;
+mod redirects;
+mod response_check;
 mod rest;
 mod send;
+mod signed_request;
 mod state;
 mod status;
-mod traffic;
+mod test_export;
+mod twiml_interpreter;
 mod user;
 mod webhook;
+mod webhook_calls;
+mod webhook_params;
 
 pub use account::{SENDERS, sender_for};
-pub use call::{Call, CallError, CallResult, call};
-pub use engine::{Emulator, EmulatorError, EmulatorOptions, OwnServer};
-pub use remote::{Remote, RemoteError, RemoteEvent, RemoteEvents};
-pub use traffic::UserSends;
+pub use client::{EmulatorClient, EmulatorClientError, EmulatorEvent, EventStream};
+pub use engine::{AppInspector, Emulator, EmulatorError, EmulatorOptions};
+pub use signed_request::{SignedRequest, SignedRequestError, SignedResponse, send_signed};
+pub use webhook_params::SimulatedMessage;

@@ -1,5 +1,5 @@
-//! STOP, START and HELP on SMS: Twilio answers them itself, blocks what follows a STOP, and still delivers the message.
-//! On WhatsApp it does nothing: there the bot has to.
+//! Opt-out keywords on SMS. Twilio replies to STOP, START and HELP itself, and blocks outbound messages after STOP. It
+//! still calls the webhook. On WhatsApp, Twilio does not handle these keywords; the bot must.
 //!
 //! Source: Twilio's support article 223134027.
 
@@ -23,15 +23,17 @@ const START: [&str; 3] = ["START", "YES", "UNSTOP"];
 const HELP: [&str; 2] = ["HELP", "INFO"];
 
 impl Engine {
-    /// Does what Twilio does before it calls the webhook.
+    /// Applies an opt-out keyword of an SMS, and sends Twilio's confirmation.
     pub(super) fn keep_opt_outs(self: &Arc<Self>, message: &Record) {
         if *Address::parse(message.user.as_str()).channel() != Channel::Sms {
             return;
         }
+        // The whole body must be the keyword; "please stop" is an ordinary message.
         let word = message.body.trim().to_ascii_uppercase();
         let is = |words: &[&str]| words.contains(&word.as_str());
         let pair = (message.sender.clone(), message.user.clone());
-        let answer = if is(&STOP) {
+        // No reply to STOP after STOP, to START without STOP, or to HELP while opted out.
+        let confirmation = if is(&STOP) {
             let is_new = self.state().blocked.insert(pair);
             is_new.then_some(
                 "You have successfully been unsubscribed. You will not receive any more messages from this number. \
@@ -48,8 +50,8 @@ impl Engine {
         } else {
             None
         };
-        if let Some(answer) = answer {
-            self.send_own(&message.sender, &message.user, answer);
+        if let Some(text) = confirmation {
+            self.send_own(&message.sender, &message.user, text);
         }
     }
 }

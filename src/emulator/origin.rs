@@ -1,5 +1,5 @@
-//! Who may talk to the emulator: this machine's own pages and programs. A foreign page in the same browser may not, nor
-//! one whose name was made to point here.
+//! Checks of `Host` and `Origin`: only this machine's own pages and programs may call the emulator. They block foreign
+//! pages in the same browser (CSRF), and foreign names that resolve to loopback (DNS rebinding).
 
 use std::sync::Arc;
 
@@ -11,10 +11,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::engine::Engine;
 
-/// Names of this machine.
-const NAMES: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+const LOOPBACK_HOSTS: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
-/// Refuses requests for another `Host`, and from the pages of another `Origin`.
+/// Rejects requests with another `Host`, and requests of pages with another `Origin`.
 pub(super) async fn check(
     State(engine): State<Arc<Engine>>,
     request: Request,
@@ -25,12 +24,13 @@ pub(super) async fn check(
     if !is_ours(is_page, request.headers(), port) {
         return (
             StatusCode::FORBIDDEN,
-            "the emulator answers this machine's own pages and programs only\n",
+            "the emulator serves this machine's own pages and programs only\n",
         )
             .into_response();
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    // Defaults: a handler's own value stays.
     let mut put = |name: HeaderName, value| {
         headers
             .entry(name)
@@ -46,14 +46,15 @@ pub(super) async fn check(
 }
 
 fn is_ours(is_page: bool, headers: &HeaderMap, port: &str) -> bool {
+    // The port must match too: another server on this machine may serve pages with foreign content.
     let is_host = |text: &str| {
         text.rsplit_once(':')
-            .is_some_and(|(name, given)| given == port && NAMES.contains(&name))
+            .is_some_and(|(name, given)| given == port && LOOPBACK_HOSTS.contains(&name))
     };
     let text = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();
         let first = values.next().map(HeaderValue::to_str);
-        // Two are one too many.
+        // A duplicate header makes the request invalid: it is not defined which value counts.
         (first, values.next().is_some())
     };
     let is_host_ours = match text(&HOST) {
@@ -61,17 +62,18 @@ fn is_ours(is_page: bool, headers: &HeaderMap, port: &str) -> bool {
         _ => false,
     };
     let is_origin_ours = match text(&ORIGIN) {
+        // Programs such as curl and Twilio's SDKs send no Origin.
         (None, _) => true,
         (Some(Ok(origin)), false) => origin.strip_prefix("http://").is_some_and(is_host),
         _ => false,
     };
-    // Browsers tell where a request without an origin comes from. A link that somebody clicks may lead to
-    // the page.
-    let told = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-    let is_link = is_page && told("sec-fetch-mode") == Some(b"navigate");
+    // Browsers send no Origin with GET requests of images, scripts and links, but they send Sec-Fetch-Site. A link from
+    // another site may open the page, and nothing else.
+    let header = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let is_link = is_page && header("sec-fetch-mode") == Some(b"navigate");
     let is_site_ours = is_link
         || matches!(
-            told("sec-fetch-site"),
+            header("sec-fetch-site"),
             None | Some(b"same-origin" | b"none")
         );
     is_host_ours && is_origin_ours && is_site_ours
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machines_names_with_this_port_are_answered() {
+    fn host_header_must_name_local_address_and_port() {
         for host in ["127.0.0.1:8081", "localhost:8081", "[::1]:8081"] {
             assert!(ours(&[("host", host)]), "{host}");
         }
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_page_is_not() {
+    fn request_from_foreign_origin_is_rejected() {
         let host = ("host", "127.0.0.1:8081");
         assert!(ours(&[host, ("origin", "http://localhost:8081")]));
         for origin in [

@@ -1,21 +1,22 @@
-//! What the fragment of a webhook's URL asks of Twilio: `https://bot.example.com/webhook#rc=2&rp=ct,5xx`.
+//! Connection overrides in the fragment of a webhook URL, such as `https://bot.example.com/webhook#rc=2&rp=ct,5xx`.
 //!
 //! Source: twilio.com/docs/usage/webhooks/webhooks-connection-overrides.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::outgoing::{NoAnswer, Times};
+use super::http_client::{HttpError, Timeouts};
 use crate::error_code::ErrorCode;
 
-/// Times and retries of one URL.
+/// Timeouts and retry policy of one URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Overrides {
-    pub(super) times: Times,
+    pub(super) times: Timeouts,
     pub(super) retries: u64,
     on: RetryOn,
 }
 
+/// Failures to retry after (`rp`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -29,10 +30,11 @@ struct RetryOn {
 }
 
 impl Overrides {
-    /// Reads a URL's fragment. What cannot be used is left at its default and returned with Twilio's code for it.
+    /// Parses a URL's fragment. Returns invalid overrides with Twilio's error code, and keeps the defaults for them.
     pub(super) fn parse(url: &str) -> (Self, Vec<(ErrorCode, String)>) {
         let mut overrides = Self {
-            times: Times::DEFAULT,
+            times: Timeouts::DEFAULT,
+            // Twilio's defaults: one retry, and only after a failed connection.
             retries: 1,
             on: RetryOn {
                 connect: true,
@@ -49,14 +51,14 @@ impl Overrides {
         (overrides, wrong)
     }
 
-    /// Replaces what is tried again.
+    /// Replaces the failures to retry after. Returns false, and changes nothing, for an unknown word.
     pub(super) fn retry_on(&mut self, words: &str) -> bool {
         let read = RetryOn::parse(words);
         self.on = read.unwrap_or(self.on);
         read.is_some()
     }
 
-    /// Whether an answer of this status is tried again.
+    /// Returns whether a response with this status is retried.
     pub(super) fn retries_status(&self, status: u16) -> bool {
         match status {
             400..500 => self.on.client_error,
@@ -65,11 +67,12 @@ impl Overrides {
         }
     }
 
-    /// Whether a failure is. What began to answer is never tried again.
-    pub(super) fn retries_failure(&self, failed: &NoAnswer) -> bool {
+    /// Returns whether a failed request is retried.
+    pub(super) fn retries_failure(&self, failed: &HttpError) -> bool {
         if failed.is_connect {
             self.on.connect
         } else {
+            // Not after a connection that broke off: Twilio does not retry once part of a response has arrived.
             failed.is_timeout && self.on.read
         }
     }
@@ -83,18 +86,20 @@ impl Overrides {
             "rc" => number(value, 0..=5).map(|count| self.retries = count),
             "rp" if self.retry_on(value) => Ok(()),
             "rp" => return Some((11243, "4xx, 5xx, ct, rt or all".to_owned())),
+            // `sni` and `e` are only checked: all calls come from this machine.
             "sni" if matches!(value, "y" | "n") => Ok(()),
             "sni" => Err("y or n".to_owned()),
             "e" => match value.split(',').find(|edge| !EDGES.contains(edge)) {
                 None => Ok(()),
-                Some(_) => return Some((11240, "an edge that there is not".to_owned())),
+                Some(_) => return Some((11240, "unknown edge".to_owned())),
             },
-            _ => Err("not known".to_owned()),
+            _ => Err("unknown override".to_owned()),
         };
         outcome.err().map(|what| (11243, what))
     }
 }
 
+/// Twilio's edge locations, public and private (`-ix`).
 const EDGES: [&str; 13] = [
     "ashburn",
     "dublin",
@@ -149,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fragment_changes_times_and_retries() {
+    fn url_fragment_overrides_timeouts_and_retries() {
         let (overrides, wrong) =
             Overrides::parse("https://h/p#ct=1000&tt=9000&rc=3&rp=ct,5xx&e=dublin");
         assert_eq!(overrides.times.connect, Duration::from_secs(1));
@@ -160,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_cannot_mean_is_told_and_left_alone() {
+    fn invalid_override_warns_and_is_ignored() {
         let (overrides, wrong) = Overrides::parse("https://h/p#ct=9&rp=never&e=atlantis&zz=1");
         assert_eq!(overrides, Overrides::parse("https://h/p").0);
         let codes: Vec<_> = wrong.iter().map(|(code, _)| code.0).collect();

@@ -1,4 +1,4 @@
-//! The chat page: a few files in the binary, none from elsewhere, and a policy that lets nothing else run.
+//! Chat page: static files in the binary, and a Content-Security-Policy that allows nothing else to run.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use serde::Deserialize;
 use super::access_key;
 use super::engine::Engine;
 
-/// Everything from here, nothing inline; pictures and sounds also from what the user is about to send.
+// Nothing inline and nothing from other origins. `blob:` is for previews of files that are about to be sent.
 const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; \
                       frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 const INDEX: &str = include_str!("page/index.html");
 
-/// Name, type and text of what the page is made of.
+/// Name, content type and content of each file.
 const FILES: &[(&str, &str, &str)] = &[
     (
         "page.css",
@@ -55,7 +55,7 @@ struct PageQuery {
     key: Option<String>,
 }
 
-/// The page. With the key in its address it sets the cookie that the page's calls carry.
+/// Serves the page. A URL with the access key also sets the cookie that authorizes the page's requests.
 async fn index(
     State(engine): State<Arc<Engine>>,
     Query(query): Query<PageQuery>,
@@ -77,6 +77,7 @@ async fn index(
     access_key::refusal()
 }
 
+// Without the access key: the files are public, and contain no data of the conversations.
 async fn file(Path(name): Path<String>) -> Response {
     let found = FILES.iter().find(|(known, ..)| *known == name);
     match found {
@@ -91,7 +92,7 @@ fn served(content_type: &'static str, text: &'static str) -> Response {
             (CONTENT_TYPE, HeaderValue::from_static(content_type)),
             (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
             (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-            // It changes with the binary, which has no name to tell by.
+            // The files change with the binary, but their names have no version.
             (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         ],
         text,

@@ -1,6 +1,6 @@
-//! What the emulator remembers and shows: messages, the HTTP calls around them, and the debugger's entries.
+//! Records of messages, HTTP exchanges and debugger entries, and their JSON for the control API.
 //!
-//! None of it has a `Debug`: it is full of texts and numbers.
+//! Types with message content do not implement `Debug`, so that texts and phone numbers cannot reach a log.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
 
-/// A message as a phone shows it, and as REST lists it.
+/// Message in either direction.
 #[derive(Clone)]
 pub(super) struct Record {
     pub(super) sid: String,
     pub(super) user: String,
-    /// Whom the user wrote to, or got it from.
+    /// Address of the account, in either direction.
     pub(super) sender: String,
     pub(super) direction: Direction,
-    pub(super) by: By,
+    pub(super) by: Author,
     pub(super) body: String,
     pub(super) media: Vec<MediaRecord>,
     pub(super) location: Option<Location>,
@@ -27,29 +27,29 @@ pub(super) struct Record {
     pub(super) status: MessageStatus,
     pub(super) error_code: Option<ErrorCode>,
     pub(super) service: Option<String>,
-    /// Where it is reported, by whoever sent it.
+    /// Status callback URL given with the message.
     pub(super) status_callback: Option<String>,
     pub(super) at: Timestamp,
     pub(super) updated: Timestamp,
     pub(super) sent: Option<Timestamp>,
     pub(super) send_at: Option<Timestamp>,
     pub(super) is_unread: bool,
-    /// The parameters of the webhook that it came by.
+    /// Parameters of the webhook (inbound).
     pub(super) params: Vec<(String, String)>,
     pub(super) profile_name: Option<String>,
-    /// Whether an answer to it was executed: a repeat of its webhook is not answered on the phone again.
+    /// True once a webhook response was executed (inbound). Responses to redeliveries are then not executed.
     pub(super) is_answered: bool,
-    /// The message that its TwiML answers.
+    /// SID of the inbound message, if this is a TwiML reply.
     pub(super) in_reply_to: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
-    /// The user wrote it.
+    /// Inbound message.
     In,
-    /// It was sent by REST.
+    /// Message sent via the REST API.
     Api,
-    /// It answers a webhook, or is Twilio's own.
+    /// TwiML reply, or message of Twilio itself.
     Reply,
 }
 
@@ -58,7 +58,7 @@ impl Direction {
         self == Self::In
     }
 
-    /// As REST names it.
+    /// Returns the name in the REST API.
     pub(super) fn rest(self) -> &'static str {
         match self {
             Self::In => "inbound",
@@ -68,31 +68,31 @@ impl Direction {
     }
 }
 
-/// Whose words they are.
+/// Author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum By {
+pub(super) enum Author {
     User,
     Bot,
     /// The confirmation of STOP, START and HELP on SMS.
     Twilio,
 }
 
-/// A file of a message.
+/// Media file of a message.
 #[derive(Clone)]
 pub(super) struct MediaRecord {
     /// `ME…`.
     pub(super) sid: String,
-    /// As the other side was told.
+    /// URL of the Media resource (inbound), or the URL that the bot gave.
     pub(super) url: String,
     pub(super) content_type: String,
     pub(super) filename: Option<String>,
-    /// Whether its bytes are here.
+    /// True if the emulator has the content.
     pub(super) is_here: bool,
     pub(super) at: Timestamp,
 }
 
-/// A place.
+/// Location in a message.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Location {
@@ -100,26 +100,26 @@ pub(super) struct Location {
     pub(super) latitude: f64,
     /// Degrees east.
     pub(super) longitude: f64,
-    /// Street and town.
+    /// Street and city.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) address: Option<String>,
-    /// What it is called.
+    /// Name of the location.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) label: Option<String>,
 }
 
-/// A quick reply.
+/// Quick-reply button.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Button {
-    /// What is written on it.
+    /// Text on the button.
     pub(super) text: String,
-    /// What the bot gets beside that.
+    /// Payload sent to the bot as `ButtonPayload`.
     #[serde(default)]
     pub(super) payload: String,
 }
 
-/// A message as the control interface shows it.
+/// Message in the control API.
 #[derive(Clone, Serialize)]
 pub(super) struct Shown {
     sid: String,
@@ -134,20 +134,21 @@ pub(super) struct Shown {
     location: Option<Location>,
     button: Option<Button>,
     buttons: Vec<Button>,
-    by: By,
+    by: Author,
 }
 
+/// Media file in the control API.
 #[derive(Clone, Serialize)]
 pub(super) struct ShownMedia {
     url: String,
     content_type: String,
-    /// Where this origin has it, without a password.
+    /// Path at the emulator's origin that serves the content to the page, without the REST API's credentials.
     src: Option<String>,
     filename: Option<String>,
 }
 
 impl Record {
-    /// A text of a user's.
+    /// Creates an inbound text message.
     pub(super) fn inbound(
         sid: String,
         user: String,
@@ -160,7 +161,7 @@ impl Record {
             user,
             sender,
             direction: Direction::In,
-            by: By::User,
+            by: Author::User,
             body,
             media: Vec::new(),
             location: None,
@@ -211,7 +212,7 @@ impl Record {
         self.media.iter().map(show).collect()
     }
 
-    /// Whether the phone has it.
+    /// Returns whether the phone shows the message.
     pub(super) fn is_on_the_phone(&self) -> bool {
         !matches!(
             self.status,
@@ -223,7 +224,7 @@ impl Record {
     }
 }
 
-/// One HTTP call, made or received.
+/// HTTP request with its response, sent or received by the emulator.
 #[derive(Clone, Serialize)]
 pub(super) struct Exchange {
     pub(super) id: String,
@@ -236,16 +237,17 @@ pub(super) struct Exchange {
     pub(super) response: Option<ExchangeResponse>,
     pub(super) ms: u64,
     pub(super) error_code: Option<u32>,
-    /// The decoded parameters.
+    /// Decoded parameters.
     pub(super) params: Vec<(String, String)>,
     pub(super) signed: Option<Signed>,
     pub(super) attempt: Option<&'static str>,
 }
 
 impl Exchange {
-    /// A call of which no more is known than that it was made.
+    /// Creates an exchange without a response.
     pub(super) fn new(kind: Kind, at: Timestamp, request: ExchangeRequest) -> Self {
         Self {
+            // `State::record` assigns the ID.
             id: String::new(),
             kind,
             message_sid: None,
@@ -261,15 +263,19 @@ impl Exchange {
         }
     }
 
-    /// About what it takes to remember it.
+    /// Returns the approximate size in memory, in bytes.
     pub(super) fn size(&self) -> usize {
         let params = self
             .params
             .iter()
             .map(|(name, value)| name.len() + value.len());
-        let answer = self.response.as_ref().map_or(0, |answer| answer.body.len());
+        let response = self
+            .response
+            .as_ref()
+            .map_or(0, |response| response.body.len());
         let signed = self.signed.as_ref().map_or(0, |signed| signed.string.len());
-        1024 + self.request.body.len() + answer + signed + params.sum::<usize>()
+        // 1024: a flat estimate for URL, headers and the struct itself.
+        1024 + self.request.body.len() + response + signed + params.sum::<usize>()
     }
 }
 
@@ -308,14 +314,14 @@ pub(super) struct ExchangeResponse {
     pub(super) body: String,
 }
 
-/// What was signed, and what the server made of it as far as its answer tells.
+/// Signed text of a webhook, and whether the server accepted the signature.
 #[derive(Clone, Serialize)]
 pub(super) struct Signed {
     pub(super) string: String,
     pub(super) verdict: String,
 }
 
-/// An entry of Twilio's debugger.
+/// Entry of the debugger.
 #[derive(Clone, Serialize)]
 pub(super) struct Entry {
     pub(super) code: u32,
@@ -330,7 +336,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(code: ErrorCode, detail: Option<&str>, at: Timestamp) -> Self {
-        let meaning = code.meaning().unwrap_or("an error of Twilio's");
+        let meaning = code.meaning().unwrap_or("unknown Twilio error");
         let message = match detail {
             Some(detail) => format!("{meaning}: {detail}"),
             None => meaning.to_owned(),
@@ -347,21 +353,23 @@ impl Entry {
     }
 }
 
-/// RFC 3339 with as many digits each time, so that times compare as texts.
-pub(super) fn told(at: Timestamp) -> String {
+/// Formats a time as RFC 3339 in UTC with milliseconds. Clients may compare these texts instead of parsing them.
+pub(super) fn rfc3339(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 fn in_milliseconds<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&told(*at))
+    to.serialize_str(&rfc3339(*at))
 }
 
-/// Whole milliseconds.
+/// Returns whole milliseconds.
 pub(super) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Source: the levels of the error dictionary.
+/// Returns the level of Twilio's debugger.
+///
+/// Source: Twilio's error dictionary.
 fn level(code: ErrorCode) -> &'static str {
     match code.0 {
         12200 | 14101..=14106 | 14108..=14111 | 63037 => "warning",

@@ -1,5 +1,5 @@
-//! Conversations written down, to be replayed by the test kit: one file a message, with numbers and names that belong to
-//! nobody.
+//! Recordings of conversations for `TestBot::replay`: one JSON file per inbound message, with pseudonyms in place of
+//! names and numbers.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -14,22 +14,22 @@ use super::engine::Engine;
 use super::record::Record;
 use crate::address::{Address, Identity};
 
-/// Between two looks at whether the bot is done.
-const LOOK: Duration = Duration::from_millis(100);
-/// A bot may take two minutes.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// Interval of checks whether the bot has pending messages.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+// Longer than the default of `handler.timeout_ms`, two minutes.
+const FLUSH_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// One message and its replies, as a file holds them.
+/// Content of one file: an inbound message and its replies.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Recorded {
-    /// The parameters of the webhook.
+    /// Parameters of the webhook.
     pub(crate) params: Vec<(String, String)>,
-    /// The texts that the phone got, late ones included.
+    /// Bodies of the messages that the phone received, including late replies.
     pub(crate) replies: Vec<String>,
 }
 
-/// Where it is written.
+/// Folder of a recording, and its state.
 pub(super) struct Recording {
     directory: PathBuf,
     state: Mutex<State>,
@@ -38,16 +38,16 @@ pub(super) struct Recording {
 #[derive(Default)]
 struct State {
     written: usize,
-    /// Replies that are in a file.
+    /// SIDs of replies that are in a file.
     seen: HashSet<String>,
     pseudonyms: Pseudonyms,
 }
 
 impl Recording {
-    /// Writes into a folder, after what is there already.
+    /// Opens or creates a folder. New files are numbered after the existing ones.
     pub(super) fn into_folder(directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
-        // After the last, whatever was deleted between.
+        // Continue after the highest number, not the count: files in between may be deleted.
         let last = files(directory)?.pop();
         let last = last.and_then(|path| path.file_stem()?.to_str()?.parse().ok());
         let written = last.unwrap_or_default();
@@ -60,8 +60,10 @@ impl Recording {
         })
     }
 
-    /// `replies` are SIDs and texts; of two messages at once a late reply belongs to the first that is written.
+    /// Writes a message and its replies, given as SIDs and bodies.
     fn write(&self, message: &Record, replies: &[(String, String)]) -> io::Result<()> {
+        // Held while writing: numbers and pseudonyms must be assigned in the order of the files. Only blocking threads
+        // call this.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
         state.written += 1;
@@ -73,6 +75,8 @@ impl Recording {
             params: kept
                 .map(|(name, value)| (name.clone(), pseudonyms.of_param(name, value)))
                 .collect(),
+            // A late reply does not name its inbound message. If two messages were pending, only the first that is
+            // written gets it.
             replies: replies
                 .iter()
                 .filter(|(sid, _)| state.seen.insert(sid.clone()))
@@ -80,20 +84,22 @@ impl Recording {
                 .collect(),
         };
         let text = serde_json::to_string_pretty(&recorded)?;
+        // Never overwrite a file, such as one of another process recording into the same folder.
         let mut file = File::create_new(file)?;
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")
     }
 }
 
-/// What a replay cannot use, or what tells of somebody in other words: the account is another at every start, files are
-/// gone with the emulator, and `ChannelMetadata` says names and numbers once more.
+/// Returns whether a parameter is recorded.
 fn is_kept(name: &str) -> bool {
+    // A replay cannot use the account, which is new at every start, or media, whose content is not recorded. The others
+    // identify the user: `ChannelMetadata` repeats name and number, and a location has an address and a label.
     let is_left_out = ["AccountSid", "ChannelMetadata", "Address", "Label"].contains(&name);
     !is_left_out && !name.starts_with("MediaUrl") && !name.starts_with("MediaContentType")
 }
 
-/// The files of a recording, in their order.
+/// Returns the files of a recording in order.
 pub(crate) fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -110,7 +116,7 @@ pub(crate) fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 impl Engine {
-    /// Writes a message down once the bot is done with it.
+    /// Records a message in the background, when the bot has no pending messages left.
     pub(super) fn record_conversation(
         self: &Arc<Self>,
         message: &Record,
@@ -121,7 +127,8 @@ impl Engine {
         }
         let (engine, message, before) = (self.clone(), message.clone(), before.clone());
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(PATIENCE, engine.until_done(&message)).await;
+            // After the timeout, record what there is.
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, engine.until_done(&message)).await;
             let replies = {
                 let state = engine.state();
                 let shown = state.shown_since(&message, &before);
@@ -129,18 +136,20 @@ impl Engine {
                 let shown = shown.map(|reply| (reply.sid.clone(), reply.body.clone()));
                 shown.collect::<Vec<_>>()
             };
+            // Collected above, so that the engine's lock is not held while writing.
             let writing = tokio::task::spawn_blocking(move || {
                 let recording = engine.recording.as_ref();
                 recording.map_or(Ok(()), |recording| recording.write(&message, &replies))
             });
             if let Ok(Err(error)) = writing.await {
-                tracing::error!(%error, "a message could not be recorded");
+                tracing::error!(%error, "could not record a message");
             }
         });
     }
 
-    /// Waits for our own server; nobody knows when another is done.
+    /// Waits until the app has no pending messages of this user.
     async fn until_done(&self, message: &Record) {
+        // Another kind of server does not report pending messages, so its late replies may be missing.
         let Some(own) = self.own() else { return };
         loop {
             let (user, sender) = (message.user.clone(), message.sender.clone());
@@ -148,21 +157,21 @@ impl Engine {
             if state["pending"].as_u64().unwrap_or_default() == 0 {
                 return;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-/// What stands for whom.
+/// Pseudonyms of users' numbers, IDs and names.
 #[derive(Default)]
 struct Pseudonyms {
-    /// Longest first, so that no number is replaced inside a longer one.
+    /// Real text and pseudonym, the longest real text first: it must not be replaced in parts.
     known: Vec<(String, String)>,
     people: usize,
 }
 
 impl Pseudonyms {
-    /// Takes the user's number, ids and name from a webhook's parameters.
+    /// Adds the user's number, IDs and name from a webhook's parameters.
     fn learn(&mut self, params: &[(String, String)]) {
         let value = |name: &str| {
             let found = params.iter().find(|(known, _)| known == name);
@@ -179,6 +188,7 @@ impl Pseudonyms {
             let id = address.id();
             match address.identity() {
                 Identity::Phone => {
+                    // Without `+`, so that WaId and numbers inside texts are replaced too.
                     let digits = id.trim_start_matches('+');
                     is_new |= self.add(digits, &format!("1555010{number:04}"));
                 }
@@ -195,6 +205,7 @@ impl Pseudonyms {
     }
 
     fn add(&mut self, real: &str, pseudonym: &str) -> bool {
+        // `made == real`: a text that is a pseudonym already stays as it is.
         let is_known = |(known, made): &(String, String)| known == real || made == real;
         if real.is_empty() || self.known.iter().any(is_known) {
             return false;
@@ -205,7 +216,7 @@ impl Pseudonyms {
         true
     }
 
-    /// A parameter, with files that are not there left out and places to a tenth of a degree.
+    /// Returns the recorded value of a parameter: `NumMedia` is 0, and coordinates are rounded to a tenth of a degree.
     fn of_param(&self, name: &str, value: &str) -> String {
         match (name, value.parse::<f64>()) {
             ("NumMedia", _) => "0".to_owned(),
@@ -214,17 +225,18 @@ impl Pseudonyms {
         }
     }
 
-    /// Every occurrence replaced, and nothing that was put in replaced again.
+    /// Replaces every occurrence.
     fn apply(&self, text: &str) -> String {
         let mut pseudonymous = String::with_capacity(text.len());
         let mut rest = text;
+        // One pass, not one replacement after the other: a pseudonym that was inserted must not be replaced again.
         while let Some(next) = rest.chars().next() {
             let before = text[..text.len() - rest.len()].chars().next_back();
             let found = self.known.iter().find(|(known, _)| {
                 let after = rest
                     .strip_prefix(known.as_str())
                     .map(|rest| rest.chars().next());
-                // A name inside a word is none; a number is one wherever it stands.
+                // A name counts only as a whole word, so that "Ben" leaves "benefit" alone. A number counts anywhere.
                 let is_name = known.starts_with(char::is_alphabetic);
                 let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
                 after.is_some_and(|after| !is_name || !(is_word(before) || is_word(after)))
@@ -245,8 +257,9 @@ impl Pseudonyms {
 mod tests {
     use super::*;
 
+    // Numbers, user IDs and names are replaced inside texts too.
     #[test]
-    fn numbers_ids_and_names_are_replaced_wherever_they_stand() {
+    fn recording_replaces_user_identities_with_pseudonyms() {
         let mut pseudonyms = Pseudonyms::default();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let ana = [

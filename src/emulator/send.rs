@@ -1,4 +1,4 @@
-//! Messages to a phone: from TwiML, from REST, and Twilio's own.
+//! Outbound messages and replies: from TwiML, from the REST API, and Twilio's own confirmations.
 
 use std::sync::Arc;
 
@@ -7,22 +7,22 @@ use jiff::Timestamp;
 use super::account::sid;
 use super::engine::Engine;
 use super::media;
-use super::record::{Button, By, Direction, Location, MediaRecord, Record};
+use super::record::{Author, Button, Direction, Location, MediaRecord, Record};
 use super::state::Hosted;
 use crate::address::{Address, Channel, Identity};
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
 
-/// The largest file that WhatsApp and RCS take.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// And MMS.
-const MOST_MMS_BYTES: usize = 5 * 1024 * 1024;
+/// Maximum size of a media file on WhatsApp and RCS.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum size of a media file in an MMS.
+const MAX_MMS_BYTES: usize = 5 * 1024 * 1024;
 
-/// Whether an address is one that a message can go to.
+/// Returns whether an address can receive messages.
 pub(super) fn can_be_sent_to(user: &Address) -> bool {
     let is = |identities: &[Identity]| identities.contains(&user.identity());
     match user.channel() {
-        // The shortest number, and the one that Twilio keeps as an invalid one.
+        // At least seven digits. +15005550001 is the invalid number of Twilio's test credentials.
         Channel::Sms if user.identity() == Identity::Phone => {
             user.id().len() >= 8 && user.id() != "+15005550001"
         }
@@ -32,8 +32,8 @@ pub(super) fn can_be_sent_to(user: &Address) -> bool {
     }
 }
 
-/// The files that one message may have.
-pub(super) fn most_files(user: &Address) -> usize {
+/// Returns the maximum number of media files in a message.
+pub(super) fn max_files(user: &Address) -> usize {
     if *user.channel() == Channel::WhatsApp {
         1
     } else {
@@ -41,10 +41,10 @@ pub(super) fn most_files(user: &Address) -> usize {
     }
 }
 
-/// A message that is to be sent.
-pub(super) struct Draft {
+/// Message to send.
+pub(super) struct OutboundDraft {
     pub(super) direction: Direction,
-    pub(super) by: By,
+    pub(super) by: Author,
     pub(super) sender: String,
     pub(super) user: String,
     pub(super) body: String,
@@ -56,16 +56,16 @@ pub(super) struct Draft {
     pub(super) status: MessageStatus,
     pub(super) send_at: Option<Timestamp>,
     pub(super) is_template: bool,
-    /// The message that its TwiML answers.
+    /// SID of the inbound message, if this is a TwiML reply.
     pub(super) in_reply_to: Option<String>,
 }
 
-impl Draft {
-    /// An answer to a message.
+impl OutboundDraft {
+    /// Creates an empty reply.
     pub(super) fn reply(sender: String, user: String) -> Self {
         Self {
             direction: Direction::Reply,
-            by: By::Bot,
+            by: Author::Bot,
             sender,
             user,
             body: String::new(),
@@ -83,25 +83,28 @@ impl Draft {
 }
 
 impl Engine {
-    /// Sends an answer, its files fetched when this returns.
-    pub(super) async fn send_reply(self: &Arc<Self>, draft: Draft) -> Record {
+    /// Sends a TwiML reply. When this returns, its media is fetched.
+    pub(super) async fn send_reply(self: &Arc<Self>, draft: OutboundDraft) -> Record {
         let is_template = draft.is_template;
-        let message = self.enter(draft);
+        let message = self.add_message(draft);
+        // 14107 is about replies. Messages sent via the REST API do not count.
         if self.is_loop(&message) {
-            let detail = "Twilio would hold what follows for 30 s; here it goes on";
+            let detail =
+                "Twilio would fail further replies for 30 s; the emulator goes on sending them";
             self.debug(ErrorCode(14107), Some(detail), Some(&message.sid), None);
         }
         let generation = self.state().generation;
         let failed = self.prepare(&message.sid, is_template).await;
+        // Before `progress`: a TwiML action reports the first status, not a later one.
         let now = self.state().message(&message.sid).cloned();
         self.progress(message.sid.clone(), failed, generation);
         now.unwrap_or(message)
     }
 
-    /// Takes a message from REST: it is queued when this returns.
-    pub(super) fn send_api(self: &Arc<Self>, draft: Draft) -> Record {
+    /// Queues a message from the REST API. Media is fetched afterwards, and errors reach the bot as a status.
+    pub(super) fn send_api(self: &Arc<Self>, draft: OutboundDraft) -> Record {
         let is_template = draft.is_template;
-        let message = self.enter(draft);
+        let message = self.add_message(draft);
         let (engine, sid) = (self.clone(), message.sid.clone());
         let (send_at, generation) = (message.send_at, self.state().generation);
         tokio::spawn(async move {
@@ -117,24 +120,25 @@ impl Engine {
         message
     }
 
-    /// A message that needs nothing and cannot fail.
+    /// Sends a message of Twilio itself. It has no media, and neither opt-outs nor the window apply.
     pub(super) fn send_own(self: &Arc<Self>, sender: &str, user: &str, text: &str) {
-        let draft = Draft {
-            by: By::Twilio,
+        let draft = OutboundDraft {
+            by: Author::Twilio,
             body: text.to_owned(),
-            ..Draft::reply(sender.to_owned(), user.to_owned())
+            ..OutboundDraft::reply(sender.to_owned(), user.to_owned())
         };
-        let message = self.enter(draft);
+        let message = self.add_message(draft);
         let generation = self.state().generation;
         self.progress(message.sid, None, generation);
     }
 
-    fn enter(&self, draft: Draft) -> Record {
+    fn add_message(&self, draft: OutboundDraft) -> Record {
         let now = self.now();
         let has_media = !draft.media.is_empty();
         let sid_of = sid(if has_media { "MM" } else { "SM" });
         let file = |url: String| MediaRecord {
             sid: sid("ME"),
+            // A guess from the extension, until `prepare` has fetched the file.
             content_type: media::type_of(&url)
                 .unwrap_or("application/octet-stream")
                 .to_owned(),
@@ -179,7 +183,7 @@ impl Engine {
             .is_reply_loop(&message.sender, &message.user, now)
     }
 
-    /// A scheduled message whose time has come; false where it was called back.
+    /// Marks a due scheduled message as accepted. Returns false if it was canceled, deleted or reset.
     fn leave_schedule(&self, sid: &str, generation: u64) -> bool {
         let now = self.now();
         let mut state = self.state();
@@ -189,6 +193,7 @@ impl Engine {
         let Some(message) = state.message_mut(sid) else {
             return false;
         };
+        // Check and set under one lock: a message that is canceled in between must not be sent.
         if message.status != MessageStatus::Scheduled {
             return false;
         }
@@ -197,7 +202,7 @@ impl Engine {
         true
     }
 
-    /// Fetches a message's files and finds out whether it can be delivered; the code of why not.
+    /// Checks whether a message can be delivered, and fetches its media. Returns the error code if it cannot.
     async fn prepare(self: &Arc<Self>, sid: &str, is_template: bool) -> Option<ErrorCode> {
         let message = self.state().message(sid).cloned()?;
         if let Some(code) = self.obstacle(&message, is_template) {
@@ -205,10 +210,11 @@ impl Engine {
             return Some(code);
         }
         let is_sms = *Address::parse(message.user.as_str()).channel() == Channel::Sms;
-        let most = if is_sms { MOST_MMS_BYTES } else { MOST_BYTES };
+        let most = if is_sms { MAX_MMS_BYTES } else { MAX_BYTES };
         for (index, file) in message.media.iter().enumerate() {
             match self.fetch_media(&file.url, most, Some(&message)).await {
                 Ok((bytes, content_type)) => {
+                    // Locked after the fetch: the lock must not be held across an await.
                     let mut state = self.state();
                     let content_type = content_type.unwrap_or_else(|| file.content_type.clone());
                     state.host(
@@ -230,7 +236,8 @@ impl Engine {
                     self.debug(ErrorCode(11751), None, Some(sid), Some(&file.url));
                     return Some(ErrorCode(11751));
                 }
-                // What this machine cannot reach, Twilio may: that says nothing about the bot.
+                // Not a fault of the bot: this machine may be offline, and Twilio could reach the host. A loopback URL
+                // must work.
                 Err(media::FetchError::Unreachable) if !media::is_loopback(&file.url) => {}
                 Err(error) => {
                     let detail = error.to_string();
@@ -242,9 +249,9 @@ impl Engine {
         None
     }
 
-    /// What keeps a message from its user.
+    /// Returns the error code of an opt-out (21610) or a closed window (63016).
     fn obstacle(&self, message: &Record, is_template: bool) -> Option<ErrorCode> {
-        if message.by == By::Twilio {
+        if message.by == Author::Twilio {
             return None;
         }
         let now = self.now();

@@ -1,4 +1,5 @@
-//! Everything that changes, behind one lock that is never held while something is waited for.
+//! Mutable state of the emulator. [`Engine`](super::engine::Engine) guards it with one lock, which is never held across
+//! an `.await`.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -7,17 +8,17 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::faults::Faults;
 use super::record::{Direction, Entry, Exchange, Record};
-use super::traffic::external_user_id;
+use super::webhook_params::external_user_id;
 use crate::address::{Address, Identity};
 
-/// What is remembered of each kind: a long day at the desk.
-const MOST_MESSAGES: usize = 20_000;
-const MOST_EXCHANGES: usize = 5_000;
-const MOST_ENTRIES: usize = 1_000;
-const MOST_MEDIA_BYTES: usize = 256 * 1024 * 1024;
-const MOST_EXCHANGE_BYTES: usize = 128 * 1024 * 1024;
+// The limits bound the memory of an emulator that runs for days. Beyond them the oldest entries are dropped.
+const MAX_MESSAGES: usize = 20_000;
+const MAX_EXCHANGES: usize = 5_000;
+const MAX_ENTRIES: usize = 1_000;
+const MAX_MEDIA_BYTES: usize = 256 * 1024 * 1024;
+const MAX_EXCHANGE_BYTES: usize = 128 * 1024 * 1024;
 
-/// How long anything may be said after the user's last message (WhatsApp). Twilio keeps no margin.
+/// Length of the customer service window (WhatsApp), from the user's last message. Exact, without a safety margin.
 const WINDOW: SignedDuration = SignedDuration::from_hours(24);
 
 #[derive(Default)]
@@ -29,10 +30,11 @@ pub(super) struct State {
     pub(super) exchanges: VecDeque<Exchange>,
     pub(super) debugger: VecDeque<Entry>,
     pub(super) faults: Faults,
-    /// Sender and user, of whom the user said STOP on SMS.
+    /// Pairs of sender and user where the user has sent STOP (SMS).
     pub(super) blocked: HashSet<(String, String)>,
-    /// Addresses that users have written to beside the account's own.
+    /// Senders that users have written to, other than [`SENDERS`](super::SENDERS).
     pub(super) senders: Vec<String>,
+    /// Time of the last inbound message, by sender and user.
     windows: HashMap<(String, String), Timestamp>,
     streaks: HashMap<(String, String), Streak>,
     pub(super) cookies: HashMap<(String, String, String), Cookies>,
@@ -41,29 +43,31 @@ pub(super) struct State {
     pub(super) number_settings: HashMap<String, BTreeMap<String, String>>,
     exchange_number: u64,
     exchange_bytes: usize,
-    /// Changes when everything is forgotten: what began before it has nobody to report to.
+    /// Number of resets. Tasks that started before a reset compare it and discard their results.
     pub(super) generation: u64,
 }
 
-/// A file that Twilio has.
+/// Content of a media file stored by the emulator.
 #[derive(Clone)]
 pub(super) struct Hosted {
     pub(super) bytes: Arc<[u8]>,
     pub(super) content_type: String,
 }
 
-/// What a server asked to be told again, for four hours without traffic.
+/// Cookies that a webhook set. They expire four hours after their last use.
 pub(super) struct Cookies {
     pub(super) values: BTreeMap<String, String>,
     pub(super) used: Timestamp,
 }
 
+/// Number of replies in quick succession from one sender to one user.
 struct Streak {
     count: u32,
     last: Timestamp,
 }
 
 impl State {
+    // Newest first: an inbound message can reuse a MessageSid, and the latest record counts.
     pub(super) fn message(&self, sid: &str) -> Option<&Record> {
         self.messages
             .iter()
@@ -83,8 +87,9 @@ impl State {
             let pair = (message.sender.clone(), message.user.clone());
             self.windows.insert(pair, message.at);
         }
-        if self.messages.len() >= MOST_MESSAGES {
-            self.messages.drain(..MOST_MESSAGES / 10);
+        // A tenth each time: draining the front moves all other elements, so it must be rare.
+        if self.messages.len() >= MAX_MESSAGES {
+            self.messages.drain(..MAX_MESSAGES / 10);
         }
         self.messages.push(message);
     }
@@ -93,11 +98,12 @@ impl State {
         self.media_bytes += hosted.bytes.len();
         self.media.insert(sid.to_owned(), hosted);
         self.media_order.push_back(sid.to_owned());
-        while self.media_bytes > MOST_MEDIA_BYTES
+        while self.media_bytes > MAX_MEDIA_BYTES
             && let Some(oldest) = self.media_order.pop_front()
         {
-            let forgotten = self.media.remove(&oldest);
-            self.media_bytes -= forgotten.map_or(0, |hosted| hosted.bytes.len());
+            // `None` if the file was deleted via the REST API, which leaves its entry in `media_order`.
+            let removed = self.media.remove(&oldest);
+            self.media_bytes -= removed.map_or(0, |hosted| hosted.bytes.len());
         }
     }
 
@@ -106,7 +112,7 @@ impl State {
         exchange.id = format!("ex{}", self.exchange_number);
         self.exchange_bytes += exchange.size();
         self.exchanges.push_back(exchange.clone());
-        while self.exchanges.len() > MOST_EXCHANGES || self.exchange_bytes > MOST_EXCHANGE_BYTES {
+        while self.exchanges.len() > MAX_EXCHANGES || self.exchange_bytes > MAX_EXCHANGE_BYTES {
             let Some(oldest) = self.exchanges.pop_front() else {
                 break;
             };
@@ -116,13 +122,13 @@ impl State {
     }
 
     pub(super) fn write_down(&mut self, entry: Entry) {
-        if self.debugger.len() >= MOST_ENTRIES {
+        if self.debugger.len() >= MAX_ENTRIES {
             self.debugger.pop_front();
         }
         self.debugger.push_back(entry);
     }
 
-    /// Whether a free text may go to a user of WhatsApp.
+    /// Returns whether the customer service window of a WhatsApp conversation is open.
     pub(super) fn window_is_open(&self, sender: &str, user: &str, now: Timestamp) -> bool {
         let pair = (sender.to_owned(), user.to_owned());
         self.windows
@@ -130,10 +136,11 @@ impl State {
             .is_some_and(|last| last.checked_add(WINDOW).is_ok_and(|closes| now < closes))
     }
 
-    /// Counts replies that follow each other closely; true when there are more than Twilio takes for a conversation (14107).
+    /// Counts a reply, and returns whether it is the first one over Twilio's limit for reply loops (14107).
     pub(super) fn is_reply_loop(&mut self, sender: &str, user: &str, now: Timestamp) -> bool {
+        // Twilio: more than 15 replies between two numbers, each less than 30 s after the one before.
         const CLOSE: SignedDuration = SignedDuration::from_secs(30);
-        const MOST: u32 = 15;
+        const MAX: u32 = 15;
         let pair = (sender.to_owned(), user.to_owned());
         let streak = self.streaks.entry(pair).or_insert(Streak {
             count: 0,
@@ -145,10 +152,11 @@ impl State {
             1
         };
         streak.last = now;
-        streak.count == MOST + 1
+        // Equal, not greater: a loop gets one debugger entry, however long it runs.
+        streak.count == MAX + 1
     }
 
-    /// The address that a user with this business-scoped id writes from.
+    /// Returns the address of the user whose `ExternalUserId` is this business-scoped user ID.
     pub(super) fn phone_of(&self, id: &str) -> Option<String> {
         let address = Address::parse(id);
         if address.identity() != Identity::BusinessScopedId {
@@ -163,20 +171,22 @@ impl State {
         found.map(str::to_owned)
     }
 
-    /// The sender that a user last talked with.
+    /// Returns the sender of the user's latest message in either direction.
     pub(super) fn latest_sender(&self, user: &str) -> Option<&str> {
         let mut messages = self.messages.iter().rev();
         let latest = messages.find(|message| message.user == user);
         latest.map(|message| message.sender.as_str())
     }
 
-    /// What the phone got because of a message: its answers, and what came by REST meanwhile.
+    /// Returns the messages that the phone received since `before` was taken: the TwiML replies to `message`, and all
+    /// messages sent to its user via the REST API or by Twilio itself.
     pub(super) fn shown_since(&self, message: &Record, before: &HashSet<String>) -> Vec<&Record> {
         let shown = |reply: &&Record| {
             reply.user == message.user
                 && reply.direction != Direction::In
                 && reply.is_on_the_phone()
                 && !before.contains(&reply.sid)
+                // REST messages name no inbound message. TwiML replies to another inbound message do not count.
                 && reply
                     .in_reply_to
                     .as_ref()
@@ -185,7 +195,7 @@ impl State {
         self.messages.iter().filter(shown).collect()
     }
 
-    /// The SIDs of what a user has been sent so far.
+    /// Returns the SIDs of all messages sent to a user.
     pub(super) fn sent_to(&self, user: &str) -> HashSet<String> {
         let sent = self
             .messages
@@ -194,10 +204,11 @@ impl State {
         sent.map(|message| message.sid.clone()).collect()
     }
 
-    /// Forgets everything.
+    /// Deletes everything.
     pub(super) fn reset(&mut self) {
         *self = Self {
             generation: self.generation + 1,
+            // Continue the numbering, so that an exchange from before the reset cannot share its ID with a new one.
             exchange_number: self.exchange_number,
             ..Self::default()
         };

@@ -1,6 +1,6 @@
-//! What becomes of a message, and telling so: signed status callbacks.
+//! Status changes of outbound messages, and signed status callbacks. The initial status causes no callback.
 //!
-//! Source: twilio.com/docs/messaging/guides/track-outbound-message-status. The first status is never called back.
+//! Source: twilio.com/docs/messaging/guides/track-outbound-message-status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +9,24 @@ use http::Method;
 use http::header::AUTHORIZATION;
 
 use super::account::uuid;
-use super::call::Call;
-use super::calling::webhook_headers;
 use super::engine::Engine;
-use super::fetching::basic;
 use super::links::{bare, split_userinfo};
 use super::overrides::Overrides;
-use super::record::{By, Exchange, Kind, Record};
-use super::traffic::external_user_id;
+use super::record::{Author, Exchange, Kind, Record};
+use super::redirects::basic;
+use super::signed_request::SignedRequest;
+use super::webhook_calls::webhook_headers;
+use super::webhook_params::external_user_id;
 use crate::address::{Address, Channel};
 use crate::error_code::ErrorCode;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::message::MessageStatus;
 
-/// Between one status and the next: long enough to be seen, short enough not to be waited for.
+// Long enough to see each status on the page, short enough for tests.
 const STEP: Duration = Duration::from_millis(60);
 
 impl Engine {
-    /// Lets a message go its way, with a callback for each step.
+    /// Moves a message through its statuses in a background task, with a callback for each.
     pub(super) fn progress(
         self: &Arc<Self>,
         sid: String,
@@ -38,7 +38,7 @@ impl Engine {
             return;
         };
         let steps = steps(&message, failed);
-        // A failure is known at once, to whoever asks.
+        // Set a failure before this returns: the response of `POST messages` must not list a failed reply as shown.
         if failed.is_some() {
             engine.reach(&sid, &steps[0], failed, generation);
         }
@@ -46,6 +46,7 @@ impl Engine {
             let reorders = engine.state().faults.reorder_status;
             let mut held = Vec::new();
             for status in steps {
+                // Real time, not the emulator's clock: in tests that one stands still.
                 tokio::time::sleep(STEP).await;
                 let Some(message) = engine.reach(&sid, &status, failed, generation) else {
                     return;
@@ -56,13 +57,14 @@ impl Engine {
                     engine.report(&message, &status).await;
                 }
             }
+            // The `reorder_status` fault: all callbacks at the end, last status first.
             for (message, status) in held.into_iter().rev() {
                 engine.report(&message, &status).await;
             }
         });
     }
 
-    /// Sets a status; `None` where nobody is interested any more.
+    /// Sets a status. Returns `None` if the message was canceled, deleted or reset.
     fn reach(
         &self,
         sid: &str,
@@ -79,7 +81,8 @@ impl Engine {
         if message.status == MessageStatus::Canceled {
             return None;
         }
-        let is_news = message.status != *status;
+        // `progress` sets a failure twice, and only the first is an event.
+        let is_change = message.status != *status;
         message.status = status.clone();
         message.error_code = failed;
         message.updated = now;
@@ -88,23 +91,23 @@ impl Engine {
         }
         let message = message.clone();
         drop(state);
-        if is_news {
+        if is_change {
             self.emit_status(&message);
         }
         Some(message)
     }
 
-    /// Calls back, where somebody asked for it; again, where the URL's fragment says so.
+    /// Sends a status callback, if there is a URL, with retries as its fragment specifies.
     pub(super) async fn report(&self, message: &Record, status: &MessageStatus) {
         let url = message.status_callback.as_ref();
         let url = url.or(self.options.status_callback.as_ref());
-        // Nobody sent what Twilio says of its own.
-        let Some(url) = url.filter(|_| message.by != By::Twilio) else {
+        // Twilio's own confirmations of STOP, START and HELP have no callbacks.
+        let Some(url) = url.filter(|_| message.by != Author::Twilio) else {
             return;
         };
         let (overrides, _) = Overrides::parse(url);
         let (plain, login) = split_userinfo(&bare(url));
-        let mut call = Call {
+        let mut call = SignedRequest {
             headers: webhook_headers(&plain, &uuid()),
             url: plain,
             signed_url: None,
@@ -130,6 +133,7 @@ impl Engine {
                 error_code: code.map(|code| code.0),
                 ..exchange
             });
+            // Send the password once, after a 401. This repetition is not a retry, so it does not count as one.
             let asks = answer.is_ok_and(|answer| answer.status == 401);
             if let Some(login) = login.take_if(|_| asks) {
                 call.headers.insert(AUTHORIZATION, login);
@@ -140,13 +144,13 @@ impl Engine {
                 tries += 1;
                 continue;
             }
-            let detail = format!("the callback for {}", status.as_str());
+            let detail = format!("status callback for {}", status.as_str());
             self.debug(code, Some(&detail), Some(&message.sid), Some(&call.url));
             return;
         }
     }
 
-    fn status_form(&self, message: &Record, status: &MessageStatus) -> Form {
+    fn status_form(&self, message: &Record, status: &MessageStatus) -> FormParams {
         let status_text = status.as_str();
         let mut pairs = vec![
             ("SmsSid", message.sid.clone()),
@@ -199,12 +203,13 @@ impl Engine {
     }
 }
 
-/// What a message goes through after its first status.
+/// Returns the statuses that follow the initial one.
 fn steps(message: &Record, failed: Option<ErrorCode>) -> Vec<MessageStatus> {
     if failed.is_some() {
         return vec![MessageStatus::Failed];
     }
     let mut steps = Vec::new();
+    // With a Messaging Service, `accepted` comes before `queued`.
     if message.status == MessageStatus::Accepted {
         steps.push(MessageStatus::Queued);
     }
@@ -216,7 +221,7 @@ fn steps(message: &Record, failed: Option<ErrorCode>) -> Vec<MessageStatus> {
     steps
 }
 
-/// `+1555000XXXX`, as captures have it.
+/// Masks the last four characters, as in `+1555000XXXX`. Real status callbacks contain this form.
 fn masked(id: &str) -> String {
     let kept = id.chars().count().saturating_sub(4);
     let start: String = id.chars().take(kept).collect();

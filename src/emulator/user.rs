@@ -1,4 +1,4 @@
-//! A user's message: what the phone sends, checked and made into a record.
+//! Inbound messages of simulated users: validation of `POST /_emulator/messages`, and the record made from it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,18 @@ use super::engine::Engine;
 use super::media;
 use super::record::{Button, Location, MediaRecord, Record};
 use super::state::Hosted;
-use super::traffic;
+use super::webhook_params;
 use crate::address::Address;
 
-/// The largest file of an inbound message.
-pub(super) const MOST_MEDIA_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum size of an inbound media file.
+pub(super) const MAX_MEDIA_BYTES: usize = 16 * 1024 * 1024;
 
-/// Files of one message, and bytes of its texts.
-const MOST_FILES: usize = 10;
-const MOST_TEXT: usize = 128 * 1024;
+/// Maximum number of media files in a message.
+const MAX_FILES: usize = 10;
+/// Maximum number of bytes in the body and the additional parameters.
+const MAX_TEXT: usize = 128 * 1024;
 
-/// What a user sends.
+/// Body of `POST /_emulator/messages`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserMessage {
@@ -40,12 +41,12 @@ pub(super) struct UserMessage {
     button: Option<Button>,
     #[serde(default)]
     profile_name: Option<String>,
-    /// Parameters that replace or join those of the form.
+    /// Webhook parameters to replace or add.
     #[serde(default)]
     params: BTreeMap<String, String>,
 }
 
-/// A file: from an address, from the folder of media, or here in base64.
+/// Media file, given by exactly one of `url`, `path` (below the media folder) and `data` (base64).
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UserMedia {
@@ -62,23 +63,23 @@ struct UserMedia {
 }
 
 impl Engine {
-    /// Takes a user's message in.
+    /// Validates a user's message, stores its media, and adds it to the conversation.
     ///
     /// # Errors
-    /// A sentence on what is wrong with it.
+    /// An explanation of what is invalid.
     pub(super) async fn take(&self, mut message: UserMessage) -> Result<Record, String> {
-        // Who sets a parameter of the form means the message.
+        // These parameters also change the message, so that the conversation shows what the webhook contains.
         let given = |name: &str| message.params.get(name).cloned();
         message.from = given("From").unwrap_or(message.from);
         message.to = given("To").or(message.to);
         message.body = given("Body").or(message.body);
-        if message.media.len() > MOST_FILES {
-            return Err(format!("media: {MOST_FILES} files at most"));
+        if message.media.len() > MAX_FILES {
+            return Err(format!("media: {MAX_FILES} files at most"));
         }
         let params = message.params.iter();
         let length = params.fold(0, |sum, (name, value)| sum + name.len() + value.len());
-        if length + message.body.as_ref().map_or(0, String::len) > MOST_TEXT {
-            return Err(format!("body and params: {MOST_TEXT} bytes at most"));
+        if length + message.body.as_ref().map_or(0, String::len) > MAX_TEXT {
+            return Err(format!("body and params: {MAX_TEXT} bytes at most"));
         }
         let user = Address::parse(message.from.trim());
         if user.id().trim().is_empty() {
@@ -87,7 +88,7 @@ impl Engine {
         let sender = match &message.to {
             Some(to) => to.trim().to_owned(),
             None => sender_for(&user)
-                .ok_or("to: missing, and there is no sender on this channel")?
+                .ok_or("to: required, because the account has no sender on this channel")?
                 .to_owned(),
         };
         if Address::parse(sender.as_str()).channel() != user.channel() {
@@ -103,6 +104,7 @@ impl Engine {
             Some(sid) => sid.clone(),
             None => sid(if has_media { "MM" } else { "SM" }),
         };
+        // Everything else is valid at this point: media is not fetched for a message that would be rejected.
         let mut files = Vec::new();
         for media in message.media {
             files.push(self.host(&sid, media).await?);
@@ -116,7 +118,7 @@ impl Engine {
             profile_name: message.profile_name,
             ..Record::inbound(sid, user.as_str().to_owned(), sender, body, now)
         };
-        let form = traffic::inbound(self.account.sid.as_str(), &record);
+        let form = webhook_params::inbound(self.account.sid.as_str(), &record);
         let kept = form
             .iter()
             .filter(|(name, _)| !message.params.contains_key(*name));
@@ -124,6 +126,7 @@ impl Engine {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .chain(message.params.clone())
             .collect();
+        // Any address becomes a sender of the account when a user writes to it, so that the bot can reply from it.
         let mut state = self.state();
         let is_known = SENDERS.contains(&record.sender.as_str());
         if !is_known && !state.senders.contains(&record.sender) {
@@ -136,7 +139,7 @@ impl Engine {
     }
 
     async fn host(&self, message: &str, media: UserMedia) -> Result<MediaRecord, String> {
-        let (bytes, named, told): (Option<Vec<u8>>, Option<String>, Option<String>) =
+        let (bytes, named, fetched_type): (Option<Vec<u8>>, Option<String>, Option<String>) =
             match (&media.data, &media.path, &media.url) {
                 (Some(data), None, None) => {
                     let bytes = STANDARD
@@ -156,9 +159,10 @@ impl Engine {
                 (None, None, Some(url)) => {
                     let path = url.split(['?', '#']).next().unwrap_or_default();
                     let name = path.rsplit('/').next().map(str::to_owned);
-                    match self.fetch_media(url, MOST_MEDIA_BYTES, None).await {
+                    match self.fetch_media(url, MAX_MEDIA_BYTES, None).await {
                         Ok((bytes, content_type)) => (Some(bytes), name, content_type),
-                        // Without the internet it is a file that is announced, and not there.
+                        // Send the message without the content, so that the emulator works offline. The bot's fetch of
+                        // this media gets 404.
                         Err(media::FetchError::Unreachable) if !media::is_loopback(url) => {
                             (None, name, None)
                         }
@@ -171,14 +175,15 @@ impl Engine {
             };
         if bytes
             .as_ref()
-            .is_some_and(|bytes| bytes.len() > MOST_MEDIA_BYTES)
+            .is_some_and(|bytes| bytes.len() > MAX_MEDIA_BYTES)
         {
-            return Err("media[]: larger than 16 MiB".to_owned());
+            return Err("media[]: file larger than 16 MiB".to_owned());
         }
         let filename = media.filename.or(named).filter(|name| !name.is_empty());
+        // The given type wins, then that of the response, then a guess from the extension.
         let content_type = media
             .content_type
-            .or(told)
+            .or(fetched_type)
             .or_else(|| {
                 filename
                     .as_deref()
@@ -211,12 +216,13 @@ impl Engine {
         })
     }
 
-    /// Reads a file of this machine.
+    /// Reads a file below the media folder.
     async fn read_file(&self, path: &str) -> Result<Vec<u8>, String> {
         let folder = self.media_folder.clone();
         let folder = folder.ok_or("the folder that the emulator was started in is gone")?;
         let path = PathBuf::from(path);
-        let read = tokio::task::spawn_blocking(move || folder.read(&path, MOST_MEDIA_BYTES));
+        // File I/O blocks.
+        let read = tokio::task::spawn_blocking(move || folder.read(&path, MAX_MEDIA_BYTES));
         read.await.map_err(|error| error.to_string())?
     }
 }

@@ -1,5 +1,5 @@
-//! Delivering a message to the bot as Twilio does: the primary URL with its retries, the fallback URL, and the TwiML of
-//! the first answer that can be used.
+//! Delivery of an inbound message to the bot: primary URL with retries, then fallback URL. Executes the first usable
+//! response.
 //!
 //! Source: twilio.com/docs/messaging/guides/webhook-request and /docs/usage/webhooks/webhooks-connection-overrides.
 
@@ -9,33 +9,33 @@ use http::Method;
 use serde::Serialize;
 
 use super::account::uuid;
-use super::answer::Usable;
-use super::document::{Document, Said, Verb};
 use super::engine::Engine;
-use super::fetching::Answered;
 use super::links::{bare, resolve, split_userinfo};
 use super::record::{Record, ShownMedia};
-use super::send::{Draft, can_be_sent_to, most_files};
+use super::redirects::FollowedResponse;
+use super::response_check::CheckedResponse;
+use super::send::{OutboundDraft, can_be_sent_to, max_files};
+use super::twiml_interpreter::{TwimlMessage, TwimlVerdict, Verb};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::twiml::MAX_MESSAGES;
 
-/// Documents of one message (14106).
-const MOST_DOCUMENTS: u32 = 50;
+// Twilio fetches at most 50 TwiML documents for one message (14106).
+const MAX_DOCUMENTS: u32 = 50;
 
-/// What came of a delivery.
+/// Result of a delivery: the response of `POST /_emulator/messages`.
 #[derive(Clone, Serialize)]
 pub(super) struct Delivered {
     pub(super) message_sid: String,
     pub(super) attempts: Vec<Attempt>,
-    /// The last answer that was TwiML.
+    /// The last TwiML document received.
     twiml: Option<String>,
-    /// What the phone got meanwhile.
-    messages: Vec<Got>,
+    /// Messages that the phone received during the delivery.
+    messages: Vec<DeliveredMessage>,
 }
 
-/// One HTTP request.
+/// HTTP request of a delivery, with the status of its response and Twilio's error code.
 #[derive(Clone, Serialize)]
 pub(super) struct Attempt {
     pub(super) url: String,
@@ -46,17 +46,18 @@ pub(super) struct Attempt {
 }
 
 #[derive(Clone, Serialize)]
-pub(super) struct Got {
+pub(super) struct DeliveredMessage {
     sid: String,
     body: String,
     media: Vec<ShownMedia>,
 }
 
 impl Engine {
-    /// Delivers a message that was taken; to the end, whoever waits for it.
+    /// Delivers an inbound message to the bot.
     pub(super) async fn deliver(self: &Arc<Self>, message: Record, is_repeat: bool) -> Delivered {
         let engine = self.clone();
         let delivery = async move {
+            // Under one lock: a reset between the two would make old messages look new.
             let (before, generation) = {
                 let state = engine.state();
                 (state.sent_to(&message.user), state.generation)
@@ -90,7 +91,7 @@ impl Engine {
                 twiml: delivery.twiml,
                 messages: got
                     .into_iter()
-                    .map(|message| Got {
+                    .map(|message| DeliveredMessage {
                         sid: message.sid.clone(),
                         body: message.body.clone(),
                         media: message.show_media(),
@@ -98,23 +99,25 @@ impl Engine {
                     .collect(),
             }
         };
+        // A task of its own: axum drops this future when the client of the control API disconnects, and Twilio would
+        // deliver the message all the same.
         tokio::spawn(delivery)
             .await
             .expect("a delivery does not panic")
     }
 }
 
-/// A message on its way to the bot.
+/// State of one delivery.
 pub(super) struct Delivery {
     pub(super) engine: Arc<Engine>,
     pub(super) message: Record,
-    form: Form,
-    /// The same for every try.
+    form: FormParams,
+    /// `I-Twilio-Idempotency-Token`, the same for all attempts.
     pub(super) token: String,
     pub(super) attempts: Vec<Attempt>,
     twiml: Option<String>,
     documents: u32,
-    /// Of what is remembered: when it changes, this has nobody to report to.
+    /// [`State::generation`](super::state::State::generation) at the start. Replies after a reset are discarded.
     generation: u64,
 }
 
@@ -126,11 +129,12 @@ impl Delivery {
         let attempt = if is_repeat { "duplicate" } else { "primary" };
         let first = self.fetch(&primary, &Method::POST, &form, attempt).await;
         if let Ok(answered) = &first
-            && matches!(answered.usable, Usable::Document(_))
+            && matches!(answered.usable, CheckedResponse::Document(_))
         {
             self.twiml = Some(answered.text.clone());
         }
-        // What a retry gets whose first answer did arrive: the phone has it already.
+        // On a redelivery, the phone has the reply already if the first response was executed. Execute this one only if
+        // it was not.
         if !(is_repeat && self.message.is_answered && first.is_ok()) {
             let failed = match first {
                 Ok(answered) => self.execute(answered).await.err(),
@@ -146,16 +150,17 @@ impl Delivery {
         }
         let duplicates = engine.state().faults.duplicate;
         for _ in 0..duplicates {
-            // The same once more, as a retry whose first answer was lost would be; what it says is on the phone already.
+            // Not executed: the phone has the reply of the first delivery. A failed duplicate calls no fallback either.
             let _ = self
                 .fetch(&primary, &Method::POST, &form, "duplicate")
                 .await;
         }
     }
 
-    /// Tells the debugger, and calls the fallback URL.
+    /// Adds the error to the debugger and calls the fallback URL. Returns whether its response was executed.
     async fn fall_back(&mut self, failed: &str, code: ErrorCode) -> bool {
         let engine = self.engine.clone();
+        // `ErrorUrl` and the debugger must not contain the password.
         let failed = split_userinfo(&bare(failed)).0;
         engine.debug(code, None, Some(&self.message.sid), Some(&failed));
         let Some(fallback) = engine.options.fallback.clone() else {
@@ -164,7 +169,7 @@ impl Delivery {
         let form = self.form.clone();
         let code = code.to_string();
         let more = [("ErrorCode", code.as_str()), ("ErrorUrl", failed.as_str())];
-        let form: Form = form.iter().chain(more).collect();
+        let form: FormParams = form.iter().chain(more).collect();
         let answered = self
             .fetch(&fallback, &Method::POST, &form, "fallback")
             .await;
@@ -179,18 +184,19 @@ impl Delivery {
         failed.is_ok()
     }
 
-    /// Executes an answer. What fails to be fetched on the way is returned with its URL.
-    async fn execute(&mut self, answered: Answered) -> Result<(), (String, ErrorCode)> {
+    /// Executes a response and the documents that it redirects to. Returns the URL and error code of a failed request.
+    async fn execute(&mut self, answered: FollowedResponse) -> Result<(), (String, ErrorCode)> {
         let mut next = Some(answered);
+        // Counts over all documents: Twilio's limit of messages is per inbound message (14109).
         let mut sent = 0;
         while let Some(answered) = next.take() {
             let document = match answered.usable {
-                Usable::Nothing => return Ok(()),
-                Usable::Text(body) => {
+                CheckedResponse::Nothing => return Ok(()),
+                CheckedResponse::Text(body) => {
                     self.say(
-                        Said {
+                        TwimlMessage {
                             body,
-                            ..Said::default()
+                            ..TwimlMessage::default()
                         },
                         &answered.url,
                         &mut sent,
@@ -198,7 +204,7 @@ impl Delivery {
                     .await;
                     return Ok(());
                 }
-                Usable::Document(document) => document,
+                CheckedResponse::Document(document) => document,
             };
             self.twiml = Some(answered.text);
             next = self
@@ -208,24 +214,30 @@ impl Delivery {
         Ok(())
     }
 
-    /// Runs verbs until one leads elsewhere.
+    /// Executes verbs until one continues with another document, and returns that document. Later verbs do not run.
     async fn run_document(
         &mut self,
-        document: Document,
+        document: TwimlVerdict,
         url: &str,
         sent: &mut usize,
-    ) -> Result<Option<Answered>, (String, ErrorCode)> {
+    ) -> Result<Option<FollowedResponse>, (String, ErrorCode)> {
         let engine = self.engine.clone();
         for (code, detail) in &document.warnings {
-            let place = bare(url);
-            engine.debug(*code, Some(detail), Some(&self.message.sid), Some(&place));
+            let document_url = bare(url);
+            engine.debug(
+                *code,
+                Some(detail),
+                Some(&self.message.sid),
+                Some(&document_url),
+            );
         }
         for verb in document.verbs {
-            let (target, method, form) = match verb {
-                Verb::Message(said) => {
-                    let action = said.action.clone();
-                    let is_get = said.action_is_get;
-                    let outcome = self.say(said, url, sent).await;
+            let (target, is_get, form) = match verb {
+                Verb::Message(message) => {
+                    let action = message.action.clone();
+                    let is_get = message.action_is_get;
+                    let outcome = self.say(message, url, sent).await;
+                    // Call the action only if the message was sent: it reports the message's SID and status.
                     let (Some(action), Some((made, status))) = (action, outcome) else {
                         continue;
                     };
@@ -246,7 +258,7 @@ impl Delivery {
             let Some(target) = resolve(url, &target) else {
                 return Err((url.to_owned(), ErrorCode(11100)));
             };
-            if self.documents >= MOST_DOCUMENTS {
+            if self.documents >= MAX_DOCUMENTS {
                 engine.debug(
                     ErrorCode(14106),
                     None,
@@ -255,92 +267,99 @@ impl Delivery {
                 );
                 return Ok(None);
             }
-            let method = if method { Method::GET } else { Method::POST };
+            let method = if is_get { Method::GET } else { Method::POST };
             let fetched = self.fetch(&target, &method, &form, "redirect").await;
             return fetched.map(Some).map_err(|useless| (target, useless.code));
         }
         Ok(None)
     }
 
-    /// Sends a reply; its SID and status, unless it cannot be sent.
-    async fn say(&mut self, said: Said, url: &str, sent: &mut usize) -> Option<(String, String)> {
+    /// Sends a `<Message>`. Returns its SID and status, or `None` if it is invalid, which adds a debugger entry.
+    async fn say(
+        &mut self,
+        twiml: TwimlMessage,
+        url: &str,
+        sent: &mut usize,
+    ) -> Option<(String, String)> {
         let engine = self.engine.clone();
         let refuse = |code, detail: &str| {
-            let place = bare(url);
+            let document_url = bare(url);
             engine.debug(
                 ErrorCode(code),
                 Some(detail),
                 Some(&self.message.sid),
-                Some(&place),
+                Some(&document_url),
             );
         };
         if *sent == MAX_MESSAGES {
-            refuse(14109, "the rest is not sent");
+            refuse(14109, "this one is not sent");
             return None;
         }
-        let from = said.from.unwrap_or_else(|| self.message.sender.clone());
-        let to = said.to.unwrap_or_else(|| self.message.user.clone());
+        let from = twiml.from.unwrap_or_else(|| self.message.sender.clone());
+        let to = twiml.to.unwrap_or_else(|| self.message.user.clone());
         if !engine.senders().contains(&from) {
-            refuse(14108, "it is not a sender of this account");
+            refuse(14108, "`from` is not a sender of this account");
             return None;
         }
         let user = Address::parse(to.as_str());
         if user.channel() != Address::parse(from.as_str()).channel() {
-            refuse(14101, "its channel is not that of `from`");
+            refuse(14101, "`to` and `from` are on different channels");
             return None;
         }
         if !can_be_sent_to(&user) {
-            refuse(14101, "it is no address");
+            refuse(14101, "`to` is not a valid address");
             return None;
         }
-        let length = said.body.encode_utf16().count();
+        // Twilio does not document its unit of length. UTF-16 code units are the strictest reading.
+        let length = twiml.body.encode_utf16().count();
         if length > 1600 {
             refuse(
                 14103,
-                &format!("{length} characters, of which 1600 may be sent"),
+                &format!("{length} characters; at most 1600 are allowed"),
             );
             return None;
         }
-        let media: Vec<String> = said
+        let media: Vec<String> = twiml
             .media
             .iter()
             .filter_map(|media| resolve(url, media))
             .collect();
-        if media.len() != said.media.len() {
-            refuse(14103, "a <Media> that is no URL");
+        if media.len() != twiml.media.len() {
+            refuse(14103, "a <Media> is not a valid URL");
             return None;
         }
-        if said.body.trim().is_empty() && media.is_empty() {
+        if twiml.body.trim().is_empty() && media.is_empty() {
             refuse(14103, "neither text nor media");
             return None;
         }
-        let most = most_files(&user);
+        let most = max_files(&user);
         if media.len() > most {
             refuse(
                 14103,
-                &format!("{} files, of which {most} may be sent", media.len()),
+                &format!("{} media files; at most {most} are allowed", media.len()),
             );
             return None;
         }
-        let callback = said.status_callback.as_deref();
+        let callback = twiml.status_callback.as_deref();
         let status_callback = match callback.map(|callback| resolve(url, callback)) {
+            // A warning only: the message is sent without status callbacks.
             Some(None) => {
-                refuse(14105, "no URL");
+                refuse(14105, "not a valid URL");
                 None
             }
             resolved => resolved.flatten(),
         };
         *sent += 1;
-        // Everything was forgotten meanwhile.
+        // Reset since the delivery started: the conversation that this replies to is deleted.
         if engine.state().generation != self.generation {
             return None;
         }
-        let draft = Draft {
-            body: said.body,
+        let draft = OutboundDraft {
+            body: twiml.body,
             media,
             status_callback,
             in_reply_to: Some(self.message.sid.clone()),
-            ..Draft::reply(from, to)
+            ..OutboundDraft::reply(from, to)
         };
         let message = engine.send_reply(draft).await;
         Some((message.sid, message.status.as_str().to_owned()))

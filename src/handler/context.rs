@@ -1,4 +1,4 @@
-//! What a handler knows about its call, besides the message.
+//! [`Context`]: information about one handler call besides the message.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::HandlerError;
-use super::history::{Conversing, Said};
+use super::history::{ConversationAccess, HistoryEntry};
 use super::media::{Attachments, IncomingMedia};
-use super::state::{Memory, State};
+use super::state::{State, StateStore};
 use crate::address::Address;
 use crate::message::FallbackCause;
 
-/// The name under which [`Context::state`] keeps.
+// Part of the stored record: with another name, saved states are not found.
 const STATE: &str = "state";
 
-/// What a handler knows about this call, besides the message. A clone is the same call.
+/// Information about one handler call besides the message. A clone refers to the same call.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -42,24 +42,28 @@ pub struct Context {
     attempt: u32,
     deadline: Timestamp,
     fallback: Option<Arc<FallbackCause>>,
-    conversation: Option<Arc<dyn Conversing>>,
-    memory: Arc<Memory>,
+    conversation: Option<Arc<dyn ConversationAccess>>,
+    state_store: Arc<StateStore>,
     attachments: Option<Arc<dyn Attachments>>,
 }
 
 impl Context {
-    /// A context for calling a handler by hand, as in a test. Its conversation is a new one, and nothing of it is kept.
+    /// Creates a context for calling a handler directly, as in a test.
+    ///
+    /// Its conversation is a new one, without history, files or a store. State lives only as long as the context.
     pub fn new(attempt: u32, deadline: Timestamp) -> Self {
         Self {
             attempt,
             deadline,
             fallback: None,
             conversation: None,
-            memory: Arc::new(Memory::new(None, Timestamp::UNIX_EPOCH)),
+            // The time only matters to `State::expires_in`, and nothing reads this state at a later time.
+            state_store: Arc::new(StateStore::new(None, Timestamp::UNIX_EPOCH)),
             attachments: None,
         }
     }
 
+    /// Sets the cause of a fallback call.
     #[cfg_attr(
         not(feature = "app"),
         expect(dead_code, reason = "only a webhook has a fallback")
@@ -69,53 +73,61 @@ impl Context {
         self
     }
 
-    /// The same in a conversation that is kept, of which a message came at `now`.
+    /// Attaches a stored conversation, one of whose messages arrived at `now`.
     #[cfg_attr(
         not(feature = "app"),
         expect(dead_code, reason = "only the dispatcher keeps conversations")
     )]
-    pub(crate) fn in_conversation(mut self, of: Arc<dyn Conversing>, now: Timestamp) -> Self {
+    pub(crate) fn in_conversation(
+        mut self,
+        of: Arc<dyn ConversationAccess>,
+        now: Timestamp,
+    ) -> Self {
         self.conversation = Some(of.clone());
-        self.memory = Arc::new(Memory::new(Some(of), now));
+        // States expire relative to the message's arrival, so that a slow or repeated attempt sees the same states.
+        self.state_store = Arc::new(StateStore::new(Some(of), now));
         self
     }
 
-    /// The same for a message with files.
+    /// Attaches the files of a message.
     #[cfg_attr(
         not(feature = "app"),
-        expect(dead_code, reason = "only the dispatcher knows where files are")
+        expect(dead_code, reason = "only the dispatcher attaches files")
     )]
     pub(crate) fn with_attachments(mut self, attachments: Arc<dyn Attachments>) -> Self {
         self.attachments = Some(attachments);
         self
     }
 
+    /// Returns the states of this call. The dispatcher keeps them, and reads the handler's changes when it is done.
     #[cfg_attr(
         not(feature = "app"),
         expect(dead_code, reason = "only the dispatcher keeps conversations")
     )]
-    pub(crate) fn memory(&self) -> Arc<Memory> {
-        self.memory.clone()
+    pub(crate) fn memory(&self) -> Arc<StateStore> {
+        self.state_store.clone()
     }
 
-    /// Which attempt at this message it is, from 1. Above 1 an earlier one failed, or its process ended, and what it did
-    /// may be done again.
+    /// Returns the number of this attempt, counted from 1.
+    ///
+    /// Above 1, an earlier attempt failed or its process ended. Its side effects may happen again.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// When Twilio gets its answer whether the handler is done or not.
+    /// Returns the time at which Twilio gets a response, even if the handler is still running.
     pub fn deadline(&self) -> Timestamp {
         self.deadline
     }
 
-    /// Why the primary webhook failed, if this message came by the fallback URL.
+    /// Returns the reason why the primary webhook failed, if Twilio called the fallback URL.
     pub fn fallback(&self) -> Option<&FallbackCause> {
         self.fallback.as_deref()
     }
 
-    /// A file of the message, by its place in [`InboundMessage::media`](crate::InboundMessage::media). Nothing is fetched
-    /// before it is asked for.
+    /// Returns a file of the message, by its index in [`InboundMessage::media`](crate::InboundMessage::media).
+    ///
+    /// Nothing is fetched until you call a method of the result. An index without a file is an error of those methods.
     ///
     /// ```no_run
     /// use replyhook::{Context, HandlerError, InboundMessage};
@@ -134,16 +146,17 @@ impl Context {
         IncomingMedia::new(self.attachments.clone(), index)
     }
 
-    /// Shows the author that somebody types, for 25 seconds or until the reply comes: for a bot that will be slow. On
-    /// WhatsApp only; elsewhere, and where it does not work, it does nothing. It waits for Twilio, so spawn it, or join it
-    /// with the work.
+    /// Shows a typing indicator to the user, for 25 seconds or until the reply arrives.
+    ///
+    /// Works on WhatsApp only. On other channels, and if Twilio refuses, nothing happens. The call waits for Twilio:
+    /// spawn it, or join it with the slow work.
     ///
     /// ```
     /// use replyhook::{Context, InboundMessage};
     ///
     /// async fn bot(cx: Context, message: InboundMessage) -> String {
-    ///     let (answer, ()) = futures_util::join!(ask_a_model(message.body), cx.typing());
-    ///     answer
+    ///     let (reply, ()) = futures_util::join!(ask_a_model(message.body), cx.typing());
+    ///     reply
     /// }
     /// # async fn ask_a_model(text: String) -> String { text }
     /// ```
@@ -153,8 +166,10 @@ impl Context {
         }
     }
 
-    /// What your bot remembers of this conversation: any type of yours that serde reads and writes, usually an enum whose
-    /// variants carry what has been said so far. It survives a restart, and every machine on the same store sees it.
+    /// Returns the state of this conversation: any type that serde can read and write.
+    ///
+    /// Usually it is an enum whose variants hold the answers so far. It survives restarts, and every server on the same
+    /// store sees it.
     ///
     /// ```
     /// use replyhook::{Context, HandlerError, InboundMessage};
@@ -184,25 +199,25 @@ impl Context {
     /// # is_handler(bot);
     /// ```
     ///
-    /// What is saved counts from the moment in which this message is answered, and with it: both are one transaction. A
-    /// handler that fails has changed nothing.
+    /// A saved state is stored together with the reply, in one transaction. A handler that fails changes nothing.
     pub fn state<S: Serialize + DeserializeOwned + Default>(&self) -> State<S> {
         self.state_named(STATE)
     }
 
-    /// The same under a name, for a bot that remembers several things.
+    /// Returns the state with this name, for a bot with several states per conversation.
     pub fn state_named<S: Serialize + DeserializeOwned + Default>(
         &self,
         name: &'static str,
     ) -> State<S> {
-        State::new(self.memory.clone(), name)
+        State::new(self.state_store.clone(), name)
     }
 
-    /// What was said in this conversation before this message, by the user and by your bot: the last `limit` texts at most,
-    /// oldest first.
+    /// Returns the last texts of this conversation before this message, by the user and by your bot.
+    ///
+    /// There are at most `limit`, oldest first.
     ///
     /// ```
-    /// use replyhook::handler::Speaker;
+    /// use replyhook::handler::Role;
     /// use replyhook::{Context, HandlerError, InboundMessage};
     ///
     /// async fn bot(cx: Context, message: InboundMessage) -> Result<String, HandlerError> {
@@ -210,32 +225,35 @@ impl Context {
     ///         return Ok("Welcome! What can I do for you?".to_owned());
     ///     }
     ///     let history = cx.history(20).await?;
-    ///     let asked = history.iter().rev().find(|said| said.by == Speaker::Bot);
-    ///     let asked = asked.map_or("", |said| said.text.as_str());
+    ///     let asked = history.iter().rev().find(|entry| entry.role == Role::Bot);
+    ///     let asked = asked.map_or("", |entry| entry.text.as_str());
     ///     Ok(format!("You say {:?} to {asked:?}.", message.body))
     /// }
     /// # fn is_handler(_: impl replyhook::Handler) {}
     /// # is_handler(bot);
     /// ```
     ///
-    /// It is read from the journal, as far as texts are kept there (`store.retention_days`, `store.body_retention_days`), and covers
-    /// all addresses that the user is known by. A message without text is in it by what came, such as `image/jpeg`; an
-    /// answer that goes to somebody else, or that was not sent and will not be, is not. By hand it is empty.
+    /// The texts come from the journal, for as long as it stores them (`store.retention_days`,
+    /// `store.body_retention_days`). They cover all known addresses of the user. A message without text appears as a
+    /// description of its content, such as `image/jpeg`. Replies to other recipients are left out, and so are replies
+    /// that were not and will not be sent. A context from [`Context::new`] has no history.
     ///
     /// # Errors
-    /// [`HandlerError`] when the store is away.
-    pub async fn history(&self, limit: usize) -> Result<Vec<Said>, HandlerError> {
+    /// [`HandlerError`] if the store is unavailable.
+    pub async fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, HandlerError> {
         match &self.conversation {
-            Some(conversation) => conversation.said(limit).await,
+            Some(conversation) => conversation.history(limit).await,
             None => Ok(Vec::new()),
         }
     }
 
-    /// Ends a [hand-over](crate::Reply::hand_over): your handler is asked again for what this user writes to the sender that
-    /// this message came to. Returns whether the user was handed over. It counts at once, whatever becomes of this message.
+    /// Ends the [handoff](crate::Reply::handoff) of a user, so that your handler gets the user's messages again.
     ///
-    /// While a conversation is handed over its own messages do not come here. So this is for somebody else's: of an agent, who
-    /// writes to the same sender that the matter is settled.
+    /// Applies to the sender that this message was sent to. Returns whether the user was handed off. Takes effect
+    /// immediately, even if this handler fails afterwards.
+    ///
+    /// During a handoff the handler does not get the user's own messages. So the call belongs in the handling of
+    /// another user's message: an agent writes to the same sender that the matter is settled.
     ///
     /// ```
     /// use replyhook::{Context, HandlerError, InboundMessage};
@@ -244,7 +262,7 @@ impl Context {
     ///
     /// async fn bot(cx: Context, message: InboundMessage) -> Result<&'static str, HandlerError> {
     ///     if let Some(user) = message.body.strip_prefix("done ").filter(|_| message.from.as_str() == AGENT) {
-    ///         return Ok(if cx.take_back(user).await? { "The bot has it again." } else { "Nobody had it." });
+    ///         return Ok(if cx.end_handoff(user).await? { "The bot replies again." } else { "There was no handoff." });
     ///     }
     ///     Ok("Hello!")
     /// }
@@ -252,23 +270,25 @@ impl Context {
     /// # is_handler(bot);
     /// ```
     ///
-    /// Outside of handlers it is [`HandOvers::take_back`](crate::store::HandOvers::take_back) of `App::store`. By hand it
-    /// ends nothing.
+    /// Outside of handlers, call [`Handoffs::end_handoff`](crate::store::Handoffs::end_handoff) on `App::store`. A
+    /// context from [`Context::new`] ends nothing and returns `false`.
     ///
     /// # Errors
-    /// [`HandlerError`] when the store is away.
-    pub async fn take_back(&self, user: impl Into<Address>) -> Result<bool, HandlerError> {
+    /// [`HandlerError`] if the store is unavailable.
+    pub async fn end_handoff(&self, user: impl Into<Address>) -> Result<bool, HandlerError> {
         match &self.conversation {
-            Some(conversation) => conversation.take_back(user.into()).await,
+            Some(conversation) => conversation.end_handoff(user.into()).await,
             None => Ok(false),
         }
     }
 
-    /// Whether this is the user's first message to this sender. A conversation that was silent for longer than content is
-    /// kept (`store.retention_days`), or that was purged, begins anew. By hand it is.
+    /// Returns whether this is the user's first message to this sender.
+    ///
+    /// Messages that were purged, or deleted after `store.retention_days`, do not count. A context from
+    /// [`Context::new`] returns `true`.
     ///
     /// # Errors
-    /// [`HandlerError`] when the store is away.
+    /// [`HandlerError`] if the store is unavailable.
     pub async fn is_first_contact(&self) -> Result<bool, HandlerError> {
         match &self.conversation {
             Some(conversation) => conversation.is_new().await,

@@ -1,4 +1,4 @@
-//! The default handler: says what came.
+//! The default handler, which repeats each message.
 
 use futures_util::future::BoxFuture;
 
@@ -6,8 +6,11 @@ use super::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 
-/// Answers a text with exactly its body, and a message without text with one line that names what came: `image/jpeg`,
-/// `location 52.52, 13.405 (Office)`, `button confirm:42`. Where nothing can be named there is no reply.
+/// The echo handler.
+///
+/// It replies to a text with exactly its body. It replies to a message without text with one line that describes its
+/// content: `image/jpeg`, `location 52.52, 13.405 (Office)`, `button confirm:42`. It sends no reply if there is nothing
+/// to describe.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -38,7 +41,8 @@ impl Handler for Echo {
     }
 }
 
-/// What came without a text, in one line.
+/// Describes the content of a message without text in one line.
+// The conversation history shows such messages in the same way.
 pub(crate) fn named(message: &InboundMessage) -> Option<String> {
     if !message.media.is_empty() {
         let types = message
@@ -58,6 +62,7 @@ pub(crate) fn named(message: &InboundMessage) -> Option<String> {
             pin.latitude, pin.longitude
         ));
     }
+    // Prefer the payload over the button's text: the payload is what the bot's author set as identifier.
     if let Some(button) = &message.button {
         return button
             .payload
@@ -99,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn echo_says_exactly_the_body_or_one_line_that_names_what_came() {
+    fn echo_returns_body_or_describes_content() {
         let says = |text: &str| Some(text.to_owned());
         assert_eq!(echo(&[("Body", "  hi\r\n ")]), says("  hi\r\n "));
         assert_eq!(

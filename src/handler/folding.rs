@@ -1,18 +1,19 @@
-//! What counts as the same text: people write without capitals, accents and care for spaces, and their phones bend quotes.
+//! Normalization of texts before they are compared: users omit capitals and accents, and phones insert curly quotes.
 //!
-//! Texts are compared after NFKC, without case, without the accents of Latin and Greek letters (and the dots of ё), with straight
-//! quotes, without what cannot be seen, and with any white space as one space, none around. Marks that make another letter, as
-//! in й or が, stay, and so does the joiner that makes one emoji of several.
+//! Compared texts are in NFKC, without case, without accents of Latin and Greek letters (and the dots of ё), with
+//! straight quotes, and without invisible characters. Runs of white space become one space, with none around the text.
+//! Marks that make another letter, as in й or が, are kept, and so is the joiner that makes one emoji of several.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
-/// A text as it is compared.
+/// Returns a text in the form in which it is compared.
 pub(in crate::handler) fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     let mut space = false;
     let mut push = |c: char| {
+        // Delay a space until the next visible character, so that none is written at either end.
         if c.is_whitespace() {
             space = true;
             return;
@@ -23,10 +24,12 @@ pub(in crate::handler) fn fold(text: &str) -> String {
         space = false;
         folded.push(c);
     };
+    // Fast path: ASCII has no accents, curly quotes or invisible marks, and is its own normal form.
     if text.is_ascii() {
         text.chars().for_each(|c| push(c.to_ascii_lowercase()));
         return folded;
     }
+    // Decompose, so that an accent is a character of its own that can be dropped, and remember the letter under it.
     let mut base = '\0';
     for c in text.nfkd() {
         if is_combining_mark(c) {
@@ -36,22 +39,28 @@ pub(in crate::handler) fn fold(text: &str) -> String {
             continue;
         }
         base = c;
+        // The zero-width non-joiner (U+200C) is not in `is_unseen`: `normal` keeps it for patterns. Here it is dropped,
+        // because Persian words are written with and without it.
         if is_unseen(c) || c == '\u{200c}' {
             continue;
         }
         let c = straight(c);
-        // Upwards first: ß is SS, and both sigmas are Σ.
+        // To upper case before lower case, since lower case alone keeps letters apart: ß becomes SS, and both σ and ς
+        // Σ.
         c.to_uppercase()
             .flat_map(char::to_lowercase)
             .for_each(&mut push);
     }
+    // Compose again the marks that were kept.
     folded.nfc().collect()
 }
 
-/// Whether a mark may be left out over this letter.
+/// Returns whether a mark over this letter is an accent that users leave out.
 fn is_accent(base: char, mark: char) -> bool {
     const DIAERESIS: char = '\u{308}';
     let accents = ('\u{300}'..='\u{36f}').contains(&mark);
+    // Latin and Greek letters lose every mark. Of Cyrillic letters only ё loses its dots: й without its breve is
+    // another letter. Marks of all other scripts are kept.
     match base {
         'A'..='Z' | 'a'..='z' | '\u{c0}'..='\u{24f}' | '\u{370}'..='\u{3ff}' => accents,
         'е' | 'Е' => mark == DIAERESIS,
@@ -59,13 +68,14 @@ fn is_accent(base: char, mark: char) -> bool {
     }
 }
 
-/// What tells how an emoji is drawn, and not which it is.
+/// Returns whether a mark selects how an emoji is drawn (text or colour) and not which emoji it is.
 fn is_variant(mark: char) -> bool {
     matches!(mark, '\u{fe0e}' | '\u{fe0f}')
 }
 
-/// Marks without width: of direction, of where a line may break, and of a text's beginning.
+/// Returns whether a character is an invisible mark: of direction, line breaking or byte order.
 pub(in crate::handler) fn is_unseen(c: char) -> bool {
+    // Not the zero-width joiner (U+200D): it changes which emoji is shown.
     matches!(
         c,
         '\u{61c}'
@@ -79,7 +89,7 @@ pub(in crate::handler) fn is_unseen(c: char) -> bool {
     )
 }
 
-/// As it is typed where nothing bends it.
+/// Returns the straight form of a curly quote.
 fn straight(c: char) -> char {
     match c {
         '‘' | '’' | '‛' | 'ʼ' => '\'',
@@ -88,7 +98,9 @@ fn straight(c: char) -> char {
     }
 }
 
-/// A folded text without the signs that people put around a short answer; of one that is nothing else, all of it.
+/// Returns a folded text without the signs around it, so that `2.`, `(1)` and `_Bar_` match the option they mean.
+///
+/// A text of nothing but such signs is returned as it is.
 pub(in crate::handler) fn bare(folded: &str) -> &str {
     const AROUND: [char; 14] = [
         '.', ',', ';', ':', '!', '?', '(', ')', '"', '\'', '*', '_', '~', ' ',
@@ -97,10 +109,13 @@ pub(in crate::handler) fn bare(folded: &str) -> &str {
     if bare.is_empty() { folded } else { bare }
 }
 
-/// The words of a folded text, each with a space on either side. What marks a word on WhatsApp, as `_` does, is no part of it.
+/// Returns the words of a folded text, each with a space on either side.
+///
+/// WhatsApp's formatting marks, such as `_`, are not part of a word.
 pub(in crate::handler) fn spaced_words(folded: &str) -> String {
     let mut words = String::with_capacity(folded.len() + 2);
     words.push(' ');
+    // Split at `_` first: Unicode's word boundaries count it as part of a word, unlike `*` and `~`.
     for word in folded
         .split('_')
         .flat_map(UnicodeSegmentation::unicode_words)
@@ -111,7 +126,8 @@ pub(in crate::handler) fn spaced_words(folded: &str) -> String {
     words
 }
 
-/// A text as patterns are matched against it: NFKC, without marks that cannot be seen, and no white space around it.
+/// Returns a text in the form against which patterns are matched: NFKC, without invisible marks, trimmed.
+// Case, accents and quotes stay: a pattern can ask for them.
 pub(in crate::handler) fn normal(text: &str) -> String {
     if text.is_ascii() {
         return text.trim().to_owned();
@@ -124,8 +140,9 @@ pub(in crate::handler) fn normal(text: &str) -> String {
 mod tests {
     use super::*;
 
+    // Marks that make another letter, as in й, are kept.
     #[test]
-    fn case_accents_width_and_spaces_do_not_matter_and_letters_do() {
+    fn fold_ignores_case_accents_width_and_spaces() {
         for (one, other) in [
             (" Olá  Mundo\n", "ola mundo"),
             ("STRASSE", "straße"),
@@ -154,8 +171,9 @@ mod tests {
         }
     }
 
+    // Each word has one space on either side, so that whole words can be searched.
     #[test]
-    fn words_have_a_space_on_either_side_whatever_stands_between_them() {
+    fn spaced_words_drops_punctuation_around_words() {
         assert_eq!(
             spaced_words(&fold("I want (a) refund!")),
             " i want a refund "

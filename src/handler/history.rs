@@ -1,4 +1,4 @@
-//! What was said before, and where a context learns of it.
+//! Conversation history, and the interface through which a [`Context`](super::Context) reaches its conversation.
 
 use std::fmt;
 
@@ -8,38 +8,40 @@ use jiff::Timestamp;
 use super::HandlerError;
 use crate::address::Address;
 
-/// A conversation that is kept, as a handler's context asks for it.
-pub(crate) trait Conversing: Send + Sync {
-    /// What is remembered of it.
-    fn remembered(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>>;
+/// A stored conversation, as a handler's context uses it.
+// A trait, because this module knows neither the store nor the REST client: the dispatcher implements it with both, and
+// the examples of a rules file implement it in memory.
+pub(crate) trait ConversationAccess: Send + Sync {
+    /// Loads the state record, a JSON text.
+    fn load_state(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>>;
 
-    /// The last so many texts before the message, oldest first.
-    fn said(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Said>, HandlerError>>;
+    /// Returns the last `limit` texts before the message, oldest first.
+    fn history(&self, limit: usize) -> BoxFuture<'_, Result<Vec<HistoryEntry>, HandlerError>>;
 
-    /// Whether nothing came before the message.
+    /// Returns whether the message is the first one of its conversation.
     fn is_new(&self) -> BoxFuture<'_, Result<bool, HandlerError>>;
 
-    /// Lets the bot answer another user of the same sender again; returns whether that one was handed over.
-    fn take_back(&self, _user: Address) -> BoxFuture<'_, Result<bool, HandlerError>> {
+    /// Ends the handoff of a user of the same sender. Returns whether the user was handed off.
+    fn end_handoff(&self, _user: Address) -> BoxFuture<'_, Result<bool, HandlerError>> {
         Box::pin(std::future::ready(Ok(false)))
     }
 
-    /// Shows the user that somebody types, where that can be shown.
+    /// Shows a typing indicator to the user, on channels that have one.
     fn typing(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 }
 
-/// A text of a conversation; [`Context::history`](super::Context::history) gives them.
+/// One text of a conversation, from [`Context::history`](super::Context::history).
 ///
 /// ```
-/// use replyhook::handler::{Said, Speaker};
+/// use replyhook::handler::{HistoryEntry, Role};
 ///
-/// /// What a language model is told of a conversation.
-/// fn transcript(history: &[Said]) -> String {
-///     let line = |said: &Said| match said.by {
-///         Speaker::User => format!("user: {}\n", said.text),
-///         Speaker::Bot => format!("assistant: {}\n", said.text),
+/// /// Formats a conversation for a language model.
+/// fn transcript(history: &[HistoryEntry]) -> String {
+///     let line = |entry: &HistoryEntry| match entry.role {
+///         Role::User => format!("user: {}\n", entry.text),
+///         Role::Bot => format!("assistant: {}\n", entry.text),
 ///     };
 ///     history.iter().map(line).collect()
 /// }
@@ -47,31 +49,31 @@ pub(crate) trait Conversing: Send + Sync {
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Said {
-    /// Who said it.
-    pub by: Speaker,
-    /// What. A user's is untrusted, as a message's body is.
+pub struct HistoryEntry {
+    /// The author of the text.
+    pub role: Role,
+    /// The text. A user's text is untrusted, like a message's body.
     pub text: String,
-    /// When it came, or was ready.
+    /// The time at which the user's message arrived, or at which the reply was ready.
     pub at: Timestamp,
 }
 
-/// Who said something.
+/// The author of a [`HistoryEntry`].
 ///
-/// In a transcript: see [`Said`].
+/// See [`HistoryEntry`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Speaker {
+pub enum Role {
     /// The user.
     User,
-    /// Your bot, or replyhook in its place, as with the answer to STOP.
+    /// Your bot, or replyhook on its behalf, as in the confirmation of STOP.
     Bot,
 }
 
-/// Who and when, and no text.
-impl fmt::Debug for Said {
+// By hand, so that a logged history never contains what users write.
+impl fmt::Debug for HistoryEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Said")
-            .field("by", &self.by)
+        f.debug_struct("HistoryEntry")
+            .field("role", &self.role)
             .field("at", &self.at)
             .finish_non_exhaustive()
     }
@@ -83,11 +85,11 @@ mod tests {
 
     #[test]
     fn debug_shows_no_text() {
-        let said = Said {
-            by: Speaker::User,
+        let entry = HistoryEntry {
+            role: Role::User,
             text: "a secret".to_owned(),
             at: Timestamp::UNIX_EPOCH,
         };
-        assert!(!format!("{said:?}").contains("secret"));
+        assert!(!format!("{entry:?}").contains("secret"));
     }
 }

@@ -1,10 +1,10 @@
-//! The files of a message, as a handler has them: [`Context::media`](super::Context::media).
+//! Files of an inbound message, as a handler gets them from [`Context::media`](super::Context::media).
 //!
-//! They lie at Twilio, and are fetched when somebody asks, by an address that is made of SIDs: what the message says of where
-//! they are is never called. A file is what a stranger sent: its type is a claim until its bytes were looked at, and even then
-//! it is for a program that expects malice. Nothing here unpacks or opens one.
+//! Files are stored at Twilio and fetched when the handler asks for them. The URL is built from SIDs; the `MediaUrl` of
+//! the message is never called. A file is untrusted input. Its declared type is a claim, and its sniffed type describes
+//! only its first bytes, so process it with a program that expects hostile files. Nothing here unpacks or opens one.
 //!
-//! At most 16 MiB are read of each, within 30 seconds.
+//! A fetch reads at most 16 MiB and takes at most 30 seconds.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,29 +21,36 @@ use crate::error::BoxError;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::sid::{AccountSid, MessageSid};
-use crate::signature::TokenSlot;
+use crate::signature::AuthTokenKind;
 
-/// The files of one message, as a context asks for them.
+/// The files of one message, as a context uses them.
+// A trait, because the module `media` is only compiled with the feature `app`, and handlers also without it.
 pub(crate) trait Attachments: Send + Sync {
-    /// Begins to fetch one.
+    /// Starts to fetch a file.
     fn open(&self, index: usize) -> BoxFuture<'_, Result<MediaStream, MediaError>>;
-    /// Fetches one into a file.
+    /// Fetches a file and saves it to disk.
     fn save(&self, index: usize, path: PathBuf) -> BoxFuture<'_, Result<SavedMedia, MediaError>>;
-    /// Makes a link of ours to one.
+    /// Creates a link to a file, under the server's own URL.
     fn link(&self, index: usize) -> BoxFuture<'_, Result<String, MediaError>>;
 }
 
-/// What has to do with files on the way of a message.
+/// The media functions that the dispatcher needs for each message and its reply.
 #[cfg_attr(
     not(feature = "app"),
-    expect(dead_code, reason = "the dispatcher asks")
+    expect(dead_code, reason = "the dispatcher calls it")
 )]
 pub(crate) trait Files: Send + Sync {
-    /// A message's own.
-    fn attachments(&self, message: &InboundMessage, slot: TokenSlot) -> Arc<dyn Attachments>;
-    /// Saves a message's files, if that is wished, beside its handler.
-    fn keep(&self, message: &InboundMessage, slot: TokenSlot) -> Keeping;
-    /// Checks a reply's files, and puts links in the place of those that have none. It answers the message of this account.
+    /// Returns the files of a message. `auth_token` is the token that verified it.
+    fn attachments(
+        &self,
+        message: &InboundMessage,
+        auth_token: AuthTokenKind,
+    ) -> Arc<dyn Attachments>;
+    /// Starts to save a message's files concurrently with its handler, if `media.save_dir` is set.
+    fn auto_save(&self, message: &InboundMessage, auth_token: AuthTokenKind) -> SaveGuard;
+    /// Checks the files of a reply against the limits of its channel, and replaces files that have no URL by links.
+    ///
+    /// `to` is the message that the reply is to.
     fn publish<'a>(
         &'a self,
         reply: Reply,
@@ -52,10 +59,12 @@ pub(crate) trait Files: Send + Sync {
     ) -> BoxFuture<'a, Result<Reply, HandlerError>>;
 }
 
-/// Held for as long as a handler may ask for the files that are being saved: only after that they may be deleted at Twilio.
-pub(crate) type Keeping = Option<Box<dyn Send + Sync>>;
+/// A guard that the dispatcher holds while a handler may fetch the files that are being saved.
+///
+/// Files are deleted at Twilio only after it is dropped.
+pub(crate) type SaveGuard = Option<Box<dyn Send + Sync>>;
 
-/// A file of the message, which nobody has fetched yet.
+/// A file of the message, which is fetched when a method asks for it.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -81,17 +90,17 @@ pub struct IncomingMedia {
     index: usize,
 }
 
-/// A file while it comes: what is known of its type, and its bytes in pieces of any length.
+/// A file while it is fetched: its type, and its bytes in chunks of any length.
 ///
 /// ```
 /// use replyhook::{HandlerError, IncomingMedia};
 ///
-/// /// Counts without keeping: a file may be as large as 16 MiB.
+/// /// Counts the bytes without keeping them: a file may have 16 MiB.
 /// async fn length(file: IncomingMedia) -> Result<usize, HandlerError> {
 ///     let mut stream = file.stream().await?;
 ///     let mut length = 0;
-///     while let Some(piece) = stream.chunk().await? {
-///         length += piece.len();
+///     while let Some(chunk) = stream.chunk().await? {
+///         length += chunk.len();
 ///     }
 ///     Ok(length)
 /// }
@@ -100,11 +109,14 @@ pub struct IncomingMedia {
 pub struct MediaStream {
     file_type: FileType,
     length: Option<u64>,
+    // The bytes that were read to sniff the type. They are the first chunk.
     begin: Option<Vec<u8>>,
     rest: BoxStream<'static, Result<Vec<u8>, MediaError>>,
 }
 
-/// What a file claims to be, and what its first bytes say. Where they differ, somebody lies.
+/// The declared and the sniffed type of a file.
+///
+/// If they differ, the declared type may be false.
 ///
 /// ```
 /// use replyhook::handler::FileType;
@@ -117,41 +129,42 @@ pub struct MediaStream {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileType {
-    /// What the message says: `MediaContentType{N}`.
+    /// The type that the message declares: `MediaContentType{N}`.
     pub declared: Option<String>,
-    /// What its bytes say; `None` for texts, and what is not known. It is no proof that the rest is as it begins.
+    /// The type by the first bytes; `None` for texts and unknown types. It does not prove that the rest is of that
+    /// type.
     pub sniffed: Option<&'static str>,
-    /// How names of such files end, by its bytes; `bin` for what is not known, and for programs and pages.
+    /// The file name extension by the first bytes; `bin` for unknown types, programs and web pages.
     pub extension: &'static str,
 }
 
-/// A file in memory.
+/// A file in memory, from [`IncomingMedia::bytes`].
 ///
-/// What [`IncomingMedia::bytes`] gives: see the example of [`IncomingMedia`].
+/// See [`IncomingMedia`] for an example.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ReceivedMedia {
-    /// All of it.
+    /// The whole content.
     pub bytes: Vec<u8>,
-    /// What it is.
+    /// The declared and the sniffed type.
     pub file_type: FileType,
 }
 
-/// A file on disk.
+/// A file on disk, from [`IncomingMedia::save`].
 ///
-/// What [`IncomingMedia::save`] gives: see the example of [`Context::media`](super::Context::media).
+/// See [`Context::media`](super::Context::media) for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SavedMedia {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Bytes.
+    /// The size in bytes.
     pub length: u64,
-    /// What it is.
+    /// The declared and the sniffed type.
     pub file_type: FileType,
 }
 
-/// Why a file is not had. It names no address.
+/// The reason why a file could not be fetched, saved or linked. Its text and its sources contain no URL.
 ///
 /// ```
 /// use replyhook::handler::MediaErrorKind;
@@ -174,36 +187,39 @@ pub struct MediaError {
     source: Option<BoxError>,
 }
 
-/// What became of a fetch.
+/// The kind of a [`MediaError`].
 ///
-/// Which of them to answer, and which to pass on: see [`MediaError`].
+/// See [`MediaError`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MediaErrorKind {
-    /// The message has no such file, or names it in a way that is not Twilio's; or the context is of no message.
+    /// The message has no file with this index, or its `MediaUrl` has no SID; or the context has no message.
     NoSuchFile,
-    /// Twilio has no such file, or has it no more.
+    /// Twilio does not have the file, or has deleted it.
     Gone,
-    /// Twilio did not let us have it: HTTP status.
+    /// Twilio refused the request with this HTTP status.
     Refused(u16),
-    /// Twilio sent us somewhere where its files do not lie; `media.allowed_redirect_hosts` adds hosts.
+    /// Twilio redirected to a host that is not allowed; `media.allowed_redirect_hosts` allows more.
     ForeignHost,
-    /// Nobody could be reached, or it broke off.
+    /// The connection could not be opened, or broke off.
     Unreachable,
-    /// Over 16 MiB.
+    /// The file is larger than 16 MiB.
     TooLarge,
-    /// It took over 30 seconds.
+    /// The fetch took longer than 30 seconds.
     TooSlow,
-    /// The folder of `media.save_dir` holds as much as it may.
+    /// The folder of `media.save_dir` has reached `media.save_quota_mib`.
     Full,
-    /// It could not be written.
+    /// The file could not be read from disk or written to it.
     Disk,
-    /// No link can be made, because the store is away.
+    /// The link could not be created, because the store is unavailable.
     NoLink,
 }
 
 impl FileType {
-    #[cfg_attr(not(feature = "app"), expect(dead_code, reason = "who fetches looks"))]
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "only the media client sniffs types")
+    )]
     pub(crate) fn new(
         declared: Option<String>,
         sniffed: Option<&'static str>,
@@ -218,7 +234,10 @@ impl FileType {
 }
 
 impl SavedMedia {
-    #[cfg_attr(not(feature = "app"), expect(dead_code, reason = "who fetches saves"))]
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "only the media module saves files")
+    )]
     pub(crate) fn new(path: PathBuf, length: u64, file_type: FileType) -> Self {
         Self {
             path,
@@ -238,18 +257,18 @@ impl IncomingMedia {
         self.of.as_deref().ok_or_else(none)
     }
 
-    /// Begins to fetch it; its bytes come piece by piece.
+    /// Starts to fetch the file, and returns its bytes as a stream.
     ///
     /// # Errors
-    /// [`MediaError`].
+    /// [`MediaError`] if the file cannot be fetched.
     pub async fn stream(&self) -> Result<MediaStream, MediaError> {
         self.of()?.open(self.index).await
     }
 
-    /// Fetches it into memory: up to 16 MiB.
+    /// Fetches the file into memory: up to 16 MiB.
     ///
     /// # Errors
-    /// [`MediaError`].
+    /// [`MediaError`] if the file cannot be fetched.
     pub async fn bytes(&self) -> Result<ReceivedMedia, MediaError> {
         let mut stream = self.stream().await?;
         let mut bytes = Vec::new();
@@ -262,17 +281,21 @@ impl IncomingMedia {
         })
     }
 
-    /// Fetches it into a file, which is there whole or not at all; one of that name is replaced. It is this user's alone to
-    /// read. Never make the path of a text that came with the message.
+    /// Fetches the file and saves it to disk, whole or not at all.
+    ///
+    /// A file of the same name is replaced. Only the server's user may read the new one (mode 0600). Never build the
+    /// path from a text of the message.
     ///
     /// # Errors
-    /// [`MediaError`].
+    /// [`MediaError`] if the file cannot be fetched or written.
     pub async fn save(&self, path: impl AsRef<Path>) -> Result<SavedMedia, MediaError> {
         let path = path.as_ref().to_owned();
         self.of()?.save(self.index, path).await
     }
 
-    /// A link under `PUBLIC_URL` by which whoever has it gets the file for an hour, without Twilio's credentials.
+    /// Creates a link under `PUBLIC_URL` that serves the file for one hour.
+    ///
+    /// Any client that has the link gets the file, without Twilio's credentials.
     ///
     /// # Errors
     /// [`MediaError`] with [`MediaErrorKind::NoSuchFile`] or [`MediaErrorKind::NoLink`].
@@ -284,7 +307,7 @@ impl IncomingMedia {
 impl MediaStream {
     #[cfg_attr(
         not(feature = "app"),
-        expect(dead_code, reason = "who fetches makes one")
+        expect(dead_code, reason = "only the media module opens streams")
     )]
     pub(crate) fn new(
         file_type: FileType,
@@ -295,25 +318,27 @@ impl MediaStream {
         Self {
             file_type,
             length,
+            // No empty chunk: a stream of an empty file ends immediately.
             begin: Some(begin).filter(|begin| !begin.is_empty()),
             rest,
         }
     }
 
-    /// What it claims to be, and what it begins like.
+    /// Returns the declared and the sniffed type of the file.
     pub fn file_type(&self) -> &FileType {
         &self.file_type
     }
 
-    /// How many bytes the whole file has, where that is said before it comes: one that ends earlier ends in an error.
+    /// Returns the size of the whole file in bytes, if it is known in advance. A stream that ends earlier ends in an
+    /// error.
     pub fn length(&self) -> Option<u64> {
         self.length
     }
 
-    /// The next piece; `None` at the end.
+    /// Returns the next chunk; `None` at the end.
     ///
     /// # Errors
-    /// [`MediaError`], after which nothing comes.
+    /// [`MediaError`] if the fetch fails. The stream ends with it.
     pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>, MediaError> {
         self.next().await.transpose()
     }
@@ -335,7 +360,10 @@ impl MediaError {
         Self { kind, source: None }
     }
 
-    #[cfg_attr(not(feature = "app"), expect(dead_code, reason = "who fetches fails"))]
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "only the media module has such sources")
+    )]
     pub(crate) fn with_source(kind: MediaErrorKind, source: impl Into<BoxError>) -> Self {
         Self {
             kind,
@@ -343,7 +371,7 @@ impl MediaError {
         }
     }
 
-    /// What became of the fetch.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> MediaErrorKind {
         self.kind
     }
@@ -355,17 +383,23 @@ impl fmt::Display for MediaError {
             MediaErrorKind::NoSuchFile => "the message has no such file",
             MediaErrorKind::Gone => "Twilio does not have the file",
             MediaErrorKind::Refused(status) => {
-                return write!(f, "Twilio does not give the file (HTTP {status})");
+                return write!(f, "Twilio refused the request for the file (HTTP {status})");
             }
             MediaErrorKind::ForeignHost => {
-                "Twilio sends us for the file to a host that is none of its own (media.allowed_redirect_hosts allows more)"
+                "Twilio redirected the request for the file to a host that is not allowed; media.allowed_redirect_hosts allows more"
             }
-            MediaErrorKind::Unreachable => "the file cannot be reached, or broke off",
-            MediaErrorKind::TooLarge => "the file is over 16 MiB",
-            MediaErrorKind::TooSlow => "the file took over 30 seconds",
-            MediaErrorKind::Full => "the folder of media.save_dir is full (media.save_quota_mib)",
-            MediaErrorKind::Disk => "the file cannot be written",
-            MediaErrorKind::NoLink => "no link to the file can be made: the store is away",
+            MediaErrorKind::Unreachable => {
+                "the connection to fetch the file could not be opened, or broke off"
+            }
+            MediaErrorKind::TooLarge => "the file is larger than 16 MiB",
+            MediaErrorKind::TooSlow => "fetching the file took longer than 30 seconds",
+            MediaErrorKind::Full => {
+                "the folder of media.save_dir is full; delete files, or raise media.save_quota_mib"
+            }
+            MediaErrorKind::Disk => "the file cannot be read from disk or written to it",
+            MediaErrorKind::NoLink => {
+                "the link to the file could not be created: the store is unavailable"
+            }
         })
     }
 }
@@ -400,7 +434,7 @@ impl fmt::Debug for MediaStream {
     }
 }
 
-/// Shows how much, not what.
+// Only the length: a log must not contain what a user sent.
 impl fmt::Debug for ReceivedMedia {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceivedMedia")

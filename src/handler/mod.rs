@@ -1,7 +1,7 @@
-//! Your code: a [`Handler`] is asked for a [`Reply`] to each message.
+//! The [`Handler`] trait: your code, which produces a [`Reply`] to each inbound message.
 //!
-//! An async function of two arguments is a handler; a struct with state implements the trait. Wrap one handler in
-//! another to add to it.
+//! An async function of two arguments is a handler. A struct with state implements the trait. Wrap a handler in another
+//! one to extend it.
 //!
 //! ```
 //! use replyhook::{Context, InboundMessage};
@@ -13,10 +13,11 @@
 //! # is_handler(bot);
 //! ```
 //!
-//! A handler may take its time: past the deadline Twilio has its answer and the handler goes on. It may fail or panic:
-//! Twilio gets a 500, shows it in its debugger and calls the fallback URL. It must not block its thread; what blocks
-//! belongs into `tokio::task::spawn_blocking`. `body` and every other text of a message is untrusted: never hand it to
-//! a shell, a query or a template as code.
+//! A handler may be slow: at the deadline Twilio gets its response, and the handler keeps running. It may fail or
+//! panic: Twilio gets a 500, shows it in its debugger and calls the fallback URL. It must not block its thread: run
+//! blocking code with `tokio::task::spawn_blocking`.
+//!
+//! `body` and every other text of a message is untrusted. Never pass it to a shell, a query or a template as code.
 
 mod context;
 #[cfg(feature = "route")]
@@ -42,10 +43,10 @@ pub(crate) use echo::named;
 pub use forward::{Forward, ForwardSetupError, ForwardTarget};
 use futures_util::future::BoxFuture;
 #[cfg(feature = "app")]
-pub(crate) use history::Conversing;
-pub use history::{Said, Speaker};
+pub(crate) use history::ConversationAccess;
+pub use history::{HistoryEntry, Role};
 #[cfg(feature = "app")]
-pub(crate) use media::{Attachments, Files, Keeping};
+pub(crate) use media::{Attachments, Files, SaveGuard};
 pub use media::{
     FileType, IncomingMedia, MediaError, MediaErrorKind, MediaStream, ReceivedMedia, SavedMedia,
 };
@@ -55,21 +56,21 @@ pub use rules::{
 };
 pub use state::State;
 #[cfg(feature = "app")]
-pub(crate) use state::{Memory, Remember};
+pub(crate) use state::{StateChange, StateStore};
 
 pub use crate::error::HandlerError;
 use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply};
 
-/// Answers messages.
+/// Produces the reply to each inbound message.
 ///
-/// Every async function of these two arguments is one. A type that is one itself can be put around another:
+/// Every async function of these two arguments is a handler. A handler can wrap another one:
 ///
 /// ```
 /// use futures_util::future::BoxFuture;
 /// use replyhook::{Context, Echo, Handler, HandlerError, InboundMessage, Reply};
 ///
-/// /// Says nothing to who forwards chain letters.
+/// /// Sends no reply to chain letters.
 /// struct NoChainLetters<H>(H);
 ///
 /// impl<H: Handler> Handler for NoChainLetters<H> {
@@ -92,7 +93,10 @@ use crate::reply::{IntoReply, Reply};
     note = "a `Router` whose answers take a `Shared<S>` is one after `.with_state(…)`"
 )]
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one message.
+    /// Produces the reply to one message.
+    ///
+    /// # Errors
+    /// [`HandlerError`] fails this attempt; see the module documentation for what Twilio gets then.
     fn handle(
         &self,
         cx: Context,
@@ -111,12 +115,14 @@ where
         cx: Context,
         message: InboundMessage,
     ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
-        let answer = self(cx, message);
-        Box::pin(async move { answer.await.into_reply() })
+        // Call the function here, so that the boxed future owns its future and does not borrow `self`. A panic of the
+        // call itself is caught too: the dispatcher calls `handle` within its `catch_unwind`.
+        let reply = self(cx, message);
+        Box::pin(async move { reply.await.into_reply() })
     }
 }
 
-/// Makes the types of a closure's arguments known where the compiler does not infer them.
+/// Returns a closure unchanged, and fixes the types of its arguments where the compiler does not infer them.
 ///
 /// ```
 /// use replyhook::handler_fn;

@@ -1,7 +1,8 @@
-//! What is remembered of a conversation, between its messages.
+//! State of a conversation, kept between its messages.
 //!
-//! It is one JSON object, which holds what is kept by name; each may have a time at which it is forgotten. It is loaded when
-//! somebody asks for it, once a message, and written only if it has changed: with the answer, in one transaction.
+//! All states of a conversation are one record: a JSON object from name to value, each with an optional expiry. The
+//! record is loaded on first use, once per message. It is written only if it has changed, in the transaction that saves
+//! the reply.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,58 +16,58 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::HandlerError;
-use super::history::Conversing;
+use super::history::ConversationAccess;
 use crate::clock::after;
 
-/// What a conversation may be remembered by, in bytes: it is read and written whole.
-const MOST_BYTES: usize = 64 * 1024;
+/// Maximum size of a conversation's record, in bytes of JSON.
+// The whole record is read and written for each message that uses a state, so it has to stay small.
+const MAX_STATE_BYTES: usize = 64 * 1024;
 
-/// What is remembered of a message's conversation, and what its handler has made of that.
-pub(crate) struct Memory {
-    of: Option<Arc<dyn Conversing>>,
+/// The states of a message's conversation, with the changes of its handler.
+pub(crate) struct StateStore {
+    of: Option<Arc<dyn ConversationAccess>>,
     now: Timestamp,
-    kept: Mutex<Option<Kept>>,
+    kept: Mutex<Option<LoadedState>>,
 }
 
 #[derive(Default)]
-struct Kept {
-    slots: BTreeMap<String, Slot>,
+struct LoadedState {
+    slots: BTreeMap<String, StateEntry>,
     changed: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-struct Slot {
+struct StateEntry {
+    // "is" and "until" are on disk: records with other names cannot be read.
     #[serde(rename = "is")]
     value: Value,
     #[serde(rename = "until", default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
 }
 
-/// What is to be remembered from now on.
+/// A change of the stored record.
 #[cfg_attr(
     not(feature = "app"),
     expect(dead_code, reason = "only the dispatcher keeps conversations")
 )]
-pub(crate) enum Remember {
-    /// This, until then.
-    This(String, Option<Timestamp>),
-    /// Nothing.
-    Nothing,
+pub(crate) enum StateChange {
+    /// Replace the record by this JSON text, which expires at this time, if at any.
+    Set(String, Option<Timestamp>),
+    /// Delete the record.
+    Clear,
 }
 
-/// Why what a bot remembers is not had.
+/// The reason why a state cannot be saved.
 #[derive(Debug, thiserror::Error)]
 enum StateError {
-    #[error("the state {0:?} cannot be written as JSON")]
+    #[error("state {0:?} cannot be serialized as JSON")]
     NotJson(&'static str),
-    #[error(
-        "the state {0:?} would be over 64 KiB, together with what else is kept of the conversation"
-    )]
+    #[error("state {0:?} is too large: all states of a conversation together may take 64 KiB")]
     TooLarge(&'static str),
 }
 
-impl Memory {
-    pub(crate) fn new(of: Option<Arc<dyn Conversing>>, now: Timestamp) -> Self {
+impl StateStore {
+    pub(crate) fn new(of: Option<Arc<dyn ConversationAccess>>, now: Timestamp) -> Self {
         Self {
             of,
             now,
@@ -74,23 +75,26 @@ impl Memory {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
+    fn lock(&self) -> MutexGuard<'_, Option<LoadedState>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is kept, loaded if it was not.
-    async fn with<T>(&self, look: impl FnOnce(&mut Kept) -> T) -> Result<T, HandlerError> {
+    /// Calls `access` with the states, loaded on first use.
+    async fn with<T>(&self, access: impl FnOnce(&mut LoadedState) -> T) -> Result<T, HandlerError> {
         if self.lock().is_none() {
+            // Load without the lock: a `std` mutex guard must not be held across an await.
             let text = match &self.of {
-                Some(conversation) => conversation.remembered().await?,
+                Some(conversation) => conversation.load_state().await?,
                 None => None,
             };
-            // Somebody else may have loaded it meanwhile, and changed it.
+            // Keep what is there by now: a concurrent call on a clone of the context may have loaded the states during
+            // the await, and may have changed them.
             self.lock()
-                .get_or_insert_with(|| Kept::read(text, self.now));
+                .get_or_insert_with(|| LoadedState::read(text, self.now));
         }
         let mut kept = self.lock();
-        Ok(look(kept.get_or_insert_default()))
+        // The default is never inserted: nothing sets `kept` back to `None`.
+        Ok(access(kept.get_or_insert_default()))
     }
 
     pub(crate) async fn load(&self, name: &str) -> Result<Option<Value>, HandlerError> {
@@ -106,10 +110,12 @@ impl Memory {
     ) -> Result<(), HandlerError> {
         let expires_at = lasts.map(|lasts| after(self.now, lasts));
         self.with(|kept| {
+            // Insert first and measure the whole record: the limit is on its JSON text, with all other states.
             let before = kept
                 .slots
-                .insert(name.to_owned(), Slot { value, expires_at });
-            if kept.text().len() > MOST_BYTES {
+                .insert(name.to_owned(), StateEntry { value, expires_at });
+            if kept.text().len() > MAX_STATE_BYTES {
+                // Undo: the handler may ignore the error, and `change` would then store the record that is too large.
                 match before {
                     Some(before) => kept.slots.insert(name.to_owned(), before),
                     None => kept.slots.remove(name),
@@ -123,40 +129,47 @@ impl Memory {
     }
 
     pub(crate) async fn clear(&self, name: &str) -> Result<(), HandlerError> {
+        // Clearing a state that does not exist changes nothing, and must not cost a write.
         self.with(|kept| kept.changed |= kept.slots.remove(name).is_some())
             .await
     }
 
-    /// What is to be written with the answer, if anything has changed.
+    /// Returns the change to write together with the reply, if there is one.
     #[cfg_attr(
         not(feature = "app"),
         expect(dead_code, reason = "only the dispatcher keeps conversations")
     )]
-    pub(crate) fn change(&self) -> Option<Remember> {
+    pub(crate) fn change(&self) -> Option<StateChange> {
         let kept = self.lock();
         let kept = kept.as_ref().filter(|kept| kept.changed)?;
         if kept.slots.is_empty() {
-            return Some(Remember::Nothing);
+            return Some(StateChange::Clear);
         }
-        // What has no end makes the whole have none.
+        // The record must live as long as its longest-lived state: one state without expiry makes the whole `collect`
+        // `None`, which is a record without expiry.
         let ends: Option<Vec<_>> = kept.slots.values().map(|slot| slot.expires_at).collect();
         let end = ends.and_then(|ends| ends.into_iter().max());
-        Some(Remember::This(kept.text(), end))
+        Some(StateChange::Set(kept.text(), end))
     }
 }
 
-impl Kept {
+impl LoadedState {
     fn read(text: Option<String>, now: Timestamp) -> Self {
         let Some(text) = text else {
             return Self::default();
         };
-        let slots: BTreeMap<String, Slot> = serde_json::from_str(&text).unwrap_or_else(|_| {
-            tracing::warn!("what is remembered of a conversation cannot be read, and is forgotten");
-            BTreeMap::new()
-        });
-        let lasts = |slot: &Slot| slot.expires_at.is_none_or(|end| now < end);
+        // Start without states rather than fail: otherwise no message of this conversation could ever be handled.
+        let slots: BTreeMap<String, StateEntry> =
+            serde_json::from_str(&text).unwrap_or_else(|_| {
+                tracing::warn!(
+                    "could not read the stored states of a conversation; it starts without them"
+                );
+                BTreeMap::new()
+            });
+        let lasts = |slot: &StateEntry| slot.expires_at.is_none_or(|end| now < end);
         Self {
             slots: slots.into_iter().filter(|(_, slot)| lasts(slot)).collect(),
+            // Expired states alone do not cause a write. They leave the record with the next state that is saved.
             changed: false,
         }
     }
@@ -166,7 +179,7 @@ impl Kept {
     }
 }
 
-/// What a bot remembers of a conversation; [`Context::state`](super::Context::state) makes one.
+/// A state of a conversation, from [`Context::state`](super::Context::state).
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -192,14 +205,15 @@ impl Kept {
 /// # });
 /// ```
 pub struct State<S> {
-    memory: Arc<Memory>,
+    memory: Arc<StateStore>,
     name: &'static str,
     lasts: Option<Duration>,
+    // A function pointer, because a `State` holds no `S`: it is `Send` and `Sync` whatever `S` is.
     of: PhantomData<fn() -> S>,
 }
 
 impl<S: Serialize + DeserializeOwned + Default> State<S> {
-    pub(super) fn new(memory: Arc<Memory>, name: &'static str) -> Self {
+    pub(super) fn new(memory: Arc<StateStore>, name: &'static str) -> Self {
         Self {
             memory,
             name,
@@ -208,19 +222,22 @@ impl<S: Serialize + DeserializeOwned + Default> State<S> {
         }
     }
 
-    /// Forgets what is saved from here on, this long after the message that it is saved with. Without it nothing is
-    /// forgotten.
+    /// Sets the lifetime of values that are saved from here on, counted from the arrival of the message.
+    ///
+    /// Without it, saved values do not expire.
     #[must_use]
     pub fn expires_in(mut self, lasts: Duration) -> Self {
         self.lasts = Some(lasts);
         self
     }
 
-    /// What was saved last, or the default. What was saved as another type, as by an older version of the bot, is the
-    /// default too, and a warning.
+    /// Returns the value that was saved last, or the default.
+    ///
+    /// A value of another type, as saved by an older version of the bot, is logged as a warning and replaced by the
+    /// default.
     ///
     /// # Errors
-    /// [`HandlerError`] when the store is away.
+    /// [`HandlerError`] if the store is unavailable.
     pub async fn load(&self) -> Result<S, HandlerError> {
         let Some(value) = self.memory.load(self.name).await? else {
             return Ok(S::default());
@@ -228,26 +245,27 @@ impl<S: Serialize + DeserializeOwned + Default> State<S> {
         Ok(serde_json::from_value(value).unwrap_or_else(|_| {
             tracing::warn!(
                 name = self.name,
-                "a state is not of the type that the bot has now, and begins anew"
+                "a stored state does not fit the bot's current type; the default is used"
             );
             S::default()
         }))
     }
 
-    /// Remembers this.
+    /// Saves a value. It is stored together with the reply to this message.
     ///
     /// # Errors
-    /// [`HandlerError`] for what cannot be JSON, for over 64 KiB, or when the store is away.
+    /// [`HandlerError`] if the value cannot be serialized as JSON, if all states of the conversation together take more
+    /// than 64 KiB, or if the store is unavailable.
     pub async fn save(&self, state: &S) -> Result<(), HandlerError> {
         let value = serde_json::to_value(state)
             .map_err(|_| HandlerError::new(StateError::NotJson(self.name)))?;
         self.memory.save(self.name, value, self.lasts).await
     }
 
-    /// Forgets it.
+    /// Deletes the value. It is deleted from the store together with the reply to this message.
     ///
     /// # Errors
-    /// [`HandlerError`] when the store is away.
+    /// [`HandlerError`] if the store is unavailable.
     pub async fn clear(&self) -> Result<(), HandlerError> {
         self.memory.clear(self.name).await
     }
@@ -264,18 +282,18 @@ impl<S> fmt::Debug for State<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handler::history::Said;
+    use crate::handler::history::HistoryEntry;
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
 
     struct Saved(String);
 
-    impl Conversing for Saved {
-        fn remembered(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>> {
+    impl ConversationAccess for Saved {
+        fn load_state(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>> {
             Box::pin(std::future::ready(Ok(Some(self.0.clone()))))
         }
 
-        fn said(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<Said>, HandlerError>> {
+        fn history(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<HistoryEntry>, HandlerError>> {
             Box::pin(std::future::ready(Ok(Vec::new())))
         }
 
@@ -288,8 +306,8 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn after(text: &str, second: i64) -> Arc<Memory> {
-        Arc::new(Memory::new(
+    fn after(text: &str, second: i64) -> Arc<StateStore> {
+        Arc::new(StateStore::new(
             Some(Arc::new(Saved(text.to_owned()))),
             at(second),
         ))
@@ -299,16 +317,16 @@ mod tests {
         future.now_or_never().unwrap().unwrap()
     }
 
-    fn written(memory: &Memory) -> (String, Option<Timestamp>) {
+    fn written(memory: &StateStore) -> (String, Option<Timestamp>) {
         match memory.change() {
-            Some(Remember::This(text, end)) => (text, end),
+            Some(StateChange::Set(text, end)) => (text, end),
             _ => panic!("nothing to write"),
         }
     }
 
     #[test]
-    fn what_is_saved_is_loaded_until_its_time_is_up() {
-        let memory = Arc::new(Memory::new(None, at(100)));
+    fn saved_state_loads_until_expiry() {
+        let memory = Arc::new(StateStore::new(None, at(100)));
         let number = State::<u32>::new(memory.clone(), "number");
         assert_eq!(now(number.load()), 0);
         assert!(memory.change().is_none());
@@ -320,9 +338,10 @@ mod tests {
         assert_eq!(load(160), 0);
     }
 
+    // Each state expires on its own; the shared record lasts as long as the longest-lived state.
     #[test]
-    fn several_states_are_kept_beside_each_other_and_as_long_as_the_longest() {
-        let memory = Arc::new(Memory::new(None, at(0)));
+    fn states_share_record_until_last_expiry() {
+        let memory = Arc::new(StateStore::new(None, at(0)));
         let short = State::<u32>::new(memory.clone(), "a").expires_in(Duration::from_secs(5));
         now(short.save(&1));
         now(State::<String>::new(memory.clone(), "b").save(&"x".to_owned()));
@@ -331,19 +350,22 @@ mod tests {
         let later = after(&text, 10);
         assert_eq!(now(State::<u32>::new(later.clone(), "a").load()), 0);
         assert_eq!(now(State::<String>::new(later.clone(), "b").load()), "x");
+        // "a" has expired, so "b" is the last state, and the record goes with it.
         now(State::<String>::new(later.clone(), "b").clear());
-        assert!(matches!(later.change(), Some(Remember::Nothing)));
+        assert!(matches!(later.change(), Some(StateChange::Clear)));
     }
 
+    // A failed save leaves the stored states unchanged.
     #[test]
-    fn a_state_of_another_type_begins_anew_and_one_that_is_too_large_changes_nothing() {
+    fn incompatible_state_resets_and_oversized_save_fails() {
         let memory = after(r#"{"state":{"is":{"Dish":"soup"}}}"#, 0);
         let state = State::<u32>::new(memory.clone(), "state");
         assert_eq!(now(state.load()), 0);
         let large = State::<String>::new(memory.clone(), "large");
+        // The quotes and the name alone take it over the limit.
         assert!(
             large
-                .save(&"x".repeat(MOST_BYTES))
+                .save(&"x".repeat(MAX_STATE_BYTES))
                 .now_or_never()
                 .unwrap()
                 .is_err()

@@ -1,4 +1,4 @@
-//! A file on its way from Twilio to the reader of a link.
+//! A message's file that is passed on from Twilio to the client of a link.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,21 +11,23 @@ use tokio_util::task::AbortOnDropHandle;
 use super::limits::FetchPermit;
 use crate::handler::{FileType, MediaError, MediaErrorKind, MediaStream};
 
-/// How long a reader may take for a file: as long as Twilio may.
+/// Time that a client has to read a whole file.
+// The same as for fetching a file from Twilio, since the file is passed on while it arrives.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A file that is passed on piece by piece.
-///
-/// A reader that takes nothing is not asked whether its time is up, so a task ends the call to Twilio for it.
+/// A file that is passed on chunk by chunk.
+// hyper does not poll the body of a client that reads nothing, so a timeout inside of `chunk` would never fire. A task
+// of its own ends the call to Twilio instead, and frees the permit.
 pub(crate) struct FetchedFile {
     file_type: FileType,
     length: Option<u64>,
     call: Arc<Mutex<Call>>,
+    // Aborted on drop: a file that was read, or whose client has gone, needs no timer.
     _timer: AbortOnDropHandle<()>,
 }
 
 struct Call {
-    /// `None` once it is over.
+    /// `None` after the end, an error or the timeout.
     stream: Option<(MediaStream, FetchPermit)>,
     reader: Option<Waker>,
 }
@@ -40,6 +42,8 @@ impl FetchedFile {
         let shared = call.clone();
         let timer = tokio::spawn(async move {
             tokio::time::sleep(timeout).await;
+            // Take both under the lock, so that `chunk` cannot store a waker in between that nothing would wake. Drop
+            // and wake after it: the woken reader may take the lock immediately.
             let ended = {
                 let mut call = lock(&shared);
                 (call.stream.take(), call.reader.take())
@@ -60,16 +64,19 @@ impl FetchedFile {
         &self.file_type
     }
 
-    /// The number of its bytes, where Twilio says so.
+    /// Returns the size in bytes, if Twilio's response has it.
     pub(crate) fn length(&self) -> Option<u64> {
         self.length
     }
 
-    /// Returns the next piece; `None` at the end, after which it is not to be called again.
+    /// Returns the next chunk; `None` at the end. Must not be called again after the end or an error.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, MediaError> {
+        // Poll under the lock and never hold it across an await, so that the timer can take the stream between two
+        // polls.
         poll_fn(|cx| {
             let mut call = lock(&self.call);
             let Some((stream, _)) = &mut call.stream else {
+                // The timer has taken it: `chunk` itself is not called after the end.
                 return Poll::Ready(Err(MediaError::new(MediaErrorKind::TooSlow)));
             };
             let next = stream.poll_next_unpin(cx);
@@ -78,8 +85,9 @@ impl FetchedFile {
                     call.reader = Some(cx.waker().clone());
                     Poll::Pending
                 }
-                Poll::Ready(Some(Ok(piece))) => Poll::Ready(Ok(Some(piece))),
+                Poll::Ready(Some(Ok(chunk))) => Poll::Ready(Ok(Some(chunk))),
                 Poll::Ready(end) => {
+                    // Free the permit now, and not when the client has taken the last bytes.
                     call.stream = None;
                     Poll::Ready(end.transpose())
                 }
@@ -112,14 +120,15 @@ mod tests {
         (FetchedFile::new(stream, permit, timeout), permits)
     }
 
-    /// Fails where something that must happen does not.
+    /// Fails the test if the future does not complete.
     async fn soon<T>(happens: impl Future<Output = T>) -> T {
         let happened = tokio::time::timeout(Duration::from_secs(30), happens).await;
-        happened.expect("it does not happen")
+        happened.expect("the future did not complete within 30 s")
     }
 
+    // A handler that does not read the file must not hold the download permit.
     #[tokio::test]
-    async fn call_ends_in_time_although_nothing_is_read() {
+    async fn unread_download_ends_at_timeout() {
         let (mut file, permits) = file(Duration::from_millis(20), None);
         assert_eq!(permits.available_permits(), 0);
         drop(soon(permits.acquire()).await.unwrap());
@@ -128,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reader_that_waits_is_told_of_the_timeout() {
+    async fn waiting_reader_gets_timeout_error() {
         let (mut file, permits) = file(Duration::from_millis(20), None);
         let first = file.chunk().await.unwrap();
         assert_eq!(first.as_deref(), Some(&b"first"[..]));
@@ -138,17 +147,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn call_ends_with_the_file_or_with_its_reader() {
+    async fn download_permit_is_released_at_end_or_drop() {
         let (mut read, permits) = file(READ_TIMEOUT, Some(b" and last"));
         let mut bytes = Vec::new();
-        while let Some(piece) = read.chunk().await.unwrap() {
-            bytes.extend(piece);
+        while let Some(chunk) = read.chunk().await.unwrap() {
+            bytes.extend(chunk);
         }
         assert_eq!(bytes, b"first and last");
         assert_eq!(permits.available_permits(), 1);
         let (unread, permits) = file(READ_TIMEOUT, None);
         drop(unread);
-        // The task that holds the call is told to end, and does so when it runs next.
+        // Not immediately: the aborted timer task also holds the call, and drops it when it runs next.
         drop(soon(permits.acquire()).await.unwrap());
     }
 }

@@ -1,36 +1,41 @@
-//! Limits of `/media`: how many requests are answered at the same time, and how many files are fetched from Twilio for them.
+//! Concurrency limits of `/media`: of requests, and of fetches from Twilio for them.
 //!
-//! They are counted apart from messages, so that readers of files take no place of a message.
+//! They are separate from the limit on messages, so that clients of links cannot use up the capacity for messages.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Requests at the same time. Each has at most one piece of a file in memory, 256 KiB.
+/// Maximum number of concurrent requests.
+// Each has at most one chunk of a file in memory, 256 KiB: 24 MiB together.
 const MAX_REQUESTS: usize = 96;
-/// Files that are fetched from Twilio at the same time. Each takes up to 1.3 MB: what the HTTP client has read ahead, too.
+/// Maximum number of concurrent fetches from Twilio.
+// Each takes up to 1.3 MB, with what the HTTP client reads ahead: 83 MB together.
 const MAX_FETCHES: usize = 64;
-/// How long a request waits for its place before it is refused.
+/// Time that a request waits for a permit before it is refused with 503.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// The limits, and what is taken of them.
+/// The two limits.
 pub(crate) struct LinkLimits {
     requests: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
 }
 
-/// A request's place, held until the last byte of its answer has been handed to the connection.
+/// A request's permit, held until the last byte of the response has been written to the connection.
+// Cloned into every frame of the body, so that the permit lives until the last frame is dropped.
 #[derive(Clone)]
 pub(crate) struct LinkPermit {
-    _place: Arc<OwnedSemaphorePermit>,
+    _permit: Arc<OwnedSemaphorePermit>,
 }
 
-/// The place of a file that is being fetched.
+/// The permit of one fetch from Twilio.
 pub(super) type FetchPermit = OwnedSemaphorePermit;
 
 impl LinkLimits {
-    /// Creates the limits of a server that answers so many messages at the same time: files get an eighth of that at most.
+    /// Creates the limits of a server with this limit on webhook requests.
+    ///
+    /// Links get an eighth of it, but at least 8 and at most 96 requests.
     pub(crate) fn new(max_in_flight: usize) -> Self {
         Self {
             requests: Arc::new(Semaphore::new((max_in_flight / 8).clamp(8, MAX_REQUESTS))),
@@ -38,19 +43,20 @@ impl LinkLimits {
         }
     }
 
-    /// Waits briefly for a request's place.
+    /// Acquires the permit of a request, waiting up to 2 s; `None` if the limit stays reached.
     pub(crate) async fn request(&self) -> Option<LinkPermit> {
-        let place = Arc::new(place(&self.requests).await?);
-        Some(LinkPermit { _place: place })
+        let permit = Arc::new(acquire(&self.requests).await?);
+        Some(LinkPermit { _permit: permit })
     }
 
-    /// Waits briefly for the place of a file that is to be fetched.
+    /// Acquires the permit of a fetch, waiting up to 2 s; `None` if the limit stays reached.
     pub(super) async fn fetch(&self) -> Option<FetchPermit> {
-        place(&self.fetches).await
+        acquire(&self.fetches).await
     }
 }
 
-async fn place(of: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    let place = tokio::time::timeout(WAIT, of.clone().acquire_owned()).await;
-    place.ok()?.ok()
+async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let permit = tokio::time::timeout(WAIT, semaphore.clone().acquire_owned()).await;
+    // The inner error is for a closed semaphore, and these are never closed.
+    permit.ok()?.ok()
 }

@@ -1,19 +1,20 @@
-//! Files: those that messages bring, and those that replies take along.
+//! Media: the files of inbound messages, and the files of replies.
 //!
-//! A message's files lie at Twilio. They are fetched when a handler asks ([`attached`]), saved beside it where `media.save_dir`
-//! names a folder ([`keeping`], [`saving`]), and never called by the address that the message gives.
+//! A message's files are stored at Twilio. They are fetched when a handler asks for them ([`attachment`]), and saved
+//! concurrently with the handler if `media.save_dir` is set ([`auto_save`], [`storage`]). The `MediaUrl` of a message
+//! is never called.
 //!
-//! A reply's own files are put into the store ([`publishing`]) under links that nobody can guess ([`token`]), which every
-//! machine on that store can follow ([`linked`]), so many at a time ([`limits`]). So is the place of a file that came, which is
-//! fetched for each reader ([`fetched`]).
+//! A reply's files are put into the store ([`publish`]) and served under links that cannot be guessed ([`token`]).
+//! Every server on the store can serve a link ([`links`]), within limits ([`limits`]). A link can also lead to a
+//! message's file, which is fetched from Twilio for each request ([`fetched`]).
 
-mod attached;
+mod attachment;
+mod auto_save;
 mod fetched;
-mod keeping;
 mod limits;
-mod linked;
-mod publishing;
-mod saving;
+mod links;
+mod publish;
+mod storage;
 mod token;
 
 use std::sync::Arc;
@@ -24,37 +25,39 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use fetched::FetchedFile;
 pub(crate) use limits::{LinkLimits, LinkPermit};
-pub(crate) use linked::{Followed, NotFollowed, OurFile};
-pub(crate) use saving::Folder;
-pub use saving::saved_files;
+pub(crate) use links::{LinkContent, LinkError, StoredFile};
+pub(crate) use storage::Folder;
+pub use storage::saved_files;
 
 use crate::address::Channel;
 use crate::clock::Clock;
-use crate::handler::{Attachments, Files, HandlerError, Keeping};
+use crate::handler::{Attachments, Files, HandlerError, SaveGuard};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::sid::{AccountSid, MessageSid};
-use crate::signature::{PublicUrl, TokenSlot};
+use crate::signature::{AuthTokenKind, PublicUrl};
 use crate::store::Store;
 use crate::twilio::media::{MediaClient, MediaHosts};
 use crate::twilio::{Client, Credentials};
 
-use attached::Attached;
+use attachment::MessageAttachments;
 
-/// Messages whose files are saved at once.
-const KEPT_AT_ONCE: usize = 8;
-/// Replies' own files that are read and put into the store at once; each may take 16 MiB of memory. Further ones wait.
-const PUBLISHED_AT_ONCE: usize = 2;
+/// Maximum number of messages whose files are saved concurrently. Files of one message are saved one after the other.
+const MAX_CONCURRENT_SAVES: usize = 8;
+/// Maximum number of reply files that are put into the store concurrently. Further ones wait.
+// Each may take 16 MiB of memory.
+const MAX_CONCURRENT_PUBLISHES: usize = 2;
 
-/// Where an account's files are asked for, and as whom.
+/// The REST client, the credentials and the public URL of each account.
+// A trait, so that this module does not depend on the outbox worker, which has the routes and credentials.
 pub(crate) trait Accounts: Send + Sync {
-    /// `None` for an account that is not ours to call for.
-    fn of(&self, account: AccountSid, slot: TokenSlot) -> Option<(&Client, Credentials)>;
-    /// Where the account's Twilio, and the rest of the world, reaches us.
+    /// Returns the client and the credentials of an account; `None` for an account that is not configured.
+    fn of(&self, account: AccountSid, auth_token: AuthTokenKind) -> Option<(&Client, Credentials)>;
+    /// Returns the URL under which Twilio reaches this server for the account.
     fn public_url(&self, account: AccountSid) -> PublicUrl;
 }
 
-/// What has to do with files.
+/// The media component. A clone shares its limits and its tasks.
 #[derive(Clone)]
 pub(crate) struct Media(Arc<Inner>);
 
@@ -63,17 +66,17 @@ struct Inner {
     client: MediaClient,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    keep: Option<Keep>,
+    auto_save: Option<AutoSave>,
     limits: LinkLimits,
     tasks: TaskTracker,
     keeping: Semaphore,
     publishing: Semaphore,
 }
 
-/// What happens to files that come, without a handler that asks for them.
-pub(crate) struct Keep {
+/// Saving of every message's files, without code in the handler.
+pub(crate) struct AutoSave {
     pub(crate) folder: Folder,
-    /// Whether a file is deleted at Twilio once it is saved.
+    /// Delete a file at Twilio once it is saved and its message is handled.
     pub(crate) then_delete: bool,
 }
 
@@ -81,7 +84,7 @@ impl Media {
     pub(crate) fn new(
         accounts: Arc<dyn Accounts>,
         hosts: MediaHosts,
-        keep: Option<Keep>,
+        keep: Option<AutoSave>,
         limits: LinkLimits,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -92,22 +95,26 @@ impl Media {
             client: MediaClient::new(hosts, clock.clone()),
             store,
             clock,
-            keep,
+            auto_save: keep,
             limits,
             tasks,
-            keeping: Semaphore::new(KEPT_AT_ONCE),
-            publishing: Semaphore::new(PUBLISHED_AT_ONCE),
+            keeping: Semaphore::new(MAX_CONCURRENT_SAVES),
+            publishing: Semaphore::new(MAX_CONCURRENT_PUBLISHES),
         }))
     }
 }
 
 impl Files for Media {
-    fn attachments(&self, message: &InboundMessage, slot: TokenSlot) -> Arc<dyn Attachments> {
-        Arc::new(Attached::of(self.0.clone(), message, slot))
+    fn attachments(
+        &self,
+        message: &InboundMessage,
+        auth_token: AuthTokenKind,
+    ) -> Arc<dyn Attachments> {
+        Arc::new(MessageAttachments::of(self.0.clone(), message, auth_token))
     }
 
-    fn keep(&self, message: &InboundMessage, slot: TokenSlot) -> Keeping {
-        keeping::begin(&self.0, message, slot)
+    fn auto_save(&self, message: &InboundMessage, auth_token: AuthTokenKind) -> SaveGuard {
+        auto_save::begin(&self.0, message, auth_token)
     }
 
     fn publish<'a>(

@@ -1,22 +1,24 @@
-//! The token of a link: 256 random bits, of which the store keeps only a hash, and a tag over them by the store's key.
+//! The token of a link: a 256-bit random secret, and a tag over it by the store's key.
 //!
-//! The tag is checked before the store is asked, so that a forged token costs a hash and nothing else.
+//! The store has only a hash of the secret. The tag is checked before the store is queried, so that a forged token
+//! costs one HMAC and nothing else.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use crate::store::{LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkKey, LinkSigningKey};
+use crate::store::{LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkSigningKey, LinkTokenHash};
 
 const BYTES: usize = LINK_SECRET_BYTES + LINK_TAG_BYTES;
-/// A multiple of four for a multiple of three bytes: no padding and no unused bits, so each token has one spelling.
+/// Length of a token in base64.
+// The 48 bytes are a multiple of three: no padding and no unused bits, so that each token has exactly one spelling.
 const CHARACTERS: usize = BYTES / 3 * 4;
 
-/// Makes a token, and the key by which the store finds its link.
+/// Creates a token, and the hash under which the store finds its link.
 ///
 /// # Errors
-/// When the operating system has no random numbers.
-pub(super) fn new(key: &LinkSigningKey) -> Result<(String, LinkKey), getrandom::Error> {
+/// [`getrandom::Error`] if the operating system cannot provide random bytes.
+pub(super) fn new(key: &LinkSigningKey) -> Result<(String, LinkTokenHash), getrandom::Error> {
     let mut secret = [0; LINK_SECRET_BYTES];
     getrandom::fill(&mut secret)?;
     let mut bytes = [0; BYTES];
@@ -26,8 +28,9 @@ pub(super) fn new(key: &LinkSigningKey) -> Result<(String, LinkKey), getrandom::
     Ok((URL_SAFE_NO_PAD.encode(bytes), link_key(&secret)))
 }
 
-/// The key by which the store finds the link of a token, if the store's key has tagged it.
-pub(super) fn verified(token: &str, key: &LinkSigningKey) -> Option<LinkKey> {
+/// Returns the hash under which the store finds the link of a token, if the store's key has tagged the token.
+pub(super) fn verified(token: &str, key: &LinkSigningKey) -> Option<LinkTokenHash> {
+    // `decode_slice` would accept a shorter token, and leave zeros at the end of `bytes`.
     if token.len() != CHARACTERS {
         return None;
     }
@@ -38,9 +41,10 @@ pub(super) fn verified(token: &str, key: &LinkSigningKey) -> Option<LinkKey> {
     key.verifies(secret, tag).then(|| link_key(secret))
 }
 
-/// A hash without salt is enough: 256 random bits cannot be guessed.
-fn link_key(secret: &[u8; LINK_SECRET_BYTES]) -> LinkKey {
-    LinkKey(Sha256::digest(secret).into())
+/// Returns the hash of a secret, which is all that the store has of it.
+// No salt is needed: 256 random bits cannot be guessed, so no table of their hashes can exist.
+fn link_key(secret: &[u8; LINK_SECRET_BYTES]) -> LinkTokenHash {
+    LinkTokenHash(Sha256::digest(secret).into())
 }
 
 #[cfg(test)]

@@ -1,22 +1,22 @@
-//! What Twilio Conversations tell: [`ConversationEvent`].
+//! Webhooks of Twilio Conversations: [`ConversationEvent`].
 
 use std::fmt;
 
 use super::parse::{self, ParseError};
 use crate::address::Address;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::sid::{AccountSid, ChatServiceSid, ConversationSid};
 
-/// One webhook of Twilio Conversations, another product than the one whose messages bots answer: it tells that something
-/// has happened, and what it is answered with is not executed.
+/// A webhook of Twilio Conversations, a product other than Programmable Messaging. It reports an event; Twilio does not
+/// execute TwiML in the response.
 ///
-/// Source: Twilio's "Conversations webhooks" page. Its parameters are many and differ by event: those that are not here are
-/// in [`params`](Self::params).
+/// Source: Twilio's "Conversations webhooks" page. Events have many more parameters, which differ by event; they are in
+/// [`params`](Self::params).
 ///
 /// ```
-/// use replyhook::{ConversationEvent, Form};
+/// use replyhook::{ConversationEvent, FormParams};
 ///
-/// let form = Form::from_iter([
+/// let form = FormParams::from_iter([
 ///     ("EventType", "onMessageAdded"),
 ///     ("AccountSid", "AC00000000000000000000000000000001"),
 ///     ("ConversationSid", "CH00000000000000000000000000000001"),
@@ -31,54 +31,57 @@ use crate::sid::{AccountSid, ChatServiceSid, ConversationSid};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ConversationEvent {
-    /// `EventType`: `onMessageAdded`, `onConversationAdded`, `onParticipantAdded`, `onDeliveryUpdated` …
+    /// `EventType`, such as `onMessageAdded`, `onConversationAdded`, `onParticipantAdded` or `onDeliveryUpdated`.
     pub event_type: String,
     /// `AccountSid`.
     pub account_sid: AccountSid,
-    /// `ConversationSid`; events of users have none.
+    /// `ConversationSid`; missing in events about users.
     pub conversation_sid: Option<ConversationSid>,
     /// `ChatServiceSid`: the Conversations service.
     pub chat_service_sid: Option<ChatServiceSid>,
-    /// `MessageSid`: `IM…`, which is no SID of a message that bots answer.
+    /// `MessageSid`: `IM…`, which is not the SID of a Programmable Messaging message.
     pub message_sid: Option<String>,
     /// `ParticipantSid`: `MB…`.
     pub participant_sid: Option<String>,
-    /// `Author`: an identity, or a user's address.
+    /// `Author`: an identity of Twilio Conversations, or a user's address.
     pub author: Option<String>,
-    /// `Body`: what was said. A user's is untrusted.
+    /// `Body`: the text of the message. Untrusted if a user wrote it.
     pub body: Option<String>,
-    /// `Source`: `SMS`, `WHATSAPP`, `API`, `SDK` …
+    /// `Source`, such as `SMS`, `WHATSAPP`, `API` or `SDK`.
     pub source: Option<String>,
-    /// `MessagingBinding.Address`, which comes as often as there are addresses: who takes part by SMS or WhatsApp.
+    /// `MessagingBinding.Address`, repeated for each address: the participants on SMS or WhatsApp.
     pub addresses: Vec<Address>,
-    /// `MessagingBinding.ProxyAddress`: your number.
+    /// `MessagingBinding.ProxyAddress`: your sender.
     pub proxy_address: Option<Address>,
-    /// `RetryCount`: how often it was told before.
+    /// `RetryCount`: number of earlier attempts to deliver this event.
     pub retry_count: Option<u32>,
-    /// All decoded pairs in the order they came.
-    pub params: Form,
+    /// All decoded parameters in the order received.
+    pub params: FormParams,
 }
 
-/// Parameters of which two different values are refused.
+/// Parameters of an event that must not have two different values.
+// Fewer than for messages, since an event only reaches a hook. `MessagingBinding.Address` repeats by design.
 const DECIDING: [&str; 4] = ["EventType", "AccountSid", "ConversationSid", "MessageSid"];
 
 impl ConversationEvent {
-    /// Whether these are the pairs of such a webhook: status callbacks have an `EventType` too, such as `READ`.
-    pub fn is_one(params: &Form) -> bool {
+    /// Returns whether parameters are those of a Conversations webhook: `EventType` is `on` followed by an upper-case
+    /// letter.
+    pub fn is_one(params: &FormParams) -> bool {
+        // The mere presence of `EventType` is not enough: status callbacks have one too, such as `READ`.
         let event = params
             .get("EventType")
             .and_then(|event| event.strip_prefix("on"));
         event.is_some_and(|event| event.starts_with(|first: char| first.is_ascii_uppercase()))
     }
 
-    /// Reads the pairs of such a webhook.
+    /// Parses the parameters of a Conversations webhook.
     ///
     /// # Errors
-    /// [`ParseError`] when `EventType` or `AccountSid` is missing or malformed, or when one of them, `ConversationSid` or
-    /// `MessageSid` has two values.
-    pub fn parse(params: Form) -> Result<Self, ParseError> {
+    /// [`ParseError`] if `EventType` or `AccountSid` is missing or malformed, or if one of them, `ConversationSid` or
+    /// `MessageSid` has two different values.
+    pub fn parse(params: FormParams) -> Result<Self, ParseError> {
         for name in DECIDING {
-            params.single(name)?;
+            params.get_unique(name)?;
         }
         let text = |name| parse::text(&params, name);
         let addresses = params
@@ -103,7 +106,7 @@ impl ConversationEvent {
     }
 }
 
-/// What happened, and no text of anybody's.
+/// Shows the event, and no text of a user.
 impl fmt::Debug for ConversationEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConversationEvent")
@@ -121,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_webhook_of_conversations_is_told_by_its_event() {
+    fn conversations_webhook_is_detected_by_event_type() {
         for (event, is_one) in [
             ("onMessageAdded", true),
             ("onUserUpdate", true),
@@ -130,15 +133,15 @@ mod tests {
             ("one", false),
             ("", false),
         ] {
-            let params = Form::from_iter([("EventType", event)]);
+            let params = FormParams::from_iter([("EventType", event)]);
             assert_eq!(ConversationEvent::is_one(&params), is_one, "{event}");
         }
-        assert!(!ConversationEvent::is_one(&Form::default()));
+        assert!(!ConversationEvent::is_one(&FormParams::default()));
     }
 
     #[test]
     fn debug_shows_no_text() {
-        let params = Form::from_iter([
+        let params = FormParams::from_iter([
             ("EventType", "onMessageAdded"),
             ("AccountSid", "AC00000000000000000000000000000001"),
             ("Author", "a secret"),

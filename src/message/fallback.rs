@@ -1,15 +1,15 @@
-//! What a fallback call adds to a message: why the primary failed, and which URL that was.
+//! Additional parameters of a fallback call: the error of the primary webhook, and its URL.
 
 use super::parse::{self, ParseError};
 use crate::error_code::ErrorCode;
-use crate::form::Form;
+use crate::form::FormParams;
 
-/// `ErrorCode` and `ErrorUrl` of a fallback call.
+/// Cause of a fallback call: its parameters `ErrorCode` and `ErrorUrl`.
 ///
 /// ```
-/// use replyhook::{ErrorCode, FallbackCause, Form};
+/// use replyhook::{ErrorCode, FallbackCause, FormParams};
 ///
-/// let form = Form::from_iter([("ErrorCode", "11200"), ("ErrorUrl", "https://bot.example.com/webhook")]);
+/// let form = FormParams::from_iter([("ErrorCode", "11200"), ("ErrorUrl", "https://bot.example.com/webhook")]);
 /// let cause = FallbackCause::parse(&form)?;
 /// assert_eq!(cause.error_code, Some(ErrorCode(11200)));
 /// assert_eq!(cause.error_url.as_deref(), Some("https://bot.example.com/webhook"));
@@ -18,18 +18,19 @@ use crate::form::Form;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FallbackCause {
-    /// `ErrorCode`, such as 11200; `None` when it is missing or no number.
+    /// `ErrorCode`, such as 11200; `None` if it is missing or not a number.
     pub error_code: Option<ErrorCode>,
     /// `ErrorUrl`: the URL that failed.
     pub error_url: Option<String>,
 }
 
 impl FallbackCause {
-    /// Reads the two parameters. A call without them is still answered: the fallback must not fail.
+    /// Parses the two parameters. Both may be missing.
     ///
     /// # Errors
-    /// [`ParseError`] when one of them came with two different values.
-    pub fn parse(params: &Form) -> Result<Self, ParseError> {
+    /// [`ParseError`] if one of them, or another parameter on which a decision depends, has two different values.
+    pub fn parse(params: &FormParams) -> Result<Self, ParseError> {
+        // Lenient otherwise: a fallback call must get a response, since Twilio calls no further URL.
         parse::refuse_ambiguous(params)?;
         Ok(Self {
             error_code: parse::parsed(params, "ErrorCode"),

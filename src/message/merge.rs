@@ -1,24 +1,26 @@
-//! Several messages of a user as one.
+//! Merging of several messages of a user into one, for `reply.debounce_ms`.
 
 use super::InboundMessage;
 use super::parts::MessageType;
 
 impl InboundMessage {
-    /// Takes the message that came next into this one. Where something of it would be lost, as of the second of two taps
-    /// on a button, it takes nothing and returns false.
+    /// Merges the next message into this one. Returns false, and changes nothing, if a part of it would be lost, such
+    /// as the second of two button taps.
     pub(crate) fn absorb(&mut self, next: Self) -> bool {
-        let is_of_the_same = self.from == next.from
+        // Messages of one conversation can still differ in account or Messaging Service, and `self` holds one of each.
+        let is_same_conversation = self.from == next.from
             && self.to == next.to
             && self.account_sid == next.account_sid
             && self.messaging_service_sid == next.messaging_service_sid;
-        let has_room = !(self.location.is_some() && next.location.is_some()
+        // Each of these fields can hold the part of one message only.
+        let has_conflict = self.location.is_some() && next.location.is_some()
             || self.button.is_some() && next.button.is_some()
             || self.list.is_some() && next.list.is_some()
             || self.interactive_data.is_some() && next.interactive_data.is_some()
             || self.flow_data.is_some() && next.flow_data.is_some()
             || self.replied_to.is_some() && next.replied_to.is_some()
-            || self.referral.is_some() && next.referral.is_some());
-        if !is_of_the_same || !has_room {
+            || self.referral.is_some() && next.referral.is_some();
+        if !is_same_conversation || has_conflict {
             return false;
         }
         if !self.body.is_empty() && !next.body.is_empty() {
@@ -28,7 +30,7 @@ impl InboundMessage {
         self.media.extend(next.media);
         self.num_media = added(self.num_media, next.num_media);
         self.num_segments = added(self.num_segments, next.num_segments);
-        // What is more than a text names the whole.
+        // A type other than `text` describes the merged message better, whichever message it comes from.
         if matches!(self.message_type, None | Some(MessageType::Text)) {
             self.message_type = next.message_type.or(self.message_type.take());
         }
@@ -39,9 +41,11 @@ impl InboundMessage {
         self.flow_data = self.flow_data.take().or(next.flow_data);
         self.replied_to = self.replied_to.take().or(next.replied_to);
         self.referral = self.referral.take().or(next.referral);
+        // The latest name wins: the user may have changed it.
         self.profile_name = next.profile_name.or(self.profile_name.take());
         self.wa_id = self.wa_id.take().or(next.wa_id);
         self.external_user_id = self.external_user_id.take().or(next.external_user_id);
+        // `FormParams::get` returns the first value, so identifying parameters stay those of the first message.
         self.params = self.params.iter().chain(next.params.iter()).collect();
         self.merged.push(next.message_sid);
         true
@@ -60,7 +64,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::form::Form;
+    use crate::form::FormParams;
 
     fn message(number: u32, pairs: &[(&str, &str)]) -> InboundMessage {
         let sid = format!("SM{number:032x}");
@@ -70,12 +74,12 @@ mod tests {
             ("From", "whatsapp:+15550001111"),
             ("To", "whatsapp:+15550002222"),
         ];
-        let form: Form = own.iter().chain(pairs).copied().collect();
+        let form: FormParams = own.iter().chain(pairs).copied().collect();
         InboundMessage::parse(form, Timestamp::UNIX_EPOCH).unwrap()
     }
 
     #[test]
-    fn texts_become_lines_and_files_and_a_tap_are_kept() {
+    fn merged_messages_join_texts_media_and_button() {
         let mut whole = message(1, &[("Body", "hi"), ("MessageType", "text")]);
         let photo = [
             ("MediaUrl0", "https://api.example.test/1"),
@@ -101,7 +105,7 @@ mod tests {
             urls,
             ["https://api.example.test/1", "https://api.example.test/2"]
         );
-        // Each is asked for at the message that brought it.
+        // Each file keeps the SID of its own message, under which Twilio stores it.
         let brought: Vec<_> = whole.media.iter().map(|media| media.message_sid).collect();
         assert_eq!(brought, whole.merged[..2]);
         assert_eq!(whole.num_media, Some(2));
@@ -117,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_tap_or_place_and_what_is_for_another_sender_is_not_taken() {
+    fn merge_rejects_second_button_location_or_other_sender() {
         let tap = |number| message(number, &[("ButtonPayload", "yes:1"), ("Body", "Yes")]);
         let place = |number| message(number, &[("Latitude", "52.5"), ("Longitude", "13.4")]);
         let mut whole = tap(1);

@@ -1,42 +1,44 @@
-//! Where a message is on its way.
+//! Delivery status of a message.
 
 use super::parts::open_enum;
 
 open_enum! {
-    /// Where a message is on its way. Order is not promised by Twilio, calls may be lost or repeated: compare
-    /// [`MessageStatus::rank`].
+    /// Delivery status of a message, as in `MessageStatus` and `SmsStatus`.
+    ///
+    /// Twilio does not guarantee the order of status callbacks; they may also be lost or repeated. Compare
+    /// [`MessageStatus::rank`] to recognise an outdated one.
     ///
     /// ```
     /// use replyhook::MessageStatus;
     ///
-    /// let (told, known) = (MessageStatus::parse("sent"), MessageStatus::Delivered);
-    /// assert!(told.rank() < known.rank(), "an old callback, which comes late");
+    /// let (received, known) = (MessageStatus::parse("sent"), MessageStatus::Delivered);
+    /// assert!(received.rank() < known.rank(), "an outdated callback");
     /// assert!(MessageStatus::Failed.is_failure());
     /// ```
     MessageStatus {
-        /// A Messaging Service will choose the sender.
+        /// Accepted; the Messaging Service has yet to choose the sender.
         Accepted = "accepted",
-        /// Waits for its time.
+        /// Waiting for its send time.
         Scheduled = "scheduled",
-        /// Waits for its sender.
+        /// Queued for its sender.
         Queued = "queued",
-        /// On its way to the carrier or channel.
+        /// Being sent to the carrier or channel.
         Sending = "sending",
-        /// Taken by the carrier or channel.
+        /// Accepted by the carrier or channel.
         Sent = "sent",
-        /// On the phone.
+        /// Delivered to the phone.
         Delivered = "delivered",
-        /// Seen by the user (WhatsApp, RCS).
+        /// Read by the user (WhatsApp, RCS).
         Read = "read",
-        /// Taken upstream, then not delivered. Final.
+        /// Accepted by the carrier or channel, but not delivered. Final.
         Undelivered = "undelivered",
-        /// Refused by Twilio or the first hop. Final.
+        /// Rejected by Twilio or the first hop. Final.
         Failed = "failed",
-        /// Called back before its time. Final.
+        /// Canceled before its send time. Final.
         Canceled = "canceled",
-        /// Inbound, on its way to you.
+        /// Inbound, in transit to you.
         Receiving = "receiving",
-        /// Inbound.
+        /// Inbound, received by Twilio.
         Received = "received",
         /// Deprecated by Twilio.
         PartiallyDelivered = "partially_delivered",
@@ -44,8 +46,10 @@ open_enum! {
 }
 
 impl MessageStatus {
-    /// How far a message has come: only a higher rank is news. `None` for inbound and unknown ones.
+    /// Returns the progress of an outbound message. A status with a lower or equal rank is outdated. `None` for inbound
+    /// and unknown statuses.
     pub fn rank(&self) -> Option<u8> {
+        // The final failures share the highest rank: nothing may follow them, and the first one stays.
         Some(match self {
             Self::Accepted | Self::Scheduled => 0,
             Self::Queued => 1,
@@ -58,7 +62,7 @@ impl MessageStatus {
         })
     }
 
-    /// Whether it says that the user will not see the message.
+    /// Returns whether the user will not get the message.
     pub fn is_failure(&self) -> bool {
         matches!(self, Self::Undelivered | Self::Failed | Self::Canceled)
     }
@@ -68,9 +72,10 @@ impl MessageStatus {
 mod tests {
     use super::*;
 
+    // A final failure outranks every other status.
     #[test]
-    fn ranks_rise_along_the_way_and_final_failures_stand_above_all() {
-        let way = [
+    fn status_rank_rises_from_accepted_to_failed() {
+        let statuses = [
             "accepted",
             "queued",
             "sending",
@@ -79,7 +84,7 @@ mod tests {
             "read",
             "failed",
         ];
-        let ranks: Vec<_> = way
+        let ranks: Vec<_> = statuses
             .iter()
             .map(|text| MessageStatus::parse(text).rank().unwrap())
             .collect();

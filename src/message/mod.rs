@@ -1,12 +1,13 @@
-//! What Twilio sends: [`InboundMessage`] and its parts, [`StatusUpdate`], [`FallbackCause`], [`ConversationEvent`].
+//! Twilio's webhook parameters as types: [`InboundMessage`] and its parts, [`StatusUpdate`], [`FallbackCause`],
+//! [`ConversationEvent`].
 //!
-//! Pairs become types here, at the edge, and nowhere else. Three rules hold:
+//! Parameters become types in this module only. Three rules hold:
 //!
-//! 1. What identifies a message (`MessageSid`, `AccountSid`, `From`, `To`) must be there and well formed; a signature
-//!    has no delimiters, so a shape is part of its meaning.
-//! 2. A parameter that decides something may not come with two different values.
-//! 3. Everything else may be missing, new or odd, and costs nothing: it is `None`, or an enum's `Other`, and the decoded
-//!    pairs stay readable in [`InboundMessage::params`].
+//! 1. The parameters that identify a message (`MessageSid`, `AccountSid`, `From`, `To`) must be present, and the SIDs
+//!    well formed. The signed string has no delimiters, so a signature alone does not guarantee the format of a value.
+//! 2. A parameter on which a decision depends must not have two different values.
+//! 3. Any other parameter may be missing, unknown or invalid. It becomes `None` or an enum's `Other`, and the decoded
+//!    parameters stay readable in [`InboundMessage::params`].
 //!
 //! Source of the parameters: Twilio's "Messaging webhook request" page and captured requests.
 
@@ -27,21 +28,21 @@ use jiff::Timestamp;
 pub use message_status::MessageStatus;
 pub use parse::{ParseError, ParseErrorKind};
 pub use parts::{
-    Button, JsonText, ListChoice, Location, MediaItem, MessageType, OptOutType, Place, Referral,
+    Button, GeoInfo, JsonText, ListChoice, Location, MediaItem, MessageType, OptOutType, Referral,
     ReferralSource, RepliedTo,
 };
 pub use status::StatusUpdate;
 
 use crate::address::{Address, Channel};
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 
-/// One message of a user, as the primary or fallback webhook received it.
+/// A message of a user, as the primary webhook or the fallback URL received it.
 ///
 /// ```
-/// use replyhook::{Form, InboundMessage, Timestamp};
+/// use replyhook::{FormParams, InboundMessage, Timestamp};
 ///
-/// let form = Form::from_iter([
+/// let form = FormParams::from_iter([
 ///     ("MessageSid", "SM00000000000000000000000000000001"),
 ///     ("AccountSid", "AC00000000000000000000000000000001"),
 ///     ("From", "whatsapp:+15550001111"),
@@ -58,35 +59,36 @@ use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct InboundMessage {
-    /// `MessageSid`: the same for every delivery of this message.
+    /// `MessageSid`, the same in every redelivery of this message.
     pub message_sid: MessageSid,
-    /// `AccountSid`: the account, or subaccount, that owns the receiving sender.
+    /// `AccountSid`: the account or subaccount that owns the sender in [`to`](Self::to).
     pub account_sid: AccountSid,
-    /// `MessagingServiceSid`, when a Messaging Service is involved.
+    /// `MessagingServiceSid`, if the sender belongs to a Messaging Service.
     pub messaging_service_sid: Option<MessagingServiceSid>,
     /// `From`: the user.
     pub from: Address,
-    /// `To`: the sender of yours that was written to.
+    /// `To`: your sender.
     pub to: Address,
-    /// `Body`: up to 1600 characters (more where messages are [`merged`](Self::merged)), untrusted. Empty with most media and every location.
+    /// `Body`: up to 1600 characters, more if messages are [`merged`](Self::merged). Untrusted. Empty for most media
+    /// and for every location.
     pub body: String,
-    /// `MediaUrl{N}` and `MediaContentType{N}`, in order of N, whatever `NumMedia` says.
+    /// `MediaUrl{N}` and `MediaContentType{N}`, in the order of N. `NumMedia` does not limit them.
     pub media: Vec<MediaItem>,
-    /// `NumMedia` as Twilio counted; [`media`](Self::media) is what came.
+    /// `NumMedia`: Twilio's count, which may differ from the length of [`media`](Self::media).
     pub num_media: Option<u32>,
-    /// `NumSegments`: always 1 on anything but SMS and MMS.
+    /// `NumSegments`: always 1 on channels other than SMS and MMS.
     pub num_segments: Option<u32>,
     /// `MessageType`.
     pub message_type: Option<MessageType>,
     /// `SmsStatus`, `received` on every inbound message.
     pub sms_status: Option<MessageStatus>,
-    /// `ProfileName`: the display name the user chose, any Unicode, untrusted.
+    /// `ProfileName`: the display name that the user chose. Any Unicode text, untrusted.
     pub profile_name: Option<String>,
-    /// `WaId`: digits without `+`; missing for users without a visible phone number.
+    /// `WaId`: the user's number as digits without `+`. Missing if the number is hidden.
     pub wa_id: Option<String>,
-    /// `ExternalUserId`: the business-scoped id of a WhatsApp user (2026).
+    /// `ExternalUserId`: the business-scoped ID of a WhatsApp user (since 2026).
     pub external_user_id: Option<Address>,
-    /// `ParentExternalUserId`: the same across linked portfolios.
+    /// `ParentExternalUserId`: the ID of the same user across linked portfolios.
     pub parent_external_user_id: Option<Address>,
     /// `Latitude` and `Longitude`, with `Address` and `Label`.
     pub location: Option<Location>,
@@ -94,13 +96,13 @@ pub struct InboundMessage {
     pub button: Option<Button>,
     /// `ListId`, `ListTitle`, `ListDescription`.
     pub list: Option<ListChoice>,
-    /// `InteractiveData`: JSON of an interactive answer.
+    /// `InteractiveData`: JSON of an interactive response.
     pub interactive_data: Option<JsonText>,
     /// `FlowData`: JSON of a WhatsApp Flow's result.
     pub flow_data: Option<JsonText>,
-    /// `ChannelMetadata`: JSON whose schema Twilio does not promise.
+    /// `ChannelMetadata`: JSON without a documented schema.
     pub channel_metadata: Option<JsonText>,
-    /// `AddOns`: JSON, with Marketplace add-ons only.
+    /// `AddOns`: JSON, only with Marketplace add-ons.
     pub add_ons: Option<JsonText>,
     /// `Forwarded`.
     pub forwarded: Option<bool>,
@@ -108,48 +110,52 @@ pub struct InboundMessage {
     pub frequently_forwarded: Option<bool>,
     /// `OriginalRepliedMessageSid` and `…Sender`: the message that this one quotes.
     pub replied_to: Option<RepliedTo>,
-    /// `Referral…`: the advertisement or post the user came from.
+    /// `Referral…`: the advertisement or post that led the user here.
     pub referral: Option<Referral>,
-    /// `OptOutType`, with Advanced Opt-Out: Twilio has already answered.
+    /// `OptOutType`, with Advanced Opt-Out. Twilio has already replied to the user.
     pub opt_out_type: Option<OptOutType>,
     /// `FromCity`, `FromState`, `FromZip`, `FromCountry` (SMS and MMS).
-    pub from_place: Place,
+    pub from_geo: GeoInfo,
     /// `ToCity`, `ToState`, `ToZip`, `ToCountry` (SMS and MMS).
-    pub to_place: Place,
+    pub to_geo: GeoInfo,
     /// `ApiVersion`.
     pub api_version: Option<String>,
-    /// When the server had verified the request; Twilio sends no time.
+    /// Time at which the server had verified the request. Twilio does not send a time.
     pub received_at: Timestamp,
-    /// With `reply.debounce_ms`: the further messages that are handled in this one's turn, in order. Their texts are lines of
-    /// [`body`](Self::body), their files are in [`media`](Self::media), and each of the other parts is that of the one
-    /// message that has it; everything else is the first one's, and so is what you answer.
+    /// With `reply.debounce_ms`: SIDs of the further messages that the handler gets together with this one, in order.
+    ///
+    /// Their texts are lines of [`body`](Self::body), and their files are in [`media`](Self::media). A part such as
+    /// [`button`](Self::button) comes from the one message that has it. The counts are sums, and
+    /// [`profile_name`](Self::profile_name) is the latest one. Other fields are those of the first message, to which
+    /// the handler replies.
     pub merged: Vec<MessageSid>,
-    /// All decoded pairs in the order they came, known or not: the very ones that were verified. Of several messages that
-    /// are handled as one, those of each, one after the other.
-    pub params: Form,
+    /// All decoded parameters in the order received, including unknown ones: exactly those that were verified. With
+    /// merged messages, the parameters of each message follow one another.
+    pub params: FormParams,
 }
 
 impl InboundMessage {
-    /// Reads the pairs of an inbound message.
+    /// Parses the parameters of an inbound message.
     ///
     /// # Errors
-    /// [`ParseError`] when an identifying parameter is missing or malformed, or when a deciding one is ambiguous.
-    pub fn parse(params: Form, received_at: Timestamp) -> Result<Self, ParseError> {
+    /// [`ParseError`] if an identifying parameter is missing or malformed, or if one on which a decision depends has
+    /// two different values.
+    pub fn parse(params: FormParams, received_at: Timestamp) -> Result<Self, ParseError> {
         parse::inbound(params, received_at)
     }
 
-    /// The channel it came by.
+    /// Returns the channel of the message.
     pub fn channel(&self) -> &Channel {
         self.from.channel()
     }
 
-    /// The body, if there is more to it than white space.
+    /// Returns the body, unless it is empty or white space only.
     pub fn text(&self) -> Option<&str> {
         (!self.body.trim().is_empty()).then_some(self.body.as_str())
     }
 }
 
-/// Identifiers and shapes only: no number, no name, no text.
+/// Shows identifiers, lengths and types, but no phone number, name or text.
 impl fmt::Debug for InboundMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InboundMessage")

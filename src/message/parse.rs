@@ -1,4 +1,4 @@
-//! Pairs to [`InboundMessage`].
+//! Parsing of form parameters into an [`InboundMessage`].
 
 use std::str::FromStr;
 
@@ -7,20 +7,20 @@ use jiff::Timestamp;
 use super::InboundMessage;
 use super::message_status::MessageStatus;
 use super::parts::{
-    Button, JsonText, ListChoice, Location, MediaItem, MessageType, OptOutType, Place, Referral,
+    Button, GeoInfo, JsonText, ListChoice, Location, MediaItem, MessageType, OptOutType, Referral,
     ReferralSource, RepliedTo,
 };
 use crate::address::Address;
-use crate::form::{AmbiguousParam, Form};
+use crate::form::{AmbiguousParam, FormParams};
 use crate::sid::{MessageSid, SidError};
 
-/// Why pairs are no message. Names the parameter, never its value.
+/// Error of parameters that are not a message. It names the parameter, but never contains its value.
 ///
 /// ```
 /// use replyhook::message::{InboundMessage, ParseErrorKind};
-/// use replyhook::{Form, Timestamp};
+/// use replyhook::{FormParams, Timestamp};
 ///
-/// let form = Form::from_iter([("Body", "hi")]);
+/// let form = FormParams::from_iter([("Body", "hi")]);
 /// let error = InboundMessage::parse(form, Timestamp::UNIX_EPOCH).unwrap_err();
 /// assert!(matches!(error.kind(), ParseErrorKind::Missing(_)));
 /// ```
@@ -30,30 +30,30 @@ pub struct ParseError {
     kind: ParseErrorKind,
 }
 
-/// What is wrong with the pairs.
+/// Kind of a [`ParseError`].
 ///
-/// Of a message that lacks something: see [`ParseError`].
+/// See [`ParseError`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseErrorKind {
-    /// A parameter that every message carries is not there.
+    /// A parameter that every message has is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A SID has another shape.
+    /// A SID is malformed.
     #[error("{name} is {error}")]
     Malformed {
-        /// The parameter.
+        /// Name of the parameter.
         name: &'static str,
-        /// What it should be.
+        /// Error with the expected format.
         error: SidError,
     },
-    /// A deciding parameter came with two different values.
+    /// A parameter on which a decision depends has two different values.
     #[error(transparent)]
     Ambiguous(AmbiguousParam),
 }
 
 impl ParseError {
-    /// What is wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> &ParseErrorKind {
         &self.kind
     }
@@ -73,7 +73,9 @@ impl From<AmbiguousParam> for ParseError {
     }
 }
 
-/// Parameters of which two different values are refused, wherever they come.
+/// Parameters that must not have two different values in a message, a fallback call or a status callback.
+// They decide which message, user and sender a request is about, or what happens with it. The signed string contains
+// both values, so a reader of the first and a reader of the last one would each see a verified value.
 const DECIDING: [&str; 13] = [
     "From",
     "To",
@@ -90,8 +92,9 @@ const DECIDING: [&str; 13] = [
     "OptOutType",
 ];
 
-/// Refuses pairs in which a deciding parameter has two values.
-pub(super) fn refuse_ambiguous(params: &Form) -> Result<(), ParseError> {
+/// Returns an error if a parameter of [`DECIDING`] has two different values.
+pub(super) fn refuse_ambiguous(params: &FormParams) -> Result<(), ParseError> {
+    // One pass over the parameters instead of a search for each of the names.
     let mut seen: [Option<&str>; DECIDING.len()] = [None; DECIDING.len()];
     for (name, value) in params.iter() {
         if let Some(at) = DECIDING.iter().position(|deciding| *deciding == name) {
@@ -106,9 +109,9 @@ pub(super) fn refuse_ambiguous(params: &Form) -> Result<(), ParseError> {
     Ok(())
 }
 
-/// A SID that must be there and have its shape.
+/// Parses a required SID.
 pub(super) fn required_sid<S: FromStr<Err = SidError>>(
-    params: &Form,
+    params: &FormParams,
     name: &'static str,
 ) -> Result<S, ParseError> {
     let text = params.get(name).ok_or_else(|| ParseError::missing(name))?;
@@ -117,20 +120,24 @@ pub(super) fn required_sid<S: FromStr<Err = SidError>>(
     })
 }
 
-/// A text that is there and not empty.
-pub(super) fn text(params: &Form, name: &str) -> Option<String> {
+/// Returns a parameter, unless it is missing or empty.
+pub(super) fn text(params: &FormParams, name: &str) -> Option<String> {
     params
         .get(name)
         .filter(|value| !value.is_empty())
         .map(str::to_owned)
 }
 
-/// Anything with a `FromStr` that is there and well formed.
-pub(super) fn parsed<T: FromStr>(params: &Form, name: &str) -> Option<T> {
+/// Parses an optional parameter; `None` if it is missing or malformed.
+pub(super) fn parsed<T: FromStr>(params: &FormParams, name: &str) -> Option<T> {
     params.get(name).and_then(|value| value.trim().parse().ok())
 }
 
-pub(super) fn inbound(params: Form, received_at: Timestamp) -> Result<InboundMessage, ParseError> {
+pub(super) fn inbound(
+    params: FormParams,
+    received_at: Timestamp,
+) -> Result<InboundMessage, ParseError> {
+    // Before anything is read: the reads below take the first value of a name.
     refuse_ambiguous(&params)?;
     let message_sid = required_sid(&params, "MessageSid")?;
     let account_sid = required_sid(&params, "AccountSid")?;
@@ -153,6 +160,7 @@ pub(super) fn inbound(params: Form, received_at: Timestamp) -> Result<InboundMes
         wa_id: None,
         external_user_id: None,
         parent_external_user_id: None,
+        // Not in the loop below: a location needs two parameters, both valid.
         location: location(&params),
         button: None,
         list: None,
@@ -165,15 +173,16 @@ pub(super) fn inbound(params: Form, received_at: Timestamp) -> Result<InboundMes
         replied_to: None,
         referral: None,
         opt_out_type: None,
-        from_place: Place::default(),
-        to_place: Place::default(),
+        from_geo: GeoInfo::default(),
+        to_geo: GeoInfo::default(),
         api_version: None,
         received_at,
         merged: Vec::new(),
-        params: Form::default(),
+        params: FormParams::default(),
     };
     let mut media_parts = Vec::new();
-    // One pass: a message has twenty parameters and this type forty fields.
+    // Iterate over the parameters instead of looking up each field: a message has fewer parameters than there are
+    // fields.
     for (name, value) in params.iter() {
         if let Some(part) = MediaPart::of(name) {
             media_parts.push((part, value));
@@ -187,7 +196,8 @@ pub(super) fn inbound(params: Form, received_at: Timestamp) -> Result<InboundMes
 }
 
 impl InboundMessage {
-    /// Takes one parameter that is not empty. Of a repeated one the first counts, as it does for [`Form::get`].
+    /// Sets the field of one non-empty parameter. Of a repeated parameter the first value counts, as in
+    /// [`FormParams::get`].
     fn take(&mut self, name: &str, value: &str) {
         match name {
             "Body" => first_text(&mut self.body, value),
@@ -227,8 +237,9 @@ impl InboundMessage {
         }
     }
 
-    /// Parameters that share a prefix and a type.
+    /// Sets a field of a struct whose parameters share a prefix.
     fn take_grouped(&mut self, name: &str, value: &str) {
+        // `From` and `To` themselves arrive here with an empty rest, which `GeoInfo::take` ignores.
         if let Some(part) = name.strip_prefix("Button") {
             let empty = || Button {
                 text: None,
@@ -254,16 +265,16 @@ impl InboundMessage {
                 _ => {}
             }
         } else if let Some(part) = name.strip_prefix("Referral") {
-            // `ReferralNumMedia=0` comes with every message, from an advertisement or not.
+            // Twilio sends `ReferralNumMedia=0` with messages that have no referral.
             if !(part == "NumMedia" && value == "0") {
                 self.referral
                     .get_or_insert_with(Referral::default)
                     .take(part, value);
             }
         } else if let Some(part) = name.strip_prefix("From") {
-            self.from_place.take(part, value);
+            self.from_geo.take(part, value);
         } else if let Some(part) = name.strip_prefix("To") {
-            self.to_place.take(part, value);
+            self.to_geo.take(part, value);
         }
     }
 }
@@ -295,7 +306,7 @@ impl Referral {
     }
 }
 
-impl Place {
+impl GeoInfo {
     fn take(&mut self, part: &str, value: &str) {
         match part {
             "City" => owned(&mut self.city, value),
@@ -307,21 +318,24 @@ impl Place {
     }
 }
 
-fn first<T>(slot: &mut Option<T>, value: Option<T>) {
-    if slot.is_none() {
-        *slot = value;
+// The setters below keep a field that is set: the first value of a repeated parameter counts.
+
+fn first<T>(field: &mut Option<T>, value: Option<T>) {
+    if field.is_none() {
+        *field = value;
     }
 }
 
-fn owned(slot: &mut Option<String>, value: &str) {
-    if slot.is_none() {
-        *slot = Some(value.to_owned());
+/// Same as [`first`] for a text, without a copy if the field is set.
+fn owned(field: &mut Option<String>, value: &str) {
+    if field.is_none() {
+        *field = Some(value.to_owned());
     }
 }
 
-fn first_text(slot: &mut String, value: &str) {
-    if slot.is_empty() {
-        value.clone_into(slot);
+fn first_text(field: &mut String, value: &str) {
+    if field.is_empty() {
+        value.clone_into(field);
     }
 }
 
@@ -333,11 +347,12 @@ fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// A pin needs both numbers, finite and on the globe; else the pairs still tell what came.
-fn location(params: &Form) -> Option<Location> {
-    let degrees = |name, most: f64| {
-        let value = parsed::<f64>(params, name).filter(|value| value.abs() <= most);
-        // A negative zero is a zero, and is not written "-0".
+/// Parses a location. Both coordinates must be valid; otherwise they remain readable in the parameters only.
+fn location(params: &FormParams) -> Option<Location> {
+    let degrees = |name, max: f64| {
+        // The comparison is false for NaN and infinity, which `f64` parses too.
+        let value = parsed::<f64>(params, name).filter(|value| value.abs() <= max);
+        // Adding zero turns -0.0 into 0.0, which is not written as "-0".
         value.map(|value| value + 0.0)
     };
     Some(Location {
@@ -368,8 +383,10 @@ impl MediaPart {
     }
 }
 
-/// What came counts, in order of its index: `NumMedia` may be larger or smaller than the pairs.
+/// Collects the media of a message in the order of their index. `NumMedia` is not used, since it may be wrong.
 fn media(message_sid: MessageSid, mut parts: Vec<(MediaPart, &str)>) -> Vec<MediaItem> {
+    // Numerically, so that `MediaUrl10` follows `MediaUrl2`. The sort is stable: of a repeated index the first
+    // non-empty value counts, and the check of `last` below skips the others.
     parts.sort_by_key(|(part, _)| *part);
     let content_type = |index| {
         let found = parts
@@ -417,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn media_lists_survive_a_num_media_that_is_wrong_either_way() {
+    fn media_list_ignores_wrong_num_media() {
         let two = [
             ("MediaUrl10", "https://m/10"),
             ("MediaUrl2", "https://m/2"),
@@ -434,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn what_identifies_a_message_must_be_there_and_have_its_shape() {
+    fn message_without_identifying_param_is_rejected() {
         for missing in ["MessageSid", "AccountSid", "From", "To"] {
             let params = BASE
                 .iter()
@@ -447,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_value_of_an_open_enum_is_kept() {
+    fn unknown_enum_value_is_kept() {
         let message = message(&[("MessageType", "hologram"), ("OptOutType", "stop")]).unwrap();
         assert_eq!(
             message.message_type,
@@ -456,8 +473,9 @@ mod tests {
         assert_eq!(message.opt_out_type, Some(OptOutType::Stop));
     }
 
+    // Invalid coordinates are ignored; the message itself stays valid.
     #[test]
-    fn a_pin_off_the_globe_is_no_location_and_no_error() {
+    fn message_with_invalid_coordinates_has_no_location() {
         for latitude in ["NaN", "91", "north", "1e999"] {
             assert!(
                 message(&[("Latitude", latitude), ("Longitude", "0")])
@@ -469,8 +487,9 @@ mod tests {
         }
     }
 
+    // Twilio sends ReferralNumMedia=0 with messages that have no referral.
     #[test]
-    fn a_plain_message_has_no_referral_although_twilio_counts_its_media() {
+    fn referral_num_media_alone_gives_no_referral() {
         assert!(
             message(&[("ReferralNumMedia", "0")])
                 .unwrap()
@@ -483,12 +502,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_pairs_make_the_parser_panic(pairs in proptest::collection::vec((any::<String>(), any::<String>()), 0..20)) {
+        fn message_parse_never_panics(pairs in proptest::collection::vec((any::<String>(), any::<String>()), 0..20)) {
             let _ = inbound(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect(), Timestamp::UNIX_EPOCH);
         }
 
         #[test]
-        fn any_value_of_any_known_parameter_parses_or_names_the_parameter(name in "(Latitude|MediaUrl[0-9]{1,6}|NumMedia|Forwarded|MessagingServiceSid|Referral[A-Z][a-z]+|ChannelMetadata|SmsStatus)", value in any::<String>()) {
+        fn optional_param_with_any_value_parses(name in "(Latitude|MediaUrl[0-9]{1,6}|NumMedia|Forwarded|MessagingServiceSid|Referral[A-Z][a-z]+|ChannelMetadata|SmsStatus)", value in any::<String>()) {
             prop_assert!(message(&[(&name, &value)]).is_ok());
         }
     }

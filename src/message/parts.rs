@@ -1,10 +1,11 @@
-//! The parts of an inbound message. Open enums keep what they do not know in `Other`.
+//! Parts of an inbound message. Enums keep a value that they do not know in `Other`.
 
 use std::fmt;
 
 use crate::address::Address;
 use crate::sid::{MediaSid, MessageSid};
 
+// Values that Twilio adds later must not make a message unreadable, and must stay readable themselves.
 macro_rules! open_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -12,18 +13,18 @@ macro_rules! open_enum {
         #[non_exhaustive]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)+
-            /// A value this version does not know.
+            /// A value that this version does not know.
             Other(String),
         }
 
         impl $name {
-            /// Reads Twilio's text; case does not matter, and an unknown text is kept.
+            /// Parses Twilio's text, ignoring case. An unknown text is kept unchanged.
             pub fn parse(text: &str) -> Self {
                 $(if text.eq_ignore_ascii_case($text) { return Self::$variant; })+
                 Self::Other(text.to_owned())
             }
 
-            /// The text Twilio uses.
+            /// Returns the text that Twilio uses.
             pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$variant => $text,)+
@@ -35,7 +36,7 @@ macro_rules! open_enum {
 }
 pub(crate) use open_enum;
 
-/// One attached file. The URL wants Twilio's Basic authentication; do not hand it to a browser.
+/// A media file of a message. Its URL needs Twilio's basic authentication, so do not pass it to a browser.
 ///
 /// ```
 /// use replyhook::{InboundMessage, Timestamp};
@@ -55,16 +56,17 @@ pub(crate) use open_enum;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MediaItem {
-    /// The message that brought it: one of several, where those are merged.
+    /// SID of the message that contains the file. It differs from that of the [`InboundMessage`](super::InboundMessage)
+    /// if the file comes from a merged message.
     pub message_sid: MessageSid,
     /// `MediaUrl{N}`.
     pub url: String,
-    /// `MediaContentType{N}`: a hint of the sender's, not a fact.
+    /// `MediaContentType{N}`: a hint from the sending side, not verified.
     pub content_type: Option<String>,
 }
 
 impl MediaItem {
-    /// The file's SID, which its URL ends in; `None` for a URL that is not of Twilio's shape.
+    /// Returns the SID at the end of the URL; `None` if the URL does not have Twilio's format.
     pub fn sid(&self) -> Option<MediaSid> {
         let path = self.url.split(['?', '#']).next().unwrap_or_default();
         path.rsplit('/').next()?.parse().ok()
@@ -79,7 +81,7 @@ impl fmt::Debug for MediaItem {
     }
 }
 
-/// A pin on the map.
+/// A location that the user sent.
 ///
 /// ```
 /// use replyhook::{InboundMessage, Timestamp};
@@ -88,7 +90,7 @@ impl fmt::Debug for MediaItem {
 /// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
 /// let pin = [("Latitude", "40.4530"), ("Longitude", "-3.6883"), ("Label", "Stadium")];
 /// let message = InboundMessage::parse(pairs.into_iter().chain(pin).collect(), Timestamp::UNIX_EPOCH)?;
-/// let here = message.location.expect("a pin on the map");
+/// let here = message.location.expect("a location");
 /// assert_eq!(here.label.as_deref(), Some("Stadium"));
 /// assert!(here.km_to(40.4168, -3.7038) < 5.0);
 /// # Ok::<(), replyhook::message::ParseError>(())
@@ -96,9 +98,9 @@ impl fmt::Debug for MediaItem {
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Location {
-    /// Degrees north.
+    /// Degrees north, from -90 to 90.
     pub latitude: f64,
-    /// Degrees east.
+    /// Degrees east, from -180 to 180.
     pub longitude: f64,
     /// Postal address.
     pub address: Option<String>,
@@ -107,7 +109,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// Kilometres to another place, given in degrees, as the crow flies.
+    /// Returns the great-circle distance to another location in kilometres. Its coordinates are in degrees.
     ///
     /// ```
     /// use replyhook::route::{Router, location};
@@ -123,16 +125,17 @@ impl Location {
     /// # is_handler(bot);
     /// ```
     pub fn km_to(&self, latitude: f64, longitude: f64) -> f64 {
-        // By the haversine formula.
+        // Haversine formula on a sphere of the mean radius. The error against the ellipsoid is below one percent.
         const EARTH_RADIUS_KM: f64 = 6371.0;
         let half_sine = |from: f64, to: f64| ((to - from).to_radians() / 2.0).sin().powi(2);
         let along = self.latitude.to_radians().cos() * latitude.to_radians().cos();
         let a = half_sine(self.latitude, latitude) + along * half_sine(self.longitude, longitude);
+        // Rounding can exceed 1 for opposite points of the globe, and `asin` would return NaN.
         2.0 * EARTH_RADIUS_KM * a.sqrt().min(1.0).asin()
     }
 }
 
-/// A tapped quick reply.
+/// A tapped quick-reply button.
 ///
 /// ```
 /// use replyhook::{InboundMessage, Timestamp};
@@ -148,15 +151,15 @@ impl Location {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Button {
-    /// `ButtonText`: what the user saw.
+    /// `ButtonText`: the button's visible text.
     pub text: Option<String>,
-    /// `ButtonPayload`: the developer's id. Free text, even when it looks like JSON.
+    /// `ButtonPayload`: the ID that the developer gave the button. Free text, even if it looks like JSON.
     pub payload: Option<String>,
     /// `ButtonType`, such as `REPLY` or `ACTION`.
     pub kind: Option<String>,
 }
 
-/// A chosen row of a list.
+/// A chosen item of a list.
 ///
 /// ```
 /// use replyhook::{InboundMessage, Timestamp};
@@ -165,7 +168,7 @@ pub struct Button {
 /// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
 /// let row = [("ListId", "margherita"), ("ListTitle", "Pizza Margherita")];
 /// let message = InboundMessage::parse(pairs.into_iter().chain(row).collect(), Timestamp::UNIX_EPOCH)?;
-/// let list = message.list.expect("a chosen row");
+/// let list = message.list.expect("a chosen item");
 /// assert_eq!((list.id.as_deref(), list.title.as_deref()), (Some("margherita"), Some("Pizza Margherita")));
 /// # Ok::<(), replyhook::message::ParseError>(())
 /// ```
@@ -180,12 +183,12 @@ pub struct ListChoice {
     pub description: Option<String>,
 }
 
-/// The message that this one quotes; Twilio tells for seven days.
+/// Reference to a quoted message. Twilio sends it for messages of the last seven days.
 ///
 /// ```
 /// use replyhook::InboundMessage;
 ///
-/// /// Whether it answers the question that you sent under this SID.
+/// /// Returns whether a message quotes the question that you sent under this SID.
 /// fn answers(message: &InboundMessage, question: &str) -> bool {
 ///     message.replied_to.as_ref().is_some_and(|quoted| quoted.message_sid == question)
 /// }
@@ -194,13 +197,13 @@ pub struct ListChoice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RepliedTo {
-    /// `OriginalRepliedMessageSid`, as text: it names a message of any time.
+    /// `OriginalRepliedMessageSid`, as a text that is not validated.
     pub message_sid: String,
     /// `OriginalRepliedMessageSender`.
     pub from: Option<Address>,
 }
 
-/// Where a user came from who tapped an advertisement or a post.
+/// The advertisement or post that the user tapped before writing.
 ///
 /// ```
 /// use replyhook::{InboundMessage, Timestamp};
@@ -236,37 +239,37 @@ pub struct Referral {
     pub media_url: Option<String>,
     /// `ReferralNumMedia`.
     pub num_media: Option<u32>,
-    /// `ReferralCtwaClid`: the click's id.
+    /// `ReferralCtwaClid`: the ID of the click.
     pub ctwa_clid: Option<String>,
 }
 
-/// City, state, postal code and country that a phone number belongs to, where Twilio knows them.
+/// City, state, postal code and country of a phone number, as far as Twilio knows them.
 ///
 /// ```
 /// use replyhook::{InboundMessage, Timestamp};
 ///
 /// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
 /// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
-/// let place = [("FromCity", "SAN FRANCISCO"), ("FromCountry", "US")];
-/// let message = InboundMessage::parse(pairs.into_iter().chain(place).collect(), Timestamp::UNIX_EPOCH)?;
-/// assert_eq!(message.from_place.country.as_deref(), Some("US"));
-/// assert_eq!(message.to_place.country, None);
+/// let geo = [("FromCity", "SAN FRANCISCO"), ("FromCountry", "US")];
+/// let message = InboundMessage::parse(pairs.into_iter().chain(geo).collect(), Timestamp::UNIX_EPOCH)?;
+/// assert_eq!(message.from_geo.country.as_deref(), Some("US"));
+/// assert_eq!(message.to_geo.country, None);
 /// # Ok::<(), replyhook::message::ParseError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Place {
+pub struct GeoInfo {
     /// Name of the city.
     pub city: Option<String>,
     /// State or province, as a name or a code.
     pub state: Option<String>,
     /// Postal code.
     pub zip: Option<String>,
-    /// ISO 3166-1 alpha-2.
+    /// ISO 3166-1 alpha-2 code of the country.
     pub country: Option<String>,
 }
 
-/// JSON as it came, read leniently: a text that is no JSON stays readable as text.
+/// JSON text of a parameter, parsed on demand. A text that is not valid JSON stays readable as text.
 ///
 /// ```
 /// use replyhook::message::JsonText;
@@ -280,17 +283,17 @@ pub struct Place {
 pub struct JsonText(String);
 
 impl JsonText {
-    /// Keeps a text.
+    /// Wraps a text, without parsing it.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text as it came.
+    /// Returns the text as received.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The value, if the text is JSON.
+    /// Parses the text; `None` if it is not valid JSON.
     pub fn value(&self) -> Option<serde_json::Value> {
         serde_json::from_str(&self.0).ok()
     }
@@ -298,7 +301,7 @@ impl JsonText {
 
 macro_rules! opaque_debug {
     ($($name:ident),+) => {$(
-        /// Written by a user: shows that it is there, not what it says.
+        /// Shows only the type's name, because the fields contain text of a user.
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($name)).finish_non_exhaustive()
@@ -306,10 +309,11 @@ macro_rules! opaque_debug {
         }
     )+};
 }
-opaque_debug!(Location, Button, ListChoice, Referral, Place, JsonText);
+opaque_debug!(Location, Button, ListChoice, Referral, GeoInfo, JsonText);
 
 open_enum! {
-    /// `MessageType`. Only `text` and `interactive` were seen; the rest are the channel's own names.
+    /// `MessageType`. Captured requests had only `text` and `interactive`; the other values are the channel's own
+    /// names.
     ///
     /// ```
     /// use replyhook::message::MessageType;
@@ -318,23 +322,23 @@ open_enum! {
     /// assert_eq!(MessageType::parse("hologram").as_str(), "hologram");
     /// ```
     MessageType {
-        /// A text.
+        /// A text message.
         Text = "text",
-        /// A tapped button or chosen row.
+        /// A tapped button or a chosen list item.
         Interactive = "interactive",
         /// A tapped template button.
         Button = "button",
-        /// A picture.
+        /// An image.
         Image = "image",
-        /// A sound or voice note.
+        /// An audio file or voice note.
         Audio = "audio",
-        /// A film.
+        /// A video.
         Video = "video",
-        /// A file.
+        /// A document.
         Document = "document",
         /// A sticker.
         Sticker = "sticker",
-        /// A pin on the map.
+        /// A location.
         Location = "location",
         /// Contact cards.
         Contacts = "contacts",
@@ -342,13 +346,13 @@ open_enum! {
         Order = "order",
         /// A reaction.
         Reaction = "reaction",
-        /// What the channel could not pass on.
+        /// A message of a type that the channel could not forward.
         Unsupported = "unsupported",
     }
 }
 
 open_enum! {
-    /// `OptOutType` of Advanced Opt-Out. Twilio has answered the user already.
+    /// `OptOutType` of Advanced Opt-Out. Twilio has already replied to the user.
     ///
     /// ```
     /// use replyhook::message::OptOutType;
@@ -366,9 +370,9 @@ open_enum! {
 }
 
 open_enum! {
-    /// `ReferralSourceType`.
+    /// `ReferralSourceType`: the kind of source that a [`Referral`] comes from.
     ///
-    /// Of an advertisement: see [`Referral`].
+    /// See [`Referral`] for an example.
     ReferralSource {
         /// A post.
         Post = "post",

@@ -1,18 +1,18 @@
-//! Delivery news: [`StatusUpdate`].
+//! Status callbacks: [`StatusUpdate`].
 
 use super::message_status::MessageStatus;
 use super::parse::{self, ParseError};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::sid::{AccountSid, ChannelInstallSid, MessageSid, MessagingServiceSid};
 
-/// One status callback.
+/// A status callback of an outbound message or reply.
 ///
 /// ```
-/// use replyhook::{Form, MessageStatus, StatusUpdate};
+/// use replyhook::{FormParams, MessageStatus, StatusUpdate};
 ///
-/// let form = Form::from_iter([
+/// let form = FormParams::from_iter([
 ///     ("MessageSid", "SM00000000000000000000000000000001"),
 ///     ("AccountSid", "AC00000000000000000000000000000001"),
 ///     ("MessageStatus", "undelivered"),
@@ -36,7 +36,7 @@ pub struct StatusUpdate {
     pub status: MessageStatus,
     /// `ErrorCode`, with `failed` and `undelivered`.
     pub error_code: Option<ErrorCode>,
-    /// `ErrorMessage`: for people, not for programs.
+    /// `ErrorMessage`: a text for people. Programs should use [`error_code`](Self::error_code).
     pub error_message: Option<String>,
     /// `From`: your sender.
     pub from: Option<Address>,
@@ -44,15 +44,15 @@ pub struct StatusUpdate {
     pub to: Option<Address>,
     /// `MessagingServiceSid`.
     pub messaging_service_sid: Option<MessagingServiceSid>,
-    /// `RawDlrDoneDate`: `YYMMDDhhmm`, the carrier's time, zone not stated.
+    /// `RawDlrDoneDate`: the carrier's time as `YYMMDDhhmm`, in an unspecified time zone.
     pub raw_dlr_done_date: Option<String>,
     /// `ChannelPrefix`: `whatsapp`, `rcs`, `messenger`.
     pub channel_prefix: Option<String>,
     /// `ChannelInstallSid`.
     pub channel_install_sid: Option<ChannelInstallSid>,
-    /// `ChannelToAddress`, masked or whole.
+    /// `ChannelToAddress`: the user's address, sometimes masked by Twilio.
     pub channel_to_address: Option<Address>,
-    /// `ChannelStatusMessage`: the provider's text.
+    /// `ChannelStatusMessage`: the text of the channel's provider.
     pub channel_status_message: Option<String>,
     /// `ChannelStatusCode`.
     pub channel_status_code: Option<String>,
@@ -66,23 +66,25 @@ pub struct StatusUpdate {
     pub parent_external_user_id: Option<Address>,
     /// `ApiVersion`.
     pub api_version: Option<String>,
-    /// All decoded pairs in the order they came.
-    pub params: Form,
+    /// All decoded parameters in the order received.
+    pub params: FormParams,
 }
 
 impl StatusUpdate {
-    /// Reads the pairs of a status callback.
+    /// Parses the parameters of a status callback.
     ///
     /// # Errors
-    /// [`ParseError`] when `MessageSid`, `AccountSid` or `MessageStatus` is missing or malformed, or when a deciding
-    /// parameter is ambiguous.
-    pub fn parse(params: Form) -> Result<Self, ParseError> {
+    /// [`ParseError`] if `MessageSid`, `AccountSid` or `MessageStatus` is missing or malformed, or if a parameter on
+    /// which a decision depends has two different values.
+    pub fn parse(params: FormParams) -> Result<Self, ParseError> {
+        // Before anything is read: the reads below take the first value of a name.
         parse::refuse_ambiguous(&params)?;
         let text = |name| parse::text(&params, name);
         let address = |name| text(name).map(Address::from);
         Ok(Self {
             message_sid: parse::required_sid(&params, "MessageSid")?,
             account_sid: parse::required_sid(&params, "AccountSid")?,
+            // An unknown status becomes `Other`: rejecting the callback would lose the update.
             status: MessageStatus::parse(
                 &text("MessageStatus").ok_or_else(|| ParseError::missing("MessageStatus"))?,
             ),
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_status_is_kept_and_a_missing_one_refused() {
+    fn status_callback_keeps_unknown_status_rejects_missing() {
         let sids = [
             ("MessageSid", "SM00000000000000000000000000000001"),
             ("AccountSid", "AC00000000000000000000000000000001"),

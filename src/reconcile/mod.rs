@@ -1,18 +1,19 @@
-//! After an outage, or on a restored backup: Twilio's list against the journal.
+//! Reconciliation of the journal with Twilio's message list, after an outage or on a restored backup.
 //!
-//! What Twilio could deliver nowhere it drops; only its list still has it. [`Reconciler::missing`] finds the inbound
-//! messages that the journal lacks, and [`Reconciler::enter`] enters them as if they had just been accepted: the running
-//! server takes them up and answers by REST. Their consent words count as a webhook's do. The other way round,
-//! [`Reconciler::unsaid`] finds answers that Twilio never sent.
+//! Twilio drops an inbound message that it cannot deliver to any webhook; only its message list still has it.
+//! [`Reconciler::missing`] finds inbound messages that the journal lacks. [`Reconciler::backfill`] adds them as if they
+//! had just been accepted: the running server handles them and replies via the REST API. Consent keywords apply as in a
+//! webhook. Conversely, [`Reconciler::unsent_replies`] finds TwiML replies that Twilio never sent.
 //!
-//! A journal that is older than what happened lacks messages that were answered, and has replies waiting that were sent.
-//! The former are told by what Twilio sent to their author afterwards and the journal knows nothing of, and entered as
-//! answered; the latter are found by [`Reconciler::sent_before`], which is for the time before the server starts.
+//! A restored journal is older than Twilio's list. It lacks messages that were answered, and its outbox holds replies
+//! that were sent. A missing message counts as answered if Twilio sent its author something afterwards that the journal
+//! does not have; it is added as answered. [`Reconciler::already_sent`] finds the replies. Call it before the server
+//! starts.
 //!
 //! ```no_run
 //! use std::sync::Arc;
 //!
-//! use replyhook::reconcile::{Reconciler, list};
+//! use replyhook::reconcile::{Reconciler, list_messages};
 //! use replyhook::store::{Access, Store};
 //! use replyhook::twilio::{ApiUrl, Client, Credentials};
 //! use replyhook::{Clock, Secret, SystemClock};
@@ -22,10 +23,10 @@
 //! let account = "AC00000000000000000000000000000001".parse()?;
 //! let (client, credentials) = (Client::new(ApiUrl::default()), Credentials::auth_token(account, Secret::new("…")));
 //! let since = SystemClock.now() - jiff::SignedDuration::from_hours(24);
-//! let listed = list(&client, account, &credentials, since).await?;
+//! let listed = list_messages(&client, account, &credentials, since).await?;
 //! let reconciler = Reconciler::new(store, &["STOP"], &["START"]);
 //! for missing in reconciler.missing(account, &listed, since).await?.messages {
-//!     reconciler.enter(&missing).await?;
+//!     reconciler.backfill(&missing).await?;
 //! }
 //! # Ok(()) }
 //! ```
@@ -39,33 +40,35 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use self::outbox::SentBefore;
-use self::sent::{LastSent, Replies, is_inbound, went_out};
+pub use self::outbox::AlreadySent;
+use self::sent::{LastOutbound, Replies, is_inbound, went_out};
 use crate::address::Address;
-use crate::consent::{ConsentReplies, ConsentRules, Words};
-use crate::form::Form;
+use crate::consent::{ConsentReplies, ConsentRules, Keywords};
+use crate::form::FormParams;
 use crate::message::InboundMessage;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
-use crate::signature::TokenSlot;
+use crate::signature::AuthTokenKind;
 use crate::store::{
-    Arrival, ArrivalConsent, ConsentAction, ConsentHow, ConsentRecord, MessageFilter, MessageRow,
-    ReplyState, Store, StoreError,
+    ConsentAction, ConsentKeyword, ConsentRecord, ConsentSource, MessageFilter, MessageRow,
+    NewInbound, OutboundState, Store, StoreError,
 };
-use crate::twilio::{CLOCK_SKEW, Client, Credentials, ListMessages, Message, RestError, Text};
+use crate::twilio::{
+    CLOCK_SKEW, Client, Credentials, ListMessages, Message, RedactedText, RestError,
+};
 use crate::twiml::Document;
 
-/// Of a page, so that the longest texts still fit what is read of an answer.
+/// Messages per page. A page of the longest texts must fit the limit of the REST client for one response.
 const PAGE_SIZE: u16 = 200;
-/// Rows of the journal at once.
+/// Rows per query of the store.
 const ROWS: u32 = 500;
 
 /// Lists an account's messages in both directions since a time, newest first.
 ///
-/// Compared with the journal: see [the module](self).
+/// See [the module](self) for an example.
 ///
 /// # Errors
-/// [`RestError`]; it changes nothing.
-pub async fn list(
+/// [`RestError`] if a page cannot be read.
+pub async fn list_messages(
     client: &Client,
     account: AccountSid,
     credentials: &Credentials,
@@ -73,7 +76,7 @@ pub async fn list(
 ) -> Result<Vec<Message>, RestError> {
     let messages = client.messages(account, credentials);
     let which = ListMessages {
-        // Twilio takes a day; the rest of that is left out below.
+        // Twilio filters by day: earlier messages of that day are dropped below.
         sent_from: Some(since.strftime("%Y-%m-%d").to_string()),
         page_size: Some(PAGE_SIZE),
         ..ListMessages::default()
@@ -88,11 +91,12 @@ pub async fn list(
             None => break,
         }
     }
-    listed.retain(|message| message.made_at().is_none_or(|made| made >= since));
+    // Keep a message without a readable date: it may be missing, or the proof of a reply.
+    listed.retain(|message| message.created_at().is_none_or(|made| made >= since));
     Ok(listed)
 }
 
-/// Compares Twilio's list with the journal.
+/// Compares Twilio's message list with the journal and the outbox.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
@@ -106,7 +110,7 @@ pub async fn list(
 /// store.open(Access::Owner).await?;
 /// let reconciler = Reconciler::new(store, &["STOP"], &["START"]);
 /// let account = "AC00000000000000000000000000000001".parse()?;
-/// // Of an empty list nothing is missing; `list` asks Twilio for a real one.
+/// // Nothing is missing from an empty list; `list_messages` reads a real one from Twilio.
 /// let inbound = reconciler.missing(account, &[], Timestamp::UNIX_EPOCH).await?;
 /// assert!(inbound.messages.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -118,112 +122,115 @@ pub struct Reconciler {
     rules: Arc<ConsentRules>,
 }
 
-/// Twilio's inbound messages, as the journal knows them.
+/// The difference between Twilio's inbound messages and the journal.
 ///
-/// Asked for: see [`Reconciler`].
+/// See [`Reconciler`] for an example.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Inbound {
-    /// Those that it lacks, oldest first.
-    pub messages: Vec<Missing>,
-    /// How many it has.
+pub struct InboundDiff {
+    /// Messages that the journal lacks, oldest first.
+    pub messages: Vec<MissingMessage>,
+    /// Number of messages that the journal has.
     pub known: u64,
-    /// How many of Twilio's list cannot be read as a message.
+    /// Number of list entries that cannot be parsed as an inbound message.
     pub unreadable: u64,
 }
 
-/// A message that the journal lacks.
+/// An inbound message that the journal lacks.
 ///
-/// Entered: see [the module](self).
+/// See [the module](self) for an example.
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct Missing {
-    /// What REST tells of it. Media has a number and no addresses.
+pub struct MissingMessage {
+    /// The message, as far as the REST API describes it: it has the number of media, but not their URLs.
     pub message: InboundMessage,
-    /// What its text does to consent: [`OptOut`](ConsentAction::OptOut) or [`Resume`](ConsentAction::Resume).
+    /// Effect of a consent keyword: [`OptOut`](ConsentAction::OptOut) or [`Resume`](ConsentAction::Resume).
     pub consent: Option<ConsentAction>,
-    /// Whether its author was written to afterwards, by somebody of whom the journal knows nothing: it was answered, and
-    /// the journal has lost that. Set it to false to have the message handled all the same.
-    pub answered_before: bool,
-    /// A later word of the same user, which the journal has and which counts instead.
-    overtaken_by: Option<(MessageSid, ConsentAction, Timestamp)>,
+    /// True if Twilio sent its author something afterwards that the journal does not have, such as a lost reply.
+    ///
+    /// [`Reconciler::backfill`] then adds the message as answered. Set this to false to have it handled.
+    pub already_answered: bool,
+    /// A later consent keyword of the same user that the journal has, and that overrides this one.
+    superseded_by: Option<(MessageSid, ConsentAction, Timestamp)>,
 }
 
-/// The journal's answers, as Twilio knows them.
+/// The difference between the journal's TwiML replies and Twilio's sent messages.
 ///
 /// ```no_run
 /// use replyhook::reconcile::Reconciler;
 /// use replyhook::{AccountSid, Timestamp, store::StoreError, twilio::Message};
 ///
-/// # async fn tell(reconciler: Reconciler, account: AccountSid, listed: Vec<Message>, since: Timestamp, now: Timestamp)
+/// # async fn run(reconciler: Reconciler, account: AccountSid, listed: Vec<Message>, since: Timestamp, now: Timestamp)
 /// # -> Result<(), StoreError> {
-/// let answers = reconciler.unsaid(account, &listed, since, now).await?;
-/// for unsaid in &answers.unsaid {
-///     println!("the answer to {} was not sent", unsaid.message_sid);
+/// let replies = reconciler.unsent_replies(account, &listed, since, now).await?;
+/// for unsent in &replies.unsent {
+///     println!("the reply to {} was not sent", unsent.message_sid);
 /// }
-/// println!("{} compared, {} too old to tell", answers.compared, answers.expired);
+/// println!("{} compared, {} without a stored text", replies.compared, replies.expired);
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Answers {
-    /// How many messages by TwiML were looked for.
+pub struct ReplyDiff {
+    /// Number of TwiML messages that were looked up in Twilio's list.
     pub compared: u64,
-    /// Answers whose text has expired.
+    /// Number of replies whose text has expired.
     pub expired: u64,
-    /// Those that Twilio does not have, oldest first.
-    pub unsaid: Vec<Unsaid>,
+    /// Messages that Twilio does not have, oldest first.
+    pub unsent: Vec<UnsentReply>,
 }
 
-/// A message of an answer by TwiML that Twilio does not have.
+/// A message of a TwiML reply that Twilio does not have.
 ///
-/// Found: see [`Answers`].
+/// See [`ReplyDiff`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Unsaid {
-    /// What it answers.
+pub struct UnsentReply {
+    /// SID of the inbound message that the reply belongs to.
     pub message_sid: MessageSid,
-    /// Who should have got it.
+    /// Recipient of the reply.
     pub user: Address,
-    /// When the message came that it answers.
+    /// Time when the inbound message arrived.
     pub received_at: Timestamp,
-    /// What it says.
-    pub text: Text,
+    /// Text of the reply.
+    pub text: RedactedText,
 }
 
 impl Reconciler {
-    /// With the words that opt out and in, where Twilio has none of its own.
+    /// Creates a reconciler with the opt-out and opt-in keywords for channels where Twilio has none of its own.
     pub fn new<S: AsRef<str>>(store: Arc<dyn Store>, stop_words: &[S], start_words: &[S]) -> Self {
-        // Nobody waits for an answer: what is saved must not claim that one was given.
+        // Backfilling sends no confirmation, so the journal must not record one.
         let replies = ConsentReplies {
             stop: Document::empty(),
             start: Document::empty(),
         };
-        let rules = ConsentRules::new(Words::new(stop_words, start_words), replies);
+        let rules = ConsentRules::new(Keywords::new(stop_words, start_words), replies);
         Self {
             store,
             rules: Arc::new(rules),
         }
     }
 
-    /// Which of the listed inbound messages the journal lacks. `since` stands for the time of one that has none.
+    /// Finds the listed inbound messages that the journal lacks.
+    ///
+    /// `since` replaces the time of a message without one.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if the store cannot be read.
     pub async fn missing(
         &self,
         account: AccountSid,
         listed: &[Message],
         since: Timestamp,
-    ) -> Result<Inbound, StoreError> {
-        let mut inbound = Inbound::default();
-        let mut words: Vec<(InboundMessage, ConsentAction, bool)> = Vec::new();
+    ) -> Result<InboundDiff, StoreError> {
+        let mut inbound = InboundDiff::default();
+        let mut keywords: Vec<(InboundMessage, ConsentAction, bool)> = Vec::new();
         let mut found: Vec<(Timestamp, &Message)> = listed
             .iter()
-            .map(|message| (message.made_at().unwrap_or(since), message))
+            .map(|message| (message.created_at().unwrap_or(since), message))
             .rev()
             .collect();
-        // Twilio's times are whole seconds: those of one second stay in the list's order.
+        // Twilio's times are whole seconds. The stable sort leaves messages of one second in the list's order.
         found.sort_by_key(|(at, _)| *at);
         let mut known = HashSet::new();
         for listed in listed.iter().filter(|one| is_inbound(one)) {
@@ -231,89 +238,95 @@ impl Reconciler {
                 known.insert(listed.sid);
             }
         }
-        let strange = self.strange(account, listed, since).await?;
-        let last_sent = LastSent::of(&found, &known, &strange);
-        for (place, (at, listed)) in found.into_iter().enumerate() {
+        let unrecognized = self.unrecognized_outbound(account, listed, since).await?;
+        let last_sent = LastOutbound::of(&found, &known, &unrecognized);
+        for (index, (at, listed)) in found.into_iter().enumerate() {
             if !is_inbound(listed) {
                 continue;
             }
-            let Some(message) = rebuilt(account, listed, at) else {
+            let Some(message) = message_from_rest(account, listed, at) else {
                 inbound.unreadable += 1;
                 continue;
             };
             let consent = self.rules.meaning(&message).as_ref().and_then(action);
             let known = known.contains(&message.message_sid);
             if let Some(consent) = consent {
-                words.push((message.clone(), consent, known));
+                keywords.push((message.clone(), consent, known));
             }
             if known {
                 inbound.known += 1;
             } else {
-                inbound.messages.push(Missing {
-                    answered_before: last_sent.is_after(&message, place),
+                inbound.messages.push(MissingMessage {
+                    already_answered: last_sent.is_after(&message, index),
                     message,
                     consent,
-                    overtaken_by: None,
+                    superseded_by: None,
                 });
             }
         }
         for missing in &mut inbound.messages {
-            let last = words
+            let last = keywords
                 .iter()
-                .rfind(|(word, ..)| same_conversation(word, &missing.message));
-            // One that is missing too is entered after it, and so counts in its turn.
-            missing.overtaken_by = last
-                .filter(|(_, said, known)| *known && Some(*said) != missing.consent)
-                .filter(|(word, ..)| word.received_at >= missing.message.received_at)
-                .map(|(word, said, _)| (word.message_sid, *said, word.received_at));
+                .rfind(|(keyword, ..)| same_conversation(keyword, &missing.message));
+            // Only a known keyword: a missing one is backfilled later than this message, and then overrides it.
+            missing.superseded_by = last
+                .filter(|(_, action, known)| *known && Some(*action) != missing.consent)
+                .filter(|(keyword, ..)| keyword.received_at >= missing.message.received_at)
+                .map(|(keyword, action, _)| (keyword.message_sid, *action, keyword.received_at));
         }
         Ok(inbound)
     }
 
-    /// Enters a message in the journal, to be handled by the running server and answered by REST; or as answered, if it
-    /// [was](Missing::answered_before). A consent word counts, unless its user has said the opposite since; it is not
-    /// confirmed to them. One that has come meanwhile is left as it is.
+    /// Adds a missing message to the journal, so that the running server handles it and replies via the REST API.
+    ///
+    /// A message that was [already answered](MissingMessage::already_answered) is added as answered. A consent keyword
+    /// applies unless its user has sent the opposite one since; no confirmation is sent. A message that has arrived by
+    /// webhook in the meantime stays as it is.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn enter(&self, missing: &Missing) -> Result<(), StoreError> {
+    /// [`StoreError`] if the store cannot be written.
+    pub async fn backfill(&self, missing: &MissingMessage) -> Result<(), StoreError> {
         let message = &missing.message;
-        let mut arrival = Arrival {
+        let mut inbound = NewInbound {
             account: message.account_sid,
             sid: message.message_sid,
-            us: message.to.clone(),
+            sender: message.to.clone(),
             user: vec![message.from.clone()],
             service: message.messaging_service_sid,
-            slot: TokenSlot::Primary,
+            // The token that would have verified the webhook is unknown.
+            auth_token: AuthTokenKind::Primary,
             params: message.params.encode(),
             consent: self.rules.meaning(message),
-            // What follows counts for repeats only, and a repeat of this one changes nothing.
-            attempts: 1,
-            retry_crashed: false,
-            last_answer: String::new(),
-            at: message.received_at,
+            // The next three fields matter only for a redelivery: backfilling a known message changes nothing.
+            max_attempts: 1,
+            retry_after_crash: false,
+            final_response: String::new(),
+            received_at: message.received_at,
         };
-        let scopes = arrival.scopes();
+        let scopes = inbound.scopes();
         let state = self.store.consent(scopes.clone(), &message.from).await?;
         let opted_out_since = state
             .opted_out
-            .is_some_and(|opted_out| opted_out > arrival.at);
-        match (missing.consent, missing.overtaken_by) {
+            .is_some_and(|opted_out| opted_out > inbound.received_at);
+        match (missing.consent, missing.superseded_by) {
+            // An old opt-in must not undo a later opt-out.
             (Some(ConsentAction::Resume), Some((_, ConsentAction::OptOut, _))) => {
-                arrival.consent = None;
+                inbound.consent = None;
             }
-            (Some(ConsentAction::Resume), _) if opted_out_since => arrival.consent = None,
-            // The opt-out is written down, and taken back by what the user said after it.
+            // The later opt-out need not be a keyword in the list: it may come from an operator or a program.
+            (Some(ConsentAction::Resume), _) if opted_out_since => inbound.consent = None,
+            // Record the opt-out for the ledger, then the opt-in that followed it. If the user is opted out now,
+            // something later than that opt-in did it, and the opt-out must stay.
             (Some(ConsentAction::OptOut), Some((sid, ConsentAction::Resume, at)))
                 if state.opted_out.is_none() =>
             {
-                self.keep(arrival, missing).await?;
+                self.save(inbound, missing).await?;
                 for scope in scopes {
                     let record = ConsentRecord {
                         scope,
                         user: message.from.clone(),
                         action: ConsentAction::Resume,
-                        how: ConsentHow::Keyword,
+                        source: ConsentSource::Keyword,
                         evidence: Some(sid),
                         note: None,
                         at,
@@ -324,81 +337,87 @@ impl Reconciler {
             }
             _ => {}
         }
-        self.keep(arrival, missing).await
+        self.save(inbound, missing).await
     }
 
-    async fn keep(&self, arrival: Arrival, missing: &Missing) -> Result<(), StoreError> {
-        let arrival = Arc::new(arrival);
-        if missing.answered_before {
-            self.store.enter_answered(arrival).await
+    async fn save(&self, inbound: NewInbound, missing: &MissingMessage) -> Result<(), StoreError> {
+        let inbound = Arc::new(inbound);
+        if missing.already_answered {
+            self.store.backfill_answered(inbound).await
         } else {
-            self.store.enter(arrival, None).await
+            self.store.backfill(inbound, None).await
         }
     }
 
-    /// What Twilio has sent, and the journal knows nothing of.
-    async fn strange(
+    /// Returns the listed messages that Twilio has sent and that neither the journal nor the outbox has.
+    async fn unrecognized_outbound(
         &self,
         account: AccountSid,
         listed: &[Message],
         since: Timestamp,
     ) -> Result<HashSet<MessageSid>, StoreError> {
         let mut replies = Replies::of(listed, since);
-        // Of one that came just before, the answer may be just after.
+        // The reply to a message from just before `since` may be in the list.
         let earlier = since.checked_sub(CLOCK_SKEW).unwrap_or(since);
         for row in self.answered(account, earlier).await? {
             replies.take(&row);
         }
-        let under_way = [ReplyState::Sending, ReplyState::Unknown];
-        let under_way = self.sent_of(account, listed, &under_way, since).await?;
-        let mut strange: HashSet<_> = replies.left().collect();
-        strange.extend(self.unclaimed(account, listed).await?);
-        for ours in under_way {
-            strange.remove(&ours.sid);
+        // Before `unclaimed`: a send whose outcome is recorded between the two queries is then known to one of them.
+        let in_flight = [OutboundState::Sending, OutboundState::Unknown];
+        let in_flight = self.sent_of(account, listed, &in_flight, since).await?;
+        let mut unrecognized: HashSet<_> = replies.unmatched().collect();
+        unrecognized.extend(self.unclaimed(account, listed).await?);
+        for sent in in_flight {
+            unrecognized.remove(&sent.sid);
         }
-        let gone = listed.iter().filter(|message| !went_out(message));
-        for message in gone {
-            strange.remove(&message.sid);
+        // A message that was not delivered proves no reply. `Replies` does not exclude such messages.
+        let failed = listed.iter().filter(|message| !went_out(message));
+        for message in failed {
+            unrecognized.remove(&message.sid);
         }
-        Ok(strange)
+        Ok(unrecognized)
     }
 
-    /// Which texts of the journal's TwiML answers Twilio has not sent. Only messages that came since `since` and before
-    /// `until` are looked at: leave Twilio a minute between its webhook and the list. Sends nothing.
+    /// Finds the texts of the journal's TwiML replies that Twilio has not sent.
+    ///
+    /// Considers messages received since `since` and before `until`. Set `until` a minute before the time of the list:
+    /// Twilio needs some time to send a reply. Sends nothing.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn unsaid(
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn unsent_replies(
         &self,
         account: AccountSid,
         listed: &[Message],
         since: Timestamp,
         until: Timestamp,
-    ) -> Result<Answers, StoreError> {
-        let mut answers = Answers::default();
+    ) -> Result<ReplyDiff, StoreError> {
+        let mut diff = ReplyDiff::default();
         let mut sent = Replies::of(listed, since);
         let mut rows = self.answered(account, since).await?;
         rows.retain(|row| (since..until).contains(&row.received_at));
         for row in rows {
-            let Some(said) = sent.take(&row) else {
-                answers.expired += 1;
+            let Some(matches) = sent.take(&row) else {
+                diff.expired += 1;
                 continue;
             };
-            answers.compared += said.len() as u64;
-            let unsaid = said.into_iter().filter(|said| !said.found);
-            answers.unsaid.extend(unsaid.map(|said| Unsaid {
+            diff.compared += matches.len() as u64;
+            let unsent = matches.into_iter().filter(|reply| !reply.found);
+            diff.unsent.extend(unsent.map(|reply| UnsentReply {
                 message_sid: row.sid,
-                user: said.to,
+                user: reply.to,
                 received_at: row.received_at,
-                text: Text(said.text),
+                text: RedactedText(reply.text),
             }));
         }
-        answers.unsaid.reverse();
-        Ok(answers)
+        diff.unsent.reverse();
+        Ok(diff)
     }
 
-    /// The journal's answered messages of an account, down to a time; the newest first, each of which takes the earliest
-    /// of Twilio's that may be its own: where the same was said before and is missing, it is the older message that has none.
+    /// Returns the answered messages of an account since about `since`, newest first.
+    ///
+    /// [`Replies::take`] relies on the order: with equal texts, each message takes the earliest one sent after it, and
+    /// the oldest message is left without one.
     async fn answered(
         &self,
         account: AccountSid,
@@ -409,16 +428,19 @@ impl Reconciler {
         loop {
             let filter = MessageFilter {
                 state: Some("answered".to_owned()),
-                before,
+                before_id: before,
                 limit: ROWS,
                 ..MessageFilter::default()
             };
             let rows = self.store.messages(filter).await?;
-            // A single old one may have been entered late.
-            let over = rows.iter().all(|row| row.received_at < since);
+            // Stop only if the whole page is older: a backfilled message has a new id and an old time.
+            let is_last = rows.iter().all(|row| row.received_at < since);
             before = rows.last().map(|last| last.id);
-            found.extend(rows.into_iter().filter(|row| same(row.account, account)));
-            if over {
+            found.extend(
+                rows.into_iter()
+                    .filter(|row| same_account(row.account, account)),
+            );
+            if is_last {
                 found.sort_by_key(|row| std::cmp::Reverse((row.received_at, row.id)));
                 return Ok(found);
             }
@@ -426,18 +448,23 @@ impl Reconciler {
     }
 
     async fn knows(&self, account: AccountSid, sid: MessageSid) -> Result<bool, StoreError> {
+        // `MessageFilter` has no account, but the journal's key is account and SID.
         let filter = MessageFilter {
             sid: Some(sid),
             limit: ROWS,
             ..MessageFilter::default()
         };
         let rows = self.store.messages(filter).await?;
-        Ok(rows.iter().any(|row| same(row.account, account)))
+        Ok(rows.iter().any(|row| same_account(row.account, account)))
     }
 }
 
-/// The parameters that a webhook would have had, as far as REST tells.
-fn rebuilt(account: AccountSid, listed: &Message, at: Timestamp) -> Option<InboundMessage> {
+/// Rebuilds the parameters of a message's webhook, as far as the REST API has them.
+fn message_from_rest(
+    account: AccountSid,
+    listed: &Message,
+    at: Timestamp,
+) -> Option<InboundMessage> {
     let media = listed.num_media.unwrap_or(0).to_string();
     let pairs = [
         ("MessageSid", Some(listed.sid.as_str())),
@@ -457,28 +484,29 @@ fn rebuilt(account: AccountSid, listed: &Message, at: Timestamp) -> Option<Inbou
                 .map(MessagingServiceSid::as_str),
         ),
     ];
-    let params: Form = pairs
+    let params: FormParams = pairs
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
         .collect();
     InboundMessage::parse(params, at).ok()
 }
 
-fn action(consent: &ArrivalConsent) -> Option<ConsentAction> {
+fn action(consent: &ConsentKeyword) -> Option<ConsentAction> {
     match consent {
-        ArrivalConsent::Stop { .. } => Some(ConsentAction::OptOut),
-        ArrivalConsent::Start { .. } => Some(ConsentAction::Resume),
-        ArrivalConsent::Help => None,
+        ConsentKeyword::Stop { .. } => Some(ConsentAction::OptOut),
+        ConsentKeyword::Start { .. } => Some(ConsentAction::Resume),
+        ConsentKeyword::Help => None,
     }
 }
 
 fn same_conversation(one: &InboundMessage, other: &InboundMessage) -> bool {
+    // Senders of one Messaging Service share the user's consent.
     let service = one.messaging_service_sid.is_some()
         && one.messaging_service_sid == other.messaging_service_sid;
     one.from == other.from && (one.to == other.to || service)
 }
 
-fn same(one: AccountSid, other: AccountSid) -> bool {
+fn same_account(one: AccountSid, other: AccountSid) -> bool {
     one.to_lowercase() == other.to_lowercase()
 }
 
@@ -488,9 +516,9 @@ impl fmt::Debug for Reconciler {
     }
 }
 
-impl fmt::Debug for Missing {
+impl fmt::Debug for MissingMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Missing")
+        f.debug_struct("MissingMessage")
             .field("message_sid", &self.message.message_sid)
             .field("from", &self.message.from)
             .field("consent", &self.consent)

@@ -1,36 +1,37 @@
-//! The outbox against Twilio's list: what it would send, and was sent.
+//! Comparison of the outbox with Twilio's message list: open messages that Twilio has already sent.
 
 use std::collections::HashSet;
 
 use jiff::Timestamp;
 
 use super::sent::went_out;
-use super::{ROWS, Reconciler, same};
+use super::{ROWS, Reconciler, same_account};
 use crate::address::Address;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid};
-use crate::store::{OutboundMessage, ReplyState, Settlement, StoreError};
+use crate::store::{OutboundMessage, OutboundState, SendOutcome, StoreError};
 use crate::twilio::Message;
 
-/// A message that the outbox would send, or look for, and that Twilio has.
+/// A message that the outbox would still send or look up, although Twilio has already sent it.
 ///
-/// Found and marked: see [`Reconciler::sent_before`].
+/// See [`Reconciler::already_sent`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct SentBefore {
-    /// Its number in the outbox.
-    pub reply: i64,
-    /// Who got it.
+pub struct AlreadySent {
+    /// ID in the outbox.
+    pub outbound: i64,
+    /// Recipient of the message.
     pub user: Address,
-    /// Under which SID.
+    /// SID that Twilio assigned.
     pub sid: MessageSid,
-    /// How far it has come.
+    /// Status in Twilio's list.
     pub status: MessageStatus,
 }
 
 impl Reconciler {
-    /// What the outbox would send, or look for, although Twilio has it: a restored backup knows only that it waits. Give it
-    /// a list that was made before, and no server that runs on the store meanwhile. Changes nothing.
+    /// Finds open messages of the outbox that Twilio has already sent, as on a restored backup. Changes nothing.
+    ///
+    /// Read the list first, and run no server on the store until the messages are marked: it would send them again.
     ///
     /// ```no_run
     /// use replyhook::reconcile::Reconciler;
@@ -38,83 +39,90 @@ impl Reconciler {
     ///
     /// # async fn mark(reconciler: Reconciler, account: AccountSid, listed: Vec<Message>, now: Timestamp)
     /// # -> Result<(), StoreError> {
-    /// for sent in reconciler.sent_before(account, &listed, now).await? {
+    /// for sent in reconciler.already_sent(account, &listed, now).await? {
     ///     reconciler.mark_sent(&sent, now).await?;
     /// }
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn sent_before(
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn already_sent(
         &self,
         account: AccountSid,
         listed: &[Message],
         now: Timestamp,
-    ) -> Result<Vec<SentBefore>, StoreError> {
-        // Those first for which a call was made: what is alike is theirs.
+    ) -> Result<Vec<AlreadySent>, StoreError> {
+        // Rows with a REST call first: of several rows with equal content, they match a listed message before a row
+        // that is only pending.
         let states = [
-            ReplyState::Sending,
-            ReplyState::Unknown,
-            ReplyState::Pending,
+            OutboundState::Sending,
+            OutboundState::Unknown,
+            OutboundState::Pending,
         ];
         self.sent_of(account, listed, &states, now).await
     }
 
-    /// What of the outbox is open in these states, and in the list.
+    /// Matches rows of the outbox in these states with listed messages.
     pub(super) async fn sent_of(
         &self,
         account: AccountSid,
         listed: &[Message],
-        states: &[ReplyState],
+        states: &[OutboundState],
         now: Timestamp,
-    ) -> Result<Vec<SentBefore>, StoreError> {
-        let written_to: HashSet<_> = listed.iter().filter_map(|one| one.to.as_ref()).collect();
+    ) -> Result<Vec<AlreadySent>, StoreError> {
+        // Keep only rows whose recipient is in the list: an outbox may be large.
+        let recipients: HashSet<_> = listed.iter().filter_map(|one| one.to.as_ref()).collect();
         let mut open = Vec::new();
         for state in states {
             let mut after = 0;
             loop {
-                let rows = self.store.open_replies(*state, after, ROWS, now).await?;
+                let rows = self
+                    .store
+                    .list_open_outbound(*state, after, ROWS, now)
+                    .await?;
                 let Some(last) = rows.last() else { break };
                 after = last.id;
-                let ours = |row: &OutboundMessage| {
-                    same(row.account, account) && written_to.contains(&row.user)
+                let is_candidate = |row: &OutboundMessage| {
+                    same_account(row.account, account) && recipients.contains(&row.user)
                 };
-                open.extend(rows.into_iter().filter(ours));
+                open.extend(rows.into_iter().filter(is_candidate));
             }
         }
-        // Asked afterwards: what was settled meanwhile is not free any more.
+        // After the rows: if a server records an outcome in between, its SID is not free for another row any more.
         let free = self.unclaimed(account, listed).await?;
+        // The list is newest first. Rows are in the order of their ids, so match the oldest message first.
         let mut left: Vec<_> = listed.iter().rev().collect();
         left.retain(|one| free.contains(&one.sid));
         let mut sent = Vec::new();
         for row in open {
-            if let Some(own) = left.iter().position(|one| one.may_be(&row)) {
-                let own = left.remove(own);
-                sent.push(SentBefore {
-                    reply: row.id,
+            if let Some(index) = left.iter().position(|one| one.may_be(&row)) {
+                // Each listed message matches one row only.
+                let message = left.remove(index);
+                sent.push(AlreadySent {
+                    outbound: row.id,
                     user: row.user,
-                    sid: own.sid,
-                    status: own.status.clone(),
+                    sid: message.sid,
+                    status: message.status.clone(),
                 });
             }
         }
         Ok(sent)
     }
 
-    /// Writes down that a message of the outbox was sent.
+    /// Records that a message of the outbox was sent.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn mark_sent(&self, sent: &SentBefore, now: Timestamp) -> Result<(), StoreError> {
-        let settlement = Settlement::Sent {
+    /// [`StoreError`] if the store cannot be written.
+    pub async fn mark_sent(&self, sent: &AlreadySent, now: Timestamp) -> Result<(), StoreError> {
+        let outcome = SendOutcome::Sent {
             sid: sent.sid,
             status: sent.status.clone(),
         };
-        self.store.settle(sent.reply, settlement, now).await
+        self.store.record_outcome(sent.outbound, outcome, now).await
     }
 
-    /// What Twilio has sent by REST, and no message of the outbox is.
+    /// Returns the messages that were sent via the REST API and belong to no row of the outbox.
     pub(super) async fn unclaimed(
         &self,
         account: AccountSid,
@@ -129,8 +137,8 @@ impl Reconciler {
             .map(|message| message.sid)
             .collect();
         let mut free = HashSet::new();
-        for some in sids.chunks(ROWS as usize) {
-            free.extend(self.store.unclaimed_sids(account, some.to_vec()).await?);
+        for chunk in sids.chunks(ROWS as usize) {
+            free.extend(self.store.unmatched_sids(account, chunk.to_vec()).await?);
         }
         Ok(free)
     }

@@ -1,42 +1,42 @@
-//! Which files a channel takes: types by Twilio's table, sizes by what it refuses.
+//! Media types and sizes that a channel accepts.
 //!
-//! Source: Twilio's "Accepted content types for media", errors 63019, 63034, 11751.
+//! Source: Twilio's "Accepted content types for media", and the pages of errors 63019, 63034 and 11751.
 
 use crate::address::Channel;
 
-/// The largest file that WhatsApp and RCS take.
-pub(crate) const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// And MMS; other texts of Twilio's say the same of WhatsApp.
-pub(crate) const MOST_MMS_BYTES: usize = 5 * 1024 * 1024;
+/// Maximum size of a file on WhatsApp and RCS: 16 MiB.
+pub(crate) const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum size of an MMS: 5 MiB. Some of Twilio's pages give this limit for WhatsApp too.
+pub(crate) const MAX_MMS_BYTES: usize = 5 * 1024 * 1024;
 
-/// Why a channel does not take a file.
+/// Reason why a channel does not accept a file.
 ///
 /// ```
 /// use replyhook::reply::MediaRefusal;
 ///
 /// let refusal = MediaRefusal::Size { most: 16, length: 17 };
-/// assert_eq!(refusal.to_string(), "the channel takes files of at most 16 bytes, and this one has 17");
+/// assert_eq!(refusal.to_string(), "the file has 17 bytes; the channel accepts at most 16");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MediaRefusal {
-    /// Its type is not on the channel's list.
-    #[error("the channel takes no file of this type")]
+    /// The channel does not accept the type.
+    #[error("the channel does not accept files of this type")]
     Type,
-    /// It is larger than the channel takes.
-    #[error("the channel takes files of at most {most} bytes, and this one has {length}")]
+    /// The file is larger than the channel accepts.
+    #[error("the file has {length} bytes; the channel accepts at most {most}")]
     Size {
-        /// Bytes that it takes.
+        /// Maximum size in bytes.
         most: usize,
-        /// Bytes of the file.
+        /// Size of the file in bytes.
         length: usize,
     },
-    /// There is nothing in it.
+    /// The file is empty.
     #[error("the file is empty")]
     Empty,
 }
 
-/// Of each group: the type, and who takes it: `w`hatsApp, `r`cs, `m`ms.
+/// Accepted types by group. Each list of subtypes has the channels that accept it: `w`hatsApp, `r`cs, `m`ms.
 const ACCEPTED: [(&str, &[(&str, &str)]); 5] = [
     (
         "image",
@@ -85,32 +85,36 @@ const ACCEPTED: [(&str, &[(&str, &str)]); 5] = [
     ),
 ];
 
-/// Whether any channel takes files of a type: such a file shows, sounds, or is saved, and runs nothing.
+/// Returns true if a channel accepts the type. Such a file is shown, played or saved, and does not run code, unlike
+/// HTML.
 pub(crate) fn is_media(content_type: &str) -> bool {
     takers(content_type).is_some()
 }
 
-/// Whether a channel takes files of a type. Of channels that are not known nothing is refused.
+/// Returns true if the channel accepts the type. Channels without a known list accept every type.
 pub(crate) fn takes_type(channel: &Channel, content_type: &str) -> bool {
     let letter = match channel {
         Channel::WhatsApp => 'w',
         Channel::Rcs => 'r',
         Channel::Sms => 'm',
+        // `ACCEPTED` does not cover these channels.
         Channel::Messenger | Channel::Other(_) => return true,
     };
     takers(content_type).is_some_and(|takers| takers.contains(letter))
 }
 
-/// Bytes that one file may have on a channel.
-pub(crate) fn most_bytes(channel: &Channel) -> usize {
+/// Returns the maximum size of a file on a channel, in bytes.
+pub(crate) fn max_bytes(channel: &Channel) -> usize {
+    // A file on SMS is sent as MMS.
     if *channel == Channel::Sms {
-        MOST_MMS_BYTES
+        MAX_MMS_BYTES
     } else {
-        MOST_BYTES
+        MAX_BYTES
     }
 }
 
 fn takers(content_type: &str) -> Option<&'static str> {
+    // Without parameters, as in `audio/ogg; codecs=opus`.
     let plain = content_type.split(';').next().unwrap_or_default().trim();
     let plain = plain.to_ascii_lowercase();
     let (group, kind) = plain.split_once('/')?;
@@ -126,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_channel_takes_what_is_on_its_list() {
+    fn channel_accepts_only_listed_media_types() {
         for (content_type, takers) in [
             ("image/jpeg", "wrm"),
             ("IMAGE/PNG", "wrm"),

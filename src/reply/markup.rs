@@ -1,20 +1,21 @@
-//! WhatsApp's markup, and how a text shows without it.
+//! Escaping of WhatsApp's markup.
 
 use std::borrow::Cow;
 
-/// Takes no room, and no line ends at it.
+/// Invisible character without width, at which a line is not broken.
 const WORD_JOINER: char = '\u{2060}';
-/// What makes bold, italic, struck out and monospaced text.
+/// Marks of bold, italic, struck-out and monospaced text.
 const MARKS: [char; 4] = ['*', '_', '~', '`'];
 
-/// A text as WhatsApp shows it to the letter: `2*3*4` without a bold 3, `- no` as it is and not as a list.
+/// Escapes a text so that WhatsApp shows it literally: `2*3*4` without a bold 3, `- no` without a list.
 ///
-/// WhatsApp has no sign that takes the meaning from a mark, so an invisible character (U+2060) is put around each, and before
-/// what makes a list or a quotation of a line. Use it for what others wrote (names, search words, files), and on WhatsApp
-/// alone: elsewhere there is no markup, and an SMS with U+2060 in it holds 70 characters.
+/// WhatsApp does not have an escape character. So the function puts an invisible character (U+2060) around each mark,
+/// and before the beginning of a list entry or quotation. Use it for text from other sources, such as names, search
+/// words and file names. Use it on WhatsApp only: other channels do not have this markup, and an SMS with U+2060 holds
+/// only 70 characters.
 ///
-/// Source of the marks: WhatsApp's "How to format your messages". That it has no escape, and that this character
-/// helps, is what bots in the field go by; Twilio and WhatsApp do not document it.
+/// Source of the marks: WhatsApp's "How to format your messages". The missing escape character and the effect of U+2060
+/// are known from other bots; neither Twilio nor WhatsApp documents them.
 ///
 /// ```
 /// use replyhook::reply::escape_markup;
@@ -33,6 +34,7 @@ pub fn escape_markup(text: &str) -> Cow<'_, str> {
         if begins_block(line) {
             escaped.push(WORD_JOINER);
         }
+        // One word joiner on either side of a run of marks, such as "```", suffices.
         let mut in_marks = false;
         for c in line.chars() {
             let is_mark = MARKS.contains(&c);
@@ -49,8 +51,9 @@ pub fn escape_markup(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Whether a line is shown as an entry of a list, or as a quotation.
+/// Returns true if WhatsApp shows the line as a list entry or a quotation.
 fn begins_block(line: &str) -> bool {
+    // `* ` also begins a list entry; it is escaped as a mark.
     let line = line.trim_start();
     let digits = line.trim_start_matches(|c: char| c.is_ascii_digit());
     let is_numbered = digits.len() < line.len() && digits.starts_with(". ");
@@ -64,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_stand_alone_and_lines_begin_no_block() {
+    fn escape_markup_disables_marks_and_block_prefixes() {
         let shown = |text: &str| escape_markup(text).replace(WORD_JOINER, "|");
         for (text, escaped) in [
             ("plain text, 3 - 2 > 0", "plain text, 3 - 2 > 0"),
@@ -81,7 +84,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_else_changes(text in "[a*_~`>. \n0-9-]{0,40}|\\PC{0,40}") {
+        fn escape_markup_adds_only_word_joiners(text in "[a*_~`>. \n0-9-]{0,40}|\\PC{0,40}") {
+            // Word joiners of the text itself would be removed below as well.
             prop_assume!(!text.contains(WORD_JOINER));
             prop_assert_eq!(escape_markup(&text).replace(WORD_JOINER, ""), text);
         }

@@ -1,4 +1,5 @@
-//! What a bot says, free of XML and HTTP: a [`Reply`] of messages, made by [`IntoReply`].
+//! Replies of a bot, independent of TwiML and the REST API: a [`Reply`] consists of messages, and [`IntoReply`] creates
+//! it.
 //!
 //! ```
 //! use replyhook::reply::{Media, Reply, ReplyMessage};
@@ -30,7 +31,7 @@ pub(crate) use split::WireMessage;
 use crate::address::Address;
 use crate::error::{BoxError, HandlerError};
 
-/// What a bot says to one message. Empty means: nothing.
+/// Reply to one inbound message: messages in order, and possibly a redirect. An empty one sends nothing.
 ///
 /// ```
 /// use replyhook::Reply;
@@ -44,7 +45,7 @@ pub struct Reply {
     redirect: Option<Redirect>,
 }
 
-/// One message of a reply: a text, media, or both.
+/// Message of a reply: a text, media, or both.
 ///
 /// ```
 /// use replyhook::{Media, ReplyMessage};
@@ -63,7 +64,7 @@ pub struct ReplyMessage {
     pub(crate) numbered: bool,
 }
 
-/// A file that Twilio fetches and sends.
+/// Media file that Twilio fetches and sends.
 ///
 /// ```
 /// use replyhook::{Media, Reply};
@@ -79,27 +80,27 @@ pub struct Media {
     content_type: Option<String>,
 }
 
-/// Where a file is.
+/// Source of a media file.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum MediaSource {
-    /// Where Twilio can fetch it.
+    /// A URL from which Twilio can fetch the file.
     Url(String),
-    /// On this machine.
+    /// A file on disk.
     File(PathBuf),
-    /// Here.
+    /// The content itself.
     Bytes(Arc<[u8]>),
 }
 
-/// Hands the rest of the reply to another TwiML document.
+/// Redirect of the message to another TwiML document.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Redirect {
     pub(crate) url: String,
     pub(crate) method: CallbackMethod,
-    /// Whether later messages of the conversation go there too.
-    pub(crate) hands_over: bool,
+    /// True for a handoff, which redirects later messages of the conversation too.
+    pub(crate) is_handoff: bool,
 }
 
-/// How Twilio calls a URL that a reply names; see [`ReplyMessage::action`].
+/// HTTP method with which Twilio calls a URL of a reply; see [`ReplyMessage::action`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CallbackMethod {
     /// `POST`
@@ -109,44 +110,50 @@ pub enum CallbackMethod {
     Get,
 }
 
-/// A URL that a reply cannot redirect to; see [`Reply::redirect`].
+/// Error for a URL that a reply cannot redirect to; see [`Reply::redirect`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a redirect needs an absolute http or https URL: a relative one leads back to this server, which would answer the \
-     same message with the same redirect"
+    "the redirect URL is not an absolute http or https URL; a relative one would lead back to this server, which would \
+     return the same redirect for the same message"
 )]
 pub struct RedirectError;
 
 impl Reply {
-    /// Says nothing.
+    /// Creates an empty reply, which sends nothing.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Says one text. Longer ones than 1600 characters become several messages.
+    /// Creates a reply with one text. A text of more than 1600 characters is sent as several messages.
     pub fn text(text: impl Into<String>) -> Self {
         Self::from(ReplyMessage::text(text))
     }
 
-    /// Says one file.
+    /// Creates a reply with one media file.
     pub fn media(media: Media) -> Self {
         Self::from(ReplyMessage::default().media(media))
     }
 
-    /// Lets another TwiML document answer this message, such as a Studio flow's. Twilio POSTs the same parameters to it, and
-    /// nothing after it runs. The next message comes to your handler again; see [`hand_over`](Self::hand_over).
+    /// Creates a reply that redirects this message to another TwiML document, such as a Studio flow's.
+    ///
+    /// Twilio POSTs the same parameters to the URL and executes the TwiML from there instead. Your handler gets the
+    /// user's next message again. To redirect later messages too, use [`handoff`](Self::handoff).
     ///
     /// # Errors
-    /// [`RedirectError`] for a URL that is not absolute. One under the server's own `PUBLIC_URL` is refused as well,
-    /// when the reply is rendered: it would be recognised as a repeat and answered with itself.
+    /// [`RedirectError`] for a URL that is not absolute. A URL under the server's own `PUBLIC_URL` is rejected later,
+    /// when the reply is rendered. The server would recognise the redirected message as a redelivery, and return the
+    /// same redirect.
     pub fn redirect(url: impl Into<String>) -> Result<Self, RedirectError> {
         Self::redirecting(url.into(), false)
     }
 
-    /// Lets somebody else answer this message *and every later one* of the conversation, such as a Studio flow, or people in
-    /// Flex behind one: Twilio is redirected to this URL, and your handler is not asked any more, until
-    /// [`take_back`](crate::Context::take_back), `replyhook handback`, or a time without a message from the user
-    /// (`handoff.ttl`). What is added with [`and`](Self::and) is said before it.
+    /// Creates a reply that hands the conversation off to another system, such as a Studio flow or Flex agents behind
+    /// one.
+    ///
+    /// Twilio is redirected to the URL for this message *and every later one* of the conversation, and your handler is
+    /// not called. The handoff ends with [`end_handoff`](crate::Context::end_handoff), with `replyhook handoff end`, or
+    /// after a time without a message from the user (`handoff.ttl`). Messages added with [`and`](Self::and) are sent
+    /// before the redirect.
     ///
     /// ```
     /// use replyhook::reply::RedirectError;
@@ -156,7 +163,7 @@ impl Reply {
     ///
     /// async fn bot(_cx: Context, message: InboundMessage) -> Result<Reply, RedirectError> {
     ///     if message.body == "human" {
-    ///         return Ok(Reply::hand_over(AGENTS)?.and("A colleague will answer."));
+    ///         return Ok(Reply::handoff(AGENTS)?.and("A colleague will answer."));
     ///     }
     ///     Ok(Reply::text("Write: human"))
     /// }
@@ -164,16 +171,17 @@ impl Reply {
     /// # is_handler(bot);
     /// ```
     ///
-    /// It begins with this reply, in one transaction. A reply that goes by REST, since it is late or does not fit into one
-    /// answer, cannot redirect its own message: what it says is sent, and the later messages are redirected.
+    /// The handoff is stored in the same transaction as this reply. A reply that is sent via the REST API, because it
+    /// is late or does not fit into TwiML, cannot redirect its own message. Its messages are sent, and later ones from
+    /// the user are redirected.
     ///
     /// # Errors
     /// [`RedirectError`], as for [`redirect`](Self::redirect).
-    pub fn hand_over(url: impl Into<String>) -> Result<Self, RedirectError> {
+    pub fn handoff(url: impl Into<String>) -> Result<Self, RedirectError> {
         Self::redirecting(url.into(), true)
     }
 
-    fn redirecting(url: String, hands_over: bool) -> Result<Self, RedirectError> {
+    fn redirecting(url: String, is_handoff: bool) -> Result<Self, RedirectError> {
         if !is_web_url(&url) {
             return Err(RedirectError);
         }
@@ -182,7 +190,7 @@ impl Reply {
             redirect: Some(Redirect {
                 url,
                 method: CallbackMethod::Post,
-                hands_over,
+                is_handoff,
             }),
         })
     }
@@ -194,12 +202,12 @@ impl Reply {
         self
     }
 
-    /// The messages in order.
+    /// Returns the messages in order.
     pub fn messages(&self) -> &[ReplyMessage] {
         &self.messages
     }
 
-    /// Numbers the parts of each message, as [`ReplyMessage::numbered`] does.
+    /// Numbers the parts of each message, like [`ReplyMessage::numbered`].
     #[must_use]
     pub fn numbered(mut self) -> Self {
         for message in &mut self.messages {
@@ -208,15 +216,14 @@ impl Reply {
         self
     }
 
-    /// Whether the user will see nothing: no message with a text that shows or media, and no redirect.
+    /// Returns true if the reply has neither media, nor a text other than white space, nor a redirect.
     pub fn is_empty(&self) -> bool {
         self.redirect.is_none() && self.messages.iter().all(ReplyMessage::is_empty)
     }
 
-    /// Whether there is a file anywhere in it.
     #[cfg_attr(
         not(feature = "app"),
-        expect(dead_code, reason = "the dispatcher asks")
+        expect(dead_code, reason = "only the dispatcher uses it")
     )]
     pub(crate) fn has_media(&self) -> bool {
         self.messages
@@ -226,7 +233,7 @@ impl Reply {
 
     #[cfg_attr(
         not(feature = "app"),
-        expect(dead_code, reason = "who publishes files asks")
+        expect(dead_code, reason = "only publishing of media uses it")
     )]
     pub(crate) fn messages_mut(&mut self) -> &mut [ReplyMessage] {
         &mut self.messages
@@ -238,7 +245,7 @@ impl Reply {
 }
 
 impl ReplyMessage {
-    /// A text. White space alone is no message: Twilio refuses it (14103).
+    /// Creates a message with a text. Twilio rejects white space alone (14103), so such a message is not sent.
     pub fn text(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -246,59 +253,63 @@ impl ReplyMessage {
         }
     }
 
-    /// Adds a file. Where a channel takes one file a message (all but MMS), each further one becomes a message.
+    /// Adds a media file. All channels but MMS send one file per message; further files become messages of their own.
     #[must_use]
     pub fn media(mut self, media: Media) -> Self {
         self.media.push(media);
         self
     }
 
-    /// Numbers the parts of a text that is too long for one message: `(1/3) …`. They may come in another order, above all by
-    /// SMS. `reply.numbered` does it for all replies of a server.
+    /// Numbers the parts of a text that is too long for one message: `(1/3) …`.
+    ///
+    /// Parts may arrive in another order, especially on SMS. The setting `reply.numbered` numbers all replies of a
+    /// server.
     #[must_use]
     pub fn numbered(mut self) -> Self {
         self.numbered = true;
         self
     }
 
-    /// Sends to someone else than the user who wrote; on the same channel as the sender.
+    /// Sets another recipient than the user who wrote, on the same channel as the sender.
     #[must_use]
     pub fn to(mut self, to: impl Into<Address>) -> Self {
         self.to = Some(to.into());
         self
     }
 
-    /// Sends from another sender of yours than the one that was written to.
+    /// Sets another of your senders than the one that the user wrote to.
     #[must_use]
     pub fn from(mut self, from: impl Into<Address>) -> Self {
         self.from = Some(from.into());
         self
     }
 
-    /// Where Twilio reports what becomes of this message.
+    /// Sets the status callback URL, to which Twilio reports the status of this message.
     #[must_use]
     pub fn status_callback(mut self, url: impl Into<String>) -> Self {
         self.status_callback = Some(url.into());
         self
     }
 
-    /// Where Twilio goes on after this message: the TwiML found there *continues* the answer, and what follows this
-    /// message in the reply never runs. So only a reply's last message may have one.
+    /// Sets the URL whose TwiML Twilio executes after this message.
+    ///
+    /// That TwiML replaces the rest of the reply. So only the last message of a reply may have an action. It has no
+    /// effect if the reply is sent via the REST API.
     #[must_use]
     pub fn action(mut self, url: impl Into<String>, method: CallbackMethod) -> Self {
         self.action = Some((url.into(), method));
         self
     }
 
-    /// Its text, as it was given; empty for a file alone.
+    /// Returns the text as given; empty for a message with media only.
     pub fn body(&self) -> &str {
         &self.text
     }
 
-    /// Who gets it, if it is somebody else than the user who wrote.
+    /// Returns the recipient set by [`to`](Self::to), if any.
     #[cfg_attr(
         not(feature = "app"),
-        expect(dead_code, reason = "the dispatcher asks")
+        expect(dead_code, reason = "only the dispatcher uses it")
     )]
     pub(crate) fn recipient(&self) -> Option<&Address> {
         self.to.as_ref()
@@ -310,7 +321,8 @@ impl ReplyMessage {
 }
 
 impl Media {
-    /// A file at a public http or https URL. Twilio fetches it and believes its `Content-Type`.
+    /// Creates media from a public http or https URL. Twilio fetches the file, and uses the `Content-Type` of the
+    /// response.
     pub fn url(url: impl Into<String>) -> Self {
         Self {
             source: MediaSource::Url(url.into()),
@@ -318,10 +330,11 @@ impl Media {
         }
     }
 
-    /// A file of this machine, read when the reply goes out. It is put into the store, and Twilio fetches it from there by a
-    /// link under `PUBLIC_URL` that nobody can guess and that ends after three days. Its type is told by its name, else by
-    /// its first bytes. What the channel does not take (by type, or over 16 MiB, over 5 MiB by MMS) is a failure of the
-    /// handler.
+    /// Creates media from a file on disk, which is read when the reply is sent.
+    ///
+    /// The file is copied to the store. Twilio fetches it with an unguessable link under `PUBLIC_URL`, which expires
+    /// after three days. The extension determines the type, or else the first bytes. The handler fails if the channel
+    /// does not accept the type, or the size: at most 16 MiB, and 5 MiB for all files of an MMS together.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self {
             source: MediaSource::File(path.into()),
@@ -329,7 +342,8 @@ impl Media {
         }
     }
 
-    /// The same with what is in memory, of a type such as `image/png`.
+    /// Creates media from bytes in memory, of a type such as `image/png`. They are published like a
+    /// [`file`](Self::file).
     pub fn bytes(bytes: impl Into<Arc<[u8]>>, content_type: impl Into<String>) -> Self {
         Self {
             source: MediaSource::Bytes(bytes.into()),
@@ -337,15 +351,16 @@ impl Media {
         }
     }
 
-    /// States the type, for URLs that do not end in a telling extension. Only a JPEG or PNG carries a caption on
-    /// WhatsApp; beside anything else the text goes as a message of its own.
+    /// Sets the type, for URLs without an extension that shows it.
+    ///
+    /// On WhatsApp only a JPEG or PNG has a caption. With other media the text is sent as a separate message.
     #[must_use]
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.content_type = Some(content_type.into());
         self
     }
 
-    /// Where it can be fetched; none for a file that has no link yet.
+    /// Returns the URL, or `None` for a file that has not been published.
     pub(crate) fn link(&self) -> Option<&str> {
         match &self.source {
             MediaSource::Url(url) => Some(url),
@@ -355,7 +370,7 @@ impl Media {
 
     #[cfg_attr(
         not(feature = "app"),
-        expect(dead_code, reason = "who publishes files asks")
+        expect(dead_code, reason = "only publishing of media uses it")
     )]
     pub(crate) fn source(&self) -> &MediaSource {
         &self.source
@@ -363,13 +378,13 @@ impl Media {
 
     #[cfg_attr(
         not(feature = "app"),
-        expect(dead_code, reason = "who publishes files asks")
+        expect(dead_code, reason = "only publishing of media uses it")
     )]
     pub(crate) fn stated_type(&self) -> Option<&str> {
         self.content_type.as_deref()
     }
 
-    /// What a file's name says.
+    /// Returns the type for the extension of a file on disk.
     #[cfg(feature = "app")]
     pub(crate) fn type_by_name(&self) -> Option<&'static str> {
         match &self.source {
@@ -378,18 +393,20 @@ impl Media {
         }
     }
 
-    /// Whether every channel shows a text together with this file.
+    /// Returns true if every channel shows a text together with this file.
     fn carries_caption(&self) -> bool {
         const CAPTIONED: [(&str, &str); 3] = [
             ("jpg", "image/jpg"),
             ("jpeg", "image/jpeg"),
             ("png", "image/png"),
         ];
+        // A type that was set takes precedence over the extension.
         if let Some(content_type) = &self.content_type {
             return CAPTIONED
                 .iter()
                 .any(|(_, known)| content_type.eq_ignore_ascii_case(known));
         }
+        // Files and bytes are `Url`s with a type by the time a reply is split; the dispatcher publishes them first.
         let MediaSource::Url(url) = &self.source else {
             return false;
         };
@@ -416,7 +433,7 @@ impl CallbackMethod {
     }
 }
 
-/// Absolute, http or https, and with a host.
+/// Returns true for an absolute http or https URL with a host.
 pub(crate) fn is_web_url(url: &str) -> bool {
     url.parse::<http::Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
@@ -454,7 +471,7 @@ impl FromIterator<ReplyMessage> for Reply {
     }
 }
 
-/// Shows the shape, not what is said.
+/// Shows the shape and hides the texts and URLs.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reply")
@@ -467,6 +484,7 @@ impl fmt::Debug for Reply {
 impl fmt::Debug for ReplyMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplyMessage")
+            // The length only: texts are private.
             .field("text_len", &self.text.len())
             .field("media", &self.media.len())
             .field("to", &self.to)
@@ -483,9 +501,9 @@ impl fmt::Debug for Media {
     }
 }
 
-/// What a handler may return: a text, nothing, an `Option` or `Result` of these, or a [`Reply`].
+/// Return type of a handler: a text, `()`, a [`Reply`], a [`ReplyMessage`], or an `Option` or `Result` of these.
 ///
-/// A type of yours may be one as well:
+/// Your own types can implement it:
 ///
 /// ```
 /// use replyhook::{Context, HandlerError, InboundMessage, IntoReply, Reply};
@@ -511,10 +529,10 @@ impl fmt::Debug for Media {
     note = "turn it into a text with `.to_string()`, or build a `replyhook::Reply`"
 )]
 pub trait IntoReply {
-    /// Makes the reply.
+    /// Converts the value into a reply.
     ///
     /// # Errors
-    /// [`HandlerError`] when this is the `Err` of a `Result`.
+    /// [`HandlerError`] if the value is the `Err` of a `Result`, or if your own type's conversion fails.
     fn into_reply(self) -> Result<Reply, HandlerError>;
 }
 
@@ -565,7 +583,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_redirect_needs_an_absolute_url() {
+    fn redirect_requires_absolute_url() {
         assert!(Reply::redirect("https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1").is_ok());
         for url in ["/webhook", "webhook", "", "ftp://h/x", "https://", "//h/x"] {
             assert_eq!(Reply::redirect(url), Err(RedirectError), "{url}");
@@ -573,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn only_jpeg_and_png_carry_a_caption() {
+    fn caption_requires_jpeg_or_png() {
         assert!(Media::url("https://h/a.JPG?x=.pdf").carries_caption());
         assert!(
             Media::url("https://h/a")

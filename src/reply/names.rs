@@ -1,7 +1,8 @@
-//! What the name of a file says of its type.
+//! Media types by file extension.
 
-/// A type by the end of a name or URL, for the files that people send.
+/// Returns the media type for the extension of a file name or URL, if it is a common one in messages.
 pub(crate) fn by_name(name: &str) -> Option<&'static str> {
+    // The query and fragment of a URL may contain dots.
     let path = name.split(['?', '#']).next().unwrap_or_default();
     let (_, extension) = path.rsplit_once('.')?;
     Some(match extension.to_ascii_lowercase().as_str() {
@@ -35,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_by_its_end() {
+    fn media_type_follows_file_extension() {
         for (name, content_type) in [
             ("a.JPG", Some("image/jpeg")),
             ("https://h/a.png?x=.pdf#y", Some("image/png")),

@@ -1,24 +1,27 @@
-//! Into how many SMS a text is cut, which is how it is paid for.
+//! Counting of SMS segments, the unit in which SMS are billed.
 
 use unicode_segmentation::UnicodeSegmentation;
 
-/// How a text travels as SMS.
+/// Number and encoding of the segments of an SMS.
 ///
-/// Counted by [`segments`], which has an example.
+/// See [`segments`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segments {
-    /// How many there are; an empty text is one.
+    /// Number of segments; 1 for an empty text.
     pub count: usize,
-    /// The first character that GSM-7 lacks: because of it every segment holds 67 characters instead of 153.
+    /// First character that GSM-7 lacks, if any. It forces UCS-2, in which a segment holds 67 characters instead of
+    /// 153.
     pub forces_ucs2: Option<char>,
 }
 
-/// Counts the segments of a text: 160 GSM-7 characters or 70 UTF-16 units in one, 153 or 67 in each of several. One segment
-/// is filled after the other, and what a reader takes for one character is not divided: of emoji of two units each there are
-/// 33 in each of several segments, and not 33 and a half.
+/// Counts the SMS segments of a text.
 ///
-/// Source: Twilio's "SMS character limit" and its segment calculator (`TwilioDevEd/message-segment-calculator`), and 3GPP
-/// TS 23.038.
+/// A single segment holds 160 GSM-7 characters or 70 UTF-16 units. Each of several segments holds 153 or 67. Segments
+/// are filled in order, and a grapheme is not divided. So each of several segments holds 33 emoji of two units each,
+/// and one unit stays free.
+///
+/// Source: Twilio's "SMS character limit" and its segment calculator (`TwilioDevEd/message-segment-calculator`), and
+/// 3GPP TS 23.038.
 ///
 /// ```
 /// # use replyhook::reply::segments;
@@ -28,6 +31,7 @@ pub struct Segments {
 /// assert_eq!(segments(&"👍".repeat(67)).count, 3);
 /// ```
 pub fn segments(text: &str) -> Segments {
+    // A single character outside GSM-7 changes the encoding of the whole text.
     let forces_ucs2 = text.chars().find(|c| septets(*c).is_none());
     let (size, one, several): (fn(char) -> usize, _, _) = if forces_ucs2.is_some() {
         (char::len_utf16, 70, 67)
@@ -42,7 +46,7 @@ pub fn segments(text: &str) -> Segments {
     Segments { count, forces_ucs2 }
 }
 
-/// How many segments are filled, of which each holds so much.
+/// Counts segments of `most` units each, filled in order.
 fn filled(text: &str, size: fn(char) -> usize, most: usize) -> usize {
     let (mut count, mut free) = (1, most);
     let mut put = |size: usize| {
@@ -54,7 +58,8 @@ fn filled(text: &str, size: fn(char) -> usize, most: usize) -> usize {
     };
     for grapheme in text.graphemes(true) {
         let whole: usize = grapheme.chars().map(size).sum();
-        // One that fits nowhere is divided all the same; CR and LF are two.
+        // A grapheme larger than a segment must be divided. CR LF is one grapheme but two characters, and may be
+        // divided.
         if whole <= most && grapheme != "\r\n" {
             put(whole);
         } else {
@@ -64,12 +69,13 @@ fn filled(text: &str, size: fn(char) -> usize, most: usize) -> usize {
     count
 }
 
-/// What a character takes in GSM-7; `None` where it has no place there.
+/// Returns the number of septets of a character in GSM-7, or `None` if GSM-7 does not have it.
 fn septets(c: char) -> Option<usize> {
     const BASIC: &str =
         "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ÄÖÑÜ§¿äöñüà";
     match c {
         'a'..='z' | 'A'..='Z' => Some(1),
+        // The extension table of TS 23.038: an escape precedes each of these.
         '^' | '{' | '}' | '\\' | '[' | '~' | ']' | '|' | '€' | '\u{c}' => Some(2),
         c => BASIC.contains(c).then_some(1),
     }
@@ -82,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_cut_where_carriers_cut_them() {
+    fn sms_segments_are_counted_like_carriers() {
         for (text, count) in [
             (String::new(), 1),
             ("x".repeat(160), 1),
@@ -95,7 +101,7 @@ mod tests {
             ("ж".repeat(71), 2),
             ("👍".repeat(35), 1),
             ("👍".repeat(36), 2),
-            // What takes two places is not divided: 66 of 67, 152 of 153.
+            // A character of two units is not divided: it fills 66 of 67, or 152 of 153.
             ("👍".repeat(66), 2),
             ("👍".repeat(67), 3),
             ("👍".repeat(99), 3),
@@ -106,11 +112,11 @@ mod tests {
             (format!("x{}", "€".repeat(153)), 3),
             ("ж".repeat(134), 2),
             ("ж".repeat(135), 3),
-            // A flag is four units, of which 64 are filled; a CR and an LF are a place each.
+            // A flag has four units, so that 64 of 67 are filled. CR and LF count one each.
             ("🇮🇹".repeat(32), 2),
             ("🇮🇹".repeat(33), 3),
             ("\r\n".repeat(153), 2),
-            // So many accents are on no letter that anybody reads.
+            // A letter with so many accents is one grapheme, larger than a segment.
             (format!("a{}", "\u{301}".repeat(133)), 2),
             (format!("a{}", "\u{301}".repeat(134)), 3),
         ] {
@@ -123,7 +129,7 @@ mod tests {
         }
     }
 
-    /// The fewest segments into which characters of these sizes can be cut, whatever is tried.
+    /// Minimum number of segments for characters of these sizes, over all possible cuts.
     fn fewest(sizes: &[usize], most: usize) -> usize {
         let mut fewest = vec![0];
         for end in 1..=sizes.len() {
@@ -140,8 +146,9 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+        // The reference is the minimum over all possible cuts.
         #[test]
-        fn as_many_are_counted_as_are_filled(gsm7 in "[a€]{161,900}", ucs2 in "ж(a|ж|👍|🇮🇹 ){71,400}") {
+        fn sms_segment_count_is_minimal(gsm7 in "[a€]{161,900}", ucs2 in "ж(a|ж|👍|🇮🇹 ){71,400}") {
             let sizes: Vec<_> = gsm7.chars().filter_map(septets).collect();
             prop_assert_eq!(segments(&gsm7).count, fewest(&sizes, 153));
             let sizes: Vec<_> = ucs2.graphemes(true).map(|part| part.encode_utf16().count()).collect();

@@ -1,6 +1,7 @@
-//! A reply as the channel takes it: texts of at most 1600 units, as many files a message as the channel shows.
+//! Splitting of a reply into messages that the channel accepts: texts of at most 1600 units, and as many media files
+//! per message as the channel shows.
 //!
-//! Both carriers, TwiML and REST, send what comes out of here.
+//! Both reply paths, TwiML and the REST API, send these messages.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -10,12 +11,12 @@ use unicode_segmentation::UnicodeSegmentation;
 use super::{CallbackMethod, Media, Reply, ReplyMessage};
 use crate::address::{Address, Channel};
 
-/// Most characters of one text, counted in UTF-16 units, the strictest reading of Twilio's "1600 characters" (14103).
+/// Maximum length of one text in UTF-16 units, the strictest reading of Twilio's "1600 characters" (14103).
 const TEXT_UNITS: usize = 1600;
-/// Most files of one MMS (21623).
+/// Maximum number of media files of one MMS (21623).
 const MMS_MEDIA: usize = 10;
 
-/// One message as it goes out.
+/// Message as it is sent to Twilio.
 #[derive(Clone)]
 pub(crate) struct WireMessage<'a> {
     pub(crate) text: Cow<'a, str>,
@@ -26,14 +27,14 @@ pub(crate) struct WireMessage<'a> {
     pub(crate) action: Option<(&'a str, CallbackMethod)>,
 }
 
-/// The messages of a reply as they go out.
+/// Messages of a reply as they are sent to Twilio.
 pub(crate) struct WireMessages<'a> {
-    /// In order; none of them is empty.
+    /// Messages in order, none of them empty.
     pub(crate) messages: Vec<WireMessage<'a>>,
     /// True if the reply was cut at the limit; the last message then ends in "…".
     #[cfg_attr(
         not(any(feature = "app", test)),
-        expect(dead_code, reason = "the dispatcher asks")
+        expect(dead_code, reason = "only the dispatcher uses it")
     )]
     pub(crate) is_cut: bool,
 }
@@ -42,7 +43,7 @@ pub(crate) struct WireMessages<'a> {
 const ELLIPSIS: &str = "…";
 
 impl Reply {
-    /// The first `limit` messages that go out on a channel. Reads no further into a long text than these need.
+    /// Returns the first `limit` messages for a channel. Reads only as much of a long text as these need.
     pub(crate) fn wire_messages(&self, channel: &Channel, limit: usize) -> WireMessages<'_> {
         let mut messages = Vec::with_capacity(self.messages.len().min(limit));
         let mut is_cut = false;
@@ -62,7 +63,7 @@ impl Reply {
 impl WireMessage<'_> {
     fn end_in_ellipsis(&mut self, channel: &Channel) {
         if !captions(channel, self.media) {
-            // A file without a caption cannot say that something is missing.
+            // A file without a caption cannot show the ellipsis, so the ellipsis replaces it.
             self.media = &[];
         }
         let mut kept = self.text.trim_end();
@@ -75,7 +76,7 @@ impl WireMessage<'_> {
 }
 
 impl ReplyMessage {
-    /// Adds its messages up to `limit` in all. Returns whether there are more.
+    /// Appends this message's parts to `wire`, up to `limit` messages in total. Returns true if some did not fit.
     fn push_wire<'a>(
         &'a self,
         channel: &Channel,
@@ -83,6 +84,7 @@ impl ReplyMessage {
         wire: &mut Vec<WireMessage<'a>>,
     ) -> bool {
         let first = wire.len();
+        // A blank message sends nothing, so leaving it out does not cut the reply.
         if first >= limit {
             return !self.is_empty();
         }
@@ -98,6 +100,7 @@ impl ReplyMessage {
         let mut texts = if self.numbered {
             numbered(&self.text, left)
         } else {
+            // One more than fits shows that the text is cut.
             let pieces = filled(&self.text, TEXT_UNITS, left.saturating_add(1));
             pieces.into_iter().map(Cow::Borrowed).collect()
         };
@@ -107,6 +110,7 @@ impl ReplyMessage {
             1
         };
         let mut media = self.media.chunks(per_message);
+        // A caption, if the text is a single piece; otherwise all texts precede the media.
         if texts.len() == 1
             && captions(channel, &self.media)
             && let Some(files) = media.next()
@@ -117,7 +121,7 @@ impl ReplyMessage {
         wire.extend(media.map(|files| part("".into(), files)));
         let is_cut = wire.len() > limit;
         wire.truncate(limit);
-        // The TwiML at `action` takes over, so it may only stand on the last part.
+        // Twilio continues with the TwiML at `action` and skips the rest, so only the last part may have it.
         if let Some(last) = wire[first..].last_mut() {
             last.action = self
                 .action
@@ -128,13 +132,13 @@ impl ReplyMessage {
     }
 }
 
-/// Whether a text goes along with these files. Only where the channel shows it: elsewhere WhatsApp drops the text beside a
-/// file.
+/// Returns true if a text and these files may share a message: always on SMS, elsewhere only if the first file is a
+/// JPEG or PNG. WhatsApp drops the text of other files.
 fn captions(channel: &Channel, media: &[Media]) -> bool {
     *channel == Channel::Sms || media.first().is_some_and(Media::carries_caption)
 }
 
-/// The first `limit` pieces of a text that show something.
+/// Returns the first `limit` pieces of a text, without blank ones.
 fn filled(text: &str, units: usize, limit: usize) -> Vec<&str> {
     let mut pieces = Vec::new();
     each_piece(text, units, |piece| {
@@ -150,14 +154,18 @@ fn filled(text: &str, units: usize, limit: usize) -> Vec<&str> {
     pieces
 }
 
-/// The same, each with its number before it: `(1/3) …`. One piece needs none. Where there are more than `limit`, the numbers
-/// count those that are left, and one more piece shows that there are more.
+/// Returns pieces like [`filled`], each with a number in front if there are several: `(1/3) …`.
+///
+/// If there are more than `limit`, the total is `limit`, and one more piece shows that the text is cut.
 fn numbered(text: &str, limit: usize) -> Vec<Cow<'_, str>> {
     let beyond = limit.saturating_add(1);
+    // Two pieces are enough to decide whether numbers are needed.
     let whole = filled(text, TEXT_UNITS, beyond.min(2));
     if whole.len() <= 1 || limit <= 1 {
         return whole.into_iter().map(Cow::Borrowed).collect();
     }
+    // Longer numbers leave less space for text, which may need more pieces: try again with one more digit until the
+    // total fits.
     let mut digits = 1;
     loop {
         let room = TEXT_UNITS - "(/) ".len() - 2 * digits;
@@ -173,11 +181,13 @@ fn numbered(text: &str, limit: usize) -> Vec<Cow<'_, str>> {
     }
 }
 
-/// Cuts a text into pieces that say the same when read one after the other: after white space if there is any in a
-/// piece, else between words, else between graphemes, and only within one that is too long for any message. A piece depends
-/// on nothing that comes after the one that follows it.
+/// Cuts a text into pieces of at most `most` units, whose concatenation is the text.
+///
+/// A piece ends after white space if it has any, else between words, else between graphemes. Only a grapheme that is
+/// too long for a message is cut itself. A piece does not depend on text after the next piece, so that a caller may
+/// stop early.
 fn each_piece<'a>(text: &'a str, most: usize, mut take: impl FnMut(&'a str) -> ControlFlow<()>) {
-    // A UTF-16 unit takes at least a byte of UTF-8.
+    // Each UTF-16 unit takes at least one byte of UTF-8, so a text of `most` bytes fits without counting.
     if text.len() <= most {
         let _ = take(text);
         return;
@@ -199,7 +209,7 @@ fn each_piece<'a>(text: &'a str, most: usize, mut take: impl FnMut(&'a str) -> C
     });
     for (at, cut) in cuts {
         let more = units_of(cut);
-        // More than once where a short piece is followed by a grapheme that fills a message.
+        // A loop, because cutting after white space may leave a rest to which `cut` still cannot be added.
         while units > 0 && units + more > most {
             let end = after_space
                 .take()
@@ -207,6 +217,7 @@ fn each_piece<'a>(text: &'a str, most: usize, mut take: impl FnMut(&'a str) -> C
             if take(&text[start..end]).is_break() {
                 return;
             }
+            // The rest after the cut begins the next piece.
             units = units_of(&text[end..at]);
             start = end;
         }
@@ -218,7 +229,8 @@ fn each_piece<'a>(text: &'a str, most: usize, mut take: impl FnMut(&'a str) -> C
     let _ = take(&text[start..]);
 }
 
-/// The last boundary between words up to `at`, or `at` where that would leave a piece of less than half its size.
+/// Returns the last boundary between words up to `at`, or `at` itself if the piece would lose half of its length or
+/// more.
 fn word_boundary(text: &str, start: usize, at: usize) -> usize {
     let boundaries = text[start..]
         .split_word_bound_indices()
@@ -309,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_cut_after_white_space() {
+    fn long_text_is_split_after_white_space() {
         let text = "word ".repeat(400);
         let pieces = split_text(&text, TEXT_UNITS);
         assert_eq!(pieces.len(), 2);
@@ -322,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_spaces_is_cut_between_words_and_graphemes() {
+    fn text_without_spaces_is_split_between_graphemes() {
         let family = "👨‍👩‍👧‍👦".repeat(200);
         for piece in split_text(&family, TEXT_UNITS) {
             assert_eq!(piece.len() % "👨‍👩‍👧‍👦".len(), 0);
@@ -337,8 +349,9 @@ mod tests {
         );
     }
 
+    // A caption goes only with an image; an SMS takes up to ten files.
     #[test]
-    fn whatsapp_takes_one_file_a_message_and_a_caption_only_on_an_image() {
+    fn whatsapp_message_takes_one_file() {
         let photo = || Media::url("https://h/a.jpg");
         let pdf = || Media::url("https://h/a.pdf");
         let of = |message: ReplyMessage| Reply::from(message);
@@ -363,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_numbered_where_that_is_wanted_and_there_are_several() {
+    fn numbered_reply_numbers_parts_if_several() {
         let texts = |reply: Reply| {
             let shape = shape(&reply.numbered(), &Channel::WhatsApp);
             shape.into_iter().map(|(text, _)| text).collect::<Vec<_>>()
@@ -375,7 +388,7 @@ mod tests {
         assert!(parts[0].starts_with("(1/2) word ") && parts[1].starts_with("(2/2) word "));
         let said: String = parts.iter().map(|part| &part[6..]).collect();
         assert_eq!(said, long);
-        // Nine parts would do without numbers; with them there are ten, whose numbers are longer.
+        // The text fits nine messages without numbers. With numbers it needs ten, whose numbers have one more digit.
         let parts = texts(Reply::text("x".repeat(9 * 1600)));
         assert_eq!(parts.len(), 10);
         assert!(parts[9].starts_with("(10/10) x"));
@@ -383,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn action_stands_on_the_last_part_only() {
+    fn action_url_is_on_last_part_only() {
         let message = ReplyMessage::text("x")
             .media(Media::url("https://h/a.pdf"))
             .action("https://h/next", CallbackMethod::Get);
@@ -400,7 +413,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn pieces_join_to_the_text_and_none_is_too_long(parts in proptest::collection::vec("[a-zé ]{0,300}|(\\PC){0,300}|(e\u{0301}){0,900}|👍🏽{0,500}|a(\u{0301}){0,3000}", 0..8)) {
+        fn split_pieces_join_to_text_within_limit(parts in proptest::collection::vec("[a-zé ]{0,300}|(\\PC){0,300}|(e\u{0301}){0,900}|👍🏽{0,500}|a(\u{0301}){0,3000}", 0..8)) {
             let text = parts.concat();
             let pieces = split_text(&text, TEXT_UNITS);
             prop_assert_eq!(pieces.concat(), text.as_str());

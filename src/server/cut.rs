@@ -1,5 +1,4 @@
-//! Crash points of a response that is being written: `P7=return(40)` ends the process when 40 bytes are written, `P8` when
-//! all are.
+//! Crash points while a response is written: `P7=return(40)` aborts the process after 40 bytes, `P8` after all bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::crash_point;
 
-/// A stream that knows how much was written to it.
+/// A stream that counts written bytes and aborts the process at the crash points.
 pub(super) struct Cut<S> {
     stream: S,
     written: usize,
@@ -18,6 +17,7 @@ pub(super) struct Cut<S> {
 
 impl<S> Cut<S> {
     pub(super) fn new(stream: S) -> Self {
+        // Without a valid argument P7 aborts after the first byte.
         let most = crash_point::argument("P7")
             .map(|bytes| bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(1));
         Self {
@@ -44,12 +44,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cut<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // Cannot underflow: the process ends when `written` reaches `most`. Only `poll_write` is overridden, so
+        // vectored writes arrive here too.
         let left = self.most.map_or(usize::MAX, |most| most - self.written);
         let buf = &buf[..buf.len().min(left)];
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = outcome {
             self.written += written;
             if written == left {
+                // Abort, not exit: no destructor may run, as after `kill -9`.
                 std::process::abort();
             }
         }
@@ -57,6 +60,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cut<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes once the whole response is written.
         if self.written > 0 && crash_point::reached("P8") {
             std::process::abort();
         }

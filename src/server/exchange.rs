@@ -1,4 +1,4 @@
-//! One request and its response.
+//! One HTTP exchange: a request, its checks, and its response.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -18,10 +18,10 @@ use tower::Service;
 use super::Listening;
 use crate::connection::{ConnectionState, Phase};
 
-/// Largest body that is written in one piece with its head. TwiML has at most 64 kB.
+// A body of known length up to this size counts as written in one piece with its head. TwiML has at most 64 kB.
 const MAX_WHOLE_BODY: u64 = 256 * 1024;
 
-/// Answers a request on behalf of the router.
+/// Checks a request, passes it to the router, and prepares the response.
 pub(super) fn answer(
     listening: &Arc<Listening>,
     state: &Arc<ConnectionState>,
@@ -33,21 +33,26 @@ pub(super) fn answer(
             (status, format!("{reason}\n"))
         })
     } else {
-        // Not sent any more: the connection's task ends it.
+        // The connection was evicted while its head was read. The task ends at its next poll, so the request must not
+        // reach the router.
         Some((StatusCode::SERVICE_UNAVAILABLE, String::new()))
     };
     let is_malformed = refusal.is_some();
     let response = if let Some(refusal) = refusal {
         Either::Left(std::future::ready(Ok(refusal.into_response())))
     } else {
+        // The signature layer finds the connection here, and reports verified requests to it.
         request.extensions_mut().insert(state.clone());
         Either::Right(listening.router.clone().call(request.map(Body::new)))
     };
     let (state, wants_signatures) = (state.clone(), listening.limits.wants_signatures);
     response.map(move |response| {
         response.map(|mut response| {
+            // Read before `begin`, which moves on from `Phase::Verified`.
             let is_verified = state.phase() == Phase::Verified;
             if is_malformed || wants_signatures && !is_verified && is_refusal(response.status()) {
+                // A rejected client must not hold a connection. A malformed request closes it on the private listener
+                // too.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
                 state.refused();
@@ -57,8 +62,10 @@ pub(super) fn answer(
     })
 }
 
-/// Why a request does not reach the router. Two `Host`s are one too many: proxies disagree on which of them counts.
+/// Returns status and reason if the request must not reach the router.
 fn malformed(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
+    // Proxies disagree on which of two `Host` headers counts, so such a request could be routed differently here. Two
+    // are enough to decide.
     let hosts = request.headers().get_all(HOST).iter().take(2).count();
     if hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11 {
         return Some((StatusCode::BAD_REQUEST, "not exactly one Host"));
@@ -67,7 +74,7 @@ fn malformed(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> 
     if let Some(coding) = codings.next()
         && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
     {
-        // hyper reads the last one, and would hand out what the others made of a body.
+        // hyper decodes only a final `chunked` and would pass on a body still encoded by the other codings.
         return Some((
             StatusCode::NOT_IMPLEMENTED,
             "a transfer coding other than chunked",
@@ -76,14 +83,16 @@ fn malformed(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> 
     None
 }
 
-/// Without a signature only a link to a file leads to anything else, and to a range that it does not have.
+/// Returns true for the status of a rejected request.
+// Without a signature only a media link succeeds. A 416 belongs to a valid link with a range beyond the file's end.
 fn is_refusal(status: StatusCode) -> bool {
     (status.is_client_error() || status.is_server_error())
         && status != StatusCode::RANGE_NOT_SATISFIABLE
 }
 
-/// Begins a response, and notes when its body has ended if that takes more than one write.
+/// Records the start of a response, and wraps a large or streaming body to record its end.
 fn begin(response: Response, state: Arc<ConnectionState>) -> Response {
+    // A body without an exact length is a stream from the store or from Twilio, which can pause for any time.
     let length = response.body().size_hint().exact();
     let is_streaming = length.is_none_or(|length| length > MAX_WHOLE_BODY);
     state.responds(is_streaming);
@@ -99,9 +108,11 @@ fn begin(response: Response, state: Arc<ConnectionState>) -> Response {
     })
 }
 
-/// A body that takes more than one write.
+/// A body that records its end when it is dropped.
 struct StreamingBody {
     body: Body,
+    // Fields drop in this order: the body is gone when the end is recorded. hyper drops the body after its last frame,
+    // and also if the connection breaks.
     _ended: StreamEnd,
 }
 
@@ -134,11 +145,12 @@ impl HttpBody for StreamingBody {
 }
 
 impl Listening {
-    /// Reports a request that reaches no endpoint. If it was Twilio's, a message is lost: it must not go unseen.
+    /// Counts and logs a malformed request.
+    // No endpoint sees it, so no other metric or log line shows it. If it came from Twilio, a message is lost.
     pub(super) fn refused(&self, reason: &dyn Display) {
         self.metrics.malformed_requests.increment(1);
-        if let Some(suppressed) = self.malformed.pass() {
-            tracing::warn!(%reason, suppressed, "refused: the request is malformed");
+        if let Some(suppressed) = self.malformed.try_log() {
+            tracing::warn!(%reason, suppressed, "rejected: the request is malformed");
         }
     }
 }

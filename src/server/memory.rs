@@ -1,22 +1,25 @@
-//! Memory that this process may use: the machine's, or less in a container.
+//! Detection of the memory that this process may use: the machine's, or a container's limit.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 const MIB: u64 = 1024 * 1024;
 
-/// Default of `server.unverified_bytes`: a quarter of the memory there is, within bounds.
+/// Returns the default of `server.unverified_bytes`: a quarter of the memory, between 16 and 256 MiB.
 pub(crate) fn default_unverified_bytes() -> usize {
+    // Unknown memory, as on a system without /proc, gives the minimum.
     let quarter = limit(Path::new("/")).unwrap_or(0) / 4;
     usize::try_from(quarter.clamp(16 * MIB, 256 * MIB)).unwrap_or(usize::MAX)
 }
 
-/// The least of the machine's memory and the limits of the process's control groups and their ancestors, as the files under
-/// `root` say.
+/// Returns the smallest of the machine's memory and the limits of the process's control groups and their ancestors.
+///
+/// `root` is the directory that contains `proc` and `sys`, another one in tests.
 fn limit(root: &Path) -> Option<u64> {
     let machine = machine(root);
     let groups = groups(root).into_iter().filter_map(|file| {
-        // "max", and in version 1 a number beyond any memory, are no limit.
+        // "max" in version 2 stands for unlimited, and fails to parse. Version 1 has a huge number instead, and `min`
+        // chooses the machine's memory.
         let text = fs::read_to_string(file).ok()?;
         text.trim().parse().ok()
     });
@@ -32,13 +35,13 @@ fn machine(root: &Path) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Files with the limits of the process's control groups, in the hierarchies of both versions.
+/// Returns the files with the limits of the process's control groups, in the hierarchies of both cgroup versions.
 fn groups(root: &Path) -> Vec<PathBuf> {
     let read = |file| fs::read_to_string(root.join(file)).unwrap_or_default();
     let (own, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
     let mut files = Vec::new();
     for line in own.lines() {
-        // 0::/path in version 2, 4:memory:/path in version 1.
+        // The line is `0::/path` in version 2, and `4:memory:/path` in version 1.
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
             continue;
@@ -54,15 +57,18 @@ fn groups(root: &Path) -> Vec<PathBuf> {
         let Some((mount_root, mount_point)) = mount else {
             continue;
         };
-        // A container may see its own group as the root of the hierarchy, under the name that it has outside.
+        // Inside a container the mount may show only the container's own group, as the hierarchy's root, while `path`
+        // is the name outside. A path that is not below the mount's root therefore means the root itself.
         let below = Path::new(path)
             .strip_prefix(mount_root)
             .unwrap_or("".as_ref());
+        // `/../other` is the path of a group outside the container's view. Its file would be read from a wrong place.
         let is_below = below
             .components()
             .all(|part| matches!(part, Component::Normal(_)));
         let below = if is_below { below } else { "".as_ref() };
         let mount_point = root.join(mount_point.trim_start_matches('/'));
+        // An ancestor's limit applies to all groups below it.
         let ancestors = below
             .ancestors()
             .map(|group| mount_point.join(group).join(file));
@@ -75,7 +81,9 @@ fn has(list: &str, word: &str) -> bool {
     list.split(',').any(|item| item == word)
 }
 
-/// Root and mount point of a hierarchy, if a line of `mountinfo` is its mount: that of version 2 where `controllers` is empty.
+/// Returns root and mount point of a hierarchy, if `line` of `mountinfo` is its mount.
+///
+/// Empty `controllers` stand for the hierarchy of version 2.
 fn mount_of<'a>(line: &'a str, controllers: &str) -> Option<(&'a str, &'a str)> {
     let (mount, kind) = line.split_once(" - ")?;
     let mut kind = kind.split(' ');
@@ -84,6 +92,7 @@ fn mount_of<'a>(line: &'a str, controllers: &str) -> Option<(&'a str, &'a str)> 
         "cgroup" => !controllers.is_empty() && has(kind.nth(1)?, "memory"),
         _ => false,
     };
+    // Fields before the separator: mount ID, parent ID, device, root, mount point.
     let mut mount = mount.split(' ').skip(3);
     is_it.then_some((mount.next()?, mount.next()?))
 }
@@ -118,13 +127,13 @@ mod tests {
     );
 
     #[test]
-    fn machine_counts_without_control_groups() {
+    fn memory_limit_without_cgroups_is_machine_memory() {
         assert_eq!(limit_of(&[]), None);
         assert_eq!(limit_of(&[MEMINFO]), Some(MACHINE));
     }
 
     #[test]
-    fn least_limit_of_all_ancestors_counts_in_version_2() {
+    fn cgroup_v2_limit_is_smallest_of_ancestors() {
         let own = ("proc/self/cgroup", "0::/system.slice/replyhook.service\n");
         let max = (
             "sys/fs/cgroup/system.slice/replyhook.service/memory.max",
@@ -140,7 +149,7 @@ mod tests {
         assert_eq!(limit_of(&[MEMINFO, V2, own, inner, slice]), Some(128 * MIB));
         let large = ("sys/fs/cgroup/system.slice/memory.max", "17179869184\n");
         assert_eq!(limit_of(&[MEMINFO, V2, own, large]), Some(MACHINE));
-        // A container that sees itself as the root.
+        // The container's own group is the root.
         let root = ("proc/self/cgroup", "0::/\n");
         let limit = ("sys/fs/cgroup/memory.max", "268435456\n");
         assert_eq!(limit_of(&[MEMINFO, V2, root, limit]), Some(256 * MIB));
@@ -149,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn least_limit_of_all_ancestors_counts_in_version_1() {
+    fn cgroup_v1_limit_is_smallest_of_ancestors() {
         let own = (
             "proc/self/cgroup",
             "5:cpu:/\n4:memory:/docker/abc/inner\n0::/\n",

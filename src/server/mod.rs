@@ -1,10 +1,10 @@
-//! The accept loop: HTTP/1.1 with a limit on everything that a peer can take: time, connections, bytes.
+//! The accept loop: an HTTP/1.1 server with limits on time, connections and bytes per peer.
 //!
-//! `axum::serve` has no limits, so a connection that says nothing would stay for ever. HTTP/2 is not spoken: neither
-//! Twilio nor a proxy needs it towards a server, and what is not there cannot be reset or flooded.
+//! `axum::serve` has none of these limits, so a silent connection would stay open forever. HTTP/2 is not supported:
+//! neither Twilio nor a reverse proxy needs it, and attacks on HTTP/2 have no target.
 //!
-//! Peers without a valid signature must not keep others out: their connections are closed with the response, and at the
-//! limit of connections they are the first to be closed.
+//! Clients without a valid signature must not exclude others. Their connections are closed with the response, and at
+//! the connection limit they are closed first.
 
 #[cfg(feature = "failpoints")]
 mod cut;
@@ -27,28 +27,31 @@ use self::table::Table;
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 
-/// Pause after the system could not accept a connection, as when file descriptors run out.
+// Delay after a failed accept. When file descriptors run out, the pending connection stays in the backlog, so an
+// immediate `accept` fails again and would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Limits of a listener.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnectionLimits {
     pub(crate) connections: usize,
-    /// From the first byte of a head to its last.
+    /// From the first byte of a request's head to its last.
     pub(crate) header_timeout: Duration,
-    /// From one request to the next, and to the first.
+    /// From accepting the connection to its first request, and from one request to the next.
     pub(crate) idle_timeout: Duration,
+    /// For a stalled write: how long the peer may accept no byte of a response.
     pub(crate) write_timeout: Duration,
+    /// Maximum number of header fields.
     pub(crate) headers: usize,
     pub(crate) head_bytes: usize,
-    /// Bytes of all requests that are not verified, beyond the first of each.
+    /// Budget for the bytes of all unverified requests together. The first 8 KiB of each are free.
     pub(crate) unverified_bytes: usize,
-    /// Peers need a signature: a connection without one is closed with the response, and at the limit for another one.
+    /// Requests need a signature. A rejected request closes its connection, and unverified connections can be evicted.
     pub(crate) wants_signatures: bool,
 }
 
 impl ConnectionLimits {
-    /// Limits of a listener whose peers are trusted and sign nothing.
+    /// Returns the limits of a private listener, whose clients are trusted and sign nothing.
     pub(crate) fn private(self, connections: usize) -> Self {
         Self {
             connections,
@@ -58,16 +61,17 @@ impl ConnectionLimits {
     }
 }
 
-/// State shared by the connections of a listener.
+/// State shared by all connections of a listener.
 struct Listening {
     router: Router,
     builder: http1::Builder,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
+    /// Limits log lines about malformed requests, which any client can cause.
     malformed: Throttle,
 }
 
-/// Serves until `stop`, then waits for requests in flight; the caller bounds how long.
+/// Serves connections until `stop`, then waits for requests in flight. The caller limits that wait.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -77,11 +81,12 @@ pub(crate) async fn serve(
 ) {
     let mut builder = http1::Builder::new();
     builder
-        // It would count the time between two requests as well: the connection's task has timers of its own.
+        // hyper's timeout includes the idle time between two requests. `task::Deadline` has separate limits for both.
         .header_read_timeout(None)
         .max_headers(limits.headers)
         .max_header_size(limits.head_bytes)
-        // By itself it is no limit of a head: a buffer takes more where it has room for more.
+        // Limits a head that is still incomplete, while `max_header_size` applies to a complete one. The limit alone
+        // is not exact: a buffer with spare capacity accepts more.
         .max_buf_size(limits.head_bytes);
     let table = Arc::new(Table::new(&limits, metrics.clone()));
     let errors = Throttle::new(3);
@@ -101,19 +106,23 @@ pub(crate) async fn serve(
             Ok((stream, _)) => stream,
             Err(error) => {
                 listening.metrics.accept_errors.increment(1);
-                if let Some(suppressed) = errors.pass() {
-                    tracing::error!(%error, suppressed, "a connection cannot be accepted");
+                if let Some(suppressed) = errors.try_log() {
+                    tracing::error!(%error, suppressed, "could not accept a connection");
                 }
+                // Not interrupted by `stop`: the delay is short.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        // Wait for capacity after accepting, not before: the table evicts a connection only for a new one. Further
+        // connections wait in the kernel's backlog. At shutdown the accepted connection is dropped without a response.
         let place = tokio::select! {
             place = table.admit() => place,
             () = stop.cancelled() => break,
         };
         tokio::spawn(task::run(stream, place, listening.clone()));
     }
+    // Close the listener before waiting: new connections are refused and a load balancer turns to another server.
     drop(listener);
     table.shut_down().await;
 }

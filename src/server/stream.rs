@@ -1,4 +1,4 @@
-//! The stream of a connection, which reports to [`ConnectionState`] what it reads and writes.
+//! [`TrackedStream`]: the byte stream of a connection, which reports reads and writes to [`ConnectionState`].
 
 use std::io;
 use std::pin::Pin;
@@ -10,13 +10,14 @@ use tokio::net::TcpStream;
 
 use crate::connection::ConnectionState;
 
-/// Most bytes of one read: hyper's buffers begin with 8 KiB and double whenever one is filled.
+// Maximum size of one read. hyper's read buffer begins with 8 KiB and doubles after a read that fills it. One byte less
+// never fills it, so no client can make the buffers of its connection grow this way.
 const MAX_READ: u64 = 8191;
 
-/// Most bytes that are read after the last response; the connection's task bounds the time.
+// Maximum number of bytes that are read and discarded after the last response. `task::Deadline` limits the time.
 const MAX_LINGERING_BYTES: usize = 1024 * 1024;
 
-/// Stream of one connection.
+/// The stream of one connection.
 pub(super) struct TrackedStream {
     stream: Take<TcpStream>,
     lingering_bytes: usize,
@@ -25,7 +26,8 @@ pub(super) struct TrackedStream {
 
 impl TrackedStream {
     pub(super) fn new(stream: TcpStream, state: Arc<ConnectionState>) -> Self {
-        // Responses are small and whole: waiting for more to send would only delay them.
+        // Responses are small and complete: Nagle's algorithm would only delay them. A failure costs time, nothing
+        // else.
         let _ = stream.set_nodelay(true);
         Self {
             stream: stream.take(MAX_READ),
@@ -46,9 +48,12 @@ impl AsyncRead for TrackedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Another connection's read may have dropped this request. The error ends the body, or the connection if the
+        // head is still incomplete.
         if self.state.is_dropped() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        // `Take` counts down over all reads, so set the limit again for each.
         let before = buf.filled().len();
         self.stream.set_limit(MAX_READ);
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -56,6 +61,8 @@ impl AsyncRead for TrackedStream {
             self.state.nothing_to_read();
             return outcome;
         }
+        // Bytes of an evicted connection or a dropped request must not reach hyper. Zero bytes mean the end of the
+        // stream.
         let bytes = buf.filled().len() - before;
         if bytes > 0 && !self.state.bytes_read(bytes) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
@@ -66,6 +73,7 @@ impl AsyncRead for TrackedStream {
 
 impl Drop for TrackedStream {
     fn drop(&mut self) {
+        // A connection that ends in the middle of a request still has bytes charged to the budget.
         self.state.release();
     }
 }
@@ -102,10 +110,12 @@ impl AsyncWrite for TrackedStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Send FIN first: the peer learns that the response is complete while its own bytes are still read.
         ready!(Pin::new(self.stream.get_mut()).poll_shutdown(cx))?;
         if !self.state.closes() {
             return Poll::Ready(Ok(()));
         }
+        // Closing a socket with unread bytes sends RST, which can destroy the response before the peer has read it.
         let mut unread = [0; 4096];
         while self.lingering_bytes > 0 {
             let mut unread = ReadBuf::new(&mut unread);

@@ -1,8 +1,9 @@
-//! The connections of a listener: how many there are, and which one goes when there are too many.
+//! [`Table`]: the connections of a listener, their limit, and the choice of the one to evict at the limit.
 //!
-//! A peer that has never signed anything is the first to go, the oldest before the others: a fresh connection has the time
-//! that strangers need to replace all others. Idle connections that have carried a verified request go only where there are
-//! no others, the longest idle first. One with a request under way stays.
+//! Connections that never carried a verified request are evicted first, the oldest before the others. So a new
+//! connection lasts at least as long as a flood needs to replace all others. Idle connections that have carried a
+//! verified request are evicted only if all connections are of this kind, the longest idle first. A verified
+//! connection with a request in flight is never evicted.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,38 +16,44 @@ use crate::connection::{Budget, ConnectionState, Eviction};
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 
-/// Most evicted connections whose tasks have not ended yet; each still has its file descriptor.
+/// Maximum number of evicted connections whose tasks have not ended yet.
+// Each of them still has its file descriptor. `descriptors` reserves descriptors for them.
 pub(crate) const MAX_ENDING: usize = 64;
 
-/// Time until all connections are looked at again when all of them were busy.
+// A request that completes does not notify the table, so that requests cost nothing here. While all connections are
+// busy, the table checks them again after this time.
 const ALL_BUSY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Table of the connections of a listener.
+/// The connections of a listener.
 pub(super) struct Table {
     limit: usize,
     max_ending: usize,
+    /// False for a private listener: at the limit, a new connection waits until one ends.
     evicts: bool,
     budget: Option<Arc<Budget>>,
     metrics: Arc<Metrics>,
     reports: Throttle,
     entries: Mutex<Entries>,
-    /// A connection has ended.
+    /// Notified when a connection has ended.
+    // Only the accept loop waits for it, in `admit` or `shut_down`. `notify_one` stores a permit if it is not waiting
+    // yet, so an end between its check and `notified` is not missed.
     ended: Notify,
 }
 
-/// The orders in which connections are asked to go. An entry may be out of date: it is corrected when it is its turn, so
-/// that a request costs nothing here.
+/// The connections, in the orders in which they are considered for eviction.
+// An order may be out of date: `evict_one` corrects an entry when it considers it, so that a request needs no lock
+// here. The lock of the table is never held together with that of the budget.
 #[derive(Default)]
 struct Entries {
     next_id: u64,
-    /// Evicted connections that have not ended.
+    /// Number of evicted connections that have not ended.
     ending: usize,
     all: HashMap<u64, Entry>,
-    /// Without a verified request, by age.
+    /// Connections without a verified request, by age: IDs are assigned in the order of accepting.
     unverified: BTreeSet<u64>,
-    /// Without a verified request, by the end of the time for which they are protected.
+    /// Connections without a verified request on which a request has just begun, by the end of their protection.
     protected: BTreeSet<(Instant, u64)>,
-    /// With a verified request, by the time since which they are idle.
+    /// Connections that have carried a verified request, by the start of their idle time.
     verified: BTreeSet<(Instant, u64)>,
 }
 
@@ -55,7 +62,7 @@ struct Entry {
     order: Order,
 }
 
-/// The set that has an entry, and its key there.
+/// The set that contains an entry, with the time in its key.
 #[derive(Clone, Copy)]
 enum Order {
     Unverified,
@@ -63,9 +70,11 @@ enum Order {
     Verified(Instant),
 }
 
-/// Why no connection could be evicted, and when to try again if none ends before.
+/// The reason why no connection could be evicted.
 enum Full {
+    /// Only the end of a connection frees capacity.
     TooManyEnding,
+    /// A connection may be evicted at this time.
     UntilThen(Instant),
 }
 
@@ -91,7 +100,7 @@ impl Entries {
         };
     }
 
-    /// Takes a connection out; false if it was evicted before.
+    /// Removes a connection; false if it was evicted before.
     fn remove(&mut self, id: u64) -> bool {
         let Some(entry) = self.all.remove(&id) else {
             return false;
@@ -118,13 +127,15 @@ impl Entries {
         self.ending += 1;
     }
 
-    /// Makes room for one connection.
+    /// Evicts one connection.
     fn evict_one(&mut self, now: Instant) -> Result<(), Full> {
+        // Protection has ended: back into the order by age.
         while let Some(&(until, id)) = self.protected.first()
             && until <= now
         {
             self.set_order(id, Order::Unverified);
         }
+        // Each pass evicts the entry or moves it to another set, so the loop ends.
         while let Some(&id) = self.unverified.first() {
             let order = match self.all[&id].state.evict_unverified(now) {
                 Eviction::Evicted => {
@@ -133,14 +144,17 @@ impl Entries {
                 }
                 Eviction::ProtectedUntil(until) => Order::Protected(until),
                 Eviction::VerifiedIdle(since) => Order::Verified(since),
+                // Busy: once it is idle, its idle time begins later than now.
                 Eviction::VerifiedBusy => Order::Verified(now),
             };
             self.set_order(id, order);
         }
-        // Waiting for one of them costs a second at most, and closing a verified one a request perhaps.
+        // Wait for a protected connection rather than evict a verified one. Protection lasts a second at most, while
+        // the client of a verified connection may be about to send its next request on it.
         if let Some(&(until, _)) = self.protected.first() {
             return Err(Full::UntilThen(until));
         }
+        // Considers each entry once: one that cannot be evicted gets a later time and moves back.
         for _ in 0..self.verified.len() {
             let Some(&(since, id)) = self.verified.first() else {
                 break;
@@ -151,7 +165,7 @@ impl Entries {
                     return Ok(());
                 }
                 Eviction::VerifiedIdle(since) => self.set_order(id, Order::Verified(since)),
-                // Once it is idle, it is so since a later time than now.
+                // Busy. Once it is idle, its idle time begins later than now.
                 _ => self.set_order(id, Order::Verified(now)),
             }
         }
@@ -166,6 +180,7 @@ impl Table {
         metrics.connections_limit.set(limit as f64);
         Self {
             limit,
+            // Evicted connections that have not ended exceed a small limit by an eighth at most.
             max_ending: (limit / 8).clamp(1, MAX_ENDING),
             evicts: limits.wants_signatures,
             budget: limits.wants_signatures.then(|| budget(limits, &metrics)),
@@ -176,11 +191,12 @@ impl Table {
         }
     }
 
+    // A panic while the lock is held poisons it. The entries are still usable, and the server must go on accepting.
     fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place, and makes one where that is possible.
+    /// Waits until a further connection is allowed, and evicts one at the limit if possible.
     pub(super) async fn admit(self: &Arc<Self>) -> Place {
         loop {
             let full = match self.try_admit() {
@@ -200,6 +216,7 @@ impl Table {
         }
     }
 
+    // Checking the limit, evicting and inserting happen under one lock, so the limit is never exceeded.
     fn try_admit(self: &Arc<Self>) -> Result<Place, Full> {
         let mut entries = self.entries();
         if entries.all.len() >= self.limit {
@@ -223,13 +240,13 @@ impl Table {
         if is_evicted {
             self.metrics.connections_evicted.increment(1);
         }
-        if let Some(suppressed) = self.reports.pass() {
+        if let Some(suppressed) = self.reports.try_log() {
             let limit = self.limit;
             if is_evicted {
                 tracing::warn!(
                     limit,
                     suppressed,
-                    "connection limit reached: one without a verified request, or an idle one, was closed for a new one"
+                    "connection limit reached: closed an unverified or idle connection for a new one"
                 );
             } else {
                 tracing::warn!(
@@ -248,20 +265,24 @@ impl Table {
 
     fn end(&self, id: u64) {
         let mut entries = self.entries();
+        // An evicted connection was removed before, and counts in `ending` until its task has ended.
         if !entries.remove(id) {
             entries.ending -= 1;
         }
         self.count(&entries);
+        // Unlock before notifying, so that the accept loop does not wake up only to wait for the lock.
         drop(entries);
         self.ended.notify_one();
     }
 
-    /// Tells all connections to end after what is under way, and waits until they have.
+    /// Asks all connections to end after their requests in flight, and waits until they have ended.
     pub(super) async fn shut_down(&self) {
+        // The accept loop has ended, so no connection is added after this pass. Evicted connections end by themselves.
         for entry in self.entries().all.values() {
             entry.state.shut_down();
         }
         loop {
+            // The block drops the guard, which must not be held across the await.
             {
                 let entries = self.entries();
                 if entries.all.is_empty() && entries.ending == 0 {
@@ -273,24 +294,24 @@ impl Table {
     }
 }
 
-/// Budget that counts and reports what it drops.
+/// Creates a budget that counts and logs dropped requests.
 fn budget(limits: &ConnectionLimits, metrics: &Arc<Metrics>) -> Arc<Budget> {
     let (limit, metrics) = (limits.unverified_bytes, metrics.clone());
     let reports = Throttle::new(3);
     Arc::new(Budget::new(limit, move |dropped| {
         metrics.unverified_dropped.increment(dropped as u64);
-        if let Some(suppressed) = reports.pass() {
+        if let Some(suppressed) = reports.try_log() {
             tracing::warn!(
                 limit,
                 dropped,
                 suppressed,
-                "limit of unverified bytes reached (server.unverified_bytes): the slowest requests were dropped"
+                "limit of unverified bytes reached (server.unverified_bytes): dropped the slowest requests"
             );
         }
     }))
 }
 
-/// Place of one connection in the table, given back when it is dropped.
+/// Permit of one connection, which counts against the limit until it is dropped.
 pub(super) struct Place {
     state: Arc<ConnectionState>,
     table: Arc<Table>,

@@ -1,4 +1,4 @@
-//! The task of one connection: HTTP, deadlines, eviction, shutdown.
+//! The task of one connection: serves HTTP, and ends it on timeout, eviction or shutdown.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,19 +18,22 @@ use super::table::Place;
 use super::{ConnectionLimits, Listening, exchange};
 use crate::connection::{ConnectionState, Phase};
 
-/// Time for a peer to notice that its connection is closed.
+// After a rejected request the peer may still be sending. It gets this time to read the response and close.
 const LINGERING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves a connection until it ends, is evicted, or its peer is too slow.
+/// Serves a connection until it ends, is evicted, or exceeds a timeout.
 pub(super) async fn run(stream: TcpStream, place: Place, listening: Arc<Listening>) {
     let state = place.state().clone();
     let mut deadline = Deadline::new(&state, listening.limits);
-    // hyper's buffers take 16 KiB: a connection on which nothing arrives does without them.
+    // Wait for the first bytes before hyper allocates its buffers of 16 KiB, so that silent connections stay cheap.
     let has_bytes = poll_fn(|cx| {
+        // Register the waker before reading the state: an eviction or shutdown after the check then wakes this task.
         state.set_task(cx.waker());
         if state.phase() == Phase::Evicted {
             return Poll::Ready(false);
         }
+        // Checked before the shutdown: a request that has already arrived still gets a response. A closed or broken
+        // connection counts as readable too; hyper handles it.
         if stream.poll_read_ready(cx).is_ready() {
             return Poll::Ready(true);
         }
@@ -44,6 +47,7 @@ pub(super) async fn run(stream: TcpStream, place: Place, listening: Arc<Listenin
         return;
     }
     let stream = TrackedStream::new(stream, state.clone());
+    // Below hyper, so that the crash point counts bytes of the whole response.
     #[cfg(feature = "failpoints")]
     let stream = cut::Cut::new(stream);
     let (shared, connection_state) = (listening.clone(), state.clone());
@@ -51,36 +55,44 @@ pub(super) async fn run(stream: TcpStream, place: Place, listening: Arc<Listenin
     let connection = listening
         .builder
         .serve_connection(TokioIo::new(stream), service);
+    // Locals drop before the parameter `place`: the socket, now inside `connection`, is closed before `Place::drop`
+    // frees the capacity for another connection.
     let mut connection = Box::pin(connection);
-    let mut is_told = false;
+    let mut is_shutting_down = false;
     let ended = poll_fn(|cx| {
+        // Register the waker first, as above.
         state.set_task(cx.waker());
         if state.phase() == Phase::Evicted {
             return Poll::Ready(Ok(()));
         }
-        // Read first, so that a request that has arrived is answered.
+        // Poll before `graceful_shutdown`, so that a request that has already arrived still gets a response.
         let mut polled = connection.as_mut().poll(cx);
-        if polled.is_pending() && !is_told && state.is_shutting_down() {
-            is_told = true;
+        if polled.is_pending() && !is_shutting_down && state.is_shutting_down() {
+            is_shutting_down = true;
             connection.as_mut().graceful_shutdown();
+            // Poll again: an idle connection closes only when it is polled after `graceful_shutdown`.
             polled = connection.as_mut().poll(cx);
         }
+        // Last, so that a request or response that has made progress in this poll is not cut off by an old deadline.
         if polled.is_ready() {
             return polled;
         }
         deadline.poll_passed(cx).map(Ok)
     });
-    // Errors are the peer's: it went away, was too slow, or spoke no HTTP.
+    // None of these errors is the server's: the peer closed the connection, did not send valid HTTP, or exceeded a
+    // limit. Only malformed requests are counted and logged as such.
     if let Err(error) = ended.await {
         if error.is_parse() {
             listening.refused(&error);
         } else {
-            tracing::debug!(%error, "a connection broke off");
+            tracing::debug!(%error, "connection ended with an error");
         }
     }
 }
 
-/// Timer of a connection. It is reset only for an earlier deadline: a request that arrives whole needs none.
+/// Timer of one connection.
+// `sleep` is moved only to an earlier deadline. A later deadline leaves it in place, and `poll_passed` corrects it
+// when it fires. So a request that arrives whole and quickly does not touch the timer.
 struct Deadline {
     state: Arc<ConnectionState>,
     limits: ConnectionLimits,
@@ -97,7 +109,7 @@ impl Deadline {
         }
     }
 
-    /// When the peer is too slow, if it is its turn.
+    /// Returns when the present phase times out; `None` while the server, not the peer, has to act.
     fn next(&self) -> Option<Instant> {
         let state = &self.state;
         if let Some(since) = state.stalled_since() {
@@ -107,7 +119,7 @@ impl Deadline {
             Phase::Accepted | Phase::Idle => Some(state.since() + self.limits.idle_timeout),
             Phase::Head => Some(state.since() + self.limits.header_timeout),
             Phase::Closing => Some(state.since() + LINGERING_TIMEOUT),
-            // Bodies have a timeout in the signature layer, handlers one of their own.
+            // The signature layer limits the time for a body, and the dispatcher the time until a response.
             _ => None,
         }
     }
@@ -120,10 +132,12 @@ impl Deadline {
             if self.sleep.deadline() > next.into() {
                 self.sleep.as_mut().reset(next.into());
             }
+            // Also registers this task to be woken at the deadline.
             ready!(self.sleep.as_mut().poll(cx));
             if next <= Instant::now() {
                 return Poll::Ready(());
             }
+            // The timer fired for an earlier deadline that no longer applies. Set it for the present one and poll it.
             self.sleep.as_mut().reset(next.into());
         }
     }

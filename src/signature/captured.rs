@@ -1,4 +1,4 @@
-//! A saved request: a curl command, a HAR file, or raw HTTP, read for [`explain`](super::Explanation).
+//! Captured requests: parses a curl command, a HAR file or raw HTTP for [`Explanation`](super::Explanation).
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use serde::Deserialize;
 use super::shell::shell_words;
 use super::verifier::UnverifiedRequest;
 
-/// Most bytes of a capture: a HAR holds a page's other requests too.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// Most bytes of a URL or body that is looked at.
-const MOST_REQUEST_BYTES: usize = 1024 * 1024;
+/// Maximum size of a capture. A HAR file contains the other requests of a page too.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum size of the captured request's URL and body together.
+const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 
-/// A request from a file, a clipboard or a command line.
+/// A captured request, from a file, the clipboard or a command line.
 ///
 /// ```
 /// use replyhook::signature::CapturedRequest;
@@ -28,15 +28,15 @@ const MOST_REQUEST_BYTES: usize = 1024 * 1024;
 pub struct CapturedRequest {
     /// GET, POST or PUT.
     pub method: Method,
-    /// The whole URL it was sent to, as far as the capture tells.
+    /// URL of the request; path and query only if the capture has no more, as with raw HTTP.
     pub url: String,
     /// All headers.
     pub headers: HeaderMap,
-    /// The raw body.
+    /// Raw body.
     pub body: Vec<u8>,
 }
 
-/// Why a text is no request. It repeats nothing of it.
+/// Error of a text that is not a captured request. It contains at most the name of an option, header or file.
 ///
 /// ```
 /// use replyhook::signature::{CapturedError, CapturedRequest};
@@ -47,69 +47,74 @@ pub struct CapturedRequest {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CapturedError {
-    /// Neither of the known forms.
+    /// The text has none of the known formats.
     #[error(
         "not a request: expected a curl command, a HAR file, or raw HTTP that begins with `POST /path HTTP/1.1`"
     )]
     Unknown,
-    /// JSON that is no HAR.
+    /// The text is JSON, but not a HAR file.
     #[error("not a HAR file: {0}")]
     Har(String),
-    /// A curl command without a URL.
+    /// The curl command has no URL.
     #[error("the curl command has no URL")]
     NoUrl,
-    /// A quote that does not end.
-    #[error("a quote of the curl command does not end")]
+    /// A quote of the curl command is not closed.
+    #[error("unterminated quote in the curl command")]
     Quote,
-    /// An option whose value is missing.
-    #[error("the curl command ends after {0}, which wants a value")]
+    /// The value of the last option is missing.
+    #[error("the curl command ends after {0}, which needs a value")]
     MissingValue(String),
-    /// A header that is none.
+    /// A header is malformed.
     #[error("header {0} is malformed: expected \"Name: value\"")]
     Header(String),
-    /// More headers than a request can have.
+    /// There are more headers than a header map can hold.
     #[error("too many headers")]
     TooManyHeaders,
-    /// A body that stands in a file.
+    /// The curl command reads the body from a file.
     #[error(
-        "the body stands in a file ({0} in the curl command): give it with --body-file, and the rest by --url and --header"
+        "the body is in a file ({0} in the curl command); pass the file with --body-file, and the rest with --url and --header"
     )]
     BodyInFile(String),
-    /// A command for another shell.
-    #[error("a curl command for cmd.exe: copy it as cURL (bash)")]
+    /// The curl command is quoted for `cmd.exe`.
+    #[error("the curl command is quoted for cmd.exe; copy it as cURL (bash)")]
     Windows,
-    /// Larger than any webhook.
-    #[error("larger than {MOST_BYTES} bytes, which no webhook is")]
+    /// The capture, or its request, is too large.
+    #[error(
+        "too large for a webhook: over {MAX_BYTES} bytes, or over {MAX_REQUEST_BYTES} bytes of URL and body"
+    )]
     TooLarge,
-    /// A method that is none.
+    /// The method is malformed.
     #[error("the method is malformed")]
     Method,
 }
 
 impl CapturedRequest {
-    /// Reads a curl command (as browsers and proxies copy it), a HAR file (its last request that carries a signature,
-    /// else its last), or raw HTTP/1.1.
+    /// Parses a curl command, as browsers and proxies copy it, a HAR file, or raw HTTP/1.1.
+    ///
+    /// A HAR file yields its last request with a signature header, or else its last request.
     ///
     /// # Errors
-    /// [`CapturedError`].
+    /// [`CapturedError`] if the text has none of these formats, is incomplete or too large.
     pub fn parse(text: &str) -> Result<Self, CapturedError> {
-        if text.len() > MOST_BYTES {
+        if text.len() > MAX_BYTES {
             return Err(CapturedError::TooLarge);
         }
+        // Editors on Windows save a byte order mark, which would hide the format.
         let text = text.trim_start_matches('\u{FEFF}').trim_start();
         let mut request = match text {
             _ if text.starts_with('{') => har(text)?,
             _ if text.starts_with("curl") => curl(text)?,
             _ => raw(text)?,
         };
-        if request.url.len() + request.body.len() > MOST_REQUEST_BYTES {
+        // A second, lower limit: verifying and explaining take time in proportion to URL and body.
+        if request.url.len() + request.body.len() > MAX_REQUEST_BYTES {
             return Err(CapturedError::TooLarge);
         }
         request.add_host();
         Ok(request)
     }
 
-    /// Adds the `Host` that a request to its whole URL carries, unless it has one.
+    /// Adds the `Host` header that a client derives from an absolute URL, unless the request has one.
     pub fn add_host(&mut self) {
         let authority = self
             .url
@@ -123,12 +128,13 @@ impl CapturedRequest {
         }
     }
 
-    /// Path and query of the URL.
+    /// Returns path and query of the URL.
     pub fn target(&self) -> &str {
         let rest = self
             .url
             .split_once("://")
             .map_or(self.url.as_str(), |(_, rest)| rest);
+        // The URL of a raw HTTP request has no origin, and is the target already.
         let rest = if self.url.contains("://") {
             rest.find(['/', '?']).map_or("/", |at| &rest[at..])
         } else {
@@ -137,7 +143,7 @@ impl CapturedRequest {
         rest.split('#').next().unwrap_or_default()
     }
 
-    /// The request for a verifier.
+    /// Returns the request in the form that a verifier takes.
     pub fn unverified(&self) -> UnverifiedRequest<'_> {
         UnverifiedRequest {
             method: &self.method,
@@ -150,9 +156,9 @@ impl CapturedRequest {
     /// Adds a header written as `Name: value`.
     ///
     /// # Errors
-    /// [`CapturedError::Header`].
+    /// [`CapturedError::Header`] if the line is malformed, [`CapturedError::TooManyHeaders`] if there are too many.
     pub fn push_header(&mut self, line: &str) -> Result<(), CapturedError> {
-        // HTTP/2's own (`:method`), as browsers save them, are no headers.
+        // Browsers save the pseudo-headers of HTTP/2, such as `:method`, among the headers.
         if line.starts_with(':') {
             return Ok(());
         }
@@ -161,6 +167,7 @@ impl CapturedRequest {
             .split_once(':')
             .or_else(|| Some((line.strip_suffix(';')?, "")))
             .unwrap_or((line, ""));
+        // Show only the name, and escape it: the value may be private, and a hostile name could control the terminal.
         let malformed =
             || CapturedError::Header(format!("{:?}", name.chars().take(40).collect::<String>()));
         if name.len() == line.len() {
@@ -184,6 +191,7 @@ impl fmt::Debug for CapturedRequest {
     }
 }
 
+/// Parses raw HTTP/1.1, with either line ending.
 fn raw(text: &str) -> Result<CapturedRequest, CapturedError> {
     let (head, body) = text
         .split_once("\r\n\r\n")
@@ -207,12 +215,14 @@ fn raw(text: &str) -> Result<CapturedRequest, CapturedError> {
     for line in lines {
         request.push_header(line)?;
     }
-    // Editors end a file with a line feed that was never sent.
+    // Editors add a line feed at the end of a file, which was not part of the body. `Content-Length` tells if there is
+    // one.
     let length = request
         .headers
         .get("content-length")
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let body = length
+        // `get`: a capture may be cut off before its `Content-Length`.
         .and_then(|length: usize| body.as_bytes().get(..length))
         .unwrap_or_else(|| body.trim_end_matches(['\r', '\n']).as_bytes());
     request.body = body.to_vec();
@@ -258,6 +268,7 @@ struct HarBody {
 }
 
 fn har(text: &str) -> Result<CapturedRequest, CapturedError> {
+    // Only the position of the error: serde's message can quote the content.
     let har: Har = serde_json::from_str(text).map_err(|error| {
         CapturedError::Har(format!("line {}, column {}", error.line(), error.column()))
     })?;
@@ -280,13 +291,14 @@ fn har(text: &str) -> Result<CapturedRequest, CapturedError> {
         request.push_header(&format!("{}:{}", header.name, header.value))?;
     }
     if let Some(body) = &found.post_data {
+        // `text` is the raw body. Tools that omit it list the decoded parameters instead.
         request.body = match &body.text {
             Some(text) => text.clone().into_bytes(),
             None => body
                 .params
                 .iter()
                 .map(|pair| (&pair.name, &pair.value))
-                .collect::<crate::Form>()
+                .collect::<crate::FormParams>()
                 .encode()
                 .into_bytes(),
         };
@@ -295,10 +307,11 @@ fn har(text: &str) -> Result<CapturedRequest, CapturedError> {
 }
 
 fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
+    // cmd.exe escapes quotes with a caret. Decoding that as a POSIX shell would give another body.
     if text.contains("^\"") {
         return Err(CapturedError::Windows);
     }
-    // What follows a pipe, a redirection or another command is no part of this one.
+    // The curl command ends at a pipe, a redirection or the next command.
     let ends = |word: &String| {
         matches!(
             word.as_str(),
@@ -336,6 +349,7 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
             "-d" | "--data" | "--data-ascii" | "--data-raw" | "--data-binary"
             | "--data-urlencode" => {
                 let data = value()?;
+                // Only `--data-raw` takes a leading `@` literally; the other options read a file.
                 if option != "--data-raw" && data.starts_with('@') {
                     return Err(CapturedError::BodyInFile(data));
                 }
@@ -344,6 +358,7 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
                 } else {
                     data
                 };
+                // curl joins several `-d` with `&`.
                 if has_body {
                     request.body.push(b'&');
                 }
@@ -351,7 +366,7 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
                 has_body = true;
             }
             "-G" | "--get" => as_query = true,
-            // Options of curl's own that take a value.
+            // Ignored options that take a value, which must not be read as the URL.
             "-o" | "--output" | "-m" | "--max-time" | "--connect-timeout" | "-u" | "--user"
             | "-b" | "--cookie" | "-c" | "--cookie-jar" | "-e" | "--referer" | "--resolve"
             | "--cacert" | "-E" | "--cert" | "--key" | "-x" | "--proxy" | "-w" | "--write-out"
@@ -360,7 +375,7 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
                 drop(value()?);
             }
             _ if option.starts_with('-') && option.len() > 1 => {}
-            // The first word that is no option; further ones would be further URLs.
+            // The first word that is not an option is the URL. Further ones would be URLs of further requests.
             _ if request.url.is_empty() => request.url = word,
             _ => {}
         }
@@ -377,6 +392,7 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
             .push_str(&String::from_utf8_lossy(&std::mem::take(&mut request.body)));
         has_body = false;
     }
+    // curl's default for `-d`.
     if has_body && !request.headers.contains_key("content-type") {
         request.push_header("content-type: application/x-www-form-urlencoded")?;
     }
@@ -384,7 +400,7 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
     Ok(request)
 }
 
-/// `--name=value` and `-Xvalue`.
+/// Splits `--name=value` and `-Xvalue` into option and value.
 fn split_option(word: &str) -> (String, Option<String>) {
     if let Some(long) = word.strip_prefix("--") {
         return match long.split_once('=') {
@@ -401,12 +417,13 @@ fn split_option(word: &str) -> (String, Option<String>) {
     (word.to_owned(), None)
 }
 
-/// curl's `name=content`: the content is encoded, the name is not.
+/// Encodes a value of `--data-urlencode`. In `name=content` curl encodes only the content.
 fn url_encoded(data: &str) -> String {
     let (name, content) = data
         .split_once('=')
         .map_or((None, data), |(name, content)| (Some(name), content));
-    let encoded = crate::Form::from_iter([("", content)]).encode();
+    // With an empty name, `encode` returns `=` and the encoded content.
+    let encoded = crate::FormParams::from_iter([("", content)]).encode();
     match name {
         Some(name) if !name.is_empty() => format!("{name}{encoded}"),
         _ => encoded.trim_start_matches('=').to_owned(),
@@ -444,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curl_command_is_read_as_a_shell_and_curl_would() {
+    fn curl_command_parses_like_shell_and_curl() {
         let copied = "curl 'https://h.test/webhook?x=%20' \\\n  -H 'X-Twilio-Signature: abc=' \\\n  --data-raw $'Body=it\\'s\\u0021&From=a' --compressed";
         assert_eq!(
             parsed(copied),
@@ -462,8 +479,9 @@ mod tests {
         );
     }
 
+    // Editors add a line feed when they save a captured request.
     #[test]
-    fn raw_http_loses_the_line_feed_that_an_editor_added() {
+    fn raw_http_without_content_length_drops_final_newline() {
         let text = "POST /webhook HTTP/1.1\nHost: h.test\nContent-Type: application/x-www-form-urlencoded\n\nBody=x\n";
         assert_eq!(parsed(text), expected("POST", "/webhook", 2, "Body=x"));
         let exact = "POST /w HTTP/1.1\r\nContent-Length: 7\r\n\r\nBody=x\n";
@@ -471,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_har_gives_its_last_signed_request() {
+    fn har_file_yields_last_signed_request() {
         let entry = |url: &str, header: &str| {
             format!(
                 r#"{{"request":{{"method":"POST","url":"{url}","headers":[{{"name":":path","value":"/"}},{{"name":"{header}","value":"v"}}],"postData":{{"mimeType":"x","params":[{{"name":"Body","value":"a b"}}]}}}}}}"#
@@ -486,16 +504,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_with_a_reason() {
+    fn invalid_capture_is_rejected_with_reason() {
         let error = |text| CapturedRequest::parse(text).unwrap_err().to_string();
         assert_eq!(error("curl"), "the curl command has no URL");
         assert_eq!(
             error("curl 'https://h"),
-            "a quote of the curl command does not end"
+            "unterminated quote in the curl command"
         );
         assert_eq!(
             error("curl https://h -H"),
-            "the curl command ends after -H, which wants a value"
+            "the curl command ends after -H, which needs a value"
         );
         assert_eq!(error("{\"log\":1}"), "not a HAR file: line 1, column 8");
         assert!(error("hello").starts_with("not a request"));
@@ -503,7 +521,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic(text in "(curl |\\{|POST / HTTP/1.1\n)?\\PC{0,200}") {
+        fn captured_request_parse_never_panics(text in "(curl |\\{|POST / HTTP/1.1\n)?\\PC{0,200}") {
             if let Ok(request) = CapturedRequest::parse(&text) {
                 let _ = request.target();
             }

@@ -1,7 +1,8 @@
-//! Finding out why a request does not verify: it is tried against what commonly goes wrong.
+//! Diagnosis of a failed signature: tests a request for common mistakes.
 //!
-//! In the order of suspicion: another token, another reading of the body, another query, another URL. Whoever sends a
-//! request chooses how much there is to try, so the work has a budget: where it is used up, nothing more is tried.
+//! The most likely mistakes are tested first: another token, a changed body, a changed query, another URL. The sender
+//! of a request determines how many guesses there are, so the work has a budget. When it is used up, no further guess
+//! is tested.
 
 use std::cell::Cell;
 
@@ -12,13 +13,14 @@ use super::public_url::{PublicUrl, is_host, split_port};
 use super::readings;
 use super::token::Token;
 use super::verifier::{SignatureErrorKind, SignatureVerifier, UnverifiedRequest, signature_of};
-use crate::form::{Form, SortOrder};
+use crate::form::{FormParams, SortOrder};
 use crate::sid::AccountSid;
 
-/// Header of webhooks that are signed with a key of the customer's own (2026).
+/// Header of webhooks that are signed with a `SharedKey`, a key of the customer (since 2026).
 const SHARED_KEY_HEADER: &str = "x-twilio-webhooks-signature-settings";
+
 impl SignatureVerifier {
-    /// Tells why a request does not verify.
+    /// Returns the cause why the signature of a request is not valid.
     pub fn explain(&self, request: &UnverifiedRequest<'_>) -> Explanation {
         match self.verify(request).map_err(|error| error.kind()) {
             Ok(_) => Explanation::Verifies,
@@ -37,9 +39,9 @@ impl SignatureVerifier {
     }
 
     fn explain_mismatch(&self, request: &UnverifiedRequest<'_>) -> Explanation {
-        let ours = self.ours(request.target);
+        let ours = self.verified_url(request.target);
         let Some(trial) = Trial::new(self, request) else {
-            return Explanation::NoneOfThese { ours };
+            return Explanation::NoMatch { ours };
         };
         let found = trial
             .other_token(self)
@@ -49,6 +51,7 @@ impl SignatureVerifier {
         if let Some(found) = found {
             return found;
         }
+        // Last, because the header is not verified: a forged one must not hide a mistake that the signature proves.
         if let Some(settings) = request.headers.get(SHARED_KEY_HEADER)
             && settings
                 .as_bytes()
@@ -59,18 +62,18 @@ impl SignatureVerifier {
                 key: shared_key_id(settings.to_str().unwrap_or_default()),
             };
         }
-        Explanation::NoneOfThese { ours }
+        Explanation::NoMatch { ours }
     }
 
-    /// The URL a request was verified for, without its query.
-    fn ours(&self, target: &str) -> String {
+    /// Returns the URL for which a request was verified, without its query.
+    fn verified_url(&self, target: &str) -> String {
         let public = self.public_url();
         let path = target.split('?').next().unwrap_or_default();
-        // Read from a file, a target may hold anything; it is shown on a terminal.
+        // The target of a captured request may contain control characters, and the explanation is shown on a terminal.
         let path: String = path
             .chars()
             .map(|c| if c.is_ascii_graphic() { c } else { '?' })
-            .take(LONGEST)
+            .take(MAX_GUESS_BYTES)
             .collect();
         format!(
             "{}://{}{}{path}",
@@ -81,33 +84,36 @@ impl SignatureVerifier {
     }
 }
 
-/// Bytes that one explanation may hash: some milliseconds, and several times what an honest request needs.
+/// Number of bytes that one explanation may hash: some milliseconds, and several times the need of a genuine request.
 const BUDGET: usize = 16 * 1024 * 1024;
-/// What an HMAC costs beside the bytes it is made of.
+/// Fixed cost of an HMAC, in bytes of the budget.
 const OVERHEAD: usize = 256;
-/// Bytes of a header's value, or of a target, that is still worth a guess.
-const LONGEST: usize = 4096;
+/// Maximum length of a header value or target that is used for guesses.
+const MAX_GUESS_BYTES: usize = 4096;
 
-/// One refused request and the guesses about it.
+/// The test of one rejected request for mistakes.
 struct Trial<'a> {
     public_url: &'a PublicUrl,
     request: &'a UnverifiedRequest<'a>,
     signature: [u8; 20],
-    /// The pairs that are signed if nothing went wrong.
-    form: Form,
+    /// Parameters of the request, as received.
+    form: FormParams,
+    /// True if the parameters were posted and are therefore signed.
     posted: bool,
-    /// Those that were tried.
+    /// Tokens with which the verifier has tried the request.
     tokens: &'a [Token],
+    /// Account of these tokens; `None` for the default tokens.
     tried: Option<AccountSid>,
-    /// All that are configured.
+    /// All configured tokens.
     all_tokens: Vec<&'a Token>,
+    /// Rest of [`BUDGET`]. A `Cell`, because closures test guesses through a shared `&self`.
     budget: Cell<usize>,
 }
 
 impl<'a> Trial<'a> {
     fn new(verifier: &'a SignatureVerifier, request: &'a UnverifiedRequest<'a>) -> Option<Self> {
         let content = verifier.content(request).ok()?;
-        // An account that is not configured and did not sign either is explained like any other forgery.
+        // An unknown account whose request no configured token has signed is treated like any other failed signature.
         let (tokens, own) = verifier
             .tokens_for(&content.form)
             .unwrap_or((&verifier.default_tokens, false));
@@ -129,10 +135,11 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// Whether any configured token fits a URL and pairs.
+    /// Returns whether the signature matches a URL and parameters with any configured token. Charges the budget.
     fn fits(&self, url: &str, params: &[u8]) -> bool {
         let cost = (url.len() + params.len() + OVERHEAD) * self.all_tokens.len();
         let Some(left) = self.budget.get().checked_sub(cost) else {
+            // Zero means exhausted, even if a cheaper guess would still have been affordable.
             self.budget.set(0);
             return false;
         };
@@ -142,8 +149,8 @@ impl<'a> Trial<'a> {
             .any(|token| token.signed(&[url.as_bytes(), params], &self.signature))
     }
 
-    /// Whether there is no use in making up another guess.
-    fn is_spent(&self) -> bool {
+    /// Returns whether the budget is used up, so that further guesses need not be generated.
+    fn is_exhausted(&self) -> bool {
         self.budget.get() == 0
     }
 
@@ -155,7 +162,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// The accepted URLs for a target.
+    /// Returns the URLs that the verifier accepts for a target, without the alternative query spellings.
     fn urls(&self, target: &str) -> Vec<String> {
         let prefix = self.public_url.missing_prefix(target);
         self.public_url
@@ -168,13 +175,14 @@ impl<'a> Trial<'a> {
     fn other_token(&self, verifier: &SignatureVerifier) -> Option<Explanation> {
         let params = self.params();
         let urls = self.urls(self.request.target);
+        // Not charged to the budget: one HMAC per configured token and URL spelling, whatever the request contains.
         let fits = |tokens: &[Token]| {
             tokens.iter().any(|token| {
                 urls.iter()
                     .any(|url| token.signed(&[url.as_bytes(), &params], &self.signature))
             })
         };
-        // The default tokens were the ones that were tried, unless the account has its own.
+        // Skip the default tokens if they are the ones that have failed already. Compared by address, not by value.
         let default =
             (!std::ptr::eq(self.tokens, verifier.default_tokens.as_slice())).then_some(None);
         let accounts = verifier.accounts.iter().map(|(account, _)| Some(*account));
@@ -198,21 +206,23 @@ impl<'a> Trial<'a> {
 
     fn body_change(&self) -> Option<BodyChange> {
         let target = self.request.target;
-        let fits = |target: &str, form: &Form| {
+        let fits = |target: &str, form: &FormParams| {
             self.urls(target)
                 .iter()
                 .any(|url| self.fits(url, &signed(form)))
         };
         if !self.posted {
-            // The parameters are in the query now; they were posted to the URL without it.
+            // A redirect or proxy turned a POST into a GET: the signed URL had no query, and the signed parameters are
+            // those of the query now.
             let path = target.split('?').next().unwrap_or_default();
             return fits(path, &self.form).then_some(BodyChange::PostBecameGet);
         }
-        if fits(target, &Form::default()) {
+        if fits(target, &FormParams::default()) {
             return Some(BodyChange::NotSigned);
         }
+        // `find` pulls the readings one at a time, so none is generated after the budget is used up.
         let readings = readings::bodies(&self.form, self.request.body);
-        let mut affordable = readings.take_while(|_| !self.is_spent());
+        let mut affordable = readings.take_while(|_| !self.is_exhausted());
         affordable
             .find(|(_, form)| fits(target, form))
             .map(|(change, _)| change)
@@ -223,7 +233,7 @@ impl<'a> Trial<'a> {
             .request
             .target
             .split_once('?')
-            .filter(|_| self.request.target.len() <= LONGEST)?;
+            .filter(|_| self.request.target.len() <= MAX_GUESS_BYTES)?;
         let params = self.params();
         let fits = |query: &str| {
             let target = if query.is_empty() {
@@ -240,15 +250,17 @@ impl<'a> Trial<'a> {
     }
 
     fn other_url(&self, ours: &str) -> Option<Explanation> {
-        if self.request.target.len() > LONGEST {
+        if self.request.target.len() > MAX_GUESS_BYTES {
             return None;
         }
         let params = self.params();
         let targets = self.targets();
+        // Up to 64 authorities and 24 targets, with both schemes. The configured values come first in each list, so
+        // that the guess closest to the configuration is reported.
         for authority in self.authorities() {
             for scheme in [self.public_url.scheme(), "https", "http"] {
                 for target in &targets {
-                    if self.is_spent() {
+                    if self.is_exhausted() {
                         return None;
                     }
                     let url = format!("{scheme}://{authority}{target}");
@@ -268,7 +280,7 @@ impl<'a> Trial<'a> {
         None
     }
 
-    /// The value of `PUBLIC_URL` under which a signed path becomes the received one.
+    /// Returns the value of `PUBLIC_URL` with which the received path would be verified as the signed one.
     fn public_url_for(&self, scheme: &str, authority: &str, path: &str) -> Option<String> {
         let received = self.request.target.split('?').next().unwrap_or_default();
         let endpoint = received
@@ -284,7 +296,7 @@ impl<'a> Trial<'a> {
             .filter(|url| *url != self.public_url.to_string())
     }
 
-    /// Hosts and ports that the configuration and the request's headers suggest, the configured one first.
+    /// Returns the hosts and ports that the configuration and the request's headers suggest, the configured one first.
     fn authorities(&self) -> Vec<String> {
         let headers = self.request.headers;
         let mut hosts = vec![self.public_url.authority().to_owned()];
@@ -306,6 +318,7 @@ impl<'a> Trial<'a> {
         ports.extend(["443", "80"].map(str::to_owned));
         ports.retain(|port| port.parse::<u16>().is_ok());
         unique(&mut ports);
+        // A matching host is quoted in the explanation and in a URL, so only host characters are allowed.
         hosts.retain(|host| is_host(split_port(host).0));
         let mut authorities = Vec::new();
         for host in hosts {
@@ -322,7 +335,7 @@ impl<'a> Trial<'a> {
         authorities
     }
 
-    /// Paths with their queries that the configuration and the request's headers suggest.
+    /// Returns the paths with queries that the configuration and the request's headers suggest, the received one first.
     fn targets(&self) -> Vec<String> {
         let headers = self.request.headers;
         let target = self.request.target;
@@ -346,12 +359,13 @@ impl<'a> Trial<'a> {
         }
         let toggled: Vec<_> = targets.iter().map(|target| toggle_slash(target)).collect();
         targets.extend(toggled);
-        let lower: Vec<_> = targets
+        // A prefix with a trailing slash, or a proxy, leads to double slashes.
+        let single_slashes: Vec<_> = targets
             .iter()
             .filter(|target| target.contains("//"))
             .map(|t| t.replace("//", "/"))
             .collect();
-        targets.extend(lower);
+        targets.extend(single_slashes);
         targets.retain(|target| {
             target.is_empty()
                 || target.starts_with(['/', '?']) && target.bytes().all(|b| b.is_ascii_graphic())
@@ -362,13 +376,13 @@ impl<'a> Trial<'a> {
     }
 }
 
-fn signed(form: &Form) -> Vec<u8> {
+fn signed(form: &FormParams) -> Vec<u8> {
     let mut out = Vec::new();
     form.append_signed(SortOrder::Bytes, &mut out);
     out
 }
 
-/// The values of a header that may be a list.
+/// Returns up to four values of a header that may be a comma-separated list.
 fn list<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = String> + 'a {
     let values = headers
         .get_all(name)
@@ -377,11 +391,11 @@ fn list<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = 
     values
         .flat_map(|value| value.split(','))
         .map(|value| value.trim().to_owned())
-        .filter(|value| (1..=LONGEST).contains(&value.len()))
+        .filter(|value| (1..=MAX_GUESS_BYTES).contains(&value.len()))
         .take(4)
 }
 
-/// `host=` of RFC 7239.
+/// Returns up to four hosts of the `Forwarded` header (RFC 7239).
 fn forwarded_hosts(headers: &HeaderMap) -> Vec<String> {
     let parts = list(headers, "forwarded").flat_map(|element| {
         element
@@ -396,7 +410,7 @@ fn forwarded_hosts(headers: &HeaderMap) -> Vec<String> {
             .eq_ignore_ascii_case("host")
             .then(|| value.trim().trim_matches('"').to_owned())
     };
-    // The parts of one element are as many as its sender likes.
+    // An element may have any number of parts, so the limit on elements in `list` does not suffice.
     parts.take(32).filter_map(host).take(4).collect()
 }
 
@@ -421,7 +435,7 @@ fn toggle_slash(target: &str) -> String {
     }
 }
 
-/// The id of `key=<id>,algorithm=<name>`, where it is short and plain.
+/// Returns the ID of `key=<id>,algorithm=<name>`. `None` if it is long or has characters unsafe to log.
 fn shared_key_id(settings: &str) -> Option<String> {
     let key = settings
         .split(',')

@@ -1,27 +1,28 @@
-//! Why a request does not verify: the causes, and the one sentence that mends each.
+//! Explanations of failed signatures: the cause, and one sentence with the fix.
 //!
-//! The request is tried against what commonly goes wrong: another token, a body or query changed on the way, another
-//! URL among those that its own forwarding headers suggest. A guess that fits proves itself, since only Twilio's
-//! signature can make it fit; so what an explanation quotes of a request's headers is true, and a forger learns
-//! nothing. Nothing here accepts a request, and no explanation holds a token, a signature or a query's values.
+//! [`SignatureVerifier::explain`](super::SignatureVerifier::explain) tests common mistakes: another token, a body or
+//! query that was changed in transit, or another URL that the request's forwarding headers suggest. A guess that
+//! matches is proof, because only Twilio's signature can match. So everything that an explanation quotes from the
+//! headers is true, and a forger learns nothing. An explanation never makes a request acceptable. It contains no token,
+//! no signature and no query value.
 //!
-//! Costs up to a few thousand HMACs: call it rate-limited, off the way of good requests.
+//! An explanation costs up to a few thousand HMACs. Limit its rate, and do not compute it for valid requests.
 
 use std::fmt;
 
 use crate::sid::AccountSid;
 
-/// Why a request does not verify. `Display` is the sentence that mends it.
+/// Cause of a failed signature. `Display` is one sentence with the cause and the fix.
 ///
 /// ```
-/// use replyhook::{Form, Secret};
+/// use replyhook::{FormParams, Secret};
 /// use replyhook::signature::{CapturedRequest, Explanation, PublicUrl, SignatureVerifier, sign};
 ///
 /// let token = Secret::new("0123456789abcdef0123456789abcdef");
 /// let (url, _) = PublicUrl::parse("https://bot.example.com")?;
 /// let verifier = SignatureVerifier::new(url, [token.clone()])?;
-/// // What stands in Twilio's console is another URL.
-/// let signature = sign(&token, "https://x.ngrok.app/webhook", Some(&Form::from_iter([("Body", "hi")])))?;
+/// // Another URL is configured in Twilio's console.
+/// let signature = sign(&token, "https://x.ngrok.app/webhook", Some(&FormParams::from_iter([("Body", "hi")])))?;
 /// let saved = format!(
 ///     "curl https://x.ngrok.app/webhook -H 'X-Twilio-Signature: {signature}' \
 ///      -H 'Content-Type: application/x-www-form-urlencoded' -d Body=hi"
@@ -34,103 +35,105 @@ use crate::sid::AccountSid;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Explanation {
-    /// It does verify.
+    /// The signature is valid.
     Verifies,
-    /// There is no signature header.
+    /// The signature header is missing.
     MissingHeader,
-    /// There are several.
+    /// There are several signature headers.
     RepeatedHeader,
-    /// The header is no signature.
+    /// The signature header is malformed.
     MalformedHeader,
-    /// The body is no form.
+    /// The body is not a form.
     NotAForm,
     /// The form cannot be decoded.
     BadForm,
     /// The account is not configured.
     UnknownAccount,
-    /// `bodySHA256` is not the body's.
+    /// `bodySHA256` is not the hash of the body.
     BodyHash,
-    /// The signature fits, but another message is named in the signed bytes than the parameters say.
+    /// The signature matches, but the signed bytes name another message than the parameters.
     Reshaped,
-    /// It was signed for another URL, without its query.
+    /// The request was signed for another URL.
     SignedFor {
-        /// What it was signed for.
+        /// The signed URL without its query.
         url: String,
-        /// What it was verified for.
+        /// The verified URL without its query.
         ours: String,
-        /// The `PUBLIC_URL` that would fit, if one would.
+        /// The value of `PUBLIC_URL` that would match, if there is one.
         public_url: Option<String>,
     },
-    /// A token fits that is configured, but not for this account.
+    /// The request was signed with a configured token that is not the token of its account.
     OtherToken {
-        /// Whose token fits: `None` for the default token.
+        /// Account whose token matches; `None` for the default tokens.
         fits: Option<AccountSid>,
-        /// Whose tokens were tried: `None` for the default tokens.
+        /// Account whose tokens were tried; `None` for the default tokens.
         tried: Option<AccountSid>,
     },
-    /// The body is not the one that was signed.
+    /// The body was changed in transit, or signed differently.
     BodyAltered(BodyChange),
-    /// The query is not the one that was signed.
+    /// The query was changed in transit.
     QueryAltered(QueryChange),
-    /// Signed with a key that is not the auth token.
+    /// The request was signed with a `SharedKey` instead of the auth token.
     SharedKey {
-        /// Its id, where it has the shape of one.
+        /// ID of the key, if it is well formed.
         key: Option<String>,
     },
-    /// Nothing that was tried fits.
-    NoneOfThese {
-        /// What it was verified for, without its query.
+    /// No tested mistake matches.
+    NoMatch {
+        /// The verified URL without its query.
         ours: String,
     },
 }
 
-/// What happened to a body.
+/// Difference between a received body and the signed one.
 ///
-/// How such a thing is found: see [`Explanation`].
+/// See [`Explanation`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BodyChange {
     /// The signature covers no parameters.
     NotSigned,
-    /// The signature covers the parameters of the query as if they had been posted.
+    /// The signature covers the parameters of the query as if they were posted.
     PostBecameGet,
-    /// Bytes were added at the end.
+    /// White space was added at the end.
     Padded,
-    /// Encoded twice.
+    /// The body was encoded twice.
     EncodedTwice,
-    /// A plus became a space.
+    /// A plus was decoded as a space.
     PlusLost,
     /// Line ends were changed.
     LineEnds,
     /// Empty parameters were dropped.
     BlanksDropped,
-    /// It was signed without its empty parameters.
+    /// The signature does not cover empty parameters.
     BlanksNotSigned,
-    /// Read in another character set.
+    /// The body was decoded in another character set.
     Charset,
-    /// Encoded in base64.
+    /// The body was encoded in base64.
     Base64,
-    /// Signed with one value of a repeated name.
+    /// The signature covers only one value of a repeated name.
     RepeatsNotSigned,
 }
 
-/// What happened to a query.
+/// Difference between a received query and the signed one.
 ///
-/// How such a thing is found: see [`Explanation`].
+/// See [`Explanation`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QueryChange {
-    /// Encoded in another way.
+    /// The query was encoded differently.
     Reencoded,
-    /// Its pairs came in another order.
+    /// The pairs of the query are in another order.
     Reordered,
-    /// It was added.
+    /// The query was added.
     Added,
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Each text names the cause first, then the fix. It may quote a host, path or SID, but never a query value,
+            // which can be private.
             Self::Verifies => f.write_str("the signature fits"),
             Self::MissingHeader => f.write_str(
                 "there is no X-Twilio-Signature header: the request is not Twilio's, or a proxy removes the header and \
@@ -196,7 +199,7 @@ impl fmt::Display for Explanation {
                      webhook with the auth token"
                 )
             }
-            Self::NoneOfThese { ours } => write!(
+            Self::NoMatch { ours } => write!(
                 f,
                 "none of these: another URL, token, body or query that was tried; verified for {ours}, so compare this \
                  with Twilio's console, and TWILIO_AUTH_TOKEN with the primary token of the account that owns the \

@@ -1,4 +1,4 @@
-//! The verifier as a tower layer, for replyhook's own router and for anyone's.
+//! The signature verifier as a tower layer, for replyhook's router and for your own.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -7,7 +7,7 @@
 //! use replyhook::signature::{PublicUrl, SignatureLayer, SignatureVerifier, SignedForm};
 //!
 //! async fn hook(form: SignedForm) -> String {
-//!     format!("{} parameters, every one of them Twilio's", form.params().len())
+//!     format!("{} parameters, all signed by Twilio", form.params().len())
 //! }
 //!
 //! let (url, _) = PublicUrl::parse("https://example.com")?;
@@ -18,8 +18,8 @@
 //!
 //! # Deployment caveat
 //!
-//! The layer reads the request's target as it arrived. A middleware outside of it that rewrites the URI, or reads the
-//! body, makes every signature wrong.
+//! The layer verifies path and query as received. Middleware outside the layer must neither rewrite the URI nor read
+//! the body: that would invalidate every signature.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -40,82 +40,83 @@ use tower::{Layer, Service};
 
 use super::explain::Explanation;
 use super::verifier::{
-    self, SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot, UnverifiedRequest,
+    self, AuthTokenKind, SignatureError, SignatureErrorKind, SignatureVerifier, UnverifiedRequest,
     Verified,
 };
 use crate::connection::ConnectionState;
-use crate::form::{Form, FormError};
+use crate::form::{FormError, FormParams};
 
-/// What a request may cost before it is verified.
+/// Limits of a request that is not verified yet.
 ///
 /// ```
 /// use replyhook::signature::RequestLimits;
 ///
 /// let mut limits = RequestLimits::default();
-/// assert_eq!(limits.body_bytes, 128 * 1024);
-/// limits.body_bytes = 64 * 1024;
+/// assert_eq!(limits.max_body_bytes, 128 * 1024);
+/// limits.max_body_bytes = 64 * 1024;
 /// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestLimits {
-    /// Most bytes of a body. A text of 1600 characters of four bytes takes 20 kB once it is encoded.
-    pub body_bytes: usize,
-    /// Most time for a whole body.
-    pub body_time: Duration,
-    /// Most bytes of path and query.
-    pub target_bytes: usize,
+    /// Maximum size of a body. A text of 1600 characters of four bytes each has 20 kB when it is encoded.
+    pub max_body_bytes: usize,
+    /// Maximum time until the whole body is received.
+    pub body_timeout: Duration,
+    /// Maximum length of path and query.
+    pub max_uri_bytes: usize,
 }
 
 impl Default for RequestLimits {
     fn default() -> Self {
         Self {
-            body_bytes: 128 * 1024,
-            body_time: Duration::from_secs(5),
-            target_bytes: 4096,
+            max_body_bytes: 128 * 1024,
+            body_timeout: Duration::from_secs(5),
+            max_uri_bytes: 4096,
         }
     }
 }
 
-/// Why the layer refused a request. Every refusal's response carries it in its extensions.
+/// Reason of a rejected request. The response has it in its extensions.
 ///
 /// ```
-/// use replyhook::signature::RefusalCause;
+/// use replyhook::signature::RejectionReason;
 ///
-/// assert_eq!(RefusalCause::BodyTooLarge.status(), http::StatusCode::PAYLOAD_TOO_LARGE);
-/// assert_eq!(RefusalCause::BodyTooLarge.to_string(), "body too large");
+/// assert_eq!(RejectionReason::BodyTooLarge.status(), http::StatusCode::PAYLOAD_TOO_LARGE);
+/// assert_eq!(RejectionReason::BodyTooLarge.to_string(), "body too large");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum RefusalCause {
-    /// Neither GET, POST nor PUT.
+pub enum RejectionReason {
+    /// The method is not GET, POST or PUT.
     #[error("method not allowed")]
     Method,
     /// Path and query are too long.
     #[error("URI too long")]
-    TargetTooLong,
+    UriTooLong,
     /// The body is too large.
     #[error("body too large")]
     BodyTooLarge,
-    /// The body did not come in time.
+    /// The body was not received in time.
     #[error("body too slow")]
     BodyTooSlow,
-    /// The body broke off.
+    /// The connection broke off before the end of the body.
     #[error("body broke off")]
     BodyBroken,
-    /// Dropped while it was read, because all requests that are not verified had too many bytes together.
+    /// The request was dropped, because the bytes of all unverified requests together exceeded their budget, or because
+    /// the connection was closed for another one.
     #[error("overloaded")]
     Overloaded,
-    /// Not signed by a configured token, or not readable as what was signed.
+    /// The signature is missing or not valid, or the signed content cannot be read.
     #[error(transparent)]
     Signature(SignatureError),
 }
 
-impl RefusalCause {
-    /// The status of the answer.
+impl RejectionReason {
+    /// Returns the status of the response.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
@@ -136,11 +137,13 @@ impl RefusalCause {
         }
     }
 
-    /// The text of the answer: no more than a stranger may know.
+    /// Returns the body of the response.
     fn text(self) -> &'static str {
+        // Deliberately vague: the client is not authenticated, and an attacker must not learn which part of the
+        // signature was wrong or which accounts exist.
         match self {
             Self::Method => "method not allowed\n",
-            Self::TargetTooLong => "URI too long\n",
+            Self::UriTooLong => "URI too long\n",
             Self::BodyTooLarge => "body too large\n",
             Self::BodyTooSlow => "body too slow\n",
             Self::BodyBroken => "body broke off\n",
@@ -154,25 +157,26 @@ impl RefusalCause {
     }
 }
 
-/// One refusal, for whoever reports it.
+/// A rejected request, as passed to the hook of [`SignatureLayer::on_rejection`].
 ///
-/// Reported: see the example of [`SignatureLayer`].
+/// See [`SignatureLayer`] for an example.
 #[derive(Debug)]
-pub struct Refusal<'a> {
-    /// Why.
-    pub cause: RefusalCause,
-    /// The request's head. What it says is not verified.
+pub struct Rejection<'a> {
+    /// Reason of the rejection.
+    pub reason: RejectionReason,
+    /// Head of the request. Its content is not verified.
     pub head: &'a Parts,
     verifier: &'a SignatureVerifier,
     target: &'a str,
     body: &'a [u8],
 }
 
-impl Refusal<'_> {
-    /// Why the signature does not fit; `None` if it was not looked at. Costs up to some thousand HMACs: call it
-    /// rate-limited.
+impl Rejection<'_> {
+    /// Explains the failed signature; `None` if the request was rejected before its signature was checked.
+    ///
+    /// An explanation costs up to a few thousand HMACs, so limit the rate of calls.
     pub fn explain(&self) -> Option<Explanation> {
-        let RefusalCause::Signature(_) = self.cause else {
+        let RejectionReason::Signature(_) = self.reason else {
             return None;
         };
         Some(self.verifier.explain(&UnverifiedRequest {
@@ -184,9 +188,9 @@ impl Refusal<'_> {
     }
 }
 
-type OnRefusal = dyn Fn(&Refusal<'_>) -> Option<String> + Send + Sync;
+type OnRejection = dyn Fn(&Rejection<'_>) -> Option<String> + Send + Sync;
 
-/// Lets signed requests through, with their [`SignedForm`] in the extensions, and refuses all others.
+/// Tower layer that passes signed requests on, with their [`SignedForm`] in the extensions, and rejects all others.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -197,8 +201,8 @@ type OnRefusal = dyn Fn(&Refusal<'_>) -> Option<String> + Send + Sync;
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// let (url, _) = PublicUrl::parse("https://bot.example.com")?;
 /// let verifier = SignatureVerifier::new(url, ["0123456789abcdef0123456789abcdef".into()])?;
-/// let layer = SignatureLayer::new(Arc::new(verifier)).on_refusal(|refusal| {
-///     println!("{}: {}", refusal.head.uri.path(), refusal.cause);
+/// let layer = SignatureLayer::new(Arc::new(verifier)).on_rejection(|rejection| {
+///     println!("{}: {}", rejection.head.uri.path(), rejection.reason);
 ///     None
 /// });
 /// let hook = post(|form: SignedForm| async move { form.params().len().to_string() });
@@ -217,36 +221,36 @@ pub struct SignatureLayer {
 struct Shared {
     verifier: Arc<SignatureVerifier>,
     limits: RequestLimits,
-    on_refusal: Option<Arc<OnRefusal>>,
+    on_rejection: Option<Arc<OnRejection>>,
 }
 
 impl SignatureLayer {
-    /// A layer with the default limits that reports nothing.
+    /// Creates a layer with the default limits and without a rejection hook.
     pub fn new(verifier: Arc<SignatureVerifier>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 verifier,
                 limits: RequestLimits::default(),
-                on_refusal: None,
+                on_rejection: None,
             }),
         }
     }
 
-    /// Sets the limits.
+    /// Sets the limits of unverified requests.
     #[must_use]
     pub fn with_limits(mut self, limits: RequestLimits) -> Self {
         Arc::make_mut(&mut self.shared).limits = limits;
         self
     }
 
-    /// Reports every refusal. A text that it returns becomes the answer's body: return one only where no stranger can
-    /// read it.
+    /// Sets a hook that is called for every rejected request. A text that it returns becomes the body of the response.
+    /// The client is not authenticated, so return a text only if it may be public.
     #[must_use]
-    pub fn on_refusal(
+    pub fn on_rejection(
         mut self,
-        report: impl Fn(&Refusal<'_>) -> Option<String> + Send + Sync + 'static,
+        report: impl Fn(&Rejection<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Arc::make_mut(&mut self.shared).on_refusal = Some(Arc::new(report));
+        Arc::make_mut(&mut self.shared).on_rejection = Some(Arc::new(report));
         self
     }
 }
@@ -271,9 +275,7 @@ impl<S> Layer<S> for SignatureLayer {
     }
 }
 
-/// The service of [`SignatureLayer`].
-///
-/// Made by the layer: see [`SignatureLayer`].
+/// Service of [`SignatureLayer`].
 #[derive(Clone)]
 pub struct VerifySignature<S> {
     inner: S,
@@ -304,18 +306,20 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let shared = self.shared.clone();
-        // The service that was polled ready is the one to call.
+        // The service that was polled ready must be the one that is called; its clone may not be ready.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move {
             let (mut head, body) = request.into_parts();
             match shared.admit(&head, body).await {
                 Ok(verified) => {
-                    // At the limit of connections a verified one is not closed while it has a request under way.
+                    // A verified connection is not evicted at the connection limit while it has a request in flight.
+                    // False: it was evicted, or its request dropped, before. The client may then not get the response,
+                    // so the message must not be handled.
                     if let Some(connection) = head.extensions.get::<Arc<ConnectionState>>()
                         && !connection.verified()
                     {
-                        return Ok(refused(RefusalCause::Overloaded, &head.method, None));
+                        return Ok(rejected(RejectionReason::Overloaded, &head.method, None));
                     }
                     head.extensions.insert(SignedForm(verified));
                     inner
@@ -331,6 +335,7 @@ where
 
 impl Shared {
     async fn admit(&self, head: &Parts, body: Body) -> Result<Arc<Verified>, Response> {
+        // axum strips the prefix of nested routers from `head.uri`; Twilio signs the original one.
         let uri = head
             .extensions
             .get::<OriginalUri>()
@@ -338,50 +343,62 @@ impl Shared {
         let target = uri
             .path_and_query()
             .map_or("/", http::uri::PathAndQuery::as_str);
-        let refuse = |cause, body: &[u8]| {
-            let refusal = Refusal {
-                cause,
+        let reject = |reason, body: &[u8]| {
+            let rejection = Rejection {
+                reason,
                 head,
                 verifier: &self.verifier,
                 target,
                 body,
             };
-            let text = self.on_refusal.as_ref().and_then(|report| report(&refusal));
-            refused(cause, &head.method, text)
+            let text = self
+                .on_rejection
+                .as_ref()
+                .and_then(|report| report(&rejection));
+            rejected(reason, &head.method, text)
         };
         if !matches!(head.method, Method::GET | Method::POST | Method::PUT) {
-            return Err(refuse(RefusalCause::Method, b""));
+            return Err(reject(RejectionReason::Method, b""));
         }
-        if target.len() > self.limits.target_bytes {
-            return Err(refuse(RefusalCause::TargetTooLong, b""));
+        if target.len() > self.limits.max_uri_bytes {
+            return Err(reject(RejectionReason::UriTooLong, b""));
         }
-        if body.size_hint().lower() > self.limits.body_bytes as u64 {
-            return Err(refuse(RefusalCause::BodyTooLarge, b""));
+        // An announced `Content-Length` above the limit is rejected without reading. `read` counts the actual bytes.
+        if body.size_hint().lower() > self.limits.max_body_bytes as u64 {
+            return Err(reject(RejectionReason::BodyTooLarge, b""));
         }
-        // A body that nothing signs is read, so that its sender hears the answer, and not kept.
+        // Without a well-formed signature header the body is read and discarded. Closing the connection without reading
+        // it could reset the connection before the client reads the response.
         let signature = verifier::signature_of(&head.headers);
         let connection = head.extensions.get::<Arc<ConnectionState>>();
+        // The body of a GET is not signed, so it is neither read nor passed on.
         let body = if head.method == Method::GET {
             Bytes::new()
         } else {
             match tokio::time::timeout(
-                self.limits.body_time,
-                read(body, self.limits.body_bytes, signature.is_ok(), connection),
+                self.limits.body_timeout,
+                read(
+                    body,
+                    self.limits.max_body_bytes,
+                    signature.is_ok(),
+                    connection,
+                ),
             )
             .await
             {
                 Ok(Ok(body)) => body,
-                Ok(Err(RefusalCause::BodyBroken))
+                // Dropping a request makes the read of its body fail.
+                Ok(Err(RejectionReason::BodyBroken))
                     if connection.is_some_and(|connection| connection.is_dropped()) =>
                 {
-                    return Err(refuse(RefusalCause::Overloaded, b""));
+                    return Err(reject(RejectionReason::Overloaded, b""));
                 }
-                Ok(Err(cause)) => return Err(refuse(cause, b"")),
-                Err(_) => return Err(refuse(RefusalCause::BodyTooSlow, b"")),
+                Ok(Err(reason)) => return Err(reject(reason, b"")),
+                Err(_) => return Err(reject(RejectionReason::BodyTooSlow, b"")),
             }
         };
         if let Err(kind) = signature {
-            return Err(refuse(RefusalCause::Signature(kind.into()), b""));
+            return Err(reject(RejectionReason::Signature(kind.into()), b""));
         }
         let request = UnverifiedRequest {
             method: &head.method,
@@ -392,37 +409,39 @@ impl Shared {
         self.verifier
             .verify(&request)
             .map(Arc::new)
-            .map_err(|error| refuse(RefusalCause::Signature(error), &body))
+            .map_err(|error| reject(RejectionReason::Signature(error), &body))
     }
 }
 
-/// Reads a whole body, to keep it or not; one that comes in one piece, as Twilio's do, is not copied.
+/// Reads a whole body. Returns it if `keep` is true, and discards it otherwise.
 async fn read(
     body: Body,
     limit: usize,
     keep: bool,
     connection: Option<&Arc<ConnectionState>>,
-) -> Result<Bytes, RefusalCause> {
+) -> Result<Bytes, RejectionReason> {
     let mut body = pin!(body);
     let mut first = Bytes::new();
     let mut pieces = Pieces::default();
     let mut length = 0;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let Ok(data) = frame.map_err(|_| RefusalCause::BodyBroken)?.into_data() else {
+        let Ok(data) = frame.map_err(|_| RejectionReason::BodyBroken)?.into_data() else {
             continue;
         };
         length += data.len();
         if length > limit {
-            return Err(RefusalCause::BodyTooLarge);
+            return Err(RejectionReason::BodyTooLarge);
         }
         if !keep {
+            // Discarded bytes use no memory, so they do not count towards the budget for unverified bytes.
             if let Some(connection) = connection {
                 connection.discard(data.len());
             }
         } else if length == data.len() {
+            // Twilio's bodies arrive in one frame, which is used without a copy.
             first = data;
         } else {
-            // A frame is part of a buffer that may be much larger: none is kept.
+            // Copy: a frame keeps hyper's whole read buffer alive, which may be much larger.
             pieces.append(&std::mem::take(&mut first));
             pieces.append(&data);
         }
@@ -434,13 +453,14 @@ async fn read(
     })
 }
 
-/// A body as it arrives, in blocks of one size: what one body gives back fits the next, and nothing is taken for bytes
-/// that are only announced.
+/// A body that arrives in several frames, in blocks of one size.
+// Memory is allocated for received bytes only, never for an announced length. Blocks of one size can be reused by the
+// allocator for the next body.
 #[derive(Default)]
 struct Pieces(Vec<Vec<u8>>);
 
 impl Pieces {
-    /// As large as hyper's own buffers.
+    /// Size of hyper's read buffers.
     const BLOCK_BYTES: usize = 8192;
 
     fn append(&mut self, mut data: &[u8]) {
@@ -460,40 +480,44 @@ impl Pieces {
     }
 }
 
-fn refused(cause: RefusalCause, method: &Method, text: Option<String>) -> Response {
-    let body = text.map_or_else(|| Body::from(cause.text()), Body::from);
-    let mut response = (cause.status(), body).into_response();
+fn rejected(reason: RejectionReason, method: &Method, text: Option<String>) -> Response {
+    let body = text.map_or_else(|| Body::from(reason.text()), Body::from);
+    let mut response = (reason.status(), body).into_response();
     let headers = response.headers_mut();
     headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
-    match cause {
-        RefusalCause::Method => {
+    match reason {
+        RejectionReason::Method => {
+            // RFC 9110 requires `Allow` with a 405.
             drop(headers.insert(ALLOW, HeaderValue::from_static("GET, POST, PUT")));
         }
-        // What is left of the body is not worth reading.
-        RefusalCause::BodyTooLarge | RefusalCause::BodyTooSlow | RefusalCause::Overloaded => {
+        // The rest of the body will not be read, so the connection cannot carry another request.
+        RejectionReason::BodyTooLarge
+        | RejectionReason::BodyTooSlow
+        | RejectionReason::Overloaded => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         _ => {}
     }
+    // A cache in between could store the response to a GET.
     if *method == Method::GET {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    response.extensions_mut().insert(cause);
+    response.extensions_mut().insert(reason);
     response
 }
 
-/// The pairs of a verified request, and the proof that it was: only [`SignatureLayer`] makes one.
+/// Parameters of a verified request. A value of this type proves the verification: only [`SignatureLayer`] creates it.
 ///
 /// ```
-/// use replyhook::signature::{SignedForm, TokenSlot};
+/// use replyhook::signature::{SignedForm, AuthTokenKind};
 ///
 /// /// An axum handler behind a `SignatureLayer`.
 /// async fn sms(form: SignedForm) -> String {
-///     if form.token() == TokenSlot::Secondary {
-///         println!("still the old token");
+///     if form.token() == AuthTokenKind::Secondary {
+///         println!("signed with the secondary token");
 ///     }
 ///     let text = form.params().get("Body").unwrap_or_default();
 ///     format!("You wrote {text}.")
@@ -504,36 +528,36 @@ fn refused(cause: RefusalCause, method: &Method, text: Option<String>) -> Respon
 pub struct SignedForm(Arc<Verified>);
 
 impl SignedForm {
-    /// The decoded pairs.
-    pub fn params(&self) -> &Form {
+    /// Returns the decoded parameters.
+    pub fn params(&self) -> &FormParams {
         &self.0.form
     }
 
-    /// The decoded pairs, to keep.
-    pub fn into_params(self) -> Form {
+    /// Converts into the decoded parameters.
+    pub fn into_params(self) -> FormParams {
         Arc::try_unwrap(self.0).map_or_else(|shared| shared.form.clone(), |verified| verified.form)
     }
 
-    /// Which configured token it was.
-    pub fn token(&self) -> TokenSlot {
+    /// Returns the kind of token that signed the request.
+    pub fn token(&self) -> AuthTokenKind {
         self.0.token
     }
 
-    /// Whether it was a form or a query, and not a body of another type vouched for by `bodySHA256`.
+    /// Returns whether the parameters come from a form or a query. False for a body of another type, which is signed by
+    /// `bodySHA256`; it has no parameters.
     pub fn is_form(&self) -> bool {
         self.0.is_form
     }
 }
 
-/// The route is not behind a [`SignatureLayer`].
-///
-/// Behind the layer it does not come: see [`SignatureLayer`].
+/// Rejection of the [`SignedForm`] extractor on a route without a [`SignatureLayer`].
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("SignedForm needs a SignatureLayer around the route")]
 pub struct SignedFormRejection;
 
 impl IntoResponse for SignedFormRejection {
     fn into_response(self) -> Response {
+        // A programming error: only the log says which one, since the client is not authenticated.
         tracing::error!("{self}");
         (StatusCode::INTERNAL_SERVER_ERROR, "internal error\n").into_response()
     }
@@ -546,7 +570,7 @@ impl<S: Sync> FromRequestParts<S> for SignedForm {
         parts: &mut Parts,
         _state: &S,
     ) -> impl Future<Output = Result<Self, SignedFormRejection>> + Send {
-        // Taken out: it is the only owner then, and its pairs move into the message without a copy.
+        // Removed instead of cloned, so that this is the only owner and `into_params` need not copy the parameters.
         std::future::ready(parts.extensions.remove().ok_or(SignedFormRejection))
     }
 }

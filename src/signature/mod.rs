@@ -1,24 +1,27 @@
-//! `X-Twilio-Signature`: verifying it, and telling the operator why one does not verify.
+//! Validation of `X-Twilio-Signature`, and diagnosis of requests that fail it.
 //!
-//! Twilio signs the URL it was told to call and, for a form that was posted, the decoded pairs sorted by name:
-//! HMAC-SHA1 with the account's auth token, in base64. There is no timestamp and there are no delimiters, so a verified
-//! request may still be a replay, and a parameter's shape must be checked where it is read.
+//! Twilio signs the URL that it calls and, for a posted form, the decoded parameters sorted by name. The signature is
+//! an HMAC-SHA1 with the account's auth token, in base64. The signed string has no timestamp, so a verified request may
+//! be a replay. It has no delimiters either, so the format of a parameter must be checked where it is read.
 //!
-//! What is accepted, and nothing else:
+//! A request is accepted only under these rules:
 //!
-//! 1. The URL is [`PublicUrl`] and the request's target byte for byte. No `Host`, no forwarding header, no decoding,
-//!    sorting or cleaning has a say.
-//! 2. Candidates are that URL as it is, without its port, and with the scheme's own port if it has none; and where the
-//!    query holds `'`, `%27`, `%40` or `%3A`, the spellings that Twilio is known to sign instead.
-//! 3. A posted or put form is decoded once; GET signs the URL alone; any other body needs exactly one `bodySHA256`.
-//! 4. Exactly one signature header, 28 characters of canonical base64; each comparison in constant time.
-//! 5. The signed bytes name no other message than the parameters do: the signed string has no separators, so a captured
-//!    signature also fits the same bytes cut into other names and values.
+//! 1. The URL is the [`PublicUrl`], followed by the path and query of the request, byte for byte. `Host` and forwarding
+//!    headers are not used, and nothing is decoded, sorted or normalized.
+//! 2. The candidates are that URL as it is, without its port, and with the scheme's default port if it has none. If the
+//!    query contains `'`, `%27`, `%40` or `%3A`, the spellings that Twilio is known to sign instead are candidates too.
+//! 3. A form in a POST or PUT is decoded once. A GET signs only the URL. Any other body needs exactly one `bodySHA256`.
+//! 4. There is exactly one signature header, with 28 characters of canonical base64. Signatures are compared in
+//!    constant time.
+//! 5. The signed string names the same message as the parameters. Without separators, a captured signature also matches
+//!    the same bytes split into other names and values.
 //!
-//! [`SignatureVerifier`] is the pure part: bytes in, verdict out. [`Explanation`] is for the operator's log and never
-//! accepts anything. `SignatureLayer` (feature `axum`) is the same for anyone's tower stack.
+//! [`SignatureVerifier`] does no I/O: it takes the bytes of a request and returns a result. [`Explanation`] is for the
+//! operator's log; it never makes a request acceptable. `SignatureLayer` (feature `axum`) is a tower layer around the
+//! verifier.
 //!
-//! Sources: Twilio's "Webhooks security" page, and the behaviour of its validators for Python, Node, Go, Java, Ruby, PHP.
+//! Sources: Twilio's "Webhooks security" page, and the behaviour of its validators for Python, Node, Go, Java, Ruby,
+//! PHP.
 
 mod captured;
 mod diagnose;
@@ -36,12 +39,12 @@ pub use captured::{CapturedError, CapturedRequest};
 pub use explain::{BodyChange, Explanation, QueryChange};
 #[cfg(feature = "axum")]
 pub use layer::{
-    Refusal, RefusalCause, RequestLimits, SignatureLayer, SignedForm, SignedFormRejection,
+    Rejection, RejectionReason, RequestLimits, SignatureLayer, SignedForm, SignedFormRejection,
     VerifySignature,
 };
-pub use public_url::{PublicUrl, PublicUrlError, PublicUrlNote};
+pub use public_url::{PublicUrl, PublicUrlError, PublicUrlWarning};
 pub use token::{TokenError, sign};
 pub use verifier::{
-    SIGNATURE_HEADER, SignatureError, SignatureErrorKind, SignatureVerifier, TokenSlot,
+    AuthTokenKind, SIGNATURE_HEADER, SignatureError, SignatureErrorKind, SignatureVerifier,
     UnverifiedRequest, Verified,
 };

@@ -1,11 +1,12 @@
-//! The URL that Twilio calls, as configured: an origin and, behind a proxy, a path prefix.
+//! The configured public URL that Twilio calls: an origin, and a path prefix if there is one.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// `https://example.com` or `https://example.com/bots/a`, without a slash at its end.
+/// A public URL, such as `https://example.com` or `https://example.com/bots/a`, without a slash at its end.
 ///
-/// String surgery only: a URL parser would lower-case, decode or add what Twilio then has not signed.
+/// The text is never normalized. A URL parser would change its case, decode it or add to it, and Twilio signs the URL
+/// as configured.
 ///
 /// ```
 /// use replyhook::signature::PublicUrl;
@@ -18,13 +19,13 @@ use std::net::IpAddr;
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicUrl {
     https: bool,
-    /// Host and, if configured, port.
+    /// Host, and the port if it is configured.
     authority: String,
-    /// Empty, or begins with a slash and does not end in one.
+    /// Path prefix: empty, or with a slash at its start and none at its end.
     prefix: String,
 }
 
-/// Why a text is no public URL, with what to write instead.
+/// Error of a text that is not a public URL. `Display` includes the fix.
 ///
 /// ```
 /// use replyhook::signature::PublicUrl;
@@ -38,69 +39,69 @@ pub struct PublicUrl {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublicUrlError {
-    /// Neither `http://` nor `https://`.
+    /// The text begins with neither `http://` nor `https://`.
     #[error("must begin with https://, as in https://bot.example.com")]
     Scheme,
-    /// No host, or characters that no host has.
+    /// The host is missing or has invalid characters.
     #[error("has no usable host: write https://HOST or https://HOST/PREFIX")]
     Host,
-    /// The port is no number.
-    #[error("has a port that is no number from 1 to 65535")]
+    /// The port is not a number from 1 to 65535.
+    #[error("has an invalid port: write a number from 1 to 65535")]
     Port,
-    /// White space, control or non-ASCII characters.
+    /// The text has white space, control or non-ASCII characters.
     #[error(
-        "holds a character that no URL has: percent-encode the path and use the punycode form of the host"
+        "has a character that is invalid in a URL: percent-encode the path and use the punycode form of the host"
     )]
     Character,
-    /// A query.
+    /// The URL has a query. The error contains the URL without it.
     #[error("must not have a query: write {0}")]
     Query(PublicUrl),
-    /// The path of an endpoint: the server adds it.
+    /// The URL ends in the path of an endpoint. The error contains the URL without it.
     #[error("must not end in the endpoint's path, which the server adds: write {0}")]
     Endpoint(PublicUrl),
 }
 
-/// What was cut from a public URL, or is odd about it.
+/// Warning about a part that was removed from a public URL, or about an unusual value.
 ///
 /// ```
-/// use replyhook::signature::{PublicUrl, PublicUrlNote};
+/// use replyhook::signature::{PublicUrl, PublicUrlWarning};
 ///
 /// let (_, notes) = PublicUrl::parse("https://bot.example.com/")?;
-/// assert_eq!(notes, [PublicUrlNote::TrailingSlash]);
+/// assert_eq!(notes, [PublicUrlWarning::TrailingSlash]);
 /// # Ok::<(), replyhook::signature::PublicUrlError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum PublicUrlNote {
+pub enum PublicUrlWarning {
     /// A slash at the end.
-    #[error("the slash at its end is not part of it and was cut")]
+    #[error("the slash at its end is not part of the public URL and was removed")]
     TrailingSlash,
     /// `user:password@`.
-    #[error("user and password are not signed by Twilio and were cut: leave them out")]
+    #[error("user and password are not signed by Twilio and were removed: leave them out")]
     Userinfo,
     /// `#rc=2`.
     #[error(
-        "the fragment is never sent by Twilio and was cut: it belongs into Twilio's console only"
+        "the fragment is never sent by Twilio and was removed: write it in Twilio's console only"
     )]
     Fragment,
-    /// `http` to a host other than this machine.
-    #[error("uses http: anyone on the way can read and replay messages; use https")]
+    /// `http` with a host other than this machine.
+    #[error("uses http: anyone on the network path can read and replay messages; use https")]
     PlainHttp,
-    /// Capitals in the host.
+    /// Upper-case letters in the host.
     #[error(
-        "has capitals in its host: write it here exactly as in Twilio's console, best in lower case"
+        "has upper-case letters in its host: write the host as in Twilio's console, preferably in lower case"
     )]
     UpperCaseHost,
     /// An underscore in the host.
-    #[error("has an underscore in its host, which Twilio refuses")]
+    #[error("has an underscore in its host, which Twilio rejects: use another host name")]
     Underscore,
 }
 
-/// The paths that the server adds.
+/// Paths that the server adds to the public URL.
 const ENDPOINTS: [&str; 3] = ["/webhook", "/webhook/fallback", "/webhook/status"];
 
 impl PublicUrl {
-    /// Reads a configured URL, and tells what was cut.
+    /// Parses a configured URL. The warnings name the parts that were removed.
     ///
     /// ```
     /// use replyhook::signature::PublicUrl;
@@ -112,8 +113,9 @@ impl PublicUrl {
     /// ```
     ///
     /// # Errors
-    /// [`PublicUrlError`], whose text says what to write.
-    pub fn parse(text: &str) -> Result<(Self, Vec<PublicUrlNote>), PublicUrlError> {
+    /// [`PublicUrlError`], whose text includes the fix.
+    pub fn parse(text: &str) -> Result<(Self, Vec<PublicUrlWarning>), PublicUrlError> {
+        // The order of the cuts matters: a fragment may contain `?`, and a query may contain `/` and `@`.
         let mut notes = Vec::new();
         let (scheme, rest) = text
             .trim()
@@ -129,7 +131,7 @@ impl PublicUrl {
         }
         let rest = match rest.split_once('#') {
             Some((rest, _)) => {
-                notes.push(PublicUrlNote::Fragment);
+                notes.push(PublicUrlWarning::Fragment);
                 rest
             }
             None => rest,
@@ -142,14 +144,14 @@ impl PublicUrl {
             .map_or((rest, ""), |slash| rest.split_at(slash));
         let authority = match authority.rsplit_once('@') {
             Some((_, authority)) => {
-                notes.push(PublicUrlNote::Userinfo);
+                notes.push(PublicUrlWarning::Userinfo);
                 authority
             }
             None => authority,
         };
         let prefix = path.trim_end_matches('/');
         if prefix.len() < path.len() {
-            notes.push(PublicUrlNote::TrailingSlash);
+            notes.push(PublicUrlWarning::TrailingSlash);
         }
         let mut url = Self {
             https,
@@ -160,6 +162,7 @@ impl PublicUrl {
         let endpoint = ENDPOINTS
             .iter()
             .find_map(|endpoint| prefix.strip_suffix(endpoint));
+        // Errors carry the cleaned URL, so that their text shows exactly what to write.
         if let Some(prefix) = endpoint {
             prefix.clone_into(&mut url.prefix);
             return Err(PublicUrlError::Endpoint(url));
@@ -170,7 +173,7 @@ impl PublicUrl {
         }
     }
 
-    fn check_authority(&self, notes: &mut Vec<PublicUrlNote>) -> Result<(), PublicUrlError> {
+    fn check_authority(&self, notes: &mut Vec<PublicUrlWarning>) -> Result<(), PublicUrlError> {
         let (host, port) = split_port(&self.authority);
         if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
             return Err(PublicUrlError::Port);
@@ -179,39 +182,40 @@ impl PublicUrl {
             return Err(PublicUrlError::Host);
         }
         if !self.https && !is_loopback(host) {
-            notes.push(PublicUrlNote::PlainHttp);
+            notes.push(PublicUrlWarning::PlainHttp);
         }
         if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            notes.push(PublicUrlNote::UpperCaseHost);
+            notes.push(PublicUrlWarning::UpperCaseHost);
         }
         if host.contains('_') {
-            notes.push(PublicUrlNote::Underscore);
+            notes.push(PublicUrlWarning::Underscore);
         }
         Ok(())
     }
 
-    /// The URL of an endpoint, such as `/webhook`: what to enter in Twilio's console.
+    /// Returns the URL of an endpoint, such as `/webhook`, as it is entered in Twilio's console.
     pub fn endpoint(&self, path: &str) -> String {
         format!("{self}{path}")
     }
 
-    /// The path prefix: empty, or with a slash before and none after it.
+    /// Returns the path prefix: empty, or with a slash at its start and none at its end.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// `https` or `http`.
+    /// Returns `https` or `http`.
     pub fn scheme(&self) -> &'static str {
         if self.https { "https" } else { "http" }
     }
 
-    /// Whether the host is this machine.
+    /// Returns whether the host is `localhost` or a loopback address.
     pub fn is_loopback(&self) -> bool {
         is_loopback(split_port(&self.authority).0)
     }
 
-    /// Whether an absolute URL lies at or below this one.
+    /// Returns whether an absolute URL is this one or below it. Compares host, port and path.
     pub(crate) fn covers(&self, url: &str) -> bool {
+        // Unlike for signatures, equivalent spellings count here: a parser, any case of the host, and default ports.
         let Ok(uri) = url.parse::<http::Uri>() else {
             return false;
         };
@@ -231,8 +235,9 @@ impl PublicUrl {
             && below
     }
 
-    /// Scheme and authority in every spelling of the port that Twilio is known to sign.
+    /// Returns scheme and authority in both spellings of the port: Twilio is known to sign either.
     pub(super) fn origins(&self) -> Vec<String> {
+        // The configured spelling is first, because nearly all requests match it.
         let scheme = self.scheme();
         let (host, port) = split_port(&self.authority);
         let other = match port {
@@ -242,12 +247,13 @@ impl PublicUrl {
         vec![format!("{scheme}://{}", self.authority), other]
     }
 
-    /// The target with the prefix, whether a proxy stripped it or not.
+    /// Returns the prefix if the target lacks it because a proxy stripped it; otherwise an empty text.
     pub(super) fn missing_prefix<'a>(&'a self, target: &str) -> &'a str {
-        let kept = target
+        // A whole path segment: `/bots/ab` does not begin with the prefix `/bots/a`.
+        let has_prefix = target
             .strip_prefix(&self.prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
-        if kept { "" } else { &self.prefix }
+        if has_prefix { "" } else { &self.prefix }
     }
 
     pub(super) fn authority(&self) -> &str {
@@ -267,7 +273,7 @@ impl fmt::Debug for PublicUrl {
     }
 }
 
-/// Host and port; the colons of `[::1]` are no port.
+/// Splits an authority into host and port. The colons in `[::1]` do not begin a port.
 pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -275,7 +281,7 @@ pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Characters that a host has; `[…]` for IPv6.
+/// Returns whether a text has only characters of a host name, or is an IPv6 address in brackets.
 pub(super) fn is_host(host: &str) -> bool {
     let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     match host
@@ -299,30 +305,31 @@ fn is_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
 
+    // Superfluous parts are removed with a warning; other mistakes give an error with the right value.
     #[test]
-    fn what_does_not_belong_is_cut_with_a_note_or_refused_with_the_right_value() {
+    fn public_url_is_cleaned_or_rejected_with_fix() {
         let parse = |text| PublicUrl::parse(text).map(|(url, notes)| (url.to_string(), notes));
-        let cut = |url: &str, notes: &[PublicUrlNote]| Ok((url.to_owned(), notes.to_vec()));
+        let cut = |url: &str, notes: &[PublicUrlWarning]| Ok((url.to_owned(), notes.to_vec()));
         assert_eq!(parse("https://h.test"), cut("https://h.test", &[]));
         assert_eq!(
             parse("HTTPS://h.test/"),
-            cut("https://h.test", &[PublicUrlNote::TrailingSlash])
+            cut("https://h.test", &[PublicUrlWarning::TrailingSlash])
         );
         assert_eq!(
             parse("https://u:p@h.test:8443/a//#rc=2"),
             cut(
                 "https://h.test:8443/a",
                 &[
-                    PublicUrlNote::Fragment,
-                    PublicUrlNote::Userinfo,
-                    PublicUrlNote::TrailingSlash
+                    PublicUrlWarning::Fragment,
+                    PublicUrlWarning::Userinfo,
+                    PublicUrlWarning::TrailingSlash
                 ]
             )
         );
         assert_eq!(parse("http://[::1]:8080"), cut("http://[::1]:8080", &[]));
         assert_eq!(
             parse("http://h.test"),
-            cut("http://h.test", &[PublicUrlNote::PlainHttp])
+            cut("http://h.test", &[PublicUrlWarning::PlainHttp])
         );
         for (text, message) in [
             (
@@ -335,15 +342,15 @@ mod tests {
             ),
             (
                 "https://h.test:0",
-                "has a port that is no number from 1 to 65535",
+                "has an invalid port: write a number from 1 to 65535",
             ),
             (
                 "https://h.test:http",
-                "has a port that is no number from 1 to 65535",
+                "has an invalid port: write a number from 1 to 65535",
             ),
             (
                 "https://bücher.example",
-                "holds a character that no URL has: percent-encode the path and use the punycode form of the host",
+                "has a character that is invalid in a URL: percent-encode the path and use the punycode form of the host",
             ),
             (
                 "https://h.test/a?x=1",
@@ -363,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_candidates_leave_the_colons_of_ipv6_alone() {
+    fn port_candidates_keep_ipv6_address_intact() {
         let origins = |text| PublicUrl::parse(text).unwrap().0.origins();
         assert_eq!(
             origins("https://h.test"),
@@ -381,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prefix_is_added_only_where_it_was_stripped() {
+    fn path_prefix_is_added_only_if_stripped() {
         let url = PublicUrl::parse("https://h.test/bots/a").unwrap().0;
         assert_eq!(url.missing_prefix("/webhook"), "/bots/a");
         assert_eq!(url.missing_prefix("/bots/a/webhook"), "");

@@ -1,12 +1,12 @@
-//! Other readings of a body and a query: what was there before something on the way changed it.
+//! Candidates for the original body or query, before a proxy or gateway changed it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::explain::{BodyChange, QueryChange};
-use crate::form::Form;
+use crate::form::FormParams;
 
-/// Parameters that an SMS carries empty, and that intermediaries like to drop.
+/// Parameters that are often empty in an SMS, and that intermediaries then drop.
 const OFTEN_EMPTY: [&str; 9] = [
     "Body",
     "FromCity",
@@ -19,19 +19,22 @@ const OFTEN_EMPTY: [&str; 9] = [
     "ToZip",
 ];
 
-/// What a posted form may have been, by what would have happened to it.
+/// Returns forms that may have been posted originally, each with the change that leads to the received one.
 pub(super) fn bodies<'a>(
-    form: &'a Form,
+    form: &'a FormParams,
     body: &[u8],
-) -> impl Iterator<Item = (BodyChange, Form)> + 'a {
-    let reparsed = |body: &[u8]| Form::parse(body, form.len() + 64).unwrap_or_default();
+) -> impl Iterator<Item = (BodyChange, FormParams)> + 'a {
+    // A change can split or join pairs, hence the margin. What cannot be parsed becomes an empty form, which cannot
+    // match: the caller has tried it before.
+    let reparsed = |body: &[u8]| FormParams::parse(body, form.len() + 64).unwrap_or_default();
     let base64 = STANDARD.decode(body.trim_ascii()).unwrap_or_default();
-    let mapped = |change: fn(&str) -> String| -> Form {
+    let mapped = |change: fn(&str) -> String| -> FormParams {
         form.iter()
             .map(|(name, value)| (name.to_owned(), change(value)))
             .collect()
     };
     let filled = form.iter().filter(|(_, value)| !value.is_empty()).collect();
+    // Computed eagerly, since each is a copy of the form; only the many combinations of `with_blanks` are lazy.
     let readings = [
         (BodyChange::Padded, reparsed(body.trim_ascii_end())),
         (BodyChange::EncodedTwice, mapped(decoded_again)),
@@ -54,15 +57,16 @@ pub(super) fn bodies<'a>(
         (BodyChange::RepeatsNotSigned, without_repeats(form, false)),
         (BodyChange::RepeatsNotSigned, without_repeats(form, true)),
     ];
+    // A change that does nothing here would repeat an attempt that has failed already.
     let changed = readings
         .into_iter()
         .filter(move |(_, reading)| reading != form);
     changed.chain(with_blanks(form).map(|reading| (BodyChange::BlanksDropped, reading)))
 }
 
-/// What a query may have been, by what would have happened to it.
+/// Returns queries that may have been signed originally, each with the change that leads to the received one.
 pub(super) fn queries(query: &str) -> Vec<(QueryChange, String)> {
-    let pairs = Form::parse(query.as_bytes(), 64).unwrap_or_default();
+    let pairs = FormParams::parse(query.as_bytes(), 64).unwrap_or_default();
     let decoded = |space: &str| -> String {
         let pairs = pairs
             .iter()
@@ -105,15 +109,16 @@ pub(super) fn queries(query: &str) -> Vec<(QueryChange, String)> {
 }
 
 fn decoded_again(value: &str) -> String {
+    // Escape the separators, so that the value is parsed as one name.
     let escaped = value.replace('&', "%26").replace('=', "%3D");
-    let decoded = Form::parse(escaped.as_bytes(), 1).unwrap_or_default();
+    let decoded = FormParams::parse(escaped.as_bytes(), 1).unwrap_or_default();
     decoded
         .iter()
         .next()
         .map_or_else(String::new, |(name, _)| name.to_owned())
 }
 
-/// The usual loss: a number whose + was taken for a space.
+/// Restores the `+` of phone numbers that was decoded as a space, which is the most common loss.
 fn plus_before_digits(value: &str) -> String {
     let mut chars = value.chars().peekable();
     let mut out = String::with_capacity(value.len());
@@ -124,7 +129,7 @@ fn plus_before_digits(value: &str) -> String {
     out
 }
 
-/// Text whose UTF-8 was read as Latin-1, read again as what it was.
+/// Reverses the decoding of UTF-8 as Latin-1. Returns a text unchanged if it cannot be the result of that.
 fn latin1_as_utf8(text: &str) -> String {
     let bytes: Option<Vec<u8>> = text
         .chars()
@@ -135,8 +140,8 @@ fn latin1_as_utf8(text: &str) -> String {
         .unwrap_or_else(|| text.to_owned())
 }
 
-/// Of each repeated name one value.
-fn without_repeats(form: &Form, last: bool) -> Form {
+/// Keeps one value of each repeated name: the last one if `last` is true, otherwise the first.
+fn without_repeats(form: &FormParams, last: bool) -> FormParams {
     let mut kept: Vec<(&str, &str)> = Vec::new();
     for (name, value) in form.iter() {
         match kept.iter_mut().find(|(known, _)| *known == name) {
@@ -148,12 +153,15 @@ fn without_repeats(form: &Form, last: bool) -> Form {
     kept.into_iter().collect()
 }
 
-/// The form with each choice of the blanks that may have been dropped, all of them first.
-fn with_blanks(form: &Form) -> impl Iterator<Item = Form> + '_ {
+/// Returns the form with each combination of the empty parameters that may have been dropped, beginning with all of
+/// them.
+fn with_blanks(form: &FormParams) -> impl Iterator<Item = FormParams> + '_ {
     let absent: Vec<&str> = OFTEN_EMPTY
         .into_iter()
         .filter(|name| form.get(name).is_none())
         .collect();
+    // Each bit of the number selects one absent parameter: at most 2^9 combinations. The caller stops when its budget
+    // is used up.
     (1..1_usize << absent.len()).rev().map(move |chosen| {
         let chosen = absent
             .iter()
@@ -165,8 +173,9 @@ fn with_blanks(form: &Form) -> impl Iterator<Item = Form> + '_ {
     })
 }
 
-/// Every order of two to four pairs.
+/// Returns the query with its pairs in every order, for two to four pairs.
 fn orders(query: &str) -> Vec<String> {
+    // The number of orders is a factorial: 24 for four pairs, 120 for five.
     let pairs: Vec<&str> = query.split('&').collect();
     if !(2..=4).contains(&pairs.len()) {
         return Vec::new();
@@ -175,7 +184,7 @@ fn orders(query: &str) -> Vec<String> {
     (0..count).map(|index| order(&pairs, index)).collect()
 }
 
-/// The order of a number in the factorial system.
+/// Returns the permutation with a number, read in the factorial number system.
 fn order(pairs: &[&str], mut index: usize) -> String {
     let mut left = pairs.to_vec();
     let mut ordered = Vec::with_capacity(left.len());
@@ -187,7 +196,7 @@ fn order(pairs: &[&str], mut index: usize) -> String {
     ordered.join("&")
 }
 
-/// The query with the two digits after each `%` changed.
+/// Applies a change to the two characters after each `%` of a query.
 fn with_escapes(query: &str, change: fn(char) -> char) -> String {
     let mut digits = 0;
     let change = |c: char| match (c, digits) {

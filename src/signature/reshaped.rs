@@ -1,23 +1,26 @@
-//! Recognising a captured request whose signed bytes were cut into other names and values.
+//! Detection of reshaped forms: captured requests whose signed bytes were split into other names and values.
 //!
-//! Twilio signs the URL followed by names and values without separators. A captured signature therefore fits every form
-//! whose sorted names and values join to the same bytes: the end of one value may become the next name. Nothing in the
-//! bytes says where Twilio cut them, but the SID of the message is in them, behind its name. A form is refused when that
-//! pair stands in its signed bytes for another message than the form's own.
+//! Twilio signs the URL followed by names and values without separators. A captured signature therefore matches every
+//! form whose sorted names and values concatenate to the same bytes: the end of one value may become the next name. The
+//! bytes do not show where Twilio split them, but they contain `MessageSid` directly followed by the SID of the
+//! message. A form is rejected if its signed bytes contain that pair for another message than the form's own.
 
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use crate::form::{Form, SortOrder};
+use crate::form::{FormParams, SortOrder};
 use crate::message::ConversationEvent;
 
-/// Parameters that end in `MessageSid` and may name another message than the webhook's own.
+/// Parameters whose name ends in `MessageSid` and whose value may be another message than the webhook's own.
 ///
-/// `OriginalRepliedMessageSid`: the quoted message, or the one with the tapped button. `ChannelMessageSid`: the channel's
-/// message in an `onDeliveryUpdated` of Twilio Conversations. `SmsMessageSid`: a copy of the own SID in every capture, but
-/// tools that compose requests may set `MessageSid` alone. None is a way in: the bytes before the own `MessageSid` pair would
-/// have to spell the rest of such a name, and they are the end of a value that Twilio, not the user, writes.
+/// - `OriginalRepliedMessageSid`: the quoted message, or the one with the tapped button.
+/// - `ChannelMessageSid`: the channel's message in an `onDeliveryUpdated` of Twilio Conversations.
+/// - `SmsMessageSid`: a copy of the message's own SID in every captured request. Tools that compose requests may set
+///   `MessageSid` alone.
+// The exemptions do not help an attacker. To turn the original `MessageSid` pair into an exempt one, the bytes before
+// it would have to spell the rest of the exempt name. Those bytes are the end of a value that Twilio writes, not the
+// user.
 const OTHER_MESSAGES: [&str; 3] = [
     "OriginalRepliedMessageSid",
     "ChannelMessageSid",
@@ -25,18 +28,20 @@ const OTHER_MESSAGES: [&str; 3] = [
 ];
 
 const NAME: &str = "MessageSid";
-/// Two letters and 32 hexadecimal digits.
+/// Length of a SID: two letters and 32 hexadecimal digits.
 const SID_LEN: usize = 34;
 
+// Searched in every verified request, so the searchers are built once.
 static NAMES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(NAME));
 static EVENTS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("EventTypeon"));
 
-/// The bytes behind a verified signature, and the form that was read from them.
+/// The signed bytes of a verified request, and the form that was read from them.
 pub(super) struct SignedText<'a> {
-    pub(super) form: &'a Form,
+    pub(super) form: &'a FormParams,
+    /// Order in which `params` are sorted, so that offsets in them can be mapped to pairs.
     pub(super) order: SortOrder,
     pub(super) target: &'a str,
-    /// The sorted names and values; empty unless they were posted.
+    /// Sorted names and values; empty if the parameters were not posted.
     pub(super) params: &'a [u8],
 }
 
@@ -44,12 +49,14 @@ impl SignedText<'_> {
     /// Returns whether the signed bytes also read as another message, or as another kind of webhook, than the form.
     pub(super) fn is_reshaped(&self) -> bool {
         let own = self.form.get(NAME).map(str::as_bytes);
-        // The target is signed with its separators, which end up inside names and values when a GET becomes a POST.
+        // The target is signed with its separators. They become part of names and values if an attacker turns a
+        // captured GET into a POST. The parameters then start with `?`, or part of the query stays in the URL.
         let query = self.target.find('?').map(|at| &self.target[at..]);
         let has_separators = query.is_some() || self.params.starts_with(b"?");
-        let others = |text, is_exempt: &dyn Fn(usize, &[u8]) -> bool| {
+        let names_other_message = |text, is_exempt: &dyn Fn(usize, &[u8]) -> bool| {
             NAMES.find_iter(text).any(|at| {
                 let rest = &text[at + NAME.len()..];
+                // Without separators in the signed bytes, `MessageSid=SM…` is harmless text of a user.
                 let value = match rest {
                     [b'=', value @ ..] if has_separators => value,
                     value => value,
@@ -64,16 +71,18 @@ impl SignedText<'_> {
             })
         };
         let query = query.unwrap_or_default().as_bytes();
-        others(self.params, &|at, sid| self.is_other_param(at, sid))
-            || others(query, &|at, sid| is_other_in_query(query, at, sid))
+        names_other_message(self.params, &|at, sid| self.is_exempt_param(at, sid))
+            || names_other_message(query, &|at, sid| is_exempt_in_query(query, at, sid))
             || self.is_other_kind(query)
     }
 
-    /// Returns whether the pair at an offset of the signed parameters names another message.
+    /// Returns whether `MessageSid` at an offset of the signed parameters ends the name of an exempt parameter, whose
+    /// whole value is `sid`.
     #[cold]
-    fn is_other_param(&self, at: usize, sid: &[u8]) -> bool {
+    fn is_exempt_param(&self, at: usize, sid: &[u8]) -> bool {
         let mut start = 0;
         for (name, value) in self.form.signed_pairs(self.order) {
+            // Only a name that ends exactly here: within a value, an exempt name would be text of a user.
             if start + name.len() == at + NAME.len() {
                 return OTHER_MESSAGES.contains(&name) && value.as_bytes() == sid;
             }
@@ -82,19 +91,20 @@ impl SignedText<'_> {
         false
     }
 
-    /// Whether the status that follows the SID of a status callback is no longer a parameter: the form would be read as a
-    /// message from the bot's own number.
+    /// Returns whether a status callback lost its `MessageStatus`, which directly follows the SID in the signed bytes.
+    /// The form would then be read as a message from the bot's own sender.
     fn hides_status(&self, after_sid: &[u8]) -> bool {
         after_sid.starts_with(b"MessageStatus") && self.form.get("MessageStatus").is_none()
     }
 
-    /// Returns whether an event of Twilio Conversations is read as a message, or a message as such an event.
+    /// Returns whether a message was reshaped into an event of Twilio Conversations, or an event into a message.
     fn is_other_kind(&self, query: &[u8]) -> bool {
         if ConversationEvent::is_one(self.form) {
-            // Messages of Conversations are `IM…`.
+            // SIDs of Conversations messages are `IM…`, so this SID is that of a message.
             let own = self.form.get(NAME).unwrap_or_default();
             return own.starts_with("SM") || own.starts_with("MM");
         }
+        // Not an event, although the signed bytes contain an event's type: `EventType`, `on` and an upper-case letter.
         [self.params, query].into_iter().any(|text| {
             EVENTS.find_iter(text).any(|at| {
                 let event = text.get(at + EVENTS.needle().len());
@@ -104,9 +114,9 @@ impl SignedText<'_> {
     }
 }
 
-/// Returns whether the whole parameter at an offset of a query names another message.
+/// Returns whether the parameter at an offset of a query is an exempt one, and `sid` is its whole value.
 #[cold]
-fn is_other_in_query(query: &[u8], at: usize, sid: &[u8]) -> bool {
+fn is_exempt_in_query(query: &[u8], at: usize, sid: &[u8]) -> bool {
     let start = query[..at]
         .iter()
         .rposition(|byte| matches!(byte, b'?' | b'&'));
@@ -119,7 +129,7 @@ fn is_other_in_query(query: &[u8], at: usize, sid: &[u8]) -> bool {
     })
 }
 
-/// The SID that a text begins with.
+/// Returns the SID at the beginning of a text. Any two letters count, since events have SIDs of other kinds.
 fn sid(text: &[u8]) -> Option<&[u8]> {
     let sid = text.get(..SID_LEN)?;
     let (kind, digits) = sid.split_at(2);

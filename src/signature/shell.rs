@@ -1,10 +1,11 @@
-//! Words of a shell command, for captures that are curl commands.
+//! Splitting of a shell command into words, for captured curl commands.
 
 use super::captured::CapturedError;
 
-/// Splits as a POSIX shell does, with bash's `$'…'`.
+/// Splits a command like a POSIX shell, including bash's `$'…'`. Expands no variables and no globs.
 pub(super) fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
     let mut words = Vec::new();
+    // `Some("")` is an empty quoted word and counts; `None` means that no word has begun.
     let mut word: Option<String> = None;
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -23,6 +24,7 @@ pub(super) fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
                 loop {
                     match chars.next().ok_or(CapturedError::Quote)? {
                         '"' => break,
+                        // Within double quotes a backslash escapes these characters only, and stays before all others.
                         '\\' => match chars.next().ok_or(CapturedError::Quote)? {
                             c @ ('"' | '\\' | '$' | '`') => word.push(c),
                             '\n' => {}
@@ -36,6 +38,7 @@ pub(super) fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
                 chars.next();
                 ansi_quoted(&mut chars, word.get_or_insert_default())?;
             }
+            // A backslash at the end of a line continues it. Files from Windows end their lines with CR LF.
             '\\' => match chars.next() {
                 Some('\n') | None => {}
                 Some('\r') if chars.peek() == Some(&'\n') => drop(chars.next()),
@@ -49,6 +52,7 @@ pub(super) fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
     Ok(words)
 }
 
+/// Reads the rest of a `$'…'` into `word`. Browsers use this quoting when they copy a request as cURL.
 fn ansi_quoted(
     chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
     word: &mut String,
@@ -61,15 +65,17 @@ fn ansi_quoted(
                 'r' => word.push('\r'),
                 't' => word.push('\t'),
                 kind @ ('u' | 'x') => {
-                    let most = if kind == 'u' { 4 } else { 2 };
+                    // Up to this many digits: bash ends the escape at the first character that is not one.
+                    let max_digits = if kind == 'u' { 4 } else { 2 };
                     let mut code = 0;
-                    for _ in 0..most {
+                    for _ in 0..max_digits {
                         let Some(digit) = chars.peek().and_then(|c| c.to_digit(16)) else {
                             break;
                         };
                         code = code * 16 + digit;
                         chars.next();
                     }
+                    // Half of a surrogate pair has no character of its own.
                     word.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
                 }
                 c => word.push(c),

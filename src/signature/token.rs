@@ -1,14 +1,14 @@
-//! An auth token as a key, and what it signs.
+//! Auth tokens as HMAC keys, and the signing of requests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
-use crate::form::{Form, SortOrder};
+use crate::form::{FormParams, SortOrder};
 use crate::secret::Secret;
 
-/// A token that cannot be a key.
+/// Error of auth tokens that cannot verify a signature.
 ///
 /// ```
 /// use replyhook::Secret;
@@ -19,15 +19,15 @@ use crate::secret::Secret;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// No token: nothing could be verified.
+    /// No token, so nothing could be verified.
     #[error("at least one auth token is needed")]
     None,
-    /// An empty or blank token: with it anyone could sign.
+    /// An empty or blank token, with which anyone could sign.
     #[error("an auth token is empty: with an empty key anyone could sign")]
     Blank,
 }
 
-/// A token whose key schedule is done once.
+/// An auth token with its HMAC key schedule, which is computed once.
 #[derive(Clone)]
 pub(super) struct Token {
     mac: Hmac<Sha1>,
@@ -35,6 +35,7 @@ pub(super) struct Token {
 
 impl Token {
     pub(super) fn new(secret: &Secret) -> Result<Self, TokenError> {
+        // A setting that is present but empty must not become a key that everyone knows.
         if secret.expose().trim().is_empty() {
             return Err(TokenError::Blank);
         }
@@ -43,11 +44,14 @@ impl Token {
         Ok(Self { mac })
     }
 
-    /// Whether the signature is that of the parts one after the other, compared in constant time.
+    /// Returns whether the signature is that of the concatenated parts.
     pub(super) fn signed(&self, parts: &[&[u8]], signature: &[u8; 20]) -> bool {
+        // `verify_slice` compares in constant time. An early exit at the first different byte would let a client find a
+        // valid signature byte by byte.
         self.over(parts).verify_slice(signature).is_ok()
     }
 
+    // Parts instead of one buffer: the URL candidates share the parameters, which are then not copied for each.
     fn over(&self, parts: &[&[u8]]) -> Hmac<Sha1> {
         let mut mac = self.mac.clone();
         for part in parts {
@@ -57,14 +61,14 @@ impl Token {
     }
 }
 
-/// Signs a request as Twilio does: `form` for one that is posted, `None` for GET or a body of another type.
+/// Signs a request like Twilio. Pass the form of a POST or PUT; pass `None` for a GET or a body of another type.
 ///
-/// The URL is signed as it stands but for userinfo and fragment, which Twilio leaves out.
+/// The URL is signed unchanged, except that user, password and fragment are left out, as Twilio does.
 ///
 /// ```
-/// use replyhook::{Form, Secret, signature::sign};
+/// use replyhook::{FormParams, Secret, signature::sign};
 ///
-/// let form = Form::from_iter([("CallSid", "CA1234567890ABCDE"), ("Caller", "+14158675309"),
+/// let form = FormParams::from_iter([("CallSid", "CA1234567890ABCDE"), ("Caller", "+14158675309"),
 ///     ("Digits", "1234"), ("From", "+14158675309"), ("To", "+18005551212")]);
 /// let url = "https://mycompany.com/myapp.php?foo=1&bar=2";
 /// assert_eq!(sign(&Secret::new("12345"), url, Some(&form))?, "RSOYDt4T1cUTdK1PDd93/VVr8B8=");
@@ -72,8 +76,9 @@ impl Token {
 /// ```
 ///
 /// # Errors
-/// [`TokenError::Blank`].
-pub fn sign(token: &Secret, url: &str, form: Option<&Form>) -> Result<String, TokenError> {
+/// [`TokenError::Blank`] if the token is empty or blank.
+pub fn sign(token: &Secret, url: &str, form: Option<&FormParams>) -> Result<String, TokenError> {
+    // Cut by hand: a URL parser would normalize the URL, and Twilio signs it as configured.
     let url = url.split_once('#').map_or(url, |(url, _)| url);
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let (authority, path) = rest

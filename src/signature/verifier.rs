@@ -1,4 +1,4 @@
-//! The pure verifier: a request's bytes in, its pairs or a refusal out. No I/O, no clock, no log.
+//! The signature verifier: takes the bytes of a request, and returns its parameters or an error. No I/O, clock or log.
 
 use std::fmt;
 
@@ -11,59 +11,59 @@ use sha2::{Digest, Sha256};
 use super::public_url::PublicUrl;
 use super::reshaped::SignedText;
 use super::token::{Token, TokenError};
-use crate::form::{Form, FormError, SortOrder};
+use crate::form::{FormError, FormParams, SortOrder};
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 
-/// The header that carries the signature.
+/// Name of the signature header.
 pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 
-/// Most pairs of one request.
+/// Default of [`SignatureVerifier::with_max_params`].
 const DEFAULT_MAX_PARAMS: usize = 512;
 
-/// A request as it was received, before anything is known about it.
+/// A received request that is not verified yet.
 ///
-/// Verified: see the example of [`SignatureVerifier`].
+/// See [`SignatureVerifier`] for an example.
 #[derive(Clone, Copy)]
 pub struct UnverifiedRequest<'a> {
     /// GET, POST or PUT.
     pub method: &'a Method,
-    /// Path and query byte for byte as received, such as `/webhook?x=%20`.
+    /// Path and query, byte for byte as received, such as `/webhook?x=%20`.
     pub target: &'a str,
     /// All headers.
     pub headers: &'a HeaderMap,
-    /// The raw body.
+    /// Raw body.
     pub body: &'a [u8],
 }
 
-/// What a verified request holds.
+/// Content of a verified request.
 ///
-/// What verifying gives: see the example of [`SignatureVerifier`].
+/// See [`SignatureVerifier`] for an example.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Verified {
-    /// The decoded pairs that were signed: those of a form's body, or a GET's query. Empty for another body.
-    pub form: Form,
-    /// Which of the configured tokens it was.
-    pub token: TokenSlot,
-    /// Whether the pairs are a form's or a query's, and not the body of another type.
+    /// Signed parameters of the form, or of a GET's query. Empty for a body of another type.
+    pub form: FormParams,
+    /// Kind of the token that signed the request.
+    pub token: AuthTokenKind,
+    /// True for a form and for a GET; false for a body of another type, signed by `bodySHA256`.
     pub is_form: bool,
 }
 
-/// Which configured token verified a request.
+/// Kind of the configured token that verified a request.
 ///
-/// Of a request that is let through: see [`SignedForm`](crate::SignedForm).
+/// See [`SignedForm`](crate::SignedForm) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TokenSlot {
+pub enum AuthTokenKind {
     /// The first default token.
     Primary,
     /// A later default token, for rotation.
     Secondary,
-    /// A token of the message's own account.
-    Account,
+    /// A token that belongs to the message's own account, or to a verifier added with [`SignatureVerifier::or`].
+    Subaccount,
 }
 
-/// Why a request is refused. Holds nothing of the request.
+/// Error of a request that is not verified. It contains nothing of the request.
 ///
 /// ```
 /// use http::{HeaderMap, Method};
@@ -83,44 +83,44 @@ pub struct SignatureError {
     kind: SignatureErrorKind,
 }
 
-/// What a [`SignatureError`] is about.
+/// Kind of a [`SignatureError`].
 ///
-/// Of a request without a signature: see [`SignatureError`].
+/// See [`SignatureError`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignatureErrorKind {
-    /// No signature header.
+    /// The signature header is missing or empty.
     #[error("there is no X-Twilio-Signature header")]
     MissingHeader,
-    /// More than one signature header: which of them a proxy or another reader believes is not known.
+    /// There is more than one signature header. A proxy or another reader might use a different one.
     #[error("there is more than one X-Twilio-Signature header")]
     RepeatedHeader,
     /// The header is not 28 characters of base64.
     #[error("the X-Twilio-Signature header is not 28 characters of base64")]
     MalformedHeader,
-    /// The signature fits no accepted reading of the request.
+    /// The signature matches no accepted URL and token.
     #[error("the signature does not fit the request")]
     Mismatch,
-    /// The URL's `bodySHA256` is not the body's.
+    /// The `bodySHA256` of the URL is not the hash of the body.
     #[error("bodySHA256 does not fit the body")]
     BodyHash,
-    /// The `AccountSid` is none that is accepted.
+    /// The `AccountSid` is not configured.
     #[error("the AccountSid is not configured")]
     UnknownAccount,
-    /// A body that is no form and has no `bodySHA256`: nothing would vouch for it.
+    /// The body is not a form, and without exactly one `bodySHA256` it is not signed.
     #[error("the body is not a form")]
     NotAForm,
     /// The form cannot be decoded.
     #[error(transparent)]
     Form(FormError),
-    /// The signature fits, but another message is named in the signed bytes than the parameters say: a captured request
-    /// may have been cut into other names and values.
+    /// The signature matches, but the signed bytes name another message than the parameters. A captured request may
+    /// have been split into other names and values.
     #[error("the signature fits, but the signed bytes name another message than the parameters do")]
     Reshaped,
 }
 
 impl SignatureError {
-    /// What it is about.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> SignatureErrorKind {
         self.kind
     }
@@ -132,7 +132,7 @@ impl From<SignatureErrorKind> for SignatureError {
     }
 }
 
-/// Verifies requests for one public URL with any number of tokens.
+/// Verifies requests for one public URL, with any number of tokens.
 ///
 /// ```
 /// use http::{HeaderMap, Method};
@@ -159,18 +159,18 @@ pub struct SignatureVerifier {
     origins: Vec<String>,
     pub(super) default_tokens: Vec<Token>,
     pub(super) accounts: Vec<(AccountSid, Vec<Token>)>,
-    /// The account that the default tokens belong to. Once it is known, other accounts need tokens of their own.
+    /// Account of the default tokens. If it is set, other accounts need their own tokens.
     default_account: Option<AccountSid>,
     max_params: usize,
-    /// Asked about what this one refuses.
+    /// Verifier that is tried if this one rejects a request.
     other: Option<Box<Self>>,
 }
 
 impl SignatureVerifier {
-    /// A verifier that takes any of `tokens`, for every account.
+    /// Creates a verifier that accepts any of `tokens`, for every account.
     ///
     /// # Errors
-    /// [`TokenError`] when there is no token or one of them is blank.
+    /// [`TokenError`] if `tokens` is empty or contains a blank token.
     pub fn new(
         public_url: PublicUrl,
         tokens: impl IntoIterator<Item = Secret>,
@@ -193,10 +193,10 @@ impl SignatureVerifier {
         })
     }
 
-    /// Accepts an account (a subaccount, as a rule) that signs with tokens of its own, and for it no others.
+    /// Adds an account with its own tokens, usually a subaccount. No other tokens are accepted for it.
     ///
     /// # Errors
-    /// [`TokenError`] when there is no token or one of them is blank.
+    /// [`TokenError`] if `tokens` is empty or contains a blank token.
     pub fn with_account(
         mut self,
         account: AccountSid,
@@ -213,16 +213,16 @@ impl SignatureVerifier {
         Ok(self)
     }
 
-    /// Says which account the default tokens belong to: from then on only it and those of
-    /// [`with_account`](Self::with_account) are accepted.
+    /// Sets the account of the default tokens. Only this account and those of [`with_account`](Self::with_account) are
+    /// then accepted.
     #[must_use]
     pub fn with_default_account(mut self, account: AccountSid) -> Self {
         self.default_account = Some(account.to_lowercase());
         self
     }
 
-    /// Accepts also what `other` does, for its URL and with its tokens: as behind a tunnel, whose requests another account
-    /// signs. Replies by REST use what is configured for that account.
+    /// Also accepts the requests that `other` accepts, for its URL and with its tokens. Used behind a tunnel, where
+    /// another account signs. Replies via the REST API use the settings of that account.
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
         self.other = Some(Box::new(match self.other.take() {
@@ -232,7 +232,8 @@ impl SignatureVerifier {
         self
     }
 
-    /// Who is to tell why a request does not verify: whoever the account belongs to, else this one.
+    /// Returns the verifier that should explain a failed request: the one whose default account the message has, else
+    /// this one.
     pub(super) fn responsible(&self, request: &UnverifiedRequest<'_>) -> &Self {
         let Some(other) = &self.other else {
             return self;
@@ -251,14 +252,14 @@ impl SignatureVerifier {
         self
     }
 
-    /// Most pairs of one request; 512 unless set.
+    /// Sets the maximum number of parameters of a request. The default is 512.
     #[must_use]
     pub fn with_max_params(mut self, max_params: usize) -> Self {
         self.max_params = max_params;
         self
     }
 
-    /// The URL that requests are verified for.
+    /// Returns the URL for which requests are verified.
     pub fn public_url(&self) -> &PublicUrl {
         &self.public_url
     }
@@ -266,14 +267,15 @@ impl SignatureVerifier {
     /// Verifies a request.
     ///
     /// # Errors
-    /// [`SignatureError`]; nothing of the request may be used then.
+    /// [`SignatureError`] if the request is not verified. Nothing of the request may be used then.
     pub fn verify(&self, request: &UnverifiedRequest<'_>) -> Result<Verified, SignatureError> {
         let verified = self.verify_here(request);
         let (Err(_), Some(other)) = (&verified, &self.other) else {
             return verified;
         };
+        // The error of this verifier counts if both fail, since the request was most likely meant for it.
         let elsewhere = other.verify(request).map(|verified| Verified {
-            token: TokenSlot::Account,
+            token: AuthTokenKind::Subaccount,
             ..verified
         });
         elsewhere.or(verified)
@@ -283,24 +285,27 @@ impl SignatureVerifier {
         let signature = signature_of(request.headers)?;
         let content = self.content(request)?;
         let owner = self.tokens_for(&content.form);
-        // Who signs for an account that is not configured is told apart from who does not sign at all.
+        // An unknown account is checked with the default tokens too, and reported only below, if a configured token
+        // signed the request. Otherwise anyone could find out which accounts are configured.
         let (tokens, own) = owner.unwrap_or((&self.default_tokens, false));
         let target = request.target;
         let mut order = SortOrder::Bytes;
         let mut params = content.signed_params(order);
-        let mut found = self.position(tokens, target, &params, &signature);
-        // JavaScript sorts by UTF-16 units; whether Twilio does is not known.
+        let mut found = self.matching_token(tokens, target, &params, &signature);
+        // It is not known whether Twilio sorts by bytes or, like JavaScript, by UTF-16 code units.
         if found.is_none() && content.posted && content.form.has_two_orders() {
             order = SortOrder::Utf16;
             params = content.signed_params(order);
-            found = self.position(tokens, target, &params, &signature);
+            found = self.matching_token(tokens, target, &params, &signature);
         }
         if let Err(unknown) = owner {
             let params = content.signed_params(SortOrder::Bytes);
             let others = self.accounts.iter().map(|(_, tokens)| tokens.as_slice());
-            let mut any = others
-                .filter(|tokens| self.position(tokens, target, &params, &signature).is_some());
-            let signed = found.is_some() || any.next().is_some();
+            let mut signers = others.filter(|tokens| {
+                self.matching_token(tokens, target, &params, &signature)
+                    .is_some()
+            });
+            let signed = found.is_some() || signers.next().is_some();
             return Err(if signed {
                 unknown
             } else {
@@ -309,15 +314,17 @@ impl SignatureVerifier {
         }
         let token = match found {
             None => return Err(SignatureErrorKind::Mismatch.into()),
-            Some(_) if own => TokenSlot::Account,
-            Some(0) => TokenSlot::Primary,
-            Some(_) => TokenSlot::Secondary,
+            Some(_) if own => AuthTokenKind::Subaccount,
+            Some(0) => AuthTokenKind::Primary,
+            Some(_) => AuthTokenKind::Secondary,
         };
+        // After the signature, which covers the hash in the URL: only a hash that Twilio signed is compared.
         if let Some(hash) = &content.body_sha256
             && !body_hash_fits(hash, request.body)
         {
             return Err(SignatureErrorKind::BodyHash.into());
         }
+        // A body of another type has no parameters that could be reshaped.
         let signed = SignedText {
             form: &content.form,
             order,
@@ -334,8 +341,8 @@ impl SignatureVerifier {
         })
     }
 
-    /// The first of some tokens that fits a request.
-    fn position(
+    /// Returns the position of the first token that signed a request with one of the accepted URLs.
+    fn matching_token(
         &self,
         tokens: &[Token],
         target: &str,
@@ -357,16 +364,18 @@ impl SignatureVerifier {
                     )
                 })
             };
+            // The received spelling first. Nearly all requests match it, or have no other.
             over(target) || query_spellings(target).iter().any(|target| over(target))
         })
     }
 
-    /// The pairs, and whether they are signed.
+    /// Decodes the parameters, and determines whether they are signed as parameters or as part of the URL.
     pub(super) fn content(
         &self,
         request: &UnverifiedRequest<'_>,
     ) -> Result<Content, SignatureError> {
-        let form = |input| Form::parse(input, self.max_params).map_err(SignatureErrorKind::Form);
+        let form =
+            |input| FormParams::parse(input, self.max_params).map_err(SignatureErrorKind::Form);
         let query = request
             .target
             .split_once('?')
@@ -390,9 +399,10 @@ impl SignatureVerifier {
             .iter()
             .filter(|(name, _)| *name == "bodySHA256")
             .map(|(_, value)| value.to_owned());
+        // With two hashes, another reader of the URL could use the other one.
         match (hashes.next(), hashes.next()) {
             (Some(hash), None) => Ok(Content {
-                form: Form::default(),
+                form: FormParams::default(),
                 posted: false,
                 body_sha256: Some(hash),
             }),
@@ -400,15 +410,16 @@ impl SignatureVerifier {
         }
     }
 
-    /// The tokens for a form's account, and whether they are its own.
-    pub(super) fn tokens_for(&self, form: &Form) -> Result<(&[Token], bool), SignatureError> {
+    /// Returns the tokens for a form's account, and whether they belong to that account.
+    pub(super) fn tokens_for(&self, form: &FormParams) -> Result<(&[Token], bool), SignatureError> {
         if self.accounts.is_empty() && self.default_account.is_none() {
             return Ok((&self.default_tokens, false));
         }
-        // Without one it is no message: what the default tokens sign is refused where it is parsed.
+        // Without an `AccountSid` the default tokens apply. `InboundMessage::parse` rejects such a form later.
         let Some(account) = form.get("AccountSid") else {
             return Ok((&self.default_tokens, false));
         };
+        // Compared in lower case, since the SIDs of `accounts` can come from environment variables.
         let account = AccountSid::parse(account)
             .map(AccountSid::to_lowercase)
             .ok();
@@ -451,10 +462,10 @@ impl fmt::Debug for UnverifiedRequest<'_> {
     }
 }
 
-/// What of a request is read, and what of it is signed.
+/// Parameters of a request, and the way in which they are signed.
 pub(super) struct Content {
-    pub(super) form: Form,
-    /// The pairs are signed as parameters, not as part of the URL.
+    pub(super) form: FormParams,
+    /// The parameters are signed as such, not as part of the URL.
     pub(super) posted: bool,
     pub(super) body_sha256: Option<String>,
 }
@@ -470,14 +481,14 @@ impl Content {
     }
 }
 
-/// The one signature of a request.
+/// Decodes the only signature header of a request.
 pub(super) fn signature_of(headers: &HeaderMap) -> Result<[u8; 20], SignatureErrorKind> {
     let mut values = headers.get_all(SIGNATURE_HEADER).iter();
     let value = values.next().ok_or(SignatureErrorKind::MissingHeader)?;
     if values.next().is_some() {
         return Err(SignatureErrorKind::RepeatedHeader);
     }
-    // The length first: a header of a megabyte is not decoded.
+    // Check the length first, so that a huge header is not decoded.
     if value.len() != 28 {
         let kind = if value.is_empty() {
             SignatureErrorKind::MissingHeader
@@ -486,6 +497,7 @@ pub(super) fn signature_of(headers: &HeaderMap) -> Result<[u8; 20], SignatureErr
         };
         return Err(kind);
     }
+    // 28 characters without padding would be 21 bytes. An HMAC-SHA1 has 20, so only a padded text is accepted.
     let mut signature = [0; 21];
     match STANDARD.decode_slice(value.as_bytes(), &mut signature) {
         Ok(20) => Ok(signature[..20].try_into().expect("20 bytes were decoded")),
@@ -493,13 +505,14 @@ pub(super) fn signature_of(headers: &HeaderMap) -> Result<[u8; 20], SignatureErr
     }
 }
 
-/// A form by its media type, in UTF-8 or without a word about it.
+/// Returns whether the only `Content-Type` is that of a form, in UTF-8 or without a character set.
 fn is_form(headers: &HeaderMap) -> bool {
+    // With two headers, another reader could parse the body as something else than was verified.
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return false;
     };
-    // The two spellings that Twilio sends need no further look.
+    // Twilio sends these two spellings, so skip the parsing for them.
     let usual: [&[u8]; 2] = [
         b"application/x-www-form-urlencoded; charset=UTF-8",
         b"application/x-www-form-urlencoded",
@@ -524,7 +537,7 @@ fn is_form(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Lower-case hexadecimal of the raw bytes' SHA-256.
+/// Returns whether a hash is the SHA-256 of the raw body, in lower-case hexadecimal.
 fn body_hash_fits(hash: &str, body: &[u8]) -> bool {
     let expected = Sha256::digest(body);
     let mut text = [0; 64];
@@ -532,11 +545,11 @@ fn body_hash_fits(hash: &str, body: &[u8]) -> bool {
         text[2 * at] = b"0123456789abcdef"[usize::from(byte >> 4)];
         text[2 * at + 1] = b"0123456789abcdef"[usize::from(byte & 15)];
     }
-    // The hash is in the URL for all to see: nothing is learnt from the time this takes.
+    // A comparison in constant time is not needed: the hash is in the URL and not secret.
     hash.as_bytes() == text
 }
 
-/// The spellings of a query that Twilio is known to sign instead of the one it sends.
+/// Returns the spellings of a query that Twilio is known to sign instead of the one that it sends.
 ///
 /// Source: twilio-node issues 621, 1059, 1061, 1183 and twilio-ruby issue 528.
 fn query_spellings(target: &str) -> Vec<String> {

@@ -1,25 +1,25 @@
-//! The message of [`Store::check`](super::Store::check), which is accepted and never kept.
+//! Test message of [`Store::check`](super::Store::check), which is accepted and then rolled back.
 
 use jiff::Timestamp;
 
-use super::{Arrival, StoreError, StoreErrorKind};
-use crate::signature::TokenSlot;
+use super::{NewInbound, StoreError, StoreErrorKind};
+use crate::signature::AuthTokenKind;
 
-/// A message of an account and a user that Twilio does not have. `number` is in its SID and its address.
-pub(super) fn arrival(number: i64) -> Result<Arrival, StoreError> {
+/// Builds a message of an account and a user that do not exist at Twilio. `number` is part of its SID and address.
+pub(super) fn arrival(number: i64) -> Result<NewInbound, StoreError> {
     let internal = |_| StoreError::new(StoreErrorKind::Internal);
-    Ok(Arrival {
+    Ok(NewInbound {
         account: format!("AC{:032x}", 0).parse().map_err(internal)?,
         sid: format!("SM{number:032x}").parse().map_err(internal)?,
-        us: "check:replyhook".into(),
+        sender: "check:replyhook".into(),
         user: vec![format!("check:{number}").into()],
         service: None,
-        slot: TokenSlot::Primary,
+        auth_token: AuthTokenKind::Primary,
         params: "Body=check".to_owned(),
         consent: None,
-        attempts: 1,
-        retry_crashed: false,
-        last_answer: String::new(),
-        at: Timestamp::UNIX_EPOCH,
+        max_attempts: 1,
+        retry_after_crash: false,
+        final_response: String::new(),
+        received_at: Timestamp::UNIX_EPOCH,
     })
 }

@@ -1,45 +1,47 @@
-//! Who talks with whom: the customer service window, consent, and the state of a dialogue.
+//! Conversations: customer service window, consent, dialogue state and history.
 
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Outcome, TakenParams};
+use super::{RedactedParams, StoreFuture};
 use crate::address::{Address, Channel};
 use crate::sid::{MessageSid, MessagingServiceSid};
 
-/// How long after a user's last message anything may be said to them on WhatsApp: 24 hours, less two minutes for clocks
-/// and queues, since inbound webhooks carry no time of their own.
+/// Length of WhatsApp's customer service window: 24 hours after the user's last message, less two minutes.
+///
+/// The two minutes allow for clock differences and queues, because an inbound webhook does not contain the message's
+/// time.
 ///
 /// Source: Twilio's error 63016, WhatsApp Business Platform "customer service windows".
 pub const WINDOW: SignedDuration = SignedDuration::from_secs(24 * 3600 - 120);
 
-/// One of our senders and one user, however many addresses that user has.
+/// Conversation of one of your senders and one user, who may have several addresses.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use std::sync::Arc;
 /// use replyhook::clock::SignedDuration;
-/// use replyhook::signature::TokenSlot;
-/// use replyhook::store::{Access, Arrival, Conversations, Journal, Store, sqlite::SqliteStore};
+/// use replyhook::signature::AuthTokenKind;
+/// use replyhook::store::{Access, Conversations, Journal, NewInbound, Store, sqlite::SqliteStore};
 /// use replyhook::{Address, Timestamp};
 ///
-/// let (us, user): (Address, Address) = ("whatsapp:+15550002222".into(), "whatsapp:+15550001111".into());
-/// let arrival = Arrival {
+/// let (sender, user): (Address, Address) = ("whatsapp:+15550002222".into(), "whatsapp:+15550001111".into());
+/// let message = NewInbound {
 ///     account: "AC00000000000000000000000000000001".parse()?,
 ///     sid: "SM00000000000000000000000000000001".parse()?,
-///     us: us.clone(),
+///     sender: sender.clone(),
 ///     user: vec![user.clone()],
-///     # service: None, slot: TokenSlot::Primary, consent: None, attempts: 2, retry_crashed: true,
-///     # last_answer: String::new(),
+///     # service: None, auth_token: AuthTokenKind::Primary, consent: None, max_attempts: 2, retry_after_crash: true,
+///     # final_response: String::new(),
 ///     params: "Body=hi".to_owned(),
-///     at: Timestamp::UNIX_EPOCH,
+///     received_at: Timestamp::UNIX_EPOCH,
 /// };
 /// let store = SqliteStore::memory();
 /// store.open(Access::Owner).await?;
-/// store.accept(Arc::new(arrival)).await?;
-/// let conversation = store.conversation(&us, &user).await?.expect("they talked");
+/// store.accept(Arc::new(message)).await?;
+/// let conversation = store.conversation(&sender, &user).await?.expect("the user has written");
 /// let later = |hours| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hours);
 /// assert!(conversation.window(later(23)).is_some());
 /// assert!(conversation.window(later(24)).is_none());
@@ -49,20 +51,22 @@ pub const WINDOW: SignedDuration = SignedDuration::from_secs(24 * 3600 - 120);
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Conversation {
-    /// Its number.
+    /// ID of the conversation.
     pub id: i64,
-    /// Our sender.
-    pub us: Address,
-    /// The user, under the address that was asked for.
+    /// Your sender.
+    pub sender: Address,
+    /// Address of the user with which the conversation was looked up.
     pub user: Address,
-    /// When the user last wrote.
+    /// Time of the user's last message.
     pub last_inbound: Option<Timestamp>,
 }
 
-/// Proof that somebody has looked whether a user may be written to freely, and found that they may: only
-/// [`Conversation::window`] and [`OpenWindow::of`] make one. `twilio::Messages::create` and `create_form`, which send
-/// anything at once, take one, so that forgetting to look does not compile; a template goes without. `Sender::send` takes
-/// none: it looks for itself, in the transaction that takes the message, and once more when that is sent.
+/// Proof that the customer service window of a user was checked and is open.
+///
+/// Only [`Conversation::window`] and [`OpenWindow::of`] create one. `twilio::Messages::create` and `create_form`, which
+/// send a message immediately, require one for free-form text, so that code without the check does not compile.
+/// `OutboundClient::send` does not: it checks the window when it queues the message, and the server checks again before
+/// it sends the message.
 ///
 /// ```
 /// use replyhook::clock::SignedDuration;
@@ -71,11 +75,11 @@ pub struct Conversation {
 ///
 /// let (user, wrote) = (Address::from("whatsapp:+15550001111"), Timestamp::UNIX_EPOCH);
 /// let later = |hours| wrote + SignedDuration::from_hours(hours);
-/// let window = OpenWindow::of(&user, Some(wrote), later(1)).expect("an hour ago");
+/// let window = OpenWindow::of(&user, Some(wrote), later(1)).expect("written an hour ago");
 /// assert_eq!(window.until(), Some(wrote + replyhook::store::WINDOW));
 /// assert_eq!(OpenWindow::of(&user, Some(wrote), later(24)), None);
-/// assert_eq!(OpenWindow::of(&user, None, later(1)), None, "who never wrote is not written to");
-/// // SMS has no such rule.
+/// assert_eq!(OpenWindow::of(&user, None, later(1)), None, "a user who has never written");
+/// // SMS has no customer service window.
 /// assert!(OpenWindow::of(&"+15550001111".into(), None, later(99)).is_some());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,28 +91,30 @@ impl Conversation {
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn new(
         id: i64,
-        us: Address,
+        sender: Address,
         user: Address,
         last_inbound: Option<Timestamp>,
     ) -> Self {
         Self {
             id,
-            us,
+            sender,
             user,
             last_inbound,
         }
     }
 
-    /// The customer service window, if it is open. Channels other than WhatsApp have none: there it is always open.
+    /// Returns the customer service window, if it is open. On channels other than WhatsApp it is always open.
     pub fn window(&self, now: Timestamp) -> Option<OpenWindow> {
         OpenWindow::of(&self.user, self.last_inbound, now)
     }
 }
 
 impl OpenWindow {
-    /// Looks, where there is no [`Conversation`] to ask: at when the user last wrote, if ever. Channels other than WhatsApp
-    /// have no window: there it is always open.
+    /// Returns the window of a user whose last message came at `last_inbound`, if it is open at `now`.
+    ///
+    /// On channels other than WhatsApp it is always open.
     pub fn of(user: &Address, last_inbound: Option<Timestamp>, now: Timestamp) -> Option<Self> {
+        // Only WhatsApp restricts free-form messages to a window.
         if *user.channel() != Channel::WhatsApp {
             return Some(Self { until: None });
         }
@@ -116,13 +122,13 @@ impl OpenWindow {
         (now < until).then_some(Self { until: Some(until) })
     }
 
-    /// When it closes, if ever.
+    /// Returns the time when the window closes, if it ever does.
     pub fn until(&self) -> Option<Timestamp> {
         self.until
     }
 }
 
-/// For what a consent counts: one sender, or every sender of a service.
+/// Scope of a consent: one sender, or every sender of a Messaging Service.
 ///
 /// ```
 /// use replyhook::store::ConsentScope;
@@ -133,14 +139,14 @@ impl OpenWindow {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConsentScope {
-    /// One sender of ours.
+    /// One sender.
     Sender(Address),
     /// All senders of a Messaging Service.
     Service(MessagingServiceSid),
 }
 
 impl ConsentScope {
-    /// As it is stored and shown to the operator.
+    /// Returns the scope as text, as stored and shown to operators.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Sender(address) => address.as_str(),
@@ -148,14 +154,14 @@ impl ConsentScope {
         }
     }
 
-    /// From the text that [`ConsentScope::as_str`] gives.
+    /// Parses the text that [`ConsentScope::as_str`] returns.
     pub fn parse(text: &str) -> Self {
         text.parse()
             .map_or_else(|_| Self::Sender(text.into()), Self::Service)
     }
 }
 
-/// What happened to a consent.
+/// Change of a consent.
 ///
 /// ```
 /// use replyhook::store::ConsentAction;
@@ -165,40 +171,38 @@ impl ConsentScope {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsentAction {
-    /// The user wants no more messages.
+    /// The user opts out of all messages.
     OptOut,
-    /// The user wants them again; what was recorded before counts again.
+    /// The user takes back the opt-out. An opt-in that was recorded before is valid again.
     Resume,
-    /// The user has agreed, somewhere, to be written to first.
+    /// The user agrees to receive outbound messages. It ends an opt-out.
     OptIn,
 }
 
-/// How we know.
-///
-/// In the ledger: see [`ConsentRecord`].
+/// Source of a consent change. See [`ConsentRecord`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConsentHow {
-    /// A word of the user's.
+pub enum ConsentSource {
+    /// Keyword in a message from the user.
     Keyword,
-    /// Twilio's `OptOutType`.
+    /// Twilio's parameter `OptOutType`.
     OptOutType,
-    /// Twilio refused to send: 21610, 63014.
+    /// Twilio's error 21610 or 63014 for a message to the user.
     Refusal,
-    /// The operator, by command.
+    /// Command of an operator.
     Operator,
-    /// The program, by its API.
+    /// Program, through the API.
     Api,
 }
 
 macro_rules! named {
     ($type:ident { $($variant:ident = $text:literal),+ }) => {
         impl $type {
-            /// As it is stored and exported.
+            /// Returns the name, as stored and exported.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
 
-            /// From the text that [`as_str`](Self::as_str) gives.
+            /// Parses the name that [`as_str`](Self::as_str) returns.
             pub fn parse(text: &str) -> Option<Self> {
                 match text { $($text => Some(Self::$variant),)+ _ => None }
             }
@@ -207,29 +211,29 @@ macro_rules! named {
 }
 
 named!(ConsentAction { OptOut = "opt_out", Resume = "resume", OptIn = "opt_in" });
-named!(ConsentHow { Keyword = "keyword", OptOutType = "opt_out_type", Refusal = "refusal", Operator = "operator", Api = "api" });
+named!(ConsentSource { Keyword = "keyword", OptOutType = "opt_out_type", Refusal = "refusal", Operator = "operator", Api = "api" });
 
-/// A line to be added to the consent ledger.
+/// Record for the consent ledger.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use replyhook::store::{Access, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, Conversations, Store};
+/// use replyhook::store::{Access, ConsentAction, ConsentSource, ConsentRecord, ConsentScope, Conversations, Store};
 /// use replyhook::{Timestamp, store::sqlite::SqliteStore};
 ///
 /// let store = SqliteStore::memory();
 /// store.open(Access::Owner).await?;
 /// let scope = ConsentScope::Sender("whatsapp:+15550002222".into());
-/// let agreed = ConsentRecord {
+/// let opt_in = ConsentRecord {
 ///     scope: scope.clone(),
 ///     user: "whatsapp:+15550001111".into(),
 ///     action: ConsentAction::OptIn,
-///     how: ConsentHow::Api,
+///     source: ConsentSource::Api,
 ///     evidence: None,
 ///     note: Some("the form on the website".to_owned()),
 ///     at: Timestamp::UNIX_EPOCH,
 /// };
-/// store.record_consent(agreed).await?;
+/// store.record_consent(opt_in).await?;
 /// let state = store.consent(vec![scope], &"whatsapp:+15550001111".into()).await?;
 /// assert_eq!((state.opted_in, state.opted_out), (Some(Timestamp::UNIX_EPOCH), None));
 /// let ledger = store.consent_ledger(0, 10).await?;
@@ -239,24 +243,24 @@ named!(ConsentHow { Keyword = "keyword", OptOutType = "opt_out_type", Refusal = 
 /// ```
 #[derive(Debug, Clone)]
 pub struct ConsentRecord {
-    /// For what.
+    /// Scope of the consent.
     pub scope: ConsentScope,
-    /// Whose.
+    /// Address of the user.
     pub user: Address,
-    /// What happened.
+    /// Change of the consent.
     pub action: ConsentAction,
-    /// How we know.
-    pub how: ConsentHow,
-    /// The message that shows it.
+    /// Source of the change.
+    pub source: ConsentSource,
+    /// Message that proves the change.
     pub evidence: Option<MessageSid>,
-    /// In the operator's words, such as where the user agreed.
+    /// Note of an operator or program, such as the place where the user agreed.
     pub note: Option<String>,
-    /// When.
+    /// Time of the change.
     pub at: Timestamp,
 }
 
 impl ConsentRecord {
-    /// Twilio will not deliver to this user from this sender, or by this service.
+    /// Creates the opt-out that follows from an error code: Twilio does not deliver to this user in this scope.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn refusal(
         scope: &str,
@@ -268,7 +272,7 @@ impl ConsentRecord {
             scope: ConsentScope::parse(scope),
             user: user.into(),
             action: ConsentAction::OptOut,
-            how: ConsentHow::Refusal,
+            source: ConsentSource::Refusal,
             evidence,
             note: None,
             at,
@@ -276,84 +280,82 @@ impl ConsentRecord {
     }
 }
 
-/// A line of the consent ledger.
-///
-/// Read back: see [`ConsentRecord`].
+/// Entry of the consent ledger. See [`ConsentRecord`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConsentEntry {
-    /// Its number, rising.
+    /// ID of the entry. Later entries have higher ones.
     pub id: i64,
-    /// What it says.
+    /// Recorded change.
     pub record: ConsentRecord,
 }
 
-/// What counts now.
-///
-/// Asked for: see [`ConsentRecord`].
+/// Present consent of a user. See [`ConsentRecord`] for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConsentState {
-    /// Since when the user wants nothing.
+    /// Time of the opt-out that is in force.
     pub opted_out: Option<Timestamp>,
-    /// Since when the user is known to agree.
+    /// Time of the recorded opt-in.
     pub opted_in: Option<Timestamp>,
 }
 
-/// Windows, consents and dialogues.
-///
-/// Used: see [`Conversation`], and [`ConsentRecord`].
+/// Conversations with their windows, consents and dialogues. See [`Conversation`] and [`ConsentRecord`] for examples.
 ///
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).
 pub trait Conversations: Send + Sync {
-    /// The conversation of a sender and a user, if they ever talked.
-    fn conversation(&self, us: &Address, user: &Address) -> Outcome<'_, Option<Conversation>>;
+    /// Returns the conversation of a sender and a user, if the user has ever written.
+    fn conversation(
+        &self,
+        sender: &Address,
+        user: &Address,
+    ) -> StoreFuture<'_, Option<Conversation>>;
 
-    /// What counts for a user: opted out if any of the scopes says so.
-    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> Outcome<'_, ConsentState>;
+    /// Returns the present consent of a user, under any of their addresses. An opt-out in one of the scopes suffices.
+    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState>;
 
-    /// Changes a consent and adds the line that says why.
-    fn record_consent(&self, record: ConsentRecord) -> Outcome<'_, ()>;
+    /// Changes a consent and adds the record to the ledger.
+    fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()>;
 
-    /// Up to `limit` lines of the ledger, oldest first, beginning after number `after`.
-    fn consent_ledger(&self, after: i64, limit: u32) -> Outcome<'_, Vec<ConsentEntry>>;
+    /// Lists up to `limit` entries of the ledger with an ID above `after`, oldest first.
+    fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>>;
 
-    /// The state of a conversation's dialogue.
-    fn dialogue(&self, conversation: i64, now: Timestamp) -> Outcome<'_, Option<Dialogue>>;
+    /// Returns the dialogue state of a conversation, unless it has expired.
+    fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>>;
 
-    /// The last `limit` messages before this one, of its number, with the same person; oldest first. Those whose content has
-    /// expired are among them.
-    fn earlier(&self, message: i64, limit: u32) -> Outcome<'_, Vec<EarlierMessage>>;
+    /// Lists the last `limit` messages of the same user and sender before a message, oldest first.
+    ///
+    /// Messages whose content has expired are included.
+    fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>>;
 }
 
-/// A message that came before another, and what it was answered with.
-///
-/// A handler has the same, as texts: see [`Context::history`](crate::Context::history).
+/// Earlier message of a conversation, with its replies. [`Context::history`](crate::Context::history) has the texts for
+/// a handler.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EarlierMessage {
-    /// When it came.
+    /// Time when the message arrived.
     pub received_at: Timestamp,
-    /// Its parameters, form-encoded, unless they have expired.
-    pub params: Option<TakenParams>,
-    /// What it was answered with: TwiML.
-    pub answer: Option<TakenParams>,
-    /// What it was answered with by REST: the parameters of each `POST Messages`, form-encoded, in order. What was not sent
-    /// and will not be is not among them.
-    pub replies: Vec<TakenParams>,
-    /// When that was ready.
+    /// Parameters of the webhook, form-encoded, unless they have expired.
+    pub params: Option<RedactedParams>,
+    /// TwiML response.
+    pub response: Option<RedactedParams>,
+    /// Replies via the REST API, in order: the form-encoded parameters of each `POST Messages`. Replies that failed or
+    /// were suppressed are left out.
+    pub replies: Vec<RedactedParams>,
+    /// Time when the reply was ready.
     pub answered_at: Timestamp,
-    /// Whether it was answered with the one before it.
+    /// True if the message was merged into the one before it, whose reply covers both.
     pub is_merged: bool,
 }
 
-/// A dialogue's state, in the bot's own form.
+/// Dialogue state, in the bot's own format. `Debug` hides it.
 ///
 /// ```
 /// use replyhook::store::Dialogue;
 ///
-/// let kept = Dialogue(r#"{"name":"Ana"}"#.to_owned());
-/// assert_eq!(format!("{kept:?}"), "Dialogue(14 bytes)");
+/// let dialogue = Dialogue(r#"{"name":"Ana"}"#.to_owned());
+/// assert_eq!(format!("{dialogue:?}"), "Dialogue(14 bytes)");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Dialogue(pub String);

@@ -1,19 +1,19 @@
-//! Why the store did not do it.
+//! Errors of the store.
 
 use std::fmt;
 
 use crate::error::BoxError;
 
-/// A step that the store did not take, or of which it does not know whether it took it.
+/// Failed store operation. After [`StoreErrorKind::Unavailable`] the operation may still have taken effect.
 ///
 /// ```
 /// use replyhook::store::{StoreError, StoreErrorKind};
 ///
-/// /// What a store of your own says when its database does not answer.
-/// fn away(error: std::io::Error) -> StoreError {
+/// /// Returned by a custom store whose database does not respond.
+/// fn unavailable(error: std::io::Error) -> StoreError {
 ///     StoreError::with_source(StoreErrorKind::Unavailable, error)
 /// }
-/// let error = away(std::io::ErrorKind::TimedOut.into());
+/// let error = unavailable(std::io::ErrorKind::TimedOut.into());
 /// assert_eq!(error.kind(), StoreErrorKind::Unavailable);
 /// assert_eq!(error.to_string(), "the store is not available: timed out");
 /// ```
@@ -22,37 +22,35 @@ pub struct StoreError {
     source: Option<BoxError>,
 }
 
-/// What a [`StoreError`] is about.
-///
-/// Of an error: see [`StoreError`].
+/// Category of a [`StoreError`]. See [`StoreError`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// More waits to be written than is allowed to.
+    /// The queue of pending writes is full.
     Busy,
-    /// It cannot be reached, is locked, or takes too long.
+    /// The store cannot be reached, is locked, or takes too long.
     Unavailable,
-    /// There is no room for more.
+    /// The disk has no space left.
     Full,
-    /// It is damaged, or no store of ours.
+    /// The store is damaged, or belongs to another program.
     Corrupt,
-    /// Another version made its schema.
+    /// Another version of replyhook made the schema.
     Schema,
-    /// Another live server owns it.
+    /// Another running server owns the store.
     Owned,
-    /// It was never opened.
+    /// The store is not open.
     NotOpen,
-    /// A fault of ours, or of the database.
+    /// An unexpected failure of replyhook or of the database.
     Internal,
 }
 
 impl StoreError {
-    /// An error without a cause.
+    /// Creates an error without a cause.
     pub fn new(kind: StoreErrorKind) -> Self {
         Self { kind, source: None }
     }
 
-    /// An error with what lies under it; its text must hold no content.
+    /// Creates an error with a cause. The text of the cause must not contain message content, because it is logged.
     pub fn with_source(kind: StoreErrorKind, source: impl Into<BoxError>) -> Self {
         Self {
             kind,
@@ -60,7 +58,7 @@ impl StoreError {
         }
     }
 
-    /// What it is about.
+    /// Returns the category.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
@@ -69,10 +67,10 @@ impl StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            StoreErrorKind::Busy => "the store is busy: too much waits to be written",
+            StoreErrorKind::Busy => "the store is busy: its write queue is full",
             StoreErrorKind::Unavailable => "the store is not available",
             StoreErrorKind::Full => "the store is full: make room on its disk",
-            StoreErrorKind::Corrupt => "the store is damaged, or not replyhook's",
+            StoreErrorKind::Corrupt => "the store is damaged, or belongs to another program",
             StoreErrorKind::Schema => "the store was made by another version of replyhook",
             StoreErrorKind::Owned => "another running server owns the store",
             StoreErrorKind::NotOpen => "the store is not open",

@@ -1,61 +1,70 @@
-//! Which rows a step of [`Operator::expire`](super::Operator::expire) takes, the same in both databases.
+//! Selection of the rows that a step of [`Operator::expire`](super::Operator::expire) deletes, for both databases.
 //!
-//! Rows are as old as their numbers, so that one number, the *mark* of each kind, says how far it has come, and no index by
-//! time has to be written for every message. Two kinds of rows are not as old as their numbers:
+//! The age of a row follows from its ID. So each kind of deletion has a *mark*, the ID up to which it has come. No
+//! index on time has to be written for every message. Two kinds of rows are exceptions:
 //!
-//! - A row whose time lies in the future was written while the clock was wrong. It is as old as the next row.
-//! - A row that may not be deleted when the mark comes to it, because a message or a reply is still open, is put down in
-//!   `expire_later` with its time, and so is one in the future that has no next row. From then on it goes by that time.
+//! - A row whose time lies in the future was written while the clock was wrong. It counts as old as the next row.
+//! - A row may not be deleted while its message or a reply is open. If the mark reaches it then, it is recorded in
+//!   `expire_later` with its time, and is deleted by that time later. The same applies to a row from the future that
+//!   has no next row.
 
-/// Rows of one step, of each kind: few, since messages wait for it.
+/// Rows that one step reads, of each kind.
+// Few, because accepting a message waits while a step runs. The deleted rows also lie in many pages, which the next
+// checkpoint has to write.
 pub(super) const STEP: u16 = 20;
 
-/// A message, in `expire_later`.
+/// Kind of an inbound message, in `expire_later`.
 pub(super) const MESSAGE: i64 = 0;
-/// A message that was sent first, in `expire_later`.
+/// Kind of an outbound message that is not a reply, in `expire_later`.
 pub(super) const OUTGOING: i64 = 1;
 
-/// The marks that are numbers of messages, and with them may have to go back.
+/// Marks that are IDs of inbound messages. They are reset where IDs start again.
 pub(super) const MESSAGE_MARKS: [&str; 3] = [TEXTS, CONTENT, KEYS];
+// Names in the table `meta`. They are stored, so renaming one would start its deletion from the first row again.
 pub(super) const TEXTS: &str = "texts_expired";
 pub(super) const CONTENT: &str = "content_expired";
 pub(super) const KEYS: &str = "keys_expired";
 pub(super) const OUTGOING_TEXTS: &str = "outgoing_texts_expired";
 pub(super) const OUTGOING_CONTENT: &str = "outgoing_expired";
-/// The number up to which `expire_later` has been looked through, plus one of these for each kind.
+/// Positions in `expire_later`, one per kind: the ID up to which its rows have been checked in this pass.
 pub(super) const LATER: [&str; 2] = ["messages_later", "outgoing_later"];
 
-/// A row behind a mark: its number, its time, and whether it is in `expire_later`.
+/// A row after a mark: its ID, its time, and true if it is in `expire_later`.
 pub(super) type Row = (i64, i64, bool);
 
-/// The rows that a mark passes.
+/// Rows that a mark passes in one step.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Batch {
-    /// The last of them.
+    /// ID of the last of them; `None` if the mark stays where it is.
     pub(super) to: Option<i64>,
-    /// Those of them that go by the time of this step.
+    /// IDs of those to record in `expire_later` with the time of this step.
     pub(super) later: Vec<i64>,
 }
 
-/// Takes from at most [`STEP`] rows behind a mark, in the order of their numbers, those that are older than `before`.
+/// Selects those older than `before` from at most [`STEP`] rows after a mark, which are in the order of their IDs.
 pub(super) fn batch(rows: &[Row], before: i64, now: i64) -> Batch {
     let mut batch = Batch::default();
+    // Rows from the future after the last row that the batch includes.
     let mut ahead = Vec::new();
     for (id, time, is_later) in rows {
         if *is_later {
+            // Its own time decides when it is deleted. The mark passes it, but not the rows from the future before it.
             if ahead.is_empty() {
                 batch.to = Some(*id);
             }
         } else if *time > now {
             ahead.push(*id);
         } else if *time < before {
+            // An old row, so the rows from the future before it are old too.
             batch.to = Some(*id);
             ahead.clear();
         } else {
-            // Those in the future before it wait until it is old.
+            // A recent row ends the batch. Rows from the future directly before it wait until it is old.
             return batch;
         }
     }
+    // The next row decides about the rows in `ahead`, and after a full batch the next step may see it. If a full batch
+    // moved the mark nowhere, the next step would read the same rows again.
     let may_see_more = rows.len() >= usize::from(STEP) && batch.to.is_some();
     if !ahead.is_empty() && !may_see_more {
         batch.to = rows.last().map(|row| row.0);
@@ -81,26 +90,27 @@ mod tests {
     }
 
     #[test]
-    fn old_rows_are_taken_up_to_the_first_young_one() {
+    fn old_rows_expire_up_to_first_recent_row() {
         assert_eq!(taken(&[]), (None, vec![]));
         assert_eq!(taken(&[1, 2, 99]), (Some(3), vec![]));
-        // The last one is older than its number says.
+        // The last row is older than its ID suggests.
         assert_eq!(taken(&[1, 100, 3]), (Some(1), vec![]));
         assert_eq!(taken(&[150, 3]), (None, vec![]));
     }
 
+    // A row from the future was written while the clock was wrong.
     #[test]
-    fn future_row_is_as_old_as_the_next() {
+    fn future_row_counts_as_old_as_next() {
         assert_eq!(taken(&[1, 999, 2]), (Some(3), vec![]));
         assert_eq!(taken(&[1, 999, 150, 2]), (Some(1), vec![]));
         assert_eq!(taken(&[999, 999, 150]), (None, vec![]));
     }
 
     #[test]
-    fn future_row_without_a_next_goes_later() {
+    fn future_row_without_successor_is_postponed() {
         assert_eq!(taken(&[1, 999]), (Some(2), vec![2]));
         assert_eq!(taken(&[999]), (Some(1), vec![1]));
-        // A next one may be behind the batch, unless the whole batch is in the future.
+        // The next row may follow after the batch, unless the whole batch is from the future.
         let mut full = vec![1; usize::from(STEP) - 1];
         full.push(999);
         let last = i64::from(STEP);
@@ -109,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_go_later_are_passed() {
+    fn postponed_rows_do_not_stop_batch() {
         let rows = [(1, 150, true), (2, 1, false), (3, 150, true)];
         assert_eq!(batch(&rows, BEFORE, NOW).to, Some(3));
         let rows = [

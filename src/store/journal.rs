@@ -1,301 +1,316 @@
-//! What came: accepted once, claimed, answered once.
+//! Journal: inbound messages, each accepted once, claimed by one process, and replied to once.
 
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{HandOverChange, NewReply, Outcome};
+use super::{HandoffChange, NewOutbound, StoreFuture};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
-use crate::signature::TokenSlot;
+use crate::signature::AuthTokenKind;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::store::{ConsentAction, ConsentRecord};
-use crate::store::{ConsentHow, ConsentScope};
+use crate::store::{ConsentScope, ConsentSource};
 
-/// One message of one account, as it arrives. It is kept once, however often it comes.
+/// Inbound message as a webhook delivers it. The journal stores it once, however often Twilio delivers it.
 ///
-/// Accepted: see [`Journal`].
+/// See [`Journal`] for an example.
 #[derive(Clone)]
-pub struct Arrival {
-    /// Whose it is: half of the key.
+pub struct NewInbound {
+    /// Account that received the message: half of the key for deduplication.
     pub account: AccountSid,
-    /// The other half.
+    /// SID of the message: the other half of the key.
     pub sid: MessageSid,
-    /// The sender of ours that was written to.
-    pub us: Address,
-    /// Who wrote: one address, or a phone number and a business-scoped id of the same person.
+    /// Your sender that the user wrote to.
+    pub sender: Address,
+    /// Addresses of the author: one address, or a phone number and a business-scoped user ID of the same person.
     pub user: Vec<Address>,
-    /// The Messaging Service that it came through; consent counts for all of it.
+    /// Messaging Service that received the message. Consent applies to all senders of the service.
     pub service: Option<MessagingServiceSid>,
-    /// Which token verified it: REST answers with the same one.
-    pub slot: TokenSlot,
-    /// All parameters, form-encoded.
+    /// Auth token that verified the webhook. REST calls for the reply use the same one.
+    pub auth_token: AuthTokenKind,
+    /// All parameters of the webhook, form-encoded.
     pub params: String,
-    /// What it does to consent, if anything.
-    pub consent: Option<ArrivalConsent>,
-    /// Attempts at handling it before [`last_answer`](Self::last_answer).
-    pub attempts: u32,
-    /// Whether it may be handled again when a process died over it.
-    pub retry_crashed: bool,
-    /// What it is answered with once all attempts have failed: TwiML.
-    pub last_answer: String,
-    /// When it came.
-    pub at: Timestamp,
+    /// Consent keyword, if the message is one.
+    pub consent: Option<ConsentKeyword>,
+    /// Maximum number of attempts before a redelivery gets [`final_response`](Self::final_response).
+    pub max_attempts: u32,
+    /// True if a redelivery may start another attempt after a process died during one.
+    pub retry_after_crash: bool,
+    /// TwiML for redeliveries once all attempts have failed. An empty text means the empty response.
+    pub final_response: String,
+    /// Time when the webhook arrived.
+    pub received_at: Timestamp,
 }
 
-/// What an arrival does to consent. The answers are TwiML.
+/// Keyword in an inbound message that changes consent or asks for help.
 ///
-/// Part of an [`Arrival`]: a message that says STOP is answered with the text in here, and its handler is not asked.
+/// Part of a [`NewInbound`]. The confirmation in here, which is TwiML, becomes the response, and the handler does not
+/// run.
 #[derive(Clone)]
-pub enum ArrivalConsent {
-    /// The user wants no more messages.
+pub enum ConsentKeyword {
+    /// The user opts out.
     Stop {
-        /// What says so.
-        how: ConsentHow,
-        /// What the user is told the first time.
+        /// Source of the keyword.
+        how: ConsentSource,
+        /// TwiML confirmation. Only the first opt-out gets it.
         answer: String,
     },
-    /// The user wants messages again. Where a word says so, it counts only for somebody opted out.
+    /// The user opts in again. If `how` is [`ConsentSource::Keyword`], a user who has not opted out sends an ordinary
+    /// message.
     Start {
-        /// What says so.
-        how: ConsentHow,
-        /// What the user is told.
+        /// Source of the keyword.
+        how: ConsentSource,
+        /// TwiML confirmation.
         answer: String,
     },
-    /// Twilio has answered already.
+    /// The user asks for help, and Twilio has already replied.
     Help,
 }
 
-/// What a new arrival is, seen by what it and its author say about being written to.
+/// Effect of a new message, given its keyword and its author's opt-out state.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[derive(Debug)]
-pub(super) enum Heeded {
-    /// It is for the handler.
+pub(super) enum ConsentEffect {
+    /// The handler gets the message.
     Ordinary,
-    /// Its author wants nothing from us.
+    /// The author has opted out and gets no reply.
     OptedOut,
-    /// It is about that. What changes is to be recorded, and this is its answer.
-    Word {
+    /// The response is `answer`, and `change` is recorded. `opted_out` is the author's state afterwards.
+    Keyword {
         change: Option<ConsentAction>,
         opted_out: bool,
         answer: String,
     },
 }
 
-impl Arrival {
-    /// The scopes in which its consent counts: the service's first, if there is one.
+impl NewInbound {
+    /// Returns the scopes that a consent keyword applies to: the Messaging Service first, if there is one, then the
+    /// sender.
     pub fn scopes(&self) -> Vec<ConsentScope> {
         let service = self.service.map(ConsentScope::Service);
         service
             .into_iter()
-            .chain([ConsentScope::Sender(self.us.clone())])
+            .chain([ConsentScope::Sender(self.sender.clone())])
             .collect()
     }
 
-    /// Obeys what it says, coming from somebody who has opted out or has not. Whoever has, gets nothing, not even a second
-    /// goodbye; and a word that opts in is an ordinary one from anybody else.
+    /// Applies the consent keyword, given the author's opt-out state. A user who has already opted out receives no
+    /// reply, not even a second confirmation.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(super) fn heed(&self, opted_out: bool) -> Heeded {
+    pub(super) fn apply_keyword(&self, opted_out: bool) -> ConsentEffect {
         match &self.consent {
-            Some(ArrivalConsent::Help) => Heeded::Word {
+            // Without an answer of ours, since Twilio has sent one.
+            Some(ConsentKeyword::Help) => ConsentEffect::Keyword {
                 change: None,
                 opted_out,
                 answer: String::new(),
             },
-            Some(ArrivalConsent::Stop { answer, .. }) if !opted_out => Heeded::Word {
+            // A second STOP falls through to `OptedOut`: no second confirmation, and no second record in the ledger.
+            Some(ConsentKeyword::Stop { answer, .. }) if !opted_out => ConsentEffect::Keyword {
                 change: Some(ConsentAction::OptOut),
                 opted_out: true,
                 answer: answer.clone(),
             },
-            Some(ArrivalConsent::Start { how, answer })
-                if opted_out || *how != ConsentHow::Keyword =>
+            // "Start" is also an ordinary word, so a keyword counts only if it takes back an opt-out. Twilio's
+            // `OptOutType` always counts, because Twilio itself has handled the message as a keyword.
+            Some(ConsentKeyword::Start { how, answer })
+                if opted_out || *how != ConsentSource::Keyword =>
             {
-                Heeded::Word {
+                ConsentEffect::Keyword {
                     change: opted_out.then_some(ConsentAction::Resume),
                     opted_out: false,
                     answer: answer.clone(),
                 }
             }
-            _ if opted_out => Heeded::OptedOut,
-            _ => Heeded::Ordinary,
+            _ if opted_out => ConsentEffect::OptedOut,
+            _ => ConsentEffect::Ordinary,
         }
     }
 
-    /// The lines of the ledger for a change, under all addresses of its author. An opt-out counts for the service, if there
-    /// is one, and not for the sender besides; what takes it back counts for both.
+    /// Returns the ledger records of a change, under all addresses of the author.
+    ///
+    /// An opt-out is recorded for the Messaging Service, or for the sender if there is none. A resumption is recorded
+    /// for both.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(super) fn records(&self, user: &[Address], action: ConsentAction) -> Vec<ConsentRecord> {
+    pub(super) fn ledger_records(
+        &self,
+        user: &[Address],
+        action: ConsentAction,
+    ) -> Vec<ConsentRecord> {
         let how = match &self.consent {
-            Some(ArrivalConsent::Stop { how, .. } | ArrivalConsent::Start { how, .. }) => *how,
-            Some(ArrivalConsent::Help) | None => return Vec::new(),
+            Some(ConsentKeyword::Stop { how, .. } | ConsentKeyword::Start { how, .. }) => *how,
+            Some(ConsentKeyword::Help) | None => return Vec::new(),
         };
         let mut scopes = self.scopes();
+        // The service's opt-out covers the sender. A resumption has to clear an opt-out in either scope.
         if action == ConsentAction::OptOut {
             scopes.truncate(1);
         }
-        let of = |user: &Address, scope: &ConsentScope| ConsentRecord {
+        let record = |user: &Address, scope: &ConsentScope| ConsentRecord {
             scope: scope.clone(),
             user: user.clone(),
             action,
-            how,
+            source: how,
             evidence: Some(self.sid),
             note: None,
-            at: self.at,
+            at: self.received_at,
         };
         user.iter()
-            .flat_map(|user| scopes.iter().map(move |scope| of(user, scope)))
+            .flat_map(|user| scopes.iter().map(move |scope| record(user, scope)))
             .collect()
     }
 }
 
-/// What became of an arrival.
-///
-/// New, and as a repeat: see [`Journal`].
+/// Outcome of [`Journal::accept`]. See [`Journal`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Acceptance {
-    /// It is this process's to handle.
-    New(Claim),
-    /// It is kept, and older messages of its conversation come first.
-    Waiting {
-        /// Its number.
+pub enum AcceptOutcome {
+    /// This process has claimed the message.
+    Claimed(Claim),
+    /// The message is stored, and older messages of its conversation come first.
+    Queued {
+        /// ID of the message.
         id: i64,
-        /// Its conversation.
+        /// ID of its conversation.
         conversation: i64,
-        /// How many are before it.
+        /// Number of open messages before it. Always 1 for a redelivery, whose position is not counted.
         ahead: u32,
     },
-    /// Somebody handles it, or it waits to be handled.
+    /// A running process handles the message, or has queued it.
     InProgress {
-        /// Its number.
+        /// ID of the message.
         id: i64,
     },
-    /// It has been answered before.
-    Answered(Answered),
-    /// Its author wants nothing from us.
+    /// The message has this response. It is empty if the reply takes the REST API, or if the message is dead.
+    AlreadyAnswered(SavedResponse),
+    /// The author has opted out and gets no reply.
     OptedOut,
-    /// It was a consent word, and this is its answer, TwiML.
-    Consent {
-        /// Whether it opted out (true) or in.
+    /// The message is a consent keyword.
+    ConsentKeyword {
+        /// Opt-out state of the author afterwards.
         opted_out: bool,
-        /// The answer.
+        /// TwiML confirmation; empty if Twilio sends it.
         answer: String,
     },
 }
 
-/// A saved answer.
-///
-/// Of a repeat: see [`Journal`].
+/// Saved response of a message, which every redelivery gets. See [`Journal`] for an example.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Answered {
+pub struct SavedResponse {
     /// TwiML; `None` is the empty response.
     pub twiml: Option<String>,
 }
 
-/// The right to handle a message, and to write what became of it.
-///
-/// Handled with: see [`Journal`].
+/// Right of one process to handle a message and to record the outcome. See [`Journal`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// The message's number.
+    /// ID of the message.
     pub id: i64,
-    /// Its conversation.
+    /// ID of its conversation.
     pub conversation: i64,
-    /// Which attempt at it this is, from 1.
+    /// Number of the attempt, counted from 1.
     pub attempt: u32,
-    /// Whether the attempt before ended in a declared failure, so that Twilio has been told.
+    /// True if an earlier attempt was recorded as failed, so that Twilio got a 500 for it.
     pub failed_before: bool,
-    /// Whether its conversation is handed over, so that the handler is not asked.
-    pub handed_over: bool,
+    /// True if the conversation is handed off, so that the handler must not run.
+    pub handed_off: bool,
 }
 
-/// Whether a message that waited may be handled now.
-///
-/// Asked by [`Journal::turn`] where [`Acceptance::Waiting`] was the answer.
+/// State of a message that [`Journal::accept`] has queued, as [`Journal::try_claim`] returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
-    /// It may.
-    Yours(Claim),
-    /// Older ones are still open.
-    Wait,
-    /// It was decided meanwhile.
-    Decided(Decision),
+pub enum TurnStatus {
+    /// This process has claimed the message.
+    Claimed(Claim),
+    /// Older messages of the conversation are still open.
+    Waiting,
+    /// The reply path was decided while the message was queued.
+    Resolved(ReplyDecision),
 }
 
-/// The carrier of an undecided message's answer.
-///
-/// Decided: see [`Journal`].
+/// Reply path to choose for an undecided message. See [`Journal`] for an example.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Choice {
-    /// TwiML, now. Saved, and given to everyone who asks again.
+pub enum ReplyPath {
+    /// This TwiML, as the response of the webhook. It is saved, and every redelivery gets it.
     Twiml(String),
-    /// REST, when it is ready; Twilio gets the empty response.
+    /// The REST API, once the reply is ready. The webhook gets the empty response.
     Rest,
 }
 
-/// What a message's answer is, or will be. Decided once.
-///
-/// Made once: see [`Journal`].
+/// Decided reply path of a message. It is decided once. See [`Journal`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// TwiML.
-    Answered(Answered),
-    /// It goes by REST.
-    Deferred,
-    /// The claim is gone: another process has the message.
-    Lost,
+pub enum ReplyDecision {
+    /// The response of the webhook has the reply.
+    Inline(SavedResponse),
+    /// The reply takes the REST API, or the message is dead. The webhook gets the empty response.
+    ViaRest,
+    /// Nothing is decided for the caller: the attempt has failed, or another attempt or process has the claim.
+    ClaimLost,
 }
 
-/// What a handler's dialogue becomes, in the same transaction as the reply it belongs to.
+/// Result of [`Journal::record_failure`].
+///
+/// See [`Journal`] for an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FailOutcome {
+    /// Recorded. Twilio's next request for this message starts another attempt.
+    Retryable,
+    /// Recorded. No request will retry it; the message is `dead`.
+    Dead,
+    /// Not recorded: the message already has this response.
+    AlreadyAnswered(SavedResponse),
+    /// Not recorded: another attempt or another process holds the claim.
+    ClaimLost,
+}
+
+/// Change of a conversation's dialogue, committed together with the reply.
 ///
 /// ```
-/// use replyhook::store::{DialogueChange, Ending};
+/// use replyhook::store::{Completion, DialogueChange};
 ///
-/// let over = Ending::from(DialogueChange::End);
-/// assert_eq!((over.dialogue, over.hand_over), (Some(DialogueChange::End), None));
+/// let completion = Completion::from(DialogueChange::End);
+/// assert_eq!((completion.dialogue, completion.handoff), (Some(DialogueChange::End), None));
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub enum DialogueChange {
-    /// This, until then.
+    /// Sets the state of the dialogue.
     Set {
-        /// The state, in the bot's own form.
+        /// State, in the bot's own format.
         data: String,
-        /// When it is forgotten.
+        /// Time when the state is dropped, if ever.
         expires_at: Option<Timestamp>,
     },
-    /// It is over.
+    /// Ends the dialogue.
     End,
 }
 
-/// What else ends with a message that is answered, in the same transaction.
-///
-/// Of a dialogue: see [`DialogueChange`]; without anything: see [`Journal`].
+/// State changes that are committed together with the reply to a message. See [`DialogueChange`] for an example.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ending {
-    /// What its dialogue becomes.
+pub struct Completion {
+    /// Change of the conversation's dialogue.
     pub dialogue: Option<DialogueChange>,
-    /// What its hand-over becomes.
-    pub hand_over: Option<HandOverChange>,
-    /// Messages that waited [behind](Journal::behind) it and are answered with it, by number. Those that still wait get
-    /// the empty answer; one that was decided otherwise meanwhile keeps that.
+    /// Change of the conversation's handoff.
+    pub handoff: Option<HandoffChange>,
+    /// IDs of messages [queued behind](Journal::queued_behind) this one that the reply covers. They get the empty
+    /// response, except those that were decided in another way before.
     pub merged: Vec<i64>,
-    /// The queue whose order the reply keeps in [`Journal::answer`]. `None` for a reply that never waits: an empty one, or
-    /// a redirect.
+    /// Queue whose order the reply keeps in [`Journal::complete_inline`]. `None` for a reply that never waits: an empty
+    /// one, or a redirect.
     pub queue: Option<ReplyQueue>,
 }
 
 /// All replies from one sender to one user, which reach the user in the order of their creation.
 ///
-/// See [`Journal::answer`] for its use.
+/// See [`Journal::complete_inline`] for its use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyQueue {
-    /// The sender.
+    /// Sender of the replies.
     pub sender: Address,
-    /// The user.
+    /// Recipient of the replies.
     pub user: Address,
 }
 
-impl From<DialogueChange> for Ending {
+impl From<DialogueChange> for Completion {
     fn from(change: DialogueChange) -> Self {
         Self {
             dialogue: Some(change),
@@ -304,50 +319,46 @@ impl From<DialogueChange> for Ending {
     }
 }
 
-/// A message that waits behind another.
-///
-/// Given by [`Journal::behind`].
+/// Message that is queued behind another one, as [`Journal::queued_behind`] returns it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Behind {
-    /// Its number.
+pub struct QueuedMessage {
+    /// ID of the message.
     pub id: i64,
-    /// Its parameters, form-encoded.
-    pub params: TakenParams,
-    /// When it came.
+    /// Parameters of the webhook, form-encoded.
+    pub params: RedactedParams,
+    /// Time when the webhook arrived.
     pub received_at: Timestamp,
 }
 
-/// A message that nobody waits for any more, taken up to be answered by REST.
-///
-/// Given by [`Journal::take_up`]: see [`Journal`].
+/// Message that no request waits for, claimed by [`Journal::claim_backlog`]. Its reply takes the REST API.
 #[derive(Debug, Clone)]
-pub struct Taken {
-    /// The right to handle it.
+pub struct BacklogMessage {
+    /// Claim of this process.
     pub claim: Claim,
-    /// Whose it is.
+    /// Account that received the message.
     pub account: AccountSid,
-    /// Its SID.
+    /// SID of the message.
     pub sid: MessageSid,
-    /// The token that verified it.
-    pub slot: TokenSlot,
-    /// Its parameters, form-encoded.
-    pub params: TakenParams,
-    /// When it came.
+    /// Auth token that verified the webhook.
+    pub auth_token: AuthTokenKind,
+    /// Parameters of the webhook, form-encoded.
+    pub params: RedactedParams,
+    /// Time when the webhook arrived.
     pub received_at: Timestamp,
 }
 
-/// The outcome of [`Journal::take_up`].
+/// Outcome of [`Journal::claim_backlog`]. See [`Journal`] for an example.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct TakenUp {
     /// Claimed messages, to be handled.
-    pub taken: Vec<Taken>,
-    /// Messages that this call made dead. No other call, of whichever process, returns them.
+    pub taken: Vec<BacklogMessage>,
+    /// Messages that this call made dead. No other call of any process returns them.
     pub dead: Vec<DeadMessage>,
 }
 
-/// A message that became dead: no request and no process answers it any more, only an operator's `messages retry`.
+/// Dead message: no redelivery and no process retries it, only an operator with `messages retry`.
 ///
 /// ```
 /// use replyhook::store::{DeadMessage, DeadReason};
@@ -361,30 +372,30 @@ pub struct TakenUp {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadMessage {
-    /// Its SID.
+    /// SID of the message.
     pub sid: MessageSid,
-    /// Why it is dead.
+    /// Reason why the message is dead.
     pub reason: DeadReason,
 }
 
-/// The reason why a message is dead, also the label of its metric. See [`DeadMessage`] for an example.
+/// Reason why a message is dead, and the label of its metric. See [`DeadMessage`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadReason {
-    /// Processes ended while it was handled, as often as [`CrashPolicy`] allows.
+    /// Processes ended during attempts, as often as [`CrashPolicy`] allows.
     Crashed,
-    /// Its content was deleted by age before it was answered, so it cannot be handled.
+    /// Retention deleted the content before the message was handled.
     Expired,
-    /// Its handler failed when no request waited any more.
+    /// The handler failed when no request waited for it.
     HandlerFailed,
-    /// Its handler panicked when no request waited any more.
+    /// The handler panicked when no request waited for it.
     HandlerPanicked,
-    /// Its kept parameters are not a message.
+    /// The stored parameters are not a message.
     Unreadable,
 }
 
 impl DeadReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 5] = [
         Self::Crashed,
         Self::Expired,
@@ -393,7 +404,7 @@ impl DeadReason {
         Self::Unreadable,
     ];
 
-    /// The label's value.
+    /// Returns the value of the metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Crashed => "crashed",
@@ -405,155 +416,177 @@ impl DeadReason {
     }
 }
 
-/// Parameters that `Debug` does not show.
+/// Form-encoded parameters that `Debug` does not show.
 ///
 /// ```
-/// use replyhook::Form;
-/// use replyhook::store::TakenParams;
+/// use replyhook::FormParams;
+/// use replyhook::store::RedactedParams;
 ///
-/// let params = TakenParams("Body=two+words".to_owned());
-/// assert_eq!(format!("{params:?}"), "TakenParams(14 bytes)");
-/// assert_eq!(Form::parse(params.0.as_bytes(), 512)?.get("Body"), Some("two words"));
+/// let params = RedactedParams("Body=two+words".to_owned());
+/// assert_eq!(format!("{params:?}"), "RedactedParams(14 bytes)");
+/// assert_eq!(FormParams::parse(params.0.as_bytes(), 512)?.get("Body"), Some("two words"));
 /// # Ok::<(), replyhook::form::FormError>(())
 /// ```
 #[derive(Clone)]
-pub struct TakenParams(pub String);
+pub struct RedactedParams(pub String);
 
-impl fmt::Debug for TakenParams {
+impl fmt::Debug for RedactedParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TakenParams({} bytes)", self.0.len())
+        write!(f, "RedactedParams({} bytes)", self.0.len())
     }
 }
 
-/// What came, and what became of it.
+/// Journal of inbound messages.
 ///
-/// A message is *received*, then *handling*, then *answered* by TwiML, or *deferred* and then *done*: its answer goes by
-/// REST. A handler that fails leaves it *failed* (the next request with its key handles it again), and one that is beyond
-/// help *dead*.
+/// A message is *received*, then *processing*, then *answered* with TwiML; or *deferred* and then *done*, if its reply
+/// takes the REST API. A failed attempt leaves it *failed*, and the next redelivery starts another attempt. A message
+/// that no redelivery and no process retries is *dead*.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use std::sync::Arc;
 /// use replyhook::Timestamp;
-/// use replyhook::signature::TokenSlot;
-/// use replyhook::store::{Acceptance, Access, Answered, Arrival, Choice, CrashPolicy, Decision, Ending, Journal, Store};
+/// use replyhook::signature::AuthTokenKind;
 /// use replyhook::store::sqlite::SqliteStore;
+/// use replyhook::store::{AcceptOutcome, Access, Completion, CrashPolicy, Journal, NewInbound};
+/// use replyhook::store::{ReplyDecision, ReplyPath, SavedResponse, Store};
 ///
 /// let (store, now) = (SqliteStore::memory(), Timestamp::UNIX_EPOCH);
 /// store.open(Access::Owner).await?;
-/// let arrival = Arc::new(Arrival {
+/// let message = Arc::new(NewInbound {
 ///     account: "AC00000000000000000000000000000001".parse()?,
 ///     sid: "SM00000000000000000000000000000001".parse()?,
-///     us: "whatsapp:+15550002222".into(),
+///     sender: "whatsapp:+15550002222".into(),
 ///     user: vec!["whatsapp:+15550001111".into()],
 ///     params: "Body=hi".to_owned(),
-///     # service: None, slot: TokenSlot::Primary, consent: None, attempts: 2, retry_crashed: true,
-///     # last_answer: String::new(),
-///     at: now,
+///     # service: None, auth_token: AuthTokenKind::Primary, consent: None, max_attempts: 2, retry_after_crash: true,
+///     # final_response: String::new(),
+///     received_at: now,
 /// });
-/// let Acceptance::New(claim) = store.accept(arrival.clone()).await? else { panic!("it came before") };
-/// let said = Answered { twiml: Some("<Response><Message>hello</Message></Response>".to_owned()) };
-/// let decision = store.answer(claim, said.twiml.clone(), Ending::default(), now).await?;
-/// assert_eq!(decision, Decision::Answered(said.clone()));
-/// // Whoever comes later gets what was decided.
-/// assert_eq!(store.decide(claim.id, Choice::Rest, now).await?, Decision::Answered(said.clone()));
-/// assert_eq!(store.accept(arrival).await?, Acceptance::Answered(said));
-/// let policy = CrashPolicy { retry: true, attempts: 2 };
-/// let left = store.take_up(10, policy, now).await?;
-/// assert!(left.taken.is_empty() && left.dead.is_empty(), "nothing is left behind");
+/// let AcceptOutcome::Claimed(claim) = store.accept(message.clone()).await? else { panic!("a redelivery") };
+/// let response = SavedResponse { twiml: Some("<Response><Message>hello</Message></Response>".to_owned()) };
+/// let decision = store.complete_inline(claim, response.twiml.clone(), Completion::default(), now).await?;
+/// assert_eq!(decision, ReplyDecision::Inline(response.clone()));
+/// // The decision stands: a later one has no effect, and a redelivery gets the saved response.
+/// assert_eq!(store.decide(claim.id, ReplyPath::Rest, now).await?, ReplyDecision::Inline(response.clone()));
+/// assert_eq!(store.accept(message).await?, AcceptOutcome::AlreadyAnswered(response));
+/// let policy = CrashPolicy { retry: true, max_attempts: 2 };
+/// let backlog = store.claim_backlog(10, policy, now).await?;
+/// assert!(backlog.taken.is_empty() && backlog.dead.is_empty(), "the message is answered");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
 ///
 /// # Errors
-/// Every method: [`StoreError`](super::StoreError). Where that is
-/// [`Unavailable`](super::StoreErrorKind::Unavailable) the step may have been taken.
+/// Every method: [`StoreError`](super::StoreError). After
+/// [`Unavailable`](super::StoreErrorKind::Unavailable) the operation may still have taken effect.
 pub trait Journal: Send + Sync {
-    /// Keeps a message, or finds that it is kept; opens the window and moves consent with it, and never for a repeat;
-    /// claims it if its turn has come.
-    fn accept(&self, arrival: Arc<Arrival>) -> Outcome<'_, Acceptance>;
-
-    /// Claims a message that waited, once nothing of its conversation is before it.
-    fn turn(&self, id: i64, now: Timestamp) -> Outcome<'_, Turn>;
-
-    /// Up to `limit` messages that wait behind a claimed one in its conversation, and are in nobody's hands; oldest first.
-    fn behind(&self, claim: Claim, limit: u32) -> Outcome<'_, Vec<Behind>>;
-
-    /// Decides by which carrier a message is answered, unless that is decided. Needs no claim: whoever's time is up calls it.
-    fn decide(&self, id: i64, choice: Choice, now: Timestamp) -> Outcome<'_, Decision>;
-
-    /// Saves the answer of a claimed message, if its carrier is still open, and what ends with it. An author who has opted out meanwhile gets
-    /// the empty one.
+    /// Stores a message, or finds it already stored, and claims it if no older message of its conversation is open.
     ///
-    /// Decides [`Decision::Deferred`] instead, and saves nothing else, while an older reply in
-    /// [`Ending::queue`] is pending, being sent, or looked up after a call of unknown outcome, and the oldest of these was
-    /// created less than a minute ago. The reply then belongs behind it, by [`finish`](Self::finish). A reply that an
-    /// operator has released, or that belongs to a message that an operator has retried, does not count.
-    fn answer(
+    /// A new message opens the customer service window and applies its consent keyword. A redelivery does neither.
+    fn accept(&self, message: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome>;
+
+    /// Claims a queued message once no older message of its conversation is open.
+    fn try_claim(&self, id: i64, now: Timestamp) -> StoreFuture<'_, TurnStatus>;
+
+    /// Lists up to `limit` messages behind a claimed one in its conversation that no process handles, oldest first.
+    fn queued_behind(&self, claim: Claim, limit: u32) -> StoreFuture<'_, Vec<QueuedMessage>>;
+
+    /// Decides the reply path of a message, unless it is decided, and returns the decision that stands.
+    ///
+    /// It needs no claim: the request that reaches its deadline decides, while another task may hold the claim.
+    fn decide(&self, id: i64, path: ReplyPath, now: Timestamp) -> StoreFuture<'_, ReplyDecision>;
+
+    /// Saves the response of a claimed message and its [`Completion`], if the reply path is undecided. The response is
+    /// empty if the author has opted out since the message was accepted.
+    ///
+    /// Decides [`ReplyDecision::ViaRest`] instead, and saves nothing else, while an older reply in
+    /// [`Completion::queue`] is open: pending, being sent, or being looked up. The caller then queues the reply behind
+    /// it with [`complete_via_rest`](Self::complete_via_rest). Later replies wait only while the oldest open one was
+    /// created less than a minute ago. A reply that an operator has released, or whose message an operator has retried,
+    /// does not count.
+    fn complete_inline(
         &self,
         claim: Claim,
         twiml: Option<String>,
-        ending: Ending,
+        completion: Completion,
         now: Timestamp,
-    ) -> Outcome<'_, Decision>;
+    ) -> StoreFuture<'_, ReplyDecision>;
 
-    /// Ends a claimed message whose answer goes by REST, and puts that into the outbox, all of it or nothing. Where its
-    /// conversation is handed over, its reason is that it was not redirected. Returns whether the claim held.
-    fn finish(
+    /// Completes a claimed message and queues its replies in the outbox, all or none. Returns whether the claim was
+    /// valid.
+    ///
+    /// If the completion changes a handoff, the message records that it was not redirected, because only TwiML can
+    /// redirect.
+    fn complete_via_rest(
         &self,
         claim: Claim,
-        replies: Vec<NewReply>,
-        ending: Ending,
+        replies: Vec<NewOutbound>,
+        completion: Completion,
         now: Timestamp,
-    ) -> Outcome<'_, bool>;
+    ) -> StoreFuture<'_, bool>;
 
-    /// Writes down that the handler failed, and why (no content). With `for_good` no request will come that could try
-    /// again. A message whose carrier is REST already fails for good.
+    /// Records a failed attempt and its reason, which must not contain message content.
     ///
-    /// Returns [`Decision::Lost`] where nothing is decided: the next request may try again, or another process has it;
-    /// [`Decision::Deferred`] where this made it *dead*; or the answer that it was given meanwhile.
-    fn fail(&self, claim: Claim, reason: &'static str, for_good: bool) -> Outcome<'_, Decision>;
+    /// `last_attempt` is true if no further request can retry the message. It has no effect if the reply takes the REST
+    /// API: Twilio has its response then, so the message is dead after any failure.
+    fn record_failure(
+        &self,
+        claim: Claim,
+        reason: &'static str,
+        last_attempt: bool,
+    ) -> StoreFuture<'_, FailOutcome>;
 
-    /// Takes up, as [`Choice::Rest`], up to `limit` messages that nobody handles: deferred before their turn came, left
-    /// behind by a dead process, or let go. Of one conversation only the oldest.
-    /// One that `policy` or its expired content rules out becomes *dead* instead.
-    fn take_up(&self, limit: usize, policy: CrashPolicy, now: Timestamp) -> Outcome<'_, TakenUp>;
+    /// Claims up to `limit` messages that no process handles, to reply to them via the REST API.
+    ///
+    /// They were deferred while queued, orphaned by a dead process, released, or retried by an operator. Of each
+    /// conversation only the oldest open message is claimed. A message becomes *dead* instead if `policy` allows no
+    /// other attempt, or if its content has expired.
+    fn claim_backlog(
+        &self,
+        limit: usize,
+        policy: CrashPolicy,
+        now: Timestamp,
+    ) -> StoreFuture<'_, TakenUp>;
 
-    /// Lets go what this process holds and does not know of: claimed before `before`, and not among `running`.
-    fn let_go(&self, running: Vec<i64>, before: Timestamp) -> Outcome<'_, u64>;
+    /// Releases the claims of this process that are older than `before` and not in `running`, and returns their number.
+    ///
+    /// Such a claim comes from an operation that was committed after its caller had stopped waiting.
+    fn release_stale_claims(&self, running: Vec<i64>, before: Timestamp) -> StoreFuture<'_, u64>;
 
-    /// Writes down what was said during an outage: an arrival that was answered from memory. Already decided ones stay.
-    /// Without an answer it is left to be handled.
-    fn enter(&self, arrival: Arc<Arrival>, twiml: Option<String>) -> Outcome<'_, ()>;
+    /// Records a message that was received during a store outage, with the fallback reply that was sent, if any.
+    ///
+    /// A saved response of the message stays. A new message without a reply joins the backlog.
+    fn backfill(&self, message: Arc<NewInbound>, twiml: Option<String>) -> StoreFuture<'_, ()>;
 }
 
-/// What becomes of a message over which a process died.
-///
-/// Given to [`Journal::take_up`]: see [`Journal`].
+/// Policy for messages whose process died during an attempt. See [`Journal`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrashPolicy {
-    /// Whether its handler runs again.
+    /// True if the handler runs again.
     pub retry: bool,
-    /// Attempts at most.
-    pub attempts: u32,
+    /// Maximum number of attempts.
+    pub max_attempts: u32,
 }
 
-impl Answered {
-    /// Nothing to say.
+impl SavedResponse {
+    /// Empty response.
     pub const EMPTY: Self = Self { twiml: None };
 }
 
-impl fmt::Debug for Answered {
+// `Debug` output ends up in logs and panics, so these implementations show no message content.
+
+impl fmt::Debug for SavedResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.twiml {
-            Some(twiml) => write!(f, "Answered({} bytes)", twiml.len()),
-            None => f.write_str("Answered(empty)"),
+            Some(twiml) => write!(f, "SavedResponse({} bytes)", twiml.len()),
+            None => f.write_str("SavedResponse(empty)"),
         }
     }
 }
 
-impl fmt::Debug for Choice {
+impl fmt::Debug for ReplyPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Twiml(_) => "Twiml(…)",
@@ -571,7 +604,7 @@ impl fmt::Debug for DialogueChange {
     }
 }
 
-impl fmt::Debug for ArrivalConsent {
+impl fmt::Debug for ConsentKeyword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Stop { .. } => "Stop",
@@ -581,15 +614,15 @@ impl fmt::Debug for ArrivalConsent {
     }
 }
 
-impl fmt::Debug for Arrival {
+impl fmt::Debug for NewInbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arrival")
+        f.debug_struct("NewInbound")
             .field("account", &self.account)
             .field("sid", &self.sid)
-            .field("us", &self.us)
+            .field("sender", &self.sender)
             .field("user", &self.user)
             .field("consent", &self.consent)
-            .field("at", &self.at)
+            .field("received_at", &self.received_at)
             .finish_non_exhaustive()
     }
 }

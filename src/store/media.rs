@@ -1,6 +1,6 @@
-//! Files behind links of ours: what a reply takes along, and what came and is handed on.
+//! Media links: URLs of this server for files of replies, and for media of inbound messages.
 //!
-//! A link is known by the hash of the secret in it, so that whoever reads the store cannot follow one. It ends at its time.
+//! The store has only a hash of a link's secret, so that a reader of the store cannot follow links. Each link expires.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,28 +9,26 @@ use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha2::Sha256;
 
-use super::{Outcome, StoreError};
+use super::{StoreError, StoreFuture};
 use crate::sid::{AccountSid, MediaSid, MessageSid};
-use crate::signature::TokenSlot;
+use crate::signature::AuthTokenKind;
 
-/// What a link is known by: the SHA-256 of the secret in it.
-///
-/// Of a link: see [`MediaLinks`].
+/// Key of a link: the SHA-256 of the secret in its token. See [`MediaLinks`] for an example.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct LinkKey(pub [u8; 32]);
+pub struct LinkTokenHash(pub [u8; 32]);
 
-/// Bytes of the secret in a link's token.
+/// Length of the secret in a link's token, in bytes.
 pub const LINK_SECRET_BYTES: usize = 32;
 
-/// Bytes of the tag in a link's token.
+/// Length of the tag in a link's token, in bytes.
 pub const LINK_TAG_BYTES: usize = 16;
 
-/// Separates these tags from anything else that the key might authenticate one day.
+/// Prefix of the authenticated text, which separates these tags from any other use of the key.
 const TAG_DOMAIN: &[u8] = b"replyhook media link tag 1\0";
 
-/// The key that tags the tokens of a store's links, so that a forged token is refused without a look-up.
+/// Key that tags the tokens of a store's links, so that a forged token is rejected without a look-up.
 ///
-/// Each store makes one at random, keeps it in a table of its own, and gives it to every machine that opens it.
+/// Each store generates one at random and persists it. All servers on a store use the same key.
 ///
 /// ```
 /// use replyhook::store::LinkSigningKey;
@@ -46,7 +44,7 @@ const TAG_DOMAIN: &[u8] = b"replyhook media link tag 1\0";
 pub struct LinkSigningKey(Hmac<Sha256>);
 
 impl LinkSigningKey {
-    /// Creates the key from its 32 bytes, with the hash's key schedule done once.
+    /// Creates the key from its 32 bytes, and computes the hash's key schedule once.
     pub fn new(key: &[u8; 32]) -> Self {
         Self(Hmac::new_from_slice(key).expect("HMAC takes a key of any length"))
     }
@@ -59,7 +57,7 @@ impl LinkSigningKey {
         tag
     }
 
-    /// Returns whether this key has tagged the secret. Takes the same time for every wrong tag.
+    /// Returns true if this key has tagged the secret. Takes the same time for every wrong tag.
     pub fn verifies(&self, secret: &[u8; LINK_SECRET_BYTES], tag: &[u8; LINK_TAG_BYTES]) -> bool {
         self.over(secret).verify_truncated_left(tag).is_ok()
     }
@@ -75,106 +73,97 @@ impl fmt::Debug for LinkSigningKey {
     }
 }
 
-/// What a file of ours is known by: the SHA-256 of its bytes.
-///
-/// Of a file: see [`MediaLinks`].
+/// Key of a stored file: the SHA-256 of its bytes. See [`MediaLinks`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileHash(pub [u8; 32]);
 
-/// How much of a file [`MediaLinks::piece`] gives at once; the last piece may be shorter.
-pub const PIECE_BYTES: usize = 256 * 1024;
+/// Length of the chunks that [`MediaLinks::read_chunk`] returns, in bytes. The last one may be shorter.
+pub const CHUNK_BYTES: usize = 256 * 1024;
 
-/// A link to be kept.
-///
-/// Kept: see [`MediaLinks`].
+/// Link to create. See [`MediaLinks`] for an example.
 #[derive(Clone)]
 pub struct NewLink {
-    /// What it is known by.
-    pub key: LinkKey,
-    /// What it leads to.
-    pub file: NewFile,
-    /// What that is, as far as is said.
+    /// Key of the link.
+    pub key: LinkTokenHash,
+    /// File behind the link.
+    pub file: LinkSource,
+    /// Declared content type of the file.
     pub content_type: Option<String>,
-    /// The message on whose behalf it is made: it is forgotten with its author.
+    /// Message that the link was created for. Purging the message's author deletes the link.
     pub message: Option<MessageSid>,
-    /// From then on it leads nowhere.
+    /// Time from which the link does not resolve.
     pub expires_at: Timestamp,
 }
 
-/// What a link is to lead to.
-///
-/// Kept: see [`MediaLinks`].
+/// File for a new link. See [`MediaLinks`] for an example.
 #[derive(Clone, PartialEq, Eq)]
-pub enum NewFile {
-    /// These bytes. Equal ones are kept once.
-    Ours(Arc<[u8]>),
-    /// A file of a message.
-    AtTwilio(FileAtTwilio),
+pub enum LinkSource {
+    /// Bytes to store. Equal files are stored once.
+    Stored(Arc<[u8]>),
+    /// Media of an inbound message, which stays at Twilio.
+    Twilio(TwilioMedia),
 }
 
-/// What a link leads to.
-///
-/// Found again: see [`MediaLinks`].
+/// File behind a resolved link. See [`MediaLinks`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkedFile {
-    /// Bytes that are here, in pieces.
-    Ours {
-        /// What they are known by.
+pub enum LinkTarget {
+    /// Stored file, to be read in chunks.
+    Stored {
+        /// Key of the file.
         hash: FileHash,
-        /// How many there are.
+        /// Length of the file in bytes.
         length: u64,
     },
-    /// A file of a message, which is fetched from Twilio each time.
-    AtTwilio(FileAtTwilio),
+    /// Media of an inbound message, which is fetched from Twilio for each request.
+    Twilio(TwilioMedia),
 }
 
-/// A file of a message, as Twilio has it.
+/// Media of an inbound message at Twilio.
 ///
-/// A handler links to one with [`IncomingMedia::link`](crate::IncomingMedia::link).
+/// A handler links to it with [`IncomingMedia::link`](crate::IncomingMedia::link).
 #[derive(Clone, PartialEq, Eq)]
-pub struct FileAtTwilio {
-    /// Whose it is.
+pub struct TwilioMedia {
+    /// Account that received the message.
     pub account: AccountSid,
-    /// The token that verified the message.
-    pub slot: TokenSlot,
-    /// The message that brought it.
+    /// Auth token that verified the message's webhook.
+    pub auth_token: AuthTokenKind,
+    /// Message that contained the media.
     pub message: MessageSid,
-    /// The file.
+    /// SID of the media.
     pub media: MediaSid,
 }
 
-/// What there is behind a link.
-///
-/// Found again: see [`MediaLinks`].
+/// Resolved link. See [`MediaLinks`] for an example.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Linked {
-    /// The file.
-    pub file: LinkedFile,
-    /// What it is, as far as is said.
+pub struct ResolvedLink {
+    /// File behind the link.
+    pub file: LinkTarget,
+    /// Declared content type of the file.
     pub content_type: Option<String>,
 }
 
-/// Links and what they lead to.
+/// Media links and the files behind them.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use replyhook::Timestamp;
-/// use replyhook::store::{Access, LinkKey, LinkedFile, MediaLinks, NewFile, NewLink, Store, sqlite::SqliteStore};
+/// use replyhook::store::sqlite::SqliteStore;
+/// use replyhook::store::{Access, LinkSource, LinkTarget, LinkTokenHash, MediaLinks, NewLink, Store};
 ///
 /// let (store, now) = (SqliteStore::memory(), Timestamp::UNIX_EPOCH);
 /// store.open(Access::Owner).await?;
 /// let link = NewLink {
-///     key: LinkKey([7; 32]),
-///     file: NewFile::Ours((*b"BEGIN:VCARD").into()),
+///     key: LinkTokenHash([7; 32]),
+///     file: LinkSource::Stored((*b"BEGIN:VCARD").into()),
 ///     content_type: Some("text/vcard".to_owned()),
 ///     message: None,
 ///     expires_at: Timestamp::MAX,
 /// };
-/// store.offer(link).await?;
-/// let linked = store.linked(LinkKey([7; 32]), now).await?.expect("it was offered");
-/// let LinkedFile::Ours { hash, length } = linked.file else { panic!("it is ours") };
-/// assert_eq!((length, store.piece(hash, 0).await?), (11, Some(b"BEGIN:VCARD".to_vec())));
+/// store.create_link(link).await?;
+/// let link = store.resolve_link(LinkTokenHash([7; 32]), now).await?.expect("the link exists");
+/// let LinkTarget::Stored { hash, length } = link.file else { panic!("the file is stored") };
+/// assert_eq!((length, store.read_chunk(hash, 0).await?), (11, Some(b"BEGIN:VCARD".to_vec())));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
@@ -182,31 +171,36 @@ pub struct Linked {
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).
 pub trait MediaLinks: Send + Sync {
-    /// Returns the key of this store's links: the same one on every machine and after every restart.
+    /// Returns the signing key of this store's links. It is the same on every server and after every restart.
     ///
-    /// It is read when the store is opened and kept in memory, so that a token can be checked without the store.
+    /// The key is read when the store is opened, so that a token is checked without a query.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotOpen`](super::StoreErrorKind::NotOpen) before the store is open.
     fn link_signing_key(&self) -> Result<&LinkSigningKey, StoreError>;
 
-    /// Keeps a link until its time is up.
-    fn offer(&self, link: NewLink) -> Outcome<'_, ()>;
+    /// Stores a link until it expires, and its file if it is not stored yet.
+    fn create_link(&self, link: NewLink) -> StoreFuture<'_, ()>;
 
-    /// What a link leads to, if there is such a link and its time is not up.
-    fn linked(&self, key: LinkKey, now: Timestamp) -> Outcome<'_, Option<Linked>>;
+    /// Returns the file behind a link, if the link exists and has not expired.
+    fn resolve_link(
+        &self,
+        key: LinkTokenHash,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<ResolvedLink>>;
 
-    /// A piece of a file of ours, by its number from 0; nothing behind its end, or where the file is gone.
-    fn piece(&self, file: FileHash, number: u32) -> Outcome<'_, Option<Vec<u8>>>;
+    /// Returns a chunk of a stored file, numbered from 0. Returns `None` after the last one, and if the file is
+    /// deleted.
+    fn read_chunk(&self, file: FileHash, number: u32) -> StoreFuture<'_, Option<Vec<u8>>>;
 
-    /// Forgets some links whose time is up, and files that nothing leads to any more. Returns whether there were any.
-    fn expire_links(&self, now: Timestamp) -> Outcome<'_, bool>;
+    /// Deletes some expired links and files. Returns true if there were any.
+    fn expire_links(&self, now: Timestamp) -> StoreFuture<'_, bool>;
 }
 
-/// Even the hash is told to nobody: it tells two links apart.
-impl fmt::Debug for LinkKey {
+// Hides the hash too: in a log it would connect requests for one link.
+impl fmt::Debug for LinkTokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LinkKey(…)")
+        f.write_str("LinkTokenHash(…)")
     }
 }
 
@@ -221,24 +215,24 @@ impl fmt::Debug for NewLink {
     }
 }
 
-impl fmt::Debug for NewFile {
+impl fmt::Debug for LinkSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ours(bytes) => write!(f, "Ours({} bytes)", bytes.len()),
-            Self::AtTwilio(file) => file.fmt(f),
+            Self::Stored(bytes) => write!(f, "Stored({} bytes)", bytes.len()),
+            Self::Twilio(file) => file.fmt(f),
         }
     }
 }
 
-impl fmt::Debug for FileAtTwilio {
+impl fmt::Debug for TwilioMedia {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AtTwilio({}, {})", self.message, self.media)
+        write!(f, "TwilioMedia({}, {})", self.message, self.media)
     }
 }
 
-impl fmt::Debug for Linked {
+impl fmt::Debug for ResolvedLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Linked")
+        f.debug_struct("ResolvedLink")
             .field("file", &self.file)
             .field("content_type", &self.content_type)
             .finish()

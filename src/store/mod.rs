@@ -1,10 +1,17 @@
-//! What is kept, so that nothing acknowledged is lost and nobody is answered twice: [`Store`] is a [`Journal`] of what
-//! came, the [`Conversations`] it belongs to, with their [`HandOvers`], and an [`Outbox`] of what goes out by REST, with
-//! the [`MediaLinks`] by which files are fetched.
+//! The store: the durable record of messages, conversations and REST calls.
 //!
-//! One method is one transaction, named after its use. The time is an argument. No transaction is held while a handler
-//! or an HTTP call runs: a message is *claimed* by this process, and every later write is fenced by the claim, so that
-//! who lost it cannot write.
+//! It exists so that no acknowledged message is lost and no user receives two replies. [`Store`] combines these traits:
+//!
+//! - [`Journal`]: inbound messages and their responses
+//! - [`Conversations`]: customer service windows, consent and dialogues
+//! - [`Handoffs`]: conversations in which another system replies
+//! - [`Outbox`]: messages to send via the REST API
+//! - [`MediaLinks`]: files behind links
+//! - [`Operator`]: commands and retention
+//!
+//! Each method is one transaction and is named after its use. The current time is an argument. No transaction stays
+//! open while a handler or an HTTP call runs. Instead a process *claims* a message, and each later write checks the
+//! claim. A process that has lost its claim cannot write.
 //!
 //! ```
 //! use replyhook::store::StoreUrl;
@@ -21,7 +28,7 @@ mod conversations;
 mod error;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod expiry;
-mod handover;
+mod handoff;
 mod journal;
 mod media;
 mod operator;
@@ -41,63 +48,65 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 pub use conversations::{
-    ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
+    ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
     Conversation, Conversations, Dialogue, EarlierMessage, OpenWindow, WINDOW,
 };
 pub use error::{StoreError, StoreErrorKind};
-pub use handover::{HandOverChange, HandOvers};
+pub use handoff::{HandoffChange, HandoffRow, Handoffs};
 pub use journal::{
-    Acceptance, Answered, Arrival, ArrivalConsent, Behind, Choice, Claim, CrashPolicy, DeadMessage,
-    DeadReason, Decision, DialogueChange, Ending, Journal, ReplyQueue, Taken, TakenParams, TakenUp,
-    Turn,
+    AcceptOutcome, BacklogMessage, Claim, Completion, ConsentKeyword, CrashPolicy, DeadMessage,
+    DeadReason, DialogueChange, FailOutcome, Journal, NewInbound, QueuedMessage, RedactedParams,
+    ReplyDecision, ReplyPath, ReplyQueue, SavedResponse, TakenUp, TurnStatus,
 };
 pub use media::{
-    FileAtTwilio, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkKey, LinkSigningKey, Linked,
-    LinkedFile, MediaLinks, NewFile, NewLink, PIECE_BYTES,
+    CHUNK_BYTES, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkSigningKey, LinkSource,
+    LinkTarget, LinkTokenHash, MediaLinks, NewLink, ResolvedLink, TwilioMedia,
 };
 pub use operator::{
-    Expired, MessageFilter, MessageRow, OpenMessages, Operator, OutgoingRow, Purged, ReplyRow,
-    Retention,
+    BacklogStats, Expired, MessageFilter, MessageRow, Operator, OutboundDetails, OutboundRow,
+    PurgeReport, Retention,
 };
 pub use outbox::{
-    NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, ReplyState, ScheduledMessage,
-    Settlement,
+    NewOutbound, OutboundMessage, OutboundState, Outbox, OutboxStats, ScheduledMessage,
+    SendOutcome, StatusEffect, StatusEvent,
 };
-pub use submission::{Refusal, SendKey, Standing, Submission, Submitted};
+pub use submission::{IdempotencyKey, Ineligible, SendEligibility, Submission, SubmitOutcome};
 pub use url::{StoreUrl, StoreUrlError};
 
-/// The number of the newest schema, the same in every kind of store.
-pub const SCHEMA: usize = 10;
+/// Number of the newest schema, the same for SQLite and PostgreSQL.
+pub const SCHEMA: usize = 1;
 
-/// How long a step may take, in a store that can be away.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// Default time limit of one operation.
+// Half a second less than the two seconds within which a webhook gets its 503 when the store is unavailable.
+const OPERATION_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// The oldest schema number whose programs may work on the newest schema: it is kept in the store, so that they know. A
-/// migration that only adds what such a program need not know, as an index or a column that may be empty, leaves it. One that wants something of
-/// whoever writes makes it its own number: 2 (a message names the one before), 3 and 4 (keys and files are to be deleted
-/// with what they belong to), 5 (who is handed over is not to be answered), and 9 (a link without a tag leads nowhere) did.
+/// Lowest schema number whose programs may work on the newest schema. The store records it, so that older programs can
+/// read it.
+///
+/// A migration that only adds an index or a nullable column leaves it unchanged. A migration without which older
+/// programs would write incomplete rows sets it to its own number.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-const MIN_READER: usize = 9;
+const MIN_READER: usize = 1;
 
-/// What a store's methods return.
+/// Future that a store's methods return.
 ///
 /// ```
-/// use replyhook::store::Outcome;
+/// use replyhook::store::StoreFuture;
 ///
-/// struct Nowhere;
+/// struct NullStore;
 ///
-/// impl Nowhere {
-///     /// As `Store::check` of a store of yours.
-///     fn check(&self) -> Outcome<'_, ()> {
+/// impl NullStore {
+///     /// Has the signature of `Store::check`.
+///     fn check(&self) -> StoreFuture<'_, ()> {
 ///         Box::pin(async move { Ok(()) })
 ///     }
 /// }
-/// # let _ = Nowhere.check();
+/// # let _ = NullStore.check();
 /// ```
-pub type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// Everything that is kept. [`SqliteStore`](sqlite::SqliteStore) is one machine's, in a file;
-/// [`PostgresStore`](postgres::PostgresStore) is shared by several.
+/// Durable storage. [`SqliteStore`](sqlite::SqliteStore) is a file for one server;
+/// [`PostgresStore`](postgres::PostgresStore) is shared by several servers.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
@@ -113,60 +122,60 @@ pub type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 /// # }).unwrap();
 /// ```
 pub trait Store:
-    Journal + Conversations + HandOvers + Outbox + MediaLinks + Operator + 'static
+    Journal + Conversations + Handoffs + Outbox + MediaLinks + Operator + 'static
 {
-    /// Makes it usable: connects, brings the schema up to date, and (for [`Access::Owner`]) takes possession. Before
-    /// that every other method fails.
+    /// Connects to the store and prepares its schema as `access` allows. Every other method fails before that.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Owned`] when another live server owns it, [`StoreErrorKind::Schema`] when a newer version made
-    /// it, [`StoreErrorKind::Corrupt`], [`StoreErrorKind::Unavailable`].
-    fn open(&self, access: Access) -> Outcome<'_, ()>;
+    /// - [`StoreErrorKind::Owned`]: another running server owns the store.
+    /// - [`StoreErrorKind::Schema`]: another version of replyhook made the schema, and this one cannot use it.
+    /// - [`StoreErrorKind::Corrupt`]: the store is damaged, or belongs to another program.
+    /// - [`StoreErrorKind::Unavailable`]: the store cannot be reached or opened.
+    fn open(&self, access: Access) -> StoreFuture<'_, ()>;
 
-    /// Writes what accepting and answering a message writes, and takes it back; commits, durably.
+    /// Tests the store: writes everything that accepting and replying to a message writes, rolls that back, and
+    /// commits.
     ///
     /// # Errors
-    /// The error that a message would meet now.
-    fn check(&self) -> Outcome<'_, ()>;
+    /// The error that accepting a message would return now.
+    fn check(&self) -> StoreFuture<'_, ()>;
 
-    /// Says whether this process has told something that it has yet to [enter](Journal::enter), for those who share the
-    /// store. Where nobody does, there is nobody to tell.
-    fn owes(&self, owes: bool) {
-        let _ = owes;
+    /// Publishes whether this process has unflushed replies, which are sent but not yet
+    /// [backfilled](Journal::backfill), so that other servers wait for them. Does nothing if one server owns the store.
+    fn set_unflushed(&self, unflushed: bool) {
+        let _ = unflushed;
     }
 
-    /// Whether everybody else who shares the store has shown, within so long a time back from now, that nothing told is
-    /// left to be entered. Where nobody does, it is so.
+    /// Returns true if every other server has published, no longer than `within` ago, that it has no unflushed replies.
+    /// Always true if one server owns the store.
     ///
     /// # Errors
-    /// [`StoreError`]; it is not known then.
-    fn others_entered(&self, within: Duration) -> Outcome<'_, bool> {
+    /// [`StoreError`] if the state of the other servers cannot be read.
+    fn peers_flushed_within(&self, within: Duration) -> StoreFuture<'_, bool> {
         let _ = within;
         Box::pin(std::future::ready(Ok(true)))
     }
 
-    /// Gives up everything that this process has claimed, so that another need not wait for it.
+    /// Releases everything that this process has claimed, so that another process can claim it immediately.
     ///
     /// # Errors
-    /// [`StoreError`]; claims then run out by themselves.
-    fn close(&self) -> Outcome<'_, ()>;
+    /// [`StoreError`]; the claims then end with the lease (PostgreSQL) or when a server opens the file again (SQLite).
+    fn close(&self) -> StoreFuture<'_, ()>;
 
-    /// How long one step may take before the store counts as away, and whoever waits is told so: 1.5 s, so that Twilio has
-    /// its 503 within two. By real time, since a clock that is moved on makes no store slow.
-    fn patience(&self) -> Duration {
-        PATIENCE
+    /// Time limit of one operation, after which the store counts as unavailable. By default 1.5 s, so that Twilio gets
+    /// its 503 within two seconds. Measured in real time, because advancing a test's clock does not make a store slow.
+    fn operation_timeout(&self) -> Duration {
+        OPERATION_TIMEOUT
     }
 }
 
-/// Who opens a store.
-///
-/// Given when opening: see [`Store`].
+/// Purpose for which a store is opened. See [`Store`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// A server, which handles messages.
+    /// Handle messages: the store is owned if only one server can own it, and its schema is updated.
     Owner,
-    /// An operator's command beside a running server.
+    /// Run an operator's command alongside a server: the schema must be up to date.
     Operator,
-    /// Brings the schema up to date, and nothing else.
+    /// Update the schema and do nothing else.
     Migrate,
 }

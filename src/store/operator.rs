@@ -1,110 +1,102 @@
-//! What operators look at and do, beside a running server.
+//! Operations of commands, which run alongside a server, and retention.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Arrival, OutboundMessage, Outcome, ReplyState};
+use super::{NewInbound, OutboundMessage, OutboundState, StoreFuture};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::store::rows::{self, inbound};
 
-/// Which messages to list, newest first.
-///
-/// Listed with: see [`Operator`].
+/// Filter of listed messages. See [`Operator`] for an example.
 #[derive(Debug, Clone, Default)]
 pub struct MessageFilter {
-    /// Only this one.
+    /// Only the message with this SID.
     pub sid: Option<MessageSid>,
-    /// Only those of this user.
+    /// Only messages of this user, under any of their addresses.
     pub user: Option<Address>,
-    /// Only those in this state, as shown; `dead` leaves out those that were purged, which an operator has dealt with.
+    /// Only messages that are shown in this state. `dead` excludes purged messages, which cannot be retried.
     pub state: Option<String>,
-    /// Only those with a lower number: for paging.
-    pub before: Option<i64>,
-    /// At most so many.
+    /// Only messages with a lower ID, for paging.
+    pub before_id: Option<i64>,
+    /// Maximum number of messages.
     pub limit: u32,
 }
 
-/// A message as the operator sees it.
-///
-/// Listed: see [`Operator`].
+/// Inbound message as shown to operators. See [`Operator`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MessageRow {
-    /// Its number.
+    /// ID of the message.
     pub id: i64,
-    /// Its SID.
+    /// SID of the message.
     pub sid: MessageSid,
-    /// Its account.
+    /// Account that received the message.
     pub account: AccountSid,
-    /// `received handling answered deferred sent failed held unknown dead`.
+    /// `received`, `processing`, `answered`, `deferred`, `sent`, `failed`, `held`, `unknown` or `dead`.
     pub state: &'static str,
-    /// Attempts at handling it.
+    /// Number of attempts.
     pub attempt: u32,
-    /// Who wrote; `None` once purged.
+    /// Address of the author; `None` once purged.
     pub user: Option<Address>,
-    /// Until when its conversation is handed over, or was.
-    pub handed_over_until: Option<Timestamp>,
-    /// When it came.
+    /// End of the conversation's handoff, which may have passed.
+    pub handed_off_until: Option<Timestamp>,
+    /// Time when the webhook arrived.
     pub received_at: Timestamp,
-    /// Why it stands where it stands.
+    /// Reason for the state.
     pub reason: Option<String>,
-    /// What goes out by REST, in order.
-    pub replies: Vec<ReplyRow>,
-    /// Its parameters, form-encoded: content.
-    pub params: Option<super::TakenParams>,
-    /// The saved TwiML: content.
-    pub answer: Option<super::TakenParams>,
+    /// Replies via the REST API, in order.
+    pub replies: Vec<OutboundRow>,
+    /// Parameters of the webhook, form-encoded. They contain message content.
+    pub params: Option<super::RedactedParams>,
+    /// Saved TwiML response. It contains message content.
+    pub response: Option<super::RedactedParams>,
 }
 
-/// A message of the outbox as the operator sees it.
-///
-/// Looked at: see [`Outbox`](super::Outbox).
+/// Message of the outbox as shown to operators. See [`Outbox`](super::Outbox) for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct ReplyRow {
-    /// Its number.
+pub struct OutboundRow {
+    /// ID of the message.
     pub id: i64,
-    /// Where it stands.
-    pub state: ReplyState,
-    /// Twilio's SID for it.
+    /// State of the message.
+    pub state: OutboundState,
+    /// SID of the message, once Twilio has accepted it.
     pub sid: Option<MessageSid>,
-    /// What became of it after that, in Twilio's word.
+    /// Last status from Twilio.
     pub status: Option<String>,
-    /// Why it failed.
+    /// Twilio's error code.
     pub error_code: Option<u32>,
-    /// In words.
+    /// Reason for the state.
     pub reason: Option<String>,
-    /// The parameters of `POST Messages`, form-encoded: content.
-    pub params: Option<super::TakenParams>,
+    /// Parameters of `POST Messages`, form-encoded. They contain message content.
+    pub params: Option<super::RedactedParams>,
 }
 
-/// A message that answers nothing, as the operator sees it.
-///
-/// Listed: see [`Operator`].
+/// Outbound message that is not a reply, as shown to operators. See [`Operator::outbound_messages`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct OutgoingRow {
-    /// The account that sends it.
+pub struct OutboundDetails {
+    /// Account that sends the message.
     pub account: AccountSid,
-    /// The sender, or the service that chooses one.
-    pub us: Address,
-    /// Who gets it.
+    /// Sender, or the SID of the Messaging Service that chooses one.
+    pub sender: Address,
+    /// Recipient of the message.
     pub user: Address,
-    /// `pending sending unknown held sent failed suppressed`; one that Twilio took and could not deliver has failed.
+    /// Name of an [`OutboundState`]. A message that Twilio accepted but could not deliver is `failed`.
     pub state: &'static str,
-    /// Calls made for it.
+    /// Number of attempts to send the message.
     pub attempt: u32,
-    /// When it was taken.
+    /// Time when the message was queued.
     pub created_at: Timestamp,
-    /// The message itself.
-    pub message: ReplyRow,
+    /// Row of the outbox.
+    pub message: OutboundRow,
 }
 
-/// How long what is kept.
+/// Age limits of stored data.
 ///
 /// ```
 /// use std::time::Duration;
@@ -119,27 +111,31 @@ pub struct OutgoingRow {
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// The time of the step: a message from after it was written while the clock was wrong, and is as old as the next one.
+    /// Time of the step. A row with a later time was written while the clock was wrong, and counts as old as the next
+    /// row.
     pub now: Timestamp,
-    /// Texts of what came and went are forgotten from here back.
+    /// Texts of messages and replies from before this time are deleted.
     pub texts_before: Timestamp,
-    /// All content is.
+    /// Replies, outbound messages and conversations from before this time are deleted.
     pub content_before: Timestamp,
-    /// Keys are: from here back a repeat would be a new message.
+    /// Messages with their keys are deleted from before this time. A redelivery after that would be a new message.
     pub keys_before: Timestamp,
-    /// News of messages that nobody knows is.
+    /// Status callbacks without a matching message are deleted from before this time.
     pub news_before: Timestamp,
 }
 
-/// Keys stay so much longer than content.
+/// Time for which keys outlive content.
+// As long as a key is stored, a redelivery, or a message that `reconcile` finds in Twilio's list, is recognised as
+// known.
 const KEYS: SignedDuration = SignedDuration::from_hours(400 * 24);
-/// News of unknown messages stays so long.
+/// Age limit of status callbacks without a matching message.
 const NEWS: SignedDuration = SignedDuration::from_hours(24);
 
 impl Retention {
-    /// What is old enough `now`, where content is kept so long and texts so long.
+    /// Returns the limits at `now`, given the retention times of content and of texts.
     pub fn new(content: Duration, texts: Duration, now: Timestamp) -> Self {
         let before = |by: SignedDuration| now.checked_sub(by).unwrap_or(Timestamp::MIN);
+        // A retention time beyond the range of times means that nothing expires.
         let age = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
         Self {
             now,
@@ -151,42 +147,42 @@ impl Retention {
     }
 }
 
-/// How many messages have no answer yet, or never got one.
-///
-/// Asked for: see [`Operator`].
+/// Numbers of messages without a reply. See [`Operator`] for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct OpenMessages {
-    /// Waiting for their turn.
+pub struct BacklogStats {
+    /// Messages queued behind older ones.
     pub received: u64,
-    /// With their handler.
-    pub handling: u64,
-    /// To be answered by REST, with their handler or before it.
+    /// Messages with a running handler and an undecided reply path.
+    pub processing: u64,
+    /// Messages whose reply will take the REST API.
     pub deferred: u64,
-    /// When the oldest of all these came.
+    /// Arrival of the oldest message of these three states.
     pub oldest: Option<Timestamp>,
-    /// Dead, and an operator may have them handled again.
+    /// Dead messages that an operator can retry.
     pub dead: u64,
-    /// Dead, and their content was deleted by age before they were answered.
+    /// Dead messages whose content expired before a reply.
     pub expired_unanswered: u64,
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-impl OpenMessages {
-    /// Counts so many messages in a state, as it is stored, the oldest of them come then.
+impl BacklogStats {
+    /// Adds a number of messages in a stored state, the oldest of which arrived at `oldest`.
     pub(super) fn add(&mut self, state: i64, number: i64, oldest: Timestamp) {
         let number = number.unsigned_abs();
         match state {
             inbound::RECEIVED => self.received += number,
-            inbound::HANDLING => self.handling += number,
+            inbound::HANDLING => self.processing += number,
+            // The queries read open states only, so this is DEFERRED.
             _ => self.deferred += number,
         }
         self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
     }
 
-    /// Counts so many dead messages with a reason, as it is stored.
+    /// Adds a number of dead messages with a stored reason.
     pub(super) fn add_dead(&mut self, reason: Option<&str>, number: i64) {
         match reason {
+            // An operator has deleted these, so they need no attention.
             Some(rows::PURGED) => {}
             Some(rows::EXPIRED) => self.expired_unanswered += number.unsigned_abs(),
             _ => self.dead += number.unsigned_abs(),
@@ -194,21 +190,19 @@ impl OpenMessages {
     }
 }
 
-/// What was deleted.
-///
-/// Told by: see [`Operator`].
+/// Report of a purge. See [`Operator`] for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Purged {
-    /// Messages whose content is gone.
+pub struct PurgeReport {
+    /// Number of inbound messages whose content was deleted.
     pub messages: u64,
-    /// Messages of the outbox.
+    /// Number of deleted messages of the outbox.
     pub replies: u64,
-    /// Opt-outs and opt-ins.
+    /// Number of deleted consents.
     pub consents: u64,
 }
 
-/// The outcome of a step of [`Operator::expire`].
+/// Outcome of a step of [`Operator::expire`].
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
@@ -234,18 +228,20 @@ pub struct Purged {
 pub struct Expired {
     /// True if there is more to delete.
     pub more: bool,
-    /// Messages that were never answered, and whose content is gone now.
+    /// SIDs of messages without a reply whose content this step deleted.
     pub unanswered: Vec<MessageSid>,
 }
 
-/// Between two steps, at least. Deleted rows are in pages all over the file, which a checkpoint has to write while messages
-/// wait: more than some hundred rows a second make it several times as long.
+/// Minimum pause between two steps.
+// Deleted rows lie in pages all over the file, which the next checkpoint has to write. More than some hundred rows per
+// second make that checkpoint several times as long.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
-/// One part in so many of the time is for deleting.
+/// Part of the time that may be spent on deleting: one in `SHARE`.
+// A step holds SQLite's only writer, so that a slow disk needs longer pauses.
 const SHARE: u32 = 20;
 
 impl Expired {
-    /// The pause before the next step, after one that took so long: messages are written meanwhile.
+    /// Returns the pause before the next step, which leaves time for messages, given the duration of the last step.
     ///
     /// ```
     /// use std::time::Duration;
@@ -259,12 +255,12 @@ impl Expired {
     }
 }
 
-/// What operators look at and do.
+/// Operations for commands and for retention.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use replyhook::store::{Access, MessageFilter, Operator, Purged, Store, sqlite::SqliteStore};
+/// use replyhook::store::{Access, MessageFilter, Operator, PurgeReport, Store, sqlite::SqliteStore};
 ///
 /// let store = SqliteStore::memory();
 /// store.open(Access::Owner).await?;
@@ -273,8 +269,8 @@ impl Expired {
 ///     println!("{} after {} attempts: {}", row.sid, row.attempt, row.reason.unwrap_or_default());
 /// }
 /// let purged = store.purge_user(&"whatsapp:+15550001111".into(), false).await?;
-/// assert_eq!(purged, Purged::default(), "nobody of this number ever wrote");
-/// assert_eq!(store.open_messages().await?.oldest, None, "everything is answered");
+/// assert_eq!(purged, PurgeReport::default(), "this user has never written");
+/// assert_eq!(store.backlog_stats().await?.oldest, None, "every message has a reply");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
@@ -282,47 +278,57 @@ impl Expired {
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).
 pub trait Operator: Send + Sync {
-    /// Lists messages, newest first.
-    fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>>;
+    /// Lists inbound messages, newest first.
+    fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>>;
 
-    /// Lists messages that answer nothing, newest first: `sid` is Twilio's for one, `state` that of an [`OutgoingRow`].
-    fn outgoing_messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<OutgoingRow>>;
+    /// Lists outbound messages that are not replies, newest first. `sid` and `state` of the filter are those of the
+    /// outbound message.
+    fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>>;
 
-    /// How many messages have no answer yet, or never got one.
-    fn open_messages(&self) -> Outcome<'_, OpenMessages>;
+    /// Counts the messages without a reply.
+    fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats>;
 
-    /// Lets a message that failed, or is dead, be handled again; its answer goes by REST. Returns whether there was one.
-    fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool>;
+    /// Queues a failed or dead message for another attempt, and returns false if there is none with this SID.
+    ///
+    /// The reply takes the REST API. A message whose content was deleted cannot be retried.
+    fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool>;
 
-    /// Sends what is held or failed of a message's reply, and with it the rest. Returns how many were freed.
-    fn release(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, u64>;
+    /// Queues the held and failed replies of an inbound message for sending, and returns their number.
+    ///
+    /// The parts of the reply that wait behind them follow.
+    fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64>;
 
-    /// Sends what is held or failed of messages that answer nothing: the one of this number, or all that are held. Returns
-    /// how many were freed.
-    fn release_outgoing(&self, id: Option<i64>, now: Timestamp) -> Outcome<'_, u64>;
+    /// Queues held outbound messages that are not replies for sending, and returns their number.
+    ///
+    /// With an ID only that message is queued, even if it has failed.
+    fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64>;
 
-    /// Keeps a message that was answered before, which only Twilio knows: as answered with nothing, so that nobody handles
-    /// it. One that is kept already stays as it is.
-    fn enter_answered(&self, arrival: Arc<Arrival>) -> Outcome<'_, ()>;
+    /// Records a message that a lost journal had replied to, so that it is not handled again.
+    ///
+    /// Its saved response is empty. A message that is stored already stays as it is.
+    fn backfill_answered(&self, message: Arc<NewInbound>) -> StoreFuture<'_, ()>;
 
-    /// Up to `limit` messages of the outbox in an open state, in the order of their numbers, beginning after number `after`.
-    /// Claims nothing.
-    fn open_replies(
+    /// Lists up to `limit` messages of the outbox in an open state with an ID above `after`, in the order of their IDs.
+    ///
+    /// It claims nothing.
+    fn list_open_outbound(
         &self,
-        state: ReplyState,
+        state: OutboundState,
         after: i64,
         limit: u32,
         now: Timestamp,
-    ) -> Outcome<'_, Vec<OutboundMessage>>;
+    ) -> StoreFuture<'_, Vec<OutboundMessage>>;
 
-    /// Forgets what a user said and was told, their dialogue and their number. Keys and the opt-out stay, unless
-    /// `forget_opt_out`.
-    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged>;
+    /// Deletes the messages, replies, dialogues and addresses of a user.
+    ///
+    /// Keys of messages stay, so that a redelivery is still a duplicate. The opt-out stays unless `forget_opt_out` is
+    /// true.
+    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport>;
 
-    /// Forgets everything, keys and consents included. For a desk on which a test begins anew: what was acknowledged is
-    /// gone with the rest.
-    fn forget_all(&self) -> Outcome<'_, ()>;
+    /// Deletes everything, keys and consents included. For the local emulator and tests: acknowledged messages are
+    /// lost.
+    fn delete_everything(&self) -> StoreFuture<'_, ()>;
 
-    /// Deletes what is older than it may be, a step at a time.
-    fn expire(&self, retention: Retention) -> Outcome<'_, Expired>;
+    /// Deletes a small number of rows that are older than `retention` allows.
+    fn expire(&self, retention: Retention) -> StoreFuture<'_, Expired>;
 }

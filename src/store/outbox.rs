@@ -1,4 +1,6 @@
-//! What goes out by REST: claimed, sent, settled. A call whose fate is unknown is never made again blindly.
+//! Outbox: messages to send via the REST API. Each is claimed, sent, and its outcome recorded.
+//!
+//! A REST call with an unknown result is never repeated blindly: Twilio's message list is searched first.
 
 use std::fmt;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -8,115 +10,112 @@ use jiff::Timestamp;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::rows::reply;
-use super::{OpenWindow, Outcome, ReplyRow, SendKey, Standing, Submission, Submitted};
+use super::{
+    IdempotencyKey, OpenWindow, OutboundRow, SendEligibility, StoreFuture, Submission,
+    SubmitOutcome,
+};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
-use crate::signature::TokenSlot;
+use crate::signature::AuthTokenKind;
 
-/// A message for the outbox.
-///
-/// Added: see [`Outbox`].
+/// Message to add to the outbox. See [`Outbox`] for an example.
 #[derive(Clone)]
-pub struct NewReply {
-    /// The account that sends it.
+pub struct NewOutbound {
+    /// Account that sends the message.
     pub account: AccountSid,
-    /// The token it is sent with, unless the account has credentials of its own.
-    pub slot: TokenSlot,
-    /// The sender.
-    pub us: Address,
-    /// Who gets it.
+    /// Auth token of the REST call, unless the account has its own API credentials.
+    pub auth_token: AuthTokenKind,
+    /// Sender of the message.
+    pub sender: Address,
+    /// Recipient of the message.
     pub user: Address,
-    /// The service whose consents count beside the sender's.
+    /// Messaging Service whose consents apply in addition to the sender's.
     pub service: Option<MessagingServiceSid>,
-    /// The parameters of `POST Messages`, without `StatusCallback` unless it is the bot's own.
-    pub params: Form,
-    /// Whether it is a template, which no window keeps back.
+    /// Parameters of `POST Messages`, without `StatusCallback` unless the bot has set its own.
+    pub params: FormParams,
+    /// True for a template, which may be sent while the customer service window is closed.
     pub template: bool,
 }
 
-/// A message of the outbox, claimed to be sent or looked for.
-///
-/// Claimed: see [`Outbox`].
+/// Message of the outbox, claimed for a REST call or for a lookup. See [`Outbox`] for an example.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct OutboundMessage {
-    /// Its number.
+    /// ID of the message.
     pub id: i64,
-    /// When it was made, µs since 1970: with the number, its name in the status callback's URL.
+    /// Time when the message was queued, in whole microseconds. With `id` it forms the [`name`](Self::name).
     pub created_at: Timestamp,
-    /// The account that sends it.
+    /// Account that sends the message.
     pub account: AccountSid,
-    /// The token it is sent with.
-    pub slot: TokenSlot,
-    /// The sender.
-    pub us: Address,
-    /// Who gets it.
+    /// Auth token of the REST call, unless the account has its own API credentials.
+    pub auth_token: AuthTokenKind,
+    /// Sender of the message.
+    pub sender: Address,
+    /// Recipient of the message.
     pub user: Address,
-    /// The service whose consents count beside the sender's.
+    /// Messaging Service whose consents apply in addition to the sender's.
     pub service: Option<MessagingServiceSid>,
-    /// The parameters of `POST Messages`.
-    pub params: Form,
-    /// Whether it is a template.
+    /// Parameters of `POST Messages`.
+    pub params: FormParams,
+    /// True for a template.
     pub template: bool,
-    /// Calls made for it, this one included.
+    /// Number of attempts to send the message, including the present one.
     pub attempt: u32,
-    /// Times that Twilio's list was searched for it.
-    pub looks: u32,
-    /// When the last call began.
+    /// Number of searches for the message in Twilio's list.
+    pub lookups: u32,
+    /// Start of the last REST call.
     pub sent_at: Option<Timestamp>,
-    /// The customer service window, if it was open when the message was claimed; else only a template may be sent.
+    /// Customer service window, if it was open at the claim. Without it only a template may be sent.
     pub window: Option<OpenWindow>,
-    /// Whether the user is known to agree to templates.
+    /// True if an opt-in of the user is recorded.
     pub opted_in: bool,
 }
 
-/// A message that Twilio has taken and holds until its time.
-///
-/// Found: see [`Outbox::unwanted`].
+/// Message that Twilio has accepted and holds until its send time. See [`Outbox::scheduled_to_cancel`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ScheduledMessage {
-    /// Its number.
+    /// ID of the message.
     pub id: i64,
-    /// The account that sends it.
+    /// Account that sends the message.
     pub account: AccountSid,
-    /// The token it was sent with.
-    pub slot: TokenSlot,
-    /// Twilio's name for it.
+    /// Auth token of the REST call, unless the account has its own API credentials.
+    pub auth_token: AuthTokenKind,
+    /// SID of the message.
     pub sid: MessageSid,
 }
 
-/// Where a message of the outbox stands.
+/// State of a message in the outbox.
 ///
 /// ```
-/// use replyhook::store::ReplyState;
+/// use replyhook::store::OutboundState;
 ///
-/// assert_eq!(ReplyState::Suppressed.as_str(), "suppressed");
+/// assert_eq!(OutboundState::Suppressed.as_str(), "suppressed");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ReplyState {
-    /// It waits to be sent.
+pub enum OutboundState {
+    /// Waiting to be sent.
     Pending,
-    /// A call is under way.
+    /// A REST call is in flight.
     Sending,
-    /// A call was made, and whether it was processed is not known.
+    /// A REST call ended without a result, so that Twilio may have accepted the message.
     Unknown,
-    /// Twilio's list does not have it: the operator decides.
+    /// Twilio's list does not have the message after such a call. An operator decides.
     Held,
-    /// Twilio has taken it.
+    /// Twilio has accepted the message.
     Sent,
-    /// It was not sent, and will not be.
+    /// The message was not sent, and will not be.
     Failed,
-    /// The user wants nothing from us.
+    /// The message is not sent, because the user has opted out.
     Suppressed,
 }
 
-impl ReplyState {
-    /// As it is shown.
+impl OutboundState {
+    /// Returns the name of the state, as shown to operators.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -130,119 +129,111 @@ impl ReplyState {
     }
 }
 
-/// What became of a call.
-///
-/// Written down: see [`Outbox`].
+/// Outcome of a REST call or of a lookup. See [`Outbox`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settlement {
-    /// Twilio has taken it.
+pub enum SendOutcome {
+    /// Twilio has accepted the message.
     Sent {
-        /// Under this SID.
+        /// SID of the message.
         sid: MessageSid,
-        /// With this status.
+        /// Status that Twilio returned.
         status: MessageStatus,
     },
-    /// It was not processed: again, not before this.
-    Again {
-        /// When.
+    /// Twilio has not accepted the message, and the call may be repeated.
+    Retry {
+        /// Earliest time of the next call.
         not_before: Timestamp,
     },
-    /// Refused, or given up.
+    /// Twilio has rejected the message, or the last attempt has failed.
     Failed {
-        /// Twilio's code.
+        /// Twilio's error code.
         code: Option<ErrorCode>,
-        /// In words without content.
+        /// Reason, without message content.
         reason: &'static str,
     },
-    /// Whether it was processed is not known; look not before this.
+    /// The result of the call is unknown, so that Twilio's list must be searched.
     Unknown {
-        /// When.
+        /// Earliest time of the search.
         look_at: Timestamp,
-        /// Whether Twilio's list was searched, and does not have it.
+        /// True if the list was searched and does not have the message.
         looked: bool,
     },
-    /// Not found in Twilio's list: it waits for the operator.
+    /// Twilio's list does not have the message, which waits for an operator.
     Held,
 }
 
-/// What a status callback tells.
-///
-/// Made of a [`StatusUpdate`](crate::StatusUpdate), whose example shows what it holds.
+/// Status callback, as the outbox uses it. See [`StatusUpdate`](crate::StatusUpdate) for an example of a callback.
 #[derive(Debug, Clone)]
-pub struct News {
-    /// Whose message.
+pub struct StatusEvent {
+    /// Account that sent the message.
     pub account: AccountSid,
-    /// Which.
+    /// SID of the message.
     pub sid: MessageSid,
-    /// Its name in the callback's URL.
-    pub reply: Option<String>,
-    /// The status.
+    /// [Name](OutboundMessage::name) of the message from the callback's URL.
+    pub outbound: Option<String>,
+    /// Reported status.
     pub status: MessageStatus,
-    /// Why it failed.
+    /// Reason of a failure.
     pub error_code: Option<ErrorCode>,
-    /// Our sender.
-    pub us: Option<Address>,
-    /// The service that it was sent through.
+    /// Sender of the message.
+    pub sender: Option<Address>,
+    /// Messaging Service that sent the message.
     pub service: Option<MessagingServiceSid>,
-    /// The user.
+    /// Recipient of the message.
     pub user: Option<Address>,
-    /// When it came.
+    /// Time when the callback arrived.
     pub at: Timestamp,
 }
 
-/// What news did.
-///
-/// Told by [`Outbox::news`].
+/// Effect of a [`StatusEvent`], as [`Outbox::apply_status`] returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NewsEffect {
-    /// A message of ours moved.
-    Moved,
-    /// Nothing new.
-    Old,
-    /// It is not known; kept for a day, in case it is about a call that is not settled.
-    Unknown,
+pub enum StatusEffect {
+    /// The status of a message has advanced.
+    Applied,
+    /// The message already has this status or a later one.
+    Stale,
+    /// No message in the outbox has the SID. The event is stored for a day, in case its REST call has not ended yet.
+    Unmatched,
 }
 
-/// How full the outbox is.
-///
-/// Asked for: see [`Outbox`].
+/// Number of open messages in the outbox. See [`Outbox`] for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct OutboxState {
-    /// Waiting or being sent.
+pub struct OutboxStats {
+    /// Messages that wait to be sent, or are being sent.
     pub pending: u64,
-    /// Of unknown fate, being looked for.
+    /// Messages that are looked up after a call with unknown result.
     pub unknown: u64,
-    /// Waiting for the operator.
+    /// Messages that wait for an operator.
     pub held: u64,
-    /// When the first of all these was due: when it was made, or when its sender's pace lets it go, which may be to come.
+    /// Earliest due time of all these: the time of queueing, or the send time from the rate limit, which may lie ahead.
     pub oldest: Option<Timestamp>,
 }
 
-/// What goes out by REST.
+/// Outbox of messages that are sent via the REST API.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use replyhook::signature::TokenSlot;
-/// use replyhook::store::{Access, NewReply, Outbox, ReplyState, Settlement, Store, sqlite::SqliteStore};
-/// use replyhook::{Form, MessageStatus, Timestamp};
+/// use replyhook::signature::AuthTokenKind;
+/// use replyhook::store::{Access, NewOutbound, Outbox, OutboundState, SendOutcome, Store, sqlite::SqliteStore};
+/// use replyhook::{FormParams, MessageStatus, Timestamp};
 ///
 /// let (store, now) = (SqliteStore::memory(), Timestamp::UNIX_EPOCH);
 /// store.open(Access::Owner).await?;
-/// let ready = NewReply {
+/// let ready = NewOutbound {
 ///     account: "AC00000000000000000000000000000001".parse()?,
-///     us: "+15550002222".into(),
+///     sender: "+15550002222".into(),
 ///     user: "+15550001111".into(),
-///     params: Form::from_iter([("Body", "It is ready.")]),
-///     # slot: TokenSlot::Primary, service: None, template: false,
+///     params: FormParams::from_iter([("Body", "It is ready.")]),
+///     # auth_token: AuthTokenKind::Primary, service: None, template: false,
 /// };
 /// let ids = store.enqueue(vec![ready], now).await?;
-/// assert_eq!(store.outbox_state().await?.pending, 1);
+/// assert_eq!(store.outbox_stats().await?.pending, 1);
 /// let claimed = store.claim(10, now).await?;
-/// let sent = Settlement::Sent { sid: "SM00000000000000000000000000000001".parse()?, status: MessageStatus::Queued };
-/// store.settle(claimed[0].id, sent, now).await?;
-/// assert_eq!(store.outgoing(ids[0]).await?.map(|row| row.state), Some(ReplyState::Sent));
+/// let sent = SendOutcome::Sent { sid: "SM00000000000000000000000000000001".parse()?, status: MessageStatus::Queued };
+/// store.record_outcome(claimed[0].id, sent, now).await?;
+/// assert_eq!(store.outbound(ids[0]).await?.map(|row| row.state), Some(OutboundState::Sent));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
@@ -250,80 +241,93 @@ pub struct OutboxState {
 /// # Errors
 /// Every method: [`StoreError`](super::StoreError).
 pub trait Outbox: Send + Sync {
-    /// Claims up to `limit` messages that may be sent now: of one reply only the first, and of one sender to one person
-    /// only the oldest, once nothing before it is on its way. In the same step those whose user has opted out are
-    /// suppressed. Calls of dead processes become unknown.
-    fn claim(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>>;
+    /// Claims up to `limit` messages that may be sent now.
+    ///
+    /// Messages of one sender to one user are claimed one after the other, oldest first, and so are the parts of a
+    /// reply. Messages whose user has opted out are suppressed in the same transaction. Calls of dead processes become
+    /// unknown.
+    fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>>;
 
-    /// Writes down what became of a call. A message that was found sent stays so, whoever says otherwise.
-    fn settle(&self, id: i64, settlement: Settlement, now: Timestamp) -> Outcome<'_, ()>;
+    /// Records the outcome of a call or a lookup. A message that is known to be sent stays sent.
+    fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()>;
 
-    /// Up to `limit` messages of unknown fate whose time to be looked for has come.
-    fn unknown(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>>;
+    /// Claims up to `limit` messages with an unknown result whose lookup is due.
+    fn unknown(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>>;
 
-    /// Up to `limit` messages, of those numbered beyond `after`, that Twilio holds until their time and whose user has
-    /// opted out since.
-    fn unwanted(&self, after: i64, limit: usize) -> Outcome<'_, Vec<ScheduledMessage>>;
+    /// Lists up to `limit` messages with an ID above `after` that Twilio holds until their send time, although their
+    /// user has opted out.
+    fn scheduled_to_cancel(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<ScheduledMessage>>;
 
-    /// Of these SIDs, those that no message of the outbox has.
-    fn unclaimed_sids(
+    /// Returns those of the given SIDs that belong to no message in the outbox.
+    fn unmatched_sids(
         &self,
         account: AccountSid,
         sids: Vec<MessageSid>,
-    ) -> Outcome<'_, Vec<MessageSid>>;
+    ) -> StoreFuture<'_, Vec<MessageSid>>;
 
-    /// Adds messages that answer nothing.
-    fn enqueue(&self, replies: Vec<NewReply>, now: Timestamp) -> Outcome<'_, Vec<i64>>;
+    /// Queues outbound messages that are not replies, and returns their IDs. Consent and window are checked at the
+    /// claim.
+    fn enqueue(&self, messages: Vec<NewOutbound>, now: Timestamp) -> StoreFuture<'_, Vec<i64>>;
 
-    /// Adds a message that answers nothing, if it may be said and its key is free: of any number at once with one key,
-    /// one is added. Those of one sender are due one after the other, at its pace.
-    fn submit(&self, submission: Submission, now: Timestamp) -> Outcome<'_, Submitted>;
+    /// Queues an outbound message, if the user may receive it and its idempotency key is free.
+    ///
+    /// Of concurrent submissions with one key, one is queued. The rate limit of the sender assigns the send time.
+    fn submit(&self, submission: Submission, now: Timestamp) -> StoreFuture<'_, SubmitOutcome>;
 
-    /// What may be said to a user at a time. Where the sender is the service's SID, an opt-out from any sender counts.
-    fn standing(
+    /// Returns consent and customer service window of a user at a given time.
+    ///
+    /// If `sender` is the SID of the service, which chooses the sender later, an opt-out from any sender counts.
+    fn eligibility(
         &self,
-        us: &Address,
+        sender: &Address,
         service: Option<MessagingServiceSid>,
         user: &Address,
         at: Timestamp,
-    ) -> Outcome<'_, Standing>;
+    ) -> StoreFuture<'_, SendEligibility>;
 
-    /// The number of the message that was submitted with this key.
-    fn keyed(&self, key: SendKey) -> Outcome<'_, Option<i64>>;
+    /// Returns the ID of the message that was submitted with this key.
+    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>>;
 
-    /// A message of the outbox by its number, for as long as it is kept.
-    fn outgoing(&self, id: i64) -> Outcome<'_, Option<ReplyRow>>;
+    /// Returns a message of the outbox by its ID, until retention deletes it.
+    fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>>;
 
-    /// Takes news of a message. Status only rises, and a user who blocks us is opted out.
-    fn news(&self, news: News) -> Outcome<'_, NewsEffect>;
+    /// Applies a status callback. A status never moves backwards.
+    ///
+    /// An error code for a user who has opted out at Twilio or has blocked the sender records an opt-out.
+    fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect>;
 
-    /// How full it is.
-    fn outbox_state(&self) -> Outcome<'_, OutboxState>;
+    /// Returns the numbers of open messages.
+    fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats>;
 }
 
-/// How long a call of a dead process gets to show itself, by a status callback, before it is looked for.
+/// Delay before the lookup of a call that a dead process has made. A status callback may resolve it until then.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// How long one look may take before another begins.
+pub(super) const LOOKUP_GRACE: Duration = Duration::from_secs(2);
+/// Time after which a lookup without an outcome is given to another worker.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(super) const LOOK: Duration = Duration::from_mins(1);
+pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Longest pause before a message is sent again or looked up. A time beyond it was noted before the clock was set back.
+/// Longest pause before a message is sent again or looked up. A later time was stored before the clock was set back.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) const MAX_PAUSE: Duration = Duration::from_mins(20);
-/// Longest time for which a reply that is still being sent makes later ones wait behind it: a reply out of order is better
-/// than none.
+/// Maximum age of an unsent reply that later replies wait for. During an outage of the REST API, a reply out of order
+/// is better than none.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) const MAX_ORDER_WAIT: Duration = Duration::from_mins(1);
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-impl OutboxState {
-    /// Counts so many messages in a state, as it is stored, the first of them due then.
+impl OutboxStats {
+    /// Adds a number of messages in a stored state, the first of which is due at `oldest`.
     pub(super) fn add(&mut self, state: i64, number: i64, oldest: Timestamp) {
         let number = number.unsigned_abs();
         match state {
             reply::UNKNOWN => self.unknown += number,
             reply::HELD => self.held += number,
+            // The queries read open states only, so this is PENDING or SENDING.
             _ => self.pending += number,
         }
         self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
@@ -331,27 +335,29 @@ impl OutboxState {
 }
 
 impl OutboundMessage {
-    /// Its name in the status callback's URL. The time of making is in it, so that another database's callback fits none.
+    /// Returns the name of the message in the URL of its status callback.
     pub fn name(&self) -> String {
         name(self.id, self.created_at.as_microsecond())
     }
 }
 
 pub(super) fn name(id: i64, created_at: i64) -> String {
+    // An ID alone is not unique: after a database was replaced, the callback for a message of the old one could match a
+    // message of the new one.
     format!("{id}-{created_at:x}")
 }
 
-/// The number and the time in a name.
+/// Returns the ID and the time of creation that a name consists of.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) fn parse_name(name: &str) -> Option<(i64, i64)> {
     let (id, created_at) = name.split_once('-')?;
     Some((id.parse().ok()?, i64::from_str_radix(created_at, 16).ok()?))
 }
 
-impl fmt::Debug for NewReply {
+impl fmt::Debug for NewOutbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewReply")
-            .field("us", &self.us)
+        f.debug_struct("NewOutbound")
+            .field("sender", &self.sender)
             .field("user", &self.user)
             .field("params", &self.params)
             .finish_non_exhaustive()
@@ -362,7 +368,7 @@ impl fmt::Debug for OutboundMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutboundMessage")
             .field("id", &self.id)
-            .field("us", &self.us)
+            .field("sender", &self.sender)
             .field("user", &self.user)
             .field("attempt", &self.attempt)
             .field("params", &self.params)

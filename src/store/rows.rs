@@ -1,27 +1,28 @@
-//! How rows are written, the same in both databases.
+//! Stored values that both databases share: states, reasons, SIDs, links and the schema's version.
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Answered, DeadReason, Decision, FileAtTwilio, FileHash, LinkSigningKey, Linked, LinkedFile,
-    NewFile, NewLink, OpenWindow, ReplyState, StoreError, StoreErrorKind,
+    DeadReason, FailOutcome, FileHash, LinkSigningKey, LinkSource, LinkTarget, NewLink, OpenWindow,
+    OutboundState, ReplyDecision, ResolvedLink, SavedResponse, StoreError, StoreErrorKind,
+    TwilioMedia,
 };
 use crate::address::Address;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid};
-use crate::signature::TokenSlot;
+use crate::signature::AuthTokenKind;
 
-/// The tables that hold what came and went, each before those that it refers to.
+/// Tables with messages and consents, each before the tables that it refers to.
 pub(super) const CONTENT: [&str; 13] = [
     "media_link",
     "media_file",
-    "send_key",
-    "send_pace",
+    "idempotency_key",
+    "send_rate",
     "dialogue",
-    "handover",
-    "news",
-    "reply",
+    "handoff",
+    "unmatched_status",
+    "outbound",
     "inbound",
     "consent",
     "consent_ledger",
@@ -30,39 +31,44 @@ pub(super) const CONTENT: [&str; 13] = [
 ];
 
 /// States of `inbound`. Those below [`ANSWERED`](inbound::ANSWERED) are open.
+// The SQL of both databases, including the conditions of partial indexes, contains these numbers as literals.
 pub(super) mod inbound {
-    /// Kept, its turn has not come.
+    /// Stored; an older message of the conversation is still open.
     pub(in crate::store) const RECEIVED: i64 = 0;
-    /// A handler runs, the carrier is open.
+    /// A handler runs, and the reply path is undecided.
     pub(in crate::store) const HANDLING: i64 = 1;
-    /// The answer goes by REST; a handler runs if it has an owner.
+    /// The reply takes the REST API. A handler runs if the message has an owner.
     pub(in crate::store) const DEFERRED: i64 = 2;
-    /// TwiML.
+    /// The response is saved: TwiML, or the empty response.
     pub(in crate::store) const ANSWERED: i64 = 3;
-    /// The answer, if any, is in the outbox.
+    /// The replies, if any, are in the outbox.
     pub(in crate::store) const DONE: i64 = 4;
-    /// The handler failed; the next request handles it again.
+    /// The handler failed. A redelivery starts another attempt.
     pub(in crate::store) const FAILED: i64 = 5;
-    /// Beyond help, but for the operator's.
+    /// Neither a redelivery nor a process retries the message. An operator can.
     pub(in crate::store) const DEAD: i64 = 6;
 }
 
-/// Why a message has no answer of its own.
-pub(super) const MERGED: &str = "it was answered with the message before it";
+// The store records these texts, and stored reasons are compared with `MERGED`, `EXPIRED` and `PURGED`. After a change
+// of such a text, rows with the old one would not match.
 
-/// Why a message that was entered late is not handled.
-pub(super) const ANSWERED_BEFORE: &str = "it was answered before: Twilio has sent its user something since that the journal does not have";
+/// Reason of a message whose reply was merged into the reply to the message before it.
+pub(super) const MERGED: &str = "it was merged into the message before it";
 
-/// Why a message is dead over which processes ended.
+/// Reason of a backfilled message that the handler does not get.
+pub(super) const ANSWERED_BEFORE: &str =
+    "it was answered before: Twilio has since sent the user a message that is not in the journal";
+
+/// Reason of a message that is dead because processes ended during its attempts.
 pub(super) const CRASHED: &str = "the process ended while it was handled";
 
-/// Why a message is dead whose content was deleted before it was answered.
+/// Reason of a message that is dead because its content was deleted before the reply.
 pub(super) const EXPIRED: &str = "its content has expired";
 
-/// Why a message that was open is dead: its user was purged.
+/// Reason of an open message that is dead because its user was purged.
 pub(super) const PURGED: &str = "purged";
 
-/// Why a message is dead that could not be taken up.
+/// Returns the public reason for a message that [`claim_backlog`](super::Journal::claim_backlog) made dead.
 pub(super) fn dead_reason(reason: &str) -> DeadReason {
     if reason == EXPIRED {
         DeadReason::Expired
@@ -71,16 +77,18 @@ pub(super) fn dead_reason(reason: &str) -> DeadReason {
     }
 }
 
-/// Whether a filter for a state leaves out a message that is shown in this one, for this reason.
+/// Returns true if a filter for the state `wanted` excludes a message that is shown as `shown`.
 pub(super) fn is_left_out(wanted: Option<&str>, shown: &str, reason: Option<&str>) -> bool {
+    // The filter for dead messages lists those that an operator may retry. A purged message has lost its content.
     wanted.is_some_and(|wanted| wanted != shown || (shown == "dead" && reason == Some(PURGED)))
 }
 
-/// What became of a message of a conversation that is handed over, where its answer went by REST.
+/// Reason of a message of a handed-off conversation whose reply took the REST API, which cannot redirect.
 pub(super) const NOT_REDIRECTED: &str =
-    "it was not redirected to where its conversation is handed over: its answer went by REST";
+    "it was not redirected to the handoff URL: its reply went via the REST API";
 
-/// States of `reply`. Those below [`SENT`](reply::SENT) are open.
+/// States of `outbound`. Those below [`SENT`](reply::SENT) are open.
+// The SQL of both databases contains these numbers as literals too.
 pub(super) mod reply {
     pub(in crate::store) const PENDING: i64 = 0;
     pub(in crate::store) const SENDING: i64 = 1;
@@ -91,75 +99,83 @@ pub(super) mod reply {
     pub(in crate::store) const SUPPRESSED: i64 = 6;
 }
 
-/// The rank of a final failure.
+/// [Rank](MessageStatus::rank) of a final failure, above that of `read`.
 pub(super) const FAILURE_RANK: i64 = 6;
 
-/// A row that says something that no version of ours writes. It is one row, and not the database, that is damaged.
+/// Creates the error for a row with a value that no version of replyhook writes.
 pub(super) fn unreadable() -> StoreError {
+    // Not `Corrupt`: that makes the server not ready until a restart, and here one row is damaged, not the database.
     StoreError::with_source(StoreErrorKind::Internal, "a row cannot be read")
 }
 
-pub(super) fn reply_state(state: i64) -> Result<ReplyState, StoreError> {
+pub(super) fn reply_state(state: i64) -> Result<OutboundState, StoreError> {
     Ok(match state {
-        reply::PENDING => ReplyState::Pending,
-        reply::SENDING => ReplyState::Sending,
-        reply::UNKNOWN => ReplyState::Unknown,
-        reply::HELD => ReplyState::Held,
-        reply::SENT => ReplyState::Sent,
-        reply::FAILED => ReplyState::Failed,
-        reply::SUPPRESSED => ReplyState::Suppressed,
+        reply::PENDING => OutboundState::Pending,
+        reply::SENDING => OutboundState::Sending,
+        reply::UNKNOWN => OutboundState::Unknown,
+        reply::HELD => OutboundState::Held,
+        reply::SENT => OutboundState::Sent,
+        reply::FAILED => OutboundState::Failed,
+        reply::SUPPRESSED => OutboundState::Suppressed,
         _ => return Err(unreadable()),
     })
 }
 
-/// The state of a message that answers nothing, as the operator sees it.
-pub(super) fn shown_outgoing(state: ReplyState, rank: i64) -> &'static str {
+/// Returns the state of an outbound message that is not a reply, as shown to operators.
+pub(super) fn shown_outgoing(state: OutboundState, rank: i64) -> &'static str {
     match state {
-        ReplyState::Sent if rank == FAILURE_RANK => ReplyState::Failed.as_str(),
+        // Twilio accepted the message and then reported in a status callback that it was not delivered.
+        OutboundState::Sent if rank == FAILURE_RANK => OutboundState::Failed.as_str(),
         state => state.as_str(),
     }
 }
 
-/// The number of a state by its word.
+/// Returns the stored number of a state by its name.
 pub(super) fn reply_number_of(word: &str) -> Option<i64> {
     (reply::PENDING..=reply::SUPPRESSED)
         .find(|number| reply_state(*number).is_ok_and(|state| state.as_str() == word))
 }
 
-/// A state as it is stored.
-pub(super) fn reply_number(state: ReplyState) -> i64 {
+/// Returns the stored number of a state.
+pub(super) fn reply_number(state: OutboundState) -> i64 {
     match state {
-        ReplyState::Pending => reply::PENDING,
-        ReplyState::Sending => reply::SENDING,
-        ReplyState::Unknown => reply::UNKNOWN,
-        ReplyState::Held => reply::HELD,
-        ReplyState::Sent => reply::SENT,
-        ReplyState::Failed => reply::FAILED,
-        ReplyState::Suppressed => reply::SUPPRESSED,
+        OutboundState::Pending => reply::PENDING,
+        OutboundState::Sending => reply::SENDING,
+        OutboundState::Unknown => reply::UNKNOWN,
+        OutboundState::Held => reply::HELD,
+        OutboundState::Sent => reply::SENT,
+        OutboundState::Failed => reply::FAILED,
+        OutboundState::Suppressed => reply::SUPPRESSED,
     }
 }
 
-/// A message's state as the operator sees it: once its answer goes by REST, that of its replies.
-pub(super) fn shown_state(state: i64, replies: &[(ReplyState, bool)]) -> &'static str {
-    let any = |wanted: ReplyState| replies.iter().any(|(state, _)| *state == wanted);
+/// Returns the state of an inbound message as shown to operators.
+///
+/// For a message that is done, the state follows from its replies: each state and whether its delivery failed.
+pub(super) fn shown_state(state: i64, replies: &[(OutboundState, bool)]) -> &'static str {
+    let any = |wanted: OutboundState| replies.iter().any(|(state, _)| *state == wanted);
     match state {
         inbound::RECEIVED => "received",
         inbound::HANDLING => "processing",
         inbound::DEFERRED => "deferred",
         inbound::FAILED => "failed",
         inbound::DEAD => "dead",
-        inbound::DONE if any(ReplyState::Held) => "held",
-        inbound::DONE if any(ReplyState::Unknown) => "unknown",
-        inbound::DONE if any(ReplyState::Failed) || replies.iter().any(|(_, failed)| *failed) => {
+        // With several replies, states that need an operator come before open ones, and open ones before "sent".
+        // Without replies, or if all are suppressed, the message counts as answered.
+        inbound::DONE if any(OutboundState::Held) => "held",
+        inbound::DONE if any(OutboundState::Unknown) => "unknown",
+        inbound::DONE
+            if any(OutboundState::Failed) || replies.iter().any(|(_, failed)| *failed) =>
+        {
             "failed"
         }
-        inbound::DONE if any(ReplyState::Pending) || any(ReplyState::Sending) => "deferred",
-        inbound::DONE if any(ReplyState::Sent) => "sent",
+        inbound::DONE if any(OutboundState::Pending) || any(OutboundState::Sending) => "deferred",
+        inbound::DONE if any(OutboundState::Sent) => "sent",
         _ => "answered",
     }
 }
 
-/// The window of a user who wrote last at that time, or never, if it is open.
+/// Returns the customer service window of a user whose last message came at `last_inbound`, if it is open.
 pub(super) fn window(
     user: &Address,
     last_inbound: Option<i64>,
@@ -169,26 +185,38 @@ pub(super) fn window(
     Ok(OpenWindow::of(user, last_inbound, now))
 }
 
-/// What the answer of a message in this state is, for somebody without a claim.
-pub(super) fn decision(state: i64, twiml: Option<&String>) -> Decision {
+/// Returns the reply decision of a message in a state, for a caller without a claim.
+pub(super) fn decision(state: i64, twiml: Option<&String>) -> ReplyDecision {
     match state {
-        inbound::ANSWERED => Decision::Answered(Answered {
+        inbound::ANSWERED => ReplyDecision::Inline(SavedResponse {
             twiml: twiml.cloned(),
         }),
-        inbound::DEFERRED | inbound::DONE | inbound::DEAD => Decision::Deferred,
-        _ => Decision::Lost,
+        // A dead message gets the empty response, as if its reply took the REST API.
+        inbound::DEFERRED | inbound::DONE | inbound::DEAD => ReplyDecision::ViaRest,
+        _ => ReplyDecision::ClaimLost,
     }
 }
 
-/// The same for somebody who had a claim on it, which is still theirs or is not.
-pub(super) fn fenced(decision: Decision, mine: bool) -> Decision {
+/// Returns why a failure was not recorded: the message has a response, or the claim is not the caller's.
+pub(super) fn not_failed(decision: ReplyDecision) -> FailOutcome {
     match decision {
-        Decision::Deferred if !mine => Decision::Lost,
+        ReplyDecision::Inline(response) => FailOutcome::AlreadyAnswered(response),
+        ReplyDecision::ViaRest | ReplyDecision::ClaimLost => FailOutcome::ClaimLost,
+    }
+}
+
+/// Returns the reply decision for a caller with a claim, given whether the claim is still valid.
+pub(super) fn fenced(decision: ReplyDecision, mine: bool) -> ReplyDecision {
+    match decision {
+        // `ViaRest` asks the caller to queue its reply. Without the claim another handler does that, so the caller must
+        // not.
+        ReplyDecision::ViaRest if !mine => ReplyDecision::ClaimLost,
         decision => decision,
     }
 }
 
-/// A SID in 17 bytes: its first letter and 16 bytes. One with capital digits, which Twilio does not make, stays text.
+/// Packs a SID into 17 bytes: its first letter and 16 bytes. A SID with uppercase digits, which Twilio does not make,
+/// stays text.
 pub(super) fn sid_bytes(sid: &str) -> Vec<u8> {
     let bytes = sid.as_bytes();
     let digit = |byte: u8| match byte {
@@ -197,6 +225,7 @@ pub(super) fn sid_bytes(sid: &str) -> Vec<u8> {
         _ => None,
     };
     let mut packed = Vec::with_capacity(17);
+    // The first letter suffices: the SIDs in the store begin with SM, MM or AC.
     packed.push(bytes[0]);
     for two in bytes[2..].chunks_exact(2) {
         let (Some(high), Some(low)) = (digit(two[0]), digit(two[1])) else {
@@ -208,6 +237,7 @@ pub(super) fn sid_bytes(sid: &str) -> Vec<u8> {
 }
 
 fn sid_text(bytes: &[u8]) -> Result<String, StoreError> {
+    // A SID as text has 34 bytes.
     if bytes.len() != 17 {
         return String::from_utf8(bytes.to_vec()).map_err(|_| unreadable());
     }
@@ -229,7 +259,7 @@ pub(super) fn account_sid(bytes: &[u8]) -> Result<AccountSid, StoreError> {
     sid_text(bytes)?.parse().map_err(|_| unreadable())
 }
 
-/// What a row of `media_link` says of what it leads to.
+/// Columns of `media_link` that identify the file behind a link.
 #[derive(Default)]
 pub(super) struct LinkColumns {
     pub(super) message: Option<Vec<u8>>,
@@ -244,14 +274,14 @@ impl LinkColumns {
     pub(super) fn of(link: &NewLink) -> Self {
         let message = link.message.map(|sid| sid_bytes(sid.as_str()));
         match &link.file {
-            NewFile::Ours(bytes) => Self {
+            LinkSource::Stored(bytes) => Self {
                 message,
                 file: Some(Sha256::digest(bytes).to_vec()),
                 ..Self::default()
             },
-            NewFile::AtTwilio(FileAtTwilio {
+            LinkSource::Twilio(TwilioMedia {
                 account,
-                slot,
+                auth_token: slot,
                 message: of,
                 media,
             }) => Self {
@@ -266,46 +296,47 @@ impl LinkColumns {
     }
 }
 
-/// What a link leads to; `length` is that of its file, where it has one.
+/// Builds a resolved link from its columns and from the length of its stored file, if it has one.
 pub(super) fn linked(
     content_type: Option<String>,
     columns: &LinkColumns,
     length: Option<i64>,
-) -> Result<Linked, StoreError> {
+) -> Result<ResolvedLink, StoreError> {
     let file = if let (Some(hash), Some(length)) = (&columns.file, length) {
-        LinkedFile::Ours {
+        LinkTarget::Stored {
             hash: FileHash(hash.as_slice().try_into().map_err(|_| unreadable())?),
             length: length.try_into().map_err(|_| unreadable())?,
         }
     } else {
         let media = columns.media.as_deref().ok_or_else(unreadable)?;
-        LinkedFile::AtTwilio(FileAtTwilio {
+        LinkTarget::Twilio(TwilioMedia {
             account: account_sid(columns.account.as_deref().ok_or_else(unreadable)?)?,
-            slot: slot(columns.slot.ok_or_else(unreadable)?),
+            auth_token: slot(columns.slot.ok_or_else(unreadable)?),
             message: message_sid(columns.media_message.as_deref().ok_or_else(unreadable)?)?,
             media: media.parse().map_err(|_| unreadable())?,
         })
     };
-    Ok(Linked { file, content_type })
+    Ok(ResolvedLink { file, content_type })
 }
 
-pub(super) fn slot_number(slot: TokenSlot) -> i64 {
+pub(super) fn slot_number(slot: AuthTokenKind) -> i64 {
     match slot {
-        TokenSlot::Primary => 0,
-        TokenSlot::Secondary => 1,
-        TokenSlot::Account => 2,
+        AuthTokenKind::Primary => 0,
+        AuthTokenKind::Secondary => 1,
+        AuthTokenKind::Subaccount => 2,
     }
 }
 
-pub(super) fn slot(number: i64) -> TokenSlot {
+pub(super) fn slot(number: i64) -> AuthTokenKind {
     match number {
-        1 => TokenSlot::Secondary,
-        2 => TokenSlot::Account,
-        _ => TokenSlot::Primary,
+        1 => AuthTokenKind::Secondary,
+        2 => AuthTokenKind::Subaccount,
+        _ => AuthTokenKind::Primary,
     }
 }
 
-/// The rank of a status; one without a rank moves nothing.
+/// Returns the rank of a status. A status without a rank gets -1, which is the rank of a new row and so changes
+/// nothing.
 pub(super) fn rank(status: &MessageStatus) -> i64 {
     status.rank().map_or(-1, i64::from)
 }
@@ -314,8 +345,10 @@ pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_microsecond(micros).map_err(|_| unreadable())
 }
 
-/// What a user wants nothing from, by Twilio's code for what was not delivered: Twilio's own list (21610) is the service's
-/// where the message went through one, and whom a user blocks (63014) is the sender.
+/// Returns the scope of the opt-out that an error code of Twilio reveals.
+///
+/// 21610: the user is on Twilio's own opt-out list, which belongs to the Messaging Service if the message used one.
+/// 63014: the user has blocked the sender.
 pub(super) fn refused_scope<'a>(
     code: Option<u32>,
     us: &'a str,
@@ -328,15 +361,56 @@ pub(super) fn refused_scope<'a>(
     }
 }
 
-/// Where `meta` has [`MIN_READER`](super::MIN_READER) of the newest program that wrote the schema.
+/// Name in `meta` of the [`MIN_READER`](super::MIN_READER) of the newest program that migrated the schema.
 pub(super) const MIN_READER: &str = "min_reader";
 
-/// Whether this program may work on a schema of that number, whose makers let in those that know `min_reader`.
+/// Name in `meta` of the [`fingerprint`] of the initial schema that the store was made with.
+pub(super) const INITIAL_SCHEMA: &str = "initial_schema";
+
+/// Returns the first 8 bytes of the SHA-256 of a schema's SQL, without comments and indentation.
+///
+/// The initial schema is edited in place until the first release. The fingerprint identifies a store that was made with
+/// another version of it, which has the same number.
+pub(super) fn fingerprint(sql: &str) -> i64 {
+    let mut hash = Sha256::new();
+    // `--` in a string literal would be cut as well, which does no harm to a hash as long as it is always the same.
+    let lines = sql
+        .lines()
+        .map(|line| line.split("--").next().unwrap_or_default());
+    for line in lines.map(str::trim).filter(|line| !line.is_empty()) {
+        hash.update(line);
+        hash.update("\n");
+    }
+    let hash: [u8; 32] = hash.finalize().into();
+    i64::from_be_bytes(*hash.first_chunk().expect("a SHA-256 has 32 bytes"))
+}
+
+/// Rejects a store whose initial schema was not `sql`. `remedy` is the way to an empty store.
+pub(super) fn same_initial_schema(
+    sql: &str,
+    stored: Option<i64>,
+    remedy: &str,
+) -> Result<(), StoreError> {
+    if stored == Some(fingerprint(sql)) {
+        return Ok(());
+    }
+    Err(StoreError::with_source(
+        StoreErrorKind::Schema,
+        format!(
+            "its schema is from before the first release and has changed since; use the version that made it, or {remedy} \
+             and start with an empty store, which loses messages, replies and opt-outs (export opt-outs with the version that \
+             made it: `replyhook consent export`)"
+        ),
+    ))
+}
+
+/// Checks that a program whose newest schema is `known` may work on a schema of number `version`.
 pub(super) fn readable(
     version: usize,
     known: usize,
     min_reader: Option<i64>,
 ) -> Result<(), StoreError> {
+    // A newer program has recorded the lowest schema number whose programs may work on its schema.
     let let_in = min_reader
         .and_then(|least| usize::try_from(least).ok())
         .is_some_and(|least| least <= known);
@@ -347,28 +421,28 @@ pub(super) fn readable(
     }
 }
 
-/// A schema that this version does not know.
+/// Creates the error for a schema that this version does not know.
 fn newer_schema(version: usize, known: usize) -> StoreError {
     StoreError::with_source(
         StoreErrorKind::Schema,
         format!(
-            "its schema is number {version} and this version knows {known}: run the newer replyhook, or restore the backup \
-             from before it"
+            "its schema is number {version} and this version knows {known}; run the newer replyhook, or restore a backup from \
+             before the upgrade"
         ),
     )
 }
 
-/// A schema that somebody else has to bring up to date.
+/// Creates the error for a schema that the server or `replyhook migrate` must update first.
 pub(super) fn older_schema(version: usize, needed: usize) -> StoreError {
     StoreError::with_source(
         StoreErrorKind::Schema,
         format!(
-            "its schema is number {version} and this version needs {needed}: stop the server and run `replyhook migrate`"
+            "its schema is number {version} and this version needs {needed}; stop the server and run `replyhook migrate`"
         ),
     )
 }
 
-/// Bytes for a new key of a store's links, from the operating system.
+/// Returns a new link signing key from the operating system's random numbers.
 pub(super) fn new_link_signing_key() -> Result<[u8; 32], StoreError> {
     let mut key = [0; 32];
     getrandom::fill(&mut key)
@@ -376,7 +450,7 @@ pub(super) fn new_link_signing_key() -> Result<[u8; 32], StoreError> {
     Ok(key)
 }
 
-/// The key of a store's links as its table has it.
+/// Builds the link signing key from its stored bytes.
 pub(super) fn link_signing_key(stored: &[u8]) -> Result<LinkSigningKey, StoreError> {
     let key = stored.try_into().map_err(|_| {
         StoreError::with_source(
@@ -387,11 +461,12 @@ pub(super) fn link_signing_key(stored: &[u8]) -> Result<LinkSigningKey, StoreErr
     Ok(LinkSigningKey::new(key))
 }
 
-/// Which process this is, among those that claim. A new one each time.
+/// Returns a random ID for this process, which marks its claims.
 pub(super) fn new_owner() -> i64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let random = RandomState::new().build_hasher().finish();
-    // Never zero or negative, so that it reads well.
+    // `RandomState` is seeded from the operating system. The ID need not be secret, only unlikely to repeat. It is
+    // positive, so that it is easy to read in the database.
     i64::try_from(random >> 1).unwrap_or(1).max(1)
 }
 
@@ -400,7 +475,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sid_is_packed_and_comes_back_as_it_was() {
+    fn packed_sid_round_trips() {
         for sid in [
             "SM00112233445566778899aabbccddeeff",
             "MMffeeddccbbaa99887766554433221100",
@@ -408,6 +483,7 @@ mod tests {
         ] {
             let packed = sid_bytes(sid);
             assert_eq!(message_sid(&packed).unwrap().as_str(), sid);
+            // Only a SID with uppercase digits stays text.
             assert_eq!(
                 packed.len() == 17,
                 sid.bytes()

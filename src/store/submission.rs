@@ -1,4 +1,4 @@
-//! What is sent first, answering nothing: taken once under its key, and only if it may be said.
+//! Submissions: outbound messages, queued once per idempotency key and only if the user may receive them.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::NewReply;
+use super::NewOutbound;
 
-/// What a caller calls a message, so that it is sent once however often it is asked for.
+/// Name that a caller gives to an outbound message, so that the message is sent once however often it is submitted.
 ///
-/// Only its digest is kept: a key may be made of a number, or of a text.
+/// Only the SHA-256 of the name is stored, because the name may contain a phone number or text.
 ///
 /// ```
-/// use replyhook::store::SendKey;
+/// use replyhook::store::IdempotencyKey;
 ///
-/// assert_eq!(SendKey::new("order-42-ready"), SendKey::new("order-42-ready"));
-/// assert_eq!(format!("{:?}", SendKey::new("+15550001111")), "SendKey(…)");
+/// assert_eq!(IdempotencyKey::new("order-42-ready"), IdempotencyKey::new("order-42-ready"));
+/// assert_eq!(format!("{:?}", IdempotencyKey::new("+15550001111")), "IdempotencyKey(…)");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SendKey([u8; 32]);
+pub struct IdempotencyKey([u8; 32]);
 
-impl SendKey {
-    /// The key of this text; any length, any characters.
+impl IdempotencyKey {
+    /// Creates a key from a text, which may have any length and any characters.
     pub fn new(text: &str) -> Self {
         Self(Sha256::digest(text.as_bytes()).into())
     }
@@ -33,106 +33,104 @@ impl SendKey {
     }
 }
 
-/// A message that answers nothing, to be taken into the outbox.
+/// Outbound message to queue in the outbox, with the conditions under which it may be sent.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use std::time::Duration;
-/// use replyhook::signature::TokenSlot;
-/// use replyhook::store::{Access, NewReply, Outbox, Refusal, Store, Submission, Submitted, sqlite::SqliteStore};
-/// use replyhook::{Form, Timestamp};
+/// use replyhook::signature::AuthTokenKind;
+/// use replyhook::store::sqlite::SqliteStore;
+/// use replyhook::store::{Access, Ineligible, NewOutbound, Outbox, Store, Submission, SubmitOutcome};
+/// use replyhook::{FormParams, Timestamp};
 ///
 /// let store = SqliteStore::memory();
 /// store.open(Access::Owner).await?;
 /// let news = Submission {
-///     message: NewReply {
+///     message: NewOutbound {
 ///         account: "AC00000000000000000000000000000001".parse()?,
-///         us: "whatsapp:+15550002222".into(),
+///         sender: "whatsapp:+15550002222".into(),
 ///         user: "whatsapp:+15550001111".into(),
-///         params: Form::from_iter([("Body", "News!")]),
+///         params: FormParams::from_iter([("Body", "News!")]),
 ///         template: false,
-///         # slot: TokenSlot::Primary, service: None,
+///         # auth_token: AuthTokenKind::Primary, service: None,
 ///     },
 ///     key: None,
 ///     due: Timestamp::UNIX_EPOCH,
-///     pace: Duration::ZERO,
+///     min_interval: Duration::ZERO,
 ///     consent_required: true,
 /// };
 /// let submitted = store.submit(news, Timestamp::UNIX_EPOCH).await?;
-/// assert_eq!(submitted, Submitted::Refused(Refusal::WindowClosed));
+/// assert_eq!(submitted, SubmitOutcome::Ineligible(Ineligible::WindowClosed));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// The message. One that a Messaging Service chooses the sender for has the service's SID in place of the sender.
-    pub message: NewReply,
-    /// Its key; without one every submission is another message.
-    pub key: Option<SendKey>,
-    /// When the user gets it: then the window must be open.
+    /// Message to send. If a Messaging Service chooses the sender, `sender` is the service's SID.
+    pub message: NewOutbound,
+    /// Idempotency key. Without one, each submission queues another message.
+    pub key: Option<IdempotencyKey>,
+    /// Time when the user receives the message. The customer service window must be open then.
     pub due: Timestamp,
-    /// Between two messages of one sender; zero for none.
-    pub pace: Duration,
-    /// Whether a template outside of the window needs a recorded opt-in.
+    /// Rate limit: interval between the send times of two outbound messages of one sender. Zero means no limit.
+    pub min_interval: Duration,
+    /// True if a template outside of the window needs a recorded opt-in.
     pub consent_required: bool,
 }
 
-/// What became of a [`Submission`].
-///
-/// Of a message that may not be said: see [`Submission`].
+/// Outcome of a [`Submission`]. See [`Submission`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Submitted {
-    /// It is in the outbox, under this number.
-    New(i64),
-    /// Its key was taken before, by the message of this number; nothing was added.
-    Known(i64),
-    /// It may not be said; nothing was added, and its key is free.
-    Refused(Refusal),
+pub enum SubmitOutcome {
+    /// The message is in the outbox, with this ID.
+    Queued(i64),
+    /// The message with this ID was submitted earlier with the same key. Nothing was added.
+    Duplicate(i64),
+    /// The message may not be sent. Nothing was added, and the key is still free.
+    Ineligible(Ineligible),
 }
 
-/// Why a message may not be said to a user.
-///
-/// Follows from: see [`Standing`].
+/// Reason why a message may not be sent to a user. See [`SendEligibility`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refusal {
-    /// The user wants nothing from us.
+pub enum Ineligible {
+    /// The user has opted out.
     OptedOut,
-    /// It is no template, and the customer service window is closed.
+    /// The message is not a template, and the customer service window is closed.
     WindowClosed,
-    /// It is a template, the window is closed, and there is no recorded opt-in.
+    /// The message is a template, the window is closed, and the user has no recorded opt-in.
     NoOptIn,
 }
 
-/// What may be said to a user.
+/// Consent and customer service window of a user, which decide the messages that the user may receive.
 ///
 /// ```
-/// use replyhook::store::{Refusal, Standing};
+/// use replyhook::store::{Ineligible, SendEligibility};
 ///
-/// let silent = Standing { opted_out: false, opted_in: true, window_open: false };
-/// assert_eq!(silent.refusal(false, true), Some(Refusal::WindowClosed));
-/// assert_eq!(silent.refusal(true, true), None, "a template, to somebody who has agreed");
+/// let silent = SendEligibility { opted_out: false, opted_in: true, window_open: false };
+/// assert_eq!(silent.ineligible(false, true), Some(Ineligible::WindowClosed));
+/// assert_eq!(silent.ineligible(true, true), None, "a template to a user who has opted in");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// Whether the user wants nothing from us, under whatever address.
+pub struct SendEligibility {
+    /// True if the user has opted out, under any of their addresses.
     pub opted_out: bool,
-    /// Whether the user is known to have agreed to be written to.
+    /// True if an opt-in of the user is recorded.
     pub opted_in: bool,
-    /// Whether the customer service window is open at the time that was asked about.
+    /// True if the customer service window is open at the given time.
     pub window_open: bool,
 }
 
-impl Standing {
-    /// Why a message may not be said, if so.
-    pub fn refusal(self, template: bool, consent_required: bool) -> Option<Refusal> {
+impl SendEligibility {
+    /// Returns the reason why a message may not be sent, if there is one.
+    pub fn ineligible(self, template: bool, consent_required: bool) -> Option<Ineligible> {
         match (self.opted_out, self.window_open, template) {
-            (true, ..) => Some(Refusal::OptedOut),
+            // The STOP message itself opens the window, so an open window does not outweigh an opt-out.
+            (true, ..) => Some(Ineligible::OptedOut),
             (false, true, _) => None,
-            (false, false, false) => Some(Refusal::WindowClosed),
+            (false, false, false) => Some(Ineligible::WindowClosed),
             (false, false, true) => {
-                (consent_required && !self.opted_in).then_some(Refusal::NoOptIn)
+                (consent_required && !self.opted_in).then_some(Ineligible::NoOptIn)
             }
         }
     }
@@ -140,19 +138,20 @@ impl Standing {
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl Submission {
-    pub(super) fn refusal(&self, standing: Standing) -> Option<Refusal> {
-        standing.refusal(self.message.template, self.consent_required)
+    pub(super) fn refusal(&self, standing: SendEligibility) -> Option<Ineligible> {
+        standing.ineligible(self.message.template, self.consent_required)
     }
 
-    /// In microseconds.
+    /// Returns `min_interval` in microseconds.
     pub(super) fn pace_micros(&self) -> i64 {
-        i64::try_from(self.pace.as_micros()).unwrap_or(i64::MAX / 4)
+        // A quarter of the range, so that the statements can add the interval to a time without an overflow.
+        i64::try_from(self.min_interval.as_micros()).unwrap_or(i64::MAX / 4)
     }
 }
 
-impl fmt::Debug for SendKey {
+impl fmt::Debug for IdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SendKey(…)")
+        f.write_str("IdempotencyKey(…)")
     }
 }
 
@@ -161,8 +160,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_said_follows_from_consent_and_window() {
-        use Refusal::{NoOptIn, OptedOut, WindowClosed};
+    fn send_eligibility_follows_consent_and_window() {
+        use Ineligible::{NoOptIn, OptedOut, WindowClosed};
+        // Opted out, opted in, window open, template, consent required, expected reason.
         for (opted_out, opted_in, window_open, template, required, refusal) in [
             (true, true, true, true, false, Some(OptedOut)),
             (false, false, true, false, true, None),
@@ -172,13 +172,13 @@ mod tests {
             (false, true, false, true, true, None),
             (false, false, false, true, false, None),
         ] {
-            let standing = Standing {
+            let standing = SendEligibility {
                 opted_out,
                 opted_in,
                 window_open,
             };
             assert_eq!(
-                standing.refusal(template, required),
+                standing.ineligible(template, required),
                 refusal,
                 "{standing:?}"
             );

@@ -1,4 +1,4 @@
-//! Where the store is: `DATABASE_URL`.
+//! Store URL: the value of `DATABASE_URL`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use crate::redact::redacted_url;
 use crate::secret::Secret;
 
-/// Where the store is. Neither `Debug` nor `Display` shows a password.
+/// Location of the store. Neither `Debug` nor `Display` shows a password.
 ///
 /// ```
 /// use replyhook::store::StoreUrl;
@@ -20,15 +20,15 @@ use crate::secret::Secret;
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum StoreUrl {
-    /// `sqlite:PATH`.
+    /// SQLite file, `sqlite:PATH`.
     Sqlite(PathBuf),
-    /// `sqlite::memory:`: gone with the process.
+    /// SQLite in memory, `sqlite::memory:`. The data is lost when the process ends.
     Memory,
-    /// `postgres://…`.
+    /// PostgreSQL, `postgres://…` or `postgresql://…`.
     Postgres(Secret),
 }
 
-/// Why a text is no [`StoreUrl`].
+/// Error for a text that is not a [`StoreUrl`].
 ///
 /// ```
 /// use replyhook::store::{StoreUrl, StoreUrlError};
@@ -48,13 +48,14 @@ impl FromStr for StoreUrl {
             return Ok(Self::Postgres(Secret::new(text)));
         }
         let path = text.strip_prefix("sqlite:").ok_or(StoreUrlError)?;
-        // sqlite:///absolute and sqlite://relative, as other tools write them.
+        // Other tools write sqlite:///absolute and sqlite://relative.
         let path = path.strip_prefix("//").unwrap_or(path);
         match path {
             "" => Err(StoreUrlError),
             ":memory:" => Ok(Self::Memory),
+            // A parameter such as `?mode=ro`, which other tools accept, would become a part of the file's name.
             path if path.contains('?') || path.contains('\0') => Err(StoreUrlError),
-            // SQLite would read the name as a URI.
+            // SQLite reads a name that begins with `file:` as a URI. Behind `./` it is an ordinary name.
             path if path.starts_with("file:") => Ok(Self::Sqlite(Path::new(".").join(path))),
             path => Ok(Self::Sqlite(path.into())),
         }
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_is_a_file_memory_or_postgres_and_shows_no_password() {
+    fn store_url_parses_and_hides_password() {
         for (text, shown) in [
             ("sqlite:replyhook.db", "sqlite:replyhook.db"),
             ("sqlite:///data/a.db", "sqlite:/data/a.db"),

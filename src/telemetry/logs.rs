@@ -1,6 +1,6 @@
-//! Log lines: pretty on a terminal, JSON elsewhere, to standard error.
+//! Log output to standard error: readable on a terminal, JSON elsewhere.
 //!
-//! A panic is logged with its place and without its text, which may quote what a user wrote.
+//! A panic is logged with its location but without its text, which may quote a user's message.
 
 use std::io::IsTerminal;
 
@@ -11,7 +11,9 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::config::{LogFormat, LogSettings, Settings};
 
-/// Installs logs and the panic hook, unless the process has a subscriber of its own.
+/// Installs logs, traces and the panic hook, unless the process already has a tracing subscriber.
+///
+/// Keep the returned guard until the end of the process.
 pub(crate) fn install(settings: &Settings) -> Flush {
     let lines = lines(&settings.log);
     #[cfg(feature = "otel")]
@@ -20,12 +22,14 @@ pub(crate) fn install(settings: &Settings) -> Flush {
     let spans = None;
     let layers: Vec<BoxedLayer> = std::iter::once(lines).chain(spans).collect();
     let registry = tracing_subscriber::registry().with(layers);
+    // An application that embeds the crate and has set up logging keeps its subscriber and its panic hook.
     if registry.try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| {
+            // The default hook prints the panic's text, so replace it.
             let place = panic.location().map(ToString::to_string);
             tracing::error!(
                 place,
-                "a panic; its text is not logged, since it may quote a message"
+                "panicked; the text is not logged because it may quote a message"
             );
         }));
     }
@@ -52,17 +56,19 @@ fn lines(settings: &LogSettings) -> BoxedLayer {
             .with_filter(filter)
             .boxed()
     } else {
+        // Fields at the top level, so that log systems find `message_sid` and others without a prefix.
         lines.json().flatten_event(true).with_filter(filter).boxed()
     }
 }
 
-/// Traces that may still be waiting; dropped, they are sent.
+/// Guard that exports the remaining traces when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Flush {
     #[cfg(feature = "otel")]
     traces: Option<super::otel::Traces>,
 }
 
+// Without the feature `otel` the guard is empty, but callers drop it all the same.
 impl Drop for Flush {
     fn drop(&mut self) {
         #[cfg(feature = "otel")]

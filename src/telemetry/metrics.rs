@@ -1,7 +1,7 @@
-//! Every metric: name, unit, labels and meaning in [`TABLE`], and nothing is recorded that is not in it.
+//! Metrics of a server: [`TABLE`] lists all of them with name, unit, labels and meaning.
 //!
-//! Each [`Metrics`] is a registry of its own, so that two servers in one process count apart. Handles are made once:
-//! counting on the way of a message is an atomic addition.
+//! Each [`Metrics`] has its own registry, so two servers in one process count separately. Handles are created once, so
+//! counting a message is an atomic addition.
 
 use std::fmt;
 
@@ -15,8 +15,8 @@ use metrics_exporter_prometheus::{
 use crate::clock::Timestamp;
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
-use crate::signature::TokenSlot;
-use crate::store::{DeadReason, OpenMessages, OutboxState, Settlement};
+use crate::signature::AuthTokenKind;
+use crate::store::{BacklogStats, DeadReason, OutboxStats, SendOutcome};
 
 /// One row of [`TABLE`].
 ///
@@ -28,13 +28,13 @@ use crate::store::{DeadReason, OpenMessages, OutboxState, Settlement};
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// As Prometheus sees it.
+    /// Prometheus name.
     pub name: &'static str,
-    /// What one is: `1` where things are counted.
+    /// Unit: `s` for seconds, `1` for counts.
     pub unit: &'static str,
-    /// Label names.
+    /// Names of the labels.
     pub labels: &'static [&'static str],
-    /// What it tells.
+    /// Help text, shown by Prometheus.
     pub help: &'static str,
 }
 
@@ -42,49 +42,49 @@ macro_rules! table {
     ($($constant:ident = $name:literal, $unit:literal, [$($label:literal),*], $help:literal;)+) => {
         $(const $constant: Metric = Metric { name: $name, unit: $unit, labels: &[$($label),*], help: $help };)+
 
-        /// All metrics.
+        /// All metrics, one row per metric.
         pub const TABLE: &[Metric] = &[$($constant),+];
     };
 }
 
 table! {
-    WEBHOOKS = "replyhook_webhooks_total", "1", ["endpoint", "outcome"], "Requests on the webhook endpoints by what became of them.";
-    WEBHOOK_SECONDS = "replyhook_webhook_duration_seconds", "s", ["endpoint"], "Time from a request's head to its answer.";
-    HANDLER_SECONDS = "replyhook_handler_duration_seconds", "s", [], "Time a handler took, late ones included.";
-    HANDLERS_RUNNING = "replyhook_handlers_running", "1", [], "Handlers running now, late ones included.";
-    REQUESTS_IN_FLIGHT = "replyhook_requests_in_flight", "1", [], "Webhook requests being answered now.";
+    WEBHOOKS = "replyhook_webhooks_total", "1", ["endpoint", "outcome"], "Requests to the webhook endpoints, by endpoint and outcome.";
+    WEBHOOK_SECONDS = "replyhook_webhook_duration_seconds", "s", ["endpoint"], "Time from a request's head to its response.";
+    HANDLER_SECONDS = "replyhook_handler_duration_seconds", "s", [], "Run time of handlers, including those that missed the deadline.";
+    HANDLERS_RUNNING = "replyhook_handlers_running", "1", [], "Handlers that are running, including those that missed the deadline.";
+    REQUESTS_IN_FLIGHT = "replyhook_requests_in_flight", "1", [], "Webhook requests in progress.";
     CONNECTIONS = "replyhook_connections", "1", [], "Open connections of the public listener.";
-    CONNECTIONS_LIMIT = "replyhook_connections_limit", "1", [], "Most open connections of the public listener.";
-    CONNECTIONS_EVICTED = "replyhook_connections_evicted_total", "1", [], "Connections closed for new ones because the limit was reached.";
-    UNVERIFIED_DROPPED = "replyhook_unverified_requests_dropped_total", "1", [], "Requests dropped because all together had too many unverified bytes.";
-    ACCEPT_ERRORS = "replyhook_accept_errors_total", "1", [], "Connections that could not be accepted, as when file descriptors run out.";
-    MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests that are no HTTP/1.1, have too large a head, not exactly one Host, or another transfer coding than chunked.";
-    UNROUTED = "replyhook_unrouted_requests_total", "1", [], "Requests to a path that is none of the server's (404).";
-    TOKEN_SLOTS = "replyhook_verified_requests_total", "1", ["auth_token"], "Verified requests by the token that fitted.";
-    REPLIES = "replyhook_replies_total", "1", ["outcome"], "Messages sent by REST by what became of the call: sent, again, failed, unknown, held.";
-    REPLY_ERRORS = "replyhook_reply_errors_total", "1", ["error_code"], "Messages by REST that Twilio refused, or said later that it did not deliver, by its error code.";
-    REPLIES_SUPPRESSED = "replyhook_replies_suppressed_total", "1", [], "Replies that were not given because their user had opted out meanwhile.";
-    REPLIES_LOST = "replyhook_replies_superseded_total", "1", [], "Replies that were not given because the message had been answered elsewhere meanwhile.";
-    REPLIES_TRUNCATED = "replyhook_replies_truncated_total", "1", [], "Replies that were cut since they had more messages than reply.max_messages.";
-    TAKEN_UP = "replyhook_backlog_processed_total", "1", [], "Messages handled without a request: deferred before their turn, or left behind by a process that ended.";
-    LATE_FAILURES = "replyhook_late_failures_total", "1", [], "Handlers that failed when no request waited any more: their users get nothing unless the message is retried.";
-    DEAD_MESSAGES = "replyhook_dead_messages_total", "1", ["reason"], "Messages that nobody answers any more: crashed, handler_failed, handler_panicked, unreadable, or expired, when their content was deleted unanswered.";
-    MESSAGES = "replyhook_messages", "1", ["state"], "Messages that have no answer yet: received, processing, deferred.";
-    MESSAGES_OLDEST = "replyhook_messages_oldest_seconds", "s", [], "Seconds since the oldest of them came.";
-    OUTBOX = "replyhook_outbox", "1", ["state"], "Messages that wait to go out by REST: pending, unknown, held.";
-    OUTBOX_OLDEST = "replyhook_outbox_oldest_seconds", "s", [], "Seconds since the first of them was due.";
+    CONNECTIONS_LIMIT = "replyhook_connections_limit", "1", [], "Maximum number of open connections of the public listener.";
+    CONNECTIONS_EVICTED = "replyhook_connections_evicted_total", "1", [], "Connections closed for new ones at the connection limit.";
+    UNVERIFIED_DROPPED = "replyhook_unverified_requests_dropped_total", "1", [], "Requests dropped because the unverified bytes of all requests exceeded server.unverified_bytes.";
+    ACCEPT_ERRORS = "replyhook_accept_errors_total", "1", [], "Connections that could not be accepted, for example because file descriptors ran out.";
+    MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests rejected before routing: invalid HTTP/1.1, a head over the limit, not exactly one Host, or a transfer coding other than chunked.";
+    UNROUTED = "replyhook_unrouted_requests_total", "1", [], "Requests to an unknown path (404).";
+    VERIFIED_REQUESTS = "replyhook_verified_requests_total", "1", ["auth_token"], "Verified requests, by the auth token that signed them.";
+    REPLIES = "replyhook_replies_total", "1", ["outcome"], "Results of sending messages via the REST API: sent, retry, failed, unknown, held.";
+    REPLY_ERRORS = "replyhook_reply_errors_total", "1", ["error_code"], "Messages via the REST API that Twilio refused or did not deliver, by Twilio's error code.";
+    REPLIES_SUPPRESSED = "replyhook_replies_suppressed_total", "1", [], "Replies not sent because the user has opted out.";
+    REPLIES_SUPERSEDED = "replyhook_replies_superseded_total", "1", [], "Replies not sent because the message already had one.";
+    REPLIES_TRUNCATED = "replyhook_replies_truncated_total", "1", [], "Replies cut because they had more messages than reply.max_messages.";
+    BACKLOG_PROCESSED = "replyhook_backlog_processed_total", "1", [], "Messages handled without a waiting request: deferred before their turn, or left by a process that ended.";
+    LATE_FAILURES = "replyhook_late_failures_total", "1", [], "Handlers that failed when no request waited any more. Their users get no reply unless the message is retried.";
+    DEAD_MESSAGES = "replyhook_dead_messages_total", "1", ["reason"], "Dead messages, by reason: crashed, handler_failed, handler_panicked, unreadable, or expired if their content was deleted before a reply.";
+    MESSAGES = "replyhook_messages", "1", ["state"], "Inbound messages without a reply, by state: received, processing, deferred.";
+    MESSAGES_OLDEST = "replyhook_messages_oldest_seconds", "s", [], "Age of the oldest inbound message without a reply.";
+    OUTBOX = "replyhook_outbox", "1", ["state"], "Messages waiting to be sent via the REST API, by state: pending, unknown, held.";
+    OUTBOX_OLDEST = "replyhook_outbox_oldest_seconds", "s", [], "Time since the oldest message in the outbox was due.";
     STORE_ERRORS = "replyhook_store_errors_total", "1", ["operation"], "Failed store operations.";
-    STORE_OK = "replyhook_store_up", "1", [], "Whether the store keeps messages: 1 or 0. Checked every three seconds, also without traffic.";
-    OUTAGE_ANSWERS = "replyhook_unflushed_fallback_replies", "1", [], "Fallback calls that were answered from memory while the store was away, and are not in the journal yet.";
-    CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Consent words of users: opt_out, opt_in, help.";
-    GUARD = "replyhook_messages_blocked_total", "1", ["reason"], "Messages kept from the handler: own_number, loop (the one that begins a mute), muted, rate.";
-    CHARACTERS_REPLACED = "replyhook_invalid_xml_chars_total", "1", [], "Characters of replies that XML cannot hold, sent as U+FFFD.";
-    STATUS_UPDATES = "replyhook_status_updates_total", "1", ["status"], "Status callbacks by the status they told.";
-    FALLBACKS = "replyhook_fallback_calls_total", "1", ["error_code"], "Verified fallback calls by Twilio's error code.";
-    BUILD_INFO = "replyhook_build_info", "1", ["version"], "Always 1.";
+    STORE_UP = "replyhook_store_up", "1", [], "1 if the store accepts messages, else 0. Checked every three seconds, even without traffic.";
+    UNFLUSHED_FALLBACK_REPLIES = "replyhook_unflushed_fallback_replies", "1", [], "Replies to fallback calls that were sent while the store was unavailable and are not yet in the journal.";
+    CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Opt-out, opt-in and help keywords of users, by kind: opt_out, opt_in, help.";
+    MESSAGES_BLOCKED = "replyhook_messages_blocked_total", "1", ["reason"], "Messages not passed to the handler, by reason: own_number, loop (the message that starts a mute), muted, rate.";
+    INVALID_XML_CHARS = "replyhook_invalid_xml_chars_total", "1", [], "Characters of replies that XML cannot contain, replaced by U+FFFD.";
+    STATUS_UPDATES = "replyhook_status_updates_total", "1", ["status"], "Status callbacks, by status.";
+    FALLBACKS = "replyhook_fallback_calls_total", "1", ["error_code"], "Verified fallback calls, by Twilio's error code.";
+    BUILD_INFO = "replyhook_build_info", "1", ["version"], "Always 1. The label is the version.";
 }
 
-/// The public endpoints.
+/// The public endpoints, a label of `replyhook_webhooks_total`.
 ///
 /// ```
 /// use replyhook::telemetry::metrics::{Endpoint, Outcome};
@@ -106,7 +106,7 @@ pub enum Endpoint {
 impl Endpoint {
     const ALL: [Self; 4] = [Self::Primary, Self::Fallback, Self::Status, Self::Media];
 
-    /// The label's value.
+    /// Returns the label's value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Primary => "primary",
@@ -119,14 +119,14 @@ impl Endpoint {
 
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)?) => {
-        /// What became of a request. As a label: see [`Endpoint`].
+        /// The outcome of a request, a label of `replyhook_webhooks_total`. See [`Endpoint`] for an example.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Outcome { $($(#[$doc])* $variant),+ }
 
         impl Outcome {
             const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The label's value.
+            /// Returns the label's value.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
@@ -135,17 +135,17 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// Answered in time, or a status callback that was taken.
+    /// The reply was sent in time, or a status callback was accepted.
     Ok = "ok",
-    /// No, no valid or more than one signature.
+    /// No signature, an invalid one, or more than one.
     RejectedSignature = "rejected_signature",
-    /// An account that is not configured.
+    /// The account is not configured.
     RejectedAccount = "rejected_account",
-    /// Too large, too slow, or no form.
+    /// The body is too large, too slow, or not a form.
     RejectedBody = "rejected_body",
-    /// A method that Twilio does not use.
+    /// The endpoint does not accept the method.
     RejectedMethod = "rejected_method",
-    /// Verified, and yet no message.
+    /// The request is verified, but not a message.
     BadForm = "bad_form",
     /// The handler returned an error.
     HandlerError = "handler_error",
@@ -153,29 +153,29 @@ outcomes! {
     Panic = "panic",
     /// The handler missed the deadline.
     Late = "late",
-    /// The reply does not fit one TwiML document, or goes to somebody else: all of it goes by REST.
+    /// The reply cannot be one TwiML document, or has another recipient. All of it is sent via the REST API.
     ByRest = "by_rest",
-    /// A message that came before, with the answer it got.
+    /// A redelivery. The response is the saved one.
     Duplicate = "duplicate",
-    /// From somebody who wants nothing from us.
+    /// The user has opted out.
     OptedOut = "opted_out",
-    /// A consent word.
+    /// An opt-out or opt-in keyword.
     Consent = "consent",
     /// A webhook of Twilio Conversations.
     ConversationEvent = "conversation_event",
-    /// Overloaded, draining, not started, or the store did not take it.
+    /// Overloaded, shutting down, not started, or the store is unavailable.
     Unavailable = "unavailable",
-    /// A verified fallback call, answered.
+    /// A verified fallback call that got its response.
     Fallback = "fallback",
-    /// A signed request of `replyhook doctor`, which is no message.
+    /// A signed test request of `replyhook doctor`, which is not a message.
     Probe = "probe",
-    /// No file is behind the link, or not any more.
+    /// The media link is unknown or has expired.
     NotFound = "not_found",
-    /// The peer went away before its answer.
+    /// The client disconnected before its response.
     Disconnected = "disconnected",
 }
 
-/// One server's metrics.
+/// Metrics of one server.
 ///
 /// ```
 /// use replyhook::telemetry::metrics::Metrics;
@@ -185,11 +185,11 @@ outcomes! {
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    /// One counter per endpoint and outcome, in the order of both enums.
     webhooks: Vec<Counter>,
-    webhook_seconds: Vec<Histogram>,
-    token_slots: [Counter; 3],
-    /// Time a handler took.
-    pub(crate) handler_seconds: Histogram,
+    webhook_duration: Vec<Histogram>,
+    verified_requests: [Counter; 3],
+    pub(crate) handler_duration: Histogram,
     pub(crate) handlers_running: Gauge,
     pub(crate) requests_in_flight: Gauge,
     #[cfg_attr(
@@ -224,37 +224,36 @@ pub struct Metrics {
     )]
     pub(crate) malformed_requests: Counter,
     replies: Vec<Counter>,
-    /// Replies to somebody who had opted out meanwhile.
+    /// Replies to a user who opted out while the handler ran.
     pub(crate) suppressed: Counter,
-    /// Replies to what was answered elsewhere.
-    pub(crate) replies_lost: Counter,
-    /// Replies of too many messages.
+    /// Replies to messages that already had one.
+    pub(crate) replies_superseded: Counter,
     pub(crate) replies_truncated: Counter,
-    /// Messages of the backlog.
-    pub(crate) taken_up: Counter,
-    /// Handlers that failed when nobody could be told.
+    pub(crate) backlog_processed: Counter,
+    /// Handlers that failed when no request waited any more.
     pub(crate) late_failures: Counter,
     messages: [Gauge; 3],
     messages_oldest: Gauge,
     outbox: [Gauge; 3],
     outbox_oldest: Gauge,
-    outage_answers: Gauge,
-    /// 1 where the store takes writes.
-    pub(crate) store_ok: Gauge,
-    pub(crate) characters_replaced: Counter,
+    unflushed_fallback_replies: Gauge,
+    pub(crate) store_up: Gauge,
+    pub(crate) invalid_xml_chars: Counter,
 }
 
 const REPLY_OUTCOMES: [&str; 5] = ["sent", "retry", "failed", "unknown", "held"];
-const GUARD_REASONS: [&str; 4] = ["own_number", "loop", "muted", "rate"];
+const BLOCK_REASONS: [&str; 4] = ["own_number", "loop", "muted", "rate"];
 const METADATA: Metadata<'static> = Metadata::new("replyhook", Level::INFO, None);
-/// Up to Twilio's 15 seconds.
+// Up to the 15 seconds after which Twilio abandons a webhook.
 const BUCKETS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,
 ];
 
 impl Metrics {
-    /// An empty registry in which every fixed series stands at zero.
+    /// Creates a registry. Series with fixed labels start at zero, so that `rate` and `increase` see their first
+    /// change.
     pub fn new() -> Self {
+        // The same buckets for all histograms; the suffix also matches gauges, which ignore them.
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), BUCKETS)
             .expect("the buckets are not empty")
@@ -264,7 +263,7 @@ impl Metrics {
                 KeyName::from_const_str(metric.name),
                 SharedString::const_str(metric.help),
             );
-            // Kept by name, whatever the kind: that is registered below.
+            // The recorder stores descriptions by name, whatever the kind of the metric.
             recorder.describe_gauge(name, None, help);
         }
         let counter = |metric: Metric, values: &[&'static str]| {
@@ -276,9 +275,9 @@ impl Metrics {
         };
         let version = key(BUILD_INFO, &[env!("CARGO_PKG_VERSION")]);
         recorder.register_gauge(&version, &METADATA).set(1.0);
-        // Counted by name, because rarely; they stand at zero until then.
-        for reason in GUARD_REASONS {
-            counter(GUARD, &[reason]).increment(0);
+        // These are counted rarely, so `count` looks them up by name. Registered here to start at zero.
+        for reason in BLOCK_REASONS {
+            counter(MESSAGES_BLOCKED, &[reason]).increment(0);
         }
         for reason in DeadReason::ALL {
             counter(DEAD_MESSAGES, &[reason.as_str()]).increment(0);
@@ -290,13 +289,17 @@ impl Metrics {
         });
         Self {
             webhooks: webhooks.collect(),
-            webhook_seconds: Endpoint::ALL
+            webhook_duration: Endpoint::ALL
                 .iter()
                 .map(|endpoint| histogram(WEBHOOK_SECONDS, &[endpoint.as_str()]))
                 .collect(),
-            token_slots: [TokenSlot::Primary, TokenSlot::Secondary, TokenSlot::Account]
-                .map(|slot| counter(TOKEN_SLOTS, &[slot_name(slot)])),
-            handler_seconds: histogram(HANDLER_SECONDS, &[]),
+            verified_requests: [
+                AuthTokenKind::Primary,
+                AuthTokenKind::Secondary,
+                AuthTokenKind::Subaccount,
+            ]
+            .map(|token| counter(VERIFIED_REQUESTS, &[token_name(token)])),
+            handler_duration: histogram(HANDLER_SECONDS, &[]),
             handlers_running: gauge(HANDLERS_RUNNING),
             requests_in_flight: gauge(REQUESTS_IN_FLIGHT),
             connections: gauge(CONNECTIONS),
@@ -311,9 +314,9 @@ impl Metrics {
                 .map(|outcome| counter(REPLIES, &[outcome]))
                 .collect(),
             suppressed: counter(REPLIES_SUPPRESSED, &[]),
-            replies_lost: counter(REPLIES_LOST, &[]),
+            replies_superseded: counter(REPLIES_SUPERSEDED, &[]),
             replies_truncated: counter(REPLIES_TRUNCATED, &[]),
-            taken_up: counter(TAKEN_UP, &[]),
+            backlog_processed: counter(BACKLOG_PROCESSED, &[]),
             late_failures: counter(LATE_FAILURES, &[]),
             messages: ["received", "processing", "deferred"]
                 .map(|state| recorder.register_gauge(&key(MESSAGES, &[state]), &METADATA)),
@@ -321,29 +324,32 @@ impl Metrics {
             outbox: ["pending", "unknown", "held"]
                 .map(|state| recorder.register_gauge(&key(OUTBOX, &[state]), &METADATA)),
             outbox_oldest: gauge(OUTBOX_OLDEST),
-            outage_answers: gauge(OUTAGE_ANSWERS),
-            store_ok: gauge(STORE_OK),
-            characters_replaced: counter(CHARACTERS_REPLACED, &[]),
+            unflushed_fallback_replies: gauge(UNFLUSHED_FALLBACK_REPLIES),
+            store_up: gauge(STORE_UP),
+            invalid_xml_chars: counter(INVALID_XML_CHARS, &[]),
             handle: recorder.handle(),
             recorder,
         }
     }
 
+    // `webhooks` has one row per endpoint. The indices match because both `ALL` lists are in the order of their enum.
     pub(crate) fn webhook(&self, endpoint: Endpoint, outcome: Outcome, seconds: f64) {
         self.webhooks[endpoint as usize * Outcome::ALL.len() + outcome as usize].increment(1);
-        self.webhook_seconds[endpoint as usize].record(seconds);
+        self.webhook_duration[endpoint as usize].record(seconds);
     }
 
-    pub(crate) fn token_slot(&self, slot: TokenSlot) {
-        self.token_slots[match slot {
-            TokenSlot::Primary => 0,
-            TokenSlot::Secondary => 1,
-            TokenSlot::Account => 2,
+    // The indices are those of the array in `new`.
+    pub(crate) fn verified_request(&self, token: AuthTokenKind) {
+        self.verified_requests[match token {
+            AuthTokenKind::Primary => 0,
+            AuthTokenKind::Secondary => 1,
+            AuthTokenKind::Subaccount => 2,
         }]
         .increment(1);
     }
 
-    /// A status of an unknown name counts as `other`: labels must stay few.
+    /// Counts a status callback.
+    // An unknown status counts as `other`: each label value is a series of its own, so their number must stay limited.
     pub(crate) fn status_update(&self, status: &MessageStatus) {
         let status = match status {
             MessageStatus::Other(_) => "other".to_owned(),
@@ -352,7 +358,7 @@ impl Metrics {
         self.count(STATUS_UPDATES, status);
     }
 
-    /// Counts by Twilio's code; one that is not in its dictionary, or none, counts as `other`.
+    /// Counts by Twilio's error code. A missing or unknown code counts as `other`, to limit the number of series.
     fn coded(&self, metric: Metric, code: Option<ErrorCode>) {
         let code = code.filter(|code| code.meaning().is_some());
         self.count(
@@ -365,53 +371,57 @@ impl Metrics {
         self.coded(FALLBACKS, code);
     }
 
-    /// A message that Twilio took and did not deliver.
+    /// Counts a message that Twilio accepted and did not deliver.
     pub(crate) fn undelivered(&self, code: Option<ErrorCode>) {
         self.coded(REPLY_ERRORS, code);
     }
 
-    /// What became of a call.
-    pub(crate) fn reply(&self, settlement: &Settlement) {
-        let at = match settlement {
-            Settlement::Sent { .. } => 0,
-            Settlement::Again { .. } => 1,
-            Settlement::Failed { .. } => 2,
-            Settlement::Unknown { looked: true, .. } => return,
-            Settlement::Unknown { looked: false, .. } => 3,
-            Settlement::Held => 4,
+    /// Counts the result of sending a message.
+    pub(crate) fn reply(&self, outcome: &SendOutcome) {
+        let index = match outcome {
+            SendOutcome::Sent { .. } => 0,
+            SendOutcome::Retry { .. } => 1,
+            SendOutcome::Failed { .. } => 2,
+            // Not a new result: a lookup that found nothing, for a message already counted as unknown.
+            SendOutcome::Unknown { looked: true, .. } => return,
+            SendOutcome::Unknown { looked: false, .. } => 3,
+            SendOutcome::Held => 4,
         };
-        self.replies[at].increment(1);
-        if let Settlement::Failed { code, .. } = settlement {
+        self.replies[index].increment(1);
+        if let SendOutcome::Failed { code, .. } = outcome {
             self.coded(REPLY_ERRORS, *code);
         }
     }
 
-    /// How full the outbox is.
-    pub(crate) fn outbox(&self, state: &OutboxState, now: Timestamp) {
+    /// Sets the gauges of the outbox.
+    pub(crate) fn outbox(&self, state: &OutboxStats, now: Timestamp) {
         set(&self.outbox, [state.pending, state.unknown, state.held]);
         self.outbox_oldest.set(age(state.oldest, now));
     }
 
-    /// How many messages have no answer yet.
-    pub(crate) fn messages(&self, open: &OpenMessages, now: Timestamp) {
+    /// Sets the gauges of inbound messages without a reply.
+    pub(crate) fn messages(&self, open: &BacklogStats, now: Timestamp) {
         set(
             &self.messages,
-            [open.received, open.handling, open.deferred],
+            [open.received, open.processing, open.deferred],
         );
         self.messages_oldest.set(age(open.oldest, now));
     }
 
-    /// How many answers the journal does not have.
+    /// Sets the number of fallback replies that are not yet in the journal.
     pub(crate) fn outage_answers(&self, number: usize) {
-        set(std::slice::from_ref(&self.outage_answers), [number as u64]);
+        set(
+            std::slice::from_ref(&self.unflushed_fallback_replies),
+            [number as u64],
+        );
     }
 
-    /// A step that the store did not take.
-    pub(crate) fn store_error(&self, step: &'static str) {
-        self.count(STORE_ERRORS, step.to_owned());
+    /// Counts a failed store operation.
+    pub(crate) fn store_error(&self, operation: &'static str) {
+        self.count(STORE_ERRORS, operation.to_owned());
     }
 
-    /// A consent word.
+    /// Counts an opt-out, opt-in or help keyword.
     pub(crate) fn consent(&self, kind: &'static str) {
         self.count(CONSENT_CHANGES, kind.to_owned());
     }
@@ -421,23 +431,25 @@ impl Metrics {
         self.count(DEAD_MESSAGES, reason.as_str().to_owned());
     }
 
-    /// A message that was kept from the handler.
-    pub(crate) fn guard(&self, reason: &'static str) {
-        debug_assert!(GUARD_REASONS.contains(&reason));
-        self.count(GUARD, reason.to_owned());
+    /// Counts a message that was not passed to the handler.
+    pub(crate) fn message_blocked(&self, reason: &'static str) {
+        // A reason that is not in the list would not start at zero.
+        debug_assert!(BLOCK_REASONS.contains(&reason));
+        self.count(MESSAGES_BLOCKED, reason.to_owned());
     }
 
+    // Looks the counter up by name, which is slower than a handle: for labels with many values, and for rare events.
     fn count(&self, metric: Metric, value: String) {
         let key = Key::from_parts(metric.name, vec![Label::new(metric.labels[0], value)]);
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
-    /// All of it in Prometheus' text format.
+    /// Renders all metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         self.handle.render()
     }
 
-    /// Folds the samples of histograms, which would otherwise wait for the next scrape.
+    /// Folds the samples of histograms into their buckets. Without it they accumulate until the next scrape.
     pub(crate) fn upkeep(&self) {
         self.handle.run_upkeep();
     }
@@ -462,8 +474,9 @@ fn set<const N: usize>(gauges: &[Gauge], numbers: [u64; N]) {
     }
 }
 
-/// Seconds since the oldest; none has no age.
+/// Returns the seconds since `oldest`, or 0 if there is none.
 fn age(oldest: Option<Timestamp>, now: Timestamp) -> f64 {
+    // Not negative if the clock was set back, or the outbox's oldest message is due in the future.
     let age = oldest.map(|oldest| now.duration_since(oldest).as_secs_f64());
     age.unwrap_or_default().max(0.0)
 }
@@ -478,11 +491,11 @@ fn key(metric: Metric, values: &[&'static str]) -> Key {
     Key::from_parts(metric.name, labels.collect::<Vec<_>>())
 }
 
-fn slot_name(slot: TokenSlot) -> &'static str {
-    match slot {
-        TokenSlot::Primary => "primary",
-        TokenSlot::Secondary => "secondary",
-        TokenSlot::Account => "account",
+fn token_name(token: AuthTokenKind) -> &'static str {
+    match token {
+        AuthTokenKind::Primary => "primary",
+        AuthTokenKind::Secondary => "secondary",
+        AuthTokenKind::Subaccount => "subaccount",
     }
 }
 
@@ -491,10 +504,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_series_that_is_rendered_is_in_the_table_and_described() {
+    fn metrics_table_entries_are_rendered_with_help() {
         let metrics = Metrics::new();
         metrics.webhook(Endpoint::Status, Outcome::Ok, 0.1);
-        metrics.handler_seconds.record(0.1);
+        metrics.handler_duration.record(0.1);
         metrics.status_update(&MessageStatus::Other("x".into()));
         metrics.fallback_call(None);
         metrics.undelivered(None);

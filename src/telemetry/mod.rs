@@ -1,7 +1,7 @@
-//! What the operator sees: [`metrics`], and logs (feature `server`).
+//! Telemetry for operators: [`metrics`], and logs (feature `server`).
 //!
-//! Neither ever holds a phone number, a text, a name, a token or a signature. A request that went well writes no line
-//! at the default level: metrics count it.
+//! Neither contains a phone number, a text, a name, a token or a signature. A successful request writes no line at the
+//! default log level; metrics count it.
 
 #[cfg(feature = "server")]
 pub(crate) mod logs;

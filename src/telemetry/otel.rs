@@ -1,4 +1,4 @@
-//! The same spans by OTLP over HTTP.
+//! Export of trace spans by OTLP over HTTP.
 
 use std::time::Duration;
 
@@ -13,29 +13,30 @@ use crate::config::TelemetrySettings;
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Traces that may still be waiting; dropped, they are sent.
+/// Guard that exports the remaining spans when it is dropped.
 #[derive(Debug)]
 pub(super) struct Traces(SdkTracerProvider);
 
 impl Drop for Traces {
     fn drop(&mut self) {
-        // A receiver that is gone must not hold up the end.
+        // An unreachable receiver must not delay the end of the process by more than this.
         let _ = self.0.shutdown_with_timeout(Duration::from_secs(2));
     }
 }
 
-/// The layer, if a receiver is configured. Spans of ours only, whatever the log's level is.
+/// Creates the tracing layer, if a receiver is configured.
 pub(super) fn layer(settings: &TelemetrySettings) -> Option<(BoxedLayer, Traces)> {
     let endpoint = settings.otlp_endpoint.as_ref()?;
+    // The exporter's HTTP client may use TLS, which needs the process's default provider.
     crate::tls::install_provider();
-    // The batch processor exports from a thread of its own, and so with a blocking client.
+    // A blocking HTTP client is correct here: the batch processor exports from a thread of its own.
     let exporter = SpanExporter::builder()
         .with_http()
         .with_endpoint(endpoint)
         .build();
-    // Only a URL that is none fails here, and the settings have checked it.
+    // Fails only for an invalid URL, which the settings have already rejected. The server runs without traces then.
     let exporter = exporter
-        .inspect_err(|error| tracing::error!(%error, "traces cannot be exported"))
+        .inspect_err(|error| tracing::error!(%error, "could not set up the export of traces"))
         .ok()?;
     let resource = Resource::builder().with_service_name("replyhook").build();
     let provider = SdkTracerProvider::builder()
@@ -43,6 +44,7 @@ pub(super) fn layer(settings: &TelemetrySettings) -> Option<(BoxedLayer, Traces)
         .with_resource(resource)
         .build();
     let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("replyhook"));
+    // Only this crate's spans, independent of `log.level`: traces should not lose spans when logs are made quieter.
     let ours = Targets::new().with_target("replyhook", tracing::Level::DEBUG);
     Some((spans.with_filter(ours).boxed(), Traces(provider)))
 }

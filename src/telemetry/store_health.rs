@@ -1,7 +1,7 @@
-//! Whether the store keeps messages: by what becomes of them, and by a regular check that needs no traffic.
+//! [`StoreHealth`]: tracks whether the store accepts messages, by the results of messages and of a periodic check.
 //!
-//! Not ready after a failed check, or once several messages in a row could not be kept; ready again after two successful
-//! checks in a row. Damage to the database itself stays until a restart: what is read from it meanwhile cannot be trusted.
+//! The store is not ready after a failed check, or after several messages in a row failed. Two successful checks in a
+//! row make it ready again. After corruption it stays not ready until a restart: data that was read cannot be trusted.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,15 +11,16 @@ use super::metrics::Metrics;
 use crate::sid::MessageSid;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Different messages that could not be kept, with none between them that could, after which the store is not ready. Not
-/// fewer, since Twilio delivers one that fails again, and one message may fail by itself.
+// Number of different messages that fail in a row, with no success between them, after which the store is not ready.
+// One message alone may always fail, and Twilio delivers it again.
 const RUN: usize = 3;
-/// Successful checks in a row after which the store is ready again.
+// Number of successful checks in a row after which the store is ready again. One success between failures is not
+// enough.
 const PASSES: u32 = 2;
 
-/// A step that failed.
+/// Failure of a store operation.
 pub(crate) trait StoreFailure: Display {
-    /// True if the database itself is damaged.
+    /// Returns true if the database itself is corrupt.
     fn is_damage(&self) -> bool;
 }
 
@@ -29,33 +30,35 @@ impl StoreFailure for StoreError {
     }
 }
 
-/// One that was given up.
+// The text of an operation that did not end in time.
 impl StoreFailure for &'static str {
     fn is_damage(&self) -> bool {
         false
     }
 }
 
-/// The store's health, shared by everything that uses the store.
+/// Health of the store, shared by all its users.
 pub(crate) struct StoreHealth {
     metrics: Arc<Metrics>,
-    /// Messages that were kept in time.
+    /// Number of messages stored in time.
+    // Relaxed, like `has_refused`: no other data depends on the order, and health may change one message later.
     kept: AtomicU64,
-    /// Whether a message has failed since the last one that was kept: tells without a lock that none has, as is usual.
+    /// A message has failed since the last one that was stored. Lets `kept` skip the lock in the usual case.
     has_refused: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Corruption of the database. Never cleared.
     damage: Option<String>,
-    /// Why it is not ready.
+    /// Reason why the store is not ready.
     failure: Option<String>,
-    /// Successful checks since then.
+    /// Number of successful checks since `failure` was set.
     passes: u32,
-    /// Messages that failed since the last one that was kept.
+    /// Messages that failed since the last one that was stored.
     refused: Vec<MessageSid>,
-    /// The last failure of any step.
+    /// Text of the last failed operation.
     last: String,
 }
 
@@ -69,7 +72,7 @@ impl StoreHealth {
         }
     }
 
-    /// Why messages cannot be kept, if so.
+    /// Returns the reason why the store is not ready, if it is not.
     pub(crate) fn failure(&self) -> Option<String> {
         let state = self.state();
         if let Some(damage) = &state.damage {
@@ -84,30 +87,37 @@ impl StoreHealth {
         })
     }
 
-    /// Records a message that was kept while its request waited.
+    /// Records a message that was stored while its request waited.
     pub(crate) fn kept(&self) {
         self.kept.fetch_add(1, Ordering::Relaxed);
         if self.has_refused.load(Ordering::Relaxed) {
-            self.state().refused.clear();
+            // Held over both lines: a failure that `refused` adds in between would not be cleared by later successes.
+            let mut state = self.state();
+            state.refused.clear();
             self.has_refused.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Records a message that could not be kept while its request waited, after the step that failed.
+    /// Records a message that could not be stored while its request waited. Call it after [`failed`](Self::failed).
     pub(crate) fn refused(&self, sid: MessageSid) {
         let mut state = self.state();
+        // A redelivery counts once: a single message that always fails proves nothing about the store.
         if !state.refused.contains(&sid) {
             state.refused.push(sid);
         }
         self.has_refused.store(true, Ordering::Relaxed);
         if state.refused.len() >= RUN {
+            // The next run starts at zero. It also bounds the list.
             state.refused.clear();
-            let failure = format!("{RUN} messages in a row were not kept: {}", state.last);
+            let failure = format!(
+                "{RUN} messages in a row could not be stored: {}",
+                state.last
+            );
             self.not_ready(&mut state, failure);
         }
     }
 
-    /// Records a step that failed.
+    /// Records a failed operation. Only corruption makes the store not ready immediately.
     pub(crate) fn failed(&self, failure: &dyn StoreFailure) {
         let mut state = self.state();
         state.last = failure.to_string();
@@ -115,11 +125,11 @@ impl StoreHealth {
             let damage = format!("{failure}; not ready until a restart");
             tracing::error!("not ready: {damage}");
             state.damage = Some(damage);
-            self.metrics.store_ok.set(0.0);
+            self.metrics.store_up.set(0.0);
         }
     }
 
-    /// Records a failed read of the upkeep, which matters only where it shows damage.
+    /// Returns the value of a read for statistics. A failure matters only if it shows corruption.
     pub(crate) fn read<T>(&self, outcome: Result<T, StoreError>) -> Option<T> {
         outcome
             .inspect_err(|error| {
@@ -130,7 +140,7 @@ impl StoreHealth {
             .ok()
     }
 
-    /// The number of messages that were kept so far, for [`check_failed`](Self::check_failed).
+    /// Returns the number of messages stored so far, for [`check_failed`](Self::check_failed).
     pub(crate) fn number_kept(&self) -> u64 {
         self.kept.load(Ordering::Relaxed)
     }
@@ -142,15 +152,17 @@ impl StoreHealth {
             state.passes += 1;
             if state.passes >= PASSES {
                 state.failure = None;
-                tracing::info!("the store keeps messages again");
+                tracing::info!("store is ready again");
             }
         }
+        // Also the first success after the start, when the gauge is 0.
         let is_ready = state.failure.is_none() && state.damage.is_none();
-        self.metrics.store_ok.set(f64::from(u8::from(is_ready)));
+        self.metrics.store_up.set(f64::from(u8::from(is_ready)));
     }
 
-    /// Records a check that failed; `kept` is the number of messages that were kept before it. Where some were kept since
-    /// then, the store is under load and not away.
+    /// Records a failed check. `kept` is the number of messages stored before it.
+    ///
+    /// If messages were stored during the check, the store is only slow under load, and stays ready.
     pub(crate) fn check_failed(&self, failure: &dyn StoreFailure, kept: u64) {
         self.metrics.store_error("check");
         self.failed(failure);
@@ -160,12 +172,13 @@ impl StoreHealth {
     }
 
     fn not_ready(&self, state: &mut State, failure: String) {
+        // Log the change only, not each further failure.
         if state.failure.is_none() {
             tracing::error!("not ready: {failure}");
         }
         state.failure = Some(failure);
         state.passes = 0;
-        self.metrics.store_ok.set(0.0);
+        self.metrics.store_up.set(0.0);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -190,8 +203,9 @@ mod tests {
         health.refused(sid(number));
     }
 
+    // A message that always fails does not show that the store is broken.
     #[test]
-    fn one_failing_message_leaves_it_ready() {
+    fn two_failing_messages_keep_store_ready() {
         let health = health();
         for _ in 0..100 {
             refuse(&health, 1);
@@ -205,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn different_failing_messages_need_two_passes() {
+    fn three_failing_messages_need_two_passed_checks() {
         let health = health();
         for number in 1..=3 {
             refuse(&health, number);
@@ -221,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_check_beside_kept_messages_leaves_it_ready() {
+    fn failed_check_after_stored_message_keeps_store_ready() {
         let health = health();
         health.kept();
         health.check_failed(&"it takes too long", 0);
@@ -231,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_stays_whatever_passes() {
+    fn store_corruption_lasts_until_restart() {
         let health = health();
         health.failed(&StoreError::new(StoreErrorKind::Corrupt));
         for _ in 0..5 {

@@ -1,11 +1,11 @@
-//! What the store did not do: counted by its step, and said at most so often.
+//! [`StoreReport`]: counts and logs failed store operations.
 
 use std::sync::Arc;
 
 use super::metrics::Metrics;
 use super::{StoreFailure, StoreHealth, Throttle};
 
-/// Where whoever asks the store says that it failed.
+/// Records failed store operations in metrics, health and log.
 pub(crate) struct StoreReport {
     metrics: Arc<Metrics>,
     pub(crate) health: Arc<StoreHealth>,
@@ -21,15 +21,13 @@ impl StoreReport {
         }
     }
 
-    pub(crate) fn failed(&self, step: &'static str, failure: &dyn StoreFailure) {
-        self.metrics.store_error(step);
+    /// Records a failed operation. Its name is a label of `replyhook_store_errors_total`.
+    pub(crate) fn failed(&self, operation: &'static str, failure: &dyn StoreFailure) {
+        self.metrics.store_error(operation);
         self.health.failed(failure);
-        if let Some(suppressed) = self.throttle.pass() {
-            tracing::error!(
-                operation = step,
-                suppressed,
-                "store operation failed: {failure}"
-            );
+        // During an outage every message fails, so log lines are limited. Metrics count all failures.
+        if let Some(suppressed) = self.throttle.try_log() {
+            tracing::error!(operation, suppressed, "store operation failed: {failure}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! A limit on log lines that anyone on the internet can cause.
+//! [`Throttle`]: a rate limit for log lines that any client can cause.
 
 use std::sync::Mutex;
 use std::time::Instant;
 
-/// Lets a burst through and then one a second, and counts what it held back.
+/// Token bucket: passes a burst of lines, then one per second, and counts the suppressed lines.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     burst: f64,
@@ -12,9 +12,12 @@ pub(crate) struct Throttle {
 
 #[derive(Debug)]
 struct State {
+    /// Tokens, one per line. Fractions accumulate.
     left: f64,
+    /// Time of the last call, up to which tokens were added.
     at: Instant,
-    held: u64,
+    /// Lines suppressed since the last one that passed.
+    suppressed: u64,
 }
 
 impl Throttle {
@@ -25,26 +28,28 @@ impl Throttle {
             state: Mutex::new(State {
                 left: burst,
                 at: Instant::now(),
-                held: 0,
+                suppressed: 0,
             }),
         }
     }
 
-    /// Whether a line may be written now, and how many were held back before it.
-    pub(crate) fn pass(&self) -> Option<u64> {
+    /// Returns the number of suppressed lines if a line may be written now, else `None`.
+    pub(crate) fn try_log(&self) -> Option<u64> {
+        // A poisoned lock is harmless: each field is valid on its own.
         let mut state = self
             .state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = Instant::now();
+        // One token per second, never more than the burst.
         state.left = (state.left + now.duration_since(state.at).as_secs_f64()).min(self.burst);
         state.at = now;
         if state.left < 1.0 {
-            state.held += 1;
+            state.suppressed += 1;
             return None;
         }
         state.left -= 1.0;
-        Some(std::mem::take(&mut state.held))
+        Some(std::mem::take(&mut state.suppressed))
     }
 }
 
@@ -53,10 +58,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_passes_and_the_rest_is_held_and_counted() {
+    fn throttle_passes_burst_and_counts_suppressed_lines() {
         let throttle = Throttle::new(3);
-        let passed = (0..1000).filter(|_| throttle.pass().is_some()).count();
+        let passed = (0..1000).filter(|_| throttle.try_log().is_some()).count();
         assert!((3..100).contains(&passed), "{passed}");
-        assert!(throttle.state.lock().unwrap().held > 900);
+        assert!(throttle.state.lock().unwrap().suppressed > 900);
     }
 }

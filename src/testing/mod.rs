@@ -1,7 +1,7 @@
-//! Tests of your bot in a few lines: the whole stack in this process, with Twilio's part played by the emulator.
+//! Test kit: runs an app and the emulator in the test process.
 //!
-//! Signatures, router, journal and REST are the real ones; the store is in memory, and time passes when you say so.
-//! Whatever does not go as it should panics, as a test's assertion does.
+//! Requests are signed, routed, stored and replied to as in production. The store is in memory, and time stands still
+//! until the test advances it. Methods panic when something fails, like assertions.
 //!
 //! ```
 //! use std::time::Duration;
@@ -18,25 +18,25 @@
 //! let bot = TestBot::start(|| App::builder().handler(shop)).await;
 //! let ana = bot.whatsapp("+34600000001").named("Ana");
 //!
-//! ana.says("order 42").await.assert_reply("Got order 42.").assert_in_time();
-//! bot.redeliver().await.assert_same_answer().assert_handler_runs(1);
+//! ana.says("order 42").await.assert_reply("Got order 42.").assert_replied_inline();
+//! bot.redeliver().await.assert_same_response().assert_handler_runs(1);
 //!
-//! bot.handler_takes(Duration::from_secs(20)).await;
-//! ana.says("order 43").await.assert_acknowledged_then_sent("Got order 43.");
-//! bot.handler_takes(Duration::ZERO).await;
+//! bot.set_handler_latency(Duration::from_secs(20)).await;
+//! ana.says("order 43").await.assert_replied_via_rest("Got order 43.");
+//! bot.set_handler_latency(Duration::ZERO).await;
 //!
-//! bot.primary_is_down(true).await;
+//! bot.set_primary_down(true).await;
 //! ana.says("order 44").await.assert_fallback("Got order 44.");
-//! bot.primary_is_down(false).await;
+//! bot.set_primary_down(false).await;
 //!
 //! bot.restart().await;
 //! bot.advance(Duration::from_hours(25)).await;
-//! bot.writes(&ana, "News!").await.assert_refused(63016);
+//! bot.send_to(&ana, "News!").await.assert_refused(63016);
 //! # bot.stop().await;
 //! # }
 //! ```
 
-mod answer;
+mod exchange;
 mod user;
 
 use std::collections::{BTreeMap, HashMap};
@@ -47,35 +47,35 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-pub use self::answer::{Answer, Got, Sent};
+pub use self::exchange::{DeliveryExchange, ReceivedMessage, SendResult};
 pub use self::user::User;
-use crate::app::{AppBuilder, Desk, DeskOptions};
+use crate::app::{AppBuilder, DevServer, DevServerOptions};
 use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::config::Sources;
-use crate::emulator::Remote;
+use crate::emulator::EmulatorClient;
 use crate::emulator::recording::{self, Recorded};
+use crate::outbound::{OutboundClient, SendReceipt};
 use crate::secret::Secret;
-use crate::sending::{Outgoing, Sender};
 use crate::sid::AccountSid;
-use crate::store::{OpenWindow, ReplyState};
+use crate::store::{OpenWindow, OutboundState};
 use crate::twilio::{ApiUrl, Client, Credentials, NewMessage};
 
-/// For what must happen sooner or later.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(5);
-/// What a message comes to.
+/// Real time after which waiting for the bot or the emulator fails the test.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Interval of checks while waiting.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Message statuses after which a test does not wait longer.
 const FINAL: [&str; 4] = ["delivered", "read", "failed", "undelivered"];
-/// When every test begins: a Monday morning, so that nothing depends on the day it is run.
+/// Start of the clock: Monday 2026-01-05, 09:00 UTC. Fixed, so that no test depends on the day it runs.
 const MORNING: i64 = 1_767_603_600;
 
-/// Your bot with a Twilio of its own.
+/// App under test, with an emulator and a clock of its own.
 ///
-/// A whole test is at the top of [this module](self); what becomes of a message is an [`Answer`].
+/// [This module](self) has an example of a whole test. Sending a message returns a [`DeliveryExchange`].
 pub struct TestBot {
-    desk: tokio::sync::Mutex<Desk>,
+    dev_server: tokio::sync::Mutex<DevServer>,
     make: Box<dyn Fn() -> AppBuilder + Send + Sync>,
-    remote: Remote,
+    emulator_client: EmulatorClient,
     account: (AccountSid, Secret),
     clock: Arc<ManualClock>,
     state: Mutex<State>,
@@ -83,94 +83,112 @@ pub struct TestBot {
 
 #[derive(Default)]
 struct State {
+    /// All active faults: `PUT faults` replaces them as a whole.
     faults: Value,
+    /// Injected latency of the handler.
     handler: Duration,
+    /// Reply deadline of the app.
     deadline: Duration,
-    /// How long your bot waits for a user's next message.
-    pause: Duration,
-    /// The last message, and what it was answered with.
-    last: Option<Answer>,
+    /// `reply.debounce_ms` of the app.
+    debounce: Duration,
+    /// Exchange of the last message, for [`TestBot::redeliver`].
+    last: Option<DeliveryExchange>,
+    /// Number of handler calls by `MessageSid`.
     runs: HashMap<String, u64>,
 }
 
 impl TestBot {
-    /// Starts what `make` makes, with the documented defaults but for `guard.loop_detection`: where time stands still whoever says
-    /// the same a few times is as fast as a bot. It is asked again at every [`TestBot::restart`].
+    /// Starts the app that `make` returns. [`TestBot::restart`] calls `make` again.
+    ///
+    /// Settings have their defaults, except that `guard.loop_detection` is off. Since time stands still, users in tests
+    /// send messages as fast as another bot would.
+    ///
+    /// # Panics
+    /// If the app does not start.
     pub async fn start(make: impl Fn() -> AppBuilder + Send + Sync + 'static) -> Self {
         Self::start_with(Sources::default(), make).await
     }
 
-    /// The same with settings, as in `Sources::default().with_file("bot.toml")`.
+    /// Starts the app with settings, as in `Sources::default().with_file("bot.toml")`.
+    ///
+    /// # Panics
+    /// If the app does not start.
     pub async fn start_with(
         mut sources: Sources,
         make: impl Fn() -> AppBuilder + Send + Sync + 'static,
     ) -> Self {
         let start = Timestamp::from_second(MORNING).unwrap_or_default();
         let clock = Arc::new(ManualClock::new(start));
-        let options = DeskOptions {
+        let options = DevServerOptions {
             emulator_port: Some(0),
             port: Some(0),
             clock: Some(clock.clone()),
-            ..DeskOptions::default()
+            ..DevServerOptions::default()
         };
+        // A default, so that `sources` can turn loop detection on.
         let guard = sources.defaults.entry("guard.loop_detection");
         guard.or_insert_with(|| "false".to_owned());
-        let desk = Desk::start(make(), sources, options).await;
-        let desk = desk.unwrap_or_else(|error| panic!("the bot does not start: {error}"));
-        let emulator = desk.emulator();
-        let remote = Remote::new(emulator.url()).expect("the emulator is on this machine");
+        let dev_server = DevServer::start(make(), sources, options).await;
+        let dev_server =
+            dev_server.unwrap_or_else(|error| panic!("the bot does not start: {error}"));
+        let emulator = dev_server.emulator();
+        let client = EmulatorClient::new(emulator.url()).expect("the emulator is on this machine");
         let account = (emulator.account_sid(), emulator.auth_token().clone());
-        let config = must(remote.get(&["config"])).await;
+        let config = must(client.get(&["config"])).await;
         let millis = |name: &str| Duration::from_millis(config[name].as_u64().unwrap_or_default());
         Self {
-            desk: tokio::sync::Mutex::new(desk),
+            dev_server: tokio::sync::Mutex::new(dev_server),
             make: Box::new(make),
-            remote,
+            emulator_client: client,
             account,
             clock,
             state: Mutex::new(State {
                 faults: json!({}),
                 deadline: millis("deadline_ms"),
-                pause: millis("pause_ms"),
+                debounce: millis("pause_ms"),
                 ..State::default()
             }),
         }
     }
 
-    /// A user of WhatsApp with a phone number.
+    /// Returns a WhatsApp user with this phone number.
     pub fn whatsapp(&self, phone: &str) -> User<'_> {
         self.user(&format!("whatsapp:{phone}"))
     }
 
-    /// A user of SMS.
+    /// Returns an SMS user with this phone number.
     pub fn sms(&self, phone: &str) -> User<'_> {
         self.user(phone)
     }
 
-    /// A user by whole address, as in `whatsapp:US.13491208655302741918`.
+    /// Returns a user with this address, as in `whatsapp:US.13491208655302741918`.
     pub fn user(&self, address: &str) -> User<'_> {
         User::new(self, address)
     }
 
-    /// From now on your handler takes so much longer. Nobody waits: the clock is moved on.
-    pub async fn handler_takes(&self, time: Duration) {
+    /// Makes the handler take `time` longer. The test does not wait: it advances the clock while the handler runs.
+    pub async fn set_handler_latency(&self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.set_fault("handler_ms", json!(ms)).await;
         self.state().handler = time;
     }
 
-    /// From now on your handler fails, or no longer does.
-    pub async fn handler_fails(&self, fails: bool) {
+    /// Makes the handler fail, or work again.
+    pub async fn set_handler_failing(&self, fails: bool) {
         self.set_fault("handler_fails", json!(fails)).await;
     }
 
-    /// From now on Twilio does not reach the primary webhook, or does again.
-    pub async fn primary_is_down(&self, is_down: bool) {
+    /// Makes Twilio's calls of the primary handler fail, or work again.
+    ///
+    /// The call reaches the app, but the connection is dropped before the response is read. Twilio then calls the
+    /// fallback URL.
+    pub async fn set_primary_down(&self, is_down: bool) {
         self.set_fault("drop_connection", json!(is_down)).await;
     }
 
-    /// Any fault of the emulator, by the name that its control interface has for it; `Value::Null` clears it.
+    /// Sets a fault of the emulator by its name in the control API, such as `duplicate`. `Value::Null` clears it.
     pub async fn set_fault(&self, name: &str, value: Value) {
+        // Release the lock before the request: a std mutex must not be held across an await.
         let faults = {
             let mut state = self.state();
             if value.is_null() {
@@ -183,33 +201,39 @@ impl TestBot {
             }
             state.faults.clone()
         };
-        must(self.remote.put(&["faults"], &faults)).await;
+        must(self.emulator_client.put(&["faults"], &faults)).await;
     }
 
-    /// Lets time pass, for the bot and for Twilio.
+    /// Advances the clock of app and emulator.
     pub async fn advance(&self, time: Duration) {
         self.move_clock(time);
-        // Who woke up has its turn.
+        // Lets the tasks run whose timers have just fired.
         tokio::task::yield_now().await;
     }
 
-    /// Twilio delivers the last message once more.
-    pub async fn redeliver(&self) -> Answer {
+    /// Delivers the last message again, with the same `MessageSid`.
+    ///
+    /// # Panics
+    /// If no message was sent before.
+    pub async fn redeliver(&self) -> DeliveryExchange {
         let last = self.state().last.clone();
-        let last = last.expect("there is no message yet that could be delivered again");
+        let last = last.expect("nothing to redeliver; send a message first");
         let path = ["messages", &last.message_sid, "redeliver"];
         let again = self.exchange(&last.user, &path, &json!({})).await;
         again.after(last)
     }
 
-    /// Stops your bot as a deployment does, and starts it again on what it kept.
+    /// Shuts the app down gracefully, and starts it again with the same store.
+    ///
+    /// # Panics
+    /// If the app does not start again.
     pub async fn restart(&self) {
-        let mut desk = self.desk.lock().await;
-        let restarted = desk.restart((self.make)()).await;
+        let mut dev_server = self.dev_server.lock().await;
+        let restarted = dev_server.restart((self.make)()).await;
         restarted.unwrap_or_else(|error| panic!("the bot does not start again: {error}"));
     }
 
-    /// Says again what `replyhook dev --record DIR` wrote down, and asserts that the same is answered.
+    /// Sends the messages recorded by `replyhook dev --record DIR`, and asserts that the replies are the same.
     pub async fn replay(&self, directory: impl AsRef<Path>) {
         let directory = directory.as_ref();
         let files = recording::files(directory);
@@ -224,45 +248,56 @@ impl TestBot {
             let address = |name: &str| params.get(name).cloned().unwrap_or_default();
             let (user, sender) = (address("From"), address("To"));
             let message = json!({"from": user, "to": sender, "params": params});
-            let answer = self.exchange(&user, &["messages"], &message).await;
-            let replies: Vec<_> = answer.got.iter().map(|got| &got.body).collect();
+            let exchange = self.exchange(&user, &["messages"], &message).await;
+            let replies: Vec<_> = exchange.received.iter().map(|got| &got.body).collect();
             let expected: Vec<_> = recorded.replies.iter().collect();
-            assert_eq!(replies, expected, "{}: {:?}", file.display(), answer.calls);
+            assert_eq!(
+                replies,
+                expected,
+                "{}: {:?}",
+                file.display(),
+                exchange.calls
+            );
         }
     }
 
-    /// Your program writes first, by REST and without a template: what becomes of that.
-    pub async fn writes(&self, user: &User<'_>, text: &str) -> Sent {
-        let api = ApiUrl::parse(self.remote.url()).expect("the emulator has a URL");
+    /// Sends a free-form message via the REST API, and waits for its final status.
+    ///
+    /// The emulator accepts or rejects it as Twilio would. The message does not pass the app's outbox, unlike those of
+    /// [`TestBot::outbound`].
+    pub async fn send_to(&self, user: &User<'_>, text: &str) -> SendResult {
+        let api = ApiUrl::parse(self.emulator_client.url()).expect("the emulator has a URL");
         let client = Client::new(api);
         let (account, token) = &self.account;
         let credentials = Credentials::auth_token(*account, token.clone());
         let message = NewMessage::text(user.address(), text).from(user.sender());
-        // Nobody has looked: what comes of that is what the test is to see.
+        // `create` requires a proof of an open window. Claim one, so that the emulator's own check decides.
         let now = SystemClock.now();
-        let window = OpenWindow::of(&message.to, Some(now), now).expect("of who has just written");
+        let window = OpenWindow::of(&message.to, Some(now), now)
+            .expect("the window is open right after a message");
         let created = client
             .messages(*account, &credentials)
             .create(&message, &window)
             .await;
         let created = match created {
             Ok(created) => created,
-            Err(error) => return Sent::refused(error.code()),
+            Err(error) => return SendResult::refused(error.code()),
         };
         let sid = created.sid.to_string();
         let path = ["conversations", user.address()];
-        self.until("the message is on the phone, or has failed", || async {
-            let shown = must(self.remote.get(&path)).await;
+        self.until("the message has a final status", || async {
+            let shown = must(self.emulator_client.get(&path)).await;
             let mut shown = shown.as_array().cloned().unwrap_or_default().into_iter();
             let message = shown.find(|message| message["sid"] == sid.as_str())?;
             let status = message["status"].as_str()?.to_owned();
             let is_final = FINAL.contains(&&*status);
-            is_final.then(|| Sent::new(status, message["error_code"].as_u64()))
+            is_final.then(|| SendResult::new(status, message["error_code"].as_u64()))
         })
         .await
     }
 
-    /// What your program sends first with: [`App::sender`](crate::App::sender) of the bot as it runs now.
+    /// Returns the app's client for outbound messages, as [`App::outbound`](crate::App::outbound) does. After
+    /// [`TestBot::restart`], call this again.
     ///
     /// ```
     /// use replyhook::App;
@@ -275,70 +310,73 @@ impl TestBot {
     /// let ana = bot.whatsapp("+34600000001");
     /// ana.says("hi").await;
     /// let ready = NewMessage::text(ana.address(), "It is ready.").from(ana.sender());
-    /// let sent = bot.sender().await.send_once("order-42", &ready).await.unwrap();
-    /// bot.outcome(&sent).await.assert_delivered();
+    /// let receipt = bot.outbound().await.send_once("order-42", &ready).await.unwrap();
+    /// bot.send_result(&receipt).await.assert_delivered();
     /// # bot.stop().await;
     /// # }
     /// ```
-    pub async fn sender(&self) -> Sender {
-        let sender = self.desk.lock().await.sender();
-        sender.expect("the bot runs on the desk")
+    pub async fn outbound(&self) -> OutboundClient {
+        let sender = self.dev_server.lock().await.outbound();
+        sender.expect("the dev server runs the app")
     }
 
-    /// What becomes of a message that [`TestBot::sender`] took.
-    pub async fn outcome(&self, taken: &Outgoing) -> Sent {
-        let sender = self.sender().await;
-        self.until("the message is on the phone, or has failed", || async {
-            let now = must(sender.outgoing(taken.id)).await?;
+    /// Waits for the final status of a message that [`TestBot::outbound`] accepted.
+    pub async fn send_result(&self, receipt: &SendReceipt) -> SendResult {
+        let sender = self.outbound().await;
+        self.until("the message has a final status", || async {
+            let now = must(sender.receipt(receipt.id)).await?;
             let status = match now.state? {
-                ReplyState::Failed | ReplyState::Suppressed => "refused".to_owned(),
+                OutboundState::Failed | OutboundState::Suppressed => "refused".to_owned(),
                 _ => now.status.filter(|status| FINAL.contains(&&**status))?,
             };
-            Some(Sent::new(status, now.error_code.map(u64::from)))
+            Some(SendResult::new(status, now.error_code.map(u64::from)))
         })
         .await
     }
 
-    /// How often your handler was called.
+    /// Returns the number of handler calls since the start, restarts included.
     pub async fn handler_runs(&self) -> u64 {
-        self.desk.lock().await.handler_runs()
+        self.dev_server.lock().await.handler_runs()
     }
 
-    /// The emulator's control interface, for everything else.
-    pub fn remote(&self) -> &Remote {
-        &self.remote
+    /// Returns a client of the emulator's control API, for everything else.
+    pub fn emulator_client(&self) -> &EmulatorClient {
+        &self.emulator_client
     }
 
-    /// Ends everything. A test's runtime does so too.
+    /// Stops app and emulator. Optional: they end with the test's runtime too.
     pub async fn stop(self) {
-        self.desk.into_inner().stop().await;
+        self.dev_server.into_inner().stop().await;
     }
 
-    /// Delivers, moving the clock on past a handler that takes its time, until the bot is done with the user.
-    async fn exchange(&self, user: &str, path: &[&str], body: &Value) -> Answer {
+    /// Sends one message and waits until the app has processed it. Advances the clock past the handler's latency.
+    async fn exchange(&self, user: &str, path: &[&str], body: &Value) -> DeliveryExchange {
         self.exchange_all(user, path, std::slice::from_ref(body))
             .await
     }
 
-    /// The same of several that come before the bot has answered; the answer is what the first led to, and what the phone
-    /// got because of all.
-    async fn exchange_all(&self, user: &str, path: &[&str], bodies: &[Value]) -> Answer {
+    /// Sends several messages concurrently, before the app replies to any. Returns the exchange of the first, with the
+    /// messages that the phone received because of all.
+    async fn exchange_all(&self, user: &str, path: &[&str], bodies: &[Value]) -> DeliveryExchange {
         let known = self.sent_to(user).await;
         let before = self.handler_runs().await;
-        let (handler, deadline, pause) = {
+        let (handler, deadline, debounce) = {
             let state = self.state();
-            (state.handler, state.deadline, state.pause)
+            (state.handler, state.deadline, state.debounce)
         };
         let deliver = async |body: &Value| {
-            let answered = tokio::time::timeout(PATIENCE, self.remote.post(path, body)).await;
-            let answered = answered.unwrap_or_else(|_| panic!("Twilio's part did not end"));
-            answered.unwrap_or_else(|error| panic!("the emulator: {error}"))
+            let delivered =
+                tokio::time::timeout(TIMEOUT, self.emulator_client.post(path, body)).await;
+            let delivered = delivered.unwrap_or_else(|_| {
+                panic!("the webhook calls did not end within {TIMEOUT:?} of real time")
+            });
+            delivered.unwrap_or_else(|error| panic!("the emulator failed: {error}"))
         };
-        // Each once the bot has the one before it, so that they come in this order.
+        // Send each message when the app has accepted the one before, so that they arrive in order.
         let delivery = async {
             let each = bodies.iter().enumerate().map(async |(number, body)| {
                 if number > 0 {
-                    self.until("the bot has the message before", || async {
+                    self.until("the bot has accepted the message before", || async {
                         (self.pending(user).await >= number).then_some(())
                     })
                     .await;
@@ -348,63 +386,75 @@ impl TestBot {
             let mut all = futures_util::future::join_all(each).await;
             all.swap_remove(0)
         };
+        // Advances the clock while the delivery waits for it.
         let passing = async {
-            if !pause.is_zero() {
-                self.until("the bot has the message", || async {
+            if !debounce.is_zero() {
+                // All messages first: one that arrives after the pause would not be combined with the others.
+                self.until("the bot has accepted the messages", || async {
                     (self.pending(user).await >= bodies.len()).then_some(())
                 })
                 .await;
-                self.move_clock(pause);
+                self.move_clock(debounce);
             }
             if handler.is_zero() {
                 return;
             }
+            // The injected latency starts with the call: advancing before it would not shorten it.
             self.until("the handler was called", || async {
                 (self.handler_runs().await > before).then_some(())
             })
             .await;
-            // To the deadline, and no further: Twilio is to be answered before the handler is.
+            // No further than the deadline: Twilio must get its response before a late handler returns.
             self.move_clock(handler.min(deadline));
         };
         tokio::pin!(delivery);
-        let answered = tokio::select! {
-            answered = &mut delivery => answered,
+        // The delivery can end first, when the handler is not called, as for a redelivery or an opted-out user. Then
+        // there is nothing to wait for.
+        let delivered = tokio::select! {
+            delivered = &mut delivery => delivered,
             () = passing => delivery.await,
         };
+        // Now the late handler may return.
         self.move_clock(handler.saturating_sub(deadline));
-        self.until("the bot is done", || async {
+        self.until("the bot has no pending messages", || async {
             (self.pending(user).await == 0).then_some(())
         })
         .await;
         let runs = self.handler_runs().await - before;
-        let sid = answered["message_sid"].as_str().unwrap_or_default();
+        let sid = delivered["message_sid"].as_str().unwrap_or_default();
+        // Add up over redeliveries of the same message, for `assert_handler_runs`.
         let runs = {
             let mut state = self.state();
             let all = state.runs.entry(sid.to_owned()).or_default();
             *all += runs;
             *all
         };
-        let shown = must(self.remote.get(&["conversations", user])).await;
+        // From the conversation, not from `delivered`, which has no replies sent after the webhook calls.
+        let shown = must(self.emulator_client.get(&["conversations", user])).await;
         let is_new = |message: &&Value| {
             let sid = message["sid"].as_str().unwrap_or_default();
             message["direction"] == "out" && !known.contains(&sid.to_owned())
         };
         let shown = shown.as_array().cloned().unwrap_or_default();
-        let got: Vec<Got> = shown.iter().filter(is_new).map(Got::new).collect();
-        let answer = Answer::new(user, &answered, got, runs);
-        self.state().last = Some(answer.clone());
-        answer
+        let received: Vec<ReceivedMessage> = shown
+            .iter()
+            .filter(is_new)
+            .map(ReceivedMessage::new)
+            .collect();
+        let exchange = DeliveryExchange::new(user, &delivered, received, runs);
+        self.state().last = Some(exchange.clone());
+        exchange
     }
 
-    /// How many of a user's messages the bot is not done with.
+    /// Returns the number of a user's messages that the app has accepted and not finished.
     async fn pending(&self, user: &str) -> usize {
-        let state = must(self.remote.get(&["state", user])).await;
+        let state = must(self.emulator_client.get(&["state", user])).await;
         let pending = state["pending"].as_u64().unwrap_or_default();
         usize::try_from(pending).unwrap_or(usize::MAX)
     }
 
     async fn sent_to(&self, user: &str) -> Vec<String> {
-        let shown = must(self.remote.get(&["conversations", user])).await;
+        let shown = must(self.emulator_client.get(&["conversations", user])).await;
         let shown = shown.as_array().cloned().unwrap_or_default();
         let sids = shown.iter().filter_map(|message| message["sid"].as_str());
         sids.map(str::to_owned).collect()
@@ -415,23 +465,26 @@ impl TestBot {
         self.clock.advance(time);
     }
 
-    /// Looks until there is something.
-    async fn until<T, F, Fut>(&self, what: &str, look: F) -> T
+    /// Polls until `poll` returns a value.
+    ///
+    /// # Panics
+    /// After [`TIMEOUT`] of real time.
+    async fn until<T, F, Fut>(&self, what: &str, poll: F) -> T
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Option<T>>,
     {
-        let found = tokio::time::timeout(PATIENCE, async {
+        let found = tokio::time::timeout(TIMEOUT, async {
             loop {
-                if let Some(found) = look().await {
+                if let Some(found) = poll().await {
                     return found;
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
         found
             .await
-            .unwrap_or_else(|_| panic!("waited in vain until {what}"))
+            .unwrap_or_else(|_| panic!("timed out after {TIMEOUT:?} waiting until {what}"))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -445,9 +498,9 @@ impl std::fmt::Debug for TestBot {
     }
 }
 
-/// What emulator and store must be able to do.
-async fn must<T, E: std::error::Error>(asked: impl Future<Output = Result<T, E>>) -> T {
-    asked
+/// Panics if a request to the emulator or the store fails, which no test expects.
+async fn must<T, E: std::error::Error>(request: impl Future<Output = Result<T, E>>) -> T {
+    request
         .await
-        .unwrap_or_else(|error| panic!("the bot's surroundings: {error}"))
+        .unwrap_or_else(|error| panic!("the emulator or the store failed: {error}"))
 }

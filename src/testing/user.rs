@@ -1,14 +1,14 @@
-//! Who writes to the bot.
+//! Simulated users in tests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{Answer, TestBot};
+use super::{DeliveryExchange, TestBot};
 use crate::address::Address;
 use crate::emulator::sender_for;
 
-/// A user, with a phone in their hand.
+/// Simulated user. Its methods send a message, and return when the bot has processed it.
 ///
 /// ```
 /// use replyhook::App;
@@ -17,9 +17,9 @@ use crate::emulator::sender_for;
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// let bot = TestBot::start(App::builder).await;
 /// let ana = bot.whatsapp("+34600000001").named("Ana");
-/// bot.writes(&ana, "News!").await.assert_refused(63016);
+/// bot.send_to(&ana, "News!").await.assert_refused(63016);
 /// ana.shares(40.453, -3.6883, "Stadium").await.assert_reply_contains("Stadium");
-/// bot.writes(&ana, "News!").await.assert_delivered();
+/// bot.send_to(&ana, "News!").await.assert_delivered();
 /// # });
 /// ```
 #[derive(Debug)]
@@ -38,33 +38,39 @@ impl<'a> User<'a> {
         }
     }
 
-    /// The same with a profile name (WhatsApp).
+    /// Sets the profile name (WhatsApp).
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
     }
 
-    /// Their address.
+    /// Returns the user's address.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The bot's number on their channel.
+    /// Returns the sender that the user writes to: the emulator's default sender on the user's channel.
+    ///
+    /// # Panics
+    /// If the address is neither a WhatsApp nor an SMS address.
     pub fn sender(&self) -> &'static str {
         let sender = sender_for(&Address::parse(self.address.as_str()));
         sender.expect("the emulator has senders on WhatsApp and SMS")
     }
 
-    /// A text.
-    pub async fn says(&self, text: &str) -> Answer {
+    /// Sends a text.
+    pub async fn says(&self, text: &str) -> DeliveryExchange {
         self.sends(json!({"body": text})).await
     }
 
-    /// Several texts, one right after the other: with `reply.debounce_ms` they are one turn. The answer is that of the first,
-    /// and has what the phone got because of all.
-    pub async fn says_quickly(&self, texts: &[&str]) -> Answer {
-        assert!(!texts.is_empty(), "nothing is said");
+    /// Sends several texts in quick succession, which `reply.debounce_ms` combines. Returns the exchange of the first,
+    /// with the messages that the phone received because of all of them.
+    ///
+    /// # Panics
+    /// If `texts` is empty.
+    pub async fn says_in_burst(&self, texts: &[&str]) -> DeliveryExchange {
+        assert!(!texts.is_empty(), "says_in_burst needs at least one text");
         let messages: Vec<Value> = texts
             .iter()
             .map(|text| self.addressed(json!({"body": text})))
@@ -74,29 +80,34 @@ impl<'a> User<'a> {
             .await
     }
 
-    /// A tap on a button: what is written on it, and what it carries.
-    pub async fn presses(&self, text: &str, payload: &str) -> Answer {
+    /// Taps a button with this text and payload.
+    pub async fn presses(&self, text: &str, payload: &str) -> DeliveryExchange {
         self.sends(json!({"button": {"text": text, "payload": payload}}))
             .await
     }
 
-    /// A place, in degrees.
-    pub async fn shares(&self, latitude: f64, longitude: f64, label: &str) -> Answer {
+    /// Sends a location. Latitude and longitude are in degrees.
+    pub async fn shares(&self, latitude: f64, longitude: f64, label: &str) -> DeliveryExchange {
         self.sends(
             json!({"location": {"latitude": latitude, "longitude": longitude, "label": label}}),
         )
         .await
     }
 
-    /// A file, as in `sends_file("image/png", &bytes, "look")`; an empty caption is none.
-    pub async fn sends_file(&self, content_type: &str, bytes: &[u8], caption: &str) -> Answer {
+    /// Sends a media file, as in `sends_file("image/png", &bytes, "look")`. An empty caption means no caption.
+    pub async fn sends_file(
+        &self,
+        content_type: &str,
+        bytes: &[u8],
+        caption: &str,
+    ) -> DeliveryExchange {
         let data = STANDARD.encode(bytes);
         let media = json!([{"data": data, "content_type": content_type}]);
         self.sends(json!({"media": media, "body": caption})).await
     }
 
-    /// Anything that `POST /_emulator/messages` takes, `from` and `to` apart.
-    pub async fn sends(&self, message: Value) -> Answer {
+    /// Sends any message that `POST /_emulator/messages` accepts. `from` and `to` are added.
+    pub async fn sends(&self, message: Value) -> DeliveryExchange {
         let message = self.addressed(message);
         self.bot
             .exchange(&self.address, &["messages"], &message)

@@ -1,4 +1,4 @@
-//! `Accounts/{AccountSid}`: whether credentials are right, and what Twilio's clock says.
+//! The `Accounts/{AccountSid}` resource, which proves credentials and reveals Twilio's clock.
 //!
 //! Source: Twilio's `OpenAPI` description, `/2010-04-01/Accounts/{Sid}.json`.
 
@@ -7,22 +7,20 @@ use http::header::DATE;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::answer::answer_with_headers;
+use super::response::answer_with_headers;
 use super::{Client, Credentials, RestError};
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 
-/// An account as Twilio has it.
-///
-/// Looked at: see [`Client`].
+/// An account at Twilio. See [`Client`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Account {
-    /// `active`, `suspended` or `closed`; empty where Twilio does not say.
+    /// `active`, `suspended` or `closed`; empty if the response has no status.
     pub status: String,
-    /// Its primary auth token, the one that signs webhooks, where Twilio tells it.
+    /// The primary auth token, which signs webhooks, if the response contains it.
     pub auth_token: Option<Secret>,
-    /// The time on Twilio's clock when it answered, to the second.
+    /// The time of the response by Twilio's clock, in whole seconds.
     pub answered_at: Option<Timestamp>,
 }
 
@@ -33,10 +31,10 @@ struct WireAccount {
 }
 
 impl Client {
-    /// Looks at an account. An API key may not, unless it is a main key.
+    /// Fetches an account. A standard API key may not do this, only a main key or the auth token.
     ///
     /// # Errors
-    /// [`RestError`]; 20003 where the credentials are not the account's.
+    /// [`RestError`], with code 20003 if the credentials are not the account's.
     pub async fn account(
         &self,
         account: AccountSid,
@@ -45,6 +43,7 @@ impl Client {
         let path = format!("/2010-04-01/Accounts/{account}.json");
         let request = self.request(Method::GET, &path, credentials)?;
         let (headers, wire): (_, WireAccount) = answer_with_headers(request).await?;
+        // Only the `Date` header tells when Twilio responded; `doctor` compares the local clock with it.
         let date = headers.get(DATE).and_then(|date| date.to_str().ok());
         Ok(Account {
             status: wire.status.unwrap_or_default(),

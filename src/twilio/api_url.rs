@@ -1,8 +1,8 @@
-//! Where the API is.
+//! [`ApiUrl`]: the base URL of the REST API.
 
 use std::fmt;
 
-/// `https://api.twilio.com`, or `https://api.{edge}.{region}.twilio.com`, or a stand-in on this machine.
+/// Base URL of the REST API: Twilio's, that of a region and edge, or a stand-in on this machine.
 ///
 /// ```
 /// use replyhook::twilio::ApiUrl;
@@ -19,18 +19,16 @@ pub struct ApiUrl {
     loopback: bool,
 }
 
-/// A URL that credentials must not be sent to.
-///
-/// What is refused: see [`ApiUrl`].
+/// The error for a URL that must not receive credentials. See [`ApiUrl`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be https://HOST without a path; http is allowed to this machine only")]
+#[error("must be https://HOST without a path; http is allowed for this machine only")]
 pub struct ApiUrlError;
 
 impl ApiUrl {
-    /// Reads an origin.
+    /// Parses an origin: `https://host[:port]`, or `http://host[:port]` of a loopback host.
     ///
     /// # Errors
-    /// [`ApiUrlError`] for anything but `https://host[:port]`, or `http` to a loopback host.
+    /// [`ApiUrlError`] for any other text.
     pub fn parse(text: &str) -> Result<Self, ApiUrlError> {
         let origin = text.trim_end_matches('/');
         let uri: http::Uri = origin.parse().map_err(|_| ApiUrlError)?;
@@ -38,6 +36,7 @@ impl ApiUrl {
             .host()
             .filter(|host| !host.is_empty())
             .ok_or(ApiUrlError)?;
+        // Credentials in the URL are not allowed, and `http::Uri` silently drops a fragment, so look for both here.
         let plain = uri.path() == "/" && uri.query().is_none() && !origin.contains(['@', '#']);
         let loopback = host == "localhost" || host == "[::1]" || is_loopback_v4(host);
         match uri.scheme_str() {
@@ -53,11 +52,12 @@ impl ApiUrl {
         }
     }
 
-    /// The address of a region, such as `ie1`, and an edge, such as `dublin`.
+    /// Returns the URL of a region, such as `ie1`, and an edge, such as `dublin`.
     ///
     /// # Errors
-    /// [`ApiUrlError`] when one of them is no name.
+    /// [`ApiUrlError`] if one of them is not a name of letters, digits and `-`.
     pub fn regional(region: &str, edge: &str) -> Result<Self, ApiUrlError> {
+        // A dot or slash would let a setting move the host away from twilio.com.
         let name = |text: &str| {
             !text.is_empty()
                 && text
@@ -70,7 +70,7 @@ impl ApiUrl {
         Self::parse(&format!("https://api.{edge}.{region}.twilio.com"))
     }
 
-    /// `https://messaging.twilio.com`, where senders and indicators are.
+    /// Returns `https://messaging.twilio.com`, the host of the `Channels/Senders` and `Indicators` resources.
     pub fn messaging() -> Self {
         Self {
             origin: "https://messaging.twilio.com".to_owned(),
@@ -78,7 +78,7 @@ impl ApiUrl {
         }
     }
 
-    /// Whether it is a stand-in on this machine.
+    /// Returns true for a stand-in on this machine, reached over plain HTTP.
     pub fn is_loopback(&self) -> bool {
         self.loopback
     }
@@ -114,8 +114,9 @@ impl fmt::Debug for ApiUrl {
 mod tests {
     use super::*;
 
+    // This URL receives the account's credentials.
     #[test]
-    fn credentials_go_over_https_or_nowhere_but_this_machine() {
+    fn api_url_requires_https_except_on_localhost() {
         for (text, shown) in [
             ("https://api.twilio.com", "https://api.twilio.com"),
             (

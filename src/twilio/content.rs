@@ -1,5 +1,6 @@
-//! `Content`: templates, their variables, and whether WhatsApp has approved them. On another host than messages: [`Client::new`] with
-//! `https://content.twilio.com`.
+//! The `Content` resource: templates, their variables, and their approval by WhatsApp.
+//!
+//! The resource is on another host than messages: use [`Client::new`] with `https://content.twilio.com`.
 //!
 //! Source: twilio.com/docs/content/content-api-resources.
 
@@ -10,9 +11,10 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::answer::{List, Meta, answer};
+use super::response::{List, Meta, answer};
 use super::{Client, Credentials, RestError};
 
+// 50 pages bound the time and memory that a large account can take.
 const LIST: List<'_> = List {
     path: "/v1/ContentAndApprovals",
     query: "",
@@ -20,11 +22,11 @@ const LIST: List<'_> = List {
     most_pages: 50,
 };
 
-/// A template.
+/// A message template.
 ///
 /// ```no_run
 /// # use replyhook::twilio::{Client, Credentials, RestError};
-/// # async fn look(client: Client, credentials: Credentials) -> Result<(), RestError> {
+/// # async fn list(client: Client, credentials: Credentials) -> Result<(), RestError> {
 /// use replyhook::twilio::ApprovalStatus;
 ///
 /// for template in client.templates(&credentials).await? {
@@ -37,17 +39,17 @@ const LIST: List<'_> = List {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Template {
-    /// `HX…`: what a message names.
+    /// Content SID, `HX…`, by which a message refers to the template.
     pub sid: String,
-    /// What it is called at Twilio.
+    /// Friendly name at Twilio.
     pub name: String,
-    /// Such as `en` or `pt_BR`.
+    /// Language, such as `en` or `pt_BR`.
     pub language: String,
-    /// Its variables by name, with the samples that it was made with.
+    /// Variables by name, with their samples.
     pub variables: BTreeMap<String, String>,
-    /// `twilio/text`, `twilio/quick-reply` …
+    /// Content types, such as `twilio/text` or `twilio/quick-reply`.
     pub types: Vec<String>,
-    /// Whether WhatsApp lets it open a conversation.
+    /// Approval by WhatsApp. An approved template may open a conversation.
     pub approval: Approval,
 }
 
@@ -55,7 +57,7 @@ pub struct Template {
 ///
 /// ```no_run
 /// # use replyhook::twilio::{Client, Credentials, RestError};
-/// # async fn look(client: Client, credentials: Credentials) -> Result<(), RestError> {
+/// # async fn fetch(client: Client, credentials: Credentials) -> Result<(), RestError> {
 /// let sid = "HX00000000000000000000000000000001";
 /// if let Some(variables) = client.template_variables(sid, &credentials).await? {
 ///     println!("it needs {:?}", variables.needed);
@@ -65,19 +67,19 @@ pub struct Template {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TemplateVariables {
-    /// The names that stand in its texts, buttons and links, in whichever of its types.
+    /// Names that occur in texts, buttons and links of any of the template's content types.
     pub needed: BTreeSet<String>,
-    /// The names that it was made with samples for. Twilio puts the sample in the place of one that a message leaves out.
+    /// Names that have a sample. If a message leaves out a variable, Twilio sends the sample in its place.
     ///
     /// Source: twilio.com/docs/content/using-variables-with-content-api.
     pub samples: BTreeSet<String>,
 }
 
 impl TemplateVariables {
-    /// `None` where it does not show its texts.
+    /// Collects the variables; `None` if the response does not contain the template's texts.
     fn read(wire: WireContent) -> Option<Self> {
         let types = wire.types.unwrap_or_default();
-        // The text of this one is WhatsApp's.
+        // WhatsApp supplies the text of this type, so the variables cannot be read from it.
         if types.contains_key("whatsapp/authentication") {
             return None;
         }
@@ -85,13 +87,15 @@ impl TemplateVariables {
         for value in types.values() {
             collect(value, &mut texts);
         }
+        // Search every type: Twilio chooses the type to send by the recipient's channel.
         let needed = texts.iter().flat_map(|text| names(text)).collect();
         let samples = wire.variables.unwrap_or_default().into_keys().collect();
         (!texts.is_empty()).then_some(Self { needed, samples })
     }
 }
 
-/// All texts in a value that are not empty.
+/// Collects all non-empty strings in a value.
+// Every field, because each content type has others: bodies, titles, buttons, URLs, media.
 fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
     match value {
         Value::String(text) if !text.is_empty() => texts.push(text),
@@ -101,8 +105,9 @@ fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
     }
 }
 
-/// Each `name` of `{{name}}`.
+/// Returns each `name` in `{{name}}`.
 fn names(text: &str) -> impl Iterator<Item = String> {
+    // The part before the first `{{` contains no name.
     let after = text.split("{{").skip(1);
     let names = after.filter_map(|rest| Some(rest.split_once("}}")?.0.trim()));
     names
@@ -110,39 +115,35 @@ fn names(text: &str) -> impl Iterator<Item = String> {
         .map(str::to_owned)
 }
 
-/// What WhatsApp says to a template.
-///
-/// Of each template: see [`Template`].
+/// Approval of a template by WhatsApp. See [`Template`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Approval {
-    /// How far it has come.
+    /// Status of the approval.
     pub status: ApprovalStatus,
-    /// `UTILITY`, `MARKETING`, `AUTHENTICATION`; empty where it was not submitted.
+    /// `UTILITY`, `MARKETING` or `AUTHENTICATION`; empty if the template was not submitted.
     pub category: String,
-    /// Why it was rejected, in WhatsApp's words.
+    /// Reason of a rejection, as WhatsApp states it.
     pub reason: Option<String>,
 }
 
-/// How far an approval has come.
-///
-/// Of each template: see [`Template`].
+/// Status of a template's approval. See [`Template`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ApprovalStatus {
-    /// It was never asked for: such a template may only be sent while the window is open.
+    /// Not submitted. The template may only be sent while the customer service window is open.
     Unsubmitted,
-    /// Twilio or WhatsApp looks at it.
+    /// Under review by Twilio or WhatsApp.
     Pending,
-    /// It may be sent.
+    /// Approved for sending.
     Approved,
-    /// It may not be sent.
+    /// Rejected. The template may not be sent.
     Rejected,
-    /// It was used in ways that users did not like, and may not be sent for now.
+    /// Paused because of negative feedback of users. The template may not be sent for now.
     Paused,
-    /// The same, for good.
+    /// Disabled permanently because of negative feedback of users.
     Disabled,
-    /// Another word of Twilio's.
+    /// Any other status, as Twilio names it.
     Other(String),
 }
 
@@ -159,7 +160,7 @@ impl ApprovalStatus {
         }
     }
 
-    /// As it is shown.
+    /// Returns the status in lower case, and an unknown one as Twilio names it.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Unsubmitted => "unsubmitted",
@@ -194,7 +195,7 @@ struct WireContent {
     sid: Option<String>,
     friendly_name: Option<String>,
     language: Option<String>,
-    // Twilio keeps numbers among the samples as they were given.
+    // Samples may be numbers: Twilio stores the JSON values that the template was created with.
     variables: Option<BTreeMap<String, Value>>,
     types: Option<BTreeMap<String, Value>>,
     approval_requests: Option<WireApproval>,
@@ -243,10 +244,10 @@ impl From<WireContent> for Template {
 }
 
 impl Client {
-    /// Lists the templates of the account that calls, the first 5000 of them.
+    /// Lists the first 5,000 templates of the account that the credentials belong to.
     ///
     /// # Errors
-    /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
+    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
     pub async fn templates(&self, credentials: &Credentials) -> Result<Vec<Template>, RestError> {
         let mut templates = Vec::new();
         self.pages(&LIST, credentials, |page: WirePage| {
@@ -257,10 +258,10 @@ impl Client {
         Ok(templates)
     }
 
-    /// What WhatsApp says to a template, `HX…`.
+    /// Fetches WhatsApp's approval of a template, `HX…`.
     ///
     /// # Errors
-    /// [`RestError`]; HTTP 404 where there is no such template.
+    /// [`RestError`], with HTTP status 404 if the template does not exist.
     pub async fn approval(
         &self,
         content_sid: &str,
@@ -268,13 +269,14 @@ impl Client {
     ) -> Result<Approval, RestError> {
         let path = format!("/v1/Content/{content_sid}/ApprovalRequests");
         let wire: WireApprovals = answer(self.request(Method::GET, &path, credentials)?).await?;
+        // A template that was never submitted has no approval object. The default's empty status is `Unsubmitted`.
         Ok(wire.whatsapp.unwrap_or_default().into())
     }
 
-    /// The variables of a template, `HX…`; `None` where Twilio does not show its texts.
+    /// Fetches the variables of a template, `HX…`; `None` if Twilio's response does not contain its texts.
     ///
     /// # Errors
-    /// [`RestError`]; HTTP 404 where there is no such template.
+    /// [`RestError`], with HTTP status 404 if the template does not exist.
     pub async fn template_variables(
         &self,
         content_sid: &str,
@@ -297,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_templates_variables_are_those_of_its_texts_buttons_and_links() {
+    fn template_variables_are_collected_from_all_parts() {
         let card = json!({"variables": {"1": "Ana", "4": 7}, "types": {
             "twilio/text": {"body": "Hi {{1}}, {{ name }} {{}} {{a b}} {{"},
             "twilio/card": {"title": "Hi {{1}}", "media": ["https://h/{{2}}.png"],

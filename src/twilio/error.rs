@@ -1,4 +1,4 @@
-//! Why a call failed, and whether it may be made again.
+//! [`RestError`]: the cause of a failed call, and advice on repeating it.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use http::StatusCode;
 use crate::error::BoxError;
 use crate::error_code::ErrorCode;
 
-/// A call that did not do what it should. Holds neither credentials nor what was sent.
+/// The error of a failed REST call. It contains neither credentials nor message content.
 ///
 /// ```no_run
-/// use replyhook::twilio::{Messages, NewMessage, Repeat};
+/// use replyhook::twilio::{Messages, NewMessage, RetryAdvice};
 ///
 /// # async fn send(messages: Messages<'_>, template: NewMessage) {
 /// if let Err(error) = messages.create_template(&template).await {
-///     match error.repeat() {
-///         Repeat::Safe(wait) => println!("again in {wait:?}"),
-///         Repeat::Never => println!("refused: {:?}", error.code()),
-///         Repeat::Ambiguous => println!("look whether it was sent before you send it again"),
+///     match error.retry_advice() {
+///         RetryAdvice::Safe(wait) => println!("retry in {wait:?}"),
+///         RetryAdvice::Never => println!("refused: {:?}", error.code()),
+///         RetryAdvice::Ambiguous => println!("check Twilio's list of messages before sending again"),
 ///     }
 /// }
 /// # }
@@ -29,55 +29,51 @@ pub struct RestError {
     source: Option<BoxError>,
 }
 
-/// What became of a call.
-///
-/// Whether to call again is [`RestError::repeat`]: see [`RestError`].
+/// The result of a failed call. [`RestError::retry_advice`] derives from it whether to repeat the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RestErrorKind {
-    /// Twilio refused it: nothing was sent.
+    /// Twilio refused the call and sent nothing.
     Refused {
-        /// HTTP status, 4xx but 429.
+        /// HTTP status, a 4xx other than 429.
         status: u16,
-        /// Twilio's code, where the answer had one.
+        /// Twilio's error code, if the response has one.
         code: Option<ErrorCode>,
     },
-    /// Too many calls: documented as not processed.
+    /// Too many calls. Twilio documents such a call as not processed.
     RateLimited {
-        /// What `Retry-After` asks for.
+        /// The delay from the header `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// It never reached Twilio: no connection, no name, no TLS.
-    NotSent,
-    /// It was not made: what was to be sent without an open window is no template.
-    NoTemplate,
-    /// It may have been processed: a timeout, a broken connection, a 5xx, or an answer that cannot be read.
+    /// The call never reached Twilio: name resolution, connection or TLS handshake failed.
+    Connect,
+    /// The call was not made: without an open customer service window, only a template may be sent.
+    TemplateRequired,
+    /// Twilio may have processed the call: a timeout, a broken connection, a 5xx, or an unreadable response.
     Unknown {
         /// HTTP status, if there was one.
         status: Option<u16>,
     },
 }
 
-/// Whether a call may be made again.
-///
-/// Decided by: see [`RestError`].
+/// Advice on repeating a failed call. See [`RestError`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
-    /// It was not processed: again, after at least this long.
+pub enum RetryAdvice {
+    /// The call was not processed. Repeat it after at least this delay.
     Safe(Duration),
-    /// It would be refused again.
+    /// Twilio would refuse the call again.
     Never,
-    /// Only for calls that change nothing: it may have been processed.
+    /// The call may have been processed. Repeat it only if it changes nothing.
     Ambiguous,
 }
 
 impl RestError {
-    /// What became of the call.
+    /// Returns the kind of failure.
     pub fn kind(&self) -> RestErrorKind {
         self.kind
     }
 
-    /// Twilio's code, where the answer had one.
+    /// Returns Twilio's error code, if the response has one.
     pub fn code(&self) -> Option<ErrorCode> {
         match self.kind {
             RestErrorKind::Refused { code, .. } => code,
@@ -85,27 +81,26 @@ impl RestError {
         }
     }
 
-    /// Whether the call may be made again.
-    pub fn repeat(&self) -> Repeat {
+    /// Returns whether, and after which delay, the call may be repeated.
+    pub fn retry_advice(&self) -> RetryAdvice {
         match self.kind {
-            RestErrorKind::Refused { .. } | RestErrorKind::NoTemplate => Repeat::Never,
+            RestErrorKind::Refused { .. } | RestErrorKind::TemplateRequired => RetryAdvice::Never,
             RestErrorKind::RateLimited { retry_after } => {
-                Repeat::Safe(retry_after.unwrap_or_default())
+                RetryAdvice::Safe(retry_after.unwrap_or_default())
             }
-            RestErrorKind::NotSent => Repeat::Safe(Duration::ZERO),
-            RestErrorKind::Unknown { .. } => Repeat::Ambiguous,
+            RestErrorKind::Connect => RetryAdvice::Safe(Duration::ZERO),
+            RestErrorKind::Unknown { .. } => RetryAdvice::Ambiguous,
         }
     }
 
-    /// What is to be sent is no template.
-    pub(super) fn no_template() -> Self {
+    pub(super) fn template_required() -> Self {
         Self {
-            kind: RestErrorKind::NoTemplate,
+            kind: RestErrorKind::TemplateRequired,
             source: None,
         }
     }
 
-    /// From an answer that is no success.
+    /// Creates the error of a response with a status other than 2xx.
     pub(super) fn answered(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let kind = match status {
             StatusCode::TOO_MANY_REQUESTS => RestErrorKind::RateLimited { retry_after },
@@ -113,6 +108,7 @@ impl RestError {
                 status: status.as_u16(),
                 code: code_of(body),
             },
+            // A 5xx may come after Twilio has processed the call. A 3xx is not followed, so its effect is unknown too.
             status => RestErrorKind::Unknown {
                 status: Some(status.as_u16()),
             },
@@ -120,7 +116,9 @@ impl RestError {
         Self { kind, source: None }
     }
 
-    /// From a success whose body is not what it should be: whatever was asked for has happened.
+    /// Creates the error of a 2xx response whose body cannot be read.
+    // The kind is `Unknown` although Twilio reported success: without a SID the caller cannot store the message as
+    // sent, but must not send it again either.
     pub(super) fn unreadable(status: StatusCode, source: impl Into<BoxError>) -> Self {
         Self {
             kind: RestErrorKind::Unknown {
@@ -130,15 +128,17 @@ impl RestError {
         }
     }
 
-    /// From the network. `started` tells whether an answer had begun.
+    /// Creates the error of a failed request. `started` is true if the response had begun.
     pub(super) fn transport(source: reqwest::Error, started: bool) -> Self {
+        // Only these two kinds prove that no byte of the request reached Twilio.
         let unsent = !started && (source.is_connect() || source.is_builder());
         let kind = if unsent {
-            RestErrorKind::NotSent
+            RestErrorKind::Connect
         } else {
             RestErrorKind::Unknown { status: None }
         };
-        // The URL holds the account, and for a list the numbers asked for.
+        // The URL contains the account SID, the query of a list users' phone numbers, and a media redirect a signed
+        // link.
         Self {
             kind,
             source: Some(source.without_url().into()),
@@ -153,10 +153,11 @@ impl From<reqwest::Error> for RestError {
     }
 }
 
-/// Twilio's `code`, in the classic form and that of RFC 9457; anything else has none.
+/// Reads Twilio's `code` from an error body.
+// A number in the classic form, a string of digits in the form of RFC 9457. A proxy's error page has neither.
 fn code_of(body: &[u8]) -> Option<ErrorCode> {
-    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let code = answer.get("code")?;
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let code = body.get("code")?;
     let number = code.as_u64().or_else(|| code.as_str()?.parse().ok())?;
     u32::try_from(number).ok().map(ErrorCode)
 }
@@ -178,22 +179,19 @@ impl fmt::Display for RestError {
                 write!(f, "Twilio refused the call (HTTP {status})")
             }
             RestErrorKind::RateLimited { .. } => {
-                f.write_str("Twilio takes no more calls for now (HTTP 429)")
+                f.write_str("Twilio's rate limit is exceeded (HTTP 429)")
             }
-            RestErrorKind::NotSent => f.write_str("Twilio could not be reached"),
-            RestErrorKind::NoTemplate => {
-                f.write_str("only a template goes without an open window: nothing was sent")
-            }
+            RestErrorKind::Connect => f.write_str("Twilio could not be reached"),
+            RestErrorKind::TemplateRequired => f.write_str(
+                "not sent: outside the customer service window only a template may be sent",
+            ),
             RestErrorKind::Unknown {
                 status: Some(status),
             } => {
-                write!(
-                    f,
-                    "whether Twilio processed the call is not known (HTTP {status})"
-                )
+                write!(f, "Twilio may have processed the call (HTTP {status})")
             }
             RestErrorKind::Unknown { status: None } => {
-                f.write_str("whether Twilio processed the call is not known")
+                f.write_str("Twilio may have processed the call")
             }
         }
     }

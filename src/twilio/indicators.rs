@@ -1,31 +1,33 @@
-//! `Indicators`: the user sees that somebody types. On another host than messages: [`Client::new`] with
-//! `https://messaging.twilio.com`.
+//! The `Indicators` resource: typing indicators on WhatsApp.
+//!
+//! The resource is on another host than messages: use [`Client::new`] with
+//! [`ApiUrl::messaging`](super::ApiUrl::messaging).
 //!
 //! Source: twilio.com/docs/whatsapp/api/typing-indicators-resource.
 
 use http::Method;
 use serde::Deserialize;
 
-use super::answer::{answer, with_form};
+use super::response::{answer, with_form};
 use super::{Client, Credentials, RestError};
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::sid::MessageSid;
 
+// Twilio responds with a JSON object, of which no field is needed.
 #[derive(Deserialize)]
 struct WireTyping {}
 
 impl Client {
-    /// Shows the author of a `WhatsApp` message that somebody types, for 25 s or until something is sent, and that the
-    /// message was read.
+    /// Marks a WhatsApp message as read and shows its author a typing indicator, for 25 s or until a message is sent.
     ///
     /// # Errors
-    /// [`RestError`]; any may be repeated that is not refused.
+    /// [`RestError`]. A call may be repeated unless Twilio refused it.
     pub async fn typing(
         &self,
         message: MessageSid,
         credentials: &Credentials,
     ) -> Result<(), RestError> {
-        let form: Form = [("channel", "whatsapp"), ("messageId", message.as_str())]
+        let form: FormParams = [("channel", "whatsapp"), ("messageId", message.as_str())]
             .into_iter()
             .collect();
         let request = self.request(Method::POST, "/v2/Indicators/Typing.json", credentials)?;

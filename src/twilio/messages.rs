@@ -1,4 +1,4 @@
-//! `Messages`: create, fetch, list.
+//! The `Messages` resource: create, fetch, cancel and list messages.
 //!
 //! Source: Twilio's `OpenAPI` description, `/2010-04-01/Accounts/{AccountSid}/Messages.json`.
 
@@ -8,32 +8,32 @@ use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::answer::{answer, next_page, with_form};
+use super::response::{answer, next_page, with_form};
 use super::{Client, Credentials, NewMessage, RestError};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::OpenWindow;
 #[cfg(feature = "app")]
 use crate::store::OutboundMessage;
 
-/// The messages of one account.
+/// The `Messages` resource of one account.
 ///
 /// ```no_run
 /// # use replyhook::twilio::{Client, Credentials, RestError};
-/// # async fn look(client: Client, credentials: Credentials) -> Result<(), RestError> {
+/// # async fn list(client: Client, credentials: Credentials) -> Result<(), RestError> {
 /// use replyhook::twilio::ListMessages;
 ///
 /// let account = "AC00000000000000000000000000000001".parse().expect("a SID");
 /// let messages = client.messages(account, &credentials);
-/// let mut which = ListMessages::default();
-/// which.to = Some("whatsapp:+15550001111".into());
-/// let mut page = Some(messages.page(&which).await?);
-/// while let Some(now) = page {
-///     now.messages.iter().for_each(|message| println!("{} {}", message.sid, message.status.as_str()));
-///     page = messages.next_page(&now).await?;
+/// let mut filter = ListMessages::default();
+/// filter.to = Some("whatsapp:+15550001111".into());
+/// let mut next = Some(messages.page(&filter).await?);
+/// while let Some(page) = next {
+///     page.messages.iter().for_each(|message| println!("{} {}", message.sid, message.status.as_str()));
+///     next = messages.next_page(&page).await?;
 /// }
 /// # Ok(()) }
 /// ```
@@ -44,115 +44,115 @@ pub struct Messages<'a> {
     credentials: &'a Credentials,
 }
 
-/// A message as Twilio has it. Twilio may leave out any field.
-///
-/// Listed: see [`Messages`].
+/// A message at Twilio. Twilio may leave out any optional field. See [`Messages`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Message {
-    /// Its SID.
+    /// SID of the message.
     pub sid: MessageSid,
-    /// How far it has come.
+    /// Delivery status.
     pub status: MessageStatus,
     /// `inbound`, `outbound-api`, `outbound-reply`, `outbound-call`.
     pub direction: Option<String>,
-    /// Who sent it; missing as long as a Messaging Service has not chosen.
+    /// Sender; `None` until a Messaging Service has chosen one.
     pub from: Option<Address>,
-    /// Who gets it.
+    /// Recipient.
     pub to: Option<Address>,
-    /// Its text.
-    pub body: Option<Text>,
-    /// When it was made, RFC 2822.
+    /// Text.
+    pub body: Option<RedactedText>,
+    /// Creation time in RFC 2822 format.
     pub date_created: Option<String>,
-    /// Why it failed.
+    /// Error code of a failed message.
     pub error_code: Option<ErrorCode>,
-    /// The service that it was sent by, or came through.
+    /// Messaging Service that sent or received the message.
     pub messaging_service_sid: Option<MessagingServiceSid>,
-    /// How many files belong to it.
+    /// Number of media files.
     pub num_media: Option<u32>,
 }
 
-/// A page of a list.
-///
-/// One after the other: see [`Messages`].
+/// One page of a list of messages. See [`Messages`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Page {
-    /// Its messages, newest first.
+    /// Messages of the page, newest first.
     pub messages: Vec<Message>,
-    /// Path and query of the next page.
+    /// Path and query of the next page; `None` on the last page.
     next: Option<String>,
 }
 
-/// A text of a message: comparable, and not shown by `Debug`.
+/// A message text that `Debug` hides. Texts can be compared.
 ///
 /// ```
-/// use replyhook::twilio::Text;
+/// use replyhook::twilio::RedactedText;
 ///
-/// let text = Text("for one pair of eyes".to_owned());
+/// let text = RedactedText("for one pair of eyes".to_owned());
 /// assert!(!format!("{text:?}").contains("eyes"));
 /// assert_eq!(text.0.len(), 20);
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Text(pub String);
+pub struct RedactedText(pub String);
 
-impl fmt::Debug for Text {
+impl fmt::Debug for RedactedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Text({} bytes)", self.0.len())
+        write!(f, "RedactedText({} bytes)", self.0.len())
     }
 }
 
-/// Which messages to list, newest first.
-///
-/// Asked for: see [`Messages`].
+/// Filter and page size for listing messages. See [`Messages`] for an example.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ListMessages {
-    /// Only those to this address.
+    /// Only messages to this address.
     pub to: Option<Address>,
-    /// Only those from this address.
+    /// Only messages from this address.
     pub from: Option<Address>,
-    /// Only those sent on or after this day, `YYYY-MM-DD` in UTC.
+    /// Only messages sent on or after this day, `YYYY-MM-DD` in UTC.
     pub sent_from: Option<String>,
-    /// Most messages of the page; Twilio's own limit is 1000.
+    /// Maximum number of messages per page. Twilio allows up to 1000.
     pub page_size: Option<u16>,
 }
 
-/// How far Twilio's clock and ours may differ where a time of theirs is compared with one of ours.
+/// Tolerance when a time of Twilio's clock is compared with one of the local clock.
 #[cfg_attr(
     not(feature = "app"),
-    expect(dead_code, reason = "who compares with the journal asks")
+    expect(dead_code, reason = "used by modules of the feature app")
 )]
 pub(crate) const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 impl Message {
-    /// When it was made, if Twilio says so in a way that can be read.
-    pub fn made_at(&self) -> Option<Timestamp> {
+    /// Returns the creation time, if Twilio's date can be parsed.
+    pub fn created_at(&self) -> Option<Timestamp> {
         let date = self.date_created.as_deref()?;
         Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
     }
 
-    /// Whether it may be what the outbox has: it goes the same way, says the same, and is not older than the call, or than
-    /// what was to be sent.
+    /// Returns true if this may be the message `ours` of the outbox.
+    ///
+    /// Direction, sender, recipient and text must match, and this message must not be older than the call for `ours`,
+    /// or than `ours` itself if no call was recorded.
     #[cfg(feature = "app")]
     pub(crate) fn may_be(&self, ours: &OutboundMessage) -> bool {
+        // Twilio may leave out direction, sender and date. A missing one must not exclude the message: a sent message
+        // that is overlooked may be sent again.
         let by_rest = self
             .direction
             .as_deref()
             .is_none_or(|direction| direction == "outbound-api");
         let service = ours.service.as_ref();
-        // A service chooses its sender, which is not known.
-        let by_us = self.from.as_ref().is_none_or(|from| *from == ours.us)
-            || service.is_some_and(|service| service.as_str() == ours.us.as_str());
+        // A service chooses the sender, so the outbox does not know it: there, `ours.sender` is the service's SID.
+        let by_us = self.from.as_ref().is_none_or(|from| *from == ours.sender)
+            || service.is_some_and(|service| service.as_str() == ours.sender.as_str());
         let to_user = self.to.as_ref() == Some(&ours.user);
         let said = self.body.as_ref().map_or("", |body| body.0.as_str());
-        // A template's text is Twilio's.
+        // Twilio renders a template's text, so there is nothing to compare. With the window closed, the worker sends a
+        // template in place of the text.
         let alike = ours.params.get("ContentSid").is_some()
             || ours.window.is_none()
             || said.trim() == ours.params.get("Body").unwrap_or_default().trim();
+        // Twilio's clock may be behind the local one.
         let since = ours.sent_at.unwrap_or(ours.created_at);
         let since = since.checked_sub(CLOCK_SKEW).unwrap_or(since);
-        by_rest && by_us && to_user && alike && self.made_at().is_none_or(|made| made >= since)
+        by_rest && by_us && to_user && alike && self.created_at().is_none_or(|made| made >= since)
     }
 }
 
@@ -169,10 +169,10 @@ impl<'a> Messages<'a> {
         }
     }
 
-    /// Sends a message. What comes back says that Twilio has taken it, not that it arrives.
+    /// Sends a message. Success means that Twilio accepted the message, not that it was delivered.
     ///
-    /// It takes proof that the user may be written to freely, since WhatsApp refuses a text outside of the customer service
-    /// window only after Twilio has taken it (63016). Without, it does not compile:
+    /// `window` proves that free-form messages to the user are allowed. Outside the customer service window, WhatsApp
+    /// rejects them only after Twilio has accepted them (63016). A call without the proof does not compile:
     ///
     /// ```compile_fail,E0061
     /// # use replyhook::twilio::{Messages, NewMessage, RestError};
@@ -181,7 +181,7 @@ impl<'a> Messages<'a> {
     /// # Ok(()) }
     /// ```
     ///
-    /// With it, it does:
+    /// With the proof:
     ///
     /// ```no_run
     /// # use replyhook::twilio::{Messages, NewMessage, RestError};
@@ -192,8 +192,8 @@ impl<'a> Messages<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`RestError`]. Where [`RestError::repeat`] is [`Ambiguous`](super::Repeat::Ambiguous) the message may have been
-    /// sent: look with [`Messages::list`] before sending it again.
+    /// [`RestError`]. If [`RestError::retry_advice`] is [`Ambiguous`](super::RetryAdvice::Ambiguous), the message may
+    /// have been sent: check [`Messages::list`] before you send it again.
     pub async fn create(
         &self,
         message: &NewMessage,
@@ -202,58 +202,60 @@ impl<'a> Messages<'a> {
         self.create_form(&message.form(), window).await
     }
 
-    /// Sends a template, which needs no open window.
+    /// Sends a template. Templates do not need an open window.
     ///
     /// # Errors
-    /// As [`Messages::create`]; [`RestErrorKind::NoTemplate`](super::RestErrorKind::NoTemplate) for anything else.
+    /// As [`Messages::create`], and [`RestErrorKind::TemplateRequired`](super::RestErrorKind::TemplateRequired) for
+    /// any other message.
     pub async fn create_template(&self, template: &NewMessage) -> Result<Message, RestError> {
         self.create_template_form(&template.form()).await
     }
 
-    /// Sends what these parameters of `POST Messages` say.
+    /// Sends a message from its parameters of `POST Messages`.
     ///
     /// # Errors
     /// As [`Messages::create`].
     pub async fn create_form(
         &self,
-        params: &Form,
+        params: &FormParams,
         _window: &OpenWindow,
     ) -> Result<Message, RestError> {
         self.post(params).await
     }
 
-    /// Sends the template (`ContentSid`) that these parameters of `POST Messages` name.
+    /// Sends a template from its parameters of `POST Messages`, which must contain `ContentSid`.
     ///
     /// # Errors
     /// As [`Messages::create_template`].
-    pub async fn create_template_form(&self, params: &Form) -> Result<Message, RestError> {
+    pub async fn create_template_form(&self, params: &FormParams) -> Result<Message, RestError> {
         if params.get("ContentSid").is_none() {
-            return Err(RestError::no_template());
+            return Err(RestError::template_required());
         }
         self.post(params).await
     }
 
-    async fn post(&self, params: &Form) -> Result<Message, RestError> {
+    // Not repeated here on any error: `POST Messages` has no idempotency key.
+    async fn post(&self, params: &FormParams) -> Result<Message, RestError> {
         let request = self.request(Method::POST, "Messages.json")?;
         let wire: WireMessage = answer(with_form(request, params)).await?;
         wire.typed(StatusCode::CREATED)
     }
 
-    /// Looks at one message.
+    /// Fetches one message.
     ///
     /// # Errors
-    /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
+    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
     pub async fn fetch(&self, sid: MessageSid) -> Result<Message, RestError> {
         let request = self.request(Method::GET, &format!("Messages/{sid}.json"))?;
         let wire: WireMessage = answer(request).await?;
         wire.typed(StatusCode::OK)
     }
 
-    /// Calls back a message that waits for its time.
+    /// Cancels a scheduled message.
     ///
     /// # Errors
-    /// [`RestError`]: with code 30409 when it has left already. To call back twice does no harm, so any may be repeated
-    /// that is not refused.
+    /// [`RestError`], with code 30409 if the message has already been sent. Canceling twice is harmless, so the call
+    /// may be repeated unless Twilio refused it.
     pub async fn cancel(&self, sid: MessageSid) -> Result<Message, RestError> {
         let request = self.request(Method::POST, &format!("Messages/{sid}.json"))?;
         let canceled = MessageStatus::Canceled;
@@ -265,12 +267,12 @@ impl<'a> Messages<'a> {
     /// Lists one page of messages, newest first.
     ///
     /// # Errors
-    /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
+    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
     pub async fn list(&self, which: &ListMessages) -> Result<Vec<Message>, RestError> {
         Ok(self.page(which).await?.messages)
     }
 
-    /// The first page of a list; [`Messages::next_page`] gives those after it.
+    /// Returns the first page of a list. [`Messages::next_page`] returns the following pages.
     ///
     /// # Errors
     /// As [`Messages::list`].
@@ -282,7 +284,7 @@ impl<'a> Messages<'a> {
             ("DateSent>", which.sent_from.as_deref()),
             ("PageSize", page_size.as_deref()),
         ];
-        let query: Form = query
+        let query: FormParams = query
             .iter()
             .filter_map(|(name, value)| Some((*name, (*value)?)))
             .collect();
@@ -294,7 +296,7 @@ impl<'a> Messages<'a> {
         .await
     }
 
-    /// The page after a page; `None` after the last.
+    /// Returns the page after `page`, or `None` after the last.
     ///
     /// # Errors
     /// As [`Messages::list`].
@@ -308,6 +310,7 @@ impl<'a> Messages<'a> {
     async fn read_page(&self, path: &str) -> Result<Page, RestError> {
         let request = self.client.request(Method::GET, path, self.credentials)?;
         let page: WirePage = answer(request).await?;
+        // `next_page` checks the URL against this account's list, since the next call sends the credentials there.
         let list = format!("/2010-04-01/Accounts/{}/Messages.json", self.account);
         let next = next_page(page.next_page_uri.as_deref(), &list)?;
         let messages = page
@@ -347,6 +350,7 @@ struct WireMessage {
 
 impl WireMessage {
     fn typed(self, status: StatusCode) -> Result<Message, RestError> {
+        // Only the SID is required; a missing or unexpected other field does not make the message unreadable.
         let sid = self.sid.as_deref().unwrap_or_default();
         Ok(Message {
             sid: sid
@@ -356,7 +360,7 @@ impl WireMessage {
             direction: self.direction,
             from: self.from.map(Address::from),
             to: self.to.map(Address::from),
-            body: self.body.map(Text),
+            body: self.body.map(RedactedText),
             date_created: self.date_created,
             error_code: self.error_code.map(ErrorCode),
             messaging_service_sid: self.messaging_service_sid.and_then(|sid| sid.parse().ok()),

@@ -1,27 +1,26 @@
-//! Twilio's REST API: sending messages, and looking at them; templates; what an account is, and which webhooks its senders
-//! have, or are to have.
+//! Client of Twilio's REST API: messages, templates, accounts, and the webhooks of numbers and senders.
 //!
-//! The HTTP client is built on the first call, so that a server which only answers in TwiML never pays for it. Errors say
-//! whether a call may be repeated: `POST Messages` has no idempotency key, so one whose fate is unknown must not be.
+//! The HTTP client is built on the first call, so a server that replies only with TwiML never builds it. An error
+//! states whether the call may be repeated: `POST Messages` has no idempotency key, so a call with an unknown result
+//! must not be repeated.
 //!
 //! ```no_run
 //! use replyhook::store::OpenWindow;
 //! use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage};
 //! use replyhook::{InboundMessage, Secret, Timestamp};
 //!
-//! # async fn send(asked: InboundMessage, now: Timestamp) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn send(inbound: InboundMessage, now: Timestamp) -> Result<(), Box<dyn std::error::Error>> {
 //! let account = "AC00000000000000000000000000000001".parse()?;
 //! let client = Client::new(ApiUrl::default());
 //! let credentials = Credentials::auth_token(account, Secret::new("…"));
-//! let message = NewMessage::text(asked.from.clone(), "Your order is ready.").from(asked.to.clone());
-//! let window = OpenWindow::of(&asked.from, Some(asked.received_at), now).ok_or("only a template may be sent")?;
+//! let message = NewMessage::text(inbound.from.clone(), "Your order is ready.").from(inbound.to.clone());
+//! let window = OpenWindow::of(&inbound.from, Some(inbound.received_at), now).ok_or("only a template may be sent")?;
 //! let sent = client.messages(account, &credentials).create(&message, &window).await?;
 //! println!("{} is {}", sent.sid, sent.status.as_str());
 //! # Ok(()) }
 //! ```
 
 mod account;
-mod answer;
 mod api_url;
 mod content;
 mod error;
@@ -31,6 +30,7 @@ pub(crate) mod media;
 mod messages;
 mod new_message;
 mod phone_numbers;
+mod response;
 mod senders;
 mod webhooks;
 
@@ -41,41 +41,43 @@ use std::time::Duration;
 pub use account::Account;
 pub use api_url::{ApiUrl, ApiUrlError};
 pub use content::{Approval, ApprovalStatus, Template, TemplateVariables};
-pub use error::{Repeat, RestError, RestErrorKind};
+pub use error::{RestError, RestErrorKind, RetryAdvice};
 #[cfg_attr(
     not(feature = "app"),
-    expect(unused_imports, reason = "who compares with the journal asks")
+    expect(unused_imports, reason = "used by modules of the feature app")
 )]
 pub(crate) use messages::CLOCK_SKEW;
-pub use messages::{ListMessages, Message, Messages, Page, Text};
+pub use messages::{ListMessages, Message, Messages, Page, RedactedText};
 pub use new_message::NewMessage;
 #[cfg_attr(
     not(feature = "app"),
-    expect(unused_imports, reason = "who sends first looks at what it is")
+    expect(unused_imports, reason = "used by modules of the feature app")
 )]
-pub(crate) use new_message::{Content, Place};
+pub(crate) use new_message::{Content, Location};
 pub use phone_numbers::PhoneNumber;
-pub use senders::{Sender, WebhookMethods};
+pub use senders::{WebhookMethods, WhatsAppSender};
 pub use webhooks::ConfiguredWebhooks;
 
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::tls;
 
-/// To a connection. Not sent when it runs out: safe to repeat.
+// A connect timeout means that no request was sent, so `RestError::transport` reports it as safe to repeat.
 const CONNECT: Duration = Duration::from_secs(3);
-/// To a whole answer. Twilio's own limit is in the twenties of seconds: a shorter one would make fates unknown.
+// Covers the call up to the last byte of the response. Longer than Twilio's own limit of some twenty seconds: with a
+// shorter timeout, more calls would end with an unknown result.
 const TOTAL: Duration = Duration::from_secs(30);
-/// Below the minute after which an idle connection is closed on the other side.
+// Below the minute after which the other side closes an idle connection. A call on a connection that is
+// just being closed can end with an unknown result.
 const IDLE: Duration = Duration::from_secs(50);
 
-/// Calls the REST API through one pool of connections.
+/// A client of the REST API with one connection pool.
 ///
 /// ```no_run
 /// use replyhook::Secret;
 /// use replyhook::twilio::{ApiUrl, Client, Credentials};
 ///
-/// # async fn look() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::new(ApiUrl::default());
 /// let account = "AC00000000000000000000000000000001".parse()?;
 /// let credentials = Credentials::auth_token(account, Secret::new("…"));
@@ -87,7 +89,9 @@ pub struct Client {
     http: OnceLock<reqwest::Client>,
 }
 
-/// Who calls: an account with its auth token, or an API key.
+/// Credentials of a call: an account with its auth token, or an API key.
+///
+/// `Debug` shows the user name and hides the password.
 ///
 /// ```
 /// use replyhook::Secret;
@@ -103,7 +107,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The account's SID and auth token.
+    /// Creates credentials from an account's SID and auth token.
     pub fn auth_token(account: AccountSid, token: Secret) -> Self {
         Self {
             user: account.to_string(),
@@ -111,7 +115,7 @@ impl Credentials {
         }
     }
 
-    /// An API key, `SK…`, and its secret.
+    /// Creates credentials from an API key, `SK…`, and its secret.
     pub fn api_key(sid: impl Into<String>, secret: Secret) -> Self {
         Self {
             user: sid.into(),
@@ -121,7 +125,7 @@ impl Credentials {
 }
 
 impl Client {
-    /// A client for an address of the API. Nothing is built yet.
+    /// Creates a client of the API at `url`. The HTTP client is built on the first call.
     pub fn new(url: ApiUrl) -> Self {
         Self {
             url,
@@ -129,7 +133,7 @@ impl Client {
         }
     }
 
-    /// The messages of an account.
+    /// Returns the `Messages` resource of an account.
     pub fn messages<'a>(
         &'a self,
         account: AccountSid,
@@ -138,7 +142,7 @@ impl Client {
         Messages::new(self, account, credentials)
     }
 
-    /// A request to a path and query.
+    /// Builds an authenticated request; `path` is the path with its query.
     fn request(
         &self,
         method: http::Method,
@@ -156,6 +160,8 @@ impl Client {
         if let Some(http) = self.http.get() {
             return Ok(http);
         }
+        // `OnceLock` cannot store the result of a fallible init in stable Rust. Two first calls may both build a
+        // client; one of the two is stored and used by both calls.
         let built = build(&self.url)?;
         Ok(self.http.get_or_init(|| built))
     }
@@ -164,11 +170,15 @@ impl Client {
 fn build(url: &ApiUrl) -> Result<reqwest::Client, RestError> {
     tls::install_provider();
     reqwest::Client::builder()
+        // `ApiUrl` allows plain HTTP for a local stand-in only.
         .https_only(!url.is_loopback())
+        // A followed redirect could repeat a POST, or carry credentials to another host. As a response that is neither
+        // a success nor a client error, a redirect becomes `RestErrorKind::Unknown`.
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT)
         .timeout(TOTAL)
         .pool_idle_timeout(IDLE)
+        // Ignore HTTPS_PROXY and the like: `ApiUrl` alone decides the destination of the credentials.
         .no_proxy()
         .user_agent(concat!("replyhook/", env!("CARGO_PKG_VERSION")))
         .build()

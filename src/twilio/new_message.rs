@@ -1,4 +1,4 @@
-//! A message to be sent, as `POST Messages` takes it.
+//! [`NewMessage`]: a message to send, and its parameters for `POST Messages`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,10 +6,12 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::address::Address;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::sid::MessagingServiceSid;
 
-/// A message to be sent.
+/// A message to send.
+///
+/// `Debug` shows kinds and sizes, and masks texts and addresses.
 ///
 /// ```
 /// use replyhook::twilio::NewMessage;
@@ -20,8 +22,8 @@ use crate::sid::MessagingServiceSid;
 ///     "HX00000000000000000000000000000001",
 ///     [("1", "Ana"), ("2", "12:00")],
 /// );
-/// let place = NewMessage::location("whatsapp:+15550001111", 40.4168, -3.7038, "Puerta del Sol");
-/// # drop((text, template.from("whatsapp:+15550002222"), place));
+/// let location = NewMessage::location("whatsapp:+15550001111", 40.4168, -3.7038, "Puerta del Sol");
+/// # drop((text, template.from("whatsapp:+15550002222"), location));
 /// ```
 #[derive(Clone)]
 pub struct NewMessage {
@@ -34,7 +36,7 @@ pub struct NewMessage {
     status_callback: Option<String>,
 }
 
-/// What a message says.
+/// Content of a [`NewMessage`].
 #[derive(Clone)]
 pub(crate) enum Content {
     Text(String),
@@ -42,19 +44,19 @@ pub(crate) enum Content {
         sid: String,
         variables: BTreeMap<String, String>,
     },
-    Place(Place),
+    Location(Location),
 }
 
-/// A place on the map: degrees, and what it is called.
+/// A location: latitude and longitude in degrees, and a label, which may be empty.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     pub(crate) latitude: f64,
     pub(crate) longitude: f64,
     label: String,
 }
 
-impl Place {
-    /// Twilio wants a text as well; a place without a name is called by where it is.
+impl Location {
+    // Twilio requires a `Body` with a location. Without a label the coordinates are the text.
     fn body(&self) -> String {
         if self.label.is_empty() {
             format!("{}, {}", self.latitude, self.longitude)
@@ -63,6 +65,7 @@ impl Place {
         }
     }
 
+    // The form of `PersistentAction`: `geo:LATITUDE,LONGITUDE|LABEL`, the label being optional.
     fn action(&self) -> String {
         let point = format!("geo:{},{}", self.latitude, self.longitude);
         if self.label.is_empty() {
@@ -74,12 +77,14 @@ impl Place {
 }
 
 impl NewMessage {
-    /// A text.
+    /// Creates a text message.
     pub fn text(to: impl Into<Address>, body: impl Into<String>) -> Self {
         Self::with(to, Content::Text(body.into()))
     }
 
-    /// A template, `HX…`, with the values of its variables. The only thing that may open a conversation on WhatsApp.
+    /// Creates a message from a template, `HX…`, with the values of its variables.
+    ///
+    /// On WhatsApp only a template may be sent outside the customer service window.
     ///
     /// ```
     /// use replyhook::twilio::NewMessage;
@@ -102,14 +107,14 @@ impl NewMessage {
         Self::with(to, content)
     }
 
-    /// A place (WhatsApp): degrees, and what it is called, which may be empty.
+    /// Creates a location message (WhatsApp): latitude and longitude in degrees, and a label, which may be empty.
     pub fn location(to: impl Into<Address>, latitude: f64, longitude: f64, label: &str) -> Self {
-        let place = Place {
+        let place = Location {
             latitude,
             longitude,
             label: label.to_owned(),
         };
-        Self::with(to, Content::Place(place))
+        Self::with(to, Content::Location(place))
     }
 
     fn with(to: impl Into<Address>, content: Content) -> Self {
@@ -124,52 +129,59 @@ impl NewMessage {
         }
     }
 
-    /// The sender.
+    /// Sets the sender.
     #[must_use]
     pub fn from(mut self, from: impl Into<Address>) -> Self {
         self.from = Some(from.into());
         self
     }
 
-    /// The service that sends it; with a sender as well, its features with that sender.
+    /// Sets the Messaging Service that sends the message.
+    ///
+    /// Without [`from`](Self::from) the service chooses the sender. With it, the service's features apply to that
+    /// sender.
     #[must_use]
     pub fn service(mut self, service: MessagingServiceSid) -> Self {
         self.messaging_service_sid = Some(service);
         self
     }
 
-    /// Adds a file at a public URL.
+    /// Adds a media file at a public URL.
     #[must_use]
     pub fn media(mut self, url: impl Into<String>) -> Self {
         self.media.push(url.into());
         self
     }
 
-    /// Lets Twilio send it at a time, five minutes to 35 days ahead. It takes a service.
+    /// Schedules the message at Twilio, 5 minutes to 35 days ahead. Scheduling requires a Messaging Service.
     #[must_use]
     pub fn send_at(mut self, at: Timestamp) -> Self {
         self.send_at = Some(at);
         self
     }
 
-    /// Where Twilio reports what becomes of it.
+    /// Sets the URL of the message's status callbacks.
     #[must_use]
     pub fn status_callback(mut self, url: impl Into<String>) -> Self {
         self.status_callback = Some(url.into());
         self
     }
 
-    /// The parameters of `POST Messages`.
-    pub(crate) fn form(&self) -> Form {
+    /// Returns the parameters of `POST Messages`.
+    // The order of parameters is fixed: `OutboundClient` compares encoded forms to find out if a key was used for
+    // another message.
+    pub(crate) fn form(&self) -> FormParams {
         let (body, action, template) = match &self.content {
             Content::Text(text) => (Some(text.clone()), None, None),
-            Content::Place(place) => (Some(place.body()), Some(place.action()), None),
+            Content::Location(place) => (Some(place.body()), Some(place.action()), None),
             Content::Template { sid, variables } => (None, None, Some((sid, variables))),
         };
+        // A message of media alone has no `Body`.
         let body = body.filter(|body| !body.is_empty());
         let variables = template.filter(|(_, variables)| !variables.is_empty());
+        // A map of strings always serializes, so `ok()` drops nothing.
         let variables = variables.and_then(|(_, variables)| serde_json::to_string(variables).ok());
-        // To the second, as Twilio reads it.
+        // Twilio's format has whole seconds.
         let send_at = self.send_at.map(|at| at.strftime("%FT%TZ").to_string());
         let service = self.messaging_service_sid.as_ref();
         let single = [
@@ -190,19 +202,20 @@ impl NewMessage {
         let single = single
             .iter()
             .filter_map(|(name, value)| Some((*name, (*value)?)));
+        // `MediaUrl` is repeated, once per file.
         single
             .chain(self.media.iter().map(|url| ("MediaUrl", url.as_str())))
             .collect()
     }
 }
 
-/// Shapes, not what is said or to whom.
+// Kinds and sizes only: `Debug` must not reveal texts. `Address` masks itself.
 impl fmt::Debug for NewMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, size) = match &self.content {
             Content::Text(text) => ("text", text.len()),
             Content::Template { variables, .. } => ("template", variables.len()),
-            Content::Place(_) => ("place", 1),
+            Content::Location(_) => ("place", 1),
         };
         f.debug_struct("NewMessage")
             .field("to", &self.to)

@@ -1,24 +1,24 @@
-//! `IncomingPhoneNumbers`: an account's own numbers, and which webhooks they have.
+//! The `IncomingPhoneNumbers` resource: an account's phone numbers and their webhooks.
 //!
 //! Source: Twilio's `OpenAPI` description, `/2010-04-01/Accounts/{AccountSid}/IncomingPhoneNumbers.json`.
 
 use serde::Deserialize;
 
-use super::answer::List;
+use super::response::List;
 use super::{Client, ConfiguredWebhooks, Credentials, RestError};
 use crate::address::Address;
 use crate::sid::AccountSid;
 
-/// Numbers of a page, each some two kilobytes.
+// A number has some two kilobytes, so a page stays well below the limit of a response.
 const PAGE_SIZE: u16 = 200;
-/// Pages that are read; who has more numbers than that does not look at them one by one.
-const MOST_PAGES: usize = 25;
+// Bounds the time and memory that a large account can take.
+const MAX_PAGES: usize = 25;
 
-/// A number of an account.
+/// A phone number of an account.
 ///
 /// ```no_run
 /// # use replyhook::twilio::{Client, Credentials, RestError};
-/// # async fn look(client: Client, credentials: Credentials) -> Result<(), RestError> {
+/// # async fn list(client: Client, credentials: Credentials) -> Result<(), RestError> {
 /// let account = "AC00000000000000000000000000000001".parse().expect("a SID");
 /// for number in client.phone_numbers(account, &credentials).await? {
 ///     println!("{}: {:?}", number.sid, number.webhooks.inbound);
@@ -28,13 +28,13 @@ const MOST_PAGES: usize = 25;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PhoneNumber {
-    /// `PN…`
+    /// SID of the number, `PN…`.
     pub sid: String,
-    /// The number.
+    /// Phone number.
     pub number: Address,
-    /// What is called for its messages. The status callback is that of voice calls as well.
+    /// Webhook URLs for messages. Voice calls use the same status callback.
     pub webhooks: ConfiguredWebhooks,
-    /// The application (`AP…`) whose webhooks are called instead.
+    /// TwiML application, `AP…`, whose webhooks Twilio calls in place of the number's own.
     pub application_sid: Option<String>,
 }
 
@@ -64,16 +64,17 @@ impl From<WireNumber> for PhoneNumber {
                 wire.sms_fallback_url,
                 wire.status_callback,
             ),
+            // An empty SID means that no application is set.
             application_sid: wire.sms_application_sid.filter(|sid| !sid.is_empty()),
         }
     }
 }
 
 impl Client {
-    /// Lists the numbers of an account, the first 5000 of them.
+    /// Lists the first 5,000 phone numbers of an account.
     ///
     /// # Errors
-    /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
+    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
     pub async fn phone_numbers(
         &self,
         account: AccountSid,
@@ -84,7 +85,7 @@ impl Client {
             path: &path,
             query: "",
             page_size: PAGE_SIZE,
-            most_pages: MOST_PAGES,
+            most_pages: MAX_PAGES,
         };
         let mut numbers = Vec::new();
         self.pages(&list, credentials, |page: WirePage| {

@@ -1,5 +1,7 @@
-//! `Channels/Senders`: an account's WhatsApp senders, which webhooks they have, and setting these. On another host than
-//! messages: [`Client::new`] with `https://messaging.twilio.com`.
+//! The `Channels/Senders` resource: an account's WhatsApp senders and their webhooks.
+//!
+//! The resource is on another host than messages: use [`Client::new`] with
+//! [`ApiUrl::messaging`](super::ApiUrl::messaging).
 //!
 //! Source: Twilio's `OpenAPI` description, `/v2/Channels/Senders`.
 
@@ -8,10 +10,11 @@ use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answer::{List, Meta, answer};
+use super::response::{List, Meta, answer};
 use super::{Client, ConfiguredWebhooks, Credentials, RestError};
 use crate::address::Address;
 
+// 25 pages bound the time and memory that a large account can take.
 const LIST: List<'_> = List {
     path: "/v2/Channels/Senders",
     query: "Channel=whatsapp&",
@@ -19,12 +22,12 @@ const LIST: List<'_> = List {
     most_pages: 25,
 };
 
-/// A sender of a channel.
+/// A WhatsApp sender of an account.
 ///
 /// ```no_run
 /// use replyhook::twilio::{ApiUrl, Client, ConfiguredWebhooks, Credentials, RestError};
 ///
-/// # async fn point(credentials: Credentials) -> Result<(), RestError> {
+/// # async fn configure(credentials: Credentials) -> Result<(), RestError> {
 /// let client = Client::new(ApiUrl::messaging());
 /// let url = |path: &str| Some(format!("https://bot.example.com{path}"));
 /// let webhooks = ConfiguredWebhooks::new(url("/webhook"), url("/webhook/fallback"), url("/webhook/status"));
@@ -35,30 +38,30 @@ const LIST: List<'_> = List {
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Sender {
-    /// `XE…`
+pub struct WhatsAppSender {
+    /// SID of the sender, `XE…`.
     pub sid: String,
-    /// Its address, such as `whatsapp:+15550002222`.
+    /// Address, such as `whatsapp:+15550002222`.
     pub address: Address,
-    /// `ONLINE`, `OFFLINE`, `CREATING` …; empty where Twilio does not say.
+    /// Status, such as `ONLINE`, `OFFLINE` or `CREATING`; empty if the response has none.
     pub status: String,
-    /// What is called for its messages.
+    /// Webhook URLs.
     pub webhooks: ConfiguredWebhooks,
-    /// And how.
+    /// HTTP methods of the webhooks.
     pub methods: WebhookMethods,
 }
 
-/// How a sender's webhooks are called: `POST` or `PUT`, which are all that a sender takes; empty where Twilio does not say.
+/// HTTP methods of a sender's webhooks: `POST` or `PUT`, or empty if the response has none.
 ///
-/// Set together with the URLs: see [`Sender`].
+/// Methods are set together with the URLs. See [`WhatsAppSender`] for an example.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WebhookMethods {
-    /// For a message that comes in.
+    /// Method for inbound messages.
     pub inbound: String,
-    /// For what the first one could not answer.
+    /// Method of the fallback webhook.
     pub fallback: String,
-    /// For what becomes of messages that go out.
+    /// Method of status callbacks.
     pub status: String,
 }
 
@@ -89,7 +92,7 @@ struct WireWebhook {
     status_callback_method: Option<String>,
 }
 
-impl From<WireSender> for Sender {
+impl From<WireSender> for WhatsAppSender {
     fn from(wire: WireSender) -> Self {
         let webhook = wire.webhook.unwrap_or_default();
         Self {
@@ -115,14 +118,14 @@ fn path(sid: &str) -> String {
 }
 
 impl Client {
-    /// Lists the WhatsApp senders of the account that calls, the first 2500 of them.
+    /// Lists the first 2,500 WhatsApp senders of the account that the credentials belong to.
     ///
     /// # Errors
-    /// [`RestError`]; it changes nothing, so any may be repeated that is not refused.
+    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
     pub async fn whatsapp_senders(
         &self,
         credentials: &Credentials,
-    ) -> Result<Vec<Sender>, RestError> {
+    ) -> Result<Vec<WhatsAppSender>, RestError> {
         let mut senders = Vec::new();
         self.pages(&LIST, credentials, |page: WirePage| {
             senders.extend(page.senders.into_iter().map(Into::into));
@@ -132,34 +135,37 @@ impl Client {
         Ok(senders)
     }
 
-    /// Looks at one sender, `XE…`.
+    /// Fetches one sender, `XE…`.
     ///
     /// # Errors
-    /// [`RestError`]; HTTP 404 where there is no such sender.
+    /// [`RestError`], with HTTP status 404 if the sender does not exist.
     pub async fn whatsapp_sender(
         &self,
         sid: &str,
         credentials: &Credentials,
-    ) -> Result<Sender, RestError> {
+    ) -> Result<WhatsAppSender, RestError> {
         let wire: WireSender = answer(self.request(Method::GET, &path(sid), credentials)?).await?;
         Ok(wire.into())
     }
 
-    /// Sets all webhooks of a sender, `XE…`, and returns it as it is then. One that is `None` is taken out. Twilio may take a
-    /// moment until it calls the new ones.
+    /// Sets all webhooks of a sender, `XE…`, and returns the updated sender.
+    ///
+    /// A webhook that is `None` is removed. Twilio may take a moment until it calls the new URLs.
     ///
     /// # Errors
-    /// [`RestError`]; any may be repeated that is not refused, since it is the whole that is set. HTTP 404 where there is no
-    /// such sender.
+    /// [`RestError`], with HTTP status 404 if the sender does not exist. The call replaces all webhooks, so it may be
+    /// repeated unless Twilio refused it.
     pub async fn set_webhooks(
         &self,
         sid: &str,
         webhooks: &ConfiguredWebhooks,
         methods: &WebhookMethods,
         credentials: &Credentials,
-    ) -> Result<Sender, RestError> {
-        // Of another setting of senders Twilio says that empty takes out, and that what is left out stays as it is.
+    ) -> Result<WhatsAppSender, RestError> {
+        // Send an empty string to remove a URL: a field that is left out stays unchanged. Twilio documents both for
+        // another setting of senders.
         let url = |url: &Option<String>| url.clone().unwrap_or_default();
+        // POST if the method is not known: senders accept only POST and PUT.
         let method = |method: &str| if method.is_empty() { "POST" } else { method }.to_owned();
         let body = json!({"webhook": {
             "callback_url": url(&webhooks.inbound), "callback_method": method(&methods.inbound),

@@ -1,8 +1,10 @@
-//! Which webhooks a number or a sender has at Twilio.
+//! [`ConfiguredWebhooks`]: the webhook URLs of a number or sender at Twilio.
 
 use std::fmt;
 
-/// URLs as they are entered, fragment included; what is empty is `None`.
+/// Webhook URLs as configured at Twilio, including the fragment. A URL that is not set is `None`.
+///
+/// `Debug` shows only which URLs are set.
 ///
 /// ```
 /// use replyhook::twilio::ConfiguredWebhooks;
@@ -14,17 +16,18 @@ use std::fmt;
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfiguredWebhooks {
-    /// For a message that comes in.
+    /// URL for inbound messages.
     pub inbound: Option<String>,
-    /// For what the first one could not answer.
+    /// URL that Twilio calls when the inbound webhook failed.
     pub fallback: Option<String>,
-    /// For what becomes of messages that go out.
+    /// URL of status callbacks for outbound messages.
     pub status: Option<String>,
 }
 
 impl ConfiguredWebhooks {
-    /// These URLs; what is empty is none.
+    /// Creates webhooks from URLs. A blank URL counts as not set.
     pub fn new(inbound: Option<String>, fallback: Option<String>, status: Option<String>) -> Self {
+        // An empty URL in Twilio's response means that none is set.
         let set = |url: Option<String>| url.filter(|url| !url.trim().is_empty());
         Self {
             inbound: set(inbound),
@@ -34,7 +37,7 @@ impl ConfiguredWebhooks {
     }
 }
 
-/// Which are set: a URL may hold a password.
+// A URL may contain a password, so `Debug` shows only which URLs are set.
 impl fmt::Debug for ConfiguredWebhooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConfiguredWebhooks")

@@ -1,8 +1,11 @@
-//! A reply as TwiML.
+//! Rendering of replies as TwiML.
 //!
-//! Any Rust string goes in, well-formed XML 1.0 that says the same comes out: the document begins at byte 0 with its
-//! declaration, `& < > "` are escaped, a carriage return is written `&#13;` (a parser would turn it into a line feed),
-//! what XML cannot hold becomes U+FFFD and is counted, and there is never an empty `<Message>`.
+//! Any Rust string becomes well-formed XML 1.0 with the same text:
+//!
+//! - The document begins with the XML declaration at byte 0.
+//! - `& < > "` are escaped. A carriage return becomes `&#13;`, since a parser would turn it into a line feed.
+//! - Characters that XML cannot contain become U+FFFD and are counted.
+//! - An empty `<Message>` is never emitted.
 //!
 //! Source: Twilio's "TwiML for Programmable Messaging", error pages 11750, 12100, 14103, 14109.
 
@@ -22,16 +25,16 @@ use crate::address::Channel;
 use crate::reply::{Reply, WireMessage, is_web_url};
 use crate::signature::PublicUrl;
 
-/// Most `<Message>`s of one document (14109).
+/// Maximum number of `<Message>` elements in one document (14109).
 pub const MAX_MESSAGES: usize = 10;
-/// Most bytes of one document (11750 says 64 kB; this is the smaller reading).
+/// Maximum size of one document in bytes. Error 11750 says 64 kB; this is the smaller reading.
 pub const MAX_BYTES: usize = 64_000;
-/// The document that says nothing.
+/// Document without messages.
 pub const EMPTY: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response/>"#;
-/// What every TwiML answer is served as.
+/// `Content-Type` of every TwiML response.
 pub const CONTENT_TYPE: &str = "text/xml; charset=utf-8";
 
-/// A document, ready to be served.
+/// TwiML document that is ready to be sent as a response.
 ///
 /// ```
 /// use replyhook::{Channel, Reply, twiml::Document};
@@ -48,7 +51,7 @@ pub struct Document {
     replaced: usize,
 }
 
-/// Why a reply is no TwiML document.
+/// Error for a reply that cannot be rendered as a TwiML document.
 ///
 /// ```
 /// use replyhook::twiml::{Document, RenderError};
@@ -57,46 +60,46 @@ pub struct Document {
 /// let eleven = (0..11).fold(Reply::none(), |reply, n| reply.and(ReplyMessage::text(n.to_string())));
 /// let error = Document::render(&eleven, &Channel::WhatsApp, None).unwrap_err();
 /// assert_eq!(error, RenderError::TooManyMessages { count: 11 });
-/// // The server sends such a reply by REST.
+/// // The server sends such a reply via the REST API.
 /// assert!(error.is_overflow());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RenderError {
-    /// More messages than one document may hold.
-    #[error("the reply takes {count} messages and one TwiML document holds {MAX_MESSAGES}")]
+    /// The reply has too many messages for one document.
+    #[error("the reply has {count} messages; one TwiML document may have {MAX_MESSAGES}")]
     TooManyMessages {
-        /// After splitting.
+        /// Number of messages after splitting long texts.
         count: usize,
     },
-    /// A longer document than Twilio reads.
-    #[error("the reply takes {length} bytes of TwiML and Twilio reads {MAX_BYTES}")]
+    /// The document is larger than Twilio accepts.
+    #[error("the reply has {length} bytes of TwiML; Twilio accepts {MAX_BYTES}")]
     TooLong {
-        /// Bytes.
+        /// Size of the document in bytes.
         length: usize,
     },
-    /// The redirect leads to this server.
+    /// The redirect leads back to this server.
     #[error(
-        "the reply redirects to this server's own PUBLIC_URL, where the message would be answered with the same redirect"
+        "the reply redirects to this server's own PUBLIC_URL, which would return the same redirect; use another server's URL"
     )]
     RedirectToSelf,
-    /// A message with `action` is followed by something that would never run.
-    #[error("only the last message of a reply may have an action: what follows it never runs")]
+    /// A message with an `action` is followed by another message or a redirect.
+    #[error("a message with an action is not the last of the reply; Twilio skips what follows it")]
     ActionNotLast,
-    /// A URL in the reply is not absolute http or https.
+    /// A URL of the reply is not an absolute http or https URL. The value names its purpose, such as `media URL`.
     #[error("a {0} of the reply is not an absolute http or https URL")]
     BadUrl(&'static str),
 }
 
 impl RenderError {
-    /// Whether the reply is in order and one document is merely too small for it.
+    /// Returns true if the reply is valid but too large for one document. The REST API can send it.
     pub fn is_overflow(&self) -> bool {
         matches!(self, Self::TooManyMessages { .. } | Self::TooLong { .. })
     }
 }
 
 impl Document {
-    /// The document that says nothing.
+    /// Creates a document without messages.
     pub const fn empty() -> Self {
         Self {
             xml: Cow::Borrowed(EMPTY),
@@ -104,7 +107,7 @@ impl Document {
         }
     }
 
-    /// Renders a reply for the channel it goes to. `public_url` is the server's own, which a redirect may not lead to.
+    /// Renders a reply for a channel. `public_url` is the server's own URL, which a redirect must not lead to.
     ///
     /// ```
     /// use replyhook::{Channel, Reply, twiml::Document};
@@ -118,7 +121,7 @@ impl Document {
     /// ```
     ///
     /// # Errors
-    /// [`RenderError`] when the reply does not fit one document or could not run as it is meant.
+    /// [`RenderError`] if the reply does not fit into one document, or if Twilio would not execute it as intended.
     pub fn render(
         reply: &Reply,
         channel: &Channel,
@@ -128,7 +131,7 @@ impl Document {
         Self::of(reply, &wire.messages, public_url)
     }
 
-    /// Renders a reply that is split into messages already.
+    /// Renders a reply that has been split into messages.
     pub(crate) fn of(
         reply: &Reply,
         messages: &[WireMessage<'_>],
@@ -143,12 +146,14 @@ impl Document {
         for message in messages {
             let mut start = BytesStart::new("Message");
             for (name, value) in attributes(message) {
+                // An `Attribute` is written as is, whereas the tuple form would escape the value a second time.
                 start.push_attribute(Attribute {
                     key: QName(name),
                     value: escaper.attribute(value),
                 });
             }
             xml.write(Event::Start(start));
+            // Without media the text may be directly in `<Message>`; with media it needs a `<Body>`.
             if message.media.is_empty() {
                 xml.text(escaper.text(&message.text));
             } else {
@@ -177,38 +182,39 @@ impl Document {
         })
     }
 
-    /// The document that was saved as [`Document::to_saved`] gave it.
+    /// Restores a document from the value of [`Document::to_saved`].
     #[cfg_attr(
         not(feature = "app"),
-        expect(dead_code, reason = "the journal saves documents")
+        expect(dead_code, reason = "only the journal stores documents")
     )]
     pub(crate) fn saved(twiml: Option<String>) -> Self {
         twiml.map_or_else(Self::empty, |xml| Self {
             xml: Cow::Owned(xml),
+            // Not stored: the characters were counted when the document was rendered.
             replaced: 0,
         })
     }
 
-    /// What there is to be saved; nothing for the empty document.
+    /// Returns the XML to store, or `None` for the empty document.
     #[cfg_attr(
         not(feature = "app"),
-        expect(dead_code, reason = "the journal saves documents")
+        expect(dead_code, reason = "only the journal stores documents")
     )]
     pub(crate) fn to_saved(&self) -> Option<String> {
         (self.xml != EMPTY).then(|| self.xml.clone().into_owned())
     }
 
-    /// The XML.
+    /// Returns the XML.
     pub fn as_str(&self) -> &str {
         &self.xml
     }
 
-    /// The XML.
+    /// Converts the document into its XML.
     pub fn into_xml(self) -> Cow<'static, str> {
         self.xml
     }
 
-    /// How many characters were replaced because XML 1.0 cannot hold them.
+    /// Returns the number of characters that were replaced because XML 1.0 cannot contain them.
     pub fn replaced(&self) -> usize {
         self.replaced
     }
@@ -230,6 +236,7 @@ fn check(
         return Err(RenderError::RedirectToSelf);
     }
     for (at, message) in messages.iter().enumerate() {
+        // A redirect follows all messages, so that no message is the last.
         let last = at + 1 == messages.len() && reply.redirect_target().is_none();
         if message.action.is_some() && !last {
             return Err(RenderError::ActionNotLast);
@@ -237,6 +244,7 @@ fn check(
         let urls = message
             .media
             .iter()
+            // A file without a link was not published, and is reported like an invalid URL.
             .map(|media| ("media URL", media.link().unwrap_or_default()));
         let urls = urls.chain(message.status_callback.map(|url| ("status callback", url)));
         for (what, url) in urls.chain(message.action.map(|(url, _)| ("action", url))) {
@@ -261,7 +269,7 @@ fn attributes<'a>(message: &WireMessage<'a>) -> impl Iterator<Item = (&'static s
         .filter_map(|(name, value)| Some((name, value?)))
 }
 
-/// A document being written.
+/// Writer of a document.
 struct Xml(Writer<Vec<u8>>);
 
 impl Xml {
@@ -293,7 +301,7 @@ impl Xml {
     }
 }
 
-/// Escapes, and counts what had to be replaced.
+/// Escapes texts and counts replaced characters.
 #[derive(Default)]
 struct Escaper {
     replaced: usize,
@@ -310,6 +318,7 @@ impl Escaper {
 
     fn escape<'a>(&mut self, text: &'a str, attribute: bool) -> Cow<'a, str> {
         let special = |c: char| match c {
+            // Attribute values are in double quotes, so `'` needs no escape.
             '&' | '<' | '>' | '"' | '\r' => true,
             '\t' | '\n' => attribute,
             c => !is_xml(c),
@@ -325,9 +334,9 @@ impl Escaper {
                 '<' => out.push_str("&lt;"),
                 '>' => out.push_str("&gt;"),
                 '"' => out.push_str("&quot;"),
-                // A parser turns a raw one into a line feed.
+                // A parser turns a raw carriage return into a line feed.
                 '\r' => out.push_str("&#13;"),
-                // Raw in an attribute, a parser turns them into spaces.
+                // A parser turns raw tabs and line feeds of an attribute into spaces.
                 '\t' if attribute => out.push_str("&#9;"),
                 '\n' if attribute => out.push_str("&#10;"),
                 c if is_xml(c) => out.push(c),
@@ -341,7 +350,7 @@ impl Escaper {
     }
 }
 
-/// `Char` of XML 1.0; a Rust `char` is never a surrogate.
+/// Returns true for a `Char` of XML 1.0, section 2.2. A Rust `char` is never a surrogate.
 fn is_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
 }
@@ -353,7 +362,7 @@ mod tests {
     use proptest::prelude::*;
     use quick_xml::Reader;
 
-    /// The texts of the messages as a parser reads them.
+    /// Parses the texts of the messages.
     fn texts(xml: &str) -> Vec<String> {
         let mut reader = Reader::from_str(xml);
         let mut texts: Vec<String> = Vec::new();
@@ -390,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_media_and_body_are_written_as_twilio_names_them() {
+    fn twiml_message_renders_attributes_media_and_body() {
         let message = ReplyMessage::text("Look")
             .media(Media::url("https://cdn.example.com/a.png?x=1&y=2"))
             .to("whatsapp:+15550001111")
@@ -406,8 +415,9 @@ mod tests {
         );
     }
 
+    // Twilio rejects an empty Message element (14103).
     #[test]
-    fn nothing_to_say_is_an_empty_response_and_never_an_empty_message() {
+    fn blank_reply_renders_empty_response() {
         for reply in [
             Reply::none(),
             Reply::text(""),
@@ -423,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_stands_after_the_messages_and_never_leads_back_here() {
+    fn redirect_follows_messages_and_rejects_own_url() {
         let away = Reply::redirect("https://webhooks.twilio.com/v1/Flows/FW1?a=1&b=2")
             .unwrap()
             .and("one moment");
@@ -444,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_would_not_run_as_it_is_meant_is_an_error() {
+    fn reply_with_misplaced_action_or_bad_url_fails() {
         let action = ReplyMessage::text("a").action("https://h/x", CallbackMethod::Post);
         assert_eq!(
             whatsapp(&Reply::from(action).and("b")),
@@ -459,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_one_document_is_an_overflow() {
+    fn oversized_reply_gives_overflow_error() {
         let eleven: Reply = (0..11).map(|n| ReplyMessage::text(n.to_string())).collect();
         assert_eq!(
             whatsapp(&eleven),
@@ -476,8 +486,9 @@ mod tests {
     }
 
     proptest! {
+        // Characters that XML cannot contain are replaced by U+FFFD and counted.
         #[test]
-        fn any_text_reads_back_as_it_was_but_for_what_xml_cannot_hold(text in any::<String>()) {
+        fn rendered_text_parses_back_unchanged(text in any::<String>()) {
             let document = whatsapp(&Reply::text(text.clone())).unwrap();
             let illegal = text.chars().filter(|c| !is_xml(*c)).count();
             prop_assert_eq!(document.replaced(), if text.trim().is_empty() { 0 } else { illegal });

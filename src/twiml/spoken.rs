@@ -1,20 +1,21 @@
-//! What a document says: the texts of its messages, as Twilio reads them.
+//! Parsing of the messages in a rendered document.
 
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
-/// One `<Message>`.
+/// Recipient and text of one `<Message>`.
 #[derive(Default)]
 pub(crate) struct Spoken {
-    /// Where it does not go back to who wrote.
+    /// Recipient, if the message is not for the user who wrote.
     pub(crate) to: Option<String>,
     pub(crate) text: String,
 }
 
-/// The messages of a document of ours. What cannot be read says nothing.
+/// Returns the messages of a stored document. Stops at a parse error; an empty document has none.
 pub(crate) fn spoken(twiml: &str) -> Vec<Spoken> {
     let mut reader = Reader::from_str(twiml);
     let mut spoken: Vec<Spoken> = Vec::new();
+    // Names of the open elements.
     let mut open: Vec<String> = Vec::new();
     loop {
         let text = match reader.read_event() {
@@ -30,6 +31,7 @@ pub(crate) fn spoken(twiml: &str) -> Vec<Spoken> {
                 continue;
             }
             Ok(Event::Text(text)) => text.xml10_content().into_owned(),
+            // quick-xml reports each reference as an event of its own, between the texts around it.
             Ok(Event::GeneralRef(reference)) => match reference.resolve_char_ref() {
                 Ok(Some(c)) => c.to_string(),
                 _ => quick_xml::escape::resolve_xml_entity(&reference)
@@ -39,13 +41,15 @@ pub(crate) fn spoken(twiml: &str) -> Vec<Spoken> {
             Ok(Event::Eof) | Err(_) => return spoken,
             Ok(_) => continue,
         };
-        let is_said = matches!(open.last().map(String::as_str), Some("Message" | "Body"));
-        if let Some(last) = spoken.last_mut().filter(|_| is_said) {
+        // The text is directly in `<Message>`, or in `<Body>` next to media. `<Media>` and `<Redirect>` contain URLs.
+        let is_text = matches!(open.last().map(String::as_str), Some("Message" | "Body"));
+        if let Some(last) = spoken.last_mut().filter(|_| is_text) {
             last.text.push_str(&text);
         }
     }
 }
 
+/// Starts a message with the recipient of its start tag.
 fn begun(start: &BytesStart<'_>) -> Spoken {
     let to = start
         .attributes()
@@ -66,7 +70,7 @@ mod tests {
     use crate::twiml::Document;
 
     #[test]
-    fn what_is_read_is_what_the_bot_said() {
+    fn texts_read_from_twiml_match_reply() {
         let reply = Reply::text("1 < 2 & \"so\" on\r\nend")
             .and(
                 ReplyMessage::text("Your receipt")

@@ -1,33 +1,34 @@
-//! Webhooks of Twilio Conversations, where they are pointed at the message URL: told to a hook, and to no bot.
+//! Webhooks of Twilio Conversations that arrive at `/webhook`: they reach a hook, and never the bot.
 
 use std::time::Duration;
 
 use super::Webhooks;
-use super::answer::Answer;
-use crate::form::Form;
+use super::response::WebhookResult;
+use crate::form::FormParams;
 use crate::message::ConversationEvent;
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
 
-/// How long Twilio waits for the hook, which goes on: it gives up after 5 seconds.
+/// Time after which Twilio gets a response, even if the hook is still running.
 ///
-/// Source: Twilio's "Conversations webhooks" page.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// Twilio gives up after 5 seconds. Source: Twilio's "Conversations webhooks" page.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Takes one. Nothing of it is kept.
-pub(super) async fn tell(webhooks: &Webhooks, params: Form) -> Answer {
-    let event = webhooks.sound(Endpoint::Primary, ConversationEvent::parse(params))?;
+/// Handles one event. Nothing of it is stored.
+pub(super) async fn handle(webhooks: &Webhooks, params: FormParams) -> WebhookResult {
+    let event = webhooks.parsed(Endpoint::Primary, ConversationEvent::parse(params))?;
     if let Some(hook) = webhooks.on_conversation_event.clone() {
-        let told = webhooks.tell("conversation_event", async move { hook(event).await });
-        // Twilio waits, so that a flood of events finds its limit in the requests that are in flight.
+        let running = webhooks.spawn_hook("conversation_event", async move { hook(event).await });
+        // Respond only after the hook: until then this request holds its `InFlightPermit`, which bounds the number of
+        // running hooks. At the timeout the hook continues as a task of its own.
         tokio::select! {
-            _ = told => {}
-            () = webhooks.clock.sleep(PATIENCE) => {}
+            _ = running => {}
+            () = webhooks.clock.sleep(HOOK_TIMEOUT) => {}
         }
-    } else if let Some(suppressed) = webhooks.warnings.unheard.pass() {
+    } else if let Some(suppressed) = webhooks.warnings.unhandled.try_log() {
         tracing::warn!(
             suppressed,
-            "Twilio Conversations tells of an event at /webhook, and nothing is done with it: its messages are not the bot's"
+            "ignored a Twilio Conversations event at /webhook: no on_conversation_event hook is set, and the bot does not get such messages"
         );
     }
     Ok((Document::empty(), Outcome::ConversationEvent))

@@ -1,4 +1,4 @@
-//! `/webhook/fallback`: Twilio could not use what the primary said, and asks here. A verified call cannot fail.
+//! `/webhook/fallback`: Twilio calls it when the primary webhook failed. A verified call for a message always gets 200.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use axum::extract::State;
 use axum::response::Response;
 use http::Method;
 
-use super::answer::{self, Answer};
+use super::response::{self, WebhookResult};
 use super::{Webhooks, probe};
-use crate::dispatch::{Dispatched, Road};
+use crate::dispatch::{DispatchOutcome, Road};
 use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
@@ -19,41 +19,47 @@ pub(super) async fn fallback(
     method: Method,
     form: SignedForm,
 ) -> Response {
-    if let Some(answer) = probe::answered(&webhooks, Endpoint::Fallback, &form, &method) {
-        return answer;
+    if let Some(response) = probe::answered(&webhooks, Endpoint::Fallback, &form, &method) {
+        return response;
     }
-    answer::respond(take(&webhooks, form).await, &method)
+    response::respond(handle(&webhooks, form).await, &method)
 }
 
-async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
-    let slot = form.token();
+async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
+    let auth_token = form.token();
     let params = webhooks.params(form)?;
-    let cause = webhooks.sound(Endpoint::Fallback, FallbackCause::parse(&params))?;
+    let cause = webhooks.parsed(Endpoint::Fallback, FallbackCause::parse(&params))?;
     let message = InboundMessage::parse(params, webhooks.clock.now());
-    let message = webhooks.sound(Endpoint::Fallback, message)?;
+    let message = webhooks.parsed(Endpoint::Fallback, message)?;
     report(webhooks, &cause, &message);
+    // Not awaited: a user waits for the response, and the hook only observes.
     if let Some(hook) = webhooks.on_fallback.clone() {
-        let told = (cause.clone(), message.clone());
-        webhooks.tell("fallback", async move { hook(told.0, told.1).await });
+        let (cause, message) = (cause.clone(), message.clone());
+        webhooks.spawn_hook("fallback", async move { hook(cause, message).await });
     }
     let dispatcher = &webhooks.dispatcher;
-    // The drain waits until it is known what to remember.
-    let _under_way = dispatcher.tasks.token();
-    let outcome = match webhooks.place(Endpoint::Fallback) {
-        Ok(_place) => {
+    // Held until the end of the function: shutdown must not write the last unflushed replies before this call may have
+    // added one below.
+    let _task = dispatcher.tasks.token();
+    // Without a permit the call still gets the fallback text, which costs no handler.
+    let outcome = match webhooks.acquire_permit(Endpoint::Fallback) {
+        Ok(_permit) => {
             let road = Road::Fallback(cause);
-            dispatcher.dispatch(message.clone(), slot, road).await
+            dispatcher.dispatch(message.clone(), auth_token, road).await
         }
-        Err(_) => Dispatched::Overloaded,
+        Err(_) => DispatchOutcome::Overloaded,
     };
     let document = match outcome {
-        Dispatched::Answered(document)
-        | Dispatched::Duplicate(document)
-        | Dispatched::Consent(document) => document,
-        Dispatched::OptedOut | Dispatched::Late | Dispatched::ByRest => Document::empty(),
-        // Where its handler failed, the apology could not be saved.
-        Dispatched::Failed(_) | Dispatched::Overloaded | Dispatched::Unavailable => {
-            dispatcher.apologise(&message, slot)
+        DispatchOutcome::Reply(document)
+        | DispatchOutcome::Duplicate(document)
+        | DispatchOutcome::ConsentConfirmation(document) => document,
+        DispatchOutcome::OptedOut | DispatchOutcome::Late | DispatchOutcome::ByRest => {
+            Document::empty()
+        }
+        // Nothing is saved for the message: send the fallback text, and write it to the store later. `Failed` means
+        // here that the fallback text could not be saved after the handler failed.
+        DispatchOutcome::Failed(_) | DispatchOutcome::Overloaded | DispatchOutcome::Unavailable => {
+            dispatcher.apologise(&message, auth_token)
         }
     };
     Ok((document, Outcome::Fallback))
@@ -61,13 +67,13 @@ async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
 
 fn report(webhooks: &Webhooks, cause: &FallbackCause, message: &InboundMessage) {
     webhooks.metrics.fallback_call(cause.error_code);
-    let Some(suppressed) = webhooks.warnings.fallback.pass() else {
+    let Some(suppressed) = webhooks.warnings.fallback.try_log() else {
         return;
     };
     let code = cause.error_code.map(|code| code.0);
     let meaning = match cause.error_code {
-        Some(code) => code.meaning().unwrap_or("a code that is not known here"),
-        None => "without saying why",
+        Some(code) => code.meaning().unwrap_or("unknown error code"),
+        None => "no error code",
     };
     tracing::warn!(message_sid = %message.message_sid, error_code = code, suppressed, "Twilio called the fallback URL: {meaning}");
 }

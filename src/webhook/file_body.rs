@@ -1,5 +1,7 @@
-//! The body of an answer that is a file: one piece of it in memory at a time, and a place among the readers until the last
-//! byte has been handed to the connection.
+//! The body of a response that is a file.
+//!
+//! It has one chunk of the file in memory at a time, and holds the request's permit until its last byte has been
+//! written to the connection.
 
 use axum::body::{Body, Bytes};
 use futures_util::stream::{self, Stream, TryStreamExt};
@@ -7,10 +9,12 @@ use futures_util::stream::{self, Stream, TryStreamExt};
 use crate::error::BoxError;
 use crate::media::LinkPermit;
 
-/// Bytes that the connection gets at once. It holds two of these for a slow reader, and not a whole piece.
+/// Maximum size of a frame of the body.
+// Smaller than a chunk of the store (256 KiB): hyper buffers up to two frames for a slow client.
 const FRAME_BYTES: usize = 32 * 1024;
 
-/// Bytes of a frame, and their reader's place.
+/// The bytes of a frame, with the permit of its request.
+// hyper keeps a frame until it is written to the socket, so the permit lives as long as any frame is buffered.
 struct Frame {
     bytes: Vec<u8>,
     _permit: LinkPermit,
@@ -22,39 +26,40 @@ impl AsRef<[u8]> for Frame {
     }
 }
 
-/// Creates the body of these pieces.
-pub(super) fn file_body<S>(pieces: S, permit: LinkPermit) -> Body
+/// Creates a body from the chunks of a file.
+pub(super) fn file_body<S>(chunks: S, permit: LinkPermit) -> Body
 where
     S: Stream<Item = Result<Vec<u8>, BoxError>> + Send + 'static,
 {
-    Body::from_stream(frames(pieces, permit))
+    Body::from_stream(frames(chunks, permit))
 }
 
 fn frames<S>(
-    pieces: S,
+    chunks: S,
     permit: LinkPermit,
 ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static
 where
     S: Stream<Item = Result<Vec<u8>, BoxError>> + Send + 'static,
 {
-    let begin = (Box::pin(pieces), Vec::new(), 0, permit);
+    let begin = (Box::pin(chunks), Vec::new(), 0, permit);
     stream::try_unfold(
         begin,
-        |(mut pieces, mut piece, mut at, permit)| async move {
-            while at == piece.len() {
-                // Freed before the next one is read.
-                drop(std::mem::take(&mut piece));
-                let Some(next) = pieces.try_next().await? else {
+        |(mut chunks, mut chunk, mut at, permit)| async move {
+            while at == chunk.len() {
+                // Free the chunk before reading the next one, so that only one is in memory.
+                drop(std::mem::take(&mut chunk));
+                let Some(next) = chunks.try_next().await? else {
                     return Ok(None);
                 };
-                (piece, at) = (next, 0);
+                (chunk, at) = (next, 0);
             }
-            let end = piece.len().min(at + FRAME_BYTES);
+            let end = chunk.len().min(at + FRAME_BYTES);
+            // Copy the frame: a slice that shares the chunk would keep all of it in memory until the frame is written.
             let frame = Bytes::from_owner(Frame {
-                bytes: piece[at..end].to_vec(),
+                bytes: chunk[at..end].to_vec(),
                 _permit: permit.clone(),
             });
-            Ok(Some((frame, (pieces, piece, end, permit))))
+            Ok(Some((frame, (chunks, chunk, end, permit))))
         },
     )
 }
@@ -67,15 +72,16 @@ mod tests {
     use crate::media::LinkLimits;
 
     #[tokio::test]
-    async fn place_is_held_until_the_last_frame_is_gone() {
+    async fn download_permit_is_held_until_last_frame_drops() {
         let limits = LinkLimits::new(1);
         let mut permits = Vec::new();
+        // Take all permits, so that only this body's release makes one available.
         while let Some(permit) = limits.request().now_or_never() {
             permits.push(permit.unwrap());
         }
         let permit = permits.pop().unwrap();
-        let pieces = [vec![1; FRAME_BYTES + 1], Vec::new(), vec![2; 3]];
-        let body = frames(stream::iter(pieces.map(Ok)), permit);
+        let chunks = [vec![1; FRAME_BYTES + 1], Vec::new(), vec![2; 3]];
+        let body = frames(stream::iter(chunks.map(Ok)), permit);
         let mut frames: Vec<Bytes> = body.try_collect().await.unwrap();
         let lengths: Vec<_> = frames.iter().map(Bytes::len).collect();
         assert_eq!(lengths, [FRAME_BYTES, 1, 3]);

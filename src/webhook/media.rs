@@ -1,7 +1,7 @@
-//! `/media/{token}`: a file behind a link of ours. Whoever has the link may have the file: nobody else can name it.
+//! `/media/{token}`: serves the file of a link to any client that has the link.
 //!
-//! GET and HEAD, one range at a time. No signature is asked for, since Twilio makes none here. An unknown link, one whose time
-//! is up, and what is no link at all are told apart by nobody.
+//! GET and HEAD, with single ranges. Signatures are not checked, since Twilio does not sign these requests. Unknown,
+//! expired and malformed links get the same response.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::Webhooks;
 use super::file_body::file_body;
 use super::range::{Range, range};
 use crate::error::BoxError;
-use crate::media::{FetchedFile, Followed, LinkPermit, NotFollowed, OurFile};
+use crate::media::{FetchedFile, LinkContent, LinkError, LinkPermit, StoredFile};
 use crate::reply::kinds::is_media;
 use crate::telemetry::metrics::Outcome;
 
@@ -39,17 +39,18 @@ pub(super) async fn media(
         response.headers_mut().insert(ALLOW, allow);
         return response;
     }
+    // From the end of the path, because the prefix of `PUBLIC_URL` may stand before `/media`.
     let path = uri.path().trim_end_matches('/');
     let token = path.rsplit('/').next().unwrap_or_default();
     let is_head = method == Method::HEAD;
-    match webhooks.media.follow(token).await {
-        Ok((Followed::Ours { file, content_type }, permit)) => {
-            ours(file, permit, content_type.as_deref(), &headers, is_head)
+    match webhooks.media.resolve(token).await {
+        Ok((LinkContent::Stored { file, content_type }, permit)) => {
+            stored_file(file, permit, content_type.as_deref(), &headers, is_head)
         }
-        Ok((Followed::AtTwilio(file), permit)) => at_twilio(file, permit, is_head),
-        Err(NotFollowed::Unknown) => plain(StatusCode::NOT_FOUND, "not found\n", Outcome::NotFound),
-        Err(NotFollowed::Busy) => {
-            if let Some(suppressed) = webhooks.warnings.media.pass() {
+        Ok((LinkContent::Twilio(file), permit)) => at_twilio(file, permit, is_head),
+        Err(LinkError::Unknown) => plain(StatusCode::NOT_FOUND, "not found\n", Outcome::NotFound),
+        Err(LinkError::Busy) => {
+            if let Some(suppressed) = webhooks.warnings.media.try_log() {
                 tracing::warn!(
                     suppressed,
                     "refused a request for a file: too many files are being read at the same time"
@@ -57,13 +58,13 @@ pub(super) async fn media(
             }
             unavailable("overloaded\n")
         }
-        Err(NotFollowed::Store(error)) => {
-            webhooks.store_report.failed("linked", &error);
+        Err(LinkError::Store(error)) => {
+            webhooks.store_report.failed("resolve_link", &error);
             unavailable("store unavailable\n")
         }
-        Err(NotFollowed::Fetch(error)) => {
-            if let Some(suppressed) = webhooks.warnings.media.pass() {
-                tracing::warn!(suppressed, %error, "a file behind a link could not be fetched from Twilio");
+        Err(LinkError::Fetch(error)) => {
+            if let Some(suppressed) = webhooks.warnings.media.try_log() {
+                tracing::warn!(suppressed, %error, "could not fetch the file of a media link from Twilio");
             }
             plain(
                 StatusCode::BAD_GATEWAY,
@@ -74,41 +75,43 @@ pub(super) async fn media(
     }
 }
 
+// Without ranges: each request fetches the file from Twilio from its start.
 fn at_twilio(file: FetchedFile, permit: LinkPermit, is_head: bool) -> Response {
     let file_type = file.file_type();
+    // The sniffed type wins over the declared one, which a user chose.
     let content_type = file_type.sniffed.or(file_type.declared.as_deref());
-    let mut response = whole(content_type);
+    let mut response = file_response(content_type);
     if let Some(length) = file.length() {
         let length = HeaderValue::from(length);
         response.headers_mut().insert(CONTENT_LENGTH, length);
     }
     *response.body_mut() = if is_head {
-        // An empty body would be told as a length of 0.
+        // A stream of unknown length: `Body::empty` would make hyper send `Content-Length: 0` if the length is unknown.
         Body::from_stream(stream::empty::<Result<Vec<u8>, BoxError>>())
     } else {
-        let pieces = stream::try_unfold(file, |mut file| async move {
-            let piece = file.chunk().await?;
-            Ok(piece.map(|piece| (piece, file)))
+        let chunks = stream::try_unfold(file, |mut file| async move {
+            let chunk = file.chunk().await?;
+            Ok(chunk.map(|chunk| (chunk, file)))
         });
-        file_body(pieces, permit)
+        file_body(chunks, permit)
     };
     response
 }
 
-fn ours(
-    file: OurFile,
+fn stored_file(
+    file: StoredFile,
     permit: LinkPermit,
     content_type: Option<&str>,
     headers: &HeaderMap,
     is_head: bool,
 ) -> Response {
     let length = file.length;
-    // There is nothing by which a part could be told to be of the same file.
+    // Without an ETag or a date no `If-Range` can match, and RFC 9110 (13.1.5) then requires the whole file.
     let wanted = headers
         .get(RANGE)
         .filter(|_| !headers.contains_key(IF_RANGE));
     let wanted = range(wanted.and_then(|value| value.to_str().ok()), length);
-    let mut response = whole(content_type);
+    let mut response = file_response(content_type);
     let head = response.headers_mut();
     head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     let (from, to) = match wanted {
@@ -133,23 +136,26 @@ fn ours(
     let left = HeaderValue::from(to - from);
     response.headers_mut().insert(CONTENT_LENGTH, left);
     if !is_head {
-        // What is gone meanwhile ends the connection: the length was promised.
-        let pieces = stream::try_unfold((file, from), move |(file, from)| async move {
+        // If the file expires while it is read, end with an error, which closes the connection: `Content-Length` has
+        // been sent, and a shorter body must not look complete.
+        let chunks = stream::try_unfold((file, from), move |(file, from)| async move {
             if from == to {
                 return Ok(None);
             }
-            let piece = file.read(from, to).await?;
-            let piece = piece.ok_or("the file is gone")?;
-            let next = from + piece.len() as u64;
-            Ok::<_, BoxError>(Some((piece, (file, next))))
+            let chunk = file.read(from, to).await?;
+            let chunk = chunk.ok_or("the file has expired")?;
+            let next = from + chunk.len() as u64;
+            Ok::<_, BoxError>(Some((chunk, (file, next))))
         });
-        *response.body_mut() = file_body(pieces, permit);
+        *response.body_mut() = file_body(chunks, permit);
     }
     response
 }
 
-/// The head of a file. It is shown as what it is, or saved, and runs nothing: what is on no channel's list has no type.
-fn whole(content_type: Option<&str>) -> Response {
+/// Creates the response for a file, without its body.
+// The server's origin must never serve a page or a script of a user. Only media types of a channel are sent as such,
+// and the headers keep a browser from guessing a type, running anything, or caching the file.
+fn file_response(content_type: Option<&str>) -> Response {
     let content_type = content_type.filter(|content_type| is_media(content_type));
     let content_type = content_type.and_then(|text| HeaderValue::from_str(text).ok());
     let unknown = HeaderValue::from_static("application/octet-stream");

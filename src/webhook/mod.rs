@@ -1,21 +1,21 @@
-//! The public endpoints: all routes on one page.
+//! The public endpoints and their routes.
 //!
-//! Each is [`front`] (count, label, shed, catch panics) around the signature layer around one endpoint. All take GET,
-//! POST and PUT, with and without a slash at the end, with and without the prefix of `PUBLIC_URL`; nothing redirects. Files
-//! behind links have the same front and no signature.
+//! Each webhook has two layers: [`endpoint_layer`] (metrics, request ids, load shedding, panics), and inside of it the
+//! signature layer. All accept GET, POST and PUT, with and without a trailing slash, and with and without the prefix of
+//! `PUBLIC_URL`. Nothing redirects. `/media` has the endpoint layer only, because Twilio does not sign its requests.
 
-mod answer;
 mod conversations;
+mod endpoint_layer;
 mod fallback;
 mod file_body;
-mod front;
+mod in_flight;
 mod media;
 mod primary;
 mod probe;
 mod range;
-mod refusal;
+mod rejection;
 mod request_id;
-mod room;
+mod response;
 mod status;
 
 use std::panic::AssertUnwindSafe;
@@ -30,15 +30,15 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use tokio::task::JoinHandle;
 
-use answer::Cause;
-pub(crate) use front::{Front, FrontLayer};
-pub(crate) use refusal::RefusalReport;
-use room::Place;
-pub(crate) use room::Room;
+pub(crate) use endpoint_layer::{EndpointLayer, EndpointState};
+pub(crate) use in_flight::InFlightLimit;
+use in_flight::InFlightPermit;
+pub(crate) use rejection::RejectionLog;
+use response::ErrorResponse;
 
 use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::media::Media;
 use crate::message::{ConversationEvent, FallbackCause, InboundMessage, ParseError, StatusUpdate};
 use crate::probe::Instance;
@@ -53,31 +53,30 @@ pub(crate) type ConversationEventHook =
 pub(crate) type FallbackHook =
     Arc<dyn Fn(FallbackCause, InboundMessage) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// What the endpoints work with.
+/// State that the endpoints share.
 pub(crate) struct Webhooks {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) store_report: StoreReport,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) room: Room,
+    pub(crate) in_flight: InFlightLimit,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) on_status: Option<StatusHook>,
     pub(crate) on_fallback: Option<FallbackHook>,
     pub(crate) on_conversation_event: Option<ConversationEventHook>,
     pub(crate) warnings: Warnings,
-    /// Files behind links.
     pub(crate) media: Media,
-    /// Which start of the server this is.
+    /// The id of this start of the server, for probes.
     pub(crate) instance: Instance,
 }
 
-/// Lines that verified requests can cause, each kind for itself: one must not hide another.
+/// Throttles of the log lines that requests can cause, one per kind, so that one kind cannot suppress another.
 pub(crate) struct Warnings {
     malformed: Throttle,
     overloaded: Throttle,
     fallback: Throttle,
     undelivered: Throttle,
-    unheard: Throttle,
+    unhandled: Throttle,
     unrouted: Throttle,
     media: Throttle,
 }
@@ -90,7 +89,7 @@ impl Warnings {
             overloaded: throttle(),
             fallback: throttle(),
             undelivered: throttle(),
-            unheard: throttle(),
+            unhandled: throttle(),
             unrouted: throttle(),
             media: throttle(),
         }
@@ -98,88 +97,107 @@ impl Warnings {
 }
 
 impl Webhooks {
-    /// The pairs of a verified request, if they are a form's.
-    fn params(&self, form: SignedForm) -> Result<Form, Cause> {
-        self.metrics.token_slot(form.token());
+    /// Returns the parameters of a verified request, if it is a form.
+    fn params(&self, form: SignedForm) -> Result<FormParams, ErrorResponse> {
+        self.metrics.verified_request(form.token());
+        // A body of another type can have a valid signature, by `bodySHA256`. Twilio's messaging webhooks are all
+        // forms.
         if form.is_form() {
             return Ok(form.into_params());
         }
-        if let Some(suppressed) = self.warnings.malformed.pass() {
+        if let Some(suppressed) = self.warnings.malformed.try_log() {
             tracing::warn!(
                 suppressed,
-                "a signed request is no form: no messaging webhook is"
+                "rejected a signed request that is not a form; messaging webhooks are forms"
             );
         }
-        Err(Cause::NotAForm)
+        Err(ErrorResponse::NotAForm)
     }
 
-    /// Room for answering a verified request.
-    fn place(&self, endpoint: Endpoint) -> Result<Place, Cause> {
-        self.room.take(endpoint).ok_or_else(|| {
-            if let Some(suppressed) = self.warnings.overloaded.pass() {
+    /// Acquires the permit of a verified request.
+    fn acquire_permit(&self, endpoint: Endpoint) -> Result<InFlightPermit, ErrorResponse> {
+        self.in_flight.try_acquire(endpoint).ok_or_else(|| {
+            if let Some(suppressed) = self.warnings.overloaded.try_log() {
                 tracing::error!(
                     endpoint = endpoint.as_str(),
                     suppressed,
-                    "overloaded: a request was turned away"
+                    "overloaded; no permit left for a verified request"
                 );
             }
-            Cause::Unavailable("overloaded\n")
+            ErrorResponse::Unavailable("overloaded\n")
         })
     }
 
-    /// What was read of verified pairs. Signed, and yet no message: the protocol has changed, or someone moves the
-    /// boundaries of a signature.
-    fn sound<T>(&self, endpoint: Endpoint, read: Result<T, ParseError>) -> Result<T, Cause> {
+    /// Returns what was read from verified parameters, or logs why they cannot be read.
+    // An error and not a warning: either Twilio has changed its parameters, or an attacker moves parameter boundaries
+    // within a text whose signature still fits.
+    fn parsed<T>(
+        &self,
+        endpoint: Endpoint,
+        read: Result<T, ParseError>,
+    ) -> Result<T, ErrorResponse> {
         read.map_err(|error| {
-            if let Some(suppressed) = self.warnings.malformed.pass() {
-                tracing::error!(endpoint = endpoint.as_str(), suppressed, %error, "a signed request is no message");
+            if let Some(suppressed) = self.warnings.malformed.try_log() {
+                tracing::error!(endpoint = endpoint.as_str(), suppressed, %error, "rejected a signed request whose parameters cannot be read");
             }
-            Cause::BadForm
+            ErrorResponse::BadForm
         })
     }
 
-    /// Runs a hook beside the request; its panics stay its own.
-    fn tell(
+    /// Runs a hook in a task of its own, which the shutdown waits for. A panic of the hook is logged.
+    fn spawn_hook(
         &self,
         hook: &'static str,
-        told: impl Future<Output = ()> + Send + 'static,
+        call: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
         self.dispatcher.tasks.spawn(async move {
-            if AssertUnwindSafe(told).catch_unwind().await.is_err() {
+            if AssertUnwindSafe(call).catch_unwind().await.is_err() {
                 tracing::error!(hook, "a hook panicked");
             }
         })
     }
 }
 
-/// Another path. Whoever signs it means us, and has entered a wrong URL.
+/// Responds with 404 to unknown paths.
+// A warning only for requests with a signature header, which a wrong URL in the Twilio console causes. Other requests
+// for unknown paths are mostly scanners, and only counted.
 async fn unrouted(State(webhooks): State<Arc<Webhooks>>, headers: HeaderMap) -> impl IntoResponse {
     webhooks.metrics.unrouted.increment(1);
     if headers.contains_key(SIGNATURE_HEADER)
-        && let Some(suppressed) = webhooks.warnings.unrouted.pass()
+        && let Some(suppressed) = webhooks.warnings.unrouted.try_log()
     {
         tracing::warn!(
             suppressed,
-            "a signed request came to a path that is none of this server's (404): is the URL that Twilio has one of those that \
-             `replyhook check` shows?"
+            "responded with 404 to a signed request for an unknown path; set the URL in the Twilio console to one that \
+             `replyhook check` shows"
         );
     }
     (StatusCode::NOT_FOUND, "not found\n")
 }
 
-/// The routes.
+/// Creates the router of the public listener. `prefix` is the path of `PUBLIC_URL`.
 pub(crate) fn router(
     webhooks: Arc<Webhooks>,
-    front: &Arc<Front>,
+    state: &Arc<EndpointState>,
     signature: &SignatureLayer,
     prefix: &str,
 ) -> Router {
-    let stack = |endpoint| (FrontLayer::new(front.clone(), endpoint), signature.clone());
+    // The first layer is the outermost: it also counts the requests that the signature layer rejects.
+    let stack = |endpoint| {
+        (
+            EndpointLayer::new(state.clone(), endpoint),
+            signature.clone(),
+        )
+    };
+    // `any`, and not one route per method: axum's own 405 has no `Outcome`, and would be counted as `ok`. The signature
+    // layer, and `media` itself, reject other methods.
     let primary = any(primary::primary).layer(stack(Endpoint::Primary));
     let fallback = any(fallback::fallback).layer(stack(Endpoint::Fallback));
     let status = any(status::status).layer(stack(Endpoint::Status));
-    let media = any(media::media).layer(FrontLayer::new(front.clone(), Endpoint::Media));
+    let media = any(media::media).layer(EndpointLayer::new(state.clone(), Endpoint::Media));
     let mut router = Router::new();
+    // With and without the prefix, because a proxy may keep or strip it. Without a configured prefix both are "", and
+    // axum panics on a route that is added twice.
     let mut prefixes = vec![prefix, ""];
     prefixes.dedup();
     for prefix in prefixes {

@@ -1,4 +1,4 @@
-//! `/webhook`: a message comes, its answer goes.
+//! `/webhook`: receives inbound messages and responds with their replies.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use axum::extract::State;
 use axum::response::Response;
 use http::Method;
 
-use super::answer::{self, Answer, Cause};
+use super::response::{self, ErrorResponse, WebhookResult};
 use super::{Webhooks, conversations, probe, status};
-use crate::dispatch::{Dispatched, Road};
+use crate::dispatch::{DispatchOutcome, Road};
 use crate::message::{ConversationEvent, InboundMessage};
 use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
@@ -19,41 +19,42 @@ pub(super) async fn primary(
     method: Method,
     form: SignedForm,
 ) -> Response {
-    if let Some(answer) = probe::answered(&webhooks, Endpoint::Primary, &form, &method) {
-        return answer;
+    if let Some(response) = probe::answered(&webhooks, Endpoint::Primary, &form, &method) {
+        return response;
     }
-    answer::respond(take(&webhooks, form).await, &method)
+    response::respond(handle(&webhooks, form).await, &method)
 }
 
-async fn take(webhooks: &Webhooks, form: SignedForm) -> Answer {
-    let slot = form.token();
+async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
+    let auth_token = form.token();
     let params = webhooks.params(form)?;
-    let _place = webhooks.place(Endpoint::Primary)?;
+    let _permit = webhooks.acquire_permit(Endpoint::Primary)?;
+    // Before messages: an event of Twilio Conversations can have a `MessageSid` and a `Body` too.
     if ConversationEvent::is_one(&params) {
-        return conversations::tell(webhooks, params).await;
+        return conversations::handle(webhooks, params).await;
     }
     if params
         .get("MessageStatus")
         .is_some_and(|status| !status.is_empty())
     {
-        // The status callback was pointed at the message URL. It is no message and must not be answered by the bot.
-        return status::news(webhooks, params, None).await;
+        // A status callback whose URL is configured as `/webhook`. The bot must not reply to it.
+        return status::status_event(webhooks, params, None).await;
     }
     let message = InboundMessage::parse(params, webhooks.clock.now());
-    let message = webhooks.sound(Endpoint::Primary, message)?;
+    let message = webhooks.parsed(Endpoint::Primary, message)?;
     let dispatched = webhooks
         .dispatcher
-        .dispatch(message, slot, Road::Primary)
+        .dispatch(message, auth_token, Road::Primary)
         .await;
     match dispatched {
-        Dispatched::Answered(document) => Ok((document, Outcome::Ok)),
-        Dispatched::Duplicate(document) => Ok((document, Outcome::Duplicate)),
-        Dispatched::Consent(document) => Ok((document, Outcome::Consent)),
-        Dispatched::OptedOut => Ok((Document::empty(), Outcome::OptedOut)),
-        Dispatched::Late => Ok((Document::empty(), Outcome::Late)),
-        Dispatched::ByRest => Ok((Document::empty(), Outcome::ByRest)),
-        Dispatched::Failed(failure) => Err(Cause::Failed(failure)),
-        Dispatched::Overloaded => Err(Cause::Unavailable("overloaded\n")),
-        Dispatched::Unavailable => Err(Cause::Unavailable("store unavailable\n")),
+        DispatchOutcome::Reply(document) => Ok((document, Outcome::Ok)),
+        DispatchOutcome::Duplicate(document) => Ok((document, Outcome::Duplicate)),
+        DispatchOutcome::ConsentConfirmation(document) => Ok((document, Outcome::Consent)),
+        DispatchOutcome::OptedOut => Ok((Document::empty(), Outcome::OptedOut)),
+        DispatchOutcome::Late => Ok((Document::empty(), Outcome::Late)),
+        DispatchOutcome::ByRest => Ok((Document::empty(), Outcome::ByRest)),
+        DispatchOutcome::Failed(failure) => Err(ErrorResponse::Failed(failure)),
+        DispatchOutcome::Overloaded => Err(ErrorResponse::Unavailable("overloaded\n")),
+        DispatchOutcome::Unavailable => Err(ErrorResponse::Unavailable("store unavailable\n")),
     }
 }

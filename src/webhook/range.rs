@@ -1,33 +1,37 @@
-//! `Range`, as RFC 9110 (14.2) has it: one at a time.
+//! The `Range` header of RFC 9110 (14.2), limited to one range.
 
-/// What is wanted of a file.
+/// The part of a file that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Range {
-    /// All of it: nothing else is asked for, or several parts at once, or something that is no range.
+    /// The whole file: the header is missing, malformed, or has several ranges.
     Whole,
-    /// From the first byte to before the second; there is at least one.
+    /// The bytes of `from..to`, which is never empty.
     Part { from: u64, to: u64 },
-    /// What it does not have.
+    /// No byte of the file.
     Outside,
 }
 
-/// What a header asks for, of a file of so many bytes.
+/// Reads the value of a `Range` header, for a file of `length` bytes.
+// RFC 9110 (14.2) lets a server ignore the header. So whatever is malformed or not supported gets the whole file, and
+// only a valid range that the file does not have gets 416.
 pub(super) fn range(header: Option<&str>, length: u64) -> Range {
     let spec = header.and_then(|header| header.trim().strip_prefix("bytes="));
     let Some((from, to)) = spec.and_then(|spec| spec.trim().split_once('-')) else {
         return Range::Whole;
     };
-    // A number that is too large for this machine is larger than any file.
+    // Digits alone: `parse` would accept a sign. A number beyond `u64` is larger than any file, and not malformed.
     let number = |text: &str| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         is_number.then(|| text.parse().unwrap_or(u64::MAX))
     };
     match (number(from), number(to)) {
         (Some(from), Some(to)) if from > to => Range::Whole,
+        // `5-9` and `5-`. The guard excludes `5-x`, whose end is malformed and not missing.
         (Some(from), to) if to.is_some() || spec.is_some_and(|spec| spec.ends_with('-')) => {
             if from >= length {
                 return Range::Outside;
             }
+            // The header's end is inclusive, that of `Part` is not.
             let to = to.unwrap_or(u64::MAX).saturating_add(1).min(length);
             Range::Part { from, to }
         }
@@ -46,8 +50,9 @@ pub(super) fn range(header: Option<&str>, length: u64) -> Range {
 mod tests {
     use super::*;
 
+    // Malformed headers and several ranges get the whole file.
     #[test]
-    fn one_range_is_given_and_anything_odd_is_the_whole() {
+    fn single_range_is_served_otherwise_whole_file() {
         let part = |from, to| Range::Part { from, to };
         for (header, expected) in [
             ("bytes=0-0", part(0, 1)),

@@ -1,5 +1,6 @@
-//! `/webhook/status`: news of what became of a message that was sent. Kept, joined to the message it is about, and answered
-//! with `<Response/>`.
+//! `/webhook/status`: status callbacks of messages that were sent.
+//!
+//! Each is applied to its outbound message in the store, and gets `<Response/>`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +9,19 @@ use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use http::Method;
 
-use super::answer::{self, Answer, Cause};
+use super::response::{self, ErrorResponse, WebhookResult};
 use super::{Webhooks, probe};
 use crate::error_code::ErrorCode;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::message::StatusUpdate;
 use crate::signature::SignedForm;
-use crate::store::News;
+use crate::store::StatusEvent;
 use crate::telemetry::StoreFailure;
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
 
-/// How long Twilio waits for the store, and then for a hook; the hook itself goes on.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Maximum time that a response waits for the store, and after that for the hook, which then continues by itself.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn status(
     State(webhooks): State<Arc<Webhooks>>,
@@ -28,57 +29,65 @@ pub(super) async fn status(
     OriginalUri(uri): OriginalUri,
     form: SignedForm,
 ) -> Response {
-    if let Some(answer) = probe::answered(&webhooks, Endpoint::Status, &form, &method) {
-        return answer;
+    if let Some(response) = probe::answered(&webhooks, Endpoint::Status, &form, &method) {
+        return response;
     }
-    let reply = uri.query().and_then(name);
-    answer::respond(take(&webhooks, form, reply).await, &method)
+    let outbound = uri.query().and_then(outbound_ref);
+    response::respond(handle(&webhooks, form, outbound).await, &method)
 }
 
-/// Our name for the message, in the URL that Twilio was given with it, and has signed.
-fn name(query: &str) -> Option<String> {
-    let query = Form::parse(query.as_bytes(), 16).ok()?;
+/// Returns the outbound id in the query of the callback URL.
+// It finds the message even if the callback arrives before Twilio's response with the SID. It can be trusted: the
+// signature covers the URL, which the outbox worker set as `StatusCallback`.
+fn outbound_ref(query: &str) -> Option<String> {
+    let query = FormParams::parse(query.as_bytes(), 16).ok()?;
     query.get("r").map(str::to_owned)
 }
 
-async fn take(webhooks: &Webhooks, form: SignedForm, reply: Option<String>) -> Answer {
+async fn handle(webhooks: &Webhooks, form: SignedForm, outbound: Option<String>) -> WebhookResult {
     let params = webhooks.params(form)?;
-    let _place = webhooks.place(Endpoint::Status)?;
-    news(webhooks, params, reply).await
+    let _permit = webhooks.acquire_permit(Endpoint::Status)?;
+    status_event(webhooks, params, outbound).await
 }
 
-/// Takes a status callback, on whichever URL it came. It is kept before Twilio hears that it was taken.
-pub(super) async fn news(webhooks: &Webhooks, params: Form, reply: Option<String>) -> Answer {
-    let update = webhooks.sound(Endpoint::Status, StatusUpdate::parse(params))?;
-    let news = News {
+/// Handles a status callback, which may arrive at `/webhook` too.
+pub(super) async fn status_event(
+    webhooks: &Webhooks,
+    params: FormParams,
+    outbound: Option<String>,
+) -> WebhookResult {
+    let update = webhooks.parsed(Endpoint::Status, StatusUpdate::parse(params))?;
+    let event = StatusEvent {
         account: update.account_sid,
         sid: update.message_sid,
-        reply,
+        outbound,
         status: update.status.clone(),
         error_code: update.error_code,
-        us: update.from.clone(),
+        sender: update.from.clone(),
         service: update.messaging_service_sid,
         user: update.to.clone(),
         at: webhooks.clock.now(),
     };
     crate::crash_point!("P13");
-    match tokio::time::timeout(PATIENCE, webhooks.store.news(news)).await {
+    // Before the response: an acknowledgement never precedes durability.
+    match tokio::time::timeout(HOOK_TIMEOUT, webhooks.store.apply_status(event)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(unkept(webhooks, &error)),
-        Err(_) => return Err(unkept(webhooks, &"it takes too long")),
+        Ok(Err(error)) => return Err(store_unavailable(webhooks, &error)),
+        Err(_) => return Err(store_unavailable(webhooks, &"it takes too long")),
     }
     report(webhooks, &update);
     if let Some(hook) = webhooks.on_status.clone() {
-        let told = webhooks.tell("status", async move { hook(update).await });
-        // Twilio waits, so that a flood of callbacks finds its limit in the requests that are in flight.
-        let _ = tokio::time::timeout(PATIENCE, told).await;
+        let running = webhooks.spawn_hook("status", async move { hook(update).await });
+        // Respond only after the hook: until then this request holds its `InFlightPermit`, which bounds the number of
+        // running hooks. At the timeout the hook continues as a task of its own.
+        let _ = tokio::time::timeout(HOOK_TIMEOUT, running).await;
     }
     Ok((Document::empty(), Outcome::Ok))
 }
 
-fn unkept(webhooks: &Webhooks, failure: &dyn StoreFailure) -> Cause {
-    webhooks.store_report.failed("news", failure);
-    Cause::Unavailable("store unavailable\n")
+fn store_unavailable(webhooks: &Webhooks, failure: &dyn StoreFailure) -> ErrorResponse {
+    webhooks.store_report.failed("apply_status", failure);
+    ErrorResponse::Unavailable("store unavailable\n")
 }
 
 fn report(webhooks: &Webhooks, update: &StatusUpdate) {
@@ -87,14 +96,14 @@ fn report(webhooks: &Webhooks, update: &StatusUpdate) {
         return;
     }
     webhooks.metrics.undelivered(update.error_code);
-    let Some(suppressed) = webhooks.warnings.undelivered.pass() else {
+    let Some(suppressed) = webhooks.warnings.undelivered.try_log() else {
         return;
     };
     let code = update.error_code.map(|code| code.0);
     let meaning = update
         .error_code
         .and_then(ErrorCode::meaning)
-        .unwrap_or("no known reason");
+        .unwrap_or("unknown reason");
     let status = update.status.as_str();
     tracing::warn!(message_sid = %update.message_sid, status, error_code = code, suppressed, "a message was not delivered: {meaning}");
 }

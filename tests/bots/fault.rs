@@ -39,6 +39,6 @@ async fn main() -> Result<(), StartError> {
         .done(|_cx, signup: Signup| async move { format!("{} is {}.", signup.name, signup.age) });
     let bot = Router::new()
         .form(text("sign up"), signup)
-        .hand_to(anything(), bot);
+        .on_handler(anything(), bot);
     App::builder().handler(bot).build()?.run().await
 }

@@ -1,4 +1,5 @@
-//! The rules of the house, each with its reason: who may know whom, and where the outside may be touched.
+//! Architecture rules, each with its reason: the layers of modules, the modules that may use a crate, and the words of comments and
+//! pages.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ fn sources(under: &str) -> Vec<(String, String)> {
     named.collect()
 }
 
-/// A file's code without its tests and comments, which may know everyone.
+/// Returns the code of a file without its tests and comments, which may use every module.
 fn code(source: &str) -> String {
     let source = source
         .split("#[cfg(test)]\nmod tests")
@@ -38,7 +39,7 @@ fn code(source: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The level of a room: it may import rooms of lower levels, and its own files.
+/// The level of each module. A module may import modules of lower levels, and its own files.
 const LEVELS: [(&str, u8); 48] = [
     ("address", 0),
     ("clock", 0),
@@ -75,7 +76,7 @@ const LEVELS: [(&str, u8); 48] = [
     ("delivery", 3),
     ("media", 3),
     ("reconcile", 3),
-    ("sending", 3),
+    ("outbound", 3),
     ("admin", 4),
     ("emulator", 4),
     ("webhook", 4),
@@ -93,25 +94,25 @@ const LEVELS: [(&str, u8); 48] = [
 ];
 
 fn level(file: &str) -> u8 {
-    let room = file
+    let module = file
         .trim_start_matches("src/")
         .trim_end_matches(".rs")
         .trim_end_matches("/mod");
-    let find = |room: &str| {
+    let find = |module: &str| {
         LEVELS
             .iter()
-            .find(|(known, _)| *known == room)
+            .find(|(known, _)| *known == module)
             .map(|(_, level)| *level)
     };
-    let parent = room.rsplit_once('/').map_or(room, |(parent, _)| parent);
-    find(room)
+    let parent = module.rsplit_once('/').map_or(module, |(parent, _)| parent);
+    find(module)
         .or_else(|| find(parent))
-        .or_else(|| find(room.split('/').next().unwrap()))
+        .or_else(|| find(module.split('/').next().unwrap()))
         .unwrap_or_else(|| panic!("{file} has no level"))
 }
 
-/// Rooms of level 0 know each other where one is made of the other.
-fn room(file: &str) -> &str {
+/// Returns the top-level module of a file. Modules of level 0 may import each other.
+fn module(file: &str) -> &str {
     file.trim_start_matches("src/")
         .trim_end_matches(".rs")
         .split('/')
@@ -131,7 +132,7 @@ fn imports_point_downwards() {
                     .split(|c: char| !c.is_alphanumeric() && c != '_')
                     .next()
                     .unwrap();
-                if !LEVELS.iter().any(|(known, _)| *known == target) || target == room(&file) {
+                if !LEVELS.iter().any(|(known, _)| *known == target) || target == module(&file) {
                     continue;
                 }
                 let target_level = if import.starts_with("telemetry::logs") {
@@ -149,12 +150,12 @@ fn imports_point_downwards() {
     }
 }
 
-/// Where a crate or a part of std may be named, and why only there.
-const ROOMS: [(&str, &[&str], &str); 10] = [
+/// The modules that may use a crate or a part of std, and the reason.
+const ALLOWED: [(&str, &[&str], &str); 10] = [
     (
         "std::env",
         &["src/config/"],
-        "every setting is documented and checked in one room",
+        "every setting is documented and checked in one module",
     ),
     (
         "SystemTime",
@@ -169,7 +170,7 @@ const ROOMS: [(&str, &[&str], &str); 10] = [
     (
         "reqwest",
         &["src/emulator/", "src/twilio/", "src/handler/forward/"],
-        "outgoing HTTP has few doors, each with its limits",
+        "outgoing HTTP requests are made in few modules, each with its limits",
     ),
     (
         "sqlx",
@@ -204,9 +205,9 @@ const ROOMS: [(&str, &[&str], &str); 10] = [
             "src/dispatch/",
             "src/delivery/",
             "src/media/",
-            // The one who connects is asked where to.
+            // The HTTP client calls the resolver with an async function.
             "src/twilio/media/resolver.rs",
-            "src/sending/",
+            "src/outbound/",
             "src/store/sqlite/",
             "src/store/postgres/",
             "src/worker.rs",
@@ -216,17 +217,17 @@ const ROOMS: [(&str, &[&str], &str); 10] = [
             "src/testing/",
             "src/bin/",
         ],
-        "the vocabulary needs no runtime",
+        "types and traits must not need a runtime",
     ),
     ("clap", &["src/bin/"], "the library has no command line"),
 ];
 
 #[test]
-fn the_outside_is_touched_only_where_it_may_be() {
+fn restricted_api_is_used_only_in_allowed_modules() {
     for (file, source) in sources("src") {
         let code = code(&source);
-        for (name, rooms, reason) in ROOMS {
-            if rooms.iter().any(|room| file.starts_with(room)) {
+        for (name, modules, reason) in ALLOWED {
+            if modules.iter().any(|module| file.starts_with(module)) {
                 continue;
             }
             assert!(!code.contains(name), "{file} names {name}: {reason}");
@@ -234,8 +235,9 @@ fn the_outside_is_touched_only_where_it_may_be() {
     }
 }
 
+// The library prints nothing, files have at most 600 lines without comments, and no name is as vague as `utils`.
 #[test]
-fn the_library_prints_nothing_and_rooms_are_small_and_named_for_what_they_hold() {
+fn source_files_follow_print_size_and_name_rules() {
     for (file, source) in sources("src") {
         let code = code(&source);
         if !file.starts_with("src/bin/") {
@@ -251,24 +253,21 @@ fn the_library_prints_nothing_and_rooms_are_small_and_named_for_what_they_hold()
             }
         }
         assert!(
-            source.lines().count() <= 600,
-            "{file} has over 600 lines: it wants to be two rooms"
+            code.lines().count() <= 600,
+            "{file} has over 600 lines of code; split it in two"
         );
         for name in ["utils", "helpers", "common", "manager"] {
-            assert!(
-                !file.contains(name),
-                "{file} is named {name}, which says nothing"
-            );
+            assert!(!file.contains(name), "{file} has the vague name {name}");
         }
         assert!(
-            !code.contains("fn get_"),
-            "{file} has a get_: a getter is named after what it gives"
+            !code.replace("fn get_unique(", "").contains("fn get_"),
+            "{file} has a get_: name a getter after its value"
         );
     }
 }
 
 #[test]
-fn a_panic_is_never_turned_into_an_abort() {
+fn build_profile_never_aborts_on_panic() {
     let manifest = read("Cargo.toml");
     let settings = manifest
         .lines()
@@ -281,7 +280,7 @@ fn a_panic_is_never_turned_into_an_abort() {
 }
 
 #[test]
-fn every_metric_is_documented_and_named_alike() {
+fn metrics_are_documented_and_named_consistently() {
     let readme = read("docs/src/reference/metrics.md");
     for metric in TABLE {
         assert!(metric.name.starts_with("replyhook_"), "{}", metric.name);
@@ -352,7 +351,7 @@ fn examples_and_documents_use_no_opt_out_keyword() {
 }
 
 #[test]
-fn every_row_of_the_threat_list_that_is_promised_has_a_test_of_its_name() {
+fn listed_threat_has_numbered_test() {
     let tests: String = sources("tests")
         .into_iter()
         .map(|(_, source)| source)
@@ -367,7 +366,7 @@ fn every_row_of_the_threat_list_that_is_promised_has_a_test_of_its_name() {
 }
 
 #[test]
-fn threat_74_every_dependency_is_locked_and_comes_from_the_registry() {
+fn threat_74_dependency_is_locked_and_from_registry() {
     let lock = read("Cargo.lock");
     let lock: toml::Table = lock.parse().unwrap();
     for package in lock["package"].as_array().unwrap() {
@@ -408,7 +407,7 @@ fn threat_74_every_dependency_is_locked_and_comes_from_the_registry() {
 }
 
 #[test]
-fn documents_name_each_other_and_what_is_there() {
+fn documents_reference_each_other_and_all_modules() {
     for (file, parts) in [
         (
             "README.md",
@@ -440,10 +439,61 @@ fn documents_name_each_other_and_what_is_there() {
             assert!(text.contains(part), "{file} does not mention {part}");
         }
     }
-    // Every room of the house is on its plan.
+    // ARCHITECTURE.md shows every module.
     let plan = read("ARCHITECTURE.md");
     for entry in std::fs::read_dir(root().join("src")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(plan.contains(&name), "ARCHITECTURE.md does not show {name}");
     }
+}
+
+/// Lines of a file that people read: comments and string literals of code, and all of a page.
+fn readable_lines(file: &str, text: &str) -> Vec<String> {
+    let is_code = Path::new(file)
+        .extension()
+        .is_some_and(|extension| extension == "rs");
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !is_code || line.starts_with("//") || line.contains('"'));
+    lines.map(str::to_owned).collect()
+}
+
+/// Words that a reader has to decipher. CONTRIBUTING.md has the style guide.
+#[test]
+fn comments_and_pages_use_plain_words() {
+    const WORDS: [&str; 8] = [
+        "anew", "thrice", "whoever", "somebody", "nobody", "mend", "mends", "mended",
+    ];
+    const OPENERS: [&str; 4] = ["What ", "Who ", "Whether ", "Where "];
+    let is_plain = |line: &str| {
+        let mut words = line.split(|c: char| !c.is_alphabetic());
+        let has_word = words.any(|word| WORDS.contains(&word.to_lowercase().as_str()));
+        let doc = line.strip_prefix("/// ").or(line.strip_prefix("//! "));
+        let opens = doc.is_some_and(|doc| OPENERS.iter().any(|opener| doc.starts_with(opener)));
+        !has_word && !opens && !line.contains(": see [") && !line.contains("belongs into")
+    };
+    assert!(
+        !is_plain("/// Whether it is kept"),
+        "the check finds nothing"
+    );
+    assert!(
+        !is_plain("// Whoever asks: nobody"),
+        "the check finds nothing"
+    );
+    let mut files = sources("src");
+    let pages = crate::support::markdown::pages("docs").into_iter();
+    let others = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(str::to_owned);
+    for page in pages.chain(others) {
+        let text = read(&page);
+        files.push((page, text));
+    }
+    let mut found = Vec::new();
+    for (file, text) in files {
+        let lines = readable_lines(&file, &text).into_iter();
+        found.extend(
+            lines
+                .filter(|line| !is_plain(line))
+                .map(|line| format!("{file}: {line}")),
+        );
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -7,7 +7,7 @@ use crate::support::{ORIGIN, OTHER_TOKEN, Server, TOKEN, Webhook, replyhook, say
 const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
 
 #[test]
-fn serve_without_its_settings_lists_all_problems_and_exits_with_2() {
+fn serve_without_settings_lists_problems_and_exits_2() {
     let (code, out, err) = replyhook(&["serve"], &[("PORT", "x")], "");
     assert_eq!((code, out.as_str()), (2, ""));
     for part in [
@@ -21,7 +21,7 @@ fn serve_without_its_settings_lists_all_problems_and_exits_with_2() {
 }
 
 #[test]
-fn serve_on_a_taken_port_says_so_and_exits_with_2() {
+fn serve_on_used_port_exits_with_2() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
     let env = [
@@ -49,8 +49,9 @@ fn report_mode_beyond_loopback_needs_its_flag() {
     assert!(err.contains("--allow-public-diagnostics"), "{err}");
 }
 
+// It also prints the webhook URLs to enter at Twilio.
 #[test]
-fn check_shows_effective_values_with_secrets_masked_and_what_to_enter_at_twilio() {
+fn check_prints_effective_values_and_masks_secrets() {
     let (code, out, _) = replyhook(&["check"], &NEEDED, "");
     assert_eq!(code, 0);
     assert!(
@@ -66,7 +67,11 @@ fn check_shows_effective_values_with_secrets_masked_and_what_to_enter_at_twilio(
         "{out}"
     );
     assert!(!out.contains(TOKEN));
-    let (code, out, err) = replyhook(&["check"], &[("REPLYHOOK__SERVER__DRIAN_S", "1")], "");
+    let (code, out, err) = replyhook(
+        &["check"],
+        &[("REPLYHOOK__SERVER__SHUTDWON_TIMEOUT_S", "1")],
+        "",
+    );
     assert_eq!(code, 2);
     assert!(
         out.contains("server.shutdown_timeout_s = 20")
@@ -113,7 +118,7 @@ fn secrets_of_urls_reach_neither_check_nor_log() {
 }
 
 #[test]
-fn serve_with_echo_warns_and_dev_does_not() {
+fn serve_with_echo_warns_and_chat_does_not() {
     const WARNING: &str = "users get their own words back";
     let server = Server::start(&[]);
     let line = server.wait_for(WARNING);
@@ -131,7 +136,7 @@ fn serve_with_echo_warns_and_dev_does_not() {
 }
 
 #[test]
-fn sign_prints_what_twilio_would_send() {
+fn sign_prints_twilio_signature() {
     let token = [("TWILIO_AUTH_TOKEN", "12345")];
     let p5 = [
         "CallSid=CA1234567890ABCDE",
@@ -185,7 +190,7 @@ fn sign_prints_what_twilio_would_send() {
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_says_what_to_write() {
+fn invalid_arguments_exit_with_2_and_name_remedy() {
     for (args, part) in [
         (
             &["sign", "--url", "https://h/", "--data", "x"][..],
@@ -204,14 +209,14 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
         ),
         (
             &["explain", "--url", "/webhook", "--data", "a=b"],
-            "set PUBLIC_URL to what Twilio calls",
+            "set PUBLIC_URL to the URL that Twilio calls",
         ),
         (&["invoke", "ftp://h/"], "not an http or https URL"),
         (
             &["sign", "--url", "bot.example.com/webhook"],
-            "is no whole URL",
+            "is not a complete URL",
         ),
-        (&["sign", "--url", "https://h/x y"], "is no whole URL"),
+        (&["sign", "--url", "https://h/x y"], "is not a complete URL"),
         (&["health", "--timeout-ms", "0"], "0 is not in 1..=600000"),
         (&["nothing"], "unrecognized subcommand"),
     ] {
@@ -224,8 +229,9 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
     assert!(err.contains("set TWILIO_AUTH_TOKEN"), "{err}");
 }
 
+// The exit code is 0 for a valid signature, 1 for an invalid one and 2 for unreadable input.
 #[test]
-fn explain_reads_flags_curl_har_and_raw_http_and_exits_with_its_verdict() {
+fn explain_accepts_flags_curl_har_and_raw_http() {
     let webhook = Webhook::message(1, "it's & more");
     let body = String::from_utf8(webhook.bytes()).unwrap();
     let signature = webhook.signature_for(ORIGIN);
@@ -291,7 +297,7 @@ fn explain_reads_flags_curl_har_and_raw_http_and_exits_with_its_verdict() {
 }
 
 #[test]
-fn explain_finds_the_url_that_a_saved_request_was_called_by() {
+fn explain_finds_signed_url_of_saved_request() {
     let webhook = Webhook::message(1, "hi");
     let url = format!("{ORIGIN}/webhook");
     let curl = format!(
@@ -314,8 +320,9 @@ fn explain_finds_the_url_that_a_saved_request_was_called_by() {
     }
 }
 
+// Hostile input must neither take long nor send control characters to the terminal.
 #[test]
-fn explain_refuses_what_it_cannot_read_and_ends_quickly_on_what_is_hostile() {
+fn explain_rejects_unreadable_input_and_survives_hostile_input() {
     let headers: String = (0..40_000).map(|n| format!(" -H 'x-{n}: 1'")).collect();
     let escape = "curl '\u{1b}[31mhttps://bot.example.com/\u{1b}]0;x\u{7}webhook' -d a=b -H 'X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA='";
     for (text, code, part) in [
@@ -334,7 +341,7 @@ fn explain_refuses_what_it_cannot_read_and_ends_quickly_on_what_is_hostile() {
         (
             format!("curl https://h/ -d '{}'", "x".repeat(10_000_000)),
             2,
-            "which no webhook is",
+            "too large for a webhook",
         ),
         (
             format!(
@@ -366,7 +373,7 @@ fn explain_refuses_what_it_cannot_read_and_ends_quickly_on_what_is_hostile() {
 }
 
 #[test]
-fn invoke_sends_one_signed_webhook_and_judges_the_answer() {
+fn invoke_sends_signed_webhook_and_checks_response() {
     let server = Server::start(&[]);
     let target = format!("http://{}/webhook", server.public);
     let url = format!("{ORIGIN}/webhook");
@@ -409,7 +416,7 @@ fn invoke_sends_one_signed_webhook_and_judges_the_answer() {
 }
 
 #[test]
-fn invoke_sends_places_buttons_files_and_texts_as_twilio_does() {
+fn invoke_sends_locations_buttons_media_and_texts() {
     let server = Server::start(&[]);
     let target = format!("http://{}/webhook", server.public);
     let url = format!("{ORIGIN}/webhook");
@@ -443,7 +450,7 @@ fn invoke_sends_places_buttons_files_and_texts_as_twilio_does() {
 }
 
 #[test]
-fn health_asks_the_private_listener() {
+fn health_queries_admin_listener() {
     let server = Server::start(&[]);
     let listen = server.private.to_string();
     let env = [("REPLYHOOK__ADMIN__LISTEN", listen.as_str())];
@@ -466,7 +473,7 @@ fn health_asks_the_private_listener() {
     let env = [("REPLYHOOK__ADMIN__LISTEN", nobody.as_str())];
     let (code, out, _) = replyhook(&["health"], &env, "");
     assert_eq!(code, 1);
-    assert!(out.starts_with("no answer from 127.0.0.1"), "{out}");
+    assert!(out.starts_with("no response from 127.0.0.1"), "{out}");
     assert_eq!(
         replyhook(&["health"], &[("REPLYHOOK__ADMIN__LISTEN", "")], "").0,
         2
@@ -474,7 +481,7 @@ fn health_asks_the_private_listener() {
 }
 
 #[test]
-fn config_default_prints_the_documented_defaults_and_may_be_cut_off() {
+fn config_default_prints_defaults_and_tolerates_closed_pipe() {
     assert_eq!(
         replyhook(&["config", "default"], &[], "").1,
         replyhook::config::DEFAULT_TOML
@@ -491,7 +498,7 @@ fn config_default_prints_the_documented_defaults_and_may_be_cut_off() {
 }
 
 #[test]
-fn completions_and_manual_pages_are_made_for_every_command() {
+fn completions_and_man_pages_are_generated() {
     for shell in ["bash", "zsh", "fish"] {
         let (code, out, _) = replyhook(&["completions", shell], &[], "");
         assert!(code == 0 && out.contains("explain"), "{shell}");
@@ -508,7 +515,7 @@ fn completions_and_manual_pages_are_made_for_every_command() {
 }
 
 #[test]
-fn every_commands_help_has_an_example_or_says_how_it_exits() {
+fn command_help_has_example_or_exit_codes() {
     let (code, help, _) = replyhook(&["--help"], &[], "");
     assert!(code == 0 && help.contains("Examples:"));
     for command in [

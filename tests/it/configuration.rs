@@ -36,7 +36,7 @@ fn only_problem(env: &[(&str, &str)], file: &str) -> String {
 }
 
 #[test]
-fn a_file_with_five_different_faults_lists_five() {
+fn config_file_with_five_errors_lists_all_five() {
     let file = "
         [server]
         shutdown_timeout = 5
@@ -76,7 +76,7 @@ fn a_file_with_five_different_faults_lists_five() {
 }
 
 #[test]
-fn what_is_missing_is_told_with_what_to_set() {
+fn missing_required_settings_are_reported_with_remedy() {
     let found = problems(&[], "");
     assert_eq!(found.len(), 2);
     assert!(
@@ -91,8 +91,9 @@ fn what_is_missing_is_told_with_what_to_set() {
     );
 }
 
+// Aliases are the well-known names of a setting, such as PUBLIC_URL and PORT.
 #[test]
-fn environment_beats_file_and_the_well_known_names_beat_both() {
+fn environment_overrides_file_and_aliases_override_both() {
     let file =
         "[server]\npublic_url = \"https://file.example\"\nshutdown_timeout_s = 1\nmax_params = 100";
     let env = [
@@ -137,7 +138,7 @@ fn environment_beats_file_and_the_well_known_names_beat_both() {
 }
 
 #[test]
-fn every_effective_value_tells_where_it_came_from() {
+fn effective_setting_names_its_origin() {
     let loaded = load(&NEEDED, "[server]\nshutdown_timeout_s = 7").unwrap();
     let origin = |key: &str| {
         loaded
@@ -159,7 +160,7 @@ fn every_effective_value_tells_where_it_came_from() {
 }
 
 #[test]
-fn each_wrong_value_is_told_with_the_right_one() {
+fn invalid_value_is_reported_with_expected_form() {
     for (env, file, problem) in [
         (
             &[("PORT", "http")][..],
@@ -172,7 +173,7 @@ fn each_wrong_value_is_told_with_the_right_one() {
             "server.shutdown_timeout_s: is not a whole number",
         ),
         (
-            &[("REPLYHOOK__SEVER__DRAIN_S", "1")],
+            &[("REPLYHOOK__SEVER__SHUTDOWN_TIMEOUT_S", "1")],
             "",
             "sever.shutdown_timeout_s: is not a known key; did you mean server.shutdown_timeout_s?",
         ),
@@ -219,7 +220,7 @@ fn each_wrong_value_is_told_with_the_right_one() {
         (
             &[],
             "[signature]\nmode = \"report\"",
-            "signature.mode: is report, which tells whoever asks why a signature does not fit: set server.listen to a loopback address, or start with --allow-public-diagnostics",
+            "signature.mode: is report, which explains to every client why its signature does not match: set server.listen to a loopback address, or start with --allow-public-diagnostics",
         ),
         (
             &[],
@@ -234,7 +235,7 @@ fn each_wrong_value_is_told_with_the_right_one() {
         (
             &[],
             "[telemetry]\notlp_endpoint = \"collector\"",
-            "telemetry.otlp_endpoint: is no URL: write one such as http://127.0.0.1:4318/v1/traces",
+            "telemetry.otlp_endpoint: is not a URL: write one such as http://127.0.0.1:4318/v1/traces",
         ),
         (
             &[],
@@ -248,7 +249,7 @@ fn each_wrong_value_is_told_with_the_right_one() {
 }
 
 #[test]
-fn a_word_that_is_no_log_level_is_a_problem_and_a_directive_is_none() {
+fn invalid_log_level_is_rejected_and_directive_accepted() {
     for level in ["infoo", "loud", "info,replyhook", "replyhook=debg", ""] {
         let found = only_problem(&[("REPLYHOOK__LOG__LEVEL", level)], "");
         assert!(
@@ -271,7 +272,7 @@ fn a_word_that_is_no_log_level_is_a_problem_and_a_directive_is_none() {
 }
 
 #[test]
-fn a_secret_in_the_wrong_place_is_not_shown_either() {
+fn misplaced_secret_is_not_shown() {
     let wrong = [
         ("TWILIO_ACCOUNT_SID", OTHER_TOKEN),
         ("REPLYHOOK__TWILIO__AUTH_TOKEN_SECONDARY_FILE", OTHER_TOKEN),
@@ -386,7 +387,7 @@ fn urls_are_shown_without_secrets() {
 }
 
 #[test]
-fn the_port_is_part_of_the_effective_address() {
+fn port_is_part_of_effective_listen_address() {
     let effective = Settings::effective(&Sources::default().with_env([("PORT", "3000")]));
     let listen = effective
         .iter()
@@ -399,11 +400,11 @@ fn the_port_is_part_of_the_effective_address() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_or_is_not_there_is_told_by_its_place() {
+fn invalid_or_missing_config_file_is_located() {
     let found = load(&NEEDED, "[server]\nshutdown_timeout_s = = 5\n")
         .unwrap_err()
         .to_string();
-    assert!(found.contains("line 2, column 11"), "{found}");
+    assert!(found.contains("line 2, column 22"), "{found}");
     let sources = Sources::default()
         .with_file("/nonexistent/replyhook.toml")
         .with_env(NEEDED);
@@ -414,8 +415,9 @@ fn a_file_that_is_no_toml_or_is_not_there_is_told_by_its_place() {
     );
 }
 
+// These values work but are probably mistakes.
 #[test]
-fn what_works_and_is_probably_not_meant_is_a_warning() {
+fn suspicious_value_produces_warning() {
     let warnings = |env: &[(&str, &str)]| -> Vec<String> {
         let loaded = load(&[&NEEDED[..], env].concat(), "").unwrap();
         loaded.warnings.iter().map(ToString::to_string).collect()
@@ -451,8 +453,9 @@ fn what_works_and_is_probably_not_meant_is_a_warning() {
     }
 }
 
+// The setting belongs to a handler kind that is not the configured one.
 #[test]
-fn settings_of_another_handler_are_warned_of() {
+fn unused_handler_setting_produces_warning() {
     let forward = "forward_url = \"http://127.0.0.1:3000/\"";
     for (file, parts) in [
         (
@@ -485,7 +488,7 @@ fn settings_of_another_handler_are_warned_of() {
 }
 
 #[test]
-fn accounts_in_the_environment_are_matched_without_case() {
+fn account_sid_in_environment_matches_ignoring_case() {
     let lower = format!(
         "REPLYHOOK__TWILIO__ACCOUNTS__{}__AUTH_TOKEN",
         ACCOUNT.to_lowercase()
@@ -500,7 +503,7 @@ fn accounts_in_the_environment_are_matched_without_case() {
 }
 
 #[test]
-fn a_secret_file_of_a_stronger_layer_replaces_a_weaker_layers_value() {
+fn secret_file_in_environment_overrides_config_file_value() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("{OTHER_TOKEN}\n")).unwrap();
     let env = [
@@ -514,7 +517,7 @@ fn a_secret_file_of_a_stronger_layer_replaces_a_weaker_layers_value() {
 }
 
 #[test]
-fn our_own_numbers_are_addresses_as_twilio_writes_them() {
+fn own_numbers_accept_only_twilio_address_formats() {
     const KEY: &str = "REPLYHOOK__GUARD__OWN_NUMBERS";
     let named = |text| load(&[&NEEDED[..], &[(KEY, text)]].concat(), "").unwrap();
     let numbers = named(" +15550002222,whatsapp:+15550002222, 12345,rcs:our_agent, ");
@@ -563,7 +566,7 @@ fn renamed_key_is_refused_with_its_new_name() {
 }
 
 #[test]
-fn list_takes_an_array_in_the_file_and_commas_in_the_environment() {
+fn list_setting_accepts_toml_array_or_environment_commas() {
     const KEY: &str = "REPLYHOOK__CONSENT__STOP_WORDS";
     let file = "[consent]\nstop_words = [\"STOP\", \"opt out\"]";
     let words = |env: &[(&str, &str)], file| {
@@ -589,7 +592,7 @@ fn list_takes_an_array_in_the_file_and_commas_in_the_environment() {
 }
 
 #[test]
-fn what_a_program_sets_itself_has_the_type_of_its_key() {
+fn programmatic_setting_has_type_of_its_key() {
     let mut sources = Sources::default().with_env(NEEDED);
     sources
         .defaults
@@ -616,7 +619,7 @@ fn what_a_program_sets_itself_has_the_type_of_its_key() {
 }
 
 #[test]
-fn the_documented_defaults_load_and_are_the_example_file() {
+fn documented_defaults_match_code_and_example_file_loads() {
     let with_needed = DEFAULT_TOML
         .replacen("auth_token = \"\"", &format!("auth_token = \"{TOKEN}\""), 1)
         .replacen(
@@ -635,7 +638,7 @@ fn the_documented_defaults_load_and_are_the_example_file() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn any_text_as_a_file_loads_or_points_at_the_fault(text in "(\\[[a-z.]{0,12}\\]\n|[a-z_]{1,12} = (\"\\PC{0,10}\"|[0-9]{1,25}|true)\n|\\PC{0,20}\n){0,6}") {
+    fn arbitrary_config_file_loads_or_reports_origin(text in "(\\[[a-z.]{0,12}\\]\n|[a-z_]{1,12} = (\"\\PC{0,10}\"|[0-9]{1,25}|true)\n|\\PC{0,20}\n){0,6}") {
         if let Err(problems) = load(&NEEDED, &text) {
             prop_assert!(!problems.is_empty());
             for problem in problems.iter() {
@@ -645,7 +648,7 @@ proptest! {
     }
 
     #[test]
-    fn any_environment_loads_or_names_the_variable(key in "REPLYHOOK__[A-Z_]{0,30}|PORT|PUBLIC_URL", value in "\\PC{0,30}") {
+    fn arbitrary_environment_loads_or_names_variable(key in "REPLYHOOK__[A-Z_]{0,30}|PORT|PUBLIC_URL", value in "\\PC{0,30}") {
         let env: BTreeMap<_, _> = NEEDED.into_iter().chain([(key.as_str(), value.as_str())]).collect();
         let env: Vec<_> = env.into_iter().collect();
         if let Err(problems) = load(&env, "") {

@@ -123,7 +123,7 @@ impl Drop for StopOnDrop<'_> {
 }
 
 #[test]
-fn refused_flood_over_the_limit_lets_messages_through() {
+fn refused_flood_over_limit_lets_messages_through() {
     let server = Server::start(&[(LIMIT, "32")]);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -138,7 +138,7 @@ fn refused_flood_over_the_limit_lets_messages_through() {
 }
 
 #[test]
-fn silent_flood_over_the_limit_lets_messages_through() {
+fn silent_flood_over_limit_lets_messages_through() {
     let server = Server::start(&[(LIMIT, "16")]);
     let mut flood: Vec<_> = (0..200).map(|_| wire::connect(server.public)).collect();
     assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
@@ -181,7 +181,7 @@ fn unverified_connections_are_evicted_first_and_oldest_first() {
 }
 
 #[test]
-fn half_head_protects_a_verified_connection() {
+fn partial_header_protects_verified_connection() {
     let server = Server::start(&[(LIMIT, "2"), (HEADER, "60000")]);
     let mut kept = verified(&server, 1);
     let next = Webhook::message(2, "hi").raw(ORIGIN);
@@ -201,7 +201,7 @@ fn half_head_protects_a_verified_connection() {
 }
 
 #[test]
-fn verified_request_under_way_is_never_evicted() {
+fn verified_request_in_progress_is_never_evicted() {
     let held = Held::start(&[(LIMIT, "2")]);
     let server = &held.server;
     let mut streams: Vec<_> = (1..3)
@@ -231,7 +231,7 @@ fn verified_request_under_way_is_never_evicted() {
 }
 
 #[test]
-fn responses_without_a_valid_signature_close_the_connection() {
+fn request_without_valid_signature_closes_connection() {
     let server = Server::start(&[]);
     let forged = "X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n";
     let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n";
@@ -278,7 +278,7 @@ fn responses_without_a_valid_signature_close_the_connection() {
 }
 
 #[test]
-fn signed_requests_and_the_private_listener_keep_their_connections() {
+fn signed_requests_and_private_listener_keep_connections() {
     let server = Server::start(&[]);
     let mut public = verified(&server, 1);
     // Signed, and no message.
@@ -298,7 +298,7 @@ fn signed_requests_and_the_private_listener_keep_their_connections() {
 }
 
 #[test]
-fn idle_connections_outlive_the_header_timeout() {
+fn idle_connection_outlives_header_timeout() {
     let server = Server::start(&[(HEADER, "100"), (IDLE, "5")]);
     let mut reused = verified(&server, 1);
     let mut fresh = wire::connect(server.public);

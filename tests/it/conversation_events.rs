@@ -40,8 +40,9 @@ async fn never(_cx: Context, _message: InboundMessage) -> String {
     "asked".to_owned()
 }
 
+// The signature is verified although parameters of an event may repeat.
 #[tokio::test]
-async fn an_event_with_repeated_parameters_is_verified_and_told_and_no_bot_is_asked() {
+async fn conversation_event_reaches_hook_but_not_bot() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let hook = told.clone();
     let app = TestApp::build(&[], |app| {
@@ -87,7 +88,7 @@ async fn an_event_with_repeated_parameters_is_verified_and_told_and_no_bot_is_as
 }
 
 #[tokio::test]
-async fn twilio_is_answered_without_a_hook_and_whatever_one_does() {
+async fn event_with_missing_or_panicking_hook_is_acknowledged() {
     let app = TestApp::with(never);
     assert_eq!(app.send(event()).await.twiml(), EMPTY);
     let app = TestApp::build(&[], |app| {
@@ -98,8 +99,9 @@ async fn twilio_is_answered_without_a_hook_and_whatever_one_does() {
     assert_eq!(app.says(1, "hi").await, says("asked"));
 }
 
+// Twilio gets its response within four seconds while the hook still runs.
 #[tokio::test]
-async fn a_slow_hook_goes_on_and_twilio_has_its_answer_within_four_seconds() {
+async fn slow_event_hook_continues_after_response() {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let (begun, go, done) = (Signal::default(), Signal::default(), Signal::default());
     let signals = (begun.clone(), go.clone(), done.clone());

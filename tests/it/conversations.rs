@@ -26,7 +26,7 @@ fn counting(
 }
 
 #[tokio::test]
-async fn a_duplicate_gets_the_saved_answer_and_the_handler_is_not_called() {
+async fn duplicate_gets_saved_response_without_handler() {
     let counted = Arc::new(AtomicUsize::new(0));
     let app = TestApp::with(counting(&counted));
     let first = app.says(1, "hi").await;
@@ -49,7 +49,7 @@ async fn a_duplicate_gets_the_saved_answer_and_the_handler_is_not_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thirty_two_at_once_are_one_message_with_one_answer() {
+async fn concurrent_duplicates_run_handler_once() {
     let counted = Arc::new(AtomicUsize::new(0));
     let slow = counted.clone();
     let app = Arc::new(TestApp::with(move |_: Context, message: InboundMessage| {
@@ -71,8 +71,9 @@ async fn thirty_two_at_once_are_one_message_with_one_answer() {
     assert_eq!(counted.load(Ordering::SeqCst), 1);
 }
 
+// A replay neither extends the window nor opts the user out again.
 #[tokio::test]
-async fn threat_07_a_replay_gets_the_saved_answer_after_a_restart_too_and_moves_nothing() {
+async fn threat_07_replay_after_restart_gets_saved_response() {
     let folder = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", folder.path().join("a.db").display());
     let env = [("DATABASE_URL", store.as_str())];
@@ -104,7 +105,7 @@ async fn threat_07_a_replay_gets_the_saved_answer_after_a_restart_too_and_moves_
 }
 
 #[tokio::test]
-async fn threat_08_a_replayed_status_callback_changes_nothing() {
+async fn threat_08_replayed_status_callback_changes_nothing() {
     let twilio = FakeTwilio::start();
     let url = twilio.url();
     let app = TestApp::build(&[("REPLYHOOK__TWILIO__API_URL", &url)], |app| {
@@ -127,8 +128,9 @@ async fn threat_08_a_replayed_status_callback_changes_nothing() {
     assert_eq!(rows[0].replies[0].status.as_deref(), Some("read"));
 }
 
+// Each redelivery is one attempt; after the last one the response is the fallback text.
 #[tokio::test]
-async fn a_failed_message_is_handled_again_by_the_next_request_and_then_answered_for_good() {
+async fn failed_message_is_retried_until_attempts_run_out() {
     let attempts = Arc::new(Mutex::new(Vec::new()));
     let seen = attempts.clone();
     let apology = [("REPLYHOOK__REPLY__FALLBACK_TEXT", "Sorry")];
@@ -184,7 +186,7 @@ async fn in_a_row(app: &Arc<TestApp>, number: usize) -> Vec<tokio::task::JoinHan
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_of_one_conversation_are_handled_one_at_a_time_in_the_order_they_came() {
+async fn conversation_messages_are_handled_sequentially_in_order() {
     let (go, handled) = (Arc::new(Semaphore::new(0)), Arc::default());
     let app = Arc::new(TestApp::with(in_order(&go, &handled)));
     let asked = in_a_row(&app, 6).await;
@@ -195,8 +197,9 @@ async fn messages_of_one_conversation_are_handled_one_at_a_time_in_the_order_the
     assert_eq!(*handled.lock().unwrap(), ["0", "1", "2", "3", "4", "5"]);
 }
 
+// A request with too many messages ahead gets an empty response immediately; the backlog replies via the REST API.
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_73_a_flood_of_one_user_is_kept_and_answered_later_and_nothing_is_dropped() {
+async fn threat_73_user_flood_gets_late_replies_without_loss() {
     let twilio = FakeTwilio::start();
     let url = twilio.url();
     let (go, handled) = (Arc::new(Semaphore::new(0)), Arc::default());
@@ -229,7 +232,7 @@ async fn threat_73_a_flood_of_one_user_is_kept_and_answered_later_and_nothing_is
 }
 
 #[tokio::test]
-async fn threat_42_stop_opts_out_in_every_form_and_start_opts_in_again() {
+async fn threat_42_stop_variants_opt_out_until_start() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
     let counted = Arc::new(AtomicUsize::new(0));
@@ -278,8 +281,9 @@ async fn threat_42_stop_opts_out_in_every_form_and_start_opts_in_again() {
     }
 }
 
+// replyhook records the opt-out and sends nothing, because Twilio confirms it.
 #[tokio::test]
-async fn threat_42_on_sms_twilios_words_count_and_twilio_answers_them() {
+async fn threat_42_sms_keywords_are_confirmed_by_twilio() {
     let app = TestApp::echo();
     let sms = |number, text| {
         Webhook::message(number, text)
@@ -296,8 +300,9 @@ async fn threat_42_on_sms_twilios_words_count_and_twilio_answers_them() {
     }
 }
 
+// OptOutType takes precedence over keywords, because Twilio has its own in each language.
 #[tokio::test]
-async fn threat_42_opt_out_type_decides_before_any_word_and_counts_for_the_whole_service() {
+async fn threat_42_opt_out_type_applies_to_whole_service() {
     let app = TestApp::echo();
     let service = "MG00000000000000000000000000000001";
     let from_service = |number, text, us| {
@@ -326,7 +331,7 @@ async fn threat_42_opt_out_type_decides_before_any_word_and_counts_for_the_whole
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_44_a_reply_to_somebody_who_opts_out_meanwhile_is_not_given() {
+async fn threat_44_opt_out_during_handler_suppresses_reply() {
     let go = Arc::new(Semaphore::new(0));
     let wait = go.clone();
     let app = Arc::new(TestApp::with(move |_: Context, message: InboundMessage| {
@@ -347,8 +352,9 @@ async fn threat_44_a_reply_to_somebody_who_opts_out_meanwhile_is_not_given() {
     assert_eq!(app.says(1, "hi").await, EMPTY);
 }
 
+// A message that carries both addresses links them, and an opt-out then applies to both.
 #[tokio::test]
-async fn one_person_with_two_addresses_is_one_conversation() {
+async fn user_with_two_addresses_has_one_conversation() {
     let app = TestApp::echo();
     let (phone, scoped) = ("whatsapp:+15550001111", "whatsapp:US.13491208655302741918");
     app.says(1, "hi").await;
@@ -368,8 +374,9 @@ async fn one_person_with_two_addresses_is_one_conversation() {
     assert_eq!(of(phone).await, of(scoped).await);
 }
 
+// The rejected message is not stored.
 #[tokio::test]
-async fn threat_49_handlers_beyond_the_limit_are_refused_at_once_and_leave_nothing() {
+async fn threat_49_handlers_beyond_limit_are_rejected_immediately() {
     let app = Arc::new(TestApp::build(
         &[("REPLYHOOK__HANDLER__MAX_CONCURRENT", "1"), QUICK],
         |app| app.handler(async |_, _| std::future::pending::<()>().await),

@@ -57,7 +57,7 @@ fn crash_of_server_leaves_no_core_file() {
 }
 
 #[test]
-fn core_dumps_setting_leaves_the_limit_of_the_system() {
+fn core_dumps_setting_keeps_system_limit() {
     if !may_dump() {
         return left_out("core files: this user's hard limit is 0");
     }

@@ -95,8 +95,9 @@ fn crash(row: Row, policy: Policy) {
     }
 }
 
+// An acknowledged message gets exactly one reply, or one that is held; any other gets at most one.
 #[test]
-fn threat_59_wherever_the_server_dies_nothing_is_lost_and_nobody_is_answered_twice() {
+fn threat_59_crash_at_any_point_loses_and_duplicates_nothing() {
     // The slow ones first: looking for a message in Twilio's list takes ten seconds.
     let mut cases: Vec<(Row, Policy)> = Vec::new();
     for row in TABLE {
@@ -158,26 +159,27 @@ fn signs_up_over_each_crash(lanes: usize, world: impl Fn() -> World + Sync) {
 }
 
 #[test]
-fn in_the_middle_of_a_form_a_crash_neither_asks_twice_nor_skips() {
+fn form_after_crash_asks_each_question_once() {
     signs_up_over_each_crash(7, || World::new(&[]));
 }
 
 /// What a dead machine had claimed is another's after a lease of fifteen seconds.
 #[cfg(feature = "postgres")]
 #[test]
-fn in_the_middle_of_a_form_a_crash_on_postgresql_neither_asks_twice_nor_skips() {
+fn postgres_form_after_crash_asks_each_question_once() {
     if World::on_postgres().is_none() {
         return left_out("a crash in a form: there is no PostgreSQL");
     }
     signs_up_over_each_crash(2, || World::on_postgres().unwrap());
 }
 
+// After the restart the handler gets the three messages as one, and a redelivery of each is acknowledged.
 #[test]
-fn a_burst_over_which_the_server_dies_is_one_turn_after_it() {
+fn debounced_burst_after_crash_gets_one_reply() {
     let burst = |points: &[&str]| {
         // The turn ends after half of the deadline, however quickly the others come.
         let world = World::new(&[
-            ("REPLYHOOK__REPLY__MERGE_MS", "10000"),
+            ("REPLYHOOK__REPLY__DEBOUNCE_MS", "10000"),
             ("REPLYHOOK__REPLY__DEADLINE_MS", "13000"),
         ]);
         let supervisor = Supervisor::new(&world, points);
@@ -215,8 +217,9 @@ fn a_burst_over_which_the_server_dies_is_one_turn_after_it() {
     });
 }
 
+// The server dies after it writes the response and before Twilio reads it.
 #[test]
-fn an_answer_that_was_written_and_never_read_is_the_answer_of_the_next_request() {
+fn saved_response_lost_in_transit_is_returned_again() {
     for policy in [Policy::RETRY, Policy::FALLBACK] {
         let world = World::new(&[]);
         let supervisor = Supervisor::new(&world, &["P8=return"]);
@@ -232,7 +235,7 @@ fn an_answer_that_was_written_and_never_read_is_the_answer_of_the_next_request()
 }
 
 #[test]
-fn a_message_that_kills_the_server_again_and_again_is_given_up_and_nobody_hears_two_answers() {
+fn crash_looping_message_is_dead_or_answered_once() {
     for (policy, acknowledged) in [
         (Policy::NEITHER, false),
         (Policy::RETRY, false),
@@ -252,8 +255,9 @@ fn a_message_that_kills_the_server_again_and_again_is_given_up_and_nobody_hears_
     }
 }
 
+// The server dies before it stores `delivered`; a later `read` is applied, and nothing is sent twice.
 #[test]
-fn a_status_callback_over_which_the_server_dies_is_made_up_for_by_the_next_one() {
+fn lost_status_callback_is_superseded_by_next() {
     let world = World::new(&[EARLY]);
     let server = world.start("P13=return");
     let message = Webhook::message(1, LATE);
@@ -274,8 +278,9 @@ fn a_status_callback_over_which_the_server_dies_is_made_up_for_by_the_next_one()
     assert_eq!(world.twilio.phone(USER).len(), 1);
 }
 
+// Twilio accepted the REST call and the server died before reading the response; here only the callback can prove it.
 #[test]
-fn a_status_callback_proves_that_a_call_was_taken_whose_answer_died_with_the_server() {
+fn status_callback_confirms_send_interrupted_by_crash() {
     let world = World::new(&[EARLY]);
     let server = world.start("P12=return");
     let message = Webhook::message(1, LATE);
@@ -295,8 +300,9 @@ fn a_status_callback_proves_that_a_call_was_taken_whose_answer_died_with_the_ser
     assert_eq!(world.twilio.phone(USER).len(), 1);
 }
 
+// The late reply waits in the outbox when the server stores STOP and dies.
 #[test]
-fn a_stop_that_was_kept_counts_after_the_crash_for_what_was_late() {
+fn stop_stored_before_crash_suppresses_late_reply() {
     let stopped = |policy: Policy| {
         let world = World::new(&[EARLY]);
         let supervisor = Supervisor::new(&world, &["P14=return"]);
@@ -334,8 +340,9 @@ fn a_stop_that_was_kept_counts_after_the_crash_for_what_was_late() {
     });
 }
 
+// The younger message is being handled when the older one comes again; after a crash neither may wait for the other.
 #[test]
-fn an_older_message_that_came_back_and_a_younger_one_do_not_wait_for_each_other_after_a_crash() {
+fn redelivered_older_message_after_crash_does_not_deadlock() {
     let world = World::new(&[EARLY]);
     let server = world.start("");
     let address = || Some(server.public);
@@ -376,7 +383,7 @@ fn an_older_message_that_came_back_and_a_younger_one_do_not_wait_for_each_other_
 }
 
 #[test]
-fn threat_61_what_a_drain_has_cut_off_is_handled_by_the_next_start() {
+fn threat_61_message_cut_off_by_shutdown_resumes_after_restart() {
     let world = World::new(&[EARLY, ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1")]);
     let server = world.start("");
     let message = Webhook::message(1, "hang at first");
@@ -395,7 +402,7 @@ fn threat_61_what_a_drain_has_cut_off_is_handled_by_the_next_start() {
 }
 
 #[test]
-fn a_migration_over_which_the_server_dies_begins_anew() {
+fn migration_interrupted_by_crash_runs_again() {
     let world = World::new(&[]);
     for _ in 0..2 {
         has_crashed(world.launch("P15=return"));

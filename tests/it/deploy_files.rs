@@ -26,8 +26,9 @@ fn last(instruction: &str) -> String {
         .to_owned()
 }
 
+// The health check needs no shell either.
 #[test]
-fn the_image_runs_the_locked_binary_as_nobody_and_asks_its_health_without_a_shell() {
+fn image_runs_locked_binary_unprivileged_without_shell() {
     let lines = dockerfile();
     let image = lines.join("\n");
     assert!(
@@ -63,7 +64,7 @@ fn the_image_runs_the_locked_binary_as_nobody_and_asks_its_health_without_a_shel
 }
 
 #[test]
-fn the_public_port_is_published_and_the_private_one_is_not() {
+fn image_exposes_public_port_only() {
     let listen = DEFAULT_TOML
         .lines()
         .find_map(|line| line.strip_prefix("listen = \"0.0.0.0:"))
@@ -80,7 +81,7 @@ fn the_public_port_is_published_and_the_private_one_is_not() {
 }
 
 #[test]
-fn fly_checks_and_scrapes_the_private_port_and_never_suspends_the_machine() {
+fn fly_toml_checks_admin_port_and_never_suspends() {
     let fly: toml::Table = read("fly.toml").parse().unwrap();
     assert_eq!(fly["kill_signal"].as_str(), Some("SIGTERM"));
     let drain = DEFAULT_TOML
@@ -134,7 +135,7 @@ fn fly_checks_and_scrapes_the_private_port_and_never_suspends_the_machine() {
 }
 
 #[test]
-fn what_is_built_is_sent_to_the_builder_and_what_is_not_stays() {
+fn dockerignore_excludes_target_and_git() {
     let ignored = read(".dockerignore");
     for folder in ["target", ".git"] {
         assert!(

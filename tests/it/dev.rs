@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use replyhook::emulator::{Call, Remote};
-use replyhook::{Form, Secret};
+use replyhook::emulator::{EmulatorClient, SignedRequest};
+use replyhook::{FormParams, Secret};
 use serde_json::json;
 
 use crate::support::{ACCOUNT, Dev, TOKEN, replyhook};
@@ -34,27 +34,28 @@ fn stop_is_answered_with(dev: &Dev, number: u32) -> String {
 }
 
 #[test]
-fn dev_reads_changed_settings_and_keeps_the_old_ones_where_the_new_are_wrong() {
+fn dev_hot_reload_keeps_old_settings_if_invalid() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("replyhook.toml");
     std::fs::write(&file, "[consent]\nstop_reply = \"Bye one\"\n").unwrap();
     let dev = with_settings(&file);
     assert_eq!(stop_is_answered_with(&dev, 1), "Bye one");
     change(&file, "[consent]\nstop_reply = \"Bye number two\"\n");
-    prints(&dev, "read anew");
+    prints(&dev, "Reloaded the changed settings");
     assert_eq!(stop_is_answered_with(&dev, 2), "Bye number two");
     change(
         &file,
         "[consent]\nstop_replie = \"Bye for the third time\"\n",
     );
-    prints(&dev, "the old ones stay");
+    prints(&dev, "the previous settings stay in use");
     let reason = prints(&dev, "stop_replie");
     assert!(reason.contains("did you mean"), "{reason}");
     assert_eq!(stop_is_answered_with(&dev, 3), "Bye number two");
 }
 
+// A busy port in the new settings must not end the process, and `admin.listen` must not expose it.
 #[test]
-fn dev_goes_on_where_a_changed_setting_cannot_be_had_and_listens_on_loopback_whatever_it_says() {
+fn dev_hot_reload_failure_keeps_running_on_loopback() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("replyhook.toml");
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -65,17 +66,17 @@ fn dev_goes_on_where_a_changed_setting_cannot_be_had_and_listens_on_loopback_wha
     assert!(private.contains("http://127.0.0.1:"), "{private}");
     let settings = format!("[admin]\nlisten = \"0.0.0.0:{busy_port}\"\n");
     change(&file, &settings);
-    prints(&dev, "the old ones stay");
+    prints(&dev, "the previous settings stay in use");
     let message = json!({"from": "whatsapp:+15550001111", "body": "still here?"});
     let answer = dev.says(&message);
     assert_eq!(answer["messages"][0]["body"], "still here?");
     change(&file, "[consent]\nstop_reply = \"Bye\"\n");
-    prints(&dev, "read anew");
+    prints(&dev, "Reloaded the changed settings");
     assert_eq!(stop_is_answered_with(&dev, 1), "Bye");
 }
 
 #[test]
-fn dev_on_a_port_that_was_named_and_is_busy_says_so_and_exits_with_2() {
+fn dev_with_busy_port_option_exits_with_2() {
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = busy.local_addr().unwrap().port().to_string();
     let args = ["dev", "--emulator-port", &port, "--port", "0"];
@@ -88,7 +89,7 @@ fn dev_on_a_port_that_was_named_and_is_busy_says_so_and_exits_with_2() {
 }
 
 #[test]
-fn chat_in_a_pipe_prints_a_line_for_each_reply_and_ends_when_the_answers_are_in() {
+fn chat_in_pipe_prints_replies_and_exits() {
     let (code, out, err) = replyhook(&["chat"], &[], "hi\n\n/help me\n//slash\n");
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.starts_with("bot: hi\n"), "{out}");
@@ -110,7 +111,7 @@ fn chat_in_a_pipe_prints_a_line_for_each_reply_and_ends_when_the_answers_are_in(
 }
 
 #[test]
-fn chat_waits_for_a_late_reply_and_shows_the_fallback() {
+fn chat_waits_for_late_reply_and_shows_fallback() {
     let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "200")];
     let (code, out, _) = replyhook(&["chat"], &env, "/late 1s\nslow\n/down\nhello?\n/dup\n");
     assert_eq!(code, 0, "{out}");
@@ -119,18 +120,18 @@ fn chat_waits_for_a_late_reply_and_shows_the_fallback() {
         .filter(|line| line.starts_with("bot: "))
         .collect();
     assert_eq!(said, ["bot: slow", "bot: hello?"]);
-    assert!(out.contains("nothing new was said"), "{out}");
+    assert!(out.contains("no new messages"), "{out}");
 }
 
 #[test]
-fn chat_saves_a_test_and_says_what_the_last_call_was() {
+fn chat_last_shows_params_and_save_refuses_path() {
     let (_, out, _) = replyhook(&["chat"], &[], "hello\n/last\n/save ../escape\n");
     assert!(out.contains("Body = hello"), "{out}");
     assert!(out.contains("! /save NAME, of letters"), "{out}");
 }
 
 #[tokio::test]
-async fn chat_is_a_user_of_a_running_desk() {
+async fn chat_connects_to_running_emulator() {
     let dev = Dev::start();
     let url = dev.url.clone();
     let chat = tokio::task::spawn_blocking(move || {
@@ -146,29 +147,24 @@ async fn chat_is_a_user_of_a_running_desk() {
     let (code, _, err) = nobody.await.unwrap();
     assert_eq!(code, 2);
     assert!(
-        err.contains("no emulator answers at http://127.0.0.1:9"),
+        err.contains("no emulator responds at http://127.0.0.1:9"),
         "{err}"
     );
 }
 
+// The tunnel URL verifies only with the real account, and the local URL only with the emulated one.
 #[tokio::test]
-async fn behind_a_tunnel_the_real_account_is_answered_for_its_url_and_the_emulator_knows_nothing_of_it()
- {
+async fn real_account_behind_tunnel_is_hidden_from_emulator() {
     let tunnel = "https://tunnel.example.test/bots/a";
     let env = [
         ("TWILIO_ACCOUNT_SID", ACCOUNT),
         ("TWILIO_AUTH_TOKEN", TOKEN),
     ];
     let dev = Dev::start_with(&["--port", "0", "--tunnel-url", tunnel], &env);
-    let webhook = prints(&dev, "the bot ");
-    let webhook = webhook
-        .split_whitespace()
-        .nth(2)
-        .unwrap()
-        .trim_end_matches(',')
-        .to_owned();
+    let webhook = prints(&dev, "  webhook  ");
+    let webhook = webhook.split_whitespace().nth(1).unwrap().to_owned();
     prints(&dev, &format!("{tunnel}/webhook/fallback"));
-    let remote = Remote::new(&dev.url).unwrap();
+    let remote = EmulatorClient::new(&dev.url).unwrap();
     let config = remote.get(&["config"]).await.unwrap();
     let emulator = (dev.account.clone(), dev.token.clone());
     let real = (ACCOUNT.to_owned(), TOKEN.to_owned());
@@ -176,11 +172,11 @@ async fn behind_a_tunnel_the_real_account_is_answered_for_its_url_and_the_emulat
     let mut number = 0;
     let mut status = async |(account, token): &(String, String), signed_url: &str| {
         number += 1;
-        let call = Call {
+        let call = SignedRequest {
             url: webhook.clone(),
             signed_url: Some(signed_url.to_owned()),
             method: http::Method::POST,
-            form: Form::from_iter([
+            form: FormParams::from_iter([
                 ("MessageSid", format!("SM{number:032}").as_str()),
                 ("AccountSid", account),
                 ("From", "whatsapp:+15550001111"),
@@ -191,7 +187,7 @@ async fn behind_a_tunnel_the_real_account_is_answered_for_its_url_and_the_emulat
             headers: http::HeaderMap::new(),
         };
         let token = Secret::new(token.clone());
-        replyhook::emulator::call(&token, &call)
+        replyhook::emulator::send_signed(&token, &call)
             .await
             .unwrap()
             .status

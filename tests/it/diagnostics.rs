@@ -88,7 +88,7 @@ const WRONG: [(&str, &[&str]); 8] = [
         "pub fn make() -> Router { Router::new().on(text(\"hi\"), Echo) }",
         &[
             "`replyhook::Echo` cannot answer a route",
-            "`.hand_to(filter, handler)`",
+            "`.on_handler(filter, handler)`",
         ],
     ),
     (
@@ -120,8 +120,9 @@ const WRONG: [(&str, &[&str]); 8] = [
     ),
 ];
 
+// The compiler error explains which handlers and return types are possible.
 #[test]
-fn the_compiler_tells_in_our_words_what_a_handler_and_an_answer_are() {
+fn invalid_handler_gets_custom_compile_error() {
     let (folder, library) = library();
     for (code, texts) in WRONG {
         let said = compile(&folder, &library, code).expect_err(code);

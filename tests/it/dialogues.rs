@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use replyhook::dialogue::{Form, Question};
-use replyhook::handler::Speaker;
+use replyhook::handler::Role;
 use replyhook::route::{Router, command, text};
 use replyhook::testing::TestBot;
 use replyhook::{App, Context, Handler, HandlerError, InboundMessage, Reply, ReplyMessage};
@@ -46,7 +46,7 @@ async fn bot() -> TestBot {
 }
 
 #[tokio::test]
-async fn a_state_survives_a_restart_and_belongs_to_its_conversation() {
+async fn state_survives_restart_per_conversation() {
     let bot = bot().await;
     let ana = bot.whatsapp("+34600000001");
     let ben = bot.whatsapp("+34600000002");
@@ -60,7 +60,7 @@ async fn a_state_survives_a_restart_and_belongs_to_its_conversation() {
 }
 
 #[tokio::test]
-async fn a_state_is_forgotten_when_its_time_is_up_and_others_are_not() {
+async fn expired_state_is_cleared_and_others_remain() {
     let bot = bot().await;
     let ana = bot.whatsapp("+34600000001");
     ana.says("soup").await;
@@ -72,7 +72,7 @@ async fn a_state_is_forgotten_when_its_time_is_up_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn a_handler_that_fails_has_changed_nothing() {
+async fn failing_handler_saves_no_state() {
     let bot = bot().await;
     let ana = bot.whatsapp("+34600000001");
     ana.says("soup badly").await;
@@ -80,17 +80,16 @@ async fn a_handler_that_fails_has_changed_nothing() {
     ana.says("1").await.assert_reply("1. 1 cake");
 }
 
+// State that a handler saves after the deadline counts like any other, and a redelivery does not change it.
 #[tokio::test]
-async fn a_late_answer_is_remembered_as_one_in_time_is() {
+async fn late_reply_saves_state() {
     let bot = bot().await;
     let ana = bot.whatsapp("+34600000001");
-    bot.handler_takes(Duration::from_secs(20)).await;
-    ana.says("soup")
-        .await
-        .assert_acknowledged_then_sent("How many?");
-    bot.handler_takes(Duration::ZERO).await;
+    bot.set_handler_latency(Duration::from_secs(20)).await;
+    ana.says("soup").await.assert_replied_via_rest("How many?");
+    bot.set_handler_latency(Duration::ZERO).await;
     ana.says("2").await.assert_reply("1. 2 soup");
-    bot.redeliver().await.assert_same_answer();
+    bot.redeliver().await.assert_same_response();
     ana.says("cake").await.assert_reply("How many?");
 }
 
@@ -114,7 +113,7 @@ fn booking(version: u32) -> Form {
                 Reply::text(format!("For how many, {name}?"))
             })
             .parse::<u8>()
-            .or("A number, please."),
+            .hint("A number, please."),
         )
         .ask("outside", Question::new("Outside?").yes_or_no())
         .ask(
@@ -153,8 +152,9 @@ async fn restaurant(version: u32) -> TestBot {
     .await
 }
 
+// An invalid answer repeats the question, and the form continues after a restart.
 #[tokio::test]
-async fn a_form_asks_reads_and_hands_over() {
+async fn form_collects_valid_answers_and_calls_done() {
     let bot = restaurant(1).await;
     let ana = bot.whatsapp("+34600000001");
     let ben = bot.sms("+15550004444");
@@ -176,7 +176,7 @@ async fn a_form_asks_reads_and_hands_over() {
 }
 
 #[tokio::test]
-async fn a_form_is_cancelled_expires_and_begins_again_in_another_version() {
+async fn form_cancels_expires_and_restarts_on_new_version() {
     let version = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(1));
     let now = version.clone();
     let bot = TestBot::start(move || {
@@ -214,7 +214,7 @@ async fn a_form_is_cancelled_expires_and_begins_again_in_another_version() {
 
 /// What was asked decides what an answer is to, not what would be asked now.
 #[tokio::test]
-async fn an_answer_is_to_the_question_that_was_asked_when_others_are_put_before_it() {
+async fn answer_belongs_to_asked_question_after_form_change() {
     let has_changed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let now = has_changed.clone();
     let bot = TestBot::start(move || {
@@ -244,8 +244,9 @@ async fn an_answer_is_to_the_question_that_was_asked_when_others_are_put_before_
     ana.says("now").await.assert_reply("Where?");
 }
 
+// If the done handler fails, the user can answer the last question again or cancel the form.
 #[tokio::test]
-async fn where_handing_over_fails_the_last_answer_may_be_given_again() {
+async fn failing_form_completion_keeps_last_question_open() {
     let bot = restaurant(1).await;
     let ana = bot.whatsapp("+34600000001");
     for text in ["book", "Ana", "13", "no"] {
@@ -259,7 +260,7 @@ async fn where_handing_over_fails_the_last_answer_may_be_given_again() {
 }
 
 #[tokio::test]
-async fn files_and_locations_are_answers() {
+async fn form_accepts_media_and_location_answers() {
     #[derive(Deserialize)]
     struct Claim {
         photo: Photo,
@@ -312,9 +313,10 @@ fn checks(file: &std::path::Path) -> usize {
     .unwrap() as usize
 }
 
+// A message within a form costs two commits like any other: one accepts it, one saves its reply.
 #[cfg(feature = "failpoints")]
 #[tokio::test]
-async fn a_step_of_a_dialogue_costs_no_commit_of_its_own() {
+async fn form_step_adds_no_commit() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bot.db");
     let url = format!("sqlite:{}", file.display());
@@ -362,9 +364,9 @@ async fn parrot(cx: Context, message: InboundMessage) -> Result<Reply, HandlerEr
     }
     let history = cx.history(6).await?;
     assert!(history.is_sorted_by_key(|said| said.at));
-    let said = history.iter().map(|said| match said.by {
-        Speaker::User => format!("[{}]", said.text),
-        Speaker::Bot => format!("({})", said.text),
+    let said = history.iter().map(|said| match said.role {
+        Role::User => format!("[{}]", said.text),
+        Role::Bot => format!("({})", said.text),
     });
     Ok(Reply::text(said.collect::<String>()))
 }
@@ -373,8 +375,9 @@ async fn parrot_bot() -> TestBot {
     TestBot::start(|| App::builder().handler(parrot)).await
 }
 
+// The handler recognises a first contact, and the history survives a restart.
 #[tokio::test]
-async fn a_bot_knows_what_was_said_and_whether_anything_was() {
+async fn history_returns_earlier_messages_of_conversation() {
     let bot = parrot_bot().await;
     let ana = bot.whatsapp("+34600000001");
     let ben = bot.whatsapp("+34600000002");
@@ -392,17 +395,16 @@ async fn a_bot_knows_what_was_said_and_whether_anything_was() {
     ben.says("one").await.assert_reply("[hello](welcome)");
 }
 
+// Messages to other users are not part of the history.
 #[tokio::test]
-async fn a_late_answer_and_a_failure_are_history_and_what_was_said_to_others_is_not() {
+async fn history_includes_late_replies_and_failed_messages() {
     let bot = parrot_bot().await;
     let ana = bot.whatsapp("+34600000001");
     let ben = bot.whatsapp("+34600000002");
     ben.says("hello").await.assert_reply("welcome");
-    bot.handler_takes(Duration::from_secs(20)).await;
-    ana.says("hi")
-        .await
-        .assert_acknowledged_then_sent("welcome");
-    bot.handler_takes(Duration::ZERO).await;
+    bot.set_handler_latency(Duration::from_secs(20)).await;
+    ana.says("hi").await.assert_replied_via_rest("welcome");
+    bot.set_handler_latency(Duration::ZERO).await;
     ana.says("badly").await;
     ana.says("tell Ben").await;
     ana.says("one")
@@ -411,13 +413,13 @@ async fn a_late_answer_and_a_failure_are_history_and_what_was_said_to_others_is_
 }
 
 #[tokio::test]
-async fn quick_messages_are_one_turn_and_stand_before_its_answer() {
-    let settings = [("REPLYHOOK__REPLY__MERGE_MS", "2000")];
+async fn debounced_messages_precede_their_reply_in_history() {
+    let settings = [("REPLYHOOK__REPLY__DEBOUNCE_MS", "2000")];
     let sources = replyhook::config::Sources::default().with_env(settings);
     let bot = TestBot::start_with(sources, || App::builder().handler(parrot)).await;
     let ana = bot.whatsapp("+34600000001");
     ana.says("hi").await.assert_reply("welcome");
-    ana.says_quickly(&["one", "two", "three"])
+    ana.says_in_burst(&["one", "two", "three"])
         .await
         .assert_reply("[hi](welcome)")
         .assert_handler_runs(1);
@@ -427,11 +429,11 @@ async fn quick_messages_are_one_turn_and_stand_before_its_answer() {
 }
 
 #[tokio::test]
-async fn a_context_made_by_hand_is_a_first_contact_without_history() {
+async fn new_context_is_first_contact_without_history() {
     let cx = Context::new(1, replyhook::Timestamp::UNIX_EPOCH);
     assert!(cx.is_first_contact().await.unwrap());
     assert!(cx.history(9).await.unwrap().is_empty());
-    let form = replyhook::Form::from_iter([
+    let form = replyhook::FormParams::from_iter([
         ("MessageSid", "SM00000000000000000000000000000001"),
         ("AccountSid", "AC00000000000000000000000000000001"),
         ("From", "whatsapp:+15550001111"),

@@ -138,11 +138,11 @@ fn stripping() -> TlsProxy {
 }
 
 #[test]
-fn all_is_well_behind_a_proxy_that_ends_tls_and_strips_a_prefix() {
+fn doctor_behind_prefix_stripping_tls_proxy_passes() {
     let deployment = Deployment::behind(stripping(), PREFIX);
     let out = deployment.doctor(&[]).finds_nothing();
     for line in [
-        "ok   store: it takes writes\n",
+        "ok   store: it accepts writes\n",
         &format!(
             "ok   url: {} (primary, fallback, status) leads to this very server, and the signature verifies\n",
             deployment.public_url
@@ -166,7 +166,7 @@ fn all_is_well_behind_a_proxy_that_ends_tls_and_strips_a_prefix() {
 }
 
 #[test]
-fn all_is_well_behind_a_proxy_that_rewrites_host() {
+fn doctor_behind_host_rewriting_proxy_passes() {
     let proxy = TlsProxy::start(|mut arrived| {
         for (name, value) in &mut arrived.headers {
             if name.eq_ignore_ascii_case("host") {
@@ -179,24 +179,25 @@ fn all_is_well_behind_a_proxy_that_rewrites_host() {
 }
 
 #[test]
-fn a_proxy_that_wants_a_prefix_which_public_url_lacks_is_found() {
+fn public_url_without_proxy_prefix_is_reported() {
     let deployment = Deployment::behind(stripping(), "");
     deployment
         .doctor(&[])
         .finds(
-            "(primary, fallback, status) answers 404",
-            "write PUBLIC_URL as the proxy wants it, with the prefix",
+            "(primary, fallback, status) responds with 404",
+            "write PUBLIC_URL as the proxy expects it, with the prefix",
         )
         .lacks("verifies");
 }
 
+// The token that doctor uses is not the server's.
 #[test]
-fn a_token_that_is_not_the_servers_is_found_and_not_printed() {
+fn mismatched_auth_token_is_reported_but_not_printed() {
     let deployment = Deployment::plain();
     deployment
         .doctor(&[("TWILIO_AUTH_TOKEN", OTHER_TOKEN)])
         .finds(
-            "answers 403: the signature does not verify, on the way through the proxy and asked directly",
+            "responds with 403: the signature does not verify, neither through the proxy nor when it is sent directly",
             "another TWILIO_AUTH_TOKEN or another PUBLIC_URL",
         )
         .finds(
@@ -209,8 +210,9 @@ fn a_token_that_is_not_the_servers_is_found_and_not_printed() {
     assert!(!deployment.server.log().contains(OTHER_TOKEN));
 }
 
+// Twilio accepts the token for REST calls but signs webhooks with another one.
 #[test]
-fn a_token_that_is_taken_by_twilio_and_signs_nothing_is_found() {
+fn non_primary_auth_token_is_reported() {
     let deployment = Deployment::plain();
     deployment
         .console
@@ -225,19 +227,19 @@ fn a_token_that_is_taken_by_twilio_and_signs_nothing_is_found() {
 }
 
 #[test]
-fn a_proxy_that_changes_requests_is_told_from_a_wrong_token() {
+fn proxy_changing_requests_is_distinguished_from_wrong_token() {
     let proxy = TlsProxy::start(|mut arrived| {
         arrived.body.extend_from_slice(b"&via=proxy");
         Turn::On(arrived)
     });
     Deployment::behind(proxy, "").doctor(&[]).finds(
-        "answers 403: the signature does not verify, although the server takes the same request when it is asked directly",
+        "responds with 403: the signature does not verify, although the server accepts the same request when it is sent directly",
         "let it pass all of them as they are",
     );
 }
 
 #[test]
-fn in_report_mode_the_server_itself_says_what_mends_it() {
+fn report_mode_rejection_shows_servers_explanation() {
     let proxy = TlsProxy::start(|mut arrived| {
         arrived.body.extend_from_slice(b"\r\n");
         Turn::On(arrived)
@@ -248,13 +250,13 @@ fn in_report_mode_the_server_itself_says_what_mends_it() {
     deployment.server = serve(&public_url, "sqlite::memory:", &report);
     deployment.proxy.leads_to(deployment.server.public);
     deployment.doctor(&report).finds(
-        "answers 403",
-        "the server says: the signature fits without the white space",
+        "responds with 403",
+        "the server reports: the signature fits without the white space",
     );
 }
 
 #[test]
-fn a_proxy_that_answers_by_itself_is_told_from_the_server() {
+fn proxy_response_is_distinguished_from_server_response() {
     let deployments = |back: Vec<u8>| {
         Deployment::behind(TlsProxy::start(move |_| Turn::Back(back.clone())), "").doctor(&[])
     };
@@ -267,33 +269,34 @@ fn a_proxy_that_answers_by_itself_is_told_from_the_server() {
         .finds("redirects (302) to /login", "without a redirect");
     let html = [("Content-Type", "text/html")];
     deployments(answer(200, &html, "<html>Welcome</html>")).finds(
-        "answers 200 (text/html), and that is not this version of replyhook",
+        "responds with 200 (text/html), and that is not this version of replyhook",
         "something else answers there",
     );
     deployments(answer(403, &html, "blocked")).finds(
-        "answers 403, and that is not replyhook",
+        "responds with 403, and that is not replyhook",
         "a firewall or a proxy refuses",
     );
-    deployments(answer(401, &[], "")).finds("wants a password", "except /webhook");
+    deployments(answer(401, &[], "")).finds("requires a password", "exempt /webhook");
     deployments(answer(502, &[], ""))
         .finds("the proxy does not reach the server", "start the server");
 }
 
 #[test]
-fn a_proxy_that_folds_the_paths_together_is_found() {
+fn proxy_mapping_all_paths_to_one_is_reported() {
     let proxy = TlsProxy::start(|mut arrived| {
         "/webhook".clone_into(&mut arrived.target);
         Turn::On(arrived)
     });
     // Signed for one path and received at another: refused, as Twilio's own request would be.
     Deployment::behind(proxy, "").doctor(&[]).finds(
-        "(fallback, status) answers 403",
+        "(fallback, status) responds with 403",
         "let it pass all of them as they are",
     );
 }
 
+// With PostgreSQL, several machines may serve the URL, so doctor only prints a note.
 #[test]
-fn another_process_at_the_public_url_is_found_unless_machines_share_postgresql() {
+fn public_url_reaching_another_process_is_reported() {
     let deployment = Deployment::plain();
     let other = serve(&deployment.public_url, "sqlite::memory:", &[]);
     deployment.proxy.leads_to(other.public);
@@ -313,7 +316,7 @@ fn another_process_at_the_public_url_is_found_unless_machines_share_postgresql()
 }
 
 #[test]
-fn without_a_private_listener_it_says_so_and_goes_on() {
+fn doctor_without_admin_listener_prints_note_and_continues() {
     let deployment = Deployment::plain();
     let out = deployment
         .doctor(&[("REPLYHOOK__ADMIN__LISTEN", "")])
@@ -323,7 +326,7 @@ fn without_a_private_listener_it_says_so_and_goes_on() {
 }
 
 #[test]
-fn without_an_account_it_says_what_was_left_out() {
+fn doctor_without_account_sid_notes_skipped_checks() {
     let deployment = Deployment::plain();
     let run = deployment.doctor(&[("TWILIO_ACCOUNT_SID", "")]);
     let out = run.finds_nothing();
@@ -334,8 +337,9 @@ fn without_an_account_it_says_what_was_left_out() {
     assert!(!out.contains(" clock: "), "{out}");
 }
 
+// Nothing listens at the admin address, and the public URL refuses connections or does not resolve.
 #[test]
-fn nobody_there_inside_and_outside_is_found_in_twilios_terms() {
+fn unreachable_addresses_are_reported_with_twilio_error_codes() {
     let silent = silent_port();
     let nobody = silent.local_addr().unwrap().to_string();
     let nameless = format!("{}.test", "a".repeat(64));
@@ -358,14 +362,15 @@ fn nobody_there_inside_and_outside_is_found_in_twilios_terms() {
             "",
         ));
         run.finds(line, remedy).finds(
-            "FAIL server: no answer from 127.0.0.1:",
+            "FAIL server: no response from 127.0.0.1:",
             "start `replyhook serve`",
         );
     }
 }
 
+// Twilio would refuse the connection in each of these cases.
 #[test]
-fn a_certificate_that_twilio_would_refuse_is_found_in_twilios_terms() {
+fn tls_error_is_reported_with_twilio_error_code() {
     let deployment = Deployment::plain();
     let strangers = TlsProxy::plain();
     let others = strangers.authority().display().to_string();
@@ -381,7 +386,7 @@ fn a_certificate_that_twilio_would_refuse_is_found_in_twilios_terms() {
     let no_tls = format!("https://{}", deployment.server.public);
     deployment
         .doctor(&[("PUBLIC_URL", &no_tls)])
-        .finds("handshake failed (11220)", "speaks no TLS");
+        .finds("handshake failed (11220)", "supports neither TLS 1.2");
     let expired = Deployment::behind(TlsProxy::start_until(2020, Turn::On), "");
     expired
         .doctor(&[])
@@ -389,7 +394,7 @@ fn a_certificate_that_twilio_would_refuse_is_found_in_twilios_terms() {
 }
 
 #[test]
-fn this_machine_is_no_public_url_for_twilio_itself() {
+fn loopback_public_url_with_real_twilio_is_reported() {
     let deployment = Deployment::plain();
     let env = [
         ("REPLYHOOK__TWILIO__API_URL", "https://api.twilio.com"),
@@ -401,44 +406,46 @@ fn this_machine_is_no_public_url_for_twilio_itself() {
 }
 
 #[test]
-fn a_store_that_sleeps_is_found() {
+fn locked_store_is_reported() {
     let deployment = Deployment::plain();
     let other = rusqlite::Connection::open(deployment.folder.path().join("kept.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     deployment.doctor(&[]).finds(
-        "FAIL store: it does not take writes: ",
+        "FAIL store: it does not accept writes: ",
         "a program that locks the file",
     );
     other.execute_batch("ROLLBACK").unwrap();
     drop(other);
 }
 
+// SIGSTOP suspends the server's process: connections open, but no response comes.
 #[test]
-fn a_server_that_is_stopped_is_found_and_the_command_ends() {
+fn suspended_server_is_reported_within_time_limit() {
     let deployment = Deployment::plain();
     deployment.server.signal(Signal::STOP);
     let started = Instant::now();
     let run = deployment.doctor_with(&["doctor", "--timeout-ms", "200"], &[]);
     deployment.server.signal(Signal::CONT);
     assert!(started.elapsed() < Duration::from_secs(40));
-    run.finds("FAIL server: no answer from 127.0.0.1:", "it is stopped")
+    run.finds("FAIL server: no response from 127.0.0.1:", "it is stopped")
         .finds("(primary, fallback, status) cannot be called", "15 seconds");
 }
 
 #[test]
-fn another_program_at_the_private_address_is_no_server() {
+fn admin_address_of_another_program_is_reported() {
     let deployment = Deployment::plain();
     let other = Listener::start(None, |_: Arrived| answer(200, &[], "hello"));
     deployment
         .doctor(&[("REPLYHOOK__ADMIN__LISTEN", &other.address.to_string())])
         .finds(
-            "is no private listener of replyhook",
+            "is not a private listener of replyhook",
             "another program has that address",
         );
 }
 
+// The sender has the fallback URL as its primary URL and the other way round.
 #[test]
-fn a_fallback_that_is_swapped_with_the_primary_is_found_and_what_to_enter_is_said() {
+fn swapped_webhook_urls_are_reported_with_remedy() {
     let deployment = Deployment::plain();
     let [primary, fallback, status] = urls(&deployment.public_url);
     deployment.console.enter(|entered| {
@@ -467,8 +474,9 @@ fn a_fallback_that_is_swapped_with_the_primary_is_found_and_what_to_enter_is_sai
     }
 }
 
+// Every result page is read, but only numbers and senders that call this server are checked.
 #[test]
-fn every_page_of_numbers_and_senders_is_read_and_only_what_is_ours_is_judged() {
+fn foreign_numbers_and_senders_are_counted_not_checked() {
     let deployment = Deployment::plain();
     let [primary, fallback, status] = urls(&deployment.public_url);
     let other = "https://u:canary-password@other.example.com/sms";
@@ -493,13 +501,13 @@ fn every_page_of_numbers_and_senders_is_read_and_only_what_is_ours_is_judged() {
             "warn twilio: sender XE00000000000000000000000000000001 (whatsapp:…22) has no status callback",
             &format!("enter {status} as its status callback"),
         )
-        .finds("note twilio: further numbers and WhatsApp senders that call others: 3", "nothing")
+        .finds("note twilio: further numbers and WhatsApp senders that call other servers: 3", "nothing")
         .lacks("canary-password")
         .lacks("15550003344");
 }
 
 #[test]
-fn nothing_at_twilio_that_calls_us_is_found() {
+fn account_without_webhook_to_server_is_reported() {
     let deployment = Deployment::plain();
     deployment.console.enter(|entered| entered.senders.clear());
     let [primary, ..] = urls(&deployment.public_url);
@@ -510,7 +518,7 @@ fn nothing_at_twilio_that_calls_us_is_found() {
 }
 
 #[test]
-fn an_account_that_is_suspended_and_a_clock_that_is_off_are_found() {
+fn suspended_account_and_wrong_clock_are_reported() {
     let deployment = Deployment::plain();
     deployment.console.enter(|entered| {
         entered.status = "suspended".to_owned();
@@ -536,7 +544,7 @@ fn an_account_that_is_suspended_and_a_clock_that_is_off_are_found() {
 }
 
 #[test]
-fn a_twilio_that_cannot_be_reached_is_found() {
+fn unreachable_twilio_api_is_reported() {
     let deployment = Deployment::plain();
     let silent = silent_port();
     let nobody = format!("http://{}", silent.local_addr().unwrap());
@@ -550,14 +558,14 @@ fn a_twilio_that_cannot_be_reached_is_found() {
     deployment
         .doctor(&[("REPLYHOOK__TWILIO__MESSAGING_URL", &nobody)])
         .finds(
-            "warn twilio: the WhatsApp senders of AC",
+            "warn twilio: could not read the WhatsApp senders of AC",
             "twilio.messaging_url",
         )
         .lacks("none calls");
 }
 
 #[test]
-fn an_api_key_is_tried_beside_the_token() {
+fn api_key_and_auth_token_are_both_checked() {
     let deployment = Deployment::plain();
     let sid = format!("SK{}", "0".repeat(32));
     let key = |secret| {
@@ -579,7 +587,7 @@ fn an_api_key_is_tried_beside_the_token() {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_told_all_at_once_and_exit_with_2() {
+fn invalid_settings_list_all_problems_and_exit_2() {
     let env = [
         ("PORT", "x"),
         (
@@ -606,8 +614,9 @@ const ENDPOINTS: [(&str, &str); 3] = [
     ("/webhook/status", "status"),
 ];
 
+// Each endpoint answers a probe with its own name and the ID of the process.
 #[tokio::test]
-async fn a_signed_probe_is_answered_by_each_endpoint_and_reaches_neither_journal_nor_handler() {
+async fn signed_probe_reaches_neither_journal_nor_handler() {
     let app = TestApp::echo();
     let mut instances = Vec::new();
     for (path, endpoint) in ENDPOINTS {
@@ -638,8 +647,9 @@ async fn a_signed_probe_is_answered_by_each_endpoint_and_reaches_neither_journal
     assert!(!answer.headers.contains_key(INSTANCE_HEADER));
 }
 
+// A caller without a valid signature of a known account must not learn which process it reached.
 #[tokio::test]
-async fn without_a_valid_signature_of_a_known_account_a_probe_learns_nothing() {
+async fn unverified_probe_gets_403_without_probe_headers() {
     let account = [("TWILIO_ACCOUNT_SID", ACCOUNT)];
     let app = TestApp::build(&account, |app| app);
     let stranger = "AC00000000000000000000000000000009";
@@ -660,7 +670,7 @@ async fn without_a_valid_signature_of_a_known_account_a_probe_learns_nothing() {
 }
 
 #[test]
-fn the_private_listener_says_which_process_it_is() {
+fn admin_listener_identifies_its_process() {
     let (one, other) = (Server::start(&[]), Server::start(&[]));
     let instance = |server: &Server, path| {
         let answer = server.get(path);

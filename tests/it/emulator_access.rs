@@ -39,7 +39,7 @@ fn content(dev: &Dev) -> String {
 }
 
 #[test]
-fn media_path_outside_of_the_folder_is_refused() {
+fn media_path_outside_folder_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let inside = folder.path().join("inside");
     std::fs::create_dir(&inside).unwrap();
@@ -62,7 +62,7 @@ fn media_path_outside_of_the_folder_is_refused() {
 }
 
 #[test]
-fn media_path_in_the_start_folder_is_sent() {
+fn media_path_in_start_folder_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("pictures")).unwrap();
     let file = folder.path().join("pictures/a.txt");
@@ -81,7 +81,7 @@ fn media_path_in_the_start_folder_is_sent() {
 }
 
 #[test]
-fn media_dir_replaces_the_start_folder() {
+fn media_dir_replaces_start_folder() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["start", "media"] {
         std::fs::create_dir(folder.path().join(name)).unwrap();
@@ -213,7 +213,7 @@ fn chat_attaches_to_protected_emulator_by_printed_address() {
 }
 
 #[test]
-fn page_of_protected_emulator_works_in_a_browser() {
+fn protected_emulator_page_works_in_browser() {
     let Some(chromedriver) = installed("REPLYHOOK_TEST_CHROMEDRIVER") else {
         return left_out("in a browser: the page of a protected emulator");
     };

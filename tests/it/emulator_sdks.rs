@@ -24,7 +24,7 @@ fn is_taken_for_twilio_by(client: &mut Command) {
 }
 
 #[test]
-fn twilio_python_does_with_the_emulator_what_it_does_with_twilio() {
+fn twilio_python_library_works_with_emulator() {
     let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
         return left_out("the official Python library as client of the emulator");
     };
@@ -32,7 +32,7 @@ fn twilio_python_does_with_the_emulator_what_it_does_with_twilio() {
 }
 
 #[test]
-fn twilio_node_does_with_the_emulator_what_it_does_with_twilio() {
+fn twilio_node_library_works_with_emulator() {
     let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
         return left_out("the official Node library as client of the emulator");
     };
@@ -204,7 +204,7 @@ fn a_wrong_token_is_seen_by(bot: &mut Command) {
     }
     let exchanges = bot.dev.exchanges();
     let verdict = exchanges[0]["signed"]["verdict"].as_str().unwrap();
-    assert!(verdict.starts_with("refused with 403"), "{verdict}");
+    assert!(verdict.starts_with("rejected with 403"), "{verdict}");
 }
 
 fn flask() -> Option<Command> {
@@ -222,7 +222,7 @@ fn express() -> Option<Command> {
 }
 
 #[test]
-fn a_flask_app_verifies_and_answers_every_message_and_callback() {
+fn flask_app_verifies_every_message_and_callback() {
     match flask() {
         Some(mut bot) => every_message_gets_through_to(&mut bot),
         None => left_out("a Flask app with the official library, called by the emulator"),
@@ -230,7 +230,7 @@ fn a_flask_app_verifies_and_answers_every_message_and_callback() {
 }
 
 #[test]
-fn an_express_app_verifies_and_answers_every_message_and_callback() {
+fn express_app_verifies_every_message_and_callback() {
     match express() {
         Some(mut bot) => every_message_gets_through_to(&mut bot),
         None => left_out("an Express app with the official library, called by the emulator"),
@@ -238,7 +238,7 @@ fn an_express_app_verifies_and_answers_every_message_and_callback() {
 }
 
 #[test]
-fn a_flask_app_that_fails_is_called_at_its_fallback_url() {
+fn failing_flask_app_gets_fallback_call() {
     match flask() {
         Some(mut bot) => the_fallback_is_called_and_verified_by(&mut bot),
         None => left_out("the fallback of a Flask app"),
@@ -246,23 +246,25 @@ fn a_flask_app_that_fails_is_called_at_its_fallback_url() {
 }
 
 #[test]
-fn an_express_app_that_fails_is_called_at_its_fallback_url() {
+fn failing_express_app_gets_fallback_call() {
     match express() {
         Some(mut bot) => the_fallback_is_called_and_verified_by(&mut bot),
         None => left_out("the fallback of an Express app"),
     }
 }
 
+// The debugger shows 11200 for the webhook and for the fallback call.
 #[test]
-fn a_flask_app_with_a_wrong_token_answers_403_and_the_debugger_says_11200() {
+fn flask_app_with_wrong_token_returns_403() {
     match flask() {
         Some(mut bot) => a_wrong_token_is_seen_by(&mut bot),
         None => left_out("a Flask app with a wrong token"),
     }
 }
 
+// The debugger shows 11200 for the webhook and for the fallback call.
 #[test]
-fn an_express_app_with_a_wrong_token_answers_403_and_the_debugger_says_11200() {
+fn express_app_with_wrong_token_returns_403() {
     match express() {
         Some(mut bot) => a_wrong_token_is_seen_by(&mut bot),
         None => left_out("an Express app with a wrong token"),

@@ -29,13 +29,13 @@ use std::time::Duration;
 
 use http::Request;
 use replyhook::App;
-use replyhook::sending::SendErrorKind;
+use replyhook::outbound::SendErrorKind;
 use replyhook::testing::TestBot;
 
 use crate::support::{ACCOUNT, ORIGIN, Storage, TOKEN, TestApp, Webhook, app, root, says};
 
 #[tokio::test]
-async fn order_status_finds_what_is_there_however_it_is_asked_for() {
+async fn order_status_accepts_every_order_number_format() {
     let bot = TestBot::start(|| App::builder().handler(order_status::bot())).await;
     let ana = bot.whatsapp("+34600000001");
     for asked in ["order 42", "Order 42", "#42", "42", "/order 42"] {
@@ -52,7 +52,7 @@ async fn order_status_finds_what_is_there_however_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn appointment_asks_until_it_can_read_the_answer_also_across_a_restart() {
+async fn appointment_repeats_question_until_valid_answer_across_restart() {
     let bot = TestBot::start(|| App::builder().handler(appointment::bot())).await;
     let ana = bot.whatsapp("+34600000001");
     ana.says("I want to book")
@@ -74,7 +74,7 @@ async fn appointment_asks_until_it_can_read_the_answer_also_across_a_restart() {
 
 /// On SMS Twilio takes CANCEL, END and QUIT for an opt-out: a user who leaves a form must not leave the bot.
 #[tokio::test]
-async fn appointment_given_up_by_sms_keeps_the_user() {
+async fn appointment_canceled_by_sms_keeps_user_opted_in() {
     let bot = TestBot::start(|| App::builder().handler(appointment::bot())).await;
     let ben = bot.sms("+15550004444");
     for _ in 0..2 {
@@ -87,8 +87,9 @@ async fn appointment_given_up_by_sms_keeps_the_user() {
     }
 }
 
+// The file name that a user sends could be a path outside the folder.
 #[tokio::test]
-async fn photo_receipt_keeps_the_photo_under_a_name_of_ours() {
+async fn photo_receipt_saves_photo_under_generated_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
     let bot =
@@ -109,11 +110,11 @@ async fn photo_receipt_keeps_the_photo_under_a_name_of_ours() {
     assert_eq!(std::fs::read(kept.as_ref().unwrap().path()).unwrap(), photo);
     ana.sends_file("image/png", b"%PDF-1.4", "")
         .await
-        .assert_reply("That is no photo I can read.");
+        .assert_reply("That is not a photo I can read.");
 }
 
 #[tokio::test]
-async fn photo_receipt_answers_also_where_the_photo_cannot_be_had() {
+async fn photo_receipt_replies_when_download_fails() {
     let storage = Storage::start().await;
     let folder = tempfile::tempdir().unwrap();
     let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
@@ -137,7 +138,7 @@ async fn photo_receipt_answers_also_where_the_photo_cannot_be_had() {
 }
 
 #[tokio::test]
-async fn shop_finder_names_the_nearest_and_how_far_it_is() {
+async fn shop_finder_names_nearest_shop_and_distance() {
     let bot = TestBot::start(|| App::builder().handler(shop_finder::bot())).await;
     let ana = bot.whatsapp("+34600000001");
     ana.says("where are you?")
@@ -161,7 +162,7 @@ async fn several_senders_are_several_bots() {
         (
             "Hours",
             "We sell from nine to six.",
-            "We mend from seven to three.",
+            "We repair from seven to three.",
         ),
         (
             "hi",
@@ -175,7 +176,7 @@ async fn several_senders_are_several_bots() {
 }
 
 #[tokio::test]
-async fn reminders_go_out_once_and_to_nobody_who_did_not_agree() {
+async fn reminders_are_sent_once_and_only_with_consent() {
     let bot = TestBot::start(|| App::builder().handler(reminders::bot())).await;
     let ana = bot.whatsapp("+15550001111");
     let appointment = |number| reminders::Appointment {
@@ -183,19 +184,19 @@ async fn reminders_go_out_once_and_to_nobody_who_did_not_agree() {
         who: "whatsapp:+15550001111",
         time: "12:00",
     };
-    let sender = bot.sender().await;
+    let sender = bot.outbound().await;
     let stranger = reminders::remind(&sender, &appointment(1)).await;
     assert_eq!(stranger.unwrap_err().kind(), SendErrorKind::NoOptIn);
     ana.says("Tomorrow at twelve, please.")
         .await
         .assert_reply("See you then!");
     let first = reminders::remind(&sender, &appointment(1)).await.unwrap();
-    bot.outcome(&first).await.assert_delivered();
+    bot.send_result(&first).await.assert_delivered();
     bot.restart().await;
     bot.advance(Duration::from_hours(1)).await;
-    let sender = bot.sender().await;
+    let sender = bot.outbound().await;
     let again = reminders::remind(&sender, &appointment(1)).await.unwrap();
-    assert!(again.repeated);
+    assert!(again.is_duplicate);
     assert_eq!((again.id, again.sid.is_some()), (first.id, true));
     ana.says("STOP").await;
     let unwanted = reminders::remind(&sender, &appointment(2)).await;
@@ -203,7 +204,7 @@ async fn reminders_go_out_once_and_to_nobody_who_did_not_agree() {
 }
 
 #[tokio::test]
-async fn mounted_serves_its_page_and_the_webhooks() {
+async fn mounted_serves_page_and_webhooks() {
     let test = TestApp::with(mounted::bot);
     test.opened().await;
     let site = mounted::site(test.router.clone());
@@ -215,7 +216,7 @@ async fn mounted_serves_its_page_and_the_webhooks() {
 }
 
 #[tokio::test]
-async fn verify_only_answers_twilio_and_nobody_else() {
+async fn verify_only_accepts_only_twilio_signature() {
     let router = verify_only::app(ORIGIN, TOKEN).unwrap();
     let sms = || Webhook::message(1, "1 < 2").to("/sms");
     let answer = app::answer(&router, sms().request()).await;

@@ -3,7 +3,7 @@
 use http::Method;
 use replyhook::config::Sources;
 use replyhook::signature::{CapturedRequest, Explanation, sign};
-use replyhook::{Form, Secret};
+use replyhook::{FormParams, Secret};
 
 use crate::support::{ACCOUNT, ORIGIN, OTHER_TOKEN, TOKEN, TestApp, Webhook, base64_of};
 
@@ -42,9 +42,9 @@ fn signed_for(url: &str, public_url: &str) -> String {
 }
 
 #[test]
-fn each_of_these_wrongly_signed_requests_gets_the_remedy_that_mends_it() {
+fn wrong_signature_explanation_names_exact_fix() {
     let message = message;
-    let unsigned_blank = |webhook: &Webhook| -> Form {
+    let unsigned_blank = |webhook: &Webhook| -> FormParams {
         webhook.form.iter().filter(|(_, v)| !v.is_empty()).collect()
     };
     let sms = message().with("FromCity", "").with("ToZip", "");
@@ -127,7 +127,7 @@ fn each_of_these_wrongly_signed_requests_gets_the_remedy_that_mends_it() {
         (
             "a body that was encoded twice",
             {
-                let twice: Form = message().form.iter().map(|(n, v)| (n.to_owned(), Form::from_iter([(v, "")]).encode().trim_end_matches('=').to_owned())).collect();
+                let twice: FormParams = message().form.iter().map(|(n, v)| (n.to_owned(), FormParams::from_iter([(v, "")]).encode().trim_end_matches('=').to_owned())).collect();
                 message().body(twice.encode())
             },
             "the signature fits once the parameters are decoded a second time: something between Twilio and here encodes \
@@ -262,7 +262,7 @@ fn each_of_these_wrongly_signed_requests_gets_the_remedy_that_mends_it() {
 }
 
 #[test]
-fn an_account_that_is_not_configured_is_named_as_the_reason() {
+fn unconfigured_account_is_named_in_explanation() {
     let webhook = message().with("AccountSid", OTHER);
     assert_eq!(
         explain(&[("TWILIO_ACCOUNT_SID", ACCOUNT)], &webhook),
@@ -272,7 +272,7 @@ fn an_account_that_is_not_configured_is_named_as_the_reason() {
 }
 
 #[test]
-fn no_explanation_quotes_a_header_that_a_stranger_made_up() {
+fn explanation_never_quotes_forged_header() {
     let evil = "evil.example/<script>\u{1b}[31m";
     for name in [
         "X-Forwarded-Host",
@@ -298,7 +298,7 @@ fn no_explanation_quotes_a_header_that_a_stranger_made_up() {
 }
 
 #[tokio::test]
-async fn report_mode_still_refuses_and_tells_the_caller_why() {
+async fn report_mode_rejects_and_explains_to_caller() {
     let env = [
         ("REPLYHOOK__SIGNATURE__MODE", "report"),
         ("REPLYHOOK__SERVER__LISTEN", "127.0.0.1:0"),

@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 
 use http::HeaderMap;
 use replyhook::twilio::{
-    ApiUrl, Client, Credentials, ListMessages, Message, NewMessage, Repeat, RestError,
-    RestErrorKind,
+    ApiUrl, Client, Credentials, ListMessages, Message, NewMessage, RestError, RestErrorKind,
+    RetryAdvice,
 };
-use replyhook::{AccountSid, ErrorCode, Form, MessageStatus, Secret};
+use replyhook::{AccountSid, ErrorCode, FormParams, MessageStatus, Secret};
 use serde_json::Value;
 
 use crate::support::{
@@ -60,7 +60,7 @@ async fn list(
 }
 
 /// A call to the REST API by hand, not yet sent.
-fn call(method: &str, resource: &str, login: &str, form: &Form) -> Vec<u8> {
+fn call(method: &str, resource: &str, login: &str, form: &FormParams) -> Vec<u8> {
     let body = form.encode();
     format!(
         "{method} /2010-04-01/Accounts/{ACCOUNT}/{resource} HTTP/1.1\r\nHost: localhost\r\n\
@@ -72,7 +72,7 @@ fn call(method: &str, resource: &str, login: &str, form: &Form) -> Vec<u8> {
 }
 
 fn post(body: &str) -> Vec<u8> {
-    let form = Form::from_iter([("To", USER), ("From", BOT), ("Body", body)]);
+    let form = FormParams::from_iter([("To", USER), ("From", BOT), ("Body", body)]);
     call(
         "POST",
         "Messages.json",
@@ -149,8 +149,9 @@ fn document(body: &str) -> Answer {
     }
 }
 
+// The response has every key of Twilio's.
 #[test]
-fn a_message_by_rest_is_answered_with_every_key_and_shown_on_the_phone() {
+fn rest_message_gets_full_response_and_reaches_phone() {
     let twilio = FakeTwilio::start();
     let answer = wire::exchange(twilio.address(), &post("hello & +1")).unwrap();
     assert_eq!(answer.status, 201);
@@ -204,7 +205,7 @@ fn a_message_by_rest_is_answered_with_every_key_and_shown_on_the_phone() {
 }
 
 #[tokio::test]
-async fn the_crates_client_sends_looks_and_lists() {
+async fn rest_client_sends_fetches_and_lists_messages() {
     let twilio = FakeTwilio::start();
     let first = send(&twilio, &text("one")).await.unwrap();
     let second = send(&twilio, &text("two").media("https://h/a.png"))
@@ -256,7 +257,7 @@ async fn the_crates_client_sends_looks_and_lists() {
 }
 
 #[tokio::test]
-async fn templates_and_services_are_shown_as_what_they_are() {
+async fn template_and_service_messages_are_shown_on_phone() {
     let twilio = FakeTwilio::start();
     let variables = [("1".to_owned(), "Ana".to_owned())];
     let template =
@@ -280,9 +281,9 @@ async fn templates_and_services_are_shown_as_what_they_are() {
 }
 
 #[test]
-fn who_is_not_known_is_let_in_nowhere() {
+fn rest_call_with_unknown_credentials_gets_401() {
     let twilio = FakeTwilio::start();
-    let form = Form::from_iter([("To", USER), ("From", BOT), ("Body", "hi")]);
+    let form = FormParams::from_iter([("To", USER), ("From", BOT), ("Body", "hi")]);
     let status = |method: &str, resource: &str, login: &str| {
         wire::exchange(twilio.address(), &call(method, resource, login, &form))
             .unwrap()
@@ -307,7 +308,7 @@ fn who_is_not_known_is_let_in_nowhere() {
 }
 
 #[test]
-fn what_twilio_refuses_is_refused_and_uses_up_no_fault() {
+fn invalid_message_is_rejected_without_consuming_fault() {
     let twilio = FakeTwilio::start();
     twilio.fault(Fault::TakenThenReset, 1);
     let long = "x".repeat(1601);
@@ -336,8 +337,9 @@ fn what_twilio_refuses_is_refused_and_uses_up_no_fault() {
     assert_eq!(bodies(&twilio.phone(USER)), ["taken"]);
 }
 
+// A message reaches the phone only if Twilio accepted it before the fault.
 #[tokio::test]
-async fn each_fault_is_what_the_client_takes_it_for_and_shows_what_was_taken() {
+async fn injected_fault_yields_expected_retry_advice() {
     for (fault, repeat, shown) in [
         (
             Fault::Status {
@@ -345,7 +347,7 @@ async fn each_fault_is_what_the_client_takes_it_for_and_shows_what_was_taken() {
                 code: Some(20429),
                 retry_after: Some(7),
             },
-            Repeat::Safe(std::time::Duration::from_secs(7)),
+            RetryAdvice::Safe(std::time::Duration::from_secs(7)),
             0,
         ),
         (
@@ -354,7 +356,7 @@ async fn each_fault_is_what_the_client_takes_it_for_and_shows_what_was_taken() {
                 code: Some(21610),
                 retry_after: None,
             },
-            Repeat::Never,
+            RetryAdvice::Never,
             0,
         ),
         (
@@ -363,19 +365,19 @@ async fn each_fault_is_what_the_client_takes_it_for_and_shows_what_was_taken() {
                 code: None,
                 retry_after: None,
             },
-            Repeat::Ambiguous,
+            RetryAdvice::Ambiguous,
             0,
         ),
-        (Fault::ResetBefore, Repeat::Ambiguous, 0),
-        (Fault::TakenThenReset, Repeat::Ambiguous, 1),
-        (Fault::TakenThenGarbage, Repeat::Ambiguous, 1),
-        (Fault::TakenThenStatus(500), Repeat::Ambiguous, 1),
+        (Fault::ResetBefore, RetryAdvice::Ambiguous, 0),
+        (Fault::TakenThenReset, RetryAdvice::Ambiguous, 1),
+        (Fault::TakenThenGarbage, RetryAdvice::Ambiguous, 1),
+        (Fault::TakenThenStatus(500), RetryAdvice::Ambiguous, 1),
     ] {
         let twilio = FakeTwilio::start();
         twilio.fault(fault, 2);
         for number in 1..=2 {
             let error = send(&twilio, &text("hi")).await.unwrap_err();
-            assert_eq!(error.repeat(), repeat, "{fault:?}");
+            assert_eq!(error.retry_advice(), repeat, "{fault:?}");
             if let Fault::Status {
                 status: 400, code, ..
             } = fault
@@ -396,7 +398,7 @@ async fn each_fault_is_what_the_client_takes_it_for_and_shows_what_was_taken() {
 }
 
 #[tokio::test]
-async fn a_list_fails_as_often_as_it_is_told_to() {
+async fn list_fault_fails_configured_number_of_calls() {
     let twilio = FakeTwilio::start();
     twilio.list_fault(503, 2);
     for _ in 0..2 {
@@ -407,8 +409,9 @@ async fn a_list_fails_as_often_as_it_is_told_to() {
     assert_eq!(twilio.lists().len(), 3);
 }
 
+// A hanging post ends when the fake Twilio is dropped.
 #[test]
-fn a_post_that_hangs_holds_up_no_other_and_ends_with_twilio() {
+fn hanging_post_blocks_no_other_post() {
     let twilio = FakeTwilio::start();
     twilio.fault(Fault::Hang, 1);
     let mut hanging = wire::connect(twilio.address());
@@ -433,7 +436,7 @@ fn a_post_that_hangs_holds_up_no_other_and_ends_with_twilio() {
 }
 
 #[tokio::test]
-async fn an_outage_refuses_connections_and_ends_at_the_same_address() {
+async fn outage_refuses_connections_until_up_at_same_address() {
     let twilio = FakeTwilio::start();
     let client = client(&twilio);
     let credentials = credentials();
@@ -445,7 +448,7 @@ async fn an_outage_refuses_connections_and_ends_at_the_same_address() {
             .create(&text("lost"), &open_window())
             .await
             .unwrap_err();
-        assert_eq!(error.kind(), RestErrorKind::NotSent);
+        assert_eq!(error.kind(), RestErrorKind::Connect);
         let refused = std::net::TcpStream::connect(twilio.address()).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         twilio.up();
@@ -459,8 +462,9 @@ async fn an_outage_refuses_connections_and_ends_at_the_same_address() {
     assert_eq!(twilio.posts().len(), 3);
 }
 
+// Twilio accepts a request that it has received, even if the client is gone by then.
 #[test]
-fn held_posts_are_taken_in_their_order_and_whether_their_sender_lives_or_not() {
+fn held_posts_are_accepted_in_order_after_disconnect() {
     let twilio = FakeTwilio::start();
     twilio.hold_posts();
     let mut open = Vec::new();
@@ -488,7 +492,7 @@ fn held_posts_are_taken_in_their_order_and_whether_their_sender_lives_or_not() {
 }
 
 #[test]
-fn a_phone_can_be_waited_for() {
+fn wait_for_phone_returns_expected_messages() {
     let twilio = FakeTwilio::start();
     let shown = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| twilio.wait_for_phone(USER, 2));
@@ -500,8 +504,9 @@ fn a_phone_can_be_waited_for() {
     assert_eq!(bodies(&shown), ["1", "2"]);
 }
 
+// A second delivery shows the reply again but lists the inbound message once.
 #[tokio::test]
-async fn a_delivered_message_is_answered_shown_once_and_listed_with_its_reply() {
+async fn delivered_message_is_shown_and_listed_with_reply() {
     let twilio = FakeTwilio::start();
     let server = Server::start(&[]);
     let webhook = Webhook::message(1, "hi & <you>");
@@ -539,8 +544,9 @@ async fn a_delivered_message_is_answered_shown_once_and_listed_with_its_reply() 
     assert_eq!(from_user.unwrap().len(), 1);
 }
 
+// The retry repeats the same request, with the same idempotency token.
 #[test]
-fn a_broken_connection_is_followed_by_the_same_request_where_the_server_is_by_then() {
+fn broken_connection_is_retried_at_current_server_address() {
     let twilio = FakeTwilio::start();
     let server = Server::start(&[]);
     let (broken, asked) = stand_in(vec![Vec::new()]);
@@ -570,8 +576,9 @@ fn a_broken_connection_is_followed_by_the_same_request_where_the_server_is_by_th
     assert_ne!(token(&asked[0]), token(&asked[2]));
 }
 
+// The fallback call is signed for its own URL and names the error and the failed URL.
 #[test]
-fn a_failure_is_followed_by_the_fallback_signed_for_its_own_address() {
+fn failed_webhook_is_followed_by_signed_fallback_call() {
     let twilio = FakeTwilio::start();
     let server = Server::start(&[]);
     let (failing, asked) = stand_in(vec![answer(500, "text/xml", &says("an error"))]);
@@ -598,7 +605,7 @@ fn a_failure_is_followed_by_the_fallback_signed_for_its_own_address() {
     );
     let request = String::from_utf8(asked.join().unwrap().remove(1)).unwrap();
     let (_, body) = request.split_once("\r\n\r\n").unwrap();
-    let form = Form::parse(body.as_bytes(), 512).unwrap();
+    let form = FormParams::parse(body.as_bytes(), 512).unwrap();
     let failed = format!("{ORIGIN}/webhook");
     let expected = Webhook::message(2, "hi")
         .with("ErrorCode", "11200")
@@ -607,7 +614,7 @@ fn a_failure_is_followed_by_the_fallback_signed_for_its_own_address() {
 }
 
 #[test]
-fn a_policy_decides_how_often_twilio_tries_and_where_nobody_listens_nothing_breaks() {
+fn delivery_attempts_without_listener_follow_policy() {
     let twilio = FakeTwilio::start();
     // A port of which nobody else can become the listener.
     let nobody = FakeTwilio::start();
@@ -630,7 +637,7 @@ fn a_policy_decides_how_often_twilio_tries_and_where_nobody_listens_nothing_brea
 }
 
 #[test]
-fn an_answer_that_twilio_cannot_use_is_a_failure_and_shows_nothing() {
+fn unusable_response_fails_and_shows_nothing() {
     let short = |body: &str| {
         format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 999\r\n\r\n{body}")
             .into_bytes()
@@ -755,8 +762,9 @@ fn twiml_is_executed_as_it_is_written() {
     assert_eq!(twilio.phone(USER).len(), 10);
 }
 
+// The REST API lists the message with its new status.
 #[tokio::test]
-async fn a_status_goes_to_the_address_that_came_with_the_message_and_rest_tells_it() {
+async fn status_callback_uses_message_url_and_updates_message() {
     let twilio = FakeTwilio::start();
     let server = Server::start(&[]);
     let reported = format!("{ORIGIN}/webhook/status?r=1-2");
@@ -797,7 +805,7 @@ async fn a_status_goes_to_the_address_that_came_with_the_message_and_rest_tells_
 }
 
 #[test]
-fn many_deliver_at_once_and_each_message_is_answered_once() {
+fn concurrent_deliveries_answer_each_message_once() {
     let twilio = FakeTwilio::start();
     let server = Server::start(&[]);
     std::thread::scope(|scope| {

@@ -16,7 +16,7 @@ fn call(number: u64, body: &str) -> Webhook {
 const APOLOGY: [(&str, &str); 1] = [("REPLYHOOK__REPLY__FALLBACK_TEXT", "Sorry & later")];
 
 #[tokio::test]
-async fn the_handler_is_asked_once_more_and_knows_why() {
+async fn fallback_runs_handler_with_cause() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
     let app = TestApp::build(&[], |app| {
@@ -57,8 +57,9 @@ async fn the_handler_is_asked_once_more_and_knows_why() {
     );
 }
 
+// Later calls for the message get the same response without another handler run.
 #[tokio::test]
-async fn where_the_handler_fails_too_the_apology_is_said() {
+async fn fallback_with_failing_handler_sends_fallback_text() {
     for (apology, answer) in [
         (&APOLOGY[..], says("Sorry &amp; later")),
         (&[], EMPTY.to_owned()),
@@ -92,7 +93,7 @@ async fn where_the_handler_fails_too_the_apology_is_said() {
 }
 
 #[tokio::test]
-async fn it_is_served_when_everything_else_is_shed_and_while_draining() {
+async fn fallback_is_served_during_overload_and_shutdown() {
     let env = [
         APOLOGY[0],
         ("REPLYHOOK__HANDLER__MAX_CONCURRENT", "1"),
@@ -132,7 +133,7 @@ async fn it_is_served_when_everything_else_is_shed_and_while_draining() {
 }
 
 #[tokio::test]
-async fn unverified_or_malformed_it_is_refused_as_everywhere() {
+async fn unverified_or_malformed_fallback_call_is_rejected() {
     let app = TestApp::build(&APOLOGY, |app| app);
     app.send(call(1, "hi").signature(&base64_of(&[0; 20])))
         .await
@@ -150,7 +151,7 @@ async fn unverified_or_malformed_it_is_refused_as_everywhere() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_known_cause_is_answered_all_the_same() {
+async fn fallback_call_without_known_cause_gets_response() {
     let app = TestApp::echo();
     app.send(call(1, "hi").without("ErrorCode").without("ErrorUrl"))
         .await

@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use replyhook::config::Sources;
-use replyhook::emulator::Remote;
-use replyhook::{App, Desk, DeskOptions};
+use replyhook::emulator::EmulatorClient;
+use replyhook::{App, DevServer, DevServerOptions};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -24,8 +24,8 @@ fn secret() -> String {
 
 /// A desk whose bot is a service that a test scripts.
 struct Forwarding {
-    desk: Desk,
-    remote: Remote,
+    desk: DevServer,
+    remote: EmulatorClient,
     service: Scripted,
 }
 
@@ -44,11 +44,13 @@ impl Forwarding {
             ("REPLYHOOK__HANDLER__FORWARD_SECRET", secret.as_str()),
         ];
         let sources = Sources::default().with_env(own.into_iter().chain(env.iter().copied()));
-        let mut options = DeskOptions::default();
+        let mut options = DevServerOptions::default();
         options.emulator_port = Some(0);
         options.port = Some(0);
-        let desk = Desk::start(App::builder(), sources, options).await.unwrap();
-        let remote = Remote::new(desk.emulator().url()).unwrap();
+        let desk = DevServer::start(App::builder(), sources, options)
+            .await
+            .unwrap();
+        let remote = EmulatorClient::new(desk.emulator().url()).unwrap();
         Self {
             desk,
             remote,
@@ -90,7 +92,7 @@ fn outcome(answer: &Value) -> (Vec<(String, usize)>, Vec<u64>) {
 }
 
 #[tokio::test]
-async fn a_service_is_asked_with_the_whole_message_and_a_standard_signature() {
+async fn forward_request_has_full_message_and_signature() {
     let bot = Forwarding::new().await;
     bot.answers(204, "", "");
     let answer = bot
@@ -200,7 +202,7 @@ async fn a_service_is_asked_with_the_whole_message_and_a_standard_signature() {
 }
 
 #[tokio::test]
-async fn what_a_service_answers_is_what_the_user_gets() {
+async fn valid_service_response_becomes_reply() {
     let bot = Forwarding::new().await;
     let text = |text: &str| (text.to_owned(), 0);
     for (status, content_type, body, got) in [
@@ -257,7 +259,7 @@ async fn what_a_service_answers_is_what_the_user_gets() {
 }
 
 #[tokio::test]
-async fn anything_else_is_a_failure_and_the_fallback_asks_once_more() {
+async fn invalid_service_response_fails_and_fallback_retries_once() {
     let bot = Forwarding::new().await;
     let large = format!("{{\"body\":\"{}\"}}", "x".repeat(1_100_000));
     let large = large.as_str();
@@ -316,7 +318,7 @@ async fn anything_else_is_a_failure_and_the_fallback_asks_once_more() {
 }
 
 #[tokio::test]
-async fn a_slow_service_is_answered_for_and_its_reply_comes_by_rest() {
+async fn slow_service_response_is_sent_via_rest() {
     let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "200")];
     let bot = Forwarding::with(&env).await;
     bot.answers(200, "text/plain", "at last");
@@ -348,7 +350,7 @@ async fn a_slow_service_is_answered_for_and_its_reply_comes_by_rest() {
 }
 
 #[test]
-fn forward_without_what_it_needs_is_refused_with_what_to_write() {
+fn invalid_forward_settings_are_refused_with_fix() {
     let needed = [
         ("TWILIO_AUTH_TOKEN", TOKEN),
         ("PUBLIC_URL", ORIGIN),
@@ -433,7 +435,7 @@ fn is_a_bot(command: &mut Command) {
 }
 
 #[test]
-fn the_example_in_python_verifies_and_answers() {
+fn python_example_verifies_and_replies() {
     let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
         return left_out("the example of forward in Python");
     };
@@ -441,7 +443,7 @@ fn the_example_in_python_verifies_and_answers() {
 }
 
 #[test]
-fn the_example_in_go_verifies_and_answers() {
+fn go_example_verifies_and_replies() {
     let Some(bot) = installed("REPLYHOOK_TEST_GO_BOT") else {
         return left_out("the example of forward in Go");
     };
@@ -449,7 +451,7 @@ fn the_example_in_go_verifies_and_answers() {
 }
 
 #[test]
-fn the_example_in_node_verifies_and_answers() {
+fn node_example_verifies_and_replies() {
     let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
         return left_out("the example of forward in Node");
     };

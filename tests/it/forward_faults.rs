@@ -32,7 +32,7 @@ fn why(server: &Server, number: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_says_what_was_wrong_with_an_answer_and_nothing_of_what_is_in_it() {
+async fn invalid_response_log_explains_fault_without_content() {
     let service = Storage::start().await;
     let large = "hush ".repeat(2_000_000);
     let json = "application/json";
@@ -46,19 +46,28 @@ async fn the_log_says_what_was_wrong_with_an_answer_and_nothing_of_what_is_in_it
         ),
         (
             whole(302, "text/plain", "hush"),
-            "redirects (302): set handler.forward_url",
+            "redirects (302); set handler.forward_url",
         ),
-        (whole(304, "text/plain", ""), "the service answered 304"),
-        (whole(500, "text/plain", "hush"), "the service answered 500"),
         (
-            whole(200, "text/hush", "hush"),
-            "a content type that is none of",
+            whole(304, "text/plain", ""),
+            "responded with HTTP status 304",
         ),
-        (whole(200, json, "{\n\"hush"), "no JSON (line 2, column 5)"),
-        (whole(200, json, r#"{"hush":1}"#), "JSON that is none of"),
+        (
+            whole(500, "text/plain", "hush"),
+            "responded with HTTP status 500",
+        ),
+        (whole(200, "text/hush", "hush"), "a content type other than"),
+        (
+            whole(200, json, "{\n\"hush"),
+            "invalid JSON (line 2, column 5)",
+        ),
+        (
+            whole(200, json, r#"{"hush":1}"#),
+            "JSON of an unknown shape",
+        ),
         (
             whole(200, json, r#"{"messages":[{"body":""},{"text":"hush"}]}"#),
-            "message 2 of the service's answer has neither body nor media",
+            "message 2 of the service's response has neither body nor media",
         ),
         (
             whole(
@@ -66,14 +75,14 @@ async fn the_log_says_what_was_wrong_with_an_answer_and_nothing_of_what_is_in_it
                 json,
                 r#"{"media":["https://hush.test"],"messages":[]}"#,
             ),
-            "messages and, beside them, a body or media",
+            "messages and also with a body or media",
         ),
         (
             whole(200, json, r#"{"media":["file:///hush"]}"#),
-            "a file that is no http or https URL",
+            "media that is not an http or https URL",
         ),
         // Ten megabytes, of which no more is read than can be a reply.
-        (whole(200, "text/plain", &large), "over 1 MiB"),
+        (whole(200, "text/plain", &large), "larger than 1 MiB"),
     ];
     for (answer, _) in &cases {
         service.raw(ASKED, answer.as_str(), End::Close);
@@ -87,7 +96,7 @@ async fn the_log_says_what_was_wrong_with_an_answer_and_nothing_of_what_is_in_it
 }
 
 #[test]
-fn the_log_tells_a_refused_connection_from_a_host_that_there_is_not() {
+fn log_distinguishes_refused_connection_from_unknown_host() {
     let nobody = reserve_port();
     let refused = format!("http://{}", nobody.local_addr().unwrap());
     // Too long to be asked for.
@@ -102,7 +111,7 @@ fn the_log_tells_a_refused_connection_from_a_host_that_there_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_not_read_is_told_once_and_never_with_what_it_says() {
+async fn unknown_response_key_is_logged_once_without_value() {
     let service = Storage::start().await;
     let messages =
         r#"{"messages":[{"body":"hi","medai":["https://hush.test"],"+15550001111":"hush"}]}"#;
@@ -122,7 +131,7 @@ async fn a_key_that_is_not_read_is_told_once_and_never_with_what_it_says() {
     }
     why(&server, 4);
     let log = server.log();
-    for key in ["medai", "quick_replies", "(no plain name)"] {
+    for key in ["medai", "quick_replies", "(not a plain name)"] {
         let told = log.lines().filter(|line| line.contains(key)).count();
         assert_eq!(told, 1, "{key}: {log}");
     }
@@ -130,7 +139,7 @@ async fn a_key_that_is_not_read_is_told_once_and_never_with_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_is_used_again() {
+async fn service_connection_is_reused() {
     let service = Storage::start().await;
     service.raw(ASKED, whole(200, "text/plain", "hi"), End::Keep);
     let server = forwarding_to(service.url(), &[]);
@@ -144,7 +153,7 @@ async fn a_connection_is_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_closed_after_an_answer_is_not_used_again() {
+async fn closed_service_connection_is_not_reused() {
     let service = Storage::start().await;
     service.raw(ASKED, whole(200, "text/plain", "hi"), End::Close);
     let server = forwarding_to(service.url(), &[]);
@@ -159,9 +168,9 @@ async fn a_connection_that_is_closed_after_an_answer_is_not_used_again() {
     assert_eq!(service.connections(), 10);
 }
 
+// The service closes the connection after reading the request and may have processed it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_closing_connection_has_swallowed_is_asked_again_by_the_fallback_and_by_nobody_else()
-{
+async fn lost_request_is_retried_only_by_fallback_call() {
     let service = Storage::start().await;
     service.raw(ASKED, whole(200, "text/plain", "hi"), End::Keep);
     service.raw(ASKED, "", End::Close);
@@ -178,7 +187,7 @@ async fn what_a_closing_connection_has_swallowed_is_asked_again_by_the_fallback_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_never_answers_is_given_up_and_its_connection_is_closed() {
+async fn unresponsive_service_times_out_and_connection_closes() {
     let service = Storage::start().await;
     service.raw(ASKED, "", End::Silence);
     let env = [("REPLYHOOK__HANDLER__TIMEOUT_MS", "300")];

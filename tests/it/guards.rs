@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use replyhook::clock::{ManualClock, SignedDuration};
 use replyhook::config::Sources;
-use replyhook::emulator::Remote;
+use replyhook::emulator::EmulatorClient;
 use replyhook::{
-    App, Clock, Context, Desk, DeskOptions, Echo, Handler, HandlerError, InboundMessage, Reply,
-    SystemClock,
+    App, Clock, Context, DevServer, DevServerOptions, Echo, Handler, HandlerError, InboundMessage,
+    Reply, SystemClock,
 };
 use serde_json::json;
 
@@ -67,8 +67,9 @@ fn said(twiml: &str) -> Option<&str> {
     twiml.split_once("<Message>")?.1.split("</Message>").next()
 }
 
+// The loop is counted once, so that an alert can fire, and other users still get replies.
 #[tokio::test]
-async fn threat_72_two_bots_that_answer_each_other_stop_within_ten_turns_and_there_is_an_alert() {
+async fn threat_72_two_echo_bots_stop_within_ten_turns() {
     let bots = [Bot::echo(&[]), Bot::echo(&[])];
     let mut answers = [0, 0];
     let mut text = "Thank you for your message!".to_owned();
@@ -95,19 +96,20 @@ async fn threat_72_two_bots_that_answer_each_other_stop_within_ten_turns_and_the
     assert_eq!(bots[0].app.send(other).await.twiml(), says("hi"));
 }
 
+// Each server's replies go through its emulator to the other server.
 #[tokio::test]
-async fn threat_72_two_servers_that_face_each_other_through_their_twilios_stop_within_ten_turns() {
+async fn threat_72_two_dev_servers_stop_within_ten_turns() {
     const WHATSAPP: &str = "whatsapp:+14155238886";
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let mut desks = Vec::new();
     for _ in 0..2 {
-        let mut options = DeskOptions::default();
+        let mut options = DevServerOptions::default();
         options.emulator_port = Some(0);
         options.port = Some(0);
         options.clock = Some(clock.clone());
-        let desk = Desk::start(App::builder(), Sources::default(), options);
+        let desk = DevServer::start(App::builder(), Sources::default(), options);
         let desk = desk.await.unwrap();
-        let twilio = Remote::new(desk.emulator().url()).unwrap();
+        let twilio = EmulatorClient::new(desk.emulator().url()).unwrap();
         desks.push((desk, twilio));
     }
     // What either says is what the other hears.
@@ -130,7 +132,7 @@ async fn threat_72_two_servers_that_face_each_other_through_their_twilios_stop_w
 }
 
 #[tokio::test]
-async fn threat_72_a_quick_conversation_trips_nothing() {
+async fn threat_72_quick_conversation_is_not_blocked() {
     let bot = Bot::echo(&[]);
     for number in 0..20 {
         let text = format!("and another thing, number {number}");
@@ -156,7 +158,7 @@ async fn threat_72_a_quick_conversation_trips_nothing() {
 }
 
 #[tokio::test]
-async fn threat_72_equal_texts_that_come_slowly_trip_nothing() {
+async fn threat_72_slow_repeated_texts_are_not_blocked() {
     let bot = Bot::echo(&[]);
     for number in 0..30 {
         assert_eq!(bot.says(number, "hello?").await, says("hello?"));
@@ -172,8 +174,9 @@ fn quoting(env: &[(&str, &str)]) -> Bot {
     })
 }
 
+// The bot receives its own replies, each of which quotes the one before.
 #[tokio::test]
-async fn threat_72_a_bot_that_hears_its_own_growing_answers_stops_within_ten_turns() {
+async fn threat_72_loop_of_growing_quotes_stops_within_ten_turns() {
     let bot = quoting(&[]);
     let mut text = "hi".to_owned();
     let mut answers = 0;
@@ -187,7 +190,7 @@ async fn threat_72_a_bot_that_hears_its_own_growing_answers_stops_within_ten_tur
 }
 
 #[tokio::test]
-async fn threat_72_a_bot_that_takes_turns_between_its_answers_stops_within_ten_turns() {
+async fn threat_72_loop_of_alternating_texts_stops_within_ten_turns() {
     for answers in 1..=3 {
         let bot = Bot::echo(&[]);
         let mut answered = 0;
@@ -204,7 +207,7 @@ async fn threat_72_a_bot_that_takes_turns_between_its_answers_stops_within_ten_t
 }
 
 #[tokio::test]
-async fn threat_72_a_slow_loop_stops_before_the_fortieth_turn() {
+async fn threat_72_slow_loop_stops_before_40_turns() {
     for pause in [3_400, 19_000] {
         let bots = [Bot::echo(&[]), quoting(&[])];
         let mut text = "Thank you for your message!".to_owned();
@@ -223,8 +226,9 @@ async fn threat_72_a_slow_loop_stops_before_the_fortieth_turn() {
     }
 }
 
+// A user may page with one word, and a machine may report without getting replies.
 #[tokio::test]
-async fn threat_72_who_insists_or_turns_pages_for_an_hour_is_not_muted() {
+async fn threat_72_hour_of_repeated_texts_is_not_muted() {
     let bot = Bot::echo(&[]);
     for number in 0..180 {
         assert_eq!(bot.says(number, "next").await, says("next"));
@@ -242,7 +246,7 @@ async fn threat_72_who_insists_or_turns_pages_for_an_hour_is_not_muted() {
 }
 
 #[tokio::test]
-async fn threat_72_nineteen_turns_within_half_a_minute_trip_and_eighteen_do_not() {
+async fn threat_72_loop_threshold_is_nineteen_turns_in_30_seconds() {
     let handled = Arc::new(AtomicUsize::new(0));
     let silent = handled.clone();
     let bot = Bot::with(&[], move |_: Context, _: InboundMessage| {
@@ -264,8 +268,9 @@ async fn threat_72_nineteen_turns_within_half_a_minute_trip_and_eighteen_do_not(
     assert_eq!(bot.stopped("loop").await, 1.0);
 }
 
+// A mute counts as one loop, however many messages it blocks.
 #[tokio::test]
-async fn threat_72_a_mute_ends_after_a_minute_and_is_told_once() {
+async fn threat_72_mute_ends_after_one_minute() {
     let bot = Bot::echo(&[]);
     assert_eq!(bot.insists(0..20, "hi").await, 9);
     bot.advance(59_999);
@@ -278,8 +283,9 @@ async fn threat_72_a_mute_ends_after_a_minute_and_is_told_once() {
     assert_eq!(bot.stopped("loop").await, 2.0);
 }
 
+// It gets the same empty response, also after the mute and via the fallback URL.
 #[tokio::test]
-async fn threat_72_what_was_muted_gets_the_same_answer_again_and_the_handler_is_not_called() {
+async fn threat_72_redelivery_of_muted_message_skips_handler() {
     let handled = Arc::new(AtomicUsize::new(0));
     let counted = handled.clone();
     let bot = Bot::with(&[], move |_: Context, message: InboundMessage| {
@@ -303,8 +309,9 @@ async fn threat_72_what_was_muted_gets_the_same_answer_again_and_the_handler_is_
     assert_eq!(bot.app.kept().await, 11);
 }
 
+// The loop detection counts messages, not attempts.
 #[tokio::test]
-async fn threat_72_a_second_attempt_is_not_counted_again_and_is_muted_like_the_rest() {
+async fn threat_72_second_attempt_is_muted_but_not_counted() {
     let bot = Bot::with(&[], |cx: Context, message: InboundMessage| async move {
         match cx.attempt() {
             1 => Err(HandlerError::new("no")),
@@ -332,14 +339,14 @@ async fn threat_72_a_second_attempt_is_not_counted_again_and_is_muted_like_the_r
 }
 
 #[tokio::test]
-async fn threat_72_without_the_loop_guard_everything_is_answered() {
+async fn threat_72_disabled_loop_detection_answers_everything() {
     let bot = Bot::echo(&[OFF]);
     assert_eq!(bot.insists(0..40, "hi").await, 40);
     assert_eq!(bot.stopped("loop").await, 0.0);
 }
 
 #[tokio::test]
-async fn threat_72_what_our_own_senders_send_is_not_answered() {
+async fn threat_72_message_from_own_sender_is_not_answered() {
     let (us, also_us, listed) = (SENDERS[1], "whatsapp:+15550003333", "+15550004444");
     let own = (
         "REPLYHOOK__GUARD__OWN_NUMBERS",
@@ -362,7 +369,7 @@ async fn threat_72_what_our_own_senders_send_is_not_answered() {
 }
 
 #[tokio::test]
-async fn a_user_may_send_as_much_as_the_rate_says_each_minute_and_others_are_not_touched() {
+async fn rate_limit_applies_per_user_and_minute() {
     let bot = Bot::echo(&[("REPLYHOOK__GUARD__MESSAGES_PER_USER_PER_MINUTE", "3"), OFF]);
     assert_eq!(bot.insists(0..10, "hi").await, 3);
     let other = Webhook::message(100, "hi").with("From", "whatsapp:+15550003333");
@@ -375,7 +382,7 @@ async fn a_user_may_send_as_much_as_the_rate_says_each_minute_and_others_are_not
 }
 
 #[tokio::test]
-async fn there_is_no_rate_unless_one_is_set() {
+async fn rate_limit_is_off_by_default() {
     let bot = Bot::echo(&[]);
     for number in 0..100 {
         let text = number.to_string();

@@ -78,7 +78,7 @@ fn typed(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_command_that_is_shown_prints_what_is_shown() {
+fn documented_command_prints_documented_output() {
     let pages: Vec<_> = ["README.md".to_owned()]
         .into_iter()
         .chain(pages("docs"))
@@ -95,7 +95,7 @@ fn every_command_that_is_shown_prints_what_is_shown() {
 }
 
 #[test]
-fn whatever_is_not_typed_has_its_reason() {
+fn untested_shell_block_has_reason() {
     let mut not_typed = Vec::new();
     for page in ["README.md".to_owned()].into_iter().chain(pages(GUIDE)) {
         for block in blocks(&page).into_iter().filter(|block| block.kind == "sh") {
@@ -143,7 +143,7 @@ fn beside(dev: &Dev, folder: &Path, store: &str, command: &str) -> String {
 }
 
 #[test]
-fn what_asks_twilio_is_typed_beside_a_desk() {
+fn documented_twilio_command_runs_with_emulator() {
     let mut count = 0;
     for page in ["README.md".to_owned()].into_iter().chain(pages(GUIDE)) {
         for block in blocks(&page).into_iter().filter(asks_twilio) {
@@ -168,8 +168,9 @@ fn what_asks_twilio_is_typed_beside_a_desk() {
     assert!(count >= 5, "{count} commands");
 }
 
+// No test would check a block in another language.
 #[test]
-fn no_block_is_of_a_kind_that_nobody_looks_at() {
+fn code_block_has_known_language() {
     const KINDS: [&str; 9] = [
         "console", "sh", "rust", "toml", "json", "js", "python", "ini", "text",
     ];
@@ -186,7 +187,7 @@ fn no_block_is_of_a_kind_that_nobody_looks_at() {
 }
 
 #[test]
-fn every_page_with_rust_is_compiled() {
+fn page_with_rust_is_included_in_doctests() {
     let compiled = read("src/lib.rs");
     for page in pages(GUIDE) {
         let kinds: Vec<_> = blocks(&page).into_iter().map(|block| block.kind).collect();
@@ -200,7 +201,7 @@ fn every_page_with_rust_is_compiled() {
 }
 
 #[test]
-fn every_page_of_the_guide_is_in_its_summary() {
+fn guide_page_is_listed_once_in_summary() {
     let summary = read(&format!("{GUIDE}/SUMMARY.md"));
     for page in pages(GUIDE) {
         let name = page.trim_start_matches(GUIDE).trim_start_matches('/');
@@ -209,8 +210,9 @@ fn every_page_of_the_guide_is_in_its_summary() {
     }
 }
 
+// Each listed code has a meaning at Twilio, and each code with a remedy in `doctor` is listed.
 #[test]
-fn every_code_of_the_guide_is_one_of_twilios() {
+fn error_code_page_lists_known_and_doctor_codes() {
     let page = read(&format!("{GUIDE}/reference/error-codes.md"));
     let first = |row: &str| row.strip_prefix("| ")?.split(' ').next()?.parse().ok();
     let codes: Vec<ErrorCode> = page.lines().filter_map(first).collect();
@@ -264,7 +266,7 @@ fn says_what_it_hears(kind: &str, file: &str, command: &mut Command) {
 }
 
 #[test]
-fn the_guides_bot_in_express_says_what_it_hears() {
+fn guide_express_bot_echoes_message() {
     match installed("REPLYHOOK_TEST_NODE_MODULES") {
         Some(_) => says_what_it_hears("js", "bot.mjs", &mut Command::new("node")),
         None => left_out("the guide's bot in Express"),
@@ -272,7 +274,7 @@ fn the_guides_bot_in_express_says_what_it_hears() {
 }
 
 #[test]
-fn the_guides_bot_in_flask_says_what_it_hears() {
+fn guide_flask_bot_echoes_message() {
     match installed("REPLYHOOK_TEST_PYTHON") {
         Some(python) => says_what_it_hears("python", "bot.py", &mut Command::new(python)),
         None => left_out("the guide's bot in Flask"),

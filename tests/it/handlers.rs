@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::support::{EMPTY, TestApp, Webhook, says};
 
 #[tokio::test]
-async fn a_handler_may_return_whatever_a_bot_can_say() {
+async fn handler_can_return_every_supported_type() {
     async fn free(
         _cx: Context,
         message: InboundMessage,
@@ -50,7 +50,7 @@ impl Drop for PanicsOnDrop {
 }
 
 #[tokio::test]
-async fn threat_46_a_handler_that_panics_is_a_500_and_the_next_message_is_answered() {
+async fn threat_46_handler_panic_returns_500_and_server_continues() {
     let app = TestApp::with(|_: Context, message: InboundMessage| {
         assert_ne!(message.body, "before the future");
         async move {
@@ -130,7 +130,7 @@ async fn settle() {
 }
 
 #[tokio::test]
-async fn at_the_deadline_twilio_gets_an_empty_answer_and_the_handler_goes_on() {
+async fn handler_at_deadline_continues_after_empty_response() {
     let word = Arc::new(Notify::new());
     let (app, clock, done) = waiting(&word, &[]);
     let app = Arc::new(app);
@@ -158,7 +158,7 @@ async fn at_the_deadline_twilio_gets_an_empty_answer_and_the_handler_goes_on() {
 }
 
 #[tokio::test]
-async fn a_peer_that_goes_away_does_not_cut_the_handler_in_half() {
+async fn handler_continues_after_client_disconnects() {
     let word = Arc::new(Notify::new());
     let (app, _clock, done) = waiting(&word, &[]);
     let app = Arc::new(app);
@@ -180,7 +180,7 @@ async fn a_peer_that_goes_away_does_not_cut_the_handler_in_half() {
 }
 
 #[tokio::test]
-async fn a_handler_that_never_ends_is_given_up() {
+async fn handler_exceeding_timeout_is_aborted() {
     let word = Arc::new(Notify::new());
     let (app, clock, done) = waiting(&word, &[]);
     let app = Arc::new(app);
@@ -194,8 +194,9 @@ async fn a_handler_that_never_ends_is_given_up() {
     assert_eq!(done.done(), 0);
 }
 
+// The empty response at the deadline and other users' replies come although one worker thread is blocked.
 #[test]
-fn threat_47_a_handler_that_blocks_its_thread_does_not_hold_up_its_own_answer_or_others() {
+fn threat_47_blocking_handler_delays_no_response() {
     // Two workers, as the server has at least: one is blocked, the timer runs on the other.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -230,7 +231,7 @@ fn threat_47_a_handler_that_blocks_its_thread_does_not_hold_up_its_own_answer_or
 }
 
 #[tokio::test]
-async fn threat_48_nothing_is_left_of_ten_thousand_messages() {
+async fn threat_48_ten_thousand_messages_leak_no_resources() {
     let app = TestApp::with(
         async |_, message: InboundMessage| match message.body.as_str() {
             text if text.starts_with("fail") => Err(HandlerError::new("no")),
@@ -269,7 +270,7 @@ async fn threat_48_nothing_is_left_of_ten_thousand_messages() {
 }
 
 #[tokio::test]
-async fn beyond_its_limits_the_server_sheds_load_at_once() {
+async fn load_over_handler_limit_is_shed_immediately() {
     let word = Arc::new(Notify::new());
     let env = [
         ("REPLYHOOK__HANDLER__MAX_CONCURRENT", "2"),

@@ -27,12 +27,12 @@ fn redirects(before: &str) -> String {
 /// Hands over who asks for a human, and takes back whom an agent names.
 async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, HandlerError> {
     if let Some(user) = message.body.strip_prefix("done ") {
-        let ended = cx.take_back(user).await?;
+        let ended = cx.end_handoff(user).await?;
         return Ok(Reply::text(ended.to_string()));
     }
     match message.body.as_str() {
         "human" => {
-            let reply = Reply::hand_over(FLOW).map_err(HandlerError::new)?;
+            let reply = Reply::handoff(FLOW).map_err(HandlerError::new)?;
             Ok(reply.and("One moment."))
         }
         body => Ok(Reply::text(body)),
@@ -44,7 +44,7 @@ fn from(user: &str, number: u64, body: &str) -> Webhook {
 }
 
 #[tokio::test]
-async fn every_later_message_is_redirected_and_the_handler_is_not_asked() {
+async fn message_during_handoff_is_redirected_without_handler() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
     let app = TestApp::with(move |cx: Context, message: InboundMessage| {
@@ -71,7 +71,7 @@ async fn every_later_message_is_redirected_and_the_handler_is_not_asked() {
 }
 
 #[tokio::test]
-async fn a_redirect_alone_is_of_one_message() {
+async fn redirect_without_handoff_affects_one_message() {
     let app = TestApp::with(async |_: Context, message: InboundMessage| {
         let flow = Reply::redirect(FLOW)?;
         Ok::<_, RedirectError>(match message.body.as_str() {
@@ -84,7 +84,7 @@ async fn a_redirect_alone_is_of_one_message() {
 }
 
 #[tokio::test]
-async fn another_conversations_handler_and_the_store_take_it_back() {
+async fn handoff_is_ended_from_other_conversation_or_store() {
     let app = TestApp::with(bot);
     app.says(1, "human").await;
     let done = from(AGENT, 2, &format!("done {USER}"));
@@ -97,16 +97,16 @@ async fn another_conversations_handler_and_the_store_take_it_back() {
     let (us, user) = ("whatsapp:+15550002222".into(), USER.into());
     let elsewhere = "whatsapp:+15550004444".into();
     let now = SystemClock.now();
-    let ended = app.store.take_back(Some(&elsewhere), &user, now).await;
+    let ended = app.store.end_handoff(Some(&elsewhere), &user, now).await;
     assert_eq!(ended.unwrap(), 0);
     assert_eq!(app.says(6, "hi").await, redirects(""));
-    let ended = app.store.take_back(Some(&us), &user, now).await;
+    let ended = app.store.end_handoff(Some(&us), &user, now).await;
     assert_eq!(ended.unwrap(), 1);
     assert_eq!(app.says(7, "hi").await, says("hi"));
 }
 
 #[test]
-fn a_time_that_is_none_is_told_with_what_to_write() {
+fn invalid_handoff_ttl_error_suggests_valid_format() {
     for wrong in ["24", "a day", "0s", "-1h", "721h"] {
         let problems = Settings::load(&sources(&[("REPLYHOOK__HANDOFF__TTL", wrong)]));
         let problems = problems.unwrap_err().to_string();
@@ -121,7 +121,7 @@ fn a_time_that_is_none_is_told_with_what_to_write() {
 }
 
 #[tokio::test]
-async fn it_ends_so_long_after_its_last_message() {
+async fn handoff_expires_ttl_after_last_message() {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let time = clock.clone();
     let env = [("REPLYHOOK__HANDOFF__TTL", "2h")];
@@ -136,7 +136,7 @@ async fn it_ends_so_long_after_its_last_message() {
 }
 
 #[tokio::test]
-async fn stop_comes_first_and_whoever_has_opted_out_is_not_redirected() {
+async fn stop_during_handoff_opts_out_and_prevents_redirect() {
     let app = TestApp::with(bot);
     app.says(1, "human").await;
     assert!(app.says(2, "STOP").await.contains("no more messages"));
@@ -145,8 +145,9 @@ async fn stop_comes_first_and_whoever_has_opted_out_is_not_redirected() {
     assert_eq!(app.says(5, "hi").await, redirects(""));
 }
 
+// The message behind the late one also missed the deadline, so only messages after it are redirected.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_hand_over_says_its_texts_by_rest_and_counts_for_the_later_messages() {
+async fn late_handoff_sends_via_rest_and_redirects_later() {
     let twilio = FakeTwilio::start();
     let go = Arc::new(Semaphore::new(0));
     let let_go = go.clone();
@@ -185,7 +186,7 @@ async fn a_late_hand_over_says_its_texts_by_rest_and_counts_for_the_later_messag
     let rows = app.store.messages(filter).await.unwrap();
     let reasons = rows.iter().map(|row| row.reason.as_deref());
     let not_redirected =
-        "it was not redirected to where its conversation is handed over: its answer went by REST";
+        "it was not redirected to the handoff URL: its reply went via the REST API";
     assert_eq!(
         reasons.collect::<Vec<_>>(),
         [None, Some(not_redirected), Some(not_redirected)]
@@ -194,23 +195,23 @@ async fn a_late_hand_over_says_its_texts_by_rest_and_counts_for_the_later_messag
 }
 
 #[tokio::test]
-async fn a_hand_over_that_is_refused_begins_nothing() {
+async fn refused_handoff_leaves_conversation_with_bot() {
     let app =
         TestApp::with(
             async |_: Context, message: InboundMessage| match message.body.as_str() {
-                "self" => Reply::hand_over("https://hooks.example.test/webhook"),
+                "self" => Reply::handoff("https://hooks.example.test/webhook"),
                 _ => Ok(Reply::text("mine")),
             },
         );
     app.send(Webhook::message(1, "self")).await.refused(500);
     assert_eq!(app.says(2, "hi").await, says("mine"));
     for url in ["/flow", "flow", "", "mailto:a@example.test"] {
-        assert_eq!(Reply::hand_over(url), Err(RedirectError), "{url}");
+        assert_eq!(Reply::handoff(url), Err(RedirectError), "{url}");
     }
 }
 
 #[test]
-fn it_outlasts_a_restart_is_shown_and_is_handed_back_by_command() {
+fn handoff_survives_restart_and_ends_by_command() {
     let kept = Kept::new();
     let begin = async |app: &TestApp| {
         assert_eq!(app.says(1, "hi").await, says("hi"));
@@ -225,49 +226,56 @@ fn it_outlasts_a_restart_is_shown_and_is_handed_back_by_command() {
     );
     let list = kept.prints(&["messages", "list"]);
     assert_eq!(
-        list.matches("its conversation is handed over").count(),
+        list.matches("the conversation is handed off").count(),
         3,
         "{list}"
     );
     let sid = format!("SM{:032x}", 2);
     let shown = kept.prints(&["messages", "show", &sid]);
-    assert!(
-        shown.contains("handover  its conversation, until 20"),
-        "{shown}"
-    );
+    assert!(shown.contains("handoff   until 20"), "{shown}");
     let shown = kept.lines(&["messages", "show", &sid, "--json"]);
     assert!(
-        shown[0]["handed_over_until"]
+        shown[0]["handed_off_until"]
             .as_str()
             .unwrap()
             .ends_with('Z')
     );
 
-    let other = ["handback", USER, "--sender", "whatsapp:+15550004444"];
+    let other = ["handoff", "end", USER, "--sender", "whatsapp:+15550004444"];
     let not = (
         1,
-        "whatsapp:…11 is not handed over\n".to_owned(),
+        "whatsapp:…11 is not handed off\n".to_owned(),
         String::new(),
     );
     assert_eq!(kept.run(&other), not);
-    let back = kept.prints(&["handback", USER]);
-    assert_eq!(
-        back,
-        "the bot answers whatsapp:…11 again, in 1 conversation\n"
+    let listed = kept.prints(&["handoff", "list"]);
+    assert!(
+        listed.starts_with("whatsapp:…11  with whatsapp:+15550002222  until 20"),
+        "{listed}"
     );
-    assert_eq!(kept.run(&["handback", USER]), not);
+    assert!(!listed.contains("https://"), "{listed}");
+    let listed = kept.lines(&["handoff", "list", "--json", "--content"]);
+    assert_eq!(listed[0]["user"][0], USER);
+    assert!(listed[0]["url"].as_str().unwrap().starts_with("https://"));
+    let end = kept.prints(&["handoff", "end", USER]);
+    assert_eq!(
+        end,
+        "the bot replies to whatsapp:…11 again, in 1 conversation\n"
+    );
+    assert_eq!(kept.run(&["handoff", "end", USER]), not);
+    assert_eq!(kept.prints(&["handoff", "list"]), "no active handoffs\n");
     kept.app(
         |app| app.handler(bot),
         async |app| {
             assert_eq!(app.says(4, "hi").await, says("hi"));
         },
     );
-    assert!(!kept.prints(&["messages", "list"]).contains("handed over"));
+    assert!(!kept.prints(&["messages", "list"]).contains("handed off"));
 }
 
 #[cfg(feature = "testing")]
 #[tokio::test]
-async fn on_the_desk_what_the_flow_says_is_what_the_user_gets() {
+async fn handoff_in_emulator_delivers_flow_reply() {
     use replyhook::App;
     use replyhook::testing::TestBot;
 
@@ -280,7 +288,7 @@ async fn on_the_desk_what_the_flow_says_is_what_the_user_gets() {
             let url = url.clone();
             async move {
                 match message.body.as_str() {
-                    "human" => Reply::hand_over(url),
+                    "human" => Reply::handoff(url),
                     _ => Ok(Reply::text("The bot.")),
                 }
             }
@@ -297,8 +305,12 @@ async fn on_the_desk_what_the_flow_says_is_what_the_user_gets() {
         .await
         .assert_reply("A person.")
         .assert_handler_runs(0);
-    let shown = bot.remote().get(&["state", ana.address()]).await.unwrap();
-    assert_eq!(shown["handed_over_to"], format!("{}/flow", flow.url()));
+    let shown = bot
+        .emulator_client()
+        .get(&["state", ana.address()])
+        .await
+        .unwrap();
+    assert_eq!(shown["handed_off_to"], format!("{}/flow", flow.url()));
     bot.restart().await;
     ana.says("still there?").await.assert_reply("A person.");
     let asked = flow.asked_at("/flow");

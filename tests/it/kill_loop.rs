@@ -21,9 +21,9 @@ const SENDERS: u64 = 12;
 /// Pages of the log from which on the server makes a checkpoint after every commit.
 const AUTOMATIC: u64 = 8000;
 /// Times as many kills where none has fallen where it was meant to.
-const MOST: u64 = 10;
+const MAX: u64 = 10;
 /// For the log to grow: its file may be longer already.
-const LONGEST_WATCH: Duration = Duration::from_millis(50);
+const MAX_WATCH: Duration = Duration::from_millis(50);
 
 /// Of each sender. Neighbours share them, so that a conversation has several messages at once.
 const USERS: u64 = 6;
@@ -191,8 +191,9 @@ fn send_on(sender: u64, seed: u64, place: &Place, twilio: &FakeTwilio) -> Vec<Se
     sent
 }
 
+// Every acknowledged message is stored, and no user receives two replies.
 #[test]
-fn threat_59_killed_at_random_moments_the_server_loses_nothing_and_answers_nobody_twice() {
+fn threat_59_random_kills_lose_and_duplicate_nothing() {
     let (cycles, seed) = (setting("KILL_CYCLES", 50), seed());
     tell(&format!("kill loop: KILL_SEED={seed} KILL_CYCLES={cycles}"));
     let folder = tempfile::tempdir().unwrap();
@@ -378,7 +379,7 @@ impl Ledger {
 }
 
 #[test]
-fn a_commit_that_a_kill_cuts_is_whole_or_not_at_all() {
+fn commit_cut_by_kill_is_atomic() {
     let (kills, seed) = (setting("KILL_COMMITS", 200), seed());
     tell(&format!("kills in commits: KILL_SEED={seed}"));
     let mut ledger = Ledger::new();
@@ -386,7 +387,7 @@ fn a_commit_that_a_kill_cuts_is_whole_or_not_at_all() {
     let serial = AtomicU64::new(1);
     let mut last = Vec::new();
     let mut number = 0;
-    while number < kills || hits == 0 && number < MOST * kills {
+    while number < kills || hits == 0 && number < MAX * kills {
         let server = ledger.restart(&last);
         let moment = Duration::from_micros(random.below(10_000));
         let file = ledger.file();
@@ -395,7 +396,7 @@ fn a_commit_that_a_kill_cuts_is_whole_or_not_at_all() {
         // Half of the kills are aimed: at the moment in which the log grows.
         let now = || {
             let (before, since) = (written(), Instant::now());
-            while watched && written() == before && since.elapsed() < LONGEST_WATCH {
+            while watched && written() == before && since.elapsed() < MAX_WATCH {
                 std::hint::spin_loop();
             }
         };
@@ -417,7 +418,7 @@ fn a_commit_that_a_kill_cuts_is_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_checkpoint_that_a_kill_cuts_loses_nothing() {
+fn checkpoint_cut_by_kill_loses_nothing() {
     let (kills, seed) = (setting("KILL_CHECKPOINTS", 200), seed());
     tell(&format!("kills in checkpoints: KILL_SEED={seed}"));
     let mut ledger = Ledger::new();
@@ -425,7 +426,7 @@ fn a_checkpoint_that_a_kill_cuts_loses_nothing() {
     let serial = AtomicU64::new(1);
     let mut last = Vec::new();
     let mut number = 0;
-    while number < kills || hits == 0 && number < MOST * kills {
+    while number < kills || hits == 0 && number < MAX * kills {
         let server = ledger.restart(&last);
         let file = ledger.file();
         let moment = Duration::from_micros(random.below(10_000));

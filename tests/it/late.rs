@@ -30,8 +30,9 @@ fn patient(go: &Arc<Semaphore>) -> impl Fn(Context, InboundMessage) -> BotFuture
 
 type BotFuture = futures_util::future::BoxFuture<'static, Result<String, HandlerError>>;
 
+// It is sent with the account and the auth token that signed the webhook.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_reply_is_acknowledged_and_then_sent_once_with_the_messages_own_account_and_token() {
+async fn late_reply_is_acknowledged_then_sent_once() {
     let twilio = FakeTwilio::start();
     twilio.logins(&[(ACCOUNT, OTHER_TOKEN)]);
     let go = Arc::new(Semaphore::new(0));
@@ -52,8 +53,9 @@ async fn a_late_reply_is_acknowledged_and_then_sent_once_with_the_messages_own_a
     assert_eq!(twilio.posts()[0].user, ACCOUNT);
 }
 
+// The main account sends with its API key, the subaccount with its own auth token.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_key_sends_where_it_is_configured_and_a_subaccounts_token_where_that_is() {
+async fn rest_reply_uses_credentials_of_its_account() {
     let key = "SK00000000000000000000000000000001";
     let sub = "AC00000000000000000000000000000002";
     let twilio = FakeTwilio::start();
@@ -87,8 +89,9 @@ async fn an_api_key_sends_where_it_is_configured_and_a_subaccounts_token_where_t
     assert!(users[11..].iter().all(|user| user == sub), "{users:?}");
 }
 
+// A reply that does not fit one TwiML document goes entirely via the REST API.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_fit_one_document_goes_whole_by_rest_and_in_order() {
+async fn oversized_reply_is_sent_via_rest_in_order() {
     let twilio = FakeTwilio::start();
     let app = TestApp::beside(&twilio, &[], |app| {
         app.handler(async |_, _| {
@@ -106,8 +109,9 @@ async fn what_does_not_fit_one_document_goes_whole_by_rest_and_in_order() {
     );
 }
 
+// It goes via the REST API, and only while that user's window is open.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reply_to_somebody_else_goes_by_rest_and_not_to_whom_opted_out() {
+async fn reply_to_another_user_respects_opt_out() {
     let other = "whatsapp:+15550009999";
     let twilio = FakeTwilio::start();
     let app = TestApp::beside(&twilio, &[], |app| {
@@ -133,7 +137,7 @@ async fn a_reply_to_somebody_else_goes_by_rest_and_not_to_whom_opted_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_redirect_or_a_late_failure_says_nothing() {
+async fn late_redirect_or_failure_sends_nothing() {
     let twilio = FakeTwilio::start();
     let go = Arc::new(Semaphore::new(0));
     let wait = go.clone();
@@ -172,7 +176,7 @@ async fn a_late_redirect_or_a_late_failure_says_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_65_a_429_is_sent_again_when_twilio_says_so() {
+async fn threat_65_send_after_429_waits_for_retry_after() {
     let twilio = FakeTwilio::start();
     let busy = Fault::Status {
         status: 429,
@@ -182,7 +186,7 @@ async fn threat_65_a_429_is_sent_again_when_twilio_says_so() {
     twilio.fault(busy, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
-    comes_to(&app, "again").await;
+    comes_to(&app, "retry").await;
     // The jitter may add to the seven seconds, and nothing takes from them.
     clock.advance(Duration::from_secs(6).try_into().unwrap());
     app.idle_rounds(2).await;
@@ -194,7 +198,7 @@ async fn threat_65_a_429_is_sent_again_when_twilio_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_odd_retry_after_keeps_nobody_silent_for_longer_than_a_quarter_of_an_hour() {
+async fn excessive_retry_after_is_capped_at_15_minutes() {
     let twilio = FakeTwilio::start();
     let busy = Fault::Status {
         status: 429,
@@ -204,7 +208,7 @@ async fn an_odd_retry_after_keeps_nobody_silent_for_longer_than_a_quarter_of_an_
     twilio.fault(busy, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
-    comes_to(&app, "again").await;
+    comes_to(&app, "retry").await;
     clock.advance(Duration::from_mins(14).try_into().unwrap());
     app.idle_rounds(2).await;
     assert_eq!(twilio.posts().len(), 1);
@@ -232,8 +236,9 @@ async fn comes_to(app: &TestApp, outcome: &str) {
     app.wait_for(&series, 1.0).await;
 }
 
+// The REST call broke off after Twilio had accepted the message.
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_66_a_call_of_unknown_fate_is_found_in_the_list_and_not_made_again() {
+async fn threat_66_unknown_send_found_in_list_is_not_repeated() {
     for fault in [
         Fault::TakenThenReset,
         Fault::TakenThenGarbage,
@@ -258,8 +263,9 @@ async fn threat_66_a_call_of_unknown_fate_is_found_in_the_list_and_not_made_agai
     }
 }
 
+// The setting outbound.on_unknown decides; a held message also holds back the rest of its reply.
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_66_what_the_list_does_not_have_is_held_with_the_rest_or_sent_again_as_configured() {
+async fn threat_66_unlisted_unknown_send_is_held_or_resent() {
     for (on_unknown, texts) in [("hold", 0), ("resend", 11)] {
         let twilio = FakeTwilio::start();
         twilio.fault(Fault::ResetBefore, 1);
@@ -286,7 +292,7 @@ async fn threat_66_what_the_list_does_not_have_is_held_with_the_rest_or_sent_aga
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_66_a_status_callback_proves_what_became_of_a_call() {
+async fn threat_66_status_callback_resolves_unknown_send() {
     let twilio = FakeTwilio::start();
     twilio.fault(Fault::TakenThenReset, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
@@ -301,8 +307,9 @@ async fn threat_66_a_status_callback_proves_what_became_of_a_call() {
     assert_eq!(twilio.lists().len(), 0);
 }
 
+// After wrong credentials, the readiness check reports the REST API as failing.
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_67_a_refusal_fails_the_message_with_its_code_and_wrong_credentials_are_told() {
+async fn threat_67_rejected_send_fails_message_with_error_code() {
     for (status, code, rest) in [
         (400, 21211, "ok"),
         (400, 63016, "ok"),
@@ -329,7 +336,7 @@ async fn threat_67_a_refusal_fails_the_message_with_its_code_and_wrong_credentia
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_67_21610_opts_the_user_out() {
+async fn threat_67_error_21610_opts_user_out() {
     let twilio = FakeTwilio::start();
     let refusal = Fault::Status {
         status: 400,
@@ -349,12 +356,12 @@ async fn threat_67_21610_opts_the_user_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_68_what_never_left_this_machine_is_sent_when_twilio_is_back() {
+async fn threat_68_unsent_reply_is_sent_after_twilio_outage() {
     let twilio = FakeTwilio::start();
     twilio.down();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
-    comes_to(&app, "again").await;
+    comes_to(&app, "retry").await;
     assert_eq!(app.readiness().await["checks"]["rest"], "failing");
     twilio.up();
     clock.advance(Duration::from_secs(10).try_into().unwrap());
@@ -363,12 +370,12 @@ async fn threat_68_what_never_left_this_machine_is_sent_when_twilio_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_43_a_stop_that_comes_while_a_late_reply_waits_keeps_it_back() {
+async fn threat_43_stop_cancels_pending_rest_reply() {
     let twilio = FakeTwilio::start();
     twilio.down();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
-    comes_to(&app, "again").await;
+    comes_to(&app, "retry").await;
     app.says(2, "STOP").await;
     twilio.up();
     clock.advance(Duration::from_mins(1).try_into().unwrap());
@@ -376,8 +383,9 @@ async fn threat_43_a_stop_that_comes_while_a_late_reply_waits_keeps_it_back() {
     assert_eq!(twilio.posts().len(), 0);
 }
 
+// The template is sent only if it is configured and consent allows it.
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_45_a_late_reply_whose_window_has_closed_is_not_sent_or_becomes_the_template() {
+async fn threat_45_reply_after_window_fails_or_uses_template() {
     let template = "HX00000000000000000000000000000001";
     for (env, shown) in [
         (&[][..], 0),
@@ -398,7 +406,7 @@ async fn threat_45_a_late_reply_whose_window_has_closed_is_not_sent_or_becomes_t
         twilio.down();
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let app = overflowing(&twilio, &clock, env);
-        comes_to(&app, "again").await;
+        comes_to(&app, "retry").await;
         twilio.up();
         // Two minutes before the day is over.
         clock.advance(Duration::from_mins(24 * 60 - 2).try_into().unwrap());
@@ -417,7 +425,7 @@ async fn threat_45_a_late_reply_whose_window_has_closed_is_not_sent_or_becomes_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reply_in_time_is_given_once_whatever_the_deadline_is_doing() {
+async fn reply_racing_deadline_is_sent_exactly_once() {
     // Both come at the same moment, again and again: every message has exactly one carrier.
     let twilio = FakeTwilio::start();
     let app = TestApp::beside(&twilio, &[("REPLYHOOK__REPLY__DEADLINE_MS", "30")], |app| {
@@ -455,7 +463,7 @@ async fn a_reply_in_time_is_given_once_whatever_the_deadline_is_doing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_58_a_clock_that_jumps_while_a_handler_runs_loses_and_doubles_nothing() {
+async fn threat_58_clock_jump_during_handler_sends_reply_once() {
     let hours = SignedDuration::from_hours;
     // Past the deadline, and back before the message came.
     for jump in [SignedDuration::from_mins(1), hours(-2)] {

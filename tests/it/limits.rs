@@ -23,8 +23,9 @@ fn raw(server: &Server, text: &str) -> Option<u16> {
     server.exchange(text.as_bytes()).map(|answer| answer.status)
 }
 
+// The declared length is checked first, and a chunked body is counted as it arrives.
 #[test]
-fn threat_15_a_body_over_the_limit_is_refused_by_its_length_or_as_it_comes() {
+fn threat_15_body_over_limit_is_rejected_with_413() {
     let server = server();
     let limit = 128 * 1024;
     let refused = server.exchange(format!("POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n", limit + 1).as_bytes()).unwrap();
@@ -53,7 +54,7 @@ fn threat_15_a_body_over_the_limit_is_refused_by_its_length_or_as_it_comes() {
 }
 
 #[test]
-fn threat_16_a_body_that_comes_too_slowly_is_given_up() {
+fn threat_16_slow_body_times_out_with_408() {
     let server = impatient("REPLYHOOK__SERVER__BODY_TIMEOUT_MS");
     let mut stream = wire::connect(server.public);
     let webhook = Webhook::message(3, "hi").raw(ORIGIN);
@@ -64,8 +65,9 @@ fn threat_16_a_body_that_comes_too_slowly_is_given_up() {
     is_well(&server);
 }
 
+// Covers a connection without a request, one with half a head, and an idle keep-alive connection.
 #[test]
-fn threat_17_a_peer_that_says_nothing_half_a_head_or_nothing_more_is_closed() {
+fn threat_17_idle_connection_is_closed() {
     let server = Server::start(&[
         ("REPLYHOOK__SERVER__HEADER_TIMEOUT_MS", "1000"),
         ("REPLYHOOK__SERVER__IDLE_TIMEOUT_S", "5"),
@@ -90,7 +92,7 @@ fn threat_17_a_peer_that_says_nothing_half_a_head_or_nothing_more_is_closed() {
 }
 
 #[test]
-fn threat_17_a_peer_that_does_not_take_its_answers_is_closed() {
+fn threat_17_connection_not_reading_responses_is_closed() {
     let server = impatient("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS");
     // Long answers, asked for without reading one, fill every buffer between the two. Then the server closes.
     let webhook = Webhook::message(5, &"x".repeat(15_000)).raw(ORIGIN);
@@ -105,8 +107,9 @@ fn threat_17_a_peer_that_does_not_take_its_answers_is_closed() {
     is_well(&server);
 }
 
+// Connections over server.max_connections wait, while open ones still get responses.
 #[test]
-fn threat_18_a_flood_of_connections_waits_and_the_private_listener_answers() {
+fn threat_18_connection_flood_leaves_admin_listener_responsive() {
     let server = Server::start(&[("REPLYHOOK__SERVER__MAX_CONNECTIONS", "8")]);
     let mut live: Vec<_> = (0..4).map(|_| wire::connect(server.public)).collect();
     for stream in &mut live {
@@ -133,7 +136,7 @@ fn threat_18_a_flood_of_connections_waits_and_the_private_listener_answers() {
 }
 
 #[test]
-fn threat_19_too_many_or_too_large_headers_are_431_and_a_long_uri_is_414() {
+fn threat_19_oversized_headers_get_431_and_uri_414() {
     let server = server();
     let head = |headers: &str| {
         format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: 0\r\n\r\n")
@@ -165,8 +168,9 @@ fn threat_19_too_many_or_too_large_headers_are_431_and_a_long_uri_is_414() {
     is_well(&server);
 }
 
+// A proxy and this server could read such a request differently (request smuggling).
 #[test]
-fn threat_30_requests_that_two_readers_would_read_differently_are_refused_or_closed() {
+fn threat_30_ambiguous_request_framing_is_rejected() {
     let server = server();
     let good = Webhook::message(6, "hi");
     let body = String::from_utf8(good.bytes()).unwrap();
@@ -278,7 +282,7 @@ fn transfer_encodings_other_than_chunked_are_501() {
 }
 
 #[test]
-fn head_over_its_limit_is_431_to_the_byte() {
+fn request_head_over_exact_limit_gets_431() {
     let server = server();
     let head = |bytes: usize| {
         let (begin, end) = ("GET /x HTTP/1.1\r\nHost: h\r\nX-A: ", "\r\n\r\n");
@@ -302,7 +306,7 @@ fn head_over_its_limit_is_431_to_the_byte() {
 }
 
 #[test]
-fn threat_31_what_is_not_http_1_is_refused_or_closed() {
+fn threat_31_non_http_1_request_is_rejected() {
     let server = server();
     for bytes in [
         &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..],
@@ -318,8 +322,9 @@ fn threat_31_what_is_not_http_1_is_refused_or_closed() {
     is_well(&server);
 }
 
+// Without HTTP/2, flood attacks on it have no target.
 #[test]
-fn threat_32_http_2_is_not_spoken_so_that_its_floods_have_no_target() {
+fn threat_32_http_2_is_not_supported() {
     let server = server();
     let mut upgrade = Webhook::message(7, "hi");
     upgrade = upgrade
@@ -337,7 +342,7 @@ fn threat_32_http_2_is_not_spoken_so_that_its_floods_have_no_target() {
 }
 
 #[test]
-fn threat_63_running_out_of_file_descriptors_is_survived_and_health_is_told_all_the_while() {
+fn threat_63_file_descriptor_exhaustion_leaves_health_checks_working() {
     let mut limited = Command::new("prlimit");
     limited.args(["--nofile=96:96", env!("CARGO_BIN_EXE_replyhook")]);
     if Command::new("prlimit").arg("--version").output().is_err() {
@@ -356,7 +361,7 @@ fn threat_63_running_out_of_file_descriptors_is_survived_and_health_is_told_all_
 }
 
 #[test]
-fn what_strangers_keep_open_does_not_take_the_place_of_verified_requests() {
+fn stalled_unverified_requests_do_not_block_verified_ones() {
     let server = Server::start(&[
         ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "2"),
         ("REPLYHOOK__SERVER__BODY_TIMEOUT_MS", "60000"),
@@ -388,8 +393,9 @@ fn what_strangers_keep_open_does_not_take_the_place_of_verified_requests() {
     );
 }
 
+// The requests are built so that explaining their signatures could take long.
 #[test]
-fn a_forgery_made_to_be_explained_at_length_is_refused_at_once() {
+fn forgery_costly_to_explain_is_rejected() {
     let server = Server::start(&[("REPLYHOOK__SERVER__MAX_HEADER_BYTES", "65536")]);
     let hosts: String = (0..2000).map(|n| format!("host=h{n}:{n};")).collect();
     let many: String = (0..500).map(|n| format!("{n}=&")).collect();
@@ -411,8 +417,9 @@ fn a_forgery_made_to_be_explained_at_length_is_refused_at_once() {
     is_well(&server);
 }
 
+// The HTTP layer rejects it before any endpoint.
 #[test]
-fn a_request_that_reaches_no_endpoint_is_counted_and_warned_of() {
+fn malformed_request_is_counted_and_logged() {
     let server = server();
     for head in [
         "Host: a\r\nHost: b\r\n",
@@ -426,8 +433,9 @@ fn a_request_that_reaches_no_endpoint_is_counted_and_warned_of() {
     server.wait_until("replyhook_malformed_requests_total", 3.0);
 }
 
+// The connection stays open for the next request.
 #[test]
-fn a_connection_is_kept_for_the_next_request_and_pipelined_requests_are_answered_in_order() {
+fn pipelined_requests_are_answered_in_order() {
     let server = server();
     let mut stream = wire::connect(server.public);
     let both = [
@@ -447,7 +455,7 @@ fn a_connection_is_kept_for_the_next_request_and_pipelined_requests_are_answered
 }
 
 #[test]
-fn the_private_endpoints_are_not_on_the_public_listener() {
+fn admin_endpoints_on_public_listener_get_404() {
     let server = server();
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(
@@ -461,7 +469,7 @@ fn the_private_endpoints_are_not_on_the_public_listener() {
 /// The bot that hangs where it is told to.
 #[cfg(feature = "failpoints")]
 #[test]
-fn two_thousand_stuck_handlers_take_bounded_memory_and_the_next_message_is_told_at_once() {
+fn stuck_handlers_at_limit_use_bounded_memory() {
     const STUCK: u64 = 2000;
     let limit = STUCK.to_string();
     let server = Server::start_by(

@@ -87,7 +87,7 @@ fn broken(page: &str, link: &str) -> Option<String> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_document_link_resolves() {
     let mut count = 0;
     let mut wrong = Vec::new();
     for page in documents() {
@@ -100,7 +100,7 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_is_found() {
+fn broken_link_is_detected() {
     for (link, is_broken) in [
         ("../glossary.md", false),
         ("../how-to/handoff.md#limits", false),

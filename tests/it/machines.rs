@@ -104,8 +104,9 @@ fn message(number: u64, body: &str) -> Webhook {
     Webhook::message(number, body).with("From", &from(number))
 }
 
+// All concurrent requests for the message get the same reply.
 #[test]
-fn a_message_that_comes_to_both_machines_at_once_is_handled_once_and_has_one_answer() {
+fn message_sent_to_both_machines_is_handled_once() {
     let Some(database) = Database::start() else {
         return;
     };
@@ -126,8 +127,9 @@ fn a_message_that_comes_to_both_machines_at_once_is_handled_once_and_has_one_ans
     assert!(twilio.posts().is_empty());
 }
 
+// The other machine sends them, and reruns only an unfinished handler.
 #[test]
-fn what_a_machine_leaves_behind_when_it_is_killed_the_other_sends_once() {
+fn replies_of_killed_machine_are_sent_once() {
     let Some(database) = Database::start() else {
         return;
     };
@@ -159,8 +161,9 @@ fn what_a_machine_leaves_behind_when_it_is_killed_the_other_sends_once() {
     assert_eq!(second.send(&message(1, LATE)).twiml(), EMPTY);
 }
 
+// Before the kill, the answers already alternate between the machines.
 #[test]
-fn two_machines_go_on_with_each_others_forms_also_when_one_is_killed_in_the_middle() {
+fn form_continues_on_other_machine_after_kill() {
     let Some(database) = Database::start() else {
         return;
     };
@@ -184,7 +187,7 @@ fn two_machines_go_on_with_each_others_forms_also_when_one_is_killed_in_the_midd
 }
 
 #[test]
-fn a_link_that_one_machine_has_made_is_served_by_the_other() {
+fn media_link_is_served_by_other_machine() {
     let Some(database) = Database::start() else {
         return;
     };
@@ -205,8 +208,9 @@ fn a_link_that_one_machine_has_made_is_served_by_the_other() {
     assert_eq!(got.header("content-length"), Some("4"));
 }
 
+// The handler does not run; after the outage the redelivered message is accepted.
 #[test]
-fn threat_54_while_postgresql_is_down_messages_are_refused_unhandled_and_then_taken_again() {
+fn threat_54_messages_during_postgres_outage_are_rejected() {
     let Some(database) = Database::start() else {
         return;
     };
@@ -234,7 +238,7 @@ fn threat_54_while_postgresql_is_down_messages_are_refused_unhandled_and_then_ta
 }
 
 #[test]
-fn an_orderly_end_hands_over_at_once() {
+fn graceful_shutdown_releases_claim_to_other_machine() {
     let Some(database) = Database::start() else {
         return;
     };
@@ -252,7 +256,7 @@ fn an_orderly_end_hands_over_at_once() {
 }
 
 #[test]
-fn a_migration_over_which_a_machine_dies_begins_anew_on_the_next() {
+fn interrupted_migration_restarts_on_next_machine() {
     let Some(database) = Database::start() else {
         return;
     };

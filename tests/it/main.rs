@@ -20,13 +20,13 @@ mod support;
 
 #[cfg(not(feature = "failpoints"))]
 #[test]
-fn faults_that_need_crash_points_are_left_out() {
+fn crash_tests_without_failpoints_are_skipped() {
     support::left_out("crashes and kills: built without the feature failpoints");
 }
 
 #[cfg(not(feature = "testing"))]
 #[test]
-fn the_test_kit_is_left_out() {
+fn test_kit_without_testing_feature_is_skipped() {
     support::left_out("the test kit: built without the feature testing");
 }
 

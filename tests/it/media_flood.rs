@@ -118,7 +118,7 @@ fn served(readers: &mut [TcpStream]) -> usize {
 const HUNDRED_MB: u64 = 100_000_000 / 1024;
 
 #[test]
-fn forged_tokens_take_no_thread_and_no_look_up() {
+fn forged_media_tokens_use_no_thread_or_lookup() {
     let kept = Kept::new();
     let path = link(&kept, 100);
     let server = kept.server();
@@ -147,7 +147,7 @@ fn forged_tokens_take_no_thread_and_no_look_up() {
 }
 
 #[test]
-fn many_readers_of_links_share_few_connections_of_the_file() {
+fn concurrent_media_readers_share_few_database_connections() {
     let kept = Kept::new();
     let path = link(&kept, 1024 * 1024);
     let server = kept.server();
@@ -161,8 +161,9 @@ fn many_readers_of_links_share_few_connections_of_the_file() {
     is_answered(&server, 102);
 }
 
+// At most 96 readers are served; the others get 503, and messages still get their replies.
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_of_files_do_not_take_the_place_of_messages() {
+async fn slow_media_readers_do_not_block_messages() {
     const READERS: usize = 130;
     let (kept, path, server) = tokio::task::block_in_place(|| {
         let kept = Kept::new();
@@ -190,8 +191,9 @@ async fn readers_of_files_do_not_take_the_place_of_messages() {
     drop(kept);
 }
 
+// At most 64 downloads from Twilio run concurrently, and further readers get 503.
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_readers_of_one_link_make_few_calls_to_twilio() {
+async fn slow_media_readers_make_few_twilio_calls() {
     const READERS: usize = 300;
     let (storage, service) = (Storage::start().await, Scripted::start().await);
     service.answers("/message", 204, "", "");
@@ -241,7 +243,7 @@ async fn slow_readers_of_one_link_make_few_calls_to_twilio() {
 }
 
 #[test]
-fn link_is_followed_after_restarts_and_its_forgeries_are_not() {
+fn media_link_survives_restart_and_forgeries_get_404() {
     let kept = Kept::new();
     let path = link(&kept, 100);
     let (tagged, end) = path.split_at(path.len() - 1);
@@ -285,7 +287,7 @@ mod on_postgres {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn link_is_followed_on_every_machine() {
+    async fn media_link_works_on_every_machine() {
         let Some((database, path)) = linked().await else {
             return;
         };
@@ -299,7 +301,7 @@ mod on_postgres {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn forged_tokens_do_not_wait_for_a_locked_table() {
+    async fn forged_media_tokens_ignore_locked_table() {
         let Some((database, path)) = linked().await else {
             return;
         };
@@ -325,7 +327,7 @@ mod on_postgres {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn links_that_wait_for_the_database_leave_messages_their_connections() {
+    async fn waiting_media_links_leave_connections_for_messages() {
         let Some((database, path)) = linked().await else {
             return;
         };

@@ -68,8 +68,9 @@ fn redirects(storage: &Storage, number: u64) {
     storage.answers(&get(number), 307, &[("location", &to)], b"");
 }
 
+// The request is built from SIDs, and the CDN gets neither credentials nor cookies.
 #[tokio::test]
-async fn a_file_is_asked_for_by_sids_and_only_the_api_sees_credentials() {
+async fn media_fetch_sends_credentials_only_to_api() {
     let storage = Storage::start().await;
     redirects(&storage, 1);
     storage.answers(
@@ -93,7 +94,7 @@ async fn a_file_is_asked_for_by_sids_and_only_the_api_sees_credentials() {
 }
 
 #[tokio::test]
-async fn threat_33_what_the_message_gives_as_an_address_is_never_called() {
+async fn threat_33_media_url_of_message_is_never_called() {
     let storage = Storage::start().await;
     let trap = TcpListener::bind("127.0.0.1:0").unwrap();
     trap.set_nonblocking(true).unwrap();
@@ -121,8 +122,9 @@ async fn threat_33_what_the_message_gives_as_an_address_is_never_called() {
     assert!(trap.accept().is_err(), "somebody called the trap");
 }
 
+// The server does not connect to an allowed redirect host whose name resolves to this machine.
 #[tokio::test]
-async fn threat_33_a_name_that_leads_into_this_machine_is_not_connected_to() {
+async fn threat_33_redirect_to_loopback_host_is_not_followed() {
     let storage = Storage::start().await;
     let trap = TcpListener::bind("127.0.0.1:0").unwrap();
     trap.set_nonblocking(true).unwrap();
@@ -138,7 +140,7 @@ async fn threat_33_a_name_that_leads_into_this_machine_is_not_connected_to() {
 }
 
 #[tokio::test]
-async fn threat_34_a_redirect_to_a_foreign_host_is_not_followed() {
+async fn threat_34_redirect_to_foreign_host_is_not_followed() {
     let storage = Storage::start().await;
     let other = Storage::start().await;
     let app = app(&storage, &[], fetching);
@@ -173,8 +175,9 @@ async fn threat_34_a_redirect_to_a_foreign_host_is_not_followed() {
     );
 }
 
+// The limit holds without a Content-Length and with a false one.
 #[tokio::test]
-async fn threat_35_an_endless_file_ends_at_16_mib_whatever_its_head_says() {
+async fn threat_35_endless_media_file_ends_at_16_mib() {
     let storage = Storage::start().await;
     let app = app(&storage, &[], fetching);
     // Without a length, or with one that is a lie.
@@ -200,7 +203,7 @@ async fn threat_35_an_endless_file_ends_at_16_mib_whatever_its_head_says() {
 }
 
 #[tokio::test]
-async fn threat_35_a_type_that_lies_is_told_and_nothing_is_unpacked() {
+async fn threat_35_false_media_type_is_detected_without_decompression() {
     let storage = Storage::start().await;
     let seen: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
     let kept = seen.clone();
@@ -237,7 +240,7 @@ async fn threat_35_a_type_that_lies_is_told_and_nothing_is_unpacked() {
 }
 
 #[tokio::test]
-async fn threat_35_a_file_that_trickles_is_given_up_after_half_a_minute() {
+async fn threat_35_stalled_media_fetch_fails_after_30_seconds() {
     let storage = Storage::start().await;
     let begun = [b"HTTP/1.1 200 x\r\n\r\n".as_slice(), JPEG].concat();
     storage.raw(&get(1), begun, End::Silence);
@@ -266,8 +269,9 @@ async fn threat_35_a_file_that_trickles_is_given_up_after_half_a_minute() {
     }
 }
 
+// Twilio may call the webhook before the file is available.
 #[tokio::test]
-async fn a_file_that_lags_behind_its_message_is_asked_for_again() {
+async fn media_fetch_after_404_is_retried() {
     let storage = Storage::start().await;
     storage.answers(&get(1), 404, &[], b"");
     storage.answers(&get(1), 200, &[], JPEG);
@@ -280,7 +284,7 @@ async fn a_file_that_lags_behind_its_message_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn threat_36_a_link_that_has_run_out_is_made_anew_by_the_api() {
+async fn threat_36_expired_media_redirect_is_renewed_via_api() {
     let storage = Storage::start().await;
     redirects(&storage, 1);
     storage.answers("GET /cdn?signature=1", 403, &[], b"expired");
@@ -293,7 +297,7 @@ async fn threat_36_a_link_that_has_run_out_is_made_anew_by_the_api() {
 }
 
 #[tokio::test]
-async fn a_file_is_streamed_or_saved_whole_or_not_at_all() {
+async fn media_save_writes_whole_file_or_nothing() {
     let storage = Storage::start().await;
     let folder = TempDir::new().unwrap();
     let at = folder.path().join("a.jpg");
@@ -356,8 +360,9 @@ fn saved_as(number: u64, extension: &str) -> String {
     format!("MM{number:032x}-{ME}.{extension}")
 }
 
+// Files are saved concurrently with the handler, shutdown waits for them, and a failed one does not fail its message.
 #[tokio::test]
-async fn what_comes_is_saved_beside_the_handler_under_names_of_sids_and_a_drain_waits_for_it() {
+async fn saved_media_files_are_named_by_sids() {
     let storage = Storage::start().await;
     let folder = TempDir::new().unwrap();
     let inside = folder.path().join("files");
@@ -392,7 +397,7 @@ async fn what_comes_is_saved_beside_the_handler_under_names_of_sids_and_a_drain_
 }
 
 #[test]
-fn open_folder_of_saved_files_is_warned_of_and_kept() {
+fn save_dir_with_open_permissions_causes_warning_only() {
     let folder = TempDir::new().unwrap();
     let settings = [(
         "REPLYHOOK__MEDIA__SAVE_DIR",
@@ -416,7 +421,7 @@ fn open_folder_of_saved_files_is_warned_of_and_kept() {
 }
 
 #[tokio::test]
-async fn an_answer_does_not_wait_for_a_file_that_is_being_saved() {
+async fn response_does_not_wait_for_media_save() {
     for end in [End::Silence, End::Forever] {
         let storage = Storage::start().await;
         let folder = TempDir::new().unwrap();
@@ -442,8 +447,9 @@ async fn an_answer_does_not_wait_for_a_file_that_is_being_saved() {
     }
 }
 
+// The warning explains why a file declared as a picture has the extension .bin.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_looks_for_a_picture_that_is_none_is_told_why_it_is_a_bin() {
+async fn mistyped_media_saved_as_bin_is_logged() {
     let storage = Storage::start().await;
     let folder = TempDir::new().unwrap();
     storage.answers(&get(1), 200, &[], b"#!/bin/sh");
@@ -490,7 +496,7 @@ fn under_way(folder: &Path) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_come_are_in_memory_piece_by_piece() {
+async fn media_save_uses_bounded_memory() {
     const FILES: u64 = 8;
     /// Of the 16 MiB of each.
     const SO_FAR: usize = 4 * MIB;
@@ -529,7 +535,7 @@ async fn files_that_come_are_in_memory_piece_by_piece() {
 }
 
 #[tokio::test]
-async fn threat_35_the_folder_of_saved_files_has_a_quota() {
+async fn threat_35_media_file_over_quota_is_not_saved() {
     let storage = Storage::start().await;
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("old"), vec![0; MIB / 2]).unwrap();
@@ -552,7 +558,7 @@ async fn threat_35_the_folder_of_saved_files_has_a_quota() {
 }
 
 #[tokio::test]
-async fn what_was_saved_is_deleted_at_twilio_once_its_message_is_handled() {
+async fn saved_media_is_deleted_at_twilio_after_handling() {
     let storage = Storage::start().await;
     let folder = TempDir::new().unwrap();
     storage.answers(&get(1), 200, &[], JPEG);
@@ -583,7 +589,7 @@ async fn what_was_saved_is_deleted_at_twilio_once_its_message_is_handled() {
 }
 
 #[test]
-fn the_operator_sees_what_was_saved_of_a_message() {
+fn messages_show_lists_and_purge_deletes_saved_files() {
     let folder = TempDir::new().unwrap();
     let save = [(
         "REPLYHOOK__MEDIA__SAVE_DIR",

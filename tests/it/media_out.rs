@@ -76,8 +76,9 @@ fn picture() -> Media {
     Media::bytes(PNG, "image/png")
 }
 
+// A redelivery gets the same link, and another message gets its own.
 #[tokio::test]
-async fn bytes_that_a_bot_says_are_behind_a_link_that_nobody_can_guess() {
+async fn reply_media_gets_unguessable_link() {
     let (app, twiml) = said(async |_, _| Reply::media(picture())).await;
     let path = links(&twiml).pop().unwrap();
     let media = format!("<Media>{ORIGIN}{path}</Media>");
@@ -110,8 +111,9 @@ async fn bytes_that_a_bot_says_are_behind_a_link_that_nobody_can_guess() {
     assert_eq!(app.metric(counted).await, 3.0);
 }
 
+// A range outside the file gets 416, and a request for several ranges gets the whole file.
 #[tokio::test]
-async fn one_range_is_served_and_what_is_outside_is_told() {
+async fn media_link_serves_single_range_requests() {
     let (app, twiml) = said(async |_, _| Reply::media(picture())).await;
     let path = links(&twiml).pop().unwrap();
     let part = range(&app, &path, "bytes=1-3").await;
@@ -137,7 +139,7 @@ async fn one_range_is_served_and_what_is_outside_is_told() {
 }
 
 #[tokio::test]
-async fn a_guessed_link_a_wrong_one_and_one_that_has_ended_are_alike() {
+async fn guessed_and_expired_media_links_get_same_404() {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = TestApp::build(&[], |app| {
         app.clock(clock.clone())
@@ -177,7 +179,7 @@ async fn a_guessed_link_a_wrong_one_and_one_that_has_ended_are_alike() {
 }
 
 #[tokio::test]
-async fn a_file_is_got_by_get_and_head_alone() {
+async fn media_link_accepts_get_and_head_only() {
     let (app, twiml) = said(async |_, _| Reply::media(picture())).await;
     let path = links(&twiml).pop().unwrap();
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
@@ -192,7 +194,7 @@ async fn a_file_is_got_by_get_and_head_alone() {
 }
 
 #[tokio::test]
-async fn a_file_of_this_machine_has_the_type_of_its_name_or_of_its_first_bytes() {
+async fn local_file_type_comes_from_name_or_content() {
     let folder = TempDir::new().unwrap();
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
@@ -221,8 +223,9 @@ async fn a_file_of_this_machine_has_the_type_of_its_name_or_of_its_first_bytes()
     }
 }
 
+// Type and size limits depend on the channel, and all files of an MMS count together.
 #[tokio::test]
-async fn what_a_channel_does_not_take_is_a_failure_before_twilio_hears_of_it() {
+async fn unsupported_media_fails_before_reaching_twilio() {
     const WHATSAPP: &str = "whatsapp:+15550001111";
     const SMS: &str = "+15550001111";
     let of = |size: usize, content_type: &str| Media::bytes(vec![7; size], content_type);
@@ -285,8 +288,9 @@ async fn what_a_channel_does_not_take_is_a_failure_before_twilio_hears_of_it() {
     app.send(Webhook::message(2, "hi")).await.twiml();
 }
 
+// The text is the first image's caption, or a message of its own before a file that cannot have a caption.
 #[tokio::test]
-async fn several_pictures_are_several_messages_in_order_and_a_caption_goes_with_the_first() {
+async fn multiple_media_become_messages_in_order() {
     async fn album(_cx: Context, _message: InboundMessage) -> ReplyMessage {
         ["1", "2", "3"]
             .into_iter()
@@ -316,7 +320,7 @@ async fn several_pictures_are_several_messages_in_order_and_a_caption_goes_with_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_reply_takes_its_file_along_by_rest() {
+async fn late_reply_sends_media_via_rest_api() {
     let twilio = FakeTwilio::start();
     let env = [
         ("REPLYHOOK__TWILIO__API_URL", twilio.url()),
@@ -375,8 +379,9 @@ fn link_of(asked: &crate::support::Asked) -> String {
     link.strip_prefix(ORIGIN).unwrap().to_owned()
 }
 
+// The service needs no credentials; the file is fetched from Twilio on demand, with its real content type.
 #[tokio::test]
-async fn a_service_gets_a_link_to_what_came_and_for_an_hour_whoever_has_it_gets_the_file() {
+async fn forwarded_media_link_serves_file_for_one_hour() {
     let (storage, service) = (Storage::start().await, Scripted::start().await);
     service.answers("/message", 204, "", "");
     storage.answers(&at_twilio(1), 200, &[("content-type", "image/jpeg")], JPEG);
@@ -427,7 +432,7 @@ async fn a_service_gets_a_link_to_what_came_and_for_an_hour_whoever_has_it_gets_
 }
 
 #[tokio::test]
-async fn where_twilio_does_not_say_how_long_a_file_is_neither_do_we() {
+async fn media_link_of_unknown_length_omits_content_length() {
     let (storage, service) = (Storage::start().await, Scripted::start().await);
     service.answers("/message", 204, "", "");
     let unsaid = b"HTTP/1.1 200 x\r\ncontent-type: image/jpeg\r\n\r\n";
@@ -445,7 +450,7 @@ async fn where_twilio_does_not_say_how_long_a_file_is_neither_do_we() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_is_in_no_line_of_the_log() {
+async fn media_link_is_never_logged() {
     let (storage, service) = (Storage::start().await, Scripted::start().await);
     service.answers("/message", 200, "text/plain", "thanks");
     storage.answers(&at_twilio(1), 200, &[], JPEG);
@@ -504,7 +509,7 @@ async fn valid_link_keeps_its_connection() {
 
 #[cfg(feature = "testing")]
 #[tokio::test]
-async fn the_test_kits_twilio_fetches_what_a_bot_says_in_bytes() {
+async fn test_kit_fetches_reply_media() {
     use replyhook::App;
     use replyhook::testing::TestBot;
 
@@ -519,9 +524,9 @@ async fn the_test_kits_twilio_fetches_what_a_bot_says_in_bytes() {
     let bot = TestBot::start(|| App::builder().handler(bot)).await;
     let ana = bot.whatsapp("+34600000001");
     let answer = ana.says("picture").await;
-    answer.assert_media(1).assert_in_time();
+    answer.assert_media(1).assert_replied_inline();
     let shown = bot
-        .remote()
+        .emulator_client()
         .get(&["conversations", "whatsapp:+34600000001"])
         .await;
     let shown = shown.unwrap();
@@ -533,12 +538,17 @@ async fn the_test_kits_twilio_fetches_what_a_bot_says_in_bytes() {
         "from": "whatsapp:+34600000001", "body": "",
         "media": [{"data": crate::support::base64_of(JPEG), "content_type": "image/jpeg"}],
     });
-    let answered = bot.remote().post(&["messages"], &sent).await.unwrap();
+    let answered = bot
+        .emulator_client()
+        .post(&["messages"], &sent)
+        .await
+        .unwrap();
     assert_eq!(
         answered["messages"][0]["media"].as_array().unwrap().len(),
         1,
         "{answered}"
     );
-    bot.handler_takes(std::time::Duration::from_secs(20)).await;
+    bot.set_handler_latency(std::time::Duration::from_secs(20))
+        .await;
     ana.says("picture").await.assert_media(1);
 }

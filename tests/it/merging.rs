@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{Access, Arrival, Journal, MessageFilter, Store};
+use replyhook::store::{Access, Journal, MessageFilter, NewInbound, Store};
 use replyhook::{Clock, Context, InboundMessage, ManualClock, SystemClock};
 use tokio::task::JoinHandle;
 
 use crate::support::{Answer, EMPTY, TestApp, Webhook, says};
 
 /// Two seconds.
-const PAUSE: (&str, &str) = ("REPLYHOOK__REPLY__MERGE_MS", "2000");
+const PAUSE: (&str, &str) = ("REPLYHOOK__REPLY__DEBOUNCE_MS", "2000");
 
 /// A bot that says each line again, and the app around it.
 struct Bot {
@@ -74,8 +74,9 @@ async fn answer(asked: JoinHandle<Answer>) -> String {
     asked.await.unwrap().twiml().to_owned()
 }
 
+// The first message gets the reply, the others an empty response, and each redelivery gets the same as before.
 #[tokio::test]
-async fn three_quick_messages_are_one_turn_and_each_is_answered_once() {
+async fn burst_within_debounce_gets_one_reply() {
     let mut bot = Bot::start(&[PAUSE]);
     let mut asked = Vec::new();
     for (number, text) in [(1, "one"), (2, "two"), (3, "three")] {
@@ -114,7 +115,7 @@ async fn three_quick_messages_are_one_turn_and_each_is_answered_once() {
 }
 
 #[tokio::test]
-async fn without_the_setting_each_message_is_its_own_turn_at_once() {
+async fn messages_without_debounce_are_handled_separately() {
     let mut bot = Bot::start(&[]);
     for (number, text) in [(1, "one"), (2, "two")] {
         let asked = bot.hears(number, text).await;
@@ -124,7 +125,7 @@ async fn without_the_setting_each_message_is_its_own_turn_at_once() {
 }
 
 #[tokio::test]
-async fn a_message_after_the_pause_is_a_turn_of_its_own() {
+async fn message_after_debounce_gets_own_reply() {
     let mut bot = Bot::start(&[PAUSE]);
     let first = bot.hears(1, "one").await;
     bot.pass(2000);
@@ -135,8 +136,9 @@ async fn a_message_after_the_pause_is_a_turn_of_its_own() {
     assert_eq!(bot.turns(), ["one", "two"]);
 }
 
+// A user who keeps writing must still get a reply before the deadline.
 #[tokio::test]
-async fn somebody_who_goes_on_writing_is_answered_after_half_of_the_time() {
+async fn debounce_ends_after_half_of_deadline() {
     let mut bot = Bot::start(&[PAUSE]);
     let mut asked = vec![bot.hears(1, "1").await];
     for number in 2..=4 {
@@ -150,8 +152,9 @@ async fn somebody_who_goes_on_writing_is_answered_after_half_of_the_time() {
     assert_eq!(answer(next).await, says("5"));
 }
 
+// One message cannot contain two buttons, so the second tap and the text after it are handled next.
 #[tokio::test]
-async fn what_one_message_cannot_hold_is_the_next_turn() {
+async fn unmergeable_message_gets_own_handler_call() {
     let mut bot = Bot::start(&[PAUSE]);
     let tap = |number, payload| {
         Webhook::message(number, "Yes")
@@ -176,7 +179,7 @@ async fn what_one_message_cannot_hold_is_the_next_turn() {
 }
 
 #[tokio::test]
-async fn others_and_consent_words_are_not_merged() {
+async fn other_users_and_keywords_are_not_merged() {
     let mut bot = Bot::start(&[PAUSE]);
     let anas = bot.hears(1, "one").await;
     let ben = Webhook::message(2, "two").with("From", "whatsapp:+15550009999");
@@ -193,7 +196,7 @@ async fn others_and_consent_words_are_not_merged() {
 }
 
 #[tokio::test]
-async fn a_handler_that_fails_leaves_the_others_to_be_handled() {
+async fn burst_after_handler_failure_continues_without_first_message() {
     let mut bot = Bot::start(&[PAUSE]);
     let first = bot.hears(1, "fail").await;
     let second = bot.hears(2, "two").await;
@@ -209,7 +212,7 @@ async fn a_handler_that_fails_leaves_the_others_to_be_handled() {
 }
 
 #[tokio::test]
-async fn what_was_in_line_when_the_process_ended_is_one_turn_by_rest() {
+async fn queued_burst_after_restart_gets_one_rest_reply() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("store.db");
     let came_at = SystemClock.now();
@@ -218,19 +221,19 @@ async fn what_was_in_line_when_the_process_ended_is_one_turn_by_rest() {
         store.open(Access::Owner).await.unwrap();
         for number in 1..=3 {
             let webhook = Webhook::message(number, &number.to_string());
-            let arrival = Arrival {
+            let arrival = NewInbound {
                 account: crate::support::ACCOUNT.parse().unwrap(),
                 sid: format!("SM{number:032x}").parse().unwrap(),
-                us: "whatsapp:+15550002222".into(),
+                sender: "whatsapp:+15550002222".into(),
                 user: vec!["whatsapp:+15550001111".into()],
                 service: None,
-                slot: replyhook::signature::TokenSlot::Primary,
+                auth_token: replyhook::signature::AuthTokenKind::Primary,
                 params: webhook.form.encode(),
                 consent: None,
-                attempts: 2,
-                retry_crashed: true,
-                last_answer: String::new(),
-                at: came_at,
+                max_attempts: 2,
+                retry_after_crash: true,
+                final_response: String::new(),
+                received_at: came_at,
             };
             store.accept(Arc::new(arrival)).await.unwrap();
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use http::Method;
 use proptest::prelude::*;
 use replyhook::message::{MessageType, OptOutType, ReferralSource};
-use replyhook::{Address, Channel, Context, Form, InboundMessage, Timestamp};
+use replyhook::{Address, Channel, Context, FormParams, InboundMessage, Timestamp};
 
 use crate::support::{EMPTY, TestApp, Webhook, says};
 
@@ -20,8 +20,8 @@ fn keeper() -> (TestApp, Arc<Mutex<Vec<InboundMessage>>>) {
     (app, kept)
 }
 
-fn body(text: &str) -> Form {
-    Form::parse(text.as_bytes(), 512).unwrap()
+fn body(text: &str) -> FormParams {
+    FormParams::parse(text.as_bytes(), 512).unwrap()
 }
 
 fn received(form: &str) -> InboundMessage {
@@ -29,7 +29,7 @@ fn received(form: &str) -> InboundMessage {
 }
 
 #[test]
-fn an_image_a_location_a_button_and_an_opt_out_are_typed_as_they_were_captured() {
+fn captured_media_location_button_and_stop_are_parsed() {
     let image = received(
         "MediaContentType0=image%2Fjpeg&SmsMessageSid=MM00000000000000000000000000000011&NumMedia=1&ProfileName=Ana&MessageType=image&SmsSid=MM00000000000000000000000000000011&WaId=15550001111&SmsStatus=received&Body=look&To=whatsapp%3A%2B15550002222&NumSegments=1&ReferralNumMedia=0&MessageSid=MM00000000000000000000000000000011&AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B15550001111&MediaUrl0=https%3A%2F%2Fapi.twilio.com%2F2010-04-01%2FAccounts%2FAC00000000000000000000000000000001%2FMessages%2FMM00000000000000000000000000000011%2FMedia%2FME00000000000000000000000000000001&ApiVersion=2010-04-01",
     );
@@ -102,17 +102,11 @@ fn an_image_a_location_a_button_and_an_opt_out_are_typed_as_they_were_captured()
         (&Channel::Sms, Some(OptOutType::Stop))
     );
     assert_eq!(
-        (
-            sms.from_place.state.as_deref(),
-            sms.from_place.city.as_deref()
-        ),
+        (sms.from_geo.state.as_deref(), sms.from_geo.city.as_deref()),
         (Some("NY"), None)
     );
     assert_eq!(
-        (
-            sms.to_place.state.as_deref(),
-            sms.to_place.country.as_deref()
-        ),
+        (sms.to_geo.state.as_deref(), sms.to_geo.country.as_deref()),
         (Some("CA"), Some("US"))
     );
     assert_eq!(
@@ -125,7 +119,7 @@ fn an_image_a_location_a_button_and_an_opt_out_are_typed_as_they_were_captured()
 }
 
 #[tokio::test]
-async fn the_handler_reads_the_pairs_that_were_verified_in_their_order() {
+async fn handler_receives_verified_parameters_in_order() {
     let (app, kept) = keeper();
     let webhook = Webhook::message(1, "hi")
         .with("Unknown", "ñ")
@@ -137,9 +131,9 @@ async fn the_handler_reads_the_pairs_that_were_verified_in_their_order() {
     assert_eq!(kept[0].params.get("Unknown"), Some("ñ"));
 }
 
+// This holds with and without a trailing slash and the path prefix of the public URL.
 #[tokio::test]
-async fn every_endpoint_takes_post_put_and_get_with_and_without_slash_and_prefix_and_nothing_else()
-{
+async fn endpoint_accepts_post_put_and_get_only() {
     let app = TestApp::build(
         &[("PUBLIC_URL", "https://hooks.example.test/bots/a")],
         |app| app,
@@ -187,7 +181,7 @@ async fn every_endpoint_takes_post_put_and_get_with_and_without_slash_and_prefix
 }
 
 #[tokio::test]
-async fn every_answer_carries_its_length_and_the_id_of_its_request() {
+async fn response_has_own_request_id() {
     let app = TestApp::echo();
     let first = app.send(Webhook::message(1, "hi")).await;
     let second = app.send(Webhook::message(2, "hi").signature("")).await;
@@ -199,7 +193,7 @@ async fn every_answer_carries_its_length_and_the_id_of_its_request() {
 }
 
 #[tokio::test]
-async fn threat_14_what_is_not_a_form_in_utf8_is_refused_with_415() {
+async fn threat_14_content_type_other_than_form_gets_415() {
     let app = TestApp::echo();
     let message = Webhook::message(1, "hi");
     for content_type in [
@@ -229,8 +223,9 @@ async fn threat_14_what_is_not_a_form_in_utf8_is_refused_with_415() {
         .refused(415);
 }
 
+// Brackets in a parameter name have no meaning.
 #[tokio::test]
-async fn threat_20_more_than_512_parameters_are_refused_and_brackets_mean_nothing() {
+async fn threat_20_parameters_beyond_512_are_rejected() {
     let app = TestApp::echo();
     let fill = |count: usize| {
         (0..count).fold(Webhook::message(1, "hi"), |webhook, n| {
@@ -258,8 +253,9 @@ async fn threat_20_more_than_512_parameters_are_refused_and_brackets_mean_nothin
     assert_eq!(kept.lock().unwrap()[0].params.get("a[b][c]"), Some("1"));
 }
 
+// Parameters are a list, so an attacker cannot choose names that collide in a map.
 #[test]
-fn threat_21_no_table_is_keyed_by_names_that_a_stranger_chooses() {
+fn threat_21_parameter_names_are_never_map_keys() {
     for room in [
         "form",
         "message/parse",
@@ -281,7 +277,7 @@ fn threat_21_no_table_is_keyed_by_names_that_a_stranger_chooses() {
 }
 
 #[tokio::test]
-async fn threat_23_bad_utf8_is_refused_and_a_nul_arrives_as_it_was_sent() {
+async fn threat_23_invalid_utf8_is_rejected_and_nul_preserved() {
     let app = TestApp::echo();
     for bad in ["Body=%ff", "Body=%C0%80", "Body=%ED%A0%80", "Bo%C3=%A9"] {
         app.send(Webhook::message(1, "hi").body(format!("MessageSid=SM1&{bad}")))
@@ -298,8 +294,9 @@ async fn threat_23_bad_utf8_is_refused_and_a_nul_arrives_as_it_was_sent() {
     assert_eq!(kept.lock().unwrap()[0].body, "a\0b");
 }
 
+// A valid signature does not excuse a missing or malformed MessageSid, AccountSid, From or To.
 #[tokio::test]
-async fn threat_24_a_signed_request_without_a_sound_message_sid_or_account_is_refused() {
+async fn threat_24_message_without_valid_identifiers_is_rejected() {
     let app = TestApp::with(async |_, _| -> &str { unreachable!("no message, no handler") });
     for (name, value) in [
         ("MessageSid", "SM1"),
@@ -351,7 +348,7 @@ async fn threat_25_long_and_unusual_texts_come_back_unchanged() {
 }
 
 #[tokio::test]
-async fn a_status_callback_on_the_message_url_is_taken_as_such_and_no_bot_answers_it() {
+async fn status_callback_on_message_url_skips_handler() {
     let app = TestApp::with(async |_, _| -> &str { unreachable!("a callback is no message") });
     let callback = Webhook::message(1, "")
         .with("MessageStatus", "delivered")
@@ -365,7 +362,7 @@ async fn a_status_callback_on_the_message_url_is_taken_as_such_and_no_bot_answer
 }
 
 #[tokio::test]
-async fn an_empty_message_status_makes_a_message_no_callback() {
+async fn message_with_empty_status_reaches_handler() {
     let app = TestApp::echo();
     assert_eq!(
         app.send(Webhook::message(1, "hi").with("MessageStatus", ""))
@@ -378,7 +375,7 @@ async fn an_empty_message_status_makes_a_message_no_callback() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn any_text_arrives_as_it_was_sent(text in any::<String>(), name in any::<String>()) {
+    fn text_reaches_handler_unchanged(text in any::<String>(), name in any::<String>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (app, kept) = keeper();

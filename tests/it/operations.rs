@@ -4,7 +4,7 @@ use std::process::Command;
 
 use replyhook::clock::SignedDuration;
 use replyhook::store::{
-    Access, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
+    Access, ConsentAction, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
 };
 use replyhook::{
     App, Clock, Context, HandlerError, InboundMessage, ManualClock, SystemClock, Timestamp,
@@ -41,8 +41,9 @@ fn is_clean(text: &str) {
     }
 }
 
+// Only --content shows texts and full addresses.
 #[test]
-fn messages_are_listed_newest_first_and_content_is_shown_only_when_it_is_asked_for() {
+fn messages_list_is_newest_first_and_hides_content() {
     let kept = Kept::new();
     let server = kept.server();
     server.send(&Webhook::message(1, "hi")).twiml();
@@ -99,7 +100,7 @@ fn messages_are_listed_newest_first_and_content_is_shown_only_when_it_is_asked_f
     let lines = kept.lines(&["messages", "list", "--json", "--content"]);
     assert_eq!(lines[0]["body"], coloured);
     assert_eq!(lines[0]["user"], USER);
-    assert!(lines[0]["answer"].as_str().unwrap().contains(TEXT));
+    assert!(lines[0]["response"].as_str().unwrap().contains(TEXT));
 
     for (args, expected) in [
         (&["--limit", "1"][..], vec![sid(2)]),
@@ -118,7 +119,7 @@ fn messages_are_listed_newest_first_and_content_is_shown_only_when_it_is_asked_f
 }
 
 #[test]
-fn one_message_is_shown_with_all_that_is_known_and_an_unknown_one_is_none() {
+fn messages_show_prints_details_or_reports_unknown_message() {
     let kept = Kept::new();
     let server = kept.server();
     server.send(&canary(1, TEXT)).twiml();
@@ -138,7 +139,7 @@ fn one_message_is_shown_with_all_that_is_known_and_an_unknown_one_is_none() {
         let (code, out, err) = kept.run(&["messages", command, &sid(9)]);
         assert_eq!((code, err.as_str()), (1, ""));
         assert!(
-            out.contains(&format!("no message {} in the journal", sid(9))),
+            out.contains(&format!("message {} is not in the journal", sid(9))),
             "{out}"
         );
         let (code, out, err) = kept.run(&["messages", command, "SM1"]);
@@ -146,7 +147,10 @@ fn one_message_is_shown_with_all_that_is_known_and_an_unknown_one_is_none() {
         assert!(err.contains("not a message SID"), "{err}");
     }
     let (code, out, _) = kept.run(&["messages", "retry", &sid(1)]);
-    assert!(code == 1 && out.contains("is answered: only what"), "{out}");
+    assert!(
+        code == 1 && out.contains("is answered: only failed or dead"),
+        "{out}"
+    );
     assert_eq!(
         kept.run(&["messages", "release", &sid(1)]),
         (1, "nothing is held\n".to_owned(), String::new())
@@ -155,7 +159,7 @@ fn one_message_is_shown_with_all_that_is_known_and_an_unknown_one_is_none() {
 }
 
 #[test]
-fn an_export_has_every_message_and_may_be_cut_off() {
+fn messages_export_is_complete_and_tolerates_closed_pipe() {
     let kept = Kept::new();
     let server = kept.server();
     for number in 1..=3 {
@@ -180,7 +184,7 @@ fn an_export_has_every_message_and_may_be_cut_off() {
 }
 
 #[test]
-fn wrong_usage_exits_with_2_before_anything_is_opened() {
+fn invalid_arguments_exit_with_2_before_opening_store() {
     let kept = Kept::new();
     for (args, part) in [
         (
@@ -238,7 +242,7 @@ fn wrong_usage_exits_with_2_before_anything_is_opened() {
 }
 
 #[test]
-fn where_there_is_no_store_commands_say_so_and_make_nothing() {
+fn commands_without_store_fail_and_create_nothing() {
     let kept = Kept::new();
     let sid = sid(1);
     let commands = [
@@ -257,25 +261,28 @@ fn where_there_is_no_store_commands_say_so_and_make_nothing() {
         let (code, out, err) = kept.run_for_account(args);
         assert_eq!((code, out.as_str()), (1, ""), "{args:?} {err}");
         assert!(
-            err.contains("kept.db: set DATABASE_URL as the server has it"),
+            err.contains("kept.db does not exist; use the server's DATABASE_URL"),
             "{err}"
         );
         assert_eq!(kept.files(), [] as [&str; 0], "{args:?}");
     }
     for (url, code, part) in [
-        ("sqlite::memory:", 2, "no other process can see"),
-        ("mysql://h/db", 2, "(DATABASE_URL) is no address of a store"),
+        ("sqlite::memory:", 2, "other processes cannot read"),
+        ("mysql://h/db", 2, "(DATABASE_URL) is not a valid store URL"),
     ] {
         let (found, _, err) = replyhook(commands[0], &[("DATABASE_URL", url)], "");
         assert!(found == code && err.contains(part), "{err}");
     }
     std::fs::write(kept.path(), "no database, but a text of some length").unwrap();
     let (code, _, err) = kept.run(commands[0]);
-    assert!(code == 1 && err.contains("damaged, or not"), "{err}");
+    assert!(
+        code == 1 && err.contains("damaged, or belongs to another program"),
+        "{err}"
+    );
 }
 
 #[test]
-fn a_message_whose_handler_failed_is_handled_again_when_the_operator_says_so() {
+fn messages_retry_reruns_handler_of_failed_message() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let answer = kept.app(
@@ -287,7 +294,7 @@ fn a_message_whose_handler_failed_is_handled_again_when_the_operator_says_so() {
     assert!(list.trim_end().ends_with("the handler failed"), "{list}");
 
     let retried = kept.prints(&["messages", "retry", &sid(1)]);
-    assert!(retried.contains("is handled again"), "{retried}");
+    assert!(retried.contains("will be handled again"), "{retried}");
     let (code, out, _) = kept.run(&["messages", "retry", &sid(1)]);
     assert!(code == 1 && out.contains("is deferred"), "{out}");
 
@@ -306,7 +313,7 @@ fn a_message_whose_handler_failed_is_handled_again_when_the_operator_says_so() {
 }
 
 #[test]
-fn whatever_failed_since_then_is_handled_again_at_once() {
+fn messages_retry_since_reruns_recent_failed_messages() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let retry = ["messages", "retry", "--state", "failed", "--since", "6"];
@@ -322,7 +329,10 @@ fn whatever_failed_since_then_is_handled_again_at_once() {
         },
     );
     let retried = kept.prints(&retry);
-    assert!(retried.starts_with("2 messages handled again"), "{retried}");
+    assert!(
+        retried.starts_with("2 messages to be handled again"),
+        "{retried}"
+    );
     let (code, out, _) = kept.run(&retry);
     assert!(code == 1 && out.starts_with("0 messages"), "{out}");
     let _server = kept.server();
@@ -332,7 +342,7 @@ fn whatever_failed_since_then_is_handled_again_at_once() {
 }
 
 #[test]
-fn a_reply_that_failed_is_shown_with_what_its_code_means() {
+fn failed_reply_is_shown_with_error_explanation() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     kept.app(
@@ -362,7 +372,7 @@ fn a_reply_that_failed_is_shown_with_what_its_code_means() {
 }
 
 #[test]
-fn the_schema_is_brought_up_to_date_by_its_own_command_and_never_under_a_server() {
+fn migrate_updates_schema_unless_server_is_running() {
     let kept = Kept::new();
     let migrated = kept.prints(&["migrate"]);
     let newest = format!("schema number {},", replyhook::store::SCHEMA);
@@ -378,8 +388,9 @@ fn the_schema_is_brought_up_to_date_by_its_own_command_and_never_under_a_server(
     assert_eq!(kept.prints(&["migrate"]), migrated);
 }
 
+// The database file has none of the user's data, yet a redelivery is still recognised.
 #[test]
-fn a_purged_user_is_nowhere_in_the_file_and_their_repeats_are_still_known() {
+fn purge_removes_user_data_but_keeps_deduplication() {
     let kept = Kept::new();
     let server = kept.server();
     server.send(&Webhook::message(3, "hi")).twiml();
@@ -391,7 +402,7 @@ fn a_purged_user_is_nowhere_in_the_file_and_their_repeats_are_still_known() {
 
     let (code, out, err) = kept.run(&["purge", "--user", USER]);
     assert_eq!((code, out.as_str()), (2, ""));
-    assert!(err.contains("--yes is missing"), "{err}");
+    assert!(err.contains("use --yes"), "{err}");
     let purged = kept.prints(&["purge", "--user", USER, "--yes"]);
     assert!(
         purged.starts_with("deleted: the content of 2 messages, ") && purged.contains("keys"),
@@ -432,7 +443,7 @@ fn a_purged_user_is_nowhere_in_the_file_and_their_repeats_are_still_known() {
 }
 
 #[test]
-fn an_opt_out_outlives_a_purge_unless_it_is_to_be_forgotten() {
+fn opt_out_survives_purge_unless_explicitly_forgotten() {
     let kept = Kept::new();
     let server = kept.server();
     server.send(&canary(1, TEXT)).twiml();
@@ -458,7 +469,7 @@ fn an_opt_out_outlives_a_purge_unless_it_is_to_be_forgotten() {
 }
 
 #[test]
-fn what_is_older_than_it_may_be_is_forgotten_at_once_when_asked_for() {
+fn purge_expired_deletes_content_beyond_retention() {
     let kept = Kept::new();
     let long_ago = SystemClock.now() - replyhook::clock::SignedDuration::from_hours(31 * 24);
     kept.app(
@@ -484,7 +495,7 @@ fn what_is_older_than_it_may_be_is_forgotten_at_once_when_asked_for() {
 }
 
 #[test]
-fn a_restored_backup_is_compared_while_no_server_runs() {
+fn reconcile_restored_requires_stopped_server() {
     let kept = Kept::new();
     let server = kept.server();
     let (code, _, err) = kept.run_for_account(&["reconcile", "--restored"]);
@@ -497,7 +508,7 @@ fn a_restored_backup_is_compared_while_no_server_runs() {
 }
 
 #[test]
-fn after_an_orderly_stop_the_database_is_one_file_that_can_be_copied() {
+fn database_after_graceful_shutdown_is_one_copyable_file() {
     let kept = Kept::new();
     let server = kept.server();
     assert_eq!(server.send(&canary(1, "hi")).twiml(), says("hi"));
@@ -514,8 +525,9 @@ fn after_an_orderly_stop_the_database_is_one_file_that_can_be_copied() {
     assert_eq!(kept, 1);
 }
 
+// A sender of one channel cannot reach a user of another.
 #[test]
-fn consent_for_a_sender_that_reaches_no_such_user_is_refused() {
+fn consent_for_mismatched_sender_and_user_is_rejected() {
     let kept = Kept::new();
     let _server = kept.server();
     let phone = USER.trim_start_matches("whatsapp:");
@@ -530,7 +542,7 @@ fn consent_for_a_sender_that_reaches_no_such_user_is_refused() {
 }
 
 #[test]
-fn consent_is_shown_changed_and_exported_with_its_evidence() {
+fn consent_commands_show_change_and_export_with_evidence() {
     let kept = Kept::new();
     let server = kept.server();
     let show = ["consent", "show", USER, "--sender", BOT];
@@ -568,7 +580,7 @@ fn consent_is_shown_changed_and_exported_with_its_evidence() {
         ("user", USER),
         ("scope", BOT),
         ("action", "opt_out"),
-        ("how", "operator"),
+        ("source", "operator"),
         ("evidence", &evidence),
         ("note", note),
     ] {
@@ -581,7 +593,7 @@ fn consent_is_shown_changed_and_exported_with_its_evidence() {
     let mut lines = csv.split("\r\n");
     assert_eq!(
         lines.next(),
-        Some("id,user,scope,action,how,evidence,note,at")
+        Some("id,user,scope,action,source,evidence,note,at")
     );
     let row =
         format!(r#"1,"{USER}","{BOT}","opt_out","operator","{evidence}","by ""phone"", twice",20"#);
@@ -591,8 +603,9 @@ fn consent_is_shown_changed_and_exported_with_its_evidence() {
     assert!(plain.contains(&format!("{USER} {BOT} opt_out operator {evidence} {note}")));
 }
 
+// One user may have two addresses: a phone number and an ExternalUserId.
 #[test]
-fn an_opt_in_under_one_address_does_not_hide_the_opt_out_under_another() {
+fn opt_in_keeps_opt_out_of_other_address() {
     let kept = Kept::new();
     let server = kept.server();
     let id = "whatsapp:US.13491208655302741918";
@@ -606,7 +619,7 @@ fn an_opt_in_under_one_address_does_not_hide_the_opt_out_under_another() {
 }
 
 #[tokio::test]
-async fn a_program_records_and_reads_consents_through_the_apps_store() {
+async fn consent_is_recorded_and_read_via_app_store() {
     let app = App::builder().sources(sources(&[])).build().unwrap();
     let store = app.store();
     let scope = ConsentScope::Sender(BOT.into());
@@ -615,7 +628,7 @@ async fn a_program_records_and_reads_consents_through_the_apps_store() {
         scope: scope.clone(),
         user: USER.into(),
         action: ConsentAction::OptIn,
-        how: ConsentHow::Api,
+        source: ConsentSource::Api,
         evidence: None,
         note: None,
         at,

@@ -84,8 +84,9 @@ impl Place {
     }
 }
 
+// No handler runs, and the server recovers when the lock is released.
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_50_a_locked_store_is_a_503_without_a_handler_and_not_ready_until_it_is_free() {
+async fn threat_50_locked_store_returns_503_and_not_ready() {
     let place = Place::new();
     let counted = Arc::new(AtomicUsize::new(0));
     let handled = counted.clone();
@@ -112,9 +113,9 @@ async fn threat_50_a_locked_store_is_a_503_without_a_handler_and_not_ready_until
     assert_eq!(counted.load(Ordering::SeqCst), 2);
 }
 
+// The handler does not run, and the fallback text stays the only reply to the message after the outage.
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_71_while_the_store_is_away_the_fallback_says_the_apology_without_the_handler_and_that_stays_the_answer()
- {
+async fn threat_71_fallback_during_store_outage_sends_fallback_text() {
     let place = Place::new();
     let twilio = FakeTwilio::start();
     let api = twilio.url();
@@ -157,12 +158,15 @@ fn told_from_memory(place: &Place, drain: &str) -> (Server, Connection) {
     assert_eq!(server.send(&fallback(1, "hi")).twiml(), says("Sorry"));
     assert_eq!(server.metric("replyhook_unflushed_fallback_replies"), 1.0);
     let readiness: serde_json::Value = serde_json::from_str(&server.get("/readyz").body).unwrap();
-    assert_eq!(readiness["checks"]["store"]["outage_answers"], 1);
+    assert_eq!(
+        readiness["checks"]["store"]["unflushed_fallback_replies"],
+        1
+    );
     (server, lock)
 }
 
 #[test]
-fn what_was_told_while_the_store_was_away_is_entered_also_by_a_server_that_is_stopped_meanwhile() {
+fn unflushed_reply_is_flushed_during_shutdown() {
     let place = Place::new();
     let (server, lock) = told_from_memory(&place, "60");
     server.signal(Signal::TERM);
@@ -177,8 +181,9 @@ fn what_was_told_while_the_store_was_away_is_entered_also_by_a_server_that_is_st
     );
 }
 
+// The log names the MessageSids, and the exit status is not zero.
 #[test]
-fn what_could_not_be_entered_before_the_end_is_named_and_the_end_is_no_success() {
+fn unflushed_reply_at_exit_is_logged_as_failure() {
     let place = Place::new();
     let (server, _lock) = told_from_memory(&place, "1");
     server.signal(Signal::TERM);
@@ -193,8 +198,9 @@ fn what_could_not_be_entered_before_the_end_is_named_and_the_end_is_no_success()
     assert_eq!(line["message_sids"], format!("SM{:032x}", 1));
 }
 
+// Its user already has the fallback text, so the handler must not run although the fallback reply is flushed later.
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_71_what_is_accepted_before_its_apology_is_entered_is_not_handled() {
+async fn threat_71_message_accepted_before_flush_is_not_handled() {
     let place = Place::new();
     let twilio = FakeTwilio::start();
     let api = twilio.url();
@@ -253,7 +259,7 @@ async fn threat_71_what_is_accepted_before_its_apology_is_entered_is_not_handled
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_71_a_reply_to_a_message_that_was_told_the_apology_meanwhile_is_not_given() {
+async fn threat_71_reply_after_fallback_text_is_superseded() {
     let place = Place::new();
     let twilio = FakeTwilio::start();
     let api = twilio.url();
@@ -280,8 +286,9 @@ async fn threat_71_a_reply_to_a_message_that_was_told_the_apology_meanwhile_is_n
     assert_eq!(twilio.posts().len(), 0);
 }
 
+// The reply is sent via the REST API once the store is available again.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_apology_a_message_of_the_outage_is_answered_by_rest_when_the_store_is_back() {
+async fn outage_message_without_fallback_text_gets_late_reply() {
     let place = Place::new();
     let twilio = FakeTwilio::start();
     let api = twilio.url();
@@ -300,7 +307,7 @@ async fn without_an_apology_a_message_of_the_outage_is_answered_by_rest_when_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reply_that_is_ready_while_the_store_is_away_is_not_lost() {
+async fn reply_ready_during_store_outage_is_not_lost() {
     let place = Place::new();
     let twilio = FakeTwilio::start();
     let api = twilio.url();
@@ -324,8 +331,9 @@ async fn a_reply_that_is_ready_while_the_store_is_away_is_not_lost() {
     assert_eq!(twilio.posts().len(), 1);
 }
 
+// The fallback call waits for the running handler, which runs once.
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_70_a_fallback_call_for_a_message_that_is_being_handled_waits_for_its_one_answer() {
+async fn threat_70_fallback_during_handler_gets_same_reply() {
     let go = Arc::new(Semaphore::new(0));
     let wait = go.clone();
     let counted = Arc::new(AtomicUsize::new(0));
@@ -350,8 +358,9 @@ async fn threat_70_a_fallback_call_for_a_message_that_is_being_handled_waits_for
     assert_eq!(counted.load(Ordering::SeqCst), 1);
 }
 
+// They may precede Twilio's REST response, repeat, or belong to a message that replyhook does not know.
 #[tokio::test]
-async fn threat_69_status_callbacks_come_early_late_in_any_order_and_for_nobody() {
+async fn threat_69_status_callbacks_apply_in_any_order() {
     let twilio = FakeTwilio::start();
     let url = twilio.url();
     let app = TestApp::build(&[("REPLYHOOK__TWILIO__API_URL", &url)], |app| {
@@ -408,7 +417,7 @@ async fn threat_69_status_callbacks_come_early_late_in_any_order_and_for_nobody(
 }
 
 #[tokio::test]
-async fn threat_58_a_clock_that_jumps_loses_no_message_and_does_not_shorten_a_window() {
+async fn threat_58_clock_jump_keeps_messages_and_window() {
     // A whole second: the store keeps microseconds.
     let start = Timestamp::from_second(1_800_000_000).unwrap();
     let clock = Arc::new(ManualClock::new(start));
@@ -438,7 +447,7 @@ async fn threat_58_a_clock_that_jumps_loses_no_message_and_does_not_shorten_a_wi
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_55_behind_a_slow_database_every_answer_is_right_and_none_is_given_twice() {
+async fn threat_55_slow_database_sends_each_reply_once() {
     use crate::support::postgres::{Proxy, TestDatabase, Way};
     let Some(database) = TestDatabase::create().await else {
         return crate::support::left_out("a slow database: there is no PostgreSQL");

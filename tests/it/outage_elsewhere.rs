@@ -76,8 +76,9 @@ fn fallback() -> Webhook {
         .with("ErrorCode", "11200")
 }
 
+// Another machine may have sent the fallback text for the same message during the outage.
 #[tokio::test(flavor = "multi_thread")]
-async fn threat_71_a_machine_gives_no_reply_before_the_others_have_entered_what_they_told() {
+async fn threat_71_reply_waits_until_other_machines_flush() {
     in_an_outage(async |one, two, twilio| {
         assert_eq!(two.app.ask(fallback()).await.twiml(), says("Sorry"));
         one.way.set(Way::Open).await;
@@ -100,8 +101,9 @@ async fn threat_71_a_machine_gives_no_reply_before_the_others_have_entered_what_
     .await;
 }
 
+// No machine has sent a fallback text, so the reply is sent once, via the REST API.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reply_is_given_once_every_other_machine_has_shown_that_it_told_nothing() {
+async fn reply_is_sent_after_all_machines_have_flushed() {
     in_an_outage(async |one, two, twilio| {
         one.way.set(Way::Open).await;
         two.way.set(Way::Open).await;

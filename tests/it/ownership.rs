@@ -102,7 +102,7 @@ fn second_server_through_hard_link_is_refused() {
 
 /// Closing a descriptor of a file drops the POSIX locks that SQLite has on it.
 #[tokio::test]
-async fn refused_second_open_keeps_the_locks_of_sqlite() {
+async fn refused_second_open_keeps_sqlite_locks() {
     let folder = Folder::new();
     let path = folder.database();
     let first = SqliteStore::file(&path);
@@ -143,7 +143,7 @@ fn command_through_hard_link_of_served_database_is_refused() {
 }
 
 #[test]
-fn hard_linked_database_is_warned_of() {
+fn hard_linked_database_gives_warning() {
     let folder = Folder::new();
     drop(serve(&folder.database()));
     std::fs::hard_link(folder.database(), folder.file("link.db")).unwrap();
@@ -154,7 +154,7 @@ fn hard_linked_database_is_warned_of() {
 }
 
 #[test]
-fn database_that_others_may_read_is_warned_of() {
+fn database_readable_by_others_gives_warning() {
     let folder = Folder::new();
     let server = serve(&folder.database());
     assert!(!server.log().contains("chmod 600"), "{}", server.log());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use replyhook::signature::sign;
-use replyhook::{Form, Secret};
+use replyhook::{FormParams, Secret};
 use serde_json::{Value, json};
 
 use crate::support::http::{self, Arrived, Listener};
@@ -62,7 +62,7 @@ fn picture() -> PathBuf {
 const ENTER: &str = "\u{e007}";
 
 #[test]
-fn what_is_typed_is_answered_in_the_log() {
+fn typed_text_gets_reply_in_log() {
     let Some((dev, browser)) = page("a text is typed and answered") else {
         return;
     };
@@ -95,7 +95,7 @@ fn what_is_typed_is_answered_in_the_log() {
 }
 
 #[test]
-fn an_offered_quick_reply_is_pressed_and_answered() {
+fn pressed_quick_reply_is_sent_to_bot() {
     let Some((dev, browser)) = page("a quick reply is pressed") else {
         return;
     };
@@ -137,7 +137,7 @@ fn an_offered_quick_reply_is_pressed_and_answered() {
 }
 
 #[test]
-fn a_picture_that_is_picked_dropped_or_sent_by_the_bot_is_shown() {
+fn picked_dropped_and_received_media_is_shown() {
     let Some((dev, browser)) = page("pictures are shown") else {
         return;
     };
@@ -190,7 +190,7 @@ fn a_picture_that_is_picked_dropped_or_sent_by_the_bot_is_shown() {
 }
 
 #[test]
-fn a_message_that_is_delivered_again_is_two_calls_and_one_answer() {
+fn redelivery_shows_two_calls_and_one_reply() {
     let Some((dev, browser)) = page("a message is delivered again") else {
         return;
     };
@@ -242,8 +242,9 @@ fn a_message_that_is_delivered_again_is_two_calls_and_one_answer() {
     is_content(&browser);
 }
 
+// The indicator disappears with the bot's reply, and a reset empties the page.
 #[test]
-fn a_bot_that_types_is_shown_until_it_answers_and_a_reset_empties_the_page() {
+fn typing_indicator_and_reset_update_page() {
     let Some((dev, browser)) = page("typing is shown, and a reset empties the page") else {
         return;
     };
@@ -351,7 +352,7 @@ fn threat_40_hostile_texts_stay_texts() {
 }
 
 #[test]
-fn threat_40_a_foreign_page_in_the_same_browser_reaches_nothing() {
+fn threat_40_foreign_page_in_same_browser_reaches_nothing() {
     let Some((dev, browser)) = page("a foreign page reaches nothing") else {
         return;
     };
@@ -426,7 +427,7 @@ fn threat_40_a_foreign_page_in_the_same_browser_reaches_nothing() {
 }
 
 #[test]
-fn threat_40_a_foreign_origin_or_host_is_refused_whatever_it_asks_for() {
+fn threat_40_foreign_origin_or_host_is_rejected() {
     let dev = Dev::start();
     let port = dev.host().split_once(':').unwrap().1.to_owned();
     let host = dev.host();
@@ -548,9 +549,10 @@ fn listens_at(pid: u32) -> std::collections::BTreeSet<String> {
     found
 }
 
+// The listen address and public URL of a real server's settings do not change this.
 #[test]
 #[cfg(target_os = "linux")]
-fn threat_39_dev_listens_on_loopback_only_whatever_it_is_told() {
+fn threat_39_dev_listens_on_loopback_only() {
     let open = [
         ("REPLYHOOK__SERVER__LISTEN", "0.0.0.0:0"),
         ("PUBLIC_URL", "https://hooks.example.test"),
@@ -573,7 +575,7 @@ fn threat_39_dev_listens_on_loopback_only_whatever_it_is_told() {
 }
 
 #[test]
-fn threat_39_the_emulator_is_not_to_be_had_at_the_servers_own_port() {
+fn threat_39_server_port_does_not_serve_emulator() {
     let dev = Dev::start();
     let config = dev.control("GET", "/config", &Value::Null);
     let webhook = config["webhook"].as_str().unwrap();
@@ -626,7 +628,7 @@ fn uses_no_real_token(args: &[&str], env: &[(&str, &str)]) -> Dev {
         let (_, signature) = signature.unwrap_or_else(|| panic!("{exchange:#}"));
         let params: Vec<(String, String)> =
             serde_json::from_value(exchange["params"].clone()).unwrap();
-        let form: Form = params
+        let form: FormParams = params
             .iter()
             .map(|(name, value)| (&**name, &**value))
             .collect();
@@ -682,7 +684,7 @@ fn uses_no_real_token(args: &[&str], env: &[(&str, &str)]) -> Dev {
 }
 
 #[test]
-fn threat_41_a_real_token_in_the_environment_is_used_for_nothing() {
+fn threat_41_real_token_in_environment_is_unused() {
     let env = [
         ("TWILIO_AUTH_TOKEN", REAL_TOKEN),
         ("TWILIO_AUTH_TOKEN_SECONDARY", REAL_SECOND),
@@ -706,7 +708,7 @@ fn threat_41_a_real_token_in_the_environment_is_used_for_nothing() {
 }
 
 #[test]
-fn threat_41_a_real_token_in_the_settings_is_used_for_nothing() {
+fn threat_41_real_token_in_settings_is_unused() {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     let settings = format!(
         "[twilio]\nauth_token = \"{REAL_TOKEN}\"\nauth_token_secondary = \"{REAL_SECOND}\"\naccount_sid = \"{REAL_ACCOUNT}\"\n\
@@ -740,7 +742,7 @@ fn shop(asked: &Arrived) -> Vec<u8> {
 
 /// A conversation as people have them; kept as `page.png` in the target folder, for whoever wants to see the page.
 #[test]
-fn a_picture_of_the_page_is_kept() {
+fn page_screenshot_is_saved() {
     let bot = Listener::start(None, |asked| shop(&asked));
     let webhook = format!("http://{}/sms", bot.address);
     let Some((dev, browser)) = page_of("a picture of the page", &["--webhook", &webhook]) else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{any, post};
 use replyhook::signature::{
-    PublicUrl, RefusalCause, SignatureLayer, SignatureVerifier, SignedForm,
+    PublicUrl, RejectionReason, SignatureLayer, SignatureVerifier, SignedForm,
 };
 use replyhook::{App, Secret};
 
@@ -18,8 +18,9 @@ fn layer() -> SignatureLayer {
     ))
 }
 
+// The response body names the missing call of worker.run.
 #[tokio::test]
-async fn without_its_worker_the_router_answers_503_and_says_why() {
+async fn router_without_worker_responds_503() {
     let app = App::builder().sources(app::sources(&[])).build().unwrap();
     let (router, worker) = app.into_parts();
     for path in ["/webhook", "/webhook/fallback", "/webhook/status"] {
@@ -34,7 +35,7 @@ async fn without_its_worker_the_router_answers_503_and_says_why() {
 }
 
 #[tokio::test]
-async fn the_router_can_be_merged_and_nested_into_another() {
+async fn router_merged_or_nested_handles_webhooks() {
     let test = TestApp::build(
         &[("PUBLIC_URL", "https://hooks.example.test/bots/a")],
         |app| app,
@@ -65,14 +66,15 @@ async fn the_router_can_be_merged_and_nested_into_another() {
     }
 }
 
+// The route gets the verified form; the rejection hook gets the explanation.
 #[tokio::test]
-async fn the_layer_alone_protects_a_route_of_anyones_and_hands_it_the_verified_form() {
+async fn signature_layer_protects_custom_route() {
     async fn hook(form: SignedForm) -> String {
         form.params().get("Body").unwrap_or_default().to_owned()
     }
     let reported = Arc::new(std::sync::Mutex::new(Vec::new()));
     let report = reported.clone();
-    let layer = layer().on_refusal(move |refusal| {
+    let layer = layer().on_rejection(move |refusal| {
         report
             .lock()
             .unwrap()
@@ -100,7 +102,7 @@ async fn the_layer_alone_protects_a_route_of_anyones_and_hands_it_the_verified_f
 }
 
 #[tokio::test]
-async fn a_refusal_can_be_told_from_the_response_by_an_outer_layer() {
+async fn rejection_reason_is_in_response_extensions() {
     use tower::ServiceExt;
     let router = Router::new()
         .route("/mine", post(|_: SignedForm| async {}))
@@ -114,12 +116,12 @@ async fn a_refusal_can_be_told_from_the_response_by_an_outer_layer() {
         )
         .await
         .unwrap();
-    let cause = response.extensions().get::<RefusalCause>().unwrap();
+    let cause = response.extensions().get::<RejectionReason>().unwrap();
     assert_eq!(cause.to_string(), "there is no X-Twilio-Signature header");
 }
 
 #[tokio::test]
-async fn a_route_without_the_layer_has_no_signed_form() {
+async fn signed_form_without_layer_responds_500() {
     let router = Router::new().route("/mine", post(|_: SignedForm| async {}));
     let answer = app::answer(&router, Webhook::message(1, "hi").to("/mine").request()).await;
     assert_eq!(

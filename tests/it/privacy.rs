@@ -30,7 +30,7 @@ fn is_clean(what: &str, text: &str) {
 }
 
 #[test]
-fn threat_37_no_log_line_metric_or_refusal_holds_what_a_user_sent() {
+fn threat_37_logs_metrics_and_rejections_contain_no_user_data() {
     let server = Server::start(&[("REPLYHOOK__LOG__LEVEL", "trace")]);
     let signature = canary(0).signature_for(ORIGIN);
     let mut answers = vec![server.send(&canary(1))];
@@ -93,7 +93,7 @@ fn threat_37_no_log_line_metric_or_refusal_holds_what_a_user_sent() {
 }
 
 #[test]
-fn threat_37_a_panic_is_logged_by_its_place_and_not_by_its_text() {
+fn threat_37_panic_log_has_location_but_no_text() {
     let example = Command::new(env!("CARGO_BIN_EXE_replyhook"))
         .args(["serve", "--config", "/nonexistent/canary"])
         .env_clear()
@@ -105,7 +105,7 @@ fn threat_37_a_panic_is_logged_by_its_place_and_not_by_its_text() {
 }
 
 #[test]
-fn threat_38_debug_display_and_errors_show_no_secret_and_no_text() {
+fn threat_38_debug_and_errors_show_no_private_data() {
     let form = canary(1).form;
     let message = InboundMessage::parse(form.clone(), Timestamp::UNIX_EPOCH).unwrap();
     is_clean("InboundMessage", &format!("{message:?} {message:#?}"));
@@ -146,7 +146,7 @@ fn threat_38_debug_display_and_errors_show_no_secret_and_no_text() {
         )
         .unwrap(),
         message.from,
-        message.from_place,
+        message.from_geo,
     );
     is_clean("parts of a message", &parts);
     let secret = Secret::new(TOKEN);
@@ -176,7 +176,7 @@ fn threat_38_debug_display_and_errors_show_no_secret_and_no_text() {
 }
 
 #[test]
-fn threat_38_settings_show_where_a_secret_came_from_and_never_what_it_is() {
+fn threat_38_settings_show_secret_source_but_no_value() {
     let account = format!("REPLYHOOK__TWILIO__ACCOUNTS__{ACCOUNT}__AUTH_TOKEN");
     let mut sources = Sources::default().with_env([
         ("TWILIO_AUTH_TOKEN", TOKEN),
@@ -205,7 +205,7 @@ fn threat_38_settings_show_where_a_secret_came_from_and_never_what_it_is() {
 }
 
 #[test]
-fn sources_show_which_variables_there_are_and_no_value() {
+fn sources_debug_shows_names_but_no_values() {
     let mut sources = Sources::default().with_env([("TWILIO_AUTH_TOKEN", TOKEN)]);
     sources.fixed.insert("twilio.auth_token", TOKEN.to_owned());
     let shown = format!("{sources:?}");

@@ -107,13 +107,13 @@ async fn table_renamed(database: Database) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn renamed_table_is_not_ready_until_renamed_back() {
+async fn renamed_table_is_not_ready_until_restored() {
     table_renamed(Database::sqlite()).await;
 }
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread")]
-async fn renamed_postgres_table_is_not_ready_until_renamed_back() {
+async fn renamed_postgres_table_is_not_ready_until_restored() {
     if let Some(database) = Database::postgres().await {
         table_renamed(database).await;
     }
@@ -195,7 +195,7 @@ fn grow(path: &Path) {
     connect(path)
         .execute_batch(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40) \
-             INSERT INTO inbound (account, sid, conversation, state, attempt, claimed_at, received_at, slot, params) \
+             INSERT INTO inbound (account, sid, conversation, state, attempt, claimed_at, received_at, auth_token, params) \
              SELECT x'00', i, 0, 3, 1, 0, 0, 0, hex(zeroblob(500000)) FROM n",
         )
         .unwrap();
@@ -284,7 +284,7 @@ async fn one_failing_message_leaves_server_ready() {
 
 /// A cause that the check does not meet.
 #[tokio::test(flavor = "multi_thread")]
-async fn failing_messages_are_not_ready_while_the_check_succeeds() {
+async fn failing_messages_despite_successful_check_are_not_ready() {
     let database = Database::sqlite();
     let app = database.app();
     app.opened().await;

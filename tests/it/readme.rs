@@ -18,7 +18,7 @@ fn block(kind: &str, word: &str) -> String {
 }
 
 #[test]
-fn the_bot_that_is_shown_is_the_example_and_has_ten_lines() {
+fn readme_bot_matches_example_within_ten_lines() {
     let shown = block("rust,no_run", "bot");
     let example = read("examples/hello.rs");
     let code: String = example
@@ -31,8 +31,9 @@ fn the_bot_that_is_shown_is_the_example_and_has_ten_lines() {
     assert!(lines <= 10, "{lines} lines");
 }
 
+// The order is the one in which a newcomer reads, and the page stays short.
 #[test]
-fn the_readme_is_in_the_order_that_a_stranger_reads() {
+fn readme_headings_are_in_order() {
     let readme = read("README.md");
     let mut last = 0;
     for heading in [
@@ -54,7 +55,7 @@ fn the_readme_is_in_the_order_that_a_stranger_reads() {
 }
 
 #[test]
-fn the_ten_line_bot_tells_its_problems_line_by_line() {
+fn ten_line_bot_lists_configuration_problems() {
     if !example("hello").exists() {
         return crate::support::left_out(
             "the ten-line bot's problems: the example `hello` is not built",

@@ -36,8 +36,9 @@ fn ends(run: (i32, String, String), code: i32, part: &str) -> String {
     out
 }
 
+// Its reply goes via the REST API, is held after an unknown outcome, and is sent once released.
 #[test]
-fn a_lost_message_is_fetched_once_answered_by_rest_and_its_held_reply_is_released() {
+fn reconcile_backfills_lost_message_once() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let server = kept.server();
@@ -66,7 +67,7 @@ fn a_lost_message_is_fetched_once_answered_by_rest_and_its_held_reply_is_release
     assert_eq!(lines[0]["message_sid"], sid(2));
     assert_eq!(lines[0]["user"], "whatsapp:…11");
     let counts = serde_json::json!({"kind": "counts", "listed": 2, "known": 1, "missing": 1, "entered": 1,
-        "answered": 0, "sent": 0, "unreadable": 0, "compared": 0, "expired": 0, "unsaid": 0});
+        "answered": 0, "sent": 0, "unreadable": 0, "compared": 0, "expired": 0, "unsent": 0});
     assert_eq!(lines[1], counts);
     let again = kept.run_for_account(&["reconcile"]);
     ends(
@@ -112,7 +113,7 @@ fn converse(kept: &Kept, twilio: &FakeTwilio, webhooks: &[Webhook]) {
 }
 
 #[test]
-fn a_lost_message_is_entered_although_a_later_one_of_its_user_was_answered() {
+fn reconcile_backfills_message_older_than_answered_one() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     lose(&twilio, &Webhook::message(1, "first"));
@@ -121,8 +122,9 @@ fn a_lost_message_is_entered_although_a_later_one_of_its_user_was_answered() {
     ends(run, 0, "1 known, 1 missing, 1 entered\n");
 }
 
+// The option --include-answered backfills them all the same.
 #[test]
-fn what_was_answered_by_a_journal_that_is_lost_is_not_answered_again_unless_that_is_wanted() {
+fn reconcile_skips_messages_answered_by_lost_journal() {
     let twilio = FakeTwilio::start();
     let said = [Webhook::message(1, "one"), Webhook::message(2, "two")];
     converse(&Kept::with(&twilio), &twilio, &said);
@@ -155,7 +157,7 @@ fn what_was_answered_by_a_journal_that_is_lost_is_not_answered_again_unless_that
 }
 
 #[test]
-fn every_page_is_read_and_the_oldest_message_is_entered_first() {
+fn reconcile_reads_all_pages_oldest_first() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     kept.prints(&["migrate"]);
@@ -192,8 +194,9 @@ fn every_page_is_read_and_the_oldest_message_is_entered_first() {
     assert_eq!(params, expected);
 }
 
+// A keyword in a lost message counts unless the user sent a later one.
 #[test]
-fn fetched_consent_words_count_and_the_users_last_word_counts_most() {
+fn reconcile_applies_latest_consent_keyword() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let users = [
@@ -244,7 +247,7 @@ fn fetched_consent_words_count_and_the_users_last_word_counts_most() {
     let of_second: Vec<_> = ledger
         .iter()
         .filter(|line| line["user"] == users[1])
-        .map(|line| (&line["action"], &line["how"], &line["evidence"]))
+        .map(|line| (&line["action"], &line["source"], &line["evidence"]))
         .collect();
     assert_eq!(
         of_second,
@@ -271,7 +274,7 @@ fn answered(kept: &Kept, webhooks: &[Webhook]) -> Vec<Answer> {
 }
 
 #[test]
-fn an_answer_that_twilio_never_sent_is_told_and_not_sent_again() {
+fn reconcile_reports_unsent_reply_without_resending() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let webhooks = [
@@ -293,10 +296,10 @@ fn an_answer_that_twilio_never_sent_is_told_and_not_sent_again() {
     let out = ends(
         run,
         1,
-        "5 messages by TwiML looked for: 2 not in Twilio's list, 0 could not",
+        "5 messages of TwiML replies compared: 2 not in Twilio's list, 0 not comparable",
     );
     assert!(
-        out.starts_with(&format!("unsaid {} whatsapp:…11 10m ", sid(2))),
+        out.starts_with(&format!("unsent {} whatsapp:…11 10m ", sid(2))),
         "{out}"
     );
     assert!(!out.contains(TEXT));
@@ -304,11 +307,11 @@ fn an_answer_that_twilio_never_sent_is_told_and_not_sent_again() {
     let lines = json_lines(&ends(run, 1, ""));
     assert_eq!(
         (&lines[0]["kind"], &lines[0]["message_sid"]),
-        (&"unsaid".into(), &sid(2).into())
+        (&"unsent".into(), &sid(2).into())
     );
     assert_eq!(lines[1]["message_sid"], sid(5));
     assert_eq!(
-        (&lines[2]["kind"], &lines[2]["unsaid"]),
+        (&lines[2]["kind"], &lines[2]["unsent"]),
         (&"counts".into(), &2.into())
     );
     assert!(twilio.posts().is_empty());
@@ -323,7 +326,7 @@ fn an_answer_that_twilio_never_sent_is_told_and_not_sent_again() {
 }
 
 #[test]
-fn reconcile_needs_an_account_and_credentials_and_tells_why_twilio_does_not_answer() {
+fn reconcile_without_credentials_or_twilio_explains_failure() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     kept.prints(&["migrate"]);

@@ -5,7 +5,7 @@ use replyhook::{Context, InboundMessage, Media, Reply, ReplyMessage};
 use crate::support::{EMPTY, TestApp, Webhook, says};
 
 #[tokio::test]
-async fn threat_26_characters_that_xml_cannot_hold_are_replaced_and_counted_and_the_rest_is_kept() {
+async fn threat_26_invalid_xml_chars_are_replaced_and_counted() {
     let app = TestApp::echo();
     assert_eq!(
         app.says(1, "a\0\u{b}\u{1f}b\u{FFFE}\u{FFFF}c").await,
@@ -19,7 +19,7 @@ async fn threat_26_characters_that_xml_cannot_hold_are_replaced_and_counted_and_
 }
 
 #[tokio::test]
-async fn threat_27_markup_in_a_text_stays_text() {
+async fn threat_27_markup_in_text_is_escaped() {
     let app = TestApp::echo();
     let attack = "</Message><Redirect>https://evil.example/</Redirect><!--&amp;<![CDATA[\"'";
     let answer = app.says(1, attack).await;
@@ -32,7 +32,7 @@ async fn threat_27_markup_in_a_text_stays_text() {
 }
 
 #[tokio::test]
-async fn threat_28_a_long_reply_is_split_and_what_does_not_fit_one_document_goes_by_rest() {
+async fn threat_28_long_reply_is_split_or_sent_via_rest() {
     let app = TestApp::with(async |_, message: replyhook::InboundMessage| {
         "word ".repeat(message.body.parse().unwrap())
     });
@@ -55,7 +55,7 @@ async fn threat_28_a_long_reply_is_split_and_what_does_not_fit_one_document_goes
 }
 
 #[tokio::test]
-async fn the_parts_of_a_long_text_are_numbered_where_the_settings_say_so() {
+async fn long_reply_parts_are_numbered_if_configured() {
     let handler = |_cx: Context, message: InboundMessage| async move {
         "word ".repeat(message.body.parse().unwrap())
     };
@@ -71,7 +71,7 @@ async fn the_parts_of_a_long_text_are_numbered_where_the_settings_say_so() {
 }
 
 #[tokio::test]
-async fn whatsapp_gets_one_file_a_message_and_sms_several() {
+async fn whatsapp_message_has_one_file_sms_several() {
     let app = TestApp::with(async |_, _| {
         ReplyMessage::text("two")
             .media(Media::url("https://cdn.example.com/a.png"))
@@ -91,8 +91,9 @@ async fn whatsapp_gets_one_file_a_message_and_sms_several() {
     ));
 }
 
+// A redirect to another server is sent to Twilio.
 #[tokio::test]
-async fn a_redirect_to_this_server_is_a_handler_failure_and_one_away_is_given() {
+async fn redirect_to_own_server_is_handler_failure() {
     let app =
         TestApp::with(async |_, message: replyhook::InboundMessage| Reply::redirect(message.body));
     app.send(Webhook::message(1, "https://hooks.example.test/webhook"))
@@ -108,7 +109,7 @@ async fn a_redirect_to_this_server_is_a_handler_failure_and_one_away_is_given() 
 }
 
 #[tokio::test]
-async fn saying_nothing_is_an_empty_response() {
+async fn blank_reply_gives_empty_response() {
     for nothing in [Reply::none(), Reply::text("  "), Reply::text("").and("")] {
         let app = TestApp::with(move |_, _| std::future::ready(nothing.clone()));
         assert_eq!(app.says(1, "x").await, EMPTY);

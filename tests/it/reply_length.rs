@@ -27,8 +27,9 @@ fn megabyte() -> String {
     text + "end"
 }
 
+// The handler returns one megabyte of text.
 #[tokio::test(flavor = "multi_thread")]
-async fn reply_of_megabyte_is_cut_to_twenty_messages_via_rest() {
+async fn huge_reply_is_cut_to_twenty_rest_messages() {
     let twilio = FakeTwilio::start();
     let app = TestApp::beside(&twilio, &[], |app| {
         app.handler(async |_, _: InboundMessage| megabyte())

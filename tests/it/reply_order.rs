@@ -97,7 +97,7 @@ impl Machines {
 
     /// Waits until a call of unknown outcome is to be looked up.
     async fn unknown_outcome(&self) {
-        while self.store().outbox_state().await.unwrap().unknown < 1 {
+        while self.store().outbox_stats().await.unwrap().unknown < 1 {
             tokio::task::yield_now().await;
         }
     }
@@ -168,10 +168,10 @@ on_one_and_two_machines!(
     reply_behind_429_goes_via_rest,
     reply_behind_sending_goes_via_rest,
     reply_behind_unknown_goes_via_rest,
-    held_reply_holds_nothing_back,
+    held_reply_does_not_block_later_replies,
     fallback_reply_behind_pending_goes_via_rest,
     empty_reply_and_redirect_never_wait,
-    rest_outage_silences_for_a_minute_at_most,
+    rest_outage_delays_inline_replies_one_minute,
 );
 
 fn texts(shown: &[Shown]) -> Vec<(&str, By)> {
@@ -227,7 +227,7 @@ async fn reply_behind_unknown_goes_via_rest(machines: &Machines) {
     following_replies_keep_order(machines, || {}).await;
 }
 
-async fn held_reply_holds_nothing_back(machines: &Machines) {
+async fn held_reply_does_not_block_later_replies(machines: &Machines) {
     machines.twilio.fault(Fault::ResetBefore, 1);
     machines.reply_late(1).await;
     machines.unknown_outcome().await;
@@ -263,7 +263,8 @@ async fn empty_reply_and_redirect_never_wait(machines: &Machines) {
     assert_eq!(machines.app(4).metric(BY_REST).await, 1.0);
 }
 
-async fn rest_outage_silences_for_a_minute_at_most(machines: &Machines) {
+// After a minute, replies go by TwiML again although an older reply is still in the outbox.
+async fn rest_outage_delays_inline_replies_one_minute(machines: &Machines) {
     machines.twilio.down();
     machines.reply_late(1).await;
     // An hour in which the user writes every twelve seconds.

@@ -8,8 +8,8 @@ use replyhook::message::ConversationEvent;
 use replyhook::signature::{
     Explanation, PublicUrl, SignatureErrorKind, SignatureVerifier, UnverifiedRequest, sign,
 };
-use replyhook::store::Standing;
-use replyhook::{Clock, Form, InboundMessage, Secret, StatusUpdate, SystemClock, Timestamp};
+use replyhook::store::SendEligibility;
+use replyhook::{Clock, FormParams, InboundMessage, Secret, StatusUpdate, SystemClock, Timestamp};
 
 use crate::support::{ACCOUNT, EMPTY, ORIGIN, Server, TOKEN, TestApp, Webhook};
 
@@ -94,7 +94,7 @@ fn captures() -> impl Iterator<Item = (&'static str, Webhook)> {
             .replace("{QUOTED}", QUOTED)
             .replace("{ACCOUNT}", ACCOUNT);
         let mut webhook = Webhook::form(target, &[]);
-        webhook.form = Form::parse(body.as_bytes(), 512).unwrap();
+        webhook.form = FormParams::parse(body.as_bytes(), 512).unwrap();
         (kind, webhook)
     })
 }
@@ -103,7 +103,7 @@ fn capture(kind: &str) -> Webhook {
     captures().find(|(known, _)| *known == kind).unwrap().1
 }
 
-fn signature(target: &str, form: &Form) -> String {
+fn signature(target: &str, form: &FormParams) -> String {
     let url = format!("{ORIGIN}{target}");
     sign(&Secret::new(TOKEN), &url, Some(form)).unwrap()
 }
@@ -116,7 +116,7 @@ struct Signed {
 }
 
 impl Signed {
-    fn of(form: &Form) -> Self {
+    fn of(form: &FormParams) -> Self {
         let mut sorted: Vec<_> = form.iter().collect();
         sorted.sort_unstable();
         sorted.dedup();
@@ -129,7 +129,7 @@ impl Signed {
     }
 
     /// The form that these cuts make, if there is one.
-    fn cut(&self, pairs: &[(usize, usize)]) -> Option<Form> {
+    fn cut(&self, pairs: &[(usize, usize)]) -> Option<FormParams> {
         let ends = pairs.iter().skip(1).map(|(start, _)| *start);
         let ends = ends.chain([self.text.len()]);
         let cut = pairs.iter().zip(ends).map(|((start, value), end)| {
@@ -224,7 +224,7 @@ impl Signed {
 }
 
 /// All forms that differ from a capture and have its signature.
-fn reshaped(webhook: &Webhook) -> Vec<Form> {
+fn reshaped(webhook: &Webhook) -> Vec<FormParams> {
     let signed = Signed::of(&webhook.form);
     let original = signature(&webhook.target, &webhook.form);
     let whole = signed.cut(&signed.pairs).unwrap();
@@ -239,7 +239,7 @@ fn reshaped(webhook: &Webhook) -> Vec<Form> {
 }
 
 /// The message that an endpoint would read, whether the request is verified or not.
-fn read(form: &Form) -> Option<String> {
+fn read(form: &FormParams) -> Option<String> {
     if ConversationEvent::is_one(form) {
         return ConversationEvent::parse(form.clone()).ok()?.message_sid;
     }
@@ -254,7 +254,7 @@ fn read(form: &Form) -> Option<String> {
     Some(message.message_sid.to_string())
 }
 
-fn verify(webhook: &Webhook, form: &Form) -> Result<(), SignatureErrorKind> {
+fn verify(webhook: &Webhook, form: &FormParams) -> Result<(), SignatureErrorKind> {
     let url = PublicUrl::parse(ORIGIN).unwrap().0;
     let verifier = SignatureVerifier::new(url, [Secret::new(TOKEN)]).unwrap();
     let mut headers = HeaderMap::new();
@@ -289,7 +289,7 @@ async fn captures_of_every_kind_are_accepted() {
 }
 
 #[test]
-fn no_reshaped_capture_names_another_message() {
+fn reshaped_capture_never_names_another_message() {
     let mut others = 0;
     for (kind, webhook) in captures() {
         let original = read(&webhook.form);
@@ -315,7 +315,7 @@ fn no_reshaped_capture_names_another_message() {
 }
 
 #[tokio::test]
-async fn reshaped_repeats_get_the_saved_response() {
+async fn reshaped_duplicate_gets_saved_response() {
     for (kind, webhook) in captures().filter(|(kind, _)| !kind.starts_with("conversation")) {
         let app = TestApp::echo();
         let saved = app.send(webhook.clone()).await;
@@ -368,10 +368,10 @@ async fn reshaped_repeats_get_the_saved_response() {
 }
 
 /// What a user may be sent, and how many messages are kept.
-async fn state(app: &TestApp, form: &Form) -> (Standing, usize) {
+async fn state(app: &TestApp, form: &FormParams) -> (SendEligibility, usize) {
     let from = form.get("From").unwrap_or_default().into();
     let to = form.get("To").unwrap_or_default().into();
-    let standing = app.store.standing(&to, None, &from, SystemClock.now());
+    let standing = app.store.eligibility(&to, None, &from, SystemClock.now());
     (standing.await.unwrap(), app.kept().await)
 }
 
@@ -414,7 +414,7 @@ async fn text_with_another_message_sid_is_refused() {
 }
 
 #[test]
-fn refused_text_is_explained_without_the_text() {
+fn refused_text_is_logged_without_its_content() {
     let server = Server::start(&[]);
     let text = format!("canary-text MessageSid{OTHER}");
     server.send(&Webhook::message(1, &text)).refused(400);
@@ -457,7 +457,7 @@ async fn exempt_names_must_match_exactly() {
 }
 
 #[tokio::test]
-async fn get_signature_does_not_fit_a_reshaped_post() {
+async fn get_signature_does_not_fit_reshaped_post() {
     // A user who knows the account writes a message inside a message. Letters, digits and spaces, which become `+`, are all
     // it takes.
     let inner =
@@ -505,7 +505,7 @@ async fn get_signature_does_not_fit_a_reshaped_post() {
 }
 
 #[tokio::test]
-async fn post_signature_does_not_fit_a_reshaped_get() {
+async fn post_signature_does_not_fit_reshaped_get() {
     // The URL has a query, so the signed parameters can follow in it.
     let inner = format!(
         "x&AccountSid={ACCOUNT}&Body=STOP&From=%2B15559990000&MessageSid={OTHER}&To=%2B15550003333&z="
@@ -525,7 +525,7 @@ async fn post_signature_does_not_fit_a_reshaped_get() {
         .method(Method::GET)
         .content_type(None);
     assert_eq!(forged.signature_for(ORIGIN), original.signature_for(ORIGIN));
-    forged.form = Form::parse(target.split_once('?').unwrap().1.as_bytes(), 512).unwrap();
+    forged.form = FormParams::parse(target.split_once('?').unwrap().1.as_bytes(), 512).unwrap();
     assert_eq!(read(&forged.form).as_deref(), Some(OTHER));
     let app = TestApp::echo();
     assert_eq!(app.send(forged).await.refused(400), "malformed form\n");

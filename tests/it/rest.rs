@@ -6,10 +6,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use replyhook::twilio::{
-    ApiUrl, Client, Credentials, ListMessages, Message, NewMessage, Repeat, RestError,
-    RestErrorKind,
+    ApiUrl, Client, Credentials, ListMessages, Message, NewMessage, RestError, RestErrorKind,
+    RetryAdvice,
 };
-use replyhook::{AccountSid, ErrorCode, Form, MessageStatus, Secret};
+use replyhook::{AccountSid, ErrorCode, FormParams, MessageStatus, Secret};
 
 use crate::support::{ACCOUNT, TOKEN, open_window, silent_port};
 
@@ -84,7 +84,7 @@ async fn create(address: SocketAddr, message: &NewMessage) -> Result<Message, Re
 }
 
 #[tokio::test]
-async fn a_message_is_sent_as_twilio_takes_it_and_its_answer_is_typed() {
+async fn message_create_sends_twilio_params_and_parses_response() {
     let (address, taken) = stand_in(json("201 Created", "", CREATED));
     let sent = create(
         address,
@@ -114,7 +114,7 @@ async fn a_message_is_sent_as_twilio_takes_it_and_its_answer_is_typed() {
         "authorization: Basic {}",
         crate::support::base64_of(format!("{ACCOUNT}:{TOKEN}").as_bytes())
     )));
-    let form = Form::parse(body.as_bytes(), 512).unwrap();
+    let form = FormParams::parse(body.as_bytes(), 512).unwrap();
     let pairs: Vec<_> = form.iter().collect();
     assert_eq!(
         pairs,
@@ -129,12 +129,12 @@ async fn a_message_is_sent_as_twilio_takes_it_and_its_answer_is_typed() {
 }
 
 #[tokio::test]
-async fn templates_places_and_services_have_their_own_parameters() {
+async fn template_location_and_service_use_own_params() {
     let sent = |message: NewMessage| async move {
         let (address, taken) = stand_in(json("201 Created", "", CREATED));
         create(address, &message).await.unwrap();
         let request = taken.join().unwrap();
-        Form::parse(request.split_once("\r\n\r\n").unwrap().1.as_bytes(), 512).unwrap()
+        FormParams::parse(request.split_once("\r\n\r\n").unwrap().1.as_bytes(), 512).unwrap()
     };
     let variables = [
         ("2".to_owned(), "12:00 \"sharp\"".to_owned()),
@@ -168,21 +168,21 @@ async fn templates_places_and_services_have_their_own_parameters() {
 }
 
 #[tokio::test]
-async fn without_an_open_window_a_template_is_sent_and_nothing_else() {
+async fn message_without_open_window_must_be_template() {
     let (address, taken) = stand_in(json("201 Created", "", CREATED));
     let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
     let client = client(address);
     let messages = client.messages(account(), &credentials);
     let error = messages.create_template(&text()).await.unwrap_err();
-    assert_eq!(error.kind(), RestErrorKind::NoTemplate);
-    assert_eq!(error.repeat(), Repeat::Never);
+    assert_eq!(error.kind(), RestErrorKind::TemplateRequired);
+    assert_eq!(error.retry_advice(), RetryAdvice::Never);
     let template = NewMessage::template("whatsapp:+1", "HX1", [("1", "Ana")]);
     messages.create_template(&template).await.unwrap();
     assert!(taken.join().unwrap().contains("ContentSid=HX1"));
 }
 
 #[tokio::test]
-async fn an_api_key_authenticates_and_the_path_keeps_the_account() {
+async fn api_key_login_keeps_account_in_path() {
     let (address, taken) = stand_in(json("200 OK", "", CREATED));
     let credentials = Credentials::api_key("SK1", Secret::new("secret"));
     let client = client(address);
@@ -203,7 +203,7 @@ async fn an_api_key_authenticates_and_the_path_keeps_the_account() {
 }
 
 #[tokio::test]
-async fn a_list_is_asked_for_by_address_and_day() {
+async fn message_list_filters_by_address_and_day() {
     let (address, taken) = stand_in(json(
         "200 OK",
         "",
@@ -229,7 +229,7 @@ async fn a_list_is_asked_for_by_address_and_day() {
         .unwrap()
         .1
         .to_owned();
-    let query = Form::parse(query.as_bytes(), 10).unwrap();
+    let query = FormParams::parse(query.as_bytes(), 10).unwrap();
     let pairs: Vec<_> = query.iter().collect();
     assert_eq!(
         pairs,
@@ -242,7 +242,7 @@ async fn a_list_is_asked_for_by_address_and_day() {
 }
 
 #[tokio::test]
-async fn a_next_page_is_read_only_below_the_same_account_of_the_same_host() {
+async fn next_page_outside_account_or_host_is_refused() {
     for elsewhere in [
         "https://evil.example/2010-04-01/Accounts/AC00000000000000000000000000000001/Messages.json?Page=1",
         "//evil.example/Messages.json?Page=1",
@@ -262,23 +262,27 @@ async fn a_next_page_is_read_only_below_the_same_account_of_the_same_host() {
 }
 
 #[tokio::test]
-async fn threat_65_too_many_calls_may_be_repeated_after_the_time_that_is_asked_for() {
+async fn threat_65_rate_limit_response_allows_retry_after_delay() {
     let (address, _) = stand_in(json(
         "429 Too Many Requests",
         "Retry-After: 7\r\n",
         r#"{"code":20429,"status":429}"#,
     ));
     let error = create(address, &text()).await.unwrap_err();
-    assert_eq!(error.repeat(), Repeat::Safe(Duration::from_secs(7)));
+    assert_eq!(
+        error.retry_advice(),
+        RetryAdvice::Safe(Duration::from_secs(7))
+    );
     let (address, _) = stand_in(json("429 Too Many Requests", "", ""));
     assert_eq!(
-        create(address, &text()).await.unwrap_err().repeat(),
-        Repeat::Safe(Duration::ZERO)
+        create(address, &text()).await.unwrap_err().retry_advice(),
+        RetryAdvice::Safe(Duration::ZERO)
     );
 }
 
+// Twilio may have processed the call although the response is an error, invalid or incomplete.
 #[tokio::test]
-async fn threat_66_what_may_have_been_processed_is_never_called_safe_to_repeat() {
+async fn threat_66_unclear_response_is_never_safe_to_retry() {
     for (what, answer) in [
         (
             "a 500",
@@ -316,12 +320,16 @@ async fn threat_66_what_may_have_been_processed_is_never_called_safe_to_repeat()
     ] {
         let (address, _) = stand_in(answer);
         let error = create(address, &text()).await.unwrap_err();
-        assert_eq!(error.repeat(), Repeat::Ambiguous, "{what}: {error:?}");
+        assert_eq!(
+            error.retry_advice(),
+            RetryAdvice::Ambiguous,
+            "{what}: {error:?}"
+        );
     }
 }
 
 #[tokio::test]
-async fn threat_67_a_refusal_carries_twilios_code_and_is_final() {
+async fn threat_67_rejection_is_final_and_keeps_error_code() {
     for (status, body, code) in [
         (
             "400 Bad Request",
@@ -344,21 +352,21 @@ async fn threat_67_a_refusal_carries_twilios_code_and_is_final() {
         let (address, _) = stand_in(json(status, "", body));
         let error = create(address, &text()).await.unwrap_err();
         assert_eq!(
-            (error.repeat(), error.code()),
-            (Repeat::Never, code.map(ErrorCode)),
+            (error.retry_advice(), error.code()),
+            (RetryAdvice::Never, code.map(ErrorCode)),
             "{status} {body}"
         );
     }
 }
 
 #[tokio::test]
-async fn threat_68_what_never_left_is_safe_to_repeat() {
+async fn threat_68_unsent_request_is_safe_to_retry() {
     let silent = silent_port();
     let nobody = silent.local_addr().unwrap();
     let error = create(nobody, &text()).await.unwrap_err();
     assert_eq!(
-        (error.kind(), error.repeat()),
-        (RestErrorKind::NotSent, Repeat::Safe(Duration::ZERO))
+        (error.kind(), error.retry_advice()),
+        (RestErrorKind::Connect, RetryAdvice::Safe(Duration::ZERO))
     );
     // TLS towards something that speaks none.
     let (address, _) = stand_in("nothing");
@@ -370,11 +378,11 @@ async fn threat_68_what_never_left_is_safe_to_repeat() {
         .create(&text(), &open_window())
         .await
         .unwrap_err();
-    assert_eq!(error.kind(), RestErrorKind::NotSent);
+    assert_eq!(error.kind(), RestErrorKind::Connect);
 }
 
 #[tokio::test]
-async fn no_error_or_debug_shows_what_was_sent_to_whom_or_with_which_token() {
+async fn errors_and_debug_hide_content_address_and_token() {
     let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
     let mut shown = format!("{:?} {credentials:?}", text());
     for answer in [

@@ -35,7 +35,7 @@ fn types(line: &str, folder: &Path, env: &[(&str, &str)]) -> (i32, String) {
 }
 
 #[test]
-fn a_backup_that_is_restored_as_documented_loses_nothing_and_answers_nobody_again() {
+fn restored_backup_loses_and_repeats_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let twilio = FakeTwilio::start();
     let file = folder.path().join("replyhook.db");
@@ -81,7 +81,7 @@ fn a_backup_that_is_restored_as_documented_loses_nothing_and_answers_nobody_agai
     let found = |entered: u32| {
         format!(
             "3 inbound messages in Twilio's list: 1 known, 2 missing, {entered} entered, 1 answered before\n\
-             1 message of the outbox that Twilio has already\n"
+             1 message of the outbox that Twilio has already sent\n"
         )
     };
     let codes: Vec<_> = told.iter().map(|(code, _)| *code).collect();

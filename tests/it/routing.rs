@@ -1,14 +1,16 @@
 //! A bot out of routes: the first that matches answers, whatever people write it like.
 
 use proptest::prelude::*;
-use replyhook::route::{Call, Filter};
 use replyhook::route::{
     Captures, FromMessage, PatternError, Router, Shared, any_button, any_list_item, any_media,
-    anything, audio, button, channel, command, country, document, first_contact, flow_answer,
-    forwarded, hours, image, list_item, location, media, near, regex, reply_to_us, text, try_regex,
-    video, when, words,
+    anything, audio, button, channel, command, country, document, first_contact, flow_response,
+    forwarded, hours, image, list_item, location, matches, media, quotes_our_message, regex, text,
+    try_regex, video, within_km, words,
 };
-use replyhook::{Channel, Context, Form, Handler, InboundMessage, Reply, ReplyMessage, Timestamp};
+use replyhook::route::{Filter, RouteRequest};
+use replyhook::{
+    Channel, Context, FormParams, Handler, InboundMessage, Reply, ReplyMessage, Timestamp,
+};
 use serde::Deserialize;
 
 use crate::support::{EMPTY, TestApp, Webhook, says};
@@ -27,7 +29,7 @@ fn message(body: &str, more: &[(&str, &str)]) -> InboundMessage {
     let pairs = base
         .into_iter()
         .filter(|(name, _)| !more.iter().any(|(other, _)| other == name));
-    let form: Form = pairs.chain(more.iter().copied()).collect();
+    let form: FormParams = pairs.chain(more.iter().copied()).collect();
     let now = "2026-11-24T10:00:00Z".parse().unwrap();
     InboundMessage::parse(form, now).unwrap()
 }
@@ -41,7 +43,7 @@ async fn answer(bot: &impl Handler, message: InboundMessage) -> Option<String> {
         .map(|message| message.body().to_owned())
 }
 
-async fn matches(filter: Filter, body: &str, more: &[(&str, &str)]) -> bool {
+async fn is_match(filter: Filter, body: &str, more: &[(&str, &str)]) -> bool {
     let bot = Router::new().on(filter, "yes");
     answer(&bot, message(body, more)).await.is_some()
 }
@@ -75,8 +77,9 @@ fn shop() -> Router {
         .otherwise("Write: order 42")
 }
 
+// Case, accents, spaces and punctuation do not matter; a capture that does not fit its type is not a match.
 #[tokio::test]
-async fn the_first_route_that_matches_answers_however_people_write() {
+async fn first_matching_route_replies_despite_spelling_variants() {
     let app = TestApp::with(shop());
     let answers = [
         ("hi", "Hello!"),
@@ -105,13 +108,13 @@ async fn the_first_route_that_matches_answers_however_people_write() {
 }
 
 #[tokio::test]
-async fn without_a_match_and_without_otherwise_nothing_is_said() {
+async fn router_without_match_and_otherwise_sends_nothing() {
     let app = TestApp::with(Router::new().on(text("hi"), "Hello!"));
     assert_eq!(app.says(1, "ho").await, EMPTY);
 }
 
 #[tokio::test]
-async fn each_filter_knows_its_messages() {
+async fn filter_matches_only_its_messages() {
     let jpeg = [("MediaUrl0", "u"), ("MediaContentType0", "image/jpeg")];
     let pdf = [("MediaUrl0", "u"), ("MediaContentType0", "application/pdf")];
     let voice = [
@@ -163,9 +166,9 @@ async fn each_filter_knows_its_messages() {
         (video(), &untyped, true),
         (location(), &berlin, true),
         (location(), &none, false),
-        (near(52.5, 13.4, 3.0), &berlin, true),
-        (near(52.5, 13.4, 1.0), &berlin, false),
-        (near(48.1, 11.6, 500.0), &berlin, false),
+        (within_km(52.5, 13.4, 3.0), &berlin, true),
+        (within_km(52.5, 13.4, 1.0), &berlin, false),
+        (within_km(48.1, 11.6, 500.0), &berlin, false),
         (any_button(), &pressed, true),
         (any_button(), &none, false),
         (button("confirm:42"), &pressed, true),
@@ -175,14 +178,14 @@ async fn each_filter_knows_its_messages() {
         (any_list_item(), &chosen, true),
         (list_item("red"), &chosen, true),
         (list_item("blue"), &chosen, false),
-        (flow_answer(), &flow, true),
-        (flow_answer(), &none, false),
+        (flow_response(), &flow, true),
+        (flow_response(), &none, false),
         (forwarded(), &[("Forwarded", "true")], true),
         (forwarded(), &[("FrequentlyForwarded", "true")], true),
         (forwarded(), &none, false),
-        (reply_to_us(), &quoting, true),
-        (reply_to_us(), &quoting_another, false),
-        (reply_to_us(), &none, false),
+        (quotes_our_message(), &quoting, true),
+        (quotes_our_message(), &quoting_another, false),
+        (quotes_our_message(), &none, false),
         (channel(Channel::WhatsApp), &none, true),
         (channel(Channel::Sms), &sms, true),
         (channel(Channel::Sms), &none, false),
@@ -193,22 +196,26 @@ async fn each_filter_knows_its_messages() {
         (country("BR"), &scoped, true),
         (hours("mon-fri 09:00-17:00", "UTC"), &none, true),
         (hours("mon-fri 09:00-17:00", "Asia/Tokyo"), &none, false),
-        (when("short", |message| message.body.len() < 3), &none, true),
+        (
+            matches("short", |message| message.body.len() < 3),
+            &none,
+            true,
+        ),
     ];
     for (filter, more, expected) in table {
         let shown = filter.to_string();
         assert_eq!(
-            matches(filter, "hi", more).await,
+            is_match(filter, "hi", more).await,
             expected,
             "{shown} {more:?}"
         );
     }
-    assert!(matches(image() & !country("US") | text("hi"), "hi", &none).await);
-    assert!(!matches(!(image() | text("hi")), "hi", &none).await);
+    assert!(is_match(image() & !country("US") | text("hi"), "hi", &none).await);
+    assert!(!is_match(!(image() | text("hi")), "hi", &none).await);
 }
 
 #[tokio::test]
-async fn routers_are_nested_and_share_what_they_need() {
+async fn nested_router_shares_state_and_falls_through() {
     #[derive(Clone)]
     struct Shop(&'static str);
 
@@ -216,7 +223,7 @@ async fn routers_are_nested_and_share_what_they_need() {
     struct Loud(String);
 
     impl FromMessage<Shop> for Loud {
-        fn from_message(call: &Call<'_, Shop>) -> Option<Self> {
+        fn from_message(call: &RouteRequest<'_, Shop>) -> Option<Self> {
             let text = call.message().text()?;
             Some(Self(format!(
                 "{} at {}",
@@ -263,11 +270,13 @@ async fn routers_are_nested_and_share_what_they_need() {
 }
 
 #[tokio::test]
-async fn a_handler_of_another_kind_takes_its_route() {
+async fn handler_as_route_gets_matching_messages() {
     async fn upper(_cx: Context, message: InboundMessage) -> String {
         message.body.to_uppercase()
     }
-    let bot = Router::new().hand_to(words("loud"), upper).otherwise("?");
+    let bot = Router::new()
+        .on_handler(words("loud"), upper)
+        .otherwise("?");
     assert_eq!(
         answer(&bot, message("so loud", &[])).await.as_deref(),
         Some("SO LOUD")
@@ -275,7 +284,7 @@ async fn a_handler_of_another_kind_takes_its_route() {
 }
 
 #[test]
-fn the_table_of_routes_can_be_printed() {
+fn route_table_display_lists_all_routes() {
     let by_sms = Router::new().on(text("hi"), "Hello by SMS");
     let bot: Router = Router::new()
         .nest(channel(Channel::Sms), by_sms)
@@ -299,7 +308,7 @@ fn the_table_of_routes_can_be_printed() {
 }
 
 #[test]
-fn a_pattern_that_is_none_or_a_bomb_is_refused_when_the_bot_is_made() {
+fn invalid_or_slow_pattern_fails_at_construction() {
     assert!(try_regex("(").is_err());
     for bomb in ["((a{100}){100}){100}", "([ab]{1,5000}){1,2}c"] {
         assert_eq!(try_regex(bomb).err(), Some(PatternError::TooSlow));
@@ -308,8 +317,9 @@ fn a_pattern_that_is_none_or_a_bomb_is_refused_when_the_bot_is_made() {
     assert!(std::panic::catch_unwind(|| hours("always", "UTC")).is_err());
 }
 
+// An aborted match must not count as no match, not even below a negation, and the error omits the text.
 #[tokio::test]
-async fn a_text_that_would_keep_a_pattern_busy_is_an_error_and_not_an_answer() {
+async fn pattern_match_exceeding_limit_returns_error() {
     let bot = Router::new()
         .on(!regex("[ab]*a[ab]{300}c"), "none")
         .otherwise("one");
@@ -323,7 +333,7 @@ async fn a_text_that_would_keep_a_pattern_busy_is_an_error_and_not_an_answer() {
 }
 
 #[tokio::test]
-async fn what_several_filters_take_is_taken_together() {
+async fn combined_filters_merge_their_captures() {
     let filter = regex(r"(?<id>\d+)") & regex("(?<size>small|large)");
     let bot = Router::new().on(filter, order).otherwise("?");
     let said = answer(&bot, message("a large one: 7", &[])).await;
@@ -333,7 +343,7 @@ async fn what_several_filters_take_is_taken_together() {
 proptest! {
     /// Whatever the routes are, the answer is that of the first which matches by itself.
     #[test]
-    fn the_order_of_the_table_decides(
+    fn route_order_decides_reply(
         sought in proptest::collection::vec(("[ab ]{0,3}", any::<bool>()), 0..8),
         body in "[aAbBá ]{0,5}",
     ) {
@@ -346,7 +356,7 @@ proptest! {
             let mut bot = Router::new();
             let mut expected = None;
             for (at, row) in sought.iter().enumerate() {
-                if expected.is_none() && matches(filter(row), &body, &[]).await {
+                if expected.is_none() && is_match(filter(row), &body, &[]).await {
                     expected = Some(at.to_string());
                 }
                 bot = bot.on(filter(row), at.to_string());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use replyhook::App;
 use replyhook::config::Sources;
-use replyhook::emulator::Remote;
+use replyhook::emulator::EmulatorClient;
 use replyhook::handler::RuleSet;
 use replyhook::testing::TestBot;
 use serde_json::json;
@@ -70,8 +70,9 @@ async fn bot(rules: &Path) -> TestBot {
     TestBot::start_with(Sources::default().with_env(env), App::builder).await
 }
 
+// Goes through the replies of examples/rules/shop.toml.
 #[tokio::test]
-async fn the_examples_bot_greets_answers_and_asks_also_across_a_restart() {
+async fn shop_example_bot_keeps_form_across_restart() {
     let bot = bot(&root().join("examples/rules/shop.toml")).await;
     let ana = bot.whatsapp("+34600000001").named("Ana");
     ana.says("Hola").await.assert_reply(
@@ -114,7 +115,7 @@ async fn the_examples_bot_greets_answers_and_asks_also_across_a_restart() {
 }
 
 #[test]
-fn check_shows_the_table_of_routes() {
+fn check_prints_rule_table() {
     let shop = root()
         .join("examples/rules/shop.toml")
         .display()
@@ -162,7 +163,7 @@ reply = "{{ body | upper }}: {{ date }} {{ time }} {{ weekday }}"
 }
 
 #[tokio::test]
-async fn filters_format_prices_links_and_what_others_wrote() {
+async fn template_filters_format_prices_links_and_markup() {
     let (app, _file) = app(
         "[vars]\nprice = 3\n[otherwise]\nreply = \"\"\"{{ '%.2f' | format(price) }} https://example.com/?q={{ text | urlencode }} {{ text | escape_markup }}\"\"\"\n",
     );
@@ -175,7 +176,7 @@ async fn filters_format_prices_links_and_what_others_wrote() {
 }
 
 #[tokio::test]
-async fn what_rules_hand_over_is_asked_of_the_service() {
+async fn forward_rule_sends_only_its_messages_to_service() {
     let service = Scripted::start().await;
     service.answers("/message", 200, "text/plain", "from the service");
     let url = format!("{}/message", service.url());
@@ -196,7 +197,7 @@ async fn what_rules_hand_over_is_asked_of_the_service() {
 }
 
 #[tokio::test]
-async fn what_a_message_does_not_have_fails_its_rule_and_nothing_else() {
+async fn missing_value_fails_only_its_rule() {
     let (app, _file) = app(
         "[[rule]]\nwhen.text = \"where\"\nreply = \"{{ location.latitude }}\"\n\
          [[rule]]\nwhen.text = \"picture\"\nreply = { media = \"{{ profile_name }}\" }\n\
@@ -210,7 +211,7 @@ async fn what_a_message_does_not_have_fails_its_rule_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_first_contact_is_known_by_the_journal_and_in_examples() {
+async fn first_contact_matcher_works_in_server_and_examples() {
     let rules = "[[rule]]\nwhen.first_contact = true\nreply = \"Welcome!\"\n[otherwise]\nreply = \"Again.\"\n\
          [[example]]\nturns = [{ says = \"a\", gets = \"Welcome!\" }, { says = \"b\", gets = \"Again.\" }]\n";
     let (app, file) = app(rules);
@@ -223,7 +224,7 @@ async fn the_first_contact_is_known_by_the_journal_and_in_examples() {
 }
 
 #[tokio::test]
-async fn a_changed_file_is_obeyed_and_a_wrong_one_leaves_the_old_rules() {
+async fn rules_hot_reload_keeps_old_rules_on_error() {
     let file = File::new("[otherwise]\nreply = \"one\"\n");
     let name = file.name();
     let server = Server::start(&[
@@ -241,10 +242,10 @@ async fn a_changed_file_is_obeyed_and_a_wrong_one_leaves_the_old_rules() {
     };
     assert_eq!(said(), says("one"));
     file.write("[otherwise]\nreply = \"two\"\n[opt_out]\nstop_reply = \"Gone.\"\n");
-    server.wait_for("the rules have changed and are obeyed");
+    server.wait_for("reloaded rules");
     assert_eq!(said(), says("two"));
     file.write("[otherwise]\nreply = \"three {{ nme }}\"\n");
-    let line = server.wait_for("the rules have changed and are wrong: the old ones stay");
+    let line = server.wait_for("could not reload rules; the previous rules stay in use");
     assert!(
         line.contains("line 2, column 19: nme is not defined here: did you mean"),
         "{line}"
@@ -255,42 +256,42 @@ async fn a_changed_file_is_obeyed_and_a_wrong_one_leaves_the_old_rules() {
 }
 
 #[tokio::test]
-async fn a_rule_hands_over_and_later_messages_are_redirected() {
+async fn handoff_rule_redirects_message_and_later_messages() {
     let flow = "https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1";
     let rules = format!(
-        "[[rule]]\nwhen.text = \"human\"\nhand_over = \"{flow}\"\n[otherwise]\nreply = \"mine\"\n"
+        "[[rule]]\nwhen.text = \"human\"\nhandoff = \"{flow}\"\n[otherwise]\nreply = \"mine\"\n"
     );
     let table = RuleSet::parse(&rules).unwrap().table();
-    assert!(table.contains(&format!("hands over to {flow}")), "{table}");
+    assert!(table.contains(&format!("hands off to {flow}")), "{table}");
     let (app, _file) = app(&rules);
     assert_eq!(app.says(1, "hi").await, says("mine"));
     let redirect = format!("<Response><Redirect method=\"POST\">{flow}</Redirect></Response>");
     assert!(app.says(2, "human").await.ends_with(&redirect));
     assert!(app.says(3, "hi").await.ends_with(&redirect));
-    let example = "[[example]]\nturns = [{ says = \"human\", hands_over = true }, { says = \"hi\", hands_over = true }]\n";
+    let example = "[[example]]\nturns = [{ says = \"human\", handoff = true }, { says = \"hi\", handoff = true }]\n";
     let results = RuleSet::parse(&(rules.clone() + example))
         .unwrap()
         .run_examples();
     assert_eq!(results[0].failure, None);
-    let gets = example.replacen("hands_over = true", "gets = []", 1);
+    let gets = example.replacen("handoff = true", "gets = []", 1);
     let results = RuleSet::parse(&(rules.clone() + &gets))
         .unwrap()
         .run_examples();
     let failure = results[0].failure.as_ref().unwrap();
     assert_eq!(
         (failure.expected.as_str(), failure.found.as_str()),
-        ("nothing", "that somebody else answers")
+        ("no reply", "a handoff")
     );
     let wrong = rules.replace("https:", "");
     let error = RuleSet::parse(&wrong).unwrap_err().to_string();
     assert!(
-        error.contains("line 3, column 13: hand_over is no http or https URL"),
+        error.contains("line 3, column 11: handoff is not an http or https URL"),
         "{error}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_obeys_changed_rules_and_tells_the_page_of_wrong_ones() {
+async fn dev_hot_reload_reports_invalid_rules_to_page() {
     let file = File::new("[otherwise]\nreply = \"one\"\n");
     let name = file.name();
     let dev = Dev::start_with(
@@ -304,7 +305,11 @@ async fn dev_obeys_changed_rules_and_tells_the_page_of_wrong_ones() {
         let exchange = dev.says(&json!({"from": ANA, "to": crate::support::SANDBOX, "body": text}));
         exchange["messages"][0]["body"].clone()
     };
-    let mut events = Remote::new(&dev.url).unwrap().events().await.unwrap();
+    let mut events = EmulatorClient::new(&dev.url)
+        .unwrap()
+        .events()
+        .await
+        .unwrap();
     let mut page_gets = async || {
         loop {
             let event = events.next().await.unwrap();
@@ -346,7 +351,7 @@ fn answers(kind: &str, answers: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn a_forms_answers_are_read_however_they_are_written() {
+fn form_answers_are_parsed_in_common_spellings() {
     let nothing: [String; 0] = [];
     let numbers = answers(
         "type = \"number\"",
@@ -392,8 +397,9 @@ fn a_forms_answers_are_read_however_they_are_written() {
     assert_eq!(examples_fail(&choices), nothing);
 }
 
+// Phones write curly quotes, markup and invisible characters.
 #[test]
-fn texts_are_compared_as_phones_write_them() {
+fn text_matchers_ignore_phone_typography() {
     let nothing: [String; 0] = [];
     let compared = [
         ("text = \"don't\"", "Don’t"),
@@ -416,8 +422,9 @@ fn texts_are_compared_as_phones_write_them() {
     }
 }
 
+// Every part that matches sets its variables, and the variables of other parts are empty.
 #[test]
-fn what_any_and_all_take_is_there_together_and_what_is_not_is_empty() {
+fn captures_of_any_and_all_are_merged() {
     let nothing: [String; 0] = [];
     let rules = r#"
 [[rule]]
@@ -447,7 +454,7 @@ turns = [
 }
 
 #[test]
-fn what_a_flow_gave_is_there_by_its_fields_names() {
+fn flow_response_fields_are_available_by_name() {
     let nothing: [String; 0] = [];
     let rules = r#"
 [[rule]]
@@ -465,8 +472,9 @@ gets = "no name"
     assert_eq!(examples_fail(rules), nothing);
 }
 
+// The values 0 and false are not missing.
 #[test]
-fn default_is_for_what_is_not_there_and_not_for_0_and_false() {
+fn default_filter_applies_only_to_missing_values() {
     let nothing: [String; 0] = [];
     let rules = r#"
 [vars]

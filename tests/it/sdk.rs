@@ -36,7 +36,7 @@ const PUBLIC_URLS: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn what_twilio_python_signs_is_accepted_and_what_it_did_not_sign_is_refused() {
+fn twilio_python_signatures_accepted_and_forgeries_rejected() {
     let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
         return left_out("the official Python library as signer");
     };
@@ -50,7 +50,7 @@ fn what_twilio_python_signs_is_accepted_and_what_it_did_not_sign_is_refused() {
 }
 
 #[test]
-fn what_twilio_node_signs_is_accepted_and_what_it_did_not_sign_is_refused() {
+fn twilio_node_signatures_accepted_and_forgeries_rejected() {
     let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
         return left_out("the official Node library as signer");
     };

@@ -95,7 +95,7 @@ fn senders_are_shown_with_their_webhooks() {
 }
 
 #[test]
-fn what_is_named_is_set_and_the_rest_stays() {
+fn sender_set_changes_only_given_options() {
     let console = console();
     let args = [
         "set",
@@ -121,7 +121,7 @@ fn what_is_named_is_set_and_the_rest_stays() {
 }
 
 #[test]
-fn for_the_server_with_these_settings_all_three_are_set_as_the_readme_says() {
+fn sender_set_from_config_sets_all_three_urls() {
     let console = console();
     let (code, _, err) = run(&console, &["set", NUMBER, "--from-config"], &[]);
     assert!(code == 2 && err.contains("PUBLIC_URL"), "{err}");
@@ -132,8 +132,9 @@ fn for_the_server_with_these_settings_all_three_are_set_as_the_readme_says() {
     assert_eq!(urls(&console.webhooks(0)), expected);
 }
 
+// Invalid arguments and missing settings change nothing either.
 #[test]
-fn a_sender_that_is_not_there_and_credentials_that_are_refused_change_nothing() {
+fn unknown_sender_or_invalid_credentials_change_nothing() {
     let console = console();
     let unknown = "whatsapp:+15550009999";
     for args in [
@@ -143,7 +144,7 @@ fn a_sender_that_is_not_there_and_credentials_that_are_refused_change_nothing() 
         let (code, out, err) = run(&console, args, &[]);
         assert_eq!((code, out.as_str()), (1, ""), "{err}");
         assert!(
-            err.contains(unknown) && err.contains(&format!("it has {NUMBER}, {OTHER}")),
+            err.contains(unknown) && err.contains(&format!("it has: {NUMBER}, {OTHER}")),
             "{err}"
         );
     }
@@ -160,7 +161,7 @@ fn a_sender_that_is_not_there_and_credentials_that_are_refused_change_nothing() 
         (&["set", NUMBER][..], "--from-config"),
         (
             &["set", NUMBER, "--webhook", "bot.example.test"],
-            "a whole URL",
+            "a complete URL",
         ),
         (
             &[
@@ -210,8 +211,9 @@ fn tunnelled() -> [Value; 3] {
         .map(|path| format!("{TUNNEL}{path}").into())
 }
 
+// dev points the senders at the tunnel, and prints the command that restores their webhooks by hand.
 #[test]
-fn behind_a_tunnel_senders_are_pointed_there_and_put_back_at_the_end() {
+fn tunnel_webhooks_are_restored_on_exit() {
     for signal in [Signal::INT, Signal::TERM] {
         let console = console();
         let before = [console.webhooks(0), console.webhooks(1)].map(|webhooks| urls(&webhooks));
@@ -227,7 +229,10 @@ fn behind_a_tunnel_senders_are_pointed_there_and_put_back_at_the_end() {
              'https://old.example.test/sorry' --status-callback ''"
         );
         assert!(said.contains(&back), "{said}");
-        assert!(!said.contains("Not used here"), "{said}");
+        assert!(
+            !said.contains("Ignored, to keep real credentials out of this run"),
+            "{said}"
+        );
         assert_eq!(dev.program.ends_by(signal), Some(0));
         let empty = |urls: [Value; 3]| urls.map(|url| if url == "" { Value::Null } else { url });
         for (place, before) in before.into_iter().enumerate() {
@@ -243,8 +248,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
+// The first run backs up the original webhooks, and later runs keep that backup until one exits in order.
 #[test]
-fn after_a_kill_the_next_one_puts_back_what_was_there_at_first() {
+fn webhooks_after_kill_are_restored_by_next_run() {
     let console = console();
     console.enter(|entered| entered.senders[0]["webhook"]["callback_method"] = "PUT".into());
     let folder = tempfile::tempdir().unwrap();
@@ -269,8 +275,10 @@ fn after_a_kill_the_next_one_puts_back_what_was_there_at_first() {
     assert_eq!(files(folder.path()), [] as [PathBuf; 0]);
 }
 
+// dev says that it cannot restore webhooks without a backup, and ignores a backup once the webhooks were changed
+// elsewhere.
 #[test]
-fn a_sender_that_has_the_tunnels_urls_already_is_promised_nothing_where_nobody_knows_what_it_had() {
+fn sender_already_on_tunnel_without_backup_stays_unchanged() {
     let console = console();
     let folder = tempfile::tempdir().unwrap();
     let mut dev = desk_in(folder.path(), &console, &[NUMBER, OTHER]);
@@ -293,7 +301,7 @@ fn a_sender_that_has_the_tunnels_urls_already_is_promised_nothing_where_nobody_k
 }
 
 #[test]
-fn where_what_was_there_cannot_be_noted_nothing_is_touched() {
+fn failed_webhook_backup_changes_no_sender() {
     let console = console();
     let folder = tempfile::tempdir().unwrap();
     // A folder stands where the file would be.
@@ -313,7 +321,7 @@ fn where_what_was_there_cannot_be_noted_nothing_is_touched() {
 }
 
 #[test]
-fn without_a_sender_named_nothing_at_twilio_is_touched() {
+fn dev_without_sender_option_changes_no_sender() {
     let console = console();
     let mut dev = desk(&console, &[]);
     assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
@@ -321,7 +329,7 @@ fn without_a_sender_named_nothing_at_twilio_is_touched() {
 }
 
 #[test]
-fn what_somebody_has_entered_meanwhile_is_not_put_back() {
+fn webhooks_changed_during_run_are_not_restored() {
     let console = console();
     let mut dev = desk(&console, &[NUMBER]);
     let other = "https://deployed.example.test/webhook";
@@ -331,8 +339,9 @@ fn what_somebody_has_entered_meanwhile_is_not_put_back() {
     assert_eq!(console.set().len(), 1);
 }
 
+// An unknown sender is reported before any sender is changed.
 #[test]
-fn where_one_cannot_be_pointed_those_before_it_are_put_back() {
+fn failed_sender_update_restores_earlier_senders() {
     let console = console();
     console.enter(|entered| entered.stuck = vec![SECOND]);
     let env = env(&console);
@@ -369,7 +378,7 @@ fn where_one_cannot_be_pointed_those_before_it_are_put_back() {
 }
 
 #[test]
-fn where_twilio_refuses_to_put_them_back_the_way_is_told() {
+fn failed_restore_prints_manual_command() {
     let console = console();
     let mut dev = desk(&console, &[NUMBER]);
     console.enter(|entered| entered.stuck = vec![FIRST]);
@@ -382,7 +391,7 @@ fn where_twilio_refuses_to_put_them_back_the_way_is_told() {
 }
 
 #[test]
-fn after_an_error_they_are_put_back() {
+fn webhooks_are_restored_after_startup_error() {
     let console = console();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
     let failed = Command::new(env!("CARGO_BIN_EXE_replyhook"))

@@ -20,7 +20,7 @@ async fn shop() -> TestBot {
 }
 
 #[tokio::test]
-async fn the_shop_welcomes_whoever_comes_and_finds_orders() {
+async fn shop_welcomes_users_and_finds_orders() {
     let bot = shop().await;
     let ben = bot.whatsapp("+34600000002").named("Ben");
     ben.says("what is this?")
@@ -49,7 +49,7 @@ async fn the_shop_welcomes_whoever_comes_and_finds_orders() {
 }
 
 #[tokio::test]
-async fn the_shop_takes_bookings_also_across_a_restart() {
+async fn shop_booking_continues_across_restart() {
     let bot = shop().await;
     let ana = bot.whatsapp("+34600000001").named("Ana");
     ana.says("a table please")

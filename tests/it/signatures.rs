@@ -4,10 +4,10 @@ use base64::Engine as _;
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use replyhook::signature::{
-    PublicUrl, SignatureErrorKind, SignatureVerifier, TokenError, TokenSlot, UnverifiedRequest,
+    AuthTokenKind, PublicUrl, SignatureErrorKind, SignatureVerifier, TokenError, UnverifiedRequest,
     Verified, sign,
 };
-use replyhook::{Form, Secret};
+use replyhook::{FormParams, Secret};
 
 use crate::support::{ACCOUNT, ORIGIN, OTHER_TOKEN, TOKEN, TestApp, Webhook, base64_of, read};
 
@@ -47,7 +47,7 @@ fn verify(
 
 /// Computed with twilio-python.
 #[test]
-fn requests_that_twilio_python_signed_verify() {
+fn twilio_python_signatures_verify() {
     const WHATSAPP: &str = "MediaContentType0=image%2Fjpeg&SmsMessageSid=MM00000000000000000000000000000011&NumMedia=1&ProfileName=Ana&MessageType=image&SmsSid=MM00000000000000000000000000000011&WaId=15550001111&SmsStatus=received&Body=look&To=whatsapp%3A%2B15550002222&NumSegments=1&ReferralNumMedia=0&MessageSid=MM00000000000000000000000000000011&AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B15550001111&MediaUrl0=https%3A%2F%2Fapi.twilio.com%2F2010-04-01%2FAccounts%2FAC00000000000000000000000000000001%2FMessages%2FMM00000000000000000000000000000011%2FMedia%2FME00000000000000000000000000000001&ApiVersion=2010-04-01";
     const PLAIN: &str = "SmsMessageSid=SM00000000000000000000000000000001&NumMedia=0&ProfileName=Zo%C3%AB&MessageType=text&SmsSid=SM00000000000000000000000000000001&WaId=15550001111&SmsStatus=received&Body=Ol%C3%A1+%2B+100%25+%26+%F0%9F%91%8D&To=whatsapp%3A%2B15550002222&NumSegments=1&ReferralNumMedia=0&MessageSid=SM00000000000000000000000000000001&AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B15550001111&ApiVersion=2010-04-01";
     const BLANKS: &str = "ToCity=&Body=&FromZip=&NumMedia=0&MessageSid=SM00000000000000000000000000000002&AccountSid=AC00000000000000000000000000000001";
@@ -124,7 +124,7 @@ fn requests_that_twilio_python_signed_verify() {
 
 /// The vectors of Twilio's own libraries, token `12345`.
 #[test]
-fn the_vectors_of_the_official_libraries_verify() {
+fn official_library_signature_vectors_verify() {
     const P5: &str = "CallSid=CA1234567890ABCDE&Caller=%2B14158675309&Digits=1234&From=%2B14158675309&To=%2B18005551212";
     const U: &str = "/myapp.php?foo=1&bar=2";
     for (origin, target, body, signature) in [
@@ -258,13 +258,14 @@ fn the_vectors_of_the_official_libraries_verify() {
     );
 }
 
+// A proxy may pass the prefix of PUBLIC_URL on or strip it.
 #[test]
-fn a_prefix_may_be_kept_or_stripped_on_the_way() {
+fn public_url_prefix_verifies_kept_or_stripped() {
     let verifier = verifier("https://hooks.example.test/bots/a", TOKEN);
     let signature = sign(
         &Secret::new(TOKEN),
         "https://hooks.example.test/bots/a/webhook",
-        Some(&Form::from_iter([("A", "b")])),
+        Some(&FormParams::from_iter([("A", "b")])),
     )
     .unwrap();
     for target in ["/bots/a/webhook", "/webhook"] {
@@ -282,7 +283,7 @@ fn a_prefix_may_be_kept_or_stripped_on_the_way() {
 }
 
 #[tokio::test]
-async fn threat_01_a_forged_missing_or_empty_signature_is_refused_and_nothing_runs() {
+async fn threat_01_forged_or_missing_signature_is_rejected_before_handler() {
     let app = TestApp::with(async |_, _| -> &str { unreachable!("no forgery reaches a handler") });
     let good = Webhook::message(1, "hi");
     let valid = good.signature_for(ORIGIN);
@@ -310,7 +311,7 @@ async fn threat_01_a_forged_missing_or_empty_signature_is_refused_and_nothing_ru
 }
 
 #[tokio::test]
-async fn threat_02_two_signature_headers_are_refused_even_if_both_are_right() {
+async fn threat_02_two_signature_headers_are_rejected_even_if_valid() {
     let app = TestApp::echo();
     let good = Webhook::message(1, "hi");
     let valid = good.signature_for(ORIGIN);
@@ -326,8 +327,9 @@ async fn threat_02_two_signature_headers_are_refused_even_if_both_are_right() {
     app.send(good).await.twiml();
 }
 
+// Only the canonical Base64 of exactly 20 bytes is accepted.
 #[tokio::test]
-async fn threat_03_a_signature_that_is_no_canonical_base64_of_20_bytes_is_refused() {
+async fn threat_03_signature_other_than_canonical_base64_is_rejected() {
     let app = TestApp::echo();
     let good = Webhook::message(1, "hi");
     let valid = good.signature_for(ORIGIN);
@@ -354,8 +356,9 @@ async fn threat_03_a_signature_that_is_no_canonical_base64_of_20_bytes_is_refuse
     }
 }
 
+// The source compares signatures only with Mac::verify_slice, and flipping any single bit fails verification.
 #[test]
-fn threat_04_signatures_are_compared_in_constant_time_and_every_bit_counts() {
+fn threat_04_signature_comparison_is_constant_time_and_complete() {
     let source = ["token", "verifier"].map(|room| read(&format!("src/signature/{room}.rs")));
     let source = source.concat();
     assert_eq!(
@@ -381,7 +384,7 @@ fn threat_04_signatures_are_compared_in_constant_time_and_every_bit_counts() {
         }
     }
     let verifier = verifier(ORIGIN, TOKEN);
-    let form = Form::from_iter([("Body", "hi")]);
+    let form = FormParams::from_iter([("Body", "hi")]);
     let valid = sign(
         &Secret::new(TOKEN),
         &format!("{ORIGIN}/webhook"),
@@ -405,8 +408,9 @@ fn threat_04_signatures_are_compared_in_constant_time_and_every_bit_counts() {
     }
 }
 
+// Requests are counted per auth token, which shows when the old one can be removed.
 #[tokio::test]
-async fn threat_05_the_old_token_is_accepted_while_it_is_configured_and_counted() {
+async fn threat_05_secondary_auth_token_is_accepted_only_while_configured() {
     let rotating = TestApp::build(&[("TWILIO_AUTH_TOKEN_SECONDARY", OTHER_TOKEN)], |app| app);
     rotating
         .send(Webhook::message(1, "hi").token(OTHER_TOKEN))
@@ -432,7 +436,7 @@ async fn threat_05_the_old_token_is_accepted_while_it_is_configured_and_counted(
 }
 
 #[tokio::test]
-async fn threat_06_a_right_signature_for_an_account_that_is_not_ours_is_refused() {
+async fn threat_06_valid_signature_for_unknown_account_is_rejected() {
     const OTHER: &str = "AC000000000000000000000000000000ff";
     let env = [
         ("TWILIO_ACCOUNT_SID", ACCOUNT),
@@ -475,8 +479,9 @@ async fn threat_06_a_right_signature_for_an_account_that_is_not_ours_is_refused(
     );
 }
 
+// Signatures are verified against the configured PUBLIC_URL alone.
 #[tokio::test]
-async fn threat_09_only_the_configured_url_counts_whatever_the_request_says_about_itself() {
+async fn threat_09_host_and_forwarding_headers_do_not_affect_verification() {
     let app = TestApp::echo();
     let lies = [
         ("Host", "evil.example"),
@@ -527,7 +532,7 @@ async fn threat_09_only_the_configured_url_counts_whatever_the_request_says_abou
 }
 
 #[tokio::test]
-async fn threat_10_the_query_is_taken_byte_for_byte() {
+async fn threat_10_query_is_verified_byte_for_byte() {
     let app = TestApp::echo();
     let queries = [
         "a=%20", "a=+", "a=%2B", "a=%2b", "a=%7E", "a=~", "", "a", "b=2&a=1", "a=1&&b=2",
@@ -560,8 +565,9 @@ async fn threat_10_the_query_is_taken_byte_for_byte() {
     }
 }
 
+// The fragment holds Twilio's connection overrides, such as #rc=2.
 #[tokio::test]
-async fn threat_11_a_connection_override_fragment_is_no_part_of_what_is_signed() {
+async fn threat_11_public_url_fragment_is_excluded_from_signature() {
     let app = TestApp::build(
         &[("PUBLIC_URL", "https://hooks.example.test/a#rc=2&rp=all")],
         |app| app,
@@ -577,8 +583,9 @@ async fn threat_11_a_connection_override_fragment_is_no_part_of_what_is_signed()
     );
 }
 
+// The parameters of a GET webhook are in its query.
 #[tokio::test]
-async fn threat_12_get_is_accepted_with_its_parameters_in_the_query_and_never_cached() {
+async fn threat_12_get_webhook_is_accepted_and_never_cached() {
     let app = TestApp::echo();
     let answer = app.send(Webhook::message(1, "ça va + bien?").get()).await;
     assert!(answer.twiml().contains("<Message>ça va + bien?</Message>"));
@@ -603,8 +610,9 @@ async fn threat_12_get_is_accepted_with_its_parameters_in_the_query_and_never_ca
         .twiml();
 }
 
+// The signature covers such a body only through bodySHA256 in the URL.
 #[tokio::test]
-async fn threat_13_another_body_needs_its_hash_in_the_signed_url() {
+async fn threat_13_non_form_body_requires_hash_in_url() {
     const BODY: &str = r#"{"property": "value", "boolean": true}"#;
     const HASH: &str = "0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620";
     let mut headers = HeaderMap::new();
@@ -673,8 +681,9 @@ async fn threat_13_another_body_needs_its_hash_in_the_signed_url() {
     app.send(webhook.body("{}")).await.refused(403);
 }
 
+// Other parameters may repeat and verify as Twilio signs them.
 #[tokio::test]
-async fn threat_22_repeats_are_signed_as_twilio_does_and_a_deciding_parameter_has_one_value() {
+async fn threat_22_conflicting_values_of_deciding_parameter_are_rejected() {
     let app = TestApp::echo();
     app.send(
         Webhook::message(1, "hi")
@@ -715,7 +724,7 @@ async fn threat_22_repeats_are_signed_as_twilio_does_and_a_deciding_parameter_ha
 }
 
 #[test]
-fn without_a_token_nothing_is_verified_at_all() {
+fn verifier_without_auth_token_cannot_be_created() {
     let url = || PublicUrl::parse(ORIGIN).unwrap().0;
     assert_eq!(
         SignatureVerifier::new(url(), []).unwrap_err(),
@@ -734,7 +743,7 @@ fn without_a_token_nothing_is_verified_at_all() {
 }
 
 #[test]
-fn keys_beyond_the_basic_plane_verify_in_either_order_of_sorting() {
+fn supplementary_plane_parameters_verify_in_either_sort_order() {
     // By UTF-16 the surrogates of the thumb sort before U+FF21, by bytes after it.
     let url = format!("{ORIGIN}/webhook");
     let bytes = sign(
@@ -749,7 +758,7 @@ fn keys_beyond_the_basic_plane_verify_in_either_order_of_sorting() {
         None,
     )
     .unwrap();
-    let body = Form::from_iter([("T", "\u{1F44D}"), ("T", "\u{FF21}")]).encode();
+    let body = FormParams::from_iter([("T", "\u{1F44D}"), ("T", "\u{FF21}")]).encode();
     for signature in [bytes, utf16] {
         assert!(
             verify(
@@ -766,30 +775,30 @@ fn keys_beyond_the_basic_plane_verify_in_either_order_of_sorting() {
 
 proptest! {
     #[test]
-    fn any_pairs_that_are_signed_verify_and_read_back_and_one_change_is_refused(
+    fn arbitrary_signed_form_verifies_and_tampered_form_fails(
         pairs in proptest::collection::vec((any::<String>(), any::<String>()), 0..20),
         extra in "[a-z]{1,5}",
     ) {
-        let form: Form = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let form: FormParams = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         let verifier = verifier(ORIGIN, TOKEN);
         let signature = sign(&Secret::new(TOKEN), &format!("{ORIGIN}/webhook"), Some(&form)).unwrap();
         let verified = verify(&verifier, &Method::POST, "/webhook", &form.encode(), &signature);
         let verified = verified.unwrap();
-        prop_assert_eq!(verified.token, TokenSlot::Primary);
+        prop_assert_eq!(verified.token, AuthTokenKind::Primary);
         prop_assert_eq!(&verified.form, &form);
-        let tampered: Form = form.iter().chain([("zz", extra.as_str())]).collect();
+        let tampered: FormParams = form.iter().chain([("zz", extra.as_str())]).collect();
         prop_assert!(verify(&verifier, &Method::POST, "/webhook", &tampered.encode(), &signature).is_err());
     }
 }
 
 #[test]
-fn verifiers_in_a_row_each_accept_their_own_url_with_their_own_token() {
+fn chained_verifiers_accept_matching_url_and_token_only() {
     let url = |number: usize| format!("https://h{number}.example.test");
     let token = |number: usize| Secret::new(format!("{number}").repeat(32));
     let one = |number| verifier(&url(number), token(number).expose());
     let left = one(1).or(one(2)).or(one(3));
     let right = one(1).or(one(2).or(one(3)));
-    let form = Form::from_iter([("Body", "hi"), ("MessageSid", "SM1")]);
+    let form = FormParams::from_iter([("Body", "hi"), ("MessageSid", "SM1")]);
     for (signer, place) in [(1, 1), (2, 2), (3, 3), (1, 2), (3, 1)] {
         let signed = sign(
             &token(signer),

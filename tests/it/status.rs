@@ -27,7 +27,7 @@ fn callback(status: &str) -> Webhook {
 }
 
 #[tokio::test]
-async fn a_callback_is_typed_and_told_to_the_hook() {
+async fn status_callback_is_parsed_and_passed_to_hook() {
     let told: Arc<Mutex<Vec<StatusUpdate>>> = Arc::default();
     let tell = told.clone();
     let app = TestApp::build(&[], |app| {
@@ -78,7 +78,7 @@ async fn a_callback_is_typed_and_told_to_the_hook() {
 }
 
 #[tokio::test]
-async fn twilio_is_answered_whatever_the_hook_does() {
+async fn status_callback_with_panicking_hook_is_acknowledged() {
     let app = TestApp::build(&[], |app| {
         app.on_status(|_| async { panic!("in the hook") })
     });
@@ -93,7 +93,7 @@ async fn twilio_is_answered_whatever_the_hook_does() {
 }
 
 #[tokio::test]
-async fn what_is_no_callback_is_refused() {
+async fn invalid_status_callback_is_rejected() {
     let app = TestApp::echo();
     app.send(callback("sent").without("MessageStatus"))
         .await

@@ -25,14 +25,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use replyhook::signature::TokenSlot;
+use replyhook::signature::AuthTokenKind;
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
-    Acceptance, Access, Arrival, ArrivalConsent, Claim, ConsentHow, CrashPolicy, Ending,
-    MessageFilter, MessageRow, NewReply, OutboundMessage, Settlement, Store,
+    AcceptOutcome, Access, Claim, Completion, ConsentKeyword, ConsentSource, CrashPolicy,
+    MessageFilter, MessageRow, NewInbound, NewOutbound, OutboundMessage, SendOutcome, Store,
 };
 use replyhook::{
-    AccountSid, Address, Form, MessageSid, MessageStatus, MessagingServiceSid, Timestamp,
+    AccountSid, Address, FormParams, MessageSid, MessageStatus, MessagingServiceSid, Timestamp,
 };
 
 use crate::support::ACCOUNT;
@@ -50,7 +50,7 @@ macro_rules! over_all_stores {
                 }
 
                 #[test]
-                fn in_a_file() {
+                fn in_file() {
                     run(Kind::File, super::$test);
                 }
 
@@ -184,7 +184,7 @@ const APOLOGY: &str = "<Response><Message>Sorry</Message></Response>";
 const SERVICE: &str = "MG00000000000000000000000000000001";
 const RETRY: CrashPolicy = CrashPolicy {
     retry: true,
-    attempts: 3,
+    max_attempts: 3,
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -204,46 +204,46 @@ fn service() -> MessagingServiceSid {
 }
 
 /// Message `number` of Ana's, which came that many seconds after the beginning.
-fn arrival(number: u64) -> Arrival {
-    Arrival {
+fn arrival(number: u64) -> NewInbound {
+    NewInbound {
         account: account(),
         sid: sid(number),
-        us: US.into(),
+        sender: US.into(),
         user: vec![ANA.into()],
         service: None,
-        slot: TokenSlot::Primary,
+        auth_token: AuthTokenKind::Primary,
         params: format!("Body=text+{number}"),
         consent: None,
-        attempts: 3,
-        retry_crashed: true,
-        last_answer: APOLOGY.to_owned(),
-        at: at(i64::try_from(number).unwrap()),
+        max_attempts: 3,
+        retry_after_crash: true,
+        final_response: APOLOGY.to_owned(),
+        received_at: at(i64::try_from(number).unwrap()),
     }
 }
 
-fn from(user: &[&str], number: u64) -> Arrival {
-    Arrival {
+fn from(user: &[&str], number: u64) -> NewInbound {
+    NewInbound {
         user: user.iter().map(|user| Address::from(*user)).collect(),
         ..arrival(number)
     }
 }
 
-fn stop() -> ArrivalConsent {
-    ArrivalConsent::Stop {
-        how: ConsentHow::Keyword,
+fn stop() -> ConsentKeyword {
+    ConsentKeyword::Stop {
+        how: ConsentSource::Keyword,
         answer: "stopped".to_owned(),
     }
 }
 
-fn start() -> ArrivalConsent {
-    ArrivalConsent::Start {
-        how: ConsentHow::Keyword,
+fn start() -> ConsentKeyword {
+    ConsentKeyword::Start {
+        how: ConsentSource::Keyword,
         answer: "started".to_owned(),
     }
 }
 
-fn saying(consent: ArrivalConsent, arrival: Arrival) -> Arrival {
-    Arrival {
+fn saying(consent: ConsentKeyword, arrival: NewInbound) -> NewInbound {
+    NewInbound {
         consent: Some(consent),
         ..arrival
     }
@@ -251,65 +251,67 @@ fn saying(consent: ArrivalConsent, arrival: Arrival) -> Arrival {
 
 /// Accepts a message whose turn has come.
 #[track_caller]
-fn claimed(acceptance: &Acceptance) -> Claim {
+fn claimed(acceptance: &AcceptOutcome) -> Claim {
     match acceptance {
-        Acceptance::New(claim) => *claim,
+        AcceptOutcome::Claimed(claim) => *claim,
         other => panic!("{other:?} is no claim"),
     }
 }
 
 #[track_caller]
-fn waiting(acceptance: &Acceptance) -> i64 {
+fn waiting(acceptance: &AcceptOutcome) -> i64 {
     match acceptance {
-        Acceptance::Waiting { id, .. } => *id,
+        AcceptOutcome::Queued { id, .. } => *id,
         other => panic!("{other:?} does not wait"),
     }
 }
 
-async fn begin(store: &dyn Store, arrival: Arrival) -> Claim {
+async fn begin(store: &dyn Store, arrival: NewInbound) -> Claim {
     claimed(&store.accept(std::sync::Arc::new(arrival)).await.unwrap())
 }
 
 /// Accepts a message and answers it by TwiML.
-async fn converse(store: &dyn Store, arrival: Arrival) {
-    let now = arrival.at;
+async fn converse(store: &dyn Store, arrival: NewInbound) {
+    let now = arrival.received_at;
     let claim = begin(store, arrival).await;
     let twiml = Some("<Response/>".to_owned());
     store
-        .answer(claim, twiml, Ending::default(), now)
+        .complete_inline(claim, twiml, Completion::default(), now)
         .await
         .unwrap();
 }
 
 /// A message for the outbox.
-fn reply(text: &str) -> NewReply {
-    NewReply {
+fn reply(text: &str) -> NewOutbound {
+    NewOutbound {
         account: account(),
-        slot: TokenSlot::Primary,
-        us: US.into(),
+        auth_token: AuthTokenKind::Primary,
+        sender: US.into(),
         user: ANA.into(),
         service: None,
-        params: [("To", ANA), ("Body", text)].into_iter().collect::<Form>(),
+        params: [("To", ANA), ("Body", text)]
+            .into_iter()
+            .collect::<FormParams>(),
         template: false,
     }
 }
 
 /// Accepts a message and answers it by REST.
-async fn defer(store: &dyn Store, arrival: Arrival, texts: &[&str]) -> Claim {
-    let now = arrival.at;
+async fn defer(store: &dyn Store, arrival: NewInbound, texts: &[&str]) -> Claim {
+    let now = arrival.received_at;
     let claim = begin(store, arrival).await;
     let replies = texts.iter().map(|text| reply(text)).collect();
     assert!(
         store
-            .finish(claim, replies, Ending::default(), now)
+            .complete_via_rest(claim, replies, Completion::default(), now)
             .await
             .unwrap()
     );
     claim
 }
 
-fn sent(number: u64) -> Settlement {
-    Settlement::Sent {
+fn sent(number: u64) -> SendOutcome {
+    SendOutcome::Sent {
         sid: sid(number),
         status: MessageStatus::Queued,
     }
@@ -327,7 +329,7 @@ async fn deliver(store: &dyn Store, seconds: i64) -> Vec<OutboundMessage> {
         for message in claimed {
             let number = 1000 + message.id.unsigned_abs();
             store
-                .settle(message.id, sent(number), at(seconds))
+                .record_outcome(message.id, sent(number), at(seconds))
                 .await
                 .unwrap();
             delivered.push(message);

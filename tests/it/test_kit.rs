@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use replyhook::config::Sources;
-use replyhook::testing::{Answer, TestBot};
+use replyhook::testing::{DeliveryExchange, TestBot};
 use replyhook::{App, Context, InboundMessage, Media, Reply, ReplyMessage};
 
 async fn shop(_cx: Context, message: InboundMessage) -> Reply {
@@ -23,14 +23,14 @@ async fn bot() -> TestBot {
 }
 
 #[tokio::test]
-async fn what_a_user_does_and_what_the_bot_answers() {
+async fn test_user_actions_get_replies() {
     let bot = bot().await;
     let ana = bot.whatsapp("+34600000001").named("Ana");
     let ben = bot.sms("+15550004444");
     ana.says("order 42")
         .await
         .assert_reply("Got order 42.")
-        .assert_in_time()
+        .assert_replied_inline()
         .assert_handler_runs(1);
     ana.says("picture")
         .await
@@ -45,50 +45,50 @@ async fn what_a_user_does_and_what_the_bot_answers() {
 }
 
 #[tokio::test]
-async fn a_redelivery_a_slow_handler_a_broken_webhook_and_a_restart() {
+async fn test_bot_simulates_redelivery_latency_outage_and_restart() {
     let bot = bot().await;
     let ana = bot.whatsapp("+34600000001");
     ana.says("one").await.assert_reply("Got one.");
     bot.redeliver()
         .await
-        .assert_same_answer()
+        .assert_same_response()
         .assert_handler_runs(1);
-    bot.handler_takes(Duration::from_secs(20)).await;
-    ana.says("two")
-        .await
-        .assert_acknowledged_then_sent("Got two.");
+    bot.set_handler_latency(Duration::from_secs(20)).await;
+    ana.says("two").await.assert_replied_via_rest("Got two.");
     bot.redeliver()
         .await
-        .assert_same_answer()
+        .assert_same_response()
         .assert_handler_runs(1);
-    bot.handler_takes(Duration::from_secs(3)).await;
+    bot.set_handler_latency(Duration::from_secs(3)).await;
     ana.says("three")
         .await
         .assert_reply("Got three.")
-        .assert_in_time();
-    bot.handler_takes(Duration::ZERO).await;
-    bot.primary_is_down(true).await;
+        .assert_replied_inline();
+    bot.set_handler_latency(Duration::ZERO).await;
+    bot.set_primary_down(true).await;
     ana.says("four").await.assert_fallback("Got four.");
-    bot.primary_is_down(false).await;
+    bot.set_primary_down(false).await;
     bot.restart().await;
-    bot.redeliver().await.assert_same_answer();
+    bot.redeliver().await.assert_same_response();
     ana.says("five").await.assert_reply("Got five.");
 }
 
+// The user's next message opens it again.
 #[tokio::test]
-async fn the_window_closes_after_a_day_and_opens_again() {
+async fn customer_service_window_closes_after_one_day() {
     let bot = bot().await;
     let ana = bot.whatsapp("+34600000001");
     ana.says("hi").await;
-    bot.writes(&ana, "News").await.assert_delivered();
+    bot.send_to(&ana, "News").await.assert_delivered();
     bot.advance(Duration::from_hours(25)).await;
-    bot.writes(&ana, "News").await.assert_refused(63016);
+    bot.send_to(&ana, "News").await.assert_refused(63016);
     ana.says("back").await;
-    bot.writes(&ana, "News").await.assert_delivered();
+    bot.send_to(&ana, "News").await.assert_delivered();
 }
 
+// Tests send equal texts without a pause, which would otherwise count as a loop.
 #[tokio::test]
-async fn saying_the_same_in_no_time_is_no_loop_unless_a_test_asks_for_the_guard() {
+async fn loop_detection_is_off_unless_enabled() {
     let bot = bot().await;
     let ana = bot.whatsapp("+34600000001");
     for _ in 0..20 {
@@ -103,14 +103,14 @@ async fn saying_the_same_in_no_time_is_no_loop_unless_a_test_asks_for_the_guard(
     ana.says("next").await.assert_no_reply();
     bot.redeliver()
         .await
-        .assert_same_answer()
+        .assert_same_response()
         .assert_handler_runs(0);
     bot.advance(Duration::from_mins(1)).await;
     ana.says("next").await.assert_reply("Got next.");
 }
 
 /// Whether an assertion panics.
-fn fails(answer: &Answer, assertion: impl FnOnce(&Answer)) -> bool {
+fn fails(answer: &DeliveryExchange, assertion: impl FnOnce(&DeliveryExchange)) -> bool {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| assertion(answer)));
     outcome.is_err()
 }
@@ -126,16 +126,16 @@ async fn assertions_fail_when_they_should() {
     assert!(fails(&answer, |answer| _ = answer.assert_fallback("Got one.")));
     assert!(fails(&answer, |answer| _ = answer.assert_handler_runs(2)));
     assert!(fails(&answer, |answer| {
-        _ = answer.assert_acknowledged_then_sent("Got one.");
+        _ = answer.assert_replied_via_rest("Got one.");
     }));
-    bot.handler_fails(true).await;
+    bot.set_handler_failing(true).await;
     let failed = ana.says("two").await;
-    assert!(fails(&failed, |answer| _ = answer.assert_in_time()));
-    bot.handler_fails(false).await;
-    bot.handler_takes(Duration::from_secs(20)).await;
+    assert!(fails(&failed, |answer| _ = answer.assert_replied_inline()));
+    bot.set_handler_failing(false).await;
+    bot.set_handler_latency(Duration::from_secs(20)).await;
     let late = ana.says("three").await;
-    assert!(fails(&late, |answer| _ = answer.assert_in_time()));
-    let sent = bot.writes(&ana, "x").await;
+    assert!(fails(&late, |answer| _ = answer.assert_replied_inline()));
+    let sent = bot.send_to(&ana, "x").await;
     assert!(std::panic::catch_unwind(|| _ = sent.assert_refused(63016)).is_err());
     let nobody = TestBot::start(|| App::builder().handler(shop)).await;
     assert!(
@@ -146,17 +146,18 @@ async fn assertions_fail_when_they_should() {
     );
 }
 
+// The dev server records conversations without real names and numbers.
 #[tokio::test]
-async fn what_was_recorded_at_the_desk_is_replayed_and_a_difference_is_found() {
+async fn recording_replays_and_detects_difference() {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = replyhook::DeskOptions::default();
+    let mut options = replyhook::DevServerOptions::default();
     options.emulator_port = Some(0);
     options.port = Some(0);
-    options.record = Some(folder.path().to_owned());
+    options.record_dir = Some(folder.path().to_owned());
     let sources = Sources::default();
-    let desk = replyhook::Desk::start(App::builder().handler(shop), sources, options);
+    let desk = replyhook::DevServer::start(App::builder().handler(shop), sources, options);
     let desk = desk.await.unwrap();
-    let remote = replyhook::emulator::Remote::new(desk.emulator().url()).unwrap();
+    let remote = replyhook::emulator::EmulatorClient::new(desk.emulator().url()).unwrap();
     for body in ["one", "I am Ana García, +34600000001"] {
         let message = serde_json::json!({
             "from": "whatsapp:+34600000001", "body": body, "profile_name": "Ana García",

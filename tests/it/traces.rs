@@ -2,13 +2,13 @@
 
 #[cfg(not(feature = "otel"))]
 #[test]
-fn spans_go_out_by_otlp() {
+fn spans_are_exported_via_otlp() {
     crate::support::left_out("traces: built without the feature otel");
 }
 
 #[cfg(feature = "otel")]
 #[test]
-fn spans_go_out_by_otlp() {
+fn spans_are_exported_via_otlp() {
     use std::io::{Read, Write};
 
     use crate::support::{Server, Webhook, says};

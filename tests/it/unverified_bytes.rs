@@ -38,7 +38,7 @@ fn begin(server: &Server, bytes: usize) -> TcpStream {
 }
 
 #[test]
-fn slowest_unverified_request_is_dropped_and_not_the_newest() {
+fn budget_exceeded_drops_slowest_unverified_request() {
     let server = start(&[(BUDGET, "1048576")]);
     let mut slowest = begin(&server, 20 * 1024);
     sleep(Duration::from_millis(300));

@@ -110,7 +110,7 @@ async fn handler_timeout_survives_clock_set_back() {
 async fn debounce_survives_clock_set_back() {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let shared = clock.clone();
-    let env = [("REPLYHOOK__REPLY__MERGE_MS", "2000")];
+    let env = [("REPLYHOOK__REPLY__DEBOUNCE_MS", "2000")];
     let app = TestApp::build(&env, |app| {
         app.clock(shared)
             .handler(async |_: Context, message: InboundMessage| {

@@ -5,24 +5,27 @@ use replyhook::config::Settings;
 use replyhook::store::StoreUrl;
 use replyhook::store::sqlite::file_warnings;
 
-use crate::{Answer, SettingsArgs, print, rules};
+use crate::{ExitStatus, SettingsArgs, print, rules};
 
 #[derive(clap::Args)]
-#[command(after_help = "Exit code 2 if there is a problem, else 0.
+#[command(after_help = "\
+Exit codes:
+  0  no problems; there may be warnings
+  2  problems, or usage error
 
 Examples:
   replyhook check --config replyhook.toml
-  replyhook check --rules bot.toml        the file of rules alone, and its table of routes")]
+  replyhook check --rules bot.toml        check only a rules file, and print its table of routes")]
 pub(crate) struct Check {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// Check this file of rules, and nothing else
+    /// Check only this rules file
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     rules: Option<PathBuf>,
 }
 
 impl Check {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         if let Some(file) = &self.rules {
             return check_rules(file);
         }
@@ -31,6 +34,7 @@ impl Check {
         for (key, value, origin) in Settings::effective(&sources) {
             writeln!(text, "{key} = {value}  # {origin}")?;
         }
+        // Before `load`, which may fail: the effective values help to find the cause.
         print(&text)?;
         let loaded = Settings::load(&sources)?;
         let mut text = String::new();
@@ -52,11 +56,11 @@ impl Check {
             writeln!(text, "  {name:9} {}", url.endpoint(path))?;
         }
         print(&text)?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 
-fn check_rules(file: &Path) -> anyhow::Result<Answer> {
+fn check_rules(file: &Path) -> anyhow::Result<ExitStatus> {
     let rules = rules::read(file)?.set()?;
     let examples = rules.examples();
     let mut text = format!("{}\n\nno problem", rules.table());
@@ -70,5 +74,5 @@ fn check_rules(file: &Path) -> anyhow::Result<Answer> {
         )?,
     }
     print(&text)?;
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }

@@ -1,6 +1,6 @@
 use replyhook::config::DEFAULT_TOML;
 
-use crate::{Answer, print};
+use crate::{ExitStatus, print};
 
 #[derive(clap::Args)]
 pub(crate) struct Config {
@@ -10,15 +10,15 @@ pub(crate) struct Config {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Every setting with its default and what it means
+    /// Print every setting with its default and its meaning
     #[command(after_help = "Example:\n  replyhook config default > replyhook.toml")]
     Default,
 }
 
 impl Config {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let What::Default = self.what;
         print(DEFAULT_TOML)?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }

@@ -1,20 +1,20 @@
 use std::fmt::Write;
 
 use replyhook::store::{
-    Access, ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope,
+    Access, ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource,
 };
 use replyhook::{Address, MessageSid, MessagingServiceSid};
 use serde_json::json;
 
 use crate::operator::{Opened, address, now};
-use crate::{Answer, SettingsArgs, print, print_on, printable};
+use crate::{ExitStatus, SettingsArgs, print, print_on, printable};
 
-/// Lines of the ledger at once.
+/// Ledger entries per query of the store.
 const PAGE: u32 = 500;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Addresses are shown whole: this is your evidence. Works beside a running server.
+Addresses are shown in full, because the records are your evidence. Works on the store of a running server.
 
 Examples:
   replyhook consent show whatsapp:+15550001111 --sender whatsapp:+15550002222
@@ -27,16 +27,28 @@ pub(crate) struct Consent {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// What counts for a user now
-    #[command(after_help = "Exit code 0 whatever counts.")]
+    /// Show whether a user has opted out or in
+    #[command(after_help = "\
+Exit codes:
+  0  shown
+  1  the store cannot be used
+  2  usage or configuration error")]
     Show(Show),
-    /// Record that a user wants no more messages: nothing is sent to them from then on
-    #[command(after_help = "Exit code 0 when it is recorded.")]
+    /// Record an opt-out: the user gets no more messages
+    #[command(after_help = "\
+Exit codes:
+  0  recorded
+  1  the store cannot be used
+  2  usage or configuration error")]
     OptOut(Change),
-    /// Record that a user has agreed to be written to; it lifts an opt-out
-    #[command(after_help = "Exit code 0 when it is recorded, 1 if an opt-out still counts.")]
+    /// Record an opt-in, which also ends an opt-out
+    #[command(after_help = "\
+Exit codes:
+  0  recorded
+  1  recorded, but an opt-out under another address still applies; or the store cannot be used
+  2  usage or configuration error")]
     OptIn(Change),
-    /// Print the whole ledger, oldest first
+    /// Print all consent records, oldest first
     #[command(after_help = "Example:\n  replyhook consent export --json | jq .")]
     Export(Export),
 }
@@ -44,21 +56,22 @@ enum What {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Scope {
-    /// For this sender of ours
+    /// Apply to this sender
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     sender: Option<Address>,
-    /// For all senders of this Messaging Service
+    /// Apply to all senders of this Messaging Service
     #[arg(long, value_name = "MG…")]
     service: Option<MessagingServiceSid>,
 }
 
 impl Scope {
-    /// # Errors
-    /// When no message of this sender could reach that user: what is recorded for the two would count for nothing.
+    /// Checks that user and sender are on the same channel.
     fn check(&self, user: &Address) -> anyhow::Result<()> {
+        // No message of the sender could reach the user, so the record would have no effect, such as with a missing
+        // `whatsapp:`.
         match &self.sender {
             Some(sender) if sender.channel() != user.channel() => anyhow::bail!(
-                "user and sender are on different channels, {} and {}: write both as Twilio does, such as \
+                "user and sender are on different channels, {} and {}; write both as Twilio does, such as \
                  whatsapp:+15550001111",
                 user.channel().as_str(),
                 sender.channel().as_str()
@@ -93,10 +106,10 @@ struct Change {
     user: Address,
     #[command(flatten)]
     scope: Scope,
-    /// In your words, such as where the user agreed
+    /// Add a note, such as where the user agreed
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
-    /// The message that shows it
+    /// Add the SID of the message that proves it
     #[arg(long, value_name = "SID")]
     evidence: Option<MessageSid>,
     #[command(flatten)]
@@ -105,10 +118,10 @@ struct Change {
 
 #[derive(clap::Args)]
 struct Export {
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long, conflicts_with = "csv")]
     json: bool,
-    /// Comma-separated values (RFC 4180) with a heading
+    /// Print comma-separated values (RFC 4180) with a header line
     #[arg(long)]
     csv: bool,
     #[command(flatten)]
@@ -116,7 +129,7 @@ struct Export {
 }
 
 impl Consent {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match self.what {
             What::Show(show) => show.run(),
             What::OptOut(change) => change.run(ConsentAction::OptOut),
@@ -127,16 +140,16 @@ impl Consent {
 }
 
 impl Show {
-    fn run(self) -> anyhow::Result<Answer> {
+    fn run(self) -> anyhow::Result<ExitStatus> {
         self.scope.check(&self.user)?;
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         print_state(&opened, self.scope.scope(), &self.user)?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 
 impl Change {
-    fn run(self, action: ConsentAction) -> anyhow::Result<Answer> {
+    fn run(self, action: ConsentAction) -> anyhow::Result<ExitStatus> {
         self.scope.check(&self.user)?;
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let scope = self.scope.scope();
@@ -144,22 +157,25 @@ impl Change {
             scope: scope.clone(),
             user: self.user.clone(),
             action,
-            how: ConsentHow::Operator,
+            source: ConsentSource::Operator,
             evidence: self.evidence,
             note: self.note,
             at: now(),
         };
         opened.wait(opened.store.record_consent(record))?;
         let opted_out = print_state(&opened, scope, &self.user)?;
+        // The state covers all addresses of the person, and the record only this one.
         if opted_out && action == ConsentAction::OptIn {
-            print("the opt-out stands under another address of this user: opt that in as well\n")?;
-            return Ok(Answer::No);
+            print(
+                "the opt-out still applies under another address of this user; record an opt-in for that address too\n",
+            )?;
+            return Ok(ExitStatus::No);
         }
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 
-/// Prints what counts, and returns whether the user has opted out.
+/// Prints the consent state of a user, and returns whether the user has opted out.
 fn print_state(opened: &Opened, scope: ConsentScope, user: &Address) -> anyhow::Result<bool> {
     let of = scope.as_str().to_owned();
     let state = opened.wait(opened.store.consent(vec![scope], user))?;
@@ -176,11 +192,11 @@ fn print_state(opened: &Opened, scope: ConsentScope, user: &Address) -> anyhow::
 }
 
 impl Export {
-    fn run(self) -> anyhow::Result<Answer> {
+    fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let mut text = String::new();
         if self.csv {
-            text.push_str("id,user,scope,action,how,evidence,note,at\r\n");
+            text.push_str("id,user,scope,action,source,evidence,note,at\r\n");
         }
         let mut after = 0;
         loop {
@@ -189,9 +205,9 @@ impl Export {
                 after = entry.id;
                 self.line(entry, &mut text)?;
             }
-            let read_on = print_on(&text)?;
-            if entries.is_empty() || !read_on {
-                return Ok(Answer::Yes);
+            let pipe_is_open = print_on(&text)?;
+            if entries.is_empty() || !pipe_is_open {
+                return Ok(ExitStatus::Yes);
             }
             text.clear();
         }
@@ -202,10 +218,10 @@ impl Export {
         let evidence = record.evidence.as_ref().map(MessageSid::as_str);
         let note = record.note.as_deref();
         let (user, scope) = (record.user.as_str(), record.scope.as_str());
-        let (action, how) = (record.action.as_str(), record.how.as_str());
+        let (action, how) = (record.action.as_str(), record.source.as_str());
         let (id, at) = (entry.id, record.at);
         if self.json {
-            let line = json!({"id": id, "user": user, "scope": scope, "action": action, "how": how,
+            let line = json!({"id": id, "user": user, "scope": scope, "action": action, "source": how,
                 "evidence": evidence, "note": note, "at": at.to_string()});
             return writeln!(text, "{line}");
         }
@@ -219,7 +235,8 @@ impl Export {
     }
 }
 
-/// A field of CSV. A phone number begins with `+`: quotes keep it a text.
+/// Quotes a CSV field.
 fn quoted(field: &str) -> String {
+    // Always: a spreadsheet could take an unquoted phone number for a number, because it begins with `+`.
     format!("\"{}\"", field.replace('"', "\"\""))
 }

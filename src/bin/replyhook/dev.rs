@@ -1,4 +1,4 @@
-//! The desk: server, emulator and page.
+//! `replyhook dev`: the bot with an emulated Twilio and a chat page.
 #![cfg(feature = "emulator")]
 
 use std::fmt::Write;
@@ -8,58 +8,63 @@ use std::time::Duration;
 
 use replyhook::config::WebhookSettings;
 use replyhook::emulator::SENDERS;
-use replyhook::{App, Desk, DeskOptions};
+use replyhook::{App, DevServer, DevServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::pointed::Pointed;
 use crate::sender::Which;
-use crate::{Answer, SettingsArgs, print, runtime};
+use crate::tunnel_webhooks::TunnelWebhooks;
+use crate::{ExitStatus, SettingsArgs, print, runtime};
 
-/// Between two looks at the settings.
-const LOOK: Duration = Duration::from_millis(500);
+/// Interval between two checks of the settings file for changes.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Nothing is needed: no account, no phone, no tunnel. TWILIO_… and PUBLIC_URL of the environment are not used. Messages are
-kept in memory unless DATABASE_URL is set.
+Needs no account, phone or tunnel. Ignores TWILIO_… and PUBLIC_URL of the environment. Stores messages in memory unless
+DATABASE_URL is set.
+
+Exit codes:
+  0  ended by SIGINT or SIGTERM
+  1  the webhooks of a sender could not be set or restored
+  2  usage or configuration error, or a port that was named is in use
 
 Examples:
   replyhook dev                                          chat with the configured bot in the browser
   replyhook dev --config bot.toml                        the same with its settings
   replyhook dev --webhook http://localhost:3000/sms      chat with another server, in any language
-  replyhook dev --protect                                the same on a machine that others use too")]
+  replyhook dev --protect                                the same on a machine with other users")]
 pub(crate) struct Dev {
-    /// Call this server instead of ours
+    /// Call this webhook of another server instead of the built-in one
     #[arg(long, value_name = "URL")]
     webhook: Option<String>,
-    /// Its fallback URL
+    /// Fallback URL of that server
     #[arg(long, value_name = "URL", requires = "webhook")]
     fallback: Option<String>,
-    /// Its status callback URL
+    /// Status callback URL of that server
     #[arg(long, value_name = "URL", requires = "webhook")]
     status_callback: Option<String>,
-    /// Port of the emulator and its page [default: 8081, or the next that is free]
+    /// Port of the emulator and its page [default: 8081, or the next free port]
     #[arg(long, value_name = "N")]
     emulator_port: Option<u16>,
-    /// Port of our server [default: 8080, or the next that is free]
+    /// Port of the server [default: 8080, or the next free port]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    /// Where a tunnel leads to our server from: the real account's webhooks for this URL are then answered as well. It needs
-    /// that account's SID and token in the environment
+    /// Also accept the real account's webhooks through the tunnel with this public URL; needs that account's SID and
+    /// auth token in the environment
     #[arg(long, value_name = "URL", conflicts_with = "webhook")]
     tunnel_url: Option<String>,
-    /// Point this WhatsApp sender of the real account (whatsapp:+15550002222, or XE…) at the tunnel, and put back at the end
-    /// what was there; as often as there are senders
+    /// Point this WhatsApp sender of the real account (whatsapp:+15550002222, or XE…) at the tunnel, and restore its
+    /// webhooks at the end; may be repeated
     #[arg(long, value_name = "SENDER", requires = "tunnel_url", value_parser = Which::parse)]
     sender: Vec<Which>,
-    /// Write conversations into this folder, with numbers and names that belong to nobody, for the test kit to replay
+    /// Record conversations in this folder, with invented numbers and names, for replay with the test kit
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
-    /// Let messages send files of this folder by their path [default: the folder where it is started]
+    /// Let messages refer to files of this folder by their path [default: the working directory]
     #[arg(long, value_name = "DIR")]
     media_dir: Option<PathBuf>,
-    /// Require the key in the printed address for the page and for every call below /_emulator, so that other users of this
-    /// machine cannot use the emulator
+    /// Require the key in the printed address for the page and for every call below /_emulator, so that other users of
+    /// this machine cannot use the emulator
     #[arg(long)]
     protect: bool,
     #[command(flatten)]
@@ -67,20 +72,21 @@ pub(crate) struct Dev {
 }
 
 impl Dev {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
-        let mut options = DeskOptions::default();
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
+        let mut options = DevServerOptions::default();
         options.webhook.clone_from(&self.webhook);
         options.fallback = self.fallback;
         options.status_callback = self.status_callback;
         options.emulator_port = self.emulator_port;
         options.port = self.port;
-        options.record = self.record;
+        options.record_dir = self.record;
         options.media_dir = self.media_dir;
         options.protect = self.protect;
         options.tunnel_url = self.tunnel_url;
         options.logs = true;
-        options.private = true;
+        options.admin_listener = true;
         let sources = self.settings.sources();
+        // Before anything starts: these are the real account's settings, which `DevServer::start` ignores.
         let real = if self.sender.is_empty() {
             None
         } else {
@@ -88,42 +94,52 @@ impl Dev {
         };
         let runtime = runtime()?;
         let ended = runtime.block_on(async {
+            // Before any webhook is changed: SIGINT must not end the process without restoring them.
             let mut signals = Signals::new()?;
-            // Before they are read: what is changed meanwhile is read again.
-            let mut watched = Watched::new(self.settings.file());
-            let mut desk = Desk::start(App::builder(), sources, options).await?;
-            let pointed = match (real, desk.tunnelled()) {
-                (Some(real), Some(urls)) => Some(Pointed::at(urls, &self.sender, real).await?),
+            // Before `DevServer::start` reads the settings, so that a change in between is not missed.
+            let mut watcher = ConfigWatcher::new(self.settings.file());
+            let mut dev_server = DevServer::start(App::builder(), sources, options).await?;
+            let tunnel = match (real, dev_server.tunnel_webhook_urls()) {
+                (Some(real), Some(urls)) => {
+                    Some(TunnelWebhooks::at(urls, &self.sender, real).await?)
+                }
                 _ => None,
             };
+            // A block, so that an error of `print` does not skip the restore below either.
             let ended = async {
-                print(&welcome(&desk, self.webhook.as_deref(), pointed.as_ref())?)?;
-                stand(&mut desk, &mut watched, &mut signals).await
+                print(&welcome(
+                    &dev_server,
+                    self.webhook.as_deref(),
+                    tunnel.as_ref(),
+                )?)?;
+                run_until_stopped(&mut dev_server, &mut watcher, &mut signals).await
             };
             let ended = ended.await;
-            // While the desk still answers, and whatever has ended it.
-            let restored = match &pointed {
-                Some(pointed) => tokio::select! {
-                    restored = pointed.restore() => restored,
-                    () = signals.next() => Err(pointed.given_up()),
+            // Whatever the result, and while the server still accepts webhooks: Twilio calls the tunnel until this is
+            // done.
+            let restored = match &tunnel {
+                Some(tunnel) => tokio::select! {
+                    restored = tunnel.restore() => restored,
+                    () = signals.next() => Err(tunnel.given_up()),
                 },
                 None => Ok(()),
             };
             ended?;
+            // A second signal skips the graceful shutdown.
             tokio::select! {
-                () = desk.stop() => {}
+                () = dev_server.stop() => {}
                 () = signals.next() => {}
             }
             restored?;
-            Ok(Answer::Yes)
+            Ok(ExitStatus::Yes)
         });
-        // What blocks a thread, such as a file that never ends, does not hold this up.
+        // A blocked thread, such as one that reads a pipe, must not delay the exit.
         runtime.shutdown_timeout(Duration::from_secs(1));
         ended
     }
 }
 
-/// SIGTERM and SIGINT.
+/// Streams of the signals that stop the command.
 struct Signals {
     term: Signal,
     int: Signal,
@@ -145,46 +161,47 @@ impl Signals {
     }
 }
 
-/// Until a signal comes, or the desk ends by itself.
-async fn stand(
-    desk: &mut Desk,
-    watched: &mut Watched,
+/// Runs until a signal arrives or the dev server ends, and restarts the bot when its settings change.
+async fn run_until_stopped(
+    dev_server: &mut DevServer,
+    watcher: &mut ConfigWatcher,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             () = signals.next() => return Ok(()),
-            ended = desk.ended() => return Ok(ended?),
-            () = watched.changed() => reload(desk).await?,
+            ended = dev_server.wait() => return Ok(ended?),
+            () = watcher.changed() => reload(dev_server).await?,
         }
     }
 }
 
-/// Starts the bot anew with the settings as they are now, or leaves it as it is and says what is wrong with them.
-async fn reload(desk: &mut Desk) -> anyhow::Result<()> {
-    match desk.restart(App::builder()).await {
+/// Restarts the bot with the changed settings. If they are invalid, prints the problems, and the bot runs on.
+async fn reload(dev_server: &mut DevServer) -> anyhow::Result<()> {
+    match dev_server.restart(App::builder()).await {
         Ok(()) => {
-            desk.emulator().announce_reload(Ok(()));
-            print("  The settings have changed: read anew.\n")
+            dev_server.emulator().announce_reload(Ok(()));
+            print("  Reloaded the changed settings.\n")
         }
-        Err(error) if desk.server_url().is_none() => Err(error.into()),
+        // The old server has been stopped and the new one has not started: nothing runs any more.
+        Err(error) if dev_server.server_url().is_none() => Err(error.into()),
         Err(error) => {
             let reason = error.to_string();
-            desk.emulator().announce_reload(Err(&reason));
+            dev_server.emulator().announce_reload(Err(&reason));
             print(&format!(
-                "  The settings have changed, and are wrong; the old ones stay.\n{reason}\n"
+                "  Could not reload the changed settings; the previous settings stay in use.\n{reason}\n"
             ))
         }
     }
 }
 
-/// A file that is looked at twice a second: a library for it would be larger than all of this.
-struct Watched {
+/// Polls a file for changes. A library for file events would be larger than this code.
+struct ConfigWatcher {
     file: PathBuf,
     seen: Option<Version>,
 }
 
-impl Watched {
+impl ConfigWatcher {
     fn new(file: PathBuf) -> Self {
         let seen = version(&file);
         Self { file, seen }
@@ -192,9 +209,9 @@ impl Watched {
 
     async fn changed(&mut self) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             let now = version(&self.file);
-            // A file that is being replaced is not there for a moment.
+            // While an editor replaces the file, it does not exist for a moment.
             if now.is_some() && now != self.seen {
                 self.seen = now;
                 return;
@@ -203,7 +220,7 @@ impl Watched {
     }
 }
 
-/// Which file, how long, and when it was written.
+/// Inode, size and modification time (seconds, nanoseconds) of a file.
 type Version = (u64, u64, i64, i64);
 
 fn version(file: &Path) -> Option<Version> {
@@ -211,8 +228,8 @@ fn version(file: &Path) -> Option<Version> {
     Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
 }
 
-/// Of the environment, what senders are pointed with.
-const POINTED_WITH: [&str; 4] = [
+/// Environment variables that [`TunnelWebhooks`] uses, although [`DevServer`] ignores them.
+const TUNNEL_ENV_VARS: [&str; 4] = [
     "REPLYHOOK__TWILIO__MESSAGING_URL",
     "REPLYHOOK__TWILIO__API_KEY_SID",
     "REPLYHOOK__TWILIO__API_KEY_SECRET",
@@ -220,65 +237,72 @@ const POINTED_WITH: [&str; 4] = [
 ];
 
 fn welcome(
-    desk: &Desk,
+    dev_server: &DevServer,
     webhook: Option<&str>,
-    pointed: Option<&Pointed>,
+    tunnel: Option<&TunnelWebhooks>,
 ) -> anyhow::Result<String> {
-    let emulator = desk.emulator();
+    let emulator = dev_server.emulator();
     let mut text = String::new();
     writeln!(text, "\n  Chat with your bot:  {}\n", emulator.page_url())?;
-    if let (Some(url), Some(handler)) = (desk.server_url(), desk.handler()) {
-        writeln!(text, "  the bot      {url}/webhook, answered by: {handler}")?;
+    if let (Some(url), Some(handler)) = (dev_server.server_url(), dev_server.handler_name()) {
+        writeln!(text, "  webhook      {url}/webhook (handler: {handler})")?;
         writeln!(
             text,
-            "  it keeps     {}",
-            desk.store_url().unwrap_or_default()
+            "  store        {}",
+            dev_server.store_url().unwrap_or_default()
         )?;
     }
-    if let Some(admin) = desk.admin() {
+    if let Some(admin) = dev_server.admin_addr() {
         writeln!(text, "  private      http://{admin}/readyz and /metrics")?;
     }
-    writeln!(text, "  its numbers  {}", SENDERS.join(" and "))?;
+    writeln!(text, "  senders      {}", SENDERS.join(" and "))?;
     if let Some(webhook) = webhook {
         let (url, account) = (emulator.url(), emulator.account_sid());
         writeln!(
             text,
-            "  it calls     {webhook}\n\n  Start that server with the emulator's account, made for this run:\n\
+            "  webhook      {webhook}\n\n  Start that server with the emulated account of this run:\n\
              \n    TWILIO_ACCOUNT_SID={account} TWILIO_AUTH_TOKEN={}\n\
-             \n  and have its Twilio client call {url} instead of https://api.twilio.com.",
+             \n  and set the base URL of its Twilio client to {url} instead of https://api.twilio.com.",
             emulator.auth_token().expose()
         )?;
     }
-    if desk
+    // Other processes cannot use a store in memory.
+    if dev_server
         .store_url()
         .is_some_and(|url| !url.contains(":memory:"))
     {
         let (url, account) = (emulator.url(), emulator.account_sid());
         writeln!(
             text,
-            "\n  Commands beside it, such as `replyhook send`, work on its account, made for this run, after\n\
+            "\n  To use other commands, such as `replyhook send`, with the emulated account of this run:\n\
              \n    export TWILIO_ACCOUNT_SID={account} TWILIO_AUTH_TOKEN={} REPLYHOOK__TWILIO__API_URL={url} \
              REPLYHOOK__TWILIO__CONTENT_URL={url} REPLYHOOK__TWILIO__MESSAGING_URL={url}",
             emulator.auth_token().expose()
         )?;
     }
-    if let Some(pointed) = pointed {
-        write!(text, "\n{}", pointed.shown()?)?;
-    } else if let Some([primary, fallback, status]) = desk.tunnelled() {
+    if let Some(tunnel) = tunnel {
+        write!(text, "\n{}", tunnel.shown()?)?;
+    } else if let Some([primary, fallback, status]) = dev_server.tunnel_webhook_urls() {
         writeln!(
             text,
-            "\n  Paste into Twilio's console, under the sender's or the sandbox's settings, each with POST:\n\
+            "\n  Paste into Twilio's console, in the settings of the sender or the sandbox, each with POST:\n\
              \n    When a message comes in   {primary}\
              \n    Fallback URL              {fallback}\
              \n    Status callback URL       {status}"
         )?;
     }
-    let is_used = |name: &String| pointed.is_some() && POINTED_WITH.contains(&name.as_str());
-    let ignored = desk.ignored().iter().filter(|name| !is_used(name));
+    let is_used = |name: &String| tunnel.is_some() && TUNNEL_ENV_VARS.contains(&name.as_str());
+    let ignored = dev_server
+        .ignored_env_vars()
+        .iter()
+        .filter(|name| !is_used(name));
     let ignored: Vec<_> = ignored.map(String::as_str).collect();
     if !ignored.is_empty() {
         let names = ignored.join(", ");
-        writeln!(text, "\n  Not used here, so that no real token is: {names}")?;
+        writeln!(
+            text,
+            "\n  Ignored, to keep real credentials out of this run: {names}"
+        )?;
     }
     writeln!(text, "\n  Ctrl-C ends it.\n")?;
     Ok(text)

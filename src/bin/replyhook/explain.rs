@@ -6,11 +6,16 @@ use replyhook::config::SigningSettings;
 use replyhook::signature::{CapturedRequest, Explanation, PublicUrl};
 
 use crate::request::RequestArgs;
-use crate::{Answer, SettingsArgs, print};
+use crate::{ExitStatus, SettingsArgs, print};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Verified for PUBLIC_URL if that is set, else for the URL of the request. Exit code 0 if the request verifies, 1 if not.
+Verifies the request for PUBLIC_URL if it is set, otherwise for the request's own URL.
+
+Exit codes:
+  0  the request verifies
+  1  the request does not verify
+  2  usage or configuration error, or the input cannot be read
 
 Examples:
   replyhook explain request.har
@@ -18,9 +23,9 @@ Examples:
   replyhook explain --url https://bot.example.com/webhook --body-file body.txt \\
       --header 'X-Twilio-Signature: …' --header 'X-Forwarded-Host: x.ngrok.app'")]
 pub(crate) struct Explain {
-    /// A saved curl command, HAR file or raw HTTP request; - is standard input
+    /// File with a curl command, a HAR or a raw HTTP request; - is standard input
     file: Option<PathBuf>,
-    /// The URL as the server received it
+    /// URL as the server received it
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     #[command(flatten)]
@@ -30,7 +35,7 @@ pub(crate) struct Explain {
 }
 
 impl Explain {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let settings = SigningSettings::load(&self.settings.sources())?;
         let mut request = self.request()?;
         request.add_host();
@@ -42,9 +47,9 @@ impl Explain {
         let explanation = verifier.explain(&request.unverified());
         print(&format!("{explanation}\n"))?;
         Ok(if explanation == Explanation::Verifies {
-            Answer::Yes
+            ExitStatus::Yes
         } else {
-            Answer::No
+            ExitStatus::No
         })
     }
 
@@ -53,7 +58,8 @@ impl Explain {
             (Some(file), _) => file.clone(),
             (None, Some(url)) => return self.request.captured(url.clone()),
             (None, None) if self.request.is_empty() => "-".into(),
-            (None, None) => bail!("--url is missing: the URL as the server received it"),
+            // Other options describe a request, which needs a URL.
+            (None, None) => bail!("--url is missing; set it to the URL as the server received it"),
         };
         let mut text = String::new();
         if file.as_os_str() == "-" {
@@ -63,6 +69,7 @@ impl Explain {
         } else {
             text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         }
+        // The options below override single parts of the file.
         let mut request =
             CapturedRequest::parse(&text).with_context(|| file.display().to_string())?;
         if let Some(url) = &self.url {
@@ -76,10 +83,12 @@ impl Explain {
     }
 }
 
-/// Scheme and authority of a URL.
+/// Returns the scheme and authority of a URL.
 fn origin(url: &str) -> anyhow::Result<PublicUrl> {
     let Some((scheme, rest)) = url.split_once("://") else {
-        bail!("the request has no whole URL: set PUBLIC_URL to what Twilio calls, or give --url");
+        bail!(
+            "the request has no complete URL; set PUBLIC_URL to the URL that Twilio calls, or use --url"
+        );
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     Ok(PublicUrl::parse(&format!("{scheme}://{authority}"))

@@ -1,36 +1,40 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use replyhook::admin::probe;
+use replyhook::admin::health_check;
 use replyhook::config::AdminSettings;
 
-use crate::{Answer, SettingsArgs, print};
+use crate::{ExitStatus, SettingsArgs, print};
 
 #[derive(clap::Args)]
-#[command(
-    after_help = "Asks /readyz at admin.listen. Exit code 0 if ready, 1 if not, 2 if there is no private listener."
-)]
+#[command(after_help = "\
+Requests /readyz of the private listener at admin.listen.
+
+Exit codes:
+  0  ready
+  1  not ready, or no response
+  2  usage or configuration error, such as an empty admin.listen")]
 pub(crate) struct Health {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// How long to wait for the answer
+    /// Milliseconds to wait for the response
     #[arg(long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     timeout_ms: u64,
 }
 
 impl Health {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let Some(listen) = AdminSettings::load(&self.settings.sources())?.listen else {
-            bail!("admin.listen is empty: there is no private listener to ask");
+            bail!("admin.listen is empty, so the server has no private listener; set it for both");
         };
-        match probe(listen, Duration::from_millis(self.timeout_ms)) {
+        match health_check(listen, Duration::from_millis(self.timeout_ms)) {
             Ok(()) => {
                 print("ready\n")?;
-                Ok(Answer::Yes)
+                Ok(ExitStatus::Yes)
             }
             Err(reason) => {
                 print(&format!("{reason}\n"))?;
-                Ok(Answer::No)
+                Ok(ExitStatus::No)
             }
         }
     }

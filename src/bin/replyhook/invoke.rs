@@ -1,22 +1,27 @@
-//! One signed webhook.
+//! `replyhook invoke`: sends one signed webhook.
 #![cfg(feature = "emulator")]
 
 use std::fmt::Write;
 
 use anyhow::Context;
 use http::{HeaderMap, Method};
-use replyhook::Form;
+use replyhook::FormParams;
 use replyhook::config::SigningSettings;
-use replyhook::emulator::{Call, UserSends, call, sender_for};
+use replyhook::emulator::{SignedRequest, SimulatedMessage, send_signed, sender_for};
 use replyhook::{AccountSid, Address};
 
 use crate::request::RequestArgs;
-use crate::{Answer, SettingsArgs, print, printable};
+use crate::{ExitStatus, SettingsArgs, print, printable};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-It sends a WhatsApp message that says \"hi\", or what --body, --media, --pin and --button say; --data replaces and adds
-parameters. The token comes from TWILIO_AUTH_TOKEN. Exit code 0 if Twilio could use the answer, 1 if not.
+Sends a WhatsApp message with the text \"hi\", unless --body, --media, --pin or --button are given. --data replaces
+and adds parameters. Signs the request with TWILIO_AUTH_TOKEN.
+
+Exit codes:
+  0  Twilio could use the response
+  1  Twilio could not use the response, or there was none
+  2  usage or configuration error
 
 Examples:
   replyhook invoke http://127.0.0.1:8080/webhook --url https://bot.example.com/webhook
@@ -24,30 +29,30 @@ Examples:
   replyhook invoke http://localhost:3000/sms --pin '52.52,13.405 Office'
   replyhook invoke http://localhost:3000/sms --data From=+15550001111 --data 'Body=hello there'")]
 pub(crate) struct Invoke {
-    /// Where the request is sent
+    /// URL to send the request to
     target: String,
-    /// What it is signed for, if that differs from where it is sent
+    /// URL to sign the request for [default: the URL that it is sent to]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// The user's address [default: whatsapp:+15550001111]
+    /// Address of the user [default: whatsapp:+15550001111]
     #[arg(long, value_name = "ADDRESS")]
     from: Option<String>,
-    /// The bot's address [default: one on the same channel]
+    /// Address of the bot [default: one on the same channel]
     #[arg(long, value_name = "ADDRESS")]
     to: Option<String>,
-    /// The text
+    /// Text of the message
     #[arg(long, value_name = "TEXT")]
     body: Option<String>,
-    /// A file by its URL, with its type before a space: 'image/png https://…'; may be repeated
+    /// Attach media by its content type and URL: 'image/png https://…'; may be repeated
     #[arg(long, value_name = "TYPE URL")]
     media: Vec<String>,
-    /// A place: LAT,LON and what is there
+    /// Send a location: LAT,LON and a label
     #[arg(long, value_name = "LAT,LON LABEL", allow_hyphen_values = true)]
     pin: Option<String>,
-    /// A tap on a button: TEXT, or 'TEXT | PAYLOAD'
+    /// Tap a button: TEXT, or 'TEXT | PAYLOAD'
     #[arg(long, value_name = "TEXT")]
     button: Option<String>,
-    /// The profile's name (WhatsApp)
+    /// Profile name of the user (WhatsApp)
     #[arg(long, value_name = "NAME")]
     profile_name: Option<String>,
     #[command(flatten)]
@@ -56,20 +61,23 @@ pub(crate) struct Invoke {
     settings: SettingsArgs,
 }
 
-/// Of a webhook that belongs to no account that is known.
+/// Account of the webhook if `TWILIO_ACCOUNT_SID` is not set.
 const NO_ACCOUNT: &str = "AC00000000000000000000000000000000";
 
 impl Invoke {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let settings = SigningSettings::load(&self.settings.sources())?;
         let given = self.request.form()?;
         let account = match settings.twilio.account_sid {
             Some(account) => account,
             None => AccountSid::parse(NO_ACCOUNT)?,
         };
-        let sent = self.sends()?.form(account);
-        let kept = sent.iter().filter(|(name, _)| given.get(name).is_none());
-        let form: Form = kept.chain(given.iter()).collect();
+        let generated = self.message()?.form(account);
+        let kept = generated
+            .iter()
+            .filter(|(name, _)| given.get(name).is_none());
+        let form: FormParams = kept.chain(given.iter()).collect();
+        // Only to parse the --header options, with the same checks as `explain`.
         let mut headers = replyhook::signature::CapturedRequest {
             method: Method::POST,
             url: String::new(),
@@ -77,7 +85,7 @@ impl Invoke {
             body: Vec::new(),
         };
         self.request.add_to(&mut headers)?;
-        let webhook = Call {
+        let webhook = SignedRequest {
             url: self.target,
             signed_url: self.url,
             method: self.request.method()?.unwrap_or(Method::POST),
@@ -87,11 +95,12 @@ impl Invoke {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let result = match runtime.block_on(call(&settings.twilio.auth_token, &webhook)) {
+        let result = match runtime.block_on(send_signed(&settings.twilio.auth_token, &webhook)) {
             Ok(result) => result,
-            Err(error @ replyhook::emulator::CallError::Failed { .. }) => {
+            // A failed call is a result of this command. Other errors, such as an invalid URL, are usage errors.
+            Err(error @ replyhook::emulator::SignedRequestError::Failed { .. }) => {
                 print(&format!("{error}\n"))?;
-                return Ok(Answer::No);
+                return Ok(ExitStatus::No);
             }
             Err(error) => return Err(error.into()),
         };
@@ -111,45 +120,49 @@ impl Invoke {
         }
         print(&text)?;
         Ok(if result.error_code.is_none() {
-            Answer::Yes
+            ExitStatus::Yes
         } else {
-            Answer::No
+            ExitStatus::No
         })
     }
 }
 
 impl Invoke {
-    fn sends(&self) -> anyhow::Result<UserSends> {
+    fn message(&self) -> anyhow::Result<SimulatedMessage> {
         let from = self.from.as_deref().unwrap_or("whatsapp:+15550001111");
         let user = Address::parse(from);
         let to = match &self.to {
             Some(to) => to.as_str(),
-            None => sender_for(&user).context("--to: needed on this channel")?,
+            None => sender_for(&user).context("--to is required on this channel")?,
         };
-        let mut sends = UserSends::default();
-        from.clone_into(&mut sends.from);
-        to.clone_into(&mut sends.to);
-        sends.profile_name.clone_from(&self.profile_name);
+        let mut message = SimulatedMessage::default();
+        from.clone_into(&mut message.from);
+        to.clone_into(&mut message.to);
+        message.profile_name.clone_from(&self.profile_name);
         for media in &self.media {
             let (kind, url) = media.split_once(' ').context(
-                "--media: a type and a URL, as in 'image/png https://example.com/a.png'",
+                "invalid --media; write a content type and a URL, as in 'image/png https://example.com/a.png'",
             )?;
-            sends.media.push((url.trim().to_owned(), kind.to_owned()));
+            message.media.push((url.trim().to_owned(), kind.to_owned()));
         }
         if let Some(pin) = &self.pin {
-            sends.location = Some(place(pin).context("--pin: as in '52.52,13.405 Office'")?);
+            let location =
+                location(pin).context("invalid --pin; write it as in '52.52,13.405 Office'")?;
+            message.location = Some(location);
         }
-        sends.button = self.button.as_ref().map(|button| {
+        message.button = self.button.as_ref().map(|button| {
             let (text, payload) = button.split_once('|').unwrap_or((button, button));
             (text.trim().to_owned(), payload.trim().to_owned())
         });
-        let is_bare = sends.media.is_empty() && sends.location.is_none() && sends.button.is_none();
-        sends.body = self.body.clone().or(is_bare.then(|| "hi".to_owned()));
-        Ok(sends)
+        // The default text is only for a message that has nothing else.
+        let is_empty =
+            message.media.is_empty() && message.location.is_none() && message.button.is_none();
+        message.body = self.body.clone().or(is_empty.then(|| "hi".to_owned()));
+        Ok(message)
     }
 }
 
-fn place(text: &str) -> Option<(f64, f64, Option<String>)> {
+fn location(text: &str) -> Option<(f64, f64, Option<String>)> {
     let (point, label) = text.split_once(' ').unwrap_or((text, ""));
     let (latitude, longitude) = point.split_once(',')?;
     let label = Some(label.trim().to_owned()).filter(|label| !label.is_empty());

@@ -1,8 +1,7 @@
-//! The `replyhook` command. Each command is a file that uses the library's public parts only.
+//! The `replyhook` command. Each subcommand is a module that uses only the library's public API.
 //!
-//! Exit codes: 0 done or yes, 1 no, 2 usage or configuration.
+//! Exit codes: 0 done or yes, 1 no, 2 usage or configuration error.
 
-mod before;
 mod chat;
 mod check;
 mod config;
@@ -10,13 +9,12 @@ mod consent;
 mod dev;
 mod doctor;
 mod explain;
-mod handback;
+mod handoff;
 mod health;
 mod invoke;
 mod messages;
 mod migrate;
 mod operator;
-mod pointed;
 mod purge;
 mod reconcile;
 mod request;
@@ -27,6 +25,8 @@ mod serve;
 mod shell;
 mod sign;
 mod templates;
+mod tunnel_webhooks;
+mod webhook_backup;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use replyhook::config::Sources;
 
-/// Receive WhatsApp and SMS messages through Twilio, and answer them.
+/// Receive WhatsApp and SMS messages through Twilio, and reply to them.
 #[derive(Parser)]
 #[command(name = "replyhook", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
@@ -46,73 +46,80 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   TWILIO_AUTH_TOKEN=… PUBLIC_URL=https://bot.example.com replyhook serve
-  replyhook check                       what is wrong with the configuration
-  replyhook doctor                      what is wrong with the deployment, beside a running server
-  replyhook messages list --state held  what waits for you, beside a running server
-  pbpaste | replyhook explain -         why a request saved as curl or HAR does not verify";
+  replyhook check                       find problems in the configuration
+  replyhook doctor                      find problems in the deployment of a running server
+  replyhook messages list --state held  list messages whose replies wait for your decision
+  pbpaste | replyhook explain -         explain why a request saved as curl or HAR does not verify
+
+Exit codes:
+  0         done, or yes
+  1         no, such as: not ready, does not verify, not sent, or there are findings
+  2         usage or configuration error
+  74        the disk failed while `serve` ran
+  130, 143  SIGINT or SIGTERM ended `serve` before all work in progress was finished";
 
 #[derive(Subcommand)]
 enum Command {
     /// Chat with the bot on this machine: server, emulated Twilio and a page, no account needed
     #[cfg(feature = "emulator")]
     Dev(dev::Dev),
-    /// Talk with the bot in the terminal, as a user of WhatsApp or SMS would
+    /// Chat with the bot in the terminal, as a WhatsApp or SMS user
     #[cfg(feature = "emulator")]
     Chat(chat::Chat),
-    /// Answer Twilio's webhooks until SIGTERM or SIGINT
+    /// Serve Twilio's webhooks until SIGTERM or SIGINT
     Serve(serve::Serve),
-    /// Show all problems of the configuration at once, and the values in effect with secrets masked
+    /// Show all problems of the configuration, and the effective values with secrets masked
     Check(check::Check),
-    /// Try a deployment: does its public URL lead here and verify, and what is entered at Twilio
+    /// Test a deployment: its public URL, store, credentials, and the webhooks configured at Twilio
     #[cfg(feature = "emulator")]
     Doctor(doctor::Doctor),
-    /// Run the examples that stand in a file of rules
+    /// Run the examples of rules files
     Rules(rules::Rules),
-    /// Ask a server on this machine whether it is ready
+    /// Check whether the server on this machine is ready
     Health(health::Health),
     /// Print the signature that Twilio would send with a request
     Sign(sign::Sign),
-    /// Tell why a captured request does not verify, and what mends it
+    /// Explain why a captured request does not verify, and how to fix it
     Explain(explain::Explain),
-    /// Send one signed webhook to any URL and judge the answer as Twilio would
+    /// Send one signed webhook to any URL, and check the response as Twilio would
     #[cfg(feature = "emulator")]
     Invoke(invoke::Invoke),
-    /// Look at the messages that came and at their replies; retry and release them
+    /// List, show and export messages and their replies; retry and release them
     Messages(messages::Messages),
-    /// Fetch what Twilio has and the journal lacks, after an outage
+    /// Add messages that Twilio has and the journal lacks, after an outage or a restore
     Reconcile(reconcile::Reconcile),
-    /// Delete a user's data, or what is older than it may be
+    /// Delete a user's data, or content older than its retention time
     Purge(purge::Purge),
-    /// Look at, change and export who wants to be written to
+    /// Show, change and export opt-in and opt-out records
     Consent(consent::Consent),
-    /// Let the bot answer a user again whom it has handed over
-    Handback(handback::Handback),
-    /// Send a message that answers nothing, or one for each row of a CSV file
+    /// List or end handoffs of users to people or other systems
+    Handoff(handoff::Handoff),
+    /// Send an outbound message, or one per row of a CSV file
     Send(send::Send),
-    /// Look at and set which webhooks a WhatsApp sender has at Twilio
+    /// Show and set the webhooks of WhatsApp senders at Twilio
     Sender(sender::Sender),
-    /// List the templates and whether WhatsApp has approved them
+    /// List templates and their WhatsApp approval
     Templates(templates::Templates),
-    /// Bring the store's schema up to date, and nothing else
+    /// Migrate the store to the current schema, without starting a server
     Migrate(migrate::Migrate),
-    /// Print the documented defaults
+    /// Print the default settings with their documentation
     Config(config::Config),
     /// Print completions for a shell
     Completions(shell::Completions),
-    /// Print the manual page, or write all of them into a folder
+    /// Print the manual page, or write all manual pages into a folder
     Man(shell::Man),
 }
 
-/// Where settings come from.
+/// The option for the settings file.
 #[derive(Args)]
 struct SettingsArgs {
-    /// Settings file [default: replyhook.toml, if it is there]
+    /// Settings file [default: replyhook.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl SettingsArgs {
-    /// The file that is read, whether it is there or not.
+    /// Returns the path of the settings file, which need not exist.
     #[cfg(feature = "emulator")]
     fn file(&self) -> PathBuf {
         let file = self.config.as_deref();
@@ -129,14 +136,14 @@ impl SettingsArgs {
     }
 }
 
-/// How a command ends that did not fail.
-enum Answer {
+/// The result of a command that worked: exit code 0 or 1.
+enum ExitStatus {
     Yes,
     No,
 }
 
 fn main() -> ExitCode {
-    let answer = match Cli::parse().command {
+    let result = match Cli::parse().command {
         #[cfg(feature = "emulator")]
         Command::Dev(dev) => dev.run(),
         #[cfg(feature = "emulator")]
@@ -155,7 +162,7 @@ fn main() -> ExitCode {
         Command::Reconcile(reconcile) => reconcile.run(),
         Command::Purge(purge) => purge.run(),
         Command::Consent(consent) => consent.run(),
-        Command::Handback(handback) => handback.run(),
+        Command::Handoff(handoff) => handoff.run(),
         Command::Send(send) => send.run(),
         Command::Sender(sender) => sender.run(),
         Command::Templates(templates) => templates.run(),
@@ -164,18 +171,19 @@ fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
     };
-    match answer {
-        Ok(Answer::Yes) => ExitCode::SUCCESS,
-        Ok(Answer::No) => ExitCode::from(1),
+    match result {
+        Ok(ExitStatus::Yes) => ExitCode::SUCCESS,
+        Ok(ExitStatus::No) => ExitCode::from(1),
         Err(error) => {
-            // Nobody is left to tell where standard error is closed.
+            // If standard error is closed, the exit code is all that is left to report with.
             let _ = writeln!(std::io::stderr(), "replyhook: {error:#}");
+            // `is` looks through `anyhow` contexts, so adding one keeps the exit code.
             ExitCode::from(if error.is::<Failed>() { 1 } else { 2 })
         }
     }
 }
 
-/// What was asked for did not succeed, although it was asked for rightly: exit 1.
+/// A failure of a command that was used correctly: exit code 1. Other errors exit with 2.
 #[derive(Debug)]
 struct Failed(String);
 
@@ -187,8 +195,8 @@ impl std::fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// Two workers at least: a handler that blocks one must not hold up the timer that answers for it.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    // At least two workers: a handler that blocks one must not delay the timer of `reply.deadline_ms`.
     let workers = std::thread::available_parallelism()
         .map_or(2, usize::from)
         .max(2);
@@ -198,12 +206,12 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// Writes to standard output; a reader that has seen enough (`| head`) is no error.
+/// Writes to standard output. A closed pipe, as with `| head`, is not an error.
 fn print(text: &str) -> anyhow::Result<()> {
     print_on(text).map(|_| ())
 }
 
-/// The same; returns whether somebody still reads.
+/// Writes to standard output, and returns false if the pipe is closed.
 fn print_on(text: &str) -> anyhow::Result<bool> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
@@ -211,8 +219,9 @@ fn print_on(text: &str) -> anyhow::Result<bool> {
     }
 }
 
-/// A foreign text, without what would command the terminal.
+/// Returns a text of a third party with control characters replaced.
 fn printable(text: &str) -> String {
+    // Escape sequences could change the terminal's state, or hide other output.
     text.trim_end()
         .chars()
         .map(|c| {

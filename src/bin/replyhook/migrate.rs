@@ -1,12 +1,17 @@
 use replyhook::store::{Access, SCHEMA};
 
 use crate::operator::Opened;
-use crate::{Answer, SettingsArgs, print};
+use crate::{ExitStatus, SettingsArgs, print};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-A server does this itself when it starts; this is for deployments that want it done before. An SQLite file that is not
-there is made. Exit code 0 when the schema is up to date, 1 when the store cannot be used, 2 while a server owns it.
+A server does this itself when it starts; use this command in deployments that migrate before. Creates a missing SQLite
+file.
+
+Exit codes:
+  0  the schema is up to date
+  1  the store cannot be used
+  2  a running server owns the store, or usage or configuration error
 
 Example:
   DATABASE_URL=sqlite:/data/replyhook.db replyhook migrate")]
@@ -16,12 +21,12 @@ pub(crate) struct Migrate {
 }
 
 impl Migrate {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = Opened::by(&self.settings.sources(), Access::Migrate)?;
         print(&format!(
-            "{} has schema number {SCHEMA}, the newest that this version knows\n",
+            "{} has schema number {SCHEMA}, the newest that this version supports\n",
             opened.settings.url
         ))?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }

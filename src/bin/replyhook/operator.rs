@@ -1,4 +1,4 @@
-//! What the operator's commands share: the store beside a running server, and how users and times are shown.
+//! Common parts of the operator's commands: access to a running server's store, and formatting of users and times.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::Failed;
 
-/// The store that the server has, opened beside it.
+/// The opened store, which a running server may use at the same time.
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) settings: StoreSettings,
@@ -27,16 +27,16 @@ impl Opened {
     pub(crate) fn at(settings: StoreSettings, access: Access) -> anyhow::Result<Self> {
         if matches!(settings.url, StoreUrl::Memory) {
             bail!(
-                "DATABASE_URL is sqlite::memory:, which no other process can see: set it as the server has it"
+                "DATABASE_URL is sqlite::memory:, which other processes cannot read; set it to the server's store"
             );
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let store = replyhook::open_later(&settings.url)?;
+        let store = replyhook::store_from_url(&settings.url)?;
         match runtime.block_on(store.open(access)) {
             Err(error) if error.kind() == StoreErrorKind::Owned => bail!(
-                "a running server owns {}: stop it first. Its schema it brings up to date by itself when it starts",
+                "a running server owns {}; stop it first (a server migrates its store itself when it starts)",
                 settings.url
             ),
             opened => opened.map_err(Failed::from)?,
@@ -48,12 +48,12 @@ impl Opened {
         })
     }
 
-    /// Waits for anything.
+    /// Runs a future to completion.
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
 
-    /// Waits for the store.
+    /// Runs a store operation. Its errors exit with 1.
     pub(crate) fn wait<T>(
         &self,
         step: impl Future<Output = Result<T, StoreError>>,
@@ -61,7 +61,7 @@ impl Opened {
         Ok(self.runtime.block_on(step).map_err(Failed::from)?)
     }
 
-    /// Waits for Twilio.
+    /// Runs a call of Twilio's API. Its errors exit with 1.
     pub(crate) fn ask<T>(
         &self,
         call: impl Future<Output = Result<T, RestError>>,
@@ -78,6 +78,7 @@ impl From<StoreError> for Failed {
 
 impl From<RestError> for Failed {
     fn from(error: RestError) -> Self {
+        // `{:#}` adds the sources, such as the reason why a connection failed.
         Self(format!("{:#}", anyhow::Error::new(error)))
     }
 }
@@ -86,9 +87,10 @@ pub(crate) fn now() -> Timestamp {
     SystemClock.now()
 }
 
-/// An address as Twilio writes it. A number without its `+`, or an address without its channel, would name nobody.
+/// Parses an address as Twilio writes it.
 pub(crate) fn address(text: &str) -> Result<Address, &'static str> {
     let address = Address::parse(text.trim());
+    // `Address::parse` accepts any text, but a phone number without `+` or an empty id matches no user.
     let has_form = !matches!(address.channel(), Channel::Sms | Channel::WhatsApp)
         || address.identity() != Identity::Other;
     if has_form && !address.id().is_empty() {
@@ -98,8 +100,9 @@ pub(crate) fn address(text: &str) -> Result<Address, &'static str> {
     }
 }
 
-/// The address as it is, or so that it names nobody.
+/// Formats an address: in full with `content`, otherwise masked.
 pub(crate) fn user(address: &Address, content: bool) -> String {
+    // The `Debug` format of an address masks it.
     if content {
         address.as_str().to_owned()
     } else {
@@ -107,7 +110,7 @@ pub(crate) fn user(address: &Address, content: bool) -> String {
     }
 }
 
-/// How long ago: 12s, 3m, 2h, 5d.
+/// Formats the time since `at`: 12s, 3m, 2h, 5d.
 pub(crate) fn age(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(at).as_secs().max(0);
     match seconds {
@@ -118,7 +121,7 @@ pub(crate) fn age(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// `1 message`, `2 messages`.
+/// Formats a count with its noun: `1 message`, `2 messages`.
 pub(crate) fn number(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -8,34 +8,39 @@ use replyhook::store::{Access, Expired, MessageFilter, Retention};
 
 use crate::messages::files_of;
 use crate::operator::{Opened, now, number};
-use crate::{Answer, SettingsArgs, print};
+use crate::{ExitStatus, SettingsArgs, print};
 
-/// Messages that are looked at at once.
+/// Messages per query of the store.
 const PAGE: u32 = 500;
 
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("what").required(true),
     after_help = "\
-Deletes texts, media, names, dialogues and the number, all over the file. What stays: the messages' keys (AccountSid,
-MessageSid), so that a repeat is not answered again, and an opt-out with its evidence, unless --forget-opt-out. Works
-beside a running server. Exit code 0 when it is done.
+Deletes texts, media, names, dialogues and the address; SQLite overwrites them in the file. Keeps the keys of messages
+(AccountSid, MessageSid), so that a redelivery gets no second reply, and an opt-out with its evidence, unless
+--forget-opt-out. Works on the store of a running server.
+
+Exit codes:
+  0  deleted
+  1  the operator declined, or the store cannot be used
+  2  usage or configuration error
 
 Examples:
   replyhook purge --user whatsapp:+15550001111
   replyhook purge --expired"
 )]
 pub(crate) struct Purge {
-    /// Whose data, under this and every other address of theirs
+    /// Delete the data of this user, under this and all other known addresses of the user
     #[arg(long, value_name = "ADDRESS", group = "what")]
     user: Option<String>,
-    /// Whatever is older than the settings of `[store]` allow, now instead of within the hour
+    /// Delete content older than the retention times of `[store]`, without waiting for the server's hourly run
     #[arg(long, group = "what")]
     expired: bool,
-    /// Delete their opt-outs too: they may then be written to again
+    /// Also delete opt-outs, so that the user can get messages again
     #[arg(long, requires = "user")]
     forget_opt_out: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, requires = "user")]
     yes: bool,
     #[command(flatten)]
@@ -43,14 +48,14 @@ pub(crate) struct Purge {
 }
 
 impl Purge {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match &self.user {
             Some(user) => self.user(&Address::parse(user.trim())),
             None => self.expired(),
         }
     }
 
-    fn user(&self, user: &Address) -> anyhow::Result<Answer> {
+    fn user(&self, user: &Address) -> anyhow::Result<ExitStatus> {
         if user.as_str().is_empty() {
             bail!(
                 "--user is empty: write the address as Twilio does, such as whatsapp:+15550001111"
@@ -60,9 +65,9 @@ impl Purge {
         let opened = Opened::by(&sources, Access::Operator)?;
         if !self.yes && !self.is_meant(user)? {
             print("nothing was deleted\n")?;
-            return Ok(Answer::No);
+            return Ok(ExitStatus::No);
         }
-        // While it is known which messages were theirs.
+        // Files first: `purge_user` deletes the addresses by which `delete_files` finds the user's messages.
         let files = delete_files(&opened, &sources, user)?;
         let purged = opened.wait(opened.store.purge_user(user, self.forget_opt_out))?;
         let opt_out = if self.forget_opt_out {
@@ -71,24 +76,29 @@ impl Purge {
             "an opt-out with its evidence, if there is one (--forget-opt-out deletes it too)"
         };
         print(&format!(
-            "deleted: the content of {}, {}, {}, {}, the dialogue and the number\n\
-             stays: the messages' keys (AccountSid, MessageSid), so that a repeat is not answered again; {opt_out}\n",
+            "deleted: the content of {}, {}, {}, {}, the dialogue and the address\n\
+             kept: the keys of messages (AccountSid, MessageSid), so that a redelivery gets no second reply; {opt_out}\n",
             number(purged.messages, "message"),
             if purged.replies == 1 {
-                "1 reply by REST".to_owned()
+                "1 REST reply".to_owned()
             } else {
-                format!("{} replies by REST", purged.replies)
+                format!("{} REST replies", purged.replies)
             },
             number(purged.consents, "consent"),
             number(files, "saved file"),
         ))?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 
-    /// Asks on a terminal; elsewhere nobody can answer.
+    /// Asks for confirmation on the terminal.
+    ///
+    /// # Errors
+    /// Without a terminal: a script must not delete data by accident.
     fn is_meant(&self, user: &Address) -> anyhow::Result<bool> {
         if !std::io::stdin().is_terminal() {
-            bail!("--yes is missing: this deletes for good, and there is no terminal to ask on");
+            bail!(
+                "this deletes permanently, and standard input is not a terminal to confirm on; use --yes"
+            );
         }
         let and = if self.forget_opt_out {
             " and their opt-outs"
@@ -110,7 +120,7 @@ impl Purge {
         ))
     }
 
-    fn expired(&self) -> anyhow::Result<Answer> {
+    fn expired(&self) -> anyhow::Result<ExitStatus> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let settings = &opened.settings;
         let retention = Retention::new(settings.retention, settings.body_retention, now());
@@ -119,26 +129,26 @@ impl Purge {
             let expired = opened.wait(opened.store.expire(retention))?;
             for sid in expired.unanswered {
                 print(&format!(
-                    "{sid} was never answered, and its content is deleted now\n"
+                    "{sid} never got a reply, and its content is deleted now\n"
                 ))?;
             }
             if !expired.more {
                 break;
             }
-            // A server beside this writes its messages meanwhile.
+            // Pause between the steps, so that a running server can write to the store.
             std::thread::sleep(Expired::pause_after(begun.elapsed()));
         }
         print(&format!(
             "deleted: content from before {:.0}, texts from before {:.0}\n",
             retention.content_before, retention.texts_before
         ))?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 
-/// Deletes what `media.save_dir` has kept of a user's on this machine. Returns how many files that were.
+/// Deletes the user's files in `media.save_dir` on this machine, and returns their number.
 fn delete_files(opened: &Opened, sources: &Sources, user: &Address) -> anyhow::Result<u64> {
-    if MediaSettings::load(sources)?.save.is_none() {
+    if MediaSettings::load(sources)?.save_dir.is_none() {
         return Ok(0);
     }
     let mut filter = MessageFilter {
@@ -152,7 +162,7 @@ fn delete_files(opened: &Opened, sources: &Sources, user: &Address) -> anyhow::R
         let Some(last) = rows.last() else {
             return Ok(deleted);
         };
-        filter.before = Some(last.id);
+        filter.before_id = Some(last.id);
         for row in rows {
             for file in files_of(sources, row.sid)? {
                 let removed = std::fs::remove_file(&file);

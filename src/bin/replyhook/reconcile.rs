@@ -1,28 +1,32 @@
 use std::fmt::Write;
 
 use replyhook::config::ReconcileSettings;
-use replyhook::reconcile::{Missing, Reconciler, SentBefore, Unsaid, list};
+use replyhook::reconcile::{AlreadySent, MissingMessage, Reconciler, UnsentReply, list_messages};
 use replyhook::store::{Access, ConsentAction};
 use replyhook::twilio::{Client, Credentials};
 use replyhook::{AccountSid, Timestamp};
 use serde_json::json;
 
 use crate::operator::{Opened, age, now, number, user};
-use crate::{Answer, SettingsArgs, print};
+use crate::{ExitStatus, SettingsArgs, print};
 
-/// What Twilio gets between a webhook's answer and the message in its list, in seconds.
-const UNDER_WAY: i64 = 60;
+/// Seconds that Twilio gets to send a TwiML reply and add it to its list, before the reply counts as unsent.
+const IN_FLIGHT_MARGIN: i64 = 60;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Needs TWILIO_ACCOUNT_SID and the auth token or an API key; accounts of twilio.accounts are looked at too. What is entered
-is handled by the running server, or by the next that starts, and answered by REST. A STOP or START among it counts, and
-is not confirmed to the user. REST tells how many files came with a message, and not where they are.
+Needs TWILIO_ACCOUNT_SID and the auth token or an API key; includes the accounts of twilio.accounts. The server that
+runs on the store, or the next one that starts, handles the added messages and replies via the REST API. An opt-out or
+opt-in keyword among them applies, without a confirmation. Twilio's list has the number of a message's media, but not
+their URLs.
 
-What Twilio has sent something after that the journal does not know of was answered before, by a journal that is lost or by
-somebody else: it is entered as answered. After a restore, before the server starts, use --restored as well.
+A missing message counts as answered if Twilio sent its author something afterwards that the journal does not have. It
+is added as answered, and not handled. After a restore, before the server starts, use --restored as well.
 
-Exit code 0 when it is done; 1 when --dry-run or --check-replies finds something missing, or Twilio or the store fail.
+Exit codes:
+  0  done
+  1  --dry-run or --check-replies found something, or Twilio or the store failed
+  2  usage or configuration error, or --restored while a server owns the store
 
 Examples:
   replyhook reconcile --since 6
@@ -30,22 +34,23 @@ Examples:
   replyhook reconcile --check-replies --dry-run --json")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct Reconcile {
-    /// How many hours back
+    /// Compare messages of the last HOURS
     #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=720))]
     since: u32,
-    /// Also report answers by TwiML that Twilio has not sent; nothing is sent again
+    /// Also report TwiML replies that Twilio has not sent; does not send them
     #[arg(long)]
     check_replies: bool,
-    /// The store is a restored backup, and no server runs: replies that wait in it, and that Twilio has, are marked as sent
+    /// Mark replies as sent that a restored backup would send again although Twilio has sent them; stop the server
+    /// first
     #[arg(long)]
     restored: bool,
-    /// Let also those messages be handled that were answered before
+    /// Also handle messages that count as answered
     #[arg(long)]
     include_answered: bool,
-    /// Change nothing: only report
+    /// Report only, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -67,9 +72,10 @@ struct Counts {
 }
 
 impl Reconcile {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let settings = ReconcileSettings::load(&self.settings.sources())?;
-        // What is marked as sent by the weaker evidence of a restore may be on its way from a running server.
+        // `Access::Migrate` fails while a server owns the store. `already_sent` cannot tell a reply that this server is
+        // just sending from one that was sent before the backup.
         let access = if self.restored && !self.dry_run {
             Access::Migrate
         } else {
@@ -96,7 +102,11 @@ impl Reconcile {
         }
         self.print_counts(&counts)?;
         let found = (self.dry_run && counts.missing + counts.sent > 0) || counts.unsaid > 0;
-        Ok(if found { Answer::No } else { Answer::Yes })
+        Ok(if found {
+            ExitStatus::No
+        } else {
+            ExitStatus::Yes
+        })
     }
 
     fn account(
@@ -114,9 +124,10 @@ impl Reconcile {
                 .unwrap_or(Timestamp::MIN)
         };
         let since = before(i64::from(self.since) * 3600);
-        let listed = opened.ask(list(client, account, credentials, since))?;
+        let listed = opened.ask(list_messages(client, account, credentials, since))?;
+        // Before `missing`: a message that is marked here does not count as unrecognized there.
         if self.restored {
-            for sent in &opened.wait(reconciler.sent_before(account, &listed, now))? {
+            for sent in &opened.wait(reconciler.already_sent(account, &listed, now))? {
                 counts.sent += 1;
                 if !self.dry_run {
                     opened.wait(reconciler.mark_sent(sent, now))?;
@@ -129,31 +140,35 @@ impl Reconcile {
         counts.unreadable += inbound.unreadable;
         counts.listed += inbound.known + inbound.unreadable + inbound.messages.len() as u64;
         for missing in &mut inbound.messages {
-            missing.answered_before &= !self.include_answered;
+            missing.already_answered &= !self.include_answered;
             counts.missing += 1;
-            counts.answered += u64::from(missing.answered_before);
+            counts.answered += u64::from(missing.already_answered);
             if !self.dry_run {
-                opened.wait(reconciler.enter(missing))?;
-                counts.entered += u64::from(!missing.answered_before);
+                opened.wait(reconciler.backfill(missing))?;
+                counts.entered += u64::from(!missing.already_answered);
             }
             print(&self.missing(missing, now))?;
         }
         if self.check_replies {
-            let answers =
-                opened.wait(reconciler.unsaid(account, &listed, since, before(UNDER_WAY)))?;
+            let answers = opened.wait(reconciler.unsent_replies(
+                account,
+                &listed,
+                since,
+                before(IN_FLIGHT_MARGIN),
+            ))?;
             counts.compared += answers.compared;
             counts.expired += answers.expired;
-            counts.unsaid += answers.unsaid.len() as u64;
-            for unsaid in &answers.unsaid {
+            counts.unsaid += answers.unsent.len() as u64;
+            for unsaid in &answers.unsent {
                 print(&self.unsaid(unsaid, now))?;
             }
         }
         Ok(())
     }
 
-    fn missing(&self, missing: &Missing, now: Timestamp) -> String {
+    fn missing(&self, missing: &MissingMessage, now: Timestamp) -> String {
         let message = &missing.message;
-        let what = match (missing.answered_before, self.dry_run) {
+        let what = match (missing.already_answered, self.dry_run) {
             (true, _) => "answered",
             (false, true) => "missing",
             (false, false) => "entered",
@@ -171,26 +186,28 @@ impl Reconcile {
         format!("{what} {} {from} {age}{consent}\n", message.message_sid)
     }
 
-    fn sent(&self, sent: &SentBefore) -> String {
+    fn sent(&self, sent: &AlreadySent) -> String {
         let to = user(&sent.user, false);
         if self.json {
-            let line =
-                json!({"kind": "sent", "reply": sent.reply, "sid": sent.sid.as_str(), "user": to});
+            let line = json!({"kind": "sent", "reply": sent.outbound, "sid": sent.sid.as_str(), "user": to});
             return format!("{line}\n");
         }
-        format!("sent {} {to} it waits here, and Twilio has it\n", sent.sid)
+        format!(
+            "sent {} {to} still queued here, and sent by Twilio\n",
+            sent.sid
+        )
     }
 
-    fn unsaid(&self, unsaid: &Unsaid, now: Timestamp) -> String {
+    fn unsaid(&self, unsaid: &UnsentReply, now: Timestamp) -> String {
         let to = user(&unsaid.user, false);
         if self.json {
-            let line = json!({"kind": "unsaid", "message_sid": unsaid.message_sid.as_str(), "user": to,
+            let line = json!({"kind": "unsent", "message_sid": unsaid.message_sid.as_str(), "user": to,
                 "received_at": unsaid.received_at.to_string()});
             return format!("{line}\n");
         }
         let age = age(unsaid.received_at, now);
         format!(
-            "unsaid {} {to} {age} its answer is not in Twilio's list\n",
+            "unsent {} {to} {age} the reply is not in Twilio's list\n",
             unsaid.message_sid
         )
     }
@@ -201,7 +218,7 @@ impl Reconcile {
                 "{}\n",
                 json!({"kind": "counts", "listed": counts.listed, "known": counts.known, "missing": counts.missing,
                     "entered": counts.entered, "answered": counts.answered, "sent": counts.sent, "unreadable": counts.unreadable, "compared": counts.compared,
-                    "expired": counts.expired, "unsaid": counts.unsaid})
+                    "expired": counts.expired, "unsent": counts.unsaid})
             ));
         }
         let mut text = format!(
@@ -220,16 +237,16 @@ impl Reconcile {
         text.push('\n');
         if self.restored {
             let sent = number(counts.sent, "message");
-            writeln!(text, "{sent} of the outbox that Twilio has already")?;
+            writeln!(text, "{sent} of the outbox that Twilio has already sent")?;
         } else if counts.answered > 0 {
             text.push_str(
-                "If this store is a restored backup: --restored also marks replies as sent that wait in it, before the server starts\n",
+                "If this store is a restored backup, stop the server and use --restored: it marks queued replies that Twilio has sent\n",
             );
         }
         if self.check_replies {
             writeln!(
                 text,
-                "{} by TwiML looked for: {} not in Twilio's list, {} could not be looked for, because their text has expired",
+                "{} of TwiML replies compared: {} not in Twilio's list, {} not comparable because their text has expired",
                 number(counts.compared, "message"),
                 counts.unsaid,
                 counts.expired

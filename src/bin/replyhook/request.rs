@@ -1,30 +1,30 @@
-//! The flags by which `sign`, `explain` and `invoke` describe a request.
+//! Options of `sign`, `explain` and `invoke` that describe a request.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 use http::{HeaderMap, Method};
-use replyhook::Form;
+use replyhook::FormParams;
 use replyhook::signature::CapturedRequest;
 
 #[derive(clap::Args)]
 pub(crate) struct RequestArgs {
-    /// GET, POST or PUT
+    /// HTTP method: GET, POST or PUT
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
-    /// A parameter, not encoded; may be repeated
+    /// Add a parameter, not encoded; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     data: Vec<String>,
-    /// File with the body as it was sent
+    /// Read the body from this file, exactly as it was sent
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     body_file: Option<PathBuf>,
-    /// A header; may be repeated
+    /// Add a header; may be repeated
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<String>,
 }
 
 impl RequestArgs {
-    /// Whether anything of a request was given.
+    /// Returns true if no option of a request is set.
     pub(crate) fn is_empty(&self) -> bool {
         self.method.is_none()
             && self.data.is_empty()
@@ -44,10 +44,11 @@ impl RequestArgs {
         }
     }
 
-    /// The parameters of `--data` or `--body-file`.
-    pub(crate) fn form(&self) -> anyhow::Result<Form> {
+    /// Returns the parameters of `--data` or `--body-file`.
+    pub(crate) fn form(&self) -> anyhow::Result<FormParams> {
         if let Some(body) = self.body()? {
-            return Form::parse(&body, usize::MAX).context("--body-file");
+            // No limit on the number of parameters: the file is the operator's own.
+            return FormParams::parse(&body, usize::MAX).context("--body-file");
         }
         let pairs = self.data.iter().map(|pair| {
             pair.split_once('=')
@@ -59,7 +60,7 @@ impl RequestArgs {
             .collect())
     }
 
-    /// The request that these flags describe.
+    /// Returns the request that these options describe.
     pub(crate) fn captured(&self, url: String) -> anyhow::Result<CapturedRequest> {
         let body = match self.body()? {
             Some(body) => body,
@@ -79,7 +80,7 @@ impl RequestArgs {
         Ok(request)
     }
 
-    /// Adds the headers.
+    /// Adds the headers to a request.
     pub(crate) fn add_to(&self, request: &mut CapturedRequest) -> anyhow::Result<()> {
         for header in &self.header {
             request.push_header(header).context("--header")?;

@@ -3,11 +3,14 @@ use std::path::{Path, PathBuf};
 
 use replyhook::handler::{ExampleResult, RulesFile};
 
-use crate::{Answer, print};
+use crate::{ExitStatus, print};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Exit code 0 if every example goes as the file says, 1 if one does not, 2 if the file has problems.
+Exit codes:
+  0  all examples passed
+  1  an example failed
+  2  a file has problems, or usage error
 
 Example:
   replyhook rules test bot.toml")]
@@ -18,31 +21,31 @@ pub(crate) struct Rules {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Run the examples that stand in files of rules
+    /// Run the examples of rules files
     Test {
-        /// Files of rules
+        /// Rules files
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
 }
 
 impl Rules {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let Command::Test { files } = self.command;
-        // One that cannot be used is told before any is tried.
+        // Read all files first: an unusable one is reported before any example runs.
         let rules: anyhow::Result<Vec<_>> = files.iter().map(|file| read(file)).collect();
         let mut text = String::new();
-        let mut all_went_well = true;
+        let mut all_passed = true;
         for (file, rules) in files.iter().zip(rules?) {
             let results = rules.set()?.run_examples();
-            all_went_well &= results.iter().all(|result| result.failure.is_none());
+            all_passed &= results.iter().all(|result| result.failure.is_none());
             write_results(&mut text, file, &results)?;
         }
         print(&text)?;
-        Ok(if all_went_well {
-            Answer::Yes
+        Ok(if all_passed {
+            ExitStatus::Yes
         } else {
-            Answer::No
+            ExitStatus::No
         })
     }
 }
@@ -52,7 +55,7 @@ fn write_results(text: &mut String, file: &Path, results: &[ExampleResult]) -> s
     if results.is_empty() {
         return writeln!(
             text,
-            "{name}: no example: write [[example]] with says and gets"
+            "{name}: no examples; add [[example]] with says and gets"
         );
     }
     for ExampleResult { name, failure, .. } in results {
@@ -66,16 +69,16 @@ fn write_results(text: &mut String, file: &Path, results: &[ExampleResult]) -> s
         writeln!(text, "        {line}: expected {}", failure.expected)?;
         writeln!(text, "        {indent}  found    {}", failure.found)?;
     }
-    let went_well = results.iter().filter(|result| result.failure.is_none());
+    let passed = results.iter().filter(|result| result.failure.is_none());
     writeln!(
         text,
-        "{name}: {} of {} went as the file says",
-        went_well.count(),
+        "{name}: {} of {} passed",
+        passed.count(),
         examples(results.len())
     )
 }
 
-/// As it is said of a number of them.
+/// Formats a number of examples.
 pub(crate) fn examples(number: usize) -> String {
     match number {
         1 => "1 example".to_owned(),
@@ -83,7 +86,7 @@ pub(crate) fn examples(number: usize) -> String {
     }
 }
 
-/// Reads a file of rules; each of its problems is told with the file's name before it.
+/// Reads a rules file. The error has the file's name and all problems.
 pub(crate) fn read(file: &Path) -> anyhow::Result<RulesFile> {
     RulesFile::read(file).map_err(|error| {
         let lines = error.to_string().replace('\n', "\n  ");

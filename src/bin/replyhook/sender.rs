@@ -1,4 +1,4 @@
-//! The webhooks of WhatsApp senders at Twilio. Numbers are shown whole: they are one's own.
+//! `replyhook sender`: shows and sets the webhooks of WhatsApp senders at Twilio. Shows their addresses in full.
 
 use std::fmt::Write;
 
@@ -9,15 +9,15 @@ use replyhook::twilio::{self, Client, ConfiguredWebhooks, Credentials, WebhookMe
 use serde_json::json;
 
 use crate::operator::address;
-use crate::{Answer, Failed, SettingsArgs, print, printable, runtime};
+use crate::{ExitStatus, Failed, SettingsArgs, print, printable, runtime};
 
-/// What Twilio is told with a primary URL: two more tries after a connection that failed, and after a 5xx.
-const RETRIES: &str = "#rc=2&rp=ct,5xx";
+/// Connection overrides for the primary URL: two retries after a failed connection or a 5xx response.
+const MAX_RETRIES: &str = "#rc=2&rp=ct,5xx";
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Asks Twilio (twilio.messaging_url) with TWILIO_ACCOUNT_SID and its auth token or API key. What is entered for the sandbox, or for
-a Messaging Service, which counts before that of its senders, is not seen here.
+Calls Twilio's API of senders (twilio.messaging_url) with TWILIO_ACCOUNT_SID and its auth token or API key. It does
+not cover the webhooks of the sandbox, nor those of a Messaging Service, which override the webhooks of its senders.
 
 Examples:
   replyhook sender show
@@ -30,24 +30,28 @@ pub(crate) struct Sender {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Print the webhooks of one sender, or of all
-    #[command(
-        after_help = "Exit code 0, also where there is none; 1 if there is no such sender, or Twilio refuses."
-    )]
+    /// Show the webhooks of one sender, or of all senders
+    #[command(after_help = "\
+Exit codes:
+  0  shown, even if the account has none
+  1  the sender was not found, or Twilio refused the request or did not respond
+  2  usage or configuration error")]
     Show(Show),
-    /// Set webhooks of a sender; what is not named stays as it is
-    #[command(
-        after_help = "Exit code 0 when they are set; 1 if there is no such sender, or Twilio refuses."
-    )]
+    /// Set webhooks of a sender; those without an option stay as they are
+    #[command(after_help = "\
+Exit codes:
+  0  set
+  1  the sender was not found, or Twilio refused the request or did not respond
+  2  usage or configuration error")]
     Set(Set),
 }
 
 #[derive(clap::Args)]
 struct Show {
-    /// Only this one, such as whatsapp:+15550002222, or its SID, XE…
+    /// Only this sender, such as whatsapp:+15550002222, or its SID, XE…
     #[arg(value_name = "SENDER", value_parser = Which::parse)]
     which: Option<Which>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -57,32 +61,32 @@ struct Show {
 #[derive(clap::Args)]
 #[group(id = "wanted", required = true, multiple = true, args = ["from_config", "webhook", "fallback", "status_callback", "method"])]
 struct Set {
-    /// Which one, such as whatsapp:+15550002222, or its SID, XE…
+    /// Sender, such as whatsapp:+15550002222, or its SID, XE…
     #[arg(value_name = "SENDER", value_parser = Which::parse)]
     which: Which,
-    /// All three for the server that has these settings, as its public URL makes them
+    /// Set all three URLs for the server with these settings, from its public URL
     #[arg(long, conflicts_with_all = ["webhook", "fallback", "status_callback"])]
     from_config: bool,
-    /// URL for a message that comes in; '' takes it out
+    /// Set the URL for inbound messages; '' removes it
     #[arg(long, value_name = "URL", value_parser = url_or_none)]
     webhook: Option<String>,
-    /// URL for what the former could not answer; '' takes it out
+    /// Set the fallback URL; '' removes it
     #[arg(long, value_name = "URL", value_parser = url_or_none)]
     fallback: Option<String>,
-    /// URL for what becomes of messages that go out; '' takes it out
+    /// Set the status callback URL; '' removes it
     #[arg(long, value_name = "URL", value_parser = url_or_none)]
     status_callback: Option<String>,
-    /// How all of them are called
+    /// Set the HTTP method of all three
     #[arg(long, value_parser = ["POST", "PUT"])]
     method: Option<String>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: SettingsArgs,
 }
 
-/// A sender, by one of its names.
+/// A sender, by its SID or its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Which {
     Sid(String),
@@ -101,7 +105,7 @@ impl Which {
         address(text).map(Self::Address)
     }
 
-    fn is(&self, sender: &twilio::Sender) -> bool {
+    fn is(&self, sender: &twilio::WhatsAppSender) -> bool {
         match self {
             Self::Sid(sid) => *sid == sender.sid,
             Self::Address(address) => *address == sender.address,
@@ -109,8 +113,9 @@ impl Which {
     }
 }
 
-/// A URL as it is entered, fragment included, or nothing.
+/// Parses a webhook URL, with its fragment, or an empty text.
 fn url_or_none(text: &str) -> Result<String, &'static str> {
+    // Parse only to check: Twilio signs the text of the URL as it is configured, and reads overrides from the fragment.
     let uri = text.parse::<http::Uri>();
     let is_web = uri.is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
@@ -118,11 +123,11 @@ fn url_or_none(text: &str) -> Result<String, &'static str> {
     if is_web || text.is_empty() {
         Ok(text.to_owned())
     } else {
-        Err("write a whole URL, such as https://bot.example.com/webhook")
+        Err("write a complete URL, such as https://bot.example.com/webhook")
     }
 }
 
-/// Where senders are looked at and set.
+/// Client for Twilio's API of senders.
 pub(crate) struct Console {
     client: Client,
     credentials: Credentials,
@@ -136,12 +141,18 @@ impl Console {
         }
     }
 
-    async fn senders(&self) -> Result<Vec<twilio::Sender>, Failed> {
+    async fn senders(&self) -> Result<Vec<twilio::WhatsAppSender>, Failed> {
         Ok(self.client.whatsapp_senders(&self.credentials).await?)
     }
 
-    /// All of these, in their order.
-    pub(crate) async fn find(&self, wanted: &[Which]) -> Result<Vec<twilio::Sender>, Failed> {
+    /// Returns the wanted senders, in the same order.
+    ///
+    /// # Errors
+    /// If Twilio's list cannot be read, or lacks one of them.
+    pub(crate) async fn find(
+        &self,
+        wanted: &[Which],
+    ) -> Result<Vec<twilio::WhatsAppSender>, Failed> {
         let senders = self.senders().await?;
         let find = |which: &Which| {
             let found = senders.iter().find(|sender| which.is(sender));
@@ -151,7 +162,7 @@ impl Console {
     }
 
     #[cfg(feature = "emulator")]
-    pub(crate) async fn look(&self, sid: &str) -> Result<twilio::Sender, Failed> {
+    pub(crate) async fn look(&self, sid: &str) -> Result<twilio::WhatsAppSender, Failed> {
         let looked = self.client.whatsapp_sender(sid, &self.credentials).await;
         Ok(looked?)
     }
@@ -161,14 +172,14 @@ impl Console {
         sid: &str,
         webhooks: &ConfiguredWebhooks,
         methods: &WebhookMethods,
-    ) -> Result<twilio::Sender, Failed> {
+    ) -> Result<twilio::WhatsAppSender, Failed> {
         let (client, credentials) = (&self.client, &self.credentials);
         let set = client.set_webhooks(sid, webhooks, methods, credentials);
         Ok(set.await?)
     }
 }
 
-fn unknown(which: &Which, senders: &[twilio::Sender]) -> Failed {
+fn unknown(which: &Which, senders: &[twilio::WhatsAppSender]) -> Failed {
     let which = match which {
         Which::Sid(sid) => sid,
         Which::Address(address) => address.as_str(),
@@ -183,12 +194,12 @@ fn unknown(which: &Which, senders: &[twilio::Sender]) -> Failed {
         known.join(", ")
     };
     Failed(format!(
-        "this account has no WhatsApp sender {which}: it has {known}"
+        "this account has no WhatsApp sender {which}; it has: {known}"
     ))
 }
 
 impl Sender {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match self.what {
             What::Show(show) => show.run(),
             What::Set(set) => set.run(),
@@ -197,7 +208,7 @@ impl Sender {
 }
 
 impl Show {
-    fn run(self) -> anyhow::Result<Answer> {
+    fn run(self) -> anyhow::Result<ExitStatus> {
         let console = Console::new(WebhookSettings::load(&self.settings.sources())?);
         let senders = runtime()?.block_on(async {
             match self.which {
@@ -208,23 +219,23 @@ impl Show {
         for sender in &senders {
             print(&shown(sender, self.json)?)?;
         }
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 
 impl Set {
-    fn run(self) -> anyhow::Result<Answer> {
+    fn run(self) -> anyhow::Result<ExitStatus> {
         let sources = self.settings.sources();
         let console = Console::new(WebhookSettings::load(&sources)?);
-        let here = if self.from_config {
+        let configured = if self.from_config {
             let Some(public_url) = SigningSettings::load(&sources)?.public_url else {
-                bail!("--from-config needs PUBLIC_URL: set it as the server has it");
+                bail!("--from-config needs PUBLIC_URL; set it to the same value as for the server");
             };
-            let end = |path| Some(public_url.endpoint(path));
+            let endpoint = |path| Some(public_url.endpoint(path));
             Some([
-                end(&format!("/webhook{RETRIES}")),
-                end("/webhook/fallback"),
-                end("/webhook/status"),
+                endpoint(&format!("/webhook{MAX_RETRIES}")),
+                endpoint("/webhook/fallback"),
+                endpoint("/webhook/status"),
             ])
         } else {
             None
@@ -232,11 +243,12 @@ impl Set {
         let sender = runtime()?.block_on(async {
             let mut found = console.find(std::slice::from_ref(&self.which)).await?;
             let sender = found.remove(0);
-            let is = sender.webhooks;
-            let [inbound, fallback, status] = here.unwrap_or([
-                self.webhook.or(is.inbound),
-                self.fallback.or(is.fallback),
-                self.status_callback.or(is.status),
+            let present = sender.webhooks;
+            // `set_webhooks` replaces all three URLs, so pass the present ones on.
+            let [inbound, fallback, status] = configured.unwrap_or([
+                self.webhook.or(present.inbound),
+                self.fallback.or(present.fallback),
+                self.status_callback.or(present.status),
             ]);
             let webhooks = ConfiguredWebhooks::new(inbound, fallback, status);
             let mut methods = sender.methods;
@@ -252,11 +264,11 @@ impl Set {
             console.set(&sender.sid, &webhooks, &methods).await
         })?;
         print(&shown(&sender, self.json)?)?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 
-fn shown(sender: &twilio::Sender, as_json: bool) -> Result<String, std::fmt::Error> {
+fn shown(sender: &twilio::WhatsAppSender, as_json: bool) -> Result<String, std::fmt::Error> {
     let (webhooks, methods) = (&sender.webhooks, &sender.methods);
     let mut text = String::new();
     if as_json {

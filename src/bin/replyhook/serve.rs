@@ -1,10 +1,15 @@
 use replyhook::App;
 
-use crate::{Answer, SettingsArgs, runtime};
+use crate::{ExitStatus, SettingsArgs, runtime};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Needs TWILIO_AUTH_TOKEN and PUBLIC_URL, and says what else is wrong.
+Needs TWILIO_AUTH_TOKEN and PUBLIC_URL, and reports all problems of the settings.
+
+Exit codes:
+  0         SIGTERM or SIGINT ended the server, and all work in progress was finished
+  2         usage or configuration error, or the store or an address cannot be used
+  130, 143  SIGINT or SIGTERM ended the server before all work in progress was finished
 
 Examples:
   TWILIO_AUTH_TOKEN=… PUBLIC_URL=https://bot.example.com replyhook serve
@@ -12,17 +17,17 @@ Examples:
 pub(crate) struct Serve {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// Allow signature.mode = "report" on a listener that others can reach
+    /// Allow signature.mode = "report" on a listener that is not on loopback
     #[arg(long)]
     allow_public_diagnostics: bool,
 }
 
 impl Serve {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let mut sources = self.settings.sources();
         sources.allow_public_diagnostics = self.allow_public_diagnostics;
         let app = App::builder().sources(sources).build()?;
         runtime()?.block_on(app.run())?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }

@@ -1,25 +1,25 @@
-//! Completions and manual pages, made from the command line's own description.
+//! Shell completions and manual pages, generated from the clap definitions.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::CommandFactory;
 
-use crate::{Answer, Cli, print};
+use crate::{Cli, ExitStatus, print};
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  replyhook completions bash > /etc/bash_completion.d/replyhook")]
 pub(crate) struct Completions {
-    /// bash, elvish, fish, powershell or zsh
+    /// Shell: bash, elvish, fish, powershell or zsh
     shell: clap_complete::Shell,
 }
 
 impl Completions {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "replyhook", &mut script);
         print(&String::from_utf8(script)?)?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 
@@ -28,21 +28,21 @@ impl Completions {
     after_help = "Examples:\n  replyhook man | man -l -\n  replyhook man --dir /usr/local/share/man/man1"
 )]
 pub(crate) struct Man {
-    /// Write the pages of all commands into this folder
+    /// Write the manual pages of all commands into this folder
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
 impl Man {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         if let Some(dir) = self.dir {
             clap_mangen::generate_to(Cli::command(), &dir)
                 .with_context(|| dir.display().to_string())?;
-            return Ok(Answer::Yes);
+            return Ok(ExitStatus::Yes);
         }
         let mut page = Vec::new();
         clap_mangen::Man::new(Cli::command()).render(&mut page)?;
         print(&String::from_utf8(page)?)?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }

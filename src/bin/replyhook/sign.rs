@@ -4,16 +4,21 @@ use replyhook::config::SigningSettings;
 use replyhook::signature::sign;
 
 use crate::request::RequestArgs;
-use crate::{Answer, SettingsArgs, print};
+use crate::{ExitStatus, SettingsArgs, print};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-The token comes from TWILIO_AUTH_TOKEN or TWILIO_AUTH_TOKEN_FILE, never from the command line.
+Reads the token from TWILIO_AUTH_TOKEN or TWILIO_AUTH_TOKEN_FILE, never from the command line, which other users of the
+machine can read.
+
+Exit codes:
+  0  the signature was printed
+  2  usage or configuration error
 
 Example:
   replyhook sign --url https://bot.example.com/webhook --data From=whatsapp:+15550001111 --data Body=hi")]
 pub(crate) struct Sign {
-    /// The whole URL that Twilio calls, with its query
+    /// Complete URL that Twilio calls, with its query
     #[arg(long, value_name = "URL")]
     url: String,
     #[command(flatten)]
@@ -23,18 +28,19 @@ pub(crate) struct Sign {
 }
 
 impl Sign {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let settings = SigningSettings::load(&self.settings.sources())?;
         let method = self.request.method()?.unwrap_or(Method::POST);
         let form = self.request.form()?;
-        let whole = self.url.starts_with("https://") || self.url.starts_with("http://");
-        if !whole || !self.url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // Twilio signs the text of the URL as it is configured, so do not parse and rebuild it.
+        let is_complete = self.url.starts_with("https://") || self.url.starts_with("http://");
+        if !is_complete || !self.url.bytes().all(|byte| byte.is_ascii_graphic()) {
             bail!(
-                "--url {:?} is no whole URL: write what stands in Twilio's console, such as https://bot.example.com/webhook",
+                "--url {:?} is not a complete URL; write it as in Twilio's console, such as https://bot.example.com/webhook",
                 self.url
             );
         }
-        // The parameters of a GET are in its URL already.
+        // Twilio puts the parameters of a GET into the query, and signs the URL alone.
         if method == Method::GET && !form.is_empty() {
             let separator = if self.url.contains('?') { '&' } else { '?' };
             let url = format!("{}{separator}{}", self.url, form.encode());
@@ -51,11 +57,11 @@ impl Sign {
 fn print_signature(
     settings: &SigningSettings,
     url: &str,
-    form: Option<&replyhook::Form>,
-) -> anyhow::Result<Answer> {
+    form: Option<&replyhook::FormParams>,
+) -> anyhow::Result<ExitStatus> {
     print(&format!(
         "{}\n",
         sign(&settings.twilio.auth_token, url, form)?
     ))?;
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }

@@ -5,19 +5,22 @@ use replyhook::config::SenderSettings;
 use replyhook::twilio::{Client, Template};
 use serde_json::json;
 
-use crate::{Answer, Failed, SettingsArgs, print, printable, runtime};
+use crate::{ExitStatus, Failed, SettingsArgs, print, printable, runtime};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Asks Twilio (twilio.content_url) with TWILIO_ACCOUNT_SID and its auth token or API key. Outside of the 24-hour window WhatsApp
-takes only templates that are approved; `replyhook send` refuses others.
+Reads the templates from Twilio (twilio.content_url) with TWILIO_ACCOUNT_SID and its auth token or API key. Outside of
+the customer service window, WhatsApp accepts only approved templates, and `replyhook send` refuses others.
 
-Exit code 0, also where there is none; 1 if Twilio does not answer.
+Exit codes:
+  0  listed, even if there are none
+  1  Twilio refused the request or did not respond
+  2  usage or configuration error
 
 Example:
   replyhook templates --json | jq -r 'select(.status == \"approved\") | .content_sid'")]
 pub(crate) struct Templates {
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -25,10 +28,10 @@ pub(crate) struct Templates {
 }
 
 impl Templates {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let settings = SenderSettings::load(&self.settings.sources())?;
         let credentials = settings.credentials.ok_or_else(|| {
-            anyhow!("TWILIO_AUTH_TOKEN is missing, and so are twilio.api_key_sid and twilio.api_key_secret: Twilio is asked with them")
+            anyhow!("no credentials for Twilio; set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret")
         })?;
         let client = Client::new(settings.content_url);
         let templates = runtime()?.block_on(client.templates(&credentials));
@@ -43,7 +46,7 @@ impl Templates {
             }
         }
         print(&text)?;
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 

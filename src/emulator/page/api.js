@@ -1,4 +1,4 @@
-// The emulator's control interface, and nothing else.
+// Client of the emulator's control API.
 
 async function call(method, path, body) {
   const init = { method };
@@ -10,7 +10,7 @@ async function call(method, path, body) {
   try {
     response = await fetch(`/_emulator/${path}`, init);
   } catch {
-    throw new Error("The emulator does not answer.");
+    throw new Error("The emulator does not respond.");
   }
   const text = await response.text();
   const json = response.headers.get("content-type")?.includes("json");
@@ -19,9 +19,9 @@ async function call(method, path, body) {
   try {
     problem = JSON.parse(text).error;
   } catch {
-    // Not from the emulator's own hand; the status has to do.
+    // Not the control API's JSON, such as the 403 of the origin check. Report the status instead.
   }
-  throw new Error(problem ?? `The emulator answered ${response.status}.`);
+  throw new Error(problem ?? `The emulator responded with ${response.status}.`);
 }
 
 const user = (address) => `conversations/${encodeURIComponent(address)}`;
@@ -43,16 +43,17 @@ export const api = {
   state: (address, sender) => call("GET", `state/${encodeURIComponent(address)}${sender ? `?sender=${encodeURIComponent(sender)}` : ""}`),
 };
 
-/** Listens for as long as the page is open. `up` is called after every (re)connection: what happened in between was missed. */
+/** Subscribes to events while the page is open. Calls `up` after every connection, and `down` when it is lost. */
 export function listen(handlers, up, down) {
   const source = new EventSource("/_emulator/events");
   for (const [name, handler] of Object.entries(handlers)) {
     source.addEventListener(name, (event) => handler(JSON.parse(event.data)));
   }
+  // Also after a reconnection, since events in between are lost: the stream cannot resume.
   source.onopen = up;
   source.onerror = () => {
     down();
-    // Some browsers give up when the connection is refused; then it is on us to try again.
+    // Browsers reconnect by themselves, but some stop when the connection is refused. Then start a new source.
     if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(handlers, up, down), 2000);
   };
 }

@@ -1,25 +1,26 @@
-// The conversation as bubbles. A bubble's node lives as long as its message object, so that a status only changes its ticks.
+// Conversation as bubbles. A bubble keeps its element as long as its message object exists, so that a new status
+// changes only its ticks.
 
 import { $, fill, h, refill, soon, told } from "./dom.js";
 import { select, send } from "./conversation.js";
 import { askServer, isWhatsApp, nameOf, on, sendersFor, state } from "./store.js";
 import { explain, time } from "./text.js";
 
-const AT_ONCE = 200; // older ones are behind a button: thousands of bubbles make typing slow
+const BATCH_SIZE = 200; // earlier messages are loaded by a button: thousands of bubbles make typing slow
 const log = $("log");
 const scroll = $("scroll");
 const nodes = new Map(); // message -> { item, body, details }
 let from = 0; // index of the first message shown
-let roving = null; // the message whose details button Tab reaches; the arrows move among them
+let roving = null; // message whose details button is in the Tab order; arrow keys move to others (roving tabindex)
 
-/** [glyph, words, css class] of a message's ticks. */
+/** Returns [glyph, description, CSS class] of a message's ticks. */
 export function ticks(message) {
   if (message.direction === "in") {
     if (message.status === "unsent") return ["⚠", `not sent: ${message.problem}`, "bad"];
     if (!message.sid) return ["◷", "sending", ""];
     const outcome = state.outcomes.get(message.sid);
-    if (!outcome) return ["✓", "sent, Twilio has it", ""];
-    return outcome.ok ? ["✓✓", "delivered to your bot", ""] : [`⚠ ${outcome.code ?? ""}`, `your bot did not take it. ${explain(outcome.code) ?? ""}`, "bad"];
+    if (!outcome) return ["✓", "sent to Twilio", ""];
+    return outcome.ok ? ["✓✓", "delivered to your bot", ""] : [`⚠ ${outcome.code ?? ""}`, `your bot did not accept it. ${explain(outcome.code) ?? ""}`, "bad"];
   }
   const { status, error_code: code } = message;
   if (status === "failed" || status === "undelivered") return [`⚠ ${code ?? ""}`, `${status}. ${explain(code) ?? ""}`, "bad"];
@@ -41,6 +42,7 @@ function content(message) {
     (message.media ?? []).map(attachment),
     location && h("p", { class: "place" }, h("strong", {}, "⌖ ", location.label || "Location"), location.address && h("span", {}, location.address), h("code", {}, `${location.latitude}, ${location.longitude}`)),
     button && h("p", { class: "tap" }, "Tapped “", h("bdi", {}, button.text), "” ", button.payload && h("code", {}, button.payload)),
+    // A button tap has its text as the body too. Show it once.
     message.body && !(button && button.text === message.body) && h("p", { class: "text", dir: "auto" }, message.body),
     (message.buttons ?? []).length > 0 && h("div", { class: "offers", role: "group", "aria-label": "Quick replies" }, message.buttons.map((offer) =>
       h("button", { type: "button", onclick: told(() => send({ body: offer.text, button: { text: offer.text, payload: offer.payload } })) }, offer.text))),
@@ -49,6 +51,7 @@ function content(message) {
   ];
 }
 
+// Everything that the content of a bubble depends on.
 const shape = (message) => [message.body, message.media, message.location, message.button, message.buttons, message.status === "unsent"];
 
 function build(message) {
@@ -58,7 +61,7 @@ function build(message) {
     h("span"), h("span", { "aria-hidden": "true" }), h("span", { class: "hide" }));
   const body = h("div", { class: "content" });
   const item = h("article", { class: `bubble ${out ? "out" : "in"} ${message.by === "twilio" ? "twilio" : ""}`, onclick: (event) => {
-    // The whole bubble is a large target for the mouse, but not while its text is being marked.
+    // The whole bubble is a target for the mouse, except while text is selected.
     if (!event.target.closest("button, a, audio, video") && !getSelection().toString()) select(message, true);
   } }, h("span", { class: message.by === "twilio" ? "from" : "hide" }, `${who}: `), body, details);
   const node = { item, body, details };
@@ -75,17 +78,17 @@ function draw(message, node) {
   when.textContent = at;
   mark.textContent = glyph;
   mark.className = `ticks ${tone}`;
-  said.textContent = `, ${words}. Look into this message`;
+  said.textContent = `, ${words}. Show details`;
   node.details.title = words;
   node.item.classList.toggle("chosen", message === state.selected);
   node.details.setAttribute("aria-pressed", message === state.selected);
 }
 
-let pinned = true; // at the end, and to stay there
+let pinned = true; // whether the view is at the end and follows new messages
 let height = 0;
 const toEnd = () => { scroll.scrollTop = scroll.scrollHeight; };
 scroll.addEventListener("scroll", () => {
-  if (scroll.clientHeight !== height) return; // the room changed, nobody scrolled: the observer below sees to it
+  if (scroll.clientHeight !== height) return; // caused by a new height, not by the user; the ResizeObserver handles it
   pinned = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
   $("newest").hidden = pinned;
 }, { passive: true });
@@ -94,9 +97,10 @@ new ResizeObserver(() => {
   if (pinned) toEnd();
 }).observe(scroll);
 
-/** After a burst of messages, once: where the end is takes the browser a layout to know. */
+/** Scrolls to the end if pinned. Called once per frame, since `scrollHeight` forces a layout. */
 function settle() {
   if (pinned) toEnd();
+  // Tab reaches the latest message, unless the user is moving among the messages.
   if (!log.contains(document.activeElement)) rove(state.messages.at(-1));
 }
 
@@ -107,10 +111,10 @@ function append(message) {
   log.append(build(message));
 }
 
-function drawAll(start = Math.max(0, state.messages.length - AT_ONCE)) {
+function drawAll(start = Math.max(0, state.messages.length - BATCH_SIZE)) {
   from = start;
   nodes.clear();
-  // What is only shown again must not be read out again.
+  // Screen readers must not announce messages that are only redrawn.
   log.setAttribute("aria-live", "off");
   log.replaceChildren();
   state.messages.slice(from).forEach(append);
@@ -118,6 +122,7 @@ function drawAll(start = Math.max(0, state.messages.length - AT_ONCE)) {
   $("earlier").textContent = `Show earlier messages (${from.toLocaleString("en")} more)`;
   $("empty").hidden = state.messages.length > 0 || !state.sender;
   rove(state.messages.at(-1));
+  // Delayed: screen readers process the inserted elements asynchronously.
   setTimeout(() => log.setAttribute("aria-live", "polite"), 300);
 }
 
@@ -138,9 +143,10 @@ log.addEventListener("keydown", (event) => {
 });
 
 $("earlier").onclick = () => {
+  // Measured from the end, which does not change: the messages in view stay where they are.
   const height = scroll.scrollHeight - scroll.scrollTop;
   const first = state.messages[from];
-  drawAll(Math.max(0, from - AT_ONCE));
+  drawAll(Math.max(0, from - BATCH_SIZE));
   scroll.scrollTop = scroll.scrollHeight - height;
   rove(first);
   nodes.get(first)?.details.focus({ preventScroll: true });
@@ -173,8 +179,9 @@ on("conversation", () => {
 on("message", (message) => {
   const node = nodes.get(message);
   if (node) return draw(message, node);
-  if (message.direction === "in") pinned = true; // one's own words are always in sight
-  if (nodes.size > 2 * AT_ONCE && pinned) drawAll();
+  if (message.direction === "in") pinned = true; // a message that the user has just sent is always visible
+  // Reduce to the latest batch, but not while the user reads earlier messages.
+  if (nodes.size > 2 * BATCH_SIZE && pinned) drawAll();
   else append(message);
   $("empty").hidden = true;
   soon(settle);
@@ -191,7 +198,7 @@ on("typing opened", () => {
   refill($("typing"), typing, () => typing && h("p", {}, h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i")), " Bot is typing…"));
 });
 
-// While Twilio waits for the bot the chat says so.
+// Shows how long Twilio has been waiting for the bot. Quick responses, below 400 ms, show nothing.
 setInterval(() => {
   const pending = state.messages.findLast((message) => message.started);
   const ms = pending ? performance.now() - pending.started : 0;

@@ -1,13 +1,13 @@
-// Where the user types: text, files, a location, a button tap, extra form parameters.
+// Message box: text, files, location, button tap, additional webhook parameters.
 
 import { $, fill, h, notice, told } from "./dom.js";
 import { send } from "./conversation.js";
 import { isWhatsApp, nameOf, on, state } from "./store.js";
 import { sizeOf } from "./text.js";
 
-const MOST_BYTES = 16 * 1024 * 1024; // what Twilio takes of a WhatsApp file
-let attached = []; // { file } of this machine or { url } of a message sent before
-let kept = {}; // location and button of a message that is being edited
+const MAX_BYTES = 16 * 1024 * 1024; // Twilio's limit for a WhatsApp file
+let attached = []; // { file } on this machine, or { url } of an earlier message
+let kept = {}; // location and button of the message that is being edited
 
 const field = (id, label, value, props) => h("div", { class: "field" }, h("label", { for: id }, label), h("input", { id, value, autocomplete: "off", ...props }));
 const number = (most) => ({ type: "number", step: "any", min: -most, max: most, required: true });
@@ -21,7 +21,7 @@ const panels = {
     field("tap-text", "Button text", "Yes", { required: true }), field("tap-payload", "Payload", "yes"),
     h("button", { type: "submit", class: "primary" }, "Send tap")),
   params: h("div", { id: "panel-params", class: "panel", role: "group", "aria-label": "Form parameters", hidden: true },
-    h("div", { class: "field wide" }, h("label", { for: "params" }, "Form parameters that replace or add to Twilio’s, one Name=value a line"),
+    h("div", { class: "field wide" }, h("label", { for: "params" }, "Form parameters that replace or add to Twilio’s, one Name=value per line"),
       h("textarea", { id: "params", rows: 3, spellcheck: "false", placeholder: "ProfileName=Ana María\nForwarded=true" }))),
 };
 const toggles = Object.fromEntries(Object.entries({ location: "Location", tap: "Button tap", params: "Parameters" }).map(([name, label]) =>
@@ -31,12 +31,12 @@ const box = h("textarea", { id: "body", rows: 1, dir: "auto", enterkeyhint: "sen
 const sendButton = h("button", { type: "submit", class: "primary send" }, "Send");
 const label = h("label", { for: "body" });
 const size = h("span", { id: "size", class: "muted" });
-const chips = h("ul", { class: "chips", "aria-label": "Goes along" });
+const chips = h("ul", { class: "chips", "aria-label": "Attachments" });
 const form = h("form", { class: "write" }, h("div", { class: "line" }, label, size), chips, h("div", { class: "line" }, box, sendButton));
 
 $("composer").append(
   h("div", { class: "tools" },
-    h("button", { type: "button", title: "A picture, voice note or document; dropping or pasting it works too", onclick: () => picker.click() }, "Attach"), picker,
+    h("button", { type: "button", title: "Attach an image, voice note or document; you can also drop or paste it", onclick: () => picker.click() }, "Attach"), picker,
     toggles.location, toggles.tap, toggles.params,
     h("button", { type: "button", class: "stop", title: "Send the word STOP: the user opts out", onclick: told(() => send({ body: "STOP" })) }, "STOP")),
   panels.location, panels.tap, panels.params, form);
@@ -55,7 +55,7 @@ $("composer").addEventListener("keydown", (event) => {
 
 function attach(files) {
   for (const file of files) {
-    if (file.size > MOST_BYTES) notice(`${file.name} is larger than the 16 MB that Twilio takes.`, true);
+    if (file.size > MAX_BYTES) notice(`${file.name} is larger than the 16 MB that Twilio accepts.`, true);
     else attached.push({ file });
   }
   drawChips();
@@ -71,11 +71,12 @@ function drawChips() {
   chips.hidden = !chips.children.length;
 }
 
-/** The parameters typed, or undefined when there are none. */
+/** Returns the parameters typed, or undefined if there are none. */
 function params() {
   const lines = $("params").value.split("\n").filter((line) => line.trim());
+  // Only the first `=` separates: a value may contain others.
   const wrong = lines.find((line) => line.indexOf("=") < 1);
-  if (wrong) throw new Error(`“${wrong}” is not of the form Name=value.`);
+  if (wrong) throw new Error(`“${wrong}” does not have the form Name=value.`);
   return lines.length ? Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf("=")).trim(), line.slice(line.indexOf("=") + 1)])) : undefined;
 }
 
@@ -89,6 +90,7 @@ function clear() {
 }
 
 function grow() {
+  // Reset first: `scrollHeight` is never less than the height that is set.
   box.style.height = "auto";
   box.style.height = `${Math.min(box.scrollHeight + 2, 160)}px`;
   size.textContent = box.value ? sizeOf(box.value) : "";
@@ -96,17 +98,19 @@ function grow() {
 
 form.onsubmit = told(async (event) => {
   event.preventDefault();
+  // Throws before `clear`, so that a wrong line can be corrected.
   const extra = params();
   const content = { body: box.value, files: attached.flatMap((one) => one.file ?? []), ...kept };
   const media = attached.filter((one) => one.url);
   if (!content.body && !attached.length && !extra && !kept.location && !kept.button) return box.focus();
+  // Before sending, which takes until the bot has responded: the user can type the next message at the same time.
   clear();
   box.focus();
   await send({ ...content, ...(media.length && { media }), ...(extra && { params: extra }) });
 });
 box.addEventListener("input", grow);
 box.addEventListener("keydown", (event) => {
-  // isComposing: Enter that only ends the input of a Japanese or Chinese word.
+  // isComposing: with an input method, such as for Japanese or Chinese, Enter confirms a word.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   form.requestSubmit();
@@ -136,6 +140,7 @@ chat.addEventListener("dragover", (event) => {
   event.preventDefault();
   chat.classList.add("dropping");
 });
+// `dragleave` also fires between child elements; only leaving the chat counts.
 chat.addEventListener("dragleave", (event) => !chat.contains(event.relatedTarget) && chat.classList.remove("dropping"));
 chat.addEventListener("drop", (event) => {
   chat.classList.remove("dropping");
@@ -144,7 +149,7 @@ chat.addEventListener("drop", (event) => {
   attach(event.dataTransfer.files);
 });
 
-/** Puts a message's content here, to be edited and sent anew. */
+/** Puts the content of a message into the message box, to edit and send it again. */
 export function edit(content) {
   clear();
   box.value = content.body ?? "";
@@ -159,9 +164,10 @@ export function edit(content) {
 
 on("opened", () => {
   const whatsapp = isWhatsApp(state.current);
+  // SMS has neither locations nor buttons.
   toggles.location.hidden = toggles.tap.hidden = !whatsapp;
   show("location", false);
-  label.textContent = state.sender ? `Message from ${nameOf(state.current)} by ${whatsapp ? "WhatsApp" : "SMS"}` : `The bot has no ${whatsapp ? "WhatsApp" : "SMS"} sender: nothing can be sent to it`;
+  label.textContent = state.sender ? `Message from ${nameOf(state.current)} by ${whatsapp ? "WhatsApp" : "SMS"}` : `The bot has no ${whatsapp ? "WhatsApp" : "SMS"} sender, so nothing can be sent to it`;
   for (const control of $("composer").querySelectorAll("button, textarea")) control.disabled = !state.sender;
 });
 drawChips();

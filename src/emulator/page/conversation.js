@@ -1,11 +1,11 @@
-// The open conversation: loading, sending, and making one of the message typed here and the one the emulator reports.
+// Open conversation: loading, sending, and matching a message typed here with the one that the emulator reports.
 
 import { api } from "./api.js";
 import { notice } from "./dom.js";
 import { askServer, emit, isWhatsApp, keepExchange, now, rowOf, sendersFor, state } from "./store.js";
 
-let unconfirmed = []; // typed here, not yet reported by the emulator
-let arriving = null; // messages reported while a load is under way
+let unconfirmed = []; // messages typed here and not yet reported by the emulator
+let arriving = null; // messages reported while `load` is fetching; null otherwise
 
 const bySid = (sid) => state.messages.find((message) => sid && message.sid === sid);
 
@@ -21,12 +21,13 @@ export async function open(user) {
   await load();
 }
 
-/** Fetches the open conversation; also after a reconnection. */
+/** Fetches the open conversation, also after a reconnection. */
 export async function load() {
   const user = state.current;
+  // Collect events that arrive during the fetch: the response may have been made before them.
   const reported = (arriving = []);
   const list = await api.messages(user);
-  if (reported !== arriving) return; // a later load has taken over
+  if (reported !== arriving) return; // a later load has started, such as for another user
   arriving = null;
   const selected = state.selected;
   state.messages = list;
@@ -46,7 +47,7 @@ export function select(message, byHand = false) {
   state.selected = message;
   state.chosen = null;
   emit("selected", byHand);
-  // An old message's calls may have left the memory of this page.
+  // `keepExchange` drops old calls. Fetch those of an old message again.
   if (!message?.sid || [...state.exchanges.values()].some((exchange) => exchange.message_sid === message.sid)) return;
   api.exchanges(message.sid).then((list) => {
     list.forEach(keepExchange);
@@ -54,8 +55,8 @@ export function select(message, byHand = false) {
   }, () => {});
 }
 
-/** The user has looked: a WhatsApp message of the bot becomes read. */
 let looking;
+/** Marks the open conversation as read if the page is visible. Delayed, so that several messages cause one request. */
 export function looked() {
   clearTimeout(looking);
   looking = setTimeout(() => {
@@ -64,7 +65,7 @@ export function looked() {
   }, 250);
 }
 
-/** A `typing` event; what follows ends it, or 25 s, as at Twilio. */
+/** Handles a `typing` event. The indicator ends with the next message, or after 25 s, as at Twilio. */
 export function setTyping(user, isTyping = true) {
   clearTimeout(state.typing.get(user));
   state.typing.delete(user);
@@ -72,13 +73,15 @@ export function setTyping(user, isTyping = true) {
   emit("typing");
 }
 
-/** A `message` event. */
+/** Handles a `message` event. */
 export function receive(user, message) {
   if (message.direction === "out") setTyping(user, false);
   const row = rowOf(user);
+  // A message is reported again when its media has been fetched. Only a new message counts as unread.
   const fresh = row.last?.sid !== message.sid && !(row.last && message.at < row.last.at);
   if (fresh || row.last?.sid === message.sid) row.last = message;
-  // The event mostly comes before the answer to our POST, which waits for the bot: the same content is the same message.
+  // The event usually arrives before the response to our POST, which waits for the bot. The local message has no SID
+  // yet, so match it by content.
   const mine = message.direction === "in" && unconfirmed.find((local) => isSame(local, user, message));
   if (mine) unconfirmed = unconfirmed.filter((local) => local !== mine);
   if (user !== state.current) {
@@ -92,17 +95,18 @@ export function receive(user, message) {
   if (known) Object.assign(known, message);
   else state.messages.push(message);
   emit("message", known || message);
-  if (mine) setTimeout(() => mine.previews.forEach((url) => URL.revokeObjectURL(url)), 1000); // still being shown
+  if (mine) setTimeout(() => mine.previews.forEach((url) => URL.revokeObjectURL(url)), 1000); // still shown until redrawn
   if (mine && mine === state.selected) emit("selected");
   if (message.direction === "out") looked();
   askServer();
 }
 
+// Equal texts sent in quick succession match in order: the first unconfirmed one is found first.
 const isSame = (local, user, message) =>
   local.status === "sending" && local.user === user && local.sender === message.sender &&
   (local.body ?? "") === (message.body ?? "") && local.media.length === (message.media?.length ?? 0) && !local.location === !message.location;
 
-/** A `status` event. */
+/** Handles a `status` event. */
 export function setStatus({ user, sid, status, error_code }) {
   const row = state.users.get(user);
   if (row?.last?.sid === sid) row.last.status = status;
@@ -112,7 +116,7 @@ export function setStatus({ user, sid, status, error_code }) {
   emit("status", message);
 }
 
-/** Sends as the open conversation's user. `content` = what POST messages takes; `files` are read here. */
+/** Sends a message as the user of the open conversation. `content` is the body of POST messages; `files` are attached. */
 export async function send({ files = [], ...content }) {
   const user = state.current;
   const name = isWhatsApp(user) ? state.users.get(user)?.name : null;
@@ -123,6 +127,7 @@ export async function send({ files = [], ...content }) {
     at: now().toISOString(), location: content.location ?? null, button: content.button ?? null, buttons: [], started: performance.now(), previews,
     again: () => { discard(local); return send({ files, ...content }); },
   };
+  // Show the message immediately; the POST responds only after the bot.
   unconfirmed.push(local);
   state.messages.push(local);
   emit("message", local);
@@ -132,6 +137,7 @@ export async function send({ files = [], ...content }) {
     const answer = await api.send({ from: user, to: local.sender, ...(name && { profile_name: name }), ...content, media: [...(content.media ?? []), ...data] });
     settle(local, answer.message_sid);
   } catch (error) {
+    // With a SID, the emulator has accepted the message, and only the response was lost.
     if (local.sid) notice(error.message, true);
     else Object.assign(local, { status: "unsent", problem: error.message });
   }
@@ -139,12 +145,14 @@ export async function send({ files = [], ...content }) {
   emit("status", local);
 }
 
-/** The POST is answered: by now the bubble has its sid, or gets it, or was shown by the event in another form. */
+/** Handles the response of POST messages. */
 function settle(local, sid) {
   unconfirmed = unconfirmed.filter((message) => message !== local);
+  // `receive` has matched the event with this message.
   if (local.sid) return;
   const other = bySid(sid);
   if (other) {
+    // The event was not matched, because parameters changed the content. The message is shown twice; remove ours.
     discard(local);
     if (!state.selected) select(other);
   } else {
@@ -153,7 +161,7 @@ function settle(local, sid) {
   }
 }
 
-/** After a reset nothing of before is of interest. */
+/** Empties the open conversation after a reset. */
 export function forget() {
   unconfirmed = [];
   state.messages = [];
@@ -172,21 +180,23 @@ function discard(local) {
 function base64(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
+    // Cut off the prefix `data:…;base64,`.
     reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
     reader.onerror = () => reject(new Error(`${file.name} cannot be read.`));
     reader.readAsDataURL(file);
   });
 }
 
-// Parameters that follow from the content or the delivery: sent again as they were, they would contradict an edited message.
+// Parameters derived from content or delivery. Sent again unchanged, they would contradict an edited message.
 const DERIVED = /^(MessageSid|SmsSid|SmsMessageSid|AccountSid|ApiVersion|SmsStatus|From|To|Body|WaId|NumMedia|NumSegments|MessageType|Media\w*\d+|Latitude|Longitude|Label|Address|Button\w+)$/;
 
-/** The content of a message that was sent before, to be sent once more. */
+/** Returns the content of a sent message, to send it again. */
 export async function contentOf(message) {
   const content = { body: message.body, files: [], media: [] };
   if (message.location) content.location = message.location;
   if (message.button) content.button = message.button;
   for (const media of message.media ?? []) {
+    // The file itself if the emulator has it, else its URL.
     const response = media.src && (await fetch(media.src).catch(() => null));
     if (response?.ok) content.files.push(new File([await response.blob()], media.filename || "attachment", { type: media.content_type }));
     else content.media.push({ url: media.url, content_type: media.content_type });

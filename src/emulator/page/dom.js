@@ -1,8 +1,9 @@
-// Making elements. Texts only ever enter as text nodes: nothing that a user or a bot writes is parsed as HTML.
+// Functions to create and update elements. Texts enter the page as text nodes only, so that nothing that a user or bot
+// writes is parsed as HTML.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element: `h("a", { href, class, onclick, "aria-label" }, child, …)`; null and false are left out. */
+/** Creates an element: `h("a", { href, class, onclick, "aria-label" }, child, …)`. Ignores null and false. */
 export function h(tag, props, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props ?? {})) {
@@ -14,17 +15,18 @@ export function h(tag, props, ...children) {
   return element;
 }
 
-/** Replaces what is in `parent`; the focus stays with the element of the same data-key. */
+/** Replaces the content of `parent`. The focus stays on the element with the same data-key. */
 export function fill(parent, ...children) {
   const key = parent.contains(document.activeElement) ? document.activeElement.dataset.key : null;
   parent.replaceChildren(...children.flat(Infinity).filter((child) => child != null && child !== false));
   if (key) [...parent.querySelectorAll("[data-key]")].find((element) => element.dataset.key === key)?.focus();
 }
 
-const inputs = new WeakMap(); // element -> what its content was made of
+const inputs = new WeakMap(); // element -> JSON of the input that its content was made from
 
-/** Fills `parent` with what `make` returns, unless its content was made of the same input: what is the same stays under the pointer. */
+/** Fills `parent` with the result of `make`, unless its content was made from equal input. Returns whether it did. */
 export function refill(parent, input, make) {
+  // Unchanged elements stay in place, so that a click or a text selection in progress is not lost.
   const text = JSON.stringify(input);
   if (inputs.get(parent) === text) return false;
   inputs.set(parent, text);
@@ -34,22 +36,24 @@ export function refill(parent, input, make) {
 
 const lists = new WeakMap(); // element -> Map: key of an item -> its child
 
-/** A child for each item, in their order. It is made once, and stays: `update` brings it up to date. */
+/** Keeps one child per item, in order. `make` creates a child once, and `update` updates it every time. */
 export function each(parent, items, keyOf, make, update) {
   const before = lists.get(parent) ?? new Map();
   const children = new Map(items.map((item) => [keyOf(item), before.get(keyOf(item)) ?? make(item)]));
   lists.set(parent, children);
   const focused = document.activeElement;
   for (const [key, child] of before) if (!children.has(key)) child.remove();
+  // Insert only children that are not in their position: moving an element loses its focus and interrupts a click.
   [...children.values()].forEach((child, index) => child !== parent.children[index] && parent.insertBefore(child, parent.children[index] ?? null));
-  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true }); // it was moved
+  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true }); // its element was moved
   for (const item of items) update(children.get(keyOf(item)), item);
 }
 
-// A burst of events is one redrawing.
 const due = new Set();
+/** Calls `draw` in the next frame, once for any number of calls: a burst of events then causes one update. */
 export function soon(draw) {
   if (!due.size) requestAnimationFrame(() => {
+    // Clear before calling: a function may schedule itself again for the following frame.
     const now = [...due];
     due.clear();
     now.forEach((one) => one());
@@ -57,14 +61,14 @@ export function soon(draw) {
   due.add(draw);
 }
 
-/** A passing word at the foot of the page, read out by screen readers. */
+/** Shows a short notice in the corner. Screen readers announce it. */
 export function notice(text, bad = false) {
   const line = h("p", { class: bad ? "bad" : null }, text);
   $("notices").append(line);
   setTimeout(() => line.remove(), bad ? 10000 : 4000);
 }
 
-/** An event handler whose failure is told instead of lost. */
+/** Wraps an event handler: shows a notice when it fails, instead of losing the error. */
 export const told = (work) => async (event) => {
   try {
     await work(event);
@@ -76,5 +80,6 @@ export const told = (work) => async (event) => {
 export function download(name, text) {
   const url = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
   h("a", { href: url, download: name }).click();
+  // Not immediately: the browser reads the URL after the click event.
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }

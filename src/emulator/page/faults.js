@@ -1,4 +1,4 @@
-// Faults to try the bot with, and plain words for those in force, also when they were switched on elsewhere.
+// Switches for faults, and a description of the active ones, including those set by another client.
 
 import { $, h, refill, told } from "./dom.js";
 import { api } from "./api.js";
@@ -7,30 +7,32 @@ import { emit, on, state } from "./store.js";
 const SWITCHES = [
   { label: "Duplicate", hint: "Twilio delivers every message twice", faults: { duplicate: 1 } },
   { label: "Crash", hint: "The bot’s handler fails", faults: { handler_fails: true }, own: true },
-  { label: "Drop", hint: "The connection to the webhook breaks off; Twilio turns to the fallback", faults: { drop_connection: true } },
-  { label: "Reorder", hint: "Status callbacks come in the wrong order", faults: { reorder_status: true } },
-  { label: "Retry", hint: "Twilio tries again after a broken connection or a 5xx", faults: { retry: "ct,5xx" } },
-  { label: "REST 429", hint: "The bot’s next three REST calls are refused as too many", faults: { rest_error: { status: 429, code: 20429, times: 3 } } },
-  { label: "Media 404", hint: "The next fetch of a picture or file finds nothing", faults: { media_404: 1 } },
+  { label: "Drop", hint: "The connection to the webhook is dropped; Twilio calls the fallback URL", faults: { drop_connection: true } },
+  { label: "Reorder", hint: "Status callbacks arrive in the wrong order", faults: { reorder_status: true } },
+  { label: "Retry", hint: "Twilio retries after a failed connection or a 5xx", faults: { retry: "ct,5xx" } },
+  { label: "REST 429", hint: "The bot’s next three REST calls are rejected as too many requests", faults: { rest_error: { status: 429, code: 20429, times: 3 } } },
+  { label: "Media 404", hint: "The bot’s next fetch of a media file gets 404", faults: { media_404: 1 } },
 ];
 
+// Handler latencies need an app of ours; response delays work with any server.
 function slownesses() {
   const deadline = state.config.deadline_ms;
   const seconds = (ms) => `${(ms / 1000).toLocaleString("en")} s`;
   const handler = state.config.own_server ? [["handler_ms", 3000, "handler +…"], ...(deadline ? [["handler_ms", deadline + 2000, "handler +…, past the deadline"]] : [])] : [];
-  return [...handler, ["delay_ms", 3000, "answer +…"], ["delay_ms", 16000, "answer +…, Twilio gives up"]].map(([key, ms, what]) => ({ key, ms, text: what.replace("…", seconds(ms)) }));
+  return [...handler, ["delay_ms", 3000, "response +…"], ["delay_ms", 16000, "response +…, past Twilio’s timeout"]].map(([key, ms, what]) => ({ key, ms, text: what.replace("…", seconds(ms)) }));
 }
 
 function inForce({ duplicate, retry, drop_connection, delay_ms, reorder_status, rest_error, media_404, handler_ms, handler_fails }) {
   return [
-    duplicate && `every message ${duplicate + 1} times`, handler_ms && `handler ${handler_ms / 1000} s slower`, delay_ms && `answers ${delay_ms / 1000} s late`,
-    handler_fails && "handler fails", drop_connection && "connections break off", reorder_status && "statuses out of order", retry && `retries on ${retry}`,
-    rest_error && `REST answers ${rest_error.status} (${rest_error.times}×)`, media_404 && `${media_404} media not found`,
+    duplicate && `every message ${duplicate + 1} times`, handler_ms && `handler ${handler_ms / 1000} s slower`, delay_ms && `responses ${delay_ms / 1000} s late`,
+    handler_fails && "handler fails", drop_connection && "connections dropped", reorder_status && "statuses out of order", retry && `retries on ${retry}`,
+    rest_error && `REST returns ${rest_error.status} (${rest_error.times}×)`, media_404 && `${media_404} media not found`,
   ].filter(Boolean);
 }
 
-/** Sets some faults and keeps the others. What is off is left out. */
+/** Sets some faults and keeps the others. */
 async function change(some) {
+  // PUT replaces all faults, so send the active ones too. Faults that are off are left out.
   const all = Object.entries({ ...state.faults, ...some }).filter(([, value]) => value);
   state.faults = (await api.setFaults(Object.fromEntries(all))) ?? {};
   emit("faults");
@@ -43,7 +45,8 @@ function draw() {
   if (!state.config) return;
   const words = inForce(state.faults);
   $("faults").classList.toggle("on", words.length > 0);
-  const text = words.length ? `In force: ${words.join(" · ")}` : "No faults";
+  const text = words.length ? `Active: ${words.join(" · ")}` : "No faults";
+  // Unchanged text is not set again: screen readers would announce it again.
   if ($("faults-now").textContent !== text) $("faults-now").textContent = text;
   const slow = Boolean(state.faults.handler_ms || state.faults.delay_ms);
   refill($("faults-list"), [state.faults, slownesses(), state.config.own_server, choice], () => switches(slow, words.length > 0));
@@ -52,13 +55,14 @@ function draw() {
 function switches(slow, any) {
   const toggle = (label, hint, pressed, work) => h("button", { type: "button", title: hint, "data-key": label, "aria-pressed": String(pressed), onclick: told(work) }, label);
   const choices = slownesses();
+  // Select the active latency, else the last choice of the user. Latencies set elsewhere may not be in the list.
   const current = choices.find(({ key, ms }) => state.faults[key] === ms) ?? choices[choice] ?? choices[0];
   const select = h("select", { "aria-label": "How slow", "data-key": "how slow", onchange: told(async () => {
     choice = select.selectedIndex;
     if (slow) await slowTo(choices[choice]);
   }) }, choices.map((one) => h("option", { selected: one === current }, one.text)));
   return [
-    h("span", { class: "pair" }, toggle("Slow", "The bot takes its time", slow, () => slowTo(slow ? null : choices[select.selectedIndex])), select),
+    h("span", { class: "pair" }, toggle("Slow", "The bot is slow", slow, () => slowTo(slow ? null : choices[select.selectedIndex])), select),
     SWITCHES.filter((fault) => !fault.own || state.config.own_server).map((fault) => toggle(fault.label, fault.hint, isOn(fault), () => change(isOn(fault) ? off(fault) : fault.faults))),
     any && h("button", { type: "button", "data-key": "clear", onclick: told(async () => {
       state.faults = (await api.setFaults({})) ?? {};
@@ -66,7 +70,7 @@ function switches(slow, any) {
     }) }, "All off")];
 }
 
-let choice = 0; // of the list of slownesses
+let choice = 0; // index in the result of `slownesses`
 const slowTo = (one) => change({ handler_ms: null, delay_ms: null, ...(one && { [one.key]: one.ms }) });
 
 on("faults", draw);

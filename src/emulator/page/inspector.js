@@ -1,4 +1,4 @@
-// What lies behind the selected message: its calls, what the bot's server knows of the user, Twilio's debugger.
+// Inspector of the selected message: its calls, the state of the user on the bot's server, and the debugger.
 
 import { $, download, each, fill, h, notice, refill, soon, told } from "./dom.js";
 import { api } from "./api.js";
@@ -9,7 +9,7 @@ import { ticks } from "./chat.js";
 import { emit, isWhatsApp, keepExchange, nameOf, now, on, state } from "./store.js";
 import { codeLink, duration, explain, sizeOf, time } from "./text.js";
 
-/** The calls of the selected message's turn: a message of the user and all that the bot said until the next one. */
+/** Returns the calls of the selected message's turn: an inbound message and all messages until the next inbound one. */
 function callsOf(message) {
   const at = state.messages.indexOf(message);
   if (at < 0) return [];
@@ -19,13 +19,16 @@ function callsOf(message) {
   while (next < state.messages.length && state.messages[next].direction !== "in") next += 1;
   const sids = new Set(state.messages.slice(first, next).map((one) => one.sid).filter(Boolean));
   const since = state.messages[first].at;
-  const until = state.messages[next]?.at ?? "9";
-  // A call that names no message (a lookup, a fetch of media) belongs to the turn it was made in.
+  const until = state.messages[next]?.at ?? "9"; // later than every time, compared as text
+  // A call without a message, such as a lookup, belongs to the turn in which it was made.
   const near = (exchange) => !exchange.message_sid && exchange.user === state.current && exchange.at >= since && exchange.at < until;
   return [...state.exchanges.values()].filter((exchange) => sids.has(exchange.message_sid) || near(exchange)).sort((a, b) => a.at.localeCompare(b.at));
 }
 
-/** Without a choice: the latest webhook of a user's message; of the bot's, the REST call that made it or the TwiML it was in. */
+/**
+ * Returns the call to show. Default: for an inbound message its latest webhook; for an outbound one the REST call that
+ * created it, else the webhook with the TwiML.
+ */
 function chosenOf(calls, message) {
   const own = calls.filter((call) => call.message_sid === message.sid);
   return calls.find((call) => call.id === state.chosen) ?? own.find((call) => call.kind === "rest") ??
@@ -40,6 +43,7 @@ const pathOf = (url) => {
   }
 };
 
+// Rows are reused by `each`, so they read everything but the ID when they are drawn.
 const callRow = ({ id }) => h("li", {}, h("button", { type: "button", class: "call", "data-key": id, onclick: () => choose(id) }));
 
 function drawCalls() {
@@ -58,23 +62,24 @@ function drawCalls() {
       h("span", { class: `verdict ${verdict.tone}` }, verdict.text), h("span", { class: "ms" }, `${ms.toLocaleString("en")} ms`)]);
   });
   $("no-calls").hidden = calls.length > 0;
-  $("no-calls").textContent = message?.started ? "The first call is under way." : message?.sid ? "No calls are remembered for it." : "None.";
+  $("no-calls").textContent = message?.started ? "The first call is in progress." : message?.sid ? "No calls are stored for it." : "None.";
   showExchange($("exchange"), chosen);
 }
 
 async function redeliver(message) {
   const { attempts } = await api.redeliver(message.sid);
   const last = attempts.at(-1);
-  notice(`Delivered again: ${last?.status ?? "no answer"}${last ? ` after ${last.ms} ms` : ""}.`);
+  notice(`Delivered again: ${last?.status ?? "no response"}${last ? ` after ${last.ms} ms` : ""}.`);
 }
 
-// The buttons are made once: they act on whatever message is selected when they are pressed.
+// The buttons are created once, and act on the message that is selected when they are pressed.
 const act = (key, label, title, work) => h("button", { type: "button", "data-key": key, title, onclick: told(() => state.selected.sid && work(state.selected)) }, label);
 fill($("actions"),
-  act("again", "Deliver again", "The same message once more with the same MessageSid: a duplicate", redeliver),
-  act("resend", "Resend", "The same content as a new message", async (message) => send(await contentOf(message))),
+  act("again", "Deliver again", "Sends the webhook again with the same MessageSid: a duplicate", redeliver),
+  act("resend", "Resend", "Sends the same content as a new message", async (message) => send(await contentOf(message))),
   act("edit", "Edit and resend", "Puts content and parameters into the message box", async (message) => {
     const content = await contentOf(message);
+    // On a narrow screen, the message box must be visible before `edit` focuses it.
     document.body.dataset.view = "chat";
     edit(content);
     emit("view");
@@ -84,13 +89,13 @@ function drawSelected() {
   const message = state.selected;
   const inbound = message?.direction === "in";
   $("actions").hidden = !inbound || message.status === "unsent";
-  // Not disabled, which would take the focus away while a message is on its way.
+  // Not `disabled`, which would move the focus away while a message is being sent.
   for (const button of $("actions").children) button.ariaDisabled = message?.sid ? null : "true";
-  if (!message) return refill($("about"), null, () => h("p", { class: "muted" }, "Send or choose a message: the calls behind it show up here."));
+  if (!message) return refill($("about"), null, () => h("p", { class: "muted" }, "Send or select a message to see its calls here."));
   const from = inbound ? nameOf(state.current) : message.by === "twilio" ? "Twilio itself" : "the bot";
   const when = `${time.full(message.at)}, ${inbound ? "to" : "by"} ${message.sender}`;
   const [glyph, words, tone] = ticks(message);
-  const size = message.body && sizeOf(message.body) + (isWhatsApp(state.current) && [...message.body].length > 1600 ? "; WhatsApp takes no more than 1,600 characters" : "");
+  const size = message.body && sizeOf(message.body) + (isWhatsApp(state.current) && [...message.body].length > 1600 ? "; more than the 1,600 characters that Twilio accepts" : "");
   refill($("about"), [from, when, glyph, words, message.sid, size], () => [
     h("p", { class: "line" }, h("strong", {}, `From ${from}`), h("span", { class: "muted" }, when)),
     h("p", {}, h("span", { class: `ticks ${tone}`, "aria-hidden": "true" }, `${glyph} `), words),
@@ -115,17 +120,17 @@ function drawServer() {
       rows.push(["Opt-in", server.opted_in ? "recorded" : "none recorded"]);
       if (server.opted_in) pills.push(["Opted in", "good"]);
     }
-    if (server.handed_over_to) {
-      rows.push(["Answered by", server.handed_over_to]);
-      pills.push(["Handed over", "warn"]);
+    if (server.handed_off_to) {
+      rows.push(["Handed off to", server.handed_off_to]);
+      pills.push(["Handed off", "warn"]);
     }
-    rows.push(["Handler", server.handler], ["Replies under way", String(server.pending)], ["Dialogue", server.dialogue ?? "none"]);
+    rows.push(["Handler", server.handler], ["Pending messages", String(server.pending)], ["Form", server.dialogue ?? "none"]);
     pills.push([`Handler ${server.handler}`]);
-    if (server.pending) pills.push([`${server.pending} under way`, "warn"]);
+    if (server.pending) pills.push([`${server.pending} pending`, "warn"]);
   }
   refill($("pills"), pills, () => pills.map(([text, tone]) => h("li", { class: tone }, text)));
   $("pills").hidden = !pills.length;
-  refill($("state-list"), rows, () => (rows.length ? rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("bdi", {}, value))]) : h("dd", { class: "muted" }, "The bot’s server is not one that can be asked.")));
+  refill($("state-list"), rows, () => (rows.length ? rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("bdi", {}, value))]) : h("dd", { class: "muted" }, "This server does not report its state.")));
 }
 
 const entryRow = (entry) => h("li", { class: entry.level },
@@ -137,6 +142,7 @@ const entryRow = (entry) => h("li", { class: entry.level },
 
 function drawDebugger() {
   const sid = state.selected?.sid;
+  // The latest 100 entries, newest first.
   each($("debugger-list"), state.debugger.slice(-100).reverse(), (entry) => entry, entryRow,
     (item, entry) => item.classList.toggle("own", Boolean(sid) && entry.message_sid === sid));
   const count = state.debugger.length;
@@ -158,6 +164,7 @@ $("save-test").onclick = told(async () => {
 });
 
 export function keepCalls(list) {
+  // Exchanges that arrived as events in the meantime are newer than the list.
   for (const exchange of list) if (!state.exchanges.has(exchange.id)) keepExchange(exchange);
   emit("exchange");
   emit("outcomes");

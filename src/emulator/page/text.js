@@ -1,19 +1,21 @@
-// Reading texts: SMS segments, TwiML, curl, error codes, times. No page here, no state.
+// Formatting without state: SMS segments, TwiML, curl, error codes, times.
 
 import { h } from "./dom.js";
 
 const GSM = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
-const GSM_EXTENDED = "\f^{}\\[~]|€"; // these take two places
+const GSM_EXTENDED = "\f^{}\\[~]|€"; // each takes two septets
 
-/** How many SMS a text makes: GSM-7 160/153 characters, otherwise UCS-2 70/67 units. */
+/** Counts the SMS segments of a text: 160 or 153 characters each in GSM-7, 70 or 67 units in UCS-2. */
 export function segments(text) {
+  // One character outside GSM-7 makes the whole text UCS-2.
   const characters = [...text];
   const gsm = characters.every((character) => GSM.includes(character) || GSM_EXTENDED.includes(character));
   const cost = (character) => (gsm ? (GSM_EXTENDED.includes(character) ? 2 : 1) : character.length);
   const units = characters.reduce((sum, character) => sum + cost(character), 0);
   let count = 1;
+  // The header that joins segments takes 7 characters or 3 units of each.
   if (units > (gsm ? 160 : 70)) {
-    // A character is never cut in two: what does not fit moves on to the next segment.
+    // A character is not split between segments. One that does not fit starts the next segment.
     let room = gsm ? 153 : 67;
     for (const character of characters) {
       if (room < cost(character)) {
@@ -33,13 +35,14 @@ export function sizeOf(text) {
 
 export const bytes = (text) => new TextEncoder().encode(text).length;
 
-/** TwiML on indented, coloured lines, with the texts it sends; `nodes` is null when it is not XML. */
+/** Formats TwiML as indented, coloured lines, and lists the texts that it sends. `nodes` is null if it is not XML. */
 export function twiml(text) {
   const parsed = new DOMParser().parseFromString(text, "application/xml");
   const problem = parsed.querySelector("parsererror");
   if (problem) return { nodes: null, texts: [], problem: problem.textContent.replace(/\s+/g, " ").trim() };
   const lines = [];
   walk(parsed.documentElement, 0, lines);
+  // As Twilio does: with a <Body>, text next to it is not sent.
   const texts = [...parsed.querySelectorAll("Message, Sms")].map((message) => {
     const bodies = [...message.children].filter((child) => child.localName === "Body");
     const source = bodies.length ? bodies : [...message.childNodes].filter((node) => node.nodeType === 3 || node.nodeType === 4);
@@ -73,7 +76,7 @@ function walk(element, depth, lines) {
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 export function curl({ method, url, headers, body }) {
-  // curl works these out itself; taken along they could contradict an edited body.
+  // curl sets these headers itself. Copied values would contradict a body that is edited.
   const own = /^(host|content-length|connection|accept-encoding|transfer-encoding)$/i;
   const parts = [`curl -i -X ${method} ${quote(url)}`];
   for (const [name, value] of headers) if (!own.test(name)) parts.push(`-H ${quote(`${name}: ${value}`)}`);
@@ -82,35 +85,36 @@ export function curl({ method, url, headers, body }) {
 }
 
 const CODES = {
-  11200: "The webhook did not answer with a success. Look at the status and at your server’s log.",
+  11200: "The webhook did not respond with a success status. Check the status and your server’s log.",
   11205: "Twilio could not connect. Is your bot running, and is this the right address?",
-  11210: "The host name of the webhook is not known.",
+  11210: "The host name of the webhook does not resolve.",
   11220: "The TLS handshake with the webhook failed.",
   11237: "The webhook’s certificate is not trusted.",
-  11750: "The answer is larger than the 64 KB that Twilio reads of TwiML.",
-  11751: "A media file is larger than Twilio lets through.",
-  12100: "The answer is not well-formed XML. A stray & or < in a text?",
+  11750: "The response is larger than the 64 KB that Twilio allows for TwiML.",
+  11751: "A media file is larger than Twilio allows.",
+  12100: "The response is not well-formed XML. Is there an unescaped & or < in a text?",
   12200: "The TwiML does not follow Twilio’s schema. The verb’s spelling counts, upper case too.",
-  12300: "The content type is not one Twilio reads. Answer with text/xml.",
+  12300: "Twilio does not accept this content type. Respond with text/xml.",
   14101: "A message’s To is not valid.",
   14103: "A message holds neither text nor media.",
   20003: "The account SID or the token that the bot used is wrong.",
-  20404: "There is nothing at this address of the REST API.",
-  20429: "Too many requests at once. The bot should wait, then try again.",
+  20404: "This REST resource does not exist.",
+  20429: "Too many requests. The bot should wait, then retry.",
   21211: "The To number is not valid.",
-  21408: "Sending to this region is not switched on.",
-  21610: "The user said STOP. Nothing may be sent until START.",
+  21408: "Sending to this region is not enabled.",
+  21610: "The user sent STOP. Nothing may be sent until START.",
   21617: "The text is longer than the 1,600 characters of one message.",
   21656: "The variables of the content template are not valid.",
   30003: "The phone cannot be reached.",
-  30007: "The carrier took the message for spam.",
+  30007: "The carrier filtered the message as spam.",
   30008: "The carrier gave no reason.",
-  63007: "There is no such WhatsApp sender.",
+  63007: "The account does not have this WhatsApp sender.",
   63016: "The 24-hour window is closed. Only a template may be sent now.",
   63019: "WhatsApp could not fetch the media.",
-  63024: "This address cannot be reached on WhatsApp.",
+  63024: "WhatsApp cannot deliver to this address.",
 };
 export const explain = (code) => CODES[code] ?? null;
+// Only an https URL becomes a link: `url` could be a javascript: URL otherwise.
 export const codeLink = (code, url) => h("a", { href: /^https:\/\//.test(url ?? "") ? url : `https://www.twilio.com/docs/api/errors/${code}`, target: "_blank", rel: "noopener noreferrer" }, `Twilio on ${code}`);
 
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });

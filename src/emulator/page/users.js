@@ -1,11 +1,11 @@
-// The list of users: who talks to the bot, on which channel, what was said last.
+// List of users, with channel and last message, and the form that adds one.
 
 import { $, each, h, refill, soon, told } from "./dom.js";
 import { open } from "./conversation.js";
 import { isWhatsApp, nameOf, on, rowOf, sendersFor, state } from "./store.js";
 import { time } from "./text.js";
 
-const KEPT = "replyhook.users"; // the only thing this page keeps in the browser
+const KEPT = "replyhook.users"; // the only key that this page stores in the browser
 const DEFAULTS = [["whatsapp:+15550001111", "Ana"], ["+15550004444", "Ben"]];
 
 export function loadUsers() {
@@ -13,17 +13,17 @@ export function loadUsers() {
   try {
     for (const { address, name } of JSON.parse(localStorage.getItem(KEPT) ?? "[]")) if (valid(address)) Object.assign(rowOf(address), { name, added: true });
   } catch {
-    // No storage, or not ours: the defaults will do.
+    // Storage is disabled, or its content is not ours. Use the default users.
   }
 }
 
-/** Those who are only known by what they wrote. */
+/** Removes users that appeared only because of a message. Default and added users stay, and the open conversation. */
 export function forgetStrangers() {
   const stays = ({ address, added }) => added || address === state.current || DEFAULTS.some(([known]) => known === address);
   for (const row of state.users.values()) if (!stays(row)) state.users.delete(row.address);
 }
 
-/** The user to start with: the first whose channel the bot has a sender for. */
+/** Returns the user to open first: one on a channel on which the bot has a sender. */
 export const firstUser = () => [...state.users.keys()].find((address) => sendersFor(address).length) ?? DEFAULTS[0][0];
 
 function keep() {
@@ -31,13 +31,15 @@ function keep() {
   try {
     localStorage.setItem(KEPT, JSON.stringify(added));
   } catch {
-    // Then they last as long as the page.
+    // Storage is disabled. The users are lost when the page is closed.
   }
 }
 
+// A phone number, a WhatsApp business-scoped user ID, or a short code.
 const valid = (address) => /^(whatsapp:)?\+\d{5,15}$|^whatsapp:[A-Z]{2}\.[A-Za-z0-9]{1,128}$|^\d{3,8}$/.test(address);
 
 function addressOf(typed) {
+  // People paste numbers with blanks, brackets and hyphens.
   const bare = typed.replace(/[\s()-]/g, "");
   return /^[A-Z]{2}\.\w/.test(bare) ? `whatsapp:${bare}` : bare;
 }
@@ -73,6 +75,7 @@ function drawRow(item, { address, last, unread, added }) {
 }
 
 function draw() {
+  // Latest conversation first. Times compare as texts.
   const rows = [...state.users.values()].sort((a, b) => (b.last?.at ?? "").localeCompare(a.last?.at ?? ""));
   each($("user-list"), rows, (row) => row.address, userRow, drawRow);
 }
@@ -89,9 +92,10 @@ $("add").addEventListener("keydown", (event) => event.key === "Escape" && showFo
 $("add").onsubmit = told(async (event) => {
   event.preventDefault();
   const address = addressOf($("add-address").value);
-  $("add-problem").textContent = valid(address) ? "" : "That is not an address: it takes a number with its country code, +15550002222, or whatsapp: before it.";
+  $("add-problem").textContent = valid(address) ? "" : "Invalid address; expected a number with its country code, such as +15550002222 or whatsapp:+15550002222.";
   if (!valid(address)) return $("add-address").focus();
   const row = rowOf(address);
+  // Default users are always there, and need not be stored.
   if (!DEFAULTS.some(([known]) => known === address)) row.added = true;
   if ($("add-name").value.trim()) row.name = $("add-name").value.trim();
   keep();

@@ -1,5 +1,5 @@
-//! `Content`: templates and their approval. Every well-formed `HX…` is an approved template; those that were made here
-//! are rendered as they were written.
+//! `Content` resource: templates and their approval. Every well-formed `HX…` exists and is approved. Templates created
+//! via this API are rendered with their own text.
 //!
 //! Source: twilio.com/docs/content/content-api-resources.
 
@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Answer, ApiCall, Failure, is_sid, meta, not_allowed, nothing, ok};
+use super::{ApiCall, Failure, RestResponse, is_sid, meta, not_allowed, nothing, ok};
 use crate::emulator::account::sid;
 use crate::emulator::engine::Engine;
 use crate::emulator::record::Button;
 
-/// `Content` and `ContentAndApprovals`.
-pub(super) fn collection(engine: &Engine, call: &ApiCall) -> Answer {
+/// Handles `Content` and `ContentAndApprovals`.
+pub(super) fn collection(engine: &Engine, call: &ApiCall) -> RestResponse {
     match call.method {
         Method::GET => {
             let with_approvals = call.path.ends_with("ContentAndApprovals");
@@ -24,6 +24,7 @@ pub(super) fn collection(engine: &Engine, call: &ApiCall) -> Answer {
                 .iter()
                 .map(|template| {
                     let mut template = template.clone();
+                    // Stored with the template, but not a field of Twilio's Content resource.
                     let approval = template["approval"].take();
                     let fields = template.as_object_mut();
                     if let Some(fields) = fields {
@@ -47,7 +48,7 @@ pub(super) fn collection(engine: &Engine, call: &ApiCall) -> Answer {
     }
 }
 
-fn create(engine: &Engine, call: &ApiCall) -> Answer {
+fn create(engine: &Engine, call: &ApiCall) -> RestResponse {
     let json = call.json.as_ref();
     let json = json.ok_or_else(|| Failure::refused(20001, "The request body is not JSON"))?;
     let types = json["types"].as_object();
@@ -74,7 +75,7 @@ fn create(engine: &Engine, call: &ApiCall) -> Answer {
             "approval_create": format!("{url}/ApprovalRequests/whatsapp"),
             "approval_fetch": format!("{url}/ApprovalRequests"),
         },
-        // Approved as soon as it is made: nobody reviews here.
+        // Approved immediately: the emulator does not simulate WhatsApp's review.
         "approval": approved(name.unwrap_or_default(), "UTILITY"),
     });
     engine.state().templates.push(made.clone());
@@ -92,8 +93,8 @@ fn approved(name: &str, category: &str) -> Value {
     })
 }
 
-/// `Content/{sid}`.
-pub(super) fn one(engine: &Engine, call: &ApiCall, template: &str) -> Answer {
+/// Handles `Content/{sid}`.
+pub(super) fn one(engine: &Engine, call: &ApiCall, template: &str) -> RestResponse {
     let missing = || Failure::not_found(&call.path);
     match call.method {
         Method::GET => {
@@ -116,8 +117,8 @@ pub(super) fn one(engine: &Engine, call: &ApiCall, template: &str) -> Answer {
     }
 }
 
-/// `Content/{sid}/ApprovalRequests`: asked for, and asked after.
-pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> Answer {
+/// Handles `Content/{sid}/ApprovalRequests`: fetch and create.
+pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> RestResponse {
     let missing = || Failure::not_found(&call.path);
     let url = format!("https://content.twilio.com/v1/Content/{template}/ApprovalRequests");
     match call.method {
@@ -150,7 +151,7 @@ pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> Answe
     }
 }
 
-/// What was made, or what any well-formed name stands for.
+/// Returns a created template, or an empty one for any other well-formed SID.
 fn find(engine: &Engine, template: &str) -> Option<Value> {
     let state = engine.state();
     let made = state.templates.iter().find(|made| made["sid"] == template);
@@ -178,7 +179,7 @@ fn find(engine: &Engine, template: &str) -> Option<Value> {
     })
 }
 
-/// A template's text and buttons, with its variables.
+/// Renders a template with variables. Returns its text and buttons.
 pub(super) fn render(
     engine: &Engine,
     template: &str,
@@ -194,6 +195,7 @@ pub(super) fn render(
     let types = found["types"].as_object().cloned().unwrap_or_default();
     let body = types.values().find_map(|kind| kind["body"].as_str());
     let body = body.unwrap_or_default();
+    // A template that was not created here has no text. Show its SID and variables instead.
     if body.is_empty() {
         let values: Vec<_> = given
             .iter()
@@ -225,9 +227,10 @@ pub(super) fn render(
     Ok((text, buttons.unwrap_or_default()))
 }
 
-/// A text with each `{{name}}` replaced that has a value; what is put in is not looked at again.
+/// Replaces each `{{name}}` that has a value.
 fn fill<'a>(text: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut filled = String::with_capacity(text.len());
+    // One pass over the template: a placeholder inside a value is not replaced.
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
         filled.push_str(before);
@@ -237,6 +240,7 @@ fn fill<'a>(text: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> String {
             filled.push_str(value);
             rest = after;
         } else {
+            // Unknown or unclosed: keep it as text.
             filled.push_str("{{");
             rest = after;
         }

@@ -1,4 +1,4 @@
-//! `Messages` and their `Media`.
+//! `Messages` resource with its `Media` and `Feedback` subresources.
 
 use std::sync::Arc;
 
@@ -6,40 +6,40 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Answer, ApiCall, Failure, is_sid, media_redirect, not_allowed, nothing, ok};
+use super::{ApiCall, Failure, RestResponse, is_sid, media_redirect, not_allowed, nothing, ok};
 use crate::address::{Address, Channel};
 use crate::emulator::engine::Engine;
 use crate::emulator::links::can_be_called;
-use crate::emulator::record::{By, Direction, Location, MediaRecord, Record};
-use crate::emulator::send::{Draft, can_be_sent_to, most_files};
+use crate::emulator::record::{Author, Direction, Location, MediaRecord, Record};
+use crate::emulator::send::{OutboundDraft, can_be_sent_to, max_files};
 use crate::error_code::ErrorCode;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::message::MessageStatus;
 use crate::reply::segments;
 
-/// Twilio's own.
+// Twilio's default and maximum.
 const PAGE_SIZE: usize = 50;
-const MOST_PAGE_SIZE: usize = 1000;
-/// `2026-11-22`
+const MAX_PAGE_SIZE: usize = 1000;
+/// Length of a date such as `2026-11-22`.
 const DAY: usize = 10;
 
-/// `POST Messages.json`.
-pub(super) fn create(engine: &Arc<Engine>, call: &ApiCall) -> Answer {
+/// Handles `POST Messages.json`.
+pub(super) fn create(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
     let draft = draft(engine, &call.form)?;
     let message = engine.send_api(draft);
     let mut shown = json(engine, &message);
-    // A service chooses its sender later.
+    // The sender is already chosen here, but Twilio's response does not have it yet: a Messaging Service chooses later.
     if message.status == MessageStatus::Accepted && call.form.get("From").is_none() {
         shown["from"] = Value::Null;
     }
     ok(201, &shown)
 }
 
-fn draft(engine: &Engine, form: &Form) -> Result<Draft, Failure> {
+fn draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, Failure> {
     let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
     let to =
         given("To").ok_or_else(|| Failure::refused(21604, "A 'To' phone number is required."))?;
-    // Somebody's business-scoped id leads to the phone that they wrote from.
+    // A business-scoped user ID as `To` means the phone number that this user wrote from.
     let phone = engine.state().phone_of(to);
     let user = Address::parse(phone.as_deref().unwrap_or(to));
     if !can_be_sent_to(&user) {
@@ -86,9 +86,9 @@ fn draft(engine: &Engine, form: &Form) -> Result<Draft, Failure> {
         (None, Some(_), None) => MessageStatus::Accepted,
         _ => MessageStatus::Queued,
     };
-    Ok(Draft {
+    Ok(OutboundDraft {
         direction: Direction::Api,
-        by: By::Bot,
+        by: Author::Bot,
         sender: from,
         user: user.as_str().to_owned(),
         body,
@@ -104,14 +104,14 @@ fn draft(engine: &Engine, form: &Form) -> Result<Draft, Failure> {
     })
 }
 
-fn media_urls(form: &Form) -> Vec<String> {
+fn media_urls(form: &FormParams) -> Vec<String> {
     form.iter()
         .filter(|(name, value)| *name == "MediaUrl" && !value.is_empty())
         .map(|(_, url)| url.to_owned())
         .collect()
 }
 
-/// Who sends: what was named, or whoever of a service is on the channel.
+/// Returns the sender: `From`, or a sender of the Messaging Service on the user's channel.
 fn sender(
     engine: &Engine,
     user: &Address,
@@ -124,7 +124,7 @@ fn sender(
             let message = "A 'From' phone number or MessagingServiceSid is required.";
             return Err(Failure::refused(21603, message));
         }
-        // The number that the user wrote to, as a service keeps it.
+        // Prefer the sender of the latest message of this user, like a service's sticky sender.
         let latest = engine
             .state()
             .latest_sender(user.as_str())
@@ -159,8 +159,8 @@ fn sender(
     })
 }
 
-/// The text, once there is anything at all to send.
-fn content(form: &Form, user: &Address) -> Result<String, Failure> {
+/// Validates `Body`, `MediaUrl` and `ContentSid`, and returns the text.
+fn content(form: &FormParams, user: &Address) -> Result<String, Failure> {
     let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
     let media = media_urls(form);
     if given("Body").is_none() && media.is_empty() && given("ContentSid").is_none() {
@@ -175,7 +175,7 @@ fn content(form: &Form, user: &Address) -> Result<String, Failure> {
         let message = "The concatenated message body exceeds the 1600 character limit";
         return Err(Failure::refused(21617, message));
     }
-    if media.len() > most_files(user) {
+    if media.len() > max_files(user) {
         return Err(Failure::refused(
             21623,
             "Number of media files exceeds allowed limit",
@@ -187,10 +187,10 @@ fn content(form: &Form, user: &Address) -> Result<String, Failure> {
     Ok(body.to_owned())
 }
 
-/// When it goes out, if that is not now.
+/// Returns the time of a scheduled message.
 fn schedule(
     engine: &Engine,
-    form: &Form,
+    form: &FormParams,
     service: Option<&str>,
 ) -> Result<Option<Timestamp>, Failure> {
     let Some(at) = form.get("SendAt").filter(|at| !at.is_empty()) else {
@@ -211,7 +211,7 @@ fn schedule(
     Ok(Some(at))
 }
 
-/// `geo:37.78,-122.39|Label`
+/// Parses a location in a `PersistentAction`, such as `geo:37.78,-122.39|Label`.
 fn place(action: &str) -> Option<Location> {
     let rest = action.strip_prefix("geo:")?;
     let (point, label) = rest.split_once('|').unwrap_or((rest, ""));
@@ -224,7 +224,7 @@ fn place(action: &str) -> Option<Location> {
     })
 }
 
-/// Twilio takes no such host.
+// Twilio rejects host names with underscores (21609).
 fn has_underscore(url: &str) -> bool {
     let url = reqwest::Url::parse(url).ok();
     url.is_some_and(|url| url.host_str().is_some_and(|host| host.contains('_')))
@@ -235,14 +235,15 @@ fn masked(address: &str) -> String {
     format!("{kept}…")
 }
 
-/// `GET Messages.json`: newest first.
-pub(super) fn list(engine: &Engine, call: &ApiCall) -> Answer {
+/// Handles `GET Messages.json`: newest first.
+pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
     let query = &call.query;
     let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
     let size = number("PageSize")
         .unwrap_or(PAGE_SIZE)
-        .clamp(1, MOST_PAGE_SIZE);
-    // A token names its page, and the newest message of the first: what came later is on no page.
+        .clamp(1, MAX_PAGE_SIZE);
+    // A page token is `PA`, the page, `-`, and the SID of the newest message when paging began. Later messages are left
+    // out, so that they do not shift the pages.
     let token = query
         .get("PageToken")
         .and_then(|token| token.strip_prefix("PA"));
@@ -268,7 +269,7 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> Answer {
         .map(|message| json(engine, message))
         .collect();
     let account = engine.account.sid;
-    let asked: Form = query
+    let asked: FormParams = query
         .iter()
         .filter(|(name, _)| !["PageSize", "Page", "PageToken"].contains(name))
         .chain([("PageSize", size.to_string().as_str())])
@@ -296,15 +297,16 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> Answer {
     )
 }
 
-fn is_asked_for(message: &Record, query: &Form) -> bool {
+fn is_asked_for(message: &Record, query: &FormParams) -> bool {
     let (from, to) = ends(message);
     let is = |name: &str, value: &str| query.get(name).is_none_or(|asked| asked == value);
     let sent = message.sent.unwrap_or(message.at);
     let sent = sent.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    // Texts in this fixed format compare like the times.
     let compared = |name: &str, holds: fn(&str, &str) -> bool| {
         query.get(name).is_none_or(|asked| {
-            // A day alone compares as a day, and so does the moment asked for without `<` or `>`: Twilio's libraries
-            // can name a day by its midnight only.
+            // A date compares with the day only. So does `DateSent` without `<` or `>`, even with a time: Twilio's SDKs
+            // send a day as its midnight.
             let length = if asked.len() <= DAY || name == "DateSent" {
                 DAY
             } else {
@@ -320,6 +322,7 @@ fn is_asked_for(message: &Record, query: &Form) -> bool {
         && compared("DateSent<", |sent, asked| sent <= asked)
 }
 
+/// Returns `From` and `To`.
 fn ends(message: &Record) -> (&str, &str) {
     if message.direction.is_in() {
         (&message.user, &message.sender)
@@ -328,8 +331,8 @@ fn ends(message: &Record) -> (&str, &str) {
     }
 }
 
-/// `Messages/{sid}.json`: looked at, called back, its text removed, or deleted.
-pub(super) fn one(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> Answer {
+/// Handles `Messages/{sid}.json`: fetch, cancel, redact, delete.
+pub(super) fn one(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> RestResponse {
     let found = engine.state().message(sid).cloned();
     let message = found.ok_or_else(|| Failure::not_found(&call.path))?;
     match call.method {
@@ -343,7 +346,7 @@ pub(super) fn one(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> Answer {
     }
 }
 
-fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> Answer {
+fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> RestResponse {
     let now = engine.now();
     match (call.form.get("Status"), call.form.get("Body")) {
         (Some("canceled"), _) => {
@@ -354,6 +357,7 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> 
                 let message = "Cannot cancel this message because it is not cancelable.";
                 return Err(Failure::refused(30409, message));
             }
+            // `progress` and `leave_schedule` stop when they see this status.
             set(engine, sid, |message| {
                 message.status = MessageStatus::Canceled;
                 message.updated = now;
@@ -361,11 +365,13 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> 
             if let Some(message) = engine.state().message(sid).cloned() {
                 let engine = engine.clone();
                 engine.emit_status(&message);
+                // In the background: the response does not wait for the status callback.
                 tokio::spawn(async move {
                     engine.report(&message, &MessageStatus::Canceled).await;
                 });
             }
         }
+        // Twilio redacts a message when its body is set to an empty text.
         (_, Some("")) => set(engine, sid, |message| {
             message.body.clear();
             message.updated = now;
@@ -375,6 +381,7 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> 
             return Err(Failure::refused(20001, message));
         }
     }
+    // Read again, so that the response shows the change.
     let message = engine.state().message(sid).cloned();
     let message = message.ok_or_else(|| Failure::not_found(&call.path))?;
     ok(200, &json(engine, &message))
@@ -386,8 +393,8 @@ fn set(engine: &Engine, sid: &str, change: impl FnOnce(&mut Record)) {
     }
 }
 
-/// `Feedback.json`: whether a message led to what it was for.
-pub(super) fn feedback(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
+/// Handles `Feedback.json`. The outcome is acknowledged, but not stored.
+pub(super) fn feedback(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
     if call.method != Method::POST {
         return Err(not_allowed());
     }
@@ -407,8 +414,8 @@ pub(super) fn feedback(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
     )
 }
 
-/// `Media.json`: what belongs to a message.
-pub(super) fn media_list(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
+/// Handles `Media.json`: the list of a message's media.
+pub(super) fn media_list(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
     let found = engine.state().message(sid).cloned();
     let message = found.ok_or_else(|| Failure::not_found(&call.path))?;
     let files: Vec<Value> = message
@@ -433,8 +440,8 @@ pub(super) fn media_list(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
     )
 }
 
-/// `Media/{sid}` and `Media/{sid}.json`.
-pub(super) fn media_file(engine: &Engine, call: &ApiCall, sid: &str, file: &str) -> Answer {
+/// Handles `Media/{sid}` (a redirect to the content) and `Media/{sid}.json` (the resource).
+pub(super) fn media_file(engine: &Engine, call: &ApiCall, sid: &str, file: &str) -> RestResponse {
     let missing = || Failure::not_found(&call.path);
     let message = engine.state().message(sid).cloned().ok_or_else(missing)?;
     let name = file.strip_suffix(".json");
@@ -470,13 +477,14 @@ fn media_json(engine: &Engine, message: &str, file: &MediaRecord) -> Value {
     })
 }
 
-/// A message with exactly the fields of Twilio's schema.
+/// Returns a Message resource with exactly the fields of Twilio's schema.
 pub(super) fn json(engine: &Engine, message: &Record) -> Value {
     let account = engine.account.sid;
     let (from, to) = ends(message);
     let uri = format!("/2010-04-01/Accounts/{account}/Messages/{}", message.sid);
     let is_sms = *Address::parse(message.user.as_str()).channel() == Channel::Sms;
     let count = match (is_sms, &message.status) {
+        // Not yet split into segments.
         (_, MessageStatus::Accepted | MessageStatus::Scheduled) => 0,
         (true, _) => segments(&message.body).count,
         (false, _) => 1,
@@ -507,7 +515,7 @@ pub(super) fn json(engine: &Engine, message: &Record) -> Value {
     })
 }
 
-/// RFC 2822, as the older API writes dates.
+/// Formats a time as RFC 2822, like the 2010-04-01 API.
 fn date(at: Timestamp) -> String {
     at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }

@@ -1,4 +1,4 @@
-//! Twilio's REST API, as far as messaging needs it: every official library works against it with another base URL.
+//! Messaging part of Twilio's REST API. Official SDKs work with only the base URL changed.
 //!
 //! Source: Twilio's `OpenAPI` descriptions.
 
@@ -21,15 +21,15 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::account::{SENDERS, sid};
-use super::calling::shown;
 use super::engine::Engine;
 use super::media;
 use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, ms};
+use super::webhook_calls::shown;
 use crate::error_code::ErrorCode;
-use crate::form::Form;
+use crate::form::FormParams;
 
-/// Parameters of a call: more than any has.
-const MOST_PARAMS: usize = 512;
+// More than any call of the API has.
+const MAX_PARAMS: usize = 512;
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
     let any = axum::routing::any::<_, _, Arc<Engine>>;
@@ -48,23 +48,23 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/v3/Indicators/Typing.json", post(api))
 }
 
-/// What nobody serves here.
+/// Responds to all paths without a route.
 pub(super) async fn not_found() -> Response {
     Failure::new(404, 20404, "The requested resource was not found").into_response()
 }
 
-/// A call that was let in.
+/// Authenticated and parsed request.
 pub(super) struct ApiCall {
     method: Method,
-    /// Without slashes at its ends.
+    /// Path without leading and trailing slashes.
     path: String,
-    query: Form,
-    /// Of a form; empty for JSON.
-    form: Form,
+    query: FormParams,
+    /// Parameters of a form body; empty for JSON.
+    form: FormParams,
     json: Option<Value>,
 }
 
-/// An error in Twilio's words.
+/// Error response in the format of Twilio's API.
 #[derive(Debug)]
 pub(super) struct Failure {
     status: u16,
@@ -81,7 +81,7 @@ impl Failure {
         }
     }
 
-    /// A parameter that Twilio refuses.
+    /// Creates a 400 error, for an invalid parameter.
     fn refused(code: u32, message: impl Into<String>) -> Self {
         Self::new(400, code, message)
     }
@@ -114,7 +114,7 @@ impl IntoResponse for Failure {
     }
 }
 
-type Answer = Result<Response, Failure>;
+type RestResponse = Result<Response, Failure>;
 
 fn json_body(value: &Value) -> impl IntoResponse + use<> {
     let json = HeaderValue::from_static("application/json;charset=utf-8");
@@ -122,21 +122,22 @@ fn json_body(value: &Value) -> impl IntoResponse + use<> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "every call ends with it")]
-fn ok(status: u16, value: &Value) -> Answer {
+fn ok(status: u16, value: &Value) -> RestResponse {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     Ok((status, json_body(value)).into_response())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "every call ends with one like it")]
-fn nothing() -> Answer {
+fn nothing() -> RestResponse {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Every call: let in, done, and shown.
+/// Handles every call: authenticates, routes, and records the exchange.
 async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Response {
     let started = std::time::Instant::now();
     let at = engine.now();
     let path = parts.uri.path().trim_matches('/').to_owned();
+    // Failures too are recorded below, so that the inspector shows rejected calls.
     let answer = match read(&engine, &parts, &body, &path) {
         Ok(call) => route(&engine, &call),
         Err(failure) => Err(failure),
@@ -145,7 +146,7 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
         Ok(response) => (None, response),
         Err(failure) => (Some(failure.code), failure.into_response()),
     };
-    let told = [
+    let headers = [
         ("twilio-request-id", sid("RQ")),
         (
             "twilio-request-duration",
@@ -154,7 +155,7 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
         ("twilio-concurrent-requests", "1".to_owned()),
         ("x-home-region", "us1".to_owned()),
     ];
-    for (name, value) in told {
+    for (name, value) in headers {
         if let Ok(value) = HeaderValue::try_from(value) {
             response
                 .headers_mut()
@@ -165,7 +166,7 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
     let bytes = axum::body::to_bytes(body_of_answer, usize::MAX).await;
     let bytes = bytes.unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    // Whoever puts the token where it does not belong is not shown it.
+    // The inspector must not show the token, and a bot may send it in a wrong field or URL.
     let hidden = |text: &str| text.replace(engine.account.token.expose(), "***");
     let text = hidden(&text);
     let answered: Option<Value> = serde_json::from_str(&text).ok();
@@ -176,7 +177,7 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
             .message(sid)
             .map(|message| message.user.clone())
     });
-    let params = Form::parse(&body, MOST_PARAMS).ok();
+    let params = FormParams::parse(&body, MAX_PARAMS).ok();
     let params = params.filter(|_| is_form(&parts));
     let kind = if path.contains("/Media") {
         Kind::Media
@@ -201,7 +202,7 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
         error_code: code,
         params: params
             .iter()
-            .flat_map(Form::iter)
+            .flat_map(FormParams::iter)
             .map(|(name, value)| (name.to_owned(), hidden(value)))
             .collect(),
         ..Exchange::new(kind, at, request)
@@ -209,7 +210,7 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
     Response::from_parts(head, bytes.into())
 }
 
-/// The message that a call is about.
+/// Returns the SID of the message that a call is about, from the path or the response.
 fn sid_of(path: &str, answer: Option<&Value>) -> Option<String> {
     let named = path
         .split(['/', '.'])
@@ -229,6 +230,7 @@ fn is_form(parts: &Parts) -> bool {
 }
 
 fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiCall, Failure> {
+    // The `rest_error` fault comes first: it also affects calls with wrong credentials.
     if let Some(fault) = engine.state().faults.next_rest_error() {
         let code = fault.code.unwrap_or(20_000 + u32::from(fault.status));
         let meaning = ErrorCode(code).meaning().unwrap_or("as ordered");
@@ -236,15 +238,15 @@ fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiC
     }
     let unreadable = || Failure::refused(20001, "the parameters cannot be read");
     let query = parts.uri.query().unwrap_or_default();
-    let query = Form::parse(query.as_bytes(), MOST_PARAMS).map_err(|_| unreadable())?;
+    let query = FormParams::parse(query.as_bytes(), MAX_PARAMS).map_err(|_| unreadable())?;
     let (form, json) = if is_form(parts) {
-        let form = Form::parse(body, MOST_PARAMS).map_err(|_| unreadable())?;
+        let form = FormParams::parse(body, MAX_PARAMS).map_err(|_| unreadable())?;
         (form, None)
     } else if body.is_empty() {
-        (Form::default(), None)
+        (FormParams::default(), None)
     } else {
         let json = serde_json::from_slice(body).map_err(|_| unreadable())?;
-        (Form::default(), Some(json))
+        (FormParams::default(), Some(json))
     };
     let call = ApiCall {
         method: parts.method.clone(),
@@ -262,7 +264,7 @@ fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiC
     }
 }
 
-/// The account with its token; an API key's shape is taken too, since keys are made elsewhere.
+/// Returns whether the credentials are valid: the account SID, or any well-formed API key SID, with the auth token.
 fn lets_in(engine: &Engine, authorization: Option<&str>, path: &str) -> bool {
     let Some((scheme, login)) = authorization.and_then(|text| text.split_once(' ')) else {
         return false;
@@ -276,7 +278,9 @@ fn lets_in(engine: &Engine, authorization: Option<&str>, path: &str) -> bool {
         return false;
     };
     let account = engine.account.sid;
+    // The emulator creates no API keys. A bot configured with one must use the auth token as the key's secret.
     let is_known = user == account.as_str() || user.starts_with("SK") && user.len() == 34;
+    // The newer APIs have no account in the path.
     let mut parts = path
         .split('/')
         .skip_while(|part| *part != "Accounts")
@@ -286,7 +290,7 @@ fn lets_in(engine: &Engine, authorization: Option<&str>, path: &str) -> bool {
     is_known && is_own && password == engine.account.token.expose()
 }
 
-fn route(engine: &Arc<Engine>, call: &ApiCall) -> Answer {
+fn route(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
     let path = call.path.clone();
     let parts: Vec<&str> = path.split('/').collect();
     match parts.as_slice() {
@@ -356,7 +360,7 @@ fn is_sid(text: &str, prefix: &str) -> bool {
         && text[2..].bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Every well-formed Messaging Service is there; none has been made.
+// Empty, although every well-formed SID exists: the emulator does not store services that it could list.
 fn services(path: &str) -> Value {
     json!({"services": [], "meta": meta("services", path)})
 }
@@ -373,7 +377,7 @@ fn service_json(service: &str) -> Value {
     })
 }
 
-/// The paging of the newer APIs, all on one page.
+/// Returns the paging object of the v1 and v2 APIs, with everything on one page.
 fn meta(key: &str, path: &str) -> Value {
     let url = format!("/{path}?PageSize=50&Page=0");
     json!({
@@ -382,8 +386,8 @@ fn meta(key: &str, path: &str) -> Value {
     })
 }
 
-/// The typing indicator: it names the message that it answers, and marks it read.
-fn typing(engine: &Engine, call: &ApiCall) -> Answer {
+/// Handles a typing indicator, and reports it to the page.
+fn typing(engine: &Engine, call: &ApiCall) -> RestResponse {
     let json = call.json.as_ref();
     let field = |name: &str| {
         let text = json.and_then(|json| json[name].as_str());
@@ -400,23 +404,24 @@ fn typing(engine: &Engine, call: &ApiCall) -> Answer {
         return Err(Failure::new(
             404,
             20404,
-            "messageId: there is no such inbound message",
+            "messageId: unknown inbound message",
         ));
     };
+    // `emit` serializes JSON; release the lock first.
     drop(state);
     engine.emit("typing", &json!({"user": user}));
     ok(200, &json!({"success": true}))
 }
 
-/// Media of the older API, where it is asked for by its page or by its bytes.
-fn media_redirect(engine: &Engine, file: &str) -> Answer {
+/// Redirects to a media file, or applies the `media_404` fault.
+fn media_redirect(engine: &Engine, file: &str) -> RestResponse {
     if engine.state().faults.next_media_is_missing() {
         return Err(Failure::not_found(file));
     }
     Ok(media::redirect(engine, file))
 }
 
-/// The numbers that can be asked about: those that are no channel's.
+/// Returns the senders that are phone numbers: those without a channel prefix.
 fn phone_numbers(engine: &Engine) -> Vec<String> {
     let all = engine.senders();
     all.into_iter()
@@ -424,8 +429,9 @@ fn phone_numbers(engine: &Engine) -> Vec<String> {
         .collect()
 }
 
-/// A stable identifier of a sender.
+/// Returns a SID for a sender. The same sender always has the same SID.
 fn sid_for(prefix: &str, sender: &str) -> String {
+    // Default senders have numbers 1 and 2; others a hash, since they come and go.
     let known = SENDERS.iter().position(|known| *known == sender);
     let number = known.map_or_else(
         || {

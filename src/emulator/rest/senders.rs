@@ -1,15 +1,15 @@
-//! Where numbers and WhatsApp senders have their webhooks: looked at, and set.
+//! Webhook settings of phone numbers and WhatsApp senders. They are stored and returned, but the emulator always calls
+//! the URLs in its [`EmulatorOptions`](crate::emulator::EmulatorOptions).
 //!
-//! Source: `IncomingPhoneNumbers` of the 2010 API, and `/v2/Channels/Senders`. What is set is kept and shown; the
-//! emulator goes on calling the URLs that it was started with.
+//! Source: `IncomingPhoneNumbers` of the 2010-04-01 API, and `/v2/Channels/Senders`.
 
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Answer, ApiCall, Failure, meta, not_allowed, ok, phone_numbers, sid_for};
+use super::{ApiCall, Failure, RestResponse, meta, not_allowed, ok, phone_numbers, sid_for};
 use crate::emulator::engine::Engine;
 
-/// The parameters of a number that can be set, and their names when shown.
+/// Parameters that can be set, and the names of their fields in the resource.
 const NUMBER_SETTINGS: [(&str, &str); 5] = [
     ("SmsUrl", "sms_url"),
     ("SmsMethod", "sms_method"),
@@ -18,8 +18,8 @@ const NUMBER_SETTINGS: [(&str, &str); 5] = [
     ("StatusCallback", "status_callback"),
 ];
 
-/// `IncomingPhoneNumbers.json`.
-pub(super) fn numbers(engine: &Engine, call: &ApiCall) -> Answer {
+/// Handles `IncomingPhoneNumbers.json`.
+pub(super) fn numbers(engine: &Engine, call: &ApiCall) -> RestResponse {
     let asked = call.query.get("PhoneNumber");
     let found: Vec<Value> = phone_numbers(engine)
         .iter()
@@ -36,8 +36,8 @@ pub(super) fn numbers(engine: &Engine, call: &ApiCall) -> Answer {
     )
 }
 
-/// `IncomingPhoneNumbers/{sid}.json`.
-pub(super) fn number(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
+/// Handles `IncomingPhoneNumbers/{sid}.json`.
+pub(super) fn number(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
     let numbers = phone_numbers(engine);
     let number = numbers.iter().find(|number| sid_for("PN", number) == sid);
     let number = number.ok_or_else(|| Failure::not_found(&call.path))?;
@@ -97,6 +97,7 @@ fn number_json(engine: &Engine, number: &str) -> Value {
         "date_updated": null,
         "uri": format!("/2010-04-01/Accounts/{account}/IncomingPhoneNumbers/{sid}.json"),
     });
+    // Settings from the API replace the emulator's own URLs above.
     if let Some(settings) = engine.state().number_settings.get(number) {
         for (name, value) in settings {
             shown[name] = value.as_str().into();
@@ -105,8 +106,8 @@ fn number_json(engine: &Engine, number: &str) -> Value {
     shown
 }
 
-/// `/v2/Channels/Senders`.
-pub(super) fn list(engine: &Engine, call: &ApiCall) -> Answer {
+/// Handles `/v2/Channels/Senders`.
+pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
     if call.method != Method::GET {
         return Err(not_allowed());
     }
@@ -127,8 +128,8 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> Answer {
     )
 }
 
-/// `/v2/Channels/Senders/{sid}`.
-pub(super) fn one(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
+/// Handles `/v2/Channels/Senders/{sid}`.
+pub(super) fn one(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
     let senders = engine.senders();
     let sender = senders
         .iter()
@@ -144,6 +145,7 @@ pub(super) fn one(engine: &Engine, call: &ApiCall, sid: &str) -> Answer {
                     .sender_settings
                     .insert(sender.clone(), webhook);
             }
+            // 202 Accepted, as at Twilio.
             ok(202, &sender_json(engine, sender))
         }
         _ => Err(not_allowed()),

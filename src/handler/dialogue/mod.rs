@@ -1,4 +1,4 @@
-//! Follow-up questions: a [`Form`] asks one after the other, reads the answers, and hands them over when it has them all.
+//! Follow-up questions: a [`Form`] asks them one by one, parses the answers, and passes all of them to a function.
 //!
 //! ```
 //! use replyhook::dialogue::{Form, Question};
@@ -14,7 +14,7 @@
 //!
 //! let booking = Form::new("booking")
 //!     .ask("name", "What is your name?")
-//!     .ask("guests", Question::new("For how many?").parse::<u8>().or("A number, please."))
+//!     .ask("guests", Question::new("For how many?").parse::<u8>().hint("A number, please."))
 //!     .ask("outside", Question::new("Outside?").yes_or_no())
 //!     .cancel(["never mind", "forget it"], "Maybe another time.")
 //!     .done(|_cx, booking: Booking| async move {
@@ -25,8 +25,9 @@
 //! # is_handler(bot);
 //! ```
 //!
-//! What has been answered is kept in the conversation's memory ([`Context::state`]), and saved with the reply that asks the next
-//! question, in one transaction: it survives a restart, another machine may go on, and a crash neither asks twice nor skips.
+//! The answers so far are stored in the conversation's state ([`Context::state`]), in the same transaction as the reply
+//! that asks the next question. So a form survives a restart, and continues on another server. A crash neither skips a
+//! question nor counts an answer twice.
 
 mod question;
 
@@ -41,16 +42,17 @@ use serde::{Deserialize, Serialize};
 
 use super::folding::fold;
 use super::{Context, HandlerError, State};
-use crate::handler::route::Texts;
+use crate::handler::route::IntoTexts;
 use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply, ReplyMessage};
 
-/// The name under which a form's answers are kept.
+/// Name of the conversation state that stores the progress of a form. Part of the stored data, and not available to
+/// bots: a bot's own `state_named("form")` would overwrite it.
 const KEPT: &str = "form";
-/// For people who go to bed over a question.
+/// Default lifetime of an unanswered question, long enough for a user who answers the next morning.
 const LASTS: Duration = Duration::from_hours(24);
 
-/// Questions in a row. [`Form::done`] ends its making.
+/// Sequence of questions whose answers go to the function of [`Form::done`].
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -90,35 +92,35 @@ type Done = Arc<
 
 type Cancelled = Arc<dyn Fn(&InboundMessage) -> Result<Reply, HandlerError> + Send + Sync>;
 
-/// How far a form has come, as it is kept.
+/// Progress of a form in one conversation.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Progress {
+    // The field names are part of the stored data.
     form: String,
     version: u32,
     answers: Answers,
-    /// The field that was asked for.
+    /// Field of the question that was asked last.
     #[serde(default)]
     asked: String,
 }
 
-/// Why a form could not hand over.
+/// Error of a form that has all of its answers.
 #[derive(Debug, thiserror::Error)]
 enum FormError {
-    /// serde's text may quote an answer.
+    // Omits serde's own message, which may quote an answer.
     #[error(
-        "the answers of the form {0:?} are not of the type that `done` takes: compare fields and parsers"
+        "the answers of form {0:?} do not fit the type that `done` takes; compare its fields with the form's fields and parsers"
     )]
     NotOfType(String),
 }
 
 impl Progress {
-    /// The form's name.
     pub(crate) fn form(&self) -> &str {
         &self.form
     }
 }
 
-/// How far the form has come that a conversation is in, if it is in one.
+/// Loads the progress of the conversation's current form, if any.
 pub(crate) async fn running(cx: &Context) -> Result<Option<Progress>, HandlerError> {
     kept(cx).load().await
 }
@@ -128,7 +130,7 @@ fn kept(cx: &Context) -> State<Option<Progress>> {
 }
 
 impl Form {
-    /// Without questions. The name is kept with the answers: one form of a bot has it.
+    /// Creates a form without questions. Its name is stored with the answers and must be unique within the bot.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -141,33 +143,34 @@ impl Form {
         }
     }
 
-    /// Raise it when the questions change: whoever is in the middle of another version is asked from the beginning.
+    /// Sets the version; the default is 1. Raise it when the questions change: conversations in the middle of another
+    /// version start again with the first question.
     #[must_use]
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
         self
     }
 
-    /// Asks for a field: by a text, or a [`Question`] that says how its answer is read.
+    /// Adds a field and its question: a text, or a [`Question`] that determines how the answer is parsed.
     #[must_use]
     pub fn ask(mut self, field: impl Into<String>, question: impl Into<Question>) -> Self {
         self.questions.push((field.into(), question.into()));
         self
     }
 
-    /// Ends the form when the whole message is one of these words, compared as [`text`](super::route::text()) does.
+    /// Cancels the form when the whole message is one of these words, compared as by [`text`](super::route::text()).
     ///
-    /// Do not use `stop`, `stopall`, `unsubscribe`, `cancel`, `end`, `quit`, `optout` or `revoke`: on SMS they are Twilio's
-    /// opt-out keywords, and the user would get no further message.
+    /// Do not use `stop`, `stopall`, `unsubscribe`, `cancel`, `end`, `quit`, `optout` or `revoke`: on SMS they are
+    /// Twilio's opt-out keywords, and the user would get no further message.
     #[must_use]
-    pub fn cancel(self, words: impl Texts, reply: impl Into<ReplyMessage>) -> Self {
+    pub fn cancel(self, words: impl IntoTexts, reply: impl Into<ReplyMessage>) -> Self {
         let reply = Reply::from(reply.into());
         self.cancel_with(words, move |_| Ok(reply.clone()))
     }
 
     pub(crate) fn cancel_with(
         mut self,
-        words: impl Texts,
+        words: impl IntoTexts,
         reply: impl Fn(&InboundMessage) -> Result<Reply, HandlerError> + Send + Sync + 'static,
     ) -> Self {
         self.cancel = words.texts().iter().map(|word| fold(word)).collect();
@@ -175,15 +178,17 @@ impl Form {
         self
     }
 
-    /// Forgets the answers when none has come for so long; without this after a day. The next message is one as any other.
+    /// Discards the form if its question is not answered within this time; the default is 24 hours. The user's next
+    /// message is routed like any other.
     #[must_use]
     pub fn expires_in(mut self, lasts: Duration) -> Self {
         self.lasts = lasts;
         self
     }
 
-    /// What happens with the answers: an async function of the context and a type of yours with the fields that were asked for.
-    /// Where it fails, the last answer has not been given, and may be given again.
+    /// Sets the async function that gets the context and the answers, as your own type with the form's fields.
+    ///
+    /// If it fails, the last answer is not stored: the last question stays open, and the user can answer it again.
     #[must_use]
     pub fn done<T, F, Fut>(self, done: F) -> Self
     where
@@ -224,7 +229,7 @@ impl Form {
         &self.name
     }
 
-    /// Asks the first question.
+    /// Starts the form with its first question.
     pub(crate) async fn begin(
         &self,
         cx: &Context,
@@ -233,13 +238,14 @@ impl Form {
         self.next(cx, message, Answers::default()).await
     }
 
-    /// Takes a message for the answer to the question that is open.
+    /// Handles a message as the answer to the question that was asked last.
     pub(crate) async fn go_on(
         &self,
         cx: &Context,
         message: &InboundMessage,
         progress: Progress,
     ) -> Result<Reply, HandlerError> {
+        // Before the version check, so that a conversation in an older version can be cancelled too.
         if !self.cancel.is_empty() && self.cancel.contains(&fold(&message.body)) {
             kept(cx).clear().await?;
             return (self.cancelled)(message);
@@ -248,7 +254,7 @@ impl Form {
             return self.begin(cx, message).await;
         }
         let mut answers = progress.answers;
-        // To a question that is there no more this is no answer, and to another one neither.
+        // The form no longer has the question that was asked. The message answers no other question, so it is dropped.
         let Some((field, question)) = self.question(&progress.asked) else {
             return self.next(cx, message, answers).await;
         };
@@ -258,7 +264,8 @@ impl Form {
                 self.next(cx, message, answers).await
             }
             Err(hint) => {
-                let again = question.again(hint, &answers, message)?;
+                let again = question.ask_again(hint, &answers, message)?;
+                // Saved although nothing was answered: the form's lifetime starts again with each question.
                 self.keep(cx, answers, field).await?;
                 Ok(again)
             }
@@ -271,7 +278,7 @@ impl Form {
         questions.find(|(known, _)| *known == field)
     }
 
-    /// The first question that has no answer, and is to be asked.
+    /// Returns the first question without an answer whose condition holds.
     fn open(
         &self,
         answers: &Answers,
@@ -285,7 +292,7 @@ impl Form {
         Ok(None)
     }
 
-    /// Asks the next question, or hands over.
+    /// Asks the next question, or calls the function of [`done`](Self::done) if there is none.
     async fn next(
         &self,
         cx: &Context,
@@ -297,6 +304,7 @@ impl Form {
             self.keep(cx, answers, field).await?;
             return Ok(asked);
         }
+        // State changes are saved together with the reply. If `done` fails, nothing is saved, and the form stays open.
         kept(cx).clear().await?;
         match &self.done {
             Some(done) => done(cx.clone(), message, answers).await,

@@ -1,4 +1,4 @@
-//! One question of a form: how it is asked, and how its answer is read.
+//! Questions of a form, the parsing of answers, and the answers so far.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use crate::handler::folding::{bare, fold, normal};
 use crate::message::InboundMessage;
 use crate::reply::{Reply, ReplyMessage};
 
-/// What a form has been told so far, by field.
+/// Answers to a form so far, by field.
 ///
 /// ```
 /// use replyhook::Reply;
@@ -33,7 +33,7 @@ use crate::reply::{Reply, ReplyMessage};
 pub struct Answers(Map<String, Value>);
 
 impl Answers {
-    /// One of them, if it was given and is of that type.
+    /// Returns the answer for a field, if it was given and has this type.
     pub fn of<T: DeserializeOwned>(&self, field: &str) -> Option<T> {
         serde_json::from_value(self.0.get(field)?.clone()).ok()
     }
@@ -56,19 +56,19 @@ impl Answers {
     }
 }
 
-/// Fields only.
+/// Shows the fields and hides the answers, which users wrote.
 impl fmt::Debug for Answers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
-/// One question of a form.
+/// Question of a form, with the parser of its answer.
 ///
 /// ```
 /// use replyhook::dialogue::Question;
 ///
-/// let guests = Question::new("For how many?").parse::<u8>().or("A number, please.");
+/// let guests = Question::new("For how many?").parse::<u8>().hint("A number, please.");
 /// let size = Question::new("Small or large?").choice(["small", "large"]);
 /// let even = Question::new("An even number?").parse_with(|message| {
 ///     let number: u32 = message.body.trim().parse().map_err(|_| None)?;
@@ -78,25 +78,27 @@ impl fmt::Debug for Answers {
 /// ```
 #[derive(Clone)]
 pub struct Question {
-    asked: Asked,
+    asked: AskedText,
     reads: Reads,
-    hint: Option<Asked>,
+    hint: Option<AskedText>,
     only_if: Option<Condition>,
 }
 
-/// What is said, by what has been answered and the message that came.
-type Asked = Arc<dyn Fn(&Answers, &InboundMessage) -> Result<Reply, HandlerError> + Send + Sync>;
+/// Creates the text of a question or hint from the answers so far and the message.
+type AskedText =
+    Arc<dyn Fn(&Answers, &InboundMessage) -> Result<Reply, HandlerError> + Send + Sync>;
+/// Parses an answer. The error is a hint for the user, or `None` for the question's own hint.
 type Reads = Arc<dyn Fn(&InboundMessage) -> Result<Value, Option<String>> + Send + Sync>;
 type Condition = Arc<dyn Fn(&Answers, &InboundMessage) -> Result<bool, HandlerError> + Send + Sync>;
 
 impl Question {
-    /// A question whose answer is any text.
+    /// Creates a question that accepts any text as its answer.
     pub fn new(text: impl Into<ReplyMessage>) -> Self {
         let reply = Reply::from(text.into());
         Self::with(move |_| reply.clone())
     }
 
-    /// A question that goes by what has been answered before.
+    /// Creates a question whose text depends on the earlier answers.
     pub fn with(asked: impl Fn(&Answers) -> Reply + Send + Sync + 'static) -> Self {
         Self::try_with(move |answers, _| Ok(asked(answers)))
     }
@@ -112,19 +114,20 @@ impl Question {
         }
     }
 
-    /// Its answer is a text that `T` can be read from, such as a number.
+    /// Accepts a text that parses as `T`, such as a number.
     #[must_use]
     pub fn parse<T: FromStr + Serialize>(self) -> Self {
         self.parse_with(|message| {
             let text = text(message)?;
-            // As it was written, if that can be read: a name keeps its letters.
+            // Try the text as written first, since normalization changes letters, as in a name. Normalized, full-width
+            // digits parse as numbers.
             let read = text.parse::<T>().or_else(|_| normal(text).parse());
             read.map_err(|_| None)
         })
     }
 
-    /// Its answer is what your function makes of a message. It may return a hint of its own, which is said instead of the
-    /// question's.
+    /// Parses the answer with your function. On failure it may return a hint, which is sent instead of the question's
+    /// own.
     #[must_use]
     pub fn parse_with<T: Serialize>(
         mut self,
@@ -135,45 +138,49 @@ impl Question {
         self
     }
 
-    /// Its answer is yes or no, in one of a few languages: `true` or `false`.
+    /// Accepts yes or no in several languages, as `true` or `false`.
     #[must_use]
     pub fn yes_or_no(self) -> Self {
+        // Folded, like the text that they are compared with: `si` is also `Sí`, and `nao` is also `não`.
         const YES: [&str; 12] = [
             "yes", "y", "yeah", "yep", "sure", "ok", "ja", "si", "oui", "sim", "да", "👍",
         ];
         const NO: [&str; 8] = ["no", "n", "nope", "nein", "non", "nao", "нет", "👎"];
         self.parse_with(|message| {
-            let said = fold(text(message)?);
-            match bare(&said) {
-                said if YES.contains(&said) => Ok(true),
-                said if NO.contains(&said) => Ok(false),
+            let folded = fold(text(message)?);
+            match bare(&folded) {
+                answer if YES.contains(&answer) => Ok(true),
+                answer if NO.contains(&answer) => Ok(false),
                 _ => Err(None),
             }
         })
     }
 
-    /// Its answer is one of these texts, or its number, from 1: the text as it is written here. What people put around either, as
-    /// in `2.` and `bar!`, does not matter.
+    /// Accepts one of these texts, or its number counted from 1. The answer is the text as written here.
+    ///
+    /// Punctuation around either is ignored, as in `2.` and `bar!`.
     #[must_use]
     pub fn choice(self, choices: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let choices: Vec<String> = choices.into_iter().map(Into::into).collect();
         let compared: Vec<String> = choices.iter().map(|choice| fold(choice)).collect();
         self.parse_with(move |message| {
-            let said = fold(text(message)?);
-            let by_text = compared.iter().position(|choice| *choice == said);
+            let folded = fold(text(message)?);
+            let by_text = compared.iter().position(|choice| *choice == folded);
             let by_bare = || {
                 compared
                     .iter()
-                    .position(|choice| bare(choice) == bare(&said))
+                    .position(|choice| bare(choice) == bare(&folded))
             };
-            let by_number = || bare(&said).parse::<usize>().ok()?.checked_sub(1);
+            let by_number = || bare(&folded).parse::<usize>().ok()?.checked_sub(1);
+            // The most specific comparison first: a choice such as "C!" or "2" is found by its text before a number or
+            // a bare text can select another one.
             let chosen = by_text.or_else(by_bare).or_else(by_number);
             let chosen = chosen.and_then(|at| choices.get(at));
             chosen.cloned().ok_or(None)
         })
     }
 
-    /// Its answer is a file: `{"url": …, "content_type": …}`.
+    /// Accepts a message with media. The answer is its first file, as `{"url": …, "content_type": …}`.
     #[must_use]
     pub fn media(self) -> Self {
         self.parse_with(|message| {
@@ -182,7 +189,7 @@ impl Question {
         })
     }
 
-    /// Its answer is a location: `{"latitude": …, "longitude": …, "address": …, "label": …}`.
+    /// Accepts a location, as `{"latitude": …, "longitude": …, "address": …, "label": …}`.
     #[must_use]
     pub fn location(self) -> Self {
         self.parse_with(|message| {
@@ -196,14 +203,14 @@ impl Question {
         })
     }
 
-    /// What is said to an answer that cannot be read. Without it the question is asked again.
+    /// Sets the text that is sent after an answer that cannot be parsed. By default the question is repeated.
     #[must_use]
-    pub fn or(self, hint: impl Into<String>) -> Self {
+    pub fn hint(self, hint: impl Into<String>) -> Self {
         let hint = Reply::text(hint);
-        self.try_or(move |_, _| Ok(hint.clone()))
+        self.try_hint(move |_, _| Ok(hint.clone()))
     }
 
-    pub(crate) fn try_or(
+    pub(crate) fn try_hint(
         mut self,
         hint: impl Fn(&Answers, &InboundMessage) -> Result<Reply, HandlerError> + Send + Sync + 'static,
     ) -> Self {
@@ -211,7 +218,7 @@ impl Question {
         self
     }
 
-    /// Asks only if what has been answered before says so; else the field is left out.
+    /// Asks the question only if the condition on the earlier answers holds. Otherwise the field is omitted.
     #[must_use]
     pub fn only_if(self, only_if: impl Fn(&Answers) -> bool + Send + Sync + 'static) -> Self {
         self.try_only_if(move |answers, _| Ok(only_if(answers)))
@@ -251,8 +258,9 @@ impl Question {
         (self.reads)(message)
     }
 
-    /// What is said to an answer that could not be read.
-    pub(super) fn again(
+    /// Returns the reply to an answer that could not be parsed: the parser's hint, else the question's hint, else the
+    /// question.
+    pub(super) fn ask_again(
         &self,
         hint: Option<String>,
         answers: &Answers,
@@ -266,7 +274,7 @@ impl Question {
     }
 }
 
-/// A message's text, without space around it.
+/// Returns the message's text without white space around it. A blank text is not an answer.
 fn text(message: &InboundMessage) -> Result<&str, Option<String>> {
     message.text().map(str::trim).ok_or(None)
 }

@@ -1,69 +1,71 @@
-//! Why a service gave no reply, and what is behind it.
+//! Errors of a forwarded message: the reason why the service gave no reply.
 
 use std::error::Error;
 use std::iter::successors;
 
-/// Why a service gave no reply. Nothing of it says what anybody wrote, nor where the service is.
+/// The reason why the service gave no reply.
+// The text is logged. It must contain neither content of a message nor the service's URL, which may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ForwardError {
     #[error("the service cannot be reached: {0}")]
     NotReached(String),
-    #[error("the service did not answer: {0}")]
-    NoAnswer(String),
-    #[error("the service redirects ({0}): set handler.forward_url to where it is")]
+    #[error("the service sent no complete response: {0}")]
+    HttpError(String),
+    #[error("the service redirects ({0}); set handler.forward_url to the URL it redirects to")]
     Redirect(u16),
-    #[error("the service answered {0}")]
+    #[error("the service responded with HTTP status {0}")]
     Status(u16),
-    #[error("the service answered over 1 MiB")]
+    #[error("the service's response is larger than 1 MiB")]
     TooLarge,
-    #[error(
-        "the service answered with a content type that is none of text/plain and application/json"
-    )]
+    #[error("the service responded with a content type other than text/plain and application/json")]
     ContentType,
-    #[error("the service answered with text that is not UTF-8")]
+    #[error("the service responded with text that is not UTF-8")]
     NotText,
-    #[error("the service answered with what is no JSON (line {line}, column {column})")]
+    // Only the position: a message of serde may quote the response.
+    #[error("the service responded with invalid JSON (line {line}, column {column})")]
     Json { line: usize, column: usize },
     #[error(
-        "the service answered with JSON that is none of {{\"body\": \"…\"}}, {{\"media\": [\"https://…\"]}} and {{\"messages\": […]}}"
+        "the service responded with JSON of an unknown shape; expected {{\"body\": \"…\"}}, {{\"media\": [\"https://…\"]}} or {{\"messages\": […]}}"
     )]
     Shape,
-    #[error("the service answered with messages and, beside them, a body or media")]
+    #[error(
+        "the service responded with messages and also with a body or media; move these into messages"
+    )]
     Both,
-    #[error("message {0} of the service's answer has neither body nor media")]
+    #[error("message {0} of the service's response has neither body nor media")]
     Nothing(usize),
-    #[error("the service named a file that is no http or https URL")]
+    #[error("the service responded with media that is not an http or https URL")]
     MediaUrl,
 }
 
 impl ForwardError {
-    /// No answer has begun.
+    /// Creates the error of a request to which no response has begun.
     pub(super) fn of_sending(error: &reqwest::Error) -> Self {
         let cause = cause(error);
         if error.is_connect() {
             Self::NotReached(cause)
         } else {
-            Self::NoAnswer(cause)
+            Self::HttpError(cause)
         }
     }
 
-    /// An answer has no end.
+    /// Creates the error of a response that broke off.
     pub(super) fn of_reading(error: &reqwest::Error) -> Self {
-        Self::NoAnswer(cause(error))
+        Self::HttpError(cause(error))
     }
 }
 
-/// What is behind an error of the client, such as `tcp connect error: Connection refused (os error 111)`. The client's own
-/// words, "error sending request", say nothing, and may have the URL, which may have a password.
+/// Returns the sources of a client error, such as `tcp connect error: Connection refused (os error 111)`.
 fn cause(error: &reqwest::Error) -> String {
+    // Start at the source: reqwest's own text, "error sending request for url (…)", names the URL, and not the cause.
     let causes = successors(error.source(), |cause| (*cause).source());
     let causes = causes.map(ToString::to_string);
-    // A layer that only names the step.
+    // hyper-util's layer, such as "client error (Connect)", only names the step.
     let causes: Vec<_> = causes
         .filter(|cause| !cause.starts_with("client error ("))
         .collect();
     if causes.is_empty() {
-        return "for no reason that is told".to_owned();
+        return "unknown cause".to_owned();
     }
     causes.join(": ")
 }

@@ -1,23 +1,22 @@
-//! A bot that is a service of yours, in any language: each message is posted to it as JSON, signed, and what it answers is
-//! the reply.
+//! The forward handler: posts each message as signed JSON to your HTTP service, and sends its response as the reply.
 //!
-//! The request is signed by the *Standard Webhooks* convention, for which every language has a library: `webhook-id` is the
-//! `MessageSid`, `webhook-timestamp` the second of this attempt, `webhook-signature` `v1,` and the HMAC-SHA256 over
-//! `id.timestamp.body`. `replyhook-attempt` counts attempts at the message. There are no retries here: Twilio and the journal
-//! have theirs.
+//! Requests are signed as *Standard Webhooks*, for which many languages have a library. `webhook-id` is the
+//! `MessageSid`, and `webhook-timestamp` the Unix time of this attempt. `webhook-signature` is `v1,` and the base64 of
+//! the HMAC-SHA256 over `id.timestamp.body`. `replyhook-attempt` is the number of the attempt, from 1. This handler
+//! does not retry: Twilio and the journal do.
 //!
-//! | the service answers | the user gets |
+//! | the service responds | the user gets |
 //! |---|---|
 //! | 204, or 200 with an empty body | nothing |
 //! | 200 `text/plain` | that text |
-//! | 200 `application/json` | `{"body": "…", "media": ["https://…"]}`, of which either may be missing, or `{"messages": […]}` of such, which may be empty |
-//! | anything else | the handler has failed |
+//! | 200 `application/json` | the message `{"body": "…", "media": ["https://…"]}`, in which either key may be missing; or the messages of `{"messages": […]}`, which may be empty |
+//! | anything else | nothing: the handler fails |
 //!
 //! Source: the Standard Webhooks specification, 1.0.
 
-mod answer;
 mod error;
-mod question;
+mod request;
+mod response;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,9 +29,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::header::CONTENT_TYPE;
 use sha2::Sha256;
 
-use self::answer::Unread;
 use self::error::ForwardError;
-use self::question::Question;
+use self::request::ForwardedMessage;
+use self::response::Unread;
 use super::{Context, Handler, HandlerError};
 use crate::clock::Clock;
 use crate::message::InboundMessage;
@@ -40,16 +39,18 @@ use crate::reply::Reply;
 use crate::secret::Secret;
 use crate::tls;
 
-/// For a connection; the answer has as long as a handler has.
+/// Timeout of a connection attempt. The response may take as long as a handler may run.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Node and uvicorn close what is idle for five seconds, and others later: ours are closed first.
+/// Time after which an unused connection is closed.
+// Node and uvicorn close idle connections after 5 s, other servers later. Close first: a request on a connection that
+// the service is just closing fails, and is not repeated here.
 const IDLE: Duration = Duration::from_secs(4);
-/// How a secret of the convention begins.
+/// Prefix of a Standard Webhooks secret.
 const SECRET_PREFIX: &str = "whsec_";
-/// A key that is shorter is guessed sooner than the convention allows.
+/// Length of a key in bytes, as Standard Webhooks prescribes it.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// A service of yours: where it is, and what it is asked with.
+/// The URL of your service, and the key that signs requests to it.
 ///
 /// ```
 /// use replyhook::Secret;
@@ -66,7 +67,9 @@ pub struct ForwardTarget {
     key: Hmac<Sha256>,
 }
 
-/// Asks a service of yours. One client for all messages, so that connections are used again.
+/// A handler that gets each reply from your HTTP service.
+///
+/// It has one HTTP client for all messages, which reuses connections.
 ///
 /// ```no_run
 /// # #[cfg(all(feature = "route", feature = "axum"))]
@@ -79,7 +82,7 @@ pub struct ForwardTarget {
 /// let secret = Secret::new("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX");
 /// let target = ForwardTarget::parse("http://localhost:3000/message", &secret)?;
 /// let service = Forward::new(target, Arc::new(SystemClock))?;
-/// let bot = Router::new().on(text("ping"), "pong").hand_to(!text("ping"), service);
+/// let bot = Router::new().on(text("ping"), "pong").on_handler(!text("ping"), service);
 /// # Ok(bot) }
 /// ```
 #[derive(Clone)]
@@ -90,27 +93,27 @@ pub struct Forward {
     unread: Arc<Unread>,
 }
 
-/// Why there is no such handler.
+/// The reason why a forward handler cannot be created.
 ///
-/// When it comes: see [`ForwardTarget`].
+/// See [`ForwardTarget`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardSetupError {
-    /// The URL leads nowhere.
+    /// The URL is not an http or https URL with a host.
     #[error("is not an http or https URL with a host, as in http://localhost:3000/message")]
     Url,
-    /// The secret is not of the convention.
+    /// The secret is not `whsec_` and the base64 of 24 to 64 bytes.
     #[error(
         "is not whsec_ and the base64 of 24 to 64 bytes: make one with  echo whsec_$(openssl rand -base64 32)"
     )]
     Secret,
-    /// No client can be made.
-    #[error("cannot be called from here")]
+    /// The HTTP client cannot be created.
+    #[error("cannot be called: the HTTP client could not be created")]
     Client,
 }
 
 impl ForwardTarget {
-    /// The service at `url`, which knows `secret` (`whsec_…`).
+    /// Reads the URL of the service, and the secret (`whsec_…`) that it shares with this server.
     ///
     /// # Errors
     /// [`ForwardSetupError::Url`] or [`ForwardSetupError::Secret`].
@@ -129,16 +132,18 @@ impl ForwardTarget {
 }
 
 impl Forward {
-    /// A handler that posts to a service.
+    /// Creates a handler that posts messages to a service.
     ///
     /// # Errors
-    /// [`ForwardSetupError::Client`].
+    /// [`ForwardSetupError::Client`] if the HTTP client cannot be created.
     pub fn new(target: ForwardTarget, clock: Arc<dyn Clock>) -> Result<Self, ForwardSetupError> {
         tls::install_provider();
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .pool_idle_timeout(IDLE)
+            // A redirect is an error: another host must not get the message, and a 302 would turn the POST into a GET.
             .redirect(reqwest::redirect::Policy::none())
+            // Not even a proxy of the environment: the message goes to the configured URL and nowhere else.
             .no_proxy()
             .user_agent(concat!("replyhook/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -151,11 +156,12 @@ impl Forward {
         })
     }
 
-    async fn ask(&self, cx: &Context, message: &InboundMessage) -> Result<Reply, ForwardError> {
-        let links = question::links(cx, message).await;
-        let body = Question::new(cx, message, &links).to_json();
+    async fn post(&self, cx: &Context, message: &InboundMessage) -> Result<Reply, ForwardError> {
+        let links = request::links(cx, message).await;
+        let body = ForwardedMessage::new(cx, message, &links).to_json();
         let id = message.message_sid.as_str();
         let timestamp = self.clock.now().as_second().to_string();
+        // Clone the keyed state: the key schedule is computed once, in `ForwardTarget::parse`.
         let mut mac = self.target.key.clone();
         for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", &body] {
             mac.update(part);
@@ -171,13 +177,13 @@ impl Forward {
             .header("replyhook-attempt", cx.attempt())
             .body(body);
         let failed = |error: reqwest::Error| ForwardError::of_sending(&error);
-        let mut response = request.send().await.map_err(failed)?;
-        let answer = answer::read(&mut response).await?;
-        for key in self.unread.news(answer.unread) {
+        let mut received = request.send().await.map_err(failed)?;
+        let response = response::read(&mut received).await?;
+        for key in self.unread.news(response.unread) {
             let message_sid = message.message_sid;
-            tracing::warn!(%message_sid, key, "the service's answer has a key that is not read; this is told once");
+            tracing::warn!(%message_sid, key, "ignored an unknown key in the service's response; logged once per key");
         }
-        Ok(answer.reply)
+        Ok(response.reply)
     }
 }
 
@@ -188,13 +194,13 @@ impl Handler for Forward {
         message: InboundMessage,
     ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
         Box::pin(async move {
-            let reply = self.ask(&cx, &message).await;
+            let reply = self.post(&cx, &message).await;
             reply.map_err(HandlerError::new)
         })
     }
 }
 
-/// A URL may hold a password.
+// By hand, without fields: the URL may contain a password, and the key is a secret.
 impl fmt::Debug for ForwardTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ForwardTarget").finish_non_exhaustive()

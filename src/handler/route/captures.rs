@@ -1,4 +1,4 @@
-//! What a pattern or a command took out of a text, as typed values.
+//! Typed values captured from a text by a pattern or a command.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,28 +7,33 @@ use serde::de::value::{Error, MapDeserializer, SeqDeserializer, StringDeserializ
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::{Call, FromMessage};
+use super::{FromMessage, RouteRequest};
 
-/// What was taken out of a text.
+/// Text captured by a filter.
 #[derive(Clone, Default)]
-pub(crate) enum Taken {
-    /// Nothing: the route looks at something else.
+pub(crate) enum Extracted {
+    /// The filter does not capture text.
     #[default]
     Nothing,
-    /// A pattern's groups, in order, by name where they have one. The first is the whole match.
+    /// Groups of a pattern in order, each with its name, if any, and its text. The first is the whole match.
     Groups(Vec<(Option<String>, Option<String>)>),
-    /// What stands behind a command.
+    /// Text after a command.
     Rest(String),
-    /// What several filters took that match together, each by itself.
-    Several(Vec<Taken>),
+    /// Captures of several filters that matched together: at least two, none of them `Nothing` or `Several`.
+    Several(Vec<Extracted>),
 }
 
-/// What the route's pattern or command took out of the text, as a type of yours.
+/// Values that the route's pattern or command captured from the text, as your own type.
 ///
-/// A struct takes named groups by name; a tuple takes groups, or the words behind a command, in order, and its last field all
-/// that is left; a single value takes the only group, or all that stands behind the command. `Option` is for what may be
-/// missing. What does not fit the type does not match: the next route is tried. Where several patterns or commands of a filter
-/// match, names are found in each, and what goes by order in the first.
+/// - A struct takes named groups by name. Without names its fields are filled by position.
+/// - A tuple takes the groups of a pattern, or the words after a command, by position. The last field of a command's
+///   tuple takes the rest of the text.
+/// - A single value takes the only group of a pattern, or all of the text after a command. A pattern without groups, or
+///   with several, gives its whole match.
+/// - An `Option` takes a value that may be missing.
+///
+/// If the captured text does not fit the type, the route does not match, and the router tries the next one. If several
+/// patterns or commands of a filter match, names are looked up in all of them, and positions in the first.
 ///
 /// ```
 /// use replyhook::route::{Captures, Router, command, regex};
@@ -59,13 +64,14 @@ pub(crate) enum Taken {
 pub struct Captures<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S> FromMessage<S> for Captures<T> {
-    fn from_message(call: &Call<'_, S>) -> Option<Self> {
+    fn from_message(call: &RouteRequest<'_, S>) -> Option<Self> {
+        // Text that does not fit `T` is not an error: `None` makes the router try the next route.
         T::deserialize(call.taken).ok().map(Self)
     }
 }
 
-impl Taken {
-    /// What all of these took.
+impl Extracted {
+    /// Combines the captures of several filters, flattened and without the empty ones.
     pub(super) fn of(all: impl Iterator<Item = Self>) -> Self {
         let mut parts = Vec::new();
         for taken in all {
@@ -89,12 +95,14 @@ impl Taken {
         }
     }
 
-    /// The whole, for a single value.
+    /// Returns the text for a single value.
     fn whole(&self) -> Option<&str> {
         match self {
             Self::Nothing => None,
+            // `of` never builds `Several` with fewer than two parts.
             Self::Several(parts) => parts[0].whole(),
             Self::Groups(groups) => {
+                // Index 0 is the whole match, so a length of 2 means that the pattern has exactly one group.
                 let only = usize::from(groups.len() == 2);
                 groups.get(only)?.1.as_deref()
             }
@@ -102,7 +110,8 @@ impl Taken {
         }
     }
 
-    /// So many values in order; the last one of a command has all that is left.
+    /// Returns the values by position. For a command these are `number` values, the last of which has the rest of the
+    /// text.
     fn in_order(&self, number: usize) -> Vec<Value> {
         match self {
             Self::Nothing => Vec::new(),
@@ -123,6 +132,7 @@ impl Taken {
                     };
                     let (word, more) = end.map_or((left, ""), |end| left.split_at(end));
                     left = more.trim_start();
+                    // Missing words become `None`, so that trailing `Option` fields may be left out.
                     values.push(Value(Some(word.to_owned()).filter(|word| !word.is_empty())));
                 }
                 values
@@ -130,7 +140,7 @@ impl Taken {
         }
     }
 
-    /// The named values: of several with a name the first that is one.
+    /// Returns the named groups. If several have the same name, the first with a value counts.
     pub(crate) fn named(&self) -> BTreeMap<&str, Option<&str>> {
         let mut named = BTreeMap::new();
         for part in self.parts() {
@@ -145,7 +155,7 @@ impl Taken {
         named
     }
 
-    /// What stands behind the command, if one was called.
+    /// Returns the text after the command, if the filter matched one.
     #[cfg(feature = "rules")]
     pub(crate) fn rest(&self) -> Option<&str> {
         self.parts().iter().find_map(|part| match part {
@@ -155,21 +165,22 @@ impl Taken {
     }
 }
 
-/// Nothing of what users wrote.
+/// Hides the captured text, which users wrote.
 impl<T> fmt::Debug for Captures<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Captures(…)")
     }
 }
 
-/// Nothing of what users wrote.
-impl fmt::Debug for Taken {
+/// Hides the captured text, which users wrote.
+impl fmt::Debug for Extracted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Taken(…)")
+        f.write_str("Extracted(…)")
     }
 }
 
-/// One value, or none: a text, and whatever can be read from one.
+/// One captured text, or `None` if its group did not take part in the match. Deserializes into types that parse from
+/// text.
 #[derive(Clone)]
 struct Value(Option<String>);
 
@@ -185,13 +196,14 @@ macro_rules! parsed {
     ($($method:ident $visit:ident $type:ty),+ $(,)?) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
             let text = self.0.ok_or_else(missing)?;
+            // A group may include white space around a number, which `parse` rejects.
             visitor.$visit(text.trim().parse::<$type>().map_err(serde::de::Error::custom)?)
         })+
     };
 }
 
 fn missing() -> Error {
-    serde::de::Error::custom("nothing was said for it")
+    serde::de::Error::custom("no text was captured for this value")
 }
 
 impl<'de> Deserializer<'de> for Value {
@@ -256,13 +268,13 @@ macro_rules! single {
     };
 }
 
-impl Taken {
+impl Extracted {
     fn value(&self) -> Value {
         Value(self.whole().map(str::to_owned))
     }
 }
 
-impl<'de> Deserializer<'de> for &Taken {
+impl<'de> Deserializer<'de> for &Extracted {
     type Error = Error;
 
     single! {
@@ -297,8 +309,9 @@ impl<'de> Deserializer<'de> for &Taken {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        // A sequence has no fixed length, so `in_order` would not know into how many words to split a command's text.
         let words = match &self.parts()[0] {
-            Taken::Rest(rest) => rest
+            Extracted::Rest(rest) => rest
                 .split_whitespace()
                 .map(|word| Value(Some(word.to_owned())))
                 .collect(),
@@ -314,6 +327,7 @@ impl<'de> Deserializer<'de> for &Taken {
     ) -> Result<V::Value, Error> {
         let mut values = SeqDeserializer::new(self.in_order(number).into_iter());
         let value = visitor.visit_seq(&mut values)?;
+        // A pattern with more groups than the tuple has fields does not fit.
         values.end()?;
         Ok(value)
     }
@@ -329,6 +343,7 @@ impl<'de> Deserializer<'de> for &Taken {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let named = self.named().into_iter();
+        // Omit groups without a value: serde then fills an `Option` with `None`, and rejects other fields as missing.
         let named = named.filter(|(_, value)| value.is_some());
         let values = named.map(|(name, value)| (name.to_owned(), Value(value.map(str::to_owned))));
         visitor.visit_map(MapDeserializer::new(values))
@@ -343,6 +358,7 @@ impl<'de> Deserializer<'de> for &Taken {
         if !self.named().is_empty() {
             return self.deserialize_map(visitor);
         }
+        // Without named groups the fields take the values by position, in the order of their declaration.
         let values = self.in_order(fields.len());
         let values = fields.iter().copied().zip(values);
         visitor.visit_map(MapDeserializer::new(
@@ -365,17 +381,17 @@ mod tests {
     use super::*;
     use serde::Deserialize;
 
-    fn groups(groups: &[(Option<&str>, Option<&str>)]) -> Taken {
+    fn groups(groups: &[(Option<&str>, Option<&str>)]) -> Extracted {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let groups = groups.iter();
-        Taken::Groups(
+        Extracted::Groups(
             groups
                 .map(|(name, value)| (owned(*name), owned(*value)))
                 .collect(),
         )
     }
 
-    fn read<T: DeserializeOwned>(taken: &Taken) -> Option<T> {
+    fn read<T: DeserializeOwned>(taken: &Extracted) -> Option<T> {
         T::deserialize(taken).ok()
     }
 
@@ -392,9 +408,10 @@ mod tests {
         size: Option<Size>,
     }
 
+    // The last field of a tuple takes the rest of the text.
     #[test]
-    fn a_command_gives_words_in_order_and_the_last_field_what_is_left() {
-        let rest = |text: &str| Taken::Rest(text.to_owned());
+    fn command_captures_assign_words_in_order() {
+        let rest = |text: &str| Extracted::Rest(text.to_owned());
         assert_eq!(read::<u32>(&rest("42")), Some(42));
         assert_eq!(read::<u32>(&rest("")), None);
         assert_eq!(read::<Option<u32>>(&rest("")), Some(None));
@@ -420,12 +437,12 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_nothing_that_was_written() {
+    fn captures_debug_shows_no_text() {
         assert_eq!(format!("{:?}", Captures("+15550001111")), "Captures(…)");
     }
 
     #[test]
-    fn a_pattern_gives_groups_by_name_or_in_order() {
+    fn pattern_captures_groups_by_name_or_position() {
         let taken = groups(&[
             (None, Some("order 7")),
             (Some("id"), Some("7")),
@@ -433,25 +450,33 @@ mod tests {
         ]);
         assert_eq!(read::<Order>(&taken), Some(Order { id: 7, size: None }));
         assert_eq!(read::<(u32, Option<Size>)>(&taken), Some((7, None)));
+        // The pattern has two groups, the tuple one field.
         assert_eq!(read::<(u32,)>(&taken), None);
+        // With several groups a single value takes the whole match.
         assert_eq!(read::<String>(&taken), Some("order 7".to_owned()));
         assert_eq!(
             read::<u32>(&groups(&[(None, Some("no 7")), (None, Some("7"))])),
             Some(7)
         );
-        assert_eq!(read::<u32>(&Taken::Nothing), None);
+        assert_eq!(read::<u32>(&Extracted::Nothing), None);
     }
 
+    // Positional captures come from the first filter that has any.
     #[test]
-    fn several_give_their_names_together_and_their_order_by_the_first() {
+    fn combined_filters_merge_named_captures() {
         let id = groups(&[
             (None, Some("7")),
             (Some("id"), Some("7")),
             (Some("size"), None),
         ]);
         let size = groups(&[(None, Some("large")), (Some("size"), Some("large"))]);
-        let all = [Taken::Nothing, Taken::Rest("5 tea".to_owned()), id, size];
-        let taken = Taken::of(all.into_iter());
+        let all = [
+            Extracted::Nothing,
+            Extracted::Rest("5 tea".to_owned()),
+            id,
+            size,
+        ];
+        let taken = Extracted::of(all.into_iter());
         let order = Order {
             id: 7,
             size: Some(Size::Large),

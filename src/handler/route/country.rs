@@ -1,18 +1,21 @@
-//! Where a user is from, as far as an address tells.
+//! Country of a user, derived from the message and its address.
 //!
-//! Twilio says it for SMS (`FromCountry`), and a business-scoped id begins with it. For other numbers the calling code tells;
-//! where countries share one, the area code does. Source: ITU-T E.164's list of assigned country codes, and NANPA's of
-//! area codes.
+//! For SMS, Twilio sends the country in `FromCountry`. A business-scoped id begins with it. For other phone numbers the
+//! calling code decides, and the area code if several countries share a calling code.
+//!
+//! Source: ITU-T E.164's list of assigned country codes, and NANPA's list of area codes.
 
 use crate::address::Identity;
 use crate::message::InboundMessage;
 
-/// The country of a message's author, as in `DE`.
+/// Returns the country of a message's author as two letters, such as `DE`.
 pub(crate) fn country(message: &InboundMessage) -> Option<&str> {
-    if let Some(country) = &message.from_place.country {
+    // Twilio's own statement takes precedence over the tables of this module.
+    if let Some(country) = &message.from_geo.country {
         return Some(country);
     }
     match message.from.identity() {
+        // As in `US.13491208655302741918`: the country before the dot.
         Identity::BusinessScopedId => message.from.id().split('.').next(),
         Identity::Phone => of_number(message.from.id().trim_start_matches('+')),
         _ => None,
@@ -22,23 +25,25 @@ pub(crate) fn country(message: &InboundMessage) -> Option<&str> {
 fn of_number(digits: &str) -> Option<&'static str> {
     if let Some(rest) = digits.strip_prefix('1') {
         let area = rest.get(..3)?;
+        // `AREAS` lists the other countries of +1; any other area code counts as the United States.
         let shared = AREAS
             .iter()
             .find(|(_, areas)| areas.split(' ').any(|known| known == area));
         return Some(shared.map_or("US", |(country, _)| country));
     }
-    // Kazakhstan has its part of +7.
+    // +7 is shared by Russia and Kazakhstan, which has the numbers that begin with 6 or 7.
     if digits.starts_with("76") || digits.starts_with("77") {
         return Some("KZ");
     }
     let codes = CODES.split(' ').filter_map(|entry| entry.split_once('='));
+    // The longest match counts: `35818` is the Åland Islands, the rest of `358` is Finland.
     codes
         .filter(|(code, _)| digits.starts_with(code))
         .max_by_key(|(code, _)| code.len())
         .map(|(_, country)| country)
 }
 
-/// Area codes of +1 that are not the United States'.
+/// Countries that share calling code +1 with the United States, each with its area codes.
 const AREAS: [(&str, &str); 24] = [
     (
         "CA",
@@ -70,7 +75,7 @@ const AREAS: [(&str, &str); 24] = [
     ("KN", "869"),
 ];
 
-/// Calling codes; a longer one counts before a shorter one.
+/// Calling codes, each with its country. Codes may be prefixes of each other; the longest match counts.
 const CODES: &str = "7=RU 20=EG 27=ZA 30=GR 31=NL 32=BE 33=FR 34=ES 36=HU 39=IT 3906698=VA 40=RO 41=CH 43=AT 44=GB 45=DK 46=SE \
 47=NO 4779=SJ 48=PL 49=DE 51=PE 52=MX 53=CU 54=AR 55=BR 56=CL 57=CO 58=VE 60=MY 61=AU 62=ID 63=PH 64=NZ 65=SG 66=TH 81=JP \
 82=KR 84=VN 86=CN 90=TR 91=IN 92=PK 93=AF 94=LK 95=MM 98=IR 211=SS 212=MA 213=DZ 216=TN 218=LY 220=GM 221=SN 222=MR 223=ML \
@@ -89,8 +94,9 @@ const CODES: &str = "7=RU 20=EG 27=ZA 30=GR 31=NL 32=BE 33=FR 34=ES 36=HU 39=IT 
 mod tests {
     use super::*;
 
+    // Area codes decide where several countries share a calling code.
     #[test]
-    fn the_longest_calling_code_tells_and_area_codes_where_it_is_shared() {
+    fn country_is_found_by_longest_calling_code() {
         for (number, country) in [
             ("15550001111", Some("US")),
             ("14165550100", Some("CA")),
@@ -111,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_is_there_once_and_names_two_letters() {
+    fn calling_codes_are_unique_and_well_formed() {
         let mut codes: Vec<_> = CODES
             .split(' ')
             .map(|entry| entry.split_once('=').unwrap())

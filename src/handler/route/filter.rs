@@ -1,11 +1,11 @@
-//! How a message is looked at, and how filters are combined.
+//! Matching of a message against filters, and their combination.
 
 use std::cell::OnceCell;
 use std::fmt;
 use std::ops::{BitAnd, BitOr, Not};
 use std::sync::Arc;
 
-use super::captures::Taken;
+use super::captures::Extracted;
 use super::country;
 use super::hours::Hours;
 use super::pattern::{Effort, Pattern};
@@ -13,7 +13,9 @@ use crate::address::Channel;
 use crate::handler::folding::{fold, is_unseen, normal, spaced_words};
 use crate::message::{InboundMessage, MessageType};
 
-/// What a route looks for. Made by the functions of this module, and combined by `&`, `|` and `!`.
+/// Condition of a route on a message.
+///
+/// The functions of this module create filters; `&`, `|` and `!` combine them.
 ///
 /// ```
 /// use replyhook::route::{Filter, command, first_contact, text};
@@ -27,7 +29,6 @@ use crate::message::{InboundMessage, MessageType};
 #[derive(Clone)]
 pub struct Filter(pub(super) Kind);
 
-/// A predicate of yours.
 pub(super) type Predicate = Arc<dyn Fn(&InboundMessage) -> bool + Send + Sync>;
 
 #[derive(Clone)]
@@ -44,20 +45,22 @@ pub(super) enum Kind {
     Flow,
     FirstContact,
     Forwarded,
-    ReplyToUs,
+    QuotesOurMessage,
     Channel(Channel),
     Country(Vec<String>),
     During(Hours),
     Predicate(&'static str, Predicate),
     All(Vec<Filter>),
-    OneOf(Vec<Filter>),
+    Any(Vec<Filter>),
     Not(Box<Filter>),
 }
 
-/// A text that is looked for: as it was written, and as it is compared.
+/// Text that a filter looks for.
 #[derive(Clone)]
 pub(super) struct Sought {
+    /// As the bot's author wrote it. The route table shows this, and payloads and ids are compared with it.
     pub(super) written: String,
+    /// Folded, for comparison with what users write.
     pub(super) compared: String,
 }
 
@@ -68,10 +71,10 @@ pub(super) struct Near {
     pub(super) km: f64,
 }
 
-/// A message, and what several filters want to know of it, found out once.
+/// Message to match, with derived values that several filters need, each computed at most once.
 pub(super) struct Subject<'a> {
     pub(super) message: &'a InboundMessage,
-    /// Known where a filter asks for it.
+    /// Always false unless [`Filter::asks_the_journal`] holds for a filter of the router, which saves the query.
     pub(super) is_first_contact: bool,
     pub(super) effort: Effort,
     folded: OnceCell<String>,
@@ -101,7 +104,7 @@ impl<'a> Subject<'a> {
         self.words.get_or_init(|| spaced_words(self.folded()))
     }
 
-    /// And how many characters it has.
+    /// Returns the text that patterns are matched against, and its number of characters.
     fn normal(&self) -> (&str, u64) {
         let (text, characters) = self.normal.get_or_init(|| {
             let text = normal(&self.message.body);
@@ -121,6 +124,7 @@ impl BitAnd for Filter {
 
     fn bitand(self, other: Self) -> Self {
         match self.0 {
+            // Flattened, so that `a & b & c` is displayed without parentheses.
             Kind::All(mut filters) => {
                 filters.push(other);
                 Self(Kind::All(filters))
@@ -135,11 +139,11 @@ impl BitOr for Filter {
 
     fn bitor(self, other: Self) -> Self {
         match self.0 {
-            Kind::OneOf(mut filters) => {
+            Kind::Any(mut filters) => {
                 filters.push(other);
-                Self(Kind::OneOf(filters))
+                Self(Kind::Any(filters))
             }
-            _ => Self(Kind::OneOf(vec![self, other])),
+            _ => Self(Kind::Any(vec![self, other])),
         }
     }
 }
@@ -153,7 +157,7 @@ impl Not for Filter {
 }
 
 impl Filter {
-    /// The names of a pattern's groups.
+    /// Returns the names of a pattern's groups; none for other filters.
     #[cfg(feature = "rules")]
     pub(crate) fn group_names(&self) -> impl Iterator<Item = &str> {
         let pattern = match &self.0 {
@@ -165,26 +169,27 @@ impl Filter {
             .flat_map(|pattern| pattern.regex().capture_names().flatten())
     }
 
-    /// Whether it asks for what only the journal knows.
+    /// Returns true if the filter needs a query of the journal.
     pub(super) fn asks_the_journal(&self) -> bool {
         match &self.0 {
             Kind::FirstContact => true,
-            Kind::All(filters) | Kind::OneOf(filters) => filters.iter().any(Self::asks_the_journal),
+            Kind::All(filters) | Kind::Any(filters) => filters.iter().any(Self::asks_the_journal),
             Kind::Not(filter) => filter.asks_the_journal(),
             _ => false,
         }
     }
 
-    /// What it takes out of a message, if it matches.
-    pub(super) fn matches(&self, subject: &Subject<'_>) -> Option<Taken> {
+    /// Returns the captures if the filter matches.
+    pub(super) fn matches(&self, subject: &Subject<'_>) -> Option<Extracted> {
         let message = subject.message;
         let is_match = match &self.0 {
             Kind::Anything => true,
             Kind::Text(texts) => texts.iter().any(|text| text.compared == subject.folded()),
+            // Each word of both texts has a space on either side, so that `contains` finds whole words only.
             Kind::Words(words) => words
                 .iter()
                 .any(|word| subject.words().contains(&word.compared)),
-            Kind::Command(name) => return command_rest(name, &message.body).map(Taken::Rest),
+            Kind::Command(name) => return command_rest(name, &message.body).map(Extracted::Rest),
             Kind::Regex(pattern) => return groups(pattern, subject),
             Kind::Media(kind) => has_media(message, kind.as_deref()),
             Kind::Location(None) => message.location.is_some(),
@@ -207,7 +212,8 @@ impl Filter {
             Kind::Forwarded => {
                 message.forwarded == Some(true) || message.frequently_forwarded == Some(true)
             }
-            Kind::ReplyToUs => message
+            // A quoted message without a sender counts as one of ours.
+            Kind::QuotesOurMessage => message
                 .replied_to
                 .as_ref()
                 .is_some_and(|quoted| quoted.from.as_ref().is_none_or(|from| *from == message.to)),
@@ -220,41 +226,43 @@ impl Filter {
             Kind::During(hours) => hours.contain(message.received_at),
             Kind::Predicate(_, predicate) => predicate(message),
             Kind::All(filters) => return matches_all(filters, subject),
-            Kind::OneOf(filters) => {
-                // Also behind the first that matches: what another takes has a name.
+            Kind::Any(filters) => {
+                // Match all filters, even after the first that matches: others may capture further named groups.
                 let mut taken = filters.iter().filter_map(|filter| filter.matches(subject));
                 let first = taken.next()?;
-                return Some(Taken::of(std::iter::once(first).chain(taken)));
+                return Some(Extracted::of(std::iter::once(first).chain(taken)));
             }
             Kind::Not(filter) => filter.matches(subject).is_none(),
         };
-        is_match.then_some(Taken::Nothing)
+        is_match.then_some(Extracted::Nothing)
     }
 }
 
-fn matches_all(filters: &[Filter], subject: &Subject<'_>) -> Option<Taken> {
+fn matches_all(filters: &[Filter], subject: &Subject<'_>) -> Option<Extracted> {
     let taken: Option<Vec<_>> = filters.iter().map(|one| one.matches(subject)).collect();
-    Some(Taken::of(taken?.into_iter()))
+    Some(Extracted::of(taken?.into_iter()))
 }
 
-/// What stands behind the command, if it is this one.
+/// Returns the text after the command if the body calls the command `name`, which is folded.
 fn command_rest(name: &str, body: &str) -> Option<String> {
     let text = body.trim_start_matches(|c: char| c.is_whitespace() || is_unseen(c));
+    // East Asian input methods also type the full-width slash.
     let text = text.strip_prefix('/').or_else(|| text.strip_prefix('／'))?;
     let end = text.find(char::is_whitespace).unwrap_or(text.len());
     let (called, rest) = text.split_at(end);
-    // Most commands are other ones, and need no closer look.
+    // Most commands are others; folding an ASCII text only lowers its case, so the cheap comparison suffices for them.
     let is_it = called.eq_ignore_ascii_case(name) || (!called.is_ascii() && fold(called) == name);
     is_it.then(|| rest.trim().to_owned())
 }
 
-fn groups(pattern: &Pattern, subject: &Subject<'_>) -> Option<Taken> {
+fn groups(pattern: &Pattern, subject: &Subject<'_>) -> Option<Extracted> {
     let (text, characters) = subject.normal();
+    // `None` is not "no match" here: the router calls `Effort::end` after matching, and fails the message.
     if !subject.effort.allows(pattern, characters) {
         return None;
     }
     let pattern = pattern.regex();
-    // Cheaper than groups, and usually the end of it.
+    // `is_match` is cheaper than `captures`, and most patterns do not match.
     if !pattern.is_match(text) {
         return None;
     }
@@ -263,7 +271,7 @@ fn groups(pattern: &Pattern, subject: &Subject<'_>) -> Option<Taken> {
     let values = found
         .iter()
         .map(|group| group.map(|group| group.as_str().to_owned()));
-    Some(Taken::Groups(
+    Some(Extracted::Groups(
         names
             .map(|name| name.map(str::to_owned))
             .zip(values)
@@ -275,6 +283,7 @@ fn has_media(message: &InboundMessage, kind: Option<&str>) -> bool {
     let Some(kind) = kind else {
         return !message.media.is_empty();
     };
+    // Only for media without `MediaContentType{N}`.
     let fallback = message.message_type.as_ref().map(of_message_type);
     message.media.iter().any(|media| {
         let content_type = media.content_type.as_deref().or(fallback.flatten());
@@ -282,7 +291,7 @@ fn has_media(message: &InboundMessage, kind: Option<&str>) -> bool {
     })
 }
 
-/// For a file without a type of its own.
+/// Returns a content type, or its beginning, for media that came without one.
 fn of_message_type(message_type: &MessageType) -> Option<&'static str> {
     Some(match message_type {
         MessageType::Image | MessageType::Sticker => "image/",
@@ -295,6 +304,7 @@ fn of_message_type(message_type: &MessageType) -> Option<&'static str> {
 }
 
 fn is_of_kind(content_type: &str, kind: &str) -> bool {
+    // Without parameters, as in `audio/ogg; codecs=opus`.
     let essence = content_type
         .split(';')
         .next()
@@ -311,12 +321,13 @@ fn is_of_kind(content_type: &str, kind: &str) -> bool {
     }
 }
 
-/// Whether a choice is one of the wanted.
+/// Returns true if a tapped button or list item is one of the wanted ones; `None` accepts any.
 fn is_chosen(wanted: Option<&[Sought]>, id: Option<&str>, shown: Option<&str>) -> bool {
     let Some(wanted) = wanted else {
         return true;
     };
     match (id, shown) {
+        // Compare ids exactly, since a program made them; compare titles folded, as texts.
         (Some(id), _) => wanted.iter().any(|wanted| wanted.written == id),
         (None, Some(shown)) => {
             let shown = fold(shown);
@@ -326,7 +337,7 @@ fn is_chosen(wanted: Option<&[Sought]>, id: Option<&str>, shown: Option<&str>) -
     }
 }
 
-/// As the table of routes has it; `{:#}` shows texts as they are compared.
+/// Text for the table of routes. With `{:#}`, texts and words appear folded, so that equal filters have equal texts.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, name: &str, texts: &[Sought]| {
@@ -372,16 +383,16 @@ impl fmt::Display for Filter {
             Kind::Button(Some(payloads)) => list(f, "button", payloads),
             Kind::List(None) => f.write_str("list item"),
             Kind::List(Some(ids)) => list(f, "list item", ids),
-            Kind::Flow => f.write_str("flow answer"),
+            Kind::Flow => f.write_str("flow response"),
             Kind::FirstContact => f.write_str("first contact"),
             Kind::Forwarded => f.write_str("forwarded"),
-            Kind::ReplyToUs => f.write_str("reply to us"),
+            Kind::QuotesOurMessage => f.write_str("quotes our message"),
             Kind::Channel(channel) => write!(f, "channel {}", channel.as_str()),
             Kind::Country(countries) => write!(f, "country {}", countries.join(", ")),
             Kind::During(hours) => write!(f, "during {hours}"),
             Kind::Predicate(name, _) => f.write_str(name),
             Kind::All(filters) => joined(f, filters, " & "),
-            Kind::OneOf(filters) => joined(f, filters, " | "),
+            Kind::Any(filters) => joined(f, filters, " | "),
             Kind::Not(filter) => {
                 f.write_str("!")?;
                 nested(f, filter)
@@ -391,7 +402,7 @@ impl fmt::Display for Filter {
 }
 
 fn nested(f: &mut fmt::Formatter<'_>, filter: &Filter) -> fmt::Result {
-    let is_several = matches!(filter.0, Kind::All(_) | Kind::OneOf(_));
+    let is_several = matches!(filter.0, Kind::All(_) | Kind::Any(_));
     f.write_str(if is_several { "(" } else { "" })?;
     fmt::Display::fmt(filter, f)?;
     f.write_str(if is_several { ")" } else { "" })

@@ -1,15 +1,15 @@
-//! What a route can look for.
+//! Functions that create filters.
 
 use std::sync::Arc;
 
 use super::filter::{Filter, Kind, Near, Sought};
 use super::hours::{Hours, HoursError};
-use super::pattern::{PATTERN_BYTES, Pattern, PatternError};
+use super::pattern::{MAX_PATTERN_BYTES, Pattern, PatternError};
 use crate::address::Channel;
 use crate::handler::folding::{fold, spaced_words};
 use crate::message::InboundMessage;
 
-/// One text or several of which any will do: `"hi"`, `["hi", "hello"]`, a `Vec`.
+/// One text or several alternatives: `"hi"`, `["hi", "hello"]` or a `Vec`.
 ///
 /// ```
 /// use replyhook::route::text;
@@ -19,36 +19,36 @@ use crate::message::InboundMessage;
 /// let configured: Vec<String> = "hi hello".split(' ').map(str::to_owned).collect();
 /// assert_eq!(text(configured).to_string(), r#"text "hi", "hello""#);
 /// ```
-pub trait Texts {
-    /// The texts.
+pub trait IntoTexts {
+    /// Returns the texts.
     fn texts(self) -> Vec<String>;
 }
 
-impl Texts for &str {
+impl IntoTexts for &str {
     fn texts(self) -> Vec<String> {
         vec![self.to_owned()]
     }
 }
 
-impl Texts for String {
+impl IntoTexts for String {
     fn texts(self) -> Vec<String> {
         vec![self]
     }
 }
 
-impl<T: Into<String>, const N: usize> Texts for [T; N] {
+impl<T: Into<String>, const N: usize> IntoTexts for [T; N] {
     fn texts(self) -> Vec<String> {
         self.into_iter().map(Into::into).collect()
     }
 }
 
-impl<T: Into<String>> Texts for Vec<T> {
+impl<T: Into<String>> IntoTexts for Vec<T> {
     fn texts(self) -> Vec<String> {
         self.into_iter().map(Into::into).collect()
     }
 }
 
-fn sought(texts: impl Texts, compared: impl Fn(&str) -> String) -> Vec<Sought> {
+fn sought(texts: impl IntoTexts, compared: impl Fn(&str) -> String) -> Vec<Sought> {
     let texts = texts.texts().into_iter();
     texts
         .map(|written| Sought {
@@ -58,7 +58,7 @@ fn sought(texts: impl Texts, compared: impl Fn(&str) -> String) -> Vec<Sought> {
         .collect()
 }
 
-/// Every message.
+/// Matches every message.
 ///
 /// ```
 /// use replyhook::route::{Router, anything, hours};
@@ -71,7 +71,7 @@ pub fn anything() -> Filter {
     Filter(Kind::Anything)
 }
 
-/// A whole text. Case, accents, width and space around and between do not matter.
+/// Matches a whole text, ignoring case, accents, width, and the amount of white space.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -85,12 +85,13 @@ pub fn anything() -> Filter {
 /// ana.says("où est-ce que").await.assert_no_reply();
 /// # });
 /// ```
-pub fn text(texts: impl Texts) -> Filter {
+pub fn text(texts: impl IntoTexts) -> Filter {
     Filter(Kind::Text(sought(texts, fold)))
 }
 
-/// A word, or words in a row, anywhere in the text. Case, accents and what stands between words do not matter; a part of a word
-/// is none, and where there is no letter and no digit, there is no word.
+/// Matches a word or a phrase anywhere in the text, ignoring case, accents, and punctuation between words.
+///
+/// Only whole words match. A text without letters and digits contains no words, so it never matches.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -105,19 +106,21 @@ pub fn text(texts: impl Texts) -> Filter {
 /// ana.says("Is it refundable?").await.assert_no_reply();
 /// # });
 /// ```
-pub fn words(words: impl Texts) -> Filter {
+pub fn words(words: impl IntoTexts) -> Filter {
+    // Without a word there is only a space to look for, which every text contains after `spaced_words`.
     let words = words.texts().into_iter().filter(|words| has_word(words));
     let words: Vec<_> = words.collect();
     Filter(Kind::Words(sought(words, |word| spaced_words(&fold(word)))))
 }
 
-/// Whether [`words`] would look for anything.
+/// Returns true if [`words`] finds a word to look for in the text.
 pub(crate) fn has_word(text: &str) -> bool {
     !spaced_words(&fold(text)).trim().is_empty()
 }
 
-/// `/order 42`: the command's name, without the slash. Case and accents do not matter. [`Captures`](super::Captures) has what
-/// stands behind it.
+/// Matches a command by its name, such as `order` for `/order 42`, ignoring case and accents.
+///
+/// [`Captures`](super::Captures) takes the text after the command.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -137,11 +140,13 @@ pub fn command(name: impl Into<String>) -> Filter {
     Filter(Kind::Command(fold(name.into().trim_start_matches('/'))))
 }
 
-/// A regular expression, anywhere in the text unless `^` and `$` say otherwise: without case (`(?-i)` turns that off), on the
-/// text after NFKC and without space around it. Accents do matter here. [`Captures`](super::Captures) has its groups.
+/// Matches a regular expression anywhere in the text; anchor it with `^` and `$`.
 ///
-/// Patterns that a text could keep busy are refused, and where all of a router take over some 25 ms with one message, the message
-/// fails as a handler's error does.
+/// The pattern ignores case, unless it says `(?-i)`, but not accents. It is matched against the text after NFKC
+/// normalization, without white space around it. [`Captures`](super::Captures) takes its groups.
+///
+/// Patterns that could take long with a long text are rejected. If all patterns of a router together take more than
+/// about 25 ms for one message, the handler fails for that message.
 ///
 /// ```
 /// use replyhook::route::{Captures, Router, regex};
@@ -156,13 +161,14 @@ pub fn command(name: impl Into<String>) -> Filter {
 /// ```
 ///
 /// # Panics
-/// Where the pattern is none, or one that takes too much ([`PatternError`]): this happens when the bot is put together. [`try_regex`] says so.
+/// If the pattern is invalid or too expensive ([`PatternError`]). The panic occurs when the router is built, not when a
+/// message arrives. [`try_regex`] returns the error instead.
 #[track_caller]
 pub fn regex(pattern: &str) -> Filter {
     try_regex(pattern).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The same for a pattern that is not known before.
+/// Matches a regular expression that is not known at compile time; see [`regex()`].
 ///
 /// ```
 /// use replyhook::route::try_regex;
@@ -174,24 +180,24 @@ pub fn regex(pattern: &str) -> Filter {
 /// ```
 ///
 /// # Errors
-/// [`PatternError`]: the pattern is none, too large, or a long text could keep it busy for long.
+/// [`PatternError`] if the pattern is invalid, too large, or could take long with a long text.
 pub fn try_regex(pattern: &str) -> Result<Filter, PatternError> {
-    Pattern::within(pattern, PATTERN_BYTES).map(of_pattern)
+    Pattern::within(pattern, MAX_PATTERN_BYTES).map(of_pattern)
 }
 
-/// A pattern that was compiled.
+/// Matches a compiled pattern.
 pub(crate) fn of_pattern(pattern: Pattern) -> Filter {
     Filter(Kind::Regex(pattern))
 }
 
-/// Any file.
+/// Matches a message with media of any type.
 ///
 /// ```
 /// use replyhook::InboundMessage;
 /// use replyhook::route::{Router, any_media, image};
 ///
 /// async fn other(message: InboundMessage) -> String {
-///     format!("{} file(s), but I can only look at pictures.", message.media.len())
+///     format!("{} file(s), but I can only view pictures.", message.media.len())
 /// }
 ///
 /// let bot = Router::new().on(image(), "What a picture!").on(any_media(), other);
@@ -202,7 +208,10 @@ pub fn any_media() -> Filter {
     Filter(Kind::Media(None))
 }
 
-/// A file of a type such as `image`, `application/pdf`, or `document`: what is none of image, audio, video and contact.
+/// Matches media of a type, such as `application/pdf`, or of a kind: `image`, `audio`, `video`, `contact` or
+/// `document`.
+///
+/// A document is media of any type that is not one of the other kinds.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -223,54 +232,57 @@ pub fn any_media() -> Filter {
 /// ```
 pub fn media(kind: impl Into<String>) -> Filter {
     let kind = kind.into().to_ascii_lowercase();
+    // `image/*` means the kind `image`.
     Filter(Kind::Media(Some(kind.trim_end_matches("/*").to_owned())))
 }
 
-/// A picture.
+/// Matches a picture.
 ///
-/// In a router: see [`media`].
+/// See [`media`] for an example.
 pub fn image() -> Filter {
     media("image")
 }
 
-/// A voice note, or another recording.
+/// Matches a voice note or another audio file.
 ///
-/// In a router: see [`media`].
+/// See [`media`] for an example.
 pub fn audio() -> Filter {
     media("audio")
 }
 
-/// A film.
+/// Matches a video.
 ///
-/// In a router: see [`media`].
+/// See [`media`] for an example.
 pub fn video() -> Filter {
     media("video")
 }
 
-/// A file that is none of picture, recording, film and contact.
+/// Matches media that is not a picture, audio, video or contact.
 ///
-/// In a router: see [`media`].
+/// See [`media`] for an example.
 pub fn document() -> Filter {
     media("document")
 }
 
-/// Any location.
+/// Matches any location.
 ///
-/// In a router: see [`near`], and [`Location::km_to`](crate::message::Location::km_to).
+/// See [`within_km`] and [`Location::km_to`](crate::message::Location::km_to) for examples.
 pub fn location() -> Filter {
     Filter(Kind::Location(None))
 }
 
-/// A location within so many kilometres of a place, as the crow flies.
+/// Matches a location at most `km` kilometres from a point, by great-circle distance.
+///
+/// `latitude` and `longitude` are in degrees, positive to the north and east.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use replyhook::route::{Router, location, near};
+/// use replyhook::route::{Router, location, within_km};
 /// use replyhook::{App, testing::TestBot};
 ///
 /// let bot = || Router::new()
-///     .on(near(40.4168, -3.7038, 10.0), "We deliver.")
+///     .on(within_km(40.4168, -3.7038, 10.0), "We deliver.")
 ///     .on(location(), "Too far, sorry.");
 /// let bot = TestBot::start(move || App::builder().handler(bot())).await;
 /// let ana = bot.whatsapp("+34600000001");
@@ -278,7 +290,7 @@ pub fn location() -> Filter {
 /// ana.shares(41.3874, 2.1686, "Barcelona").await.assert_reply("Too far, sorry.");
 /// # });
 /// ```
-pub fn near(latitude: f64, longitude: f64, km: f64) -> Filter {
+pub fn within_km(latitude: f64, longitude: f64, km: f64) -> Filter {
     Filter(Kind::Location(Some(Near {
         latitude,
         longitude,
@@ -286,14 +298,16 @@ pub fn near(latitude: f64, longitude: f64, km: f64) -> Filter {
     })))
 }
 
-/// Any pressed button.
+/// Matches any tapped button.
 ///
-/// With others behind it: see [`button`].
+/// See [`button`] for an example.
 pub fn any_button() -> Filter {
     Filter(Kind::Button(None))
 }
 
-/// A pressed button: its payload as it is, or, where it has none, its text, as [`text()`] compares.
+/// Matches a tapped button by its payload, compared exactly.
+///
+/// A button without a payload matches by its text, compared as by [`text()`].
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -310,18 +324,20 @@ pub fn any_button() -> Filter {
 /// ana.presses("Yes", "confirm:41").await.assert_reply("That button is an old one.");
 /// # });
 /// ```
-pub fn button(payloads: impl Texts) -> Filter {
+pub fn button(payloads: impl IntoTexts) -> Filter {
     Filter(Kind::Button(Some(sought(payloads, fold))))
 }
 
-/// Any choice from a list.
+/// Matches any choice from a list.
 ///
-/// With others before it: see [`list_item`].
+/// See [`list_item`] for an example.
 pub fn any_list_item() -> Filter {
     Filter(Kind::List(None))
 }
 
-/// A choice from a list: its id as it is, or, where it has none, its title, as [`text()`] compares.
+/// Matches a choice from a list by its id, compared exactly.
+///
+/// An item without an id matches by its title, compared as by [`text()`].
 ///
 /// ```
 /// use replyhook::InboundMessage;
@@ -331,34 +347,36 @@ pub fn any_list_item() -> Filter {
 ///     Some(format!("{}, very well.", message.list?.title?))
 /// }
 ///
-/// let bot = Router::new().on(list_item("human"), "Somebody will call.").on(any_list_item(), chosen);
+/// let bot = Router::new().on(list_item("human"), "A colleague will call.").on(any_list_item(), chosen);
 /// # fn is_handler(_: impl replyhook::Handler) {}
 /// # is_handler(bot);
 /// ```
-pub fn list_item(ids: impl Texts) -> Filter {
+pub fn list_item(ids: impl IntoTexts) -> Filter {
     Filter(Kind::List(Some(sought(ids, fold))))
 }
 
-/// What a WhatsApp Flow gave.
+/// Matches the result of a WhatsApp Flow.
 ///
 /// ```
 /// use replyhook::InboundMessage;
-/// use replyhook::route::{Router, flow_answer};
+/// use replyhook::route::{Router, flow_response};
 ///
 /// async fn booked(message: InboundMessage) -> Option<String> {
 ///     let answers = message.flow_data?.value()?;
 ///     Some(format!("Booked for {}.", answers["date"].as_str()?))
 /// }
 ///
-/// let bot = Router::new().on(flow_answer(), booked);
+/// let bot = Router::new().on(flow_response(), booked);
 /// # fn is_handler(_: impl replyhook::Handler) {}
 /// # is_handler(bot);
 /// ```
-pub fn flow_answer() -> Filter {
+pub fn flow_response() -> Filter {
     Filter(Kind::Flow)
 }
 
-/// The first message of its author to this sender of yours, as far as the journal knows.
+/// Matches a user's first message to this sender, according to the journal.
+///
+/// A router with this filter queries the store once per message, unless a form is in progress.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -377,7 +395,7 @@ pub fn first_contact() -> Filter {
     Filter(Kind::FirstContact)
 }
 
-/// A forwarded message.
+/// Matches a forwarded message.
 ///
 /// ```
 /// use replyhook::route::{Router, forwarded, image};
@@ -391,25 +409,25 @@ pub fn forwarded() -> Filter {
     Filter(Kind::Forwarded)
 }
 
-/// A message that quotes one of yours.
+/// Matches a message that quotes one of your messages.
 ///
 /// ```
 /// use replyhook::InboundMessage;
-/// use replyhook::route::{Router, reply_to_us};
+/// use replyhook::route::{Router, quotes_our_message};
 ///
 /// async fn quoted(message: InboundMessage) -> Option<String> {
 ///     Some(format!("You mean {}.", message.replied_to?.message_sid))
 /// }
 ///
-/// let bot = Router::new().on(reply_to_us(), quoted);
+/// let bot = Router::new().on(quotes_our_message(), quoted);
 /// # fn is_handler(_: impl replyhook::Handler) {}
 /// # is_handler(bot);
 /// ```
-pub fn reply_to_us() -> Filter {
-    Filter(Kind::ReplyToUs)
+pub fn quotes_our_message() -> Filter {
+    Filter(Kind::QuotesOurMessage)
 }
 
-/// A channel.
+/// Matches messages of a channel.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -427,7 +445,9 @@ pub fn channel(channel: Channel) -> Filter {
     Filter(Kind::Channel(channel))
 }
 
-/// Authors of a country, as in `DE`: as Twilio says (SMS), by a business-scoped id, or by the calling code and, for +1, the
+/// Matches users of a country, given as two letters such as `DE`.
+///
+/// The country comes from `FromCountry` (SMS), from a business-scoped id, or from the calling code and, for +1, the
 /// area code.
 ///
 /// ```
@@ -442,7 +462,7 @@ pub fn channel(channel: Channel) -> Filter {
 /// bot.whatsapp("+4915112345678").says("hi").await.assert_reply("Hello!");
 /// # });
 /// ```
-pub fn country(countries: impl Texts) -> Filter {
+pub fn country(countries: impl IntoTexts) -> Filter {
     let countries = countries.texts().into_iter();
     Filter(Kind::Country(
         countries
@@ -451,7 +471,7 @@ pub fn country(countries: impl Texts) -> Filter {
     ))
 }
 
-/// Messages that come in these [`Hours`].
+/// Matches messages that arrive during these [`Hours`].
 ///
 /// ```
 /// use replyhook::route::{Hours, Router, during};
@@ -465,7 +485,7 @@ pub fn during(hours: Hours) -> Filter {
     Filter(Kind::During(hours))
 }
 
-/// Messages that come in hours such as `mon-fri 09:00-17:30` of a time zone such as `Europe/Berlin`.
+/// Matches messages that arrive during hours such as `mon-fri 09:00-17:30` in a time zone such as `Europe/Berlin`.
 ///
 /// ```
 /// # #[cfg(feature = "testing")]
@@ -474,43 +494,44 @@ pub fn during(hours: Hours) -> Filter {
 /// use replyhook::route::{Router, hours};
 /// use replyhook::{App, testing::TestBot};
 ///
-/// let bot = || Router::new().on(hours("mon-fri 08:00-18:00", "UTC"), "At once!").otherwise("On Monday.");
+/// let bot = || Router::new().on(hours("mon-fri 08:00-18:00", "UTC"), "Right away!").otherwise("On Monday.");
 /// let bot = TestBot::start(move || App::builder().handler(bot())).await;
 /// let ana = bot.whatsapp("+34600000001");
-/// // A kit's first day is a Monday.
-/// ana.says("Help!").await.assert_reply("At once!");
+/// // The clock of a `TestBot` starts on a Monday.
+/// ana.says("Help!").await.assert_reply("Right away!");
 /// bot.advance(Duration::from_hours(5 * 24)).await;
 /// ana.says("Help!").await.assert_reply("On Monday.");
 /// # });
 /// ```
 ///
 /// # Panics
-/// Where there are no such hours: this happens when the bot is put together. [`Hours::parse`] says so.
+/// If the hours or the time zone are invalid. The panic occurs when the router is built, not when a message arrives.
+/// [`Hours::parse`] returns the error instead.
 #[track_caller]
 pub fn hours(times: &str, zone: &str) -> Filter {
     let hours: Result<Hours, HoursError> = Hours::parse(times, zone);
     during(hours.unwrap_or_else(|error| panic!("{error}")))
 }
 
-/// Whatever your function says yes to; the name is for the table of routes.
+/// Matches messages for which your function returns true. The name appears in the table of routes.
 ///
 /// ```
-/// use replyhook::route::{Router, when};
+/// use replyhook::route::{Router, matches};
 ///
-/// let shouting = when("shouting", |message| {
+/// let shouting = matches("shouting", |message| {
 ///     message.body.chars().any(char::is_alphabetic) && message.body == message.body.to_uppercase()
 /// });
 /// let bot = Router::<()>::new().on(shouting, "No need to shout.");
 /// assert!(bot.to_string().contains("shouting"));
 /// ```
-pub fn when(
+pub fn matches(
     name: &'static str,
     predicate: impl Fn(&InboundMessage) -> bool + Send + Sync + 'static,
 ) -> Filter {
     Filter(Kind::Predicate(name, Arc::new(predicate)))
 }
 
-/// All of these, as `&` makes it of two; without any, every message.
+/// Matches messages that all filters match, like `&`. An empty list matches every message.
 ///
 /// ```
 /// use replyhook::route::{all, image, forwarded};
@@ -518,26 +539,27 @@ pub fn when(
 /// assert_eq!(all(vec![image(), !forwarded()]).to_string(), "media image & !forwarded");
 /// ```
 pub fn all(filters: Vec<Filter>) -> Filter {
+    // A single filter stays itself, so that the table of routes shows it without parentheses.
     match <[Filter; 1]>::try_from(filters) {
         Ok([filter]) => filter,
         Err(filters) => Filter(Kind::All(filters)),
     }
 }
 
-/// One of these at least, as `|` makes it of two; without any, no message.
+/// Matches messages that at least one filter matches, like `|`. An empty list matches no message.
 ///
 /// ```
-/// use replyhook::route::{command, one_of, text};
+/// use replyhook::route::{command, any, text};
 ///
 /// let filters = ["hours", "menu"].map(|word| text(word) | command(word));
 /// assert_eq!(
-///     one_of(filters.into()).to_string(),
+///     any(filters.into()).to_string(),
 ///     r#"(text "hours" | command /hours) | (text "menu" | command /menu)"#
 /// );
 /// ```
-pub fn one_of(filters: Vec<Filter>) -> Filter {
+pub fn any(filters: Vec<Filter>) -> Filter {
     match <[Filter; 1]>::try_from(filters) {
         Ok([filter]) => filter,
-        Err(filters) => Filter(Kind::OneOf(filters)),
+        Err(filters) => Filter(Kind::Any(filters)),
     }
 }

@@ -7,11 +7,13 @@ use jiff::tz::TimeZone;
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
+/// Minutes of a day.
 const DAY: u32 = 24 * 60;
 
-/// Times of the week, as in `mon-fri 09:00-17:30, sat 10:00-14:00`, in a time zone such as `Europe/Berlin`.
+/// Times of the week, such as `mon-fri 09:00-17:30, sat 10:00-14:00`, in a time zone such as `Europe/Berlin`.
 ///
-/// A day alone is the whole day, times alone are every day's, and times that end before they begin end on the next day.
+/// A day without times is the whole day. Times without a day apply to every day. Times that end before they begin end
+/// on the next day.
 ///
 /// ```
 /// use replyhook::route::Hours;
@@ -25,37 +27,37 @@ const DAY: u32 = 24 * 60;
 pub struct Hours {
     text: String,
     zone: TimeZone,
-    /// Minutes of the week, from Monday 00:00: from, and before.
+    /// Half-open spans in minutes since Monday 00:00. A span that begins on Sunday may end after the end of the week.
     spans: Vec<(u32, u32)>,
 }
 
-/// Why a text gives no hours.
+/// Error for invalid hours or an invalid time zone.
 ///
 /// ```
 /// use replyhook::route::{Hours, HoursError};
 ///
 /// let nowhere = Hours::parse("mon-fri", "Europe/Atlantis").unwrap_err();
 /// assert_eq!(nowhere, HoursError::Zone("Europe/Atlantis".to_owned()));
-/// assert!(nowhere.to_string().contains(r#"write one as in "Europe/Berlin""#));
+/// assert!(nowhere.to_string().contains(r#""Europe/Atlantis" is not a time zone"#));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HoursError {
-    /// No such time zone.
-    #[error("{0:?} is no time zone: write one as in \"Europe/Berlin\" or \"UTC\"")]
+    /// The time zone is unknown.
+    #[error("{0:?} is not a time zone; write one such as \"Europe/Berlin\" or \"UTC\"")]
     Zone(String),
-    /// No such times.
+    /// The days or times cannot be parsed.
     #[error(
-        "{0:?} are no hours: write days and times as in \"mon-fri 09:00-17:30\" or \"sat 10:00-14:00\""
+        "invalid hours {0:?}; write days and times such as \"mon-fri 09:00-17:30\" or \"sat 10:00-14:00\""
     )]
     Times(String),
 }
 
 impl Hours {
-    /// Reads times, divided by commas.
+    /// Parses times, separated by commas, in an IANA time zone.
     ///
     /// # Errors
-    /// [`HoursError`].
+    /// [`HoursError`] if the time zone is unknown, or a part cannot be parsed.
     pub fn parse(times: &str, zone: &str) -> Result<Self, HoursError> {
         let zone = TimeZone::get(zone).map_err(|_| HoursError::Zone(zone.to_owned()))?;
         let mut spans = Vec::new();
@@ -70,23 +72,25 @@ impl Hours {
         })
     }
 
-    /// Whether a moment lies in them.
+    /// Returns true if the hours contain the instant.
     pub fn contain(&self, at: Timestamp) -> bool {
+        // Compare local wall-clock times, so that hours stay the same across changes to daylight saving time.
         let local = at.to_zoned(self.zone.clone());
         let day = u32::from(local.weekday().to_monday_zero_offset().unsigned_abs());
         let (hour, of_hour) = (local.hour().unsigned_abs(), local.minute().unsigned_abs());
         let of_day = u32::from(hour) * 60 + u32::from(of_hour);
         let minute = day * DAY + of_day;
         let mut spans = self.spans.iter();
-        // A span over the end of the week has its tail at the beginning.
+        // The part of a span after the end of the week continues on Monday: `sun 22:00-02:00`.
         spans.any(|(from, before)| (*from..*before).contains(&minute) || minute + 7 * DAY < *before)
     }
 }
 
-/// The spans of `mon-fri 09:00-17:30`.
+/// Parses one part, such as `mon-fri 09:00-17:30`, into one span per day.
 fn span(part: &str) -> Option<Vec<(u32, u32)>> {
     let words: Vec<_> = part.split_whitespace().collect();
     let (days, times) = match words[..] {
+        // A single word is times if it begins with a digit, else days.
         [one] if one.starts_with(|c: char| c.is_ascii_digit()) => (None, Some(one)),
         [one] => (Some(one), None),
         [days, times] => (Some(days), Some(times)),
@@ -103,6 +107,7 @@ fn span(part: &str) -> Option<Vec<(u32, u32)>> {
         }
         None => (0, DAY),
     };
+    // An empty span would never match, and a day does not have a minute at 24:00: both are mistakes.
     if from == before || from == DAY {
         return None;
     }
@@ -125,14 +130,15 @@ fn days_of(days: &str) -> Option<Vec<u32>> {
         Some((first, last)) => (number(first)?, number(last)?),
         None => (number(days)?, number(days)?),
     };
-    // A range may go over the week's end: fri-mon.
+    // A range may continue after the end of the week: `fri-mon`.
     let last = if last < first { last + 7 } else { last };
     Some((first..=last).map(|day| day % 7).collect())
 }
 
-/// `09:30`, up to `24:00`.
+/// Parses a time such as `09:30`, up to `24:00`, into minutes of the day.
 fn minute(time: &str) -> Option<u32> {
     let (hour, minute) = time.split_once(':')?;
+    // `parse` alone would also accept a sign, as in `+9:00`.
     let is_number =
         |text: &str| (1..=2).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     if !is_number(hour) || !is_number(minute) || minute.len() != 2 {
@@ -167,21 +173,22 @@ mod tests {
     }
 
     #[test]
-    fn hours_are_of_the_zone_and_its_summer() {
+    fn hours_follow_time_zone_and_daylight_saving() {
         let office = "mon-fri 09:00-17:30, sat 10:00-14:00";
-        // Tuesday.
+        // Tuesday: 08:00 UTC is 09:00 in Berlin in winter, and 07:00 UTC is 09:00 in summer.
         assert!(open(office, "Europe/Berlin", "2026-11-24T08:00:00Z"));
         assert!(!open(office, "Europe/Berlin", "2026-11-24T07:59:59Z"));
         assert!(open(office, "Europe/Berlin", "2026-07-21T07:00:00Z"));
         assert!(!open(office, "Europe/Berlin", "2026-07-21T15:30:00Z"));
-        // Saturday and Sunday.
+        // Saturday until 14:00, Sunday closed.
         assert!(open(office, "Europe/Berlin", "2026-11-28T12:59:00Z"));
         assert!(!open(office, "Europe/Berlin", "2026-11-28T13:00:00Z"));
         assert!(!open(office, "Europe/Berlin", "2026-11-29T10:00:00Z"));
     }
 
+    // Hours and ranges of days continue from Sunday to Monday.
     #[test]
-    fn a_night_ends_on_the_next_day_also_at_the_end_of_the_week() {
+    fn overnight_hours_end_on_next_day() {
         assert!(open("sun 22:00-02:00", "UTC", "2026-11-29T23:00:00Z"));
         assert!(open("sun 22:00-02:00", "UTC", "2026-11-30T01:59:00Z"));
         assert!(!open("sun 22:00-02:00", "UTC", "2026-11-30T02:00:00Z"));
@@ -192,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_are_no_hours_is_refused() {
+    fn invalid_hours_are_rejected() {
         for times in [
             "",
             "always",

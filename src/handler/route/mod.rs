@@ -1,6 +1,7 @@
-//! A bot out of routes: what a message must have, and what answers it.
+//! Routing of messages by filters: a [`Router`] is a handler made of routes.
 //!
-//! The first route that matches answers. What none matches goes to [`Router::otherwise`], or has no answer.
+//! The first route whose filter matches replies. A message that no route matches goes to [`Router::otherwise`], or gets
+//! an empty reply.
 //!
 //! ```
 //! use replyhook::route::{Captures, Router, command, country, first_contact, image, regex, text, words};
@@ -19,44 +20,43 @@
 //!     .on(text(["hi", "hello"]), "Welcome back!")
 //!     .on(regex(r"^order (?<id>\d+)$") | command("order"), order)
 //!     .on(image() & !country("US"), photo)
-//!     .on(words(["refund", "money back"]), || async { Reply::text("Somebody will call you.") })
+//!     .on(words(["refund", "money back"]), || async { Reply::text("A colleague will call you.") })
 //!     .otherwise("Write *order 42*, or send a picture.");
 //! println!("{bot}");
 //! # fn is_handler(_: impl replyhook::Handler) {}
 //! # is_handler(bot);
 //! ```
 //!
-//! Texts are compared as people and their phones write them: case, accents (`é` is `e`), width (NFKC), white space, bent quotes and
-//! marks that cannot be seen do not matter, to all filters but [`regex()`], for which accents and quotes do, and to what a program
-//! made, as a button's payload, all of it does.
+//! Filters compare texts regardless of case, accents (`é` is `e`), width (NFKC), white space, typographic quotes and
+//! invisible characters. There are two exceptions. To [`regex()`], accents and quotes matter. The payload of a button
+//! and the id of a list item, which a program made, must be equal byte by byte.
 //!
-//! A follow-up question is a [`Form`], by [`Router::form`], or a [`Context::state`] of yours.
+//! To ask follow-up questions, add a [`Form`] with [`Router::form`], or keep your own [`Context::state`].
 
-mod answer;
 mod captures;
 mod country;
 mod filter;
 mod filters;
 mod hours;
 mod pattern;
-mod weight;
+mod pattern_cost;
+mod request;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use answer::{Answer, Asked, Call, FromMessage, Shared};
-use answer::{Answering, Bound, erased};
 pub use captures::Captures;
 #[cfg(feature = "rules")]
-pub(crate) use captures::Taken;
+pub(crate) use captures::Extracted;
 #[cfg(feature = "rules")]
 pub(crate) use country::country as country_of;
 pub use filter::Filter;
 use filter::Subject;
 pub use filters::{
-    Texts, all, any_button, any_list_item, any_media, anything, audio, button, channel, command,
-    country, document, during, first_contact, flow_answer, forwarded, hours, image, list_item,
-    location, media, near, one_of, regex, reply_to_us, text, try_regex, video, when, words,
+    IntoTexts, all, any, any_button, any_list_item, any_media, anything, audio, button, channel,
+    command, country, document, during, first_contact, flow_response, forwarded, hours, image,
+    list_item, location, matches, media, quotes_our_message, regex, text, try_regex, video,
+    within_km, words,
 };
 #[cfg(feature = "rules")]
 pub(crate) use filters::{has_word, of_pattern};
@@ -64,16 +64,19 @@ use futures_util::future::BoxFuture;
 pub use hours::{Hours, HoursError};
 pub use pattern::PatternError;
 #[cfg(feature = "rules")]
-pub(crate) use pattern::{PATTERN_BYTES, Pattern};
+pub(crate) use pattern::{MAX_PATTERN_BYTES, Pattern};
+use request::{Bound, ErasedHandler, erased};
+pub use request::{FromMessage, RouteFuture, RouteHandler, RouteRequest, Shared};
 
 use super::dialogue::{self, Form};
 use super::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 
-/// Routes in order. Printed, it is their table.
+/// Handler that chooses a reply by routes, tried in order. `Display` prints the table of routes.
 ///
-/// A router whose answers take a [`Shared<S>`](Shared) is a `Router<S>` until it has its state, and a [`Handler`] then:
+/// Route handlers that take [`Shared<S>`](Shared) make a `Router<S>`. [`with_state`](Self::with_state) turns it into a
+/// [`Handler`]:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -97,15 +100,15 @@ use crate::reply::Reply;
 pub struct Router<S = ()> {
     routes: Vec<Route<S>>,
     otherwise: Option<Box<Route<S>>>,
-    /// What has to be known before a message is looked at, by these routes and those within.
+    /// Store reads that these routes, or those of nested routers, need before matching.
     needs: Needs,
 }
 
 #[derive(Default, Clone, Copy)]
 struct Needs {
-    /// Whether the conversation is in a form.
+    /// The form that is in progress, if any.
     forms: bool,
-    /// Whether anything came before.
+    /// The check whether this is the first message of the conversation.
     journal: bool,
 }
 
@@ -116,14 +119,14 @@ struct Route<S> {
 }
 
 enum To<S> {
-    Answer(Arc<dyn Answering<S>>),
+    Answer(Arc<dyn ErasedHandler<S>>),
     Handler(Arc<dyn Handler>),
     Form(Arc<Form>),
     Router(Router<S>),
 }
 
 impl<S: Clone + Send + Sync + 'static> Router<S> {
-    /// Without routes: it answers nothing.
+    /// Creates a router without routes, which never replies.
     pub fn new() -> Self {
         Self {
             routes: Vec::new(),
@@ -132,16 +135,20 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         }
     }
 
-    /// Answers what the filter matches, unless an earlier route does.
+    /// Adds a route that replies to messages that the filter matches.
     #[must_use]
-    pub fn on<Arguments: 'static>(self, filter: Filter, answer: impl Answer<Arguments, S>) -> Self {
+    pub fn on<Arguments: 'static>(
+        self,
+        filter: Filter,
+        answer: impl RouteHandler<Arguments, S>,
+    ) -> Self {
         let shown = answer.shown();
         self.add(filter, To::Answer(erased(answer)), shown)
     }
 
-    /// Hands what the filter matches to a [`Handler`], such as [`Forward`](super::Forward).
+    /// Adds a route that passes messages to a [`Handler`], such as [`Forward`](super::Forward).
     #[must_use]
-    pub fn hand_to(self, filter: Filter, handler: impl Handler) -> Self {
+    pub fn on_handler(self, filter: Filter, handler: impl Handler) -> Self {
         self.add(
             filter,
             To::Handler(Arc::new(handler)),
@@ -150,27 +157,31 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     #[cfg(feature = "rules")]
-    pub(crate) fn hand_to_shared(self, filter: Filter, handler: Arc<dyn Handler>) -> Self {
+    pub(crate) fn on_shared_handler(self, filter: Filter, handler: Arc<dyn Handler>) -> Self {
         self.add(filter, To::Handler(handler), "forwards".to_owned())
     }
 
-    /// Begins to ask where the filter matches. Until the form is done, cancelled or has expired, every message of the
-    /// conversation is an answer to it, before any route is looked at.
+    /// Adds a route that starts a form. Until the form is done, cancelled or has expired, it gets every message of the
+    /// conversation, before any route is tried.
     #[must_use]
     pub fn form(self, filter: Filter, form: Form) -> Self {
         let shown = format!("asks {}", form.name());
         self.add(filter, To::Form(Arc::new(form)), shown)
     }
 
-    /// Looks at the routes of another router where the filter matches, and goes on here if none of those does.
+    /// Adds the routes of another router for messages that the filter matches. If none of them matches, the routes
+    /// after this one are tried.
     #[must_use]
     pub fn nest(self, filter: Filter, router: Self) -> Self {
         self.add(filter, To::Router(router), String::new())
     }
 
-    /// Answers what no route matches.
+    /// Sets the reply to messages that no route matches.
     #[must_use]
-    pub fn otherwise<Arguments: 'static>(mut self, answer: impl Answer<Arguments, S>) -> Self {
+    pub fn otherwise<Arguments: 'static>(
+        mut self,
+        answer: impl RouteHandler<Arguments, S>,
+    ) -> Self {
         self.otherwise = Some(Box::new(Route {
             filter: anything(),
             shown: answer.shown(),
@@ -179,7 +190,8 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// Gives the answers what they share. What it makes shares something else, or nothing.
+    /// Provides the state that route handlers take as [`Shared<S>`](Shared). The result may be nested in a router with
+    /// another state type, or used as a [`Handler`].
     #[must_use]
     pub fn with_state<T>(self, state: S) -> Router<T> {
         let bind = |route: Route<S>| route.with_state(&state);
@@ -191,6 +203,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     }
 
     fn add(mut self, filter: Filter, to: To<S>, shown: String) -> Self {
+        // Collected while building, so that a router without forms and `first_contact` reads nothing from the store.
         self.needs.journal |= filter.asks_the_journal();
         match &to {
             To::Form(_) => self.needs.forms = true,
@@ -217,7 +230,7 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
             To::Answer(answer) => To::Answer(Arc::new(Bound {
                 answer,
                 state: state.clone(),
-            }) as Arc<dyn Answering<T>>),
+            }) as Arc<dyn ErasedHandler<T>>),
             To::Handler(handler) => To::Handler(handler),
             To::Form(form) => To::Form(form),
             To::Router(router) => To::Router(router.with_state(state.clone())),
@@ -243,13 +256,15 @@ impl<S> Router<S> {
         })
     }
 
-    /// The answer of the first route that matches and takes its arguments.
-    fn ask(&self, cx: &Context, subject: &Subject<'_>, shared: &S) -> Asked {
+    /// Returns the reply future of the first route whose filter matches and whose arguments are available.
+    fn ask(&self, cx: &Context, subject: &Subject<'_>, shared: &S) -> RouteFuture {
+        // Every `None` below falls through to the next route: a filter that does not match, an argument that is not
+        // available, or a nested router without a matching route.
         self.all().find_map(|route| {
             let taken = route.filter.matches(subject)?;
             let message = subject.message;
             match &route.to {
-                To::Answer(answer) => answer.ask(&Call {
+                To::Answer(answer) => answer.ask(&RouteRequest {
                     cx,
                     message,
                     taken: &taken,
@@ -276,6 +291,8 @@ impl Handler for Router {
         message: InboundMessage,
     ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
         Box::pin(async move {
+            // A form in progress comes before all routes, since an answer to its question may also match a route. If
+            // the bot no longer has that form, `form_named` returns `None` and the routes are tried.
             if self.needs.forms
                 && let Some(progress) = dialogue::running(&cx).await?
                 && let Some(form) = self.form_named(progress.form())
@@ -283,21 +300,23 @@ impl Handler for Router {
                 return form.go_on(&cx, &message, progress).await;
             }
             let is_first = self.needs.journal && cx.is_first_contact().await?;
-            let asked = {
+            let reply = {
                 let subject = Subject::new(&message, is_first);
-                let asked = self.ask(&cx, &subject, &());
+                let reply = self.ask(&cx, &subject, &());
+                // A pattern that was skipped for taking too long looks like one that did not match, or, below `!`, like
+                // one that did. So any skipped pattern fails the message, and `reply` is dropped before it is polled.
                 subject.effort.end().map_err(HandlerError::new)?;
-                asked
+                reply
             };
-            match asked {
-                Some(answer) => answer.await,
+            match reply {
+                Some(reply) => reply.await,
                 None => Ok(Reply::none()),
             }
         })
     }
 }
 
-/// The table of routes: number, filter, answer.
+/// Table of routes with the columns number, filter and reply.
 impl<S> fmt::Display for Router<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows = Vec::new();
@@ -343,10 +362,10 @@ impl<S> Router<S> {
     }
 }
 
-/// As much of it as a table can show.
+/// Shortens a text to the first 120 characters, for a cell of the table.
 fn cell(mut text: String) -> String {
-    const MOST: usize = 120;
-    if let Some((end, _)) = text.char_indices().nth(MOST) {
+    const MAX: usize = 120;
+    if let Some((end, _)) = text.char_indices().nth(MAX) {
         text.truncate(end);
         text.push('…');
     }

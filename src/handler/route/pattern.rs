@@ -1,24 +1,24 @@
-//! Patterns: none is larger or slower than a message can bear, and all that are matched with one are bounded together.
+//! Patterns with limits on their size and matching time, for each pattern and for all patterns of one message.
 
 use std::cell::{Cell, OnceCell};
 use std::time::{Duration, Instant};
 
 use regex::{Regex, RegexBuilder};
 
-use super::weight::{read, weight};
+use super::pattern_cost::{cost, read};
 
-/// What a pattern may take, compiled: more is a pattern that repeats repetitions.
-pub(crate) const PATTERN_BYTES: usize = 3 * 512 * 1024;
-/// Of one pattern, for one text: places of the pattern times characters. A step takes some 20 ns.
-const MOST_STEPS: u64 = MOST_WEIGHT * CHARACTERS;
-/// Places of a pattern that are under way at once.
-const MOST_WEIGHT: u64 = 400;
-/// Of the longest text that Twilio brings. Several that are merged have more.
+/// Maximum size of a compiled pattern: 1.5 MiB. Larger ones usually repeat a repetition.
+pub(crate) const MAX_PATTERN_BYTES: usize = 3 * 512 * 1024;
+/// Maximum number of steps of one pattern for one text: cost of the pattern times characters. A step takes some 20 ns.
+const MAX_STEPS: u64 = MAX_COST * CHARACTERS;
+/// Maximum cost of a pattern: the number of its positions that may be active at the same time.
+const MAX_COST: u64 = 400;
+/// Characters of the longest text of one message. A text of several debounced messages may be longer.
 const CHARACTERS: u64 = 1600;
-/// For all patterns that are matched with one message, once they may take more steps than one may.
-const PATIENCE: Duration = Duration::from_millis(25);
+/// Maximum time for all patterns of one message. It applies once their steps exceed [`MAX_STEPS`].
+const MATCH_TIMEOUT: Duration = Duration::from_millis(25);
 
-/// Why a pattern is none that a route can have.
+/// Error for a pattern that a route cannot use.
 ///
 /// ```
 /// use replyhook::route::{PatternError, try_regex};
@@ -28,43 +28,46 @@ const PATIENCE: Duration = Duration::from_millis(25);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatternError {
-    /// It cannot be read, and why: several lines that draw it.
+    /// The syntax is invalid. The text has several lines that show the pattern and the position of the error.
     #[error("{0}")]
     Syntax(String),
-    /// Compiled, it takes over 1.5 MiB.
-    #[error("the pattern takes over 1.5 MiB: repeat less, or write [a-z] in place of \\w")]
-    TooLarge,
-    /// A long text could keep it busy for more than some milliseconds.
+    /// The compiled pattern is larger than 1.5 MiB.
     #[error(
-        "the pattern takes too long with a long text: begin it with ^, or write + in place of {{1,500}}"
+        "the compiled pattern is larger than 1.5 MiB; repeat less, or write [a-z] in place of \\w"
+    )]
+    TooLarge,
+    /// Matching a long text could take more than some milliseconds.
+    #[error(
+        "the pattern could take too long with a long text; begin it with ^, or write + in place of {{1,500}}"
     )]
     TooSlow,
 }
 
-/// What was matched with a message has taken too long.
+/// Error if the patterns of a router exceed the limits for a message. Omits the text, which a user wrote.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the patterns take too long with this message; the last was {0:?}")]
 pub(super) struct TooSlow(String);
 
-/// A pattern, and its weight.
+/// Compiled pattern with its cost.
 #[derive(Clone)]
 pub(crate) struct Pattern {
     regex: Regex,
-    weight: u64,
+    cost: u64,
 }
 
 impl Pattern {
-    /// A pattern without case, of so many bytes at most.
+    /// Compiles a case-insensitive pattern of at most `bytes` bytes.
     pub(crate) fn within(pattern: &str, bytes: usize) -> Result<Self, PatternError> {
         let syntax = Self::read(pattern)?;
-        let weight = weight(&syntax);
-        if weight > MOST_WEIGHT {
+        // Before compiling, so that nested repetitions are reported as `TooSlow` without building them.
+        let cost = cost(&syntax);
+        if cost > MAX_COST {
             return Err(PatternError::TooSlow);
         }
         let mut builder = RegexBuilder::new(pattern);
         let built = builder.case_insensitive(true).size_limit(bytes).build();
         match built {
-            Ok(regex) => Ok(Self { regex, weight }),
+            Ok(regex) => Ok(Self { regex, cost }),
             Err(regex::Error::CompiledTooBig(_)) => Err(PatternError::TooLarge),
             Err(error) => Err(PatternError::Syntax(error.to_string())),
         }
@@ -74,7 +77,7 @@ impl Pattern {
         read(pattern).map_err(|error| PatternError::Syntax(error.to_string()))
     }
 
-    /// Whether it is a pattern by itself, of any size.
+    /// Checks the syntax only, not the size and cost.
     #[cfg(feature = "rules")]
     pub(crate) fn check_syntax(pattern: &str) -> Result<(), PatternError> {
         Self::read(pattern).map(drop)
@@ -84,28 +87,31 @@ impl Pattern {
         &self.regex
     }
 
-    /// Whether a text matches it; of one that is too long for it that is not known.
+    /// Returns true if the text matches. A text that would take more than [`MAX_STEPS`] steps is not matched.
     #[cfg(feature = "rules")]
     pub(crate) fn is_match(&self, text: &str) -> bool {
-        self.steps(text.chars().count() as u64) <= MOST_STEPS && self.regex.is_match(text)
+        self.steps(text.chars().count() as u64) <= MAX_STEPS && self.regex.is_match(text)
     }
 
     fn steps(&self, characters: u64) -> u64 {
-        self.weight.saturating_mul(characters)
+        self.cost.saturating_mul(characters)
     }
 }
 
-/// What is spent on one message.
+/// Matching effort spent on one message.
 #[derive(Default)]
 pub(super) struct Effort {
     steps: Cell<u64>,
+    /// Time of the first call of [`allows`](Self::allows).
     since: OnceCell<Instant>,
     too_slow: OnceCell<TooSlow>,
 }
 
 impl Effort {
-    /// Whether a pattern may be matched with a text of so many characters, too.
+    /// Records a match of a pattern with a text of `characters` characters. Returns false if the limits forbid the
+    /// match.
     pub(super) fn allows(&self, pattern: &Pattern, characters: u64) -> bool {
+        // The message fails anyway, so that further matches would be wasted.
         if self.too_slow.get().is_some() {
             return false;
         }
@@ -113,8 +119,9 @@ impl Effort {
         let own = pattern.steps(characters);
         let all = self.steps.get().saturating_add(own);
         self.steps.set(all);
-        // Few steps never fail, however long the machine was busy with something else.
-        let is_too_slow = own > MOST_STEPS || all > MOST_STEPS && since.elapsed() > PATIENCE;
+        // Check the time only above `MAX_STEPS` in total, so that a busy machine does not fail a message with few
+        // steps. The check precedes the match, which may therefore exceed the time by the steps of one pattern.
+        let is_too_slow = own > MAX_STEPS || all > MAX_STEPS && since.elapsed() > MATCH_TIMEOUT;
         if is_too_slow {
             let name = TooSlow(pattern.regex.as_str().chars().take(60).collect());
             let _ = self.too_slow.set(name);
@@ -122,8 +129,10 @@ impl Effort {
         !is_too_slow
     }
 
+    /// Finishes the matching of a message.
+    ///
     /// # Errors
-    /// A pattern was not matched.
+    /// [`TooSlow`] if a pattern was skipped, so that the results of the filters are not reliable.
     pub(super) fn end(&self) -> Result<(), TooSlow> {
         self.too_slow.get().cloned().map_or(Ok(()), Err)
     }

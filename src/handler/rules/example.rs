@@ -1,4 +1,4 @@
-//! `[[example]]`: what a rules file says of itself, run as tests.
+//! `[[example]]`: tests in a rules file, run by `replyhook rules test`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,73 +10,76 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::reader::{Fields, Reader, Value};
 use super::set::OptOutTexts;
-use crate::consent::{Words, answered_by_twilio};
-use crate::form::Form;
+use crate::consent::{Keywords, answered_by_twilio};
+use crate::form::FormParams;
 use crate::handler::route::Router;
-use crate::handler::{Context, Conversing, Handler, HandlerError, Remember, Said};
+use crate::handler::{
+    Context, ConversationAccess, Handler, HandlerError, HistoryEntry, StateChange,
+};
 use crate::message::InboundMessage;
 use crate::reply::{Reply, ReplyMessage};
 
-/// One conversation.
+/// One example: a conversation of one or more turns.
 pub(super) struct Example {
     name: String,
     from: String,
     profile_name: Option<String>,
     at: Timestamp,
-    turns: Vec<Turn>,
+    turns: Vec<ExampleTurn>,
 }
 
-struct Turn {
+struct ExampleTurn {
     line: usize,
     at: Option<Timestamp>,
     params: Vec<(String, String)>,
     expected: Expected,
 }
 
+/// The outcome of a turn, expected or found.
 enum Expected {
-    /// These messages; without any nothing.
-    Gets(Vec<Got>),
-    /// The service is asked.
+    /// These messages; without any, no reply is sent.
+    Replies(Vec<ActualReply>),
+    /// The message is forwarded to the service.
     Forwards,
-    /// Somebody else answers from then on.
-    HandsOver,
+    /// The conversation is handed off, by this turn or an earlier one.
+    HandsOff,
 }
 
-/// One message that is got.
-struct Got {
+/// One message of a reply.
+struct ActualReply {
     text: String,
-    /// Their URLs. Of an expected one `None` does not care.
+    /// The URLs of its media. `None` for an expected message whose media are not compared.
     media: Option<Vec<String>>,
 }
 
-/// How an example went.
+/// The result of an example.
 ///
-/// Of an example that fails: see [`RuleSet`](super::RuleSet).
+/// See [`RuleSet`](super::RuleSet) for an example that fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExampleResult {
-    /// Its name, or its number.
+    /// The name of the example, or its line.
     pub name: String,
-    /// The first turn that went otherwise, if one did.
+    /// The first turn with another outcome, if there is one.
     pub failure: Option<ExampleFailure>,
 }
 
-/// A turn that went otherwise.
+/// A turn whose outcome is not the expected one.
 ///
-/// Of an example that fails: see [`RuleSet`](super::RuleSet).
+/// See [`RuleSet`](super::RuleSet) for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExampleFailure {
-    /// Where the turn stands in the file.
+    /// The line of the turn in the file.
     pub line: usize,
-    /// What the file says.
+    /// The expected outcome.
     pub expected: String,
-    /// What happened.
+    /// The outcome that was found, or an error.
     pub found: String,
 }
 
 const FROM: &str = "whatsapp:+15550001111";
-/// A Monday morning.
+// A fixed time, a Monday morning: examples must not depend on the day on which they run.
 const AT: &str = "2026-01-05T09:00:00Z";
 
 /// Reads one `[[example]]`.
@@ -94,7 +97,6 @@ pub(super) fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> Option<Ex
             .filter_map(|table| turn_of_table(reader, table))
             .collect()
     } else {
-        // One turn needs no table of its own.
         Vec::from_iter(turn(reader, &mut fields))
     };
     let at = time(reader, &mut fields);
@@ -121,14 +123,14 @@ fn time(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Timestamp> {
     at
 }
 
-fn turn_of_table(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> Option<Turn> {
+fn turn_of_table(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> Option<ExampleTurn> {
     let turn = turn(reader, &mut fields);
     let at = time(reader, &mut fields);
     reader.end(&fields);
-    turn.map(|turn| Turn { at, ..turn })
+    turn.map(|turn| ExampleTurn { at, ..turn })
 }
 
-fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
+fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<ExampleTurn> {
     let span = fields.span.clone();
     let line = reader.line(span.start);
     let mut params: Vec<(String, String)> = Vec::new();
@@ -154,7 +156,7 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
         let longitude = reader.number(&mut location, "longitude");
         reader.end(&location);
         for (name, degrees) in [("Latitude", latitude), ("Longitude", longitude)] {
-            // What is none was told.
+            // A value that is not a number was reported, so the example will not run.
             params.push((name.to_owned(), degrees.unwrap_or_default().to_string()));
         }
     }
@@ -167,11 +169,11 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
         }
     }
     let forwards = reader.flag(fields, "forwards").unwrap_or(false);
-    let hands_over = reader.flag(fields, "hands_over").unwrap_or(false);
+    let handoff = reader.flag(fields, "handoff").unwrap_or(false);
     let gets = fields.take("gets");
-    let ways = [gets.is_some(), forwards, hands_over];
+    let ways = [gets.is_some(), forwards, handoff];
     if ways.iter().filter(|is_used| **is_used).count() > 1 {
-        let text = "one thing comes of a message: gets, forwards = true or hands_over = true";
+        let text = "an example expects one thing: gets, forwards = true or handoff = true";
         reader.problem(&span, text);
         return None;
     }
@@ -184,18 +186,18 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
         return None;
     }
     let expected = match gets {
-        Some(value) => Expected::Gets(gets_of(reader, value)?),
+        Some(value) => Expected::Replies(gets_of(reader, value)?),
         None if forwards => Expected::Forwards,
-        None if hands_over => Expected::HandsOver,
+        None if handoff => Expected::HandsOff,
         None => {
             reader.problem(
                 &span,
-                "an example needs gets, forwards = true or hands_over = true (gets = [] is nothing)",
+                "an example needs gets, forwards = true or handoff = true (gets = [] expects no reply)",
             );
             return None;
         }
     };
-    Some(Turn {
+    Some(ExampleTurn {
         line,
         at: None,
         params,
@@ -203,8 +205,8 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Turn> {
     })
 }
 
-/// A text, `{ text, media }`, or several of them in brackets.
-fn gets_of(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<Got>> {
+/// Reads `gets`: a text, `{ text, media }`, or a list of these.
+fn gets_of(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<ActualReply>> {
     match value.get_ref().as_array() {
         Some(all) => {
             let all: Vec<_> = all.iter().map(|value| got(reader, value)).collect();
@@ -214,20 +216,21 @@ fn gets_of(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<Got>> {
     }
 }
 
-fn got(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Got> {
+fn got(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<ActualReply> {
     if let Some(text) = value.get_ref().as_str() {
         let text = text.to_owned();
-        return Some(Got { text, media: None });
+        return Some(ActualReply { text, media: None });
     }
     let mut fields = reader.table_of(value, "gets")?;
     let text = reader.text(&mut fields, "text");
     let media = fields.take("media").map(|media| {
+        // An empty list expects a message without media. `Reader::texts` would refuse it.
         let is_none = media.get_ref().as_array().is_some_and(|all| all.is_empty());
         let none = is_none.then(Vec::new);
         none.or_else(|| reader.texts(media, "media"))
     });
     reader.end(&fields);
-    Some(Got {
+    Some(ActualReply {
         text: text.map(|text| text.value).unwrap_or_default(),
         media: match media {
             Some(media) => Some(media?),
@@ -236,18 +239,19 @@ fn got(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Got> {
     })
 }
 
-/// A stand-in for the service that rules hand over to, and whether it was asked.
+/// Returns a stand-in for the service that rules forward to, and a flag that it sets when it gets a message.
 pub(super) fn stand_in() -> (Arc<dyn Handler>, Arc<AtomicBool>) {
-    let asked = Arc::new(AtomicBool::new(false));
-    let is_asked = asked.clone();
+    let called = Arc::new(AtomicBool::new(false));
+    let is_called = called.clone();
     let handler = move |_cx: Context, _message: InboundMessage| {
-        is_asked.store(true, Ordering::Relaxed);
+        // Relaxed here and below: an example runs on one thread. The atomics only make the types `Sync`.
+        is_called.store(true, Ordering::Relaxed);
         async {}
     };
-    (Arc::new(handler), asked)
+    (Arc::new(handler), called)
 }
 
-/// An example's conversation, between its turns.
+/// The conversation of an example, in memory.
 #[derive(Default)]
 struct Rehearsal {
     memory: Mutex<Option<String>>,
@@ -256,14 +260,14 @@ struct Rehearsal {
     is_handed_over: AtomicBool,
 }
 
-impl Conversing for Rehearsal {
-    fn remembered(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>> {
+impl ConversationAccess for Rehearsal {
+    fn load_state(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>> {
         let text = self.lock().clone();
         Box::pin(std::future::ready(Ok(text)))
     }
 
-    // Rules do not ask what was said.
-    fn said(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<Said>, HandlerError>> {
+    // Always empty: no rule uses the history.
+    fn history(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<HistoryEntry>, HandlerError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
@@ -274,31 +278,34 @@ impl Conversing for Rehearsal {
 }
 
 impl Rehearsal {
-    /// What is answered before the rules are asked: to words that opt out and in, and, with nothing, to who has opted out.
+    /// Returns the outcome of a message that does not reach the rules: a keyword, or a message of a user who opted out.
+    // As the dispatcher does it before it calls the handler.
     fn consent(
         &self,
         message: &InboundMessage,
         texts: &OptOutTexts,
     ) -> Option<Result<Expected, String>> {
         let has_opted_out = self.has_opted_out.load(Ordering::Relaxed);
-        let opts_out = Words::usual().opts_out(message);
+        let opts_out = Keywords::usual().opts_out(message);
         let (text, key) = match opts_out {
             Some(true) => (&texts.stop, "stop_reply"),
+            // Without an opt-out before it, START is an ordinary message.
             Some(false) if has_opted_out => (&texts.start, "start_reply"),
-            _ => return has_opted_out.then(|| Ok(Expected::Gets(Vec::new()))),
+            _ => return has_opted_out.then(|| Ok(Expected::Replies(Vec::new()))),
         };
         self.has_opted_out
             .store(opts_out == Some(true), Ordering::Relaxed);
         if answered_by_twilio(message.channel()) {
-            return Some(Ok(Expected::Gets(Vec::new())));
+            return Some(Ok(Expected::Replies(Vec::new())));
         }
         Some(match text {
-            Some(text) => Ok(Expected::Gets(vec![Got {
+            Some(text) => Ok(Expected::Replies(vec![ActualReply {
                 text: text.clone(),
                 media: Some(Vec::new()),
             }])),
+            // The settings are not known here, so an example cannot expect their texts.
             None => Err(format!(
-                "the text of the setting consent.{key}, and no rule is asked: write opt_out.{key} to say it here"
+                "the text of the setting consent.{key}, and not the reply of a rule: write opt_out.{key} to set it here"
             )),
         })
     }
@@ -320,25 +327,26 @@ impl Example {
         let mut next = self.at;
         for (number, turn) in (0..).zip(&self.turns) {
             has_forwarded.store(false, Ordering::Relaxed);
+            // By default one second after the previous turn, also if that one has a time of its own.
             let at = turn.at.unwrap_or(next);
             next = at.checked_add(SignedDuration::from_secs(1)).unwrap_or(at);
             let found = self.message(number, at, turn).and_then(|message| {
-                if let Some(answer) = rehearsal.consent(&message, opt_out) {
-                    return answer;
+                if let Some(outcome) = rehearsal.consent(&message, opt_out) {
+                    return outcome;
                 }
                 if rehearsal.is_handed_over.load(Ordering::Relaxed) {
-                    return Ok(Expected::HandsOver);
+                    return Ok(Expected::HandsOff);
                 }
                 let reply = Self::take_turn(router, &rehearsal, message)?;
                 if reply.redirect_target().is_some() {
                     rehearsal.is_handed_over.store(true, Ordering::Relaxed);
-                    return Ok(Expected::HandsOver);
+                    return Ok(Expected::HandsOff);
                 }
                 if has_forwarded.load(Ordering::Relaxed) {
                     return Ok(Expected::Forwards);
                 }
                 let messages = reply.messages().iter();
-                Ok(Expected::Gets(messages.map(Got::of).collect()))
+                Ok(Expected::Replies(messages.map(ActualReply::of).collect()))
             });
             if !found.as_ref().is_ok_and(|found| turn.expected.is(found)) {
                 failure = Some(ExampleFailure {
@@ -346,6 +354,7 @@ impl Example {
                     expected: turn.expected.to_string(),
                     found: found.map_or_else(|reason| reason, |found| found.to_string()),
                 });
+                // Later turns depend on this one, and their failures would only distract.
                 break;
             }
         }
@@ -355,7 +364,12 @@ impl Example {
         }
     }
 
-    fn message(&self, number: u32, at: Timestamp, turn: &Turn) -> Result<InboundMessage, String> {
+    fn message(
+        &self,
+        number: u32,
+        at: Timestamp,
+        turn: &ExampleTurn,
+    ) -> Result<InboundMessage, String> {
         let to = if self.from.starts_with("whatsapp:") {
             "whatsapp:+15550002222"
         } else {
@@ -376,7 +390,8 @@ impl Example {
             .params
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
-        let form: Form = base.into_iter().chain(name).chain(own).collect();
+        // Parsed like a webhook, so that the rules get the same message as in the server.
+        let form: FormParams = base.into_iter().chain(name).chain(own).collect();
         InboundMessage::parse(form, at).map_err(|error| error.to_string())
     }
 
@@ -387,16 +402,18 @@ impl Example {
     ) -> Result<Reply, String> {
         let at = message.received_at;
         let cx = Context::new(1, at).in_conversation(rehearsal.clone(), at);
-        let memory = cx.memory();
-        // Rules wait for nothing: what they hand over to is a stand-in.
+        let states = cx.memory();
+        // One poll suffices without a runtime: no part of the rules waits, and the service is a stand-in.
         let reply = router.handle(cx, message).now_or_never();
         let reply = reply
-            .ok_or("it does not come to an end")?
+            .ok_or("the rules did not finish")?
             .map_err(|error| error.to_string())?;
+        // Only now, because a handler that fails changes no state in the server either.
         rehearsal.has_begun.store(true, Ordering::Relaxed);
-        match memory.change() {
-            Some(Remember::This(text, _)) => *rehearsal.lock() = Some(text),
-            Some(Remember::Nothing) => *rehearsal.lock() = None,
+        match states.change() {
+            // The expiry is in the entries too, and is checked when the next turn loads them.
+            Some(StateChange::Set(text, _)) => *rehearsal.lock() = Some(text),
+            Some(StateChange::Clear) => *rehearsal.lock() = None,
             None => {}
         }
         Ok(reply)
@@ -406,8 +423,8 @@ impl Example {
 impl Expected {
     fn is(&self, found: &Self) -> bool {
         match (self, found) {
-            (Self::Forwards, Self::Forwards) | (Self::HandsOver, Self::HandsOver) => true,
-            (Self::Gets(expected), Self::Gets(found)) => {
+            (Self::Forwards, Self::Forwards) | (Self::HandsOff, Self::HandsOff) => true,
+            (Self::Replies(expected), Self::Replies(found)) => {
                 expected.len() == found.len()
                     && expected.iter().zip(found).all(|(expected, found)| {
                         expected.text == found.text
@@ -419,7 +436,7 @@ impl Expected {
     }
 }
 
-impl Got {
+impl ActualReply {
     fn of(message: &ReplyMessage) -> Self {
         let media = message.media.iter();
         let media = media.filter_map(|media| media.link().map(str::to_owned));
@@ -430,7 +447,7 @@ impl Got {
     }
 }
 
-impl fmt::Display for Got {
+impl fmt::Display for ActualReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.text)?;
         match self.media.as_deref() {
@@ -443,11 +460,11 @@ impl fmt::Display for Got {
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forwards => f.write_str("that the service is asked"),
-            Self::HandsOver => f.write_str("that somebody else answers"),
-            Self::Gets(texts) if texts.is_empty() => f.write_str("nothing"),
-            Self::Gets(texts) => {
-                let texts: Vec<_> = texts.iter().map(Got::to_string).collect();
+            Self::Forwards => f.write_str("a call of the service"),
+            Self::HandsOff => f.write_str("a handoff"),
+            Self::Replies(texts) if texts.is_empty() => f.write_str("no reply"),
+            Self::Replies(texts) => {
+                let texts: Vec<_> = texts.iter().map(ActualReply::to_string).collect();
                 f.write_str(&texts.join(", "))
             }
         }

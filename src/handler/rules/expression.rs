@@ -1,9 +1,10 @@
-//! What may stand in one tag of a template: no more than [`super::language`] promises.
+//! Checks of one tag's expression, for the limits of [`super::language`].
 
 use super::reader::nearest;
-use super::tags::{Placed, Token, Wrong};
+use super::tags::{Placed, TemplateProblem, Token};
 
-/// Filters, minijinja's and our own, and how many things each takes in its brackets: at least and at most.
+/// The filters, minijinja's and our own, with their minimum and maximum number of arguments.
+// None of them returns a list, as `list`, `split` or `map` would.
 pub(super) const FILTERS: [(&str, usize, usize); 19] = [
     ("abs", 0, 0),
     ("capitalize", 0, 0),
@@ -25,7 +26,7 @@ pub(super) const FILTERS: [(&str, usize, usize); 19] = [
     ("upper", 0, 0),
     ("urlencode", 0, 0),
 ];
-/// What can stand behind `is`, by minijinja.
+/// The tests after `is`, all of them minijinja's.
 pub(super) const TESTS: [&str; 14] = [
     "defined",
     "divisibleby",
@@ -42,13 +43,13 @@ pub(super) const TESTS: [&str; 14] = [
     "string",
     "true",
 ];
-/// What has parts, and which.
+/// Values that have parts, with the names of their parts.
 const PARTS: [(&str, &[&str]); 6] = [
     ("media", FILE),
     ("location", &["latitude", "longitude", "address", "label"]),
     ("button", &["text", "payload"]),
     ("list", &["id", "title", "description"]),
-    // Whatever its author calls them.
+    // Any: the Flow's author chooses the names of its fields.
     ("flow", &[]),
     (
         "loop",
@@ -64,7 +65,7 @@ const PARTS: [(&str, &[&str]); 6] = [
     ),
 ];
 const FILE: &[&str] = &["url", "content_type"];
-/// What is a text, and has no parts.
+/// Values that are texts, and have no parts.
 const TEXTS: [&str; 14] = [
     "args",
     "body",
@@ -81,10 +82,10 @@ const TEXTS: [&str; 14] = [
     "user",
     "weekday",
 ];
-/// Names that are none.
+/// Keywords, which are not names of values.
 const WORDS: [&str; 8] = ["and", "else", "elif", "if", "in", "is", "not", "or"];
 
-/// What has parts, by its name: what the message has, and the files that are walked through.
+/// Returns the names of a value's parts, if it has any. `files` are the variables of the loops around.
 pub(super) fn parts(name: &str, files: &[&str]) -> Option<&'static [&'static str]> {
     if files.contains(&name) {
         return Some(FILE);
@@ -93,9 +94,15 @@ pub(super) fn parts(name: &str, files: &[&str]) -> Option<&'static [&'static str
     known.map(|(_, parts)| *parts)
 }
 
-pub(super) fn look_at_tokens(tokens: &[Placed<'_>], files: &[&str]) -> Result<(), Wrong> {
+/// Checks the tokens of one tag.
+///
+/// # Errors
+/// [`TemplateProblem`] of the first token that is not allowed.
+pub(super) fn look_at_tokens(tokens: &[Placed<'_>], files: &[&str]) -> Result<(), TemplateProblem> {
+    // Without a parser it is unknown what `*` multiplies. So `media` is refused anywhere in a tag that has one.
     let multiplies = tokens.iter().any(|(_, token)| *token == Token::Sign('*'));
-    // Of each bracket that is open: whether a filter or a test takes what is in it, which may be several things.
+    // For each open bracket: whether it holds the arguments of a filter or a test. Only there may commas stand;
+    // elsewhere they make a list.
     let mut open: Vec<bool> = Vec::new();
     for (number, (at, token)) in tokens.iter().enumerate() {
         let here = Here {
@@ -122,20 +129,21 @@ pub(super) fn look_at_tokens(tokens: &[Placed<'_>], files: &[&str]) -> Result<()
                 None
             }
             Token::Sign(',') if open.last() != Some(&true) => Some(NO_LISTS.to_owned()),
-            Token::Sign('{') => Some("there is nothing in { } here".to_owned()),
+            Token::Sign('{') => Some("objects in { } are not supported".to_owned()),
+            // Not among arguments: `=` names one there, as in `round(precision=2)`.
             Token::Sign(sign) if open.last() != Some(&true) => here.foreign(*sign),
             Token::Sign(_) | Token::Number | Token::Text => None,
         };
         if let Some(what) = is_wrong {
-            return Err(Wrong { at: *at, what });
+            return Err(TemplateProblem { at: *at, what });
         }
     }
     Ok(())
 }
 
-const NO_LISTS: &str = "there are no lists to write here: compare one after the other, with or";
+const NO_LISTS: &str = "lists are not supported: compare with one value after the other, with or";
 
-/// A token among the others. What is wrong with it is said, or nothing.
+/// A token with its neighbours. Each check returns the text of a problem, if there is one.
 #[derive(Clone, Copy)]
 struct Here<'t> {
     tokens: &'t [Placed<'t>],
@@ -149,11 +157,12 @@ impl<'t> Here<'t> {
         Some(self.tokens[earlier].1)
     }
 
-    /// Whether this, or what a bracket belongs to, is what the name of a filter or a test stands behind.
+    /// Returns `filter` or `test` if the token `name_back` tokens before this one is in the place of such a name.
     fn names_filter(self, name_back: usize) -> Option<&'static str> {
         match (self.before(name_back + 1)?, self.before(name_back + 2)) {
             (Token::Sign('|'), _) => Some("filter"),
             (Token::Name("not"), Some(Token::Name("is"))) => Some("test"),
+            // Not in `x.is`, where `is` is the name of a part.
             (Token::Name("is"), before) if before != Some(Token::Sign('.')) => Some("test"),
             _ => None,
         }
@@ -164,6 +173,7 @@ impl<'t> Here<'t> {
     }
 
     fn unknown_filter(self, name: &str) -> Option<String> {
+        // `not` after `is` is not the test: the test follows it.
         let kind = self.names_filter(0).filter(|_| name != "not")?;
         let known: Vec<_> = match kind {
             "filter" => FILTERS.iter().map(|(name, ..)| *name).collect(),
@@ -173,12 +183,13 @@ impl<'t> Here<'t> {
             return None;
         }
         Some(match nearest(name, known.iter().copied()) {
-            Some(known) => format!("there is no {kind} {name}: did you mean {known}?"),
-            None => format!("there is no {kind} {name}: {}", known.join(", ")),
+            Some(known) => format!("unknown {kind} {name}: did you mean {known}?"),
+            None => format!("unknown {kind} {name}: write one of {}", known.join(", ")),
         })
     }
 
-    /// More or fewer things in a filter's brackets than it takes.
+    /// Checks the number of a filter's arguments.
+    // Only filters: minijinja checks the arguments of a test when it is rendered.
     fn miscounted(self, name: &str) -> Option<String> {
         self.names_filter(0).filter(|kind| *kind == "filter")?;
         let (_, least, most) = FILTERS.iter().find(|(known, ..)| *known == name)?;
@@ -194,7 +205,7 @@ impl<'t> Here<'t> {
         Some(format!("{name} takes {takes} in its brackets, not {found}"))
     }
 
-    /// How many things are in the brackets behind this.
+    /// Counts the arguments in the brackets after this token.
     fn arguments(self) -> usize {
         let behind = &self.tokens[self.number + 1..];
         let Some(((_, Token::Sign('(')), inside)) = behind.split_first() else {
@@ -223,9 +234,11 @@ impl<'t> Here<'t> {
                 return Some(format!("media is a list: write media[0].{name}"));
             }
             Token::Name(whole) => whole,
+            // `media[0].url`: the name is five tokens before the part. Longer indexes are not checked.
             Token::Sign(']') if self.before(5) == Some(Token::Name("media")) => "media",
             _ => return None,
         };
+        // A loop variable may have the name of a text, and hides it.
         if TEXTS.contains(&whole) && !self.files.contains(&whole) {
             return Some(format!("{whole} is a text, and has no parts"));
         }
@@ -244,8 +257,10 @@ impl<'t> Here<'t> {
         (name == "media" && !is_counted).then(|| what.to_owned())
     }
 
-    /// Signs of other languages.
+    /// Checks for operators of other languages.
+    // minijinja would refuse them too, but without naming the operator that is meant.
     fn foreign(self, sign: char) -> Option<String> {
+        // Tokens have one character each, so `==` is two adjacent ones.
         let (at, _) = self.tokens[self.number];
         let is_beside = |other: &Placed<'_>, signs: &[char]| {
             matches!(other.1, Token::Sign(sign) if signs.contains(&sign))
@@ -267,9 +282,10 @@ impl<'t> Here<'t> {
             '}' => "}}",
             _ => return None,
         };
-        Some(format!("there is no {sign} here: write {meant}"))
+        Some(format!("{sign} is not supported: write {meant}"))
     }
 
+    /// Checks that an opening bracket groups, or holds arguments of a filter, and does not call a function.
     fn called(self) -> Option<String> {
         let groups = match self.before(1) {
             None => true,
@@ -277,10 +293,11 @@ impl<'t> Here<'t> {
             Some(Token::Sign(sign)) => !matches!(sign, ')' | ']' | '}'),
             Some(Token::Number | Token::Text) => false,
         };
-        let what = "there are no functions here: write a filter, as in {{ name | upper }}";
+        let what = "functions are not supported: write a filter, as in {{ name | upper }}";
         (!groups).then(|| what.to_owned())
     }
 
+    /// Checks that a square bracket indexes a value, and does not begin a list.
     fn list(self) -> Option<String> {
         let indexes = match self.before(1) {
             Some(Token::Name(word)) => !WORDS.contains(&word),
@@ -301,7 +318,7 @@ mod tests {
     #[test]
     fn minijinja_has_every_filter_and_test() {
         let mut env = Environment::new();
-        // Rules' own.
+        // The only filter that minijinja does not have.
         env.add_filter("escape_markup", |text: &str| text.to_owned());
         let render = |source: &str| env.render_str(source, minijinja::context! { x => "1" });
         for (filter, ..) in FILTERS {
@@ -309,6 +326,7 @@ mod tests {
             let kind = error.map(|error| error.kind());
             assert_ne!(kind, Some(ErrorKind::UnknownFilter), "{filter}");
         }
+        // One argument more than the maximum must fail. `format` takes any number, and is left out.
         for (filter, _, most) in FILTERS.iter().filter(|(.., most)| *most < 5) {
             let things = vec!["1"; most + 1].join(", ");
             let error = render(&format!("{{{{ x | {filter}({things}) }}}}")).unwrap_err();

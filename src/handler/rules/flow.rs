@@ -1,7 +1,8 @@
-//! What a WhatsApp Flow gave, as templates see it.
+//! The result of a WhatsApp Flow, as the template variable `flow`.
 //!
-//! A field is a text, a number, or true or false, and one of several choices a text of them all: so there is no list here that a
-//! template could keep or multiply. What is none of these, or is not there, is empty.
+//! A field is a text, a number or a boolean. A field of several choices becomes one text of all of them: templates must
+//! not get a list, which they could multiply (see [`super::language`]). Other values, and missing fields, are empty
+//! texts.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use serde_json::Value as Json;
 
 use crate::message::{InboundMessage, JsonText};
 
-/// What a message has of a Flow, by the fields' names. Without any it is false.
+/// Returns the fields of a message's Flow by name. Without a Flow the value is empty, and false in a condition.
 pub(super) fn value(message: &InboundMessage) -> Value {
     let data = message.flow_data.as_ref().and_then(JsonText::value);
     let fields = match data {
@@ -28,6 +29,7 @@ pub(super) fn value(message: &InboundMessage) -> Value {
         (name, value)
     });
     let fields: BTreeMap<String, Value> = fields.collect();
+    // An object, and not a plain map: in a plain map a missing field is undefined, which fails the rendering.
     Value::make_object_map(
         fields,
         |fields| Box::new(fields.keys().map(|name| Value::from(name.as_str()))),
@@ -42,6 +44,7 @@ fn scalar(value: &Json) -> Value {
     match value {
         Json::String(text) => Value::from(text.as_str()),
         Json::Bool(flag) => Value::from(*flag),
+        // Whole numbers stay whole: `2` must not be printed as `2.0`.
         Json::Number(number) => match number.as_i64() {
             Some(whole) => Value::from(whole),
             None => Value::from(number.as_f64().unwrap_or_default()),

@@ -1,25 +1,28 @@
-//! What a template may be made of: less than Jinja, so that none can run, grow or nest without end.
+//! The template language: a subset of Jinja, in which no template can run, grow or nest without limit.
 //!
-//! Fuel bounds steps and bytes of a rendering, and not what lists cost that are put into each other or multiplied. So there is
-//! nothing here to make or keep a list with: no `set`, no macros, no lists in brackets, no functions, and of the filters those
-//! that give texts and numbers. The one list there is, `media`, has ten entries at most, and can be walked, counted and
-//! indexed. How long a tag and how many of them there may be is bounded, too: reading them takes stack.
+//! minijinja's fuel limits the steps and the bytes of a rendering. It does not limit the cost of lists that are nested
+//! or multiplied. So templates cannot create or store a list: there is no `set`, no macro, no list in brackets and no
+//! function, and all filters return texts or numbers. The only list, `media`, has at most ten entries. It can be looped
+//! over, counted and indexed. The length and the number of tags are limited too, because parsing them takes stack.
 
 use super::expression::{look_at_tokens, parts};
 use super::reader::nearest;
-use super::tags::{Placed, Tag, Token, Wrong, next_mark, tokens};
+use super::tags::{Placed, Tag, TemplateProblem, Token, next_mark, tokens};
 
-/// In one template.
-const MOST_TAGS: usize = 200;
+/// Maximum number of tags and comments in one template. It limits the nesting of blocks too.
+const MAX_TAGS: usize = 200;
 
-/// Bytes of a template: more than ten messages of 1600 characters hold.
-pub(super) const MOST_BYTES: usize = 32 * 1024;
+/// Maximum size of a template in bytes: more than ten messages of 1600 characters take.
+pub(super) const MAX_BYTES: usize = 32 * 1024;
 
-/// Statements.
+/// All statements of the language.
 const STATEMENTS: [&str; 6] = ["if", "elif", "else", "endif", "for", "endfor"];
 
-/// Looks at all tags of a template: what is wrong with each is told.
-pub(super) fn look(source: &str) -> Result<(), Vec<Wrong>> {
+/// Checks all tags of a template.
+///
+/// # Errors
+/// The problems of all tags, or those up to a tag without an end.
+pub(super) fn look(source: &str) -> Result<(), Vec<TemplateProblem>> {
     let mut wrongs = Vec::new();
     let mut blocks = Blocks::default();
     let mut rest = 0;
@@ -27,9 +30,9 @@ pub(super) fn look(source: &str) -> Result<(), Vec<Wrong>> {
     while let Some((at, mark)) = next_mark(source, rest) {
         let inside = at + 2;
         tags += 1;
-        if tags > MOST_TAGS {
-            let what = format!("over {MOST_TAGS} tags and comments: a template is shorter");
-            wrongs.push(Wrong { at, what });
+        if tags > MAX_TAGS {
+            let what = format!("over {MAX_TAGS} tags and comments in one template: shorten it");
+            wrongs.push(TemplateProblem { at, what });
             return Err(wrongs);
         }
         let tag = match mark {
@@ -38,14 +41,14 @@ pub(super) fn look(source: &str) -> Result<(), Vec<Wrong>> {
             _ => {
                 let Some(end) = source[inside..].find("#}") else {
                     let what = "this comment has no end: write #}".to_owned();
-                    wrongs.push(Wrong { at, what });
+                    wrongs.push(TemplateProblem { at, what });
                     return Err(wrongs);
                 };
                 rest = inside + end + 2;
                 continue;
             }
         };
-        // `{{-` takes the space before it away.
+        // In `{{-` and `{%+` the sign belongs to the start of the tag: it controls the white space before it.
         let signed = source[inside..].starts_with(['-', '+']);
         match tokens(source, inside + usize::from(signed), Some(tag)) {
             Ok((tokens, end)) => {
@@ -54,9 +57,9 @@ pub(super) fn look(source: &str) -> Result<(), Vec<Wrong>> {
                 wrongs.extend(looked.err());
                 rest = end;
             }
-            // Where it ends nobody knows.
+            // Stop here: the end of this tag is unknown, and so is the start of the next one.
             Err(what) => {
-                wrongs.push(Wrong {
+                wrongs.push(TemplateProblem {
                     at: what.at.max(at),
                     ..what
                 });
@@ -64,8 +67,9 @@ pub(super) fn look(source: &str) -> Result<(), Vec<Wrong>> {
             }
         }
     }
+    // Not after another problem: an unknown statement may be the misspelt end of this block.
     if wrongs.is_empty() {
-        wrongs.extend(blocks.open.pop().map(|(kind, at)| Wrong {
+        wrongs.extend(blocks.open.pop().map(|(kind, at)| TemplateProblem {
             at,
             what: format!("this {kind} has no end: write {{% end{kind} %}}"),
         }));
@@ -77,21 +81,22 @@ pub(super) fn look(source: &str) -> Result<(), Vec<Wrong>> {
     }
 }
 
-/// Statements that wait for their end.
+/// The blocks that are open at a tag.
 #[derive(Default)]
 struct Blocks<'t> {
     open: Vec<(&'static str, usize)>,
-    /// What files are called in those that walk through them.
+    /// The loop variables of the open `for` blocks, which are files.
     files: Vec<&'t str>,
 }
 
 impl<'t> Blocks<'t> {
-    fn pass(&mut self, tag: Tag, tokens: &[Placed<'t>]) -> Result<(), Wrong> {
+    fn pass(&mut self, tag: Tag, tokens: &[Placed<'t>]) -> Result<(), TemplateProblem> {
         let (Tag::Statement, Some((at, Token::Name(name)))) = (tag, tokens.first().copied()) else {
             return Ok(());
         };
         let kind = match name {
             "if" | "elif" | "endif" => "if",
+            // `else` belongs to an `if` or to a `for`, whichever is open. Without either it is reported as one of `if`.
             "else" => match self.open.last() {
                 Some((kind, _)) => kind,
                 None => "if",
@@ -109,11 +114,11 @@ impl<'t> Blocks<'t> {
             Some((open, _)) if *open == kind => {}
             Some((open, _)) => {
                 let what = format!("the {open} before it has no end: write {{% end{open} %}}");
-                return Err(Wrong { at, what });
+                return Err(TemplateProblem { at, what });
             }
             None => {
-                let what = format!("there is no {kind} before this {name}");
-                return Err(Wrong { at, what });
+                let what = format!("this {name} has no {kind} before it");
+                return Err(TemplateProblem { at, what });
             }
         }
         if name.starts_with("end") {
@@ -126,9 +131,10 @@ impl<'t> Blocks<'t> {
     }
 }
 
-/// Looks at an expression that stands alone.
-pub(super) fn look_at_expression(source: &str) -> Result<(), Wrong> {
+/// Checks an expression that stands alone, such as the condition of a question.
+pub(super) fn look_at_expression(source: &str) -> Result<(), TemplateProblem> {
     let (tokens, _) = tokens(source, 0, None)?;
+    // The expression is put between `{% if` and `%}`. One that ends the tag itself could add tags that are not checked.
     for (number, (at, token)) in tokens.iter().enumerate() {
         let next = tokens.get(number + 1);
         let closes = matches!(
@@ -136,40 +142,50 @@ pub(super) fn look_at_expression(source: &str) -> Result<(), Wrong> {
             (Token::Sign('%' | '}'), Some((next, Token::Sign('}')))) if *next == at + 1
         );
         if closes {
-            let what = "write what stands between {% if and %}, and no more".to_owned();
-            return Err(Wrong { at: *at, what });
+            let what = "write only what stands between {% if and %}".to_owned();
+            return Err(TemplateProblem { at: *at, what });
         }
     }
     look_at_tokens(&tokens, &[])
 }
 
-fn look_at(tag: Tag, at: usize, tokens: &[Placed<'_>], files: &[&str]) -> Result<(), Wrong> {
+fn look_at(
+    tag: Tag,
+    at: usize,
+    tokens: &[Placed<'_>],
+    files: &[&str],
+) -> Result<(), TemplateProblem> {
     if tag == Tag::Output {
+        // A tag of nothing but an object would fail at run time, when it is printed.
         if let [(at, Token::Name(name))] = tokens
             && let Some(parts) = parts(name, files)
         {
             let index = if *name == "media" { "[0]" } else { "" };
             let part = parts.first().unwrap_or(&"field");
-            let what = format!("{name} is no text: write {name}{index}.{part}");
-            return Err(Wrong { at: *at, what });
+            let what = format!("{name} is not a text: write {name}{index}.{part}");
+            return Err(TemplateProblem { at: *at, what });
         }
         return look_at_tokens(tokens, files);
     }
     let Some((at, Token::Name(statement))) = tokens.first().copied() else {
         let what = format!("a statement is one of {}", STATEMENTS.join(", "));
-        return Err(Wrong { at, what });
+        return Err(TemplateProblem { at, what });
     };
     if !STATEMENTS.contains(&statement) {
         let what = match nearest(statement, STATEMENTS.into_iter()) {
-            Some(known) => format!("there is no {statement}: did you mean {known}?"),
-            None => format!("there is no {statement} here: {}", STATEMENTS.join(", ")),
+            Some(known) => format!("unknown statement {statement}: did you mean {known}?"),
+            None => format!(
+                "unknown statement {statement}: write one of {}",
+                STATEMENTS.join(", ")
+            ),
         };
-        return Err(Wrong { at, what });
+        return Err(TemplateProblem { at, what });
     }
     if statement != "for" {
         return look_at_tokens(&tokens[1..], files);
     }
-    let walks = matches!(
+    // Only over `media`, which has at most ten entries: nested loops over it run out of fuel before they take long.
+    let loops_over_media = matches!(
         tokens[1..],
         [
             (_, Token::Name(_)),
@@ -177,9 +193,9 @@ fn look_at(tag: Tag, at: usize, tokens: &[Placed<'_>], files: &[&str]) -> Result
             (_, Token::Name("media"))
         ]
     );
-    if !walks {
-        let what = "for walks through the files: {% for file in media %}".to_owned();
-        return Err(Wrong { at, what });
+    if !loops_over_media {
+        let what = "for loops over media only: write {% for file in media %}".to_owned();
+        return Err(TemplateProblem { at, what });
     }
     Ok(())
 }
@@ -197,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_write_is_taken() {
+    fn common_template_is_accepted() {
         for source in [
             "*bold* 2+2 {} { } [x] (y)",
             "Hello {{ profile_name or 'there' }}!",
@@ -218,23 +234,24 @@ mod tests {
         assert!(look_at_expression("guests | int > 2 and name != '%}'").is_ok());
     }
 
+    // Constructs that could run or grow without limit are rejected with their position and a fix.
     #[test]
-    fn what_could_run_or_grow_without_end_is_refused_where_it_stands() {
+    fn unsupported_template_is_rejected_with_position() {
         for (source, at, what) in [
-            ("a {% set x = 1 %}", 5, "there is no set here"),
-            ("{% macro m() %}", 3, "there is no macro here"),
-            ("{%- raw %}", 4, "there is no raw here"),
+            ("a {% set x = 1 %}", 5, "unknown statement set"),
+            ("{% macro m() %}", 3, "unknown statement macro"),
+            ("{%- raw %}", 4, "unknown statement raw"),
             ("{% fro x in media %}", 3, "did you mean for?"),
-            ("{% for x in text %}", 3, "for walks through the files"),
-            ("{% for x in media recursive %}", 3, "for walks"),
-            ("{{ [1, 2] }}", 3, "no lists"),
-            ("{{ x in (1, 2) }}", 10, "no lists"),
-            ("{{ x or [1] }}", 8, "no lists"),
-            ("{{ ([x] | length)[[1]] }}", 4, "no lists"),
-            ("{{ {'a': 1} }}", 3, "nothing in { }"),
-            ("{{ range(9) }}", 8, "no functions"),
-            ("{{ x.upper() }}", 10, "no functions"),
-            ("{{ x | join }}", 7, "no filter join"),
+            ("{% for x in text %}", 3, "for loops over media only"),
+            ("{% for x in media recursive %}", 3, "for loops over media"),
+            ("{{ [1, 2] }}", 3, "lists are not"),
+            ("{{ x in (1, 2) }}", 10, "lists are not"),
+            ("{{ x or [1] }}", 8, "lists are not"),
+            ("{{ ([x] | length)[[1]] }}", 4, "lists are not"),
+            ("{{ {'a': 1} }}", 3, "objects in { } are not"),
+            ("{{ range(9) }}", 8, "functions are not"),
+            ("{{ x.upper() }}", 10, "functions are not"),
+            ("{{ x | join }}", 7, "unknown filter join"),
             ("{{ x | uper }}", 7, "did you mean upper?"),
             (
                 "{{ x | replace('a') }}",
@@ -251,7 +268,7 @@ mod tests {
                 7,
                 "float takes 1 at most in its brackets, not 2",
             ),
-            ("{{ x is not sequence }}", 12, "no test sequence"),
+            ("{{ x is not sequence }}", 12, "unknown test sequence"),
             ("{{ media * 9 }}", 3, "cannot be multiplied"),
             ("{{ (media or x) * 9 }}", 4, "cannot be multiplied"),
             ("{{ media[:] * 9 }}", 3, "cannot be multiplied"),
@@ -288,8 +305,8 @@ mod tests {
                 24,
                 "the for before it has no end",
             ),
-            ("{% endif %}", 3, "no if before this endif"),
-            ("{% else %}", 3, "no if before this else"),
+            ("{% endif %}", 3, "this endif has no if before it"),
+            ("{% else %}", 3, "this else has no if before it"),
             ("{% if a = 1 %}", 8, "write =="),
             ("{{ a && b }}", 5, "write and"),
             ("{{ a || b }}", 5, "write or"),
@@ -299,13 +316,15 @@ mod tests {
             ("{{ name", 0, "this tag has no end: write }}"),
             ("{# name", 0, "this comment has no end"),
         ] {
-            let (found, said) = wrong(source).unwrap_or_else(|| panic!("{source} is taken"));
-            assert!(said.contains(what), "{source}: {said}");
-            assert_eq!(found, at, "{source}: {said}");
+            let (found, text) = wrong(source).unwrap_or_else(|| panic!("{source} is accepted"));
+            assert!(text.contains(what), "{source}: {text}");
+            assert_eq!(found, at, "{source}: {text}");
         }
+        // Expressions that would end the tag around them.
         for source in ["1 %}{% endif %}{% if 1", "x }}{{ x"] {
             assert!(look_at_expression(source).is_err(), "{source}");
         }
+        // The limits: 200 tokens in a tag, 20 nested brackets, 200 tags or comments.
         let long = |part: &str, times| format!("{{{{ x {} }}}}", part.repeat(times));
         assert!(wrong(&long("| upper ", 90)).is_none());
         assert!(wrong(&long("| upper ", 110)).is_some());
@@ -314,7 +333,6 @@ mod tests {
         assert!(wrong(&within(21)).is_some());
         assert!(wrong(&"{{ x }}".repeat(201)).is_some());
         assert!(wrong(&"{##}".repeat(201)).is_some());
-        // Each tag is told.
         let wrongs = look("{{ x | uper }} {{ [1] }} {{ x }} {{ media.url }}").unwrap_err();
         assert_eq!(wrongs.len(), 3);
     }

@@ -1,4 +1,4 @@
-//! A bot without code: rules in a TOML file, read anew when it changes.
+//! The rules handler: a bot in a TOML file, which is reloaded when it changes.
 //!
 //! ```
 //! use replyhook::handler::RuleSet;
@@ -15,22 +15,22 @@
 //! # Ok::<(), replyhook::handler::RulesError>(())
 //! ```
 //!
-//! `docs/src/reference/rules.md` has the whole format. A file that cannot be used is told with all its problems, each with line and column, and
-//! what was read before stays in use.
+//! `docs/src/reference/rules.md` describes the format. All problems of an invalid file are reported together, each with
+//! line and column, and the rules that were loaded before stay active.
 
-mod asking;
 mod example;
 mod expression;
 mod flow;
+mod form;
 mod language;
-mod matching;
 mod pattern;
 mod problem;
 mod reader;
-mod saying;
+mod reply;
 mod set;
 mod tags;
 mod template;
+mod when;
 
 use std::fmt;
 use std::io::Read;
@@ -49,12 +49,12 @@ use super::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 
-/// A file over this is none of rules.
-const MOST_BYTES: u64 = 1024 * 1024;
+/// Maximum size of a rules file in bytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// Rules as they stand in a file.
+/// A rules file that was read and checked.
 ///
-/// Obeyed: see [`Rules`].
+/// See [`Rules`] for an example.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RulesFile {
     path: PathBuf,
@@ -62,7 +62,7 @@ pub struct RulesFile {
     first_forward: Option<(usize, usize)>,
 }
 
-/// Obeys the rules of a file, as they are now.
+/// A handler that replies by the rules of a file, and reloads them with [`Rules::look`].
 ///
 /// ```no_run
 /// use replyhook::App;
@@ -77,22 +77,23 @@ pub struct RulesFile {
 pub struct Rules {
     path: PathBuf,
     forward: Option<Arc<dyn Handler>>,
-    obeyed: RwLock<Arc<Obeyed>>,
-    /// What the file said when it was looked at last.
+    // Behind an `Arc`, so that a message being handled keeps its rules while they are replaced.
+    current: RwLock<Arc<LoadedRules>>,
+    /// The file's content, or the error of reading it, at the last check.
     seen: Mutex<Result<String, RulesError>>,
 }
 
-/// What a file's rules come to.
-struct Obeyed {
+/// Rules in the form in which messages are handled.
+struct LoadedRules {
     router: Router,
     opt_out: OptOutTexts,
 }
 
 impl RulesFile {
-    /// Reads a file; what it says is checked, too.
+    /// Reads and checks a file.
     ///
     /// # Errors
-    /// [`RulesError`]: it cannot be read, is larger than 1 MiB, or has problems, all of which are told.
+    /// [`RulesError`] if the file cannot be read, is larger than 1 MiB, or has problems. It contains all problems.
     pub fn read(path: impl Into<PathBuf>) -> Result<Self, RulesError> {
         let path = path.into();
         let text = text_of(&path)?;
@@ -104,20 +105,20 @@ impl RulesFile {
         })
     }
 
-    /// The rules in it.
+    /// Returns the rules of the file.
     ///
     /// # Errors
-    /// [`RulesError`]; not for a file that was just read.
+    /// [`RulesError`] if the rules have problems, which [`read`](Self::read) has already ruled out.
     pub fn set(&self) -> Result<RuleSet, RulesError> {
         RuleSet::parse(&self.text)
     }
 
-    /// Line and column of the first rule that forwards to `handler.forward_url`, if one does.
+    /// Returns line and column of the first rule that forwards to `handler.forward_url`, if there is one.
     pub fn first_forward(&self) -> Option<(usize, usize)> {
         self.first_forward
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -126,83 +127,86 @@ impl RulesFile {
 fn text_of(path: &Path) -> Result<String, RulesError> {
     let whole = |what: &str| RulesError::whole(format!("{} {what}", path.display()));
     let unreadable = |error: std::io::Error| whole(&format!("cannot be read: {error}"));
-    // Whoever opens a pipe waits for its other end.
+    // Before opening: opening a pipe blocks until its other end is opened, and a device may never end.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(whole("is no file"));
+        return Err(whole("is not a regular file"));
     }
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    let mut limited = file.take(MOST_BYTES + 1);
+    // One byte more than the limit, to notice a larger file without trusting its metadata.
+    let mut limited = file.take(MAX_FILE_BYTES + 1);
     limited.read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MOST_BYTES {
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(whole("is larger than 1 MiB"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let bytes = error.as_bytes();
         let valid = String::from_utf8_lossy(&bytes[..error.utf8_error().valid_up_to()]);
         let place = Lines::new(&valid).place(valid.len());
-        RulesError::at(place, "this is no UTF-8: save the file as UTF-8")
+        RulesError::at(place, "invalid UTF-8; save the file as UTF-8")
     })
 }
 
 impl Rules {
-    /// A handler that obeys a file's rules, and forwards to `forward` what they say so of.
+    /// Creates a handler for a file's rules. `forward` gets the messages of rules with `forward = true`.
     ///
     /// # Errors
-    /// [`RulesError`]: a rule forwards, and there is nothing to forward to.
+    /// [`RulesError`] if a rule forwards and `forward` is `None`.
     pub fn new(file: &RulesFile, forward: Option<Arc<dyn Handler>>) -> Result<Self, RulesError> {
-        let obeyed = Obeyed::new(file.set()?, forward.as_ref())?;
+        let loaded = LoadedRules::new(file.set()?, forward.as_ref())?;
         Ok(Self {
             path: file.path.clone(),
             forward,
-            obeyed: RwLock::new(Arc::new(obeyed)),
+            current: RwLock::new(Arc::new(loaded)),
             seen: Mutex::new(Ok(file.text.clone())),
         })
     }
 
-    /// Looks at the file, and obeys what it says if that has changed and can be obeyed. Blocks for as long as reading takes.
+    /// Reads the file, and activates its rules if it has changed and has no problems.
     ///
-    /// Returns `None` if nothing has changed since it was looked at last.
+    /// Returns `None` if the file has not changed since the last call. Blocks while the file is read.
     ///
     /// # Errors
-    /// [`RulesError`]: what it says now has problems, and the rules from before stay in use.
+    /// [`RulesError`] if the changed file cannot be read or has problems. The previous rules stay active.
     pub fn look(&self) -> Option<Result<(), RulesError>> {
         let now = text_of(&self.path);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if *seen == now {
             return None;
         }
+        // Also remember an invalid file and an error, so that each is reported once and not at every check.
         seen.clone_from(&now);
+        // The lock protects only the comparison. Concurrent calls could activate an older file last, but the app calls
+        // this from one loop only.
         drop(seen);
         let set = now.and_then(|text| RuleSet::parse(&text));
         Some(set.and_then(|set| {
-            let obeyed = Arc::new(Obeyed::new(set, self.forward.as_ref())?);
-            *self.obeyed.write().unwrap_or_else(PoisonError::into_inner) = obeyed;
+            let loaded = Arc::new(LoadedRules::new(set, self.forward.as_ref())?);
+            *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
             Ok(())
         }))
     }
 
-    /// What somebody who opts out, or in again, is told now.
+    /// Returns the current texts for users who opt out or in.
     pub fn opt_out(&self) -> OptOutTexts {
-        self.obeyed().opt_out.clone()
+        self.current().opt_out.clone()
     }
 
-    fn obeyed(&self) -> Arc<Obeyed> {
-        let obeyed = self.obeyed.read().unwrap_or_else(PoisonError::into_inner);
-        obeyed.clone()
+    fn current(&self) -> Arc<LoadedRules> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-impl Obeyed {
+impl LoadedRules {
     fn new(set: RuleSet, forward: Option<&Arc<dyn Handler>>) -> Result<Self, RulesError> {
         if let (Some(place), None) = (set.first_forward(), forward) {
-            let text =
-                "this forwards, and handler.forward_url and handler.forward_secret are not set";
+            let text = "this rule forwards; set handler.forward_url and handler.forward_secret";
             return Err(RulesError::at(place, text));
         }
         Ok(Self {
@@ -218,8 +222,8 @@ impl Handler for Rules {
         cx: Context,
         message: InboundMessage,
     ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
-        let obeyed = self.obeyed();
-        Box::pin(async move { obeyed.router.handle(cx, message).await })
+        let rules = self.current();
+        Box::pin(async move { rules.router.handle(cx, message).await })
     }
 }
 

@@ -1,19 +1,22 @@
-//! Patterns of a rules file: none is larger than a bot's may be, and all together are bounded, too, since reading them takes
-//! time and keeping them takes memory.
+//! Patterns of a rules file, with a limit on the size of all of them.
+//!
+//! A single pattern has the limit of every route. Their sum is limited too, because compiling takes time and compiled
+//! patterns take memory.
 
 use super::reader::Reader;
-use crate::handler::route::{PATTERN_BYTES, Pattern, PatternError};
+use crate::handler::route::{MAX_PATTERN_BYTES, Pattern, PatternError};
 
-/// What a pattern is counted as, in bytes: the first of these that it fits.
-const SIZES: [usize; 4] = [16 * 1024, 128 * 1024, 512 * 1024, PATTERN_BYTES];
-/// Of all patterns of a file.
+/// Sizes in bytes as which a pattern counts: the first of these that it fits.
+// The regex crate does not tell the size of a compiled pattern. It only fails beyond a limit.
+const SIZES: [usize; 4] = [16 * 1024, 128 * 1024, 512 * 1024, MAX_PATTERN_BYTES];
+/// Maximum size of all patterns of a file, in bytes.
 pub(super) const ALL_BYTES: usize = 64 * 1024 * 1024;
 
 impl Reader<'_> {
-    /// Reads a pattern, as routes have it.
+    /// Compiles a pattern, with the limits of a route's pattern.
     ///
     /// # Errors
-    /// What is wrong with it, or with there being so many.
+    /// The text of the problem, if the pattern cannot be used or the limit of the file is reached.
     pub(super) fn pattern(&mut self, pattern: &str) -> Result<Pattern, String> {
         for size in SIZES {
             if size > self.pattern_room {
@@ -31,24 +34,26 @@ impl Reader<'_> {
                 Err(error) => return Err(problem(&error)),
             }
         }
-        self.pattern_room -= PATTERN_BYTES;
+        // A pattern that is too large counts too: the failed attempts to compile it took as long. Cannot underflow,
+        // since the loop has checked that this size is left.
+        self.pattern_room -= MAX_PATTERN_BYTES;
         Err(
-            "regex is too large: it repeats what is repeated already, or \\w and \\d, which are the letters and digits of all \
-             languages: [a-z] and [0-9] are small"
+            "regex is too large: it repeats what is repeated already, or it has \\w or \\d, which cover the letters and digits \
+             of all languages; [a-z] and [0-9] are small"
                 .to_owned(),
         )
     }
 }
 
-/// Of one that cannot be used, whatever room there is.
+/// Returns the problem of a pattern that cannot be used at any size.
 pub(super) fn problem(error: &PatternError) -> String {
     if *error == PatternError::TooSlow {
-        return "regex is too large: a long text would keep it busy. Begin it with ^, write + in place of {1,500}, and repeat nothing \
-                that is repeated already"
+        return "regex is too large: matching a long text would take too long; start it with ^, write + in place of {1,500}, and do \
+                not repeat what is repeated already"
             .to_owned();
     }
-    // Of several lines the last says what is wrong; the others draw it.
+    // The regex crate's text has several lines: a drawing of the pattern, and last the error itself.
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default().trim();
-    format!("regex is none: {}", last.trim_start_matches("error: "))
+    format!("invalid regex: {}", last.trim_start_matches("error: "))
 }

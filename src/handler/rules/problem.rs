@@ -1,22 +1,22 @@
-//! What is wrong with a rules file, and where.
+//! Problems of a rules file, with their positions.
 
 use std::fmt;
 
-/// One problem: its place in the file, and what to write.
+/// One problem of a rules file: its position and its text, which contains the fix.
 ///
-/// All of a file: see [`RulesError`].
+/// See [`RulesError`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RulesProblem {
-    /// From 1; 0 where it has no place, as when the file cannot be read.
+    /// The line, counted from 1; 0 for a problem of the whole file, such as a file that cannot be read.
     pub line: usize,
-    /// From 1, in characters.
+    /// The column in characters, counted from 1; 0 for a problem of the whole file.
     pub column: usize,
-    /// What is wrong, and what is expected.
+    /// The problem, and the expected content.
     pub text: String,
 }
 
-/// All problems of a rules file, in the order of their places.
+/// All problems of a rules file, in the order of their positions.
 ///
 /// ```
 /// use replyhook::handler::RuleSet;
@@ -29,12 +29,13 @@ pub struct RulesError(Vec<RulesProblem>);
 
 impl RulesError {
     pub(super) fn new(mut problems: Vec<RulesProblem>) -> Self {
+        // They are found in the order in which keys are read, which is not that of the file.
         problems.sort_by_key(|problem| (problem.line, problem.column));
         problems.dedup();
         Self(problems)
     }
 
-    /// One problem with a place.
+    /// Creates an error of one problem at a line and column.
     pub(super) fn at((line, column): (usize, usize), text: impl fmt::Display) -> Self {
         Self(vec![RulesProblem {
             line,
@@ -43,12 +44,12 @@ impl RulesError {
         }])
     }
 
-    /// The file as a whole.
+    /// Creates an error of one problem of the whole file.
     pub(super) fn whole(text: impl fmt::Display) -> Self {
         Self::at((0, 0), text)
     }
 
-    /// Each of them.
+    /// Returns all problems.
     pub fn problems(&self) -> &[RulesProblem] {
         &self.0
     }
@@ -78,7 +79,8 @@ impl fmt::Display for RulesError {
     }
 }
 
-/// Where lines of a text begin.
+/// The starts of a text's lines.
+// Built once per file: each look-up is a binary search, and not a scan of the file.
 pub(super) struct Lines<'s> {
     source: &'s str,
     begin: Vec<usize>,
@@ -93,14 +95,15 @@ impl<'s> Lines<'s> {
         }
     }
 
-    /// A byte's line, from 1.
+    /// Returns the line of a byte, counted from 1.
     pub(super) fn line(&self, at: usize) -> usize {
         self.begin.partition_point(|begin| *begin <= at)
     }
 
-    /// A byte's line and column, from 1.
+    /// Returns the line and column of a byte, counted from 1.
     pub(super) fn place(&self, at: usize) -> (usize, usize) {
         let mut at = at.min(self.source.len());
+        // An offset within a character would make the slice below panic.
         while !self.source.is_char_boundary(at) {
             at -= 1;
         }

@@ -1,4 +1,6 @@
-//! Values out of a rules file: each is read as what it must be, and what it is not is a problem with a place.
+//! Reading of typed values from a rules file: a value of a wrong type becomes a problem with its position.
+//!
+//! Reading goes on after a problem, so that all problems of a file are reported together.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,13 +12,15 @@ use toml::de::{DeTable, DeValue};
 use super::pattern::ALL_BYTES;
 use super::problem::{Lines, RulesProblem};
 
-/// Who sees so many has enough to do.
-const MOST_PROBLEMS: usize = 100;
-const LAST_PROBLEM: usize = MOST_PROBLEMS - 1;
-/// Of a problem's text, in characters: what it quotes may be of any length.
-const MOST_TEXT: usize = 400;
+/// Maximum number of problems that are reported.
+const MAX_PROBLEMS: usize = 100;
+const LAST_PROBLEM: usize = MAX_PROBLEMS - 1;
+/// Maximum length of a problem's text, in characters.
+// A problem quotes the file, where a key or a text may have any length.
+const MAX_TEXT_BYTES: usize = 400;
 
-/// Keys of `when`, which may stand in a rule by mistake.
+/// Keys of `when`.
+// Listed here to recognize them in a rule, where they are a common mistake: `words = …` instead of `when.words = …`.
 const WHEN: [&str; 18] = [
     "text",
     "words",
@@ -29,7 +33,7 @@ const WHEN: [&str; 18] = [
     "flow",
     "first_contact",
     "forwarded",
-    "reply_to_us",
+    "quotes_our_message",
     "channel",
     "country",
     "hours",
@@ -38,29 +42,30 @@ const WHEN: [&str; 18] = [
     "all",
 ];
 
-/// Bytes of the file.
+/// A range of bytes of the file.
 pub(super) type Span = Range<usize>;
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Debug, Clone)]
 pub(super) struct At<T> {
     pub(super) value: T,
     pub(super) span: Span,
 }
 
-/// Collects what is wrong.
+/// A reader of typed values, which collects problems.
 pub(super) struct Reader<'s> {
     source: &'s str,
     lines: Lines<'s>,
     problems: Vec<RulesProblem>,
-    /// Bytes that further patterns may take.
+    /// Bytes that are left for further patterns.
     pub(super) pattern_room: usize,
 }
 
-/// A table of the file, of which keys are taken one after the other.
+/// A table of the file, whose keys are taken one after the other.
 pub(super) struct Fields<'t> {
     table: &'t DeTable<'t>,
     pub(super) span: Span,
+    // Every key that was taken. `Reader::end` reports all others as unknown, and suggests from these.
     known: Vec<&'static str>,
 }
 
@@ -76,12 +81,12 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// The line of a byte.
+    /// Returns the line of a byte of the file.
     pub(super) fn line(&self, at: usize) -> usize {
         self.lines.line(at)
     }
 
-    /// How many problems there are so far.
+    /// Returns the number of problems so far.
     pub(super) fn problem_count(&self) -> usize {
         self.problems.len()
     }
@@ -92,26 +97,26 @@ impl<'s> Reader<'s> {
 
     pub(super) fn problem(&mut self, span: &Span, text: impl Into<String>) {
         let mut text = match self.problems.len() {
-            MOST_PROBLEMS.. => return,
-            LAST_PROBLEM => "there are more problems: mend these first".to_owned(),
+            MAX_PROBLEMS.. => return,
+            LAST_PROBLEM => "there are more problems; fix these first".to_owned(),
             _ => text.into(),
         };
         let (line, column) = self.lines.place(span.start);
-        if let Some((end, _)) = text.char_indices().nth(MOST_TEXT) {
+        if let Some((end, _)) = text.char_indices().nth(MAX_TEXT_BYTES) {
             text.truncate(end);
             text.push('…');
         }
         self.problems.push(RulesProblem { line, column, text });
     }
 
-    /// A problem within a text of the file, at a byte of what the text says.
+    /// Adds a problem within a text of the file, at a byte of the text's value.
     pub(super) fn problem_within(&mut self, text: &At<String>, at: usize, what: impl Into<String>) {
         let written = &self.source[text.span.clone()];
         let start = text.span.start + place_in(written, at);
         self.problem(&(start..start), what);
     }
 
-    /// Line and column of a byte.
+    /// Returns line and column of a byte of the file.
     pub(super) fn place(&self, at: usize) -> (usize, usize) {
         self.lines.place(at)
     }
@@ -124,7 +129,7 @@ impl<'s> Reader<'s> {
         );
     }
 
-    /// A text.
+    /// Reads a text.
     pub(super) fn text(
         &mut self,
         fields: &mut Fields<'_>,
@@ -145,7 +150,7 @@ impl<'s> Reader<'s> {
         None
     }
 
-    /// One text or several.
+    /// Reads a text, or a list of at least one text.
     pub(super) fn texts(&mut self, value: &Value<'_>, key: &str) -> Option<Vec<String>> {
         if let Some(text) = value.get_ref().as_str() {
             return Some(vec![text.to_owned()]);
@@ -157,15 +162,16 @@ impl<'s> Reader<'s> {
         if texts.is_empty() {
             self.problem(
                 &value.span(),
-                format!("{key} is empty: write one text at least"),
+                format!("{key} is empty: write at least one text"),
             );
             return None;
         }
+        // In two steps, so that every wrong element is reported and not only the first one.
         let texts: Vec<_> = texts.iter().map(|text| self.text_of(text, key)).collect();
         texts.into_iter().map(|text| Some(text?.value)).collect()
     }
 
-    /// One text or several, of which none is blank.
+    /// Reads a text or a list of texts, none of which may be blank.
     pub(super) fn filled_texts(&mut self, value: &Value<'_>, key: &str) -> Option<Vec<String>> {
         let texts = self.texts(value, key)?;
         if texts.iter().any(|text| text.trim().is_empty()) {
@@ -201,13 +207,13 @@ impl<'s> Reader<'s> {
         self.number_of(value, key)
     }
 
-    /// A whole number from 1 to 4294967295.
+    /// Reads a whole number from 1 to 4294967295.
     pub(super) fn count(&mut self, fields: &mut Fields<'_>, key: &'static str) -> Option<u32> {
         let value = fields.take(key)?;
         let number = integer(value).and_then(|number| u32::try_from(number).ok());
         let number = number.filter(|number| *number > 0);
         if number.is_none() {
-            let text = format!("{key} is none: write a whole number from 1 to {}", u32::MAX);
+            let text = format!("invalid {key}: write a whole number from 1 to {}", u32::MAX);
             self.problem(&value.span(), text);
         }
         number
@@ -233,7 +239,7 @@ impl<'s> Reader<'s> {
         table.map(|table| Fields::new(table, value.span()))
     }
 
-    /// Tables in a row, and how they are written.
+    /// Reads an array of tables. `written` is the syntax that problems suggest.
     pub(super) fn tables<'t>(
         &mut self,
         fields: &mut Fields<'t>,
@@ -256,16 +262,20 @@ impl<'s> Reader<'s> {
             .collect()
     }
 
-    /// Every key that nobody asked for is a problem. Returns whether there was none: what lacks beside one is probably it.
+    /// Adds a problem for every key that was not taken. Returns whether all keys are known.
+    ///
+    /// If not, callers do not report a missing key as well: the unknown key is probably the misspelt one.
     pub(super) fn end(&mut self, fields: &Fields<'_>) -> bool {
         let keys = fields.table.iter().map(|(key, _)| key);
         let mut unknown: Vec<_> = keys
             .filter(|key| !fields.known.contains(&&**key.get_ref()))
             .collect();
         unknown.sort_by_key(|key| key.span().start);
-        for key in unknown.iter().take(MOST_PROBLEMS) {
+        // Bounded here too: finding the nearest known key takes time for each.
+        for key in unknown.iter().take(MAX_PROBLEMS) {
             let name: &str = key.get_ref();
             let known = || fields.known.iter().copied();
+            // A key after a table header belongs to that table, which is surprising for a setting of the whole file.
             let text = if name == "timezone" && !known().any(|known| known == name) {
                 "timezone stands above the first [table]".to_owned()
             } else if known().any(|known| known == "when") && WHEN.contains(&name) {
@@ -281,13 +291,13 @@ impl<'s> Reader<'s> {
     }
 }
 
-/// A whole number, of any radix that TOML has.
+/// Reads a whole number, in any of TOML's radixes.
 pub(super) fn integer(value: &Value<'_>) -> Option<i64> {
     let written = value.get_ref().as_integer()?;
     i64::from_str_radix(written.as_str(), written.radix()).ok()
 }
 
-/// A number that is one.
+/// Reads a finite number: TOML also has `nan` and `inf`.
 pub(super) fn number(value: &Value<'_>) -> Option<f64> {
     let number = match value.get_ref() {
         DeValue::Float(written) => written.as_str().parse().ok(),
@@ -297,14 +307,14 @@ pub(super) fn number(value: &Value<'_>) -> Option<f64> {
     number.filter(|number: &f64| number.is_finite())
 }
 
-/// Whether templates can name it.
+/// Returns whether a word can be a name in a template.
 pub(super) fn is_name(word: &str) -> bool {
     let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let begins = |c: char| is_inside(c) && !c.is_ascii_digit();
     word.starts_with(begins) && word.chars().all(is_inside)
 }
 
-/// Where in a text as the file writes it, with its quotes, a byte stands of what it says.
+/// Returns the offset in a quoted TOML text, with quotes and escapes, of the byte `at` of its value.
 fn place_in(written: &str, at: usize) -> usize {
     let quotes = if written.starts_with("\"\"\"") || written.starts_with("'''") {
         3
@@ -314,7 +324,7 @@ fn place_in(written: &str, at: usize) -> usize {
     let has_escapes = written.starts_with('"');
     let mut place = quotes.min(written.len());
     if quotes == 3 {
-        // The line break behind the quotes is not said.
+        // A line break directly after the opening quotes is not part of the value.
         let rest = &written[place..];
         place += rest.len()
             - rest
@@ -323,28 +333,29 @@ fn place_in(written: &str, at: usize) -> usize {
                 .unwrap_or(rest)
                 .len();
     }
-    let mut said = 0;
-    while said < at {
+    let mut value_bytes = 0;
+    while value_bytes < at {
         let rest = &written[place..];
         let Some(c) = rest.chars().next() else { break };
         if c != '\\' || !has_escapes {
-            said += c.len_utf8();
+            value_bytes += c.len_utf8();
             place += c.len_utf8();
             continue;
         }
-        let (length, says) = escape(rest);
-        said += says;
+        let (length, escaped) = escape(rest);
+        value_bytes += escaped;
         place += length;
     }
     place
 }
 
-/// How long an escape is as it is written, and how many bytes it says. Source: TOML 1.1, strings.
+/// Returns the written length of an escape, and the number of bytes it stands for. Source: TOML 1.1, strings.
 fn escape(rest: &str) -> (usize, usize) {
     let digits = match rest.chars().nth(1) {
         Some('x') => 2,
         Some('u') => 4,
         Some('U') => 8,
+        // A backslash at the end of a line, which stands for nothing: all white space after it is skipped.
         Some(c) if c.is_whitespace() => {
             let inside = rest[1..].trim_start();
             return (rest.len() - inside.len(), 0);
@@ -352,15 +363,15 @@ fn escape(rest: &str) -> (usize, usize) {
         other => return (1 + other.map_or(0, char::len_utf8), 1),
     };
     let code = rest.get(2..2 + digits).unwrap_or_default();
-    let said = u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
-    (2 + code.len(), said.map_or(1, char::len_utf8))
+    let character = u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
+    (2 + code.len(), character.map_or(1, char::len_utf8))
 }
 
-/// The known word that was probably meant.
+/// Returns the known word that a misspelt word is probably meant to be.
 pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    /// Nobody mistypes a word of that length into a key.
-    const LONGEST: usize = 64;
-    if word.len() > LONGEST {
+    // Much longer than any key. The distance takes time and memory proportional to the product of both lengths.
+    const MAX: usize = 64;
+    if word.len() > MAX {
         return None;
     }
     known
@@ -373,6 +384,7 @@ pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
             };
             (distance, known)
         })
+        // One mistake in a short word, more in longer ones: beyond that a suggestion would rather confuse.
         .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
         .min()
         .map(|(_, known)| known)
@@ -388,16 +400,17 @@ impl<'t> Fields<'t> {
     }
 
     pub(super) fn take(&mut self, key: &'static str) -> Option<&'t Value<'t>> {
+        // Also for a missing key: problems list all keys that are possible.
         self.known.push(key);
         self.table.get(key)
     }
 
-    /// A text that is looked at before its table is read.
+    /// Returns a text without taking its key, to read it before the rest of the table.
     pub(super) fn peek(&self, key: &str) -> Option<&'t str> {
         self.table.get(key)?.get_ref().as_str()
     }
 
-    /// Keys that the file's author names.
+    /// Returns all entries of a table whose keys the file's author chooses.
     pub(super) fn entries(&self) -> impl Iterator<Item = (At<String>, &'t Value<'t>)> {
         self.table.iter().map(|(key, value)| {
             let name: &Cow<'_, str> = key.get_ref();

@@ -1,25 +1,25 @@
-//! A rules file as a whole: read, checked, and made into a router.
+//! A whole rules file: reads and checks it, and builds a router from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::asking::{self, Asking};
 use super::example::{self, Example, ExampleResult};
-use super::matching::{self, Match, Times};
+use super::form::{self, FormDef};
 use super::problem::RulesError;
 use super::reader::{At, Fields, Reader, Span, nearest};
-use super::saying::{self, Say};
-use super::template::{Said, Templates};
-use crate::handler::route::{Answer, Asked, Call, Filter, Router, anything};
+use super::reply::{self, ReplyTemplate};
+use super::template::{TemplateInput, Templates};
+use super::when::{self, Match, Times};
+use crate::handler::route::{Filter, RouteFuture, RouteHandler, RouteRequest, Router, anything};
 use crate::handler::{Handler, HandlerError};
 use crate::reply::{Reply, is_web_url};
 
-/// In characters, of one message.
-const MOST_OPT_OUT: usize = 1600;
+/// Maximum length of a text of `[opt_out]`, in characters: what Twilio accepts in one message.
+const MAX_OPT_OUT_CHARS: usize = 1600;
 
-/// The rules of a file, read and checked.
+/// The rules of a file, parsed and checked.
 ///
 /// ```
 /// use replyhook::handler::RuleSet;
@@ -33,20 +33,20 @@ const MOST_OPT_OUT: usize = 1600;
 /// says = "Hi"
 /// gets = "Hello, you!"
 /// "#)?;
-/// let failure = rules.run_examples().remove(0).failure.expect("it says something else");
+/// let failure = rules.run_examples().remove(0).failure.expect("the reply is another one");
 /// assert!(failure.found.contains("Hello!"));
 /// # Ok::<(), replyhook::handler::RulesError>(())
 /// ```
 pub struct RuleSet {
     rules: Vec<Rule>,
     otherwise: Option<Action>,
-    forms: Vec<Asking>,
+    forms: Vec<FormDef>,
     templates: Templates,
     examples: Vec<Example>,
     opt_out: OptOutTexts,
 }
 
-/// What somebody who opts out, or in again, is told, where the rules say so.
+/// The texts of `[opt_out]` for users who opt out or in; `None` for a text that the file does not set.
 ///
 /// ```
 /// use replyhook::handler::RuleSet;
@@ -57,9 +57,9 @@ pub struct RuleSet {
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct OptOutTexts {
-    /// `opt_out.stop_reply`
+    /// `opt_out.stop_reply`: the confirmation of an opt-out.
     pub stop: Option<String>,
-    /// `opt_out.start_reply`
+    /// `opt_out.start_reply`: the confirmation of an opt-in.
     pub start: Option<String>,
 }
 
@@ -68,30 +68,33 @@ struct Rule {
     action: Action,
 }
 
-/// What a rule does.
+/// The action of a rule.
 enum Action {
-    /// And the names that what it says may use.
-    Say(Vec<Say>, Vec<String>),
+    /// Messages, and the names that the rule's condition captures for their templates.
+    Reply(Vec<ReplyTemplate>, Vec<String>),
+    /// The name of a form.
     Ask(At<String>),
-    /// With its line and column.
+    /// Line and column of the rule.
     Forward((usize, usize)),
-    HandOver(String),
+    /// A URL.
+    Handoff(String),
 }
 
 impl RuleSet {
-    /// Reads rules.
+    /// Parses and checks the text of a rules file.
     ///
     /// # Errors
-    /// [`RulesError`]: all problems at once, each with its line and column.
+    /// [`RulesError`] with all problems, each with its line and column.
     pub fn parse(source: &str) -> Result<Self, RulesError> {
         let mut reader = Reader::new(source);
         let (table, errors) = DeTable::parse_recoverable(source);
         for error in &errors {
             let span = error.span().unwrap_or_default();
             let hint = toml_hint(source, span.start, error.message());
-            let text = format!("this is no TOML: {}{hint}", error.message());
+            let text = format!("invalid TOML: {}{hint}", error.message());
             reader.problem(&span, text);
         }
+        // Only a part of an invalid text is parsed. Checking that part would report problems that do not exist.
         let set = if errors.is_empty() {
             let fields = Fields::new(table.get_ref(), table.span());
             Some(read(&mut reader, fields))
@@ -105,7 +108,7 @@ impl RuleSet {
         }
     }
 
-    /// Line and column of the first rule that forwards to `handler.forward_url`, if one does.
+    /// Returns line and column of the first rule that forwards to `handler.forward_url`, if there is one.
     pub fn first_forward(&self) -> Option<(usize, usize)> {
         let actions = self.rules.iter().map(|rule| &rule.action);
         actions
@@ -116,28 +119,28 @@ impl RuleSet {
             })
     }
 
-    /// What somebody who opts out or in is told.
+    /// Returns the texts for users who opt out or in.
     pub fn opt_out(&self) -> &OptOutTexts {
         &self.opt_out
     }
 
-    /// How many examples it has.
+    /// Returns the number of examples.
     pub fn examples(&self) -> usize {
         self.examples.len()
     }
 
-    /// The table of its routes: number, what is looked for, what is done.
+    /// Returns the table of its routes: number, condition, action.
     pub fn table(self) -> String {
         let (forward, _) = example::stand_in();
         self.router(Some(&forward)).to_string()
     }
 
-    /// A bot that obeys the rules; `forward` is what they hand over to.
+    /// Builds a router. `forward` gets the messages of rules with `forward = true`.
     pub(crate) fn router(self, forward: Option<&Arc<dyn Handler>>) -> Router {
         self.into_parts(forward).0
     }
 
-    /// Runs the examples that the file has.
+    /// Runs the examples of the file, in order.
     pub fn run_examples(self) -> Vec<ExampleResult> {
         let (forward, has_forwarded) = example::stand_in();
         let opt_out = self.opt_out.clone();
@@ -147,6 +150,7 @@ impl RuleSet {
     }
 
     fn into_parts(self, forward: Option<&Arc<dyn Handler>>) -> (Router, Vec<Example>) {
+        // Forms are built only now: they share the templates, and later parts of the file may add further templates.
         let templates = Arc::new(self.templates);
         let forms: Vec<_> = self
             .forms
@@ -154,21 +158,28 @@ impl RuleSet {
             .map(|form| form.form(&templates))
             .collect();
         let mut router = Router::new();
+        // A last route that matches everything, and not `Router::otherwise`, which cannot start a form or forward.
         let otherwise = self.otherwise.map(|action| Rule {
             filter: anything(),
             action,
         });
         for Rule { filter, action } in self.rules.into_iter().chain(otherwise) {
             router = match action {
-                Action::Say(says, names) => router.on(filter, Says::new(says, names, &templates)),
+                Action::Reply(says, names) => {
+                    router.on(filter, TemplateReply::new(says, names, &templates))
+                }
                 Action::Ask(name) => {
                     let form = forms.iter().find(|form| form.name() == name.value);
-                    router.form(filter, form.expect("every form was looked for").clone())
+                    router.form(filter, form.expect("`read` checks every form").clone())
                 }
-                Action::HandOver(url) => router.on(filter, HandsOver(url)),
+                Action::Handoff(url) => router.on(filter, HandoffReply(url)),
                 Action::Forward(_) => match forward {
-                    Some(forward) => router.hand_to_shared(filter, forward.clone()),
-                    None => router.on(filter, Says::new(Vec::new(), Vec::new(), &templates)),
+                    Some(forward) => router.on_shared_handler(filter, forward.clone()),
+                    // `LoadedRules::new` refuses such rules, and the other callers pass a stand-in: no reply.
+                    None => router.on(
+                        filter,
+                        TemplateReply::new(Vec::new(), Vec::new(), &templates),
+                    ),
                 },
             };
         }
@@ -176,15 +187,15 @@ impl RuleSet {
     }
 }
 
-/// Answers with what a rule says.
-struct Says {
-    messages: Vec<Say>,
+/// The action `reply`: renders the messages of a rule.
+struct TemplateReply {
+    messages: Vec<ReplyTemplate>,
     names: Vec<String>,
     templates: Arc<Templates>,
 }
 
-impl Says {
-    fn new(messages: Vec<Say>, names: Vec<String>, templates: &Arc<Templates>) -> Self {
+impl TemplateReply {
+    fn new(messages: Vec<ReplyTemplate>, names: Vec<String>, templates: &Arc<Templates>) -> Self {
         Self {
             messages,
             names,
@@ -193,32 +204,33 @@ impl Says {
     }
 }
 
-/// Marks [`Says`].
+/// The `Arguments` marker of the route handlers in this file.
+// `RouteHandler` has one, so that functions of different arguments do not overlap. Uninhabited: it is only a type.
 enum ByRule {}
 
-impl Answer<ByRule, ()> for Says {
-    fn ask(&self, call: &Call<'_, ()>) -> Asked {
-        let said = Said {
+impl RouteHandler<ByRule, ()> for TemplateReply {
+    fn ask(&self, call: &RouteRequest<'_, ()>) -> RouteFuture {
+        let input = TemplateInput {
             message: call.message(),
             taken: Some(call.taken),
             names: &self.names,
             fields: &[],
             answers: None,
         };
-        let reply = self.templates.reply(&self.messages, &said);
+        let reply = self.templates.reply(&self.messages, &input);
         Some(Box::pin(std::future::ready(reply)))
     }
 
     fn shown(&self) -> String {
-        let says: Vec<_> = self.messages.iter().map(Say::shown).collect();
-        if says.is_empty() {
-            return "says nothing".to_owned();
+        let messages: Vec<_> = self.messages.iter().map(ReplyTemplate::shown).collect();
+        if messages.is_empty() {
+            return "sends no reply".to_owned();
         }
-        format!("says {}", says.join(", "))
+        format!("replies {}", messages.join(", "))
     }
 }
 
-/// What people meant who wrote what is no TOML.
+/// Returns the fix of common mistakes in TOML, to append to the parser's message.
 fn toml_hint(source: &str, at: usize, message: &str) -> &'static str {
     let found = source.get(at..).and_then(|rest| rest.chars().next());
     if message.contains("escape") {
@@ -230,61 +242,65 @@ fn toml_hint(source: &str, at: usize, message: &str) -> &'static str {
     }
 }
 
-/// Lets somebody else answer, from here on.
-struct HandsOver(String);
+/// The action `handoff`: hands the conversation off to a URL.
+struct HandoffReply(String);
 
-impl Answer<ByRule, ()> for HandsOver {
-    fn ask(&self, _: &Call<'_, ()>) -> Asked {
-        let reply = Reply::hand_over(&self.0).map_err(HandlerError::new);
+impl RouteHandler<ByRule, ()> for HandoffReply {
+    fn ask(&self, _: &RouteRequest<'_, ()>) -> RouteFuture {
+        let reply = Reply::handoff(&self.0).map_err(HandlerError::new);
         Some(Box::pin(std::future::ready(reply)))
     }
 
     fn shown(&self) -> String {
-        format!("hands over to {}", self.0)
+        format!("hands off to {}", self.0)
     }
 }
 
+// The order of reading matters: conditions use the named hours, templates the variables, and rules the names of forms.
 fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
-    let times = matching::times(reader, &mut fields);
+    let times = when::times(reader, &mut fields);
     let mut templates = Templates::new(&times.zone);
     if let Some(vars) = reader.table(&mut fields, "vars") {
         templates.read_vars(reader, &vars);
     }
     let opt_out = opt_out(reader, &mut fields);
     let forms: Vec<_> = reader.tables(&mut fields, "form", "[[form]] above each one");
-    // Those with problems, too: that they are there is none.
+    // Before forms with problems are dropped: a rule that asks one must not cause a second problem.
     let form_names: BTreeSet<_> = forms.iter().filter_map(|form| form.peek("name")).collect();
     let forms: Vec<_> = forms
         .into_iter()
-        .filter_map(|form| asking::read(reader, &mut templates, form))
+        .filter_map(|form| form::read(reader, &mut templates, form))
         .collect();
     let mut seen = BTreeSet::new();
-    for Asking { name, .. } in &forms {
+    for FormDef { name, .. } in &forms {
         if !seen.insert(&name.value) {
             let text = format!("there is a form {:?} already", name.value);
             reader.problem(&name.span, text);
         }
     }
     let mut rules = Vec::new();
-    // The line of a rule behind which there is none.
-    let mut taken_by = None;
-    // Of rules with a `when`, as it is compared: their lines.
+    // The line of the first rule without `when`: later rules are unreachable.
+    let mut catch_all = None;
+    // The lines of rules with a `when`, by their condition in the form in which texts are compared.
     let mut lines = BTreeMap::new();
     let tables = reader.tables(&mut fields, "rule", "[[rule]] above each one");
     let has_rules = fields.has("rule") || fields.has("otherwise");
     for table in tables {
         let line = reader.line(table.span.start);
-        let (span, takes_all) = (table.span.clone(), !table.has("when"));
-        if let Some(line) = taken_by.filter(|_| reader.problem_count() == 0) {
-            let text =
-                format!("no message gets here: the rule at line {line} has no when, and takes all");
+        let (span, matches_all) = (table.span.clone(), !table.has("when"));
+        // Unreachable rules are reported only if nothing else is wrong: after a misspelt `when`, a rule seems to match
+        // everything.
+        if let Some(line) = catch_all.filter(|_| reader.problem_count() == 0) {
+            let text = format!(
+                "no message gets here: the rule at line {line} has no when, and matches every message"
+            );
             reader.problem(&span, text);
         }
         let Some(rule) = rule(reader, &mut templates, table, &times) else {
             continue;
         };
-        if takes_all {
-            taken_by = taken_by.or(Some(line));
+        if matches_all {
+            catch_all = catch_all.or(Some(line));
         } else {
             let first = *lines.entry(format!("{:#}", rule.filter)).or_insert(line);
             if first != line && reader.problem_count() == 0 {
@@ -305,9 +321,9 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
             is_form(reader, &form_names, name);
         }
     }
-    // A rule with problems might be what asks it.
+    // Only if nothing else is wrong: a rule that was dropped for a problem might be the one that asks the form.
     if reader.problem_count() == 0 {
-        for Asking { name, .. } in &forms {
+        for FormDef { name, .. } in &forms {
             if !asked.contains(name.value.as_str()) {
                 let text = format!(
                     "no rule begins this form: write ask = {:?} in one",
@@ -323,7 +339,7 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
         .filter_map(|table| example::read(reader, table))
         .collect();
     if !has_rules {
-        let text = "there is no rule: write [[rule]] with when and reply";
+        let text = "the file has no rules; write [[rule]] with when and reply";
         reader.problem(&(0..0), text);
     }
     reader.end(&fields);
@@ -343,11 +359,13 @@ fn opt_out(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> OptOutTexts {
     };
     let mut text = |key| {
         let text = reader.text(&mut table, key)?;
+        // Keywords are handled before the rules, so a template would have no variables.
         if text.value.contains("{{") || text.value.contains("{%") {
-            let what = format!("{key} is no template: write it as it is said");
+            let what = format!("{key} is not a template; write the text as it is sent");
             reader.problem(&text.span, what);
-        } else if text.value.chars().count() > MOST_OPT_OUT {
-            let what = format!("{key} has over {MOST_OPT_OUT} characters: Twilio takes no more");
+        } else if text.value.chars().count() > MAX_OPT_OUT_CHARS {
+            let what =
+                format!("{key} has over {MAX_OPT_OUT_CHARS} characters: Twilio accepts no more");
             reader.problem(&text.span, what);
         }
         Some(text.value)
@@ -365,9 +383,9 @@ fn is_form(reader: &mut Reader<'_>, names: &BTreeSet<&str>, name: &At<String>) {
         return;
     }
     let text = match nearest(&name.value, names.iter().copied()) {
-        Some(known) => format!("there is no form {:?}: did you mean {known:?}?", name.value),
+        Some(known) => format!("unknown form {:?}: did you mean {known:?}?", name.value),
         None => format!(
-            "there is no form {:?}: write [[form]] with that name",
+            "unknown form {:?}; write [[form]] with that name",
             name.value
         ),
     };
@@ -380,10 +398,10 @@ fn rule(
     mut fields: Fields<'_>,
     times: &Times,
 ) -> Option<Rule> {
-    // For the author alone.
+    // A comment for the file's author: only its type is checked.
     let _ = reader.text(&mut fields, "name");
     let found = match reader.table(&mut fields, "when") {
-        Some(table) => matching::read(reader, table, times),
+        Some(table) => when::read(reader, table, times),
         None => Match {
             filter: anything(),
             names: Vec::new(),
@@ -396,7 +414,8 @@ fn rule(
     })
 }
 
-/// One of `reply`, `ask`, `forward` and `hand_over`, which are the last keys of their table.
+/// Reads the action of a table: `reply`, `ask`, `forward` or `handoff`.
+// The last keys to be read of their table: it calls `Reader::end`.
 fn action(
     reader: &mut Reader<'_>,
     templates: &mut Templates,
@@ -409,50 +428,53 @@ fn action(
     let forward = fields.take("forward");
     let forwards = forward.and_then(|value| {
         if value.get_ref().as_str().is_some() {
-            let text = "forward is of type string: write true; where to is the setting handler.forward_url";
+            let text =
+                "forward is of type string: write true; the URL is the setting handler.forward_url";
             reader.problem(&value.span(), text);
             return None;
         }
         reader.flag_of(value, "forward")
     });
-    let hand_over = reader.text(fields, "hand_over");
+    let handoff = reader.text(fields, "handoff");
     let knows_all = reader.end(fields);
+    // `forward = false` is the same as a missing key. A value of a wrong type counts as the action that was meant.
     let is_forward = forward.is_some() && forwards != Some(false);
     let actions = [
         reply.is_some(),
         fields.has("ask"),
         is_forward,
-        fields.has("hand_over"),
+        fields.has("handoff"),
     ];
     match actions.iter().filter(|action| **action).count() {
         1 => {}
+        // An unknown key was reported: it is probably the misspelt action.
         0 if !knows_all => return None,
         0 => {
-            let text = "a rule does something: write reply, ask, hand_over or forward = true (reply = [] says nothing)";
+            let text = "a rule needs an action: write reply, ask, handoff or forward = true (reply = [] sends no reply)";
             reader.problem(&span, text);
             return None;
         }
         _ => {
-            let text = "a rule does one thing: reply, ask, hand_over or forward";
+            let text = "a rule does one thing: reply, ask, handoff or forward";
             reader.problem(&span, text);
             return None;
         }
     }
     if let Some(reply) = reply {
-        let says = saying::read(reader, templates, reply, names);
-        return Some(Action::Say(says, names.to_vec()));
+        let says = reply::read(reader, templates, reply, names);
+        return Some(Action::Reply(says, names.to_vec()));
     }
-    // What is of another type was told.
+    // `None` for a value of a wrong type, which `reader.text` has reported.
     if fields.has("ask") {
         return ask.map(Action::Ask);
     }
-    if fields.has("hand_over") {
-        let url = hand_over?;
+    if fields.has("handoff") {
+        let url = handoff?;
         if !is_web_url(&url.value) {
-            let text = "hand_over is no http or https URL, as in \"https://webhooks.twilio.com/v1/Accounts/AC…/Flows/FW…\"";
+            let text = "handoff is not an http or https URL, as in \"https://webhooks.twilio.com/v1/Accounts/AC…/Flows/FW…\"";
             reader.problem(&url.span, text);
         }
-        return Some(Action::HandOver(url.value));
+        return Some(Action::Handoff(url.value));
     }
     forwards?;
     forward.map(|value| Action::Forward(reader.place(value.span().start)))

@@ -1,13 +1,16 @@
-//! A template's tags, cut into words and signs as minijinja cuts them.
+//! A lexer of a template's tags, which splits them into the same tokens as minijinja.
+//!
+//! The tokens must agree with minijinja's: text that only one of them takes for a tag would not be checked.
 
-/// In one tag.
-const MOST_TOKENS: usize = 200;
-/// Brackets in each other: each takes minijinja's parser some 20 KiB of stack.
-const MOST_OPEN: usize = 20;
+/// Maximum number of tokens in one tag.
+const MAX_TOKENS: usize = 200;
+/// Maximum depth of brackets in one tag.
+// minijinja's parser is recursive, and takes some 20 KiB of stack for each bracket.
+const MAX_OPEN: usize = 20;
 
-/// What a template may not have.
-pub(super) struct Wrong {
-    /// A byte of the template.
+/// A problem of a template.
+pub(super) struct TemplateProblem {
+    /// The byte of the template at which it is.
     pub(super) at: usize,
     pub(super) what: String,
 }
@@ -20,7 +23,7 @@ pub(super) enum Token<'t> {
     Sign(char),
 }
 
-/// A token, and the byte it begins at.
+/// A token, with the byte at which it begins.
 pub(super) type Placed<'t> = (usize, Token<'t>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,10 +32,12 @@ pub(super) enum Tag {
     Statement,
 }
 
-/// Where a name stands in a template, or in an expression.
+/// Returns the byte at which a name occurs in a template or an expression; 0 if it cannot be found.
+// minijinja reports undefined names without a position. This is a guess for the problem's column: the name may also
+// occur in a comment or in text between tags.
 pub(super) fn place_of(source: &str, name: &str) -> usize {
     let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    // Behind a tag's beginning, where there are tags; in a comment or a text it may stand, too.
+    // Search from the first tag. An expression has no tags, and is searched from its start.
     let from = source.find("{{").into_iter().chain(source.find("{%"));
     let from = from.min().unwrap_or(0);
     let places = source[from..].match_indices(name);
@@ -40,12 +45,13 @@ pub(super) fn place_of(source: &str, name: &str) -> usize {
     let found = places.find(|at| {
         let before = source[..*at].chars().next_back();
         let after = source[at + name.len()..].chars().next();
+        // A whole word, and not a part of another value such as `location.name`.
         !before.is_some_and(|c| is_inside(c) || c == '.') && !after.is_some_and(is_inside)
     });
     found.unwrap_or(0)
 }
 
-/// Where the next tag or comment begins, and which.
+/// Returns the start of the next tag or comment, and its second character: `{`, `%` or `#`.
 pub(super) fn next_mark(source: &str, from: usize) -> Option<(usize, u8)> {
     let bytes = source.as_bytes();
     let mut pairs = bytes[from..].windows(2).enumerate();
@@ -55,12 +61,15 @@ pub(super) fn next_mark(source: &str, from: usize) -> Option<(usize, u8)> {
     })
 }
 
-/// A tag's tokens, and where it ends. As minijinja has it, brackets that are open hold the end off.
+/// Returns the tokens of a tag, and the byte after its end. Without `tag`, all of `source` is one expression.
+///
+/// # Errors
+/// [`TemplateProblem`] if the tag has no end or exceeds a limit.
 pub(super) fn tokens(
     source: &str,
     from: usize,
     tag: Option<Tag>,
-) -> Result<(Vec<Placed<'_>>, usize), Wrong> {
+) -> Result<(Vec<Placed<'_>>, usize), TemplateProblem> {
     let end = match tag {
         Some(Tag::Output) => Some("}}"),
         Some(Tag::Statement) => Some("%}"),
@@ -71,8 +80,9 @@ pub(super) fn tokens(
     let mut at = from;
     while let Some(c) = source[at..].chars().next() {
         let rest = &source[at..];
+        // As in minijinja, a tag does not end while a bracket is open: `}}` then closes two brackets.
         if open == 0 && end.is_some_and(|end| rest.starts_with(end)) {
-            // `-}}` takes the space behind it away.
+            // In `-}}` and `+}}` the sign belongs to the end of the tag: it controls the white space after it.
             if let Some((last, Token::Sign('-' | '+'))) = found.last()
                 && last + 1 == at
             {
@@ -110,18 +120,18 @@ pub(super) fn tokens(
                 sign.len_utf8()
             }
         };
-        if found.len() > MOST_TOKENS {
-            let what = format!("over {MOST_TOKENS} words and signs in one tag: take several");
-            return Err(Wrong { at, what });
+        if found.len() > MAX_TOKENS {
+            let what = format!("over {MAX_TOKENS} words and signs in one tag: use several tags");
+            return Err(TemplateProblem { at, what });
         }
-        if open > MOST_OPEN {
-            let what = format!("over {MOST_OPEN} brackets in each other: take several tags");
-            return Err(Wrong { at, what });
+        if open > MAX_OPEN {
+            let what = format!("over {MAX_OPEN} nested brackets: use several tags");
+            return Err(TemplateProblem { at, what });
         }
         at += length;
     }
     match tag {
-        Some(tag) => Err(Wrong {
+        Some(tag) => Err(TemplateProblem {
             at: from.saturating_sub(2),
             what: match tag {
                 Tag::Output => "this tag has no end: write }}".to_owned(),
@@ -132,7 +142,8 @@ pub(super) fn tokens(
     }
 }
 
-/// With its quotes. One that does not end takes the rest; minijinja says so.
+/// Returns the length of a quoted text, with its quotes.
+// A text without an end takes the rest of the source. minijinja then reports the missing quote.
 fn text_length(rest: &str, quote: char) -> usize {
     let mut is_escaped = false;
     let inside = rest.char_indices().skip(1);

@@ -1,7 +1,8 @@
-//! Templates: texts of a rules file that say something else for each message.
+//! Templates: texts of a rules file that are rendered for each message.
 //!
-//! They are Jinja's, by minijinja, as far as [`super::language`] goes: undefined names are errors, output is not escaped
-//! (whatever carries a reply escapes it), and fuel bounds the steps and the bytes of a rendering.
+//! They are rendered by minijinja, in the subset of Jinja that [`super::language`] allows. Undefined names are errors.
+//! Fuel limits the steps and the bytes of a rendering. Output is not escaped here: the writer of TwiML or of a REST
+//! request does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,14 +15,15 @@ use super::reader::{self, At, Fields, Reader, is_name, nearest};
 use super::{flow, language, tags};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::Answers;
-use crate::handler::route::{Taken, country_of};
+use crate::handler::route::{Extracted, country_of};
 use crate::message::InboundMessage;
 use crate::reply::escape_markup;
 
-/// Steps and 64 bytes of data each: a long reply takes some hundreds, and a bomb ends within milliseconds.
+/// Maximum cost of one rendering, in steps and in units of 64 bytes of data.
+// A long reply takes some hundreds. A template that never ends is stopped within milliseconds.
 const FUEL: u64 = 20_000;
 
-/// What every template may name, besides `[vars]`, a pattern's groups and a form's fields.
+/// Names of every template, besides those of `[vars]`, of a pattern's groups and of a form's fields.
 pub(super) const NAMES: [&str; 19] = [
     "args",
     "body",
@@ -44,7 +46,7 @@ pub(super) const NAMES: [&str; 19] = [
     "flow",
 ];
 
-/// All templates of a file, while it is read and afterwards.
+/// All templates of a file, and the variables that they share.
 pub(super) struct Templates {
     env: Environment<'static>,
     zone: TimeZone,
@@ -52,10 +54,12 @@ pub(super) struct Templates {
     number: usize,
 }
 
-/// One template: a text that says always the same, or the name of one that does not.
+/// One template.
 #[derive(Clone)]
 pub(super) enum Template {
+    /// A text without tags, which is not rendered.
     Plain(Arc<str>),
+    /// The name of a template in the environment.
     Named {
         name: Arc<str>,
         source: Arc<str>,
@@ -63,24 +67,26 @@ pub(super) enum Template {
     },
 }
 
-/// Why a rule says nothing. Never with content.
+/// The reason why a reply could not be rendered.
+// Logged, so it names the line of the rules file and never quotes a message.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RuleError {
-    #[error("line {line} of the rules cannot be said: {reason}")]
+    #[error("line {line} of the rules cannot be rendered: {reason}")]
     Render { line: usize, reason: &'static str },
-    #[error("line {line} of the rules names a file that is no http or https URL")]
+    #[error("line {line} of the rules has a media URL that is not an http or https URL")]
     MediaUrl { line: usize },
-    #[error("line {line} of the rules says over 64 KiB")]
+    #[error("line {line} of the rules renders to over 64 KiB")]
     TooLarge { line: usize },
 }
 
-/// What a template is rendered with.
-pub(super) struct Said<'a> {
+/// The values with which a template is rendered.
+pub(super) struct TemplateInput<'a> {
     pub(super) message: &'a InboundMessage,
-    pub(super) taken: Option<&'a Taken>,
-    /// Of what a rule may take; some of it may not have been there.
+    /// The values that the rule's condition captured.
+    pub(super) taken: Option<&'a Extracted>,
+    /// The names that the rule's condition may capture. Those without a value are empty.
     pub(super) names: &'a [String],
-    /// A form's fields, of which some may have no answer yet, or never.
+    /// The fields of the form. Those without an answer are empty.
     pub(super) fields: &'a [String],
     pub(super) answers: Option<&'a Answers>,
 }
@@ -88,13 +94,15 @@ pub(super) struct Said<'a> {
 impl Templates {
     pub(super) fn new(zone: &str) -> Self {
         let mut env = Environment::new();
+        // Strict: a part of a missing value, such as `location.latitude`, must fail and not send a gap to the user.
         env.set_undefined_behavior(UndefinedBehavior::Strict);
+        // A reply is plain text. Escaping for TwiML happens when the reply is written.
         env.set_auto_escape_callback(|_| AutoEscape::None);
         env.set_formatter(|out, state, value| match value.kind() {
-            // What is not there is not said.
+            // A missing value is empty: minijinja would print "none".
             ValueKind::None => Ok(()),
             ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Plain => {
-                let reason = "a list is no text";
+                let reason = "a list is not a text";
                 Err(Error::new(ErrorKind::InvalidOperation, reason))
             }
             _ => minijinja::escape_formatter(out, state, value),
@@ -106,18 +114,19 @@ impl Templates {
         env.add_filter("default", default);
         Self {
             env,
+            // Never UTC by mistake: `when::times` has checked the zone.
             zone: TimeZone::get(zone).unwrap_or(TimeZone::UTC),
             vars: BTreeMap::new(),
             number: 0,
         }
     }
 
-    /// `[vars]`: texts, numbers, and true or false.
+    /// Reads `[vars]`: texts, numbers and booleans.
     pub(super) fn read_vars(&mut self, reader: &mut Reader<'_>, fields: &Fields<'_>) {
         for (name, value) in fields.entries() {
             if NAMES.contains(&name.value.as_str()) {
                 let text = format!(
-                    "{} is the name of something that every message has: take another",
+                    "{} is a name that every template has: choose another name",
                     name.value
                 );
                 reader.problem(&name.span, text);
@@ -150,7 +159,9 @@ impl Templates {
         }
     }
 
-    /// Reads a template that may use these names besides those that all may.
+    /// Adds a template, which may use `names` besides the names of every template.
+    ///
+    /// Returns `None` if it has problems.
     pub(super) fn add(
         &mut self,
         reader: &mut Reader<'_>,
@@ -160,18 +171,22 @@ impl Templates {
         self.add_as(reader, text, names, text.value.clone(), 0)
     }
 
-    /// A condition, as it stands in `{% if … %}`.
+    /// Adds a condition, as it is written in `{% if … %}`.
+    ///
+    /// Returns `None` if it has problems.
     pub(super) fn add_condition(
         &mut self,
         reader: &mut Reader<'_>,
         text: &At<String>,
         names: &[String],
     ) -> Option<Template> {
+        // Wrap the expression in a template that renders to "yes" or nothing; see `holds`.
         const BEFORE: &str = "{% if ";
         let source = format!("{BEFORE}{} %}}yes{{% endif %}}", text.value);
         self.add_as(reader, text, names, source, BEFORE.len())
     }
 
+    /// Adds `source` as a template. `before` is the number of bytes that precede the written text in it.
     fn add_as(
         &mut self,
         reader: &mut Reader<'_>,
@@ -180,10 +195,10 @@ impl Templates {
         source: String,
         before: usize,
     ) -> Option<Template> {
-        if source.len() > language::MOST_BYTES {
+        if source.len() > language::MAX_BYTES {
             let what = format!(
                 "over {} KiB: ten messages of 1600 characters hold no more",
-                language::MOST_BYTES / 1024
+                language::MAX_BYTES / 1024
             );
             reader.problem(&text.span, what);
             return None;
@@ -192,13 +207,18 @@ impl Templates {
             return Some(Template::Plain(source.into()));
         }
         self.number += 1;
-        let looked_at = match before {
+        // Before minijinja parses it: a template that is nested too deeply would overflow its stack.
+        let checked = match before {
             0 => language::look(&source),
-            _ => language::look_at_expression(&text.value).map_err(|wrong| vec![wrong]),
+            _ => language::look_at_expression(&text.value).map_err(|problem| vec![problem]),
         };
-        if let Err(wrongs) = looked_at {
-            for wrong in wrongs {
-                reader.problem_within(text, wrong.at, format!("no template: {}", wrong.what));
+        if let Err(problems) = checked {
+            for problem in problems {
+                reader.problem_within(
+                    text,
+                    problem.at,
+                    format!("invalid template: {}", problem.what),
+                );
             }
             return None;
         }
@@ -208,9 +228,10 @@ impl Templates {
                 .range()
                 .map_or(0, |range| range.start.saturating_sub(before));
             let what = error.detail().unwrap_or("it cannot be read");
-            reader.problem_within(text, at, format!("no template: {what}"));
+            reader.problem_within(text, at, format!("invalid template: {what}"));
             return None;
         }
+        // Report unknown names when the file is read, and not when the first message needs the template.
         let template = self.env.get_template(&name).ok()?;
         let mut is_known = true;
         let used = template.undeclared_variables(false);
@@ -230,7 +251,10 @@ impl Templates {
             } else {
                 let own = self.vars.keys().chain(names).map(String::as_str);
                 let all: Vec<_> = own.chain(NAMES).collect();
-                format!("{used} is not defined here: there are {}", all.join(", "))
+                format!(
+                    "{used} is not defined here: write one of {}",
+                    all.join(", ")
+                )
             };
             reader.problem_within(text, tags::place_of(&text.value, used), what);
         }
@@ -253,17 +277,17 @@ impl Templates {
         };
         let template = self.env.get_template(name);
         let rendered = template.and_then(|template| template.render(variables));
-        // minijinja's text may quote a message.
+        // Not minijinja's own text: it may quote what a user wrote, and this is logged.
         rendered.map_err(|error| {
             let reason = match error.kind() {
                 ErrorKind::OutOfFuel => "it takes too long or gets too large",
-                ErrorKind::UndefinedError => "it uses what this message does not have",
+                ErrorKind::UndefinedError => "it uses a value that this message does not have",
                 ErrorKind::InvalidOperation => {
-                    "it calculates with a text, divides by 0, makes a number of what is none (int(0) then is 0), \
-                     or says what is no text"
+                    "it calculates with a text, divides by 0, converts a text that is not a number (int(0) makes it 0), \
+                     or prints a list or an object"
                 }
                 ErrorKind::MissingArgument | ErrorKind::TooManyArguments => {
-                    "a filter or a test has too few things in its brackets, or too many"
+                    "a filter or a test has too few or too many arguments"
                 }
                 _ => "its template fails",
             };
@@ -271,18 +295,20 @@ impl Templates {
         })
     }
 
-    /// Whether a condition holds.
+    /// Returns whether a condition of [`add_condition`](Self::add_condition) holds.
     pub(super) fn holds(
         &self,
         condition: &Template,
-        said: &Said<'_>,
+        input: &TemplateInput<'_>,
     ) -> Result<bool, HandlerError> {
-        let rendered = self.render(condition, &self.variables(said))?;
+        let rendered = self.render(condition, &self.variables(input))?;
         Ok(rendered == "yes")
     }
 
-    pub(super) fn variables(&self, said: &Said<'_>) -> Value {
-        let message = said.message;
+    /// Returns the variables of a rendering.
+    pub(super) fn variables(&self, input: &TemplateInput<'_>) -> Value {
+        let message = input.message;
+        // A missing text is empty and not undefined, so that `{{ profile_name or 'friend' }}` works.
         let text = |text: Option<&str>| Value::from(text.unwrap_or_default());
         let local = message.received_at.to_zoned(self.zone.clone());
         let media = message.media.iter().map(|media| {
@@ -317,7 +343,8 @@ impl Templates {
             .replied_to
             .as_ref()
             .map(|quoted| quoted.message_sid.as_str());
-        let args = said.taken.and_then(Taken::rest);
+        let args = input.taken.and_then(Extracted::rest);
+        // A missing object is none: it prints nothing and is false, but using a part of it fails.
         let none = || Value::from(());
         let own = [
             ("args", text(args)),
@@ -344,12 +371,14 @@ impl Templates {
             .vars
             .iter()
             .map(|(name, value)| (name.as_str(), value.clone()));
-        let names = said.names.iter().map(|name| (name.as_str(), text(None)));
-        let taken = said.taken.into_iter().flat_map(Taken::named);
+        let names = input.names.iter().map(|name| (name.as_str(), text(None)));
+        let taken = input.taken.into_iter().flat_map(Extracted::named);
         let taken = taken.map(|(name, value)| (name, text(value)));
-        let fields = said.fields.iter().map(|field| (field.as_str(), none()));
-        let answers = said.answers.into_iter().flat_map(Answers::values);
+        let fields = input.fields.iter().map(|field| (field.as_str(), none()));
+        let answers = input.answers.into_iter().flat_map(Answers::values);
         let answers = answers.map(|(field, value)| (field.as_str(), Value::from(Serde(value))));
+        // The last of equal names wins: captured values replace the empty ones, and answers the missing ones. The names
+        // of `own` cannot be redefined, which is checked when the file is read.
         Value::from_pairs(
             own.into_iter()
                 .chain(vars)
@@ -361,8 +390,8 @@ impl Templates {
     }
 }
 
-/// Jinja's is for what is not defined, which nothing is here: what is not there is empty. `true` behind it takes 0 and false for
-/// empty, too.
+/// The filter `default`: replaces a missing or empty value. With `true` as second argument, 0 and false too.
+// Jinja's own filter replaces undefined values. Here every known name is defined, and a missing value is empty or none.
 fn default(value: &Value, Rest(others): Rest<Value>) -> Value {
     let mut others = others.into_iter();
     let other = others.next().unwrap_or_else(|| Value::from(""));

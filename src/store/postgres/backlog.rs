@@ -1,4 +1,4 @@
-//! [`Journal::take_up`](crate::store::Journal::take_up) in PostgreSQL.
+//! [`Journal::claim_backlog`](crate::store::Journal::claim_backlog) in PostgreSQL.
 
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
@@ -7,10 +7,11 @@ use super::error::Trouble;
 use super::journal::number;
 use super::text::unpack;
 use crate::store::rows;
-use crate::store::{Claim, CrashPolicy, DeadMessage, Taken, TakenParams, TakenUp};
+use crate::store::{BacklogMessage, Claim, CrashPolicy, DeadMessage, RedactedParams, TakenUp};
 
-/// Messages that may be claimed: unclaimed, and first in their conversation. Locks the conversations, except
-/// those that another transaction has locked.
+/// Messages that may be claimed: not owned by a live process, and first in their conversation.
+// Locks the conversations. SKIP LOCKED, since a locked one belongs to a transaction that is claiming or accepting: the
+// next poll finds what it leaves.
 const FREE: &str = concat!(
     "SELECT i.id FROM inbound i JOIN conversation c ON c.id = i.conversation WHERE i.state < 3 AND NOT ",
     held!("$1"),
@@ -19,7 +20,13 @@ const FREE: &str = concat!(
     " ORDER BY i.id LIMIT $2 FOR UPDATE OF c SKIP LOCKED"
 );
 
-/// Takes what is still so, now that the conversations are locked.
+/// Claims the messages that may still be claimed now that their conversations are locked.
+// A statement of its own, so that its snapshot is newer than the locks.
+//
+// `dead`: a message without content cannot be handled. One whose owner died over it is dead if the policy allows no
+// further attempt. A queued message (0) has only waited, and one without an owner was released: neither has crashed.
+//
+// `turned` tells an `ACCEPT_AT_ONCE` that waits for one of the locks that its snapshot misses these claims.
 const TAKE: &str = concat!(
     "WITH free AS (SELECT i.id, i.conversation, CASE WHEN i.params IS NULL THEN $6::text \
        WHEN i.state <> 0 AND i.owner IS NOT NULL AND NOT ($4 AND i.attempt < $5) THEN $7::text END AS dead \
@@ -28,18 +35,19 @@ const TAKE: &str = concat!(
     " AND NOT ",
     blocked!("$1"),
     " FOR UPDATE OF i), \
-     turned AS (UPDATE conversation SET turns = turns + 1 WHERE id IN (SELECT conversation FROM free)), \
+     turned AS (UPDATE conversation SET claims = claims + 1 WHERE id IN (SELECT conversation FROM free)), \
      taken AS (UPDATE inbound i SET state = CASE WHEN free.dead IS NULL THEN 2 ELSE 6 END, \
        owner = CASE WHEN free.dead IS NULL THEN $1::bigint END, reason = coalesce(free.dead, i.reason), \
        attempt = i.attempt + CASE WHEN free.dead IS NULL THEN 1 ELSE 0 END, claimed_at = $3 \
        FROM free WHERE i.id = free.id \
-       RETURNING i.id, i.conversation, i.attempt, i.reason IS NOT NULL AS failed_before, i.account, i.sid, i.slot, i.params, \
-         i.received_at, free.dead, EXISTS (SELECT 1 FROM handover h WHERE h.conversation = i.conversation AND h.until > $3) \
+       RETURNING i.id, i.conversation, i.attempt, i.reason IS NOT NULL AS failed_before, i.account, i.sid, i.auth_token, i.params, \
+         i.received_at, free.dead, EXISTS (SELECT 1 FROM handoff h WHERE h.conversation = i.conversation AND h.until > $3) \
          AS handed_over) \
-     SELECT id, conversation, attempt, failed_before, account, sid, slot, params, received_at, handed_over, dead FROM taken \
+     SELECT id, conversation, attempt, failed_before, account, sid, auth_token, params, received_at, handed_over, dead FROM taken \
      ORDER BY id"
 );
 
+/// Claims up to `limit` unowned messages for the REST API. Those that cannot be handled become dead.
 pub(super) async fn take_up(
     db: &mut PgConnection,
     me: i64,
@@ -60,7 +68,7 @@ pub(super) async fn take_up(
         .bind(free)
         .bind(now.as_microsecond())
         .bind(policy.retry)
-        .bind(i64::from(policy.attempts))
+        .bind(i64::from(policy.max_attempts))
         .bind(rows::EXPIRED)
         .bind(rows::CRASHED)
         .fetch_all(db)
@@ -73,18 +81,18 @@ pub(super) async fn take_up(
             taken_up.dead.push(DeadMessage { sid, reason });
             continue;
         }
-        taken_up.taken.push(Taken {
+        taken_up.taken.push(BacklogMessage {
             claim: Claim {
                 id: row.try_get(0)?,
                 conversation: row.try_get(1)?,
                 attempt: number(row.try_get(2)?),
                 failed_before: row.try_get(3)?,
-                handed_over: row.try_get(9)?,
+                handed_off: row.try_get(9)?,
             },
             account: rows::account_sid(row.try_get(4)?)?,
             sid,
-            slot: rows::slot(row.try_get(6)?),
-            params: TakenParams(unpack(row.try_get(7)?)),
+            auth_token: rows::slot(row.try_get(6)?),
+            params: RedactedParams(unpack(row.try_get(7)?)),
             received_at: rows::time(row.try_get(8)?)?,
         });
     }

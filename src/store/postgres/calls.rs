@@ -1,4 +1,4 @@
-//! How the database is asked: within a time, on a connection that is known to be good, and not at all while it is away.
+//! Calls to the database, with a timeout, a connection pool and a circuit breaker.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,20 +10,21 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
 use super::error::{Trouble, store_error};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Begins a transaction. Every statement in it sees what was committed before it began.
+/// SQL that begins a transaction. Each of its statements sees everything committed before that statement began.
+// The level is named, since a database can have another default, and the locking of this module relies on it.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
-/// How often a transaction is begun anew because others were in its way.
+/// Maximum number of attempts at a transaction that conflicts with others.
 const TRIES: usize = 8;
-/// How long nobody is sent to a database that has just failed.
-const PAUSE: Duration = Duration::from_secs(2);
+/// Time for which calls fail immediately after a failure of the connection.
+const BREAKER_DELAY: Duration = Duration::from_secs(2);
 
-/// A piece of work on a connection.
+/// Future of the statements of a call.
 pub(super) type Work<'c, T> = BoxFuture<'c, Result<T, Trouble>>;
 
-/// The pool, and what is known about the way to the database.
+/// Connection pool with a timeout and a circuit breaker.
 pub(super) struct Calls {
     pub(super) pool: PgPool,
-    /// How long a call may take.
+    /// Usual timeout of a call, which includes the wait for a connection.
     pub(super) patience: Duration,
     breaker: Breaker,
 }
@@ -37,13 +38,16 @@ impl Calls {
         }
     }
 
-    /// The database has answered somebody else's call.
+    /// Closes the circuit breaker after a response of the database to a statement outside of [`run`](Self::run).
     pub(super) fn answered(&self) {
         self.breaker.answered();
     }
 
-    /// Runs `work`, within a transaction if there is something to begin it with; from the beginning if others are in its
-    /// way. What it has done counts only if all of it went well.
+    /// Runs `work`, in a transaction if `begin` is given, and again from the beginning if it conflicts with others.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unavailable`] if the database cannot be reached, does not respond within `patience`, or failed
+    /// less than two seconds ago. [`StoreErrorKind::Busy`] if all connections are in use.
     pub(super) async fn run<T, F>(
         &self,
         begin: Option<Arc<str>>,
@@ -57,9 +61,10 @@ impl Calls {
         if !self.breaker.lets_through() {
             return Err(StoreError::with_source(
                 StoreErrorKind::Unavailable,
-                "it did not answer a moment ago",
+                "the database did not respond less than two seconds ago",
             ));
         }
+        // Real time, not the store's clock: Twilio waits in real time.
         let started = Instant::now();
         let mut db = match Held::take(&self.pool).await {
             Ok(db) => db,
@@ -78,17 +83,19 @@ impl Calls {
                 self.lost();
                 Err(trouble.into())
             }
+            // An error from a database that responds. `once` has rolled back, so the connection can be used again.
             Ok(Err(trouble)) => {
                 self.breaker.answered();
                 db.give_back();
                 Err(trouble.into())
             }
+            // The statement may still run, so this connection must not return to the pool.
             Err(_) => {
                 drop(db);
                 self.lost();
                 Err(StoreError::with_source(
                     StoreErrorKind::Unavailable,
-                    "it did not answer in time",
+                    "the database did not respond in time",
                 ))
             }
         }
@@ -96,16 +103,21 @@ impl Calls {
 
     fn no_connection(&self, error: &sqlx::Error) -> StoreError {
         if matches!(error, sqlx::Error::PoolTimedOut) && self.breaker.has_answered_lately() {
-            // It answers others: there are too many of us.
-            return StoreError::with_source(StoreErrorKind::Busy, "all its connections are in use");
+            // The database responds to other calls, so only the pool is exhausted: the breaker stays closed.
+            return StoreError::with_source(
+                StoreErrorKind::Busy,
+                "all connections to the database are in use",
+            );
         }
         self.lost();
         store_error(error)
     }
 
-    /// One connection was lost: the others that lie idle are not to be trusted either.
+    /// Opens the circuit breaker and closes all idle connections.
     fn lost(&self) {
         self.breaker.failed();
+        // A restart, a failover or a network failure breaks all connections. Each idle one would cost
+        // a call its timeout.
         while let Some(idle) = self.pool.try_acquire() {
             drop(idle.detach());
         }
@@ -120,6 +132,8 @@ async fn tries<T, F>(
 where
     F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync,
 {
+    // Without a pause: the transaction in the way has committed, or continues because this one was a deadlock's victim.
+    // The timeout in `run` bounds all attempts together.
     for _ in 1..TRIES {
         match once(db, begin, work).await {
             Err(Trouble::Again) => {}
@@ -143,6 +157,7 @@ where
             Ok(value)
         }
         Err(trouble) => {
+            // Without a connection there is nothing to roll back: PostgreSQL aborts the transaction itself.
             if !trouble.is_lost_connection() {
                 transaction.rollback().await?;
             }
@@ -151,8 +166,9 @@ where
     }
 }
 
-/// A connection in use. Unless it is given back it is closed: a call that was cut off in the middle, because its time was
-/// up or nobody waits for it any more, leaves nothing behind, and no place of the pool waits for its end.
+/// Connection of one call. It is closed on drop, unless it was given back to the pool.
+// A call can be cut off between two statements, by its timeout or because its future was dropped. Closing the
+// connection ends its transaction and releases its locks. `detach` frees the pool's permit immediately.
 pub(super) struct Held(Option<PoolConnection<Postgres>>);
 
 impl Held {
@@ -180,14 +196,15 @@ impl Drop for Held {
     }
 }
 
-/// Keeps calls from a database that is away: after a failure they fail at once, and every two seconds one may try.
+/// Circuit breaker. After a failure all calls fail immediately, except one every two seconds.
 #[derive(Default)]
 struct Breaker(Mutex<Health>);
 
 #[derive(Default)]
 struct Health {
-    /// Nobody is let through before this.
+    /// Time before which calls are rejected.
     closed_until: Option<Instant>,
+    /// Time of the last response.
     answered: Option<Instant>,
 }
 
@@ -199,8 +216,9 @@ impl Breaker {
             None => true,
             Some(until) if now < until => false,
             Some(_) => {
-                // This one tries; the next one does if it never comes back.
-                health.closed_until = Some(now + PAUSE);
+                // Let this call through as a trial, and reject others until it succeeds. If its future is dropped,
+                // which records no outcome, the next trial follows after the same delay.
+                health.closed_until = Some(now + BREAKER_DELAY);
                 true
             }
         }
@@ -214,14 +232,16 @@ impl Breaker {
 
     fn has_answered_lately(&self) -> bool {
         let answered = self.lock().answered;
+        // Within the time that a call waits for a connection: so the response came while this call waited.
         answered.is_some_and(|at| at.elapsed() < super::ACQUIRE)
     }
 
     fn failed(&self) {
-        self.lock().closed_until = Some(Instant::now() + PAUSE);
+        self.lock().closed_until = Some(Instant::now() + BREAKER_DELAY);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Health> {
+        // A poisoned lock is usable: both fields are valid at every moment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

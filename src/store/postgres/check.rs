@@ -4,22 +4,24 @@ use sqlx::{Connection, PgConnection};
 
 use super::error::Trouble;
 use super::{accept, journal};
-use crate::store::{Acceptance, Choice, StoreError, StoreErrorKind, check};
+use crate::store::{AcceptOutcome, ReplyPath, StoreError, StoreErrorKind, check};
 
-/// Accepts and answers a message and takes it back, within a transaction. That is committed: it has a number, and what it
-/// wrote before was logged, so that the server syncs it as it does for a message.
+/// Accepts and answers a message within a savepoint, and rolls the savepoint back.
 ///
-/// The message's key is always the same for one process, so that what is left of it until a vacuum is in one page of each
-/// index, and no two processes wait for each other.
+/// The surrounding transaction is committed. It has a transaction id and has written to the log, so PostgreSQL syncs
+/// the log to disk as it does for a message.
 pub(super) async fn check(db: &mut PgConnection, me: i64) -> Result<(), Trouble> {
+    // One key for each process. The dead rows that remain until a vacuum are then in one page of each index, and two
+    // processes do not wait for each other's unique key.
     let arrival = check::arrival(me)?;
     let mut savepoint = db.begin().await?;
     let id = match accept::accept(&mut savepoint, me, &arrival).await? {
-        Acceptance::New(claim) => claim.id,
+        AcceptOutcome::Claimed(claim) => claim.id,
+        // Any other outcome would mean that the message of an earlier check was stored.
         _ => return Err(StoreError::new(StoreErrorKind::Internal).into()),
     };
-    let choice = Choice::Twiml("checked".to_owned());
-    journal::decide(&mut savepoint, me, id, choice, arrival.at).await?;
+    let choice = ReplyPath::Twiml("checked".to_owned());
+    journal::decide(&mut savepoint, me, id, choice, arrival.received_at).await?;
     savepoint.rollback().await?;
     Ok(())
 }

@@ -9,24 +9,24 @@ use sqlx::{PgConnection, Postgres, Row};
 
 use super::error::Trouble;
 use super::text::{pack, packed, unpack};
-use super::{PostgresStore, handover};
+use super::{PostgresStore, handoff};
 use crate::address::Address;
 use crate::store::conversations::Dialogue;
 use crate::store::rows;
 use crate::store::{
-    ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
-    Conversation, Conversations, DialogueChange, EarlierMessage, Outcome, TakenParams,
+    ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
+    Conversation, Conversations, DialogueChange, EarlierMessage, RedactedParams, StoreFuture,
 };
 
 impl Conversations for PostgresStore {
-    fn conversation(&self, us: &Address, user: &Address) -> Outcome<'_, Option<Conversation>> {
+    fn conversation(&self, us: &Address, user: &Address) -> StoreFuture<'_, Option<Conversation>> {
         let (us, user) = (us.clone(), user.clone());
         self.ask(move |db| {
             let (us, user) = (us.clone(), user.clone());
             Box::pin(async move {
                 let found: Option<(i64, i64)> = sqlx::query_as(
                     "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-                     WHERE a.us = $1 AND a.address = $2",
+                     WHERE a.sender = $1 AND a.address = $2",
                 )
                 .bind(pack(us.as_str()))
                 .bind(pack(user.as_str()))
@@ -41,19 +41,21 @@ impl Conversations for PostgresStore {
         })
     }
 
-    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> Outcome<'_, ConsentState> {
+    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState> {
         let scopes: Arc<[String]> = packed(scopes.iter().map(ConsentScope::as_str)).into();
         let user = pack(user.as_str()).into_owned();
         self.ask(move |db| {
             let (scopes, user) = (scopes.clone(), user.clone());
             Box::pin(async move {
+                // All addresses of the user count: one that opted out by phone number has also opted out by its BSUID.
+                // Of several times, the one of the first address, in the first of the scopes.
                 let (out, into): (Option<i64>, Option<i64>) = sqlx::query_as(
                     "SELECT (array_agg(opted_out ORDER BY address, at) FILTER (WHERE opted_out IS NOT NULL))[1], \
                      (array_agg(opted_in ORDER BY address, at) FILTER (WHERE opted_in IS NOT NULL))[1] \
                      FROM (SELECT address, opted_out, opted_in, array_position($1, scope::text) AS at FROM consent \
                        WHERE scope = ANY ($1) AND address IN (SELECT $2 UNION SELECT b.address FROM conversation_address a \
                          JOIN conversation_address b ON b.conversation = a.conversation \
-                         WHERE a.us = ANY ($1) AND a.address = $2)) found",
+                         WHERE a.sender = ANY ($1) AND a.address = $2)) found",
                 )
                 .bind(&scopes[..])
                 .bind(user)
@@ -67,7 +69,7 @@ impl Conversations for PostgresStore {
         })
     }
 
-    fn record_consent(&self, record: ConsentRecord) -> Outcome<'_, ()> {
+    fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()> {
         let record = Arc::new(record);
         self.write(move |db| {
             let record = record.clone();
@@ -75,11 +77,11 @@ impl Conversations for PostgresStore {
         })
     }
 
-    fn consent_ledger(&self, after: i64, limit: u32) -> Outcome<'_, Vec<ConsentEntry>> {
+    fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
         self.ask(move |db| {
             Box::pin(async move {
                 let found = sqlx::query(
-                    "SELECT id, scope, address, action, how, evidence, note, at FROM consent_ledger WHERE id > $1 ORDER BY id LIMIT $2",
+                    "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE id > $1 ORDER BY id LIMIT $2",
                 )
                 .bind(after)
                 .bind(i64::from(limit))
@@ -94,7 +96,7 @@ impl Conversations for PostgresStore {
                             scope: ConsentScope::parse(&unpack(row.try_get(1)?)),
                             user: unpack(row.try_get(2)?).into(),
                             action: ConsentAction::parse(row.try_get(3)?).ok_or_else(rows::unreadable)?,
-                            how: ConsentHow::parse(row.try_get(4)?).ok_or_else(rows::unreadable)?,
+                            source: ConsentSource::parse(row.try_get(4)?).ok_or_else(rows::unreadable)?,
                             evidence: evidence.map(|sid| rows::message_sid(&sid)).transpose()?,
                             note: note.map(unpack),
                             at: rows::time(row.try_get(7)?)?,
@@ -106,7 +108,7 @@ impl Conversations for PostgresStore {
         })
     }
 
-    fn dialogue(&self, conversation: i64, now: Timestamp) -> Outcome<'_, Option<Dialogue>> {
+    fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
         self.ask(move |db| {
             Box::pin(async move {
                 let found: Option<String> = sqlx::query_scalar(
@@ -121,7 +123,7 @@ impl Conversations for PostgresStore {
         })
     }
 
-    fn earlier(&self, message: i64, limit: u32) -> Outcome<'_, Vec<EarlierMessage>> {
+    fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
         self.ask(move |db| {
             Box::pin(async move {
                 let mut found = sqlx::query(EARLIER)
@@ -131,7 +133,7 @@ impl Conversations for PostgresStore {
                     .fetch_all(db)
                     .await?;
                 found.reverse();
-                let taken = |text: String| TakenParams(unpack(text));
+                let taken = |text: String| RedactedParams(unpack(text));
                 let earlier = found.into_iter().map(|row| {
                     let (params, answer): (Option<String>, Option<String>) =
                         (row.try_get(1)?, row.try_get(2)?);
@@ -139,7 +141,7 @@ impl Conversations for PostgresStore {
                     Ok(EarlierMessage {
                         received_at: rows::time(row.try_get(0)?)?,
                         params: params.map(taken),
-                        answer: answer.map(taken),
+                        response: answer.map(taken),
                         replies: replies.into_iter().map(taken).collect(),
                         answered_at: rows::time(row.try_get(4)?)?,
                         is_merged: row.try_get(5)?,
@@ -151,24 +153,28 @@ impl Conversations for PostgresStore {
     }
 }
 
-/// Goes back along all lines of messages with this person: a conversation that was joined to another has its own. Of each
-/// line so many messages before this one; where two meet they have come as far, and are one from there on.
-const EARLIER: &str = "WITH RECURSIVE own AS (SELECT i.previous, coalesce(c.joined, i.conversation) AS id FROM inbound i \
+/// Last `$2` messages before message `$1` with the same user, newest first.
+// Follows `previous` from the message itself, from the end of its conversation, and from the end of each conversation
+// merged into it, since a merged conversation keeps a list of its own. `number` counts the messages before `$1`, so
+// each list ends after `$2` of them. Lists that meet have counted the same, so UNION continues them as one.
+//
+// A reply part that failed or was suppressed (5, 6) was not sent and is left out.
+const EARLIER: &str = "WITH RECURSIVE own AS (SELECT i.previous, coalesce(c.merged_into, i.conversation) AS id FROM inbound i \
        LEFT JOIN conversation c ON c.id = i.conversation WHERE i.id = $1), \
      ends AS (SELECT previous AS id FROM own \
        UNION SELECT c.newest FROM own JOIN conversation c ON c.id = own.id \
-       UNION SELECT c.newest FROM own JOIN conversation c ON c.joined = own.id), \
+       UNION SELECT c.newest FROM own JOIN conversation c ON c.merged_into = own.id), \
      line AS (SELECT i.id, i.previous, (i.id < $1)::int::bigint AS number FROM ends JOIN inbound i ON i.id = ends.id \
        UNION SELECT i.id, i.previous, line.number + (i.id < $1)::int FROM line JOIN inbound i ON i.id = line.previous \
        WHERE line.number < $2) \
-     SELECT i.received_at, i.params, i.answer, ARRAY(SELECT r.params FROM reply r WHERE r.inbound = i.id AND r.state < 5 \
+     SELECT i.received_at, i.params, i.response, ARRAY(SELECT r.params FROM outbound r WHERE r.inbound = i.id AND r.state < 5 \
        AND r.params IS NOT NULL ORDER BY r.ordinal), \
-       coalesce((SELECT max(r.created_at) FROM reply r WHERE r.inbound = i.id AND r.state < 5), i.claimed_at), \
+       coalesce((SELECT max(r.created_at) FROM outbound r WHERE r.inbound = i.id AND r.state < 5), i.claimed_at), \
        coalesce(i.reason = $3, false) \
      FROM (SELECT DISTINCT id FROM line WHERE id < $1 ORDER BY id DESC LIMIT $2) AS last JOIN inbound i ON i.id = last.id \
      ORDER BY i.id DESC";
 
-/// A [`DialogueChange`] as a statement takes it.
+/// [`DialogueChange`] as the parameters of `change_dialogue!`.
 #[derive(Clone, Default)]
 pub(super) struct Change {
     data: Option<Arc<str>>,
@@ -206,8 +212,9 @@ impl Change {
     }
 }
 
-/// Finds or makes the conversation of a sender and a person, locks it, opens its window, and joins what turns out to be
-/// one.
+/// Finds or creates the conversation of a sender and a user, locks it and opens its window.
+///
+/// Merges conversations whose users turn out to be one, because a message names an address of each.
 pub(super) async fn enter(
     db: &mut PgConnection,
     us: &Address,
@@ -216,17 +223,18 @@ pub(super) async fn enter(
 ) -> Result<i64, Trouble> {
     let us = pack(us.as_str()).into_owned();
     let addresses = packed(user.iter().map(Address::as_str));
+    // In the order of ids, so that two messages that name the same addresses do not deadlock.
     let locked: Vec<i64> = sqlx::query_scalar(
-        "SELECT id FROM conversation WHERE joined IS NULL AND id IN (\
-           SELECT conversation FROM conversation_address WHERE us = $1 AND address = ANY ($2)) ORDER BY id FOR UPDATE",
+        "SELECT id FROM conversation WHERE merged_into IS NULL AND id IN (\
+           SELECT conversation FROM conversation_address WHERE sender = $1 AND address = ANY ($2)) ORDER BY id FOR UPDATE",
     )
     .bind(&us)
     .bind(&addresses)
     .fetch_all(&mut *db)
     .await?;
-    // Once more: while a lock was waited for they may have been joined, or forgotten.
+    // Read again: while the statement above waited for a lock, a conversation may have been merged, deleted or created.
     let mut known: Vec<i64> = sqlx::query_scalar(
-        "SELECT DISTINCT conversation FROM conversation_address WHERE us = $1 AND address = ANY ($2)",
+        "SELECT DISTINCT conversation FROM conversation_address WHERE sender = $1 AND address = ANY ($2)",
     )
     .bind(&us)
     .bind(&addresses)
@@ -237,6 +245,7 @@ pub(super) async fn enter(
         return Err(Trouble::Again);
     }
     let id: i64 = match known[..] {
+        // Concurrent messages of a new user may each create a conversation. The addresses decide below which one stays.
         [] => {
             sqlx::query_scalar("INSERT INTO conversation (last_inbound) VALUES ($1) RETURNING id")
                 .bind(now)
@@ -247,8 +256,10 @@ pub(super) async fn enter(
             for other in others {
                 join(db, kept, *other).await?;
             }
+            // `greatest`: messages can be accepted out of order, and the window must not get shorter. `claims` tells an
+            // `ACCEPT_AT_ONCE` that waits for the lock that its snapshot is too old.
             sqlx::query(
-                "UPDATE conversation SET last_inbound = greatest(last_inbound, $2), turns = turns + 1 WHERE id = $1",
+                "UPDATE conversation SET last_inbound = greatest(last_inbound, $2), claims = claims + 1 WHERE id = $1",
             )
             .bind(kept)
             .bind(now)
@@ -257,18 +268,19 @@ pub(super) async fn enter(
             kept
         }
     };
-    // Where somebody else enters one of them at the same time, this waits for what becomes of that.
+    // If a concurrent transaction has inserted one of the addresses, this waits until it ends.
     sqlx::query(
-        "INSERT INTO conversation_address (us, address, conversation) SELECT $1, a, $3 FROM unnest($2::text[]) a \
-         ON CONFLICT (us, address) DO NOTHING",
+        "INSERT INTO conversation_address (sender, address, conversation) SELECT $1, a, $3 FROM unnest($2::text[]) a \
+         ON CONFLICT (sender, address) DO NOTHING",
     )
     .bind(&us)
     .bind(&addresses)
     .bind(id)
     .execute(&mut *db)
     .await?;
+    // If it was committed, the address belongs to another conversation. Roll back; the next attempt merges the two.
     let all_ours: bool = sqlx::query_scalar(
-        "SELECT NOT EXISTS (SELECT 1 FROM conversation_address WHERE us = $1 AND address = ANY ($2) AND conversation <> $3)",
+        "SELECT NOT EXISTS (SELECT 1 FROM conversation_address WHERE sender = $1 AND address = ANY ($2) AND conversation <> $3)",
     )
     .bind(&us)
     .bind(&addresses)
@@ -282,19 +294,23 @@ pub(super) async fn enter(
     }
 }
 
-/// Two conversations turn out to be with one person: the later window, order over both, the newer dialogue, the
-/// longer hand-over.
+/// Merges the conversation `other` into `kept`: the later window, one order of messages, the newer dialogue
+/// state, the longer handoff.
+// The caller has locked both conversations.
 async fn join(db: &mut PgConnection, kept: i64, other: i64) -> Result<(), Trouble> {
     for sql in [
         "UPDATE conversation SET last_inbound = greatest(last_inbound, (SELECT last_inbound FROM conversation WHERE id = $2)) \
          WHERE id = $1",
         "UPDATE conversation_address SET conversation = $1 WHERE conversation = $2",
+        // Open messages only, so that they wait for each other. Others stay in their list, which `EARLIER` follows.
         "UPDATE inbound SET conversation = $1 WHERE conversation = $2 AND state < 3",
+        // The primary key allows one dialogue: the newer, or that of `other` if both changed at the same time.
         "DELETE FROM dialogue WHERE conversation IN ($1, $2) AND changed_at < \
          (SELECT max(changed_at) FROM dialogue WHERE conversation IN ($1, $2))",
         "DELETE FROM dialogue WHERE conversation = $1 AND EXISTS (SELECT 1 FROM dialogue WHERE conversation = $2)",
         "UPDATE dialogue SET conversation = $1 WHERE conversation = $2",
-        "UPDATE conversation SET joined = $1, turns = turns + 1 WHERE id = $2 OR joined = $2",
+        // Conversations merged into `other` earlier as well, so that a merged conversation names the final one.
+        "UPDATE conversation SET merged_into = $1, claims = claims + 1 WHERE id = $2 OR merged_into = $2",
     ] {
         sqlx::query(sql)
             .bind(kept)
@@ -302,20 +318,21 @@ async fn join(db: &mut PgConnection, kept: i64, other: i64) -> Result<(), Troubl
             .execute(&mut *db)
             .await?;
     }
-    handover::join(db, kept, other).await
+    handoff::join(db, kept, other).await
 }
 
-/// What counts for the next message of a conversation.
+/// State of a conversation that decides about its next message.
 pub(super) struct Counts {
-    /// The addresses of its user.
+    /// All addresses of its user.
     pub(super) user: Vec<Address>,
-    /// Whether any of them has opted out in any of the message's scopes.
+    /// True if one of them has opted out in one of the message's scopes.
     pub(super) opted_out: bool,
-    /// How many of its messages are open.
+    /// Number of open messages.
     pub(super) open: i64,
     pub(super) handed_over: bool,
 }
 
+/// Reads the state of a conversation. The caller has locked it.
 pub(super) async fn counts(
     db: &mut PgConnection,
     conversation: i64,
@@ -327,7 +344,7 @@ pub(super) async fn counts(
          EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
            WHERE a.conversation = $1 AND c.scope = ANY ($2) AND c.opted_out IS NOT NULL), \
          (SELECT count(*) FROM inbound WHERE conversation = $1 AND state < 3), \
-         EXISTS (SELECT 1 FROM handover WHERE conversation = $1 AND until > $3)",
+         EXISTS (SELECT 1 FROM handoff WHERE conversation = $1 AND until > $3)",
     )
     .bind(conversation)
     .bind(scopes)
@@ -346,7 +363,7 @@ pub(super) async fn counts(
     })
 }
 
-/// Whether a person has opted out in any of these scopes, under this address.
+/// Returns whether this address has opted out in this scope.
 pub(super) async fn opted_out(
     db: &mut PgConnection,
     user: &Address,
@@ -362,6 +379,8 @@ pub(super) async fn opted_out(
     Ok(opted_out)
 }
 
+/// Changes a consent and adds its evidence to the ledger.
+// The caller has begun a transaction, so neither is stored without the other.
 pub(super) async fn record_consent(
     db: &mut PgConnection,
     record: &ConsentRecord,
@@ -372,14 +391,17 @@ pub(super) async fn record_consent(
         record.at.as_microsecond(),
     );
     let sql = match record.action {
+        // The first time stays: a repeated opt-out is not a later one. The ledger has both.
         ConsentAction::OptOut => {
             "INSERT INTO consent AS c (address, scope, opted_out) VALUES ($1, $2, $3) \
              ON CONFLICT (address, scope) DO UPDATE SET opted_out = coalesce(c.opted_out, $3)"
         }
+        // `nullif($3, $3)` is a NULL that uses the third parameter, which the other statements need.
         ConsentAction::Resume => {
             "INSERT INTO consent AS c (address, scope, opted_out) VALUES ($1, $2, nullif($3, $3)) \
              ON CONFLICT (address, scope) DO UPDATE SET opted_out = NULL"
         }
+        // An opt-in also ends an opt-out.
         ConsentAction::OptIn => {
             "INSERT INTO consent AS c (address, scope, opted_in) VALUES ($1, $2, $3) \
              ON CONFLICT (address, scope) DO UPDATE SET opted_in = coalesce(c.opted_in, $3), opted_out = NULL"
@@ -392,12 +414,12 @@ pub(super) async fn record_consent(
         .execute(&mut *db)
         .await?;
     sqlx::query(
-        "INSERT INTO consent_ledger (scope, address, action, how, evidence, note, at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO consent_ledger (scope, address, action, source, evidence, note, at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(&scope)
     .bind(&address)
     .bind(record.action.as_str())
-    .bind(record.how.as_str())
+    .bind(record.source.as_str())
     .bind(record.evidence.map(|sid| rows::sid_bytes(sid.as_str())))
     .bind(record.note.as_deref().map(pack))
     .bind(at)

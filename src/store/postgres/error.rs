@@ -1,23 +1,23 @@
-//! What PostgreSQL's errors mean here.
+//! Classification of errors from PostgreSQL and sqlx.
 
 use sqlx::Error;
 
 use crate::store::{StoreError, StoreErrorKind, rows};
 
-/// Why a step was not taken.
+/// Error of the statements of a call.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// Something changed underneath: from the beginning, it is likely to go well.
+    /// A concurrent transaction interfered. The call is likely to succeed when it is run again from the beginning.
     Again,
-    /// For good.
+    /// A final error.
     Store(StoreError),
-    /// What the database or the way to it says.
+    /// An error of the database or of the connection to it.
     Sql(Error),
 }
 
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
-        // Serialization failure, deadlock.
+        // 40001: serialization failure. 40P01: deadlock. PostgreSQL has rolled back, so nothing is done twice.
         if matches!(code(&error).as_deref(), Some("40001" | "40P01")) {
             return Self::Again;
         }
@@ -32,11 +32,12 @@ impl From<StoreError> for Trouble {
 }
 
 impl Trouble {
-    /// Whether the connection, and with it probably every other one, is of no use any more.
+    /// Returns whether the connection, and probably every other one, can no longer be used.
     pub(super) fn is_lost_connection(&self) -> bool {
         let Self::Sql(error) = self else { return false };
         match code(error).as_deref() {
-            // A standby after a failover takes no writes: another connection may lead to the new primary.
+            // 25006: read-only transaction. After a failover this server is a standby; a new connection may
+            // reach the new primary.
             Some(code) => is_unreachable(code) || code == "25006",
             None => matches!(
                 error,
@@ -51,7 +52,7 @@ impl From<Trouble> for StoreError {
         match trouble {
             Trouble::Again => StoreError::with_source(
                 StoreErrorKind::Unavailable,
-                "others changed the same rows, again and again",
+                "other transactions changed the same rows at every attempt",
             ),
             Trouble::Store(error) => error,
             Trouble::Sql(error) => store_error(&error),
@@ -63,8 +64,10 @@ fn code(error: &Error) -> Option<String> {
     Some(error.as_database_error()?.code()?.into_owned())
 }
 
-/// Codes of a server that is going, gone, starting or full.
+/// Returns whether a code is from a server that is stopping, stopped, starting or has no free connection.
 fn is_unreachable(code: &str) -> bool {
+    // Class 08: connection exceptions. 57P01, 57P02: shutdown. 57P03: starting. 57P05: idle session timeout. 53300: too
+    // many connections. 25P03: idle in transaction for too long.
     code.starts_with("08")
         || matches!(
             code,
@@ -72,8 +75,10 @@ fn is_unreachable(code: &str) -> bool {
         )
 }
 
-/// Takes an error of sqlx's for one of the store's. A row's values may stand in the database's words, so that only its code
-/// is kept; where it is about the way to the database, there is no row yet, and its words help.
+/// Converts an error of sqlx.
+///
+/// The database's message can quote values of a row, so only its SQLSTATE code is kept. Messages about the connection
+/// or the server's resources quote none and are kept.
 pub(super) fn store_error(error: &Error) -> StoreError {
     let Some(code) = code(error) else {
         return match error {
@@ -85,36 +90,44 @@ pub(super) fn store_error(error: &Error) -> StoreError {
             }
             Error::PoolTimedOut => StoreError::with_source(
                 StoreErrorKind::Unavailable,
-                "no connection could be had in time",
+                "no connection to the database was available in time",
             ),
             Error::PoolClosed => StoreError::new(StoreErrorKind::NotOpen),
             Error::Configuration(_) => StoreError::with_source(
                 StoreErrorKind::Unavailable,
-                "its address cannot be read: write postgres://USER:PASSWORD@HOST/NAME",
+                "invalid database URL; expected postgres://USER:PASSWORD@HOST/NAME",
             ),
             Error::Protocol(_) => StoreError::with_source(
                 StoreErrorKind::Unavailable,
-                "what answers does not speak as PostgreSQL does",
+                "invalid response from the database; check that PostgreSQL listens at its host and port",
             ),
+            // Without the decoder's text, which can quote the value.
             Error::ColumnDecode { .. } | Error::Decode(_) => rows::unreadable(),
             Error::RowNotFound => {
-                StoreError::with_source(StoreErrorKind::Internal, "a row is gone")
+                StoreError::with_source(StoreErrorKind::Internal, "a row does not exist")
             }
             _ => StoreError::new(StoreErrorKind::Internal),
         };
     };
     let kind = match code.as_str() {
         code if is_unreachable(code) => StoreErrorKind::Unavailable,
+        // Disk full.
         "53100" => StoreErrorKind::Full,
+        // Corrupted data, corrupted index.
         "XX001" | "XX002" => StoreErrorKind::Corrupt,
+        // Invalid schema name, undefined table, undefined column.
         "3F000" | "42P01" | "42703" => StoreErrorKind::Schema,
-        // Read-only, may not, cancelled, locked, out of memory, an I/O error, no such database.
+        // Read-only transaction, insufficient privilege, canceled by the statement timeout, lock timeout, out of
+        // memory, I/O error, unknown database.
         "25006" | "42501" | "57014" | "55P03" | "53200" | "58030" | "3D000" => {
             StoreErrorKind::Unavailable
         }
+        // Class 28: invalid user or password.
         code if code.starts_with("28") => StoreErrorKind::Unavailable,
         _ => StoreErrorKind::Internal,
     };
+    // Classes whose messages never quote a row: connection, authentication, database
+    // name, resources, operator intervention.
     let about_the_way = ["08", "28", "3D", "53", "57"]
         .iter()
         .any(|class| code.starts_with(class));
@@ -124,6 +137,6 @@ pub(super) fn store_error(error: &Error) -> StoreError {
         .map(|error| format!(": {}", error.message()));
     StoreError::with_source(
         kind,
-        format!("PostgreSQL says {code}{}", words.unwrap_or_default()),
+        format!("PostgreSQL error {code}{}", words.unwrap_or_default()),
     )
 }

@@ -1,7 +1,11 @@
 //! [`Journal`] in PostgreSQL.
 //!
-//! Whoever puts a message into hands has locked its conversation in an earlier statement: the next one sees everything
-//! that was committed before the lock was had, and nobody else can put another message of it into hands meanwhile.
+//! A transaction that claims a message first locks its conversation, in a statement of its own. Under READ COMMITTED
+//! the following statements see everything committed before the lock was acquired. Until the commit no other
+//! transaction can claim a message of the same conversation.
+//!
+//! A handler or a request changes a message's state by compare-and-set: one UPDATE whose condition names the states
+//! that it may change, and owner and attempt if it needs the claim.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +16,17 @@ use sqlx::{PgConnection, Row};
 use super::conversations::Change;
 use super::error::Trouble;
 use super::text::{pack, unpack};
-use super::{PostgresStore, accept, backlog, handover, outbox};
+use super::{PostgresStore, accept, backlog, handoff, outbox};
 use crate::store::outbox::MAX_ORDER_WAIT;
 use crate::store::rows::{self, inbound};
 use crate::store::{
-    Acceptance, Answered, Arrival, Behind, Choice, Claim, CrashPolicy, Decision, Ending, Journal,
-    NewReply, Outcome, TakenParams, TakenUp, Turn,
+    AcceptOutcome, Claim, Completion, CrashPolicy, FailOutcome, Journal, NewInbound, NewOutbound,
+    QueuedMessage, RedactedParams, ReplyDecision, ReplyPath, SavedResponse, StoreFuture, TakenUp,
+    TurnStatus,
 };
 
 impl Journal for PostgresStore {
-    fn accept(&self, arrival: Arc<Arrival>) -> Outcome<'_, Acceptance> {
+    fn accept(&self, arrival: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome> {
         let me = self.owner;
         Box::pin(async move {
             let shared = arrival.clone();
@@ -40,10 +45,11 @@ impl Journal for PostgresStore {
         })
     }
 
-    fn turn(&self, id: i64, now: Timestamp) -> Outcome<'_, Turn> {
+    fn try_claim(&self, id: i64, now: Timestamp) -> StoreFuture<'_, TurnStatus> {
         let me = self.owner;
         Box::pin(async move {
-            // Most looks find that it is not time yet, and need no lock for that.
+            // Most polls find that an older message is still open, which needs no lock. A message that seems free is
+            // checked again under the lock.
             let looked = self.ask(move |db| {
                 Box::pin(async move { Ok(Standing::of(db, me, id).await?.turn(me)) })
             });
@@ -56,7 +62,7 @@ impl Journal for PostgresStore {
                     let row = Standing::locked(db, me, id).await?;
                     match row.turn(me) {
                         Some(turn) => Ok(turn),
-                        None => Ok(Turn::Yours(row.claim(db, me, now).await?)),
+                        None => Ok(TurnStatus::Claimed(row.claim(db, me, now).await?)),
                     }
                 })
             });
@@ -64,7 +70,7 @@ impl Journal for PostgresStore {
         })
     }
 
-    fn behind(&self, claim: Claim, limit: u32) -> Outcome<'_, Vec<Behind>> {
+    fn queued_behind(&self, claim: Claim, limit: u32) -> StoreFuture<'_, Vec<QueuedMessage>> {
         let me = self.owner;
         self.ask(move |db| {
             Box::pin(async move {
@@ -75,9 +81,9 @@ impl Journal for PostgresStore {
                     .fetch_all(db)
                     .await?;
                 let behind = found.into_iter().map(|row| {
-                    Ok(Behind {
+                    Ok(QueuedMessage {
                         id: row.try_get(0)?,
-                        params: TakenParams(unpack(row.try_get(1)?)),
+                        params: RedactedParams(unpack(row.try_get(1)?)),
                         received_at: rows::time(row.try_get(2)?)?,
                     })
                 });
@@ -86,7 +92,7 @@ impl Journal for PostgresStore {
         })
     }
 
-    fn decide(&self, id: i64, choice: Choice, now: Timestamp) -> Outcome<'_, Decision> {
+    fn decide(&self, id: i64, choice: ReplyPath, now: Timestamp) -> StoreFuture<'_, ReplyDecision> {
         let me = self.owner;
         self.ask(move |db| {
             let choice = choice.clone();
@@ -94,15 +100,15 @@ impl Journal for PostgresStore {
         })
     }
 
-    fn answer(
+    fn complete_inline(
         &self,
         claim: Claim,
         twiml: Option<String>,
-        ending: Ending,
+        ending: Completion,
         now: Timestamp,
-    ) -> Outcome<'_, Decision> {
+    ) -> StoreFuture<'_, ReplyDecision> {
         let (me, dialogue) = (self.owner, Change::of(ending.dialogue));
-        let (merged, hand_over) = (ending.merged, handover::columns(ending.hand_over.as_ref()));
+        let (merged, hand_over) = (ending.merged, handoff::columns(ending.handoff.as_ref()));
         let queue = Arc::new(ending.queue);
         self.ask(move |db| {
             let (twiml, dialogue, merged) = (twiml.clone(), dialogue.clone(), merged.clone());
@@ -127,10 +133,11 @@ impl Journal for PostgresStore {
                     .fetch_optional(&mut *db)
                     .await?;
                 Ok(match decided {
-                    Some((inbound::ANSWERED, saved)) => Decision::Answered(Answered {
+                    Some((inbound::ANSWERED, saved)) => ReplyDecision::Inline(SavedResponse {
                         twiml: saved.map(unpack),
                     }),
-                    Some(_) => Decision::Deferred,
+                    Some(_) => ReplyDecision::ViaRest,
+                    // Nothing was changed: the path was decided before, or the claim is lost.
                     None => Standing::of(db, me, claim.id)
                         .await?
                         .decision_for(me, claim),
@@ -139,16 +146,16 @@ impl Journal for PostgresStore {
         })
     }
 
-    fn finish(
+    fn complete_via_rest(
         &self,
         claim: Claim,
-        replies: Vec<NewReply>,
-        ending: Ending,
+        replies: Vec<NewOutbound>,
+        ending: Completion,
         now: Timestamp,
-    ) -> Outcome<'_, bool> {
+    ) -> StoreFuture<'_, bool> {
         let (me, dialogue) = (self.owner, Change::of(ending.dialogue));
-        let (merged, hand_over) = (ending.merged, handover::columns(ending.hand_over.as_ref()));
-        let reason = ending.hand_over.is_some().then_some(rows::NOT_REDIRECTED);
+        let (merged, hand_over) = (ending.merged, handoff::columns(ending.handoff.as_ref()));
+        let reason = ending.handoff.is_some().then_some(rows::NOT_REDIRECTED);
         let replies = Arc::new(outbox::Columns::of(&replies));
         self.ask(move |db| {
             let (replies, dialogue, merged) = (replies.clone(), dialogue.clone(), merged.clone());
@@ -166,10 +173,17 @@ impl Journal for PostgresStore {
         })
     }
 
-    fn fail(&self, claim: Claim, reason: &'static str, for_good: bool) -> Outcome<'_, Decision> {
+    fn record_failure(
+        &self,
+        claim: Claim,
+        reason: &'static str,
+        last_attempt: bool,
+    ) -> StoreFuture<'_, FailOutcome> {
         let me = self.owner;
         self.ask(move |db| {
             Box::pin(async move {
+                // Only a message whose path is open (1) can get another request, and becomes failed (5). A deferred one
+                // (2) becomes dead (6), since Twilio has its response.
                 let failed: Option<i64> = sqlx::query_scalar(
                     "UPDATE inbound SET state = CASE WHEN state = 1 AND NOT $5 THEN 5 ELSE 6 END, reason = $4 \
                      WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING state",
@@ -178,30 +192,36 @@ impl Journal for PostgresStore {
                 .bind(me)
                 .bind(i64::from(claim.attempt))
                 .bind(reason)
-                .bind(for_good)
+                .bind(last_attempt)
                 .fetch_optional(&mut *db)
                 .await?;
                 Ok(match failed {
-                    Some(inbound::FAILED) => Decision::Lost,
-                    Some(_) => Decision::Deferred,
-                    None => Standing::of(db, me, claim.id)
-                        .await?
-                        .decision_for(me, claim),
+                    Some(inbound::FAILED) => FailOutcome::Retryable,
+                    Some(_) => FailOutcome::Dead,
+                    // Nothing was changed: the message is decided, or the claim is lost.
+                    None => rows::not_failed(Standing::of(db, me, claim.id).await?.decision_for(me, claim)),
                 })
             })
         })
     }
 
-    fn take_up(&self, limit: usize, policy: CrashPolicy, now: Timestamp) -> Outcome<'_, TakenUp> {
+    fn claim_backlog(
+        &self,
+        limit: usize,
+        policy: CrashPolicy,
+        now: Timestamp,
+    ) -> StoreFuture<'_, TakenUp> {
         let me = self.owner;
         self.claim(move |db| Box::pin(backlog::take_up(db, me, limit, policy, now)))
     }
 
-    fn let_go(&self, running: Vec<i64>, before: Timestamp) -> Outcome<'_, u64> {
+    fn release_stale_claims(&self, running: Vec<i64>, before: Timestamp) -> StoreFuture<'_, u64> {
         let me = self.owner;
         self.ask(move |db| {
             let running = running.clone();
             Box::pin(async move {
+                // Claims whose response from the database was lost: the process owns them without knowing. `claimed_at`
+                // excludes a claim whose response is still on its way. As in `close`, this is not a crash.
                 let gone = sqlx::query(
                     "UPDATE inbound SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END \
                      WHERE state < 3 AND owner = $1 AND claimed_at < $2 AND NOT id = ANY ($3)",
@@ -216,40 +236,57 @@ impl Journal for PostgresStore {
         })
     }
 
-    fn enter(&self, arrival: Arc<Arrival>, twiml: Option<String>) -> Outcome<'_, ()> {
-        let (me, told) = (self.owner, Arc::new((arrival, twiml)));
+    fn backfill(&self, arrival: Arc<NewInbound>, twiml: Option<String>) -> StoreFuture<'_, ()> {
+        let (me, unflushed) = (self.owner, Arc::new((arrival, twiml)));
         self.claim(move |db| {
-            let told = told.clone();
-            Box::pin(async move { accept::enter(db, me, &told.0, told.1.as_deref()).await })
+            let unflushed = unflushed.clone();
+            Box::pin(
+                async move { accept::enter(db, me, &unflushed.0, unflushed.1.as_deref()).await },
+            )
         })
     }
 }
 
-/// Saves an answer, or decides that it goes behind an older reply. A part that stands behind a failed or held one is not
-/// going to be sent, and so is not waited for.
+/// Saves a TwiML reply and completes its message, or defers the message because an older reply has to be sent first.
+// One statement: either this reply or the `decide` of the request's deadline wins. Only a reply that wins changes the
+// dialogue state and the handoff.
+//
+// `oldest` is the oldest reply to the same user that is pending, being sent or unknown. A part behind a failed or held
+// part of its reply will not be sent without an operator, so nothing waits for it. `unordered` marks what an operator
+// has released or retried.
+//
+// `waits` limits the wait to MAX_ORDER_WAIT after that reply was created. `abs`: a time in the future was written
+// before the clock was set back, and must not extend the wait.
+//
+// `ended` checks the opt-out in the statement that completes the message. The reply of a user who opted out after the
+// claim becomes NULL, the empty response.
 const ANSWER: &str = concat!(
-    "WITH oldest AS (SELECT r.created_at FROM reply r WHERE r.us = $13 AND r.address = $14 \
+    "WITH oldest AS (SELECT r.created_at FROM outbound r WHERE r.sender = $13 AND r.address = $14 \
        AND r.account = (SELECT account FROM inbound WHERE id = $1) AND r.state < 3 AND r.inbound IS NOT NULL \
        AND r.unordered IS NULL AND NOT EXISTS (\
-         SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state IN (3, 5)) \
+         SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state IN (3, 5)) \
        ORDER BY r.id LIMIT 1), \
      waits AS (SELECT FROM oldest WHERE abs($7 - created_at) < $15), \
      behind AS (UPDATE inbound SET state = 2, claimed_at = $7 \
        WHERE id = $1 AND state = 1 AND owner = $2 AND attempt = $3 AND EXISTS (SELECT FROM waits) RETURNING state), \
-     ended AS (UPDATE inbound i SET state = 3, reason = NULL, answer = CASE WHEN EXISTS (\
+     ended AS (UPDATE inbound i SET state = 3, reason = NULL, response = CASE WHEN EXISTS (\
        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
-       WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL AND (c.scope = a.us OR c.scope = i.service)) \
+       WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL AND (c.scope = a.sender OR c.scope = i.service)) \
        THEN NULL ELSE $10 END, claimed_at = $7 \
      WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 AND NOT EXISTS (SELECT FROM waits) \
-     RETURNING i.state, i.answer, i.conversation), ",
+     RETURNING i.state, i.response, i.conversation), ",
     change_dialogue!(),
     ", ",
     merge!(),
     ", ",
     hand_over!("$11", "$12"),
-    " SELECT state, answer FROM ended UNION ALL SELECT state, NULL FROM behind"
+    " SELECT state, response FROM ended UNION ALL SELECT state, NULL FROM behind"
 );
 
+/// Completes a message and puts its reply into the outbox.
+// One statement: a crash leaves either the claim or the complete reply, never some of its parts. `put` reads
+// from `ended`, so a lost claim queues nothing. `ORDER BY r.ordinal` makes ids rise with the parts, since the
+// outbox sends by id.
 const FINISH: &str = concat!(
     "WITH ended AS (UPDATE inbound SET state = 4, reason = $19 \
      WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation, unordered), ",
@@ -258,14 +295,16 @@ const FINISH: &str = concat!(
     merge!(),
     ", ",
     hand_over!("$17", "$18"),
-    ", put AS (INSERT INTO reply (inbound, ordinal, account, slot, us, address, service, template, state, not_before, \
-       created_at, params, unordered) SELECT ended.id, r.ordinal - 1, r.account, r.slot, r.us, r.address, r.service, \
+    ", put AS (INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, service, template, state, not_before, \
+       created_at, params, unordered) SELECT ended.id, r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.service, \
        r.template, 0, $7, $7, r.params, ended.unordered FROM ended, unnest($10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::boolean[], \
-       $16::text[]) WITH ORDINALITY AS r (account, slot, us, address, service, template, params, ordinal) ORDER BY r.ordinal) \
+       $16::text[]) WITH ORDINALITY AS r (account, auth_token, sender, address, service, template, params, ordinal) ORDER BY r.ordinal) \
      SELECT id FROM ended"
 );
 
-/// What waits behind a message, and nobody has.
+/// Messages that are queued behind a message and that no live process handles, oldest first.
+// A queued message (0) is in the list even if a process owns it: its request only waits for its turn. A message without
+// `params` has lost its content by age and cannot be merged.
 const BEHIND: &str = concat!(
     "SELECT i.id, i.params, i.received_at FROM inbound i \
      WHERE i.conversation = (SELECT conversation FROM inbound WHERE id = $2) AND i.id > $2 AND i.state < 3 \
@@ -274,41 +313,45 @@ const BEHIND: &str = concat!(
     ")) AND i.params IS NOT NULL ORDER BY i.id LIMIT $3"
 );
 
-/// What a message's row says about who may do what.
+/// Row of an inbound message, with everything that decides about its claim.
 pub(super) struct Standing {
     pub(super) id: i64,
     pub(super) conversation: i64,
     pub(super) state: i64,
     pub(super) attempt: u32,
     pub(super) owner: Option<i64>,
-    /// Whether it is in living hands.
+    /// True if this process or another live one owns the message.
     pub(super) held: bool,
+    /// True if the attempt before this one ended with a failure.
     pub(super) failed_before: bool,
+    /// Saved TwiML.
     pub(super) answer: Option<String>,
+    /// True if another open message of the conversation comes first.
     pub(super) blocked: bool,
-    handed_over_until: Option<i64>,
+    handed_off_until: Option<i64>,
 }
 
-/// Reads a [`Standing`]: the columns up to the table.
+/// SQL that reads a [`Standing`]. `$more` follows the condition on the id.
 macro_rules! state {
     ($more:literal) => {
         concat!(
             "SELECT i.id, i.conversation, i.state, i.attempt, i.owner, ",
             held!("$1"),
-            ", i.reason IS NOT NULL, i.answer, ",
+            ", i.reason IS NOT NULL, i.response, ",
             blocked!("$1"),
-            ", (SELECT until FROM handover h WHERE h.conversation = i.conversation) FROM inbound i WHERE i.id = $2",
+            ", (SELECT until FROM handoff h WHERE h.conversation = i.conversation) FROM inbound i WHERE i.id = $2",
             $more
         )
     };
 }
 
 impl Standing {
+    /// Reads the row without a lock.
     pub(super) async fn of(db: &mut PgConnection, me: i64, id: i64) -> Result<Self, Trouble> {
         Self::read(db, state!(""), me, id).await
     }
 
-    /// The same, and nobody changes the row before the transaction ends.
+    /// Reads the row and locks it until the end of the transaction.
     pub(super) async fn locked(db: &mut PgConnection, me: i64, id: i64) -> Result<Self, Trouble> {
         Self::read(db, state!(" FOR UPDATE OF i"), me, id).await
     }
@@ -330,38 +373,40 @@ impl Standing {
             failed_before: row.try_get(6)?,
             answer: row.try_get::<Option<String>, _>(7)?.map(unpack),
             blocked: row.try_get(8)?,
-            handed_over_until: row.try_get(9)?,
+            handed_off_until: row.try_get(9)?,
         })
     }
 
-    /// What its answer is for somebody without a claim.
-    fn decision(&self) -> Decision {
+    /// Decision as a caller without a claim sees it.
+    fn decision(&self) -> ReplyDecision {
         rows::decision(self.state, self.answer.as_ref())
     }
 
-    /// What it is for somebody who had this claim.
-    fn decision_for(&self, me: i64, claim: Claim) -> Decision {
+    /// Decision as the caller that had `claim` sees it.
+    fn decision_for(&self, me: i64, claim: Claim) -> ReplyDecision {
+        // The attempt as well: this process may have claimed the message again, for a later attempt.
         let mine = self.owner == Some(me) && self.attempt == claim.attempt;
         rows::fenced(self.decision(), mine)
     }
 
-    /// What is to be said to whoever waits for its turn; nothing if it has come.
-    fn turn(&self, me: i64) -> Option<Turn> {
+    /// Status for the request that waits for the message's turn; `None` if the message can be claimed.
+    fn turn(&self, me: i64) -> Option<TurnStatus> {
         if self.state != inbound::RECEIVED || self.owner != Some(me) {
-            return Some(Turn::Decided(self.decision()));
+            return Some(TurnStatus::Resolved(self.decision()));
         }
-        self.blocked.then_some(Turn::Wait)
+        self.blocked.then_some(TurnStatus::Waiting)
     }
 
-    /// Takes it for the next attempt. Its conversation is locked.
+    /// Claims the message for its next attempt. The caller has locked the conversation.
     pub(super) async fn claim(
         &self,
         db: &mut PgConnection,
         me: i64,
         now: Timestamp,
     ) -> Result<Claim, Trouble> {
+        // `claims` tells an `ACCEPT_AT_ONCE` that waits for the lock that its snapshot misses this claim.
         sqlx::query(
-            "WITH turned AS (UPDATE conversation SET turns = turns + 1 WHERE id = $5) \
+            "WITH turned AS (UPDATE conversation SET claims = claims + 1 WHERE id = $5) \
              UPDATE inbound SET state = 1, owner = $2, attempt = $3, claimed_at = $4 WHERE id = $1",
         )
         .bind(self.id)
@@ -376,8 +421,8 @@ impl Standing {
             conversation: self.conversation,
             attempt: self.attempt + 1,
             failed_before: self.failed_before,
-            handed_over: self
-                .handed_over_until
+            handed_off: self
+                .handed_off_until
                 .is_some_and(|until| until > now.as_microsecond()),
         })
     }
@@ -391,10 +436,12 @@ pub(super) fn number(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Locks a message's conversation. One that was joined to another, or is forgotten, is put right first.
+/// Locks the conversation of a message.
+///
+/// First corrects the message's reference to a conversation that was merged into another, or restores a deleted one.
 pub(super) async fn lock_conversation(db: &mut PgConnection, id: i64) -> Result<(), Trouble> {
     let found: Option<(Option<i64>,)> = sqlx::query_as(
-        "SELECT c.joined FROM inbound i JOIN conversation c ON c.id = i.conversation WHERE i.id = $1 FOR UPDATE OF c",
+        "SELECT c.merged_into FROM inbound i JOIN conversation c ON c.id = i.conversation WHERE i.id = $1 FOR UPDATE OF c",
     )
     .bind(id)
     .fetch_optional(&mut *db)
@@ -402,8 +449,10 @@ pub(super) async fn lock_conversation(db: &mut PgConnection, id: i64) -> Result<
     match found {
         Some((None,)) => return Ok(()),
         Some((Some(joined),)) => {
+            // The target may have been merged or deleted before its lock was acquired. The next attempt
+            // follows the new reference.
             let locked = sqlx::query(
-                "SELECT id FROM conversation WHERE id = $1 AND joined IS NULL FOR UPDATE",
+                "SELECT id FROM conversation WHERE id = $1 AND merged_into IS NULL FOR UPDATE",
             )
             .bind(joined)
             .fetch_optional(&mut *db)
@@ -418,9 +467,11 @@ pub(super) async fn lock_conversation(db: &mut PgConnection, id: i64) -> Result<
                 .await?;
         }
         None => {
+            // Retention has deleted the conversation, and its message remains. Restore it under its id. If another
+            // transaction does the same, the upsert waits for it and locks its row.
             sqlx::query(
                 "INSERT INTO conversation (id, last_inbound) SELECT conversation, received_at FROM inbound WHERE id = $1 \
-                 ON CONFLICT (id) DO UPDATE SET turns = conversation.turns + 1",
+                 ON CONFLICT (id) DO UPDATE SET claims = conversation.claims + 1",
             )
             .bind(id)
             .execute(db)
@@ -430,38 +481,42 @@ pub(super) async fn lock_conversation(db: &mut PgConnection, id: i64) -> Result<
     Ok(())
 }
 
+/// Decides the reply path of a message whose path is open. Needs no claim.
 pub(super) async fn decide(
     db: &mut PgConnection,
     me: i64,
     id: i64,
-    choice: Choice,
+    choice: ReplyPath,
     now: Timestamp,
-) -> Result<Decision, Trouble> {
-    let rest = choice == Choice::Rest;
+) -> Result<ReplyDecision, Trouble> {
+    let rest = choice == ReplyPath::Rest;
     let (query, decision) = match choice {
-        Choice::Twiml(twiml) => {
+        // A failed message (5) included: the fallback call's text is its reply. Without an owner, a handler that still
+        // runs has lost its claim.
+        ReplyPath::Twiml(twiml) => {
             let answer = Some(twiml).filter(|twiml| !twiml.is_empty());
             let query = sqlx::query(
-                "UPDATE inbound SET state = 3, owner = NULL, answer = $2 WHERE id = $1 AND state IN (0, 1, 5)",
+                "UPDATE inbound SET state = 3, owner = NULL, response = $2 WHERE id = $1 AND state IN (0, 1, 5)",
             )
             .bind(id)
             .bind(answer.as_deref().map(pack));
             (
                 query,
-                Decision::Answered(Answered {
+                ReplyDecision::Inline(SavedResponse {
                     twiml: answer.clone(),
                 }),
             )
         }
-        // What waits for its turn is let go; what is being handled stays so.
-        Choice::Rest => {
+        // A message that waits for its turn (0) is released, since its request ends: the backlog handles it. A handler
+        // that runs (1) keeps its claim and replies via the REST API. A failed message (5) has no reply to send.
+        ReplyPath::Rest => {
             let query = sqlx::query(
                 "UPDATE inbound SET owner = CASE WHEN state = 0 THEN NULL ELSE owner END, state = 2, claimed_at = $2 \
                  WHERE id = $1 AND state IN (0, 1)",
             )
             .bind(id)
             .bind(now.as_microsecond());
-            (query, Decision::Deferred)
+            (query, ReplyDecision::ViaRest)
         }
     };
     if query.execute(&mut *db).await?.rows_affected() > 0 {
@@ -469,15 +524,17 @@ pub(super) async fn decide(
     }
     let row = Standing::of(db, me, id).await?;
     match row.state {
-        // It was opened between the two statements.
+        // Another transaction opened the path between the two statements, for example a redelivery
+        // that starts an attempt.
         inbound::RECEIVED | inbound::HANDLING => Err(Trouble::Again),
         inbound::FAILED if !rest => Err(Trouble::Again),
         _ => Ok(row.decision()),
     }
 }
 
-/// Lets everything go.
+/// Releases all claims of this process.
 pub(super) async fn close(db: &mut PgConnection, me: i64) -> Result<(), Trouble> {
+    // A message in its handler (1) becomes queued (0): `claim_backlog` does not count that as a crash.
     sqlx::query(
         "UPDATE inbound SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END WHERE state < 3 AND owner = $1",
     )

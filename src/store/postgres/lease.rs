@@ -1,5 +1,7 @@
-//! How a process says that it lives, so that others leave alone what it has claimed; and that it has entered what it told
-//! from memory, so that others need not wait for that.
+//! Leases and heartbeats.
+//!
+//! While its lease is valid, no other process takes over the claims of a process. The heartbeat renews the lease, and
+//! records when the process last had no unflushed replies, so that others need not wait for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,15 +13,17 @@ use tokio::task::AbortHandle;
 use super::calls::{Calls, Held};
 use super::error::Trouble;
 
-/// How often.
-const PERIOD: Duration = Duration::from_secs(5);
-/// Between tries while the database is away.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How long one try may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Interval of heartbeats, a third of the lease.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Pause after a failed heartbeat.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Timeout of one heartbeat.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Extends this process's lease to 15 s, if fewer than so many seconds are left.
+/// SQL that extends this process's lease to 15 s, if fewer than `left` seconds remain.
 fn extend(owner: i64, left: u32) -> String {
+    // The database's clock only, so that servers with different clocks agree. `clock_timestamp()` is the time now;
+    // `now()` would be the start of the transaction. `owner` is a number, so it needs no parameter.
     format!(
         "INSERT INTO owner (id, alive_until) SELECT {owner}, clock_timestamp() + interval '15 s' \
          WHERE NOT EXISTS (SELECT 1 FROM owner WHERE id = {owner} AND alive_until > clock_timestamp() + interval '{left} s') \
@@ -27,24 +31,26 @@ fn extend(owner: i64, left: u32) -> String {
     )
 }
 
-/// Begins a transaction that claims. A process that was paused for longer than its lease must not claim under it: others
-/// would take at once what it has just claimed. Nobody's row is locked in the usual case.
+/// SQL that begins a claiming transaction, after renewing a lease that is about to end.
+// Other processes would immediately take over what a process claims under an expired lease, for example after a pause.
+// While more than five seconds remain, which is usual, this writes nothing and locks no row.
 pub(super) fn begin_claiming(owner: i64) -> String {
     format!("{}; {}", super::calls::BEGIN, extend(owner, 5))
 }
 
-/// The task that keeps a lease alive. It ends when this is dropped.
+/// Task that renews a lease until this value is dropped.
 pub(super) struct Heartbeat(AbortHandle);
 
 impl Heartbeat {
     pub(super) fn start(calls: Arc<Calls>, owner: i64, owes: Arc<AtomicBool>) -> Self {
         let task = async move {
             loop {
-                let beaten = tokio::time::timeout(PATIENCE, beat(&calls, owner, &owes)).await;
+                let beaten =
+                    tokio::time::timeout(HEARTBEAT_TIMEOUT, beat(&calls, owner, &owes)).await;
                 let pause = match beaten {
-                    Ok(Ok(())) => PERIOD,
-                    // Whoever needs the database meanwhile says so louder.
-                    Ok(Err(_)) | Err(_) => AGAIN,
+                    Ok(Ok(())) => HEARTBEAT_INTERVAL,
+                    // Not logged: the regular check of the store and the calls for messages report an outage.
+                    Ok(Err(_)) | Err(_) => RETRY_DELAY,
                 };
                 tokio::time::sleep(pause).await;
             }
@@ -63,22 +69,26 @@ impl Drop for Heartbeat {
     }
 }
 
-/// Extends the lease, says so where everything told is entered, and forgets processes that are long dead.
+/// Renews the lease, records that all replies are flushed, if so, and deletes processes that died long ago.
 pub(super) async fn beat(calls: &Calls, owner: i64, owes: &AtomicBool) -> Result<(), sqlx::Error> {
+    // Directly on the pool: a circuit breaker that is open must not stop the heartbeat that can close it.
     let mut db = Held::take(&calls.pool).await?;
     sqlx::raw_sql(AssertSqlSafe(extend(owner, 15)))
         .execute(db.connection())
         .await?;
-    // Before the mark: from here on calls come through, and nothing is told from memory.
+    // Close the circuit breaker before the mark is taken: from here on messages reach the store, so fallback calls are
+    // not answered from memory.
     calls.answered();
-    // Before the look: what is told after it is not what the mark speaks of.
+    // Read the time before `owes`. A reply that is buffered between the two is newer than the mark. In the other order,
+    // the mark would claim that this reply is flushed.
     let now: i64 =
         sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
             .fetch_one(db.connection())
             .await?;
+    // Acquire, with the Release in `set_unflushed`: if this reads `false`, the flush that set it is complete.
     if !owes.load(Ordering::Acquire) {
         sqlx::query(
-            "INSERT INTO meta (name, value) VALUES ('entered ' || $1::bigint, $2) \
+            "INSERT INTO meta (name, value) VALUES ('flushed ' || $1::bigint, $2) \
              ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         )
         .bind(owner)
@@ -86,9 +96,11 @@ pub(super) async fn beat(calls: &Calls, owner: i64, owes: &AtomicBool) -> Result
         .execute(db.connection())
         .await?;
     }
+    // `lives!` treats a missing row like an expired lease, so messages that name such a process can
+    // still be taken over.
     sqlx::raw_sql(
         "DELETE FROM owner WHERE alive_until < clock_timestamp() - interval '1 d'; \
-         DELETE FROM meta m WHERE m.name LIKE 'entered %' AND NOT EXISTS (SELECT 1 FROM owner o WHERE m.name = 'entered ' || o.id)",
+         DELETE FROM meta m WHERE m.name LIKE 'flushed %' AND NOT EXISTS (SELECT 1 FROM owner o WHERE m.name = 'flushed ' || o.id)",
     )
     .execute(db.connection())
     .await?;
@@ -96,15 +108,15 @@ pub(super) async fn beat(calls: &Calls, owner: i64, owes: &AtomicBool) -> Result
     Ok(())
 }
 
-/// Whether every other process has said within so many microseconds that it has entered everything. Those that never say
-/// so, as commands do, tell nothing.
+/// Returns whether all other processes have recorded an empty buffer of replies within the last `within` microseconds.
+// The join leaves out processes that never record it: commands have leases but no heartbeat, and buffer no replies.
 pub(super) async fn others_entered(
     db: &mut PgConnection,
     me: i64,
     within: i64,
 ) -> Result<bool, Trouble> {
     let entered = sqlx::query_scalar(
-        "SELECT NOT EXISTS (SELECT 1 FROM owner o JOIN meta m ON m.name = 'entered ' || o.id WHERE o.id <> $1 \
+        "SELECT NOT EXISTS (SELECT 1 FROM owner o JOIN meta m ON m.name = 'flushed ' || o.id WHERE o.id <> $1 \
            AND m.value <= (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $2)",
     )
     .bind(me)

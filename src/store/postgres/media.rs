@@ -1,4 +1,4 @@
-//! [`MediaLinks`] in PostgreSQL: a link that one machine has made is followed on every other.
+//! [`MediaLinks`] in PostgreSQL: every server serves the links that any server has created.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use super::error::{Trouble, store_error};
 use super::text::{pack, unpack};
 use crate::store::rows::{self, LinkColumns};
 use crate::store::{
-    FileHash, LinkKey, LinkSigningKey, Linked, MediaLinks, NewFile, NewLink, Outcome, PIECE_BYTES,
-    StoreError,
+    CHUNK_BYTES, FileHash, LinkSigningKey, LinkSource, LinkTokenHash, MediaLinks, NewLink,
+    ResolvedLink, StoreError, StoreFuture,
 };
 
-/// Rows of one step of [`MediaLinks::expire_links`].
+/// Maximum number of rows that one statement of [`MediaLinks::expire_links`] deletes.
 const STEP: i64 = 100;
 
 impl MediaLinks for PostgresStore {
@@ -22,7 +22,7 @@ impl MediaLinks for PostgresStore {
         Ok(&self.opened()?.link_signing_key)
     }
 
-    fn offer(&self, link: NewLink) -> Outcome<'_, ()> {
+    fn create_link(&self, link: NewLink) -> StoreFuture<'_, ()> {
         let columns = LinkColumns::of(&link);
         let link = Arc::new((link, columns));
         self.upkeep(move |db| {
@@ -31,12 +31,16 @@ impl MediaLinks for PostgresStore {
         })
     }
 
-    fn linked(&self, key: LinkKey, now: Timestamp) -> Outcome<'_, Option<Linked>> {
+    fn resolve_link(
+        &self,
+        key: LinkTokenHash,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<ResolvedLink>> {
         self.ask_media(move |db| {
             Box::pin(async move {
                 let found = sqlx::query(
-                    "SELECT l.content_type, l.account, l.slot, l.media_message, l.media, l.file, f.length FROM media_link l \
-                     LEFT JOIN media_file f ON f.hash = l.file WHERE l.key = $1 AND l.expires_at > $2",
+                    "SELECT l.content_type, l.account, l.auth_token, l.media_message, l.media, l.file, f.length FROM media_link l \
+                     LEFT JOIN media_file f ON f.hash = l.file WHERE l.token_hash = $1 AND l.expires_at > $2",
                 )
                 .bind(&key.0[..])
                 .bind(now.as_microsecond())
@@ -58,11 +62,11 @@ impl MediaLinks for PostgresStore {
         })
     }
 
-    fn piece(&self, file: FileHash, number: u32) -> Outcome<'_, Option<Vec<u8>>> {
+    fn read_chunk(&self, file: FileHash, number: u32) -> StoreFuture<'_, Option<Vec<u8>>> {
         self.ask_media(move |db| {
             Box::pin(async move {
                 let found = sqlx::query_scalar(
-                    "SELECT bytes FROM media_piece WHERE file = $1 AND number = $2",
+                    "SELECT bytes FROM media_chunk WHERE file = $1 AND number = $2",
                 )
                 .bind(&file.0[..])
                 .bind(i64::from(number))
@@ -73,14 +77,16 @@ impl MediaLinks for PostgresStore {
         })
     }
 
-    fn expire_links(&self, now: Timestamp) -> Outcome<'_, bool> {
+    fn expire_links(&self, now: Timestamp) -> StoreFuture<'_, bool> {
         self.upkeep(move |db| {
             Box::pin(async move {
                 let mut any = false;
-                // Once more outside: the time of one that somebody offers anew is not up.
+                // `expires_at <= $1` is repeated outside of the subquery. If `offer` extends a row while this waits
+                // for its lock, PostgreSQL checks the outer condition again and keeps the row. Chunks are deleted
+                // by the foreign key.
                 for sql in [
-                    "DELETE FROM media_link WHERE expires_at <= $1 AND key IN (\
-                       SELECT key FROM media_link WHERE expires_at <= $1 LIMIT $2)",
+                    "DELETE FROM media_link WHERE expires_at <= $1 AND token_hash IN (\
+                       SELECT token_hash FROM media_link WHERE expires_at <= $1 LIMIT $2)",
                     "DELETE FROM media_file WHERE expires_at <= $1 AND hash IN (\
                        SELECT hash FROM media_file WHERE expires_at <= $1 LIMIT $2)",
                 ] {
@@ -97,12 +103,12 @@ impl MediaLinks for PostgresStore {
     }
 }
 
-/// Reads the key of this database's links, and makes it first where there is none.
+/// Reads the key of this database's links, and creates it if there is none.
 pub(super) async fn link_signing_key(db: &mut PgConnection) -> Result<LinkSigningKey, StoreError> {
     if let Some(key) = stored_key(db).await? {
         return rows::link_signing_key(&key);
     }
-    // Other machines may open the database at the same time: the first key stays, and all read that one.
+    // Several servers may open a new database concurrently. The first key stays, and all of them read it.
     sqlx::query("INSERT INTO media_link_key (id, key) VALUES (1, $1) ON CONFLICT (id) DO NOTHING")
         .bind(&rows::new_link_signing_key()?[..])
         .execute(&mut *db)
@@ -118,14 +124,16 @@ async fn stored_key(db: &mut PgConnection) -> Result<Option<Vec<u8>>, StoreError
     stored.map_err(|error| store_error(&error))
 }
 
+/// Stores a link, and its file unless an equal one is stored.
 async fn offer(
     db: &mut PgConnection,
     link: &NewLink,
     columns: &LinkColumns,
 ) -> Result<(), Trouble> {
     let expires_at = link.expires_at.as_microsecond();
-    if let NewFile::Ours(bytes) = &link.file {
-        // Asked first, so that megabytes are not sent again that are here.
+    if let LinkSource::Stored(bytes) = &link.file {
+        // Before the INSERT, so that the bytes of a stored file are not sent to the database again. The UPDATE also
+        // locks the row, so the file cannot be deleted before this link is committed.
         let known = sqlx::query(
             "UPDATE media_file SET expires_at = greatest(expires_at, $2) WHERE hash = $1",
         )
@@ -143,10 +151,10 @@ async fn offer(
             .bind(i64::try_from(bytes.len()).unwrap_or(i64::MAX))
             .execute(&mut *db)
             .await?;
-            for (number, piece) in (0_i64..).zip(bytes.chunks(PIECE_BYTES)) {
-                // Another machine may have offered it meanwhile.
+            for (number, piece) in (0_i64..).zip(bytes.chunks(CHUNK_BYTES)) {
+                // Another server may have stored the same file since the UPDATE. Its chunks are equal.
                 sqlx::query(
-                    "INSERT INTO media_piece (file, number, bytes) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                    "INSERT INTO media_chunk (file, number, bytes) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
                 )
                 .bind(&columns.file)
                 .bind(number)
@@ -157,7 +165,7 @@ async fn offer(
         }
     }
     sqlx::query(
-        "INSERT INTO media_link (key, expires_at, content_type, message, file, account, slot, media_message, media) \
+        "INSERT INTO media_link (token_hash, expires_at, content_type, message, file, account, auth_token, media_message, media) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(&link.key.0[..])
@@ -174,7 +182,7 @@ async fn offer(
     Ok(())
 }
 
-/// Forgets the links that were made on behalf of these conversations' messages, and what only they led to.
+/// Deletes the links made for messages of these conversations, and the files that no other link leads to.
 pub(super) async fn forget_links(
     db: &mut PgConnection,
     conversations: &[i64],
@@ -187,7 +195,8 @@ pub(super) async fn forget_links(
     .bind(conversations)
     .fetch_all(&mut *db)
     .await?;
-    // Locked first: who offers one of them at the same time has done so, or makes it anew.
+    // Lock the files in a statement of its own. A concurrent `offer` has then either committed its link, which the next
+    // statement sees, or waits and stores the file again. In the order of hashes, so that two purges do not deadlock.
     sqlx::query("SELECT hash FROM media_file WHERE hash = ANY ($1) ORDER BY hash FOR UPDATE")
         .bind(&files)
         .execute(&mut *db)

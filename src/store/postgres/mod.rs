@@ -1,18 +1,20 @@
-//! The store in PostgreSQL: several machines share it, each of them equal.
+//! Store in PostgreSQL, shared by any number of equal servers.
 //!
-//! A message is kept once because its SID and account are unique, whatever number of machines takes it at the same time.
-//! Everything runs at READ COMMITTED; what must not change while it is looked at is locked, always in this order: the
-//! conversation, the message, what goes out. Whoever puts a message into somebody's hands locks its conversation first,
-//! so that two of one conversation never are in hands at once.
+//! A message is stored once, because its SID and account are unique, however many servers receive it concurrently.
+//! Transactions run at READ COMMITTED. Rows that must not change are locked, always in this order: conversation,
+//! inbound message, outbound messages. A transaction that claims an inbound message first locks its conversation, so
+//! two messages of one conversation are never handled concurrently.
 //!
-//! What a process claims is leased: its row in `owner` lives for 15 s of the database's time and is renewed every five. A
-//! process that was paused for longer finds its claims taken, and what it writes then is fenced by owner, attempt and
-//! state. With that it says, in `meta`, that it has entered whatever it told while the database was away.
+//! Claims are leased. The row of a process in `owner` is valid for 15 seconds of the database's time and is renewed
+//! every five. Claims of a process that was paused for longer may be taken over. What its handlers write later changes
+//! nothing, since each write compares owner, attempt and state. The heartbeat that renews the lease also records in
+//! `meta` when the process last had no unflushed replies.
 //!
-//! Every call ends within a time, and a database that is away is not asked again for two seconds, so that Twilio gets its
-//! answer in time. When the database returns nothing needs to be restarted.
+//! Every call has a timeout. After a failed call, further calls fail immediately for two seconds, so that Twilio gets
+//! its 503 in time. When the database is back, nothing needs a restart.
 
-/// Whether a process lives, as SQL.
+/// SQL condition: the process with this id has a valid lease.
+// `statement_timestamp()`, since `now()` is the start of the transaction, which may be before a long wait for a lock.
 macro_rules! lives {
     ($owner:literal) => {
         concat!(
@@ -23,7 +25,8 @@ macro_rules! lives {
     };
 }
 
-/// Whether the message `i` is in somebody's hands, this process's or another's that lives, as SQL. `$me` is its parameter.
+/// SQL condition: this process or another live one owns the message `i`. `$me` is the parameter with this process's id.
+// `coalesce`, since `NOT held!` must be true for a message without an owner, and `NULL = $me` is NULL.
 macro_rules! held {
     ($me:literal) => {
         concat!(
@@ -36,8 +39,8 @@ macro_rules! held {
     };
 }
 
-/// Anything else open in the conversation of message `i` that comes before it: what is older, and what is in living
-/// hands. As SQL.
+/// SQL condition: another open message of the conversation of `i`, older or handled by a live process, comes first.
+// A newer message can be in progress: `i` failed, the newer one was claimed, then `i` was delivered again or retried.
 macro_rules! blocked {
     ($me:literal) => {
         concat!(
@@ -51,7 +54,8 @@ macro_rules! blocked {
     };
 }
 
-/// Changes the dialogue of the conversation that `ended` names, as SQL: parameters 4 to 7 are those of `Change::bind`.
+/// SQL that changes the dialogue state of the conversation in `ended`. `Change::bind` binds its parameters 4 to 7.
+// Reads from `ended`, which has no row if the claim was lost: the state changes only together with the reply.
 macro_rules! change_dialogue {
     () => {
         "forgotten AS (DELETE FROM dialogue d USING ended WHERE d.conversation = ended.conversation AND $5), \
@@ -62,22 +66,27 @@ macro_rules! change_dialogue {
     };
 }
 
-/// Changes the hand-over of the conversation that `ended` names, as SQL: parameters are the URL, if it begins, and until when
-/// it lasts.
+/// SQL that begins or extends the handoff of the conversation in `ended`.
+///
+/// `$url` is NULL unless the handoff begins. `$until` is its end, or NULL if the handoff does not change.
+// An extension is an UPDATE, not an upsert: an operator may have ended the handoff since the message was claimed.
 macro_rules! hand_over {
     ($url:literal, $until:literal) => {
         concat!(
-            "handed AS (INSERT INTO handover (conversation, url, until) \
+            "handed AS (INSERT INTO handoff (conversation, url, until) \
                SELECT ended.conversation, ", $url, "::text, ", $until, "::bigint FROM ended WHERE ", $url, "::text IS NOT NULL \
                ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until), \
-             lasting AS (UPDATE handover h SET until = ", $until, "::bigint FROM ended \
+             lasting AS (UPDATE handoff h SET until = ", $until, "::bigint FROM ended \
                WHERE h.conversation = ended.conversation AND ", $url, "::text IS NULL AND ", $until, "::bigint IS NOT NULL)"
         )
     };
 }
 
-/// Answers with the message that `ended` names those of its conversation that waited behind it and were merged into it, as
-/// SQL: parameter 8 is their numbers, 9 says why; 2 and 7 are the owner and the time.
+/// SQL that completes the queued messages that were debounced into the message in `ended`.
+///
+/// Parameter 8 has their ids, 9 the reason; 2 and 7 are the owner and the time.
+// A message whose request waits for its turn (0) becomes answered (3), with the empty response. A deferred one (2) has
+// its response already and becomes done (4). One that a process has claimed in the meantime gets a reply of its own.
 macro_rules! merge {
     () => {
         concat!(
@@ -96,15 +105,15 @@ mod calls;
 mod check;
 mod conversations;
 mod error;
-mod handover;
+mod handoff;
 mod journal;
 mod lease;
 mod media;
-mod news;
 mod operator;
 mod outbox;
 mod retention;
 mod schema;
+mod status_events;
 mod submission;
 mod text;
 
@@ -119,26 +128,26 @@ use sqlx::{Connection, PgConnection, PgPool};
 use self::calls::{Calls, Work};
 use self::error::store_error;
 use self::lease::Heartbeat;
-use super::{Access, LinkSigningKey, Outcome, Store, StoreError, StoreErrorKind};
+use super::{Access, LinkSigningKey, Store, StoreError, StoreErrorKind, StoreFuture};
 use crate::secret::Secret;
 use crate::store::rows;
 
-/// How long a command waits.
+/// Timeout of a call by an operator's command.
 const OPERATOR_PATIENCE: Duration = Duration::from_mins(1);
-/// How long what runs in the background may take, without anybody waiting for it.
+/// Timeout of maintenance transactions and of storing a file: both write more rows than a message does.
 const UPKEEP_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a connection is waited for.
+/// Minimum timeout for acquiring a connection from the pool.
 const ACQUIRE: Duration = Duration::from_secs(1);
-/// After this long unused a connection is tried before it is relied upon.
+/// Idle time after which a connection is pinged before it is used.
 const TRUSTED: Duration = Duration::from_secs(1);
-/// Connections at least.
+/// Minimum size of the pool.
 const CONNECTIONS: usize = 16;
-/// Further connections, for files behind links: they are not among those that accept messages.
+/// Size of the second pool, for files behind links: downloads must not use up the connections that accept messages.
 const MEDIA_CONNECTIONS: usize = 3;
-/// How long one step of a file may take: no message waits for it, and a piece of it is large.
+/// Timeout of one step of serving a file. No message waits for it, and a chunk is up to 256 KiB.
 const MEDIA_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The store in a PostgreSQL database.
+/// Store in a PostgreSQL database.
 ///
 /// ```no_run
 /// use replyhook::store::postgres::PostgresStore;
@@ -151,38 +160,40 @@ const MEDIA_PATIENCE: Duration = Duration::from_secs(5);
 /// ```
 pub struct PostgresStore {
     url: Secret,
+    // Random for each start, so that claims of an earlier process on the same machine are not taken for this one's.
     owner: i64,
+    /// SQL that begins a transaction that may claim.
     claiming: Arc<str>,
-    /// How long a server waits for an answer.
+    /// Timeout of a server's calls.
     patience: Duration,
-    /// Something was told that is not entered.
+    /// True while this process has unflushed replies.
     owes: Arc<AtomicBool>,
     open: OnceLock<Open>,
 }
 
 struct Open {
     calls: Arc<Calls>,
-    /// With a circuit breaker of their own: a link that cannot be read says nothing about messages.
+    // With its own circuit breaker: a link that cannot be read must not reject the calls for messages.
     media_calls: Calls,
     heartbeat: Option<Heartbeat>,
     link_signing_key: LinkSigningKey,
 }
 
 impl PostgresStore {
-    /// The store at an address, `postgres://USER:PASSWORD@HOST/NAME`. Nothing is connected before it is opened.
+    /// Creates a store for the database at `postgres://USER:PASSWORD@HOST/NAME`. It connects when it is opened.
     pub fn new(url: Secret) -> Self {
         let owner = rows::new_owner();
         Self {
             url,
             owner,
             claiming: lease::begin_claiming(owner).into(),
-            patience: super::PATIENCE,
+            patience: super::OPERATION_TIMEOUT,
             owes: Arc::default(),
             open: OnceLock::new(),
         }
     }
 
-    /// For tests: a machine that is busy is no database that is away.
+    /// Sets the timeout of a server's calls. For tests on busy machines, where a slow call is not an outage.
     #[doc(hidden)]
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
@@ -196,7 +207,8 @@ impl PostgresStore {
             .ok_or_else(|| StoreError::new(StoreErrorKind::NotOpen))
     }
 
-    fn call<T, F>(&self, begin: Option<Arc<str>>, work: F) -> Outcome<'_, T>
+    /// Runs `work` with the usual timeout, in a transaction if `begin` is given.
+    fn call<T, F>(&self, begin: Option<Arc<str>>, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
@@ -207,8 +219,8 @@ impl PostgresStore {
         })
     }
 
-    /// Runs statements that each count by themselves.
-    fn ask<T, F>(&self, work: F) -> Outcome<'_, T>
+    /// Runs statements without a transaction: each commits by itself.
+    fn ask<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
@@ -216,8 +228,8 @@ impl PostgresStore {
         self.call(None, work)
     }
 
-    /// Runs statements for files behind links, on connections that are theirs alone.
-    fn ask_media<T, F>(&self, work: F) -> Outcome<'_, T>
+    /// Runs statements for files behind links, on the second pool.
+    fn ask_media<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
@@ -228,15 +240,17 @@ impl PostgresStore {
         })
     }
 
-    /// Creates a pool of at most so many connections; none is opened before it is needed.
+    /// Creates a pool of up to `connections` connections, each of which is opened when it is needed.
     fn pool(&self, options: PgConnectOptions, connections: usize) -> PgPool {
         PgPoolOptions::new()
             .max_connections(u32::try_from(connections).unwrap_or(u32::MAX))
+            // `Calls::run` counts this wait as part of the call's timeout.
             .acquire_timeout(ACQUIRE.max(self.patience / 2))
-            // A round trip for each call would be half of it.
+            // A ping before each use would double the round trips of a call with one statement.
             .test_before_acquire(false)
             .before_acquire(|db, known| {
                 Box::pin(async move {
+                    // The database or a proxy may have closed an idle connection. A failed ping discards it.
                     if known.idle_for >= TRUSTED {
                         db.ping().await?;
                     }
@@ -248,7 +262,7 @@ impl PostgresStore {
     }
 
     /// Runs `work` in a transaction.
-    fn write<T, F>(&self, work: F) -> Outcome<'_, T>
+    fn write<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
@@ -256,8 +270,8 @@ impl PostgresStore {
         self.call(Some(calls::BEGIN.into()), work)
     }
 
-    /// Runs `work` in a transaction that may claim.
-    fn claim<T, F>(&self, work: F) -> Outcome<'_, T>
+    /// Runs `work` in a transaction that may claim messages.
+    fn claim<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
@@ -265,12 +279,13 @@ impl PostgresStore {
         self.call(Some(self.claiming.clone()), work)
     }
 
-    /// Runs `work` in a transaction that may take its time.
-    fn upkeep<T, F>(&self, work: F) -> Outcome<'_, T>
+    /// Runs `work` in a transaction with the timeout of maintenance.
+    fn upkeep<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
     {
+        // `SET LOCAL`, so that the connection has its usual timeout again when the transaction ends.
         let millis = UPKEEP_PATIENCE.as_millis();
         let begin = format!("{}; SET LOCAL statement_timeout = {millis}", calls::BEGIN);
         Box::pin(async move {
@@ -282,10 +297,11 @@ impl PostgresStore {
 }
 
 impl Store for PostgresStore {
-    fn open(&self, access: Access) -> Outcome<'_, ()> {
+    fn open(&self, access: Access) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let (patience, statement) = match access {
-                // PostgreSQL gives a statement up before the server does.
+                // PostgreSQL cancels a slow statement before the call times out here. The call then ends with an error
+                // on a usable connection, and not with a closed connection and a statement that continues.
                 Access::Owner => (self.patience, self.patience * 4 / 5),
                 Access::Operator | Access::Migrate => (OPERATOR_PATIENCE, OPERATOR_PATIENCE),
             };
@@ -299,12 +315,14 @@ impl Store for PostgresStore {
             let media_calls = Calls::new(self.pool(media, MEDIA_CONNECTIONS), media_patience);
             let heartbeat = match access {
                 Access::Owner => {
+                    // Take the first lease before anything can be claimed. If that fails, the store does not open.
                     lease::beat(&calls, self.owner, &self.owes)
                         .await
                         .map_err(|error| store_error(&error))?;
                     let owes = self.owes.clone();
                     Some(Heartbeat::start(calls.clone(), self.owner, owes))
                 }
+                // Commands have no heartbeat: each of their transactions that claims takes a lease by itself.
                 Access::Operator | Access::Migrate => None,
             };
             let open = Open {
@@ -319,28 +337,31 @@ impl Store for PostgresStore {
         })
     }
 
-    fn check(&self) -> Outcome<'_, ()> {
+    fn check(&self) -> StoreFuture<'_, ()> {
         let me = self.owner;
         self.write(move |db| Box::pin(check::check(db, me)))
     }
 
-    fn owes(&self, owes: bool) {
+    fn set_unflushed(&self, owes: bool) {
+        // Release, with the Acquire in `lease::beat`: a heartbeat that reads `false` runs after the flush that set it.
         self.owes.store(owes, Ordering::Release);
     }
 
-    fn others_entered(&self, within: Duration) -> Outcome<'_, bool> {
+    fn peers_flushed_within(&self, within: Duration) -> StoreFuture<'_, bool> {
         let me = self.owner;
         let within = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
         self.ask(move |db| Box::pin(lease::others_entered(db, me, within)))
     }
 
-    fn close(&self) -> Outcome<'_, ()> {
+    fn close(&self) -> StoreFuture<'_, ()> {
         let me = self.owner;
+        // Stop it first: a heartbeat after the DELETE would insert the lease again.
         if let Some(heartbeat) = self.open.get().and_then(|open| open.heartbeat.as_ref()) {
             heartbeat.stop();
         }
         self.write(move |db| {
             Box::pin(async move {
+                // Inbound before outbound, which is the lock order of this module.
                 journal::close(db, me).await?;
                 outbox::close(db, me).await?;
                 sqlx::query("DELETE FROM owner WHERE id = $1")
@@ -352,7 +373,7 @@ impl Store for PostgresStore {
         })
     }
 
-    fn patience(&self) -> Duration {
+    fn operation_timeout(&self) -> Duration {
         self.patience
     }
 }

@@ -15,12 +15,13 @@ use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    Arrival, Expired, MessageFilter, MessageRow, OpenMessages, Operator, OutboundMessage, Outcome,
-    OutgoingRow, Purged, ReplyRow, ReplyState, Retention, TakenParams,
+    BacklogStats, Expired, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
+    OutboundMessage, OutboundRow, OutboundState, PurgeReport, RedactedParams, Retention,
+    StoreFuture,
 };
 
 impl Operator for PostgresStore {
-    fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>> {
+    fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>> {
         let filter = Arc::new(filter);
         self.ask(move |db| {
             let filter = filter.clone();
@@ -28,7 +29,7 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn outgoing_messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<OutgoingRow>> {
+    fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>> {
         let filter = Arc::new(filter);
         self.ask(move |db| {
             let filter = filter.clone();
@@ -36,7 +37,7 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn open_messages(&self) -> Outcome<'_, OpenMessages> {
+    fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats> {
         self.ask(|db| {
             Box::pin(async {
                 let found: Vec<(i64, i64, i64)> = sqlx::query_as(
@@ -44,7 +45,7 @@ impl Operator for PostgresStore {
                 )
                 .fetch_all(&mut *db)
                 .await?;
-                let mut open = OpenMessages::default();
+                let mut open = BacklogStats::default();
                 for (state, number, oldest) in found {
                     open.add(state, number, rows::time(oldest)?);
                 }
@@ -61,13 +62,16 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool> {
+    fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool> {
         self.ask(move |db| {
             Box::pin(async move {
-                // Its conversation may have been forgotten meanwhile, or joined to another.
+                // The message becomes deferred without an owner, so that the backlog handles it. Its conversation may
+                // have been merged into another since, or deleted by retention: `again` follows a merge, `made`
+                // restores a deleted one. `unordered`, so that replies to newer messages do not wait for a reply that
+                // is this late.
                 let changed: i64 = sqlx::query_scalar(
                     "WITH again AS (UPDATE inbound i SET state = 2, owner = NULL, claimed_at = $2, unordered = true, \
-                       conversation = coalesce((SELECT joined FROM conversation c WHERE c.id = i.conversation), i.conversation) \
+                       conversation = coalesce((SELECT merged_into FROM conversation c WHERE c.id = i.conversation), i.conversation) \
                      WHERE i.sid = $1 AND i.state IN (5, 6) AND i.params IS NOT NULL RETURNING i.conversation, i.received_at), \
                      made AS (INSERT INTO conversation (id, last_inbound) SELECT conversation, received_at FROM again \
                      ON CONFLICT (id) DO NOTHING) SELECT count(*) FROM again",
@@ -81,11 +85,13 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn release(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, u64> {
+    fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64> {
         self.ask(move |db| {
             Box::pin(async move {
+                // `attempt = 0`: a released message gets a call whatever its age. Without `params` there
+                // is nothing to send.
                 let freed = sqlx::query(
-                    "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = $2, reason = NULL, error_code = NULL, \
+                    "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
                      unordered = true WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) AND params IS NOT NULL",
                 )
                 .bind(rows::sid_bytes(sid.as_str()))
@@ -97,11 +103,12 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn release_outgoing(&self, id: Option<i64>, now: Timestamp) -> Outcome<'_, u64> {
+    fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64> {
         self.ask(move |db| {
             Box::pin(async move {
+                // Without an id only held messages (3): a failed one (5) is released by its id.
                 let freed = sqlx::query(
-                    "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = $2, reason = NULL, error_code = NULL \
+                    "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL \
                      WHERE inbound IS NULL AND params IS NOT NULL \
                      AND (($1::bigint IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5)))",
                 )
@@ -114,7 +121,7 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn enter_answered(&self, arrival: Arc<Arrival>) -> Outcome<'_, ()> {
+    fn backfill_answered(&self, arrival: Arc<NewInbound>) -> StoreFuture<'_, ()> {
         let me = self.owner;
         self.claim(move |db| {
             let arrival = arrival.clone();
@@ -122,17 +129,17 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn open_replies(
+    fn list_open_outbound(
         &self,
-        state: ReplyState,
+        state: OutboundState,
         after: i64,
         limit: u32,
         now: Timestamp,
-    ) -> Outcome<'_, Vec<OutboundMessage>> {
+    ) -> StoreFuture<'_, Vec<OutboundMessage>> {
         self.ask(move |db| Box::pin(outbox::open(db, state, after, limit, now)))
     }
 
-    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged> {
+    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport> {
         let user = pack(user.as_str()).into_owned();
         self.upkeep(move |db| {
             let user = user.clone();
@@ -140,9 +147,10 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn forget_all(&self) -> Outcome<'_, ()> {
+    fn delete_everything(&self) -> StoreFuture<'_, ()> {
         self.upkeep(|db| {
             Box::pin(async move {
+                // In the order of `CONTENT`: a table before those that it refers to.
                 for table in rows::CONTENT {
                     let statement = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
                     sqlx::query(statement).execute(&mut *db).await?;
@@ -152,11 +160,12 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn expire(&self, retention: Retention) -> Outcome<'_, Expired> {
+    fn expire(&self, retention: Retention) -> StoreFuture<'_, Expired> {
         self.upkeep(move |db| Box::pin(retention::expire(db, retention)))
     }
 }
 
+/// Lists inbound messages with their replies, newest first.
 async fn messages(
     db: &mut PgConnection,
     filter: &MessageFilter,
@@ -166,14 +175,15 @@ async fn messages(
         Some(user) => Some(conversations_of(db, &pack(user.as_str())).await?),
     };
     let wanted = filter.limit.max(1) as usize;
-    let mut before = filter.before.unwrap_or(i64::MAX);
+    let mut before = filter.before_id.unwrap_or(i64::MAX);
     let mut shown = Vec::new();
+    // In pages, since the displayed state depends on the replies: the filter for it cannot be part of the query.
     loop {
         let page = sqlx::query(
-            "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.answer, \
-             (SELECT min(a.address) FROM conversation_address a WHERE a.conversation = coalesce(c.joined, c.id)), h.until \
+            "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.response, \
+             (SELECT min(a.address) FROM conversation_address a WHERE a.conversation = coalesce(c.merged_into, c.id)), h.until \
              FROM inbound i LEFT JOIN conversation c ON c.id = i.conversation \
-             LEFT JOIN handover h ON h.conversation = coalesce(c.joined, c.id) \
+             LEFT JOIN handoff h ON h.conversation = coalesce(c.merged_into, c.id) \
              WHERE i.id < $1 AND ($2::bytea IS NULL OR i.sid = $2) AND ($3::bigint[] IS NULL OR i.conversation = ANY ($3)) \
              ORDER BY i.id DESC LIMIT 500",
         )
@@ -211,12 +221,12 @@ async fn messages(
                 state,
                 attempt: u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or(u32::MAX),
                 user: user.map(|user| unpack(user).into()),
-                handed_over_until: until.map(rows::time).transpose()?,
+                handed_off_until: until.map(rows::time).transpose()?,
                 received_at: rows::time(row.try_get(5)?)?,
                 reason,
                 replies: replies.into_iter().map(|(reply, _)| reply).collect(),
                 params: text(row.try_get(7)?),
-                answer: text(row.try_get(8)?),
+                response: text(row.try_get(8)?),
             });
             if shown.len() == wanted {
                 return Ok(shown);
@@ -225,23 +235,26 @@ async fn messages(
     }
 }
 
+/// Lists outbound messages that are not replies, newest first.
 async fn outgoing_messages(
     db: &mut PgConnection,
     filter: &MessageFilter,
-) -> Result<Vec<OutgoingRow>, Trouble> {
+) -> Result<Vec<OutboundDetails>, Trouble> {
     let state = filter.state.as_deref().map(rows::reply_number_of);
+    // An unknown state matches nothing.
     if state == Some(None) {
         return Ok(Vec::new());
     }
+    // Rank 6: Twilio accepted the message (4) and could not deliver it, which is displayed as failed (5).
     let found = sqlx::query(
-        "SELECT inbound, id, state, sid, status, error_code, reason, params, rank, account, us, address, attempt, created_at \
-         FROM reply WHERE inbound IS NULL AND id < $1 AND ($2::bytea IS NULL OR sid = $2) \
+        "SELECT inbound, id, state, sid, status, error_code, reason, params, rank, account, sender, address, attempt, created_at \
+         FROM outbound WHERE inbound IS NULL AND id < $1 AND ($2::bytea IS NULL OR sid = $2) \
          AND ($3::bigint IS NULL OR $3 = CASE WHEN state = 4 AND rank = 6 THEN 5 ELSE state END) \
          AND ($4::text IS NULL OR address = $4 OR address IN (SELECT b.address FROM conversation_address a \
            JOIN conversation_address b ON b.conversation = a.conversation WHERE a.address = $4)) \
          ORDER BY id DESC LIMIT $5",
     )
-    .bind(filter.before.unwrap_or(i64::MAX))
+    .bind(filter.before_id.unwrap_or(i64::MAX))
     .bind(filter.sid.map(|sid| rows::sid_bytes(sid.as_str())))
     .bind(state.flatten())
     .bind(filter.user.as_ref().map(|user| pack(user.as_str())))
@@ -250,9 +263,9 @@ async fn outgoing_messages(
     .await?;
     let listed = found.iter().map(|row| {
         let message = reply_row(row)?;
-        Ok(OutgoingRow {
+        Ok(OutboundDetails {
             account: rows::account_sid(row.try_get(9)?)?,
-            us: unpack(row.try_get(10)?).into(),
+            sender: unpack(row.try_get(10)?).into(),
             user: unpack(row.try_get(11)?).into(),
             state: rows::shown_outgoing(message.state, row.try_get(8)?),
             attempt: u32::try_from(row.try_get::<i64, _>(12)?).unwrap_or(u32::MAX),
@@ -263,17 +276,17 @@ async fn outgoing_messages(
     listed.collect()
 }
 
-fn text(stored: Option<String>) -> Option<TakenParams> {
-    stored.map(|stored| TakenParams(unpack(stored)))
+fn text(stored: Option<String>) -> Option<RedactedParams> {
+    stored.map(|stored| RedactedParams(unpack(stored)))
 }
 
-/// What goes out for these messages, in order, each with its rank.
+/// Replies to these messages, in order, each with the rank of its status.
 async fn replies(
     db: &mut PgConnection,
     inbound: &[i64],
-) -> Result<HashMap<i64, Vec<(ReplyRow, i64)>>, Trouble> {
+) -> Result<HashMap<i64, Vec<(OutboundRow, i64)>>, Trouble> {
     let found = sqlx::query(
-        "SELECT inbound, id, state, sid, status, error_code, reason, params, rank FROM reply WHERE inbound = ANY ($1) \
+        "SELECT inbound, id, state, sid, status, error_code, reason, params, rank FROM outbound WHERE inbound = ANY ($1) \
          ORDER BY inbound, ordinal",
     )
     .bind(inbound)
@@ -287,10 +300,10 @@ async fn replies(
     Ok(replies)
 }
 
-/// One message of the outbox.
-pub(super) async fn reply(db: &mut PgConnection, id: i64) -> Result<Option<ReplyRow>, Trouble> {
+/// Message of the outbox with this id.
+pub(super) async fn reply(db: &mut PgConnection, id: i64) -> Result<Option<OutboundRow>, Trouble> {
     let found = sqlx::query(
-        "SELECT inbound, id, state, sid, status, error_code, reason, params FROM reply WHERE id = $1",
+        "SELECT inbound, id, state, sid, status, error_code, reason, params FROM outbound WHERE id = $1",
     )
     .bind(id)
     .fetch_optional(db)
@@ -298,11 +311,11 @@ pub(super) async fn reply(db: &mut PgConnection, id: i64) -> Result<Option<Reply
     found.as_ref().map(reply_row).transpose()
 }
 
-fn reply_row(row: &PgRow) -> Result<ReplyRow, Trouble> {
+fn reply_row(row: &PgRow) -> Result<OutboundRow, Trouble> {
     let sid: Option<Vec<u8>> = row.try_get(3)?;
     let status: Option<String> = row.try_get(4)?;
     let code: Option<i64> = row.try_get(5)?;
-    Ok(ReplyRow {
+    Ok(OutboundRow {
         id: row.try_get(1)?,
         state: rows::reply_state(row.try_get(2)?)?,
         sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
@@ -313,11 +326,11 @@ fn reply_row(row: &PgRow) -> Result<ReplyRow, Trouble> {
     })
 }
 
-/// All conversations of the person who has this address, those that were joined to others included.
+/// All conversations of the user with this address, including merged ones.
 async fn conversations_of(db: &mut PgConnection, user: &str) -> Result<Vec<i64>, Trouble> {
     let found = sqlx::query_scalar(
         "WITH own AS (SELECT DISTINCT conversation AS id FROM conversation_address WHERE address = $1) \
-         SELECT id FROM own UNION SELECT id FROM conversation WHERE joined IN (SELECT id FROM own)",
+         SELECT id FROM own UNION SELECT id FROM conversation WHERE merged_into IN (SELECT id FROM own)",
     )
     .bind(user)
     .fetch_all(db)
@@ -325,17 +338,20 @@ async fn conversations_of(db: &mut PgConnection, user: &str) -> Result<Vec<i64>,
     Ok(found)
 }
 
+/// Deletes the content of a user's messages, their addresses and consents. Opt-outs stay unless `forget_opt_out`.
 async fn purge_user(
     db: &mut PgConnection,
     user: String,
     forget_opt_out: bool,
-) -> Result<Purged, Trouble> {
+) -> Result<PurgeReport, Trouble> {
     let conversations = conversations_of(db, &user).await?;
+    // In the order of ids, like `conversations::enter`, so that the two do not deadlock.
     sqlx::query("SELECT id FROM conversation WHERE id = ANY ($1) ORDER BY id FOR UPDATE")
         .bind(&conversations)
         .execute(&mut *db)
         .await?;
-    // What was joined while the locks were waited for.
+    // A conversation may have been merged or created while this waited for the locks. Without another attempt, its
+    // messages would remain.
     let now = conversations_of(db, &user).await?;
     if now.iter().any(|id| !conversations.contains(id)) {
         return Err(Trouble::Again);
@@ -346,13 +362,15 @@ async fn purge_user(
     .bind(&conversations)
     .fetch_all(&mut *db)
     .await?;
+    // An address without a conversation can still have outbound messages and consents.
     if !addresses.contains(&user) {
         addresses.push(user);
     }
     forget_links(db, &conversations).await?;
-    // What is still open is closed: there is nothing left to handle.
+    // Open messages become dead, since there is nothing left to handle. Without an owner, a handler that runs has lost
+    // its claim. The rows stay for deduplication.
     let messages = sqlx::query(
-        "UPDATE inbound SET params = NULL, answer = NULL, reason = $2, owner = NULL, \
+        "UPDATE inbound SET params = NULL, response = NULL, reason = $2, owner = NULL, \
          state = CASE WHEN state IN (3, 4) THEN state ELSE 6 END WHERE conversation = ANY ($1) AND params IS NOT NULL",
     )
     .bind(&conversations)
@@ -360,7 +378,7 @@ async fn purge_user(
     .execute(&mut *db)
     .await?;
     let replies = sqlx::query(
-        "DELETE FROM reply WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ANY ($1)) OR address = ANY ($2)",
+        "DELETE FROM outbound WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ANY ($1)) OR address = ANY ($2)",
     )
     .bind(&conversations)
     .bind(&addresses)
@@ -375,7 +393,8 @@ async fn purge_user(
     } else {
         (
             "DELETE FROM consent WHERE address = ANY ($1) AND opted_out IS NULL",
-            // An opt-out that was taken back is none, and no reason to keep a number.
+            // Keeps only the opt-out lines of an opt-out that still counts. One that has ended does not
+            // justify keeping an address.
             "DELETE FROM consent_ledger l WHERE l.address = ANY ($1) AND (l.action <> 'opt_out' OR NOT EXISTS (\
                SELECT 1 FROM consent c WHERE c.address = l.address AND c.scope = l.scope AND c.opted_out IS NOT NULL))",
         )
@@ -388,23 +407,24 @@ async fn purge_user(
         .bind(&addresses)
         .execute(&mut *db)
         .await?;
+    // The remaining rows are opt-outs.
     sqlx::query("UPDATE consent SET opted_in = NULL WHERE address = ANY ($1)")
         .bind(&addresses)
         .execute(db)
         .await?;
-    Ok(Purged {
+    Ok(PurgeReport {
         messages: messages.rows_affected(),
         replies: replies.rows_affected(),
         consents: consents.rows_affected(),
     })
 }
 
-/// Forgets conversations, whose locks are held.
+/// Deletes conversations. The caller has locked them.
 pub(super) async fn forget(db: &mut PgConnection, conversations: &[i64]) -> Result<(), Trouble> {
     for sql in [
         "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
         "DELETE FROM dialogue WHERE conversation = ANY ($1)",
-        "DELETE FROM handover WHERE conversation = ANY ($1)",
+        "DELETE FROM handoff WHERE conversation = ANY ($1)",
         "DELETE FROM conversation WHERE id = ANY ($1)",
     ] {
         sqlx::query(sql)

@@ -9,28 +9,35 @@ use sqlx::{PgConnection, Postgres, Row};
 
 use super::error::Trouble;
 use super::text::{pack, unpack};
-use super::{PostgresStore, calls, news, operator, submission};
+use super::{PostgresStore, calls, operator, status_events, submission};
 use crate::address::Address;
 use crate::clock::after;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
-use crate::store::outbox::{GRACE, LOOK, MAX_PAUSE};
+use crate::store::outbox::{LOOKUP_GRACE, LOOKUP_TIMEOUT, MAX_PAUSE};
 use crate::store::rows;
 use crate::store::{
-    ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
-    ReplyRow, ReplyState, ScheduledMessage, SendKey, Settlement, Standing, Submission, Submitted,
+    ConsentRecord, IdempotencyKey, NewOutbound, OutboundMessage, OutboundRow, OutboundState,
+    Outbox, OutboxStats, ScheduledMessage, SendEligibility, SendOutcome, StatusEffect, StatusEvent,
+    StoreFuture, Submission, SubmitOutcome,
 };
 
 impl Outbox for PostgresStore {
-    fn claim(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
+    fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
         let me = self.owner;
         self.claim(move |db| Box::pin(claim(db, me, limit, now)))
     }
 
-    fn settle(&self, id: i64, settlement: Settlement, now: Timestamp) -> Outcome<'_, ()> {
+    fn record_outcome(
+        &self,
+        id: i64,
+        settlement: SendOutcome,
+        now: Timestamp,
+    ) -> StoreFuture<'_, ()> {
         let (me, settlement) = (self.owner, Arc::new(settlement));
+        // Only this outcome stores a SID, so only it can race with a status callback of the same message.
         let begin = match &*settlement {
-            Settlement::Sent { sid, .. } => about(*sid),
+            SendOutcome::Sent { sid, .. } => about(*sid),
             _ => calls::BEGIN.to_owned(),
         };
         self.call(Some(begin.into()), move |db| {
@@ -39,13 +46,13 @@ impl Outbox for PostgresStore {
         })
     }
 
-    fn unknown(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
+    fn unknown(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
         self.ask(move |db| {
             Box::pin(async move {
                 let found = sqlx::query(UNKNOWN)
                     .bind(now.as_microsecond())
                     .bind(count(limit))
-                    .bind(after(now, LOOK).as_microsecond())
+                    .bind(after(now, LOOKUP_TIMEOUT).as_microsecond())
                     .fetch_all(db)
                     .await?;
                 found.iter().map(|row| read_message(row, now)).collect()
@@ -53,7 +60,11 @@ impl Outbox for PostgresStore {
         })
     }
 
-    fn unwanted(&self, after: i64, limit: usize) -> Outcome<'_, Vec<ScheduledMessage>> {
+    fn scheduled_to_cancel(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<ScheduledMessage>> {
         self.ask(move |db| {
             Box::pin(async move {
                 let found = sqlx::query(UNWANTED)
@@ -67,7 +78,7 @@ impl Outbox for PostgresStore {
                         Ok(ScheduledMessage {
                             id: row.try_get(0)?,
                             account: rows::account_sid(row.try_get(1)?)?,
-                            slot: rows::slot(row.try_get(2)?),
+                            auth_token: rows::slot(row.try_get(2)?),
                             sid: rows::message_sid(row.try_get(3)?)?,
                         })
                     })
@@ -76,11 +87,11 @@ impl Outbox for PostgresStore {
         })
     }
 
-    fn unclaimed_sids(
+    fn unmatched_sids(
         &self,
         account: AccountSid,
         sids: Vec<MessageSid>,
-    ) -> Outcome<'_, Vec<MessageSid>> {
+    ) -> StoreFuture<'_, Vec<MessageSid>> {
         let sids: Arc<[MessageSid]> = sids.into();
         self.ask(move |db| {
             let sids = sids.clone();
@@ -90,7 +101,7 @@ impl Outbox for PostgresStore {
                     .map(|sid| rows::sid_bytes(sid.as_str()))
                     .collect();
                 let taken: Vec<Vec<u8>> = sqlx::query_scalar(
-                    "SELECT sid FROM reply WHERE sid = ANY ($1) AND account = $2",
+                    "SELECT sid FROM outbound WHERE sid = ANY ($1) AND account = $2",
                 )
                 .bind(packed)
                 .bind(rows::sid_bytes(account.as_str()))
@@ -102,7 +113,7 @@ impl Outbox for PostgresStore {
         })
     }
 
-    fn enqueue(&self, replies: Vec<NewReply>, now: Timestamp) -> Outcome<'_, Vec<i64>> {
+    fn enqueue(&self, replies: Vec<NewOutbound>, now: Timestamp) -> StoreFuture<'_, Vec<i64>> {
         let replies = Arc::new(Columns::of(&replies));
         self.ask(move |db| {
             let replies = replies.clone();
@@ -110,7 +121,7 @@ impl Outbox for PostgresStore {
         })
     }
 
-    fn submit(&self, submission: Submission, now: Timestamp) -> Outcome<'_, Submitted> {
+    fn submit(&self, submission: Submission, now: Timestamp) -> StoreFuture<'_, SubmitOutcome> {
         let submission = Arc::new(submission);
         self.write(move |db| {
             let submission = submission.clone();
@@ -118,13 +129,13 @@ impl Outbox for PostgresStore {
         })
     }
 
-    fn standing(
+    fn eligibility(
         &self,
         us: &Address,
         service: Option<MessagingServiceSid>,
         user: &Address,
         at: Timestamp,
-    ) -> Outcome<'_, Standing> {
+    ) -> StoreFuture<'_, SendEligibility> {
         let who = Arc::new((us.clone(), user.clone()));
         self.ask(move |db| {
             let who = who.clone();
@@ -132,32 +143,32 @@ impl Outbox for PostgresStore {
         })
     }
 
-    fn keyed(&self, key: SendKey) -> Outcome<'_, Option<i64>> {
+    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
         self.ask(move |db| Box::pin(async move { submission::keyed(db, &key).await }))
     }
 
-    fn outgoing(&self, id: i64) -> Outcome<'_, Option<ReplyRow>> {
+    fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {
         self.ask(move |db| Box::pin(operator::reply(db, id)))
     }
 
-    fn news(&self, news: News) -> Outcome<'_, NewsEffect> {
+    fn apply_status(&self, news: StatusEvent) -> StoreFuture<'_, StatusEffect> {
         let begin = about(news.sid);
         let news = Arc::new(news);
         self.call(Some(begin.into()), move |db| {
             let news = news.clone();
-            Box::pin(async move { news::take(db, &news).await })
+            Box::pin(async move { status_events::take(db, &news).await })
         })
     }
 
-    fn outbox_state(&self) -> Outcome<'_, OutboxState> {
+    fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
         self.ask(|db| {
             Box::pin(async {
                 let found: Vec<(i64, i64, i64)> = sqlx::query_as(
-                    "SELECT state, count(*), min(coalesce(due, created_at)) FROM reply WHERE state < 4 GROUP BY state",
+                    "SELECT state, count(*), min(coalesce(due, created_at)) FROM outbound WHERE state < 4 GROUP BY state",
                 )
                 .fetch_all(db)
                 .await?;
-                let mut state = OutboxState::default();
+                let mut state = OutboxStats::default();
                 for (kind, number, oldest) in found {
                     state.add(kind, number, rows::time(oldest)?);
                 }
@@ -167,10 +178,13 @@ impl Outbox for PostgresStore {
     }
 }
 
-/// Begins a transaction about one of Twilio's messages. An answer to a call and a status callback that come at once, on
-/// two machines, would each look for what the other has not committed yet; so they go one after the other.
+/// SQL that begins a transaction under an advisory lock on a message SID.
+// The response of a REST call and the status callback of the same message can arrive concurrently on two servers.
+// Without the lock, `settle` finds no early status and `status_events::take` finds no message, since the other
+// transaction is not committed: the status would be lost. The lock ends with the transaction, so a connection pooler
+// cannot lose it.
 fn about(sid: MessageSid) -> String {
-    // Twilio's digits are random; two messages that share these wait for each other, and no more.
+    // 15 hexadecimal digits fit into the key. Two messages that share them wait for each other; nothing worse.
     let digits = sid.as_str().get(2..17).unwrap_or_default();
     let key = i64::from_str_radix(digits, 16).unwrap_or(0);
     format!("{}; SELECT pg_advisory_xact_lock({key})", calls::BEGIN)
@@ -180,7 +194,7 @@ fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-/// New messages, a column each.
+/// Columns of new messages, for `unnest`.
 #[derive(Default)]
 pub(super) struct Columns {
     accounts: Vec<Vec<u8>>,
@@ -193,15 +207,15 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) fn of(replies: &[NewReply]) -> Self {
+    pub(super) fn of(replies: &[NewOutbound]) -> Self {
         let mut columns = Self::default();
         for reply in replies {
             let service = reply.service.as_ref();
             columns
                 .accounts
                 .push(rows::sid_bytes(reply.account.as_str()));
-            columns.slots.push(rows::slot_number(reply.slot));
-            columns.us.push(pack(reply.us.as_str()).into_owned());
+            columns.slots.push(rows::slot_number(reply.auth_token));
+            columns.us.push(pack(reply.sender.as_str()).into_owned());
             columns
                 .addresses
                 .push(pack(reply.user.as_str()).into_owned());
@@ -232,7 +246,7 @@ impl Columns {
     }
 }
 
-/// Adds messages that answer nothing.
+/// Queues outbound messages. Returns their ids in the order of the messages.
 pub(super) async fn insert(
     db: &mut PgConnection,
     replies: &Columns,
@@ -240,89 +254,104 @@ pub(super) async fn insert(
 ) -> Result<Vec<i64>, Trouble> {
     let query = sqlx::query_as(ENQUEUE).bind(now.as_microsecond());
     let mut ids: Vec<(i64, i64)> = replies.bind(query).fetch_all(db).await?;
+    // RETURNING does not promise an order. The first column is the ordinal.
     ids.sort_unstable();
     Ok(ids.into_iter().map(|(_, id)| id).collect())
 }
 
-const ENQUEUE: &str = "INSERT INTO reply (ordinal, account, slot, us, address, service, template, state, not_before, \
-     created_at, params) SELECT r.ordinal - 1, r.account, r.slot, r.us, r.address, r.service, r.template, 0, $1, $1, r.params \
+// `ORDER BY`, so that ids rise with the messages: the outbox sends by id.
+const ENQUEUE: &str = "INSERT INTO outbound (ordinal, account, auth_token, sender, address, service, template, state, not_before, \
+     created_at, params) SELECT r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.service, r.template, 0, $1, $1, r.params \
      FROM unnest($2::bytea[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::boolean[], $8::text[]) WITH ORDINALITY \
-     AS r (account, slot, us, address, service, template, params, ordinal) ORDER BY r.ordinal RETURNING ordinal, id";
+     AS r (account, auth_token, sender, address, service, template, params, ordinal) ORDER BY r.ordinal RETURNING ordinal, id";
 
-/// What a message is read from, in the order of `read_message`. As SQL, of the rows `m`.
+/// SQL columns of the message `m`, in the order that `read_message` expects.
+// Window and consent are read with each claim, since both may have changed after the message was queued.
 macro_rules! message {
     () => {
-        "m.id, m.created_at, m.account, m.slot, m.us, m.address, m.service, m.template, m.attempt, m.looks, m.sent_at, m.params, \
+        "m.id, m.created_at, m.account, m.auth_token, m.sender, m.address, m.service, m.template, m.attempt, m.lookups, m.sent_at, m.params, \
          (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-           WHERE a.us = m.us AND a.address = m.address), \
-         EXISTS (SELECT 1 FROM consent c WHERE c.opted_in IS NOT NULL AND c.scope IN (m.us, m.service) \
+           WHERE a.sender = m.sender AND a.address = m.address), \
+         EXISTS (SELECT 1 FROM consent c WHERE c.opted_in IS NOT NULL AND c.scope IN (m.sender, m.service) \
            AND (c.address = m.address OR c.address IN (SELECT b.address FROM conversation_address a \
-             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.us = m.us AND a.address = m.address)))"
+             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = m.sender AND a.address = m.address)))"
     };
 }
 
-/// Calls of dead processes become unknown.
+/// Makes messages unknown that a dead process was sending.
+// The process may have died after its call reached Twilio, so the call must not be repeated on a guess.
 const ORPHANS: &str = concat!(
-    "UPDATE reply r SET state = 2, owner = NULL, not_before = $2 WHERE r.state = 1 AND r.owner <> $1 AND NOT ",
+    "UPDATE outbound r SET state = 2, owner = NULL, not_before = $2 WHERE r.state = 1 AND r.owner <> $1 AND NOT ",
     lives!("r.owner"),
 );
 
-/// Pauses that end too late, since the clock was set back, end now. The time that a paced message may go is no such pause.
-const SET_BACK: &str = "UPDATE reply SET not_before = $1 \
+/// Ends pauses that would last too long, because they were written before the clock was set back.
+// `due` is the send time of a rate-limited message, which may be far ahead. `state < 4` repeats the condition of the
+// partial index `outbound_open`, so that PostgreSQL can use it.
+const SET_BACK: &str = "UPDATE outbound SET not_before = $1 \
      WHERE state IN (0, 2) AND state < 4 AND not_before > $2 AND due IS NULL";
 
-/// Whether the user of a row has opted out, under whatever address.
+/// SQL condition: the user of a row has opted out, with any address.
+// If the sender is the service's SID, the service chooses the sender, so an opt-out from any sender counts.
 macro_rules! opted_out {
     ($row:literal) => {
         concat!(
             "EXISTS (SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL \
                AND (c.scope = ",
             $row,
-            ".us OR c.scope = ",
+            ".sender OR c.scope = ",
             $row,
             ".service OR ",
             $row,
-            ".us = ",
+            ".sender = ",
             $row,
             ".service) \
                AND (c.address = ",
             $row,
             ".address OR c.address IN (SELECT b.address FROM conversation_address a \
                  JOIN conversation_address b ON b.conversation = a.conversation \
-                 WHERE a.us = ",
+                 WHERE a.sender = ",
             $row,
-            ".us AND a.address = ",
+            ".sender AND a.address = ",
             $row,
             ".address)))"
         )
     };
 }
 
-/// What Twilio holds until its time and is not wanted any more.
+/// Messages that Twilio has scheduled and whose user has opted out since.
 const UNWANTED: &str = concat!(
-    "SELECT r.id, r.account, r.slot, r.sid FROM reply r \
+    "SELECT r.id, r.account, r.auth_token, r.sid FROM outbound r \
      WHERE r.status = 'scheduled' AND r.sid IS NOT NULL AND r.id > $1 AND ",
     opted_out!("r"),
     " ORDER BY r.id LIMIT $2",
 );
 
-/// Claims what is due, or takes it back where the user has opted out, under whatever address. Of one reply only the first;
-/// and to one person only the oldest of what is due, is on its way, or was tried before. What stands behind a part that is
-/// held or failed is in nobody's way.
+/// Claims due messages, or suppresses them if their user has opted out.
+// Order: `due` takes a message only if it is the oldest of its queue (sender, user, account) that is due, in flight or
+// was tried before. A message with a time ahead that was never tried does not block others. The second subquery is the
+// order within a reply: a part waits until all parts before it are sent (4) or suppressed (6).
+//
+// A part behind a held or failed part (3, 5) will not be sent without an operator, so it blocks no other message.
+//
+// SKIP LOCKED: a locked row belongs to a transaction that is claiming it or recording its outcome. Two messages of one
+// queue are not claimed concurrently, because the younger one's subquery still counts the older one while it is open.
+//
+// The statement that claims also checks the opt-out, so an opt-out that was committed before the claim always counts.
 const CLAIM: &str = concat!(
-    "WITH due AS (SELECT r.id, r.us, r.address, r.service FROM reply r WHERE r.state = 0 AND r.not_before <= $2 \
-       AND r.id = (SELECT q.id FROM reply q WHERE q.us = r.us AND q.address = r.address AND q.account = r.account \
+    "WITH due AS (SELECT r.id, r.sender, r.address, r.service FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 \
+       AND r.id = (SELECT q.id FROM outbound q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
          AND q.state < 3 AND (q.state > 0 OR q.not_before <= $2 OR q.attempt > 0) \
          AND (q.inbound IS NULL OR NOT EXISTS (\
-           SELECT 1 FROM reply p WHERE p.inbound = q.inbound AND p.ordinal < q.ordinal AND p.state IN (3, 5))) \
+           SELECT 1 FROM outbound p WHERE p.inbound = q.inbound AND p.ordinal < q.ordinal AND p.state IN (3, 5))) \
          ORDER BY q.id LIMIT 1) \
        AND (r.inbound IS NULL OR NOT EXISTS (\
-         SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) \
+         SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) \
        ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), \
      judged AS (SELECT due.id, ",
     opted_out!("due"),
     " AS unwanted FROM due), \
-     m AS (UPDATE reply r SET state = CASE WHEN j.unwanted THEN 6 ELSE 1 END, \
+     m AS (UPDATE outbound r SET state = CASE WHEN j.unwanted THEN 6 ELSE 1 END, \
        reason = CASE WHEN j.unwanted THEN 'the user has opted out' ELSE r.reason END, \
        owner = CASE WHEN j.unwanted THEN r.owner ELSE $1 END, \
        attempt = r.attempt + CASE WHEN j.unwanted THEN 0 ELSE 1 END, \
@@ -332,24 +361,28 @@ const CLAIM: &str = concat!(
     " FROM m WHERE m.state = 1 ORDER BY m.id"
 );
 
-/// Hands out what is to be looked for; whoever asks next, on whatever machine, gets something else.
+/// Due messages of unknown result, to be looked up in Twilio's list.
+// Moves `not_before` past the time that a look-up may take, so that no other server looks up the same message. If this
+// process dies, the look-up is due again after that time.
 const UNKNOWN: &str = concat!(
-    "WITH due AS (SELECT id FROM reply WHERE state = 2 AND not_before <= $1 ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED), \
-     m AS (UPDATE reply r SET not_before = $3 FROM due WHERE r.id = due.id RETURNING r.*) SELECT ",
+    "WITH due AS (SELECT id FROM outbound WHERE state = 2 AND not_before <= $1 ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED), \
+     m AS (UPDATE outbound r SET not_before = $3 FROM due WHERE r.id = due.id RETURNING r.*) SELECT ",
     message!(),
     " FROM m ORDER BY m.id"
 );
 
-/// What is open, for whoever looks.
+/// Messages in an open state, without claiming them.
+// `state < 4` is the condition of the partial index `outbound_open`; it does not follow from a parameter.
 const OPEN: &str = concat!(
     "SELECT ",
     message!(),
-    " FROM reply m WHERE m.state = $1 AND m.state < 4 AND m.id > $2 ORDER BY m.id LIMIT $3"
+    " FROM outbound m WHERE m.state = $1 AND m.state < 4 AND m.id > $2 ORDER BY m.id LIMIT $3"
 );
 
+/// Lists messages in an open state, in the order of their ids.
 pub(super) async fn open(
     db: &mut PgConnection,
-    state: ReplyState,
+    state: OutboundState,
     after: i64,
     limit: u32,
     now: Timestamp,
@@ -369,9 +402,10 @@ async fn claim(
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<OutboundMessage>, Trouble> {
+    // Twilio's status callback may still prove that the call was processed, so the look-up waits for it.
     sqlx::query(ORPHANS)
         .bind(me)
-        .bind(after(now, GRACE).as_microsecond())
+        .bind(after(now, LOOKUP_GRACE).as_microsecond())
         .execute(&mut *db)
         .await?;
     sqlx::query(SET_BACK)
@@ -401,34 +435,37 @@ fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble>
         id: row.try_get(0)?,
         created_at: rows::time(row.try_get(1)?)?,
         account: rows::account_sid(row.try_get(2)?)?,
-        slot: rows::slot(row.try_get(3)?),
+        auth_token: rows::slot(row.try_get(3)?),
         template: row.try_get(7)?,
         window: rows::window(&user, last_inbound, now)?,
-        us,
+        sender: us,
         user,
         service: service.and_then(|service| service.parse().ok()),
         attempt: number(row.try_get(8)?),
-        looks: number(row.try_get(9)?),
+        lookups: number(row.try_get(9)?),
         sent_at: sent_at.map(rows::time).transpose()?,
-        params: Form::parse(params.as_bytes(), usize::MAX).unwrap_or_default(),
+        params: FormParams::parse(params.as_bytes(), usize::MAX).unwrap_or_default(),
         opted_in: row.try_get(13)?,
     })
 }
 
-/// Writes down what became of a call. One that another process has claimed since is that one's to settle; only that it
-/// was sent is true whoever says so.
+/// Records the outcome of a call.
+// Except for `Sent`, each update requires that this process is sending the message (1) or that its result is
+// unknown (2). A message that another process has claimed since then is left to that process. `Sent` is a fact,
+// with or without a claim.
 async fn settle(
     db: &mut PgConnection,
     me: i64,
     id: i64,
-    settlement: &Settlement,
+    settlement: &SendOutcome,
     now: Timestamp,
 ) -> Result<(), Trouble> {
     match settlement {
-        Settlement::Sent { sid, status } => {
+        SendOutcome::Sent { sid, status } => {
             let bytes = rows::sid_bytes(sid.as_str());
+            // A callback may have stored SID and status first: neither is overwritten with an older one.
             sqlx::query(
-                "UPDATE reply SET state = 4, owner = NULL, sid = coalesce(sid, $2), reason = NULL, \
+                "UPDATE outbound SET state = 4, owner = NULL, sid = coalesce(sid, $2), reason = NULL, \
                  status = CASE WHEN rank < $4 THEN $3 ELSE status END, rank = greatest(rank, $4) WHERE id = $1",
             )
             .bind(id)
@@ -437,9 +474,9 @@ async fn settle(
             .bind(rows::rank(status))
             .execute(&mut *db)
             .await?;
-            // A callback may have been faster than the answer to the call.
+            // A callback may have arrived before the call's response, when no message had this SID.
             let early: Option<(String, i64, Option<i64>)> = sqlx::query_as(
-                "DELETE FROM news WHERE sid = $2 AND account = (SELECT account FROM reply WHERE id = $1) \
+                "DELETE FROM unmatched_status WHERE sid = $2 AND account = (SELECT account FROM outbound WHERE id = $1) \
                  RETURNING status, rank, error_code",
             )
             .bind(id)
@@ -447,12 +484,12 @@ async fn settle(
             .fetch_optional(&mut *db)
             .await?;
             if let Some((status, rank, code)) = early {
-                news::raise(db, id, &status, rank, code).await?;
+                status_events::raise(db, id, &status, rank, code).await?;
             }
         }
-        Settlement::Again { not_before } => {
+        SendOutcome::Retry { not_before } => {
             sqlx::query(
-                "UPDATE reply SET state = 0, owner = NULL, not_before = $2 \
+                "UPDATE outbound SET state = 0, owner = NULL, not_before = $2 \
                  WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $3))",
             )
             .bind(id)
@@ -462,11 +499,11 @@ async fn settle(
             .await?;
             hold_up(db, id, *not_before, now).await?;
         }
-        Settlement::Failed { code, reason } => {
+        SendOutcome::Failed { code, reason } => {
             let code = code.map(|code| code.0);
             let failed: Option<(String, String, Option<String>)> = sqlx::query_as(
-                "UPDATE reply SET state = 5, owner = NULL, error_code = $2, reason = $3 \
-                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $4)) RETURNING us, address, service",
+                "UPDATE outbound SET state = 5, owner = NULL, error_code = $2, reason = $3 \
+                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $4)) RETURNING sender, address, service",
             )
             .bind(id)
             .bind(code.map(i64::from))
@@ -474,18 +511,19 @@ async fn settle(
             .bind(me)
             .fetch_optional(&mut *db)
             .await?;
+            // This process no longer sends the message, so its failure has no consequences.
             let Some((us, user, service)) = failed else {
                 return Ok(());
             };
             let us = unpack(us);
             if let Some(scope) = rows::refused_scope(code, &us, service.as_deref()) {
                 let record = ConsentRecord::refusal(scope, unpack(user), None, now);
-                news::refused(db, &record).await?;
+                status_events::refused(db, &record).await?;
             }
         }
-        Settlement::Unknown { look_at, looked } => {
+        SendOutcome::Unknown { look_at, looked } => {
             sqlx::query(
-                "UPDATE reply SET state = 2, owner = NULL, not_before = $2, looks = looks + $3 \
+                "UPDATE outbound SET state = 2, owner = NULL, not_before = $2, lookups = lookups + $3 \
                  WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $4))",
             )
             .bind(id)
@@ -495,9 +533,9 @@ async fn settle(
             .execute(db)
             .await?;
         }
-        Settlement::Held => {
+        SendOutcome::Held => {
             sqlx::query(
-                "UPDATE reply SET state = 3, owner = NULL, reason = 'whether it was sent is not known' WHERE id = $1 AND state = 2",
+                "UPDATE outbound SET state = 3, owner = NULL, reason = 'whether it was sent is not known' WHERE id = $1 AND state = 2",
             )
             .bind(id)
             .execute(db)
@@ -507,8 +545,10 @@ async fn settle(
     Ok(())
 }
 
-/// Lets what is due to the same person wait as long as this one does: each claim would pass over it otherwise. It counts as
-/// tried, since it is as old.
+/// Delays due messages behind a retried one of the same queue until that one is due again.
+// Otherwise each claim would read them and pass over them. `attempt = 1` marks them as tried, so that
+// `CLAIM` keeps their place in the queue although they are not due. SKIP LOCKED: a delay is not worth
+// waiting for another transaction.
 async fn hold_up(
     db: &mut PgConnection,
     id: i64,
@@ -516,10 +556,10 @@ async fn hold_up(
     now: Timestamp,
 ) -> Result<(), Trouble> {
     sqlx::query(
-        "WITH behind AS (SELECT r.id FROM reply h JOIN reply r ON r.us = h.us AND r.address = h.address AND r.account = h.account \
+        "WITH behind AS (SELECT r.id FROM outbound h JOIN outbound r ON r.sender = h.sender AND r.address = h.address AND r.account = h.account \
            WHERE h.id = $1 AND h.state = 0 AND r.id > $1 AND r.state = 0 AND r.not_before < $2 AND r.not_before <= $3 \
            ORDER BY r.id FOR UPDATE OF r SKIP LOCKED) \
-         UPDATE reply r SET not_before = $2, attempt = greatest(r.attempt, 1) FROM behind WHERE r.id = behind.id",
+         UPDATE outbound r SET not_before = $2, attempt = greatest(r.attempt, 1) FROM behind WHERE r.id = behind.id",
     )
     .bind(id)
     .bind(until.as_microsecond())
@@ -529,9 +569,9 @@ async fn hold_up(
     Ok(())
 }
 
-/// Calls that end with this process are looked for by another.
+/// Makes the messages unknown that this process is sending at its end: whether Twilio got them has to be looked up.
 pub(super) async fn close(db: &mut PgConnection, me: i64) -> Result<(), Trouble> {
-    sqlx::query("UPDATE reply SET state = 2, owner = NULL WHERE state = 1 AND owner = $1")
+    sqlx::query("UPDATE outbound SET state = 2, owner = NULL WHERE state = 1 AND owner = $1")
         .bind(me)
         .execute(db)
         .await?;

@@ -1,4 +1,7 @@
-//! [`Operator::expire`](crate::store::Operator::expire) in PostgreSQL: see [`expiry`] for the rows that a step takes.
+//! [`Operator::expire`](crate::store::Operator::expire) in PostgreSQL.
+//!
+//! [`expiry`] selects the rows of a step and explains marks and `expire_later`. Of a range of messages, the texts are
+//! deleted first, then replies and conversations, and the deduplication keys last.
 
 use sqlx::PgConnection;
 
@@ -10,26 +13,29 @@ use crate::store::expiry::{
 };
 use crate::store::{Expired, Retention, rows};
 
-/// "rply" and 2: of several machines one deletes at a time.
+/// Key of the advisory lock under which one server at a time deletes: "rply" and 2.
 const EXPIRY: i64 = 0x7270_6c79_0002;
 
-/// Rows behind the mark $1, at most $2 of them.
+/// Up to $2 rows after the mark $1, each with its time and whether it is in `expire_later`.
 const MESSAGES: &str = "SELECT i.id, i.received_at, EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 0 AND l.id = i.id) \
      FROM inbound i WHERE i.id > $1 ORDER BY i.id LIMIT $2";
 const REPLIES: &str = "SELECT r.id, r.created_at, EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = r.id) \
-     FROM reply r WHERE r.id > $1 ORDER BY r.id LIMIT $2";
+     FROM outbound r WHERE r.id > $1 ORDER BY r.id LIMIT $2";
 
-/// Open messages after $1 and up to $2.
+/// Postpones open rows after $1 and up to $2.
+// An open message or reply must not be deleted when the mark passes it. It stays in `expire_later`
+// until it is finished.
 const OPEN_MESSAGES: &str = "INSERT INTO expire_later (kind, id, at) \
      SELECT 0, id, received_at FROM inbound WHERE id > $1 AND id <= $2 AND state < 3 ON CONFLICT DO NOTHING";
 const OPEN_REPLIES: &str = "INSERT INTO expire_later (kind, id, at) \
-     SELECT DISTINCT 0, i.id, i.received_at FROM reply r JOIN inbound i ON i.id = r.inbound \
+     SELECT DISTINCT 0, i.id, i.received_at FROM outbound r JOIN inbound i ON i.id = r.inbound \
      WHERE r.inbound > $1 AND r.inbound <= $2 AND r.state <= 3 ON CONFLICT DO NOTHING";
 const OPEN_OUTGOING: &str = "INSERT INTO expire_later (kind, id, at) \
-     SELECT 1, id, created_at FROM reply WHERE id > $1 AND id <= $2 AND inbound IS NULL AND state <= 3 \
+     SELECT 1, id, created_at FROM outbound WHERE id > $1 AND id <= $2 AND inbound IS NULL AND state <= 3 \
      ON CONFLICT DO NOTHING";
 
-/// The deletions of a range of messages; $3 says whether those in `expire_later` are meant.
+/// SQL condition for the statements below: $3 is true for the rows in `expire_later`, and false for all others.
+// A mark must not delete a postponed row before its own time, and `messages_later` must not delete any other row.
 macro_rules! meant {
     ($id:literal) => {
         concat!(
@@ -39,67 +45,74 @@ macro_rules! meant {
         )
     };
 }
+// Unfinished replies (up to 3) keep their text, which may still be sent.
 const TEXTS_OF_REPLIES: &str = concat!(
-    "UPDATE reply SET params = NULL WHERE inbound > $1 AND inbound <= $2 AND state > 3",
-    meant!("reply.inbound")
+    "UPDATE outbound SET params = NULL WHERE inbound > $1 AND inbound <= $2 AND state > 3",
+    meant!("outbound.inbound")
 );
+// A failed message (5) without content cannot be handled again, so it becomes dead. RETURNING reports each once, since
+// its `params` are NULL from then on.
 const BECOMES_DEAD: &str = concat!(
-    "UPDATE inbound SET state = 6, reason = $4, params = NULL, answer = NULL \
+    "UPDATE inbound SET state = 6, reason = $4, params = NULL, response = NULL \
      WHERE id > $1 AND id <= $2 AND state IN (5, 6) AND params IS NOT NULL",
     meant!("inbound.id"),
     " RETURNING sid"
 );
 const TEXTS_OF_MESSAGES: &str = concat!(
-    "UPDATE inbound SET params = NULL, answer = NULL WHERE id > $1 AND id <= $2 AND state > 2 \
-     AND (params IS NOT NULL OR answer IS NOT NULL)",
+    "UPDATE inbound SET params = NULL, response = NULL WHERE id > $1 AND id <= $2 AND state > 2 \
+     AND (params IS NOT NULL OR response IS NOT NULL)",
     meant!("inbound.id")
 );
 const DELETE_REPLIES: &str = concat!(
-    "DELETE FROM reply WHERE inbound > $1 AND inbound <= $2 AND state > 3",
-    meant!("reply.inbound")
+    "DELETE FROM outbound WHERE inbound > $1 AND inbound <= $2 AND state > 3",
+    meant!("outbound.inbound")
 );
-/// Those that are over: the last message is older than $4, or is in the future and among those up to $2, and none is open.
-/// Rows locked by another transaction are skipped: it opens their window, so they are no longer old.
+/// Conversations of a range of messages that are old: the last message is older than $4. If its time is in the future,
+/// which a wrong clock has written, it must be among those up to $2 instead.
+// SKIP LOCKED: a message is being accepted in a locked conversation, which makes it recent.
 const OVER: &str = concat!(
     "SELECT c.id FROM conversation c WHERE c.id IN (SELECT conversation FROM inbound WHERE id > $1 AND id <= $2",
     meant!("inbound.id"),
     ") AND (c.last_inbound < $4 OR (c.last_inbound > $5 AND c.newest <= $2)) FOR UPDATE OF c SKIP LOCKED"
 );
-/// The check is repeated under the lock, since a message may have arrived before it; merged conversations go too.
+/// Conversations among $1 without an open message, and those merged into them.
+// A statement of its own, after `OVER` has acquired the locks: a message may have been accepted before that.
 const FORGOTTEN: &str = "WITH over AS (SELECT o.id FROM unnest($1::bigint[]) AS o (id) WHERE NOT EXISTS (\
        SELECT 1 FROM inbound p WHERE p.conversation = o.id AND p.state < 3)) \
-     SELECT id FROM over UNION SELECT c.id FROM conversation c JOIN over ON over.id = c.joined";
+     SELECT id FROM over UNION SELECT c.id FROM conversation c JOIN over ON over.id = c.merged_into";
+/// Messages that never got a reply, when even their deduplication keys are deleted.
 const OPEN_TO_THE_END: &str = concat!(
     "SELECT sid FROM inbound WHERE id > $1 AND id <= $2 \
      AND (state < 3 OR (state IN (5, 6) AND params IS NOT NULL))",
     meant!("inbound.id")
 );
 const DELETE_ALL_REPLIES: &str = concat!(
-    "DELETE FROM reply WHERE inbound > $1 AND inbound <= $2",
-    meant!("reply.inbound")
+    "DELETE FROM outbound WHERE inbound > $1 AND inbound <= $2",
+    meant!("outbound.inbound")
 );
 const DELETE_MESSAGES: &str = concat!(
     "DELETE FROM inbound WHERE id > $1 AND id <= $2",
     meant!("inbound.id")
 );
 
-/// The deletions of a range of what answers nothing.
-const TEXTS_OF_OUTGOING: &str = "UPDATE reply SET params = NULL WHERE id > $1 AND id <= $2 AND inbound IS NULL AND state > 3 \
-     AND params IS NOT NULL AND $3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = reply.id)";
-const DELETE_OUTGOING: &str = "DELETE FROM reply WHERE id > $1 AND id <= $2 AND inbound IS NULL AND state > 3 \
-     AND $3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = reply.id)";
+/// Deletions of a range of outbound messages that are not replies.
+const TEXTS_OF_OUTGOING: &str = "UPDATE outbound SET params = NULL WHERE id > $1 AND id <= $2 AND inbound IS NULL AND state > 3 \
+     AND params IS NOT NULL AND $3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = outbound.id)";
+const DELETE_OUTGOING: &str = "DELETE FROM outbound WHERE id > $1 AND id <= $2 AND inbound IS NULL AND state > 3 \
+     AND $3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = outbound.id)";
 
-const OLD_KEYS: &str = "DELETE FROM send_key WHERE key IN (SELECT key FROM send_key WHERE at < $1 ORDER BY at LIMIT $2)";
-const OLD_NEWS: &str = "DELETE FROM news WHERE (sid, account) IN (SELECT sid, account FROM news WHERE at < $1 ORDER BY at LIMIT $2)";
+// With a subquery, since DELETE has no LIMIT of its own.
+const OLD_KEYS: &str = "DELETE FROM idempotency_key WHERE key IN (SELECT key FROM idempotency_key WHERE at < $1 ORDER BY at LIMIT $2)";
+const OLD_NEWS: &str = "DELETE FROM unmatched_status WHERE (sid, account) IN (SELECT sid, account FROM unmatched_status WHERE at < $1 ORDER BY at LIMIT $2)";
 
-/// Rows of `expire_later` behind the mark $2.
+/// Up to $3 rows of `expire_later` after the mark $2.
 const LATER_ROWS: &str =
     "SELECT id, at FROM expire_later WHERE kind = $1 AND id > $2 ORDER BY id LIMIT $3";
-/// Whether a message of `expire_later` is as any other again: nothing is open, and it is as old as its number.
+/// True if a message no longer needs its row in `expire_later`: nothing is open, and its own time is the postponed one.
 const IS_ORDINARY: &str = "SELECT NOT EXISTS (SELECT 1 FROM inbound WHERE id = $1 AND (state < 3 OR received_at <> $2)) \
-     AND NOT EXISTS (SELECT 1 FROM reply WHERE inbound = $1 AND state <= 3)";
+     AND NOT EXISTS (SELECT 1 FROM outbound WHERE inbound = $1 AND state <= 3)";
 
-/// Numbers: after the first and up to the second, and whether those of `expire_later` are meant.
+/// Range of ids, after `from` and up to `to`: those in `expire_later`, or all others.
 #[derive(Clone, Copy)]
 struct Range {
     from: i64,
@@ -107,7 +120,7 @@ struct Range {
     later: bool,
 }
 
-/// The rows that a step deletes, and the time that they go by.
+/// One step: the times, in microseconds, before which texts, content and keys are deleted, and the outcome so far.
 struct Step<'a> {
     db: &'a mut PgConnection,
     now: i64,
@@ -117,10 +130,13 @@ struct Step<'a> {
     expired: Expired,
 }
 
+/// Runs one step of the retention.
 pub(super) async fn expire(
     db: &mut PgConnection,
     retention: Retention,
 ) -> Result<Expired, Trouble> {
+    // The marks are read and written without locking their rows, so two servers must not run steps concurrently. `try`:
+    // the server that has the lock does the work, and this one need not wait.
     let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
         .bind(EXPIRY)
         .fetch_one(&mut *db)
@@ -167,7 +183,7 @@ pub(super) async fn expire(
     Ok(step.expired)
 }
 
-/// Resets the marks after everything was deleted.
+/// Deletes the marks of messages and all postponed rows, after everything was deleted.
 pub(super) async fn begin_anew(db: &mut PgConnection) -> Result<(), Trouble> {
     sqlx::query("DELETE FROM expire_later")
         .execute(&mut *db)
@@ -190,18 +206,19 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The next messages that are older than `before`, with the mark moved behind them.
+    /// Moves a mark past the next messages that are older than `before`, and returns their range.
     async fn next(&mut self, mark: &str, before: i64) -> Result<Option<Range>, Trouble> {
         let open = [OPEN_MESSAGES, OPEN_REPLIES];
         self.behind(mark, before, MESSAGES, MESSAGE, &open).await
     }
 
-    /// The same of the outbox. Replies are in between, which go with their messages.
+    /// Moves a mark of the outbox. Replies in its range are skipped, since they are deleted with their messages.
     async fn next_outgoing(&mut self, mark: &str, before: i64) -> Result<Option<Range>, Trouble> {
         let open = [OPEN_OUTGOING];
         self.behind(mark, before, REPLIES, OUTGOING, &open).await
     }
 
+    /// Moves a mark past the next rows of `select`, after postponing those that must not be deleted yet.
     async fn behind(
         &mut self,
         mark: &str,
@@ -218,6 +235,7 @@ impl Step<'_> {
             .await?;
         let batch = expiry::batch(&rows, before, self.now);
         let Some(to) = batch.to else { return Ok(None) };
+        // Rows from the future, without a later row that tells their age: from now on they count as created now.
         if !batch.later.is_empty() {
             sqlx::query(
                 "INSERT INTO expire_later (kind, id, at) SELECT $1, id, $2 FROM unnest($3::bigint[]) AS l (id) \
@@ -236,6 +254,7 @@ impl Step<'_> {
                 .execute(&mut *self.db)
                 .await?;
         }
+        // In the transaction of the deletions: after a rollback the mark is still before these rows.
         self.set_mark(mark, to).await?;
         self.expired.more = true;
         Ok(Some(Range {
@@ -264,8 +283,10 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// Deletes the texts of a range of messages and of their replies.
     async fn texts_of_messages(&mut self, range: Range) -> Result<(), Trouble> {
         self.run(TEXTS_OF_REPLIES, range).await?;
+        // Before `TEXTS_OF_MESSAGES`, which deletes the `params` by which this finds the messages.
         let unanswered: Vec<Vec<u8>> = sqlx::query_scalar(BECOMES_DEAD)
             .bind(range.from)
             .bind(range.to)
@@ -284,13 +305,15 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// Deletes the replies to a range of messages, and the conversations that are over.
     async fn content_of_messages(&mut self, range: Range) -> Result<(), Trouble> {
         self.run(DELETE_REPLIES, range).await?;
         self.forget_conversations(range).await
     }
 
+    /// Deletes a range of messages with everything that belongs to them.
     async fn keys_of_messages(&mut self, range: Range) -> Result<(), Trouble> {
-        // Nothing but an outage of more than a year leaves any.
+        // Keys are kept for over a year, so this is usually empty.
         let unanswered: Vec<Vec<u8>> = sqlx::query_scalar(OPEN_TO_THE_END)
             .bind(range.from)
             .bind(range.to)
@@ -298,13 +321,14 @@ impl Step<'_> {
             .fetch_all(&mut *self.db)
             .await?;
         self.unanswered(&unanswered)?;
-        // Those too whose content was left because something was open.
+        // Open replies as well, which `content_of_messages` has left.
         self.run(DELETE_ALL_REPLIES, range).await?;
         self.forget_conversations(range).await?;
         self.run(DELETE_MESSAGES, range).await
     }
 
-    /// Forgets the conversations of these messages that are over. Each comes up again with its last message.
+    /// Deletes the conversations of a range of messages that are over.
+    // One that is not over yet is checked again when the mark reaches its last message.
     async fn forget_conversations(&mut self, range: Range) -> Result<(), Trouble> {
         let over: Vec<i64> = sqlx::query_scalar(OVER)
             .bind(range.from)
@@ -324,7 +348,7 @@ impl Step<'_> {
         forget(self.db, &forgotten).await
     }
 
-    /// The next rows of `expire_later`; from the first again after the last.
+    /// Next rows of `expire_later`. After the last row it continues with the first.
     async fn later(&mut self, kind: i64) -> Result<Vec<(i64, i64)>, Trouble> {
         let mark = LATER[usize::from(kind != MESSAGE)];
         let from = self.mark(mark).await?;
@@ -343,6 +367,7 @@ impl Step<'_> {
         Ok(found)
     }
 
+    /// Deletes what is old enough of the next postponed messages.
     async fn messages_later(&mut self) -> Result<(), Trouble> {
         for (id, at) in self.later(MESSAGE).await? {
             let range = Range {
@@ -360,7 +385,8 @@ impl Step<'_> {
             if at < self.keys {
                 self.keys_of_messages(range).await?;
             } else {
-                // The marks that have not come to it yet take it as any other.
+                // The row can go if the marks do the rest: those of content and keys that still have to act on the
+                // message must not have passed it.
                 let is_ordinary: bool = sqlx::query_scalar(IS_ORDINARY)
                     .bind(id)
                     .bind(at)
@@ -376,6 +402,7 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// Deletes what is old enough of the next postponed outbound messages.
     async fn outgoing_later(&mut self) -> Result<(), Trouble> {
         for (id, at) in self.later(OUTGOING).await? {
             let range = Range {
@@ -390,7 +417,7 @@ impl Step<'_> {
                 self.run(DELETE_OUTGOING, range).await?;
             }
             let is_there: bool =
-                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM reply WHERE id = $1)")
+                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM outbound WHERE id = $1)")
                     .bind(id)
                     .fetch_one(&mut *self.db)
                     .await?;
@@ -401,6 +428,7 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// Removes a row from `expire_later`.
     async fn done_later(&mut self, kind: i64, id: i64) -> Result<(), Trouble> {
         sqlx::query("DELETE FROM expire_later WHERE kind = $1 AND id = $2")
             .bind(kind)

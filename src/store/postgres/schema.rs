@@ -1,7 +1,7 @@
-//! Opening the database: how it is reached, whether it keeps what it is given, which version made its tables.
+//! Connection options, durability checks and migrations.
 //!
-//! The tables stand in a PostgreSQL schema of their own, `replyhook`, so that nothing else in the database is in their
-//! way, nor they in its.
+//! The tables are in a PostgreSQL schema of their own, `replyhook`, so that they do not clash with other
+//! tables of the database.
 
 use std::time::Duration;
 
@@ -13,31 +13,20 @@ use super::media;
 use crate::secret::Secret;
 use crate::store::{Access, LinkSigningKey, MIN_READER, SCHEMA, StoreError, StoreErrorKind, rows};
 
-/// All versions of the schema, oldest first; the same numbers as SQLite's.
-const MIGRATIONS: [&str; SCHEMA] = [
-    include_str!("migrations/0001_journal.sql"),
-    include_str!("migrations/0002_previous.sql"),
-    include_str!("migrations/0003_sending.sql"),
-    include_str!("migrations/0004_media.sql"),
-    include_str!("migrations/0005_handover.sql"),
-    include_str!("migrations/0006_order.sql"),
-    include_str!("migrations/0007_scheduled.sql"),
-    include_str!("migrations/0008_reply_order.sql"),
-    include_str!("migrations/0009_media_link_key.sql"),
-    include_str!("migrations/0010_retention.sql"),
-];
-/// "rply" and 1: whoever holds this changes the schema.
+/// Migrations, oldest first, with the same numbers as SQLite's.
+const MIGRATIONS: [&str; SCHEMA] = [include_str!("migrations/0001_initial.sql")];
+/// Key of the advisory lock under which the schema is changed: "rply" and 1.
 const LOCK: i64 = 0x7270_6c79_0001;
-/// How long the way to the database may take when it is opened.
+/// Timeout of the first connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How the database is reached. `statement` is how long one statement may take.
+/// Connection options for a URL. `statement` is the timeout of one statement.
 pub(super) fn options(url: &Secret, statement: Duration) -> Result<PgConnectOptions, StoreError> {
     let (url, unknown) = without_unknown_parameters(url.expose());
     for name in unknown {
         tracing::warn!(
             name,
-            "DATABASE_URL has a parameter that is not known and has no effect"
+            "DATABASE_URL has an unknown parameter, which has no effect"
         );
     }
     let options: PgConnectOptions = url.expose().parse().map_err(|error| store_error(&error))?;
@@ -52,18 +41,21 @@ pub(super) fn options(url: &Secret, statement: Duration) -> Result<PgConnectOpti
         .options([
             ("search_path", "replyhook".to_owned()),
             ("statement_timeout", millis(statement)),
+            // Shorter, so that a wait for a lock ends with its own error code.
             ("lock_timeout", millis(statement / 4 * 3)),
-            // What a process held when it was paused in the middle is not in anybody's way for long.
+            // A process that is paused inside a transaction keeps its locks no longer than this.
             ("idle_in_transaction_session_timeout", millis(statement * 2)),
-            // The server notices by these that we are gone; we notice by our own time that it is.
+            // PostgreSQL detects a lost client by keepalives, within about 25 s. The client has the
+            // timeout of each call.
             ("tcp_keepalives_idle", "10".to_owned()),
             ("tcp_keepalives_interval", "5".to_owned()),
             ("tcp_keepalives_count", "3".to_owned()),
         ])
+        // sqlx would log the text of each slow statement. `StoreReport` logs calls that fail or time out.
         .disable_statement_logging())
 }
 
-/// Names of the parameters that sqlx reads.
+/// Names of the URL parameters that sqlx reads.
 const PARAMETERS: [&str; 18] = [
     "sslmode",
     "ssl-mode",
@@ -85,9 +77,8 @@ const PARAMETERS: [&str; 18] = [
     "options",
 ];
 
-/// The URL with the parameters that sqlx reads, and the names of the others.
-///
-/// sqlx logs the others with their values, and one of them may be a misspelt `password`.
+/// Removes the parameters that sqlx does not read from a URL, and returns their names.
+// sqlx logs unknown parameters with their values, and one may be a misspelt `password`.
 fn without_unknown_parameters(url: &str) -> (Secret, Vec<String>) {
     let Some((place, query)) = url.split_once('?') else {
         return (Secret::new(url), Vec::new());
@@ -95,7 +86,7 @@ fn without_unknown_parameters(url: &str) -> (Secret, Vec<String>) {
     let mut unknown = Vec::new();
     let mut known = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        // A value without a name is not shown.
+        // A pair without `=` may be a bare secret, so its text is not reported as a name.
         let name = pair.split_once('=').map_or("", |(name, _)| name);
         if PARAMETERS.contains(&name) || name.starts_with("options[") {
             known.push(pair);
@@ -106,7 +97,9 @@ fn without_unknown_parameters(url: &str) -> (Secret, Vec<String>) {
     (Secret::new(format!("{place}?{}", known.join("&"))), unknown)
 }
 
-/// Nothing that was acknowledged may be lost: a commit is on the server's disk before it returns.
+/// Makes commits durable on a new connection.
+// An acknowledged message must survive a crash of the database. Only `off` loses commits; `local`, `remote_write` and
+// others flush to the disk of the primary, so they stay as the administrator has set them.
 pub(super) async fn prepare(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
@@ -116,7 +109,7 @@ pub(super) async fn prepare(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Brings the schema up to date, or looks whether it is, as `access` allows. Returns the key of the database's links.
+/// Migrates the schema, or only checks its version for an operator's command. Returns the key of the database's links.
 pub(super) async fn open(
     options: &PgConnectOptions,
     access: Access,
@@ -124,7 +117,10 @@ pub(super) async fn open(
     let connected = tokio::time::timeout(CONNECT, options.connect()).await;
     let mut db = connected
         .map_err(|_| {
-            StoreError::with_source(StoreErrorKind::Unavailable, "it did not answer in time")
+            StoreError::with_source(
+                StoreErrorKind::Unavailable,
+                "the database did not respond in time",
+            )
         })?
         .map_err(|error| store_error(&error))?;
     keeps_everything(&mut db).await?;
@@ -133,11 +129,12 @@ pub(super) async fn open(
         Access::Operator => current(&mut db).await?,
     }
     let link_signing_key = media::link_signing_key(&mut db).await?;
-    // It has done its part; where it cannot say goodbye it is closed all the same.
+    // An error does not matter: the connection is closed in any case, and everything is committed.
     let _ = db.close().await;
     Ok(link_signing_key)
 }
 
+/// Checks the settings of the database that texts and durability depend on.
 async fn keeps_everything(db: &mut PgConnection) -> Result<(), StoreError> {
     let (encoding, fsync): (String, String) =
         sqlx::query_as("SELECT current_setting('server_encoding'), current_setting('fsync')")
@@ -148,22 +145,27 @@ async fn keeps_everything(db: &mut PgConnection) -> Result<(), StoreError> {
         return Err(StoreError::with_source(
             StoreErrorKind::Internal,
             format!(
-                "the database's encoding is {encoding}, which does not hold every character: create one with ENCODING 'UTF8'"
+                "the database has the encoding {encoding}, which cannot store every character; create one with ENCODING 'UTF8'"
             ),
         ));
     }
+    // Only a warning, since it is a decision of the database's administrator, and a client cannot change it.
     if fsync != "on" {
         tracing::warn!(
-            "PostgreSQL runs with fsync = {fsync}: what was acknowledged is lost when its machine fails"
+            "PostgreSQL runs with fsync = {fsync}; a crash of its machine can lose accepted messages"
         );
     }
     Ok(())
 }
 
-/// The number of the schema, if this program may work on it. A newer one may be among those.
+/// Version of the schema, or 0 if there is none.
+///
+/// # Errors
+/// [`StoreErrorKind::Schema`] if the schema is newer and its makers have excluded this version, or if it was created by
+/// another text of the initial migration.
 async fn version(db: &mut PgConnection) -> Result<usize, StoreError> {
     let internal = |error| store_error(&error);
-    // Not by `to_regclass`: that may remember, from before a lock was waited for, that there is none.
+    // Not `to_regclass`: its result may be cached from before this transaction waited for LOCK.
     let exists: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = 'replyhook' AND c.relname = 'replyhook_schema')",
@@ -180,17 +182,27 @@ async fn version(db: &mut PgConnection) -> Result<usize, StoreError> {
             .await
             .map_err(internal)?;
     let version = usize::try_from(version.unwrap_or(0)).unwrap_or(usize::MAX);
+    if version > 0 {
+        let initial = meta(db, rows::INITIAL_SCHEMA).await?;
+        let remedy = "drop it (DROP SCHEMA replyhook CASCADE)";
+        rows::same_initial_schema(MIGRATIONS[0], initial, remedy)?;
+    }
     if version > MIGRATIONS.len() {
-        let min_reader = sqlx::query_scalar("SELECT value FROM replyhook.meta WHERE name = $1")
-            .bind(rows::MIN_READER)
-            .fetch_optional(db)
-            .await
-            .map_err(internal)?;
-        rows::readable(version, MIGRATIONS.len(), min_reader)?;
+        rows::readable(version, MIGRATIONS.len(), meta(db, rows::MIN_READER).await?)?;
     }
     Ok(version)
 }
 
+/// Value in `meta`, if there is one.
+async fn meta(db: &mut PgConnection, name: &str) -> Result<Option<i64>, StoreError> {
+    sqlx::query_scalar("SELECT value FROM replyhook.meta WHERE name = $1")
+        .bind(name)
+        .fetch_optional(db)
+        .await
+        .map_err(|error| store_error(&error))
+}
+
+/// Returns an error if the schema is older than this version needs.
 async fn current(db: &mut PgConnection) -> Result<(), StoreError> {
     let (version, known) = (version(db).await?, MIGRATIONS.len());
     if version >= known {
@@ -199,14 +211,15 @@ async fn current(db: &mut PgConnection) -> Result<(), StoreError> {
     Err(rows::older_schema(version, known))
 }
 
-/// All missing steps in one transaction. Of several machines that start at once one takes them.
+/// Runs all missing migrations in one transaction. Of several servers that start concurrently, one does so.
 async fn migrate(db: &mut PgConnection) -> Result<(), StoreError> {
+    // Without the lock first: usually there is nothing to do, and a restart must not wait for another server.
     if version(db).await? >= MIGRATIONS.len() {
         return Ok(());
     }
     let failed = |error| store_error(&error);
     let mut db = db.begin().await.map_err(failed)?;
-    // Building an index takes as long as it takes, and so does the machine that was first.
+    // Without timeouts: building an index may take long, and so may the server that has the lock.
     sqlx::raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         .execute(&mut *db)
         .await
@@ -216,6 +229,7 @@ async fn migrate(db: &mut PgConnection) -> Result<(), StoreError> {
         .execute(&mut *db)
         .await
         .map_err(failed)?;
+    // Read again: the server that had the lock before may have migrated the schema.
     let from = version(&mut db).await?;
     if from >= MIGRATIONS.len() {
         return Ok(());
@@ -235,6 +249,14 @@ async fn migrate(db: &mut PgConnection) -> Result<(), StoreError> {
             .map_err(failed)?;
         crate::crash_point!("P15");
     }
+    if from == 0 {
+        sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2)")
+            .bind(rows::INITIAL_SCHEMA)
+            .bind(rows::fingerprint(MIGRATIONS[0]))
+            .execute(&mut *db)
+            .await
+            .map_err(failed)?;
+    }
     sqlx::query(
         "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     )
@@ -252,8 +274,10 @@ async fn migrate(db: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Creates the PostgreSQL schema and the table of its versions.
 async fn begin_schema(db: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // Asked first: an administrator may have made it for a user who may not.
+    // Not `CREATE SCHEMA IF NOT EXISTS`: it fails without the privilege to create schemas, even if the schema exists.
+    // An administrator may have created it for this user.
     let exists: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'replyhook')",
     )

@@ -1,4 +1,4 @@
-//! What is sent first, in PostgreSQL.
+//! Submission of outbound messages in PostgreSQL.
 
 use jiff::Timestamp;
 use sqlx::PgConnection;
@@ -9,80 +9,92 @@ use super::text::pack;
 use crate::address::Address;
 use crate::sid::MessagingServiceSid;
 use crate::store::rows;
-use crate::store::{SendKey, Standing, Submission, Submitted};
+use crate::store::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 
+/// Queues a message, if its idempotency key is free and its user may receive it.
 pub(super) async fn submit(
     db: &mut PgConnection,
     submission: &Submission,
     now: Timestamp,
-) -> Result<Submitted, Trouble> {
+) -> Result<SubmitOutcome, Trouble> {
     if let Some(key) = &submission.key
         && let Some(id) = keyed(db, key).await?
     {
-        return Ok(Submitted::Known(id));
+        return Ok(SubmitOutcome::Duplicate(id));
     }
     let message = &submission.message;
-    let (us, user) = (&message.us, &message.user);
+    let (us, user) = (&message.sender, &message.user);
     let standing = standing(db, us, message.service, user, submission.due).await?;
     if let Some(refusal) = submission.refusal(standing) {
-        return Ok(Submitted::Refused(refusal));
+        return Ok(SubmitOutcome::Ineligible(refusal));
     }
+    // The message before its key, which refers to its id. A rollback removes both.
     let columns = Columns::of(std::slice::from_ref(message));
     let id = outbox::insert(db, &columns, now).await?[0];
     if let Some(key) = &submission.key {
         let mine = sqlx::query(
-            "INSERT INTO send_key (key, reply, at) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING",
+            "INSERT INTO idempotency_key (key, outbound, at) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING",
         )
         .bind(key.as_bytes())
         .bind(id)
         .bind(now.as_microsecond())
         .execute(&mut *db)
         .await?;
-        // Somebody else was first, and has committed: from the beginning, which finds that one.
+        // The INSERT waited for a concurrent submission with this key, which has committed. Roll back the message; the
+        // next attempt finds the other one as a duplicate.
         if mine.rows_affected() == 0 {
             return Err(Trouble::Again);
         }
     }
-    // Last, since it makes everybody else of this sender wait.
-    if !submission.pace.is_zero() {
-        let slot: i64 = sqlx::query_scalar(
-            "INSERT INTO send_pace AS p (us, free_at) VALUES ($1, $2::bigint + $3::bigint) \
-             ON CONFLICT (us) DO UPDATE SET free_at = greatest(p.free_at, $2) + $3 RETURNING free_at - $3",
+    // The rate limit comes last. Its row stays locked until the commit, and every other submission for this sender
+    // waits for it.
+    if !submission.min_interval.is_zero() {
+        // One statement reads and advances the time, so that no two messages get the same one.
+        let send_at: i64 = sqlx::query_scalar(
+            "INSERT INTO send_rate AS p (sender, free_at) VALUES ($1, $2::bigint + $3::bigint) \
+             ON CONFLICT (sender) DO UPDATE SET free_at = greatest(p.free_at, $2) + $3 RETURNING free_at - $3",
         )
         .bind(pack(us.as_str()))
         .bind(now.as_microsecond())
         .bind(submission.pace_micros())
         .fetch_one(&mut *db)
         .await?;
-        sqlx::query("UPDATE reply SET not_before = $2, due = $2 WHERE id = $1")
+        sqlx::query("UPDATE outbound SET not_before = $2, due = $2 WHERE id = $1")
             .bind(id)
-            .bind(slot)
+            .bind(send_at)
             .execute(db)
             .await?;
     }
-    Ok(Submitted::New(id))
+    Ok(SubmitOutcome::Queued(id))
 }
 
-pub(super) async fn keyed(db: &mut PgConnection, key: &SendKey) -> Result<Option<i64>, Trouble> {
-    let found = sqlx::query_scalar("SELECT reply FROM send_key WHERE key = $1")
+/// Id of the message that was submitted with this key.
+pub(super) async fn keyed(
+    db: &mut PgConnection,
+    key: &IdempotencyKey,
+) -> Result<Option<i64>, Trouble> {
+    let found = sqlx::query_scalar("SELECT outbound FROM idempotency_key WHERE key = $1")
         .bind(key.as_bytes())
         .fetch_optional(db)
         .await?;
     Ok(found)
 }
 
+/// Reads which messages a user may receive from a sender, or from a service if `us` is its SID.
 pub(super) async fn standing(
     db: &mut PgConnection,
     us: &Address,
     service: Option<MessagingServiceSid>,
     user: &Address,
     at: Timestamp,
-) -> Result<Standing, Trouble> {
+) -> Result<SendEligibility, Trouble> {
+    // `$1 = $3`: the service chooses the sender, so an opt-out from any sender counts. An opt-in counts
+    // for its scope only.
     let (last_inbound, opted_out, opted_in): (Option<i64>, bool, bool) = sqlx::query_as(
         "WITH person (address) AS (SELECT $2::text UNION SELECT b.address FROM conversation_address a \
-           JOIN conversation_address b ON b.conversation = a.conversation WHERE a.us = $1::text AND a.address = $2) \
+           JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = $1::text AND a.address = $2) \
          SELECT (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-           WHERE a.us = $1 AND a.address = $2), \
+           WHERE a.sender = $1 AND a.address = $2), \
          EXISTS (SELECT 1 FROM consent c JOIN person p ON p.address = c.address \
            WHERE c.opted_out IS NOT NULL AND (c.scope = $1 OR c.scope = $3 OR $1 = $3)), \
          EXISTS (SELECT 1 FROM consent c JOIN person p ON p.address = c.address \
@@ -93,7 +105,7 @@ pub(super) async fn standing(
     .bind(service.as_ref().map(MessagingServiceSid::as_str))
     .fetch_one(db)
     .await?;
-    Ok(Standing {
+    Ok(SendEligibility {
         opted_out,
         opted_in,
         window_open: rows::window(user, last_inbound, at)?.is_some(),

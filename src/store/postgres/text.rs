@@ -1,17 +1,18 @@
-//! Texts that PostgreSQL would refuse.
+//! Escaping of NUL, which a text in PostgreSQL cannot contain.
 //!
-//! Its texts hold every character but NUL. So NUL is written as U+0001 and `0`, and U+0001 as U+0001 and `1`: equal stays
-//! equal, different stays different, and every text that anybody writes stays as it is.
+//! NUL is stored as U+0001 and `0`, and U+0001 as U+0001 and `1`. Equal texts stay equal and different ones different,
+//! so SQL can compare stored texts. A text without these two characters is stored unchanged.
 
 use std::borrow::Cow;
 
 const ESCAPE: char = '\u{1}';
 
-/// A text as it is stored.
+/// Escapes a text for storage.
 pub(super) fn pack(text: &str) -> Cow<'_, str> {
     if !text.contains(['\0', ESCAPE]) {
         return Cow::Borrowed(text);
     }
+    // With room for a few escapes, each of which adds a byte.
     let mut packed = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match c {
@@ -23,7 +24,7 @@ pub(super) fn pack(text: &str) -> Cow<'_, str> {
     Cow::Owned(packed)
 }
 
-/// Texts as they are stored, for an array.
+/// Escapes texts for an array parameter.
 pub(super) fn packed<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     texts
         .into_iter()
@@ -31,7 +32,7 @@ pub(super) fn packed<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String
         .collect()
 }
 
-/// The text that [`pack`] was given.
+/// Reverses [`pack`].
 pub(super) fn unpack(packed: String) -> String {
     if !packed.contains(ESCAPE) {
         return packed;
@@ -40,7 +41,9 @@ pub(super) fn unpack(packed: String) -> String {
     let mut chars = packed.chars();
     while let Some(c) = chars.next() {
         match c {
+            // The guard consumes the second character of the escape, whether or not it is `0`.
             ESCAPE if chars.next() == Some('0') => text.push('\0'),
+            // Any other character, or ESCAPE itself, whose `1` the guard has consumed.
             c => text.push(c),
         }
     }
@@ -51,8 +54,9 @@ pub(super) fn unpack(packed: String) -> String {
 mod tests {
     use super::*;
 
+    // PostgreSQL cannot store NUL characters, so they are escaped.
     #[test]
-    fn a_text_comes_back_as_it_was_and_two_stay_two() {
+    fn packed_text_round_trips_and_stays_distinct() {
         let texts = [
             "",
             "a",

@@ -1,22 +1,25 @@
-//! [`Journal::answer`](crate::store::Journal::answer) in SQLite: a reply is saved as TwiML, or goes behind older ones.
+//! [`Journal::complete_inline`](crate::store::Journal::complete_inline) in SQLite.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::journal::{State, end};
 use crate::store::outbox::MAX_ORDER_WAIT;
-use crate::store::{Answered, Claim, Decision, Ending, StoreError};
+use crate::store::{Claim, Completion, ReplyDecision, SavedResponse, StoreError};
 
-/// A claimed message whose answer is still open: its conversation, whether its author has opted out, and when the oldest
-/// reply of the queue from `?4` to `?5` was created that later ones wait for. A part that stands behind a failed or held one
-/// is not going to be sent, and so is not waited for.
+/// Reads a claimed message whose reply path is undecided: its conversation, whether its author has opted out, and the
+/// time of creation of the oldest open reply in the queue from `?4` to `?5`.
+// Fenced by the claim. The second subquery finds replies that are pending, being sent or unknown. It leaves out
+// outbound messages that are not replies, and replies that an operator has released. It also leaves out parts behind a
+// failed or held part: they are not sent until that one is released. Unary `+` limits the index search of consents to
+// the address.
 const UNDECIDED: &str = "SELECT i.conversation, EXISTS (\
        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
        WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL \
-       AND (+c.scope = a.us OR +c.scope = i.service)), \
-     (SELECT r.created_at FROM reply r WHERE r.us = ?4 AND r.address = ?5 AND r.account = i.account AND r.state < 3 \
+       AND (+c.scope = a.sender OR +c.scope = i.service)), \
+     (SELECT r.created_at FROM outbound r WHERE r.sender = ?4 AND r.address = ?5 AND r.account = i.account AND r.state < 3 \
        AND r.inbound IS NOT NULL AND r.unordered IS NULL AND NOT EXISTS (\
-         SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state IN (3, 5)) \
+         SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state IN (3, 5)) \
        ORDER BY r.id LIMIT 1) \
      FROM inbound i WHERE i.id = ?1 AND i.state = 1 AND i.owner = ?2 AND i.attempt = ?3";
 
@@ -25,11 +28,11 @@ pub(super) fn save(
     me: i64,
     claim: Claim,
     twiml: Option<&str>,
-    ending: &Ending,
+    ending: &Completion,
     now: Timestamp,
-) -> Result<Decision, StoreError> {
+) -> Result<ReplyDecision, StoreError> {
     let queue = ending.queue.as_ref();
-    // Read first: an UPDATE with RETURNING makes SQLite keep a temporary table and a journal for it.
+    // A SELECT and then an UPDATE: for an UPDATE with RETURNING, SQLite makes a temporary table with a journal.
     let undecided: Option<(i64, bool, Option<i64>)> = db
         .prepare_cached(UNDECIDED)?
         .query_row(
@@ -46,25 +49,28 @@ pub(super) fn save(
     let Some((conversation, opted_out, oldest_reply)) = undecided else {
         return Ok(State::of(db, me, claim.id)?.decision_for(me, claim));
     };
+    // The claim stays valid, and `complete_via_rest` with it queues the reply behind the older one.
     if oldest_reply.is_some_and(|created_at| keeps_order(created_at, now)) {
         db.prepare_cached("UPDATE inbound SET state = 2, claimed_at = ?2 WHERE id = ?1")?
             .execute([claim.id, now.as_microsecond()])?;
-        return Ok(Decision::Deferred);
+        return Ok(ReplyDecision::ViaRest);
     }
+    // After a STOP that arrived while the handler ran, nothing may follow its confirmation.
     let saved = twiml.filter(|_| !opted_out);
     db.prepare_cached(
-        "UPDATE inbound SET state = 3, reason = NULL, answer = ?2, claimed_at = ?3 WHERE id = ?1",
+        "UPDATE inbound SET state = 3, reason = NULL, response = ?2, claimed_at = ?3 WHERE id = ?1",
     )?
     .execute(params![claim.id, saved, now.as_microsecond()])?;
     end(db, me, conversation, ending, now)?;
-    Ok(Decision::Answered(Answered {
+    Ok(ReplyDecision::Inline(SavedResponse {
         twiml: saved.map(str::to_owned),
     }))
 }
 
-/// Whether later replies wait for a reply of that time that is still being sent. One that seems to be created in the future
-/// was saved by another clock, or before the clock was set back, and must not make them wait for longer.
+/// Returns true if later replies wait for an open reply that was created at this time.
 fn keeps_order(created_at: i64, now: Timestamp) -> bool {
+    // The absolute difference: a reply from the future was created before the clock was set back, and must not make
+    // later ones wait for longer.
     let age = now.as_microsecond().abs_diff(created_at);
     u128::from(age) < MAX_ORDER_WAIT.as_micros()
 }
@@ -78,7 +84,7 @@ mod tests {
     use crate::store::sqlite::schema::Place;
 
     #[test]
-    fn older_replies_are_found_by_the_index_of_open_ones() {
+    fn older_open_replies_query_uses_index() {
         let place = Place {
             path: None,
             patience: Duration::ZERO,
@@ -91,8 +97,9 @@ mod tests {
         while let Some(row) = rows.next().unwrap() {
             steps.push(row.get(3).unwrap());
         }
-        let by_index = "SEARCH r USING INDEX reply_line (us=? AND address=?)";
+        let by_index = "SEARCH r USING INDEX outbound_queue (sender=? AND address=?)";
         assert!(steps.iter().any(|step| step == by_index), "{steps:?}");
+        // The statement runs for each reply, so it must not get slower with the number of stored messages.
         let is_slow = |step: &&String| step.starts_with("SCAN") || step.contains("TEMP B-TREE");
         assert_eq!(steps.iter().find(is_slow), None);
     }

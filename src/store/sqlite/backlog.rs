@@ -1,11 +1,11 @@
-//! [`Journal::take_up`](crate::store::Journal::take_up) in SQLite.
+//! [`Journal::claim_backlog`](crate::store::Journal::claim_backlog) in SQLite.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::journal::{BLOCKED, HANDED_OVER, State};
 use crate::store::rows::{self, inbound};
-use crate::store::{CrashPolicy, DeadMessage, StoreError, Taken, TakenParams, TakenUp};
+use crate::store::{BacklogMessage, CrashPolicy, DeadMessage, RedactedParams, StoreError, TakenUp};
 
 pub(super) fn take_up(
     db: &Connection,
@@ -14,8 +14,11 @@ pub(super) fn take_up(
     policy: CrashPolicy,
     now: Timestamp,
 ) -> Result<TakenUp, StoreError> {
+    // INDEXED BY: otherwise SQLite scans all messages ever stored, once per second. A message is free if it has no
+    // owner, or another one, which is dead, because one server owns the file. `BLOCKED` keeps the order of each
+    // conversation.
     let sql = format!(
-        "SELECT {}, {BLOCKED}, {HANDED_OVER}, i.account, i.sid, i.slot, i.received_at, i.params \
+        "SELECT {}, {BLOCKED}, {HANDED_OVER}, i.account, i.sid, i.auth_token, i.received_at, i.params \
          FROM inbound i INDEXED BY inbound_open WHERE i.state < 3 AND (i.owner IS NULL OR i.owner <> ?1) AND NOT {BLOCKED} ORDER BY i.id LIMIT ?2",
         State::COLUMNS,
     );
@@ -37,10 +40,12 @@ pub(super) fn take_up(
         .collect::<Result<_, _>>()?;
     let mut taken_up = TakenUp::default();
     for (row, account, sid, slot, received_at, params) in found {
+        // A message that a dead process had only queued has lost no attempt. One that was released has no owner.
         let crashed = row.state != inbound::RECEIVED && row.owner.is_some();
         let dead = match &params {
+            // Without content no handler can run.
             None => Some(rows::EXPIRED),
-            Some(_) if crashed && (!policy.retry || row.attempt >= policy.attempts) => {
+            Some(_) if crashed && (!policy.retry || row.attempt >= policy.max_attempts) => {
                 Some(rows::CRASHED)
             }
             Some(_) => None,
@@ -50,18 +55,20 @@ pub(super) fn take_up(
                 "UPDATE inbound SET state = 6, owner = NULL, reason = ?2 WHERE id = ?1",
             )?
             .execute(params![row.id, reason])?;
+            // Reported by this call only: in state 6 the statement above does not find the message again.
             taken_up.dead.push(DeadMessage {
                 sid: rows::message_sid(&sid)?,
                 reason: rows::dead_reason(reason),
             });
             continue;
         }
-        taken_up.taken.push(Taken {
+        taken_up.taken.push(BacklogMessage {
+            // Deferred from the start: no request waits, so the reply takes the REST API.
             claim: row.claim(db, me, inbound::DEFERRED, now)?,
             account: rows::account_sid(&account)?,
             sid: rows::message_sid(&sid)?,
-            slot: rows::slot(slot),
-            params: TakenParams(params.unwrap_or_default()),
+            auth_token: rows::slot(slot),
+            params: RedactedParams(params.unwrap_or_default()),
             received_at: rows::time(received_at)?,
         });
     }

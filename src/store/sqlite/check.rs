@@ -3,25 +3,32 @@
 use rusqlite::Connection;
 
 use super::journal;
-use crate::store::{Acceptance, Choice, StoreError, StoreErrorKind, check, rows};
+use crate::store::{AcceptOutcome, ReplyPath, StoreError, StoreErrorKind, check, rows};
 
-/// Accepts and answers a message, writes all of that to the log, and takes it back; then commits a small change.
+/// Accepts and replies to a message, writes the changed pages, rolls them back, and commits a small change.
 pub(super) fn check(db: &Connection, me: i64) -> Result<(), StoreError> {
+    // The writer runs this inside a transaction, so that the savepoint below is nested.
     let run = |sql: &str| db.prepare_cached(sql)?.execute([]);
-    // Another number each time: the index of keys is in many pages, and any of them may be damaged.
+    // A random number: the index of keys has many pages, any of which may be damaged, and each check reads another one.
     let arrival = check::arrival(rows::new_owner())?;
-    // Where something fails the writer rolls the whole transaction back.
+    // After an error the writer rolls back the whole transaction, savepoint included.
     run("SAVEPOINT checked")?;
     let id = match journal::accept(db, me, &arrival)? {
-        Acceptance::New(claim) => claim.id,
+        AcceptOutcome::Claimed(claim) => claim.id,
         _ => return Err(StoreError::new(StoreErrorKind::Internal)),
     };
-    journal::decide(db, me, id, &Choice::Twiml("checked".to_owned()), arrival.at)?;
-    // Otherwise nothing of it would be written before it is taken back, and a full disk would not be noticed.
+    journal::decide(
+        db,
+        me,
+        id,
+        &ReplyPath::Twiml("checked".to_owned()),
+        arrival.received_at,
+    )?;
+    // Without it no page would be written before the rollback, and a full disk would go unnoticed.
     db.cache_flush()?;
     run("ROLLBACK TO checked")?;
     run("RELEASE checked")?;
-    // A commit without a change is not synced.
+    // The commit must change something, because SQLite does not sync a commit without a change.
     run(
         "INSERT INTO meta (name, value) VALUES ('checks', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
     )?;

@@ -1,9 +1,9 @@
 //! Checkpoints of the write-ahead log, on a thread of their own.
 //!
-//! A checkpoint copies the pages of the log into the database and syncs it. By default SQLite makes it inside the commit that
-//! finds the log too long, and every other write waits for it: some milliseconds while the pages lie close together, and up to
-//! a second where they are spread over a large database, as the pages of expired rows are. This thread copies them while
-//! commits go on.
+//! A checkpoint copies the pages of the log into the database and syncs it. By default SQLite makes it inside the
+//! commit that finds the log too long, and every other write waits for it. That takes some milliseconds if the pages
+//! lie close together. It takes up to a second if they are spread over a large database, as the pages of expired rows
+//! are. This thread copies them while commits continue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -18,26 +18,31 @@ use super::error::store_error;
 use super::schema::Place;
 use crate::store::StoreError;
 
-/// Frames of the log from which on a checkpoint is due. A frame is a page of 4 KiB.
+/// Length of the log, in frames, from which a checkpoint is due. A frame is a page of 4 KiB.
 const DUE: i32 = 8_000;
-/// Frames from which on the writer makes the checkpoint itself, so that the log stays bounded where the thread does not keep up.
+/// Length of the log, in frames, from which the writer makes the checkpoint itself.
+// So the log stays bounded even if the thread does not keep up.
 const OVERDUE: i32 = 4 * DUE;
 
-/// The writer's side of the thread.
+/// Handle of the thread, which the writer thread uses.
 pub(super) struct Checkpointer {
-    /// Length of the log after the last commit, in frames. SQLite reports it on the writer's own thread, so no order of memory
-    /// is needed; an atomic only because a hook has to be `Send`.
+    /// Length of the log after the last commit, in frames.
+    // Relaxed: the hook stores it and `after_commit` loads it on one thread. It is atomic only because a hook must be
+    // `Send`.
     frames: Arc<AtomicI32>,
-    /// Set when the thread has copied the log. It orders nothing: SQLite's own index says which frames are copied.
+    /// True once the thread has finished a checkpoint that the writer has not noticed yet.
+    // Relaxed: no data is passed with it. The index in SQLite's shared memory records which frames are copied.
     copied: Arc<AtomicBool>,
+    /// True from the request until the writer has noticed the end of the checkpoint.
     is_copying: bool,
-    /// `None` while it is dropped.
+    /// `None` only in `drop`.
     requests: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Checkpointer {
     pub(super) fn start(place: Place) -> std::io::Result<Self> {
+        // One request is enough: the writer makes the next one only after the checkpoint has ended.
         let (requests, received) = mpsc::sync_channel(1);
         let copied = Arc::<AtomicBool>::default();
         let thread = std::thread::Builder::new()
@@ -55,9 +60,10 @@ impl Checkpointer {
         })
     }
 
-    /// Makes the writer's connection report the length of the log, in place of making checkpoints itself.
+    /// Makes the writer's connection report the length of its log. SQLite then makes no checkpoints in commits.
     pub(super) fn attach(&self, db: &mut Connection) -> Result<(), StoreError> {
         let frames = self.frames.clone();
+        // SQLite's automatic checkpoints are such a hook too, so this one replaces them.
         db.wal_hook(Some(move |_: &mut Wal, length| {
             frames.store(length, Ordering::Relaxed);
             Ok(())
@@ -65,13 +71,15 @@ impl Checkpointer {
         .map_err(store_error)
     }
 
-    /// Begins or ends a checkpoint where one is due. The writer calls it between two transactions, after it has told the
-    /// outcome of the first.
+    /// Requests a checkpoint if one is due, or ends one that the thread has made.
+    ///
+    /// The writer calls it between two transactions, after it has sent the outcome of the first.
     pub(super) fn after_commit(&mut self, db: &Connection) {
         if self.copied.swap(false, Ordering::Relaxed) {
             self.is_copying = false;
-            // The thread can never copy the last frame of a busy log, and only a log that is copied whole begins again. No
-            // commit comes in between here, and the frames since are few.
+            // The thread cannot reach the end of a log that grows while it copies. SQLite starts the log from the
+            // beginning only if all of it is copied. On this thread no commit of this process comes in between, and few
+            // frames are left.
             copy(db);
             return;
         }
@@ -80,6 +88,7 @@ impl Checkpointer {
             return;
         }
         if !self.is_copying {
+            // `try_send` never blocks. It fails if the thread has panicked, and then the writer copies below.
             let requested = self.requests.as_ref().map(|requests| requests.try_send(()));
             self.is_copying = matches!(requested, Some(Ok(())));
         }
@@ -91,7 +100,8 @@ impl Checkpointer {
 
 impl Drop for Checkpointer {
     fn drop(&mut self) {
-        // Ends the thread's loop. It is joined so that its connection is closed before the file is unlocked.
+        // Dropping the sender ends the thread's loop. The thread is joined so that its connection is closed before the
+        // file is unlocked.
         self.requests = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -100,29 +110,32 @@ impl Drop for Checkpointer {
 }
 
 fn run(place: &Place, requests: &Receiver<()>, copied: &AtomicBool) {
-    // Opened for the first checkpoint and kept: small stores never need it.
+    // Opened for the first checkpoint and then reused. The log of a small store never gets long enough.
     let mut connection = None;
     for () in requests {
         if connection.is_none() {
             connection = place
                 .connect()
                 .inspect_err(|error| {
-                    tracing::warn!("cannot open the store for a checkpoint: {error}")
+                    tracing::warn!(
+                        "could not open the store for a checkpoint; the writer makes it: {error}"
+                    );
                 })
                 .ok();
         }
         if let Some(db) = &connection {
             copy(db);
         }
-        // Also where it failed: then the writer copies all of it.
+        // Set after a failure too: the writer then makes the checkpoint.
         copied.store(true, Ordering::Relaxed);
     }
 }
 
-/// Copies what no reader still needs in the log, and waits for nobody.
+/// Makes a checkpoint of the frames that no reader still needs.
 fn copy(db: &Connection) {
+    // PASSIVE waits neither for readers nor for the writer.
     if let Err(error) = db.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE) {
-        // Nothing is lost: what was not copied stays in the log, which is synced at every commit.
-        tracing::warn!("checkpoint failed, and is made again after the next commit: {error}");
+        // Nothing is lost: frames that were not copied stay in the log, which is synced at every commit.
+        tracing::warn!("checkpoint failed; it is repeated after a later commit: {error}");
     }
 }

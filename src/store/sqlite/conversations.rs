@@ -5,23 +5,24 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{SqliteStore, handover};
+use super::{SqliteStore, handoff};
 use crate::address::Address;
 use crate::store::conversations::Dialogue;
 use crate::store::rows;
 use crate::store::{
-    ConsentAction, ConsentEntry, ConsentHow, ConsentRecord, ConsentScope, ConsentState,
-    Conversation, Conversations, DialogueChange, EarlierMessage, Outcome, StoreError, TakenParams,
+    ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
+    Conversation, Conversations, DialogueChange, EarlierMessage, RedactedParams, StoreError,
+    StoreFuture,
 };
 
 impl Conversations for SqliteStore {
-    fn conversation(&self, us: &Address, user: &Address) -> Outcome<'_, Option<Conversation>> {
+    fn conversation(&self, us: &Address, user: &Address) -> StoreFuture<'_, Option<Conversation>> {
         let (us, user) = (us.clone(), user.clone());
         self.read(move |db| {
             let found: Option<(i64, i64)> = db
                 .prepare_cached(
                     "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-                     WHERE a.us = ?1 AND a.address = ?2",
+                     WHERE a.sender = ?1 AND a.address = ?2",
                 )?
                 .query_row(params![us.as_str(), user.as_str()], |row| {
                     Ok((row.get(0)?, row.get(1)?))
@@ -40,7 +41,7 @@ impl Conversations for SqliteStore {
         })
     }
 
-    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> Outcome<'_, ConsentState> {
+    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState> {
         let user = user.clone();
         self.read(move |db| {
             let mut state = ConsentState::default();
@@ -53,6 +54,7 @@ impl Conversations for SqliteStore {
                         })
                         .optional()?;
                     let Some((out, into)) = found else { continue };
+                    // One opt-out in any scope, under any address, suffices.
                     state.opted_out = state.opted_out.or(out.map(rows::time).transpose()?);
                     state.opted_in = state.opted_in.or(into.map(rows::time).transpose()?);
                 }
@@ -61,14 +63,15 @@ impl Conversations for SqliteStore {
         })
     }
 
-    fn record_consent(&self, record: ConsentRecord) -> Outcome<'_, ()> {
+    fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()> {
         self.write(move |db| record_consent(db, &record))
     }
 
-    fn consent_ledger(&self, after: i64, limit: u32) -> Outcome<'_, Vec<ConsentEntry>> {
+    fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
         self.read(move |db| {
+            // By ID, so that a caller can read the ledger in pages while entries are added.
             let mut statement = db.prepare_cached(
-                "SELECT id, scope, address, action, how, evidence, note, at FROM consent_ledger WHERE id > ?1 ORDER BY id LIMIT ?2",
+                "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE id > ?1 ORDER BY id LIMIT ?2",
             )?;
             let mut found = statement.query(params![after, limit])?;
             let mut entries = Vec::new();
@@ -80,7 +83,7 @@ impl Conversations for SqliteStore {
                         scope: ConsentScope::parse(&row.get::<_, String>(1)?),
                         user: row.get::<_, String>(2)?.into(),
                         action: ConsentAction::parse(&row.get::<_, String>(3)?).ok_or_else(rows::unreadable)?,
-                        how: ConsentHow::parse(&row.get::<_, String>(4)?).ok_or_else(rows::unreadable)?,
+                        source: ConsentSource::parse(&row.get::<_, String>(4)?).ok_or_else(rows::unreadable)?,
                         evidence: evidence.map(|sid| rows::message_sid(&sid)).transpose()?,
                         note: row.get(6)?,
                         at: rows::time(row.get(7)?)?,
@@ -91,8 +94,9 @@ impl Conversations for SqliteStore {
         })
     }
 
-    fn dialogue(&self, conversation: i64, now: Timestamp) -> Outcome<'_, Option<Dialogue>> {
+    fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
         self.read(move |db| {
+            // An expired dialogue stays in the table until its conversation is deleted or it is replaced.
             let found = db
                 .prepare_cached(
                     "SELECT data FROM dialogue WHERE conversation = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
@@ -105,29 +109,32 @@ impl Conversations for SqliteStore {
         })
     }
 
-    fn earlier(&self, message: i64, limit: u32) -> Outcome<'_, Vec<EarlierMessage>> {
+    fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
         self.read(move |db| earlier(db, message, limit))
     }
 }
 
-/// Goes back along all lines of messages with this person at once: a conversation that was joined to another has its own.
+/// Lists earlier messages, newest first by following the `previous` links, and then reverses the list.
 fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessage>, StoreError> {
+    // Each conversation has its own list of messages, and so has each conversation that was merged into this one. The
+    // lists are followed together, always from the highest ID. This statement finds the ends of all lists.
     let mut next: BTreeSet<i64> = db
         .prepare_cached(
-            "WITH own AS (SELECT i.previous, coalesce(c.joined, i.conversation) AS id FROM inbound i \
+            "WITH own AS (SELECT i.previous, coalesce(c.merged_into, i.conversation) AS id FROM inbound i \
                LEFT JOIN conversation c ON c.id = i.conversation WHERE i.id = ?1), \
              ends AS (SELECT previous AS id FROM own \
                UNION SELECT c.newest FROM own JOIN conversation c ON c.id = own.id \
-               UNION SELECT c.newest FROM own JOIN conversation c ON c.joined = own.id) \
+               UNION SELECT c.newest FROM own JOIN conversation c ON c.merged_into = own.id) \
              SELECT id FROM ends WHERE id IS NOT NULL",
         )?
         .query_map([message], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let mut row = db.prepare_cached(
-        "SELECT previous, received_at, claimed_at, reason IS ?2, params, answer FROM inbound WHERE id = ?1",
+        "SELECT previous, received_at, claimed_at, reason IS ?2, params, response FROM inbound WHERE id = ?1",
     )?;
+    // `state < 5` leaves out failed and suppressed replies, which the user has not received.
     let mut replies = db.prepare_cached(
-        "SELECT params, created_at FROM reply WHERE inbound = ?1 AND state < 5 AND params IS NOT NULL ORDER BY ordinal",
+        "SELECT params, created_at FROM outbound WHERE inbound = ?1 AND state < 5 AND params IS NOT NULL ORDER BY ordinal",
     )?;
     let mut found = Vec::new();
     while found.len() < limit as usize
@@ -141,25 +148,27 @@ fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessa
                 Ok((previous, times, row.get(3)?, texts))
             })
             .optional()?;
-        // Its key has expired.
+        // Retention has deleted the message, so its list ends here.
         let Some((previous, (received_at, mut answered_at), is_merged, (params, answer))) = read
         else {
             continue;
         };
         next.extend(previous);
+        // Newer messages are passed to reach the older ones behind them.
         if id >= message {
             continue;
         }
         let mut sent = Vec::new();
         let mut with = replies.query([id])?;
         while let Some(reply) = with.next()? {
-            sent.push(TakenParams(reply.get(0)?));
+            sent.push(RedactedParams(reply.get(0)?));
+            // The replies were ready when they were queued. `claimed_at` is earlier: the claim or the deferral.
             answered_at = reply.get(1)?;
         }
         found.push(EarlierMessage {
             received_at: rows::time(received_at)?,
-            params: params.map(TakenParams),
-            answer: answer.map(TakenParams),
+            params: params.map(RedactedParams),
+            response: answer.map(RedactedParams),
             replies: sent,
             answered_at: rows::time(answered_at)?,
             is_merged,
@@ -169,7 +178,7 @@ fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessa
     Ok(found)
 }
 
-/// The addresses of the person who has this one, in the conversations with these senders.
+/// Returns all addresses of the user in the conversations with these senders.
 fn addresses_of(
     db: &Connection,
     scopes: &[ConsentScope],
@@ -177,10 +186,11 @@ fn addresses_of(
 ) -> Result<Vec<String>, StoreError> {
     let mut addresses = vec![user.as_str().to_owned()];
     for scope in scopes {
+        // A scope that is a Messaging Service matches no row here.
         let found = db
             .prepare_cached(
                 "SELECT b.address FROM conversation_address a JOIN conversation_address b ON b.conversation = a.conversation \
-                 WHERE a.us = ?1 AND a.address = ?2",
+                 WHERE a.sender = ?1 AND a.address = ?2",
             )?
             .query_map(params![scope.as_str(), user.as_str()], |row| row.get(0))?
             .collect::<Result<Vec<String>, _>>()?;
@@ -191,16 +201,17 @@ fn addresses_of(
     Ok(addresses)
 }
 
-/// Somebody who writes to one of our senders.
+/// Author of a message to a sender.
 pub(super) struct Person {
     pub(super) conversation: i64,
-    /// All that are known, not only those that are written from: what was said under one counts for the person.
+    /// All known addresses, not only those of the present message: consent under one of them applies to the person.
     pub(super) addresses: Vec<Address>,
     pub(super) opted_out: bool,
 }
 
-/// Finds or makes the conversation of a sender and a person, and joins what turns out to be one. What comes next in it is
-/// [`continued`].
+/// Finds or creates the conversation of a sender and a user, and merges conversations that turn out to be one.
+///
+/// The caller must then call [`continued`] with the new message.
 pub(super) fn enter(
     db: &Connection,
     us: &Address,
@@ -211,7 +222,8 @@ pub(super) fn enter(
     if let Some(person) = known(db, us, user, scopes)? {
         return Ok(person);
     }
-    let conversation = found_or_made(db, us, user, now)?;
+    // After the merge, since the other conversation brings its addresses.
+    let conversation = find_or_create(db, us, user, now)?;
     let addresses = addresses(db, conversation)?;
     let opted_out = opted_out(db, &addresses, scopes)?;
     Ok(Person {
@@ -221,7 +233,7 @@ pub(super) fn enter(
     })
 }
 
-/// Somebody whose every address is known already, as is usual: by one statement.
+/// Returns the person if all addresses are known in one conversation, which is the usual case and takes one statement.
 fn known(
     db: &Connection,
     us: &Address,
@@ -231,12 +243,13 @@ fn known(
     let ([first, ..], Some(scope), Some(other)) = (user, scopes.first(), scopes.last()) else {
         return Ok(None);
     };
-    // No join: SQLite would plan one anew each time, as its parameters are others.
+    // A subquery instead of a join: SQLite used to plan a cached join again whenever its parameters changed. Unary `+`
+    // keeps it from building a table for the two scopes.
     let mut statement = db.prepare_cached(
         "SELECT a.conversation, a.address, EXISTS (\
            SELECT 1 FROM consent c WHERE c.address = a.address AND c.opted_out IS NOT NULL AND (+c.scope = ?3 OR +c.scope = ?4)) \
          FROM conversation_address a \
-         WHERE a.conversation = (SELECT conversation FROM conversation_address WHERE us = ?1 AND address = ?2)",
+         WHERE a.conversation = (SELECT conversation FROM conversation_address WHERE sender = ?1 AND address = ?2)",
     )?;
     let mut found = statement.query(params![
         us.as_str(),
@@ -260,7 +273,7 @@ fn known(
     Ok(known.then_some(person))
 }
 
-fn found_or_made(
+fn find_or_create(
     db: &Connection,
     us: &Address,
     user: &[Address],
@@ -270,12 +283,13 @@ fn found_or_made(
     for address in user {
         let id: Option<i64> = db
             .prepare_cached(
-                "SELECT conversation FROM conversation_address WHERE us = ?1 AND address = ?2",
+                "SELECT conversation FROM conversation_address WHERE sender = ?1 AND address = ?2",
             )?
             .query_row(params![us.as_str(), address.as_str()], |row| row.get(0))
             .optional()?;
         ids.push(id);
     }
+    // The conversation with the lowest ID, which is the oldest one, absorbs the others.
     let mut known: Vec<i64> = ids.iter().flatten().copied().collect();
     known.sort_unstable();
     known.dedup();
@@ -293,21 +307,23 @@ fn found_or_made(
         }
     };
     for address in user.iter().zip(&ids).filter(|(_, id)| id.is_none()) {
+        // OR IGNORE, in case `user` contains an address twice.
         db.prepare_cached(
-            "INSERT OR IGNORE INTO conversation_address (us, address, conversation) VALUES (?1, ?2, ?3)",
+            "INSERT OR IGNORE INTO conversation_address (sender, address, conversation) VALUES (?1, ?2, ?3)",
         )?
         .execute(params![us.as_str(), address.0.as_str(), id])?;
     }
     Ok(id)
 }
 
-/// A message is the newest of its conversation, and opens its window.
+/// Makes a message the newest of its conversation, and opens the customer service window.
 pub(super) fn continued(
     db: &Connection,
     conversation: i64,
     message: i64,
     now: i64,
 ) -> Result<(), StoreError> {
+    // `max`: a clock that was set back must not shorten an open window.
     db.prepare_cached(
         "UPDATE conversation SET last_inbound = max(last_inbound, ?3), newest = ?2 WHERE id = ?1",
     )?
@@ -315,8 +331,9 @@ pub(super) fn continued(
     Ok(())
 }
 
-/// Two conversations turn out to be with one person: the later window, order over both, the newer dialogue, the
-/// longer hand-over.
+/// Merges the conversation `other` into `kept`, because both are with one person.
+///
+/// The later window, the newer dialogue and the longer handoff remain.
 fn join(db: &Connection, kept: i64, other: i64) -> Result<(), StoreError> {
     db.execute(
         "UPDATE conversation SET last_inbound = max(last_inbound, (SELECT last_inbound FROM conversation WHERE id = ?2)) WHERE id = ?1",
@@ -326,10 +343,13 @@ fn join(db: &Connection, kept: i64, other: i64) -> Result<(), StoreError> {
         "UPDATE conversation_address SET conversation = ?1 WHERE conversation = ?2",
         [kept, other],
     )?;
+    // Only open messages: from now on one order applies to all of them. Closed messages stay in their list, and
+    // `merged_into` leads from there to this conversation.
     db.execute(
         "UPDATE inbound SET conversation = ?1 WHERE conversation = ?2 AND state < 3",
         [kept, other],
     )?;
+    // Deletes the older of two dialogues, and then moves the remaining one if it is the other's.
     db.execute(
         "DELETE FROM dialogue WHERE conversation IN (?1, ?2) AND changed_at < \
          (SELECT max(changed_at) FROM dialogue WHERE conversation IN (?1, ?2))",
@@ -339,25 +359,28 @@ fn join(db: &Connection, kept: i64, other: i64) -> Result<(), StoreError> {
         "UPDATE OR REPLACE dialogue SET conversation = ?1 WHERE conversation = ?2",
         [kept, other],
     )?;
-    handover::join(db, kept, other)?;
+    handoff::join(db, kept, other)?;
+    // Conversations that were merged into `other` before lead here as well, so one step always finds the remaining one.
     db.execute(
-        "UPDATE conversation SET joined = ?1 WHERE id = ?2 OR joined = ?2",
+        "UPDATE conversation SET merged_into = ?1 WHERE id = ?2 OR merged_into = ?2",
         [kept, other],
     )?;
     Ok(())
 }
 
-/// Moves a message to the conversation that its own was joined to: where a closed one is opened again, order is over both.
+/// Moves a message to the conversation that its own was merged into.
 pub(super) fn follow(db: &Connection, message: i64) -> Result<(), StoreError> {
+    // `join` moves open messages only. A failed message that a redelivery opens again must keep the order of the merged
+    // conversation.
     db.prepare_cached(
-        "UPDATE inbound SET conversation = c.joined FROM conversation c \
-         WHERE inbound.id = ?1 AND c.id = inbound.conversation AND c.joined IS NOT NULL",
+        "UPDATE inbound SET conversation = c.merged_into FROM conversation c \
+         WHERE inbound.id = ?1 AND c.id = inbound.conversation AND c.merged_into IS NOT NULL",
     )?
     .execute([message])?;
     Ok(())
 }
 
-/// The addresses of a conversation's user.
+/// Returns the addresses of a conversation's user.
 fn addresses(db: &Connection, conversation: i64) -> Result<Vec<Address>, StoreError> {
     let addresses = db
         .prepare_cached("SELECT address FROM conversation_address WHERE conversation = ?1")?
@@ -366,7 +389,7 @@ fn addresses(db: &Connection, conversation: i64) -> Result<Vec<Address>, StoreEr
     Ok(addresses.into_iter().map(Address::from).collect())
 }
 
-/// Whether a person has opted out in any of these scopes, under any of these addresses.
+/// Returns true if a user has opted out in one of up to two scopes, under one of these addresses.
 pub(super) fn opted_out(
     db: &Connection,
     user: &[Address],
@@ -375,7 +398,8 @@ pub(super) fn opted_out(
     let (Some(scope), Some(other)) = (scopes.first(), scopes.last()) else {
         return Ok(false);
     };
-    // One address a time and no lists: those would cost a table of their own each.
+    // One address at a time, and unary `+`: SQLite builds a table for each list of values, also for two scopes of an
+    // OR.
     let mut statement = db.prepare_cached(
         "SELECT 1 FROM consent WHERE address = ?1 AND opted_out IS NOT NULL AND (+scope = ?2 OR +scope = ?3)",
     )?;
@@ -394,15 +418,18 @@ pub(super) fn record_consent(db: &Connection, record: &ConsentRecord) -> Result<
         record.scope.as_str(),
         record.at.as_microsecond(),
     );
+    // `coalesce` keeps the time of the first opt-out and of the first opt-in.
     let sql = match record.action {
         ConsentAction::OptOut => {
             "INSERT INTO consent (address, scope, opted_out) VALUES (?1, ?2, ?3) \
              ON CONFLICT (address, scope) DO UPDATE SET opted_out = coalesce(opted_out, ?3)"
         }
+        // `nullif(?3, ?3)` is NULL; it uses the parameter, which every statement gets.
         ConsentAction::Resume => {
             "INSERT INTO consent (address, scope, opted_out) VALUES (?1, ?2, nullif(?3, ?3)) \
              ON CONFLICT (address, scope) DO UPDATE SET opted_out = NULL"
         }
+        // A later opt-in ends an earlier opt-out.
         ConsentAction::OptIn => {
             "INSERT INTO consent (address, scope, opted_in) VALUES (?1, ?2, ?3) \
              ON CONFLICT (address, scope) DO UPDATE SET opted_in = coalesce(opted_in, ?3), opted_out = NULL"
@@ -410,14 +437,15 @@ pub(super) fn record_consent(db: &Connection, record: &ConsentRecord) -> Result<
     };
     db.prepare_cached(sql)?
         .execute(params![address, scope, at])?;
+    // In the same transaction: each consent has its evidence.
     db.prepare_cached(
-        "INSERT INTO consent_ledger (scope, address, action, how, evidence, note, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO consent_ledger (scope, address, action, source, evidence, note, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
         scope,
         address,
         record.action.as_str(),
-        record.how.as_str(),
+        record.source.as_str(),
         record.evidence.map(|sid| rows::sid_bytes(sid.as_str())),
         record.note,
         at,

@@ -1,12 +1,14 @@
-//! What SQLite's errors mean here.
+//! Conversion of SQLite's errors.
 
 use rusqlite::ErrorCode;
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Takes an error of SQLite's for one of the store's. Its text names tables, never values.
+/// Converts an error of SQLite into a store error with the same text.
 pub(super) fn store_error(error: rusqlite::Error) -> StoreError {
+    // The text may be logged: SQLite names tables and columns in it, but never values.
     let kind = match error.sqlite_error_code() {
+        // Errors that may go away without a change to the database.
         Some(
             ErrorCode::DatabaseBusy
             | ErrorCode::DatabaseLocked

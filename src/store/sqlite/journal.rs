@@ -1,83 +1,97 @@
-//! [`Journal`] in SQLite. There is one writer, so that what a transaction has read stays so until it commits.
+//! [`Journal`] in SQLite.
+//!
+//! A transaction holds the write lock from its start, so rows that it has read do not change before it commits.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SqliteStore, answer, backlog, conversations, handover, outbox};
+use super::{SqliteStore, answer, backlog, conversations, handoff, outbox};
 use crate::sid::MessagingServiceSid;
-use crate::store::journal::Heeded;
+use crate::store::journal::ConsentEffect;
 use crate::store::rows::{self, inbound};
 use crate::store::{
-    Acceptance, Answered, Arrival, Behind, Choice, Claim, CrashPolicy, Decision, Ending, Journal,
-    NewReply, Outcome, StoreError, TakenParams, TakenUp, Turn,
+    AcceptOutcome, Claim, Completion, CrashPolicy, FailOutcome, Journal, NewInbound, NewOutbound,
+    QueuedMessage, RedactedParams, ReplyDecision, ReplyPath, SavedResponse, StoreError,
+    StoreFuture, TakenUp, TurnStatus,
 };
 
-/// Anything else open in the message's conversation that comes before it: what is older, and what is in the hands of this
-/// process, `?1`. A dead one's hands hold nothing: what it left would wait for an older message that waits for it.
+/// Condition: another open message of the conversation comes before the message `i`. `?1` is this process.
+// Older messages come first, and so does a newer one that this process handles, since a conversation has one handler at
+// a time. A newer message that a dead process has claimed must not block: it waits for the older one, so that neither
+// would ever be handled.
 pub(super) const BLOCKED: &str = "EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = i.conversation AND p.state < 3 \
      AND p.id <> i.id AND (p.id < i.id OR (p.state IN (1, 2) AND p.owner = ?1)))";
 
-/// Until when the message's conversation is handed over, or was.
+/// End of the handoff of the message's conversation, which may have passed.
 pub(super) const HANDED_OVER: &str =
-    "(SELECT until FROM handover h WHERE h.conversation = i.conversation)";
+    "(SELECT until FROM handoff h WHERE h.conversation = i.conversation)";
 
-fn lasts(until: Option<i64>, now: Timestamp) -> bool {
+fn is_active(until: Option<i64>, now: Timestamp) -> bool {
     until.is_some_and(|until| until > now.as_microsecond())
 }
 
 impl Journal for SqliteStore {
-    fn accept(&self, arrival: Arc<Arrival>) -> Outcome<'_, Acceptance> {
+    fn accept(&self, arrival: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome> {
         let me = self.owner;
         self.write(move |db| accept(db, me, &arrival))
     }
 
-    fn turn(&self, id: i64, now: Timestamp) -> Outcome<'_, Turn> {
+    fn try_claim(&self, id: i64, now: Timestamp) -> StoreFuture<'_, TurnStatus> {
         let me = self.owner;
         self.write(move |db| {
             let row = State::of(db, me, id)?;
+            // The message is not queued for this process any more: it was decided, merged, deferred or released.
             if row.state != inbound::RECEIVED || row.owner != Some(me) {
-                return Ok(Turn::Decided(row.decision()));
+                return Ok(TurnStatus::Resolved(row.decision()));
             }
             if row.blocked {
-                return Ok(Turn::Wait);
+                return Ok(TurnStatus::Waiting);
             }
-            Ok(Turn::Yours(row.claim(db, me, inbound::HANDLING, now)?))
+            Ok(TurnStatus::Claimed(row.claim(
+                db,
+                me,
+                inbound::HANDLING,
+                now,
+            )?))
         })
     }
 
-    fn behind(&self, claim: Claim, limit: u32) -> Outcome<'_, Vec<Behind>> {
+    fn queued_behind(&self, claim: Claim, limit: u32) -> StoreFuture<'_, Vec<QueuedMessage>> {
         let me = self.owner;
-        self.read(move |db| behind(db, me, claim.id, limit))
+        self.read(move |db| queued_behind(db, me, claim.id, limit))
     }
 
-    fn decide(&self, id: i64, choice: Choice, now: Timestamp) -> Outcome<'_, Decision> {
+    fn decide(&self, id: i64, choice: ReplyPath, now: Timestamp) -> StoreFuture<'_, ReplyDecision> {
         let me = self.owner;
         self.write(move |db| decide(db, me, id, &choice, now))
     }
 
-    fn answer(
+    fn complete_inline(
         &self,
         claim: Claim,
         twiml: Option<String>,
-        ending: Ending,
+        ending: Completion,
         now: Timestamp,
-    ) -> Outcome<'_, Decision> {
+    ) -> StoreFuture<'_, ReplyDecision> {
         let me = self.owner;
         self.write(move |db| answer::save(db, me, claim, twiml.as_deref(), &ending, now))
     }
 
-    fn finish(
+    fn complete_via_rest(
         &self,
         claim: Claim,
-        replies: Vec<NewReply>,
-        ending: Ending,
+        replies: Vec<NewOutbound>,
+        ending: Completion,
         now: Timestamp,
-    ) -> Outcome<'_, bool> {
+    ) -> StoreFuture<'_, bool> {
         let me = self.owner;
-        let reason = ending.hand_over.is_some().then_some(rows::NOT_REDIRECTED);
+        // Only a TwiML response can redirect, so the handoff begins without this message.
+        let reason = ending.handoff.is_some().then_some(rows::NOT_REDIRECTED);
         self.write(move |db| {
+            // Fenced by the claim: owner and attempt match only if no other attempt has begun since. The replies are
+            // inserted in the same transaction, so a crash neither loses nor repeats them.
             let ended: Option<i64> = db
                 .prepare_cached(
                     "UPDATE inbound SET state = 4, reason = ?4 WHERE id = ?1 AND state IN (1, 2) AND owner = ?2 AND attempt = ?3 \
@@ -94,57 +108,70 @@ impl Journal for SqliteStore {
         })
     }
 
-    fn fail(&self, claim: Claim, reason: &'static str, for_good: bool) -> Outcome<'_, Decision> {
+    fn record_failure(
+        &self,
+        claim: Claim,
+        reason: &'static str,
+        last_attempt: bool,
+    ) -> StoreFuture<'_, FailOutcome> {
         let me = self.owner;
         self.write(move |db| {
+            // Fenced by the claim. Only state 1 can become FAILED: for a deferred message Twilio has its response, so
+            // no redelivery would retry it.
             let failed: Option<i64> = db
                 .prepare_cached(
                     "UPDATE inbound SET state = CASE WHEN state = 1 AND NOT ?5 THEN 5 ELSE 6 END, reason = ?4 \
                      WHERE id = ?1 AND state IN (1, 2) AND owner = ?2 AND attempt = ?3 RETURNING state",
                 )?
                 .query_row(
-                    params![claim.id, me, claim.attempt, reason, for_good],
+                    params![claim.id, me, claim.attempt, reason, last_attempt],
                     |row| row.get(0),
                 )
                 .optional()?;
             Ok(match failed {
-                Some(inbound::FAILED) => Decision::Lost,
-                Some(_) => Decision::Deferred,
-                None => State::of(db, me, claim.id)?.decision_for(me, claim),
+                Some(inbound::FAILED) => FailOutcome::Retryable,
+                Some(_) => FailOutcome::Dead,
+                None => rows::not_failed(State::of(db, me, claim.id)?.decision_for(me, claim)),
             })
         })
     }
 
-    fn take_up(&self, limit: usize, policy: CrashPolicy, now: Timestamp) -> Outcome<'_, TakenUp> {
+    fn claim_backlog(
+        &self,
+        limit: usize,
+        policy: CrashPolicy,
+        now: Timestamp,
+    ) -> StoreFuture<'_, TakenUp> {
         let me = self.owner;
         self.write(move |db| backlog::take_up(db, me, limit, policy, now))
     }
 
-    fn let_go(&self, running: Vec<i64>, before: Timestamp) -> Outcome<'_, u64> {
+    fn release_stale_claims(&self, running: Vec<i64>, before: Timestamp) -> StoreFuture<'_, u64> {
         let me = self.owner;
         self.write(move |db| {
+            // Without INDEXED BY, SQLite would scan the whole table for the few open messages.
             let ids: Vec<i64> = db
                 .prepare_cached(
                     "SELECT id FROM inbound INDEXED BY inbound_open WHERE state < 3 AND owner = ?1 AND claimed_at < ?2",
                 )?
                 .query_map(params![me, before.as_microsecond()], |row| row.get(0))?
                 .collect::<Result<_, _>>()?;
-            let mut gone = 0;
+            let mut released = 0;
             for id in ids.iter().filter(|id| !running.contains(id)) {
                 release(db, *id)?;
-                gone += 1;
+                released += 1;
             }
-            Ok(gone)
+            Ok(released)
         })
     }
 
-    fn enter(&self, arrival: Arc<Arrival>, twiml: Option<String>) -> Outcome<'_, ()> {
+    fn backfill(&self, arrival: Arc<NewInbound>, twiml: Option<String>) -> StoreFuture<'_, ()> {
         let me = self.owner;
-        self.write(move |db| enter(db, me, &arrival, twiml.as_deref()))
+        self.write(move |db| backfill(db, me, &arrival, twiml.as_deref()))
     }
 }
 
-/// What a message's row says about who may do what.
+/// Columns of a message that decide who may handle it and what its response is.
 #[expect(clippy::struct_field_names, reason = "the column is named so")]
 pub(super) struct State {
     pub(super) id: i64,
@@ -155,12 +182,13 @@ pub(super) struct State {
     failed_before: bool,
     answer: Option<String>,
     blocked: bool,
-    handed_over_until: Option<i64>,
+    handed_off_until: Option<i64>,
 }
 
 impl State {
+    /// Columns that [`State::read`] expects first. [`BLOCKED`] and [`HANDED_OVER`] must follow them.
     pub(super) const COLUMNS: &str =
-        "i.id, i.conversation, i.state, i.attempt, i.owner, i.reason IS NOT NULL, i.answer";
+        "i.id, i.conversation, i.state, i.attempt, i.owner, i.reason IS NOT NULL, i.response";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -172,7 +200,7 @@ impl State {
             failed_before: row.get(5)?,
             answer: row.get(6)?,
             blocked: row.get(7)?,
-            handed_over_until: row.get(8)?,
+            handed_off_until: row.get(8)?,
         })
     }
 
@@ -184,18 +212,18 @@ impl State {
         Ok(db.prepare_cached(&sql)?.query_row([me, id], Self::read)?)
     }
 
-    /// What its answer is for somebody without a claim.
-    fn decision(&self) -> Decision {
+    /// Returns the reply decision for a caller without a claim.
+    fn decision(&self) -> ReplyDecision {
         rows::decision(self.state, self.answer.as_ref())
     }
 
-    /// What it is for somebody who had this claim.
-    pub(super) fn decision_for(&self, me: i64, claim: Claim) -> Decision {
+    /// Returns the reply decision for a caller that got this claim, which may be lost.
+    pub(super) fn decision_for(&self, me: i64, claim: Claim) -> ReplyDecision {
         let mine = self.owner == Some(me) && self.attempt == claim.attempt;
         rows::fenced(self.decision(), mine)
     }
 
-    /// Takes it for the next attempt.
+    /// Claims the message for its next attempt.
     pub(super) fn claim(
         &self,
         db: &Connection,
@@ -203,6 +231,7 @@ impl State {
         state: i64,
         now: Timestamp,
     ) -> Result<Claim, StoreError> {
+        // A higher attempt invalidates earlier claims of this process too.
         let attempt = self.attempt + 1;
         db.prepare_cached(
             "UPDATE inbound SET state = ?2, owner = ?3, attempt = ?4, claimed_at = ?5 WHERE id = ?1",
@@ -213,7 +242,7 @@ impl State {
             conversation: self.conversation,
             attempt,
             failed_before: self.failed_before,
-            handed_over: lasts(self.handed_over_until, now),
+            handed_off: is_active(self.handed_off_until, now),
         })
     }
 }
@@ -221,45 +250,50 @@ impl State {
 pub(super) fn accept(
     db: &Connection,
     me: i64,
-    arrival: &Arrival,
-) -> Result<Acceptance, StoreError> {
+    arrival: &NewInbound,
+) -> Result<AcceptOutcome, StoreError> {
     let key = Key::of(arrival);
     if let Some(id) = key.known(db)? {
+        // Before the row is read: order must hold in the conversation that the message belongs to now.
         conversations::follow(db, id)?;
-        return repeated(db, me, State::of(db, me, id)?, arrival);
+        return redelivered(db, me, State::of(db, me, id)?, arrival);
     }
-    let now = arrival.at.as_microsecond();
-    let person = conversations::enter(db, &arrival.us, &arrival.user, &arrival.scopes(), now)?;
+    let now = arrival.received_at.as_microsecond();
+    let person = conversations::enter(db, &arrival.sender, &arrival.user, &arrival.scopes(), now)?;
     let conversation = person.conversation;
-    let heeded = arrival.heed(person.opted_out);
-    if let Heeded::Word {
+    let effect = arrival.apply_keyword(person.opted_out);
+    // In the transaction that accepts the message, so that an acknowledged STOP is always in force.
+    if let ConsentEffect::Keyword {
         change: Some(action),
         ..
-    } = heeded
+    } = effect
     {
-        for record in arrival.records(&person.addresses, action) {
+        for record in arrival.ledger_records(&person.addresses, action) {
             conversations::record_consent(db, &record)?;
         }
     }
-    let mut state = match heeded {
-        Heeded::Ordinary => inbound::HANDLING,
+    let mut state = match effect {
+        ConsentEffect::Ordinary => inbound::HANDLING,
         _ => inbound::ANSWERED,
     };
-    let answer = match &heeded {
-        Heeded::Word { answer, .. } => Some(answer).filter(|answer| !answer.is_empty()),
+    // An empty confirmation is stored as NULL, which is the empty response.
+    let answer = match &effect {
+        ConsentEffect::Keyword { answer, .. } => Some(answer).filter(|answer| !answer.is_empty()),
         _ => None,
     };
-    let (mut ahead, mut handed_over_until) = (0, None);
+    let (mut ahead, mut handed_off_until) = (0, None);
     if state == inbound::HANDLING {
-        (ahead, handed_over_until) = standing(db, conversation)?;
+        (ahead, handed_off_until) = conversation_state(db, conversation)?;
         if ahead > 0 {
             state = inbound::RECEIVED;
         }
     }
     let attempt = u32::from(state == inbound::HANDLING);
+    // `previous` links the message to the last one of its conversation. A queued message has an owner too: its request
+    // waits for it in this process, so the backlog must not claim it.
     db.prepare_cached(
-        "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, slot, service, \
-         answer, params, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, \
+        "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, auth_token, service, \
+         response, params, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, \
          (SELECT newest FROM conversation WHERE id = ?3))",
     )?
     .execute(params![
@@ -270,59 +304,62 @@ pub(super) fn accept(
         attempt,
         (state != inbound::ANSWERED).then_some(me),
         now,
-        rows::slot_number(arrival.slot),
+        rows::slot_number(arrival.auth_token),
         arrival.service.as_ref().map(MessagingServiceSid::as_str),
         answer,
         arrival.params,
     ])?;
     let id = db.last_insert_rowid();
     conversations::continued(db, conversation, id, now)?;
-    Ok(match heeded {
-        Heeded::Word {
+    Ok(match effect {
+        ConsentEffect::Keyword {
             opted_out, answer, ..
-        } => Acceptance::Consent { opted_out, answer },
-        Heeded::OptedOut => Acceptance::OptedOut,
-        Heeded::Ordinary if ahead > 0 => Acceptance::Waiting {
+        } => AcceptOutcome::ConsentKeyword { opted_out, answer },
+        ConsentEffect::OptedOut => AcceptOutcome::OptedOut,
+        ConsentEffect::Ordinary if ahead > 0 => AcceptOutcome::Queued {
             id,
             conversation,
             ahead,
         },
-        Heeded::Ordinary => Acceptance::New(Claim {
+        ConsentEffect::Ordinary => AcceptOutcome::Claimed(Claim {
             id,
             conversation,
             attempt,
             failed_before: false,
-            handed_over: lasts(handed_over_until, arrival.at),
+            handed_off: is_active(handed_off_until, arrival.received_at),
         }),
     })
 }
 
-/// How many messages of a conversation are open, and until when it is handed over, or was.
-fn standing(db: &Connection, conversation: i64) -> Result<(u32, Option<i64>), StoreError> {
+/// Returns the number of open messages of a conversation, and the end of its handoff, which may have passed.
+fn conversation_state(
+    db: &Connection,
+    conversation: i64,
+) -> Result<(u32, Option<i64>), StoreError> {
     let found = db
         .prepare_cached(
             "SELECT (SELECT count(*) FROM inbound WHERE conversation = ?1 AND state < 3), \
-             (SELECT until FROM handover WHERE conversation = ?1)",
+             (SELECT until FROM handoff WHERE conversation = ?1)",
         )?
         .query_row([conversation], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(found)
 }
 
-/// What a message is known by, as it is stored.
+/// Key for deduplication, as stored.
 struct Key {
     account: Vec<u8>,
     sid: Vec<u8>,
 }
 
 impl Key {
-    fn of(arrival: &Arrival) -> Self {
+    fn of(arrival: &NewInbound) -> Self {
         Self {
             account: rows::sid_bytes(arrival.account.as_str()),
             sid: rows::sid_bytes(arrival.sid.as_str()),
         }
     }
 
-    /// The number of the message, if it is kept already.
+    /// Returns the ID of the stored message with this key.
     fn known(&self, db: &Connection) -> Result<Option<i64>, StoreError> {
         let id = db
             .prepare_cached("SELECT id FROM inbound WHERE sid = ?1 AND account = ?2")?
@@ -332,51 +369,57 @@ impl Key {
     }
 }
 
-/// A message that is kept already. The window and consent are not touched.
-fn repeated(
+/// Returns the outcome of a redelivery, which changes neither the customer service window nor consent.
+fn redelivered(
     db: &Connection,
     me: i64,
     row: State,
-    arrival: &Arrival,
-) -> Result<Acceptance, StoreError> {
-    let last_answer = |db: &Connection| -> Result<Acceptance, StoreError> {
-        // Nothing to say is the empty response, and no empty body.
-        let twiml = Some(arrival.last_answer.clone()).filter(|twiml| !twiml.is_empty());
-        db.prepare_cached("UPDATE inbound SET state = 3, answer = ?2 WHERE id = ?1")?
+    arrival: &NewInbound,
+) -> Result<AcceptOutcome, StoreError> {
+    let final_response = |db: &Connection| -> Result<AcceptOutcome, StoreError> {
+        // An empty text is stored as NULL, which is the empty response.
+        let twiml = Some(arrival.final_response.clone()).filter(|twiml| !twiml.is_empty());
+        db.prepare_cached("UPDATE inbound SET state = 3, response = ?2 WHERE id = ?1")?
             .execute(params![row.id, twiml])?;
-        Ok(Acceptance::Answered(Answered { twiml }))
+        Ok(AcceptOutcome::AlreadyAnswered(SavedResponse { twiml }))
     };
     match row.state {
         inbound::ANSWERED => {
-            return Ok(Acceptance::Answered(Answered { twiml: row.answer }));
+            return Ok(AcceptOutcome::AlreadyAnswered(SavedResponse {
+                twiml: row.answer,
+            }));
         }
-        inbound::FAILED if row.attempt >= arrival.attempts => return last_answer(db),
+        inbound::FAILED if row.attempt >= arrival.max_attempts => return final_response(db),
+        // This process still handles the message, or has it queued.
         inbound::RECEIVED | inbound::HANDLING if row.owner == Some(me) => {
-            return Ok(Acceptance::InProgress { id: row.id });
+            return Ok(AcceptOutcome::InProgress { id: row.id });
         }
-        // A process died over it.
-        inbound::HANDLING if !arrival.retry_crashed || row.attempt >= arrival.attempts => {
-            return last_answer(db);
+        // Another owner is dead, because one server owns the file. It died during an attempt.
+        inbound::HANDLING if !arrival.retry_after_crash || row.attempt >= arrival.max_attempts => {
+            return final_response(db);
         }
+        // A queued message had no attempt yet, so the crash policy does not apply to it.
         inbound::RECEIVED | inbound::HANDLING | inbound::FAILED => {}
-        _ => return Ok(Acceptance::Answered(Answered::EMPTY)),
+        // DEFERRED, DONE and DEAD: no later request gets the reply.
+        _ => return Ok(AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)),
     }
     if row.blocked {
+        // Queued again, now for the request of this redelivery.
         db.prepare_cached(
             "UPDATE inbound SET state = 0, owner = ?2, claimed_at = ?3 WHERE id = ?1",
         )?
-        .execute(params![row.id, me, arrival.at.as_microsecond()])?;
-        return Ok(Acceptance::Waiting {
+        .execute(params![row.id, me, arrival.received_at.as_microsecond()])?;
+        return Ok(AcceptOutcome::Queued {
             id: row.id,
             conversation: row.conversation,
             ahead: 1,
         });
     }
-    Ok(Acceptance::New(row.claim(
+    Ok(AcceptOutcome::Claimed(row.claim(
         db,
         me,
         inbound::HANDLING,
-        arrival.at,
+        arrival.received_at,
     )?))
 }
 
@@ -384,61 +427,75 @@ pub(super) fn decide(
     db: &Connection,
     me: i64,
     id: i64,
-    choice: &Choice,
+    choice: &ReplyPath,
     now: Timestamp,
-) -> Result<Decision, StoreError> {
+) -> Result<ReplyDecision, StoreError> {
     let row = State::of(db, me, id)?;
+    // Compare and set: the state was read under the write lock, so of a deadline and a handler that finish at the same
+    // time the first one decides.
     let open = matches!(row.state, inbound::RECEIVED | inbound::HANDLING);
     match choice {
-        Choice::Twiml(twiml) if open || row.state == inbound::FAILED => {
+        // A failed message can still get the fallback text, but cannot be deferred: no handler runs that would reply.
+        ReplyPath::Twiml(twiml) if open || row.state == inbound::FAILED => {
             let answer = Some(twiml.clone()).filter(|twiml| !twiml.is_empty());
             db.prepare_cached(
-                "UPDATE inbound SET state = 3, owner = NULL, answer = ?2 WHERE id = ?1",
+                "UPDATE inbound SET state = 3, owner = NULL, response = ?2 WHERE id = ?1",
             )?
             .execute(params![id, answer])?;
-            Ok(Decision::Answered(Answered { twiml: answer }))
+            Ok(ReplyDecision::Inline(SavedResponse { twiml: answer }))
         }
-        Choice::Rest if open => {
-            // What waits for its turn is let go; what is being handled stays so.
+        ReplyPath::Rest if open => {
+            // A queued message is released to the backlog. A running handler keeps its claim and queues the reply
+            // later.
             db.prepare_cached(
                 "UPDATE inbound SET owner = CASE WHEN state = 0 THEN NULL ELSE owner END, state = 2, claimed_at = ?2 WHERE id = ?1",
             )?
             .execute(params![id, now.as_microsecond()])?;
-            Ok(Decision::Deferred)
+            Ok(ReplyDecision::ViaRest)
         }
         _ => Ok(row.decision()),
     }
 }
 
-fn behind(db: &Connection, me: i64, message: i64, limit: u32) -> Result<Vec<Behind>, StoreError> {
+fn queued_behind(
+    db: &Connection,
+    me: i64,
+    message: i64,
+    limit: u32,
+) -> Result<Vec<QueuedMessage>, StoreError> {
+    // Queued messages, and those that were deferred while queued: they have no owner, or a dead one. Expired content
+    // cannot be merged.
     let mut statement = db.prepare_cached(
         "SELECT id, params, received_at FROM inbound INDEXED BY inbound_open \
          WHERE conversation = (SELECT conversation FROM inbound WHERE id = ?1) AND id > ?1 AND state < 3 \
          AND (state = 0 OR (state = 2 AND (owner IS NULL OR owner <> ?2))) AND params IS NOT NULL ORDER BY id LIMIT ?3",
     )?;
     let mut found = statement.query(params![message, me, limit])?;
-    let mut behind = Vec::new();
+    let mut queued = Vec::new();
     while let Some(row) = found.next()? {
-        behind.push(Behind {
+        queued.push(QueuedMessage {
             id: row.get(0)?,
-            params: TakenParams(row.get(1)?),
+            params: RedactedParams(row.get(1)?),
             received_at: rows::time(row.get(2)?)?,
         });
     }
-    Ok(behind)
+    Ok(queued)
 }
 
-/// What ends with a message. Its conversation is not the claim's: it may have been joined to another meanwhile.
+/// Saves the state changes that are committed with a reply. `conversation` comes from the message's row and not from
+/// its claim, because the conversation may have been merged into another one since.
 pub(super) fn end(
     db: &Connection,
     me: i64,
     conversation: i64,
-    ending: &Ending,
+    ending: &Completion,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     conversations::change_dialogue(db, conversation, ending.dialogue.as_ref(), now)?;
-    handover::change(db, conversation, ending.hand_over.as_ref())?;
+    handoff::change(db, conversation, ending.handoff.as_ref())?;
     for id in &ending.merged {
+        // Queued becomes answered with the empty response, deferred becomes done without replies. The conditions of
+        // `queued_behind` are repeated, because a message may have been claimed or decided since.
         db.prepare_cached(
             "UPDATE inbound SET state = CASE WHEN state = 0 THEN 3 ELSE 4 END, owner = NULL, reason = ?2, claimed_at = ?3 \
              WHERE id = ?1 AND conversation = ?4 AND (state = 0 OR (state = 2 AND (owner IS NULL OR owner <> ?5)))",
@@ -448,42 +505,45 @@ pub(super) fn end(
     Ok(())
 }
 
-fn enter(
+fn backfill(
     db: &Connection,
     me: i64,
-    arrival: &Arrival,
+    arrival: &NewInbound,
     twiml: Option<&str>,
 ) -> Result<(), StoreError> {
     let key = Key::of(arrival);
     let is_new = key.known(db)?.is_none();
     if is_new {
+        // Opens the window and applies a keyword, as for any message. The claim that it makes is undone below.
         accept(db, me, arrival)?;
     }
     let Some(id) = key.known(db)? else {
         return Ok(());
     };
     if let Some(twiml) = twiml {
-        // What was said is the answer, also where REST was to carry one that is not in the outbox yet.
-        db.prepare_cached("UPDATE inbound SET state = 3, owner = NULL, answer = ?2 WHERE id = ?1 AND state IN (0, 1, 2, 5)")?
+        // The user has this reply, so it becomes the response, even of a deferred message whose reply is not queued
+        // yet. A running handler loses its claim. Responses that are saved or queued already stay.
+        db.prepare_cached("UPDATE inbound SET state = 3, owner = NULL, response = ?2 WHERE id = ?1 AND state IN (0, 1, 2, 5)")?
             .execute(params![id, twiml])?;
     } else if is_new {
-        // Nothing was said: it is left to be handled.
+        // No reply was sent: the message joins the backlog, as if no attempt had begun.
         db.prepare_cached("UPDATE inbound SET state = 2, owner = NULL, attempt = 0 WHERE id = ?1 AND state IN (0, 1)")?
             .execute([id])?;
     }
     Ok(())
 }
 
-/// Keeps a message as answered, so that nobody handles it, unless it is kept already.
+/// Records a message as answered with the empty response, unless it is stored already.
 pub(super) fn enter_answered(
     db: &Connection,
     me: i64,
-    arrival: &Arrival,
+    arrival: &NewInbound,
 ) -> Result<(), StoreError> {
     let key = Key::of(arrival);
     if key.known(db)?.is_some() {
         return Ok(());
     }
+    // Opens the window and applies a keyword. A message that is a keyword is answered by that, and stays as it is.
     accept(db, me, arrival)?;
     db.execute(
         "UPDATE inbound SET state = 3, owner = NULL, attempt = 0, reason = ?3 \
@@ -493,8 +553,9 @@ pub(super) fn enter_answered(
     Ok(())
 }
 
-/// Lets a message go: whoever comes next may have it. A carrier that is decided stays so.
+/// Releases a claim, so that the backlog or a redelivery can claim the message.
 fn release(db: &Connection, id: i64) -> Result<(), StoreError> {
+    // A deferred message stays deferred: Twilio has the empty response for it.
     db.prepare_cached(
         "UPDATE inbound SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END WHERE id = ?1 AND state < 3",
     )?
@@ -502,8 +563,9 @@ fn release(db: &Connection, id: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Lets everything go.
+/// Releases all claims of this process.
 pub(super) fn close(db: &Connection, me: i64) -> Result<(), StoreError> {
+    // A message without an owner does not count as crashed when the next server claims it.
     db.execute(
         "UPDATE inbound INDEXED BY inbound_open SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END \
          WHERE state < 3 AND owner = ?1",

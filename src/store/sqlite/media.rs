@@ -6,11 +6,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::SqliteStore;
 use crate::store::rows::{self, LinkColumns};
 use crate::store::{
-    FileHash, LinkKey, LinkSigningKey, Linked, MediaLinks, NewFile, NewLink, Outcome, PIECE_BYTES,
-    StoreError,
+    CHUNK_BYTES, FileHash, LinkSigningKey, LinkSource, LinkTokenHash, MediaLinks, NewLink,
+    ResolvedLink, StoreError, StoreFuture,
 };
 
-/// Rows of one step of [`MediaLinks::expire_links`].
+/// Maximum number of links and of files that one step of [`MediaLinks::expire_links`] deletes.
+// Messages wait for the writer while a step runs.
 const STEP: i64 = 100;
 
 impl MediaLinks for SqliteStore {
@@ -18,17 +19,21 @@ impl MediaLinks for SqliteStore {
         Ok(&self.opened()?.link_signing_key)
     }
 
-    fn offer(&self, link: NewLink) -> Outcome<'_, ()> {
+    fn create_link(&self, link: NewLink) -> StoreFuture<'_, ()> {
         let columns = LinkColumns::of(&link);
         self.write(move |db| offer(db, &link, &columns))
     }
 
-    fn linked(&self, key: LinkKey, now: Timestamp) -> Outcome<'_, Option<Linked>> {
+    fn resolve_link(
+        &self,
+        key: LinkTokenHash,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<ResolvedLink>> {
         self.read_media(move |db| {
             let found = db
                 .prepare_cached(
-                    "SELECT l.content_type, l.account, l.slot, l.media_message, l.media, l.file, f.length FROM media_link l \
-                     LEFT JOIN media_file f ON f.hash = l.file WHERE l.key = ?1 AND l.expires_at > ?2",
+                    "SELECT l.content_type, l.account, l.auth_token, l.media_message, l.media, l.file, f.length FROM media_link l \
+                     LEFT JOIN media_file f ON f.hash = l.file WHERE l.token_hash = ?1 AND l.expires_at > ?2",
                 )?
                 .query_row(params![key.0, now.as_microsecond()], |row| Ok(linked(row)))
                 .optional()?;
@@ -36,21 +41,23 @@ impl MediaLinks for SqliteStore {
         })
     }
 
-    fn piece(&self, file: FileHash, number: u32) -> Outcome<'_, Option<Vec<u8>>> {
+    fn read_chunk(&self, file: FileHash, number: u32) -> StoreFuture<'_, Option<Vec<u8>>> {
         self.read_media(move |db| {
             let found = db
-                .prepare_cached("SELECT bytes FROM media_piece WHERE file = ?1 AND number = ?2")?
+                .prepare_cached("SELECT bytes FROM media_chunk WHERE file = ?1 AND number = ?2")?
                 .query_row(params![file.0, number], |row| row.get(0))
                 .optional()?;
             Ok(found)
         })
     }
 
-    fn expire_links(&self, now: Timestamp) -> Outcome<'_, bool> {
+    fn expire_links(&self, now: Timestamp) -> StoreFuture<'_, bool> {
         self.write(move |db| {
             let mut any = false;
+            // `create_link` keeps a file at least as long as its longest link, so neither needs to know of the other. A
+            // trigger deletes the chunks of a file.
             for sql in [
-                "DELETE FROM media_link WHERE key IN (SELECT key FROM media_link WHERE expires_at <= ?1 LIMIT ?2)",
+                "DELETE FROM media_link WHERE token_hash IN (SELECT token_hash FROM media_link WHERE expires_at <= ?1 LIMIT ?2)",
                 "DELETE FROM media_file WHERE hash IN (SELECT hash FROM media_file WHERE expires_at <= ?1 LIMIT ?2)",
             ] {
                 any |= db.execute(sql, params![now.as_microsecond(), STEP])? > 0;
@@ -60,7 +67,7 @@ impl MediaLinks for SqliteStore {
     }
 }
 
-/// Reads the key of this database's links, and makes it first where there is none.
+/// Reads the link signing key of this database, and creates it if there is none.
 pub(super) fn link_signing_key(db: &Connection) -> Result<LinkSigningKey, StoreError> {
     let stored = || {
         db.query_row("SELECT key FROM media_link_key", [], |row| {
@@ -71,7 +78,7 @@ pub(super) fn link_signing_key(db: &Connection) -> Result<LinkSigningKey, StoreE
     if let Some(key) = stored()? {
         return rows::link_signing_key(&key);
     }
-    // A command may open the database at the same time: the first key stays, and both read that one.
+    // A command may open the database at the same time. OR IGNORE keeps the first key, and both processes then read it.
     db.execute(
         "INSERT OR IGNORE INTO media_link_key (id, key) VALUES (1, ?1)",
         [rows::new_link_signing_key()?],
@@ -81,7 +88,8 @@ pub(super) fn link_signing_key(db: &Connection) -> Result<LinkSigningKey, StoreE
 
 fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), StoreError> {
     let expires_at = link.expires_at.as_microsecond();
-    if let NewFile::Ours(bytes) = &link.file {
+    if let LinkSource::Stored(bytes) = &link.file {
+        // Equal files are stored once, until their longest link expires.
         let known = db
             .prepare_cached(
                 "UPDATE media_file SET expires_at = max(expires_at, ?2) WHERE hash = ?1",
@@ -96,16 +104,17 @@ fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), S
                 expires_at,
                 i64::try_from(bytes.len()).unwrap_or(i64::MAX)
             ])?;
+            // In chunks, so that a download never has the whole file in memory.
             let mut insert = db.prepare_cached(
-                "INSERT INTO media_piece (file, number, bytes) VALUES (?1, ?2, ?3)",
+                "INSERT INTO media_chunk (file, number, bytes) VALUES (?1, ?2, ?3)",
             )?;
-            for (number, piece) in (0_i64..).zip(bytes.chunks(PIECE_BYTES)) {
+            for (number, piece) in (0_i64..).zip(bytes.chunks(CHUNK_BYTES)) {
                 insert.execute(params![columns.file, number, piece])?;
             }
         }
     }
     db.prepare_cached(
-        "INSERT INTO media_link (key, expires_at, content_type, message, file, account, slot, media_message, media) \
+        "INSERT INTO media_link (token_hash, expires_at, content_type, message, file, account, auth_token, media_message, media) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
@@ -122,7 +131,7 @@ fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), S
     Ok(())
 }
 
-fn linked(row: &Row<'_>) -> Result<Linked, StoreError> {
+fn linked(row: &Row<'_>) -> Result<ResolvedLink, StoreError> {
     let columns = LinkColumns {
         account: row.get(1)?,
         slot: row.get(2)?,
@@ -134,7 +143,7 @@ fn linked(row: &Row<'_>) -> Result<Linked, StoreError> {
     rows::linked(row.get(0)?, &columns, row.get(6)?)
 }
 
-/// Forgets the links that were made on behalf of a conversation's messages, and what only they led to.
+/// Deletes the links of a conversation's messages, and the files that have no other link.
 pub(super) fn forget_links(db: &Connection, conversation: i64) -> Result<(), StoreError> {
     db.execute(
         "DELETE FROM media_link WHERE message IN (SELECT sid FROM inbound WHERE conversation = ?1)",

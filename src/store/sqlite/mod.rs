@@ -1,8 +1,8 @@
-//! The store in an SQLite file: one machine, one writer, WAL with `synchronous=FULL`.
+//! SQLite store: a file for one server, with one writer, in WAL mode with `synchronous=FULL`.
 //!
-//! Only one server owns a file: an operating-system lock on the file itself, which dies with the process, says so. Whatever
-//! an earlier process claimed is therefore free the moment the next one starts. Operators' commands work beside it.
-//! A file that is deleted or moved away under a server takes no writes until it is back.
+//! One server owns the file, by an operating-system lock on the file, which ends with the process. So all claims of an
+//! earlier process are free when the next server starts. Commands work alongside the server. If the file is deleted or
+//! moved away, writes fail until the file is back.
 
 mod answer;
 mod backlog;
@@ -10,10 +10,9 @@ mod check;
 mod checkpoint;
 mod conversations;
 mod error;
-mod handover;
+mod handoff;
 mod journal;
 mod media;
-mod news;
 mod operator;
 mod outbox;
 mod ownership;
@@ -21,6 +20,7 @@ mod presence;
 mod readers;
 mod retention;
 mod schema;
+mod status_events;
 mod submission;
 mod writer;
 
@@ -39,22 +39,26 @@ use self::presence::Presence;
 use self::readers::Readers;
 use self::schema::Place;
 use self::writer::Writer;
-use super::{Access, LinkSigningKey, Outcome, Store, StoreError, StoreErrorKind};
+use super::{Access, LinkSigningKey, Store, StoreError, StoreErrorKind, StoreFuture};
 use crate::store::rows;
 
-/// How long a server waits for a lock: less than a message may take to be accepted.
+/// Time that a server waits for a database lock.
+// Less than `OPERATION_TIMEOUT`, so that a caller gets SQLite's error instead of a timeout.
 const SERVER_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a command does.
+/// Time that a command waits for a database lock.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a step may take in memory: no disk and nobody else's lock is in its way, only a machine that is busy.
+/// Time limit of an operation in memory.
+// Without a disk and without locks of other processes, an operation is slow only on a busy machine. In tests a short
+// limit would make such a machine respond with 503.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
-/// Connections for the reads of messages, commands and health checks.
+/// Maximum number of connections for the reads of messages, commands and health checks.
 const READERS: usize = 4;
-/// Connections for files behind links, which must not make the others wait.
+/// Maximum number of connections for files behind links.
+// A pool of their own: downloads of large files must not delay the reads of messages.
 const MEDIA_READERS: usize = 2;
 
-/// The store in an SQLite file, or in memory.
+/// Store in an SQLite file, or in memory.
 ///
 /// ```no_run
 /// use replyhook::App;
@@ -65,30 +69,33 @@ const MEDIA_READERS: usize = 2;
 /// # Ok(app) }
 /// ```
 pub struct SqliteStore {
+    /// `None` for a store in memory.
     path: Option<PathBuf>,
+    /// ID of this process in its claims.
     owner: i64,
     open: OnceLock<Open>,
 }
 
 struct Open {
-    /// Whether it is this process's.
+    /// True for a server.
     is_owned: bool,
+    // Fields are dropped in this order. The writer joins its thread, and with it closes the connection that writes.
     writer: Writer,
     readers: Readers,
     media_readers: Readers,
     place: Place,
     link_signing_key: LinkSigningKey,
-    /// Dropped last: the file is unlocked once no connection is open.
+    // Last, so that the file is unlocked after its connections are closed. Until then no other server can open it.
     _ownership: Option<Ownership>,
 }
 
 impl SqliteStore {
-    /// A store in a file, which need not exist yet.
+    /// Creates a store in a file, which need not exist yet.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::at(Some(path.into()))
     }
 
-    /// A store that is gone with the process.
+    /// Creates a store in memory, which is lost when the process ends.
     pub fn memory() -> Self {
         Self::at(None)
     }
@@ -107,8 +114,8 @@ impl SqliteStore {
             .ok_or_else(|| StoreError::new(StoreErrorKind::NotOpen))
     }
 
-    /// Runs `work` in the writer's transaction; returns once it is durable.
-    fn write<T, F>(&self, work: F) -> Outcome<'_, T>
+    /// Runs `work` in a transaction of the writer thread, and returns once the transaction is durable.
+    fn write<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -116,8 +123,8 @@ impl SqliteStore {
         Box::pin(async move { self.opened()?.writer.write(work).await })
     }
 
-    /// Runs `work` on a connection that only reads, off the runtime's threads.
-    fn read<T, F>(&self, work: F) -> Outcome<'_, T>
+    /// Runs `work` on a read-only connection, on a blocking thread.
+    fn read<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -125,8 +132,8 @@ impl SqliteStore {
         self.read_from(|open| &open.readers, work)
     }
 
-    /// The same for files behind links.
-    fn read_media<T, F>(&self, work: F) -> Outcome<'_, T>
+    /// Runs `work` on a read-only connection for files behind links.
+    fn read_media<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -134,13 +141,14 @@ impl SqliteStore {
         self.read_from(|open| &open.media_readers, work)
     }
 
-    fn read_from<T, F>(&self, readers: fn(&Open) -> &Readers, work: F) -> Outcome<'_, T>
+    fn read_from<T, F>(&self, readers: fn(&Open) -> &Readers, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         Box::pin(async move {
             let open = self.opened()?;
+            // A second connection in memory would be another, empty database.
             if self.path.is_none() {
                 return open.writer.write(work).await;
             }
@@ -150,9 +158,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn open(&self, access: Access) -> Outcome<'_, ()> {
+    fn open(&self, access: Access) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let place = Place {
+                // Resolved once, so that all connections use one name and so one write-ahead log.
                 path: self.path.as_deref().map(presence::followed),
                 patience: match access {
                     Access::Owner => SERVER_PATIENCE,
@@ -160,19 +169,22 @@ impl Store for SqliteStore {
                 },
             };
             let opened = tokio::task::spawn_blocking(move || {
+                // Before the first connection: a server without the lock must not migrate the schema, and the lock
+                // creates the file, which the connections do not.
                 let ownership = match (&place.path, access) {
                     (Some(path), Access::Owner | Access::Migrate) => Some(Ownership::take(path)?),
                     _ => None,
                 };
                 let mut db = place.open(access)?;
                 let link_signing_key = media::link_signing_key(&db)?;
+                // After `open`: only then the write-ahead log exists, whose identity is checked as well.
                 let presence = match ownership {
                     Some(_) => Presence::of(&place)?,
                     None => None,
                 };
                 let unavailable =
                     |error| StoreError::with_source(StoreErrorKind::Unavailable, error);
-                // Commands write too little for a thread of their own, and memory has no log.
+                // A command writes too little to need the thread, and memory has no write-ahead log.
                 let checkpointer = match (&place.path, access) {
                     (Some(_), Access::Owner) => {
                         let checkpointer =
@@ -195,6 +207,7 @@ impl Store for SqliteStore {
                     _ownership: ownership,
                 })
             });
+            // A `JoinError`: the closure has panicked.
             let open = opened
                 .await
                 .map_err(|error| StoreError::with_source(StoreErrorKind::Internal, error))??;
@@ -204,42 +217,45 @@ impl Store for SqliteStore {
         })
     }
 
-    fn check(&self) -> Outcome<'_, ()> {
+    fn check(&self) -> StoreFuture<'_, ()> {
         let me = self.owner;
         self.write(move |db| check::check(db, me))
     }
 
-    fn close(&self) -> Outcome<'_, ()> {
+    fn close(&self) -> StoreFuture<'_, ()> {
         let owner = self.owner;
         Box::pin(async move {
             self.write(move |db| journal::close(db, owner)).await?;
             let open = self.opened()?;
+            // A command leaves the log to the server, which still writes to it.
             if open.is_owned
                 && let Err(error) = open.truncate_log().await
             {
+                // Nothing is lost: SQLite reads the log when the file is opened again.
                 tracing::info!(
-                    "the database is not in one file, but in its write-ahead log too: {error}"
+                    "could not empty the write-ahead log on shutdown; a copy of the database needs its -wal file: {error}"
                 );
             }
             Ok(())
         })
     }
 
-    fn patience(&self) -> Duration {
+    fn operation_timeout(&self) -> Duration {
         match &self.path {
-            Some(_) => super::PATIENCE,
+            Some(_) => super::OPERATION_TIMEOUT,
             None => MEMORY_PATIENCE,
         }
     }
 }
 
 impl Open {
-    /// Folds the write-ahead log into the database and empties it, so that nothing deleted is left in it.
+    /// Copies the write-ahead log into the database and empties it, so that it contains no deleted data.
     async fn truncate_log(&self) -> Result<(), StoreError> {
         if self.place.path.is_none() {
             return Ok(());
         }
         let place = self.place.clone();
+        // TRUNCATE waits for readers up to the busy timeout, so it runs on a blocking thread.
         let truncated = tokio::task::spawn_blocking(move || {
             let db = place.connect()?;
             let busy: bool =
@@ -247,7 +263,7 @@ impl Open {
             if busy {
                 return Err(StoreError::with_source(
                     StoreErrorKind::Unavailable,
-                    "what was deleted is still in its write-ahead log, which somebody reads: do it again",
+                    "the write-ahead log still has deleted data, because a process is reading it; repeat the command",
                 ));
             }
             Ok(())
@@ -271,29 +287,29 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::signature::TokenSlot;
-    use crate::store::{Acceptance, Arrival, Journal};
+    use crate::signature::AuthTokenKind;
+    use crate::store::{AcceptOutcome, Journal, NewInbound};
 
-    fn arrival(number: i64) -> Arc<Arrival> {
+    fn arrival(number: i64) -> Arc<NewInbound> {
         let at = jiff::Timestamp::from_second(1_700_000_000 + number).unwrap();
-        Arc::new(Arrival {
+        Arc::new(NewInbound {
             account: format!("AC{:032x}", 1).parse().unwrap(),
             sid: format!("SM{number:032x}").parse().unwrap(),
-            us: "whatsapp:+15550002222".into(),
+            sender: "whatsapp:+15550002222".into(),
             user: vec![format!("whatsapp:+1555{number:07}").into()],
             service: None,
-            slot: TokenSlot::Primary,
+            auth_token: AuthTokenKind::Primary,
             params: format!("Body={}", "x".repeat(1000)),
             consent: None,
-            attempts: 3,
-            retry_crashed: true,
-            last_answer: String::new(),
-            at,
+            max_attempts: 3,
+            retry_after_crash: true,
+            final_response: String::new(),
+            received_at: at,
         })
     }
 
     #[tokio::test]
-    async fn reads_of_media_are_few_and_do_not_delay_others() {
+    async fn media_reads_are_limited_without_delaying_others() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         use std::sync::{Condvar, Mutex};
 
@@ -328,7 +344,7 @@ mod tests {
         while running.load(Ordering::SeqCst) < MEDIA_READERS {
             tokio::task::yield_now().await;
         }
-        // Others go on, also after one that failed.
+        // The other pool is not delayed, and a failed read gives its connection back.
         for number in 0..20 {
             let fails = number % 2 == 0;
             let read = store.read(move |db| {
@@ -349,9 +365,9 @@ mod tests {
         assert_eq!(most.load(Ordering::SeqCst), MEDIA_READERS);
     }
 
-    /// SQLite's own word for a full disk, which only root can make with a real one.
+    // `max_page_count` makes SQLite report a full disk. Filling a real one needs root.
     #[tokio::test]
-    async fn a_store_that_is_full_says_so_keeps_what_it_has_and_goes_on_once_there_is_room() {
+    async fn full_store_recovers_once_space_returns() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::file(folder.path().join("a.db"));
         store.open(Access::Owner).await.unwrap();
@@ -374,7 +390,7 @@ mod tests {
         limit(200).await;
         for number in 0..=kept {
             let accepted = store.accept(arrival(number)).await.unwrap();
-            let is_new = matches!(accepted, Acceptance::New(_));
+            let is_new = matches!(accepted, AcceptOutcome::Claimed(_));
             assert_eq!(is_new, number == kept, "{number}: {accepted:?}");
         }
     }

@@ -6,33 +6,35 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::media::forget_links;
-use super::{SqliteStore, handover, journal, outbox, retention};
+use super::{SqliteStore, handoff, journal, outbox, retention};
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    Arrival, Expired, MessageFilter, MessageRow, OpenMessages, Operator, OutboundMessage, Outcome,
-    OutgoingRow, Purged, ReplyRow, ReplyState, Retention, StoreError, TakenParams,
+    BacklogStats, Expired, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
+    OutboundMessage, OutboundRow, OutboundState, PurgeReport, RedactedParams, Retention,
+    StoreError, StoreFuture,
 };
 
 impl Operator for SqliteStore {
-    fn messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<MessageRow>> {
+    fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>> {
         self.read(move |db| messages(db, &filter))
     }
 
-    fn outgoing_messages(&self, filter: MessageFilter) -> Outcome<'_, Vec<OutgoingRow>> {
+    fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>> {
         self.read(move |db| outgoing_messages(db, &filter))
     }
 
-    fn open_messages(&self) -> Outcome<'_, OpenMessages> {
+    fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats> {
         self.read(|db| {
-            let mut open = OpenMessages::default();
+            let mut stats = BacklogStats::default();
+            // Both statements read a partial index only, so that their time does not grow with the number of messages.
             let mut statement = db.prepare_cached(
                 "SELECT state, count(*), min(received_at) FROM inbound INDEXED BY inbound_open WHERE state < 3 GROUP BY state",
             )?;
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
-                open.add(row.get(0)?, row.get(1)?, rows::time(row.get(2)?)?);
+                stats.add(row.get(0)?, row.get(1)?, rows::time(row.get(2)?)?);
             }
             let mut statement = db.prepare_cached(
                 "SELECT reason, count(*) FROM inbound INDEXED BY inbound_dead WHERE state = 6 GROUP BY reason",
@@ -40,18 +42,20 @@ impl Operator for SqliteStore {
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
                 let reason: Option<String> = row.get(0)?;
-                open.add_dead(reason.as_deref(), row.get(1)?);
+                stats.add_dead(reason.as_deref(), row.get(1)?);
             }
-            Ok(open)
+            Ok(stats)
         })
     }
 
-    fn retry(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, bool> {
+    fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool> {
         self.write(move |db| {
+            // `unordered`: the reply is late, so later replies must not wait for it. The message moves to the
+            // conversation that its own was merged into, because order applies there. Without content no handler can
+            // run.
             let changed = db.execute(
-                // In the conversation that its own was joined to, if it was.
                 "UPDATE inbound SET state = 2, owner = NULL, claimed_at = ?2, unordered = 1, conversation = coalesce(\
-                   (SELECT joined FROM conversation c WHERE c.id = inbound.conversation), conversation) \
+                   (SELECT merged_into FROM conversation c WHERE c.id = inbound.conversation), conversation) \
                  WHERE sid = ?1 AND state IN (5, 6) AND params IS NOT NULL",
                 params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
             )?;
@@ -59,10 +63,11 @@ impl Operator for SqliteStore {
         })
     }
 
-    fn release(&self, sid: MessageSid, now: Timestamp) -> Outcome<'_, u64> {
+    fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64> {
         self.write(move |db| {
+            // Parts behind a held or failed one are still pending, and follow by themselves.
             let freed = db.execute(
-                "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = ?2, reason = NULL, error_code = NULL, \
+                "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = ?2, reason = NULL, error_code = NULL, \
                  unordered = 1 WHERE inbound IN (SELECT id FROM inbound WHERE sid = ?1) AND state IN (3, 5) AND params IS NOT NULL",
                 params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
             )?;
@@ -70,10 +75,11 @@ impl Operator for SqliteStore {
         })
     }
 
-    fn release_outgoing(&self, id: Option<i64>, now: Timestamp) -> Outcome<'_, u64> {
+    fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64> {
         self.write(move |db| {
+            // Without an ID only held messages: a failed one is sent again only if the operator names it.
             let freed = db.execute(
-                "UPDATE reply SET state = 0, attempt = 0, looks = 0, not_before = ?2, reason = NULL, error_code = NULL \
+                "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = ?2, reason = NULL, error_code = NULL \
                  WHERE inbound IS NULL AND params IS NOT NULL AND ((?1 IS NULL AND state = 3) OR (id = ?1 AND state IN (3, 5)))",
                 params![id, now.as_microsecond()],
             )?;
@@ -81,22 +87,22 @@ impl Operator for SqliteStore {
         })
     }
 
-    fn enter_answered(&self, arrival: Arc<Arrival>) -> Outcome<'_, ()> {
+    fn backfill_answered(&self, arrival: Arc<NewInbound>) -> StoreFuture<'_, ()> {
         let me = self.owner;
         self.write(move |db| journal::enter_answered(db, me, &arrival))
     }
 
-    fn open_replies(
+    fn list_open_outbound(
         &self,
-        state: ReplyState,
+        state: OutboundState,
         after: i64,
         limit: u32,
         now: Timestamp,
-    ) -> Outcome<'_, Vec<OutboundMessage>> {
+    ) -> StoreFuture<'_, Vec<OutboundMessage>> {
         self.read(move |db| {
             let ids: Vec<i64> = db
                 .prepare_cached(
-                    "SELECT id FROM reply WHERE state = ?1 AND state < 4 AND id > ?2 ORDER BY id LIMIT ?3",
+                    "SELECT id FROM outbound WHERE state = ?1 AND state < 4 AND id > ?2 ORDER BY id LIMIT ?3",
                 )?
                 .query_map(params![rows::reply_number(state), after, limit], |row| {
                     row.get(0)
@@ -108,20 +114,21 @@ impl Operator for SqliteStore {
         })
     }
 
-    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> Outcome<'_, Purged> {
+    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport> {
         let user = user.clone();
         Box::pin(async move {
             let purged = self
                 .write(move |db| purge_user(db, &user, forget_opt_out))
                 .await?;
-            // What was deleted is still in the write-ahead log until it is folded in.
+            // The write-ahead log still contains the old pages until a checkpoint truncates it.
             self.opened()?.truncate_log().await?;
             Ok(purged)
         })
     }
 
-    fn forget_all(&self) -> Outcome<'_, ()> {
+    fn delete_everything(&self) -> StoreFuture<'_, ()> {
         self.write(|db| {
+            // The link signing key and the schema's version are not content, and stay.
             for table in rows::CONTENT {
                 db.execute(&format!("DELETE FROM {table}"), [])?;
             }
@@ -129,7 +136,7 @@ impl Operator for SqliteStore {
         })
     }
 
-    fn expire(&self, retention: Retention) -> Outcome<'_, Expired> {
+    fn expire(&self, retention: Retention) -> StoreFuture<'_, Expired> {
         self.write(move |db| retention::expire(db, &retention))
     }
 }
@@ -140,18 +147,20 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
         Some(user) => Some(conversations_of(db, user)?),
     };
     let wanted = filter.limit.max(1) as usize;
-    let mut before = filter.before.unwrap_or(i64::MAX);
+    let mut before = filter.before_id.unwrap_or(i64::MAX);
     let mut listed = Vec::new();
+    // In pages of 500 rows: user and state are compared here and not in SQL, because the shown state follows from the
+    // replies.
     loop {
         let sid = filter.sid.map(|sid| rows::sid_bytes(sid.as_str()));
-        // Two statements: one for both would look through the whole table for a single message.
+        // Two conditions: with one for both cases SQLite would scan the whole table for a single SID.
         let which = if sid.is_some() {
             "+i.id < ?1 AND i.sid = ?2"
         } else {
             "i.id < ?1 AND ?2 IS NULL"
         };
         let mut statement = db.prepare_cached(&format!(
-            "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.answer, i.conversation \
+            "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.response, i.conversation \
              FROM inbound i WHERE {which} ORDER BY i.id DESC LIMIT 500",
         ))?;
         let mut found = statement.query(params![before, sid])?;
@@ -183,12 +192,12 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
                 state,
                 attempt: row.get(4)?,
                 user: address_of(db, conversation)?,
-                handed_over_until: handed_over_until(db, conversation)?,
+                handed_off_until: handed_off_until(db, conversation)?,
                 received_at: rows::time(row.get(5)?)?,
                 reason,
                 replies: replies.into_iter().map(|(reply, _)| reply).collect(),
-                params: row.get::<_, Option<String>>(7)?.map(TakenParams),
-                answer: row.get::<_, Option<String>>(8)?.map(TakenParams),
+                params: row.get::<_, Option<String>>(7)?.map(RedactedParams),
+                response: row.get::<_, Option<String>>(8)?.map(RedactedParams),
             });
             if listed.len() == wanted {
                 return Ok(listed);
@@ -203,22 +212,23 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
 fn outgoing_messages(
     db: &Connection,
     filter: &MessageFilter,
-) -> Result<Vec<OutgoingRow>, StoreError> {
+) -> Result<Vec<OutboundDetails>, StoreError> {
     let state = filter.state.as_deref().map(rows::reply_number_of);
     if state == Some(None) {
         return Ok(Vec::new());
     }
-    // Down the table: an index of what answers nothing would have to be sorted.
+    // Unary `+` makes SQLite read the table from the newest row down. By the index of replies it would have to find and
+    // sort all messages that are not replies.
     let mut statement = db.prepare_cached(
-        "SELECT id, state, sid, status, error_code, reason, params, rank, account, us, address, attempt, created_at \
-         FROM reply WHERE +inbound IS NULL AND id < ?1 AND (?2 IS NULL OR sid = ?2) \
+        "SELECT id, state, sid, status, error_code, reason, params, rank, account, sender, address, attempt, created_at \
+         FROM outbound WHERE +inbound IS NULL AND id < ?1 AND (?2 IS NULL OR sid = ?2) \
          AND (?3 IS NULL OR ?3 = CASE WHEN state = 4 AND rank = 6 THEN 5 ELSE state END) \
          AND (?4 IS NULL OR address = ?4 OR address IN (SELECT b.address FROM conversation_address a \
            JOIN conversation_address b ON b.conversation = a.conversation WHERE a.address = ?4)) \
          ORDER BY id DESC LIMIT ?5",
     )?;
     let mut found = statement.query(params![
-        filter.before.unwrap_or(i64::MAX),
+        filter.before_id.unwrap_or(i64::MAX),
         filter.sid.map(|sid| rows::sid_bytes(sid.as_str())),
         state.flatten(),
         filter.user.as_ref().map(Address::as_str),
@@ -227,9 +237,9 @@ fn outgoing_messages(
     let mut listed = Vec::new();
     while let Some(row) = found.next()? {
         let message = reply_row(row)?;
-        listed.push(OutgoingRow {
+        listed.push(OutboundDetails {
             account: rows::account_sid(&row.get::<_, Vec<u8>>(8)?)?,
-            us: row.get::<_, String>(9)?.into(),
+            sender: row.get::<_, String>(9)?.into(),
             user: row.get::<_, String>(10)?.into(),
             state: rows::shown_outgoing(message.state, row.get(7)?),
             attempt: row.get(11)?,
@@ -240,10 +250,10 @@ fn outgoing_messages(
     Ok(listed)
 }
 
-/// The columns of `reply_row`.
-const REPLY: &str = "id, state, sid, status, error_code, reason, params, rank FROM reply";
+/// Columns that [`reply_row`] expects.
+const REPLY: &str = "id, state, sid, status, error_code, reason, params, rank FROM outbound";
 
-fn replies(db: &Connection, inbound: i64) -> Result<Vec<(ReplyRow, i64)>, StoreError> {
+fn replies(db: &Connection, inbound: i64) -> Result<Vec<(OutboundRow, i64)>, StoreError> {
     let mut statement = db.prepare_cached(&format!(
         "SELECT {REPLY} WHERE inbound = ?1 ORDER BY ordinal"
     ))?;
@@ -255,31 +265,32 @@ fn replies(db: &Connection, inbound: i64) -> Result<Vec<(ReplyRow, i64)>, StoreE
     Ok(replies)
 }
 
-/// One message of the outbox.
-pub(super) fn reply(db: &Connection, id: i64) -> Result<Option<ReplyRow>, StoreError> {
+/// Returns a message of the outbox by its ID.
+pub(super) fn reply(db: &Connection, id: i64) -> Result<Option<OutboundRow>, StoreError> {
     let mut statement = db.prepare_cached(&format!("SELECT {REPLY} WHERE id = ?1"))?;
     let mut found = statement.query([id])?;
     found.next()?.map(reply_row).transpose()
 }
 
-fn reply_row(row: &Row<'_>) -> Result<ReplyRow, StoreError> {
+fn reply_row(row: &Row<'_>) -> Result<OutboundRow, StoreError> {
     let sid: Option<Vec<u8>> = row.get(2)?;
-    Ok(ReplyRow {
+    Ok(OutboundRow {
         id: row.get(0)?,
         state: rows::reply_state(row.get(1)?)?,
         sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
         status: row.get(3)?,
         error_code: row.get(4)?,
         reason: row.get(5)?,
-        params: row.get::<_, Option<String>>(6)?.map(TakenParams),
+        params: row.get::<_, Option<String>>(6)?.map(RedactedParams),
     })
 }
 
+/// Returns an address of a conversation's user, the same one each time.
 fn address_of(db: &Connection, conversation: i64) -> Result<Option<Address>, StoreError> {
     let address: Option<String> = db
         .prepare_cached(
             "SELECT min(a.address) FROM conversation_address a WHERE a.conversation = \
-             (SELECT coalesce(joined, id) FROM conversation WHERE id = ?1)",
+             (SELECT coalesce(merged_into, id) FROM conversation WHERE id = ?1)",
         )?
         .query_row([conversation], |row| row.get(0))
         .optional()?
@@ -287,66 +298,74 @@ fn address_of(db: &Connection, conversation: i64) -> Result<Option<Address>, Sto
     Ok(address.map(Address::from))
 }
 
-/// Until when a conversation is handed over, or the one that it was joined to.
-fn handed_over_until(db: &Connection, conversation: i64) -> Result<Option<Timestamp>, StoreError> {
+/// Returns the end of the handoff of a conversation, or of the one that it was merged into.
+fn handed_off_until(db: &Connection, conversation: i64) -> Result<Option<Timestamp>, StoreError> {
     let kept: Option<i64> = db
-        .prepare_cached("SELECT coalesce(joined, id) FROM conversation WHERE id = ?1")?
+        .prepare_cached("SELECT coalesce(merged_into, id) FROM conversation WHERE id = ?1")?
         .query_row([conversation], |row| row.get(0))
         .optional()?;
-    let until = kept.map(|kept| handover::until(db, kept)).transpose()?;
+    let until = kept.map(|kept| handoff::until(db, kept)).transpose()?;
     until.flatten().map(rows::time).transpose()
 }
 
-/// All conversations of the person who has this address, those that were joined to others included.
+/// Returns all conversations of a user, including those that were merged into others.
 fn conversations_of(db: &Connection, user: &Address) -> Result<Vec<i64>, StoreError> {
     let found = db
         .prepare(
             "WITH own AS (SELECT DISTINCT conversation AS id FROM conversation_address WHERE address = ?1) \
-             SELECT id FROM own UNION SELECT id FROM conversation WHERE joined IN (SELECT id FROM own)",
+             SELECT id FROM own UNION SELECT id FROM conversation WHERE merged_into IN (SELECT id FROM own)",
         )?
         .query_map([user.as_str()], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     Ok(found)
 }
 
-fn purge_user(db: &Connection, user: &Address, forget_opt_out: bool) -> Result<Purged, StoreError> {
-    // Deleted content is overwritten, wherever it stood.
+fn purge_user(
+    db: &Connection,
+    user: &Address,
+    forget_opt_out: bool,
+) -> Result<PurgeReport, StoreError> {
+    // Overwrite deleted content in every page, not only where that costs no I/O. It stays on for this connection, so
+    // that later deletions are overwritten too.
     db.pragma_update_and_check(None, "secure_delete", "on", |_| Ok(()))?;
     let conversations = conversations_of(db, user)?;
+    // The address itself too: an outbound message or a consent may exist without a conversation.
     let mut addresses = vec![user.as_str().to_owned()];
-    let mut purged = Purged::default();
+    let mut purged = PurgeReport::default();
     for conversation in conversations {
         let found = db
             .prepare("SELECT address FROM conversation_address WHERE conversation = ?1")?
             .query_map([conversation], |row| row.get(0))?
             .collect::<Result<Vec<String>, _>>()?;
         addresses.extend(found);
-        // What is still open is closed: there is nothing left to handle.
+        // The rows stay with their keys, so that a redelivery is still a duplicate. Open messages become dead, because
+        // without content no handler can run.
         purged.messages += db.execute(
-            "UPDATE inbound SET params = NULL, answer = NULL, reason = ?2, owner = NULL, \
+            "UPDATE inbound SET params = NULL, response = NULL, reason = ?2, owner = NULL, \
              state = CASE WHEN state IN (3, 4) THEN state ELSE 6 END WHERE conversation = ?1 AND params IS NOT NULL",
             params![conversation, rows::PURGED],
         )? as u64;
         forget_links(db, conversation)?;
         purged.replies += db.execute(
-            "DELETE FROM reply WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ?1)",
+            "DELETE FROM outbound WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ?1)",
             [conversation],
         )? as u64;
         db.execute(
             "DELETE FROM dialogue WHERE conversation = ?1",
             [conversation],
         )?;
-        handover::forget(db, conversation)?;
+        handoff::forget(db, conversation)?;
         db.execute(
             "DELETE FROM conversation_address WHERE conversation = ?1",
             [conversation],
         )?;
         db.execute("DELETE FROM conversation WHERE id = ?1", [conversation])?;
     }
+    // Two conversations may have the same address, with different senders.
     addresses.sort_unstable();
     addresses.dedup();
     for address in &addresses {
-        purged.replies += db.execute("DELETE FROM reply WHERE address = ?1", [address])? as u64;
+        purged.replies += db.execute("DELETE FROM outbound WHERE address = ?1", [address])? as u64;
         let (consent, ledger) = if forget_opt_out {
             (
                 "DELETE FROM consent WHERE address = ?1",
@@ -355,7 +374,7 @@ fn purge_user(db: &Connection, user: &Address, forget_opt_out: bool) -> Result<P
         } else {
             (
                 "DELETE FROM consent WHERE address = ?1 AND opted_out IS NULL",
-                // An opt-out that was taken back is none, and no reason to keep a number.
+                // Of the ledger only the evidence of an opt-out in force stays. It is the only reason to keep a number.
                 "DELETE FROM consent_ledger WHERE address = ?1 AND (action <> 'opt_out' OR NOT EXISTS (\
                    SELECT 1 FROM consent c WHERE c.address = consent_ledger.address AND c.scope = consent_ledger.scope \
                    AND c.opted_out IS NOT NULL))",
@@ -363,6 +382,7 @@ fn purge_user(db: &Connection, user: &Address, forget_opt_out: bool) -> Result<P
         };
         purged.consents += db.execute(consent, [address])? as u64;
         db.execute(ledger, [address])?;
+        // An opt-out stays, an opt-in of the same row does not.
         if !forget_opt_out {
             db.execute(
                 "UPDATE consent SET opted_in = NULL WHERE address = ?1",

@@ -3,45 +3,52 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{SqliteStore, news, operator, submission};
+use super::{SqliteStore, operator, status_events, submission};
 use crate::address::Address;
 use crate::clock::after;
-use crate::form::Form;
+use crate::form::FormParams;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
-use crate::store::outbox::{GRACE, LOOK, MAX_PAUSE};
+use crate::store::outbox::{LOOKUP_GRACE, LOOKUP_TIMEOUT, MAX_PAUSE};
 use crate::store::rows;
 use crate::store::{
-    ConsentRecord, NewReply, News, NewsEffect, OutboundMessage, Outbox, OutboxState, Outcome,
-    ReplyRow, ScheduledMessage, SendKey, Settlement, Standing, StoreError, Submission, Submitted,
+    ConsentRecord, IdempotencyKey, NewOutbound, OutboundMessage, OutboundRow, Outbox, OutboxStats,
+    ScheduledMessage, SendEligibility, SendOutcome, StatusEffect, StatusEvent, StoreError,
+    StoreFuture, Submission, SubmitOutcome,
 };
 
 impl Outbox for SqliteStore {
-    fn claim(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
+    fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
         let me = self.owner;
         self.write(move |db| claim(db, me, limit, now))
     }
 
-    fn settle(&self, id: i64, settlement: Settlement, now: Timestamp) -> Outcome<'_, ()> {
+    fn record_outcome(
+        &self,
+        id: i64,
+        settlement: SendOutcome,
+        now: Timestamp,
+    ) -> StoreFuture<'_, ()> {
         self.write(move |db| settle(db, id, &settlement, now))
     }
 
-    fn unknown(&self, limit: usize, now: Timestamp) -> Outcome<'_, Vec<OutboundMessage>> {
+    fn unknown(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
         let me = self.owner;
         self.write(move |db| {
+            // The new owner and time keep other workers from the same lookup until it is recorded or has timed out.
             let ids: Vec<i64> = db
                 .prepare_cached(LOST)?
-                .query_map(params![now.as_microsecond(), count(limit), me], |row| {
+                .query_map(params![now.as_microsecond(), to_i64(limit), me], |row| {
                     row.get(0)
                 })?
                 .collect::<Result<_, _>>()?;
             ids.into_iter()
                 .map(|id| {
                     db.prepare_cached(
-                        "UPDATE reply SET owner = ?3, not_before = ?2 WHERE id = ?1",
+                        "UPDATE outbound SET owner = ?3, not_before = ?2 WHERE id = ?1",
                     )?
                     .execute(params![
                         id,
-                        after(now, LOOK).as_microsecond(),
+                        after(now, LOOKUP_TIMEOUT).as_microsecond(),
                         me
                     ])?;
                     message(db, id, now)
@@ -50,34 +57,38 @@ impl Outbox for SqliteStore {
         })
     }
 
-    fn unwanted(&self, after: i64, limit: usize) -> Outcome<'_, Vec<ScheduledMessage>> {
+    fn scheduled_to_cancel(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<ScheduledMessage>> {
         self.read(move |db| {
             let mut statement = db.prepare_cached(UNWANTED)?;
-            let mut found = statement.query([after, count(limit)])?;
-            let mut unwanted = Vec::new();
+            let mut found = statement.query([after, to_i64(limit)])?;
+            let mut scheduled = Vec::new();
             while let Some(row) = found.next()? {
-                unwanted.push(ScheduledMessage {
+                scheduled.push(ScheduledMessage {
                     id: row.get(0)?,
                     account: rows::account_sid(&row.get::<_, Vec<u8>>(1)?)?,
-                    slot: rows::slot(row.get(2)?),
+                    auth_token: rows::slot(row.get(2)?),
                     sid: rows::message_sid(&row.get::<_, Vec<u8>>(3)?)?,
                 });
             }
-            Ok(unwanted)
+            Ok(scheduled)
         })
     }
 
-    fn unclaimed_sids(
+    fn unmatched_sids(
         &self,
         account: AccountSid,
         sids: Vec<MessageSid>,
-    ) -> Outcome<'_, Vec<MessageSid>> {
+    ) -> StoreFuture<'_, Vec<MessageSid>> {
         self.read(move |db| {
-            let mut free = Vec::new();
+            let mut unmatched = Vec::new();
             for sid in &sids {
-                let taken: bool = db
+                let is_known: bool = db
                     .prepare_cached(
-                        "SELECT EXISTS (SELECT 1 FROM reply WHERE sid = ?1 AND account = ?2)",
+                        "SELECT EXISTS (SELECT 1 FROM outbound WHERE sid = ?1 AND account = ?2)",
                     )?
                     .query_row(
                         params![
@@ -86,83 +97,86 @@ impl Outbox for SqliteStore {
                         ],
                         |row| row.get(0),
                     )?;
-                if !taken {
-                    free.push(*sid);
+                if !is_known {
+                    unmatched.push(*sid);
                 }
             }
-            Ok(free)
+            Ok(unmatched)
         })
     }
 
-    fn enqueue(&self, replies: Vec<NewReply>, now: Timestamp) -> Outcome<'_, Vec<i64>> {
+    fn enqueue(&self, replies: Vec<NewOutbound>, now: Timestamp) -> StoreFuture<'_, Vec<i64>> {
         self.write(move |db| insert(db, None, &replies, now))
     }
 
-    fn submit(&self, submission: Submission, now: Timestamp) -> Outcome<'_, Submitted> {
+    fn submit(&self, submission: Submission, now: Timestamp) -> StoreFuture<'_, SubmitOutcome> {
         self.write(move |db| submission::submit(db, &submission, now))
     }
 
-    fn standing(
+    fn eligibility(
         &self,
         us: &Address,
         service: Option<MessagingServiceSid>,
         user: &Address,
         at: Timestamp,
-    ) -> Outcome<'_, Standing> {
+    ) -> StoreFuture<'_, SendEligibility> {
         let (us, user) = (us.clone(), user.clone());
         self.read(move |db| submission::standing(db, &us, service, &user, at))
     }
 
-    fn keyed(&self, key: SendKey) -> Outcome<'_, Option<i64>> {
+    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
         self.read(move |db| submission::keyed(db, &key))
     }
 
-    fn outgoing(&self, id: i64) -> Outcome<'_, Option<ReplyRow>> {
+    fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {
         self.read(move |db| operator::reply(db, id))
     }
 
-    fn news(&self, news: News) -> Outcome<'_, NewsEffect> {
-        self.write(move |db| news::take(db, &news))
+    fn apply_status(&self, news: StatusEvent) -> StoreFuture<'_, StatusEffect> {
+        self.write(move |db| status_events::take(db, &news))
     }
 
-    fn outbox_state(&self) -> Outcome<'_, OutboxState> {
+    fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
         self.read(|db| {
-            let mut state = OutboxState::default();
+            let mut stats = OutboxStats::default();
+            // `due` is the send time from the rate limit. A paced message is not late before that.
             let mut statement = db.prepare_cached(
-                "SELECT state, count(*), min(coalesce(due, created_at)) FROM reply WHERE state < 4 GROUP BY state",
+                "SELECT state, count(*), min(coalesce(due, created_at)) FROM outbound WHERE state < 4 GROUP BY state",
             )?;
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
-                state.add(row.get(0)?, row.get(1)?, rows::time(row.get(2)?)?);
+                stats.add(row.get(0)?, row.get(1)?, rows::time(row.get(2)?)?);
             }
-            Ok(state)
+            Ok(stats)
         })
     }
 }
 
-fn count(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
+fn to_i64(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 pub(super) fn insert(
     db: &Connection,
     inbound: Option<i64>,
-    replies: &[NewReply],
+    replies: &[NewOutbound],
     now: Timestamp,
 ) -> Result<Vec<i64>, StoreError> {
     let mut ids = Vec::with_capacity(replies.len());
     for (ordinal, reply) in replies.iter().enumerate() {
+        // `ordinal` is the order of the parts of a reply. `unordered` is inherited from a retried message: its reply is
+        // late, and later replies must not wait for it.
         db.prepare_cached(
-            "INSERT INTO reply (inbound, ordinal, account, slot, us, address, service, template, state, not_before, \
+            "INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, service, template, state, not_before, \
              created_at, params, unordered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?9, ?10, \
              (SELECT unordered FROM inbound WHERE id = ?1))",
         )?
         .execute(params![
             inbound,
-            count(ordinal),
+            to_i64(ordinal),
             rows::sid_bytes(reply.account.as_str()),
-            rows::slot_number(reply.slot),
-            reply.us.as_str(),
+            rows::slot_number(reply.auth_token),
+            reply.sender.as_str(),
             reply.user.as_str(),
             reply.service.as_ref().map(MessagingServiceSid::as_str),
             reply.template,
@@ -174,31 +188,38 @@ pub(super) fn insert(
     Ok(ids)
 }
 
-// These are asked every second, beside all that was ever sent: SQLite takes the index of what is open only where it reads
-// `state < 4` too.
+// These statements run every second on a table of everything that was ever sent. SQLite uses the partial index of open
+// messages only if the condition contains the index's own condition, `state < 4`.
 
-/// Calls of dead processes become unknown.
-const ORPHANED: &str = "UPDATE reply SET state = 2, owner = NULL, not_before = ?2 \
+/// Marks the calls of dead processes as unknown.
+// Any other owner is dead, because one server owns the file. Twilio may have accepted the message, so it is not sent
+// again.
+const ORPHANED: &str = "UPDATE outbound SET state = 2, owner = NULL, not_before = ?2 \
      WHERE state = 1 AND state < 4 AND owner <> ?1";
 
-/// Pauses that end too late, since the clock was set back, end now. The time that a paced message may go is no such pause.
-const SET_BACK: &str = "UPDATE reply SET not_before = ?1 \
+/// Ends pauses that are longer than any pause, because the clock was set back after they were stored.
+// Messages with a send time from the rate limit, `due`, may lie further ahead.
+const SET_BACK: &str = "UPDATE outbound SET not_before = ?1 \
      WHERE state IN (0, 2) AND state < 4 AND not_before > ?2 AND due IS NULL";
 
-/// What is to be looked for. A look of a dead process never ends.
-const LOST: &str = "SELECT id FROM reply WHERE state = 2 AND state < 4 AND (not_before <= ?1 OR owner <> ?3) \
+/// Finds the messages whose lookup is due.
+// A lookup of a dead process has another owner. It never ends, so the message is due immediately.
+const LOST: &str = "SELECT id FROM outbound WHERE state = 2 AND state < 4 AND (not_before <= ?1 OR owner <> ?3) \
      ORDER BY not_before LIMIT ?2";
 
-/// What may go: of one reply only the first, and to one person only the oldest of what is due, is on its way, or was tried
-/// before. What stands behind a part that is held or failed is in nobody's way.
-const DUE: &str = "SELECT r.id FROM reply r WHERE r.state = 0 AND r.state < 4 AND r.not_before <= ?1 \
-     AND r.id = (SELECT q.id FROM reply q WHERE q.us = r.us AND q.address = r.address AND q.account = r.account \
+/// Finds the messages that may be sent now.
+// Two invariants. First, of one sender to one user only the oldest may go: the first subquery is the head of that
+// queue. It counts messages that are due, in flight or unknown, and those that were tried before and so keep their
+// position. A part that waits behind a held or failed part blocks no other message. Second, a part of a reply goes only
+// once every part before it is sent or suppressed.
+const DUE: &str = "SELECT r.id FROM outbound r WHERE r.state = 0 AND r.state < 4 AND r.not_before <= ?1 \
+     AND r.id = (SELECT q.id FROM outbound q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
        AND q.state < 3 AND (q.state > 0 OR q.not_before <= ?1 OR q.attempt > 0) \
        AND (q.inbound IS NULL OR NOT EXISTS (\
-         SELECT 1 FROM reply p WHERE p.inbound = q.inbound AND p.ordinal < q.ordinal AND p.state IN (3, 5))) \
+         SELECT 1 FROM outbound p WHERE p.inbound = q.inbound AND p.ordinal < q.ordinal AND p.state IN (3, 5))) \
        ORDER BY q.id LIMIT 1) \
      AND (r.inbound IS NULL OR NOT EXISTS (\
-       SELECT 1 FROM reply p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) \
+       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) \
      ORDER BY r.not_before, r.id LIMIT ?2";
 
 fn claim(
@@ -207,8 +228,9 @@ fn claim(
     limit: usize,
     now: Timestamp,
 ) -> Result<Vec<OutboundMessage>, StoreError> {
+    // Before the claims: an unknown message keeps the later messages to its user waiting.
     db.prepare_cached(ORPHANED)?
-        .execute(params![me, after(now, GRACE).as_microsecond()])?;
+        .execute(params![me, after(now, LOOKUP_GRACE).as_microsecond()])?;
     db.prepare_cached(SET_BACK)?
         .execute([now.as_microsecond(), after(now, MAX_PAUSE).as_microsecond()])?;
     let mut claimed = Vec::new();
@@ -216,49 +238,51 @@ fn claim(
         let ids: Vec<i64> = db
             .prepare_cached(DUE)?
             .query_map(
-                params![now.as_microsecond(), count(limit - claimed.len())],
+                params![now.as_microsecond(), to_i64(limit - claimed.len())],
                 |row| row.get(0),
             )?
             .collect::<Result<_, _>>()?;
         let mut suppressed = false;
         for id in ids {
+            // In the transaction of the claim: an opt-out that was committed before always suppresses the message.
             if suppress(db, id)? {
                 suppressed = true;
                 continue;
             }
             db.prepare_cached(
-                "UPDATE reply SET state = 1, owner = ?2, attempt = attempt + 1, sent_at = ?3 WHERE id = ?1",
+                "UPDATE outbound SET state = 1, owner = ?2, attempt = attempt + 1, sent_at = ?3 WHERE id = ?1",
             )?
             .execute(params![id, me, now.as_microsecond()])?;
             claimed.push(message(db, id, now)?);
         }
-        // Behind one that is taken back stands the next of its reply, or of its user.
+        // A suppressed message makes way for the next one of its reply or of its user, so search again.
         if !suppressed || claimed.len() >= limit {
             return Ok(claimed);
         }
     }
 }
 
-/// Whether the user of a `reply` has opted out, under whatever address.
+/// Condition: the user of a row of `outbound` has opted out, under any address.
+// A sender that equals the service means that the service chooses the sender, so an opt-out from any sender counts.
 macro_rules! opted_out {
     () => {
         "EXISTS (SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL \
-           AND (c.scope = reply.us OR c.scope = reply.service OR reply.us = reply.service) \
-           AND (c.address = reply.address OR c.address IN (SELECT b.address FROM conversation_address a \
+           AND (c.scope = outbound.sender OR c.scope = outbound.service OR outbound.sender = outbound.service) \
+           AND (c.address = outbound.address OR c.address IN (SELECT b.address FROM conversation_address a \
              JOIN conversation_address b ON b.conversation = a.conversation \
-             WHERE a.us = reply.us AND a.address = reply.address)))"
+             WHERE a.sender = outbound.sender AND a.address = outbound.address)))"
     };
 }
 
-/// Takes a message back whose user has opted out.
+/// Suppresses a message whose user has opted out.
 const SUPPRESS: &str = concat!(
-    "UPDATE reply SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND ",
+    "UPDATE outbound SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND ",
     opted_out!(),
 );
 
-/// What Twilio holds until its time and is not wanted any more.
+/// Finds messages that Twilio holds until their send time although the user has opted out.
 const UNWANTED: &str = concat!(
-    "SELECT id, account, slot, sid FROM reply WHERE status = 'scheduled' AND sid IS NOT NULL AND id > ?1 AND ",
+    "SELECT id, account, auth_token, sid FROM outbound WHERE status = 'scheduled' AND sid IS NOT NULL AND id > ?1 AND ",
     opted_out!(),
     " ORDER BY id LIMIT ?2",
 );
@@ -268,19 +292,20 @@ fn suppress(db: &Connection, id: i64) -> Result<bool, StoreError> {
     Ok(suppressed > 0)
 }
 
+/// Reads a message with the window and the opt-in of its user.
 pub(super) fn message(
     db: &Connection,
     id: i64,
     now: Timestamp,
 ) -> Result<OutboundMessage, StoreError> {
     let mut statement = db.prepare_cached(
-        "SELECT r.id, r.created_at, r.account, r.slot, r.us, r.address, r.service, r.template, r.attempt, r.looks, r.sent_at, \
+        "SELECT r.id, r.created_at, r.account, r.auth_token, r.sender, r.address, r.service, r.template, r.attempt, r.lookups, r.sent_at, \
          r.params, (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-           WHERE a.us = r.us AND a.address = r.address), \
-         EXISTS (SELECT 1 FROM consent c WHERE c.opted_in IS NOT NULL AND c.scope IN (r.us, r.service) \
+           WHERE a.sender = r.sender AND a.address = r.address), \
+         EXISTS (SELECT 1 FROM consent c WHERE c.opted_in IS NOT NULL AND c.scope IN (r.sender, r.service) \
            AND (c.address = r.address OR c.address IN (SELECT b.address FROM conversation_address a \
-             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.us = r.us AND a.address = r.address))) \
-         FROM reply r WHERE r.id = ?1",
+             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = r.sender AND a.address = r.address))) \
+         FROM outbound r WHERE r.id = ?1",
     )?;
     let mut found = statement.query([id])?;
     let row = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
@@ -296,18 +321,20 @@ fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreE
         id: row.get(0)?,
         created_at: rows::time(row.get(1)?)?,
         account: rows::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
-        slot: rows::slot(row.get(3)?),
+        auth_token: rows::slot(row.get(3)?),
         template: row.get(7)?,
         window: rows::window(&user, last_inbound, now)?,
-        us,
+        sender: us,
         user,
         service: row
             .get::<_, Option<String>>(6)?
             .and_then(|service| service.parse().ok()),
         attempt: row.get(8)?,
-        looks: row.get(9)?,
+        lookups: row.get(9)?,
         sent_at: row.get::<_, Option<i64>>(10)?.map(rows::time).transpose()?,
-        params: Form::parse(params.unwrap_or_default().as_bytes(), usize::MAX).unwrap_or_default(),
+        // Retention deletes the parameters of closed messages only.
+        params: FormParams::parse(params.unwrap_or_default().as_bytes(), usize::MAX)
+            .unwrap_or_default(),
         opted_in: row.get(13)?,
     })
 }
@@ -315,19 +342,21 @@ fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreE
 fn settle(
     db: &Connection,
     id: i64,
-    settlement: &Settlement,
+    settlement: &SendOutcome,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     match settlement {
-        Settlement::Sent { sid, status } => {
+        SendOutcome::Sent { sid, status } => {
             let bytes = rows::sid_bytes(sid.as_str());
-            db.prepare_cached("UPDATE reply SET state = 4, owner = NULL, sid = coalesce(sid, ?2), reason = NULL WHERE id = ?1")?
+            // In any state: Twilio's SID proves that it has accepted the message, even if another worker has recorded a
+            // failure. A SID that is known already stays.
+            db.prepare_cached("UPDATE outbound SET state = 4, owner = NULL, sid = coalesce(sid, ?2), reason = NULL WHERE id = ?1")?
                 .execute(params![id, bytes])?;
-            news::raise(db, id, status.as_str(), rows::rank(status), None)?;
-            // A callback may have been faster than the answer to the call.
+            status_events::raise(db, id, status.as_str(), rows::rank(status), None)?;
+            // A status callback may arrive before the response to the REST call.
             let early: Option<(String, i64, Option<u32>)> = db
                 .prepare_cached(
-                    "DELETE FROM news WHERE sid = ?2 AND account = (SELECT account FROM reply WHERE id = ?1) \
+                    "DELETE FROM unmatched_status WHERE sid = ?2 AND account = (SELECT account FROM outbound WHERE id = ?1) \
                      RETURNING status, rank, error_code",
                 )?
                 .query_row(params![id, bytes], |row| {
@@ -335,22 +364,24 @@ fn settle(
                 })
                 .optional()?;
             if let Some((status, rank, code)) = early {
-                news::raise(db, id, &status, rank, code)?;
+                status_events::raise(db, id, &status, rank, code)?;
             }
         }
-        Settlement::Again { not_before } => {
+        // The other outcomes change a message only while it is being sent or looked up: nothing takes back that it was
+        // sent.
+        SendOutcome::Retry { not_before } => {
             db.prepare_cached(
-                "UPDATE reply SET state = 0, owner = NULL, not_before = ?2 WHERE id = ?1 AND state IN (1, 2)",
+                "UPDATE outbound SET state = 0, owner = NULL, not_before = ?2 WHERE id = ?1 AND state IN (1, 2)",
             )?
             .execute(params![id, not_before.as_microsecond()])?;
             hold_up(db, id, *not_before, now)?;
         }
-        Settlement::Failed { code, reason } => {
+        SendOutcome::Failed { code, reason } => {
             let code = code.map(|code| code.0);
             let failed = db
                 .prepare_cached(
-                    "UPDATE reply SET state = 5, owner = NULL, error_code = ?2, reason = ?3 WHERE id = ?1 AND state IN (1, 2) \
-                     RETURNING us, address, service",
+                    "UPDATE outbound SET state = 5, owner = NULL, error_code = ?2, reason = ?3 WHERE id = ?1 AND state IN (1, 2) \
+                     RETURNING sender, address, service",
                 )?
                 .query_row(params![id, code, reason], |row| {
                     let service: Option<String> = row.get(2)?;
@@ -360,18 +391,18 @@ fn settle(
             if let Some((us, user, service)) = failed
                 && let Some(scope) = rows::refused_scope(code, &us, service.as_deref())
             {
-                news::refused(db, &ConsentRecord::refusal(scope, user, None, now))?;
+                status_events::refused(db, &ConsentRecord::refusal(scope, user, None, now))?;
             }
         }
-        Settlement::Unknown { look_at, looked } => {
+        SendOutcome::Unknown { look_at, looked } => {
             db.prepare_cached(
-                "UPDATE reply SET state = 2, owner = NULL, not_before = ?2, looks = looks + ?3 WHERE id = ?1 AND state IN (1, 2)",
+                "UPDATE outbound SET state = 2, owner = NULL, not_before = ?2, lookups = lookups + ?3 WHERE id = ?1 AND state IN (1, 2)",
             )?
             .execute(params![id, look_at.as_microsecond(), looked])?;
         }
-        Settlement::Held => {
+        SendOutcome::Held => {
             db.prepare_cached(
-                "UPDATE reply SET state = 3, owner = NULL, reason = 'whether it was sent is not known' WHERE id = ?1 AND state = 2",
+                "UPDATE outbound SET state = 3, owner = NULL, reason = 'whether it was sent is not known' WHERE id = ?1 AND state = 2",
             )?
             .execute([id])?;
         }
@@ -379,14 +410,15 @@ fn settle(
     Ok(())
 }
 
-/// Lets what is due to the same person wait as long as this one does: each claim would pass over it otherwise. It counts as
-/// tried, since it is as old.
+/// Delays the later messages of the same sender to the same user as long as a message that is retried.
+// Without it, every claim would read these messages and pass over them. `attempt = 1` keeps their position, as if they
+// had been tried too.
 fn hold_up(db: &Connection, id: i64, until: Timestamp, now: Timestamp) -> Result<(), StoreError> {
     db.prepare_cached(
-        "UPDATE reply SET not_before = ?2, attempt = max(attempt, 1) \
-         FROM (SELECT us, address, account FROM reply WHERE id = ?1 AND state = 0) AS h \
-         WHERE reply.us = h.us AND reply.address = h.address AND reply.account = h.account AND reply.id > ?1 \
-         AND reply.state = 0 AND reply.state < 3 AND reply.not_before < ?2 AND reply.not_before <= ?3",
+        "UPDATE outbound SET not_before = ?2, attempt = max(attempt, 1) \
+         FROM (SELECT sender, address, account FROM outbound WHERE id = ?1 AND state = 0) AS h \
+         WHERE outbound.sender = h.sender AND outbound.address = h.address AND outbound.account = h.account AND outbound.id > ?1 \
+         AND outbound.state = 0 AND outbound.state < 3 AND outbound.not_before < ?2 AND outbound.not_before <= ?3",
     )?
     .execute(params![id, until.as_microsecond(), now.as_microsecond()])?;
     Ok(())
@@ -400,8 +432,9 @@ mod tests {
     use crate::store::Access;
     use crate::store::sqlite::schema::Place;
 
+    // The time of these statements must not grow with the number of completed messages.
     #[test]
-    fn what_is_open_is_found_without_a_look_at_what_is_done() {
+    fn open_outbox_queries_avoid_table_scans() {
         let place = Place {
             path: None,
             patience: Duration::ZERO,

@@ -1,7 +1,7 @@
-//! Ownership of the database file: one server has it, by an operating-system lock on the file itself.
+//! Ownership of the database file by one server, with an operating-system lock on the file itself.
 //!
-//! The lock belongs to the inode. It holds whatever name another server opens the file by: a hard link, a symbolic link or
-//! a bind mount.
+//! The lock belongs to the inode. It holds whatever name another server opens the file by: a hard link, a symbolic link
+//! or a bind mount.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -12,19 +12,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::presence::beside;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Device and inode.
+/// Device and inode of a file.
 pub(super) type Identity = (u64, u64);
 
 /// Every file that this process has locked, with its descriptor.
 ///
 /// Entries are never removed, because their descriptors must not be closed: closing any descriptor of a file drops all
-/// POSIX locks that the process has on it (`fcntl(2)`), those of SQLite's connections included. Another process could then
-/// take the write-ahead log for its own. An open descriptor also keeps the inode's number from being used again.
+/// POSIX locks that the process has on it (`fcntl(2)`), those of SQLite's connections included. Another process could
+/// then take the write-ahead log for its own. An open descriptor also keeps the inode's number from being used again.
 static LOCKED: Mutex<Vec<Locked>> = Mutex::new(Vec::new());
 
 struct Locked {
     file: Identity,
     descriptor: File,
+    /// True while an [`Ownership`] exists. The lock alone would not tell: a second lock of one descriptor succeeds.
     is_owned: bool,
 }
 
@@ -65,7 +66,7 @@ impl Drop for Ownership {
     fn drop(&mut self) {
         let mut locked = locked();
         if let Some(entry) = locked.iter_mut().find(|entry| entry.file == self.0) {
-            // It cannot fail for a descriptor that is open. If it did, the file would stay locked until the process ends.
+            // This cannot fail for an open descriptor. If it did, the file would stay locked until the process ends.
             let _ = entry.descriptor.unlock();
             entry.is_owned = false;
         }
@@ -76,8 +77,8 @@ fn locked() -> MutexGuard<'static, Vec<Locked>> {
     LOCKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The file that is locked: the database, or on systems where `flock` and SQLite's `fcntl` locks exclude each other, a file
-/// with the same name and `.lock` at its end.
+/// Returns the file to lock: the database, or a file next to it that ends with `.lock`.
+// The latter is for systems where `flock` and SQLite's `fcntl` locks exclude each other.
 fn lock_target(path: &Path) -> PathBuf {
     if cfg!(any(target_os = "linux", target_os = "android")) {
         path.to_owned()
@@ -86,10 +87,10 @@ fn lock_target(path: &Path) -> PathBuf {
     }
 }
 
-/// The index of the entry for the file at `path`. One is added if there is none.
+/// Returns the index of the entry for the file at `path`, and adds one if there is none.
 fn open(locked: &mut Vec<Locked>, path: &Path) -> std::io::Result<usize> {
     let position = |locked: &[Locked], file| locked.iter().position(|entry| entry.file == file);
-    // A second descriptor could never be closed again.
+    // Do not open a file that has an entry: a second descriptor could never be closed.
     if let Ok(metadata) = path.metadata()
         && let Some(at) = position(locked, identity(&metadata))
     {
@@ -105,12 +106,13 @@ fn open(locked: &mut Vec<Locked>, path: &Path) -> std::io::Result<usize> {
     let file = match descriptor.metadata() {
         Ok(metadata) => identity(&metadata),
         Err(error) => {
+            // Closing it could drop the locks of a connection of SQLite.
             std::mem::forget(descriptor);
             return Err(error);
         }
     };
     if let Some(at) = position(locked, file) {
-        // The name led to another file a moment ago.
+        // The name led to another file when it was checked above.
         std::mem::forget(descriptor);
         return Ok(at);
     }
@@ -124,13 +126,13 @@ fn open(locked: &mut Vec<Locked>, path: &Path) -> std::io::Result<usize> {
 
 fn not_opened(path: &Path, error: &std::io::Error) -> StoreError {
     let remedy = match error.kind() {
-        ErrorKind::NotFound => "make the folder, or correct DATABASE_URL",
+        ErrorKind::NotFound => "create the folder, or correct DATABASE_URL",
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "it may not be written: look at its owner and mode"
+            "it cannot be opened for writing; check its owner and mode"
         }
         _ => "it must be a file on a local disk, in a folder that this user may write to",
     };
-    let text = format!("{}: {error}: {remedy}", path.display());
+    let text = format!("{}: {error}; {remedy}", path.display());
     StoreError::with_source(StoreErrorKind::Unavailable, text)
 }
 
@@ -138,8 +140,7 @@ fn owned(path: &Path) -> StoreError {
     StoreError::with_source(
         StoreErrorKind::Owned,
         format!(
-            "{} is locked. Stop the other server, or give this one a DATABASE_URL of its own; several machines share \
-             PostgreSQL",
+            "{} is locked; stop the other server, or set another DATABASE_URL (several servers can share PostgreSQL)",
             path.display()
         ),
     )
@@ -151,11 +152,12 @@ pub(super) fn identity(metadata: &Metadata) -> Identity {
 
 /// Fails if a server has the database open by another name.
 ///
-/// SQLite's write-ahead log is named after the database. Changes by a second name go to a second log, which the server
-/// does not read, and which damages the database once it is written back.
+/// SQLite's write-ahead log is named after the database. Changes by a second name go to a second log. The server does
+/// not read that log, and writing it back damages the database.
 pub(super) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
     let has_links = path.metadata().is_ok_and(|metadata| metadata.nlink() > 1);
-    // A server's log exists as long as it runs.
+    // A server's write-ahead log exists as long as the server runs. With a log under this name, this name is the
+    // server's.
     if !has_links || beside(path, "-wal").exists() {
         return Ok(());
     }
@@ -165,8 +167,8 @@ pub(super) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
     };
     let entry = &mut locked[at];
     if !entry.is_owned {
-        // A server that starts while this lock is held refuses to start. The lock is held for microseconds, and only for
-        // a file with several names.
+        // A server that starts while this lock is held refuses to start. The lock is held for microseconds, and only
+        // for a file with several names.
         match entry.descriptor.try_lock_shared() {
             Ok(()) => {
                 let _ = entry.descriptor.unlock();
@@ -179,13 +181,13 @@ pub(super) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
     Err(StoreError::with_source(
         StoreErrorKind::Unavailable,
         format!(
-            "{} is a hard link to the database of a running server; set DATABASE_URL as the server has it",
+            "{} is a hard link to the database of a running server; use the server's DATABASE_URL",
             path.display()
         ),
     ))
 }
 
-/// Problems of a database file's links and mode: one sentence each, none if it does not exist.
+/// Returns problems of a database file's links and mode, one sentence each. A missing file has no problems.
 ///
 /// ```
 /// use std::os::unix::fs::PermissionsExt;
@@ -209,7 +211,7 @@ pub fn file_warnings(path: &Path) -> Vec<String> {
              log of its own, and messages written by one are lost to the other"
         ));
     }
-    // Write access alone also lets others replace messages.
+    // Read access exposes messages, and write access lets others replace them.
     if mode & 0o066 != 0 {
         warnings.push(format!(
             "{name} holds messages and phone numbers, and other users may open it (mode {mode:04o}); run: chmod 600 {name}*"

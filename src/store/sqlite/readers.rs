@@ -1,7 +1,7 @@
-//! Connections that only read: a fixed number of them, each opened when it is first needed and then kept.
+//! Pool of read-only connections, each opened when it is first needed and never closed while the store is open.
 //!
-//! They are not closed after a read: SQLite keeps the descriptor of a closed connection open for as long as another connection
-//! of the process has a lock on the file, which in WAL mode is always. Each close would therefore leak a descriptor.
+//! SQLite keeps the descriptor of a closed connection open as long as another connection of the process has a lock on
+//! the file. In WAL mode that is always the case, so each close would leak a descriptor.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,15 +11,16 @@ use tokio::sync::Semaphore;
 use super::schema::Place;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// A pool of connections that only read.
+/// Pool of read-only connections.
 pub(super) struct Readers {
     place: Place,
     idle: Arc<Mutex<Vec<Connection>>>,
+    // As many permits as connections, so that a read with a permit finds an idle connection or may open one.
     permits: Arc<Semaphore>,
 }
 
 impl Readers {
-    /// Creates a pool of at most so many connections, of which none is open yet.
+    /// Creates a pool of up to `connections` connections, none of which is open yet.
     pub(super) fn new(place: Place, connections: usize) -> Self {
         Self {
             place,
@@ -28,7 +29,8 @@ impl Readers {
         }
     }
 
-    /// Runs `work` on a connection, off the runtime's threads. Further reads wait without a thread until one is free.
+    /// Runs `work` on a connection, on a blocking thread. If all connections are in use, the read waits without a
+    /// thread.
     pub(super) async fn read<T, F>(&self, mut work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -38,15 +40,17 @@ impl Readers {
         let permit = permit.map_err(|_| StoreError::new(StoreErrorKind::NotOpen))?;
         let (place, idle) = (self.place.clone(), self.idle.clone());
         let read = tokio::task::spawn_blocking(move || {
-            // Moved in: a caller that stops waiting does not make room for another thread. Dropped after the connection is back.
+            // Moved into the task: if the caller stops waiting, the permit stays in use as long as the thread and the
+            // connection. Dropped at the end, after the connection is idle again.
             let _permit = permit;
+            // The lock is held for a push or a pop only, never during `work`.
             let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let db = match taken {
                 Some(db) => db,
                 None => place.connect_to_read()?,
             };
             let result = work(&db);
-            // Also after an error: a connection that only reads forgets what it has read with the end of its statement.
+            // After an error too: a read-only connection has no state beyond the end of its statement.
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(db);
             result
         });

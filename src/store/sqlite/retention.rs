@@ -1,8 +1,8 @@
-//! [`Operator::expire`](crate::store::Operator::expire) in SQLite: see [`expiry`] for the rows that a step takes.
+//! [`Operator::expire`](crate::store::Operator::expire) in SQLite. The module [`expiry`] selects the rows of a step.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
-use super::handover;
+use super::handoff;
 use crate::sid::MessageSid;
 use crate::store::expiry::{
     self, CONTENT, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTGOING, OUTGOING_CONTENT, OUTGOING_TEXTS,
@@ -10,23 +10,28 @@ use crate::store::expiry::{
 };
 use crate::store::{Expired, Retention, StoreError, rows};
 
-/// Rows behind the mark ?1, at most ?2 of them.
+// Every statement finds its rows by an index or by ID, so that a step reads few rows however many there are.
+
+/// Reads up to ?2 rows after the mark ?1.
 const MESSAGES: &str = "SELECT i.id, i.received_at, EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 0 AND l.id = i.id) \
      FROM inbound i WHERE i.id > ?1 ORDER BY i.id LIMIT ?2";
 const REPLIES: &str = "SELECT r.id, r.created_at, EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = r.id) \
-     FROM reply r WHERE r.id > ?1 ORDER BY r.id LIMIT ?2";
+     FROM outbound r WHERE r.id > ?1 ORDER BY r.id LIMIT ?2";
 
-/// Open messages after ?1 and up to ?2.
+/// Records the messages after ?1 and up to ?2 that are open, or that have an open reply.
+// The mark passes them, so they are in `expire_later` from then on.
 const OPEN_MESSAGES: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
      SELECT 0, id, received_at FROM inbound WHERE id > ?1 AND id <= ?2 AND state < 3";
 const OPEN_REPLIES: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
-     SELECT 0, r.inbound, i.received_at FROM reply r JOIN inbound i ON i.id = r.inbound \
+     SELECT 0, r.inbound, i.received_at FROM outbound r JOIN inbound i ON i.id = r.inbound \
      WHERE r.inbound > ?1 AND r.inbound <= ?2 AND r.state <= 3";
-/// An index by the message that a reply belongs to would find all that answer nothing.
+/// Records the open outbound messages, which are not replies, after ?1 and up to ?2.
+// Unary `+` keeps SQLite from the index on `inbound`, which is NULL in every row that is not a reply.
 const OPEN_OUTGOING: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
-     SELECT 1, id, created_at FROM reply WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state <= 3";
+     SELECT 1, id, created_at FROM outbound WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state <= 3";
 
-/// The deletions of a range of messages; ?3 says whether those in `expire_later` are meant.
+/// Condition: the message is in `expire_later` (?3 is true), or is not (?3 is false).
+// The deletions below run over a range of IDs that a mark passes, without the recorded rows, and over one recorded row.
 macro_rules! meant {
     ($id:literal) => {
         concat!(
@@ -37,9 +42,11 @@ macro_rules! meant {
     };
 }
 const TEXTS_OF_REPLIES: &str = concat!(
-    "UPDATE reply SET params = NULL WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
-    meant!("reply.inbound")
+    "UPDATE outbound SET params = NULL WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
+    meant!("outbound.inbound")
 );
+// Failed and dead messages whose text is about to be deleted. Without it no operator can retry them, so they become
+// dead with that reason, and `expire` returns their SIDs.
 const UNANSWERED: &str = concat!(
     "SELECT sid FROM inbound WHERE id > ?1 AND id <= ?2 AND state IN (5, 6) AND params IS NOT NULL",
     meant!("inbound.id")
@@ -49,55 +56,60 @@ const BECOMES_DEAD: &str = concat!(
     meant!("inbound.id")
 );
 const TEXTS_OF_MESSAGES: &str = concat!(
-    "UPDATE inbound SET params = NULL, answer = NULL WHERE id > ?1 AND id <= ?2 AND state > 2",
+    "UPDATE inbound SET params = NULL, response = NULL WHERE id > ?1 AND id <= ?2 AND state > 2",
     meant!("inbound.id")
 );
+// Open replies stay, and their messages are in `expire_later`.
 const DELETE_REPLIES: &str = concat!(
-    "DELETE FROM reply WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
-    meant!("reply.inbound")
+    "DELETE FROM outbound WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
+    meant!("outbound.inbound")
 );
 const CONVERSATIONS: &str = concat!(
     "SELECT DISTINCT conversation FROM inbound WHERE id > ?1 AND id <= ?2",
     meant!("inbound.id")
 );
+// Messages that never got a reply although their key expires.
 const OPEN_TO_THE_END: &str = concat!(
     "SELECT sid FROM inbound WHERE id > ?1 AND id <= ?2 \
      AND (state < 3 OR (state IN (5, 6) AND params IS NOT NULL))",
     meant!("inbound.id")
 );
 const DELETE_ALL_REPLIES: &str = concat!(
-    "DELETE FROM reply WHERE inbound > ?1 AND inbound <= ?2",
-    meant!("reply.inbound")
+    "DELETE FROM outbound WHERE inbound > ?1 AND inbound <= ?2",
+    meant!("outbound.inbound")
 );
 const DELETE_MESSAGES: &str = concat!(
     "DELETE FROM inbound WHERE id > ?1 AND id <= ?2",
     meant!("inbound.id")
 );
 
-/// The deletions of a range of what answers nothing.
-const TEXTS_OF_OUTGOING: &str = "UPDATE reply SET params = NULL WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state > 3 \
-     AND params IS NOT NULL AND ?3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = reply.id)";
-const DELETE_OUTGOING: &str = "DELETE FROM reply WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state > 3 \
-     AND ?3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = reply.id)";
+/// Deletions of a range of outbound messages that are not replies.
+const TEXTS_OF_OUTGOING: &str = "UPDATE outbound SET params = NULL WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state > 3 \
+     AND params IS NOT NULL AND ?3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = outbound.id)";
+const DELETE_OUTGOING: &str = "DELETE FROM outbound WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state > 3 \
+     AND ?3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = outbound.id)";
 
-/// A conversation whose last message is older than ?2, or is in the future and among those up to ?4, and that has none open.
+/// Finds the conversation ?1 if it has no open message and its last message is older than ?2.
+// A last message later than ?3, the present time, counts as old if the mark has come to it, ?4.
 const IS_OVER: &str = "SELECT 1 FROM conversation c WHERE c.id = ?1 \
      AND (c.last_inbound < ?2 OR (c.last_inbound > ?3 AND c.newest <= ?4)) \
      AND NOT EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = c.id AND p.state < 3)";
 
-const OLD_KEYS: &str =
-    "DELETE FROM send_key WHERE key IN (SELECT key FROM send_key WHERE at < ?1 LIMIT ?2)";
-const OLD_NEWS: &str = "DELETE FROM news WHERE (sid, account) IN (SELECT sid, account FROM news WHERE at < ?1 LIMIT ?2)";
+// Few rows per step, as everywhere. Both tables have an index on their time.
+const OLD_KEYS: &str = "DELETE FROM idempotency_key WHERE key IN (SELECT key FROM idempotency_key WHERE at < ?1 LIMIT ?2)";
+const OLD_NEWS: &str = "DELETE FROM unmatched_status WHERE (sid, account) IN (SELECT sid, account FROM unmatched_status WHERE at < ?1 LIMIT ?2)";
 
-/// Rows of `expire_later` behind the mark ?2.
+/// Reads up to ?3 rows of `expire_later` after the position ?2.
 const LATER_ROWS: &str =
     "SELECT id, at FROM expire_later WHERE kind = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-/// Whether a message of `expire_later` is as any other again: nothing is open, and it is as old as its number.
+/// Checks whether a message of `expire_later` is an ordinary row again.
+// Nothing is open, and it was recorded with its own time. A row from the future was recorded with another one.
 const IS_ORDINARY: &str = "SELECT NOT EXISTS (SELECT 1 FROM inbound WHERE id = ?1 AND (state < 3 OR received_at <> ?2)) \
-     AND NOT EXISTS (SELECT 1 FROM reply WHERE inbound = ?1 AND state <= 3)";
-const IS_THERE: &str = "SELECT 1 FROM reply WHERE id = ?1";
+     AND NOT EXISTS (SELECT 1 FROM outbound WHERE inbound = ?1 AND state <= 3)";
+const IS_THERE: &str = "SELECT 1 FROM outbound WHERE id = ?1";
 
-/// Numbers: after the first and up to the second, and whether those of `expire_later` are meant.
+/// Range of IDs: above `from` and up to `to`. `later` selects the rows that are in `expire_later`, or those that are
+/// not.
 #[derive(Clone, Copy)]
 struct Range {
     from: i64,
@@ -105,7 +117,7 @@ struct Range {
     later: bool,
 }
 
-/// The rows that a step deletes, and the time that they go by.
+/// Step of retention: its age limits in microseconds, and what it has deleted.
 struct Step<'a> {
     db: &'a Connection,
     now: i64,
@@ -124,7 +136,7 @@ pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<Expired, 
         keys: retention.keys_before.as_microsecond(),
         expired: Expired::default(),
     };
-    // Should messages have been deleted otherwise.
+    // Messages may have been deleted in another way since the last step.
     put_marks_back(db)?;
     if let Some(range) = step.next(TEXTS, step.texts)? {
         step.texts_of_messages(range)?;
@@ -155,14 +167,16 @@ pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<Expired, 
     Ok(step.expired)
 }
 
-/// Resets the marks after everything was deleted.
+/// Resets the marks after all messages were deleted.
 pub(super) fn begin_anew(db: &Connection) -> Result<(), StoreError> {
     db.execute("DELETE FROM expire_later", [])?;
     put_marks_back(db)
 }
 
-/// SQLite gives the numbers of the newest messages again once those are deleted, and the marks must not lie before them.
+/// Moves the marks of messages back to the highest ID that exists.
 fn put_marks_back(db: &Connection) -> Result<(), StoreError> {
+    // `inbound` has no AUTOINCREMENT, so SQLite assigns the IDs of deleted newest messages again. Messages with an ID
+    // below a mark would never expire.
     let mut put_back = db.prepare_cached(
         "UPDATE meta SET value = (SELECT coalesce(max(id), 0) FROM inbound) \
          WHERE name = ?1 AND value > (SELECT coalesce(max(id), 0) FROM inbound)",
@@ -179,9 +193,9 @@ impl Step<'_> {
         Ok(statement.execute(params![range.from, range.to, range.later])?)
     }
 
-    /// The next messages that are older than `before`, with the mark moved behind them.
+    /// Returns the next messages that are older than `before`, and moves the mark past them.
     fn next(&mut self, mark: &str, before: i64) -> Result<Option<Range>, StoreError> {
-        self.behind(
+        self.advance(
             mark,
             before,
             MESSAGES,
@@ -190,12 +204,14 @@ impl Step<'_> {
         )
     }
 
-    /// The same of the outbox. Replies are in between, which go with their messages.
+    /// Returns the next rows of the outbox that are older than `before`, and moves the mark past them.
+    ///
+    /// Replies are among them. They are deleted with their messages, and the statements leave them out.
     fn next_outgoing(&mut self, mark: &str, before: i64) -> Result<Option<Range>, StoreError> {
-        self.behind(mark, before, REPLIES, OUTGOING, &[OPEN_OUTGOING])
+        self.advance(mark, before, REPLIES, OUTGOING, &[OPEN_OUTGOING])
     }
 
-    fn behind(
+    fn advance(
         &mut self,
         mark: &str,
         before: i64,
@@ -213,6 +229,7 @@ impl Step<'_> {
             .collect::<Result<_, _>>()?;
         let batch = expiry::batch(&rows, before, self.now);
         let Some(to) = batch.to else { return Ok(None) };
+        // Recorded before the caller deletes the range, so that its deletions leave these rows out.
         for id in batch.later {
             db.prepare_cached(
                 "INSERT OR IGNORE INTO expire_later (kind, id, at) VALUES (?1, ?2, ?3)",
@@ -251,6 +268,7 @@ impl Step<'_> {
 
     fn texts_of_messages(&mut self, range: Range) -> Result<(), StoreError> {
         self.run(TEXTS_OF_REPLIES, range)?;
+        // Read before the texts are deleted: both statements find the messages by their text.
         let unanswered = sids(self.db.prepare_cached(UNANSWERED)?, range)?;
         if !unanswered.is_empty() {
             self.db.prepare_cached(BECOMES_DEAD)?.execute(params![
@@ -272,17 +290,17 @@ impl Step<'_> {
 
     fn keys_of_messages(&mut self, range: Range) -> Result<(), StoreError> {
         let db = self.db;
-        // Nothing but an outage of more than a year leaves any.
+        // Keys outlive content by 400 days, so only a very long outage leaves such messages.
         let unanswered = sids(db.prepare_cached(OPEN_TO_THE_END)?, range)?;
         self.expired.unanswered.extend(unanswered);
-        // Those too whose content was left because something was open.
+        // Replies that are still open are deleted too, because their message is.
         self.run(DELETE_ALL_REPLIES, range)?;
         self.forget_conversations(range)?;
         self.run(DELETE_MESSAGES, range)?;
         put_marks_back(db)
     }
 
-    /// Forgets the conversations of these messages that are over. Each comes up again with its last message.
+    /// Deletes those conversations of these messages that are over.
     fn forget_conversations(&self, range: Range) -> Result<(), StoreError> {
         let db = self.db;
         let conversations: Vec<i64> = db
@@ -290,6 +308,7 @@ impl Step<'_> {
             .query_map(params![range.from, range.to, range.later], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         for id in conversations {
+            // One that is not over is checked again when a mark reaches its last message.
             let over = params![id, self.content, self.now, range.to];
             if !db.prepare_cached(IS_OVER)?.exists(over)? {
                 continue;
@@ -297,17 +316,17 @@ impl Step<'_> {
             for sql in [
                 "DELETE FROM conversation_address WHERE conversation = ?1",
                 "DELETE FROM dialogue WHERE conversation = ?1",
-                "DELETE FROM conversation WHERE joined = ?1",
+                "DELETE FROM conversation WHERE merged_into = ?1",
                 "DELETE FROM conversation WHERE id = ?1",
             ] {
                 db.prepare_cached(sql)?.execute([id])?;
             }
-            handover::forget(db, id)?;
+            handoff::forget(db, id)?;
         }
         Ok(())
     }
 
-    /// The next rows of `expire_later`; from the first again after the last.
+    /// Returns the next rows of `expire_later`, and starts again from the first one after the last one.
     fn later(&mut self, kind: i64) -> Result<Vec<(i64, i64)>, StoreError> {
         let mark = LATER[usize::from(kind != MESSAGE)];
         let from = self.mark(mark)?;
@@ -337,6 +356,7 @@ impl Step<'_> {
             if at >= self.texts {
                 continue;
             }
+            // Each of these deletes only what is closed now, so a row may need several passes.
             self.texts_of_messages(range)?;
             if at < self.content {
                 self.content_of_messages(range)?;
@@ -344,7 +364,8 @@ impl Step<'_> {
             if at < self.keys {
                 self.keys_of_messages(range)?;
             } else {
-                // The marks that have not come to it yet take it as any other.
+                // An ordinary row leaves `expire_later` if the marks that have not reached it yet will delete the rest:
+                // its content, unless that was deleted just now, and its key.
                 let is_ordinary: bool = self
                     .db
                     .prepare_cached(IS_ORDINARY)?
@@ -387,7 +408,7 @@ impl Step<'_> {
     }
 }
 
-/// The SIDs of messages whose numbers are in a range.
+/// Runs a statement that selects SIDs of messages in a range.
 fn sids(mut statement: CachedStatement<'_>, range: Range) -> Result<Vec<MessageSid>, StoreError> {
     let mut found = statement.query(params![range.from, range.to, range.later])?;
     let mut sids = Vec::new();
@@ -403,9 +424,9 @@ mod tests {
     use super::*;
     use crate::store::Access;
 
-    /// Every statement finds its rows by an index, so that a step takes no longer where there are many others.
+    // With a scan, a step would take longer the more messages are stored.
     #[test]
-    fn no_statement_looks_through_a_table() {
+    fn retention_statements_avoid_table_scans() {
         let place = Place {
             path: None,
             patience: std::time::Duration::ZERO,
@@ -445,7 +466,7 @@ mod tests {
             for step in steps {
                 let is_bounded = !step.starts_with("SCAN") || step == "SCAN CONSTANT ROW";
                 assert!(is_bounded, "{step}: {sql}");
-                // Equal for all that answers nothing.
+                // `inbound` is NULL in every row that is not a reply, so this search would find all of them.
                 assert!(
                     !step.contains("inbound=?") || !sql.contains("inbound IS NULL"),
                     "{step}: {sql}"

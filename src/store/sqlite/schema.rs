@@ -1,4 +1,4 @@
-//! Opening the file: whose it is, how it is written, which version made it.
+//! Opening of the database: settings of a connection, checks of the file, and migrations.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,53 +10,47 @@ use super::error::store_error;
 use super::ownership::{file_warnings, refuse_second_name};
 use crate::store::{Access, MIN_READER, SCHEMA, StoreError, StoreErrorKind, rows};
 
-/// All versions of the schema, oldest first; the same numbers as PostgreSQL's.
-const MIGRATIONS: [&str; SCHEMA] = [
-    include_str!("migrations/0001_journal.sql"),
-    include_str!("migrations/0002_previous.sql"),
-    include_str!("migrations/0003_sending.sql"),
-    include_str!("migrations/0004_media.sql"),
-    include_str!("migrations/0005_handover.sql"),
-    include_str!("migrations/0006_order.sql"),
-    include_str!("migrations/0007_scheduled.sql"),
-    include_str!("migrations/0008_reply_order.sql"),
-    include_str!("migrations/0009_media_link_key.sql"),
-    include_str!("migrations/0010_retention.sql"),
-];
-/// "rply", so that another program's database is not taken for ours.
+/// All migrations, oldest first. Their numbers are the same as PostgreSQL's.
+const MIGRATIONS: [&str; SCHEMA] = [include_str!("migrations/0001_initial.sql")];
+/// "rply": marks the file, so that the database of another program is not opened.
 const APPLICATION_ID: i64 = 0x7270_6c79;
-/// Above this a damaged page is found when it is read, and not at the start.
+/// Maximum size in bytes of a database that is checked completely at the start.
+// A complete check of a larger file would delay the start. There a damaged page is found when it is read.
 const CHECKED_AT_START: u64 = 32 * 1024 * 1024;
 
-/// Where the database is, and how patiently it is opened.
+/// Location of the database, and the time to wait for its locks.
 #[derive(Clone)]
 pub(super) struct Place {
-    /// `None` is memory.
+    /// `None` for a database in memory.
     pub(super) path: Option<PathBuf>,
-    /// How long a lock is waited for.
+    /// Busy timeout of a connection.
     pub(super) patience: Duration,
 }
 
 impl Place {
-    /// A connection that writes, durably.
+    /// Opens a connection that can write, and whose commits are durable.
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
+        // NO_MUTEX: each connection is used by one thread at a time.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = match &self.path {
-            // It is made when it is first opened, and not in the place of one that is gone.
+            // Without CREATE: `Ownership::take` creates the file. A connection that is opened later must not create a
+            // new, empty file where the first one is gone.
             Some(path) => Connection::open_with_flags(path, flags),
             None => Connection::open_in_memory_with_flags(flags),
         };
         let db = db.map_err(|error| self.explained(error))?;
+        // SQLite opens a file that it may not write without an error, and read-only.
         if let Some(path) = &self.path
             && db.is_readonly("main")?
         {
             let text = format!(
-                "{}: it may not be written: look at its owner and mode",
+                "{} cannot be opened for writing; check its owner and mode",
                 path.display()
             );
             return Err(StoreError::with_source(StoreErrorKind::Unavailable, text));
         }
         self.prepare(&db).map_err(|error| self.explained(error))?;
+        // On a file system without shared memory SQLite stays in another journal mode, also without an error.
         if self.path.is_some() {
             let synchronous: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0))?;
             let journal: String = db.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
@@ -64,7 +58,8 @@ impl Place {
                 return Err(StoreError::with_source(
                     StoreErrorKind::Internal,
                     format!(
-                        "it cannot be written durably (journal {journal}, synchronous {synchronous})"
+                        "the database cannot use a write-ahead log with synchronous=FULL (journal {journal}, synchronous \
+                         {synchronous}); put it on a local file system"
                     ),
                 ));
             }
@@ -74,46 +69,52 @@ impl Place {
 
     fn prepare(&self, db: &Connection) -> rusqlite::Result<()> {
         db.busy_timeout(self.patience)?;
+        // Enough for all statements that accept a message, save its response and send its replies.
         db.set_prepared_statement_cache_capacity(64);
-        // A plan may not hang on what is bound: else a cached statement is planned anew whenever that changes.
+        // Plans must not depend on bound values. Otherwise SQLite plans a cached statement again whenever they change.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         if self.path.is_some() {
-            // A query: it answers with the mode it could take.
+            // A query: it returns the mode that is in force afterwards.
             db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+            // The log is synced at every commit, so that an acknowledged message survives a loss of power.
             db.pragma_update(None, "synchronous", "full")?;
+            // Bytes. A log that has grown longer is cut to this length after a checkpoint.
             db.pragma_update(None, "journal_size_limit", 67_108_864)?;
-            // Pages: each is copied once in so many, however often it was written. Not on a server's writer: see checkpoint.rs.
+            // Pages. Between two checkpoints a page may be written many times and is copied once. On a server's writer
+            // the hook of `Checkpointer::attach` replaces this.
             db.pragma_update(None, "wal_autocheckpoint", 8_000)?;
         }
         db.pragma_update(None, "foreign_keys", true)?;
         db.pragma_update(None, "temp_store", "memory")?;
-        // KiB: enough for the upper pages of every index of a million messages.
+        // KiB, because it is negative. Enough for the upper pages of every index of a million messages.
         db.pragma_update(None, "cache_size", -8000)?;
-        // What is deleted is overwritten where that costs nothing.
+        // Deleted content is overwritten where that costs no further I/O. `purge_user` sets this to `on`.
         db.pragma_update_and_check(None, "secure_delete", "fast", |_| Ok(()))?;
         Ok(())
     }
 
-    /// A connection that only reads.
+    /// Opens a connection that only reads.
     pub(super) fn connect_to_read(&self) -> Result<Connection, StoreError> {
         let path = self
             .path
             .as_ref()
             .ok_or_else(|| StoreError::new(StoreErrorKind::Internal))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // The journal mode is a property of the file, so nothing but the timeout is set.
         let db = Connection::open_with_flags(path, flags)?;
         db.busy_timeout(self.patience)?;
         Ok(db)
     }
 
+    /// Converts an error of SQLite, and adds the path and a remedy.
     fn explained(&self, error: rusqlite::Error) -> StoreError {
         let kind = store_error(error);
         let Some(path) = &self.path else { return kind };
-        let remedy = format!(": {}", restore(path));
+        let remedy = format!("; {}", restore(path));
         let remedy = match kind.kind() {
             StoreErrorKind::Corrupt => &remedy,
             StoreErrorKind::Unavailable => {
-                ": it must be a file on a local disk, in a folder that this user may write to"
+                "; it must be a file on a local disk, in a folder that this user may write to"
             }
             _ => "",
         };
@@ -121,15 +122,16 @@ impl Place {
         StoreError::with_source(kind.kind(), format!("{}: {source}{remedy}", path.display()))
     }
 
-    /// Opens the database as `access` allows. A server has taken its ownership before.
+    /// Opens the database as `access` allows. Its owner must hold the [`Ownership`](super::ownership::Ownership).
     pub(super) fn open(&self, access: Access) -> Result<Connection, StoreError> {
+        // A path without a file is most likely a mistake in the environment of the command.
         let exists = self.path.as_ref().is_none_or(|path| path.exists());
         if access == Access::Operator && !exists {
             let path = self.path.clone().unwrap_or_default();
             return Err(StoreError::with_source(
                 StoreErrorKind::Unavailable,
                 format!(
-                    "there is no {}: set DATABASE_URL as the server has it",
+                    "{} does not exist; use the server's DATABASE_URL",
                     path.display()
                 ),
             ));
@@ -153,7 +155,7 @@ impl Place {
         Ok(db)
     }
 
-    /// Whether it is ours and whole.
+    /// Checks that the database belongs to replyhook and is not damaged.
     fn check(&self, db: &Connection) -> Result<(), StoreError> {
         let Some(path) = &self.path else {
             return Ok(());
@@ -165,11 +167,12 @@ impl Place {
         let tables: i64 = db
             .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
             .map_err(explained)?;
+        // A new database has neither the ID nor tables.
         if id != APPLICATION_ID && tables > 0 {
             return Err(StoreError::with_source(
                 StoreErrorKind::Corrupt,
                 format!(
-                    "{} is another program's database: name a file of its own",
+                    "{} is another program's database; name another file in DATABASE_URL",
                     path.display()
                 ),
             ));
@@ -184,40 +187,45 @@ impl Place {
         if found != "ok" {
             return Err(StoreError::with_source(
                 StoreErrorKind::Corrupt,
-                format!("{}: {found}: {}", path.display(), restore(path)),
+                format!("{}: {found}; {}", path.display(), restore(path)),
             ));
         }
         Ok(())
     }
 }
 
-/// What helps where the file is damaged, or is not the one that the log beside it belongs to.
+/// Returns the remedy for a damaged file.
 fn restore(path: &Path) -> String {
+    // The damage may come from a backup that was copied next to the write-ahead log of another file.
     let path = path.display();
     format!(
-        "restore a backup, with {path}-wal and {path}-shm removed before it is copied here, since they belong to the file \
-         that was; or move all three away to begin anew, which forgets who was answered and who has opted out"
+        "restore a backup, but first remove {path}-wal and {path}-shm, which belong to the present file; or move all three \
+         away to start with an empty store, which loses saved responses and opt-outs"
     )
 }
 
-/// The number of the schema, if this program may work on it. A newer one may be among those.
+/// Returns the number of the schema, if this program may work on it. It may be higher than the newest known one.
 fn version(db: &Connection) -> Result<usize, StoreError> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let version = usize::try_from(version).unwrap_or(usize::MAX);
     let known = MIGRATIONS.len();
+    // 0 is a database without a schema.
+    if version > 0 {
+        let path = db.path().unwrap_or_default();
+        let remedy = format!("move {path}, {path}-wal and {path}-shm away");
+        rows::same_initial_schema(MIGRATIONS[0], meta(db, rows::INITIAL_SCHEMA)?, &remedy)?;
+    }
     if version > known {
-        rows::readable(version, known, min_reader(db)?)?;
+        rows::readable(version, known, meta(db, rows::MIN_READER)?)?;
     }
     Ok(version)
 }
 
-fn min_reader(db: &Connection) -> Result<Option<i64>, StoreError> {
-    let least = db.query_row(
-        "SELECT value FROM meta WHERE name = ?1",
-        [rows::MIN_READER],
-        |row| row.get(0),
-    );
-    Ok(least.optional()?)
+fn meta(db: &Connection, name: &str) -> Result<Option<i64>, StoreError> {
+    let value = db.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| {
+        row.get(0)
+    });
+    Ok(value.optional()?)
 }
 
 fn current(db: &Connection) -> Result<(), StoreError> {
@@ -228,11 +236,12 @@ fn current(db: &Connection) -> Result<(), StoreError> {
     Err(rows::older_schema(version, known))
 }
 
-/// All missing steps in one transaction.
+/// Applies all missing migrations in one transaction.
 fn migrate(db: &mut Connection) -> Result<(), StoreError> {
     if version(db)? >= MIGRATIONS.len() {
         return Ok(());
     }
+    // One transaction, so that a crash leaves the old schema. The version is read again under the write lock.
     let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let from = version(&transaction)?;
     if from >= MIGRATIONS.len() {
@@ -241,6 +250,12 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
     for sql in &MIGRATIONS[from..] {
         transaction.execute_batch(sql)?;
         crate::crash_point!("P15");
+    }
+    if from == 0 {
+        transaction.execute(
+            "INSERT INTO meta (name, value) VALUES (?1, ?2)",
+            (rows::INITIAL_SCHEMA, rows::fingerprint(MIGRATIONS[0])),
+        )?;
     }
     transaction.execute(
         "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -253,11 +268,7 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
         i64::try_from(MIGRATIONS.len()).unwrap_or(0),
     )?;
     transaction.commit()?;
-    tracing::info!(
-        from,
-        to = MIGRATIONS.len(),
-        "the store's schema is up to date"
-    );
+    tracing::info!(from, to = MIGRATIONS.len(), "migrated the store's schema");
     Ok(())
 }
 
@@ -266,11 +277,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_there_can_be_no_write_ahead_log_nothing_is_opened() {
+    fn database_without_write_ahead_log_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.db");
         std::fs::File::create(&file).unwrap();
-        // This way to files shares no memory, as some file systems of a network do not.
+        // This VFS has no shared memory, like some network file systems.
         let path = format!("file:{}?vfs=unix-dotfile", file.display());
         let place = Place {
             path: Some(path.into()),

@@ -1,8 +1,8 @@
-//! The one connection that writes, on a thread of its own.
+//! Writer: the only connection that writes, on a thread of its own.
 //!
-//! Whatever waits when the last commit is through is one transaction: a lone write waits for nobody, and under load the
-//! cost of a commit is shared. A write that fails does not fail its neighbours. Those who wait for a commit are woken
-//! together, by one change of threads.
+//! The thread runs all queued writes in one transaction, then those that were queued during its commit, and so on. A
+//! single write does not wait for others, and under load writes share the cost of a commit. A failed write does not
+//! fail the others of its transaction. The callers of one transaction are woken together, by one thread switch.
 
 use std::thread::JoinHandle;
 
@@ -16,14 +16,14 @@ use super::presence::Presence;
 use super::schema::Place;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Writes that may wait; beyond them a caller is refused at once.
-const WAITING: usize = 4096;
-/// Writes of one transaction.
+/// Maximum number of queued writes. A further one fails immediately.
+const QUEUE_CAPACITY: usize = 4096;
+/// Maximum number of writes in one transaction.
 const BATCH: usize = 256;
-/// `EX_IOERR` of sysexits.h.
+/// Exit code after repeated I/O errors: `EX_IOERR` of sysexits.h.
 const EXIT_IO: i32 = 74;
 
-/// One write. It may run more than once, and only its last run counts.
+/// Queued write. It may run more than once, and only the result of the last run is used.
 trait Write: Send {
     fn run(&mut self, db: &Connection) -> Result<(), StoreError>;
     fn done(self: Box<Self>, outcome: Result<(), StoreError>);
@@ -41,6 +41,7 @@ where
     F: FnMut(&Connection) -> Result<T, StoreError> + Send,
 {
     fn run(&mut self, db: &Connection) -> Result<(), StoreError> {
+        // Overwrites the result of a run whose transaction was rolled back.
         self.result = Some((self.work)(db)?);
         Ok(())
     }
@@ -49,19 +50,20 @@ where
         let Self { result, reply, .. } = *self;
         let result =
             outcome.and_then(|()| result.ok_or_else(|| StoreError::new(StoreErrorKind::Internal)));
-        // Whoever asked may be gone.
+        // Fails if the caller has stopped waiting, which changes nothing: the write is committed.
         let _ = reply.send(result);
     }
 }
 
-/// Where writes are handed in.
+/// Handle of the writer thread.
 pub(super) struct Writer {
     writes: mpsc::Sender<Box<dyn Write>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    /// `runtime` is where writers are woken. Without a `checkpointer` SQLite makes checkpoints inside commits.
+    /// Starts the thread. Callers are woken on `runtime`. Without a `checkpointer`, SQLite makes checkpoints in
+    /// commits.
     pub(super) fn start(
         db: Connection,
         place: Place,
@@ -69,7 +71,7 @@ impl Writer {
         checkpointer: Option<Checkpointer>,
         runtime: Handle,
     ) -> std::io::Result<Self> {
-        let (writes, waiting) = mpsc::channel(WAITING);
+        let (writes, waiting) = mpsc::channel(QUEUE_CAPACITY);
         let thread = std::thread::Builder::new()
             .name("replyhook-store".to_owned())
             .spawn(move || {
@@ -89,7 +91,7 @@ impl Writer {
         })
     }
 
-    /// Runs `work` in a transaction and returns once that is durable.
+    /// Runs `work` in a transaction, and returns once the transaction is durable.
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -101,12 +103,14 @@ impl Writer {
             result: None,
             reply,
         };
+        // Not `send`, which would wait for a free place: under overload a webhook must get its 503 in time.
         self.writes
             .try_send(Box::new(task))
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => StoreError::new(StoreErrorKind::Busy),
                 mpsc::error::TrySendError::Closed(_) => StoreError::new(StoreErrorKind::NotOpen),
             })?;
+        // The task was dropped without a result: the writer thread has panicked.
         result
             .await
             .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Internal)))
@@ -115,7 +119,8 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Closes the channel; what waits is still written.
+        // Dropping the sender closes the channel. The thread still runs the queued writes and then ends. It is joined
+        // so that its connection is closed when `drop` returns.
         let (closed, _) = mpsc::channel(1);
         self.writes = closed;
         if let Some(thread) = self.thread.take() {
@@ -128,10 +133,11 @@ struct Thread {
     db: Connection,
     place: Place,
     runtime: Handle,
-    /// Of a server's file.
+    /// `None` in memory, and for a command that does not own the file.
     presence: Option<Presence>,
+    /// `None` in memory, and for a command.
     checkpointer: Option<Checkpointer>,
-    /// The last commit ended in an I/O error.
+    /// True after an I/O error, until a transaction succeeds.
     io_failed: bool,
 }
 
@@ -139,8 +145,10 @@ impl Thread {
     fn run(mut self, mut waiting: mpsc::Receiver<Box<dyn Write>>) {
         let mut batch = Vec::new();
         while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
+            // `commit` keeps the vector of a batch until all of its callers are woken.
             let next = Vec::with_capacity(batch.len());
             self.commit(std::mem::replace(&mut batch, next));
+            // After the callers were woken, so that a checkpoint delays only later writes.
             if let Some(checkpointer) = &mut self.checkpointer {
                 checkpointer.after_commit(&self.db);
             }
@@ -148,15 +156,18 @@ impl Thread {
     }
 
     fn commit(&mut self, mut batch: Vec<Box<dyn Write>>) {
-        match self.together(&mut batch) {
-            Together::Done(outcome) => {
-                let told = Told { batch, outcome };
-                // Woken one by one from here, each would take the processor before the next is told.
-                if told.batch.len() > 1 {
-                    self.runtime.spawn(async move { drop(told) });
+        match self.run_batch(&mut batch) {
+            BatchOutcome::Done(outcome) => {
+                // Sends the outcome when it is dropped: for a single write at the end of this block, on this thread.
+                let notify = NotifyOnDrop { batch, outcome };
+                // Several callers are woken from one task of the runtime. If this thread woke them one by one, each
+                // would take the processor before the next is woken.
+                if notify.batch.len() > 1 {
+                    self.runtime.spawn(async move { drop(notify) });
                 }
             }
-            Together::OneFailed => {
+            BatchOutcome::RetryIndividually => {
+                // The transaction was rolled back, so each write runs again in a transaction of its own.
                 for mut write in batch {
                     let outcome = self.transaction(|db| write.run(db));
                     write.done(outcome);
@@ -165,8 +176,8 @@ impl Thread {
         }
     }
 
-    /// Tries all of them in one transaction.
-    fn together(&mut self, batch: &mut [Box<dyn Write>]) -> Together {
+    /// Runs all writes of a batch in one transaction.
+    fn run_batch(&mut self, batch: &mut [Box<dyn Write>]) -> BatchOutcome {
         let mut failed = false;
         let outcome = self.transaction(|db| {
             batch
@@ -174,14 +185,14 @@ impl Thread {
                 .try_for_each(|write| write.run(db))
                 .inspect_err(|_| failed = true)
         });
-        // Its neighbours can still do it, unless nobody can.
-        let one = batch.len() > 1
+        // A failed write must not fail the others. On a full disk all of them would fail.
+        let retry = batch.len() > 1
             && failed
             && !matches!(&outcome, Err(error) if error.kind() == StoreErrorKind::Full);
-        if one {
-            return Together::OneFailed;
+        if retry {
+            return BatchOutcome::RetryIndividually;
         }
-        Together::Done(outcome)
+        BatchOutcome::Done(outcome)
     }
 
     fn transaction(
@@ -191,7 +202,8 @@ impl Thread {
         let outcome = self
             .is_present()
             .and_then(|()| begin_and_commit(&self.db, work))
-            // What was committed to a file that is gone meanwhile is not kept.
+            // The file may be moved away between the first check and the commit. The commit is then in a file that the
+            // next start does not open, so it must not be acknowledged.
             .and_then(|()| self.is_present());
         match &outcome {
             Ok(()) => self.io_failed = false,
@@ -205,33 +217,37 @@ impl Thread {
         self.presence.as_ref().map_or(Ok(()), Presence::check)
     }
 
-    /// After a failed fsync neither the connection nor the page cache can be trusted: a new connection gets one
-    /// more try, and then the process has to end.
+    /// Reopens the database after a first I/O error, and ends the process after a second one.
+    ///
+    /// After a failed fsync neither the connection nor the page cache can be trusted.
     fn io_failure(&mut self) {
         let again = std::mem::replace(&mut self.io_failed, true);
         let reopened = self.place.connect().and_then(|mut db| {
+            // The hook belongs to a connection. Without it SQLite would make checkpoints inside commits.
             if let Some(checkpointer) = &self.checkpointer {
                 checkpointer.attach(&mut db)?;
             }
             Ok(db)
         });
         if let (false, Ok(db)) = (again, reopened) {
-            tracing::error!("the disk under the store failed: the store was opened anew");
+            tracing::error!("disk I/O error: reopened the store");
             self.db = db;
             return;
         }
-        tracing::error!("the disk under the store failed again: ending, nothing more can be kept");
+        // Running on could acknowledge messages that are not on the disk.
+        tracing::error!("disk I/O error persists: exiting, because the store cannot save messages");
         std::process::exit(EXIT_IO);
     }
 }
 
-/// Writes of one transaction, whose outcome is told when this is dropped: so also where the runtime has ended.
-struct Told {
+/// Writes of one transaction. Dropping it sends the outcome to their callers.
+// On drop and not in a method: a runtime that has shut down drops a spawned task without running it.
+struct NotifyOnDrop {
     batch: Vec<Box<dyn Write>>,
     outcome: Result<(), StoreError>,
 }
 
-impl Drop for Told {
+impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
         for write in self.batch.drain(..) {
             write.done(shared(&self.outcome));
@@ -239,9 +255,11 @@ impl Drop for Told {
     }
 }
 
-enum Together {
+enum BatchOutcome {
+    /// All writes have this outcome.
     Done(Result<(), StoreError>),
-    OneFailed,
+    /// One write failed, and the transaction was rolled back.
+    RetryIndividually,
 }
 
 fn begin_and_commit(
@@ -254,23 +272,27 @@ fn begin_and_commit(
             .map_err(store_error)?;
         Ok(())
     };
+    // IMMEDIATE takes the write lock before the first read. A transaction that reads first and then writes fails
+    // without waiting if a command has committed in between.
     run("BEGIN IMMEDIATE")?;
     let outcome = work(db).and_then(|()| run("COMMIT"));
+    // SQLite rolls back by itself after some errors, such as a full disk. Then nothing is left to roll back.
     if outcome.is_err() && !db.is_autocommit() {
-        // Where this fails too, the next BEGIN tells.
+        // If this fails too, the next BEGIN fails.
         let _ = run("ROLLBACK");
     }
     outcome
 }
 
-/// Whether the disk itself failed, as opposed to being full or locked.
+/// Returns true if the disk itself failed, rather than being full or locked.
 fn is_io(error: &StoreError) -> bool {
     let Some(error) = std::error::Error::source(error)
         .and_then(|source| source.downcast_ref::<rusqlite::Error>())
     else {
         return false;
     };
-    // What could not be written at all, as over a quota, is rolled back, and nobody was told that it is kept.
+    // These errors end a transaction before its commit, for example over a quota. It is rolled back and was not
+    // acknowledged, so the connection is still good.
     let unwritten = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE];
     error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
         && error
@@ -278,14 +300,15 @@ fn is_io(error: &StoreError) -> bool {
             .is_some_and(|code| !unwritten.contains(&code))
 }
 
-/// The outcome of a batch, for each of its writes.
+/// Copies the outcome of a batch for one of its writes.
 fn shared(outcome: &Result<(), StoreError>) -> Result<(), StoreError> {
     match outcome {
         Ok(()) => Ok(()),
         Err(error) => {
+            // A source cannot be cloned, so the copy has its text.
             let source = std::error::Error::source(error);
-            let words = source.map_or_else(String::new, ToString::to_string);
-            Err(StoreError::with_source(error.kind(), words))
+            let text = source.map_or_else(String::new, ToString::to_string);
+            Err(StoreError::with_source(error.kind(), text))
         }
     }
 }

@@ -1,44 +1,46 @@
-//! Where a redirect to a file may lead.
+//! [`MediaHosts`]: the hosts to which a redirect to a media file may lead.
 
 use reqwest::Url;
 
 use crate::twilio::ApiUrl;
 
-/// Hosts of Twilio's, and of the storage that it uses.
+/// Twilio's hosts, and the storage host that it uses.
 const KNOWN: [&str; 3] = [
     "*.twilio.com",
     "*.twiliocdn.com",
     "s3-external-1.amazonaws.com",
 ];
 
-/// The hosts that files may lie on.
+/// The hosts that media files may be fetched from.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MediaHosts {
-    /// Beside Twilio's.
+    /// Hosts of `media.allowed_redirect_hosts`, in addition to `KNOWN`.
     further: Vec<HostPattern>,
 }
 
-/// One host by its name, or with `*.` every host below a name.
+/// A host name, or `*.` and a name for every host below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostPattern(String);
 
-/// How a file is fetched.
+/// The client with which a redirect target is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// As from anywhere in the world.
+    /// The client without credentials that connects to public addresses only.
     Guarded,
-    /// From the stand-in on this machine that is the API.
+    /// The API's own client, for a local stand-in that serves its files itself.
     Same,
 }
 
 impl HostPattern {
-    /// `None` for what is no name of a host: an IP address above all, behind which anything may stand.
+    /// Parses a pattern; `None` if it is not a host name. IP addresses, URLs and ports are rejected.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let name = text.strip_prefix("*.").unwrap_or(text);
         let label = |label: &str| {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
             !label.is_empty() && label.bytes().all(plain)
         };
+        // URL parsers read a host whose last label is a number, such as `10.0.0.1`, `1` or `0x7f000001`, as an IPv4
+        // address.
         let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
         let last = name.rsplit('.').next().unwrap_or_default();
         let sound = name.split('.').all(label) && !is_number(last) && !last.starts_with("0x");
@@ -46,6 +48,8 @@ impl HostPattern {
     }
 
     fn fits(pattern: &str, host: &str) -> bool {
+        // `*.example.com` becomes the suffix `.example.com`. The host must be longer, and the dot keeps out
+        // `evilexample.com`.
         match pattern.strip_prefix('*') {
             Some(end) => host.len() > end.len() && host.ends_with(end),
             None => host == pattern,
@@ -58,16 +62,18 @@ impl MediaHosts {
         Self { further }
     }
 
-    /// How a file at `url` is fetched, if at all.
+    /// Returns the client for a file at `url`, or `None` if the URL is not allowed.
     pub(super) fn way(&self, url: &Url, api: &ApiUrl) -> Option<Way> {
+        // Same scheme, host and port: a stand-in may not redirect to another service of this machine.
         let own = Url::parse(&api.to_string()).ok()?;
         if api.is_loopback() && url.origin() == own.origin() {
             return Some(Way::Same);
         }
-        // A host in the form of an address is none of these, whatever is added.
+        // `domain` is `None` for an IP address, so no pattern can allow one.
         let host = url.domain()?;
         let further = self.further.iter().map(|pattern| pattern.0.as_str());
         let known = KNOWN.into_iter().chain(further);
+        // Userinfo in a URL can make a foreign host look like a known one.
         let plain =
             url.scheme() == "https" && url.username().is_empty() && url.password().is_none();
         let fits = known
@@ -87,8 +93,9 @@ mod tests {
         hosts.way(&Url::parse(url).unwrap(), &ApiUrl::parse(api).unwrap())
     }
 
+    // Allowed are Twilio's hosts, its storage, and hosts from the settings.
     #[test]
-    fn threat_34_a_redirect_leads_to_twilio_and_its_storage_or_nowhere() {
+    fn threat_34_media_redirect_follows_only_allowed_hosts() {
         const API: &str = "https://api.twilio.com";
         for url in [
             "https://mms.twiliocdn.com/AC1/x?signature=1",
@@ -134,8 +141,9 @@ mod tests {
         );
     }
 
+    // The emulator may redirect to itself, but not to another port of the machine.
     #[test]
-    fn a_stand_in_on_this_machine_leads_to_itself_and_to_no_other_port() {
+    fn local_api_url_allows_redirect_to_itself_only() {
         const API: &str = "http://127.0.0.1:8081";
         assert_eq!(
             way("http://127.0.0.1:8081/media/x", API, &[]),
@@ -151,8 +159,9 @@ mod tests {
         }
     }
 
+    // IP addresses, URLs and ports are not host names.
     #[test]
-    fn an_address_is_no_name_of_a_host() {
+    fn host_pattern_accepts_only_host_names() {
         for text in [
             "cdn.example.com",
             "*.example.com",

@@ -1,8 +1,10 @@
-//! A message's file, fetched as a stranger's: from an address that is made of SIDs, with credentials for nobody but the API,
-//! redirects followed by hand, and limits on time and size that are ours and not the sender's.
+//! [`MediaClient`]: fetches and deletes the media files of inbound messages.
 //!
-//! Source: twilio.com/docs/messaging/api/media-resource. The API answers with a redirect to a signed link on a storage's
-//! host, which is good for four hours: none is kept, each fetch begins at the API.
+//! A file is untrusted. Its URL is built from SIDs, only the API receives credentials, redirects are followed by hand,
+//! and local limits on time and size apply, whatever the sender declares.
+//!
+//! Source: twilio.com/docs/messaging/api/media-resource. The API responds with a redirect to a signed link on a storage
+//! host, valid for four hours. Links are not stored; each fetch begins at the API.
 
 mod hosts;
 mod resolver;
@@ -29,29 +31,29 @@ use crate::handler::{MediaError, MediaErrorKind, MediaStream};
 use crate::sid::{AccountSid, MediaSid, MessageSid};
 use crate::tls;
 
-/// The largest file that Twilio takes for any channel.
-pub(crate) const MOST_BYTES: u64 = 16 * 1024 * 1024;
-/// For a whole file, from the first call on.
+/// Maximum size of a file: the largest that Twilio accepts for any channel.
+pub(crate) const MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// Timeout of one attempt, from the first call to the last byte of the file.
 const TIME: Duration = Duration::from_secs(30);
-/// Redirects that are followed.
-const MOST_HOPS: usize = 3;
-/// A file may lag behind the message that brings it: before each further try.
-const PAUSES: [Duration; 4] = [
+// Ends a loop of redirects.
+const MAX_REDIRECTS: usize = 3;
+// Delays before the second to fifth attempt. Twilio may call the webhook before the file is available.
+const RETRY_DELAYS: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
     Duration::from_secs(1),
     Duration::from_secs(2),
 ];
 
-/// Fetches files. One for all accounts.
+/// Client for media files, shared by all accounts.
 pub(crate) struct MediaClient {
     hosts: MediaHosts,
     clock: Arc<dyn Clock>,
-    /// Has no credentials, and reaches nothing but public addresses.
+    /// Client for redirect targets. It has no credentials and connects to public addresses only.
     guarded: OnceLock<reqwest::Client>,
 }
 
-/// Where a file lies.
+/// Identifies a media file at Twilio.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MediaAddress {
     pub(crate) account: AccountSid,
@@ -70,10 +72,11 @@ impl MediaAddress {
     }
 }
 
-/// Why a try gave nothing.
-enum Trouble {
-    /// It may be there in a moment.
-    Again(MediaError),
+/// Failure of one attempt.
+enum FetchFailure {
+    /// Another attempt may succeed.
+    Retry(MediaError),
+    /// Further attempts would fail too.
     Never(MediaError),
 }
 
@@ -86,10 +89,10 @@ impl MediaClient {
         }
     }
 
-    /// Begins to fetch a file, by the API of `api`. `declared` is what the message says it is.
+    /// Starts fetching a file. `declared` is the content type that the webhook reported.
     ///
     /// # Errors
-    /// [`MediaError`].
+    /// [`MediaError`] of the last attempt.
     pub(crate) async fn fetch(
         &self,
         api: &Client,
@@ -97,12 +100,13 @@ impl MediaClient {
         at: MediaAddress,
         declared: Option<String>,
     ) -> Result<MediaStream, MediaError> {
-        let mut pauses = PAUSES.into_iter();
+        let mut pauses = RETRY_DELAYS.into_iter();
         loop {
             match self.try_once(api, credentials, at, declared.clone()).await {
                 Ok(stream) => return Ok(stream),
-                Err(Trouble::Never(error)) => return Err(error),
-                Err(Trouble::Again(error)) => {
+                Err(FetchFailure::Never(error)) => return Err(error),
+                Err(FetchFailure::Retry(error)) => {
+                    // The injected clock, so that tests advance the delay.
                     let pause = pauses.next().ok_or(error)?;
                     self.clock.sleep(pause).await;
                 }
@@ -110,10 +114,10 @@ impl MediaClient {
         }
     }
 
-    /// Deletes a file at Twilio, where it stays otherwise. One that is not there is no error.
+    /// Deletes a file at Twilio, which otherwise keeps it. A missing file counts as deleted.
     ///
     /// # Errors
-    /// [`MediaError`].
+    /// [`MediaError`] if Twilio is unreachable or refuses the call.
     pub(crate) async fn delete(
         &self,
         api: &Client,
@@ -136,71 +140,85 @@ impl MediaClient {
         credentials: &Credentials,
         at: MediaAddress,
         declared: Option<String>,
-    ) -> Result<MediaStream, Trouble> {
+    ) -> Result<MediaStream, FetchFailure> {
+        // The injected clock measures the limit, so that tests advance it. The HTTP clients have a limit in real time
+        // too.
         let mut time = self.clock.sleep(TIME);
         let found = {
             let asked = pin!(self.ask(api, credentials, at));
             match select(asked, &mut time).await {
                 Either::Left((found, _)) => found?,
                 Either::Right(_) => {
-                    return Err(Trouble::Never(MediaError::new(MediaErrorKind::TooSlow)));
+                    return Err(FetchFailure::Never(MediaError::new(
+                        MediaErrorKind::TooSlow,
+                    )));
                 }
             }
         };
+        // Fail early if the server admits that the file is too large. `counted` enforces the limit in any case.
         let length = found.content_length();
-        if length.is_some_and(|length| length > MOST_BYTES) {
-            return Err(Trouble::Never(MediaError::new(MediaErrorKind::TooLarge)));
+        if length.is_some_and(|length| length > MAX_BYTES) {
+            return Err(FetchFailure::Never(MediaError::new(
+                MediaErrorKind::TooLarge,
+            )));
         }
         let served = found.headers().get(CONTENT_TYPE);
         let served = served.and_then(|value| Some(value.to_str().ok()?.to_owned()));
         let mut rest = counted(found, time);
+        // Read the first bytes before returning, because `MediaStream` reports the type that they show.
         let mut begin = Vec::new();
         while begin.len() < HEAD {
             match rest.next().await {
                 None => break,
                 Some(Ok(chunk)) => begin.extend_from_slice(&chunk),
-                Some(Err(error)) => return Err(Trouble::Never(error)),
+                Some(Err(error)) => return Err(FetchFailure::Never(error)),
             }
         }
+        // The webhook's type takes precedence over the storage's; both are only declared types.
         let file_type = sniff(declared.or(served), &begin);
         Ok(MediaStream::new(file_type, length, begin, rest))
     }
 
-    /// From the API to where the file is.
+    /// Calls the API and follows its redirects to the file.
     async fn ask(
         &self,
         api: &Client,
         credentials: &Credentials,
         at: MediaAddress,
-    ) -> Result<Response, Trouble> {
+    ) -> Result<Response, FetchFailure> {
         let request = api.request(Method::GET, &at.path(), credentials);
         let mut response = request.map_err(again)?.send().await.map_err(again)?;
         let mut hops = 0;
         while response.status().is_redirection() {
             hops += 1;
             let next = Some(hops)
-                .filter(|hops| *hops <= MOST_HOPS)
+                .filter(|hops| *hops <= MAX_REDIRECTS)
                 .and_then(|_| target(&response));
-            let foreign = || Trouble::Never(MediaError::new(MediaErrorKind::ForeignHost));
+            let foreign = || FetchFailure::Never(MediaError::new(MediaErrorKind::ForeignHost));
+            // A redirect without a usable `Location`, or one too many, is treated like one to a foreign host.
             let next = next.ok_or_else(foreign)?;
             let http = match self.hosts.way(&next, &api.url) {
                 Some(Way::Guarded) => self.guarded().map_err(again)?,
-                // A stand-in on this machine keeps the files it names itself.
+                // The local stand-in serves its files itself, on an address that `guarded` would refuse.
                 Some(Way::Same) => api.http().map_err(again)?,
                 None => return Err(foreign()),
             };
+            // Neither client adds credentials here: only `Client::request` does.
             response = http.get(next).send().await.map_err(not_connected)?;
         }
         let status = response.status();
         match status {
             StatusCode::OK => Ok(response),
-            StatusCode::NOT_FOUND => Err(Trouble::Again(MediaError::new(MediaErrorKind::Gone))),
-            // A link that has run out on the way is made anew by the API.
-            StatusCode::FORBIDDEN if hops > 0 => Err(Trouble::Again(refused(status))),
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Err(Trouble::Again(refused(status)))
+            // The file may not be available yet, so another attempt can succeed.
+            StatusCode::NOT_FOUND => {
+                Err(FetchFailure::Retry(MediaError::new(MediaErrorKind::Gone)))
             }
-            status => Err(Trouble::Never(refused(status))),
+            // The signed link has expired since the redirect. The next attempt gets a new one from the API.
+            StatusCode::FORBIDDEN if hops > 0 => Err(FetchFailure::Retry(refused(status))),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(FetchFailure::Retry(refused(status)))
+            }
+            status => Err(FetchFailure::Never(refused(status))),
         }
     }
 
@@ -208,13 +226,17 @@ impl MediaClient {
         if let Some(http) = self.guarded.get() {
             return Ok(http);
         }
+        // Two first calls may both build a client; `get_or_init` stores one and returns it to both.
         tls::install_provider();
         let built = reqwest::Client::builder()
             .https_only(true)
+            // `ask` checks every redirect against `MediaHosts` before it follows it.
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
             .timeout(TIME)
+            // The address is checked when the client connects, so a name cannot change its address after a check.
             .dns_resolver(Arc::new(resolver::Guarded))
+            // A proxy would resolve the name itself and bypass `Guarded`.
             .no_proxy()
             .user_agent(concat!("replyhook/", env!("CARGO_PKG_VERSION")))
             .build()?;
@@ -222,18 +244,19 @@ impl MediaClient {
     }
 }
 
-fn again(error: impl Into<super::RestError>) -> Trouble {
-    Trouble::Again(unreachable(error))
+fn again(error: impl Into<super::RestError>) -> FetchFailure {
+    FetchFailure::Retry(unreachable(error))
 }
 
-/// A name that leads inside will not lead elsewhere in a second.
-fn not_connected(error: reqwest::Error) -> Trouble {
+// A name with a private address is not retried: it will not have another address a second later.
+fn not_connected(error: reqwest::Error) -> FetchFailure {
     if resolver::is_private(&error) {
-        return Trouble::Never(MediaError::new(MediaErrorKind::ForeignHost));
+        return FetchFailure::Never(MediaError::new(MediaErrorKind::ForeignHost));
     }
     again(error)
 }
 
+// `join` resolves a relative `Location` against the URL of the response.
 fn target(response: &Response) -> Option<Url> {
     let location = response.headers().get(LOCATION)?.to_str().ok()?;
     response.url().join(location).ok()
@@ -243,12 +266,15 @@ fn refused(status: StatusCode) -> MediaError {
     MediaError::new(MediaErrorKind::Refused(status.as_u16()))
 }
 
-/// The source of a failed call holds no URL, since a link lets in whoever has it.
+// Converting to `RestError` removes the URL from the source: a signed link gives access to the file without
+// credentials.
 fn unreachable(error: impl Into<super::RestError>) -> MediaError {
     MediaError::with_source(MediaErrorKind::Unreachable, error.into())
 }
 
-/// The bytes of an answer, within limits, whatever its head says.
+/// Returns the bytes of a response as a stream that enforces the limits of time and size.
+// The state is `None` after an error, which ends the stream. The size is counted from the bytes themselves, since
+// `Content-Length` may be missing or wrong.
 fn counted(
     response: Response,
     time: BoxFuture<'static, ()>,
@@ -266,17 +292,19 @@ fn counted(
         };
         let chunk = match chunk {
             Ok(chunk) => Vec::from(chunk?),
+            // The client's own timeout, in real time.
             Err(error) if error.is_timeout() => {
                 return Some((Err(MediaError::new(MediaErrorKind::TooSlow)), None));
             }
             Err(error) => return Some((Err(unreachable(error)), None)),
         };
         let so_far = so_far + chunk.len() as u64;
-        if so_far > MOST_BYTES {
+        if so_far > MAX_BYTES {
             return Some((Err(MediaError::new(MediaErrorKind::TooLarge)), None));
         }
         Some((Ok(chunk), Some((response, time, so_far))))
     })
+    // `Unfold` panics if it is polled after its end; `try_once` and the reader of the stream may do so.
     .fuse()
     .boxed()
 }

@@ -1,17 +1,19 @@
-//! Names become addresses, and only public ones are connected to: what a name leads to is decided by whoever owns it, in the
-//! moment of the connection.
+//! [`Guarded`]: a DNS resolver that returns public addresses only.
+//!
+//! The owner of a name decides its addresses at any moment, so they are checked when the client connects.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// The machine's resolver, without what leads into this machine or its network.
+/// The system's resolver, restricted to hosts with public addresses only.
 pub(super) struct Guarded;
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
+            // Port 0 is a placeholder: the client sets the port of the URL.
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let public = public_of(found)?;
             Ok(Box::new(public.into_iter()) as Addrs)
@@ -19,17 +21,19 @@ impl Resolve for Guarded {
     }
 }
 
-/// A name leads into this machine or its network.
+/// The error for a host with a private address.
 #[derive(Debug, thiserror::Error)]
-#[error("the name leads into a private network")]
+#[error("the host name resolves to a private address")]
 struct Private;
 
-/// Whether a call failed because its host has no public address.
+/// Returns true if a call failed because its host has a private address.
+// The client wraps the resolver's error, so search the chain of sources.
 pub(super) fn is_private(error: &(dyn Error + 'static)) -> bool {
     error.is::<Private>() || error.source().is_some_and(is_private)
 }
 
-/// All of them, if each is public: a name that also leads inside is not an honest one.
+/// Returns all addresses, or an error if one of them is private.
+// One private address rejects the host: a host that has addresses of both kinds is not trustworthy.
 fn public_of(found: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Private> {
     let found: Vec<_> = found.collect();
     if found.iter().all(|address| is_public(address.ip())) {
@@ -38,7 +42,7 @@ fn public_of(found: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>,
     Err(Private)
 }
 
-/// Whether an address is one of the internet's.
+/// Returns true for an address that is globally reachable on the internet.
 ///
 /// Source: IANA's special-purpose address registries.
 fn is_public(address: IpAddr) -> bool {
@@ -56,7 +60,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_broadcast()
         || address.is_documentation()
         || address.is_multicast()
-        // This network; shared by carriers; IETF protocols; relays of 6to4; benchmarks; reserved.
+        // Special ranges, one per line: this network, shared by carriers, IETF protocols, 6to4 relays, benchmarks,
+        // reserved.
         || a == 0
         || (a == 100 && (64..128).contains(&b))
         || (a == 192 && b == 0 && c == 0)
@@ -74,11 +79,12 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         let [c, d] = low.to_be_bytes();
         is_public_v4(Ipv4Addr::new(a, b, c, d))
     };
-    // NAT64 and 6to4 lead to an address of the old kind.
+    // NAT64 and 6to4 addresses contain an IPv4 address, to which the network forwards packets: check that one.
     if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] = segments {
         return embedded(high, low);
     }
-    // Only 2000::/3 is given out, and of that not documentation, Teredo, and other protocols' own.
+    // Only 2000::/3 is allocated for global use. Teredo and other protocols (2001::/23) and documentation
+    // (2001:db8::/32, 3fff::/20) are parts of it. IPv4-mapped addresses are outside it.
     let is_given_out = a & 0xe000 == 0x2000;
     let is_special = (a == 0x2001 && (b < 0x200 || b == 0xdb8)) || (a == 0x3fff && b < 0x1000);
     is_given_out && !is_special
@@ -89,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threat_33_nothing_but_the_internet_is_connected_to() {
+    fn threat_33_non_public_address_is_rejected() {
         for text in [
             "127.0.0.1",
             "127.9.9.9",
@@ -148,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_also_leads_inside_leads_nowhere() {
+    fn host_with_any_private_address_is_rejected() {
         let addresses = |texts: &[&str]| {
             let parsed: Vec<SocketAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
             public_of(parsed.into_iter()).ok().map(|found| found.len())

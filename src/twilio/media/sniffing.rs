@@ -1,17 +1,20 @@
-//! What a file is, by its first bytes. Nothing is unpacked: an archive is told by how it begins.
+//! Detection of a file's type from its first bytes.
+//!
+//! Nothing is unpacked: an archive is recognized by its first bytes.
 
 use infer::MatcherType;
 
 use crate::handler::FileType;
 
-/// Bytes that are looked at.
+/// Number of bytes that [`sniff`] examines.
 pub(super) const HEAD: usize = 8192;
-/// What names end in where nothing better is known.
+/// Extension of a file whose type is unknown or could be harmful.
 const UNKNOWN: &str = "bin";
 
-/// The type of what begins like this.
+/// Detects the type of a file from its first bytes, `begin`.
 pub(crate) fn sniff(declared: Option<String>, begin: &[u8]) -> FileType {
     let found = infer::get(&begin[..begin.len().min(HEAD)]);
+    // Programs, scripts and pages get no extension of their own, so that opening a saved file never runs it.
     let harmless = |kind: &infer::Type| {
         !matches!(
             kind.matcher_type(),
@@ -31,8 +34,9 @@ pub(crate) fn sniff(declared: Option<String>, begin: &[u8]) -> FileType {
 mod tests {
     use super::*;
 
+    // The declared type never decides the extension, so programs and pages are saved as .bin.
     #[test]
-    fn threat_35_a_file_is_what_it_begins_like_and_not_what_it_is_called() {
+    fn threat_35_media_type_is_sniffed_from_content() {
         let sniffed = |begin: &[u8]| {
             let found = sniff(Some("image/jpeg".to_owned()), begin);
             assert_eq!(found.declared.as_deref(), Some("image/jpeg"));
@@ -46,7 +50,7 @@ mod tests {
         );
         assert_eq!(sniffed(b"BEGIN:VCARD\n"), (None, "bin"));
         assert_eq!(sniffed(b""), (None, "bin"));
-        // A program or a page is not made one that is run or shown by its name.
+        // The extension must not make a program run or a page open in a browser.
         for begin in [
             &b"MZ\x90\0"[..],
             b"\x7fELF\x02\x01\x01\0",

@@ -1,12 +1,13 @@
 //! The control interface itself: what it shows, what it refuses, and what it forgets.
 
-use replyhook::emulator::RemoteError;
+use replyhook::emulator::EmulatorClientError;
 use serde_json::{Value, json};
 
 use super::{ANA, BEN, Bench, SMS, WHATSAPP};
 
+// An invalid message, fault or clock request gets an explanation, calls no webhook and creates no conversation.
 #[tokio::test]
-async fn what_cannot_be_meant_is_refused_with_a_sentence_and_changes_nothing() {
+async fn invalid_control_request_is_rejected_with_reason() {
     let bench = Bench::new().await;
     for (message, part) in [
         (json!({}), "from"),
@@ -35,7 +36,7 @@ async fn what_cannot_be_meant_is_refused_with_a_sentence_and_changes_nothing() {
         ),
     ] {
         let refused = bench.remote.post(&["messages"], &message).await;
-        let Err(RemoteError::Refused(reason)) = refused else {
+        let Err(EmulatorClientError::Refused(reason)) = refused else {
             panic!("{message}: {refused:?}")
         };
         assert!(reason.contains(part), "{reason}");
@@ -47,7 +48,7 @@ async fn what_cannot_be_meant_is_refused_with_a_sentence_and_changes_nothing() {
         (json!({"rest_error": {"status": 200}}), "400 to 599"),
     ] {
         let refused = bench.remote.put(&["faults"], &faults).await;
-        let Err(RemoteError::Refused(reason)) = refused else {
+        let Err(EmulatorClientError::Refused(reason)) = refused else {
             panic!("{faults}: {refused:?}")
         };
         assert!(reason.contains(part), "{reason}");
@@ -69,8 +70,9 @@ async fn what_cannot_be_meant_is_refused_with_a_sentence_and_changes_nothing() {
     );
 }
 
+// Reading a conversation marks its messages as read.
 #[tokio::test]
-async fn conversations_are_listed_newest_first_and_read_when_they_are_looked_at() {
+async fn conversation_list_is_newest_first_with_unread_count() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "<Message>yes?</Message>");
     bench.says("one").await;
@@ -109,7 +111,7 @@ async fn conversations_are_listed_newest_first_and_read_when_they_are_looked_at(
 }
 
 #[tokio::test]
-async fn every_call_is_shown_whole_but_for_secrets() {
+async fn exchange_shows_full_request_and_response_without_secrets() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "<Message>hi</Message>");
     let answer = bench.says("look at me").await;
@@ -154,7 +156,7 @@ async fn every_call_is_shown_whole_but_for_secrets() {
 }
 
 #[tokio::test]
-async fn events_tell_what_happens_as_it_happens() {
+async fn event_stream_reports_messages_exchanges_and_statuses() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "<Message>hi</Message>");
     let mut events = bench.remote.events().await.unwrap();
@@ -171,7 +173,7 @@ async fn events_tell_what_happens_as_it_happens() {
 }
 
 #[tokio::test]
-async fn a_conversation_becomes_a_test() {
+async fn conversation_exports_as_rust_test() {
     let bench = Bench::new().await;
     bench
         .server
@@ -198,7 +200,7 @@ async fn a_conversation_becomes_a_test() {
 }
 
 #[tokio::test]
-async fn reset_forgets_everything() {
+async fn reset_clears_emulator_state() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "<Message>hi</Message>");
     bench.faults(json!({"duplicate": 1})).await;
@@ -214,5 +216,5 @@ async fn reset_forgets_everything() {
     let faults = bench.remote.get(&["faults"]).await.unwrap();
     assert_eq!(faults["duplicate"], 0);
     let unknown = bench.remote.get(&["exchanges", "ex1"]).await;
-    assert!(matches!(unknown, Err(RemoteError::Refused(_))));
+    assert!(matches!(unknown, Err(EmulatorClientError::Refused(_))));
 }

@@ -6,8 +6,10 @@ use serde_json::json;
 
 use super::{ANA, WHATSAPP, attempts, bodies, desk, echo_desk, until};
 
+// The bot replies, and the state shows its handler, its pending messages and an open window that closes after 24
+// hours.
 #[tokio::test]
-async fn a_message_is_answered_by_the_bot_and_its_state_is_shown() {
+async fn conversation_state_follows_emulator_clock() {
     let (desk, remote) = echo_desk().await;
     let message = json!({"from": ANA, "to": WHATSAPP, "body": "hello"});
     let answer = remote.post(&["messages"], &message).await.unwrap();
@@ -26,8 +28,9 @@ async fn a_message_is_answered_by_the_bot_and_its_state_is_shown() {
     desk.stop().await;
 }
 
+// At the deadline the emulator gets an empty response; the reply follows when the handler finishes.
 #[tokio::test]
-async fn a_handler_that_is_too_slow_is_acknowledged_and_answers_by_rest() {
+async fn slow_handler_replies_via_rest_api() {
     let (desk, remote) = echo_desk().await;
     remote
         .put(&["faults"], &json!({"handler_ms": 20_000}))
@@ -38,7 +41,7 @@ async fn a_handler_that_is_too_slow_is_acknowledged_and_answers_by_rest() {
         let remote = remote.clone();
         tokio::spawn(async move { remote.post(&["messages"], &message).await })
     };
-    desk.handler_called(0).await;
+    desk.wait_for_handler_call(0).await;
     desk.clock().advance(SignedDuration::from_secs(10));
     let answer = sending.await.unwrap().unwrap();
     assert_eq!(bodies(&answer), Vec::<&str>::new());
@@ -52,7 +55,7 @@ async fn a_handler_that_is_too_slow_is_acknowledged_and_answers_by_rest() {
 }
 
 #[tokio::test]
-async fn a_handler_that_fails_leads_to_the_fallback() {
+async fn failing_handler_triggers_fallback_call() {
     let (desk, remote) = echo_desk().await;
     remote
         .put(&["faults"], &json!({"handler_fails": true}))
@@ -66,8 +69,9 @@ async fn a_handler_that_fails_leads_to_the_fallback() {
     desk.stop().await;
 }
 
+// After a reset, a MessageSid that was a duplicate before is a new message.
 #[tokio::test]
-async fn reset_empties_the_servers_store_too() {
+async fn reset_clears_server_store() {
     let (desk, remote) = echo_desk().await;
     let message = json!({"from": ANA, "to": WHATSAPP, "body": "one", "params": {"MessageSid": format!("SM{:032}", 1)}});
     remote.post(&["messages"], &message).await.unwrap();
@@ -88,10 +92,11 @@ async fn shouting(_cx: Context, message: InboundMessage) -> String {
     message.body.to_uppercase()
 }
 
+// A redelivery after a restart gets the saved response, and the handler does not run again.
 #[tokio::test]
-async fn a_handler_of_ones_own_stands_on_the_desk_and_remembers_across_a_restart() {
+async fn custom_handler_restart_keeps_saved_responses() {
     let (mut desk, remote) = desk(App::builder().handler(shouting)).await;
-    assert_eq!(desk.handler(), Some("your handler"));
+    assert_eq!(desk.handler_name(), Some("your handler"));
     let message = json!({"from": ANA, "to": WHATSAPP, "body": "hello"});
     let answer = remote.post(&["messages"], &message).await.unwrap();
     assert_eq!(bodies(&answer), ["HELLO"]);

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use replyhook::clock::ShiftedClock;
 use replyhook::config::Sources;
-use replyhook::emulator::{Emulator, EmulatorOptions, Remote};
-use replyhook::{App, Desk, DeskOptions};
+use replyhook::emulator::{Emulator, EmulatorClient, EmulatorOptions};
+use replyhook::{App, DevServer, DevServerOptions};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -24,7 +24,7 @@ const SMS: &str = "+15005550006";
 
 /// An emulator that calls a server whose answers a test scripts.
 struct Bench {
-    remote: Remote,
+    remote: EmulatorClient,
     emulator: Emulator,
     server: Scripted,
 }
@@ -47,7 +47,7 @@ impl Bench {
         let twilio = emulator.clone();
         tokio::spawn(async move { twilio.serve(listener, std::future::pending()).await });
         Self {
-            remote: Remote::new(emulator.url()).unwrap(),
+            remote: EmulatorClient::new(emulator.url()).unwrap(),
             emulator,
             server,
         }
@@ -85,7 +85,7 @@ impl Bench {
     }
 }
 
-async fn until(remote: &Remote, user: &str, holds: impl Fn(&Value) -> bool) -> Value {
+async fn until(remote: &EmulatorClient, user: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let found = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             let shown = remote.get(&["conversations", user]).await.unwrap();
@@ -99,18 +99,18 @@ async fn until(remote: &Remote, user: &str, holds: impl Fn(&Value) -> bool) -> V
 }
 
 /// Our own server beside the emulator.
-async fn desk(builder: replyhook::AppBuilder) -> (Desk, Remote) {
-    let mut options = DeskOptions::default();
+async fn desk(builder: replyhook::AppBuilder) -> (DevServer, EmulatorClient) {
+    let mut options = DevServerOptions::default();
     options.emulator_port = Some(0);
     options.port = Some(0);
-    let desk = Desk::start(builder, Sources::default(), options)
+    let desk = DevServer::start(builder, Sources::default(), options)
         .await
         .unwrap();
-    let remote = Remote::new(desk.emulator().url()).unwrap();
+    let remote = EmulatorClient::new(desk.emulator().url()).unwrap();
     (desk, remote)
 }
 
-async fn echo_desk() -> (Desk, Remote) {
+async fn echo_desk() -> (DevServer, EmulatorClient) {
     desk(App::builder()).await
 }
 

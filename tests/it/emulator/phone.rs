@@ -47,8 +47,9 @@ impl Bench {
     }
 }
 
+// An authenticated request is redirected to a signed link, which expires after four hours.
 #[tokio::test]
-async fn a_picture_is_hosted_behind_a_password_and_a_signed_link() {
+async fn inbound_media_requires_login_and_signed_link() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "");
     let data = crate::support::base64_of(PIXEL);
@@ -102,7 +103,7 @@ async fn a_picture_is_hosted_behind_a_password_and_a_signed_link() {
 }
 
 #[tokio::test]
-async fn a_picture_of_the_bot_is_fetched_and_one_that_is_not_there_fails() {
+async fn reply_media_is_fetched_and_missing_file_fails() {
     let bench = Bench::new().await;
     let png = vec![("content-type", "image/png".to_owned())];
     bench.server.script("/a.png", (200, png, PIXEL.to_vec()));
@@ -124,8 +125,9 @@ async fn a_picture_of_the_bot_is_fetched_and_one_that_is_not_there_fails() {
     assert_eq!(bench.codes().await, [63019]);
 }
 
+// As Twilio does, the emulator confirms the opt-out itself, and rejects the bot's messages with 21610 until START.
 #[tokio::test]
-async fn stop_on_sms_is_answered_by_twilio_and_blocks_what_follows() {
+async fn sms_stop_is_confirmed_and_blocks_outbound() {
     let bench = Bench::new().await;
     bench
         .server
@@ -151,8 +153,9 @@ async fn stop_on_sms_is_answered_by_twilio_and_blocks_what_follows() {
     assert!(bench.text(BEN, SMS, "news").await.is_ok());
 }
 
+// On WhatsApp, Twilio does not handle STOP, so the emulator delivers it like any message and blocks nothing.
 #[tokio::test]
-async fn stop_on_whatsapp_is_left_to_the_bot() {
+async fn whatsapp_stop_is_left_to_bot() {
     let bench = Bench::new().await;
     bench
         .server
@@ -161,8 +164,10 @@ async fn stop_on_whatsapp_is_left_to_the_bot() {
     assert!(bench.text(ANA, WHATSAPP, "news").await.is_ok());
 }
 
+// Twilio accepts a free-form message outside the window and reports 63016 later; the user's next message reopens the
+// window.
 #[tokio::test]
-async fn outside_the_window_a_free_text_is_taken_and_then_fails_and_a_template_does_not() {
+async fn closed_window_fails_text_but_not_template() {
     let bench = Bench::with("", |options| {
         let origin = options.webhook.trim_end_matches("/sms").to_owned();
         options.status_callback = Some(format!("{origin}/status"));
@@ -236,7 +241,7 @@ async fn statuses(bench: &Bench, to: &str, from: &str, last: &str) -> Vec<String
 }
 
 #[tokio::test]
-async fn statuses_are_called_back_in_order_unless_they_are_not() {
+async fn status_callbacks_arrive_in_order_unless_reordered() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "");
     bench.server.answers("/status", 204, "", "");
@@ -256,8 +261,9 @@ async fn statuses_are_called_back_in_order_unless_they_are_not() {
     );
 }
 
+// The fragment of the URL sets the retries; its password is sent only on request and appears in no control response.
 #[tokio::test]
-async fn a_status_callback_is_tried_again_as_its_url_says_and_its_password_is_shown_to_nobody() {
+async fn status_callback_retries_per_url_and_hides_password() {
     let bench = Bench::with("", |options| {
         let origin = options.webhook.trim_end_matches("/sms").to_owned();
         let origin = origin.replace("http://", "http://bob:s3cret@");
@@ -305,7 +311,7 @@ async fn a_status_callback_is_tried_again_as_its_url_says_and_its_password_is_sh
 }
 
 #[tokio::test]
-async fn a_business_scoped_id_leads_to_the_phone_that_it_came_with() {
+async fn message_to_business_scoped_id_reaches_users_phone() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "");
     bench.says("hi").await;
@@ -319,8 +325,9 @@ async fn a_business_scoped_id_leads_to_the_phone_that_it_came_with() {
         .await;
 }
 
+// Invalid messages get Twilio's error codes, and the rest_error fault fails the configured number of calls.
 #[tokio::test]
-async fn rest_refuses_what_twilio_refuses_and_fails_when_it_is_told_to() {
+async fn rest_api_rejects_invalid_messages_and_injects_errors() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "");
     bench.says("hi").await;
@@ -353,8 +360,9 @@ async fn rest_refuses_what_twilio_refuses_and_fails_when_it_is_told_to() {
     assert!(bench.text(ANA, WHATSAPP, "x").await.is_ok());
 }
 
+// A burst of seventeen replies is reported once as 14107, and each reply is still delivered.
 #[tokio::test]
-async fn sixteen_quick_replies_are_called_a_loop_and_go_on() {
+async fn reply_loop_is_reported_and_continues() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "<Message>again</Message>");
     for _ in 0..17 {
@@ -364,7 +372,7 @@ async fn sixteen_quick_replies_are_called_a_loop_and_go_on() {
 }
 
 #[tokio::test]
-async fn a_message_object_has_exactly_the_fields_of_twilios_schema() {
+async fn message_resource_matches_twilio_schema() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "");
     bench.says("hi").await;

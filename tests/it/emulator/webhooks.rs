@@ -7,8 +7,7 @@ use super::{ANA, BEN, Bench, SMS, WHATSAPP, attempts, bodies};
 use crate::support::silent_port;
 
 #[tokio::test]
-async fn a_message_of_whatsapp_is_posted_with_the_parameters_of_real_traffic_and_a_signature_that_verifies()
- {
+async fn whatsapp_webhook_has_real_parameters_and_valid_signature() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "<Message>Hi Ana</Message>");
     let answer = bench
@@ -58,8 +57,9 @@ async fn a_message_of_whatsapp_is_posted_with_the_parameters_of_real_traffic_and
     assert!(outcome.is_ok(), "{outcome:?}");
 }
 
+// SMS has a country and no WhatsApp fields; a business-scoped user has no WaId.
 #[tokio::test]
-async fn sms_and_business_scoped_users_carry_what_theirs_carry() {
+async fn webhook_parameters_depend_on_channel_and_identity() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "");
     bench
@@ -90,7 +90,7 @@ async fn sms_and_business_scoped_users_carry_what_theirs_carry() {
 }
 
 #[tokio::test]
-async fn an_answer_is_worth_what_it_is_to_twilio_and_the_fallback_is_told_why() {
+async fn invalid_webhook_response_calls_fallback_with_error_code() {
     let long = format!("<Response><!--{}--></Response>", "x".repeat(70_000));
     for (status, content_type, body, code) in [
         (500, "text/plain", "oops", 11200),
@@ -128,8 +128,9 @@ async fn an_answer_is_worth_what_it_is_to_twilio_and_the_fallback_is_told_why() 
     }
 }
 
+// An empty response sends nothing and is not an error.
 #[tokio::test]
-async fn a_text_is_sent_to_the_user_and_nothing_is_nothing() {
+async fn plain_text_response_is_sent_as_message() {
     let bench = Bench::new().await;
     bench.server.answers("/sms", 200, "text/plain", "OK");
     bench.server.answers("/sms", 204, "", "");
@@ -140,8 +141,9 @@ async fn a_text_is_sent_to_the_user_and_nothing_is_nothing() {
     assert_eq!(bench.codes().await, Vec::<u64>::new());
 }
 
+// Retries carry the same idempotency token; without a fragment there are none.
 #[tokio::test]
-async fn only_what_the_fragment_names_is_tried_again() {
+async fn webhook_retry_follows_url_fragment() {
     let bench = Bench::with("#rc=2&rp=5xx", |_| {}).await;
     bench.server.answers("/sms", 503, "text/plain", "later");
     bench.server.answers("/sms", 503, "text/plain", "later");
@@ -169,7 +171,7 @@ async fn only_what_the_fragment_names_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_tried_twice_and_then_the_fallback_is_called() {
+async fn refused_connection_is_retried_once_then_calls_fallback() {
     let silent = silent_port();
     let address = silent.local_addr().unwrap();
     let bench = Bench::with("", |options| {
@@ -183,8 +185,9 @@ async fn a_refused_connection_is_tried_twice_and_then_the_fallback_is_called() {
     assert_eq!(bodies(&answer), ["Sorry"]);
 }
 
+// A late response is discarded, and the error code shows which timeout of the URL fragment passed.
 #[tokio::test]
-async fn an_answer_that_comes_too_late_is_none_and_the_code_says_which_time_was_used_up() {
+async fn late_webhook_response_fails_with_timeout_code() {
     for (fragment, code) in [("#tt=300", 11203), ("#rt=300", 11200)] {
         let bench = Bench::with(fragment, |_| {}).await;
         bench.server.twiml("/sms", "<Message>late</Message>");
@@ -198,7 +201,7 @@ async fn an_answer_that_comes_too_late_is_none_and_the_code_says_which_time_was_
 }
 
 #[tokio::test]
-async fn a_redirect_that_leads_nowhere_or_round_in_circles_fails() {
+async fn http_redirect_without_target_or_in_loop_fails() {
     let bench = Bench::new().await;
     bench.server.script("/sms", (302, Vec::new(), Vec::new()));
     bench.server.twiml("/fallback", "");
@@ -217,8 +220,9 @@ async fn a_redirect_that_leads_nowhere_or_round_in_circles_fails() {
     assert_eq!(bench.codes().await, [11215]);
 }
 
+// The webhook runs before the fault drops its connection, so its response is lost and the fallback call replies.
 #[tokio::test]
-async fn a_dropped_connection_ends_with_an_error_and_the_fallback_is_reached() {
+async fn dropped_connection_calls_fallback() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "<Message>lost</Message>");
     bench.server.twiml("/fallback", "<Message>Sorry</Message>");
@@ -234,7 +238,7 @@ async fn a_dropped_connection_ends_with_an_error_and_the_fallback_is_reached() {
 }
 
 #[tokio::test]
-async fn duplicates_are_further_deliveries_and_one_answer() {
+async fn duplicate_deliveries_send_one_reply() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "<Message>once</Message>");
     bench.faults(json!({"duplicate": 2})).await;
@@ -257,8 +261,9 @@ async fn duplicates_are_further_deliveries_and_one_answer() {
     assert_eq!(bodies(&again), Vec::<&str>::new());
 }
 
+// Verbs after a redirect or an action are not executed.
 #[tokio::test]
-async fn redirects_and_actions_go_on_with_the_document_that_they_lead_to() {
+async fn twiml_redirect_and_action_continue_with_target_document() {
     let bench = Bench::new().await;
     bench.server.twiml(
         "/sms",
@@ -284,7 +289,7 @@ async fn redirects_and_actions_go_on_with_the_document_that_they_lead_to() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_itself_ends_after_fifty_documents() {
+async fn twiml_redirect_loop_ends_after_fifty_documents() {
     let bench = Bench::new().await;
     bench.server.twiml("/sms", "<Redirect>/sms</Redirect>");
     let answer = bench.says("hi").await;
@@ -293,7 +298,7 @@ async fn a_redirect_to_itself_ends_after_fifty_documents() {
 }
 
 #[tokio::test]
-async fn what_twilio_would_not_send_is_dropped_with_its_code() {
+async fn invalid_twiml_message_is_dropped_with_error_code() {
     let eleven = "<Message>m</Message>".repeat(11);
     let long = format!("<Message>{}</Message>", "x".repeat(1601));
     let wrong = "<Message/><Message from=\"+1999\">a</Message><Message to=\"+15550009999\">b</Message><Say>c</Say>";
@@ -326,9 +331,9 @@ async fn what_twilio_would_not_send_is_dropped_with_its_code() {
     }
 }
 
+// Cookies belong to one conversation; another user's request carries none.
 #[tokio::test]
-async fn http_redirects_are_followed_without_the_parameters_and_cookies_are_kept_per_conversation()
-{
+async fn http_redirect_drops_parameters_and_keeps_cookies() {
     let bench = Bench::new().await;
     let moved = vec![
         ("location", "/moved".to_owned()),
@@ -353,8 +358,9 @@ async fn http_redirects_are_followed_without_the_parameters_and_cookies_are_kept
     );
 }
 
+// The recorded exchanges do not contain the password.
 #[tokio::test]
-async fn a_password_in_the_url_is_sent_when_it_is_asked_for_and_is_not_signed() {
+async fn url_password_is_sent_on_challenge_only() {
     let bench = Bench::with("", |options| {
         options.webhook = options.webhook.replace("http://", "http://user:secret@");
     })

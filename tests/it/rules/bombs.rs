@@ -8,8 +8,9 @@ use replyhook::handler::RuleSet;
 use super::{SHOP, app};
 use crate::support::{Webhook, says};
 
+// A bomb is rejected when the file is read, or fails its own rule only.
 #[tokio::test]
-async fn threat_29_bombs_in_templates_and_patterns_end_in_a_rule_error() {
+async fn threat_29_template_and_regex_bombs_fail_safely() {
     let walks = "{% for a in media %}".repeat(8) + "x" + &"{% endfor %}".repeat(8);
     let bombs = [
         walks.as_str(),
@@ -53,7 +54,7 @@ async fn threat_29_bombs_in_templates_and_patterns_end_in_a_rule_error() {
         let rules = format!("[otherwise]\nreply = \"\"\"{bomb}\"\"\"\n");
         let error = RuleSet::parse(&rules).unwrap_err().to_string();
         assert!(error.starts_with("line 2, column "), "{bomb}: {error}");
-        assert!(error.contains("no template: "), "{bomb}: {error}");
+        assert!(error.contains("invalid template: "), "{bomb}: {error}");
     }
     for pattern in [
         "((a{100}){100}){100}",
@@ -95,7 +96,7 @@ async fn threat_29_bombs_in_templates_and_patterns_end_in_a_rule_error() {
 
 /// The longest of each kind, read and rendered where there is half the stack that a worker has.
 #[test]
-fn threat_29_what_nests_in_a_template_does_not_end_the_stack() {
+fn threat_29_nested_template_does_not_overflow_stack() {
     let within = |before: &str, times: usize, middle: &str, after: &str| {
         format!("{}{middle}{}", before.repeat(times), after.repeat(times))
     };
@@ -137,7 +138,7 @@ fn threat_29_what_nests_in_a_template_does_not_end_the_stack() {
 }
 
 #[tokio::test]
-async fn threat_75_what_users_write_is_never_read_as_a_template() {
+async fn threat_75_user_text_is_never_parsed_as_template() {
     let (app, _file) = app(
         "[[rule]]\nwhen.regex = 'say (?<what>.*)'\nreply = \"{{ what }}|{{ profile_name }}\"\n\
          [[rule]]\nwhen.text = \"form\"\nask = \"form\"\n\
@@ -210,7 +211,7 @@ const WORDS: [&str; 48] = [
 proptest! {
     /// Whatever is done to a file, it is either obeyed or its faults have a place in it.
     #[test]
-    fn any_file_loads_or_points_at_its_faults(
+    fn arbitrary_rules_file_loads_or_locates_its_problems(
         edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..40usize, "[\\[\\]{}=\"'.%a-z0-9 \n-]{0,6}"), 1..4),
     ) {
         let mut text: Vec<char> = SHOP.chars().collect();
@@ -232,7 +233,7 @@ proptest! {
 
     /// Whatever is put together out of the language, it comes to an end: a text, a rule error, or a problem of the file.
     #[test]
-    fn templates_of_any_words_end(
+    fn arbitrary_template_terminates(
         words in proptest::collection::vec(prop::sample::select(&WORDS[..]), 1..60),
     ) {
         let rules = format!(
@@ -248,7 +249,7 @@ proptest! {
 
     /// Whatever users write, what a template makes of it is valid TwiML that says just that.
     #[test]
-    fn what_templates_say_is_valid_twiml(
+    fn template_output_is_valid_twiml(
         body in "\\PC{0,40}|[<>&\"'\\]\n\r{}%#]{0,20}",
         parts in proptest::collection::vec(prop::sample::select(&PARTS[..]), 1..6),
     ) {

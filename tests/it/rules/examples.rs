@@ -6,17 +6,14 @@ use super::File;
 use crate::support::{replyhook, root};
 
 #[test]
-fn a_file_runs_its_own_examples() {
+fn rules_test_runs_examples_of_file() {
     let shop = root()
         .join("examples/rules/shop.toml")
         .display()
         .to_string();
     let (code, output, _) = replyhook(&["rules", "test", &shop], &[], "");
     assert_eq!(code, 0, "{output}");
-    assert!(
-        output.ends_with("8 of 8 examples went as the file says\n"),
-        "{output}"
-    );
+    assert!(output.ends_with("8 of 8 examples passed\n"), "{output}");
 
     let wrong = File::new(
         "[otherwise]\nreply = \"Hi {{ profile_name }}\"\n\n[[example]]\nsays = \"x\"\ngets = \"Hi\"\n\n\
@@ -24,7 +21,7 @@ fn a_file_runs_its_own_examples() {
     );
     let (code, output, _) = replyhook(&["rules", "test", &wrong.name()], &[], "");
     assert_eq!(code, 1);
-    let place = format!("{}:8: expected that the service is asked", wrong.name());
+    let place = format!("{}:8: expected a call of the service", wrong.name());
     assert!(output.contains(&place), "{output}");
     assert!(output.contains("found    \"Hi \""), "{output}");
     assert!(output.contains("0 of 2 examples"), "{output}");
@@ -38,7 +35,7 @@ fn a_file_runs_its_own_examples() {
 }
 
 #[test]
-fn an_example_may_opt_out_and_in() {
+fn example_can_opt_out_and_in() {
     let rules = |text: &str| {
         File::new(&format!(
             "[[rule]]\nwhen.text = \"stop\"\nreply = \"never\"\n[otherwise]\nreply = \"hello\"\n\
@@ -56,13 +53,13 @@ fn an_example_may_opt_out_and_in() {
     let (code, output, _) = replyhook(&["rules", "test", &rules("").name()], &[], "");
     assert_eq!(code, 1, "{output}");
     assert!(
-        output.contains("write opt_out.stop_reply to say it here"),
+        output.contains("write opt_out.stop_reply to set it here"),
         "{output}"
     );
 }
 
 #[test]
-fn examples_look_at_files_and_times_and_several_files_are_run() {
+fn rules_test_checks_media_time_and_several_files() {
     let rules = "[hours]\nopen = \"mon-fri 09:00-17:00\"\n\
                  [[rule]]\nwhen.hours = \"open\"\nreply = [{ text = \"Menu\", media = \"https://example.com/menu.png\" }]\n\
                  [otherwise]\nreply = \"Closed.\"\n\
@@ -77,18 +74,16 @@ fn examples_look_at_files_and_times_and_several_files_are_run() {
     ));
     let (code, output, _) = replyhook(&["rules", "test", &right.name(), &wrong.name()], &[], "");
     assert_eq!(code, 1, "{output}");
-    assert!(
-        output.contains("1 of 1 example went as the file says"),
-        "{output}"
-    );
+    assert!(output.contains("1 of 1 example passed"), "{output}");
     assert!(
         output.contains("found    \"Menu\" with https://example.com/menu.png"),
         "{output}"
     );
 }
 
+// This also holds after a turn that sets its own time.
 #[test]
-fn a_turn_comes_a_second_after_the_one_before_it_also_where_that_has_a_time_of_its_own() {
+fn example_turn_follows_one_second_after_previous() {
     let rules = "[otherwise]\nreply = \"{{ date }} {{ time }}\"\n[[example]]\nturns = [\n\
          { says = \"a\", gets = \"2026-01-05 09:00\" },\n\
          { says = \"b\", at = \"2026-03-01T22:59:59Z\", gets = \"2026-03-01 22:59\" },\n\
@@ -98,16 +93,16 @@ fn a_turn_comes_a_second_after_the_one_before_it_also_where_that_has_a_time_of_i
 }
 
 #[test]
-fn an_example_expects_one_thing() {
+fn example_with_two_expectations_is_rejected() {
     for expected in [
         "gets = \"x\"\nforwards = true",
-        "gets = []\nhands_over = true",
-        "forwards = true\nhands_over = true",
+        "gets = []\nhandoff = true",
+        "forwards = true\nhandoff = true",
     ] {
         let rules = format!("[otherwise]\nreply = \"x\"\n[[example]]\nsays = \"a\"\n{expected}\n");
         let error = RuleSet::parse(&rules).unwrap_err().to_string();
         assert!(
-            error.contains("line 3, column 1: one thing comes of a message"),
+            error.contains("line 3, column 1: an example expects one thing"),
             "{error}"
         );
     }

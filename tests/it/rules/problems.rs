@@ -36,24 +36,24 @@ type = "interger"
 "#;
 
 #[test]
-fn all_problems_are_told_at_once_with_line_column_and_what_to_write() {
+fn rules_problems_are_listed_with_position_and_remedy() {
     let file = File::new(WRONG);
     let (code, _, error) = replyhook(&["check", "--rules", &file.name()], &[], "");
     assert_eq!(code, 2);
     for line in [
-        r#"line 1, column 12: "Europe/Berln" is no time zone: write one as in "Europe/Berlin" or "UTC""#,
+        r#"line 1, column 12: "Europe/Berln" is not a time zone; write one such as "Europe/Berlin" or "UTC""#,
         "line 2, column 2: hour is not known here: did you mean hours?",
         "line 5, column 10: txt is not known here: did you mean text?",
         "line 6, column 1: repply is not known here: did you mean reply?",
-        "line 8, column 14: regex is none: unclosed group",
+        "line 8, column 14: invalid regex: unclosed group",
         "line 9, column 19: profil_name is not defined here: did you mean profile_name?",
         "line 11, column 13: text is of type integer: write a text in quotes, or several in brackets",
-        "line 12, column 13: no template: this if has no end: write {% endif %}",
+        "line 12, column 13: invalid template: this if has no end: write {% endif %}",
         r#"line 14, column 14: media is "imagee": did you mean "image"?"#,
-        r#"line 15, column 7: there is no form "bookng": did you mean "booking"?"#,
-        "line 16, column 1: a rule does one thing: reply, ask, hand_over or forward",
-        r#"line 17, column 14: "mon-sun 9-5" are no hours"#,
-        "line 20, column 1: a form needs done: what is said when all has been answered",
+        r#"line 15, column 7: unknown form "bookng": did you mean "booking"?"#,
+        "line 16, column 1: a rule does one thing: reply, ask, handoff or forward",
+        r#"line 17, column 14: invalid hours "mon-sun 9-5""#,
+        "line 20, column 1: a form needs done: the reply when all questions are answered",
         "line 23, column 9: field is a name of letters, digits and _",
         "line 24, column 19: nme is not defined here",
         r#"line 25, column 8: type is "interger": did you mean "integer"?"#,
@@ -63,14 +63,11 @@ fn all_problems_are_told_at_once_with_line_column_and_what_to_write() {
     let no_toml = File::new("[[rule]]\nreply = \"Hi\n");
     let (code, _, error) = replyhook(&["check", "--rules", &no_toml.name()], &[], "");
     assert_eq!(code, 2);
-    assert!(
-        error.contains("line 2, column 12: this is no TOML"),
-        "{error}"
-    );
+    assert!(error.contains("line 2, column 12: invalid TOML"), "{error}");
 }
 
 #[test]
-fn a_pattern_that_cannot_stand_for_a_whole_answer_is_told() {
+fn pattern_unusable_for_whole_answer_is_rejected() {
     let form = |pattern: &str| {
         format!(
             "[[form]]\nname = \"f\"\ndone = \"{{{{ code }}}}\"\n[[form.ask]]\nfield = \"code\"\nquestion = \"?\"\n\
@@ -82,7 +79,7 @@ fn a_pattern_that_cannot_stand_for_a_whole_answer_is_told() {
     for pattern in [r"(?x)\d{5} # a code", "a)|(b"] {
         let error = RuleSet::parse(&form(pattern)).unwrap_err().to_string();
         assert!(
-            error.contains("line 7, column 11: regex is none"),
+            error.contains("line 7, column 11: invalid regex"),
             "{error}"
         );
     }
@@ -94,7 +91,7 @@ fn told(rules: &str) -> String {
 }
 
 #[test]
-fn what_would_match_every_message_or_none_is_told() {
+fn matcher_matching_everything_or_nothing_is_reported() {
     for (when, problem) in [
         ("{ any = [] }", "any is empty: write any = [{ … }, { … }]"),
         ("{ all = [] }", "all is empty"),
@@ -135,7 +132,7 @@ fn what_would_match_every_message_or_none_is_told() {
 }
 
 #[test]
-fn what_would_never_be_used_is_told() {
+fn unused_rules_file_entry_is_reported() {
     let form = "[otherwise]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = \"x\"\n";
     let ask = "[[form.ask]]\nfield = \"a\"\nquestion = \"?\"\n";
     let files = (0..11).map(|at| format!("\"https://example.com/{at}.png\""));
@@ -143,7 +140,7 @@ fn what_would_never_be_used_is_told() {
     for (rules, problem) in [
         (
             format!("{form}cancelled = \"bye\"\n{ask}"),
-            "cancelled is never said",
+            "cancelled is never sent",
         ),
         (
             format!("{form}cancel = \"\"\n{ask}"),
@@ -171,7 +168,7 @@ fn what_would_never_be_used_is_told() {
         ),
         (
             "[opt_out]\nstop_reply = \"{{ user }}\"\n[otherwise]\nreply = \"x\"\n".to_owned(),
-            "stop_reply is no template",
+            "stop_reply is not a template",
         ),
         (
             format!(
@@ -198,17 +195,17 @@ fn what_would_never_be_used_is_told() {
     );
     assert_eq!(said.lines().count(), 1, "{said}");
     let said = told("[[rule]]\nrepply = \"f\"\n");
-    assert!(!said.contains("there is no rule"), "{said}");
+    assert!(!said.contains("has no rules"), "{said}");
 }
 
 #[test]
-fn a_mistake_is_told_once_and_with_what_to_write() {
+fn rules_mistake_is_reported_once_with_remedy() {
     let form = "[otherwise]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = \"{{ a }}\"\n[[form.ask]]\nfield = \"a\"\nquestion = \"?\"\n";
     let example = "[otherwise]\nreply = \"x\"\n[[example]]\n";
     for (rules, problem) in [
         (
             "[[rule]]\nwhen.regex = '(?<id>\\d+'\nreply = \"{{ id }}\"\n".to_owned(),
-            "regex is none",
+            "invalid regex",
         ),
         (
             format!("{form}type = \"int\"\n"),
@@ -228,7 +225,7 @@ fn a_mistake_is_told_once_and_with_what_to_write() {
         ),
         (
             "[[rule]]\nforward = \"https://a.example\"\n".to_owned(),
-            "write true; where to is the setting handler.forward_url",
+            "write true; the URL is the setting handler.forward_url",
         ),
         (
             "[[rule]]\nreply = { txt = \"x\" }\n".to_owned(),
@@ -286,7 +283,7 @@ fn a_mistake_is_told_once_and_with_what_to_write() {
         ),
         (
             "[[rule]]\nreply = \" \"\n".to_owned(),
-            "write [] to say nothing",
+            "write [] to send no reply",
         ),
         (
             "[[rule]]\nreply = \"x\"\n[[rule]]\nwhen.text = \"a\"\nreply = \"y\"\n".to_owned(),
@@ -311,7 +308,7 @@ fn a_mistake_is_told_once_and_with_what_to_write() {
 }
 
 #[test]
-fn patterns_of_all_languages_letters_fit_and_very_many_do_not() {
+fn unicode_patterns_fit_within_total_size_limit() {
     for pattern in [
         r"^\w{2,20}$",
         r"(?i)^name: \w{1,20}, mail: \S{1,90}$",
@@ -333,7 +330,7 @@ fn patterns_of_all_languages_letters_fit_and_very_many_do_not() {
 }
 
 #[test]
-fn a_form_has_a_hundred_questions_at_most() {
+fn form_over_100_questions_is_rejected() {
     let form = |number: usize| {
         let asks =
             (0..number).map(|at| format!("[[form.ask]]\nfield = \"f{at}\"\nquestion = \"?\"\n"));
@@ -345,7 +342,7 @@ fn a_form_has_a_hundred_questions_at_most() {
 }
 
 #[test]
-fn a_problem_in_a_text_with_escapes_has_its_own_column() {
+fn problem_in_escaped_text_has_correct_column() {
     for (text, column) in [
         (r#""\t\"{{ nme }}""#, 17),
         (r#""\u00e9{{ nme }}""#, 19),
@@ -363,12 +360,12 @@ fn a_problem_in_a_text_with_escapes_has_its_own_column() {
 }
 
 #[test]
-fn of_very_many_problems_the_first_are_told() {
+fn problem_list_is_limited_to_100_lines() {
     let said = told(&"[[rule]]\nrepply = \"x\"\n".repeat(5000));
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.len(), 100);
     assert!(
-        lines[99].ends_with("there are more problems: mend these first"),
+        lines[99].ends_with("there are more problems; fix these first"),
         "{}",
         lines[99]
     );
@@ -387,7 +384,7 @@ fn of_very_many_problems_the_first_are_told() {
 }
 
 #[test]
-fn settings_that_name_no_usable_rules_are_problems_with_their_key() {
+fn unusable_rules_setting_is_reported_with_key() {
     let problems = |env: &[(&str, &str)]| {
         let own = [("REPLYHOOK__HANDLER__KIND", "rules")];
         Settings::load(&sources(&[&own[..], env].concat()))
@@ -421,15 +418,16 @@ fn settings_that_name_no_usable_rules_are_problems_with_their_key() {
     );
 }
 
+// A device or a pipe may never end.
 #[test]
-fn what_never_ends_is_no_file_of_rules() {
+fn rules_file_must_be_regular_small_and_utf8() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe.toml");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
     for path in [Path::new("/dev/zero"), &pipe, folder.path()] {
         let error = RulesFile::read(path).unwrap_err().to_string();
-        assert!(error.ends_with("is no file"), "{error}");
+        assert!(error.ends_with("is not a regular file"), "{error}");
     }
     let large = folder.path().join("large.toml");
     std::fs::write(&large, vec![b'#'; 1024 * 1024 + 1]).unwrap();
@@ -439,7 +437,7 @@ fn what_never_ends_is_no_file_of_rules() {
     let error = RulesFile::read(&large).unwrap_err().to_string();
     assert_eq!(
         error,
-        "line 2, column 13: this is no UTF-8: save the file as UTF-8"
+        "line 2, column 13: invalid UTF-8; save the file as UTF-8"
     );
     // As Windows' editor writes it.
     std::fs::write(&large, "\u{feff}[otherwise]\r\nreply = \"café\"\r\n").unwrap();

@@ -32,7 +32,7 @@ pub(super) fn csv(kept: &Kept, path: &Path, args: &[&str]) -> (i32, String, Stri
 }
 
 #[test]
-fn a_message_is_queued_beside_the_server_which_sends_it() {
+fn send_command_queues_message_for_running_server() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let server = kept.server();
@@ -46,7 +46,7 @@ fn a_message_is_queued_beside_the_server_which_sends_it() {
     assert_eq!(twilio.wait_for_phone(ANA, 1)[0].body, "ready");
     let dry = [&args[..], &["--idempotency-key", "k", "--dry-run"]].concat();
     let (code, out, _) = send(&kept, &dry);
-    assert_eq!((code, out.as_str()), (0, "it would be queued\n"));
+    assert_eq!((code, out.as_str()), (0, "would be queued\n"));
     let keyed = [&args[..], &["--idempotency-key", "k", "--wait"]].concat();
     let (code, out, err) = send(&kept, &keyed);
     let sid = &twilio.phone(ANA)[1].sid;
@@ -55,7 +55,10 @@ fn a_message_is_queued_beside_the_server_which_sends_it() {
     let (code, out, _) = send(&kept, &keyed);
     assert_eq!(
         (code, out),
-        (0, format!("known as message 2: sent {sid} queued\n"))
+        (
+            0,
+            format!("already queued as message 2: sent {sid} queued\n")
+        )
     );
     let blank = [&args[..], &["--idempotency-key", ""]].concat();
     assert_eq!(send(&kept, &blank).0, 2);
@@ -63,7 +66,7 @@ fn a_message_is_queued_beside_the_server_which_sends_it() {
     let (code, out, _) = send(&kept, &another);
     assert_eq!(code, 1);
     assert!(
-        out.starts_with("not this one, but its key is that of message 2: sent"),
+        out.starts_with("not queued, because another message has its key: message 2: sent"),
         "{out}"
     );
     let (code, out, _) = send(&kept, &[&keyed[..], &["--json"]].concat());
@@ -93,7 +96,7 @@ fn a_message_is_queued_beside_the_server_which_sends_it() {
 }
 
 #[test]
-fn what_may_not_be_said_exits_with_1_and_the_reason() {
+fn ineligible_send_exits_with_1_and_reason() {
     let kept = Kept::new();
     let _server = kept.server();
     let text = ["--to", ANA, "--from", US, "--body", "hi"];
@@ -125,13 +128,13 @@ fn what_may_not_be_said_exits_with_1_and_the_reason() {
     let (code, out, err) = send(&kept, &sms);
     assert_eq!(code, 1);
     assert!(
-        out.contains("pending") && err.contains("is a server running"),
+        out.contains("pending") && err.contains("check that a server runs"),
         "{out}{err}"
     );
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_says_what_to_write() {
+fn invalid_send_usage_exits_with_2_and_hint() {
     let kept = Kept::new();
     drop(kept.server());
     let to = ["--to", ANA, "--from", US];
@@ -141,7 +144,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
             &["--to", "15550001111", "--body", "hi"],
             "write it as Twilio does",
         ),
-        (&["--to", ANA, "--body", "hi"], "there is no sender"),
+        (&["--to", ANA, "--body", "hi"], "missing sender"),
         (
             &["--to", ANA, "--service", SERVICE, "--body", "hi"],
             "needs its sender",
@@ -153,7 +156,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
         (&to, "nothing to send"),
         (
             &["--to", ANA, "--from", US, "--template", "HX1"],
-            "no template",
+            "invalid template",
         ),
         (
             &[
@@ -170,7 +173,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
         ),
         (
             &["--to", ANA, "--from", US, "--body", "x", "--var", "1=a"],
-            "those of a template",
+            "variables without a template",
         ),
         (
             &[
@@ -191,11 +194,11 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
         ),
         (
             &["--to", ANA, "--from", US, "--location", "-91,0"],
-            "no such place",
+            "invalid location",
         ),
         (
             &["--to", ANA, "--from", US, "--body", "x", "--media", "a.png"],
-            "no URL",
+            "invalid media URL",
         ),
         (
             &["--to", ANA, "--from", US, "--body", "x", "--at", "soon"],
@@ -216,7 +219,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
             ],
             "5 minutes to 35 days",
         ),
-        (&["--csv", "/nowhere.csv"], "cannot be read"),
+        (&["--csv", "/nowhere.csv"], "could not read"),
         (&["--csv", "x", "--to", ANA], "cannot be used"),
         (&["--to", ANA, "--from", US, "--dry-run"], "nothing to send"),
     ] {
@@ -232,12 +235,15 @@ fn wrong_usage_exits_with_2_and_says_what_to_write() {
     assert!(code == 2 && err.contains("set TWILIO_ACCOUNT_SID"), "{err}");
     let nowhere = Kept::new();
     let (code, _, err) = send(&nowhere, &["--to", ANA, "--from", US, "--body", "x"]);
-    assert!(code == 1 && err.contains("set DATABASE_URL"), "{err}");
+    assert!(
+        code == 1 && err.contains("use the server's DATABASE_URL"),
+        "{err}"
+    );
     assert_eq!(nowhere.files(), [] as [&str; 0]);
 }
 
 #[test]
-fn each_row_of_a_file_is_sent_once_however_often_the_file_is() {
+fn csv_row_in_repeated_file_is_sent_once() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let server = kept.server();
@@ -258,10 +264,10 @@ fn each_row_of_a_file_is_sent_once_however_often_the_file_is() {
     assert_eq!((code, err.as_str()), (1, ""));
     let refused = "line 4 whatsapp:…55: the customer service window is closed: the user has not written to this sender within \
         24 hours, and only a template may be sent\n\
-        line 5 sms:…66: the recipient is no address: write it as Twilio does: +15550001111, or whatsapp:+15550001111\n\
-        line 6: it has 5 fields, and the heading has 6\n\
-        line 7: it has no recipient\n\
-        line 8 whatsapp:…11: it has a text and a template: one of them\n";
+        line 5 sms:…66: invalid recipient address; write it as Twilio does: +15550001111, or whatsapp:+15550001111\n\
+        line 6: 5 fields, but the header line has 6\n\
+        line 7: the recipient is missing\n\
+        line 8 whatsapp:…11: both a text and a template are given; leave one out\n";
     assert_eq!(
         dry,
         format!("{refused}7 rows: 2 would be queued, 0 known from before, 5 refused\n")
@@ -304,7 +310,7 @@ fn each_row_of_a_file_is_sent_once_however_often_the_file_is() {
 }
 
 #[test]
-fn a_file_takes_from_the_options_what_its_rows_leave_out() {
+fn csv_row_defaults_come_from_options() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let _server = kept.server();
@@ -336,22 +342,22 @@ fn a_file_takes_from_the_options_what_its_rows_leave_out() {
         }
     };
     assert!(
-        told.contains("it is message 3, taken before and failed: Twilio refused it: "),
+        told.contains("queued before as message 3, which failed: Twilio refused it: "),
         "{told}"
     );
     assert_eq!(twilio.posts().len(), 3);
 }
 
 #[test]
-fn a_file_that_is_none_is_refused_before_anything_is_sent() {
+fn invalid_csv_file_is_refused_before_sending() {
     let kept = Kept::new();
     drop(kept.server());
     for (rows, part) in [
-        ("to;body\n+1;x\n", "there is no column \"to;body\""),
-        ("to,boddy\n+1,x\n", "there is no column \"boddy\""),
-        ("to,var.\n+1,x\n", "there is no column \"var.\""),
-        ("body\nhi\n", "no column `to`"),
-        ("", "no column `to`"),
+        ("to;body\n+1;x\n", "unknown column \"to;body\""),
+        ("to,boddy\n+1,x\n", "unknown column \"boddy\""),
+        ("to,var.\n+1,x\n", "unknown column \"var.\""),
+        ("body\nhi\n", "the column `to` is missing"),
+        ("", "the column `to` is missing"),
         ("to,body,to\n", "two columns \"to\""),
         ("to,1,var.1\n", "two columns \"var.1\""),
     ] {
@@ -367,10 +373,7 @@ fn a_file_that_is_none_is_refused_before_anything_is_sent() {
     .unwrap();
     let path = kept.path().with_file_name("rows.csv");
     let (code, out, _) = csv(&kept, &path, &[]);
-    assert!(
-        code == 1 && out.contains("line 2: it is not UTF-8"),
-        "{out}"
-    );
+    assert!(code == 1 && out.contains("line 2: not UTF-8"), "{out}");
     let store = format!("sqlite:{}", kept.path().display());
     let env = [&ENV[..], &[("DATABASE_URL", store.as_str())]].concat();
     let args = ["send", "--csv", "-", "--from", "+15550002222"];

@@ -7,7 +7,7 @@ use crate::support::{ACCOUNT, Dev, FakeTwilio, Fault, Kept, Webhook, json_lines,
 const OUTGOING: [&str; 3] = ["messages", "list", "--outbound"];
 
 #[test]
-fn rows_that_failed_are_found_by_number_and_released_by_cause() {
+fn failed_outbound_is_listed_and_released_by_cause() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let server = kept.server();
@@ -32,7 +32,7 @@ fn rows_that_failed_are_found_by_number_and_released_by_cause() {
     assert_eq!((code, &told["id"]), (1, &1.into()));
     let (_, out, _) = csv(&kept, &first, &[]);
     let expected =
-        "line 2 whatsapp:…33: it is message 1, taken before and failed: Twilio refused it: ";
+        "line 2 whatsapp:…33: queued before as message 1, which failed: Twilio refused it: ";
     assert!(
         out.starts_with(expected) && out.contains("(20003)"),
         "{out}"
@@ -77,7 +77,7 @@ fn rows_that_failed_are_found_by_number_and_released_by_cause() {
     }
     let (code, out, _) = kept.run(&["messages", "show", "--outbound", "2"]);
     assert!(
-        code == 1 && out.starts_with("no message 2 was sent first"),
+        code == 1 && out.starts_with("outbound message 2 does not exist"),
         "{out}"
     );
     let (code, out, _) = kept.run(&["messages", "release", "--all"]);
@@ -105,7 +105,7 @@ fn rows_that_failed_are_found_by_number_and_released_by_cause() {
 }
 
 #[test]
-fn a_file_of_twenty_rows_to_one_user_arrives_in_its_order() {
+fn csv_rows_to_one_user_arrive_in_order() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let server = kept.server();
@@ -119,8 +119,9 @@ fn a_file_of_twenty_rows_to_one_user_arrives_in_its_order() {
     assert_eq!(arrived, texts);
 }
 
+// The command ran with another TWILIO_ACCOUNT_SID than the server, so the message stays pending.
 #[test]
-fn a_message_of_another_account_than_the_servers_is_named_once_as_the_cause() {
+fn outbound_for_another_account_logs_cause_once() {
     let folder = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", folder.path().join("kept.db").display());
     let dev = Dev::start_with(&["--port", "0"], &[("DATABASE_URL", store.as_str())]);
@@ -140,11 +141,11 @@ fn a_message_of_another_account_than_the_servers_is_named_once_as_the_cause() {
     ];
     let (code, out, err) = replyhook(&[&sms[..], &["--wait=0"]].concat(), &env, "");
     assert_eq!((code, out.as_str()), (1, "message 1: pending\n"));
-    assert!(
-        err.contains(&format!("does it send for {stranger}?")),
-        "{err}"
-    );
-    let warned = |line: &str| line.contains("another TWILIO_ACCOUNT_SID").then_some(());
+    assert!(err.contains(&format!("sends for {stranger}")), "{err}");
+    let warned = |line: &str| {
+        line.contains("that this server does not send for")
+            .then_some(())
+    };
     dev.program.wait_for("the warning", warned);
     let own = [
         ("DATABASE_URL", store.as_str()),
@@ -158,7 +159,7 @@ fn a_message_of_another_account_than_the_servers_is_named_once_as_the_cause() {
     dev.exchanges_of(1, |exchange| exchange["kind"] == "rest");
     let said = dev.program.said();
     assert_eq!(
-        said.matches("another TWILIO_ACCOUNT_SID").count(),
+        said.matches("that this server does not send for").count(),
         1,
         "{said}"
     );

@@ -1,10 +1,10 @@
-//! By a program: `App::sender`.
+//! By a program: `App::outbound`.
 
 use std::sync::Arc;
 
 use replyhook::clock::SignedDuration;
-use replyhook::sending::{SendErrorKind, Sender};
-use replyhook::store::{ConsentAction, ConsentHow, ConsentRecord, ConsentScope, ReplyState};
+use replyhook::outbound::{OutboundClient, SendErrorKind};
+use replyhook::store::{ConsentAction, ConsentRecord, ConsentScope, ConsentSource, OutboundState};
 use replyhook::twilio::NewMessage;
 use replyhook::{App, AppBuilder, Clock, Echo, ManualClock, SystemClock};
 
@@ -35,7 +35,7 @@ async fn agrees(app: &TestApp, user: &str, action: ConsentAction) {
         scope: ConsentScope::Sender(US.into()),
         user: user.into(),
         action,
-        how: ConsentHow::Api,
+        source: ConsentSource::Api,
         evidence: None,
         note: None,
         at: SystemClock.now(),
@@ -44,9 +44,9 @@ async fn agrees(app: &TestApp, user: &str, action: ConsentAction) {
 }
 
 /// Lets everything else run until a message stands there.
-async fn comes_to(app: &TestApp, id: i64, state: ReplyState) {
+async fn comes_to(app: &TestApp, id: i64, state: OutboundState) {
     loop {
-        let found = app.sender.outgoing(id).await.unwrap().unwrap();
+        let found = app.sender.receipt(id).await.unwrap().unwrap();
         if found.state == Some(state) {
             return;
         }
@@ -55,7 +55,7 @@ async fn comes_to(app: &TestApp, id: i64, state: ReplyState) {
 }
 
 #[track_caller]
-fn kind<T>(sent: Result<T, replyhook::sending::SendError>) -> SendErrorKind {
+fn kind<T>(sent: Result<T, replyhook::outbound::SendError>) -> SendErrorKind {
     match sent {
         Err(error) => error.kind(),
         Ok(_) => panic!("it was taken"),
@@ -63,7 +63,7 @@ fn kind<T>(sent: Result<T, replyhook::sending::SendError>) -> SendErrorKind {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_text_is_sent_within_24_hours_of_the_users_last_and_not_after() {
+async fn text_is_sent_only_within_24_hour_window() {
     let twilio = FakeTwilio::start();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = beside(&twilio, &[], |app| app.clock(clock.clone()));
@@ -75,22 +75,22 @@ async fn a_text_is_sent_within_24_hours_of_the_users_last_and_not_after() {
     app.says(1, "hello").await;
     let taken = app.sender.send(&text("your order is ready")).await.unwrap();
     assert_eq!(
-        (taken.repeated, taken.state),
-        (false, Some(ReplyState::Pending))
+        (taken.is_duplicate, taken.state),
+        (false, Some(OutboundState::Pending))
     );
     let phone = twilio.phone(ANA).len();
     let shown = twilio.wait_for_phone(ANA, phone.max(1));
     assert_eq!(shown.last().unwrap().body, "your order is ready");
     assert_eq!(shown.last().unwrap().from, US);
     app.wait_for_outbox("pending", 0).await;
-    let sent = app.sender.outgoing(taken.id).await.unwrap().unwrap();
-    assert_eq!(sent.state, Some(ReplyState::Sent));
+    let sent = app.sender.receipt(taken.id).await.unwrap().unwrap();
+    assert_eq!(sent.state, Some(OutboundState::Sent));
     assert_eq!(sent.sid.unwrap().as_str(), shown.last().unwrap().sid);
-    assert!(app.sender.outgoing(999).await.unwrap().is_none());
+    assert!(app.sender.receipt(999).await.unwrap().is_none());
     // The status callback leads to it, as for any reply.
     let callback = twilio.status_webhook(&shown.last().unwrap().sid, "read", None);
     app.send(callback).await.twiml();
-    let read = app.sender.outgoing(taken.id).await.unwrap().unwrap();
+    let read = app.sender.receipt(taken.id).await.unwrap().unwrap();
     assert_eq!(read.status.as_deref(), Some("read"));
     clock.advance(SignedDuration::from_hours(24));
     let error = app.sender.send(&text("hi")).await.unwrap_err();
@@ -103,7 +103,7 @@ async fn a_text_is_sent_within_24_hours_of_the_users_last_and_not_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_outside_of_the_window_needs_a_recorded_opt_in_unless_none_is_required() {
+async fn template_outside_window_needs_opt_in_unless_disabled() {
     let twilio = FakeTwilio::start();
     let app = beside(&twilio, &[], |app| app);
     app.opened().await;
@@ -133,7 +133,7 @@ async fn a_template_outside_of_the_window_needs_a_recorded_opt_in_unless_none_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_opted_out_gets_nothing_by_any_road() {
+async fn opted_out_user_gets_no_outbound_message() {
     let twilio = FakeTwilio::start();
     let app = beside(&twilio, &[], |app| app);
     app.says(1, "hello").await;
@@ -154,13 +154,13 @@ async fn who_has_opted_out_gets_nothing_by_any_road() {
             .send_once("k", &text("hi"))
             .await
             .unwrap()
-            .repeated
+            .is_duplicate
     );
     assert_eq!(twilio.wait_for_posts(1).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_opts_out_after_it_was_taken_does_not_get_it() {
+async fn opt_out_after_queueing_suppresses_message() {
     let twilio = FakeTwilio::start();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let pace = [("REPLYHOOK__OUTBOUND__RATE_PER_SECOND", "1")];
@@ -172,14 +172,14 @@ async fn who_opts_out_after_it_was_taken_does_not_get_it() {
     app.says(2, "STOP").await;
     clock.advance(SignedDuration::from_secs(1));
     app.wait_for_outbox("pending", 0).await;
-    let two = app.sender.outgoing(two.id).await.unwrap().unwrap();
-    assert_eq!(two.state, Some(ReplyState::Suppressed));
+    let two = app.sender.receipt(two.id).await.unwrap().unwrap();
+    assert_eq!(two.state, Some(OutboundState::Suppressed));
     assert_eq!(two.reason.as_deref(), Some("the user has opted out"));
     assert_eq!(twilio.posts().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_key_sends_once_also_by_sixteen_at_once_and_later() {
+async fn idempotency_key_used_concurrently_sends_once() {
     let twilio = FakeTwilio::start();
     let app = Arc::new(beside(&twilio, &[], |app| app));
     app.says(1, "hello").await;
@@ -193,7 +193,7 @@ async fn one_key_sends_once_also_by_sixteen_at_once_and_later() {
     let mut first = 0;
     for asked in asked {
         let taken = asked.await.unwrap().unwrap();
-        first += usize::from(!taken.repeated);
+        first += usize::from(!taken.is_duplicate);
         ids.push(taken.id);
     }
     ids.dedup();
@@ -202,7 +202,7 @@ async fn one_key_sends_once_also_by_sixteen_at_once_and_later() {
     app.wait_for_outbox("pending", 0).await;
     // Nor does it matter what is asked for, or whether that could be sent.
     let known = app.sender.send_once("order-42", &text("")).await.unwrap();
-    assert_eq!((known.id, known.repeated), (ids[0], true));
+    assert_eq!((known.id, known.is_duplicate), (ids[0], true));
     assert_eq!(known.sid.unwrap().as_str(), twilio.phone(ANA)[0].sid);
     assert_eq!(twilio.posts().len(), 1);
     assert!(
@@ -210,13 +210,14 @@ async fn one_key_sends_once_also_by_sixteen_at_once_and_later() {
             .send_once("order-43", &text("ready"))
             .await
             .unwrap()
-            .repeated
+            .is_duplicate
     );
     twilio.wait_for_phone(ANA, 2);
 }
 
+// Its idempotency key stays known after the restart, so submitting it again returns the same message.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_taken_before_a_crash_is_sent_after_it_and_its_key_stays_known() {
+async fn outbound_message_queued_before_crash_is_sent_once() {
     let twilio = FakeTwilio::start();
     let folder = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", folder.path().join("a.db").display());
@@ -226,7 +227,7 @@ async fn what_was_taken_before_a_crash_is_sent_after_it_and_its_key_stays_known(
         // Nobody delivers yet, and then the process is gone.
         let own = [("TWILIO_ACCOUNT_SID", ACCOUNT), env[0]];
         let app = App::builder().sources(sources(&own)).build().unwrap();
-        let sender = app.sender();
+        let sender = app.outbound();
         let (_webhooks, mut worker) = app.into_parts();
         worker.open().await.unwrap();
         sender.send_once("k", &ready).await.unwrap()
@@ -234,14 +235,14 @@ async fn what_was_taken_before_a_crash_is_sent_after_it_and_its_key_stays_known(
     let app = beside(&twilio, &env, |app| app);
     app.opened().await;
     let again = app.sender.send_once("k", &ready).await.unwrap();
-    assert_eq!((again.id, again.repeated), (taken.id, true));
+    assert_eq!((again.id, again.is_duplicate), (taken.id, true));
     assert_eq!(twilio.wait_for_phone("+15550001111", 1)[0].body, "ready");
-    comes_to(&app, taken.id, ReplyState::Sent).await;
+    comes_to(&app, taken.id, OutboundState::Sent).await;
     assert_eq!(twilio.posts().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_of_unknown_fate_is_looked_for_and_not_made_again() {
+async fn unknown_send_result_is_looked_up_not_repeated() {
     let twilio = FakeTwilio::start();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = beside(&twilio, &[], |app| app.clock(clock.clone()));
@@ -255,7 +256,7 @@ async fn a_call_of_unknown_fate_is_looked_for_and_not_made_again() {
         scope,
         user: ANA.into(),
         action: ConsentAction::OptIn,
-        how: ConsentHow::Api,
+        source: ConsentSource::Api,
         evidence: None,
         note: None,
         at: SystemClock.now(),
@@ -263,16 +264,16 @@ async fn a_call_of_unknown_fate_is_looked_for_and_not_made_again() {
     app.store.record_consent(record).await.unwrap();
     let taken = app.sender.send_once("k", &by_service).await.unwrap();
     twilio.wait_for_posts(1);
-    comes_to(&app, taken.id, ReplyState::Unknown).await;
+    comes_to(&app, taken.id, OutboundState::Unknown).await;
     clock.advance(SignedDuration::from_secs(2));
-    comes_to(&app, taken.id, ReplyState::Sent).await;
+    comes_to(&app, taken.id, OutboundState::Sent).await;
     assert_eq!(twilio.posts().len(), 1);
     // The sender that a service chooses is not known, and not asked for.
     assert_eq!(twilio.lists()[0].get("From"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_goes_at_its_pace_and_replies_do_not_wait_behind_it() {
+async fn outbound_rate_limit_applies_per_sender() {
     let twilio = FakeTwilio::start();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let pace = [("REPLYHOOK__OUTBOUND__RATE_PER_SECOND", "2")];
@@ -300,7 +301,7 @@ async fn a_sender_goes_at_its_pace_and_replies_do_not_wait_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_time_a_place_and_a_file_reach_twilio_as_it_takes_them() {
+async fn schedule_location_and_media_params_reach_twilio() {
     let twilio = FakeTwilio::start();
     let start = SystemClock.now();
     let clock = Arc::new(ManualClock::new(start));
@@ -338,14 +339,14 @@ async fn a_time_a_place_and_a_file_reach_twilio_as_it_takes_them() {
 }
 
 #[tokio::test]
-async fn without_an_account_or_a_store_nothing_is_taken_and_the_reason_is_told() {
+async fn send_without_account_or_store_returns_reason() {
     let app = App::builder().sources(sources(&[])).build().unwrap();
-    let error = app.sender().send(&text("hi")).await.unwrap_err();
+    let error = app.outbound().send(&text("hi")).await.unwrap_err();
     assert_eq!(error.kind(), SendErrorKind::NoAccount);
     assert!(error.to_string().contains("TWILIO_ACCOUNT_SID"), "{error}");
     let env = [("TWILIO_ACCOUNT_SID", ACCOUNT)];
     let app = App::builder().sources(sources(&env)).build().unwrap();
-    let sender: Sender = app.sender();
+    let sender: OutboundClient = app.outbound();
     let error = sender.send(&text("hi")).await.unwrap_err();
     assert_eq!(error.kind(), SendErrorKind::Store);
     assert_eq!(error.to_string(), "the store is not open");

@@ -4,8 +4,9 @@ use super::command::{csv, file};
 use super::{ANA, BEN};
 use crate::support::{FakeTwilio, Kept, Webhook, json_lines};
 
+// A quote that is never closed would send one user the rows of others.
 #[test]
-fn a_quote_where_none_may_stand_refuses_the_whole_file_before_anything_is_sent() {
+fn misplaced_quote_refuses_whole_file_before_sending() {
     let kept = Kept::new();
     kept.server().send(&Webhook::message(1, "hello")).twiml();
     let never = format!("to,body\n{ANA},\"Hi Ana\n{BEN},your code is 1234\n");
@@ -14,11 +15,11 @@ fn a_quote_where_none_may_stand_refuses_the_whole_file_before_anything_is_sent()
     let after = format!("to,body\n{ANA},\"Hi\" Ana\n");
     let heading = format!("to,\"body\n{ANA},hi\n");
     for (rows, told) in [
-        (&never, "line 2: a quote is opened and never closed"),
-        (&later, "line 3: something follows the quote that ends"),
-        (&within, "line 2: there is a quote inside of a field"),
-        (&after, "line 2: something follows the quote that ends"),
-        (&heading, "line 1: a quote is opened and never closed"),
+        (&never, "line 2: a quote is never closed"),
+        (&later, "line 3: text after the closing quote of a field"),
+        (&within, "line 2: a quote inside of a field without quotes"),
+        (&after, "line 2: text after the closing quote of a field"),
+        (&heading, "line 1: a quote is never closed"),
     ] {
         let path = file(&kept, rows);
         for args in [&[][..], &["--dry-run"]] {
@@ -36,7 +37,7 @@ fn a_quote_where_none_may_stand_refuses_the_whole_file_before_anything_is_sent()
 }
 
 #[test]
-fn a_row_is_named_by_the_line_on_which_it_begins() {
+fn row_error_shows_line_of_row_start() {
     let kept = Kept::new();
     kept.server().send(&Webhook::message(1, "hello")).twiml();
     for end in ["\n", "\r\n"] {
@@ -65,8 +66,9 @@ fn a_row_is_named_by_the_line_on_which_it_begins() {
     }
 }
 
+// The key is checked within a file and from one file to the next.
 #[test]
-fn a_key_is_one_messages_in_a_file_and_from_one_file_to_the_next() {
+fn idempotency_key_for_different_message_is_refused() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let server = kept.server();
@@ -76,8 +78,8 @@ fn a_key_is_one_messages_in_a_file_and_from_one_file_to_the_next() {
     let rows = format!(
         "to,body,key\n{ANA},one,camp\n{ANA},two,camp\n{BEN},one,camp\n{ANA},one,camp\n{BEN},hi,\n{BEN},hi,\n"
     );
-    let refused = "line 3 whatsapp:…11: its key is that of line 2, which says something else or goes to somebody else\n\
-        line 4 whatsapp:…33: its key is that of line 2, which says something else or goes to somebody else\n";
+    let refused = "line 3 whatsapp:…11: line 2 has the same key, but another text or recipient\n\
+        line 4 whatsapp:…33: line 2 has the same key, but another text or recipient\n";
     let path = file(&kept, &rows);
     for (args, would) in [(&["--dry-run"][..], "would be "), (&[], "")] {
         let (code, out, _) = csv(&kept, &path, args);
@@ -94,7 +96,7 @@ fn a_key_is_one_messages_in_a_file_and_from_one_file_to_the_next() {
         assert_eq!((&told["line"], &told["id"]), (&2.into(), &1.into()));
         let reason = told["reason"].as_str().unwrap();
         assert!(
-            reason.starts_with("its key is that of message 1, which says"),
+            reason.starts_with("message 1 has the same key, but another text"),
             "{reason}"
         );
     }

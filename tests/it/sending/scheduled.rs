@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use replyhook::config::Sources;
-use replyhook::sending::Sender;
+use replyhook::outbound::OutboundClient;
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
-    Access, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, Conversations, Store,
+    Access, ConsentAction, ConsentRecord, ConsentScope, ConsentSource, Conversations, Store,
 };
 use replyhook::testing::{TestBot, User};
 use replyhook::twilio::NewMessage;
@@ -15,7 +15,7 @@ use replyhook::{App, Echo, Timestamp};
 use super::SERVICE;
 
 /// A reminder half an hour after the test kit's time begins, which Twilio has taken.
-async fn remind(sender: &Sender, user: &User<'_>) -> i64 {
+async fn remind(sender: &OutboundClient, user: &User<'_>) -> i64 {
     let reminder = NewMessage::text(user.address(), "See you soon.")
         .from(user.sender())
         .service(SERVICE.parse().unwrap())
@@ -26,9 +26,9 @@ async fn remind(sender: &Sender, user: &User<'_>) -> i64 {
 }
 
 /// Lets everything else run until a message's status is that.
-async fn comes_to(sender: &Sender, id: i64, status: &str) {
+async fn comes_to(sender: &OutboundClient, id: i64, status: &str) {
     loop {
-        let found = sender.outgoing(id).await.unwrap().unwrap();
+        let found = sender.receipt(id).await.unwrap().unwrap();
         if found.status.as_deref() == Some(status) {
             return;
         }
@@ -38,7 +38,7 @@ async fn comes_to(sender: &Sender, id: i64, status: &str) {
 
 async fn reminders(bot: &TestBot, user: &User<'_>) -> usize {
     let path = ["conversations", user.address()];
-    let shown = bot.remote().get(&path).await.unwrap();
+    let shown = bot.emulator_client().get(&path).await.unwrap();
     let shown = shown.as_array().unwrap();
     let reminder = |message: &&serde_json::Value| message["body"] == "See you soon.";
     let arrived = |message: &&serde_json::Value| message["status"] != "canceled";
@@ -46,10 +46,10 @@ async fn reminders(bot: &TestBot, user: &User<'_>) -> usize {
 }
 
 #[tokio::test]
-async fn a_stop_calls_back_what_waits_for_its_time_and_nobody_elses() {
+async fn stop_cancels_only_own_scheduled_messages() {
     let bot = TestBot::start(|| App::builder().handler(Echo)).await;
     let (ana, ben) = (bot.whatsapp("+34600000001"), bot.whatsapp("+34600000002"));
-    let sender = bot.sender().await;
+    let sender = bot.outbound().await;
     ana.says("hello").await;
     ben.says("hello").await;
     let to_ana = remind(&sender, &ana).await;
@@ -66,7 +66,7 @@ async fn a_stop_calls_back_what_waits_for_its_time_and_nobody_elses() {
 }
 
 #[tokio::test]
-async fn an_opt_out_by_another_process_calls_back_too() {
+async fn opt_out_by_another_process_cancels_scheduled_message() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bot.db");
     let url = format!("sqlite:{}", file.display());
@@ -74,14 +74,14 @@ async fn an_opt_out_by_another_process_calls_back_too() {
     let bot = TestBot::start_with(sources, || App::builder().handler(Echo)).await;
     let ana = bot.whatsapp("+34600000001");
     ana.says("hello").await;
-    let to_ana = remind(&bot.sender().await, &ana).await;
+    let to_ana = remind(&bot.outbound().await, &ana).await;
     let command = SqliteStore::file(file);
     command.open(Access::Operator).await.unwrap();
     let opted_out = ConsentRecord {
         scope: ConsentScope::Sender(ana.sender().into()),
         user: ana.address().into(),
         action: ConsentAction::OptOut,
-        how: ConsentHow::Operator,
+        source: ConsentSource::Operator,
         evidence: None,
         note: None,
         at: Timestamp::UNIX_EPOCH,
@@ -89,7 +89,7 @@ async fn an_opt_out_by_another_process_calls_back_too() {
     command.record_consent(opted_out).await.unwrap();
     // Asked at the start; otherwise every half minute.
     bot.restart().await;
-    comes_to(&bot.sender().await, to_ana, "canceled").await;
+    comes_to(&bot.outbound().await, to_ana, "canceled").await;
     bot.advance(Duration::from_mins(31)).await;
     assert_eq!(reminders(&bot, &ana).await, 0);
     bot.stop().await;

@@ -1,6 +1,6 @@
 //! Templates: whether WhatsApp has approved them, and whether their variables are there, is looked at before one is sent.
 
-use replyhook::sending::SendErrorKind;
+use replyhook::outbound::SendErrorKind;
 use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage};
 use replyhook::{Echo, Secret};
 use serde_json::json;
@@ -65,8 +65,9 @@ async fn run(content: &Scripted, args: &[&str], database: &str) -> (i32, String,
     ran.await.unwrap()
 }
 
+// The error names the variables; templates that cannot be read are left to Twilio.
 #[tokio::test]
-async fn a_variable_that_is_missing_or_that_the_template_does_not_have_is_refused_by_name() {
+async fn template_with_missing_or_unknown_variable_is_refused() {
     let content = Scripted::start().await;
     let app = beside(&content).await;
     let approved = json!({"status": "approved"});
@@ -123,7 +124,7 @@ async fn a_variable_that_is_missing_or_that_the_template_does_not_have_is_refuse
 }
 
 #[tokio::test]
-async fn the_command_refuses_wrong_variables_of_one_message_and_of_each_row() {
+async fn send_command_refuses_wrong_template_variables() {
     let content = Scripted::start().await;
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite:{}", folder.path().join("kept.db").display());
@@ -161,7 +162,7 @@ async fn the_command_refuses_wrong_variables_of_one_message_and_of_each_row() {
 }
 
 #[tokio::test]
-async fn a_template_that_is_not_approved_is_refused_with_the_reason() {
+async fn unapproved_template_is_refused_with_reason() {
     let content = Scripted::start().await;
     let app = beside(&content).await;
     let approvals = [
@@ -208,8 +209,9 @@ async fn a_template_that_is_not_approved_is_refused_with_the_reason() {
         .unwrap();
 }
 
+// If the Content API is unavailable, Twilio decides whether to send the template.
 #[tokio::test]
-async fn an_approval_is_asked_for_once_and_where_nobody_answers_twilio_decides() {
+async fn template_approval_is_cached_and_failure_allows_sending() {
     let content = Scripted::start().await;
     let app = beside(&content).await;
     says(&content, TEMPLATE, &json!({"status": "approved"}));
@@ -233,7 +235,7 @@ async fn an_approval_is_asked_for_once_and_where_nobody_answers_twilio_decides()
 }
 
 #[tokio::test]
-async fn templates_are_listed_over_all_pages_of_their_own_host() {
+async fn template_list_follows_pages_of_same_host() {
     let content = Scripted::start().await;
     let one = |sid: &str, name: &str, approval: &serde_json::Value| {
         json!({"sid": sid, "friendly_name": name, "language": "en", "variables": {"1": "Ana", "2": 7},
@@ -293,7 +295,7 @@ async fn templates_are_listed_over_all_pages_of_their_own_host() {
 }
 
 #[test]
-fn at_the_desk_templates_are_the_emulators() {
+fn templates_command_lists_emulator_templates() {
     let dev = Dev::start();
     let made = json!({"friendly_name": "order_ready", "language": "en", "variables": {"1": "42"},
         "types": {"twilio/text": {"body": "Order {{1}} is ready."}}});

@@ -13,7 +13,7 @@ async fn bot(cx: Context, message: InboundMessage) -> String {
 }
 
 #[tokio::test]
-async fn whatsapp_users_see_that_a_slow_bot_types() {
+async fn typing_indicator_is_sent_only_for_whatsapp() {
     let twilio = Scripted::start().await;
     twilio.answers(PATH, 200, "application/json", r#"{"success":true}"#);
     let env = [("REPLYHOOK__TWILIO__MESSAGING_URL", twilio.url())];
@@ -35,7 +35,7 @@ async fn whatsapp_users_see_that_a_slow_bot_types() {
 }
 
 #[tokio::test]
-async fn a_bot_answers_whether_or_not_it_can_be_shown_to_type() {
+async fn typing_indicator_failure_does_not_prevent_reply() {
     let twilio = Scripted::start().await;
     twilio.answers(PATH, 500, "text/plain", "no");
     for url in [twilio.url(), "http://127.0.0.1:9"] {

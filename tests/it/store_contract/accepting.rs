@@ -4,94 +4,93 @@ use std::task::Poll;
 
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
-    Acceptance, Access, Answered, Arrival, Claim, ConsentAction, ConsentHow, ConsentRecord,
-    ConsentScope, Decision, DialogueChange, MessageFilter, Store, StoreErrorKind, Turn,
+    AcceptOutcome, Access, Claim, ConsentAction, ConsentRecord, ConsentScope, ConsentSource,
+    DialogueChange, FailOutcome, MessageFilter, NewInbound, ReplyDecision, SavedResponse, Store,
+    StoreErrorKind, TurnStatus,
 };
-use replyhook::{Address, Form};
+use replyhook::{Address, FormParams};
 
 use super::{
-    ANA, APOLOGY, BEN, Backend, Ending, US, arrival, at, begin, claimed, converse, from,
+    ANA, APOLOGY, BEN, Backend, Completion, US, arrival, at, begin, claimed, converse, from,
     over_all_stores, reply, saying, shown, stop,
 };
 
 over_all_stores!(
-    a_message_is_new_then_in_progress_then_answered_with_the_saved_text,
-    a_message_without_an_answer_is_answered_with_nothing_again,
-    the_same_sid_of_another_account_is_another_message,
-    a_duplicate_neither_opens_the_window_nor_changes_consent,
-    of_racing_duplicates_one_wins,
-    of_racing_first_messages_of_a_user_one_goes_first_and_all_share_a_conversation,
-    of_racing_messages_in_a_known_conversation_one_goes_first,
-    a_failed_message_is_attempted_again_until_its_last_answer,
-    a_last_answer_of_nothing_is_the_empty_response,
-    a_message_that_is_deferred_or_done_is_answered_with_nothing,
-    every_text_comes_back_as_it_was_given,
+    duplicate_is_in_progress_then_gets_saved_response,
+    duplicate_of_message_without_reply_gets_empty_response,
+    same_sid_in_another_account_is_new_message,
+    duplicate_changes_neither_window_nor_consent,
+    racing_duplicates_yield_one_claim,
+    racing_first_messages_share_one_conversation,
+    racing_messages_in_known_conversation_yield_one_claim,
+    failed_message_is_retried_until_final_response,
+    blank_final_response_becomes_empty_response,
+    duplicate_of_deferred_message_gets_empty_response,
+    stored_text_is_returned_unchanged,
 );
 
-async fn a_message_is_new_then_in_progress_then_answered_with_the_saved_text(
-    backend: &mut Backend,
-) {
+async fn duplicate_is_in_progress_then_gets_saved_response(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
     assert_eq!((claim.attempt, claim.failed_before), (1, false));
     let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
-    assert_eq!(again, Acceptance::InProgress { id: claim.id });
-    let answered = Answered {
+    assert_eq!(again, AcceptOutcome::InProgress { id: claim.id });
+    let answered = SavedResponse {
         twiml: Some("<Response><Message>\u{1F980} \"it's\" & ünï</Message></Response>".to_owned()),
     };
     let decision = store
-        .answer(claim, answered.twiml.clone(), Ending::default(), at(2))
+        .complete_inline(claim, answered.twiml.clone(), Completion::default(), at(2))
         .await
         .unwrap();
-    assert_eq!(decision, Decision::Answered(answered.clone()));
+    assert_eq!(decision, ReplyDecision::Inline(answered.clone()));
     for _ in 0..2 {
         let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
-        assert_eq!(again, Acceptance::Answered(answered.clone()));
+        assert_eq!(again, AcceptOutcome::AlreadyAnswered(answered.clone()));
     }
 }
 
-async fn a_message_without_an_answer_is_answered_with_nothing_again(backend: &mut Backend) {
+async fn duplicate_of_message_without_reply_gets_empty_response(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
     store
-        .answer(claim, None, Ending::default(), at(2))
+        .complete_inline(claim, None, Completion::default(), at(2))
         .await
         .unwrap();
     let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
-    assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
 }
 
-async fn the_same_sid_of_another_account_is_another_message(backend: &mut Backend) {
+async fn same_sid_in_another_account_is_new_message(backend: &mut Backend) {
     let store = backend.store();
     let first = begin(store, from(&[ANA], 1)).await;
-    let other = Arrival {
+    let other = NewInbound {
         account: "AC00000000000000000000000000000002".parse().unwrap(),
         ..from(&[BEN], 1)
     };
     assert_ne!(begin(store, other).await.id, first.id);
 }
 
-async fn a_duplicate_neither_opens_the_window_nor_changes_consent(backend: &mut Backend) {
+async fn duplicate_changes_neither_window_nor_consent(backend: &mut Backend) {
     let store = backend.store();
     let (us, ana) = (Address::from(US), Address::from(ANA));
     let claim = begin(store, arrival(1)).await;
     store
-        .answer(claim, None, Ending::default(), at(2))
+        .complete_inline(claim, None, Completion::default(), at(2))
         .await
         .unwrap();
-    let late = Arrival {
-        at: at(5000),
+    let late = NewInbound {
+        received_at: at(5000),
         ..saying(stop(), arrival(1))
     };
     let again = store.accept(std::sync::Arc::new(late)).await.unwrap();
-    assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
     let conversation = store.conversation(&us, &ana).await.unwrap().unwrap();
     assert_eq!(conversation.last_inbound, Some(at(1)));
     let consent = store.consent(vec![ConsentScope::Sender(us)], &ana);
     assert_eq!(consent.await.unwrap().opted_out, None);
 }
 
-async fn of_racing_duplicates_one_wins(backend: &mut Backend) {
+async fn racing_duplicates_yield_one_claim(backend: &mut Backend) {
     // Once as the first message of a user, once in a conversation that is known.
     for (number, user) in [(1, ANA), (2, ANA), (3, BEN)] {
         let tasks: Vec<_> = (0..32)
@@ -109,8 +108,10 @@ async fn of_racing_duplicates_one_wins(backend: &mut Backend) {
         let mut others = Vec::new();
         for task in tasks {
             match task.await.unwrap() {
-                Acceptance::New(claim) => assert!(winner.replace(claim).is_none(), "two winners"),
-                Acceptance::InProgress { id } => others.push(id),
+                AcceptOutcome::Claimed(claim) => {
+                    assert!(winner.replace(claim).is_none(), "two winners");
+                }
+                AcceptOutcome::InProgress { id } => others.push(id),
                 other => panic!("{other:?}"),
             }
         }
@@ -118,7 +119,7 @@ async fn of_racing_duplicates_one_wins(backend: &mut Backend) {
         assert_eq!(others, vec![winner.id; 31]);
         let store = backend.store();
         store
-            .answer(winner, None, Ending::default(), at(9))
+            .complete_inline(winner, None, Completion::default(), at(9))
             .await
             .unwrap();
     }
@@ -141,8 +142,10 @@ async fn race(backend: &Backend, numbers: std::ops::Range<u64>) -> (Claim, Vec<(
     let mut waiting = Vec::new();
     for task in tasks {
         match task.await.unwrap() {
-            Acceptance::New(claim) => assert!(first.replace(claim).is_none(), "two go first"),
-            Acceptance::Waiting {
+            AcceptOutcome::Claimed(claim) => {
+                assert!(first.replace(claim).is_none(), "two go first");
+            }
+            AcceptOutcome::Queued {
                 id, conversation, ..
             } => waiting.push((id, conversation)),
             other => panic!("{other:?}"),
@@ -151,9 +154,8 @@ async fn race(backend: &Backend, numbers: std::ops::Range<u64>) -> (Claim, Vec<(
     (first.unwrap(), waiting)
 }
 
-async fn of_racing_first_messages_of_a_user_one_goes_first_and_all_share_a_conversation(
-    backend: &mut Backend,
-) {
+// One of the messages is claimed, and the others are queued behind it.
+async fn racing_first_messages_share_one_conversation(backend: &mut Backend) {
     let (first, waiting) = race(backend, 1..17).await;
     assert_eq!(waiting.len(), 15);
     assert!(
@@ -163,14 +165,14 @@ async fn of_racing_first_messages_of_a_user_one_goes_first_and_all_share_a_conve
     );
 }
 
-async fn of_racing_messages_in_a_known_conversation_one_goes_first(backend: &mut Backend) {
+async fn racing_messages_in_known_conversation_yield_one_claim(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     for round in 1..=10 {
         // One that failed is tried again at the same time.
         let failed = begin(store, arrival(100 * round)).await;
         store
-            .fail(failed, "the handler failed", false)
+            .record_failure(failed, "the handler failed", false)
             .await
             .unwrap();
         let (first, waiting) = race(backend, 100 * round..100 * round + 9).await;
@@ -178,36 +180,38 @@ async fn of_racing_messages_in_a_known_conversation_one_goes_first(backend: &mut
         let mut left: Vec<i64> = waiting.iter().map(|(id, _)| *id).collect();
         left.sort_unstable();
         store
-            .answer(first, None, Ending::default(), at(3))
+            .complete_inline(first, None, Completion::default(), at(3))
             .await
             .unwrap();
         for id in left {
-            let Turn::Yours(claim) = store.turn(id, at(3)).await.unwrap() else {
+            let TurnStatus::Claimed(claim) = store.try_claim(id, at(3)).await.unwrap() else {
                 panic!("the turn of {id} has come")
             };
             store
-                .answer(claim, None, Ending::default(), at(3))
+                .complete_inline(claim, None, Completion::default(), at(3))
                 .await
                 .unwrap();
         }
     }
 }
 
-async fn a_failed_message_is_attempted_again_until_its_last_answer(backend: &mut Backend) {
+async fn failed_message_is_retried_until_final_response(backend: &mut Backend) {
     let store = backend.store();
     let mut claim = begin(store, arrival(1)).await;
     for attempt in 2..=3 {
-        let failed = store.fail(claim, "the handler failed", false).await;
-        assert_eq!(failed.unwrap(), Decision::Lost);
+        let failed = store
+            .record_failure(claim, "the handler failed", false)
+            .await;
+        assert_eq!(failed.unwrap(), FailOutcome::Retryable);
         assert_eq!(shown(store, 1).await.state, "failed");
         claim = begin(store, arrival(1)).await;
         assert_eq!((claim.attempt, claim.failed_before), (attempt, true));
     }
     store
-        .fail(claim, "the handler failed", false)
+        .record_failure(claim, "the handler failed", false)
         .await
         .unwrap();
-    let last = Acceptance::Answered(Answered {
+    let last = AcceptOutcome::AlreadyAnswered(SavedResponse {
         twiml: Some(APOLOGY.to_owned()),
     });
     for _ in 0..2 {
@@ -219,16 +223,16 @@ async fn a_failed_message_is_attempted_again_until_its_last_answer(backend: &mut
     assert_eq!(shown(store, 1).await.state, "answered");
 }
 
-async fn a_last_answer_of_nothing_is_the_empty_response(backend: &mut Backend) {
+async fn blank_final_response_becomes_empty_response(backend: &mut Backend) {
     let store = backend.store();
-    let silent = Arrival {
-        attempts: 1,
-        last_answer: String::new(),
+    let silent = NewInbound {
+        max_attempts: 1,
+        final_response: String::new(),
         ..arrival(1)
     };
     let claim = begin(store, silent.clone()).await;
     store
-        .fail(claim, "the handler failed", false)
+        .record_failure(claim, "the handler failed", false)
         .await
         .unwrap();
     for _ in 0..2 {
@@ -236,15 +240,19 @@ async fn a_last_answer_of_nothing_is_the_empty_response(backend: &mut Backend) {
             .accept(std::sync::Arc::new(silent.clone()))
             .await
             .unwrap();
-        assert_eq!(answered, Acceptance::Answered(Answered::EMPTY));
+        assert_eq!(
+            answered,
+            AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
+        );
     }
 }
 
-async fn a_message_that_is_deferred_or_done_is_answered_with_nothing(backend: &mut Backend) {
+// The same holds once its replies are queued, and for a dead message.
+async fn duplicate_of_deferred_message_gets_empty_response(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
-    let empty = Acceptance::Answered(Answered::EMPTY);
-    let rest = replyhook::store::Choice::Rest;
+    let empty = AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY);
+    let rest = replyhook::store::ReplyPath::Rest;
     store.decide(claim.id, rest, at(2)).await.unwrap();
     assert_eq!(
         store.accept(std::sync::Arc::new(arrival(1))).await.unwrap(),
@@ -252,7 +260,7 @@ async fn a_message_that_is_deferred_or_done_is_answered_with_nothing(backend: &m
     );
     assert!(
         store
-            .finish(claim, vec![reply("later")], Ending::default(), at(3))
+            .complete_via_rest(claim, vec![reply("later")], Completion::default(), at(3))
             .await
             .unwrap()
     );
@@ -261,23 +269,27 @@ async fn a_message_that_is_deferred_or_done_is_answered_with_nothing(backend: &m
         empty
     );
     let claim = begin(store, arrival(2)).await;
-    store.fail(claim, "it cannot be read", true).await.unwrap();
+    store
+        .record_failure(claim, "it cannot be read", true)
+        .await
+        .unwrap();
     assert_eq!(
         store.accept(std::sync::Arc::new(arrival(2))).await.unwrap(),
         empty
     );
 }
 
-async fn every_text_comes_back_as_it_was_given(backend: &mut Backend) {
+// NUL, control characters, quotes and SQL wildcards survive in every text column.
+async fn stored_text_is_returned_unchanged(backend: &mut Backend) {
     let store = backend.store();
     let nasty = "\0 \u{1} \u{1}0 \u{1F980}\u{10FFFF} '\"\\ %_ \r\n\t $1 ?1 ünï";
     let (us, user) = (
         Address::from(format!("whatsapp:us{nasty}")),
         Address::from(format!("whatsapp:{nasty}")),
     );
-    let params: Form = [("Body", nasty), (nasty, "")].into_iter().collect();
-    let strange = Arrival {
-        us: us.clone(),
+    let params: FormParams = [("Body", nasty), (nasty, "")].into_iter().collect();
+    let strange = NewInbound {
+        sender: us.clone(),
         user: vec![user.clone()],
         params: params.encode(),
         ..arrival(1)
@@ -294,12 +306,12 @@ async fn every_text_comes_back_as_it_was_given(backend: &mut Backend) {
         expires_at: None,
     };
     store
-        .answer(claim, answer.clone(), dialogue.into(), at(2))
+        .complete_inline(claim, answer.clone(), dialogue.into(), at(2))
         .await
         .unwrap();
     assert_eq!(
         store.accept(std::sync::Arc::new(strange)).await.unwrap(),
-        Acceptance::Answered(Answered { twiml: answer })
+        AcceptOutcome::AlreadyAnswered(SavedResponse { twiml: answer })
     );
     let conversation = store.conversation(&us, &user).await.unwrap().unwrap();
     assert_eq!(conversation.id, claim.conversation);
@@ -319,7 +331,7 @@ async fn every_text_comes_back_as_it_was_given(backend: &mut Backend) {
         scope: ConsentScope::Sender(us.clone()),
         user: user.clone(),
         action: ConsentAction::OptIn,
-        how: ConsentHow::Operator,
+        source: ConsentSource::Operator,
         evidence: None,
         note: Some(nasty.to_owned()),
         at: at(4),
@@ -330,15 +342,15 @@ async fn every_text_comes_back_as_it_was_given(backend: &mut Backend) {
     assert_eq!(ledger[0].record.user, user);
     assert_eq!(ledger[0].record.scope, ConsentScope::Sender(us.clone()));
 
-    let out = replyhook::store::NewReply {
-        us: us.clone(),
+    let out = replyhook::store::NewOutbound {
+        sender: us.clone(),
         user: user.clone(),
         params: params.clone(),
         ..reply("")
     };
     store.enqueue(vec![out], at(5)).await.unwrap();
     let sent = store.claim(1, at(5)).await.unwrap().pop().unwrap();
-    assert_eq!((&sent.us, &sent.user), (&us, &user));
+    assert_eq!((&sent.sender, &sent.user), (&us, &user));
     assert_eq!(sent.params, params);
     assert!(sent.opted_in && sent.window.is_some());
     let purged = store.purge_user(&user, true).await.unwrap();
@@ -348,8 +360,9 @@ async fn every_text_comes_back_as_it_was_given(backend: &mut Backend) {
     );
 }
 
+// Writes that are already queued behind a lock complete once it is released.
 #[tokio::test]
-async fn threat_56_what_a_file_cannot_be_given_is_refused_at_once_and_what_waits_is_kept() {
+async fn threat_56_full_write_queue_rejects_new_writes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     SqliteStore::file(&path).open(Access::Owner).await.unwrap();

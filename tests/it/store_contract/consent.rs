@@ -2,24 +2,24 @@
 
 use replyhook::Address;
 use replyhook::store::{
-    Acceptance, Answered, Arrival, ArrivalConsent, ConsentAction, ConsentHow, ConsentRecord,
-    ConsentScope, ConsentState, Decision, Store,
+    AcceptOutcome, ConsentAction, ConsentKeyword, ConsentRecord, ConsentScope, ConsentSource,
+    ConsentState, NewInbound, ReplyDecision, SavedResponse, Store,
 };
 
 use super::{
-    ANA, ANA_ID, Backend, Ending, SERVICE, US, arrival, at, begin, from, over_all_stores, saying,
-    service, sid, start, stop,
+    ANA, ANA_ID, Backend, Completion, SERVICE, US, arrival, at, begin, from, over_all_stores,
+    saying, service, sid, start, stop,
 };
 
 over_all_stores!(
-    stop_opts_out_in_the_accepting_step_and_start_resumes,
-    start_by_somebody_who_has_not_opted_out_is_a_message_like_any_other,
-    twilios_own_start_and_help_are_no_message_to_the_bot,
-    a_word_that_twilio_answers_is_answered_with_nothing,
-    consent_of_a_service_counts_for_its_other_senders,
-    who_opts_out_while_the_handler_runs_is_answered_with_nothing,
-    what_one_address_says_counts_for_the_persons_others,
-    the_ledger_says_what_happened_and_how_it_is_known,
+    stop_opts_out_on_accept_until_start,
+    start_without_opt_out_is_ordinary_message,
+    twilio_start_and_help_skip_handler,
+    keyword_confirmed_by_twilio_gets_empty_response,
+    service_consent_applies_to_its_other_senders,
+    opt_out_during_handler_empties_response,
+    consent_applies_to_all_addresses_of_user,
+    consent_ledger_records_changes_with_source,
 );
 
 fn of_us() -> Vec<ConsentScope> {
@@ -30,14 +30,14 @@ async fn consent(store: &dyn Store, user: &str) -> ConsentState {
     store.consent(of_us(), &user.into()).await.unwrap()
 }
 
-fn said(opted_out: bool, answer: &str) -> Acceptance {
-    Acceptance::Consent {
+fn said(opted_out: bool, answer: &str) -> AcceptOutcome {
+    AcceptOutcome::ConsentKeyword {
         opted_out,
         answer: answer.to_owned(),
     }
 }
 
-async fn stop_opts_out_in_the_accepting_step_and_start_resumes(backend: &mut Backend) {
+async fn stop_opts_out_on_accept_until_start(backend: &mut Backend) {
     let store = backend.store();
     let stopped = store
         .accept(std::sync::Arc::new(saying(stop(), arrival(1))))
@@ -50,18 +50,18 @@ async fn stop_opts_out_in_the_accepting_step_and_start_resumes(backend: &mut Bac
         .accept(std::sync::Arc::new(saying(stop(), arrival(1))))
         .await
         .unwrap();
-    let answered = Answered {
+    let answered = SavedResponse {
         twiml: Some("stopped".to_owned()),
     };
-    assert_eq!(again, Acceptance::Answered(answered));
+    assert_eq!(again, AcceptOutcome::AlreadyAnswered(answered));
     let second = store
         .accept(std::sync::Arc::new(saying(stop(), arrival(2))))
         .await
         .unwrap();
-    assert_eq!(second, Acceptance::OptedOut);
+    assert_eq!(second, AcceptOutcome::OptedOut);
     assert_eq!(
         store.accept(std::sync::Arc::new(arrival(3))).await.unwrap(),
-        Acceptance::OptedOut
+        AcceptOutcome::OptedOut
     );
     let started = store
         .accept(std::sync::Arc::new(saying(start(), arrival(4))))
@@ -72,18 +72,16 @@ async fn stop_opts_out_in_the_accepting_step_and_start_resumes(backend: &mut Bac
     begin(store, arrival(5)).await;
 }
 
-async fn start_by_somebody_who_has_not_opted_out_is_a_message_like_any_other(
-    backend: &mut Backend,
-) {
+async fn start_without_opt_out_is_ordinary_message(backend: &mut Backend) {
     let store = backend.store();
     begin(store, saying(start(), arrival(1))).await;
     assert!(store.consent_ledger(0, 10).await.unwrap().is_empty());
 }
 
-async fn twilios_own_start_and_help_are_no_message_to_the_bot(backend: &mut Backend) {
+async fn twilio_start_and_help_skip_handler(backend: &mut Backend) {
     let store = backend.store();
-    let typed = ArrivalConsent::Start {
-        how: ConsentHow::OptOutType,
+    let typed = ConsentKeyword::Start {
+        how: ConsentSource::OptOutType,
         answer: String::new(),
     };
     let started = store
@@ -91,7 +89,7 @@ async fn twilios_own_start_and_help_are_no_message_to_the_bot(backend: &mut Back
         .await
         .unwrap();
     assert_eq!(started, said(false, ""));
-    let help = ArrivalConsent::Help;
+    let help = ConsentKeyword::Help;
     let helped = store
         .accept(std::sync::Arc::new(saying(help.clone(), arrival(2))))
         .await
@@ -110,13 +108,13 @@ async fn twilios_own_start_and_help_are_no_message_to_the_bot(backend: &mut Back
         .accept(std::sync::Arc::new(saying(help, arrival(4))))
         .await
         .unwrap();
-    assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
 }
 
-async fn a_word_that_twilio_answers_is_answered_with_nothing(backend: &mut Backend) {
+async fn keyword_confirmed_by_twilio_gets_empty_response(backend: &mut Backend) {
     let store = backend.store();
-    let silent = ArrivalConsent::Stop {
-        how: ConsentHow::Keyword,
+    let silent = ConsentKeyword::Stop {
+        how: ConsentSource::Keyword,
         answer: String::new(),
     };
     let stopped = store
@@ -128,17 +126,17 @@ async fn a_word_that_twilio_answers_is_answered_with_nothing(backend: &mut Backe
         .accept(std::sync::Arc::new(saying(silent, arrival(1))))
         .await
         .unwrap();
-    assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
 }
 
-async fn consent_of_a_service_counts_for_its_other_senders(backend: &mut Backend) {
+async fn service_consent_applies_to_its_other_senders(backend: &mut Backend) {
     let store = backend.store();
-    let through = |arrival| Arrival {
+    let through = |arrival| NewInbound {
         service: Some(service()),
         ..arrival
     };
-    let elsewhere = |number| Arrival {
-        us: "whatsapp:+15550004444".into(),
+    let elsewhere = |number| NewInbound {
+        sender: "whatsapp:+15550004444".into(),
         ..arrival(number)
     };
     store
@@ -149,7 +147,7 @@ async fn consent_of_a_service_counts_for_its_other_senders(backend: &mut Backend
         .accept(std::sync::Arc::new(through(elsewhere(2))))
         .await
         .unwrap();
-    assert_eq!(other, Acceptance::OptedOut);
+    assert_eq!(other, AcceptOutcome::OptedOut);
     // A sender that does not belong to it is not meant.
     begin(store, elsewhere(3)).await;
     let started = store
@@ -166,7 +164,7 @@ async fn consent_of_a_service_counts_for_its_other_senders(backend: &mut Backend
     assert_eq!(state.opted_out, None);
 }
 
-async fn who_opts_out_while_the_handler_runs_is_answered_with_nothing(backend: &mut Backend) {
+async fn opt_out_during_handler_empties_response(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
     store
@@ -175,20 +173,20 @@ async fn who_opts_out_while_the_handler_runs_is_answered_with_nothing(backend: &
         .unwrap();
     let answer = Some("<Response>hello</Response>".to_owned());
     let decision = store
-        .answer(claim, answer, Ending::default(), at(3))
+        .complete_inline(claim, answer, Completion::default(), at(3))
         .await
         .unwrap();
-    assert_eq!(decision, Decision::Answered(Answered::EMPTY));
+    assert_eq!(decision, ReplyDecision::Inline(SavedResponse::EMPTY));
     let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
-    assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
 }
 
-async fn what_one_address_says_counts_for_the_persons_others(backend: &mut Backend) {
+async fn consent_applies_to_all_addresses_of_user(backend: &mut Backend) {
     let store = backend.store();
     let both = from(&[ANA, ANA_ID], 1);
     let claim = begin(store, both).await;
     store
-        .answer(claim, None, Ending::default(), at(1))
+        .complete_inline(claim, None, Completion::default(), at(1))
         .await
         .unwrap();
     let stopped = store
@@ -200,7 +198,7 @@ async fn what_one_address_says_counts_for_the_persons_others(backend: &mut Backe
         .accept(std::sync::Arc::new(from(&[ANA_ID], 3)))
         .await
         .unwrap();
-    assert_eq!(by_id, Acceptance::OptedOut);
+    assert_eq!(by_id, AcceptOutcome::OptedOut);
     assert!(consent(store, ANA_ID).await.opted_out.is_some());
     let started = store
         .accept(std::sync::Arc::new(saying(start(), from(&[ANA_ID], 4))))
@@ -210,7 +208,7 @@ async fn what_one_address_says_counts_for_the_persons_others(backend: &mut Backe
     begin(store, from(&[ANA], 5)).await;
 }
 
-async fn the_ledger_says_what_happened_and_how_it_is_known(backend: &mut Backend) {
+async fn consent_ledger_records_changes_with_source(backend: &mut Backend) {
     let store = backend.store();
     store
         .accept(std::sync::Arc::new(saying(stop(), arrival(1))))
@@ -220,7 +218,7 @@ async fn the_ledger_says_what_happened_and_how_it_is_known(backend: &mut Backend
         scope: ConsentScope::Service(service()),
         user: Address::from(ANA),
         action,
-        how: ConsentHow::Operator,
+        source: ConsentSource::Operator,
         evidence: None,
         note: Some("by phone".to_owned()),
         at: at(seconds),
@@ -251,7 +249,7 @@ async fn the_ledger_says_what_happened_and_how_it_is_known(backend: &mut Backend
         ["opt_out", "opt_in", "opt_out", "opt_out", "resume"]
     );
     assert_eq!(ledger[0].record.evidence, Some(sid(1)));
-    assert_eq!(ledger[0].record.how, ConsentHow::Keyword);
+    assert_eq!(ledger[0].record.source, ConsentSource::Keyword);
     assert_eq!(ledger[4].record.note.as_deref(), Some("by phone"));
     assert_eq!(ledger[4].record.at, at(5));
     let rest = store.consent_ledger(ledger[2].id, 1).await.unwrap();

@@ -1,20 +1,20 @@
 //! What came before a message, and what it was answered with.
 
-use replyhook::store::{Choice, EarlierMessage, Retention, Settlement, Store};
+use replyhook::store::{EarlierMessage, ReplyPath, Retention, SendOutcome, Store};
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, Ending, arrival, at, begin, converse, defer, from, over_all_stores,
-    sid,
+    ANA, ANA_ID, BEN, Backend, Completion, arrival, at, begin, converse, defer, from,
+    over_all_stores, sid,
 };
 
 over_all_stores!(
-    what_came_before_is_told_oldest_first_and_of_nobody_else,
-    answers_by_either_carrier_are_told_and_what_is_not_sent_is_not,
-    a_message_knows_nothing_of_what_came_after_it,
-    what_was_said_under_another_address_counts_once_it_is_known_to_be_one_persons,
-    a_forgotten_text_leaves_the_message,
-    a_purged_user_has_said_nothing,
+    history_is_oldest_first_per_conversation,
+    history_includes_twiml_and_rest_replies,
+    history_excludes_later_messages,
+    history_includes_messages_of_linked_address,
+    history_keeps_message_after_text_expired,
+    history_of_purged_user_is_empty,
 );
 
 fn text(message: &EarlierMessage) -> &str {
@@ -28,12 +28,12 @@ async fn before(store: &dyn Store, message: i64, limit: u32) -> Vec<String> {
     earlier.iter().map(|one| text(one).to_owned()).collect()
 }
 
-async fn what_came_before_is_told_oldest_first_and_of_nobody_else(backend: &mut Backend) {
+async fn history_is_oldest_first_per_conversation(backend: &mut Backend) {
     let store = backend.store();
     let first = begin(store, arrival(1)).await;
     assert!(store.earlier(first.id, 9).await.unwrap().is_empty());
     store
-        .answer(first, None, Ending::default(), at(1))
+        .complete_inline(first, None, Completion::default(), at(1))
         .await
         .unwrap();
     for number in [2, 3, 5] {
@@ -48,35 +48,39 @@ async fn what_came_before_is_told_oldest_first_and_of_nobody_else(backend: &mut 
     assert_eq!(before(store, bens.id, 9).await, ["4"]);
 }
 
-async fn answers_by_either_carrier_are_told_and_what_is_not_sent_is_not(backend: &mut Backend) {
+// A reply that failed to send is left out, and one that is still pending is included.
+async fn history_includes_twiml_and_rest_replies(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
     store
-        .answer(claim, Some("said".to_owned()), Ending::default(), at(1))
+        .complete_inline(claim, Some("said".to_owned()), Completion::default(), at(1))
         .await
         .unwrap();
     defer(store, arrival(2), &["one", "two"]).await;
     for sent in [true, false] {
         let message = store.claim(1, at(3)).await.unwrap().pop().unwrap();
         let settlement = if sent {
-            Settlement::Sent {
+            SendOutcome::Sent {
                 sid: sid(90),
                 status: MessageStatus::Queued,
             }
         } else {
-            Settlement::Failed {
+            SendOutcome::Failed {
                 code: None,
                 reason: "it was refused",
             }
         };
-        store.settle(message.id, settlement, at(3)).await.unwrap();
+        store
+            .record_outcome(message.id, settlement, at(3))
+            .await
+            .unwrap();
     }
     defer(store, arrival(4), &["waits"]).await;
     let last = begin(store, arrival(5)).await;
     let earlier = store.earlier(last.id, 9).await.unwrap();
     let answers: Vec<_> = earlier
         .iter()
-        .map(|one| one.answer.as_ref().map(|answer| answer.0.as_str()))
+        .map(|one| one.response.as_ref().map(|answer| answer.0.as_str()))
         .collect();
     assert_eq!(answers, [Some("said"), None, None]);
     let replies: Vec<Vec<&str>> = earlier
@@ -93,7 +97,7 @@ async fn answers_by_either_carrier_are_told_and_what_is_not_sent_is_not(backend:
     assert_eq!(times, [at(1), at(2), at(4)]);
 }
 
-async fn a_message_knows_nothing_of_what_came_after_it(backend: &mut Backend) {
+async fn history_excludes_later_messages(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     let second = begin(store, arrival(2)).await;
@@ -107,9 +111,8 @@ async fn a_message_knows_nothing_of_what_came_after_it(backend: &mut Backend) {
     assert_eq!(before(store, second.id, 9).await, ["1"]);
 }
 
-async fn what_was_said_under_another_address_counts_once_it_is_known_to_be_one_persons(
-    backend: &mut Backend,
-) {
+// Messages under a second address count once one message carries both addresses.
+async fn history_includes_messages_of_linked_address(backend: &mut Backend) {
     let store = backend.store();
     converse(store, from(&[ANA], 1)).await;
     converse(store, from(&[ANA_ID], 2)).await;
@@ -125,11 +128,11 @@ async fn what_was_said_under_another_address_counts_once_it_is_known_to_be_one_p
     assert_eq!(before(store, open.id, 9).await, ["1", "2", "3"]);
     assert_eq!(before(store, both, 9).await, ["1", "2", "3", "4"]);
     store
-        .answer(open, None, Ending::default(), at(5))
+        .complete_inline(open, None, Completion::default(), at(5))
         .await
         .unwrap();
     store
-        .decide(both, Choice::Twiml(String::new()), at(5))
+        .decide(both, ReplyPath::Twiml(String::new()), at(5))
         .await
         .unwrap();
     let last = begin(store, from(&[ANA_ID], 6)).await;
@@ -137,7 +140,8 @@ async fn what_was_said_under_another_address_counts_once_it_is_known_to_be_one_p
     assert_eq!(before(store, last.id, 3).await, ["3", "4", "5"]);
 }
 
-async fn a_forgotten_text_leaves_the_message(backend: &mut Backend) {
+// The message leaves the history only when its key expires.
+async fn history_keeps_message_after_text_expired(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     let retention = Retention {
@@ -159,7 +163,7 @@ async fn a_forgotten_text_leaves_the_message(backend: &mut Backend) {
     assert_eq!(before(store, last.id, 9).await, ["3"]);
 }
 
-async fn a_purged_user_has_said_nothing(backend: &mut Backend) {
+async fn history_of_purged_user_is_empty(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     store.purge_user(&ANA.into(), false).await.unwrap();

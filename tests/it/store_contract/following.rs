@@ -4,45 +4,45 @@ use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 use proptest::test_runner::{Config, TestRunner};
 use replyhook::store::{
-    ConsentHow, ConsentScope, News, NewsEffect, OutboundMessage, ReplyState, Retention, Settlement,
-    Store,
+    ConsentScope, ConsentSource, OutboundMessage, OutboundState, Retention, SendOutcome,
+    StatusEffect, StatusEvent, Store,
 };
 use replyhook::{ErrorCode, MessageStatus, Timestamp};
 
 use super::{ANA, Backend, US, account, arrival, at, defer, over_all_stores, shown, sid};
 
 over_all_stores!(
-    news_and_the_end_of_the_call_end_the_same_in_every_order,
-    news_that_names_a_message_proves_that_it_was_taken,
-    a_wrong_name_or_account_joins_nothing,
-    news_of_unknown_messages_waits_for_its_call_for_a_day,
-    a_user_who_blocks_us_is_opted_out,
-    a_call_that_ends_while_its_callback_comes_knows_of_it,
+    status_events_in_any_order_yield_same_state,
+    status_event_with_reference_resolves_unknown_message,
+    status_event_with_wrong_reference_matches_nothing,
+    unmatched_status_event_waits_until_retention_ends,
+    status_event_with_21610_opts_user_out,
+    callback_racing_with_rest_response_is_applied,
 );
 
-fn news(number: u64, status: &str) -> News {
-    News {
+fn news(number: u64, status: &str) -> StatusEvent {
+    StatusEvent {
         account: account(),
         sid: sid(number),
-        reply: None,
+        outbound: None,
         status: MessageStatus::parse(status),
         error_code: None,
-        us: Some(US.into()),
+        sender: Some(US.into()),
         service: None,
         user: Some(ANA.into()),
         at: at(5),
     }
 }
 
-fn failure(number: u64) -> News {
-    News {
+fn failure(number: u64) -> StatusEvent {
+    StatusEvent {
         error_code: Some(ErrorCode(30003)),
         ..news(number, "undelivered")
     }
 }
 
-fn sent(number: u64) -> Settlement {
-    Settlement::Sent {
+fn sent(number: u64) -> SendOutcome {
+    SendOutcome::Sent {
         sid: sid(number),
         status: MessageStatus::Queued,
     }
@@ -88,7 +88,8 @@ fn events() -> impl Strategy<Value = (Vec<Event>, bool)> {
         .prop_flat_map(|(events, named)| (Just(events).prop_shuffle(), Just(named)))
 }
 
-async fn news_and_the_end_of_the_call_end_the_same_in_every_order(backend: &mut Backend) {
+// The end of the REST call is one of the shuffled and repeated events.
+async fn status_events_in_any_order_yield_same_state(backend: &mut Backend) {
     let cases = if backend.kind == super::Kind::Memory {
         128
     } else {
@@ -108,14 +109,20 @@ async fn news_and_the_end_of_the_call_end_the_same_in_every_order(backend: &mut 
         let number = 10_000 + case;
         for event in &events {
             match event {
-                Event::Settled => store.settle(message.id, sent(number), at(3)).await.unwrap(),
+                Event::Settled => store
+                    .record_outcome(message.id, sent(number), at(3))
+                    .await
+                    .unwrap(),
                 // The call ended in a timeout, for all that its process knows.
                 Event::TooLate => {
-                    let unknown = Settlement::Unknown {
+                    let unknown = SendOutcome::Unknown {
                         look_at: at(900),
                         looked: false,
                     };
-                    store.settle(message.id, unknown, at(3)).await.unwrap();
+                    store
+                        .record_outcome(message.id, unknown, at(3))
+                        .await
+                        .unwrap();
                 }
                 Event::Told(status) => {
                     let told = if *status == "undelivered" {
@@ -123,11 +130,11 @@ async fn news_and_the_end_of_the_call_end_the_same_in_every_order(backend: &mut 
                     } else {
                         news(number, status)
                     };
-                    let told = News {
-                        reply: named.then(|| message.name()),
+                    let told = StatusEvent {
+                        outbound: named.then(|| message.name()),
                         ..told
                     };
-                    store.news(told).await.unwrap();
+                    store.apply_status(told).await.unwrap();
                 }
             }
         }
@@ -144,7 +151,7 @@ async fn news_and_the_end_of_the_call_end_the_same_in_every_order(backend: &mut 
         let code = best.is_failure().then_some(30003);
         assert_eq!(
             (reply.state, reply.sid),
-            (ReplyState::Sent, Some(sid(number))),
+            (OutboundState::Sent, Some(sid(number))),
             "{events:?}"
         );
         assert_eq!(
@@ -156,25 +163,41 @@ async fn news_and_the_end_of_the_call_end_the_same_in_every_order(backend: &mut 
     }
 }
 
-async fn news_that_names_a_message_proves_that_it_was_taken(backend: &mut Backend) {
+// A status event that names the message proves that Twilio accepted it.
+async fn status_event_with_reference_resolves_unknown_message(backend: &mut Backend) {
     let store = backend.store();
     let message = sending(store, 1).await;
-    let unknown = Settlement::Unknown {
+    let unknown = SendOutcome::Unknown {
         look_at: at(3),
         looked: false,
     };
-    store.settle(message.id, unknown, at(3)).await.unwrap();
-    let named = |status| News {
-        reply: Some(message.name()),
+    store
+        .record_outcome(message.id, unknown, at(3))
+        .await
+        .unwrap();
+    let named = |status| StatusEvent {
+        outbound: Some(message.name()),
         ..news(11, status)
     };
-    assert_eq!(store.news(named("sent")).await.unwrap(), NewsEffect::Moved);
-    assert_eq!(store.news(named("sent")).await.unwrap(), NewsEffect::Old);
-    assert_eq!(store.news(named("queued")).await.unwrap(), NewsEffect::Old);
+    assert_eq!(
+        store.apply_status(named("sent")).await.unwrap(),
+        StatusEffect::Applied
+    );
+    assert_eq!(
+        store.apply_status(named("sent")).await.unwrap(),
+        StatusEffect::Stale
+    );
+    assert_eq!(
+        store.apply_status(named("queued")).await.unwrap(),
+        StatusEffect::Stale
+    );
     assert!(store.unknown(9, at(99)).await.unwrap().is_empty());
     let row = shown(store, 1).await;
     assert_eq!((row.state, row.replies[0].sid), ("sent", Some(sid(11))));
-    assert_eq!(store.news(failure(11)).await.unwrap(), NewsEffect::Moved);
+    assert_eq!(
+        store.apply_status(failure(11)).await.unwrap(),
+        StatusEffect::Applied
+    );
     let row = shown(store, 1).await;
     assert_eq!(
         (row.state, row.replies[0].error_code),
@@ -182,7 +205,8 @@ async fn news_that_names_a_message_proves_that_it_was_taken(backend: &mut Backen
     );
 }
 
-async fn a_wrong_name_or_account_joins_nothing(backend: &mut Backend) {
+// An event of another account matches nothing either, and a message keeps its known SID.
+async fn status_event_with_wrong_reference_matches_nothing(backend: &mut Backend) {
     let store = backend.store();
     let message = sending(store, 1).await;
     let (id, made) = message
@@ -190,14 +214,14 @@ async fn a_wrong_name_or_account_joins_nothing(backend: &mut Backend) {
         .split_once('-')
         .map(|(id, made)| (id.to_owned(), made.to_owned()))
         .unwrap();
-    let other_account = News {
+    let other_account = StatusEvent {
         account: "AC00000000000000000000000000000002".parse().unwrap(),
-        reply: Some(message.name()),
+        outbound: Some(message.name()),
         ..news(11, "sent")
     };
     assert_eq!(
-        store.news(other_account).await.unwrap(),
-        NewsEffect::Unknown
+        store.apply_status(other_account).await.unwrap(),
+        StatusEffect::Unmatched
     );
     for name in [
         format!("{id}-1"),
@@ -205,44 +229,54 @@ async fn a_wrong_name_or_account_joins_nothing(backend: &mut Backend) {
         "x".to_owned(),
         format!("{id}-\0"),
     ] {
-        let wrong = News {
-            reply: Some(name),
+        let wrong = StatusEvent {
+            outbound: Some(name),
             ..news(12, "sent")
         };
-        assert_eq!(store.news(wrong).await.unwrap(), NewsEffect::Unknown);
+        assert_eq!(
+            store.apply_status(wrong).await.unwrap(),
+            StatusEffect::Unmatched
+        );
     }
     assert_eq!(shown(store, 1).await.replies[0].sid, None);
     // Neither does the account's own callback fall to another account's message.
-    store.settle(message.id, sent(13), at(3)).await.unwrap();
-    let other_account = News {
+    store
+        .record_outcome(message.id, sent(13), at(3))
+        .await
+        .unwrap();
+    let other_account = StatusEvent {
         account: "AC00000000000000000000000000000002".parse().unwrap(),
         ..news(13, "read")
     };
     assert_eq!(
-        store.news(other_account).await.unwrap(),
-        NewsEffect::Unknown
+        store.apply_status(other_account).await.unwrap(),
+        StatusEffect::Unmatched
     );
     let reply = shown(store, 1).await.replies.pop().unwrap();
     assert_eq!(reply.status.as_deref(), Some("queued"));
     // Whose SID is known already keeps it.
-    let second = News {
-        reply: Some(message.name()),
+    let second = StatusEvent {
+        outbound: Some(message.name()),
         ..news(14, "sent")
     };
-    assert_eq!(store.news(second).await.unwrap(), NewsEffect::Unknown);
+    assert_eq!(
+        store.apply_status(second).await.unwrap(),
+        StatusEffect::Unmatched
+    );
     assert_eq!(shown(store, 1).await.replies[0].sid, Some(sid(13)));
 }
 
-async fn news_of_unknown_messages_waits_for_its_call_for_a_day(backend: &mut Backend) {
+// The event is applied when the REST call of its message ends, unless it has expired before.
+async fn unmatched_status_event_waits_until_retention_ends(backend: &mut Backend) {
     let store = backend.store();
     for number in [11, 12] {
         assert_eq!(
-            store.news(news(number, "sent")).await.unwrap(),
-            NewsEffect::Unknown
+            store.apply_status(news(number, "sent")).await.unwrap(),
+            StatusEffect::Unmatched
         );
         assert_eq!(
-            store.news(news(number, "queued")).await.unwrap(),
-            NewsEffect::Unknown
+            store.apply_status(news(number, "queued")).await.unwrap(),
+            StatusEffect::Unmatched
         );
     }
     let never = Timestamp::MIN;
@@ -255,7 +289,10 @@ async fn news_of_unknown_messages_waits_for_its_call_for_a_day(backend: &mut Bac
     };
     assert!(!store.expire(keep).await.unwrap().more);
     let message = sending(store, 1).await;
-    store.settle(message.id, sent(11), at(6)).await.unwrap();
+    store
+        .record_outcome(message.id, sent(11), at(6))
+        .await
+        .unwrap();
     let reply = shown(store, 1).await.replies.pop().unwrap();
     assert_eq!(reply.status.as_deref(), Some("sent"));
     let forget = Retention {
@@ -264,40 +301,51 @@ async fn news_of_unknown_messages_waits_for_its_call_for_a_day(backend: &mut Bac
     };
     assert!(!store.expire(forget).await.unwrap().more);
     let message = sending(store, 2).await;
-    store.settle(message.id, sent(12), at(6)).await.unwrap();
+    store
+        .record_outcome(message.id, sent(12), at(6))
+        .await
+        .unwrap();
     let reply = shown(store, 2).await.replies.pop().unwrap();
     assert_eq!(reply.status.as_deref(), Some("queued"));
 }
 
-async fn a_user_who_blocks_us_is_opted_out(backend: &mut Backend) {
+// Twilio reports 21610 for a user who has opted out there; the consent ledger records it once.
+async fn status_event_with_21610_opts_user_out(backend: &mut Backend) {
     let store = backend.store();
-    let blocked = News {
+    let blocked = StatusEvent {
         error_code: Some(ErrorCode(21610)),
         ..news(11, "failed")
     };
     for _ in 0..2 {
-        store.news(blocked.clone()).await.unwrap();
+        store.apply_status(blocked.clone()).await.unwrap();
     }
     let scopes = vec![ConsentScope::Sender(US.into())];
     let state = store.consent(scopes, &ANA.into()).await.unwrap();
     assert_eq!(state.opted_out, Some(at(5)));
     let ledger = store.consent_ledger(0, 9).await.unwrap();
     assert_eq!(ledger.len(), 1);
-    assert_eq!(ledger[0].record.how, ConsentHow::Refusal);
+    assert_eq!(ledger[0].record.source, ConsentSource::Refusal);
     assert_eq!(ledger[0].record.evidence, Some(sid(11)));
 }
 
-async fn a_call_that_ends_while_its_callback_comes_knows_of_it(backend: &mut Backend) {
+async fn callback_racing_with_rest_response_is_applied(backend: &mut Backend) {
     for number in 1..=20 {
         let message = sending(backend.store(), number).await;
         let told = {
             let store = backend.shared();
-            tokio::spawn(async move { store.news(news(100 + number, "delivered")).await.unwrap() })
+            tokio::spawn(async move {
+                store
+                    .apply_status(news(100 + number, "delivered"))
+                    .await
+                    .unwrap()
+            })
         };
         let settled = {
             let store = backend.shared();
             let sent = sent(100 + number);
-            tokio::spawn(async move { store.settle(message.id, sent, at(3)).await.unwrap() })
+            tokio::spawn(
+                async move { store.record_outcome(message.id, sent, at(3)).await.unwrap() },
+            )
         };
         told.await.unwrap();
         settled.await.unwrap();

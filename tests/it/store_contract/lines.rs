@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use replyhook::ErrorCode;
-use replyhook::store::{NewReply, Settlement, Store, Submission, Submitted};
+use replyhook::store::{NewOutbound, SendOutcome, Store, Submission, SubmitOutcome};
 
 use super::{
     BEN, Backend, arrival, at, bodies, converse, defer, deliver, over_all_stores, reply, sent,
 };
 
 over_all_stores!(
-    messages_to_one_person_go_one_after_the_other,
-    what_is_tried_again_or_looked_for_keeps_its_place,
-    what_is_not_due_or_stands_behind_a_failure_holds_up_nobody,
-    sixteen_who_claim_at_once_keep_the_order,
+    messages_to_one_user_are_sent_sequentially,
+    retried_or_unknown_message_keeps_its_position,
+    message_not_due_or_failed_blocks_no_other,
+    concurrent_claims_keep_order,
 );
 
 /// What may go now.
@@ -32,15 +32,15 @@ fn only(due: &[(i64, String)], text: &str) -> i64 {
     due[0].0
 }
 
-async fn messages_to_one_person_go_one_after_the_other(backend: &mut Backend) {
+async fn messages_to_one_user_are_sent_sequentially(backend: &mut Backend) {
     let store = backend.store();
     defer(store, arrival(1), &["one", "two"]).await;
-    let to_ben = NewReply {
+    let to_ben = NewOutbound {
         user: BEN.into(),
         ..reply("to Ben")
     };
-    let by_another = NewReply {
-        us: "whatsapp:+15550004444".into(),
+    let by_another = NewOutbound {
+        sender: "whatsapp:+15550004444".into(),
         ..reply("by another")
     };
     let replies = vec![reply("three"), to_ben, by_another, reply("four")];
@@ -49,72 +49,79 @@ async fn messages_to_one_person_go_one_after_the_other(backend: &mut Backend) {
     let texts: Vec<_> = first.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(texts, ["one", "to Ben", "by another"]);
     assert!(due(store, 2).await.is_empty());
-    store.settle(first[0].0, sent(1), at(3)).await.unwrap();
+    store
+        .record_outcome(first[0].0, sent(1), at(3))
+        .await
+        .unwrap();
     for (text, number) in [("two", 2), ("three", 3), ("four", 4)] {
         let id = only(&due(store, 3).await, text);
         assert!(due(store, 3).await.is_empty());
-        store.settle(id, sent(number), at(3)).await.unwrap();
+        store.record_outcome(id, sent(number), at(3)).await.unwrap();
     }
 }
 
-async fn what_is_tried_again_or_looked_for_keeps_its_place(backend: &mut Backend) {
+// A held message no longer blocks the messages behind it.
+async fn retried_or_unknown_message_keeps_its_position(backend: &mut Backend) {
     let store = backend.store();
     let replies = vec![reply("one"), reply("two")];
     store.enqueue(replies, at(1)).await.unwrap();
     let one = only(&due(store, 2).await, "one");
-    let again = Settlement::Again { not_before: at(10) };
-    store.settle(one, again, at(3)).await.unwrap();
+    let again = SendOutcome::Retry { not_before: at(10) };
+    store.record_outcome(one, again, at(3)).await.unwrap();
     store.enqueue(vec![reply("three")], at(4)).await.unwrap();
     assert!(due(store, 9).await.is_empty());
     assert_eq!(only(&due(store, 10).await, "one"), one);
-    let unknown = Settlement::Unknown {
+    let unknown = SendOutcome::Unknown {
         look_at: at(12),
         looked: false,
     };
-    store.settle(one, unknown, at(11)).await.unwrap();
+    store.record_outcome(one, unknown, at(11)).await.unwrap();
     assert!(due(store, 99).await.is_empty());
     assert_eq!(store.unknown(9, at(12)).await.unwrap().len(), 1);
     // What the operator has to look at holds up nobody.
-    store.settle(one, Settlement::Held, at(13)).await.unwrap();
+    store
+        .record_outcome(one, SendOutcome::Held, at(13))
+        .await
+        .unwrap();
     assert_eq!(bodies(&deliver(store, 13).await), ["two", "three"]);
 }
 
-async fn what_is_not_due_or_stands_behind_a_failure_holds_up_nobody(backend: &mut Backend) {
+async fn message_not_due_or_failed_blocks_no_other(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     let paced = |text: &str| Submission {
         message: reply(text),
         key: None,
         due: at(10),
-        pace: Duration::from_secs(100),
+        min_interval: Duration::from_secs(100),
         consent_required: true,
     };
     for text in ["a", "b"] {
         let submitted = store.submit(paced(text), at(10)).await.unwrap();
-        assert!(matches!(submitted, Submitted::New(_)));
+        assert!(matches!(submitted, SubmitOutcome::Queued(_)));
     }
     let claim = defer(store, arrival(11), &["one", "two"]).await;
     assert!(claim.id > 0);
     let a = only(&due(store, 12).await, "a");
-    store.settle(a, sent(1), at(12)).await.unwrap();
+    store.record_outcome(a, sent(1), at(12)).await.unwrap();
     let one = only(&due(store, 12).await, "one");
-    let failed = Settlement::Failed {
+    let failed = SendOutcome::Failed {
         code: Some(ErrorCode(63024)),
         reason: "refused",
     };
-    store.settle(one, failed, at(12)).await.unwrap();
+    store.record_outcome(one, failed, at(12)).await.unwrap();
     store.enqueue(vec![reply("next")], at(13)).await.unwrap();
     assert_eq!(bodies(&deliver(store, 13).await), ["next"]);
     store.release(super::sid(11), at(14)).await.unwrap();
     assert_eq!(bodies(&deliver(store, 14).await), ["one", "two"]);
     // What has its turn later is as old as its turn.
-    let state = store.outbox_state().await.unwrap();
+    let state = store.outbox_stats().await.unwrap();
     assert_eq!((state.pending, state.oldest), (1, Some(at(110))));
     assert!(due(store, 109).await.is_empty());
     only(&due(store, 110).await, "b");
 }
 
-async fn sixteen_who_claim_at_once_keep_the_order(backend: &mut Backend) {
+async fn concurrent_claims_keep_order(backend: &mut Backend) {
     let texts: Vec<String> = (10..30).map(|number| number.to_string()).collect();
     let replies = texts.iter().map(|text| reply(text)).collect();
     backend.store().enqueue(replies, at(1)).await.unwrap();
@@ -128,7 +135,10 @@ async fn sixteen_who_claim_at_once_keep_the_order(backend: &mut Backend) {
                         let text = message.params.get("Body").unwrap_or_default().to_owned();
                         said.lock().unwrap().push(text);
                         let number = message.id.unsigned_abs();
-                        store.settle(message.id, sent(number), at(1)).await.unwrap();
+                        store
+                            .record_outcome(message.id, sent(number), at(1))
+                            .await
+                            .unwrap();
                     }
                 }
             })

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use replyhook::Secret;
 use replyhook::store::postgres::PostgresStore;
 use replyhook::store::{
-    Acceptance, Access, Choice, Decision, Journal, Settlement, Store, StoreErrorKind, Turn,
+    AcceptOutcome, Access, Journal, ReplyDecision, ReplyPath, SendOutcome, Store, StoreErrorKind,
+    TurnStatus,
 };
 
 use super::{
-    ANA, BEN, Backend, Ending, Kind, RETRY, arrival, at, begin, converse, defer, from, reply, run,
-    shown, sid,
+    ANA, BEN, Backend, Completion, Kind, RETRY, arrival, at, begin, converse, defer, from, reply,
+    run, shown, sid,
 };
 use crate::support::postgres::{Proxy, Way};
 
@@ -37,36 +38,43 @@ async fn dies<T>(backend: &Backend, look: impl AsyncFn() -> Vec<T>) -> Vec<T> {
 }
 
 #[test]
-fn a_living_machine_keeps_what_it_holds() {
+fn live_machine_keeps_its_claims() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let (one, two) = (backend.store(), another(backend).await);
         let claim = begin(one, arrival(1)).await;
-        let in_progress = Acceptance::InProgress { id: claim.id };
+        let in_progress = AcceptOutcome::InProgress { id: claim.id };
         assert_eq!(
             two.accept(std::sync::Arc::new(arrival(1))).await.unwrap(),
             in_progress
         );
         assert!(matches!(
             two.accept(std::sync::Arc::new(arrival(2))).await.unwrap(),
-            Acceptance::Waiting { .. }
+            AcceptOutcome::Queued { .. }
         ));
-        assert!(two.take_up(9, RETRY, at(3)).await.unwrap().taken.is_empty());
+        assert!(
+            two.claim_backlog(9, RETRY, at(3))
+                .await
+                .unwrap()
+                .taken
+                .is_empty()
+        );
         defer(one, from(&[BEN], 4), &["text"]).await;
         let message = one.claim(9, at(5)).await.unwrap().pop().unwrap();
         assert!(two.claim(9, at(5)).await.unwrap().is_empty());
         assert_eq!(shown(&*two, 4).await.state, "deferred");
         // Twilio's answer and its callback come to different machines.
-        let sent = Settlement::Sent {
+        let sent = SendOutcome::Sent {
             sid: sid(11),
             status: replyhook::MessageStatus::Sent,
         };
-        two.settle(message.id, sent, at(6)).await.unwrap();
+        two.record_outcome(message.id, sent, at(6)).await.unwrap();
         assert_eq!(shown(one, 4).await.state, "sent");
     });
 }
 
+// A machine that was only paused cannot write with the claims it has lost.
 #[test]
-fn what_a_dead_machine_held_is_taken_up_by_another() {
+fn claims_of_dead_machine_move_to_another() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let (one, two) = (backend.store(), another(backend).await);
         let claim = begin(one, arrival(1)).await;
@@ -75,7 +83,7 @@ fn what_a_dead_machine_held_is_taken_up_by_another() {
         // Its own lease is renewed in the step in which it claims. The first one lives still, and a heartbeat of it may
         // come in between.
         let taken = dies(backend, async || {
-            two.take_up(9, RETRY, at(4)).await.unwrap().taken
+            two.claim_backlog(9, RETRY, at(4)).await.unwrap().taken
         })
         .await;
         assert_eq!((taken[0].claim.id, taken[0].claim.attempt), (claim.id, 2));
@@ -87,63 +95,72 @@ fn what_a_dead_machine_held_is_taken_up_by_another() {
 
         // The first was only paused. Whatever it writes now is fenced.
         let late = one
-            .answer(claim, Some("late".to_owned()), Ending::default(), at(7))
+            .complete_inline(claim, Some("late".to_owned()), Completion::default(), at(7))
             .await
             .unwrap();
-        assert_eq!(late, Decision::Lost);
+        assert_eq!(late, ReplyDecision::ClaimLost);
         assert!(
-            !one.finish(claim, vec![reply("late")], Ending::default(), at(7))
+            !one.complete_via_rest(claim, vec![reply("late")], Completion::default(), at(7))
                 .await
                 .unwrap()
         );
         assert!(
-            two.finish(taken[0].claim, Vec::new(), Ending::default(), at(7))
+            two.complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(7))
                 .await
                 .unwrap()
         );
-        let again = Settlement::Again { not_before: at(7) };
-        two.settle(message.id, again, at(7)).await.unwrap();
+        let again = SendOutcome::Retry { not_before: at(7) };
+        two.record_outcome(message.id, again, at(7)).await.unwrap();
         assert_eq!(two.claim(9, at(8)).await.unwrap()[0].id, message.id);
-        let refused = Settlement::Failed {
+        let refused = SendOutcome::Failed {
             code: None,
             reason: "given up",
         };
-        one.settle(message.id, refused, at(8)).await.unwrap();
+        one.record_outcome(message.id, refused, at(8))
+            .await
+            .unwrap();
         assert_eq!(shown(one, 2).await.replies[0].state.as_str(), "sending");
     });
 }
 
 #[test]
-fn a_machine_that_was_paused_claims_only_with_a_lease_that_lives() {
+fn paused_machine_renews_lease_before_claiming() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let (one, two) = (backend.store(), another(backend).await);
         converse(one, arrival(1)).await;
         backend.database().run(RUN_OUT).await;
         begin(one, arrival(2)).await;
-        assert!(two.take_up(9, RETRY, at(3)).await.unwrap().taken.is_empty());
+        assert!(
+            two.claim_backlog(9, RETRY, at(3))
+                .await
+                .unwrap()
+                .taken
+                .is_empty()
+        );
         // The same where its row is gone.
         backend.database().run("DELETE FROM owner").await;
         begin(one, from(&[BEN], 3)).await;
         assert!(
-            two.take_up(9, RETRY, at(4))
+            two.claim_backlog(9, RETRY, at(4))
                 .await
                 .is_ok_and(|left| left.taken.len() <= 1)
         );
     });
 }
 
+// After a store outage the other machines delay their late replies until then.
 #[test]
-fn every_machine_shows_when_it_has_entered_all_that_it_told() {
+fn machine_reports_when_its_replies_are_flushed() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let one = backend.store();
         let (day, none) = (Duration::from_hours(24), Duration::ZERO);
         // Nobody else is there.
-        assert!(one.others_entered(none).await.unwrap());
+        assert!(one.peers_flushed_within(none).await.unwrap());
         let two = another(backend).await;
-        assert!(one.others_entered(day).await.unwrap());
-        assert!(!one.others_entered(none).await.unwrap());
+        assert!(one.peers_flushed_within(day).await.unwrap());
+        assert!(!one.peers_flushed_within(none).await.unwrap());
         // It lives, and has not shown it since.
-        two.owes(true);
+        two.set_unflushed(true);
         let since = Instant::now();
         let mut db = backend.database().connect().await;
         let age = "UPDATE owner SET alive_until = now() + interval '8 s'";
@@ -154,18 +171,18 @@ fn every_machine_shows_when_it_has_entered_all_that_it_told() {
             .await
             .unwrap()
         {}
-        assert!(!one.others_entered(since.elapsed()).await.unwrap());
-        two.owes(false);
-        while !one.others_entered(since.elapsed()).await.unwrap() {}
+        assert!(!one.peers_flushed_within(since.elapsed()).await.unwrap());
+        two.set_unflushed(false);
+        while !one.peers_flushed_within(since.elapsed()).await.unwrap() {}
         // One that ends in order owes nothing.
-        two.owes(true);
+        two.set_unflushed(true);
         two.close().await.unwrap();
-        assert!(one.others_entered(none).await.unwrap());
+        assert!(one.peers_flushed_within(none).await.unwrap());
     });
 }
 
 #[test]
-fn machines_that_start_at_once_on_an_empty_database_all_start() {
+fn concurrent_starts_on_empty_database_succeed() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         backend.store = None;
         backend
@@ -219,13 +236,13 @@ impl Worker {
         self.hands.lock().unwrap().now.remove(&claim.conversation);
         let decided = self
             .store
-            .answer(claim, None, Ending::default(), at(1))
+            .complete_inline(claim, None, Completion::default(), at(1))
             .await
             .unwrap();
-        if decided == Decision::Deferred {
+        if decided == ReplyDecision::ViaRest {
             assert!(
                 self.store
-                    .finish(claim, vec![reply("text")], Ending::default(), at(1))
+                    .complete_via_rest(claim, vec![reply("text")], Completion::default(), at(1))
                     .await
                     .unwrap()
             );
@@ -234,7 +251,13 @@ impl Worker {
     }
 
     async fn take_up(&self) {
-        for taken in self.store.take_up(4, RETRY, at(1)).await.unwrap().taken {
+        for taken in self
+            .store
+            .claim_backlog(4, RETRY, at(1))
+            .await
+            .unwrap()
+            .taken
+        {
             self.handle(taken.claim).await;
         }
     }
@@ -254,15 +277,17 @@ impl Worker {
                 .await
                 .unwrap()
             {
-                Acceptance::New(claim) => self.handle(claim).await,
-                Acceptance::Waiting { id, .. } => match self.store.turn(id, at(1)).await.unwrap() {
-                    Turn::Yours(claim) => self.handle(claim).await,
-                    Turn::Wait => {
-                        self.store.decide(id, Choice::Rest, at(1)).await.unwrap();
+                AcceptOutcome::Claimed(claim) => self.handle(claim).await,
+                AcceptOutcome::Queued { id, .. } => {
+                    match self.store.try_claim(id, at(1)).await.unwrap() {
+                        TurnStatus::Claimed(claim) => self.handle(claim).await,
+                        TurnStatus::Waiting => {
+                            self.store.decide(id, ReplyPath::Rest, at(1)).await.unwrap();
+                        }
+                        TurnStatus::Resolved(decision) => panic!("{decision:?}"),
                     }
-                    Turn::Decided(decision) => panic!("{decision:?}"),
-                },
-                Acceptance::InProgress { .. } | Acceptance::Answered(_) => {}
+                }
+                AcceptOutcome::InProgress { .. } | AcceptOutcome::AlreadyAnswered(_) => {}
                 other => panic!("{other:?}"),
             }
             self.take_up().await;
@@ -274,7 +299,7 @@ impl Worker {
 }
 
 #[test]
-fn eight_machines_handle_every_message_once_in_order_and_one_at_a_time() {
+fn eight_machines_handle_each_message_once_in_order() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let hands = Arc::new(Mutex::new(Hands::default()));
         let done = Arc::new(AtomicUsize::new(0));
@@ -333,17 +358,18 @@ fn is_told_and_recovers(way: Way) {
 }
 
 #[test]
-fn threat_54_a_store_whose_database_is_away_says_so_and_recovers_by_itself() {
+fn threat_54_unreachable_database_is_reported_and_recovers() {
     is_told_and_recovers(Way::Closed);
 }
 
 #[test]
-fn threat_55_a_store_whose_database_hangs_says_so_and_recovers_by_itself() {
+fn threat_55_hanging_database_is_reported_and_recovers() {
     is_told_and_recovers(Way::Silent);
 }
 
+// Calls must not pile up behind a table lock, and the store recovers when the lock is released.
 #[test]
-fn threat_56_when_every_connection_waits_further_calls_are_refused_instead_of_piling_up() {
+fn threat_56_calls_beyond_busy_connections_are_rejected() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let store = PostgresStore::new(backend.database().url());
         store.open(Access::Owner).await.unwrap();
@@ -372,7 +398,7 @@ fn threat_56_when_every_connection_waits_further_calls_are_refused_instead_of_pi
 }
 
 #[test]
-fn threat_54_a_store_whose_database_takes_no_writes_says_so_and_recovers_by_itself() {
+fn threat_54_read_only_database_is_reported_and_recovers() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let store = backend.store();
         let database = backend.database();
@@ -398,8 +424,9 @@ fn threat_54_a_store_whose_database_takes_no_writes_says_so_and_recovers_by_itse
     });
 }
 
+// Messages of other users are accepted afterwards, although the lock remains.
 #[test]
-fn what_waits_for_a_lock_is_given_up_and_keeps_nobody_else_from_the_database() {
+fn call_waiting_for_lock_is_cancelled() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let store = &PostgresStore::new(backend.database().url());
         store.open(Access::Owner).await.unwrap();
@@ -423,7 +450,7 @@ fn what_waits_for_a_lock_is_given_up_and_keeps_nobody_else_from_the_database() {
 }
 
 #[test]
-fn neither_an_error_nor_a_debug_text_holds_an_address_a_text_or_the_password() {
+fn store_errors_reveal_no_user_data_or_password() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let store = backend.store();
         // A constraint whose violation PostgreSQL explains with the row.

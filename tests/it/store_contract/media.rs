@@ -2,35 +2,35 @@
 
 use std::sync::Arc;
 
-use replyhook::signature::TokenSlot;
+use replyhook::signature::AuthTokenKind;
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
-    Access, FileAtTwilio, LINK_TAG_BYTES, LinkKey, LinkedFile, NewFile, NewLink, PIECE_BYTES,
-    Store, StoreErrorKind,
+    Access, CHUNK_BYTES, LINK_TAG_BYTES, LinkSource, LinkTarget, LinkTokenHash, NewLink, Store,
+    StoreErrorKind, TwilioMedia,
 };
 
 use super::{ANA, BEN, Backend, Kind, account, at, converse, from, over_all_stores, sid};
 
 over_all_stores!(
-    a_link_leads_to_its_file_until_its_time_is_up,
-    a_file_is_given_in_pieces,
-    a_link_to_what_came_says_where_it_is,
-    equal_files_are_kept_once_and_as_long_as_the_longest_link,
-    a_purged_user_leaves_no_link_and_no_file,
-    links_outlive_a_crash_and_are_followed_on_every_machine,
+    media_link_resolves_until_expiry,
+    stored_media_is_read_in_chunks,
+    inbound_media_link_resolves_to_twilio_media,
+    equal_files_remain_until_longest_link_expires,
+    purged_user_leaves_no_media,
+    media_link_survives_crash_on_every_machine,
     signing_key_survives_crash_and_deletion_of_content,
-    signing_key_of_two_stores_that_open_together_is_one,
+    concurrently_opened_stores_share_signing_key,
 );
 
-fn key(number: u8) -> LinkKey {
-    LinkKey([number; 32])
+fn key(number: u8) -> LinkTokenHash {
+    LinkTokenHash([number; 32])
 }
 
-fn bytes(text: &str) -> NewFile {
-    NewFile::Ours(Arc::from(text.as_bytes()))
+fn bytes(text: &str) -> LinkSource {
+    LinkSource::Stored(Arc::from(text.as_bytes()))
 }
 
-fn link(number: u8, file: NewFile, until: i64) -> NewLink {
+fn link(number: u8, file: LinkSource, until: i64) -> NewLink {
     NewLink {
         key: key(number),
         file,
@@ -41,28 +41,31 @@ fn link(number: u8, file: NewFile, until: i64) -> NewLink {
 }
 
 /// What a link leads to, whole.
-async fn follow(store: &dyn Store, number: u8, seconds: i64) -> Option<NewFile> {
-    let linked = store.linked(key(number), at(seconds)).await.unwrap()?;
-    let LinkedFile::Ours { hash, length } = linked.file else {
+async fn follow(store: &dyn Store, number: u8, seconds: i64) -> Option<LinkSource> {
+    let linked = store
+        .resolve_link(key(number), at(seconds))
+        .await
+        .unwrap()?;
+    let LinkTarget::Stored { hash, length } = linked.file else {
         panic!("{linked:?}");
     };
     let mut bytes = Vec::new();
     for number in 0.. {
-        let Some(piece) = store.piece(hash, number).await.unwrap() else {
+        let Some(piece) = store.read_chunk(hash, number).await.unwrap() else {
             break;
         };
         bytes.extend(piece);
     }
     assert_eq!(bytes.len() as u64, length);
-    Some(NewFile::Ours(bytes.into()))
+    Some(LinkSource::Stored(bytes.into()))
 }
 
-async fn a_link_leads_to_its_file_until_its_time_is_up(backend: &mut Backend) {
+async fn media_link_resolves_until_expiry(backend: &mut Backend) {
     let store = backend.store();
     let all: Vec<u8> = (0..=255).collect();
-    let file = NewFile::Ours(all.into());
-    store.offer(link(1, file.clone(), 10)).await.unwrap();
-    let linked = store.linked(key(1), at(9)).await.unwrap().unwrap();
+    let file = LinkSource::Stored(all.into());
+    store.create_link(link(1, file.clone(), 10)).await.unwrap();
+    let linked = store.resolve_link(key(1), at(9)).await.unwrap().unwrap();
     assert_eq!(linked.content_type.as_deref(), Some("image/png"));
     assert_eq!(follow(store, 1, 9).await, Some(file));
     assert_eq!(follow(store, 1, 10).await, None);
@@ -72,53 +75,56 @@ async fn a_link_leads_to_its_file_until_its_time_is_up(backend: &mut Backend) {
     assert!(!store.expire_links(at(10)).await.unwrap());
     assert_eq!(follow(store, 1, 0).await, None);
     // One secret is never given twice.
-    store.offer(link(3, bytes("a"), 10)).await.unwrap();
-    assert!(store.offer(link(3, bytes("b"), 10)).await.is_err());
+    store.create_link(link(3, bytes("a"), 10)).await.unwrap();
+    assert!(store.create_link(link(3, bytes("b"), 10)).await.is_err());
 }
 
-async fn a_file_is_given_in_pieces(backend: &mut Backend) {
+async fn stored_media_is_read_in_chunks(backend: &mut Backend) {
     let store = backend.store();
-    for (number, length) in [(1, PIECE_BYTES), (2, PIECE_BYTES * 2 + 1)] {
+    for (number, length) in [(1, CHUNK_BYTES), (2, CHUNK_BYTES * 2 + 1)] {
         let all: Vec<u8> = (0..=250).cycle().take(length).collect();
-        let file = NewFile::Ours(all.into());
-        store.offer(link(number, file.clone(), 10)).await.unwrap();
+        let file = LinkSource::Stored(all.into());
+        store
+            .create_link(link(number, file.clone(), 10))
+            .await
+            .unwrap();
         assert_eq!(follow(store, number, 0).await, Some(file));
     }
-    let linked = store.linked(key(2), at(0)).await.unwrap().unwrap();
-    let LinkedFile::Ours { hash, .. } = linked.file else {
+    let linked = store.resolve_link(key(2), at(0)).await.unwrap().unwrap();
+    let LinkTarget::Stored { hash, .. } = linked.file else {
         panic!("{linked:?}");
     };
-    let last = store.piece(hash, 2).await.unwrap();
+    let last = store.read_chunk(hash, 2).await.unwrap();
     assert_eq!(last.map(|piece| piece.len()), Some(1));
     assert!(store.expire_links(at(10)).await.unwrap());
-    assert_eq!(store.piece(hash, 0).await.unwrap(), None);
+    assert_eq!(store.read_chunk(hash, 0).await.unwrap(), None);
 }
 
-async fn a_link_to_what_came_says_where_it_is(backend: &mut Backend) {
+async fn inbound_media_link_resolves_to_twilio_media(backend: &mut Backend) {
     let store = backend.store();
-    let file = FileAtTwilio {
+    let file = TwilioMedia {
         account: account(),
-        slot: TokenSlot::Secondary,
+        auth_token: AuthTokenKind::Secondary,
         message: sid(7),
         media: "ME00000000000000000000000000000001".parse().unwrap(),
     };
     let odd = Some("te\0xt/\u{1}".to_owned());
     let made = NewLink {
         content_type: odd.clone(),
-        ..link(1, NewFile::AtTwilio(file.clone()), 10)
+        ..link(1, LinkSource::Twilio(file.clone()), 10)
     };
-    store.offer(made).await.unwrap();
-    let linked = store.linked(key(1), at(0)).await.unwrap().unwrap();
-    let expected = (LinkedFile::AtTwilio(file), odd);
+    store.create_link(made).await.unwrap();
+    let linked = store.resolve_link(key(1), at(0)).await.unwrap().unwrap();
+    let expected = (LinkTarget::Twilio(file), odd);
     assert_eq!((linked.file, linked.content_type), expected);
     assert!(store.expire_links(at(10)).await.unwrap());
 }
 
-async fn equal_files_are_kept_once_and_as_long_as_the_longest_link(backend: &mut Backend) {
+async fn equal_files_remain_until_longest_link_expires(backend: &mut Backend) {
     let store = backend.store();
-    store.offer(link(1, bytes("same"), 10)).await.unwrap();
-    store.offer(link(2, bytes("same"), 30)).await.unwrap();
-    store.offer(link(3, bytes("same"), 20)).await.unwrap();
+    store.create_link(link(1, bytes("same"), 10)).await.unwrap();
+    store.create_link(link(2, bytes("same"), 30)).await.unwrap();
+    store.create_link(link(3, bytes("same"), 20)).await.unwrap();
     while store.expire_links(at(20)).await.unwrap() {}
     assert_eq!(follow(store, 2, 20).await, Some(bytes("same")));
     assert_eq!(follow(store, 3, 0).await, None);
@@ -126,7 +132,8 @@ async fn equal_files_are_kept_once_and_as_long_as_the_longest_link(backend: &mut
     assert_eq!(follow(store, 2, 0).await, None);
 }
 
-async fn a_purged_user_leaves_no_link_and_no_file(backend: &mut Backend) {
+// A file that another user's link shares stays.
+async fn purged_user_leaves_no_media(backend: &mut Backend) {
     let store = backend.store();
     converse(store, from(&[ANA], 1)).await;
     converse(store, from(&[BEN], 2)).await;
@@ -140,22 +147,22 @@ async fn a_purged_user_leaves_no_link_and_no_file(backend: &mut Backend) {
             message: Some(sid(message)),
             ..link(number, bytes(file), 10)
         };
-        store.offer(link).await.unwrap();
+        store.create_link(link).await.unwrap();
     }
     store.purge_user(&ANA.into(), false).await.unwrap();
     assert_eq!(follow(store, 1, 0).await, None);
     assert_eq!(follow(store, 2, 0).await, None);
     assert_eq!(follow(store, 3, 0).await, Some(bytes("both")));
     assert_eq!(follow(store, 4, 0).await, Some(bytes("his")));
-    store.forget_all().await.unwrap();
+    store.delete_everything().await.unwrap();
     assert_eq!(follow(store, 4, 0).await, None);
     assert!(!store.expire_links(at(99)).await.unwrap());
 }
 
-async fn links_outlive_a_crash_and_are_followed_on_every_machine(backend: &mut Backend) {
+async fn media_link_survives_crash_on_every_machine(backend: &mut Backend) {
     backend
         .store()
-        .offer(link(1, bytes("file"), 10))
+        .create_link(link(1, bytes("file"), 10))
         .await
         .unwrap();
     if backend.kind == Kind::Memory {
@@ -166,7 +173,7 @@ async fn links_outlive_a_crash_and_are_followed_on_every_machine(backend: &mut B
         let other = backend.another();
         other.open(Access::Owner).await.unwrap();
         assert_eq!(follow(&*other, 1, 0).await, Some(bytes("file")));
-        other.offer(link(2, bytes("file"), 20)).await.unwrap();
+        other.create_link(link(2, bytes("file"), 20)).await.unwrap();
         assert_eq!(follow(backend.store(), 2, 0).await, Some(bytes("file")));
     }
     assert!(backend.crash().await);
@@ -185,7 +192,7 @@ async fn signing_key_survives_crash_and_deletion_of_content(backend: &mut Backen
     let before = tag(backend.store());
     converse(backend.store(), from(&[ANA], 1)).await;
     backend.store().purge_user(&ANA.into(), true).await.unwrap();
-    backend.store().forget_all().await.unwrap();
+    backend.store().delete_everything().await.unwrap();
     assert_eq!(tag(backend.store()), before);
     if backend.crash().await {
         assert_eq!(tag(backend.store()), before);
@@ -200,7 +207,7 @@ async fn signing_key_survives_crash_and_deletion_of_content(backend: &mut Backen
     assert_ne!(tag(&other), before);
 }
 
-async fn signing_key_of_two_stores_that_open_together_is_one(backend: &mut Backend) {
+async fn concurrently_opened_stores_share_signing_key(backend: &mut Backend) {
     match backend.kind {
         Kind::Memory => {}
         // An SQLite file has one server; a command may open it while that starts.
@@ -226,7 +233,7 @@ async fn signing_key_of_two_stores_that_open_together_is_one(backend: &mut Backe
             first.unwrap();
             second.unwrap();
             assert_eq!(tag(&*one), tag(&*two));
-            one.offer(link(1, bytes("file"), 10)).await.unwrap();
+            one.create_link(link(1, bytes("file"), 10)).await.unwrap();
             assert_eq!(follow(&*two, 1, 0).await, Some(bytes("file")));
         }
     }

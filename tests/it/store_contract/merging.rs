@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use replyhook::store::{Acceptance, Answered, Choice, Claim, Decision, Ending, Store, Turn};
+use replyhook::store::{
+    AcceptOutcome, Claim, Completion, ReplyDecision, ReplyPath, SavedResponse, Store, TurnStatus,
+};
 
 use super::{
     BEN, Backend, RETRY, arrival, at, begin, converse, from, over_all_stores, reply, shown, waiting,
 };
 
 over_all_stores!(
-    what_waits_behind_a_message_is_told_in_its_order,
-    what_was_merged_ends_with_its_message_and_gets_the_empty_answer,
-    what_was_merged_ends_with_a_reply_by_rest_too,
-    what_was_decided_meanwhile_keeps_its_answer,
-    a_failure_leaves_what_waits_in_line,
-    a_lost_claim_merges_nothing,
+    queued_messages_are_listed_in_order,
+    merged_messages_get_empty_response,
+    rest_reply_completes_merged_messages,
+    already_decided_message_keeps_its_response,
+    failure_keeps_messages_queued,
+    lost_claim_merges_nothing,
 );
 
 /// A claimed message, and so many that wait behind it.
@@ -29,18 +31,19 @@ async fn line(store: &dyn Store, first: u64, behind: u64) -> (Claim, Vec<i64>) {
 }
 
 async fn behind(store: &dyn Store, claim: Claim, limit: u32) -> Vec<i64> {
-    let behind = store.behind(claim, limit).await.unwrap();
+    let behind = store.queued_behind(claim, limit).await.unwrap();
     behind.iter().map(|one| one.id).collect()
 }
 
-fn merged(ids: &[i64]) -> Ending {
-    Ending {
+fn merged(ids: &[i64]) -> Completion {
+    Completion {
         merged: ids.to_vec(),
-        ..Ending::default()
+        ..Completion::default()
     }
 }
 
-async fn what_waits_behind_a_message_is_told_in_its_order(backend: &mut Backend) {
+// Deferred messages are included, and messages that have a response are not.
+async fn queued_messages_are_listed_in_order(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     let (claim, ids) = line(store, 2, 3).await;
@@ -49,10 +52,10 @@ async fn what_waits_behind_a_message_is_told_in_its_order(backend: &mut Backend)
     assert_eq!(behind(store, claim, 9).await, ids);
     assert_eq!(behind(store, claim, 2).await, ids[..2]);
     // What goes by REST waits as well, and what has its answer does not.
-    store.decide(ids[0], Choice::Rest, at(9)).await.unwrap();
-    let apology = Choice::Twiml("apology".to_owned());
+    store.decide(ids[0], ReplyPath::Rest, at(9)).await.unwrap();
+    let apology = ReplyPath::Twiml("apology".to_owned());
     store.decide(ids[1], apology, at(9)).await.unwrap();
-    let found = store.behind(claim, 9).await.unwrap();
+    let found = store.queued_behind(claim, 9).await.unwrap();
     let found: Vec<_> = found
         .iter()
         .map(|one| (one.id, one.params.0.as_str(), one.received_at))
@@ -66,35 +69,43 @@ async fn what_waits_behind_a_message_is_told_in_its_order(backend: &mut Backend)
     );
 }
 
-async fn what_was_merged_ends_with_its_message_and_gets_the_empty_answer(backend: &mut Backend) {
+// They end with the message they were merged into, and the next message can be claimed.
+async fn merged_messages_get_empty_response(backend: &mut Backend) {
     let store = backend.store();
     let (claim, ids) = line(store, 1, 3).await;
-    store.decide(ids[1], Choice::Rest, at(5)).await.unwrap();
+    store.decide(ids[1], ReplyPath::Rest, at(5)).await.unwrap();
     let ending = merged(&ids[..2]);
     store
-        .answer(claim, Some("all".to_owned()), ending, at(6))
+        .complete_inline(claim, Some("all".to_owned()), ending, at(6))
         .await
         .unwrap();
     for number in [2, 3] {
         let again = store.accept(Arc::new(arrival(number))).await.unwrap();
-        assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+        assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
         let row = shown(store, number).await;
         assert_eq!(row.state, "answered");
-        assert!(row.reason.unwrap().contains("with the message before it"));
+        assert!(
+            row.reason
+                .unwrap()
+                .contains("merged into the message before it")
+        );
     }
-    let waited = store.turn(ids[0], at(7)).await.unwrap();
-    assert_eq!(waited, Turn::Decided(Decision::Answered(Answered::EMPTY)));
+    let waited = store.try_claim(ids[0], at(7)).await.unwrap();
+    assert_eq!(
+        waited,
+        TurnStatus::Resolved(ReplyDecision::Inline(SavedResponse::EMPTY))
+    );
     assert!(
         store
-            .take_up(9, RETRY, at(7))
+            .claim_backlog(9, RETRY, at(7))
             .await
             .unwrap()
             .taken
             .is_empty()
     );
     // The one after them has its turn.
-    let next = store.turn(ids[2], at(7)).await.unwrap();
-    let Turn::Yours(next) = next else {
+    let next = store.try_claim(ids[2], at(7)).await.unwrap();
+    let TurnStatus::Claimed(next) = next else {
         panic!("{next:?}")
     };
     let earlier = store.earlier(next.id, 9).await.unwrap();
@@ -102,21 +113,24 @@ async fn what_was_merged_ends_with_its_message_and_gets_the_empty_answer(backend
     assert_eq!(is_merged, [false, true, true]);
 }
 
-async fn what_was_merged_ends_with_a_reply_by_rest_too(backend: &mut Backend) {
+async fn rest_reply_completes_merged_messages(backend: &mut Backend) {
     let store = backend.store();
     let (claim, ids) = line(store, 1, 2).await;
-    store.decide(claim.id, Choice::Rest, at(5)).await.unwrap();
-    let finished = store.finish(claim, vec![reply("all")], merged(&ids), at(6));
+    store
+        .decide(claim.id, ReplyPath::Rest, at(5))
+        .await
+        .unwrap();
+    let finished = store.complete_via_rest(claim, vec![reply("all")], merged(&ids), at(6));
     assert!(finished.await.unwrap());
     for number in [2, 3] {
         let again = store.accept(Arc::new(arrival(number))).await.unwrap();
-        assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+        assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
         assert!(shown(store, number).await.replies.is_empty());
     }
     assert_eq!(store.claim(9, at(7)).await.unwrap().len(), 1);
     assert!(
         store
-            .take_up(9, RETRY, at(7))
+            .claim_backlog(9, RETRY, at(7))
             .await
             .unwrap()
             .taken
@@ -124,57 +138,61 @@ async fn what_was_merged_ends_with_a_reply_by_rest_too(backend: &mut Backend) {
     );
 }
 
-async fn what_was_decided_meanwhile_keeps_its_answer(backend: &mut Backend) {
+// The fallback text was decided while the earlier message, which would have merged it, was still being handled.
+async fn already_decided_message_keeps_its_response(backend: &mut Backend) {
     let store = backend.store();
     let (claim, ids) = line(store, 1, 1).await;
-    let apology = Choice::Twiml("apology".to_owned());
+    let apology = ReplyPath::Twiml("apology".to_owned());
     store.decide(ids[0], apology, at(3)).await.unwrap();
     store
-        .answer(claim, Some("all".to_owned()), merged(&ids), at(4))
+        .complete_inline(claim, Some("all".to_owned()), merged(&ids), at(4))
         .await
         .unwrap();
-    let kept = Answered {
+    let kept = SavedResponse {
         twiml: Some("apology".to_owned()),
     };
     let again = store.accept(Arc::new(arrival(2))).await.unwrap();
-    assert_eq!(again, Acceptance::Answered(kept));
+    assert_eq!(again, AcceptOutcome::AlreadyAnswered(kept));
 }
 
-async fn a_failure_leaves_what_waits_in_line(backend: &mut Backend) {
+async fn failure_keeps_messages_queued(backend: &mut Backend) {
     let store = backend.store();
     let (claim, ids) = line(store, 1, 2).await;
     assert_eq!(behind(store, claim, 9).await, ids);
-    store.fail(claim, "it failed", false).await.unwrap();
-    let Turn::Yours(second) = store.turn(ids[0], at(4)).await.unwrap() else {
+    store
+        .record_failure(claim, "it failed", false)
+        .await
+        .unwrap();
+    let TurnStatus::Claimed(second) = store.try_claim(ids[0], at(4)).await.unwrap() else {
         panic!("its turn has come")
     };
     assert_eq!(behind(store, second, 9).await, ids[1..]);
 }
 
-async fn a_lost_claim_merges_nothing(backend: &mut Backend) {
+async fn lost_claim_merges_nothing(backend: &mut Backend) {
     let (claim, ids) = line(backend.store(), 1, 2).await;
     if !backend.crash().await {
         return;
     }
     let store = backend.store();
-    let stale = store.answer(claim, Some("all".to_owned()), merged(&ids), at(5));
-    assert_eq!(stale.await.unwrap(), Decision::Lost);
+    let stale = store.complete_inline(claim, Some("all".to_owned()), merged(&ids), at(5));
+    assert_eq!(stale.await.unwrap(), ReplyDecision::ClaimLost);
     assert!(
         !store
-            .finish(claim, Vec::new(), merged(&ids), at(5))
+            .complete_via_rest(claim, Vec::new(), merged(&ids), at(5))
             .await
             .unwrap()
     );
     // Whoever takes it up finds all that waited with it.
-    let taken = store.take_up(9, RETRY, at(6)).await.unwrap().taken;
+    let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().taken;
     assert_eq!(taken.len(), 1);
     let claim = taken[0].claim;
     assert_eq!(behind(store, claim, 9).await, ids);
-    let finished = store.finish(claim, vec![reply("all")], merged(&ids), at(7));
+    let finished = store.complete_via_rest(claim, vec![reply("all")], merged(&ids), at(7));
     assert!(finished.await.unwrap());
     assert!(
         store
-            .take_up(9, RETRY, at(8))
+            .claim_backlog(9, RETRY, at(8))
             .await
             .unwrap()
             .taken

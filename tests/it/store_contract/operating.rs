@@ -3,30 +3,31 @@
 use std::sync::Arc;
 
 use replyhook::store::{
-    Acceptance, Answered, Choice, ConsentScope, Decision, DialogueChange, MessageFilter, News,
-    ReplyState, Retention, Settlement, Store,
+    AcceptOutcome, ConsentScope, DialogueChange, FailOutcome, MessageFilter, OutboundState,
+    ReplyPath, Retention, SavedResponse, SendOutcome, StatusEvent, Store,
 };
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
-    ANA, ANA_ID, Arrival, BEN, Backend, Ending, RETRY, US, account, arrival, at, begin, bodies,
-    converse, defer, from, over_all_stores, reply, saying, shown, sid, start, stop, waiting,
+    ANA, ANA_ID, BEN, Backend, Completion, NewInbound, RETRY, US, account, arrival, at, begin,
+    bodies, converse, defer, from, over_all_stores, reply, saying, shown, sid, start, stop,
+    waiting,
 };
 
 over_all_stores!(
     messages_are_listed_newest_first_and_filtered,
-    a_message_is_shown_with_where_it_stands,
-    a_message_beyond_help_is_retried_once,
-    what_was_answered_before_is_kept_as_that_and_handled_by_nobody,
-    open_replies_are_looked_at_by_their_state_and_claimed_by_nobody,
+    message_list_shows_current_state,
+    dead_message_is_retried_once,
+    backfilled_answered_message_is_not_handled,
+    open_outbound_messages_are_listed_without_claiming,
     dead_messages_count_until_retried_or_purged,
     expired_content_of_unanswered_messages_is_returned,
-    a_purged_user_leaves_a_key_and_the_opt_out,
-    a_purged_user_whose_opt_out_is_forgotten_leaves_nothing,
-    what_is_open_when_a_user_is_purged_is_closed,
-    what_is_old_is_forgotten_step_by_step_and_keys_last,
-    check_keeps_no_message,
-    what_is_all_forgotten_is_as_if_it_had_never_been,
+    purged_user_leaves_key_and_opt_out,
+    purge_with_consent_leaves_no_trace,
+    purge_closes_open_messages,
+    retention_deletes_text_then_replies_then_keys,
+    store_check_leaves_no_message,
+    delete_everything_leaves_empty_store,
 );
 
 async fn listed(store: &dyn Store, filter: MessageFilter) -> Vec<u64> {
@@ -53,7 +54,7 @@ async fn messages_are_listed_newest_first_and_filtered(backend: &mut Backend) {
     assert_eq!(listed(store, all(2)).await, [5, 4]);
     let fourth = shown(store, 4).await.id;
     let page = MessageFilter {
-        before: Some(fourth),
+        before_id: Some(fourth),
         ..all(2)
     };
     assert_eq!(listed(store, page).await, [3, 2]);
@@ -82,48 +83,57 @@ async fn messages_are_listed_newest_first_and_filtered(backend: &mut Backend) {
         (account(), at(2), 1)
     );
     assert_eq!(row.params.unwrap().0, "Body=text+2");
-    assert_eq!(row.answer.unwrap().0, "<Response/>");
+    assert_eq!(row.response.unwrap().0, "<Response/>");
     assert!([ANA, ANA_ID].contains(&row.user.unwrap().as_str()));
 }
 
-async fn a_message_is_shown_with_where_it_stands(backend: &mut Backend) {
+async fn message_list_shows_current_state(backend: &mut Backend) {
     let store = backend.store();
     let state = async |number| shown(store, number).await.state;
     let claim = begin(store, arrival(1)).await;
     assert_eq!(state(1).await, "processing");
     waiting(&store.accept(std::sync::Arc::new(arrival(2))).await.unwrap());
     assert_eq!(state(2).await, "received");
-    store.decide(claim.id, Choice::Rest, at(2)).await.unwrap();
+    store
+        .decide(claim.id, ReplyPath::Rest, at(2))
+        .await
+        .unwrap();
     assert_eq!(state(1).await, "deferred");
     let replies = vec![reply("one"), reply("two")];
     store
-        .finish(claim, replies, Ending::default(), at(2))
+        .complete_via_rest(claim, replies, Completion::default(), at(2))
         .await
         .unwrap();
     assert_eq!(state(1).await, "deferred");
     let first = store.claim(9, at(3)).await.unwrap().pop().unwrap();
     assert_eq!(state(1).await, "deferred");
-    let sent = |number| Settlement::Sent {
+    let sent = |number| SendOutcome::Sent {
         sid: sid(number),
         status: MessageStatus::Queued,
     };
-    store.settle(first.id, sent(11), at(3)).await.unwrap();
+    store
+        .record_outcome(first.id, sent(11), at(3))
+        .await
+        .unwrap();
     assert_eq!(state(1).await, "deferred");
     let second = store.claim(9, at(3)).await.unwrap().pop().unwrap();
-    store.settle(second.id, sent(12), at(3)).await.unwrap();
+    store
+        .record_outcome(second.id, sent(12), at(3))
+        .await
+        .unwrap();
     assert_eq!(state(1).await, "sent");
-    let failed = News {
+    let failed = StatusEvent {
         account: account(),
         sid: sid(12),
-        reply: None,
+        outbound: None,
         status: MessageStatus::Failed,
         error_code: None,
-        us: None,
+        sender: None,
         service: None,
         user: None,
         at: at(4),
     };
-    store.news(failed).await.unwrap();
+    store.apply_status(failed).await.unwrap();
     assert_eq!(state(1).await, "failed");
     let row = shown(store, 1).await;
     assert_eq!(row.replies.len(), 2);
@@ -138,16 +148,19 @@ async fn a_message_is_shown_with_where_it_stands(backend: &mut Backend) {
     );
 }
 
-async fn a_message_beyond_help_is_retried_once(backend: &mut Backend) {
+async fn dead_message_is_retried_once(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
     assert!(!store.retry(sid(1), at(2)).await.unwrap());
-    store.fail(claim, "it failed", true).await.unwrap();
+    store
+        .record_failure(claim, "it failed", true)
+        .await
+        .unwrap();
     assert_eq!(shown(store, 1).await.reason.as_deref(), Some("it failed"));
     assert!(store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(9), at(3)).await.unwrap());
-    let taken = store.take_up(9, RETRY, at(4)).await.unwrap().taken;
+    let taken = store.claim_backlog(9, RETRY, at(4)).await.unwrap().taken;
     assert_eq!(
         (taken[0].claim.attempt, taken[0].claim.failed_before),
         (2, true)
@@ -164,7 +177,7 @@ async fn lived(store: &dyn Store) {
     let claim = begin(store, from(&[ANA, ANA_ID], 2)).await;
     let answer = Some("<Response>secret</Response>".to_owned());
     store
-        .answer(claim, answer, change.into(), at(2))
+        .complete_inline(claim, answer, change.into(), at(2))
         .await
         .unwrap();
     defer(store, from(&[ANA_ID], 3), &["secret"]).await;
@@ -205,9 +218,11 @@ async fn traces(backend: &Backend) -> Vec<String> {
     found
 }
 
-async fn what_was_answered_before_is_kept_as_that_and_handled_by_nobody(backend: &mut Backend) {
+// It opens the window and applies its keyword, and its redelivery gets the empty response.
+async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
     let store = backend.store();
-    let enter = async |arrival: Arrival| store.enter_answered(Arc::new(arrival)).await.unwrap();
+    let enter =
+        async |arrival: NewInbound| store.backfill_answered(Arc::new(arrival)).await.unwrap();
     enter(arrival(1)).await;
     let row = shown(store, 1).await;
     assert_eq!((row.state, row.attempt), ("answered", 0));
@@ -215,7 +230,7 @@ async fn what_was_answered_before_is_kept_as_that_and_handled_by_nobody(backend:
     assert!(reason.starts_with("it was answered before"), "{reason}");
     assert!(
         store
-            .take_up(9, RETRY, at(2))
+            .claim_backlog(9, RETRY, at(2))
             .await
             .unwrap()
             .taken
@@ -223,7 +238,7 @@ async fn what_was_answered_before_is_kept_as_that_and_handled_by_nobody(backend:
     );
     // Its webhook, should it come, is a repeat; its window is open, and others do not wait for it.
     let again = store.accept(Arc::new(arrival(1))).await.unwrap();
-    assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
     let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
     assert!(conversation.unwrap().window(at(3)).is_some());
     begin(store, arrival(2)).await;
@@ -238,31 +253,35 @@ async fn what_was_answered_before_is_kept_as_that_and_handled_by_nobody(backend:
     assert_eq!(consent.opted_out, Some(at(4)));
 }
 
-async fn open_replies_are_looked_at_by_their_state_and_claimed_by_nobody(backend: &mut Backend) {
+async fn open_outbound_messages_are_listed_without_claiming(backend: &mut Backend) {
     let store = backend.store();
     defer(store, arrival(1), &["one", "two"]).await;
     let open = async |state, after, limit| {
-        let open = store.open_replies(state, after, limit, at(3)).await;
+        let open = store.list_open_outbound(state, after, limit, at(3)).await;
         open.unwrap()
     };
-    let first = open(ReplyState::Pending, 0, 1).await;
+    let first = open(OutboundState::Pending, 0, 1).await;
     assert_eq!(bodies(&first), ["one"]);
     assert_eq!((first[0].attempt, first[0].window.is_some()), (0, true));
-    let rest = open(ReplyState::Pending, first[0].id, 9).await;
+    let rest = open(OutboundState::Pending, first[0].id, 9).await;
     assert_eq!(bodies(&rest), ["two"]);
     let claimed = store.claim(9, at(3)).await.unwrap();
     assert_eq!(bodies(&claimed), ["one"]);
-    assert_eq!(bodies(&open(ReplyState::Sending, 0, 9).await), ["one"]);
-    assert_eq!(bodies(&open(ReplyState::Pending, 0, 9).await), ["two"]);
-    let sent = Settlement::Sent {
+    assert_eq!(bodies(&open(OutboundState::Sending, 0, 9).await), ["one"]);
+    assert_eq!(bodies(&open(OutboundState::Pending, 0, 9).await), ["two"]);
+    let sent = SendOutcome::Sent {
         sid: sid(9),
         status: MessageStatus::Sent,
     };
-    store.settle(claimed[0].id, sent, at(4)).await.unwrap();
-    assert!(open(ReplyState::Sent, 0, 9).await.is_empty());
+    store
+        .record_outcome(claimed[0].id, sent, at(4))
+        .await
+        .unwrap();
+    assert!(open(OutboundState::Sent, 0, 9).await.is_empty());
 }
 
-async fn a_purged_user_leaves_a_key_and_the_opt_out(backend: &mut Backend) {
+// A redelivery of a purged message is still a duplicate, and the user stays opted out.
+async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
     let store = backend.store();
     lived(store).await;
     let purged = store.purge_user(&ANA.into(), false).await.unwrap();
@@ -270,14 +289,14 @@ async fn a_purged_user_leaves_a_key_and_the_opt_out(backend: &mut Backend) {
     assert_eq!(purged.consents, 0);
     for number in 1..=6 {
         let row = shown(store, number).await;
-        assert!(row.params.is_none() && row.answer.is_none() && row.user.is_none());
+        assert!(row.params.is_none() && row.response.is_none() && row.user.is_none());
         assert!(row.replies.is_empty());
         // The key stays: a repeat is none the less a repeat.
         let again = store
             .accept(std::sync::Arc::new(from(&[ANA], number)))
             .await
             .unwrap();
-        assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+        assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
     }
     let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
     assert!(conversation.is_none());
@@ -293,7 +312,7 @@ async fn a_purged_user_leaves_a_key_and_the_opt_out(backend: &mut Backend) {
             .accept(std::sync::Arc::new(from(&[ANA_ID], 8)))
             .await
             .unwrap(),
-        Acceptance::OptedOut
+        AcceptOutcome::OptedOut
     );
     if backend.kind != super::Kind::Memory {
         let store = backend.store();
@@ -309,7 +328,7 @@ async fn a_purged_user_leaves_a_key_and_the_opt_out(backend: &mut Backend) {
     }
 }
 
-async fn a_purged_user_whose_opt_out_is_forgotten_leaves_nothing(backend: &mut Backend) {
+async fn purge_with_consent_leaves_no_trace(backend: &mut Backend) {
     let store = backend.store();
     lived(store).await;
     let purged = store.purge_user(&ANA_ID.into(), true).await.unwrap();
@@ -325,31 +344,31 @@ async fn a_purged_user_whose_opt_out_is_forgotten_leaves_nothing(backend: &mut B
     begin(backend.store(), from(&[ANA], 9)).await;
 }
 
-async fn what_is_open_when_a_user_is_purged_is_closed(backend: &mut Backend) {
+async fn purge_closes_open_messages(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
     let second = waiting(&store.accept(std::sync::Arc::new(arrival(2))).await.unwrap());
     store.purge_user(&ANA.into(), true).await.unwrap();
     assert!(
         !store
-            .finish(claim, vec![reply("late")], Ending::default(), at(3))
+            .complete_via_rest(claim, vec![reply("late")], Completion::default(), at(3))
             .await
             .unwrap()
     );
     let lost = store
-        .answer(claim, Some("late".to_owned()), Ending::default(), at(3))
+        .complete_inline(claim, Some("late".to_owned()), Completion::default(), at(3))
         .await
         .unwrap();
-    assert_eq!(lost, replyhook::store::Decision::Lost);
+    assert_eq!(lost, replyhook::store::ReplyDecision::ClaimLost);
     for (number, id) in [(1, claim.id), (2, second)] {
         assert_eq!(shown(store, number).await.state, "dead");
-        let decided = store.decide(id, Choice::Rest, at(3)).await.unwrap();
-        assert_eq!(decided, replyhook::store::Decision::Deferred);
+        let decided = store.decide(id, ReplyPath::Rest, at(3)).await.unwrap();
+        assert_eq!(decided, replyhook::store::ReplyDecision::ViaRest);
         assert!(!store.retry(sid(number), at(4)).await.unwrap());
     }
     assert!(
         store
-            .take_up(9, RETRY, at(5))
+            .claim_backlog(9, RETRY, at(5))
             .await
             .unwrap()
             .taken
@@ -358,7 +377,8 @@ async fn what_is_open_when_a_user_is_purged_is_closed(backend: &mut Backend) {
     begin(store, arrival(3)).await;
 }
 
-async fn what_is_old_is_forgotten_step_by_step_and_keys_last(backend: &mut Backend) {
+// Open messages are not deleted, however old they are.
+async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
     let store = backend.store();
     // As old as their numbers say, as in a journal.
     for number in 1..=3 {
@@ -371,24 +391,24 @@ async fn what_is_old_is_forgotten_step_by_step_and_keys_last(backend: &mut Backe
                 .is_none()
         );
         let message = store.claim(9, at(4)).await.unwrap().pop().unwrap();
-        let sent = Settlement::Sent {
+        let sent = SendOutcome::Sent {
             sid: sid(10 + number),
             status: MessageStatus::Queued,
         };
-        store.settle(message.id, sent, at(4)).await.unwrap();
+        store.record_outcome(message.id, sent, at(4)).await.unwrap();
     }
     for number in 1..=3 {
         let change = DialogueChange::Set {
             data: "step 1".to_owned(),
             expires_at: None,
         };
-        let talk = Arrival {
-            us: "whatsapp:+15550004444".into(),
+        let talk = NewInbound {
+            sender: "whatsapp:+15550004444".into(),
             ..from(&[ANA], 20 + number)
         };
         let claim = begin(store, talk).await;
         store
-            .answer(claim, None, change.into(), at(5))
+            .complete_inline(claim, None, change.into(), at(5))
             .await
             .unwrap();
     }
@@ -440,10 +460,10 @@ async fn what_is_old_is_forgotten_step_by_step_and_keys_last(backend: &mut Backe
         .accept(std::sync::Arc::new(from(&[BEN], 3)))
         .await
         .unwrap();
-    assert_eq!(again, Acceptance::Answered(Answered::EMPTY));
+    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
     assert!(
         store
-            .finish(open, Vec::new(), Ending::default(), at(41))
+            .complete_via_rest(open, Vec::new(), Completion::default(), at(41))
             .await
             .unwrap()
     );
@@ -462,27 +482,27 @@ async fn what_is_old_is_forgotten_step_by_step_and_keys_last(backend: &mut Backe
     );
 }
 
-async fn check_keeps_no_message(backend: &mut Backend) {
+async fn store_check_leaves_no_message(backend: &mut Backend) {
     let store = backend.store();
     store.check().await.unwrap();
     begin(store, arrival(1)).await;
     store.check().await.unwrap();
     store.check().await.unwrap();
     assert_eq!(listed(store, all(9)).await, [1]);
-    assert_eq!(store.open_messages().await.unwrap().handling, 1);
+    assert_eq!(store.backlog_stats().await.unwrap().processing, 1);
     #[cfg(feature = "postgres")]
     if let Some(database) = &backend.database {
         assert!(!database.dump().await.contains("check:"));
     }
 }
 
-async fn what_is_all_forgotten_is_as_if_it_had_never_been(backend: &mut Backend) {
+async fn delete_everything_leaves_empty_store(backend: &mut Backend) {
     let store = backend.store();
     converse(store, from(&[ANA, ANA_ID], 1)).await;
     let opting_out = saying(stop(), from(&[BEN], 2));
     store.accept(std::sync::Arc::new(opting_out)).await.unwrap();
     defer(store, arrival(3), &["late"]).await;
-    store.forget_all().await.unwrap();
+    store.delete_everything().await.unwrap();
     assert!(listed(store, all(9)).await.is_empty());
     assert!(store.consent_ledger(0, 9).await.unwrap().is_empty());
     let scopes = vec![ConsentScope::Sender(US.into())];
@@ -504,7 +524,7 @@ async fn what_is_all_forgotten_is_as_if_it_had_never_been(backend: &mut Backend)
 async fn dead_messages_count_until_retried_or_purged(backend: &mut Backend) {
     let store = backend.store();
     let counts = async || {
-        let open = store.open_messages().await.unwrap();
+        let open = store.backlog_stats().await.unwrap();
         let dead = MessageFilter {
             state: Some("dead".to_owned()),
             ..all(9)
@@ -516,8 +536,11 @@ async fn dead_messages_count_until_retried_or_purged(backend: &mut Backend) {
     assert_eq!(counts().await, (0, 0));
     for (number, user) in [(1, ANA), (2, BEN)] {
         let claim = begin(store, from(&[user], number)).await;
-        let failed = store.fail(claim, "it failed", true).await.unwrap();
-        assert_eq!(failed, Decision::Deferred);
+        let failed = store
+            .record_failure(claim, "it failed", true)
+            .await
+            .unwrap();
+        assert_eq!(failed, FailOutcome::Dead);
     }
     begin(store, from(&[ANA_ID], 3)).await;
     assert_eq!(counts().await, (2, 0));
@@ -540,9 +563,12 @@ async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backen
     };
     converse(store, from(&[ANA], 1)).await;
     let failed = begin(store, from(&[ANA], 2)).await;
-    store.fail(failed, "it failed", false).await.unwrap();
+    store
+        .record_failure(failed, "it failed", false)
+        .await
+        .unwrap();
     let dead = begin(store, from(&[ANA], 3)).await;
-    store.fail(dead, "it failed", true).await.unwrap();
+    store.record_failure(dead, "it failed", true).await.unwrap();
     begin(store, from(&[BEN], 4)).await;
     begin(store, from(&[ANA_ID], 5)).await;
     store.purge_user(&ANA_ID.into(), false).await.unwrap();
@@ -557,7 +583,7 @@ async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backen
         }
     };
     assert_eq!(expire(retention(9, -9)).await, [sid(2), sid(3)]);
-    let open = store.open_messages().await.unwrap();
+    let open = store.backlog_stats().await.unwrap();
     assert_eq!((open.dead, open.expired_unanswered), (0, 2));
     assert_eq!(expire(retention(9, -9)).await, []);
     for number in [2, 3] {
@@ -566,6 +592,6 @@ async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backen
         assert!(!store.retry(sid(number), at(9)).await.unwrap());
     }
     assert_eq!(expire(retention(9, 9)).await, [sid(4)]);
-    let open = store.open_messages().await.unwrap();
+    let open = store.backlog_stats().await.unwrap();
     assert_eq!((open.dead, open.expired_unanswered), (0, 0));
 }

@@ -2,28 +2,29 @@
 
 use replyhook::Address;
 use replyhook::store::{
-    Acceptance, Choice, ConsentScope, Decision, Dialogue, DialogueChange, Store, Turn,
+    AcceptOutcome, ConsentScope, Dialogue, DialogueChange, ReplyDecision, ReplyPath, Store,
+    TurnStatus,
 };
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, Ending, RETRY, US, arrival, at, begin, converse, from,
+    ANA, ANA_ID, BEN, Backend, Completion, RETRY, US, arrival, at, begin, converse, from,
     over_all_stores, saying, stop, waiting,
 };
 
 over_all_stores!(
-    a_message_waits_for_the_older_ones_of_its_conversation_only,
-    a_message_that_is_retried_goes_before_younger_ones_and_after_what_is_in_hands,
-    two_addresses_of_one_person_become_one_conversation,
-    an_open_message_is_followed_by_its_dialogue_into_a_joined_conversation,
-    a_message_that_is_opened_again_is_in_the_joined_conversation,
+    message_waits_only_for_older_in_conversation,
+    retried_message_precedes_newer_unclaimed_messages,
+    message_with_both_addresses_merges_conversations,
+    dialogue_of_open_message_follows_merged_conversation,
+    reopened_message_belongs_to_merged_conversation,
 );
 
-async fn a_message_waits_for_the_older_ones_of_its_conversation_only(backend: &mut Backend) {
+async fn message_waits_only_for_older_in_conversation(backend: &mut Backend) {
     let store = backend.store();
     let first = begin(store, arrival(1)).await;
     let second = store.accept(std::sync::Arc::new(arrival(2))).await.unwrap();
     let third = store.accept(std::sync::Arc::new(arrival(3))).await.unwrap();
-    let Acceptance::Waiting {
+    let AcceptOutcome::Queued {
         id,
         conversation,
         ahead: 1,
@@ -32,16 +33,22 @@ async fn a_message_waits_for_the_older_ones_of_its_conversation_only(backend: &m
         panic!("{second:?}")
     };
     assert_eq!(conversation, first.conversation);
-    assert!(matches!(third, Acceptance::Waiting { ahead: 2, .. }));
+    assert!(matches!(third, AcceptOutcome::Queued { ahead: 2, .. }));
     begin(store, from(&[BEN], 4)).await;
     let third = waiting(&third);
-    assert_eq!(store.turn(id, at(5)).await.unwrap(), Turn::Wait);
+    assert_eq!(
+        store.try_claim(id, at(5)).await.unwrap(),
+        TurnStatus::Waiting
+    );
     store
-        .answer(first, None, Ending::default(), at(5))
+        .complete_inline(first, None, Completion::default(), at(5))
         .await
         .unwrap();
-    assert_eq!(store.turn(third, at(5)).await.unwrap(), Turn::Wait);
-    let Turn::Yours(claim) = store.turn(id, at(5)).await.unwrap() else {
+    assert_eq!(
+        store.try_claim(third, at(5)).await.unwrap(),
+        TurnStatus::Waiting
+    );
+    let TurnStatus::Claimed(claim) = store.try_claim(id, at(5)).await.unwrap() else {
         panic!("its turn has come")
     };
     assert_eq!(
@@ -49,50 +56,51 @@ async fn a_message_waits_for_the_older_ones_of_its_conversation_only(backend: &m
         (id, 1, conversation)
     );
     // It has been decided, for whoever asks with an old number.
-    let decided = Turn::Decided(Decision::Lost);
-    assert_eq!(store.turn(id, at(5)).await.unwrap(), decided);
+    let decided = TurnStatus::Resolved(ReplyDecision::ClaimLost);
+    assert_eq!(store.try_claim(id, at(5)).await.unwrap(), decided);
     store
-        .fail(claim, "the handler failed", false)
+        .record_failure(claim, "the handler failed", false)
         .await
         .unwrap();
     assert!(matches!(
-        store.turn(third, at(6)).await.unwrap(),
-        Turn::Yours(_)
+        store.try_claim(third, at(6)).await.unwrap(),
+        TurnStatus::Claimed(_)
     ));
 }
 
-async fn a_message_that_is_retried_goes_before_younger_ones_and_after_what_is_in_hands(
-    backend: &mut Backend,
-) {
+async fn retried_message_precedes_newer_unclaimed_messages(backend: &mut Backend) {
     let store = backend.store();
     let first = begin(store, arrival(1)).await;
-    store.fail(first, "the handler failed", true).await.unwrap();
+    store
+        .record_failure(first, "the handler failed", true)
+        .await
+        .unwrap();
     let second = begin(store, arrival(2)).await;
     let third = waiting(&store.accept(std::sync::Arc::new(arrival(3))).await.unwrap());
-    store.decide(third, Choice::Rest, at(3)).await.unwrap();
+    store.decide(third, ReplyPath::Rest, at(3)).await.unwrap();
     assert!(store.retry(first_sid(), at(3)).await.unwrap());
     // The second is in hands: neither may begin.
     assert!(
         store
-            .take_up(9, RETRY, at(4))
+            .claim_backlog(9, RETRY, at(4))
             .await
             .unwrap()
             .taken
             .is_empty()
     );
     store
-        .answer(second, None, Ending::default(), at(5))
+        .complete_inline(second, None, Completion::default(), at(5))
         .await
         .unwrap();
     for expected in [first.id, third] {
-        let taken = store.take_up(9, RETRY, at(6)).await.unwrap().taken;
+        let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().taken;
         assert_eq!(
             taken.iter().map(|taken| taken.claim.id).collect::<Vec<_>>(),
             [expected]
         );
         assert!(
             store
-                .finish(taken[0].claim, Vec::new(), Ending::default(), at(6))
+                .complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(6))
                 .await
                 .unwrap()
         );
@@ -110,11 +118,15 @@ async fn set_dialogue(store: &dyn Store, number: u64, user: &str, data: &str) ->
         expires_at: Some(at(900)),
     };
     let now = at(i64::try_from(number).unwrap());
-    store.answer(claim, None, change.into(), now).await.unwrap();
+    store
+        .complete_inline(claim, None, change.into(), now)
+        .await
+        .unwrap();
     claim.conversation
 }
 
-async fn two_addresses_of_one_person_become_one_conversation(backend: &mut Backend) {
+// The merged conversation has the newer dialogue, the later window and the opt-out of either.
+async fn message_with_both_addresses_merges_conversations(backend: &mut Backend) {
     let store = backend.store();
     let (us, ana, id) = (Address::from(US), Address::from(ANA), Address::from(ANA_ID));
     let by_phone = set_dialogue(store, 1, ANA, "older").await;
@@ -127,7 +139,7 @@ async fn two_addresses_of_one_person_become_one_conversation(backend: &mut Backe
         .accept(std::sync::Arc::new(from(&[ANA, ANA_ID], 5)))
         .await
         .unwrap();
-    let Acceptance::Waiting {
+    let AcceptOutcome::Queued {
         id: number,
         conversation,
         ahead: 2,
@@ -143,19 +155,22 @@ async fn two_addresses_of_one_person_become_one_conversation(backend: &mut Backe
     assert_eq!(dialogue, Some(Dialogue("newer".to_owned())));
     assert_eq!(store.dialogue(conversation, at(900)).await.unwrap(), None);
     store
-        .answer(phone_waits, None, Ending::default(), at(6))
+        .complete_inline(phone_waits, None, Completion::default(), at(6))
         .await
         .unwrap();
-    assert_eq!(store.turn(number, at(6)).await.unwrap(), Turn::Wait);
+    assert_eq!(
+        store.try_claim(number, at(6)).await.unwrap(),
+        TurnStatus::Waiting
+    );
     store
-        .answer(id_waits, None, Ending::default(), at(6))
+        .complete_inline(id_waits, None, Completion::default(), at(6))
         .await
         .unwrap();
-    let Turn::Yours(claim) = store.turn(number, at(6)).await.unwrap() else {
+    let TurnStatus::Claimed(claim) = store.try_claim(number, at(6)).await.unwrap() else {
         panic!("its turn has come")
     };
     store
-        .answer(claim, None, DialogueChange::End.into(), at(7))
+        .complete_inline(claim, None, DialogueChange::End.into(), at(7))
         .await
         .unwrap();
     assert_eq!(store.dialogue(conversation, at(7)).await.unwrap(), None);
@@ -169,13 +184,13 @@ async fn two_addresses_of_one_person_become_one_conversation(backend: &mut Backe
         )))
         .await
         .unwrap();
-    let earlier = replyhook::store::Arrival {
-        at: at(10),
+    let earlier = replyhook::store::NewInbound {
+        received_at: at(10),
         ..from(&["whatsapp:+1", "whatsapp:US.x"], 31)
     };
     assert_eq!(
         store.accept(std::sync::Arc::new(earlier)).await.unwrap(),
-        Acceptance::OptedOut
+        AcceptOutcome::OptedOut
     );
     let found = store
         .conversation(&us, &"whatsapp:+1".into())
@@ -186,15 +201,13 @@ async fn two_addresses_of_one_person_become_one_conversation(backend: &mut Backe
         .accept(std::sync::Arc::new(from(&["whatsapp:+1"], 32)))
         .await
         .unwrap();
-    assert_eq!(by_phone, Acceptance::OptedOut);
+    assert_eq!(by_phone, AcceptOutcome::OptedOut);
     let scopes = vec![ConsentScope::Sender(us)];
     let state = store.consent(scopes, &"whatsapp:+1".into()).await.unwrap();
     assert_eq!(state.opted_out, Some(at(30)));
 }
 
-async fn an_open_message_is_followed_by_its_dialogue_into_a_joined_conversation(
-    backend: &mut Backend,
-) {
+async fn dialogue_of_open_message_follows_merged_conversation(backend: &mut Backend) {
     let store = backend.store();
     converse(store, from(&[ANA], 1)).await;
     let handled = begin(store, from(&[ANA_ID], 2)).await;
@@ -209,7 +222,7 @@ async fn an_open_message_is_followed_by_its_dialogue_into_a_joined_conversation(
         expires_at: None,
     };
     store
-        .answer(handled, None, change.into(), at(4))
+        .complete_inline(handled, None, change.into(), at(4))
         .await
         .unwrap();
     let found = store
@@ -222,16 +235,19 @@ async fn an_open_message_is_followed_by_its_dialogue_into_a_joined_conversation(
     assert_eq!(dialogue, Some(Dialogue("step 2".to_owned())));
 }
 
-async fn a_message_that_is_opened_again_is_in_the_joined_conversation(backend: &mut Backend) {
+async fn reopened_message_belongs_to_merged_conversation(backend: &mut Backend) {
     let store = backend.store();
     converse(store, from(&[ANA], 1)).await;
     let failed = begin(store, from(&[ANA_ID], 2)).await;
     store
-        .fail(failed, "the handler failed", false)
+        .record_failure(failed, "the handler failed", false)
         .await
         .unwrap();
     let dead = begin(store, from(&[ANA_ID], 3)).await;
-    store.fail(dead, "the handler failed", true).await.unwrap();
+    store
+        .record_failure(dead, "the handler failed", true)
+        .await
+        .unwrap();
     let handled = begin(store, from(&[ANA, ANA_ID], 4)).await;
     let again = store
         .accept(std::sync::Arc::new(from(&[ANA_ID], 2)))
@@ -241,18 +257,18 @@ async fn a_message_that_is_opened_again_is_in_the_joined_conversation(backend: &
     assert!(store.retry(super::sid(3), at(5)).await.unwrap());
     assert!(
         store
-            .take_up(9, RETRY, at(5))
+            .claim_backlog(9, RETRY, at(5))
             .await
             .unwrap()
             .taken
             .is_empty()
     );
     store
-        .answer(handled, None, Ending::default(), at(6))
+        .complete_inline(handled, None, Completion::default(), at(6))
         .await
         .unwrap();
     assert!(matches!(
-        store.turn(failed.id, at(6)).await.unwrap(),
-        Turn::Yours(_)
+        store.try_claim(failed.id, at(6)).await.unwrap(),
+        TurnStatus::Claimed(_)
     ));
 }

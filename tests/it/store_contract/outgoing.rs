@@ -1,6 +1,6 @@
 //! What was sent first is listed for the operator.
 
-use replyhook::store::{MessageFilter, NewReply, News, Settlement, Store};
+use replyhook::store::{MessageFilter, NewOutbound, SendOutcome, StatusEvent, Store};
 use replyhook::{ErrorCode, MessageStatus};
 
 use super::{
@@ -8,7 +8,7 @@ use super::{
     reply, sent, sid,
 };
 
-over_all_stores!(what_answers_nothing_is_listed_newest_first_and_filtered);
+over_all_stores!(outbound_messages_are_listed_newest_first_and_filtered);
 
 fn all(limit: u32) -> MessageFilter {
     MessageFilter {
@@ -18,15 +18,15 @@ fn all(limit: u32) -> MessageFilter {
 }
 
 async fn listed(store: &dyn Store, filter: MessageFilter) -> Vec<i64> {
-    let rows = store.outgoing_messages(filter).await.unwrap();
+    let rows = store.outbound_messages(filter).await.unwrap();
     rows.iter().map(|row| row.message.id).collect()
 }
 
-async fn what_answers_nothing_is_listed_newest_first_and_filtered(backend: &mut Backend) {
+async fn outbound_messages_are_listed_newest_first_and_filtered(backend: &mut Backend) {
     let store = backend.store();
     converse(store, from(&[ANA, ANA_ID], 1)).await;
     defer(store, arrival(2), &["an answer"]).await;
-    let to = |user: &str, text: &str| NewReply {
+    let to = |user: &str, text: &str| NewOutbound {
         user: user.into(),
         ..reply(text)
     };
@@ -35,7 +35,7 @@ async fn what_answers_nothing_is_listed_newest_first_and_filtered(backend: &mut 
     assert_eq!(listed(store, all(9)).await, [ids[2], ids[1], ids[0]]);
     assert_eq!(listed(store, all(2)).await, [ids[2], ids[1]]);
     let page = MessageFilter {
-        before: Some(ids[1]),
+        before_id: Some(ids[1]),
         ..all(9)
     };
     assert_eq!(listed(store, page).await, [ids[0]]);
@@ -47,24 +47,24 @@ async fn what_answers_nothing_is_listed_newest_first_and_filtered(backend: &mut 
         assert_eq!(listed(store, of_user).await, [ids[1]]);
     }
     store.claim(9, at(4)).await.unwrap();
-    let refused = Settlement::Failed {
+    let refused = SendOutcome::Failed {
         code: Some(ErrorCode(20003)),
         reason: "Twilio refused it",
     };
-    store.settle(ids[0], refused, at(5)).await.unwrap();
-    store.settle(ids[1], sent(11), at(5)).await.unwrap();
-    let undelivered = News {
+    store.record_outcome(ids[0], refused, at(5)).await.unwrap();
+    store.record_outcome(ids[1], sent(11), at(5)).await.unwrap();
+    let undelivered = StatusEvent {
         account: account(),
         sid: sid(11),
-        reply: None,
+        outbound: None,
         status: MessageStatus::Undelivered,
         error_code: Some(ErrorCode(63024)),
-        us: None,
+        sender: None,
         service: None,
         user: None,
         at: at(6),
     };
-    store.news(undelivered).await.unwrap();
+    store.apply_status(undelivered).await.unwrap();
     for (state, expected) in [
         ("failed", &ids[..2]),
         ("sending", &ids[2..]),
@@ -83,9 +83,9 @@ async fn what_answers_nothing_is_listed_newest_first_and_filtered(backend: &mut 
         sid: Some(sid(11)),
         ..all(9)
     };
-    let row = store.outgoing_messages(by_sid).await.unwrap().remove(0);
+    let row = store.outbound_messages(by_sid).await.unwrap().remove(0);
     assert_eq!(
-        (row.us.as_str(), row.user.as_str(), row.account),
+        (row.sender.as_str(), row.user.as_str(), row.account),
         (US, ANA_ID, account())
     );
     assert_eq!(

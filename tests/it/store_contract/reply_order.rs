@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use replyhook::ErrorCode;
 use replyhook::store::{
-    Acceptance, Answered, Claim, Decision, Ending, NewReply, ReplyQueue, Settlement, Store,
-    Submission,
+    AcceptOutcome, Claim, Completion, NewOutbound, ReplyDecision, ReplyQueue, SavedResponse,
+    SendOutcome, Store, Submission,
 };
 
 use super::{
@@ -14,80 +14,89 @@ use super::{
 };
 
 over_all_stores!(
-    answer_behind_open_reply_is_deferred,
-    answer_without_older_reply_is_saved,
+    reply_behind_open_reply_is_deferred,
+    reply_without_older_reply_is_saved,
     oldest_reply_in_queue_limits_waiting,
     reply_from_future_limits_waiting,
-    answer_behind_reply_to_another_author_is_deferred,
+    reply_behind_other_authors_reply_is_deferred,
     retried_and_released_replies_are_not_waited_for,
 );
 
 const TWIML: &str = "<Response><Message>two</Message></Response>";
 
 /// Answers message `number`, which came that many seconds after the beginning, as a reply to Ana does.
-async fn answer(store: &dyn Store, number: u64) -> Decision {
+async fn answer(store: &dyn Store, number: u64) -> ReplyDecision {
     let claim = begin(store, arrival(number)).await;
     answer_at(store, claim, i64::try_from(number).unwrap()).await
 }
 
-async fn answer_at(store: &dyn Store, claim: Claim, seconds: i64) -> Decision {
+async fn answer_at(store: &dyn Store, claim: Claim, seconds: i64) -> ReplyDecision {
     let queue = ReplyQueue {
         sender: US.into(),
         user: ANA.into(),
     };
-    let ending = Ending {
+    let ending = Completion {
         queue: Some(queue),
-        ..Ending::default()
+        ..Completion::default()
     };
     let twiml = Some(TWIML.to_owned());
     store
-        .answer(claim, twiml, ending, at(seconds))
+        .complete_inline(claim, twiml, ending, at(seconds))
         .await
         .unwrap()
 }
 
-fn saved() -> Decision {
-    Decision::Answered(Answered {
+fn saved() -> ReplyDecision {
+    ReplyDecision::Inline(SavedResponse {
         twiml: Some(TWIML.to_owned()),
     })
 }
 
-async fn answer_behind_open_reply_is_deferred(backend: &mut Backend) {
+async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
     let store = backend.store();
     defer(store, arrival(1), &["one"]).await;
     let claim = begin(store, arrival(2)).await;
-    assert_eq!(answer_at(store, claim, 2).await, Decision::Deferred);
+    assert_eq!(answer_at(store, claim, 2).await, ReplyDecision::ViaRest);
     // Decided: another request of the message gets the empty response, and the handler's end still counts.
     let repeated = store.accept(arrival(2).into()).await.unwrap();
-    assert_eq!(repeated, Acceptance::Answered(Answered::EMPTY));
+    assert_eq!(
+        repeated,
+        AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
+    );
     let two = vec![reply("two")];
-    let finished = store.finish(claim, two, Ending::default(), at(2));
+    let finished = store.complete_via_rest(claim, two, Completion::default(), at(2));
     assert!(finished.await.unwrap());
     // Being sent, to be sent again, and of unknown outcome.
     let one = store.claim(9, at(3)).await.unwrap();
     assert_eq!(bodies(&one), ["one"]);
-    let again = Settlement::Again { not_before: at(20) };
-    let unknown = Settlement::Unknown {
+    let again = SendOutcome::Retry { not_before: at(20) };
+    let unknown = SendOutcome::Unknown {
         look_at: at(30),
         looked: false,
     };
     for (number, settlement) in [(3, None), (4, Some(again)), (5, Some(unknown))] {
         if let Some(settlement) = settlement {
             store.claim(9, at(20)).await.unwrap();
-            store.settle(one[0].id, settlement, at(3)).await.unwrap();
+            store
+                .record_outcome(one[0].id, settlement, at(3))
+                .await
+                .unwrap();
         }
         let claim = begin(store, arrival(number)).await;
-        assert_eq!(answer_at(store, claim, 5).await, Decision::Deferred);
+        assert_eq!(answer_at(store, claim, 5).await, ReplyDecision::ViaRest);
         let text = vec![reply(&number.to_string())];
-        let finished = store.finish(claim, text, Ending::default(), at(5));
+        let finished = store.complete_via_rest(claim, text, Completion::default(), at(5));
         assert!(finished.await.unwrap());
     }
-    store.settle(one[0].id, sent(1), at(6)).await.unwrap();
+    store
+        .record_outcome(one[0].id, sent(1), at(6))
+        .await
+        .unwrap();
     assert_eq!(bodies(&deliver(store, 30).await), ["two", "3", "4", "5"]);
     assert_eq!(answer(store, 31).await, saved());
 }
 
-async fn answer_without_older_reply_is_saved(backend: &mut Backend) {
+async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     // Sent first, also one that waits for the rate of its sender.
@@ -96,7 +105,7 @@ async fn answer_without_older_reply_is_saved(backend: &mut Backend) {
         message: reply("paced"),
         key: None,
         due: at(1),
-        pace: Duration::from_secs(100),
+        min_interval: Duration::from_secs(100),
         consent_required: true,
     };
     store.submit(paced.clone(), at(1)).await.unwrap();
@@ -105,47 +114,53 @@ async fn answer_without_older_reply_is_saved(backend: &mut Backend) {
     deliver(store, 3).await;
     // To another user, or by another sender.
     let claim = begin(store, arrival(4)).await;
-    let to_ben = NewReply {
+    let to_ben = NewOutbound {
         user: BEN.into(),
         ..reply("to Ben")
     };
-    let by_another = NewReply {
-        us: "whatsapp:+15550004444".into(),
+    let by_another = NewOutbound {
+        sender: "whatsapp:+15550004444".into(),
         ..reply("by another")
     };
-    let of_another = NewReply {
+    let of_another = NewOutbound {
         account: "AC00000000000000000000000000000009".parse().unwrap(),
         ..reply("of another account")
     };
     let replies = vec![to_ben, by_another, of_another];
-    let finished = store.finish(claim, replies, Ending::default(), at(4));
+    let finished = store.complete_via_rest(claim, replies, Completion::default(), at(4));
     assert!(finished.await.unwrap());
     assert_eq!(answer(store, 5).await, saved());
     deliver(store, 6).await;
     // Held, and its second part, which stands behind it.
     defer(store, arrival(7), &["held", "rest"]).await;
     let held = store.claim(9, at(7)).await.unwrap()[0].id;
-    let unknown = Settlement::Unknown {
+    let unknown = SendOutcome::Unknown {
         look_at: at(7),
         looked: true,
     };
-    store.settle(held, unknown, at(7)).await.unwrap();
-    store.settle(held, Settlement::Held, at(7)).await.unwrap();
+    store.record_outcome(held, unknown, at(7)).await.unwrap();
+    store
+        .record_outcome(held, SendOutcome::Held, at(7))
+        .await
+        .unwrap();
     assert_eq!(answer(store, 8).await, saved());
     // Failed, and its second part.
     defer(store, arrival(9), &["failed", "rest"]).await;
     let failed = store.claim(9, at(9)).await.unwrap()[0].id;
-    let failure = Settlement::Failed {
+    let failure = SendOutcome::Failed {
         code: Some(ErrorCode(63024)),
         reason: "refused",
     };
-    store.settle(failed, failure, at(9)).await.unwrap();
+    store.record_outcome(failed, failure, at(9)).await.unwrap();
     assert_eq!(answer(store, 10).await, saved());
     // A reply in the queue, and an answer that does not ask for its order.
     defer(store, arrival(11), &["pending"]).await;
     let claim = begin(store, arrival(12)).await;
-    let empty = store.answer(claim, None, Ending::default(), at(12));
-    assert_eq!(empty.await.unwrap(), Decision::Answered(Answered::EMPTY));
+    let empty = store.complete_inline(claim, None, Completion::default(), at(12));
+    assert_eq!(
+        empty.await.unwrap(),
+        ReplyDecision::Inline(SavedResponse::EMPTY)
+    );
     // Suppressed, since its user has opted out.
     store
         .accept(saying(stop(), arrival(13)).into())
@@ -163,9 +178,12 @@ async fn oldest_reply_in_queue_limits_waiting(backend: &mut Backend) {
     for number in [112, 124, 159] {
         let claim = begin(store, arrival(number)).await;
         let seconds = i64::try_from(number).unwrap();
-        assert_eq!(answer_at(store, claim, seconds).await, Decision::Deferred);
+        assert_eq!(
+            answer_at(store, claim, seconds).await,
+            ReplyDecision::ViaRest
+        );
         let text = vec![reply(&number.to_string())];
-        let finished = store.finish(claim, text, Ending::default(), at(seconds));
+        let finished = store.complete_via_rest(claim, text, Completion::default(), at(seconds));
         assert!(finished.await.unwrap());
     }
     for number in [160, 161, 200, 4000] {
@@ -179,35 +197,39 @@ async fn reply_from_future_limits_waiting(backend: &mut Backend) {
     defer(store, arrival(3700), &["one"]).await;
     assert_eq!(answer(store, 100).await, saved());
     let claim = begin(store, arrival(3690)).await;
-    assert_eq!(answer_at(store, claim, 3690).await, Decision::Deferred);
+    assert_eq!(answer_at(store, claim, 3690).await, ReplyDecision::ViaRest);
 }
 
-async fn answer_behind_reply_to_another_author_is_deferred(backend: &mut Backend) {
+async fn reply_behind_other_authors_reply_is_deferred(backend: &mut Backend) {
     let store = backend.store();
     // Ben's message is answered with a message to Ana.
     let from_ben = super::from(&[BEN], 1);
     defer(store, from_ben, &["to Ana"]).await;
     let claim = begin(store, arrival(2)).await;
-    assert_eq!(answer_at(store, claim, 2).await, Decision::Deferred);
+    assert_eq!(answer_at(store, claim, 2).await, ReplyDecision::ViaRest);
 }
 
 async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) {
     let store = backend.store();
     defer(store, arrival(1), &["released"]).await;
     let failed = store.claim(9, at(1)).await.unwrap()[0].id;
-    let failure = Settlement::Failed {
+    let failure = SendOutcome::Failed {
         code: None,
         reason: "refused",
     };
-    store.settle(failed, failure, at(1)).await.unwrap();
+    store.record_outcome(failed, failure, at(1)).await.unwrap();
     assert_eq!(store.release(sid(1), at(2)).await.unwrap(), 1);
     assert_eq!(answer(store, 3).await, saved());
     let claim = begin(store, arrival(4)).await;
-    store.fail(claim, "the handler failed", true).await.unwrap();
+    store
+        .record_failure(claim, "the handler failed", true)
+        .await
+        .unwrap();
     assert!(store.retry(sid(4), at(5)).await.unwrap());
-    let retried = store.take_up(9, RETRY, at(5)).await.unwrap();
+    let retried = store.claim_backlog(9, RETRY, at(5)).await.unwrap();
     let text = vec![reply("retried")];
-    let finished = store.finish(retried.taken[0].claim, text, Ending::default(), at(5));
+    let finished =
+        store.complete_via_rest(retried.taken[0].claim, text, Completion::default(), at(5));
     assert!(finished.await.unwrap());
     assert_eq!(answer(store, 6).await, saved());
     // They still keep their own order.

@@ -2,23 +2,23 @@
 //! and where something was still open when its turn came.
 
 use replyhook::Timestamp;
-use replyhook::store::{Ending, MessageFilter, NewReply, Retention, Store};
+use replyhook::store::{Completion, MessageFilter, NewOutbound, Retention, Store};
 
 use super::{
-    ANA, Arrival, BEN, Backend, US, arrival, at, begin, converse, defer, deliver, from,
+    ANA, BEN, Backend, NewInbound, US, arrival, at, begin, converse, defer, deliver, from,
     over_all_stores, reply, shown,
 };
 
 over_all_stores!(
     step_deletes_few_rows,
-    messages_expire_after_numbers_begin_again,
-    messages_expire_after_the_newest_were_deleted,
-    messages_expire_after_all_was_forgotten,
-    message_from_the_future_stops_nothing,
-    last_message_from_the_future_expires,
-    reply_that_was_open_expires_once_settled,
-    outgoing_that_was_open_expires_once_settled,
-    conversation_is_forgotten_once_nothing_is_open,
+    messages_expire_after_row_ids_restart,
+    messages_expire_after_newest_were_deleted,
+    messages_expire_after_delete_everything,
+    message_from_future_blocks_no_expiry,
+    last_message_from_future_expires,
+    open_reply_expires_once_sent,
+    open_outbound_message_expires_once_sent,
+    conversation_expires_once_no_message_is_open,
 );
 
 /// Far more than any retention.
@@ -39,9 +39,9 @@ async fn expire(store: &dyn Store, retention: Retention) {
     while store.expire(retention).await.unwrap().more {}
 }
 
-fn come_at(seconds: i64, number: u64) -> Arrival {
-    Arrival {
-        at: at(seconds),
+fn come_at(seconds: i64, number: u64) -> NewInbound {
+    NewInbound {
+        received_at: at(seconds),
         ..arrival(number)
     }
 }
@@ -55,7 +55,7 @@ async fn outgoing(store: &dyn Store) -> Vec<bool> {
         limit: 1000,
         ..MessageFilter::default()
     };
-    let rows = store.outgoing_messages(filter).await.unwrap();
+    let rows = store.outbound_messages(filter).await.unwrap();
     rows.iter()
         .map(|row| row.message.params.is_some())
         .collect()
@@ -70,9 +70,9 @@ async fn messages(store: &dyn Store) -> usize {
 }
 
 async fn step_deletes_few_rows(backend: &mut Backend) {
-    const MOST: usize = 100;
+    const MAX: usize = 100;
     let store = backend.store();
-    let replies = (0..250).map(|number| NewReply {
+    let replies = (0..250).map(|number| NewOutbound {
         user: format!("whatsapp:+1555{number:07}").into(),
         ..reply("text")
     });
@@ -83,7 +83,7 @@ async fn step_deletes_few_rows(backend: &mut Backend) {
     loop {
         let more = store.expire(before(50, 50, 50, 100)).await.unwrap().more;
         let now = outgoing(store).await.len();
-        assert!(left - now <= MOST, "{left} {now}");
+        assert!(left - now <= MAX, "{left} {now}");
         left = now;
         if !more {
             break;
@@ -92,7 +92,7 @@ async fn step_deletes_few_rows(backend: &mut Backend) {
     assert_eq!(left, 0);
 }
 
-async fn messages_expire_after_numbers_begin_again(backend: &mut Backend) {
+async fn messages_expire_after_row_ids_restart(backend: &mut Backend) {
     let store = backend.store();
     for number in 1..=3 {
         converse(store, arrival(number)).await;
@@ -110,7 +110,7 @@ async fn messages_expire_after_numbers_begin_again(backend: &mut Backend) {
     assert_eq!(messages(store).await, 0);
 }
 
-async fn messages_expire_after_the_newest_were_deleted(backend: &mut Backend) {
+async fn messages_expire_after_newest_were_deleted(backend: &mut Backend) {
     let store = backend.store();
     // It stays, and what comes after it does not: SQLite gives that one's number again.
     converse(store, come_at(FUTURE, 1)).await;
@@ -127,13 +127,13 @@ async fn messages_expire_after_the_newest_were_deleted(backend: &mut Backend) {
     }
 }
 
-async fn messages_expire_after_all_was_forgotten(backend: &mut Backend) {
+async fn messages_expire_after_delete_everything(backend: &mut Backend) {
     let store = backend.store();
     for number in 1..=3 {
         converse(store, arrival(number)).await;
     }
     expire(store, before(50, 9, 9, 100)).await;
-    store.forget_all().await.unwrap();
+    store.delete_everything().await.unwrap();
     for number in 11..=12 {
         converse(store, arrival(number)).await;
     }
@@ -142,7 +142,7 @@ async fn messages_expire_after_all_was_forgotten(backend: &mut Backend) {
     assert!(!has_text(store, 12).await);
 }
 
-async fn message_from_the_future_stops_nothing(backend: &mut Backend) {
+async fn message_from_future_blocks_no_expiry(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     converse(store, come_at(FUTURE, 2)).await;
@@ -161,7 +161,7 @@ async fn message_from_the_future_stops_nothing(backend: &mut Backend) {
     assert!(conversation.is_none());
 }
 
-async fn last_message_from_the_future_expires(backend: &mut Backend) {
+async fn last_message_from_future_expires(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     converse(store, come_at(FUTURE, 2)).await;
@@ -183,7 +183,7 @@ async fn last_message_from_the_future_expires(backend: &mut Backend) {
     assert!(!store.expire(before(170, 170, 170, 200)).await.unwrap().more);
 }
 
-async fn reply_that_was_open_expires_once_settled(backend: &mut Backend) {
+async fn open_reply_expires_once_sent(backend: &mut Backend) {
     let store = backend.store();
     defer(store, arrival(1), &["text"]).await;
     converse(store, from(&[BEN], 2)).await;
@@ -201,7 +201,7 @@ async fn reply_that_was_open_expires_once_settled(backend: &mut Backend) {
     assert_eq!(messages(store).await, 0);
 }
 
-async fn outgoing_that_was_open_expires_once_settled(backend: &mut Backend) {
+async fn open_outbound_message_expires_once_sent(backend: &mut Backend) {
     let store = backend.store();
     store.enqueue(vec![reply("text")], at(1)).await.unwrap();
     expire(store, before(50, 50, 50, 100)).await;
@@ -213,14 +213,14 @@ async fn outgoing_that_was_open_expires_once_settled(backend: &mut Backend) {
     assert!(outgoing(store).await.is_empty());
 }
 
-async fn conversation_is_forgotten_once_nothing_is_open(backend: &mut Backend) {
+async fn conversation_expires_once_no_message_is_open(backend: &mut Backend) {
     let store = backend.store();
     let (us, ana) = (US.into(), ANA.into());
     let open = begin(store, arrival(1)).await;
     expire(store, before(50, 50, 0, 100)).await;
     assert!(store.conversation(&us, &ana).await.unwrap().is_some());
     store
-        .finish(open, Vec::new(), Ending::default(), at(101))
+        .complete_via_rest(open, Vec::new(), Completion::default(), at(101))
         .await
         .unwrap();
     expire(store, before(50, 50, 0, 102)).await;
@@ -233,14 +233,14 @@ async fn conversation_is_forgotten_once_nothing_is_open(backend: &mut Backend) {
 #[test]
 fn step_reads_few_rows_of_large_postgres_tables() {
     use super::{Kind, run};
-    const FILL: &str = "INSERT INTO reply (ordinal, account, slot, us, address, template, state, not_before, created_at) \
+    const FILL: &str = "INSERT INTO outbound (ordinal, account, auth_token, sender, address, template, state, not_before, created_at) \
            SELECT 0, '', 0, 'us', n::text, false, 4, 0, 1e18::bigint FROM generate_series(1, 20000) n; \
-         INSERT INTO news (sid, account, status, rank, at) \
+         INSERT INTO unmatched_status (sid, account, status, rank, at) \
            SELECT n::text::bytea, '', 'sent', 1, 1e18::bigint FROM generate_series(1, 20000) n; \
          INSERT INTO conversation (last_inbound) SELECT 1e18::bigint FROM generate_series(1, 20000) n; \
          ANALYZE";
     const READ: &str = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint, sum(coalesce(idx_scan, 0))::bigint \
-         FROM pg_stat_user_tables WHERE relname IN ('reply', 'news', 'conversation')";
+         FROM pg_stat_user_tables WHERE relname IN ('outbound', 'unmatched_status', 'conversation')";
     run(Kind::Postgres, async |backend: &mut Backend| {
         let (store, database) = (backend.store(), backend.database());
         database.run(FILL).await;

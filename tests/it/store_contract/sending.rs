@@ -1,8 +1,8 @@
 //! What goes by REST goes in order, once, and not to who has opted out.
 
 use replyhook::store::{
-    Arrival, ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, News,
-    OutboundMessage, ReplyState, Settlement, Store,
+    ConsentAction, ConsentRecord, ConsentScope, ConsentSource, NewInbound, NewOutbound,
+    OutboundMessage, OutboundState, SendOutcome, StatusEvent, Store,
 };
 use replyhook::{Address, ErrorCode, MessageStatus};
 
@@ -12,19 +12,19 @@ use super::{
 };
 
 over_all_stores!(
-    parts_go_one_after_the_other,
-    a_part_that_is_held_or_failed_holds_the_rest_and_one_release_frees_all,
-    messages_are_claimed_once_and_up_to_a_limit,
-    who_has_opted_out_is_not_sent_to_under_any_address,
-    what_twilio_holds_is_not_wanted_once_its_user_has_opted_out,
-    the_window_and_the_opt_in_come_with_the_message,
-    what_was_not_processed_waits_for_its_time,
-    a_call_of_a_dead_process_is_looked_for_and_not_made_again,
-    a_look_is_given_to_one_and_ends_as_it_is_settled,
-    a_refusal_for_opting_out_opts_out,
-    a_refusal_of_what_a_service_sent_opts_out_of_the_service,
-    sids_of_others_are_told_from_ours,
-    the_outbox_says_how_full_it_is,
+    reply_parts_are_sent_sequentially,
+    held_or_failed_part_blocks_rest_until_release,
+    outbound_messages_are_claimed_once_up_to_limit,
+    opted_out_user_gets_nothing_under_any_address,
+    opt_out_lists_scheduled_messages_for_cancellation,
+    claimed_message_carries_window_and_opt_in,
+    retried_message_waits_until_due,
+    send_interrupted_by_crash_is_looked_up,
+    lookup_goes_to_one_worker_until_resolved,
+    opt_out_error_code_opts_user_out,
+    opt_out_error_of_service_message_covers_service,
+    unmatched_sids_exclude_own_messages,
+    outbox_stats_count_messages_by_state,
 );
 
 async fn one(store: &dyn Store, seconds: i64) -> OutboundMessage {
@@ -33,19 +33,22 @@ async fn one(store: &dyn Store, seconds: i64) -> OutboundMessage {
     claimed.pop().unwrap()
 }
 
-async fn parts_go_one_after_the_other(backend: &mut Backend) {
+async fn reply_parts_are_sent_sequentially(backend: &mut Backend) {
     let store = backend.store();
     defer(store, arrival(1), &["one", "two", "three"]).await;
     for (number, text) in [(11, "one"), (12, "two"), (13, "three")] {
         let message = one(store, 2).await;
         assert_eq!(message.params.get("Body"), Some(text));
         assert_eq!(
-            (message.attempt, message.looks, message.sent_at),
+            (message.attempt, message.lookups, message.sent_at),
             (1, 0, Some(at(2)))
         );
-        assert_eq!((message.us.as_str(), message.user.as_str()), (US, ANA));
+        assert_eq!((message.sender.as_str(), message.user.as_str()), (US, ANA));
         assert!(store.claim(9, at(2)).await.unwrap().is_empty());
-        store.settle(message.id, sent(number), at(3)).await.unwrap();
+        store
+            .record_outcome(message.id, sent(number), at(3))
+            .await
+            .unwrap();
     }
     assert!(store.claim(9, at(3)).await.unwrap().is_empty());
     let row = shown(store, 1).await;
@@ -54,26 +57,27 @@ async fn parts_go_one_after_the_other(backend: &mut Backend) {
     assert_eq!(sids, [Some(sid(11)), Some(sid(12)), Some(sid(13))]);
 }
 
-async fn a_part_that_is_held_or_failed_holds_the_rest_and_one_release_frees_all(
-    backend: &mut Backend,
-) {
+async fn held_or_failed_part_blocks_rest_until_release(backend: &mut Backend) {
     let store = backend.store();
-    let failed = Settlement::Failed {
+    let failed = SendOutcome::Failed {
         code: Some(ErrorCode(63016)),
         reason: "refused",
     };
-    let looked = Settlement::Unknown {
+    let looked = SendOutcome::Unknown {
         look_at: at(3),
         looked: true,
     };
     for (number, settlements, state) in [
         (1, vec![failed], "failed"),
-        (2, vec![looked, Settlement::Held], "held"),
+        (2, vec![looked, SendOutcome::Held], "held"),
     ] {
         defer(store, arrival(number), &["one", "two"]).await;
         let message = one(store, 2).await;
         for settlement in settlements {
-            store.settle(message.id, settlement, at(3)).await.unwrap();
+            store
+                .record_outcome(message.id, settlement, at(3))
+                .await
+                .unwrap();
         }
         assert!(store.claim(9, at(9)).await.unwrap().is_empty());
         assert!(store.unknown(9, at(9)).await.unwrap().is_empty());
@@ -83,17 +87,20 @@ async fn a_part_that_is_held_or_failed_holds_the_rest_and_one_release_frees_all(
         for (sid, text) in [(10 * number + 1, "one"), (10 * number + 2, "two")] {
             let message = one(store, 10).await;
             assert_eq!(message.params.get("Body"), Some(text));
-            store.settle(message.id, sent(sid), at(11)).await.unwrap();
+            store
+                .record_outcome(message.id, sent(sid), at(11))
+                .await
+                .unwrap();
         }
         assert_eq!(shown(store, number).await.state, "sent");
         assert_eq!(store.release(sid(number), at(12)).await.unwrap(), 0);
     }
 }
 
-async fn messages_are_claimed_once_and_up_to_a_limit(backend: &mut Backend) {
+async fn outbound_messages_are_claimed_once_up_to_limit(backend: &mut Backend) {
     let store = backend.store();
     let texts: Vec<String> = (0..40).map(|number| number.to_string()).collect();
-    let to_each = |text: &String| NewReply {
+    let to_each = |text: &String| NewOutbound {
         user: format!("whatsapp:+155500{text}").as_str().into(),
         ..reply(text)
     };
@@ -125,26 +132,26 @@ async fn messages_are_claimed_once_and_up_to_a_limit(backend: &mut Backend) {
     assert_eq!(claimed, ids);
 }
 
-async fn who_has_opted_out_is_not_sent_to_under_any_address(backend: &mut Backend) {
+async fn opted_out_user_gets_nothing_under_any_address(backend: &mut Backend) {
     let store = backend.store();
     converse(store, from(&[ANA, ANA_ID], 1)).await;
     defer(store, from(&[ANA], 2), &["one", "two"]).await;
-    let by_id = NewReply {
+    let by_id = NewOutbound {
         user: ANA_ID.into(),
         ..reply("by id")
     };
-    let to_ben = NewReply {
+    let to_ben = NewOutbound {
         user: BEN.into(),
         ..reply("to Ben")
     };
-    let by_service = NewReply {
-        us: "whatsapp:+15550004444".into(),
+    let by_service = NewOutbound {
+        sender: "whatsapp:+15550004444".into(),
         service: Some(service()),
         ..reply("by the service")
     };
     let replies = vec![by_id, to_ben, by_service];
     store.enqueue(replies, at(2)).await.unwrap();
-    let through = Arrival {
+    let through = NewInbound {
         service: Some(service()),
         ..saying(stop(), from(&[ANA], 3))
     };
@@ -159,7 +166,10 @@ async fn who_has_opted_out_is_not_sent_to_under_any_address(backend: &mut Backen
     assert!(store.claim(9, at(5)).await.unwrap().is_empty());
     let row = shown(store, 2).await;
     let states: Vec<_> = row.replies.iter().map(|reply| reply.state).collect();
-    assert_eq!(states, [ReplyState::Suppressed, ReplyState::Suppressed]);
+    assert_eq!(
+        states,
+        [OutboundState::Suppressed, OutboundState::Suppressed]
+    );
     assert_eq!(
         row.replies[0].reason.as_deref(),
         Some("the user has opted out")
@@ -173,10 +183,10 @@ async fn who_has_opted_out_is_not_sent_to_under_any_address(backend: &mut Backen
     assert_eq!(bodies(&store.claim(9, at(7)).await.unwrap()), ["again"]);
 }
 
-async fn what_twilio_holds_is_not_wanted_once_its_user_has_opted_out(backend: &mut Backend) {
+async fn opt_out_lists_scheduled_messages_for_cancellation(backend: &mut Backend) {
     let store = backend.store();
     converse(store, from(&[ANA, ANA_ID], 1)).await;
-    let to = |user: &str| NewReply {
+    let to = |user: &str| NewOutbound {
         user: user.into(),
         ..reply("later")
     };
@@ -193,11 +203,14 @@ async fn what_twilio_holds_is_not_wanted_once_its_user_has_opted_out(backend: &m
     for (number, status) in statuses.into_iter().enumerate() {
         while !store.claim(9, at(3)).await.unwrap().is_empty() {}
         let sid = sid(100 + number as u64);
-        let taken = Settlement::Sent { sid, status };
-        store.settle(ids[number], taken, at(3)).await.unwrap();
+        let taken = SendOutcome::Sent { sid, status };
+        store
+            .record_outcome(ids[number], taken, at(3))
+            .await
+            .unwrap();
     }
     let unwanted = async |store: &dyn Store, after: i64, limit: usize| -> Vec<_> {
-        let found = store.unwanted(after, limit).await.unwrap();
+        let found = store.scheduled_to_cancel(after, limit).await.unwrap();
         found.iter().map(|found| (found.id, found.sid)).collect()
     };
     assert_eq!(unwanted(store, 0, 9).await, []);
@@ -207,35 +220,35 @@ async fn what_twilio_holds_is_not_wanted_once_its_user_has_opted_out(backend: &m
     assert_eq!(unwanted(store, 0, 9).await, both);
     assert_eq!(unwanted(store, 0, 1).await, both[..1]);
     assert_eq!(unwanted(store, ids[0], 1).await, both[1..]);
-    let called_back = News {
+    let called_back = StatusEvent {
         account: account(),
         sid: sid(100),
-        reply: None,
+        outbound: None,
         status: MessageStatus::Canceled,
         error_code: None,
-        us: None,
+        sender: None,
         service: None,
         user: None,
         at: at(5),
     };
-    store.news(called_back).await.unwrap();
+    store.apply_status(called_back).await.unwrap();
     assert_eq!(unwanted(store, 0, 9).await, both[1..]);
 }
 
-async fn the_window_and_the_opt_in_come_with_the_message(backend: &mut Backend) {
+async fn claimed_message_carries_window_and_opt_in(backend: &mut Backend) {
     let store = backend.store();
     let hours = |hours: i64| hours * 3600;
     converse(store, arrival(0)).await;
-    let template = NewReply {
+    let template = NewOutbound {
         template: true,
         ..reply("template")
     };
-    let sms = NewReply {
-        us: "+15550002222".into(),
+    let sms = NewOutbound {
+        sender: "+15550002222".into(),
         user: "+15550001111".into(),
         ..reply("sms")
     };
-    let stranger = NewReply {
+    let stranger = NewOutbound {
         user: BEN.into(),
         ..reply("stranger")
     };
@@ -254,7 +267,7 @@ async fn the_window_and_the_opt_in_come_with_the_message(backend: &mut Backend) 
         scope: ConsentScope::Sender(US.into()),
         user: Address::from(ANA),
         action: ConsentAction::OptIn,
-        how: ConsentHow::Api,
+        source: ConsentSource::Api,
         evidence: None,
         note: None,
         at: at(1),
@@ -267,12 +280,15 @@ async fn the_window_and_the_opt_in_come_with_the_message(backend: &mut Backend) 
     assert_eq!(opted_in, [true, true, false, false]);
 }
 
-async fn what_was_not_processed_waits_for_its_time(backend: &mut Backend) {
+async fn retried_message_waits_until_due(backend: &mut Backend) {
     let store = backend.store();
     defer(store, arrival(1), &["text"]).await;
     let message = one(store, 2).await;
-    let again = Settlement::Again { not_before: at(10) };
-    store.settle(message.id, again, at(3)).await.unwrap();
+    let again = SendOutcome::Retry { not_before: at(10) };
+    store
+        .record_outcome(message.id, again, at(3))
+        .await
+        .unwrap();
     assert!(store.claim(9, at(9)).await.unwrap().is_empty());
     let second = one(store, 10).await;
     assert_eq!(
@@ -281,7 +297,8 @@ async fn what_was_not_processed_waits_for_its_time(backend: &mut Backend) {
     );
 }
 
-async fn a_call_of_a_dead_process_is_looked_for_and_not_made_again(backend: &mut Backend) {
+// The message is not sent again; a status callback has two seconds to resolve it before the lookup.
+async fn send_interrupted_by_crash_is_looked_up(backend: &mut Backend) {
     defer(backend.store(), arrival(1), &["text"]).await;
     let message = one(backend.store(), 2).await;
     if !backend.crash().await {
@@ -294,20 +311,24 @@ async fn a_call_of_a_dead_process_is_looked_for_and_not_made_again(backend: &mut
     assert!(store.unknown(9, at(11)).await.unwrap().is_empty());
     let lost = store.unknown(9, at(12)).await.unwrap();
     assert_eq!((lost[0].id, lost[0].sent_at), (message.id, Some(at(2))));
-    store.settle(message.id, sent(11), at(13)).await.unwrap();
+    store
+        .record_outcome(message.id, sent(11), at(13))
+        .await
+        .unwrap();
     assert_eq!(shown(store, 1).await.state, "sent");
 }
 
-async fn a_look_is_given_to_one_and_ends_as_it_is_settled(backend: &mut Backend) {
+// Another worker gets the lookup after a minute; nothing changes a message that is known to be sent.
+async fn lookup_goes_to_one_worker_until_resolved(backend: &mut Backend) {
     let store = backend.store();
     defer(store, arrival(1), &["text"]).await;
     let message = one(store, 2).await;
-    let unknown = |seconds, looked| Settlement::Unknown {
+    let unknown = |seconds, looked| SendOutcome::Unknown {
         look_at: at(seconds),
         looked,
     };
     store
-        .settle(message.id, unknown(5, false), at(3))
+        .record_outcome(message.id, unknown(5, false), at(3))
         .await
         .unwrap();
     assert!(store.unknown(9, at(4)).await.unwrap().is_empty());
@@ -322,59 +343,68 @@ async fn a_look_is_given_to_one_and_ends_as_it_is_settled(backend: &mut Backend)
         looks.extend(task.await.unwrap());
     }
     assert_eq!(
-        (looks.len(), looks[0].id, looks[0].looks),
+        (looks.len(), looks[0].id, looks[0].lookups),
         (1, message.id, 0)
     );
     // Whoever had it may have died: after a minute another gets it.
     assert!(store.unknown(9, at(64)).await.unwrap().is_empty());
     assert_eq!(store.unknown(9, at(65)).await.unwrap().len(), 1);
     store
-        .settle(message.id, unknown(70, true), at(66))
+        .record_outcome(message.id, unknown(70, true), at(66))
         .await
         .unwrap();
     let look = store.unknown(9, at(70)).await.unwrap().pop().unwrap();
-    assert_eq!(look.looks, 1);
+    assert_eq!(look.lookups, 1);
     store
-        .settle(message.id, Settlement::Held, at(71))
+        .record_outcome(message.id, SendOutcome::Held, at(71))
         .await
         .unwrap();
     // That it was sent is true whoever says so; nothing takes that back.
-    store.settle(message.id, sent(11), at(72)).await.unwrap();
+    store
+        .record_outcome(message.id, sent(11), at(72))
+        .await
+        .unwrap();
     for late in [
-        Settlement::Again { not_before: at(73) },
+        SendOutcome::Retry { not_before: at(73) },
         unknown(73, true),
-        Settlement::Held,
-        Settlement::Failed {
+        SendOutcome::Held,
+        SendOutcome::Failed {
             code: None,
             reason: "given up",
         },
     ] {
-        store.settle(message.id, late, at(73)).await.unwrap();
+        store
+            .record_outcome(message.id, late, at(73))
+            .await
+            .unwrap();
         assert_eq!(shown(store, 1).await.state, "sent");
     }
     assert!(store.claim(9, at(99)).await.unwrap().is_empty());
 }
 
-async fn a_refusal_for_opting_out_opts_out(backend: &mut Backend) {
+async fn opt_out_error_code_opts_user_out(backend: &mut Backend) {
     let store = backend.store();
     for (number, code) in [(1, 21610), (2, 63014), (3, 63016)] {
         let user = format!("whatsapp:+1555000{code}");
         begin(store, from(&[&user], number)).await;
-        let to_user = NewReply {
+        let to_user = NewOutbound {
             user: user.as_str().into(),
             ..reply("text")
         };
         store.enqueue(vec![to_user], at(2)).await.unwrap();
         let message = one(store, 3).await;
-        let refused = Settlement::Failed {
+        let refused = SendOutcome::Failed {
             code: Some(ErrorCode(code)),
             reason: "refused",
         };
         store
-            .settle(message.id, refused.clone(), at(4))
+            .record_outcome(message.id, refused.clone(), at(4))
             .await
             .unwrap();
-        store.settle(message.id, refused, at(5)).await.unwrap();
+        store
+            .record_outcome(message.id, refused, at(5))
+            .await
+            .unwrap();
         let scopes = vec![ConsentScope::Sender(US.into())];
         let state = store.consent(scopes, &user.as_str().into()).await.unwrap();
         assert_eq!(state.opted_out, (code != 63016).then_some(at(4)));
@@ -384,11 +414,12 @@ async fn a_refusal_for_opting_out_opts_out(backend: &mut Backend) {
     assert!(
         ledger
             .iter()
-            .all(|entry| entry.record.how == ConsentHow::Refusal)
+            .all(|entry| entry.record.source == ConsentSource::Refusal)
     );
 }
 
-async fn a_refusal_of_what_a_service_sent_opts_out_of_the_service(backend: &mut Backend) {
+// A user who blocks the sender opts out of that sender only.
+async fn opt_out_error_of_service_message_covers_service(backend: &mut Backend) {
     let store = backend.store();
     let sender = ConsentScope::Sender(US.into());
     let both = [ConsentScope::Service(service()), sender];
@@ -400,64 +431,70 @@ async fn a_refusal_of_what_a_service_sent_opts_out_of_the_service(backend: &mut 
         }
         opted_out
     };
-    let by_service = NewReply {
+    let by_service = NewOutbound {
         service: Some(service()),
         ..reply("text")
     };
     store.enqueue(vec![by_service], at(2)).await.unwrap();
     let message = one(store, 3).await;
-    let refused = Settlement::Failed {
+    let refused = SendOutcome::Failed {
         code: Some(ErrorCode(21610)),
         reason: "refused",
     };
-    store.settle(message.id, refused, at(4)).await.unwrap();
+    store
+        .record_outcome(message.id, refused, at(4))
+        .await
+        .unwrap();
     assert_eq!(standing(store, ANA).await, [Some(at(4)), None]);
-    let told_later = News {
+    let told_later = StatusEvent {
         account: account(),
         sid: sid(7),
-        reply: None,
+        outbound: None,
         status: MessageStatus::Failed,
         error_code: Some(ErrorCode(21610)),
-        us: Some(US.into()),
+        sender: Some(US.into()),
         service: Some(service()),
         user: Some(BEN.into()),
         at: at(5),
     };
-    store.news(told_later.clone()).await.unwrap();
+    store.apply_status(told_later.clone()).await.unwrap();
     assert_eq!(standing(store, BEN).await, [Some(at(5)), None]);
     // Whom a user blocks is the sender.
-    let blocked = News {
+    let blocked = StatusEvent {
         sid: sid(8),
         error_code: Some(ErrorCode(63014)),
         at: at(6),
         ..told_later
     };
-    store.news(blocked).await.unwrap();
+    store.apply_status(blocked).await.unwrap();
     assert_eq!(standing(store, BEN).await, [Some(at(5)), Some(at(6))]);
 }
 
-async fn sids_of_others_are_told_from_ours(backend: &mut Backend) {
+async fn unmatched_sids_exclude_own_messages(backend: &mut Backend) {
     let store = backend.store();
     defer(store, arrival(1), &["text"]).await;
     let message = one(store, 2).await;
-    store.settle(message.id, sent(11), at(3)).await.unwrap();
+    store
+        .record_outcome(message.id, sent(11), at(3))
+        .await
+        .unwrap();
     let sids = vec![sid(13), sid(11), sid(12)];
     let free = store
-        .unclaimed_sids(super::account(), sids.clone())
+        .unmatched_sids(super::account(), sids.clone())
         .await
         .unwrap();
     assert_eq!(free, [sid(13), sid(12)]);
     let other = "AC00000000000000000000000000000002".parse().unwrap();
     assert_eq!(
-        store.unclaimed_sids(other, sids.clone()).await.unwrap(),
+        store.unmatched_sids(other, sids.clone()).await.unwrap(),
         sids
     );
 }
 
-async fn the_outbox_says_how_full_it_is(backend: &mut Backend) {
+async fn outbox_stats_count_messages_by_state(backend: &mut Backend) {
     let store = backend.store();
-    assert_eq!(store.outbox_state().await.unwrap().oldest, None);
-    let to_one = |number| NewReply {
+    assert_eq!(store.outbox_stats().await.unwrap().oldest, None);
+    let to_one = |number| NewOutbound {
         user: format!("whatsapp:+155500{number}").as_str().into(),
         ..reply("text")
     };
@@ -467,15 +504,21 @@ async fn the_outbox_says_how_full_it_is(backend: &mut Backend) {
         .unwrap();
     store.enqueue(vec![to_one(5)], at(6)).await.unwrap();
     store.claim(3, at(6)).await.unwrap();
-    let unknown = Settlement::Unknown {
+    let unknown = SendOutcome::Unknown {
         look_at: at(9),
         looked: false,
     };
-    store.settle(ids[0], sent(11), at(7)).await.unwrap();
-    store.settle(ids[1], unknown.clone(), at(7)).await.unwrap();
-    store.settle(ids[2], unknown, at(7)).await.unwrap();
-    store.settle(ids[2], Settlement::Held, at(7)).await.unwrap();
-    let state = store.outbox_state().await.unwrap();
+    store.record_outcome(ids[0], sent(11), at(7)).await.unwrap();
+    store
+        .record_outcome(ids[1], unknown.clone(), at(7))
+        .await
+        .unwrap();
+    store.record_outcome(ids[2], unknown, at(7)).await.unwrap();
+    store
+        .record_outcome(ids[2], SendOutcome::Held, at(7))
+        .await
+        .unwrap();
+    let state = store.outbox_stats().await.unwrap();
     assert_eq!((state.pending, state.unknown, state.held), (2, 1, 1));
     assert_eq!(state.oldest, Some(at(5)));
 }

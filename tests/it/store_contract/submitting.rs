@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use replyhook::store::{
-    ConsentAction, ConsentHow, ConsentRecord, ConsentScope, NewReply, Refusal, ReplyState,
-    Retention, SendKey, Settlement, Standing, Store, Submission, Submitted,
+    ConsentAction, ConsentRecord, ConsentScope, ConsentSource, IdempotencyKey, Ineligible,
+    NewOutbound, OutboundState, Retention, SendEligibility, SendOutcome, Store, Submission,
+    SubmitOutcome,
 };
 use replyhook::{Address, MessageStatus};
 
@@ -14,14 +15,14 @@ use super::{
 };
 
 over_all_stores!(
-    a_key_is_taken_once_also_by_sixteen_at_once,
-    what_may_not_be_said_is_refused_and_leaves_its_key_free,
-    consent_and_window_are_those_of_the_person,
-    a_service_that_chooses_its_sender_minds_every_opt_out,
-    messages_of_one_sender_are_due_one_after_the_other,
-    a_submitted_message_is_taken_up_after_a_crash,
-    what_is_held_waits_for_the_operator,
-    a_key_outlives_its_message_and_is_forgotten_in_the_end,
+    idempotency_key_queues_one_message_under_concurrency,
+    ineligible_message_is_rejected_and_frees_key,
+    eligibility_is_shared_by_addresses_of_user,
+    service_message_respects_opt_out_from_any_sender,
+    rate_limit_spaces_messages_of_one_sender,
+    submitted_message_survives_crash,
+    held_message_waits_for_release,
+    idempotency_key_outlives_message_until_retention_ends,
 );
 
 fn text(body: &str) -> Submission {
@@ -29,21 +30,21 @@ fn text(body: &str) -> Submission {
         message: reply(body),
         key: None,
         due: at(10),
-        pace: Duration::ZERO,
+        min_interval: Duration::ZERO,
         consent_required: true,
     }
 }
 
 fn keyed(key: &str, submission: Submission) -> Submission {
     Submission {
-        key: Some(SendKey::new(key)),
+        key: Some(IdempotencyKey::new(key)),
         ..submission
     }
 }
 
 fn template(submission: Submission) -> Submission {
     Submission {
-        message: NewReply {
+        message: NewOutbound {
             template: true,
             ..submission.message
         },
@@ -53,7 +54,7 @@ fn template(submission: Submission) -> Submission {
 
 fn to(user: &str, submission: Submission) -> Submission {
     Submission {
-        message: NewReply {
+        message: NewOutbound {
             user: user.into(),
             ..submission.message
         },
@@ -62,9 +63,9 @@ fn to(user: &str, submission: Submission) -> Submission {
 }
 
 #[track_caller]
-fn new(submitted: Submitted) -> i64 {
+fn new(submitted: SubmitOutcome) -> i64 {
     match submitted {
-        Submitted::New(id) => id,
+        SubmitOutcome::Queued(id) => id,
         other => panic!("{other:?} is not new"),
     }
 }
@@ -74,21 +75,22 @@ fn consent(scope: ConsentScope, user: &str, action: ConsentAction) -> ConsentRec
         scope,
         user: user.into(),
         action,
-        how: ConsentHow::Api,
+        source: ConsentSource::Api,
         evidence: None,
         note: None,
         at: at(1),
     }
 }
 
-async fn a_key_is_taken_once_also_by_sixteen_at_once(backend: &mut Backend) {
+// A later submission with the same key returns the first message, whatever it contains.
+async fn idempotency_key_queues_one_message_under_concurrency(backend: &mut Backend) {
     converse(backend.store(), arrival(1)).await;
     let tasks: Vec<_> = (0..16)
         .map(|_| {
             let store = backend.shared();
             tokio::spawn(async move {
                 let submission = Submission {
-                    pace: Duration::from_secs(1),
+                    min_interval: Duration::from_secs(1),
                     ..keyed("order-42", text("ready"))
                 };
                 store.submit(submission, at(10)).await.unwrap()
@@ -101,31 +103,40 @@ async fn a_key_is_taken_once_also_by_sixteen_at_once(backend: &mut Backend) {
     }
     let store = backend.store();
     let id = store
-        .keyed(SendKey::new("order-42"))
+        .find_by_key(IdempotencyKey::new("order-42"))
         .await
         .unwrap()
         .unwrap();
     let count = |wanted| submitted.iter().filter(|one| **one == wanted).count();
     assert_eq!(
-        (count(Submitted::New(id)), count(Submitted::Known(id))),
+        (
+            count(SubmitOutcome::Queued(id)),
+            count(SubmitOutcome::Duplicate(id))
+        ),
         (1, 15)
     );
-    assert_eq!(store.keyed(SendKey::new("order-43")).await.unwrap(), None);
+    assert_eq!(
+        store
+            .find_by_key(IdempotencyKey::new("order-43"))
+            .await
+            .unwrap(),
+        None
+    );
     let claimed = store.claim(99, at(10)).await.unwrap();
     assert_eq!(bodies(&claimed), ["ready"]);
     // The key tells what became of it, whatever that is, and whatever is asked for with it.
-    let sent = Settlement::Sent {
+    let sent = SendOutcome::Sent {
         sid: sid(9),
         status: MessageStatus::Queued,
     };
-    store.settle(id, sent, at(11)).await.unwrap();
+    store.record_outcome(id, sent, at(11)).await.unwrap();
     let again = keyed("order-42", to(BEN, text("another")));
     let again = store.submit(again, at(12)).await.unwrap();
-    assert_eq!(again, Submitted::Known(id));
-    let row = store.outgoing(id).await.unwrap().unwrap();
+    assert_eq!(again, SubmitOutcome::Duplicate(id));
+    let row = store.outbound(id).await.unwrap().unwrap();
     assert_eq!(
         (row.state, row.sid, row.status.as_deref()),
-        (ReplyState::Sent, Some(sid(9)), Some("queued"))
+        (OutboundState::Sent, Some(sid(9)), Some("queued"))
     );
     // Without a key each is another message, whose turn is after the fifteen that were none.
     new(store.submit(text("one"), at(12)).await.unwrap());
@@ -133,19 +144,22 @@ async fn a_key_is_taken_once_also_by_sixteen_at_once(backend: &mut Backend) {
     assert_eq!(bodies(&deliver(store, 12).await), ["one", "one"]);
 }
 
-async fn what_may_not_be_said_is_refused_and_leaves_its_key_free(backend: &mut Backend) {
+async fn ineligible_message_is_rejected_and_frees_key(backend: &mut Backend) {
     let store = backend.store();
     let try_once = async |submission| store.submit(keyed("k", submission), at(10)).await.unwrap();
-    let closed = Submitted::Refused(Refusal::WindowClosed);
+    let closed = SubmitOutcome::Ineligible(Ineligible::WindowClosed);
     assert_eq!(try_once(text("hi")).await, closed);
-    let no_opt_in = Submitted::Refused(Refusal::NoOptIn);
+    let no_opt_in = SubmitOutcome::Ineligible(Ineligible::NoOptIn);
     assert_eq!(try_once(template(text("hi"))).await, no_opt_in);
     let scope = || ConsentScope::Sender(US.into());
     let out = consent(scope(), ANA, ConsentAction::OptOut);
     store.record_consent(out).await.unwrap();
-    let opted_out = Submitted::Refused(Refusal::OptedOut);
+    let opted_out = SubmitOutcome::Ineligible(Ineligible::OptedOut);
     assert_eq!(try_once(template(text("hi"))).await, opted_out);
-    assert_eq!(store.keyed(SendKey::new("k")).await.unwrap(), None);
+    assert_eq!(
+        store.find_by_key(IdempotencyKey::new("k")).await.unwrap(),
+        None
+    );
     assert!(store.claim(9, at(10)).await.unwrap().is_empty());
     let agreed = consent(scope(), ANA, ConsentAction::OptIn);
     store.record_consent(agreed).await.unwrap();
@@ -157,8 +171,8 @@ async fn what_may_not_be_said_is_refused_and_leaves_its_key_free(backend: &mut B
     };
     new(store.submit(free, at(10)).await.unwrap());
     let sms = Submission {
-        message: NewReply {
-            us: "+15550002222".into(),
+        message: NewOutbound {
+            sender: "+15550002222".into(),
             user: "+15550001111".into(),
             ..reply("sms")
         },
@@ -180,19 +194,25 @@ async fn what_may_not_be_said_is_refused_and_leaves_its_key_free(backend: &mut B
     );
 }
 
-async fn standing(store: &dyn Store, us: &str, by: bool, user: &str, seconds: i64) -> Standing {
+async fn standing(
+    store: &dyn Store,
+    us: &str,
+    by: bool,
+    user: &str,
+    seconds: i64,
+) -> SendEligibility {
     let service = by.then(service);
     store
-        .standing(&us.into(), service, &user.into(), at(seconds))
+        .eligibility(&us.into(), service, &user.into(), at(seconds))
         .await
         .unwrap()
 }
 
-async fn consent_and_window_are_those_of_the_person(backend: &mut Backend) {
+async fn eligibility_is_shared_by_addresses_of_user(backend: &mut Backend) {
     let store = backend.store();
     let day = 24 * 3600;
     converse(store, from(&[ANA, ANA_ID], 1)).await;
-    let state = |opted_out, opted_in, window_open| Standing {
+    let state = |opted_out, opted_in, window_open| SendEligibility {
         opted_out,
         opted_in,
         window_open,
@@ -224,11 +244,11 @@ async fn consent_and_window_are_those_of_the_person(backend: &mut Backend) {
     assert!(!standing(store, US, true, BEN, 2).await.opted_out);
 }
 
-async fn a_service_that_chooses_its_sender_minds_every_opt_out(backend: &mut Backend) {
+async fn service_message_respects_opt_out_from_any_sender(backend: &mut Backend) {
     let store = backend.store();
     let by_service = || Submission {
-        message: NewReply {
-            us: Address::from(SERVICE),
+        message: NewOutbound {
+            sender: Address::from(SERVICE),
             service: Some(service()),
             template: true,
             ..reply("by the service")
@@ -242,12 +262,12 @@ async fn a_service_that_chooses_its_sender_minds_every_opt_out(backend: &mut Bac
         .await
         .unwrap();
     let refused = store.submit(by_service(), at(3)).await.unwrap();
-    assert_eq!(refused, Submitted::Refused(Refusal::OptedOut));
+    assert_eq!(refused, SubmitOutcome::Ineligible(Ineligible::OptedOut));
     assert!(standing(store, SERVICE, true, ANA, 3).await.opted_out);
     // And the one that was taken before is not sent either.
     assert!(store.claim(9, at(3)).await.unwrap().is_empty());
     let other = Submission {
-        message: NewReply {
+        message: NewOutbound {
             user: BEN.into(),
             ..by_service().message
         },
@@ -257,15 +277,16 @@ async fn a_service_that_chooses_its_sender_minds_every_opt_out(backend: &mut Bac
     assert_eq!(store.claim(9, at(3)).await.unwrap().len(), 1);
 }
 
-async fn messages_of_one_sender_are_due_one_after_the_other(backend: &mut Backend) {
+// Replies are not delayed, and unused time does not allow a burst later.
+async fn rate_limit_spaces_messages_of_one_sender(backend: &mut Backend) {
     let store = backend.store();
     let paced = |us: &str, body: &str| Submission {
-        message: NewReply {
-            us: us.into(),
+        message: NewOutbound {
+            sender: us.into(),
             user: "+15550001111".into(),
             ..reply(body)
         },
-        pace: Duration::from_secs(2),
+        min_interval: Duration::from_secs(2),
         ..text("")
     };
     for body in ["a", "b", "c"] {
@@ -300,7 +321,7 @@ async fn messages_of_one_sender_are_due_one_after_the_other(backend: &mut Backen
     assert_eq!(bodies(&deliver(store, 102).await), ["e"]);
 }
 
-async fn a_submitted_message_is_taken_up_after_a_crash(backend: &mut Backend) {
+async fn submitted_message_survives_crash(backend: &mut Backend) {
     converse(backend.store(), arrival(1)).await;
     let submission = keyed("k", text("kept"));
     let id = new(backend.store().submit(submission, at(10)).await.unwrap());
@@ -308,11 +329,15 @@ async fn a_submitted_message_is_taken_up_after_a_crash(backend: &mut Backend) {
         return;
     }
     let store = backend.store();
-    assert_eq!(store.keyed(SendKey::new("k")).await.unwrap(), Some(id));
+    assert_eq!(
+        store.find_by_key(IdempotencyKey::new("k")).await.unwrap(),
+        Some(id)
+    );
     assert_eq!(bodies(&store.claim(9, at(10)).await.unwrap()), ["kept"]);
 }
 
-async fn what_is_held_waits_for_the_operator(backend: &mut Backend) {
+// A failed message is released only by its ID.
+async fn held_message_waits_for_release(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     converse(store, from(&[BEN], 2)).await;
@@ -320,36 +345,39 @@ async fn what_is_held_waits_for_the_operator(backend: &mut Backend) {
     let failed = to(BEN, text("failed"));
     let failed = new(store.submit(failed, at(10)).await.unwrap());
     store.claim(9, at(10)).await.unwrap();
-    let looked = Settlement::Unknown {
+    let looked = SendOutcome::Unknown {
         look_at: at(11),
         looked: true,
     };
-    store.settle(held, looked, at(11)).await.unwrap();
-    store.settle(held, Settlement::Held, at(11)).await.unwrap();
-    let refused = Settlement::Failed {
+    store.record_outcome(held, looked, at(11)).await.unwrap();
+    store
+        .record_outcome(held, SendOutcome::Held, at(11))
+        .await
+        .unwrap();
+    let refused = SendOutcome::Failed {
         code: None,
         reason: "refused",
     };
-    store.settle(failed, refused, at(11)).await.unwrap();
+    store.record_outcome(failed, refused, at(11)).await.unwrap();
     assert!(store.claim(9, at(12)).await.unwrap().is_empty());
     // What failed goes again only if somebody names it.
-    assert_eq!(store.release_outgoing(None, at(12)).await.unwrap(), 1);
+    assert_eq!(store.release_outbound(None, at(12)).await.unwrap(), 1);
     assert_eq!(bodies(&store.claim(9, at(12)).await.unwrap()), ["held"]);
-    assert_eq!(store.release_outgoing(Some(held), at(12)).await.unwrap(), 0);
+    assert_eq!(store.release_outbound(Some(held), at(12)).await.unwrap(), 0);
     assert_eq!(
-        store.release_outgoing(Some(failed), at(13)).await.unwrap(),
+        store.release_outbound(Some(failed), at(13)).await.unwrap(),
         1
     );
     assert_eq!(bodies(&store.claim(9, at(13)).await.unwrap()), ["failed"]);
     // A reply is freed with its message.
     let ids = store.enqueue(vec![reply("x")], at(14)).await.unwrap();
     assert_eq!(
-        store.release_outgoing(Some(ids[0]), at(14)).await.unwrap(),
+        store.release_outbound(Some(ids[0]), at(14)).await.unwrap(),
         0
     );
 }
 
-async fn a_key_outlives_its_message_and_is_forgotten_in_the_end(backend: &mut Backend) {
+async fn idempotency_key_outlives_message_until_retention_ends(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
     let id = new(store
@@ -357,11 +385,11 @@ async fn a_key_outlives_its_message_and_is_forgotten_in_the_end(backend: &mut Ba
         .await
         .unwrap());
     store.claim(9, at(10)).await.unwrap();
-    let sent = Settlement::Sent {
+    let sent = SendOutcome::Sent {
         sid: sid(9),
         status: MessageStatus::Delivered,
     };
-    store.settle(id, sent, at(11)).await.unwrap();
+    store.record_outcome(id, sent, at(11)).await.unwrap();
     let days = |number: u64| Duration::from_secs(number * 86_400);
     let later = |number: i64| at(11 + number * 86_400);
     let expire = async |number| {
@@ -376,15 +404,21 @@ async fn a_key_outlives_its_message_and_is_forgotten_in_the_end(backend: &mut Ba
         store.submit(submission, later(number)).await.unwrap()
     };
     expire(3).await;
-    let row = store.outgoing(id).await.unwrap().unwrap();
+    let row = store.outbound(id).await.unwrap().unwrap();
     assert!(row.params.is_none() && row.sid == Some(sid(9)));
     expire(31).await;
-    assert!(store.outgoing(id).await.unwrap().is_none());
-    assert_eq!(again(31).await, Submitted::Known(id));
+    assert!(store.outbound(id).await.unwrap().is_none());
+    assert_eq!(again(31).await, SubmitOutcome::Duplicate(id));
     store.purge_user(&ANA.into(), true).await.unwrap();
-    assert_eq!(again(32).await, Submitted::Known(id));
+    assert_eq!(again(32).await, SubmitOutcome::Duplicate(id));
     expire(431).await;
-    assert_eq!(again(431).await, Submitted::Refused(Refusal::NoOptIn));
-    store.forget_all().await.unwrap();
-    assert_eq!(store.keyed(SendKey::new("k")).await.unwrap(), None);
+    assert_eq!(
+        again(431).await,
+        SubmitOutcome::Ineligible(Ineligible::NoOptIn)
+    );
+    store.delete_everything().await.unwrap();
+    assert_eq!(
+        store.find_by_key(IdempotencyKey::new("k")).await.unwrap(),
+        None
+    );
 }

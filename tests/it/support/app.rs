@@ -5,7 +5,7 @@ use axum::Router;
 use http_body_util::BodyExt;
 use replyhook::config::Sources;
 use replyhook::store::{MessageFilter, Store};
-use replyhook::{App, AppBuilder, Echo, Handler, Sender};
+use replyhook::{App, AppBuilder, Echo, Handler, OutboundClient};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
@@ -20,7 +20,7 @@ pub struct TestApp {
     pub admin: Router,
     /// What the app keeps.
     pub store: Arc<dyn Store>,
-    pub sender: Sender,
+    pub sender: OutboundClient,
     stop: Arc<Notify>,
     worker: tokio::task::JoinHandle<Result<bool, replyhook::StartError>>,
 }
@@ -41,7 +41,7 @@ impl TestApp {
             .build()
             .unwrap();
         let admin = app.admin_router();
-        let (store, sender) = (app.store(), app.sender());
+        let (store, sender) = (app.store(), app.outbound());
         let (router, worker) = app.into_parts();
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
@@ -163,7 +163,7 @@ impl TestApp {
     pub async fn wait_for_outbox(&self, part: &str, value: u64) {
         let patience = Instant::now() + PATIENCE;
         loop {
-            let outbox = self.store.outbox_state().await;
+            let outbox = self.store.outbox_stats().await;
             let number = outbox.as_ref().map(|outbox| match part {
                 "pending" => outbox.pending + outbox.unknown,
                 "held" => outbox.held,

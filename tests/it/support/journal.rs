@@ -55,7 +55,7 @@ impl Journal {
             .db
             .prepare(
                 "SELECT 'SM' || lower(hex(substr(i.sid, 2))), i.state, r.state FROM inbound i \
-                 LEFT JOIN reply r ON r.inbound = i.id ORDER BY i.id, r.ordinal",
+                 LEFT JOIN outbound r ON r.inbound = i.id ORDER BY i.id, r.ordinal",
             )
             .unwrap();
         let mut rows = statement.query([]).unwrap();
@@ -80,7 +80,7 @@ impl Journal {
             let open: i64 = self
                 .db
                 .query_row(
-                    "SELECT (SELECT count(*) FROM inbound WHERE state < 3) + (SELECT count(*) FROM reply WHERE state < 3)",
+                    "SELECT (SELECT count(*) FROM inbound WHERE state < 3) + (SELECT count(*) FROM outbound WHERE state < 3)",
                     [],
                     |row| row.get(0),
                 )

@@ -1,7 +1,7 @@
 use axum::body::Body;
 use http::{HeaderMap, Method, Request};
 use replyhook::signature::sign;
-use replyhook::{Form, Secret};
+use replyhook::{FormParams, Secret};
 
 use super::{ACCOUNT, ORIGIN, TOKEN};
 
@@ -14,7 +14,7 @@ pub struct Webhook {
     /// What was signed; the origin and the target unless set.
     pub signed_url: Option<String>,
     pub token: String,
-    pub form: Form,
+    pub form: FormParams,
     /// The body as it arrives; the encoded form unless set.
     pub body: Option<Vec<u8>>,
     pub content_type: Option<String>,

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, Method};
-use replyhook::Form;
+use replyhook::FormParams;
 use tokio::net::TcpListener;
 
 /// What is answered: status, headers, body.
@@ -21,7 +21,7 @@ pub struct Asked {
     pub method: Method,
     pub path: String,
     pub headers: HeaderMap,
-    pub form: Form,
+    pub form: FormParams,
     pub body: Bytes,
 }
 
@@ -106,7 +106,7 @@ async fn answer(State(scripted): State<Scripted>, parts: Parts, body: Bytes) -> 
         method: parts.method.clone(),
         path: parts.uri.path().to_owned(),
         headers: parts.headers.clone(),
-        form: Form::parse(text, 1000).unwrap_or_default(),
+        form: FormParams::parse(text, 1000).unwrap_or_default(),
         body: body.clone(),
     };
     let mut inner = scripted.inner.lock().unwrap();

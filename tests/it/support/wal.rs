@@ -31,12 +31,6 @@ pub fn bytes(database: &Path) -> u64 {
     metadata.map_or(0, |metadata| metadata.len())
 }
 
-/// The random numbers that mark the frames of the present log: others once it has begun again.
-pub fn salts(database: &Path) -> [u8; 8] {
-    let log = std::fs::read(beside(database, "-wal")).unwrap();
-    log[16..24].try_into().unwrap()
-}
-
 /// Transactions that were committed since the log began.
 pub fn commits(database: &Path) -> usize {
     let log = std::fs::read(beside(database, "-wal")).unwrap();

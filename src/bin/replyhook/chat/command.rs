@@ -1,12 +1,12 @@
-//! What a line asks for.
+//! Parser for the lines of a chat.
 
-/// A line that was typed.
+/// A parsed line.
 #[derive(Debug, PartialEq)]
 pub(super) enum Line {
     Nothing,
     Quit,
     Command(Command),
-    /// Not understood, with what to write.
+    /// An invalid command, with the correct form.
     Wrong(String),
 }
 
@@ -27,10 +27,10 @@ pub(super) enum Command {
     Sms,
     WhatsApp,
     Duplicate,
-    /// Milliseconds that the next answer takes longer.
+    /// Delay of the next reply in milliseconds.
     Late(u64),
     Down,
-    /// Seconds by which the clock is moved on.
+    /// Seconds to advance the clock by.
     Clock(u64),
     State,
     Last,
@@ -39,22 +39,22 @@ pub(super) enum Command {
 }
 
 pub(super) const HELP: &str = "\
-  /photo FILE            send a picture, or any other file; what follows the name is said with it
-  /pin LAT,LON [LABEL]   send a place
-  /button TEXT [| ID]    press a button
-  /as ADDRESS            be another user: whatsapp:+15550001111, +15550004444, whatsapp:US.1349…
-  /sms  /whatsapp        be a user of that channel
-  /dup                   Twilio delivers the last message once more
-  /late 20s              the next answer takes that much longer
-  /down                  the next message finds the webhook broken: the fallback URL is called
-  /clock +25h            let time pass, for the bot as well
-  /state                 what the server knows of this user
-  /last                  the last call: parameters and answer
+  /photo FILE            send a picture or any other file; text after the name is the caption
+  /pin LAT,LON [LABEL]   send a location
+  /button TEXT [| ID]    tap a button
+  /as ADDRESS            become another user: whatsapp:+15550001111, +15550004444, whatsapp:US.1349…
+  /sms  /whatsapp        become a user of that channel
+  /dup                   redeliver the last message
+  /late 20s              delay the next reply by this time
+  /down                  let the next webhook call fail, so that the fallback URL is called
+  /clock +25h            advance the clock of the emulator and the bot
+  /state                 show the server's state of this user
+  /last                  show the last webhook call: parameters and response
   /save NAME             write this conversation as a Rust test to NAME.rs
-  /quit                  end, as Ctrl-D does
-  //TEXT                 say /TEXT";
+  /quit                  quit, as Ctrl-D does
+  //TEXT                 send /TEXT";
 
-/// Reads a line. What does not begin with a slash is said as it is.
+/// Parses a line. A line without a leading slash is a message.
 pub(super) fn parse(line: &str) -> Line {
     let line = line.trim_end_matches(['\r', '\n']);
     if line.trim().is_empty() {
@@ -63,6 +63,7 @@ pub(super) fn parse(line: &str) -> Line {
     let Some(command) = line.strip_prefix('/') else {
         return Line::Command(Command::Say(line.to_owned()));
     };
+    // `//TEXT` is the message `/TEXT`.
     if command.starts_with('/') {
         return Line::Command(Command::Say(command.to_owned()));
     }
@@ -109,7 +110,7 @@ pub(super) fn parse(line: &str) -> Line {
         ("save", _) => return needs("NAME, of letters, digits, - and _"),
         _ => {
             return Line::Wrong(format!(
-                "/{name} is not known: /help shows what is, and //{name} says it"
+                "unknown command /{name}; /help lists all commands, and //{name} sends it as a message"
             ));
         }
     })
@@ -127,7 +128,7 @@ fn pin(text: &str) -> Option<Command> {
     })
 }
 
-/// `20`, `20s`, `3m`, `25h`, `2d`.
+/// Parses a time such as `20`, `20s`, `3m`, `25h` or `2d`.
 fn seconds(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(char::is_alphabetic);
     let unit = match &text[digits.len()..] {
@@ -140,7 +141,7 @@ fn seconds(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// Nothing that leads out of this folder.
+/// Returns true for a file name that cannot lead out of the working directory.
 fn is_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     !name.is_empty() && name.chars().all(is_plain)
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_said_and_commands_are_done() {
+    fn chat_line_parses_as_text_or_command() {
         assert_eq!(command("hi there "), Command::Say("hi there ".to_owned()));
         assert_eq!(command("//help"), Command::Say("/help".to_owned()));
         assert_eq!(command("/late 20s"), Command::Late(20_000));
@@ -182,8 +183,9 @@ mod tests {
         assert_eq!(parse("/quit"), Line::Quit);
     }
 
+    // A mistyped command must never reach the bot as a message.
     #[test]
-    fn what_is_not_understood_is_told_and_not_said() {
+    fn invalid_chat_command_is_reported_not_sent() {
         for line in [
             "/nope",
             "/photo",

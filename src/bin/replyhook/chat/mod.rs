@@ -1,77 +1,83 @@
-//! A conversation with the bot in the terminal.
+//! `replyhook chat`: a conversation with the bot in the terminal.
 #![cfg(feature = "emulator")]
 
 mod command;
 mod screen;
-mod talk;
+mod session;
 
 use std::io::{BufRead, IsTerminal};
 
 use anyhow::Context;
-use replyhook::emulator::Remote;
-use replyhook::{App, Desk, DeskOptions};
+use replyhook::emulator::EmulatorClient;
+use replyhook::{App, DevServer, DevServerOptions};
 use tokio::sync::mpsc;
 
 use self::command::Line;
 use self::screen::Screen;
-use self::talk::Talk;
-use crate::{Answer, SettingsArgs, runtime};
+use self::session::ChatSession;
+use crate::{ExitStatus, SettingsArgs, runtime};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Type to talk; /help shows what else there is. Input that is no terminal is one message a line: every reply is one line
-that begins with \"bot: \", and it ends when the answers are in. Exit code 1 if a message failed.
+Type a message, or /help for a list of commands. If the input is not a terminal, each line is a message, each reply is a
+line that begins with \"bot: \", and the command ends when all replies have arrived.
+
+Exit codes:
+  0  all messages were handled
+  1  a message or a command failed
+  2  usage or configuration error
 
 Examples:
   replyhook chat
   printf 'hi\\n' | replyhook chat
   replyhook chat --emulator http://127.0.0.1:8081    as a user of a running replyhook dev")]
 pub(crate) struct Chat {
-    /// The emulator of a running `replyhook dev`, instead of one of its own: the address that it printed
+    /// Connect to the emulator of a running `replyhook dev` at the address that it printed
     #[arg(long, value_name = "URL")]
     emulator: Option<String>,
-    /// The user's address [default: whatsapp:+15550001111]
+    /// Address of the user [default: whatsapp:+15550001111]
     #[arg(long = "as", value_name = "ADDRESS")]
     user: Option<String>,
     #[command(flatten)]
     settings: SettingsArgs,
 }
 
-/// What reads the lines, and knows when there are no more.
+/// The lines of the input. The channel is closed at its end.
 type Lines = mpsc::Receiver<String>;
 
 impl Chat {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         runtime()?.block_on(async {
-            let (desk, remote) = if let Some(url) = &self.emulator {
-                (None, Remote::new(url)?)
+            let (dev_server, client) = if let Some(url) = &self.emulator {
+                (None, EmulatorClient::new(url)?)
             } else {
-                let mut options = DeskOptions::default();
+                // Any free ports, so that a `replyhook dev` may run at the same time.
+                let mut options = DevServerOptions::default();
                 options.emulator_port = Some(0);
                 options.port = Some(0);
                 let sources = self.settings.sources();
-                let desk = Desk::start(App::builder(), sources, options).await?;
-                let remote = Remote::new(desk.emulator().url())?;
-                (Some(desk), remote)
+                let dev_server = DevServer::start(App::builder(), sources, options).await?;
+                let client = EmulatorClient::new(dev_server.emulator().url())?;
+                (Some(dev_server), client)
             };
-            let user = self.user.as_deref().unwrap_or(talk::WHATSAPP_USER);
-            let talk = Talk::open(remote, user).await?;
+            let user = self.user.as_deref().unwrap_or(session::WHATSAPP_USER);
+            let session = ChatSession::open(client, user).await?;
             let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-            let answer = if is_terminal {
-                at_a_terminal(talk).await
+            let result = if is_terminal {
+                run_in_terminal(session).await
             } else {
-                in_a_pipe(talk).await
+                run_in_pipe(session).await
             };
-            if let Some(desk) = desk {
-                desk.stop().await;
+            if let Some(dev_server) = dev_server {
+                dev_server.stop().await;
             }
-            answer
+            result
         })
     }
 }
 
-/// One line after the other, each with its answers.
-async fn in_a_pipe(mut talk: Talk) -> anyhow::Result<Answer> {
+/// Handles one line after the other, and waits for the replies to each.
+async fn run_in_pipe(mut session: ChatSession) -> anyhow::Result<ExitStatus> {
     let screen = Screen::plain();
     let mut lines = read_lines();
     let mut all_well = true;
@@ -79,14 +85,15 @@ async fn in_a_pipe(mut talk: Talk) -> anyhow::Result<Answer> {
         match command::parse(&line) {
             Line::Nothing => {}
             Line::Quit => break,
-            Line::Command(command) => match talk.run(command).await {
+            Line::Command(command) => match session.run(command).await {
                 Ok(outcome) => {
                     all_well &= outcome.is_well();
                     screen.outcome(&outcome)?;
-                    let late = talk.wait_for_answers().await?;
-                    all_well &= late.iter().all(talk::Bubble::is_well);
+                    let late = session.wait_for_answers().await?;
+                    all_well &= late.iter().all(session::Bubble::is_well);
                     screen.bubbles(&late)?;
                 }
+                // Go on with the next line, and report the failure in the exit code.
                 Err(error) => {
                     all_well = false;
                     screen.problem(&format!("{error:#}"))?;
@@ -98,13 +105,18 @@ async fn in_a_pipe(mut talk: Talk) -> anyhow::Result<Answer> {
             }
         }
     }
-    Ok(if all_well { Answer::Yes } else { Answer::No })
+    Ok(if all_well {
+        ExitStatus::Yes
+    } else {
+        ExitStatus::No
+    })
 }
 
 fn read_lines() -> Lines {
     let (to, lines) = mpsc::channel(1);
+    // A thread of its own: reading standard input blocks, and must not block the server in this process.
     std::thread::spawn(move || {
-        // What is no UTF-8 is said with what stands for it, and not lost with all that follows.
+        // `split`, not `lines`, which would end at the first line that is not UTF-8.
         for line in std::io::stdin().lock().split(b'\n') {
             let Ok(line) = line else { break };
             let line = String::from_utf8_lossy(&line).into_owned();
@@ -116,19 +128,22 @@ fn read_lines() -> Lines {
     lines
 }
 
-/// Lines are typed while answers come.
-async fn at_a_terminal(mut talk: Talk) -> anyhow::Result<Answer> {
-    let mut editor = rustyline::DefaultEditor::new().context("this terminal")?;
-    let printer = editor.create_external_printer().context("this terminal")?;
+/// Reads lines and shows messages at the same time.
+async fn run_in_terminal(mut session: ChatSession) -> anyhow::Result<ExitStatus> {
+    let mut editor =
+        rustyline::DefaultEditor::new().context("could not read from this terminal")?;
+    let printer = editor
+        .create_external_printer()
+        .context("could not write to this terminal")?;
     let screen = Screen::terminal(printer);
     screen.note(&format!(
-        "You are {}, writing to {}. /help shows what else there is, Ctrl-D ends it.",
-        talk.user(),
-        talk.sender()
+        "You are {}, writing to {}. /help lists all commands, Ctrl-D quits.",
+        session.user(),
+        session.sender()
     ))?;
     let (to, mut lines) = mpsc::channel(1);
     let (next, wanted) = std::sync::mpsc::channel::<String>();
-    // The editor blocks its thread; it is given a prompt for each line.
+    // `readline` blocks, so the editor has a thread. It gets a prompt per line: the prompt changes with the user.
     std::thread::spawn(move || {
         while let Ok(prompt) = wanted.recv() {
             let Ok(line) = editor.readline(&prompt) else {
@@ -140,34 +155,35 @@ async fn at_a_terminal(mut talk: Talk) -> anyhow::Result<Answer> {
             }
         }
     });
-    let mut events = talk.events().await?;
-    let _ = next.send(talk.prompt());
+    // Before the first prompt, so that no message is missed.
+    let mut events = session.events().await?;
+    let _ = next.send(session.prompt());
     loop {
         tokio::select! {
             event = events.next() => {
                 let Some(event) = event else {
-                    screen.problem("the emulator is gone")?;
-                    return Ok(Answer::No);
+                    screen.problem("lost the connection to the emulator")?;
+                    return Ok(ExitStatus::No);
                 };
-                if let Some(bubble) = talk.bubble(&event) {
+                if let Some(bubble) = session.bubble(&event) {
                     screen.bubbles(&[bubble])?;
                 }
             }
             line = lines.recv() => {
-                let Some(line) = line else { return Ok(Answer::Yes) };
+                let Some(line) = line else { return Ok(ExitStatus::Yes) };
                 match command::parse(&line) {
                     Line::Nothing => {}
-                    Line::Quit => return Ok(Answer::Yes),
+                    Line::Quit => return Ok(ExitStatus::Yes),
                     Line::Wrong(problem) => screen.problem(&problem)?,
-                    Line::Command(command) => match talk.run_beside(command).await {
+                    Line::Command(command) => match session.run_beside(command).await {
                         Ok(Some(outcome)) => screen.outcome(&outcome)?,
                         Ok(None) => {}
                         Err(error) => screen.problem(&format!("{error:#}"))?,
                     },
                 }
-                let _ = next.send(talk.prompt());
+                let _ = next.send(session.prompt());
             }
-            failed = talk.failed() => screen.problem(&failed)?,
+            failed = session.failed() => screen.problem(&failed)?,
         }
     }
 }

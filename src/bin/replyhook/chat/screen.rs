@@ -1,10 +1,10 @@
-//! What is seen: plain lines in a pipe, colours and an undisturbed prompt at a terminal.
+//! Output: plain lines in a pipe; colours, printed above the prompt, in a terminal.
 
 use std::cell::RefCell;
 
 use rustyline::ExternalPrinter;
 
-use super::talk::{Bubble, Outcome};
+use super::session::{Bubble, MessageOutcome};
 use crate::{print, printable};
 
 const DIM: &str = "2";
@@ -34,14 +34,14 @@ impl Screen {
         Ok(())
     }
 
-    pub(super) fn outcome(&self, outcome: &Outcome) -> anyhow::Result<()> {
+    pub(super) fn outcome(&self, outcome: &MessageOutcome) -> anyhow::Result<()> {
         match outcome {
-            Outcome::Answered(bubbles) => self.bubbles(bubbles),
-            Outcome::Failed { bubbles, reason } => {
+            MessageOutcome::Answered(bubbles) => self.bubbles(bubbles),
+            MessageOutcome::Failed { bubbles, reason } => {
                 self.bubbles(bubbles)?;
                 self.problem(reason)
             }
-            Outcome::Told(text) => self.line(DIM, text),
+            MessageOutcome::Told(text) => self.line(DIM, text),
         }
     }
 
@@ -55,17 +55,19 @@ impl Screen {
 
     fn bubble(&self, bubble: &Bubble) -> anyhow::Result<()> {
         let colour = if bubble.is_well() { GREEN } else { RED };
-        let said = bubble.to_string();
-        // In a pipe a reply is a line, whatever is in it.
-        let said = if self.printer.is_some() {
-            said.replace('\n', "\n     ")
+        let text = bubble.to_string();
+        // In a pipe, a message is always a single line, so that a script can read it. The backslash is escaped as well,
+        // which makes the text unambiguous.
+        let text = if self.printer.is_some() {
+            text.replace('\n', "\n     ")
         } else {
-            said.replace('\\', "\\\\").replace('\n', "\\n")
+            text.replace('\\', "\\\\").replace('\n', "\\n")
         };
-        self.line(colour, &format!("{}: {said}", bubble.by))
+        self.line(colour, &format!("{}: {text}", bubble.by))
     }
 
     fn line(&self, colour: &str, text: &str) -> anyhow::Result<()> {
+        // The text may come from a bot: its control characters must not reach the terminal.
         let text = printable(text);
         match &self.printer {
             Some(printer) => {

@@ -1,4 +1,4 @@
-//! Whether Twilio takes our credentials, whether its token is ours, and whether its clock is.
+//! Checks of the credentials, the primary auth token and the clock.
 
 use replyhook::config::Settings;
 use replyhook::twilio::{Account, Client, ListMessages, RestError, RestErrorKind};
@@ -8,10 +8,10 @@ use super::Caller;
 use super::finding::{Finding, Report};
 
 const CHECK: &str = "credentials";
-/// How far the two clocks may differ, in seconds.
-const MOST_SKEW: i64 = 60;
+/// Largest accepted difference to Twilio's clock, in seconds.
+const MAX_SKEW: i64 = 60;
 
-/// Asks for every account, and returns those whose settings can be looked at.
+/// Checks all accounts, and returns those whose webhooks can be read.
 pub(super) async fn look<'a>(
     settings: &Settings,
     callers: &'a [Caller],
@@ -20,16 +20,18 @@ pub(super) async fn look<'a>(
     if settings.twilio.account_sid.is_none() {
         report.add(Finding::note(
             CHECK,
-            "TWILIO_ACCOUNT_SID is not set: the auth token, the clock, and what is entered at Twilio are not looked at",
+            "TWILIO_ACCOUNT_SID is not set: the auth token, the clock, and the webhooks at Twilio are not checked",
             "set TWILIO_ACCOUNT_SID to the account of TWILIO_AUTH_TOKEN (AC…, in Twilio's console), for the server too: it \
-             then takes webhooks of that account only",
+             then accepts webhooks of that account only",
         ))?;
     }
     let client = Client::new(settings.rest.api_url.clone());
     let mut usable = Vec::new();
     let mut clock_is_known = false;
     for caller in callers {
+        // With the token even if there is an API key: a standard key cannot read the account.
         let by_token = client.account(caller.account, &caller.by_token()).await;
+        // Directly after the response, whose time it is compared with.
         let now = SystemClock.now();
         match &by_token {
             Ok(account) => {
@@ -44,7 +46,7 @@ pub(super) async fn look<'a>(
             Err(error) => report.add(refused(caller.account, "auth token", error, settings))?,
         }
         let by_key = match &caller.api_key {
-            // What an API key may always do, and what it is needed for.
+            // Listing messages is a permission that a standard API key has.
             Some(key) => {
                 let mut one = ListMessages::default();
                 one.page_size = Some(1);
@@ -71,7 +73,7 @@ fn known(caller: &Caller, account: &Account) -> Finding {
     let signs = account.auth_token.as_ref();
     let differs = signs.is_some_and(|theirs| {
         let theirs = theirs.expose();
-        // Anything else is not shown, for whatever reason.
+        // Compare only what has the form of a token: the response may have something else in its place.
         let is_token = theirs.len() == 32 && theirs.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_token && theirs != caller.token.expose()
     });
@@ -100,19 +102,19 @@ fn refused(account: AccountSid, what: &str, error: &RestError, settings: &Settin
             found,
             format!(
                 "copy the {what} of exactly this account (a subaccount has its own; a region too) from Twilio's console: \
-                 the primary one, live and not test, without blanks; a token that was rotated is no longer taken"
+                 the primary one, live and not test, without blanks; Twilio does not accept a token that was rotated"
             ),
         ),
         RestErrorKind::Refused { status: 404, .. } => Finding::fail(
             CHECK,
             found,
-            "there is no such account: correct TWILIO_ACCOUNT_SID, or twilio.accounts",
+            "this account does not exist: correct TWILIO_ACCOUNT_SID, or twilio.accounts",
         ),
-        RestErrorKind::NotSent => Finding::fail(
+        RestErrorKind::Connect => Finding::fail(
             CHECK,
             format!("{found} at {}", settings.rest.api_url),
-            "let this machine make HTTPS connections to that host: late replies go there. A clock that is far off makes \
-             certificates invalid too",
+            "let this machine make HTTPS connections to that host: late replies go there. A clock that is far off also \
+             makes certificates invalid",
         ),
         _ => Finding::warn(
             CHECK,
@@ -128,7 +130,7 @@ fn clock(theirs: Timestamp, ours: Timestamp) -> Finding {
         ahead.unsigned_abs(),
         if ahead < 0 { "behind" } else { "ahead of" },
     );
-    if ahead.abs() <= MOST_SKEW {
+    if ahead.abs() <= MAX_SKEW {
         return Finding::ok("clock", "it agrees with Twilio's");
     }
     Finding::warn(

@@ -1,29 +1,29 @@
-//! What was looked at, what was found, and what to do about it.
+//! Findings, each with its remedy, and their output.
 
 use serde_json::json;
 
 use crate::{print, printable};
 
-/// How a check ended.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// As it should be.
+pub(super) enum Severity {
+    /// Correct.
     Ok,
-    /// Was left out, or concerns others.
+    /// Not checked, or not this server's.
     Note,
-    /// Works, and is probably not meant.
+    /// Works, but is probably not intended.
     Warn,
     /// Messages or replies are lost.
     Fail,
 }
 
-/// One line and the one below it.
+/// The result of a check, with a remedy unless it is correct.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) check: &'static str,
-    pub(super) ending: Ending,
+    pub(super) ending: Severity,
     pub(super) found: String,
-    /// What to do; nothing where all is well.
+    /// Remedy; `None` for [`Severity::Ok`].
     pub(super) remedy: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl Finding {
     pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Self {
         Self {
             check,
-            ending: Ending::Ok,
+            ending: Severity::Ok,
             found: found.into(),
             remedy: None,
         }
@@ -42,7 +42,7 @@ impl Finding {
         found: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self::new(check, Ending::Note, found, remedy)
+        Self::new(check, Severity::Note, found, remedy)
     }
 
     pub(super) fn warn(
@@ -50,7 +50,7 @@ impl Finding {
         found: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self::new(check, Ending::Warn, found, remedy)
+        Self::new(check, Severity::Warn, found, remedy)
     }
 
     pub(super) fn fail(
@@ -58,12 +58,12 @@ impl Finding {
         found: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self::new(check, Ending::Fail, found, remedy)
+        Self::new(check, Severity::Fail, found, remedy)
     }
 
     fn new(
         check: &'static str,
-        ending: Ending,
+        ending: Severity,
         found: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
@@ -76,7 +76,7 @@ impl Finding {
     }
 }
 
-/// Prints each finding as soon as it is there: a deployment that hangs is watched.
+/// Prints each finding immediately, so that an operator sees at which check a broken deployment hangs.
 pub(super) struct Report {
     json: bool,
     found_something: bool,
@@ -97,24 +97,24 @@ impl Report {
             found,
             remedy,
         } = finding;
-        self.found_something |= matches!(ending, Ending::Warn | Ending::Fail);
+        self.found_something |= matches!(ending, Severity::Warn | Severity::Fail);
         let found = one_line(&found);
         let remedy = remedy.map(|remedy| one_line(&remedy));
         if self.json {
             let result = match ending {
-                Ending::Ok => "ok",
-                Ending::Note => "note",
-                Ending::Warn => "warn",
-                Ending::Fail => "fail",
+                Severity::Ok => "ok",
+                Severity::Note => "note",
+                Severity::Warn => "warn",
+                Severity::Fail => "fail",
             };
             let line = json!({"check": check, "result": result, "found": found, "remedy": remedy});
             return print(&format!("{line}\n"));
         }
         let word = match ending {
-            Ending::Ok => "ok  ",
-            Ending::Note => "note",
-            Ending::Warn => "warn",
-            Ending::Fail => "FAIL",
+            Severity::Ok => "ok  ",
+            Severity::Note => "note",
+            Severity::Warn => "warn",
+            Severity::Fail => "FAIL",
         };
         let remedy = remedy.map(|remedy| format!("     {remedy}\n"));
         print(&format!(
@@ -128,7 +128,8 @@ impl Report {
     }
 }
 
-/// Some of what is quoted comes from strangers.
+/// Puts a text on one line, without control characters.
 fn one_line(text: &str) -> String {
+    // Findings quote responses of unknown servers, which could otherwise forge further findings.
     printable(text).replace(['\n', '\t'], " ")
 }

@@ -1,14 +1,16 @@
-//! Trying a deployment from outside and inside. One file per thing that is looked at: [`server`] (the private listener),
-//! [`reach`] (the public URL), [`account`] (credentials and clock), [`entered`] (what is entered at Twilio).
+//! `replyhook doctor`: tests a deployment from the inside and from the outside.
+//!
+//! One module per subject: [`server`] (the private listener), [`public_url`] (the public URL), [`account`] (credentials
+//! and clock), [`console_config`] (the webhooks configured at Twilio).
 #![cfg(feature = "emulator")]
 
 mod account;
-mod entered;
+mod console_config;
 mod finding;
-mod pointing;
-mod reach;
+mod public_url;
 mod remedy;
 mod server;
+mod webhook_url;
 
 use std::time::Duration;
 
@@ -16,21 +18,24 @@ use replyhook::config::{Loaded, Settings};
 use replyhook::twilio::Credentials;
 use replyhook::{AccountSid, Secret};
 
-use crate::{Answer, SettingsArgs};
+use crate::{ExitStatus, SettingsArgs};
 use finding::{Finding, Report};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Run it beside a running `replyhook serve` and with its settings: on its machine, or in its container. It looks at the \
-server's private listener (admin.listen), sends signed probes to PUBLIC_URL, which touch no message and no bot, and, where \
-TWILIO_ACCOUNT_SID is set, asks Twilio for the account, the clock, and the webhooks of its numbers and WhatsApp senders. \
-It changes nothing.
+Run it while `replyhook serve` runs, with the same settings, on its machine or in its container. Checks the server's \
+private listener (admin.listen), and sends signed probes to PUBLIC_URL, which reach neither the store nor the bot. \
+If TWILIO_ACCOUNT_SID is set, reads the account, the clock, and the webhooks of its numbers and WhatsApp senders \
+from Twilio. Changes nothing.
 
-A line begins with ok, note (left out, or a concern of others), warn (works, and is probably not meant) or FAIL (messages \
-or replies are lost); the line below says what to do. Trusted are the certificates of this machine, or those in the file \
-that SSL_CERT_FILE names.
+A line begins with ok, note (not checked, or not this server's), warn (works, but is probably not intended) or FAIL \
+(messages or replies are lost). The line below it says what to do. Trusts the certificates of this machine, or those \
+in the file SSL_CERT_FILE.
 
-Exit code 0 if nothing is found, 1 if there is a warn or FAIL, 2 if the settings cannot be used.
+Exit codes:
+  0  no findings
+  1  at least one warn or FAIL
+  2  usage or configuration error
 
 Examples:
   replyhook doctor
@@ -39,18 +44,18 @@ Examples:
 pub(crate) struct Doctor {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// One JSON object a line: {check, result, found, remedy}
+    /// Print one JSON object per line: {check, result, found, remedy}
     #[arg(long)]
     json: bool,
-    /// How long to wait for the private listener
+    /// Milliseconds to wait for the private listener
     #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     timeout_ms: u64,
 }
 
 impl Doctor {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let mut sources = self.settings.sources();
-        // That is a question of who may reach the server, which this is not.
+        // The server's --allow-public-diagnostics is not visible here, and must not make its settings invalid.
         sources.allow_public_diagnostics = true;
         let Loaded {
             settings, warnings, ..
@@ -66,25 +71,25 @@ impl Doctor {
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            reach::look(&settings, here, &mut report).await?;
+            public_url::look(&settings, here, &mut report).await?;
             let callers = callers(&settings);
             let usable = account::look(&settings, &callers, &mut report).await?;
-            entered::look(&settings, &usable, &mut report).await
+            console_config::look(&settings, &usable, &mut report).await
         })?;
         Ok(if report.found_something() {
-            Answer::No
+            ExitStatus::No
         } else {
-            Answer::Yes
+            ExitStatus::Yes
         })
     }
 }
 
-/// An account whose webhooks the server takes.
+/// An account whose webhooks the server accepts.
 struct Caller {
     account: AccountSid,
-    /// What signs its webhooks.
+    /// Auth token that signs its webhooks.
     token: Secret,
-    /// What REST is called with where an API key takes the token's place.
+    /// API key that REST calls use in place of the token.
     api_key: Option<Credentials>,
 }
 
@@ -98,7 +103,7 @@ impl Caller {
     }
 }
 
-/// The account of the default token, if it is known, and those with tokens of their own.
+/// Returns the account of the default token, if it is configured, and the accounts with their own tokens.
 fn callers(settings: &Settings) -> Vec<Caller> {
     let twilio = &settings.twilio;
     let mut callers: Vec<_> = twilio
@@ -113,6 +118,7 @@ fn callers(settings: &Settings) -> Vec<Caller> {
     let Some(own) = twilio.account_sid else {
         return callers;
     };
+    // An entry below `twilio.accounts` wins over the default token and the API key, as in the server.
     let is_own = |caller: &Caller| caller.account.to_lowercase() == own.to_lowercase();
     if !callers.iter().any(is_own) {
         let key = settings.rest.api_key.clone();

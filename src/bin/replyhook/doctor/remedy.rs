@@ -1,26 +1,27 @@
-//! What to do about what Twilio's debugger would say.
+//! Remedies for failed connections, by the error code that Twilio's debugger would show.
 
 use replyhook::ErrorCode;
 
-/// For a URL that gave no answer.
+/// Returns the remedy for a URL that did not respond.
 pub(super) fn transport(code: ErrorCode) -> &'static str {
     match code.0 {
         11200 => {
-            "something accepts the connection and does not answer within Twilio's 15 seconds: look at the proxy and the \
+            "something accepts the connection and does not respond within Twilio's 15 seconds: check the proxy and the \
              server, which hangs or is stopped"
         }
         11201 => {
             "nothing accepts connections there: open the port in the firewall, or correct the name's address in DNS"
         }
         11202 => {
-            "nobody listens there: start the proxy (or the tunnel), or correct PUBLIC_URL's host and port"
+            "nothing listens there: start the proxy (or the tunnel), or correct PUBLIC_URL's host and port"
         }
         11205 => {
             "the network does not lead there: correct PUBLIC_URL's host and port, or the name's address in DNS"
         }
         11210 => "create the name in DNS, or correct PUBLIC_URL's host",
         11220 => {
-            "what listens there speaks no TLS 1.2 or 1.3, or refuses the name (SNI): let the proxy end TLS for this name"
+            "the program there supports neither TLS 1.2 nor 1.3, or refuses the name (SNI): let the proxy terminate TLS for \
+             this name"
         }
         11235 => {
             "get a certificate for PUBLIC_URL's host, or correct the host; a proxy may need SNI to choose the right one"
@@ -30,6 +31,6 @@ pub(super) fn transport(code: ErrorCode) -> &'static str {
             "use a certificate of a public authority, and send its whole chain, intermediates included; Twilio trusts no \
              self-signed one"
         }
-        _ => "what listens there breaks off or speaks no HTTP/1.1: look at its log",
+        _ => "the program there closes the connection, or does not support HTTP/1.1: check its log",
     }
 }

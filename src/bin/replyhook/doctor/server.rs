@@ -1,8 +1,8 @@
-//! The server beside which this runs, by its private listener: is it ready, does its store take writes, which one is it.
+//! Checks of the local server through its private listener: readiness, store, backlog and instance id.
 
 use std::time::Duration;
 
-use replyhook::admin::{Heard, Readiness, Unheard, readiness};
+use replyhook::admin::{Readiness, ReadinessError, ReadinessReport, check_readiness};
 use replyhook::config::Settings;
 use replyhook::probe::Instance;
 use replyhook::store::StoreUrl;
@@ -10,14 +10,14 @@ use replyhook::store::sqlite::file_warnings;
 
 use super::finding::{Finding, Report};
 
-/// What is known of the server beside which this runs.
+/// The identity of the local server, which [`public_url`](super::public_url) compares with the public one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Here {
-    /// There is no private listener to ask.
+pub(super) enum LocalServer {
+    /// No private listener is configured.
     NotAsked,
-    /// Nobody answered, or somebody else.
+    /// The private listener did not respond, or is not replyhook's.
     Unknown,
-    /// This one.
+    /// The server's instance id.
     Known(Instance),
 }
 
@@ -25,7 +25,7 @@ pub(super) fn look(
     settings: &Settings,
     patience: Duration,
     report: &mut Report,
-) -> anyhow::Result<Here> {
+) -> anyhow::Result<LocalServer> {
     if let StoreUrl::Sqlite(path) = &settings.store.url {
         for warning in file_warnings(path) {
             let found = format!("the database file {}", path.display());
@@ -35,98 +35,101 @@ pub(super) fn look(
     let Some(listen) = settings.admin.listen else {
         report.add(Finding::note(
             "server",
-            "admin.listen is empty: whether PUBLIC_URL leads to this very process cannot be told, and its store is not \
-             looked at",
+            "admin.listen is empty: whether PUBLIC_URL leads to this process is unknown, and its store is not checked",
             "set admin.listen to 127.0.0.1:9090 for both, and restart the server",
         ))?;
-        return Ok(Here::NotAsked);
+        return Ok(LocalServer::NotAsked);
     };
-    let heard = match readiness(listen, patience) {
-        Ok(heard) => heard,
-        Err(unheard) => {
-            report.add(not_heard(&unheard))?;
-            return Ok(Here::Unknown);
+    let readiness = match check_readiness(listen, patience) {
+        Ok(readiness) => readiness,
+        Err(error) => {
+            report.add(no_response(&error))?;
+            return Ok(LocalServer::Unknown);
         }
     };
-    let Some(state) = &heard.readiness else {
+    let Some(state) = &readiness.readiness else {
         report.add(Finding::fail(
             "server",
-            format!("what answers at {listen} (admin.listen) is no private listener of replyhook"),
+            format!("the program at {listen} (admin.listen) is not a private listener of replyhook"),
             "another program has that address: stop it, or set admin.listen to a free one, and restart the server",
         ))?;
-        return Ok(Here::Unknown);
+        return Ok(LocalServer::Unknown);
     };
-    for finding in told(&heard, state, &listen.to_string()) {
+    for finding in findings(&readiness, state, &listen.to_string()) {
         report.add(finding)?;
     }
-    Ok(heard.instance.map_or(Here::Unknown, Here::Known))
+    Ok(readiness
+        .instance
+        .map_or(LocalServer::Unknown, LocalServer::Known))
 }
 
-fn not_heard(unheard: &Unheard) -> Finding {
-    let remedy = match unheard {
-        Unheard::Silent(_) => {
+fn no_response(error: &ReadinessError) -> Finding {
+    let remedy = match error {
+        ReadinessError::Timeout(_) => {
             "it is stopped, starved of CPU or hangs: look at its log and restart it"
         }
         _ => {
             "start `replyhook serve`, or run this where it runs (same machine, same container) and with its settings"
         }
     };
-    Finding::fail("server", format!("{unheard} (admin.listen)"), remedy)
+    Finding::fail("server", format!("{error} (admin.listen)"), remedy)
 }
 
-fn told(heard: &Heard, state: &Readiness, listen: &str) -> Vec<Finding> {
-    let parts = &state.checks;
+fn findings(readiness: &ReadinessReport, state: &Readiness, listen: &str) -> Vec<Finding> {
+    let checks = &state.checks;
     let mut findings = Vec::new();
-    findings.push(match heard.instance {
-        _ if parts.draining => Finding::fail(
+    findings.push(match readiness.instance {
+        // Draining matters more than the version.
+        _ if checks.draining => Finding::fail(
             "server",
-            "it is shutting down and takes no more messages",
+            "it is shutting down and accepts no more messages",
             "start it again, or wait for the one that takes its place",
         ),
         None => Finding::fail(
             "server",
-            format!("what runs at {listen} is an older replyhook, which does not say who it is"),
+            format!("the server at {listen} is an older replyhook, which does not report its instance id"),
             "restart it with this version",
         ),
-        Some(instance) => Finding::ok("server", format!("{instance} runs, asked at {listen}")),
+        Some(instance) => Finding::ok("server", format!("{instance} runs at {listen}")),
     });
-    findings.push(if parts.store.ok {
-        Finding::ok("store", "it takes writes")
+    findings.push(if checks.store.ok {
+        Finding::ok("store", "it accepts writes")
     } else {
-        let reason = parts.store.reason.as_deref().unwrap_or("no reason given");
+        let reason = checks.store.reason.as_deref().unwrap_or("no reason given");
         Finding::fail(
             "store",
-            format!("it does not take writes: {reason}; messages get 503 until it does"),
-            "look at DATABASE_URL's disk (space, rights, a program that locks the file) or at PostgreSQL (is it up, does \
-             something hold locks); the server goes on by itself, so do not restart it: what it said meanwhile is in its memory",
+            format!("it does not accept writes: {reason}; messages get 503 until it does"),
+            "check DATABASE_URL's disk (space, permissions, a program that locks the file) or PostgreSQL (is it up, does \
+             something hold locks); the server recovers by itself, so do not restart it: fallback replies that it sent in \
+             the meantime are only in its memory",
         )
     });
-    if parts.rest == "failing" {
+    if checks.rest == "failing" {
         findings.push(Finding::warn(
             "outbox",
-            "the server's last call of Twilio's REST API failed: late replies do not go out",
-            "see what is said of the credentials below, and the server's log",
+            "the server's last call of Twilio's REST API failed: late replies are not sent",
+            "see the credentials below, and the server's log",
         ));
     }
-    if parts.messages.dead > 0 {
+    if checks.messages.dead > 0 {
         findings.push(Finding::warn(
             "messages",
             format!(
-                "messages that nobody answers any more: {}",
-                parts.messages.dead
+                "dead messages, which are not retried and get no reply: {}",
+                checks.messages.dead
             ),
-            "look at them with `replyhook messages list --state dead`; `replyhook messages retry` has one handled again, and \
-             `replyhook purge --user` deletes what is not to be answered",
+            "list them with `replyhook messages list --state dead`; `replyhook messages retry` lets the handler run again, \
+             and `replyhook purge --user` deletes messages that need no reply",
         ));
     }
-    if parts.outbox.held > 0 {
+    if checks.outbox.held > 0 {
         findings.push(Finding::warn(
             "outbox",
             format!(
-                "replies that wait for you, because it is not known whether Twilio has them: {}",
-                parts.outbox.held
+                "replies that wait for your decision, because it is unknown whether Twilio has them: {}",
+                checks.outbox.held
             ),
-            "look at them with `replyhook messages list --state held`, and `replyhook messages release` what should go out",
+            "list them with `replyhook messages list --state held`, and send them with `replyhook messages release`",
         ));
     }
     findings

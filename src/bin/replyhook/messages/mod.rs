@@ -1,7 +1,7 @@
-//! `replyhook messages`: what came and what was sent first, looked at and set going again.
+//! `replyhook messages`: lists, shows and exports inbound and outbound messages; retries and releases them.
 
-mod again;
-mod outgoing;
+mod outbound;
+mod retry;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -10,22 +10,23 @@ use anyhow::Context;
 use replyhook::config::{MediaSettings, Sources};
 use replyhook::saved_files;
 use replyhook::store::{
-    Access, MessageFilter, MessageRow, OutgoingRow, ReplyRow, ReplyState, TakenParams,
+    Access, MessageFilter, MessageRow, OutboundDetails, OutboundRow, OutboundState, RedactedParams,
 };
-use replyhook::{Address, ErrorCode, Form, MessageSid};
+use replyhook::{Address, ErrorCode, FormParams, MessageSid};
 use serde_json::{Value, json};
 
-use self::again::{Release, Retry};
+use self::retry::{Release, Retry};
 use crate::operator::{Opened, address, age, now, user};
-use crate::{Answer, SettingsArgs, print, print_on, printable};
+use crate::{ExitStatus, SettingsArgs, print, print_on, printable};
 
-/// Messages at once.
+/// Messages per query of the store.
 const PAGE: u32 = 500;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Works beside a running server. Numbers are masked, and texts are shown only with --content. What was sent first, by
-`replyhook send` or a program, answers nothing: it is listed with --outbound, and has a number in place of a SID.
+Works on the store of a running server. Addresses are masked, and texts are shown only with --content. Outbound
+messages, sent with `replyhook send` or by a program, are listed with --outbound. They have a number in place of a
+SID.
 
 Examples:
   replyhook messages list --state held
@@ -41,46 +42,61 @@ pub(crate) struct Messages {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// One line a message, newest first: its SID, state, user, age, and why it stands where it stands
-    #[command(after_help = "Exit code 0, also where there is none.")]
-    List(List),
-    /// Everything about one message and its replies
-    #[command(after_help = "Exit code 1 if there is no such message.")]
-    Show(Show),
-    /// Let a message that failed, or is dead, be handled again; its answer goes by REST
+    /// List messages, newest first: SID, state, user, age, and the reason of the state
     #[command(after_help = "\
-Exit code 0 if one will be, 1 if none failed.
+Exit codes:
+  0  listed, even if none was found
+  1  the store cannot be used
+  2  usage or configuration error")]
+    List(List),
+    /// Show one message with its replies
+    #[command(after_help = "\
+Exit codes:
+  0  shown
+  1  not found, or the store cannot be used
+  2  usage or configuration error")]
+    Show(Show),
+    /// Let the handler run again for failed or dead messages; the reply is sent via the REST API
+    #[command(after_help = "\
+Exit codes:
+  0  at least one message will be handled again
+  1  none will, or the store cannot be used
+  2  usage or configuration error
 
-Example, once a broken bot is mended:
+Example, after a bot was fixed:
   replyhook messages retry --state dead --since 6")]
     Retry(Retry),
-    /// Send what is held, or failed, of a message's reply, or of what was sent first
-    #[command(after_help = "Exit code 0 if something is sent, 1 if nothing was held.")]
+    /// Send the held or failed messages of a reply, or held or failed outbound messages
+    #[command(after_help = "\
+Exit codes:
+  0  at least one message was released
+  1  none was held or failed, or the store cannot be used
+  2  usage or configuration error")]
     Release(Release),
-    /// Everything, one JSON object a line, newest first
+    /// Export all messages, newest first, as one JSON object per line
     #[command(after_help = "Example:\n  replyhook messages export --content > messages.jsonl")]
     Export(Export),
 }
 
 #[derive(clap::Args)]
 struct List {
-    /// Only those in this state
+    /// Only messages in this state
     #[arg(long, value_parser = ["received", "processing", "answered", "deferred", "sent", "failed", "held", "unknown", "dead",
         "pending", "sending", "suppressed"])]
     state: Option<String>,
-    /// Only those of this user, such as whatsapp:+15550001111
+    /// Only messages of this user, such as whatsapp:+15550001111
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     user: Option<Address>,
-    /// What was sent first, in place of what came: pending, sending, unknown, held, sent, failed or suppressed
+    /// List outbound messages instead; states: pending, sending, unknown, held, sent, failed, suppressed
     #[arg(long)]
     outbound: bool,
-    /// At most so many
+    /// Maximum number of messages to list
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// With numbers and texts
+    /// Show addresses and texts
     #[arg(long)]
     content: bool,
     #[command(flatten)]
@@ -89,16 +105,16 @@ struct List {
 
 #[derive(clap::Args)]
 struct Show {
-    /// The message's SID
+    /// SID of the message
     #[arg(required_unless_present = "outbound", conflicts_with = "outbound")]
     sid: Option<MessageSid>,
-    /// The number of a message that was sent first, as `replyhook send` tells it
+    /// Show the outbound message with this number, which `replyhook send` prints
     #[arg(long, value_name = "NUMBER")]
     outbound: Option<i64>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// With number and texts
+    /// Show address and texts
     #[arg(long)]
     content: bool,
     #[command(flatten)]
@@ -107,10 +123,10 @@ struct Show {
 
 #[derive(clap::Args)]
 struct Export {
-    /// What was sent first, in place of what came
+    /// Export outbound messages instead of inbound ones
     #[arg(long)]
     outbound: bool,
-    /// With numbers and texts
+    /// Include addresses and texts
     #[arg(long)]
     content: bool,
     #[command(flatten)]
@@ -118,7 +134,7 @@ struct Export {
 }
 
 impl Messages {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match self.what {
             What::List(list) => list.run(),
             What::Show(show) => show.run(),
@@ -130,7 +146,7 @@ impl Messages {
 }
 
 impl List {
-    fn run(self) -> anyhow::Result<Answer> {
+    fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let now = now();
         let mut filter = MessageFilter {
@@ -139,15 +155,16 @@ impl List {
             ..MessageFilter::default()
         };
         if self.outbound {
-            outgoing::list(&opened, filter, self.limit, self.json, self.content)?;
-            return Ok(Answer::Yes);
+            outbound::list(&opened, filter, self.limit, self.json, self.content)?;
+            return Ok(ExitStatus::Yes);
         }
+        // Page by page: a long list must not fill the memory, and stops when the reader of a pipe does.
         let mut left = self.limit;
         while left > 0 {
             filter.limit = left.min(PAGE);
             let rows = opened.wait(opened.store.messages(filter.clone()))?;
             let Some(last) = rows.last() else { break };
-            filter.before = Some(last.id);
+            filter.before_id = Some(last.id);
             left -= u32::try_from(rows.len()).unwrap_or(left).min(left);
             let lines = rows.iter().map(|row| {
                 if self.json {
@@ -160,26 +177,27 @@ impl List {
                 break;
             }
         }
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 
 impl Show {
-    fn run(self) -> anyhow::Result<Answer> {
+    fn run(self) -> anyhow::Result<ExitStatus> {
         let sources = self.settings.sources();
         let opened = Opened::by(&sources, Access::Operator)?;
         let Some(sid) = self.sid else {
             let id = self.outbound.unwrap_or_default();
-            let Some(row) = outgoing::numbered(&opened, id)? else {
+            let Some(row) = outbound::numbered(&opened, id)? else {
                 print(&format!(
-                    "no message {id} was sent first, or it is forgotten\n"
+                    "outbound message {id} does not exist, or has been deleted\n"
                 ))?;
-                return Ok(Answer::No);
+                return Ok(ExitStatus::No);
             };
             return self.outgoing(&row);
         };
         let Some(row) = find(&opened, sid)? else {
-            return match outgoing::called(&opened, sid)? {
+            // It may be the SID that Twilio gave to an outbound message.
+            return match outbound::called(&opened, sid)? {
                 Some(row) => self.outgoing(&row),
                 None => unknown(sid),
             };
@@ -192,34 +210,34 @@ impl Show {
         } else {
             print(&table(&row, &files, self.content)?)?;
         }
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 
-    fn outgoing(&self, row: &OutgoingRow) -> anyhow::Result<Answer> {
+    fn outgoing(&self, row: &OutboundDetails) -> anyhow::Result<ExitStatus> {
         if self.json {
-            print(&format!("{}\n", outgoing::whole(row, self.content)))?;
+            print(&format!("{}\n", outbound::whole(row, self.content)))?;
         } else {
-            print(&outgoing::table(row, self.content)?)?;
+            print(&outbound::table(row, self.content)?)?;
         }
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 
 impl Export {
-    fn run(self) -> anyhow::Result<Answer> {
+    fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let mut filter = MessageFilter {
             limit: PAGE,
             ..MessageFilter::default()
         };
         if self.outbound {
-            outgoing::list(&opened, filter, u32::MAX, true, self.content)?;
-            return Ok(Answer::Yes);
+            outbound::list(&opened, filter, u32::MAX, true, self.content)?;
+            return Ok(ExitStatus::Yes);
         }
         loop {
             let rows = opened.wait(opened.store.messages(filter.clone()))?;
             let Some(last) = rows.last() else { break };
-            filter.before = Some(last.id);
+            filter.before_id = Some(last.id);
             let mut text = String::new();
             for row in &rows {
                 writeln!(text, "{}", whole(row, self.content))?;
@@ -228,13 +246,13 @@ impl Export {
                 break;
             }
         }
-        Ok(Answer::Yes)
+        Ok(ExitStatus::Yes)
     }
 }
 
-/// The files of a message that `media.save_dir` has kept on this machine.
+/// Returns the files of a message that were saved in `media.save_dir` on this machine.
 pub(crate) fn files_of(sources: &Sources, sid: MessageSid) -> anyhow::Result<Vec<PathBuf>> {
-    let Some(folder) = MediaSettings::load(sources)?.save else {
+    let Some(folder) = MediaSettings::load(sources)?.save_dir else {
         return Ok(Vec::new());
     };
     let files = saved_files(&folder, sid);
@@ -250,11 +268,11 @@ fn find(opened: &Opened, sid: MessageSid) -> anyhow::Result<Option<MessageRow>> 
     Ok(opened.wait(opened.store.messages(filter))?.pop())
 }
 
-fn unknown(sid: MessageSid) -> anyhow::Result<Answer> {
+fn unknown(sid: MessageSid) -> anyhow::Result<ExitStatus> {
     print(&format!(
-        "there is no message {sid} in the journal: `replyhook reconcile` fetches what Twilio has and it lacks\n"
+        "message {sid} is not in the journal; `replyhook reconcile` adds messages that Twilio has and the journal lacks\n"
     ))?;
-    Ok(Answer::No)
+    Ok(ExitStatus::No)
 }
 
 fn line(row: &MessageRow, now: replyhook::Timestamp, content: bool) -> String {
@@ -263,31 +281,31 @@ fn line(row: &MessageRow, now: replyhook::Timestamp, content: bool) -> String {
         .as_ref()
         .map_or_else(|| "-".to_owned(), |address| user(address, content));
     let reason = reason(row).or_else(|| {
-        row.handed_over_until
+        row.handed_off_until
             .filter(|until| *until > now)
-            .map(|_| "its conversation is handed over".to_owned())
+            .map(|_| "the conversation is handed off".to_owned())
     });
     let (age, reason) = (age(row.received_at, now), reason.unwrap_or_default());
     let line = format!("{} {:<8} {who:<12} {age:>4} {reason}", row.sid, row.state);
     let mut text = format!("{}\n", printable(&line));
     if content {
-        for said in texts(row) {
+        for quoted in texts(row) {
             text += "  ";
-            text += &said;
+            text += &quoted;
             text.push('\n');
         }
     }
     text
 }
 
-/// Why a message stands where it stands; where its replies tell, the first that does.
+/// Returns the reason of a message's state: its own, or that of the first reply that has one.
 fn reason(row: &MessageRow) -> Option<String> {
     row.reason
         .clone()
-        .or_else(|| row.replies.iter().find_map(trouble))
+        .or_else(|| row.replies.iter().find_map(failure_reason))
 }
 
-fn trouble(reply: &ReplyRow) -> Option<String> {
+fn failure_reason(reply: &OutboundRow) -> Option<String> {
     let code = reply.error_code.map(meaning);
     match (&reply.reason, code) {
         (Some(reason), Some(code)) => Some(format!("{reason}: {code}")),
@@ -295,7 +313,7 @@ fn trouble(reply: &ReplyRow) -> Option<String> {
     }
 }
 
-/// What a code means, with the code.
+/// Formats an error code with its meaning.
 fn meaning(code: u32) -> String {
     let meaning = ErrorCode(code)
         .meaning()
@@ -303,41 +321,46 @@ fn meaning(code: u32) -> String {
     format!("{meaning} ({code})")
 }
 
-/// What somebody said, quoted so that nothing in it commands the terminal.
-fn said(who: &str, text: &str) -> String {
-    format!("{who}: {text:?}")
+/// Formats a text of a message with its author.
+fn quoted(author: &str, text: &str) -> String {
+    // The `Debug` format escapes control characters, which could change the terminal's state.
+    format!("{author}: {text:?}")
 }
 
-/// What was said, a line each.
+/// Returns the texts of a message, its response and its replies, one per line.
 fn texts(row: &MessageRow) -> Vec<String> {
     let body = row
         .params
         .as_ref()
-        .map(|params| said("user", &body(params)));
-    let answer = row.answer.as_ref().map(|answer| said("answer", &answer.0));
+        .map(|params| quoted("user", &body(params)));
+    let response = row
+        .response
+        .as_ref()
+        .map(|response| quoted("response", &response.0));
     let replies = row.replies.iter().filter_map(|reply| reply.params.as_ref());
     body.into_iter()
-        .chain(answer)
-        .chain(replies.map(|params| said("reply", &body_of_reply(params))))
+        .chain(response)
+        .chain(replies.map(|params| quoted("reply", &body_of_reply(params))))
         .collect()
 }
 
-fn form(params: &TakenParams) -> Form {
-    Form::parse(params.0.as_bytes(), usize::MAX).unwrap_or_default()
+fn form(params: &RedactedParams) -> FormParams {
+    FormParams::parse(params.0.as_bytes(), usize::MAX).unwrap_or_default()
 }
 
-fn body(params: &TakenParams) -> String {
+fn body(params: &RedactedParams) -> String {
     form(params).get("Body").unwrap_or_default().to_owned()
 }
 
-/// A template has no text of ours.
-fn body_of_reply(params: &TakenParams) -> String {
+/// Returns the text of a reply, or the Content SID of a template.
+fn body_of_reply(params: &RedactedParams) -> String {
     let form = form(params);
+    // Twilio renders a template's text, so the store does not have it.
     let text = form.get("Body").or_else(|| form.get("ContentSid"));
     text.unwrap_or_default().to_owned()
 }
 
-/// What a line of `list --json` holds.
+/// Returns the object for a line of `list --json`.
 fn summary(row: &MessageRow, content: bool) -> Value {
     let replies = row.replies.iter().map(|reply| {
         let sid = reply.sid.as_ref().map(MessageSid::as_str);
@@ -357,17 +380,17 @@ fn summary(row: &MessageRow, content: bool) -> Value {
     });
     if content {
         line["body"] = json!(row.params.as_ref().map(body));
-        line["answer"] = json!(row.answer.as_ref().map(|answer| &answer.0));
+        line["response"] = json!(row.response.as_ref().map(|answer| &answer.0));
     }
     line
 }
 
-/// The same with everything else that is known.
+/// Returns the object for `show --json` and `export`: [`summary`] with all other fields.
 fn whole(row: &MessageRow, content: bool) -> Value {
     let mut line = summary(row, content);
     line["account_sid"] = json!(row.account.as_str());
     line["reason"] = json!(row.reason);
-    line["handed_over_until"] = json!(row.handed_over_until.map(|until| until.to_string()));
+    line["handed_off_until"] = json!(row.handed_off_until.map(|until| until.to_string()));
     for (reply, line) in row
         .replies
         .iter()
@@ -404,8 +427,8 @@ fn table(row: &MessageRow, files: &[PathBuf], content: bool) -> Result<String, s
     if let Some(reason) = &row.reason {
         writeln!(text, "reason    {reason}")?;
     }
-    if let Some(until) = row.handed_over_until {
-        writeln!(text, "handover  its conversation, until {until:.0}")?;
+    if let Some(until) = row.handed_off_until {
+        writeln!(text, "handoff   until {until:.0}")?;
     }
     for file in files {
         let bytes = file.metadata().map_or(0, |about| about.len());
@@ -417,7 +440,7 @@ fn table(row: &MessageRow, files: &[PathBuf], content: bool) -> Result<String, s
             writeln!(text, "          SID {sid}")?;
         }
         if let Some(status) = &reply.status {
-            writeln!(text, "          Twilio says {status}")?;
+            writeln!(text, "          status: {status}")?;
         }
         if let Some(code) = reply.error_code {
             writeln!(text, "          error: {}", meaning(code))?;
@@ -425,7 +448,7 @@ fn table(row: &MessageRow, files: &[PathBuf], content: bool) -> Result<String, s
         if let Some(reason) = &reply.reason {
             writeln!(text, "          reason: {reason}")?;
         }
-        if reply.state == ReplyState::Held {
+        if reply.state == OutboundState::Held {
             writeln!(
                 text,
                 "          `replyhook messages release {}` sends it",
@@ -435,8 +458,8 @@ fn table(row: &MessageRow, files: &[PathBuf], content: bool) -> Result<String, s
     }
     let mut text = format!("{}\n", printable(&text));
     if content {
-        for said in texts(row) {
-            writeln!(text, "{said}")?;
+        for quoted in texts(row) {
+            writeln!(text, "{quoted}")?;
         }
     }
     Ok(text)

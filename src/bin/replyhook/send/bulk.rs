@@ -1,4 +1,4 @@
-//! A message for each row of a CSV file.
+//! `send --csv`: one message per row of a CSV file.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,32 +7,32 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use csv::StringRecord;
 use replyhook::config::SenderSettings;
-use replyhook::sending::{Outgoing, SendErrorKind, Sender};
-use replyhook::store::SendKey;
+use replyhook::outbound::{OutboundClient, SendErrorKind, SendReceipt};
+use replyhook::store::IdempotencyKey;
 use replyhook::twilio::NewMessage;
 use replyhook::{Address, Timestamp};
 use serde_json::json;
 
 use super::row::Draft;
 use super::rows::{Column, Rows};
-use super::{Send, has_failed, open, refused, why};
+use super::{Send, failure_reason, has_failed, open, refused};
 use crate::operator::{Opened, address, number};
-use crate::{Answer, print};
+use crate::{ExitStatus, print};
 
-/// What became of a row.
-enum Told {
-    /// It is in the outbox, or would be.
+/// The result of one row.
+enum RowOutcome {
+    /// The message was queued, or would be with `--dry-run`.
     Queued,
-    /// It was there before.
+    /// The message had been queued before.
     Known,
     Refused {
         reason: String,
-        /// The message that has its key.
+        /// Number of the message that already has the row's key.
         id: Option<i64>,
     },
 }
 
-impl Told {
+impl RowOutcome {
     fn refused(reason: impl Into<String>) -> Self {
         Self::Refused {
             reason: reason.into(),
@@ -40,16 +40,15 @@ impl Told {
         }
     }
 
-    /// Of a row whose key was taken before.
-    fn known(message: &Outgoing) -> Self {
+    /// Returns the outcome of a row whose key `message` already has.
+    fn known(message: &SendReceipt) -> Self {
         let id = message.id;
         let reason = if message.differs {
-            format!(
-                "its key is that of message {id}, which says something else or goes to somebody else"
-            )
+            format!("message {id} has the same key, but another text or recipient")
         } else if has_failed(message) {
-            let why = why(message).unwrap_or_else(|| "no reason is known".to_owned());
-            format!("it is message {id}, taken before and failed: {why}")
+            // Counted as refused, not as known: running the command again will not send it.
+            let reason = failure_reason(message).unwrap_or_else(|| "unknown reason".to_owned());
+            format!("queued before as message {id}, which failed: {reason}")
         } else {
             return Self::Known;
         };
@@ -60,17 +59,19 @@ impl Told {
     }
 }
 
-/// A row that can be sent.
+/// A valid row.
 struct Ready {
     to: Address,
     message: NewMessage,
     key: String,
-    /// All that it says.
-    said: String,
+    /// The whole content of the message as one text.
+    content: String,
 }
 
-/// The keys of a run, each with the line that had it first and what that says.
-type Keys = HashMap<SendKey, (u64, SendKey)>;
+/// The keys of this run, each with the line that had it first and a hash of that row's content.
+///
+/// Hashes, so that the content of a large file is not in memory a second time.
+type Keys = HashMap<IdempotencyKey, (u64, IdempotencyKey)>;
 
 #[derive(Default)]
 struct Counts {
@@ -80,27 +81,27 @@ struct Counts {
 }
 
 impl Send {
-    pub(super) fn bulk(&self, file: &Path, settings: SenderSettings) -> anyhow::Result<Answer> {
+    pub(super) fn bulk(&self, file: &Path, settings: SenderSettings) -> anyhow::Result<ExitStatus> {
         let rows = Rows::read(file)?;
         let (opened, sender) = open(settings)?;
         let mut counts = Counts::default();
         let mut keys = Keys::new();
         for (line, record) in rows.each() {
-            let (to, told) = match record.map(|record| self.ready(&rows.columns, &record)) {
+            let (to, outcome) = match record.map(|record| self.ready(&rows.columns, &record)) {
                 Ok(Ok(ready)) => {
-                    let told = match repeated(&mut keys, line, &ready) {
-                        Some(told) => told,
-                        None => self.take(&opened, &sender, &ready)?,
+                    let outcome = match repeated(&mut keys, line, &ready) {
+                        Some(outcome) => outcome,
+                        None => self.queue(&opened, &sender, &ready)?,
                     };
-                    (Some(ready.to), told)
+                    (Some(ready.to), outcome)
                 }
-                Ok(Err((to, reason))) => (to, Told::refused(reason)),
-                Err(reason) => (None, Told::refused(reason)),
+                Ok(Err((to, reason))) => (to, RowOutcome::refused(reason)),
+                Err(reason) => (None, RowOutcome::refused(reason)),
             };
-            match told {
-                Told::Queued => counts.queued += 1,
-                Told::Known => counts.known += 1,
-                Told::Refused { reason, id } => {
+            match outcome {
+                RowOutcome::Queued => counts.queued += 1,
+                RowOutcome::Known => counts.known += 1,
+                RowOutcome::Refused { reason, id } => {
                     counts.refused += 1;
                     print(&self.refusal(line, to.as_ref(), &reason, id))?;
                 }
@@ -108,13 +109,13 @@ impl Send {
         }
         print(&self.summary(&counts))?;
         Ok(if counts.refused > 0 {
-            Answer::No
+            ExitStatus::No
         } else {
-            Answer::Yes
+            ExitStatus::Yes
         })
     }
 
-    /// What a row says, or to whom it would have been sent and why it is not.
+    /// Builds the message of a row, or returns its recipient and the reason why it is refused.
     fn ready(
         &self,
         columns: &[Column],
@@ -136,16 +137,17 @@ impl Send {
                 }
             }
         }
-        let text = to.ok_or_else(|| (None, "it has no recipient".to_owned()))?;
+        let text = to.ok_or_else(|| (None, "the recipient is missing".to_owned()))?;
         let (to, message) = problem
             .map_or(Ok(()), Err)
             .and_then(|()| {
-                address(text).map_err(|error| anyhow!("the recipient is no address: {error}"))
+                address(text).map_err(|error| anyhow!("invalid recipient address; {error}"))
             })
             .and_then(|to| Ok((to.clone(), draft.message(to)?)))
             .map_err(|error| (Some(Address::parse(text)), error.to_string()))?;
-        let said = draft.said_to(&to);
-        let key = key.map_or_else(|| said.clone(), str::to_owned);
+        let content = draft.content_for(&to);
+        // Without a key of its own, a row is identified by its content: the same file sends nothing twice.
+        let key = key.map_or_else(|| content.clone(), str::to_owned);
         let key = match &self.idempotency_key {
             Some(name) => format!("{name}/{key}"),
             None => key,
@@ -154,21 +156,26 @@ impl Send {
             to,
             message,
             key,
-            said,
+            content,
         })
     }
 
-    fn take(&self, opened: &Opened, sender: &Sender, ready: &Ready) -> anyhow::Result<Told> {
+    fn queue(
+        &self,
+        opened: &Opened,
+        sender: &OutboundClient,
+        ready: &Ready,
+    ) -> anyhow::Result<RowOutcome> {
         let (key, message) = (ready.key.as_str(), &ready.message);
-        let taken = if self.dry_run {
+        let queued = if self.dry_run {
             opened.run(sender.check(Some(key), message))
         } else {
             opened.run(sender.send_once(key, message)).map(Some)
         };
-        match taken {
-            Ok(Some(known)) if known.repeated => Ok(Told::known(&known)),
-            Ok(_) => Ok(Told::Queued),
-            // The next rows would fare no better, and a second run goes on here.
+        match queued {
+            Ok(Some(known)) if known.is_duplicate => Ok(RowOutcome::known(&known)),
+            Ok(_) => Ok(RowOutcome::Queued),
+            // Stop: the following rows would fail in the same way. A second run continues here, thanks to the keys.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -177,16 +184,16 @@ impl Send {
             {
                 Err(refused(&error))
             }
-            Err(error) => Ok(Told::refused(error.to_string())),
+            Err(error) => Ok(RowOutcome::refused(error.to_string())),
         }
     }
 
     fn refusal(&self, line: u64, to: Option<&Address>, reason: &str, id: Option<i64>) -> String {
         let to = to.map(|to| format!("{to:?}"));
         if self.json {
-            let told =
+            let object =
                 json!({"kind": "refused", "line": line, "to": to, "id": id, "reason": reason});
-            return format!("{told}\n");
+            return format!("{object}\n");
         }
         let to = to.map_or_else(String::new, |to| format!(" {to}"));
         format!("line {line}{to}: {reason}\n")
@@ -209,17 +216,18 @@ impl Send {
     }
 }
 
-/// What is told of a row whose key another row of the file has: one that says the same is the same message.
-fn repeated(keys: &mut Keys, line: u64, ready: &Ready) -> Option<Told> {
-    let said = SendKey::new(&ready.said);
-    match keys.entry(SendKey::new(&ready.key)) {
+/// Returns the outcome of a row whose key an earlier row of the file has: equal content is the same message.
+fn repeated(keys: &mut Keys, line: u64, ready: &Ready) -> Option<RowOutcome> {
+    // With `--dry-run` nothing is queued, so only this finds duplicates within the file.
+    let content = IdempotencyKey::new(&ready.content);
+    match keys.entry(IdempotencyKey::new(&ready.key)) {
         Entry::Vacant(entry) => {
-            entry.insert((line, said));
+            entry.insert((line, content));
             None
         }
-        Entry::Occupied(first) if first.get().1 == said => Some(Told::Known),
-        Entry::Occupied(first) => Some(Told::refused(format!(
-            "its key is that of line {}, which says something else or goes to somebody else",
+        Entry::Occupied(first) if first.get().1 == content => Some(RowOutcome::Known),
+        Entry::Occupied(first) => Some(RowOutcome::refused(format!(
+            "line {} has the same key, but another text or recipient",
             first.get().0
         ))),
     }
@@ -231,7 +239,7 @@ fn fill(draft: &mut Draft, column: &Column, field: &str) -> anyhow::Result<()> {
         Column::To | Column::Key => {}
         Column::From => {
             let from =
-                address(trimmed).map_err(|error| anyhow!("the sender is no address: {error}"))?;
+                address(trimmed).map_err(|error| anyhow!("invalid sender address; {error}"))?;
             draft.from = Some(from);
         }
         Column::Service => draft.service = Some(trimmed.parse().context("service")?),
@@ -243,8 +251,9 @@ fn fill(draft: &mut Draft, column: &Column, field: &str) -> anyhow::Result<()> {
         Column::Media => draft.media = trimmed.split_whitespace().map(str::to_owned).collect(),
         Column::At => {
             let at: Result<Timestamp, _> = trimmed.parse();
-            let at =
-                at.map_err(|_| anyhow!("at is no time: write one such as 2026-12-24T18:00:00Z"))?;
+            let at = at.map_err(|_| {
+                anyhow!("invalid time in `at`; write one such as 2026-12-24T18:00:00Z")
+            })?;
             draft.at = Some(at);
         }
     }

@@ -1,4 +1,4 @@
-//! `replyhook send`: it puts the message into the outbox of the running server, which sends it.
+//! `replyhook send`: queues messages in the outbox of the running server, which sends them.
 
 mod bulk;
 mod row;
@@ -10,85 +10,90 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use replyhook::config::SenderSettings;
-use replyhook::sending::{Outgoing, SendError, SendErrorKind, SendRules, Sender};
-use replyhook::store::{Access, ReplyState};
+use replyhook::outbound::{OutboundClient, OutboundConfig, SendError, SendErrorKind, SendReceipt};
+use replyhook::store::{Access, OutboundState};
 use replyhook::twilio::{Client, NewMessage};
 use replyhook::{Address, ErrorCode, MessagingServiceSid, SystemClock, Timestamp};
 use serde_json::json;
 
 use self::row::Draft;
 use crate::operator::{Opened, address};
-use crate::{Answer, Failed, SettingsArgs, print};
+use crate::{ExitStatus, Failed, SettingsArgs, print};
 
-/// Between two looks at a message that is waited for.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval between two checks of a message with `--wait`.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Works beside a running server, with its DATABASE_URL and TWILIO_ACCOUNT_SID: the server sends what is queued here, once, and
-not to who has opted out. On WhatsApp a text needs an open window (the user wrote within 24 hours), and outside of it a
-template needs a recorded opt-in. With --idempotency-key a second call sends nothing and tells what became of the first.
+Needs the DATABASE_URL and TWILIO_ACCOUNT_SID of a running server, which sends each queued message once, and never to
+a user who has opted out. On WhatsApp, a text needs an open customer service window (the user wrote within 24 hours).
+Outside of it, a template needs a recorded opt-in. With --idempotency-key, a second call sends nothing and shows the
+first message.
 
-A CSV file has a heading. Its columns: to; body, or template with a column for each variable (1, 2, … or var.NAME); and where
-wanted from, service, media (URLs, separated by blanks), at, key. What a row leaves empty is taken from the options. A row is
-sent once, however often the file is: its key is the column key, else what the row says; --idempotency-key NAME stands before it.
+A CSV file has a header line. Its columns: to; body, or template with a column per variable (1, 2, … or var.NAME);
+optionally from, service, media (URLs separated by blanks), at, key. The options apply where a row has an empty field.
+A row is sent once, even if the file is sent again: its idempotency key is the column key, or else the content of the
+row. --idempotency-key NAME becomes a prefix of these keys.
 
-Exit code 0 if it is queued or sent (with --csv: every row), 1 if it is refused or failed, 2 for wrong usage.
+Exit codes:
+  0  queued or sent (with --csv: every row)
+  1  refused or failed, or not sent within --wait
+  2  usage or configuration error
 
 Examples:
   replyhook send --to whatsapp:+15550001111 --from whatsapp:+15550002222 --body 'Your order is ready.' --wait
   replyhook send --to whatsapp:+15550001111 --from whatsapp:+15550002222 --template HX… --var 1=Ana --idempotency-key order-42
   replyhook send --csv customers.csv --service MG… --template HX… --idempotency-key spring --dry-run")]
 pub(crate) struct Send {
-    /// Who gets it, such as whatsapp:+15550001111
+    /// Recipient, such as whatsapp:+15550001111
     #[arg(long, value_name = "ADDRESS", value_parser = address, required_unless_present = "csv")]
     to: Option<Address>,
-    /// Your sender
+    /// Sender
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     from: Option<Address>,
-    /// A Messaging Service, which chooses the sender unless one is named as well
+    /// Messaging Service, which chooses the sender unless --from is given
     #[arg(long, value_name = "MG…")]
     service: Option<MessagingServiceSid>,
-    /// The text
+    /// Text of the message
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["template", "location"])]
     body: Option<String>,
-    /// A template, by its SID
+    /// Content SID of a template
     #[arg(long, value_name = "HX…", conflicts_with_all = ["media", "location"])]
     template: Option<String>,
-    /// A variable of the template
+    /// Set a variable of the template; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     var: Vec<(String, String)>,
-    /// The public URL of a file
+    /// Attach the media at this public URL; may be repeated
     #[arg(long, value_name = "URL", conflicts_with = "location")]
     media: Vec<String>,
-    /// A place, in degrees (WhatsApp)
-    #[arg(long, value_name = "LAT,LON[,LABEL]", value_parser = place, allow_hyphen_values = true)]
-    location: Option<Place>,
-    /// When Twilio sends it, such as 2026-12-24T18:00:00Z: 5 minutes to 35 days ahead, through a Messaging Service
+    /// Send a location, in degrees (WhatsApp)
+    #[arg(long, value_name = "LAT,LON[,LABEL]", value_parser = location, allow_hyphen_values = true)]
+    location: Option<LocationArg>,
+    /// Schedule the message, such as 2026-12-24T18:00:00Z: 5 minutes to 35 days ahead, through a Messaging Service
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
-    /// What you call it: whatever has the same key later is not sent
+    /// Idempotency key: a later message with the same key is not sent
     #[arg(long, value_name = "KEY", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     idempotency_key: Option<String>,
-    /// Wait until it is sent, and tell its SID and status
+    /// Wait until the message is sent, and show its SID and status
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60", conflicts_with = "csv")]
     wait: Option<u32>,
-    /// Send a message for each row of this file; - is standard input
+    /// Send one message per row of this CSV file; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "location"])]
     csv: Option<PathBuf>,
-    /// Look at the message, or at every row, and send nothing
+    /// Check the message, or every row, and queue nothing
     #[arg(long)]
     dry_run: bool,
-    /// Tell it as JSON, one object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: SettingsArgs,
 }
 
-/// A place as it is written on the command line.
+/// A location on the command line: latitude, longitude and label.
 #[derive(Clone)]
-struct Place(f64, f64, String);
+struct LocationArg(f64, f64, String);
 
 fn variable(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
@@ -97,13 +102,13 @@ fn variable(text: &str) -> Result<(String, String), &'static str> {
     }
 }
 
-fn place(text: &str) -> Result<Place, &'static str> {
+fn location(text: &str) -> Result<LocationArg, &'static str> {
     let mut parts = text.splitn(3, ',').map(str::trim);
     let mut degrees = || parts.next()?.parse().ok();
     match (degrees(), degrees()) {
         (Some(latitude), Some(longitude)) => {
             let label = parts.next().unwrap_or_default();
-            Ok(Place(latitude, longitude, label.to_owned()))
+            Ok(LocationArg(latitude, longitude, label.to_owned()))
         }
         _ => {
             Err("write LATITUDE,LONGITUDE and a name if there is one, such as 52.52,13.405,Office")
@@ -112,7 +117,7 @@ fn place(text: &str) -> Result<Place, &'static str> {
 }
 
 impl Send {
-    pub(crate) fn run(self) -> anyhow::Result<Answer> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let settings = SenderSettings::load(&self.settings.sources())?;
         match &self.csv {
             Some(file) => self.bulk(file, settings),
@@ -120,7 +125,7 @@ impl Send {
         }
     }
 
-    fn one(self, settings: SenderSettings) -> anyhow::Result<Answer> {
+    fn one(self, settings: SenderSettings) -> anyhow::Result<ExitStatus> {
         let message = self.message()?;
         let account = settings.account;
         let (opened, sender) = open(settings)?;
@@ -128,44 +133,44 @@ impl Send {
             let known = opened.run(sender.check(self.idempotency_key.as_deref(), &message));
             return match known.map_err(|error| refused(&error))? {
                 Some(known) => print(&self.shown(&known)),
-                None => print("it would be queued\n"),
+                None => print("would be queued\n"),
             }
-            .map(|()| Answer::Yes);
+            .map(|()| ExitStatus::Yes);
         }
-        let taken = match &self.idempotency_key {
+        let queued = match &self.idempotency_key {
             Some(key) => opened.run(sender.send_once(key, &message)),
             None => opened.run(sender.send(&message)),
         };
-        let taken = taken.map_err(|error| refused(&error))?;
-        let (outgoing, in_time) = match self.wait {
-            Some(seconds) => opened.run(wait_for(&sender, taken, seconds))?,
-            None => (taken, true),
+        let queued = queued.map_err(|error| refused(&error))?;
+        let (receipt, in_time) = match self.wait {
+            Some(seconds) => opened.run(wait_for(&sender, queued, seconds))?,
+            None => (queued, true),
         };
-        print(&self.shown(&outgoing))?;
+        print(&self.shown(&receipt))?;
         if !in_time {
             return Err(anyhow!(Failed(format!(
-                "message {} is not sent yet and stays queued: is a server running on this store, and does it send for {account}?",
-                outgoing.id
+                "message {} is not sent yet and stays queued; check that a server runs on this store and sends for {account}",
+                receipt.id
             ))));
         }
-        // Under its key something else was said: this was not sent, and will not be.
-        Ok(if outgoing.differs || has_failed(&outgoing) {
-            Answer::No
+        // `differs`: the key is that of another message, so this one was not sent and will not be.
+        Ok(if receipt.differs || has_failed(&receipt) {
+            ExitStatus::No
         } else {
-            Answer::Yes
+            ExitStatus::Yes
         })
     }
 
     fn message(&self) -> anyhow::Result<NewMessage> {
         let to = self.to.clone().ok_or_else(|| anyhow!("--to is missing"))?;
-        if let Some(Place(latitude, longitude, label)) = &self.location {
+        if let Some(LocationArg(latitude, longitude, label)) = &self.location {
             let message = NewMessage::location(to, *latitude, *longitude, label);
             return Ok(self.sent_by(message));
         }
         self.draft().message(to)
     }
 
-    /// What the options say, for one message or for what a row leaves open.
+    /// Returns the message of the options, which are also the defaults for rows of a CSV file.
     fn draft(&self) -> Draft {
         Draft {
             from: self.from.clone(),
@@ -182,24 +187,22 @@ impl Send {
         self.draft().addressed(message)
     }
 
-    fn shown(&self, outgoing: &Outgoing) -> String {
-        let state = outgoing.state.map_or("forgotten", ReplyState::as_str);
-        let sid = outgoing.sid.map(|sid| sid.to_string());
+    fn shown(&self, receipt: &SendReceipt) -> String {
+        let state = receipt.state.map_or("forgotten", OutboundState::as_str);
+        let sid = receipt.sid.map(|sid| sid.to_string());
         if self.json {
-            let line = json!({"id": outgoing.id, "repeated": outgoing.repeated, "differs": outgoing.differs, "state": state,
-                "message_sid": sid, "status": outgoing.status, "error_code": outgoing.error_code, "reason": outgoing.reason});
+            let line = json!({"id": receipt.id, "repeated": receipt.is_duplicate, "differs": receipt.differs, "state": state,
+                "message_sid": sid, "status": receipt.status, "error_code": receipt.error_code, "reason": receipt.reason});
             return format!("{line}\n");
         }
-        let known = match (outgoing.repeated, outgoing.differs) {
+        let known = match (receipt.is_duplicate, receipt.differs) {
             (false, _) => "",
-            (true, false) => "known as ",
-            (true, true) => "not this one, but its key is that of ",
+            (true, false) => "already queued as ",
+            (true, true) => "not queued, because another message has its key: ",
         };
-        let mut line = format!("{known}message {}: {state}", outgoing.id);
-        for part in [sid, outgoing.status.clone(), why(outgoing)]
-            .into_iter()
-            .flatten()
-        {
+        let mut line = format!("{known}message {}: {state}", receipt.id);
+        let failure = failure_reason(receipt);
+        for part in [sid, receipt.status.clone(), failure].into_iter().flatten() {
             line.push(' ');
             line.push_str(&part);
         }
@@ -207,17 +210,17 @@ impl Send {
     }
 }
 
-/// The store, opened beside the server, and a sender into it.
-fn open(settings: SenderSettings) -> anyhow::Result<(Opened, Sender)> {
-    let rules = SendRules {
+/// Opens the store, and creates a client that queues messages in it.
+fn open(settings: SenderSettings) -> anyhow::Result<(Opened, OutboundClient)> {
+    let rules = OutboundConfig {
         account: Some(settings.account),
         consent_required: settings.consent.required,
-        per_second: settings.outbound.rate_per_second,
+        rate_per_second: settings.outbound.rate_per_second,
     };
     let url = settings.content_url;
     let templates = settings.credentials.map(|own| (Client::new(url), own));
     let opened = Opened::at(settings.store, Access::Operator)?;
-    let sender = Sender::new(
+    let sender = OutboundClient::new(
         opened.store.clone(),
         Arc::new(SystemClock),
         rules,
@@ -226,7 +229,7 @@ fn open(settings: SenderSettings) -> anyhow::Result<(Opened, Sender)> {
     Ok((opened, sender))
 }
 
-/// What cannot be sent at all was asked for wrongly; the rest was refused.
+/// Converts an error: an invalid message or a missing account exits with 2, any other refusal with 1.
 fn refused(error: &SendError) -> anyhow::Error {
     match error.kind() {
         SendErrorKind::Invalid | SendErrorKind::NoAccount => anyhow!("{error}"),
@@ -234,56 +237,60 @@ fn refused(error: &SendError) -> anyhow::Error {
     }
 }
 
-/// Waits until it is known what becomes of a message; returns it, and whether that was in time.
+/// Waits until a message is sent or has failed. Returns its receipt, and false if the time was not enough.
 async fn wait_for(
-    sender: &Sender,
-    mut outgoing: Outgoing,
+    sender: &OutboundClient,
+    mut receipt: SendReceipt,
     seconds: u32,
-) -> anyhow::Result<(Outgoing, bool)> {
+) -> anyhow::Result<(SendReceipt, bool)> {
     let until = Instant::now() + Duration::from_secs(seconds.into());
-    let (repeated, differs) = (outgoing.repeated, outgoing.differs);
+    let (is_duplicate, differs) = (receipt.is_duplicate, receipt.differs);
     loop {
         let open = matches!(
-            outgoing.state,
-            Some(ReplyState::Pending | ReplyState::Sending | ReplyState::Unknown)
+            receipt.state,
+            Some(OutboundState::Pending | OutboundState::Sending | OutboundState::Unknown)
         );
         if !open || Instant::now() >= until {
-            return Ok((outgoing, !open));
+            return Ok((receipt, !open));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         let Some(now) = sender
-            .outgoing(outgoing.id)
+            .receipt(receipt.id)
             .await
             .map_err(|error| refused(&error))?
         else {
-            bail!(Failed("it was deleted".to_owned()));
+            bail!(Failed(
+                "the message was deleted while this command waited for it".to_owned()
+            ));
         };
-        outgoing = now;
-        (outgoing.repeated, outgoing.differs) = (repeated, differs);
+        receipt = now;
+        // Only the receipt of the call that queued the message has these two.
+        (receipt.is_duplicate, receipt.differs) = (is_duplicate, differs);
     }
 }
 
-/// Whether it did not reach the user, or will not.
-fn has_failed(outgoing: &Outgoing) -> bool {
+/// Returns true for a message that did not reach the user, or will not without the operator.
+fn has_failed(receipt: &SendReceipt) -> bool {
     let not_sent = matches!(
-        outgoing.state,
-        Some(ReplyState::Failed | ReplyState::Suppressed | ReplyState::Held)
+        receipt.state,
+        Some(OutboundState::Failed | OutboundState::Suppressed | OutboundState::Held)
     );
+    // The state says that Twilio accepted the message, the status whether the carrier delivered it.
     not_sent
         || matches!(
-            outgoing.status.as_deref(),
+            receipt.status.as_deref(),
             Some("failed" | "undelivered" | "canceled")
         )
 }
 
-/// Why it failed, with what Twilio's code means.
-fn why(outgoing: &Outgoing) -> Option<String> {
-    let code = outgoing.error_code.map(ErrorCode);
+/// Formats the reason of a failure, with the meaning of Twilio's error code.
+fn failure_reason(receipt: &SendReceipt) -> Option<String> {
+    let code = receipt.error_code.map(ErrorCode);
     let meaning = code.map(|code| match code.meaning() {
         Some(meaning) => format!("{meaning} ({code})"),
         None => format!("error {code}"),
     });
-    match (&outgoing.reason, meaning) {
+    match (&receipt.reason, meaning) {
         (Some(reason), Some(meaning)) => Some(format!("{reason}: {meaning}")),
         (reason, meaning) => meaning.or_else(|| reason.clone()),
     }

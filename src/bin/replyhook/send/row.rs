@@ -1,4 +1,4 @@
-//! What is sent, as options or a row of a file say it.
+//! A message as given by options or a row of a CSV file.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +21,13 @@ pub(super) struct Draft {
 impl Draft {
     pub(super) fn message(&self, to: Address) -> anyhow::Result<NewMessage> {
         let message = match (&self.template, &self.body) {
-            (Some(_), Some(_)) => bail!("it has a text and a template: one of them"),
+            (Some(_), Some(_)) => bail!("both a text and a template are given; leave one out"),
             (Some(template), None) => NewMessage::template(to, template, self.variables.clone()),
-            (None, _) if !self.variables.is_empty() => bail!("variables are those of a template"),
+            (None, _) if !self.variables.is_empty() => {
+                bail!("variables without a template; add the template, or leave them out")
+            }
             (None, None) if self.media.is_empty() => {
-                bail!("there is nothing to send: a text, a template, a file or a place")
+                bail!("nothing to send; add a text, a template, media or a location")
             }
             (None, body) => NewMessage::text(to, body.clone().unwrap_or_default()),
         };
@@ -33,7 +35,7 @@ impl Draft {
         Ok(self.addressed(message))
     }
 
-    /// With its sender and its time.
+    /// Sets the sender and the time of a message.
     pub(super) fn addressed(&self, mut message: NewMessage) -> NewMessage {
         if let Some(from) = &self.from {
             message = message.from(from.clone());
@@ -47,8 +49,10 @@ impl Draft {
         message
     }
 
-    /// All that it says to somebody, as one text.
-    pub(super) fn said_to(&self, to: &Address) -> String {
+    /// Returns the whole content of the message to a recipient as one text, for use as an idempotency key.
+    pub(super) fn content_for(&self, to: &Address) -> String {
+        // Changing this format changes the keys: a file that was sent before would be sent again. `Debug` quotes the
+        // fields, so that two messages never have the same text.
         let from = self.from.as_ref().map(Address::as_str);
         let service = self.service.as_ref().map(MessagingServiceSid::as_str);
         format!(

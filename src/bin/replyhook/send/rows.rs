@@ -1,7 +1,7 @@
-//! The rows of a CSV file.
+//! The rows of a CSV file, read strictly.
 //!
-//! Read strictly: a quote that is never closed, or is closed by a later one, makes other people's rows part of the message
-//! to one of them. So a file in which a quote stands where none may is refused before anything is sent.
+//! A missing closing quote would make the rows of other people part of one person's message. So a file with a misplaced
+//! quote is refused before anything is sent.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,7 +11,7 @@ use csv::{Position, ReaderBuilder, StringRecord};
 
 use crate::operator::number;
 
-/// What a column holds.
+/// The meaning of a column.
 #[derive(PartialEq, Eq)]
 pub(super) enum Column {
     To,
@@ -49,15 +49,16 @@ impl Column {
     }
 }
 
-/// A file that is one.
+/// A file with valid quotes and a valid header line.
 pub(super) struct Rows {
     bytes: Vec<u8>,
     pub(super) columns: Vec<Column>,
 }
 
 impl Rows {
-    /// Reads the whole file, or standard input where it is `-`.
+    /// Reads the whole file, or standard input for `-`.
     pub(super) fn read(file: &Path) -> anyhow::Result<Self> {
+        // The whole file: its quotes must be checked to the end before the first row is sent.
         let mut bytes = Vec::new();
         let read = if file == Path::new("-") {
             std::io::stdin().read_to_end(&mut bytes)
@@ -65,34 +66,35 @@ impl Rows {
             std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut bytes))
         };
         let shown = file.display();
-        read.with_context(|| format!("{shown} cannot be read"))?;
-        // Spreadsheets begin a file with a byte order mark.
+        read.with_context(|| format!("could not read {shown}"))?;
+        // Spreadsheet programs write a byte order mark, which would become part of the first column's name.
         if bytes.starts_with("\u{FEFF}".as_bytes()) {
             bytes.drain(.."\u{FEFF}".len());
         }
-        quotes(&bytes).with_context(|| shown.to_string())?;
+        check_quotes(&bytes).with_context(|| shown.to_string())?;
         let mut reader = ReaderBuilder::new().from_reader(bytes.as_slice());
-        let heading = reader
+        let header = reader
             .headers()
             .map_err(|error| anyhow!("{shown}: {error}"))?;
-        let columns = columns(heading).with_context(|| shown.to_string())?;
+        let columns = columns(header).with_context(|| shown.to_string())?;
         Ok(Self { bytes, columns })
     }
 
-    /// Each row with the line on which it begins, or why it is none.
+    /// Returns each row with the number of its first line, or the reason why it is invalid.
     pub(super) fn each(&self) -> impl Iterator<Item = (u64, Result<StringRecord, String>)> {
         let mut reader = ReaderBuilder::new().from_reader(self.bytes.as_slice());
-        // It was looked at already; unread, the first row would begin where it does.
+        // Read the header now: otherwise the reported position of the first row would be that of the header.
         let _ = reader.headers();
         reader.into_records().map(|record| match record {
             Ok(record) => (self.line(record.position()), Ok(record)),
-            Err(error) => (self.line(error.position()), Err(broken(&error))),
+            Err(error) => (self.line(error.position()), Err(invalid_row(&error))),
         })
     }
 
-    /// The line of a row whose reading began there: blank lines before it were read with it.
+    /// Returns the line of a row that the reader began to read at `began`.
     fn line(&self, began: Option<&Position>) -> u64 {
         let Some(began) = began else { return 0 };
+        // The reader begins at the blank lines before the row, if there are any.
         let at = usize::try_from(began.byte()).unwrap_or(usize::MAX);
         let rest = self.bytes.get(at..).unwrap_or_default();
         let blank = rest
@@ -103,18 +105,19 @@ impl Rows {
     }
 }
 
-/// Where in a field something stands.
+/// The state of [`check_quotes`] within a field.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum In {
     Beginning,
     Plain,
     Quoted,
-    /// After a quote in a quoted field, which ends it unless another follows.
+    /// After a quote in a quoted field. It ends the field, unless it is the first of a doubled quote.
     Quote,
 }
 
-/// Refuses quotes where none may stand.
-fn quotes(bytes: &[u8]) -> anyhow::Result<()> {
+/// Checks that every quoted field is closed, and that quotes are only at the ends of fields or doubled inside.
+fn check_quotes(bytes: &[u8]) -> anyhow::Result<()> {
+    // The `csv` crate accepts such files and guesses.
     let (mut line, mut opened) = (1_u64, 1_u64);
     let mut at = In::Beginning;
     for byte in bytes {
@@ -127,12 +130,12 @@ fn quotes(bytes: &[u8]) -> anyhow::Result<()> {
             (In::Quoted, _) | (In::Quote, b'"') => In::Quoted,
             (_, b',' | b'\r' | b'\n') => In::Beginning,
             (In::Quote, _) => bail!(
-                "line {line}: something follows the quote that ends a field; it was opened on line {opened}. Nothing is \
-                 sent: close the quotes, and double those inside of a field"
+                "line {line}: text after the closing quote of a field that was opened on line {opened}; nothing is sent; \
+                 close the quotes, and double quotes inside of a field"
             ),
             (_, b'"') => bail!(
-                "line {line}: there is a quote inside of a field that does not begin with one. Nothing is sent: put the \
-                 whole field in quotes, and double those inside of it"
+                "line {line}: a quote inside of a field without quotes; nothing is sent; put the whole field in quotes, \
+                 and double the quotes inside of it"
             ),
             _ => In::Plain,
         };
@@ -140,45 +143,45 @@ fn quotes(bytes: &[u8]) -> anyhow::Result<()> {
     }
     if at == In::Quoted {
         bail!(
-            "line {opened}: a quote is opened and never closed, so that all that follows would be one message. Nothing is \
-             sent: close it"
+            "line {opened}: a quote is never closed, so the rest of the file would be one message; nothing is sent; close it"
         );
     }
     Ok(())
 }
 
-fn columns(heading: &StringRecord) -> anyhow::Result<Vec<Column>> {
+fn columns(header: &StringRecord) -> anyhow::Result<Vec<Column>> {
     let mut columns = Vec::new();
-    for name in heading {
+    for name in header {
         let name = name.trim();
         let Some(column) = Column::named(name) else {
             bail!(
-                "there is no column {name:?}: write to, from, service, body, template, media, at, key, and 1, 2, … or \
+                "unknown column {name:?}; write to, from, service, body, template, media, at, key, and 1, 2, … or \
                  var.NAME for variables, separated by commas"
             )
         };
         if columns.contains(&column) {
-            bail!("there are two columns {name:?}: leave one out");
+            bail!("two columns {name:?}; leave one out");
         }
         columns.push(column);
     }
     if columns.contains(&Column::To) {
         Ok(columns)
     } else {
-        bail!("it has no column `to`")
+        bail!("the column `to` is missing")
     }
 }
 
-/// Why a row is none. The crate's own words would do, but for their bytes and records.
-fn broken(error: &csv::Error) -> String {
+/// Returns the reason why a row is invalid.
+fn invalid_row(error: &csv::Error) -> String {
+    // The crate's own text counts bytes and records, which an operator cannot find in a spreadsheet.
     match error.kind() {
         csv::ErrorKind::UnequalLengths {
             expected_len, len, ..
         } => format!(
-            "it has {}, and the heading has {expected_len}",
+            "{}, but the header line has {expected_len}",
             number(*len, "field")
         ),
-        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8: save the file as such".to_owned(),
-        _ => "it cannot be read".to_owned(),
+        csv::ErrorKind::Utf8 { .. } => "not UTF-8; save the file in that encoding".to_owned(),
+        _ => "could not read the row".to_owned(),
     }
 }

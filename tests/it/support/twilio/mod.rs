@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use delivery::{Attempt, Delivery, Policy};
 pub use phone::{By, Shown};
-use replyhook::Form;
+use replyhook::FormParams;
 use tokio::net::TcpSocket;
 
 /// For what must happen sooner or later.
@@ -58,7 +58,7 @@ pub enum Answered {
 /// A `POST Messages` that was read, whatever became of it.
 #[derive(Debug, Clone)]
 pub struct Post {
-    pub form: Form,
+    pub form: FormParams,
     /// Who called: an account or an API key; empty where nobody said.
     pub user: String,
     pub answered: Answered,
@@ -85,7 +85,7 @@ struct State {
     /// Every message in the order in which it was received or taken.
     messages: Vec<phone::Message>,
     posts: Vec<Post>,
-    lists: Vec<Form>,
+    lists: Vec<FormParams>,
     faults: VecDeque<Fault>,
     list_faults: VecDeque<u16>,
     held: bool,
@@ -192,7 +192,7 @@ impl FakeTwilio {
     }
 
     /// What every list so far asked for, those that failed included.
-    pub fn lists(&self) -> Vec<Form> {
+    pub fn lists(&self) -> Vec<FormParams> {
         self.inner.lock().lists.clone()
     }
 

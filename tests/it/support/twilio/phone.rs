@@ -1,6 +1,6 @@
 //! The messages that Twilio has, and what of them a phone shows.
 
-use replyhook::{Clock, Form, SystemClock, Timestamp};
+use replyhook::{Clock, FormParams, SystemClock, Timestamp};
 use serde_json::{Value, json};
 
 use super::State;
@@ -8,7 +8,7 @@ use super::State;
 /// Who a Messaging Service sends by.
 const SERVICE_SENDER: &str = "whatsapp:+15550002222";
 /// Most characters of a text (14103, 21617).
-const MOST_CHARACTERS: usize = 1600;
+const MAX_CHARACTERS: usize = 1600;
 
 /// A message on a user's phone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl Message {
 
 impl State {
     /// A user's message, known from the first time on that it is delivered.
-    pub(super) fn receive(&mut self, form: &Form) {
+    pub(super) fn receive(&mut self, form: &FormParams) {
         let value = |name| form.get(name).unwrap_or_default().to_owned();
         let sid = value("MessageSid");
         if self.messages.iter().any(|message| message.sid == sid) {
@@ -161,7 +161,7 @@ impl State {
     }
 
     /// Takes a message by REST: the phone shows it.
-    pub(super) fn take(&mut self, account: &str, form: &Form) -> &Message {
+    pub(super) fn take(&mut self, account: &str, form: &FormParams) -> &Message {
         let value = |name| form.get(name).map(str::to_owned);
         let template = || {
             let variables = form.get("ContentVariables").unwrap_or("{}");
@@ -192,7 +192,7 @@ impl State {
     }
 
     /// Sends a `<Message>` in reply to a webhook: the phone shows it, unless it is empty or too long (14103).
-    pub(super) fn reply(&mut self, form: &Form, said: Said) {
+    pub(super) fn reply(&mut self, form: &FormParams, said: Said) {
         let empty = said.body.is_empty() && said.media.is_empty();
         if empty || is_too_long(&said.body) {
             return;
@@ -224,5 +224,5 @@ impl State {
 
 /// Counted as UTF-16, which is the stricter reading.
 pub(super) fn is_too_long(body: &str) -> bool {
-    body.encode_utf16().count() > MOST_CHARACTERS
+    body.encode_utf16().count() > MAX_CHARACTERS
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use base64::Engine;
-use replyhook::Form;
+use replyhook::FormParams;
 use serde_json::{Value, json};
 
 use super::phone::{Message, is_too_long};
@@ -17,7 +17,7 @@ const PAGE_SIZE: usize = 50;
 struct Request {
     method: String,
     path: String,
-    query: Form,
+    query: FormParams,
     /// User and password.
     login: Option<(String, String)>,
     body: Vec<u8>,
@@ -72,7 +72,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     Some(Request {
         method,
         path,
-        query: Form::parse(query.as_bytes(), usize::MAX).ok()?,
+        query: FormParams::parse(query.as_bytes(), usize::MAX).ok()?,
         login,
         body,
     })
@@ -95,7 +95,7 @@ fn answer(inner: &Inner, request: &Request) -> Option<String> {
 }
 
 fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Option<String> {
-    let form = Form::parse(&request.body, usize::MAX).ok()?;
+    let form = FormParams::parse(&request.body, usize::MAX).ok()?;
     let refused = if is_known {
         refusal(&form).map(|code| (400, code))
     } else {
@@ -157,7 +157,7 @@ fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Opti
 }
 
 /// Twilio's code for what it does not take.
-fn refusal(form: &Form) -> Option<u32> {
+fn refusal(form: &FormParams) -> Option<u32> {
     let channel = |address: &str| {
         address
             .split_once(':')
@@ -194,7 +194,7 @@ fn fetch(state: &State, account: &str, resource: &str) -> String {
 }
 
 /// A page of what is asked for, the first unless it names another.
-fn list(state: &mut State, account: &str, query: &Form) -> String {
+fn list(state: &mut State, account: &str, query: &FormParams) -> String {
     state.lists.push(query.clone());
     if let Some(status) = state.list_faults.pop_front() {
         return error(status, Some(20_000 + u32::from(status)), None);
@@ -226,7 +226,7 @@ fn list(state: &mut State, account: &str, query: &Form) -> String {
         .map(|message| message.json(false))
         .collect();
     // What was asked for stays in the address of every page.
-    let asked: Form = query
+    let asked: FormParams = query
         .iter()
         .filter(|(name, _)| !["PageSize", "Page", "PageToken"].contains(name))
         .chain([("PageSize", page_size.to_string().as_str())])

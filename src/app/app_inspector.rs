@@ -1,0 +1,177 @@
+//! Access of the emulator to the app: its state for one user, and faults injected into its handler.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::AppBuilder;
+use crate::address::{Address, Channel};
+use crate::clock::{Advance, Clock};
+use crate::emulator::AppInspector;
+use crate::handler::{Context, Handler, HandlerError};
+use crate::message::InboundMessage;
+use crate::reply::Reply;
+use crate::store::{ConsentScope, MessageFilter, OutboundState, Store, StoreFuture};
+
+/// Number of a user's latest messages among which pending ones are counted.
+const MAX_RECENT_MESSAGES: u32 = 200;
+
+/// The parts of the app that the emulator's page shows and controls.
+pub(super) struct AppState {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) deadline: Duration,
+    pub(super) debounce: Duration,
+    pub(super) handler: &'static str,
+    pub(super) store_url: String,
+    pub(super) fault_injector: Arc<FaultInjector>,
+}
+
+impl AppInspector for AppState {
+    fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    fn debounce(&self) -> Duration {
+        self.debounce
+    }
+
+    fn store(&self) -> &str {
+        &self.store_url
+    }
+
+    fn state(&self, user: String, sender: String) -> BoxFuture<'_, Value> {
+        Box::pin(async move {
+            let described = self.describe(Address::parse(user), Address::parse(sender));
+            described
+                .await
+                .unwrap_or_else(|error| json!({"error": error.to_string()}))
+        })
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let deleted = self.store.delete_everything().await;
+            deleted.map_err(|error| error.to_string())
+        })
+    }
+
+    fn inject_faults(&self, handler_ms: u64, handler_fails: bool) {
+        // Relaxed: the two values are independent, and no other memory is published with them.
+        self.fault_injector
+            .delay_ms
+            .store(handler_ms, Ordering::Relaxed);
+        self.fault_injector
+            .fail
+            .store(handler_fails, Ordering::Relaxed);
+    }
+}
+
+impl AppState {
+    fn describe(&self, user: Address, sender: Address) -> StoreFuture<'_, Value> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            let conversation = self.store.conversation(&sender, &user).await?;
+            let scope = vec![ConsentScope::Sender(sender.clone())];
+            let consent = self.store.consent(scope, &user).await?;
+            let (mut dialogue, mut handed_off_to) = (None, None);
+            if let Some(conversation) = &conversation {
+                dialogue = self.store.dialogue(conversation.id, now).await?;
+                handed_off_to = self.store.handoff_url(conversation.id, now).await?;
+            }
+            // Only WhatsApp has a customer service window.
+            let window = conversation.filter(|_| *user.channel() == Channel::WhatsApp);
+            let window = window.map(|conversation| {
+                let open = conversation.window(now);
+                let closes_at = open.and_then(|open| open.until());
+                json!({"open": open.is_some(), "closes_at": closes_at.map(|at| at.to_string())})
+            });
+            let filter = MessageFilter {
+                user: Some(user),
+                limit: MAX_RECENT_MESSAGES,
+                ..MessageFilter::default()
+            };
+            let messages = self.store.messages(filter).await?;
+            // A message is pending until its handler has finished and each of its replies has been sent.
+            let is_open = |state: &str| matches!(state, "received" | "processing" | "deferred");
+            let pending = messages.iter().filter(|message| {
+                let mut replies = message.replies.iter();
+                is_open(message.state) || replies.any(|reply| reply.state == OutboundState::Pending)
+            });
+            Ok(json!({
+                "sender": sender.as_str(),
+                "window": window,
+                "opted_out": consent.opted_out.is_some(),
+                "opted_in": consent.opted_in.is_some(),
+                "handler": self.handler,
+                "handed_off_to": handed_off_to,
+                "pending": pending.count(),
+                "dialogue": dialogue.map(|dialogue| dialogue.0),
+            }))
+        })
+    }
+}
+
+/// Faults to inject into the app's handler. Shared with the emulator, and kept across restarts of the app.
+#[derive(Default)]
+pub(super) struct FaultInjector {
+    delay_ms: AtomicU64,
+    fail: AtomicBool,
+    /// Number of handler calls so far.
+    pub(super) calls: watch::Sender<u64>,
+}
+
+impl FaultInjector {
+    pub(super) fn wrap(
+        self: &Arc<Self>,
+        mut builder: AppBuilder,
+        clock: Arc<dyn Advance>,
+    ) -> AppBuilder {
+        let injector = self.clone();
+        builder.wrap_handler = Some(Box::new(move |handler| {
+            Arc::new(FaultyHandler {
+                inner: handler,
+                injector,
+                clock,
+            })
+        }));
+        builder
+    }
+}
+
+/// A handler that is delayed, or fails, as its [`FaultInjector`] requires.
+struct FaultyHandler {
+    inner: Arc<dyn Handler>,
+    injector: Arc<FaultInjector>,
+    clock: Arc<dyn Advance>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("failure injected by the emulator")]
+struct InjectedFailure;
+
+impl Handler for FaultyHandler {
+    fn handle(
+        &self,
+        cx: Context,
+        message: InboundMessage,
+    ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
+        Box::pin(async move {
+            let ms = self.injector.delay_ms.load(Ordering::Relaxed);
+            // Count before the delay: `DevServer::wait_for_handler_call` returns while the handler still runs.
+            self.injector.calls.send_modify(|runs| *runs += 1);
+            if ms > 0 {
+                // The emulator's clock, so that advancing it ends the delay.
+                self.clock.sleep(Duration::from_millis(ms)).await;
+            }
+            if self.injector.fail.load(Ordering::Relaxed) {
+                return Err(HandlerError::new(InjectedFailure));
+            }
+            self.inner.handle(cx, message).await
+        })
+    }
+}

@@ -1,0 +1,559 @@
+//! Local development: an emulated Twilio, and an app that is configured to use it instead of Twilio.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::app_inspector::{AppState, FaultInjector};
+use super::bot::ReloadHook;
+use super::{App, AppBuilder, Tunnel, run};
+use crate::admin;
+use crate::clock::{Advance, ShiftedClock};
+use crate::config::{SigningSettings, Sources};
+use crate::emulator::{Emulator, EmulatorOptions};
+use crate::outbound::OutboundClient;
+use crate::redact::redacted_url;
+use crate::server;
+use crate::sid::AccountSid;
+use crate::signature::PublicUrl;
+use crate::start_error::StartError;
+use crate::store::Store;
+use crate::telemetry::logs;
+use crate::telemetry::metrics::Metrics;
+
+/// Default port of the emulator.
+const EMULATOR_PORT: u16 = 8081;
+/// Default port of the app.
+const SERVER_PORT: u16 = 8080;
+/// Number of consecutive ports to try, beginning with the default one.
+const MAX_PORT_ATTEMPTS: u16 = 100;
+/// Settings that a dev server sets itself: those of the file and the environment are for Twilio and the internet.
+const IGNORED_SETTINGS: [&str; 4] = ["twilio.", "server.public_url", "server.listen", "store.url"];
+
+/// Options of [`DevServer::start`].
+///
+/// ```
+/// use replyhook::DevServerOptions;
+///
+/// let mut options = DevServerOptions::default();
+/// options.webhook = Some("http://localhost:3000/sms".to_owned());
+/// options.emulator_port = Some(0);
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct DevServerOptions {
+    /// Webhook URL of another server, in any language; `None` starts the app.
+    pub webhook: Option<String>,
+    /// Fallback URL of that server.
+    pub fallback: Option<String>,
+    /// Status callback URL of that server.
+    pub status_callback: Option<String>,
+    /// Port of the emulator; `None` is 8081 or the next free port, 0 any free port.
+    pub emulator_port: Option<u16>,
+    /// Port of the app; `None` is 8080 or the next free port, 0 any free port.
+    pub port: Option<u16>,
+    /// Public URL of a tunnel to the app, which then also accepts the real account's webhooks for this URL.
+    ///
+    /// They are verified with `TWILIO_AUTH_TOKEN`. The emulator never has that token.
+    pub tunnel_url: Option<String>,
+    /// Folder to record pseudonymised conversations in, for replay with the test kit.
+    pub record_dir: Option<PathBuf>,
+    /// Folder with the files that messages may refer to by path; `None` is the working directory.
+    pub media_dir: Option<PathBuf>,
+    /// Requires the key of this run for the emulator's control interface and page.
+    ///
+    /// [`Emulator::page_url`](crate::emulator::Emulator::page_url) contains the key.
+    pub protect: bool,
+    /// Installs logging as the app's settings configure it.
+    pub logs: bool,
+    /// Opens the private listener on loopback, at the port of `admin.listen`.
+    pub admin_listener: bool,
+    /// Clock of the emulator and the app; `None` is the system clock, which can be advanced.
+    pub clock: Option<Arc<dyn Advance>>,
+}
+
+/// Redacts passwords in URLs.
+impl fmt::Debug for DevServerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |url: &Option<String>| url.as_deref().map(redacted_url);
+        f.debug_struct("DevServerOptions")
+            .field("webhook", &shown(&self.webhook))
+            .field("fallback", &shown(&self.fallback))
+            .field("status_callback", &shown(&self.status_callback))
+            .field("emulator_port", &self.emulator_port)
+            .field("port", &self.port)
+            .field("tunnel_url", &shown(&self.tunnel_url))
+            .field("record_dir", &self.record_dir)
+            .field("media_dir", &self.media_dir)
+            .field("protect", &self.protect)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running emulator, and the app that it calls unless [`DevServerOptions::webhook`] is set.
+///
+/// ```no_run
+/// use replyhook::config::Sources;
+/// use replyhook::{App, DevServer, DevServerOptions, Echo};
+///
+/// # async fn run() -> Result<(), replyhook::StartError> {
+/// let bot = App::builder().handler(Echo);
+/// let mut dev_server = DevServer::start(bot, Sources::from_env(), DevServerOptions::default()).await?;
+/// println!("Chat with your bot: {}", dev_server.emulator().url());
+/// dev_server.wait().await?;
+/// # Ok(()) }
+/// ```
+pub struct DevServer {
+    emulator: Emulator,
+    app: Option<RunningApp>,
+    app_factory: AppFactory,
+    stop: CancellationToken,
+    serving: JoinHandle<std::io::Result<()>>,
+    ignored_env_vars: Vec<String>,
+}
+
+/// Inputs for building the app, kept for [`DevServer::restart`].
+struct AppFactory {
+    sources: Sources,
+    clock: Arc<dyn Advance>,
+    tunnel: Option<Tunnel>,
+    fault_injector: Arc<FaultInjector>,
+    account: AccountSid,
+    /// Announces reloaded rules on the emulator's page.
+    on_reload: ReloadHook,
+}
+
+impl AppFactory {
+    fn build(&self, builder: AppBuilder, store: Option<Arc<dyn Store>>) -> Result<App, StartError> {
+        let mut builder = builder
+            .sources(self.sources.clone())
+            .clock(self.clock.clone());
+        builder.store = store.or(builder.store);
+        builder.tunnel.clone_from(&self.tunnel);
+        // A store of `DATABASE_URL` may hold outbound messages of real accounts: send none of them to the emulator.
+        builder.only = Some(self.account);
+        builder.on_reload = Some(self.on_reload.clone());
+        self.fault_injector
+            .wrap(builder, self.clock.clone())
+            .build()
+    }
+}
+
+/// The app while it is running.
+struct RunningApp {
+    url: String,
+    address: SocketAddr,
+    store: Arc<dyn Store>,
+    sender: OutboundClient,
+    handler: &'static str,
+    store_url: String,
+    admin: Option<SocketAddr>,
+    stop: CancellationToken,
+    worker: JoinHandle<Result<bool, StartError>>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl DevServer {
+    /// Starts the emulator and the app on loopback.
+    ///
+    /// `builder` builds the app with the settings of `sources`. Of those, `twilio.*`, `server.public_url`,
+    /// `server.listen` and `store.url` are ignored: a dev server has its own values. `DATABASE_URL` still applies.
+    ///
+    /// # Errors
+    /// [`StartError`] for invalid settings, an explicit port that is in use, or a store that cannot be opened.
+    pub async fn start(
+        builder: AppBuilder,
+        sources: Sources,
+        options: DevServerOptions,
+    ) -> Result<Self, StartError> {
+        let clock = options
+            .clock
+            .clone()
+            .unwrap_or_else(|| Arc::new(ShiftedClock::default()));
+        let listener = bind("--emulator-port", options.emulator_port, EMULATOR_PORT).await?;
+        let public = match options.webhook {
+            Some(_) => None,
+            None => Some(bind("--port", options.port, SERVER_PORT).await?),
+        };
+        // Both listeners are bound by now: the emulator and the app need each other's URL.
+        let emulator_options = emulator_options(&options, public.as_ref());
+        let emulator = Emulator::new(emulator_options, clock.clone(), &listener)
+            .map_err(|error| StartError::config(&error))?;
+        let tunnel = match &options.tunnel_url {
+            Some(url) => Some(tunnel(url, &sources)?),
+            None => None,
+        };
+        let (mut sources, mut ignored) = settings(sources, &emulator, public.as_ref());
+        if !options.admin_listener {
+            sources.fixed.insert("admin.listen", String::new());
+        }
+        if tunnel.is_some() {
+            // The tunnel is public: do not report to unauthenticated clients why their signature does not match.
+            let enforced = "enforce".to_owned();
+            sources.fixed.insert("signature.mode", enforced);
+            // `tunnel` has read these variables.
+            ignored.retain(|name| !TUNNEL_ENV_VARS.contains(&name.as_str()));
+        }
+        let app_factory = AppFactory {
+            sources,
+            clock,
+            tunnel,
+            fault_injector: Arc::default(),
+            account: emulator.account_sid(),
+            on_reload: reload_hook(&emulator),
+        };
+        let app = match public {
+            Some(public) => {
+                let app = app_factory.build(builder, None)?;
+                if options.logs {
+                    logs::install(app.settings());
+                }
+                let state = (app_factory.fault_injector.clone(), &emulator);
+                Some(RunningApp::start(app, public, state, false).await?)
+            }
+            None => None,
+        };
+        let stop = CancellationToken::new();
+        let (served, stopped) = (emulator.clone(), stop.clone().cancelled_owned());
+        let serving = tokio::spawn(async move { served.serve(listener, stopped).await });
+        Ok(Self {
+            emulator,
+            app,
+            app_factory,
+            stop,
+            serving,
+            ignored_env_vars: ignored,
+        })
+    }
+
+    /// Returns the emulator.
+    pub fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+
+    /// Returns the app's base URL, if the app runs.
+    pub fn server_url(&self) -> Option<&str> {
+        self.app.as_ref().map(|app| app.url.as_str())
+    }
+
+    /// Returns the primary, fallback and status callback URL to configure at Twilio, if there is a tunnel.
+    pub fn tunnel_webhook_urls(&self) -> Option<[String; 3]> {
+        let url = &self.app_factory.tunnel.as_ref()?.public_url;
+        Some(["/webhook", "/webhook/fallback", "/webhook/status"].map(|path| url.endpoint(path)))
+    }
+
+    /// Returns the name of the app's handler: the kind of a built-in one, or `your handler`.
+    pub fn handler_name(&self) -> Option<&'static str> {
+        self.app.as_ref().map(|app| app.handler)
+    }
+
+    /// Returns the URL of the app's store, without a password, if the app runs.
+    pub fn store_url(&self) -> Option<&str> {
+        self.app.as_ref().map(|app| app.store_url.as_str())
+    }
+
+    /// Returns the app's client for outbound messages, if the app runs. See [`App::outbound`] for its limits.
+    pub fn outbound(&self) -> Option<OutboundClient> {
+        self.app.as_ref().map(|app| app.sender.clone())
+    }
+
+    /// Returns the address of the private listener, if it is open.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.app.as_ref().and_then(|app| app.admin)
+    }
+
+    /// Returns the clock of the emulator and the app.
+    pub fn clock(&self) -> &Arc<dyn Advance> {
+        &self.app_factory.clock
+    }
+
+    /// Returns the number of handler calls since the start, across restarts of the app.
+    pub fn handler_runs(&self) -> u64 {
+        *self.app_factory.fault_injector.calls.borrow()
+    }
+
+    /// Completes once the handler was called more than `runs` times.
+    pub async fn wait_for_handler_call(&self, runs: u64) {
+        let mut called = self.app_factory.fault_injector.calls.subscribe();
+        // Cannot fail: `self` keeps the sender alive while this waits.
+        let _ = called.wait_for(|now| *now > runs).await;
+    }
+
+    /// Restarts the app with `builder` and the settings file as it is now, on the same store and address.
+    ///
+    /// The old app shuts down gracefully first. It keeps running if the new one cannot be built.
+    ///
+    /// # Errors
+    /// [`StartError`] as in [`DevServer::start`], or if [`DevServerOptions::webhook`] is set.
+    pub async fn restart(&mut self, builder: AppBuilder) -> Result<(), StartError> {
+        let Some(running) = &self.app else {
+            let error =
+                "cannot restart the server: --webhook names another one, so none was started";
+            return Err(StartError::config(&error));
+        };
+        let app = self
+            .app_factory
+            .build(builder, Some(running.store.clone()))?;
+        let address = running.address;
+        // Try a new private address before stopping the old app, so that an error leaves it running.
+        // An unchanged address is not tried: the old app still listens on it.
+        if let Some(wanted) = private_address(&app)
+            && running.admin != Some(wanted)
+        {
+            drop(run::listen("admin.listen", wanted).await?);
+        }
+        if let Some(running) = self.app.take() {
+            running.stop().await;
+        }
+        let public = run::listen("--port", address).await?;
+        let state = (self.app_factory.fault_injector.clone(), &self.emulator);
+        self.app = Some(RunningApp::start(app, public, state, true).await?);
+        Ok(())
+    }
+
+    /// Returns the names of environment variables that are set but ignored by a dev server.
+    pub fn ignored_env_vars(&self) -> &[String] {
+        &self.ignored_env_vars
+    }
+
+    /// Waits until the emulator or the app's worker ends. Neither does while it works.
+    ///
+    /// # Errors
+    /// [`StartError`] if the worker ended with one.
+    pub async fn wait(&mut self) -> Result<(), StartError> {
+        let Some(app) = &mut self.app else {
+            let _ = (&mut self.serving).await;
+            return Ok(());
+        };
+        tokio::select! {
+            worker = &mut app.worker => worker.unwrap_or(Ok(true)).map(|_| ()),
+            _ = &mut self.serving => Ok(()),
+        }
+    }
+
+    /// Stops the app and the emulator. Work in progress gets `server.shutdown_timeout_s` to finish.
+    pub async fn stop(self) {
+        // The app first: while it drains, it still sends replies via the emulator's REST API.
+        if let Some(app) = self.app {
+            app.stop().await;
+        }
+        self.stop.cancel();
+        // `wait` may have polled this handle to completion; polling it again would panic.
+        if !self.serving.is_finished() {
+            let _ = self.serving.await;
+        }
+    }
+}
+
+impl fmt::Debug for DevServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DevServer")
+            .field("emulator", &self.emulator)
+            .field("server", &self.server_url())
+            .finish_non_exhaustive()
+    }
+}
+
+fn reload_hook(emulator: &Emulator) -> ReloadHook {
+    let emulator = emulator.clone();
+    Arc::new(move |outcome| emulator.announce_reload(outcome))
+}
+
+/// Binds a listener on loopback. Only a default port that is in use is replaced by the next free one.
+async fn bind(name: &str, port: Option<u16>, default: u16) -> Result<TcpListener, StartError> {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    if let Some(port) = port {
+        return run::listen(name, at(port)).await;
+    }
+    // Always replaced: the loop runs at least once.
+    let mut last = Err(StartError::config(&"no free port"));
+    for port in default..default + MAX_PORT_ATTEMPTS {
+        last = run::listen(name, at(port)).await;
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+fn url_of(listener: &TcpListener) -> String {
+    let address = listener.local_addr();
+    address.map_or_else(|_| String::new(), |address| format!("http://{address}"))
+}
+
+fn emulator_options(options: &DevServerOptions, public: Option<&TcpListener>) -> EmulatorOptions {
+    // `None` without an app: then only the URLs of `options` are called.
+    let app_url = |path| public.map(|public| format!("{}{path}", url_of(public)));
+    let webhook = options.webhook.clone().or_else(|| app_url("/webhook"));
+    let mut emulator_options = EmulatorOptions::new(webhook.unwrap_or_default());
+    emulator_options.fallback = options
+        .fallback
+        .clone()
+        .or_else(|| app_url("/webhook/fallback"));
+    emulator_options.status_callback = options
+        .status_callback
+        .clone()
+        .or_else(|| app_url("/webhook/status"));
+    emulator_options.record_dir.clone_from(&options.record_dir);
+    emulator_options.media_dir.clone_from(&options.media_dir);
+    emulator_options.protect = options.protect;
+    emulator_options
+}
+
+/// Environment variables that [`tunnel`] reads through [`SigningSettings::load`].
+const TUNNEL_ENV_VARS: [&str; 6] = [
+    "TWILIO_ACCOUNT_SID",
+    "TWILIO_AUTH_TOKEN",
+    "TWILIO_AUTH_TOKEN_FILE",
+    "TWILIO_AUTH_TOKEN_SECONDARY",
+    "TWILIO_AUTH_TOKEN_SECONDARY_FILE",
+    "PUBLIC_URL",
+];
+
+fn tunnel(url: &str, sources: &Sources) -> Result<Tunnel, StartError> {
+    let (public_url, _) = PublicUrl::parse(url)
+        .map_err(|error| StartError::config(&format!("--tunnel-url: {error}")))?;
+    let real = SigningSettings::load(sources).map_err(|error| StartError::config(&error))?;
+    let account = real.twilio.account_sid.ok_or_else(|| {
+        let needed =
+            "--tunnel-url needs a real account; set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN";
+        StartError::config(&needed)
+    })?;
+    // The primary token first: see the order in `verifier`.
+    let tokens = std::iter::once(real.twilio.auth_token).chain(real.twilio.auth_token_secondary);
+    Ok(Tunnel {
+        public_url,
+        account,
+        tokens: tokens.collect(),
+    })
+}
+
+/// Returns settings under which the app uses the emulator as Twilio, and the environment variables that they ignore.
+fn settings(
+    mut sources: Sources,
+    emulator: &Emulator,
+    public: Option<&TcpListener>,
+) -> (Sources, Vec<String>) {
+    sources.ignored.extend(IGNORED_SETTINGS);
+    // A store that the caller asks for explicitly applies. Otherwise it stays in memory, whatever the file configures.
+    let has_store = ["DATABASE_URL", "DATABASE_URL_FILE"]
+        .iter()
+        .any(|name| sources.env.get(*name).is_some_and(|url| !url.is_empty()));
+    if has_store {
+        sources.ignored.retain(|key| *key != "store.url");
+    }
+    let ignored = sources.ignored_env();
+    let ignored = ignored.into_iter().map(str::to_owned).collect();
+    let url = public.map(url_of).unwrap_or_default();
+    let address = url.trim_start_matches("http://").to_owned();
+    let api = emulator.url().to_owned();
+    let fixed = [
+        (
+            "twilio.auth_token",
+            emulator.auth_token().expose().to_owned(),
+        ),
+        ("twilio.account_sid", emulator.account_sid().to_string()),
+        ("twilio.api_url", api.clone()),
+        ("twilio.messaging_url", api.clone()),
+        ("twilio.content_url", api),
+        ("server.public_url", url),
+        ("server.listen", address),
+    ];
+    sources.fixed.extend(fixed);
+    if !has_store {
+        let memory = "sqlite::memory:".to_owned();
+        sources.fixed.insert("store.url", memory);
+    }
+    // Below the file and the environment, which may still set it: a dev server has no private listener by default.
+    sources.defaults.insert("admin.listen", String::new());
+    (sources, ignored)
+}
+
+/// Returns the configured private address, moved to loopback: no part of a dev server is reachable by others.
+fn private_address(app: &App) -> Option<SocketAddr> {
+    let wanted = app.settings.admin.listen?;
+    Some(SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.port())))
+}
+
+impl RunningApp {
+    async fn start(
+        mut app: App,
+        public: TcpListener,
+        (fault_injector, emulator): (Arc<FaultInjector>, &Emulator),
+        store_is_open: bool,
+    ) -> Result<Self, StartError> {
+        let url = url_of(&public);
+        let address = public
+            .local_addr()
+            .map_err(|error| StartError::listen("--port", &url, &error))?;
+        // After a restart the store is the old app's and still open.
+        app.worker.is_open = store_is_open;
+        app.worker.open().await?;
+        let store = app.admin.store.clone();
+        let limits = run::connection_limits(&app.settings.server);
+        let stop = CancellationToken::new();
+        let mut listeners = Vec::new();
+        let mut private = None;
+        if let Some(address) = private_address(&app) {
+            let listener = run::listen("admin.listen", address).await?;
+            private = listener.local_addr().ok();
+            let router = admin::router(app.admin.clone());
+            let metrics = Arc::new(Metrics::new());
+            let limits = limits.private(limits.connections);
+            let serve = server::serve(listener, router, limits, metrics, stop.clone());
+            listeners.push(tokio::spawn(serve));
+        }
+        let state = AppState {
+            store: store.clone(),
+            clock: app.worker.clock.clone(),
+            deadline: app.settings.reply.deadline,
+            // As in the dispatcher: debouncing uses at most half of the deadline.
+            debounce: app
+                .settings
+                .reply
+                .debounce
+                .min(app.settings.reply.deadline / 2),
+            handler: app.handler,
+            store_url: app.worker.store_url.clone(),
+            fault_injector,
+        };
+        let (handler, store_url) = (app.handler, app.worker.store_url.clone());
+        let sender = app.outbound();
+        emulator.attach(Arc::new(state));
+        let metrics = app.admin.metrics.clone();
+        let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
+        let serve = server::serve(public, app.router, limits, metrics, stop.clone());
+        listeners.push(tokio::spawn(serve));
+        Ok(Self {
+            url,
+            address,
+            store,
+            sender,
+            handler,
+            store_url,
+            admin: private,
+            stop,
+            worker,
+            listeners,
+        })
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        // The worker drains work in progress; abort the listeners only after that, so that responses still go out.
+        // `DevServer::wait` may have polled this handle to completion; polling it again would panic.
+        if !self.worker.is_finished() {
+            let _ = self.worker.await;
+        }
+        // Await each abort: `DevServer::restart` binds the same address next.
+        for listener in self.listeners {
+            listener.abort();
+            let _ = listener.await;
+        }
+    }
+}

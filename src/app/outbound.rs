@@ -1,0 +1,58 @@
+//! The client for outbound messages and the hook for typing indicators.
+
+use std::sync::Arc;
+
+use super::Tunnel;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::delivery::Keyring;
+use crate::dispatch::{Inbound, TypingHook};
+use crate::outbound::{OutboundClient, OutboundConfig};
+use crate::signature::AuthTokenKind;
+use crate::store::Store;
+use crate::twilio::{ApiUrl, Client};
+
+pub(super) fn sender(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    keyring: &Keyring,
+) -> OutboundClient {
+    let account = settings.twilio.account_sid;
+    let rules = OutboundConfig {
+        account,
+        consent_required: settings.consent.required,
+        rate_per_second: settings.outbound.rate_per_second,
+    };
+    let templates = account.map(|account| {
+        let client = Client::new(settings.rest.content_url.clone());
+        (client, keyring.credentials(account, AuthTokenKind::Primary))
+    });
+    OutboundClient::new(store.clone(), clock.clone(), rules, templates)
+}
+
+/// Builds the hook that sends typing indicators via the REST API.
+///
+/// Calls for the tunnel's account go to Twilio, all others to `rest.messaging_url`, so that a dev server never sends a
+/// real account's token to the emulator.
+pub(super) fn typing(
+    settings: &Settings,
+    tunnel: Option<&Tunnel>,
+    keyring: Arc<Keyring>,
+) -> TypingHook {
+    let default = Arc::new(Client::new(settings.rest.messaging_url.clone()));
+    let real = tunnel.map(|tunnel| (tunnel.account, Arc::new(Client::new(ApiUrl::messaging()))));
+    Arc::new(move |inbound: Inbound| {
+        let (default, keyring) = (default.clone(), keyring.clone());
+        let client = match &real {
+            Some((account, client)) if account.to_lowercase() == inbound.account.to_lowercase() => {
+                client.clone()
+            }
+            _ => default,
+        };
+        Box::pin(async move {
+            let credentials = keyring.credentials(inbound.account, inbound.slot);
+            client.typing(inbound.sid, &credentials).await
+        })
+    })
+}

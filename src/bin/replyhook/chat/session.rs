@@ -1,0 +1,512 @@
+//! The conversation: sends messages, collects replies, and controls the emulator.
+
+use std::collections::HashSet;
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use anyhow::Context;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use replyhook::Address;
+use replyhook::emulator::{EmulatorClient, EmulatorClientError, EmulatorEvent, EventStream};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::command::{Command, HELP};
+use crate::printable;
+
+pub(super) const WHATSAPP_USER: &str = "whatsapp:+15550001111";
+const SMS_USER: &str = "+15550004444";
+/// Interval between two checks whether the server is still handling messages.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Time to wait for REST messages of another server, whose pending work the emulator does not know.
+const LATE_REPLY_GRACE: Duration = Duration::from_secs(1);
+
+pub(super) struct ChatSession {
+    remote: EmulatorClient,
+    user: String,
+    sender: String,
+    senders: Vec<String>,
+    knows_its_server: bool,
+    /// SIDs of the messages that were shown.
+    seen: HashSet<String>,
+    last: Option<String>,
+    /// Faults to inject for the next message only.
+    next_faults: Option<Value>,
+    failures: (mpsc::Sender<String>, mpsc::Receiver<String>),
+}
+
+/// A message as the phone shows it.
+pub(super) struct Bubble {
+    pub(super) by: String,
+    body: String,
+    extras: Vec<String>,
+    failed: Option<String>,
+}
+
+/// The result of a line.
+pub(super) enum MessageOutcome {
+    Answered(Vec<Bubble>),
+    /// Twilio could use neither the response of the webhook nor that of the fallback.
+    Failed {
+        bubbles: Vec<Bubble>,
+        reason: String,
+    },
+    Told(String),
+}
+
+impl MessageOutcome {
+    pub(super) fn is_well(&self) -> bool {
+        match self {
+            Self::Answered(bubbles) => bubbles.iter().all(Bubble::is_well),
+            Self::Failed { .. } => false,
+            Self::Told(_) => true,
+        }
+    }
+}
+
+impl Bubble {
+    fn new(message: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut extras = Vec::new();
+        for media in message["media"].as_array().into_iter().flatten() {
+            extras.push(format!(
+                "[{} {}]",
+                text(&media["content_type"]),
+                text(&media["url"])
+            ));
+        }
+        if let Some(location) = message["location"].as_object() {
+            let label = location
+                .get("label")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            extras.push(format!(
+                "[location {},{} {label}]",
+                location["latitude"], location["longitude"]
+            ));
+        }
+        for button in message["buttons"].as_array().into_iter().flatten() {
+            extras.push(format!("[button {}]", text(&button["text"])));
+        }
+        let status = message["status"].as_str().unwrap_or_default();
+        let failed = matches!(status, "failed" | "undelivered").then(|| {
+            let code = message["error_code"].as_u64();
+            format!("[{status} {}]", code.unwrap_or_default())
+        });
+        let by = message["by"].as_str().unwrap_or("bot");
+        Self {
+            by: by.to_owned(),
+            body: text(&message["body"]),
+            extras,
+            failed,
+        }
+    }
+
+    pub(super) fn is_well(&self) -> bool {
+        self.failed.is_none()
+    }
+}
+
+impl fmt::Display for Bubble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<&str> = Vec::new();
+        if !self.body.is_empty() {
+            parts.push(&self.body);
+        }
+        parts.extend(self.extras.iter().map(String::as_str));
+        parts.extend(self.failed.as_deref());
+        f.write_str(&parts.join(" "))
+    }
+}
+
+impl ChatSession {
+    pub(super) async fn open(remote: EmulatorClient, user: &str) -> anyhow::Result<Self> {
+        let config = remote.get(&["config"]).await?;
+        let senders = config["senders"].as_array().cloned().unwrap_or_default();
+        let senders = senders
+            .iter()
+            .filter_map(|sender| sender.as_str().map(str::to_owned))
+            .collect();
+        let mut session = Self {
+            remote,
+            user: String::new(),
+            sender: String::new(),
+            senders,
+            knows_its_server: config["own_server"].as_bool().unwrap_or_default(),
+            seen: HashSet::new(),
+            last: None,
+            next_faults: None,
+            failures: mpsc::channel(16),
+        };
+        session.become_user(user).await?;
+        Ok(session)
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub(super) fn sender(&self) -> &str {
+        &self.sender
+    }
+
+    pub(super) fn prompt(&self) -> String {
+        format!("{}> ", Address::parse(self.user.as_str()).id())
+    }
+
+    pub(super) async fn events(&self) -> Result<EventStream, EmulatorClientError> {
+        self.remote.events().await
+    }
+
+    /// Runs a command, and returns its result when Twilio's part is over.
+    pub(super) async fn run(&mut self, command: Command) -> anyhow::Result<MessageOutcome> {
+        match self.message(&command)? {
+            Some(message) => self.send(message).await,
+            None => self.control(command).await,
+        }
+    }
+
+    /// Runs a command without waiting for the replies to a message.
+    ///
+    /// Replies arrive as events, and failures with [`ChatSession::failed`].
+    pub(super) async fn run_beside(
+        &mut self,
+        command: Command,
+    ) -> anyhow::Result<Option<MessageOutcome>> {
+        let Some(message) = self.message(&command)? else {
+            return self.control(command).await.map(Some);
+        };
+        let faults = self.next_faults.take();
+        let remote = self.remote.clone();
+        let failures = self.failures.0.clone();
+        let (sid, last) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let answer = deliver(&remote, faults, &["messages"], &message).await;
+            let problem = match answer {
+                Ok(answer) => {
+                    let _ = sid.send(answer["message_sid"].as_str().map(str::to_owned));
+                    failure(&answer)
+                }
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(problem) = problem {
+                let _ = failures.send(problem).await;
+            }
+        });
+        // /dup and /last need the SID. Do not wait longer for it: the user wants to type the next line.
+        if let Ok(Ok(Some(sid))) = tokio::time::timeout(LATE_REPLY_GRACE, last).await {
+            self.last = Some(sid);
+        }
+        Ok(None)
+    }
+
+    /// Waits for a failure of a message from [`ChatSession::run_beside`].
+    pub(super) async fn failed(&mut self) -> String {
+        // Never `None`: `self` has a sender as well.
+        self.failures.1.recv().await.unwrap_or_default()
+    }
+
+    /// Returns the message of an event to this user, unless it was shown before, or a note that a message failed.
+    pub(super) fn bubble(&mut self, event: &EmulatorEvent) -> Option<Bubble> {
+        let data = &event.data;
+        if data["user"].as_str() != Some(self.user.as_str()) {
+            return None;
+        }
+        let is_failure = event.name == "status" && data["status"] == "failed";
+        if is_failure {
+            let code = data["error_code"].as_u64().unwrap_or_default();
+            return Some(Bubble {
+                by: "bot".to_owned(),
+                body: "(the message above)".to_owned(),
+                extras: Vec::new(),
+                failed: Some(format!("[failed {code}]")),
+            });
+        }
+        let message = (event.name == "message").then_some(data)?;
+        let sid = message["sid"].as_str()?;
+        let is_out = message["direction"] == "out";
+        (is_out && self.seen.insert(sid.to_owned())).then(|| Bubble::new(message))
+    }
+
+    /// Waits until the server has handled all messages of this user, and returns the messages that were not shown.
+    pub(super) async fn wait_for_answers(&mut self) -> anyhow::Result<Vec<Bubble>> {
+        if !self.knows_its_server {
+            tokio::time::sleep(LATE_REPLY_GRACE).await;
+            return self.new_messages().await;
+        }
+        loop {
+            let state = self.remote.get(&["state", &self.user]).await?;
+            if state["pending"].as_u64().unwrap_or_default() == 0 {
+                return self.new_messages().await;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Returns the messages to this user that were not shown yet.
+    async fn new_messages(&mut self) -> anyhow::Result<Vec<Bubble>> {
+        let conversation = self.remote.get(&["conversations", &self.user]).await?;
+        let mut bubbles = Vec::new();
+        for message in conversation.as_array().into_iter().flatten() {
+            let sid = message["sid"].as_str().unwrap_or_default();
+            if message["direction"] == "out" && self.seen.insert(sid.to_owned()) {
+                bubbles.push(Bubble::new(message));
+            }
+        }
+        Ok(bubbles)
+    }
+
+    /// Returns the message of a command, or `None` if the command sends none.
+    fn message(&self, command: &Command) -> anyhow::Result<Option<Value>> {
+        let mut message = json!({"from": self.user, "to": self.sender});
+        match command {
+            Command::Say(text) => message["body"] = text.as_str().into(),
+            Command::Photo(line) => {
+                let (file, caption) = split_file(line);
+                message["media"] = json!([photo(file).with_context(|| format!("/photo {file}"))?]);
+                if !caption.is_empty() {
+                    message["body"] = caption.into();
+                }
+            }
+            Command::Pin {
+                latitude,
+                longitude,
+                label,
+            } => {
+                message["location"] =
+                    json!({"latitude": latitude, "longitude": longitude, "label": label});
+            }
+            Command::Button { text, payload } => {
+                let payload = payload.as_ref().unwrap_or(text);
+                message["button"] = json!({"text": text, "payload": payload});
+            }
+            _ => return Ok(None),
+        }
+        Ok(Some(message))
+    }
+
+    async fn send(&mut self, message: Value) -> anyhow::Result<MessageOutcome> {
+        let faults = self.next_faults.take();
+        let answer = deliver(&self.remote, faults, &["messages"], &message).await?;
+        self.last = answer["message_sid"].as_str().map(str::to_owned);
+        self.outcome(&answer).await
+    }
+
+    async fn outcome(&mut self, answer: &Value) -> anyhow::Result<MessageOutcome> {
+        let bubbles = self.new_messages().await?;
+        Ok(match failure(answer) {
+            Some(reason) => MessageOutcome::Failed { bubbles, reason },
+            None => MessageOutcome::Answered(bubbles),
+        })
+    }
+
+    /// Runs a command that sends no message.
+    async fn control(&mut self, command: Command) -> anyhow::Result<MessageOutcome> {
+        let note = |text: String| Ok(MessageOutcome::Told(text));
+        match command {
+            Command::Help => note(HELP.to_owned()),
+            Command::As(address) => {
+                self.become_user(&address).await?;
+                note(format!(
+                    "You are {}, writing to {}.",
+                    self.user, self.sender
+                ))
+            }
+            Command::Sms | Command::WhatsApp => {
+                let user = if command == Command::Sms {
+                    SMS_USER
+                } else {
+                    WHATSAPP_USER
+                };
+                self.become_user(user).await?;
+                note(format!(
+                    "You are {}, writing to {}.",
+                    self.user, self.sender
+                ))
+            }
+            Command::Duplicate => {
+                let sid = self.last.clone().context("/dup: no message was sent yet")?;
+                let answer = self
+                    .remote
+                    .post(&["messages", &sid, "redeliver"], &json!({}))
+                    .await?;
+                let attempts = answer["attempts"].as_array().map_or(0, Vec::len);
+                let bubbles = self.new_messages().await?;
+                // A redelivery gets the saved response, so usually nothing new is shown: say so.
+                if bubbles.is_empty() && failure(&answer).is_none() {
+                    return note(format!("Redelivered ({attempts} call); no new messages."));
+                }
+                Ok(match failure(&answer) {
+                    Some(reason) => MessageOutcome::Failed { bubbles, reason },
+                    None => MessageOutcome::Answered(bubbles),
+                })
+            }
+            Command::Late(ms) => {
+                // Another server's handler is out of reach, but the emulator can delay its calls.
+                let fault = if self.knows_its_server {
+                    "handler_ms"
+                } else {
+                    "delay_ms"
+                };
+                self.next_faults = Some(json!({fault: ms}));
+                note("The next reply will be late.".to_owned())
+            }
+            Command::Down => {
+                self.next_faults = Some(json!({"drop_connection": true}));
+                note("The next webhook call will fail.".to_owned())
+            }
+            Command::Clock(seconds) => {
+                let body = json!({"advance_seconds": seconds});
+                let answer = self.remote.post(&["clock"], &body).await?;
+                let now = answer["now"].as_str().unwrap_or_default().to_owned();
+                note(format!("It is {now}."))
+            }
+            Command::State => {
+                let state = self.remote.get(&["state", &self.user]).await?;
+                if state.is_null() {
+                    return note(
+                        "The bot runs in another server, whose state is unknown.".to_owned(),
+                    );
+                }
+                note(serde_json::to_string_pretty(&state)?)
+            }
+            Command::Last => self.describe_last().await.map(MessageOutcome::Told),
+            Command::Save(name) => {
+                let test = self
+                    .remote
+                    .text_of(&["conversations", &self.user, "test"])
+                    .await?;
+                let file = format!("{name}.rs");
+                // `create_new`: never overwrite a file.
+                let mut options = std::fs::OpenOptions::new();
+                let created = options.write(true).create_new(true).open(&file);
+                let mut created = created.with_context(|| format!("/save {file}"))?;
+                std::io::Write::write_all(&mut created, test.as_bytes())?;
+                note(format!("Written to {file}."))
+            }
+            // Unreachable: `message` returns a message for these.
+            Command::Say(_) | Command::Photo(_) | Command::Pin { .. } | Command::Button { .. } => {
+                note(String::new())
+            }
+        }
+    }
+
+    async fn describe_last(&self) -> anyhow::Result<String> {
+        let sid = self
+            .last
+            .as_deref()
+            .context("/last: no message was sent yet")?;
+        let exchanges = self.remote.get(&["exchanges"]).await?;
+        let mut text = String::new();
+        for exchange in exchanges.as_array().into_iter().flatten() {
+            if exchange["message_sid"].as_str() != Some(sid) {
+                continue;
+            }
+            let request = &exchange["request"];
+            writeln!(
+                text,
+                "{} {} → {} in {} ms",
+                request["method"].as_str().unwrap_or_default(),
+                request["url"].as_str().unwrap_or_default(),
+                exchange["response"]["status"],
+                exchange["ms"]
+            )?;
+            for pair in exchange["params"].as_array().into_iter().flatten() {
+                let of = |index: usize| pair[index].as_str().unwrap_or_default();
+                writeln!(text, "  {} = {}", of(0), printable(of(1)))?;
+            }
+            let body = exchange["response"]["body"].as_str().unwrap_or_default();
+            writeln!(text, "{}", printable(body))?;
+        }
+        Ok(text)
+    }
+
+    async fn become_user(&mut self, user: &str) -> anyhow::Result<()> {
+        let user = user.trim();
+        let address = Address::parse(user);
+        let on_channel =
+            |sender: &&String| Address::parse(sender.as_str()).channel() == address.channel();
+        let sender = self.senders.iter().find(on_channel);
+        let sender =
+            sender.with_context(|| format!("{user}: the bot has no sender on this channel"))?;
+        self.sender.clone_from(sender);
+        user.clone_into(&mut self.user);
+        // Marks earlier messages of this user as shown.
+        self.new_messages().await.map(|_| ())
+    }
+}
+
+/// Serializes deliveries with faults.
+static FAULTY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Sends a message with faults that apply to this call only.
+async fn deliver(
+    remote: &EmulatorClient,
+    faults: Option<Value>,
+    path: &[&str],
+    message: &Value,
+) -> Result<Value, EmulatorClientError> {
+    let Some(faults) = faults else {
+        return remote.post(path, message).await;
+    };
+    // One at a time: of two concurrent deliveries, the second would take the faults of the first for the original ones,
+    // and restore them at its end.
+    let _guard = FAULTY.lock().await;
+    let before = remote.get(&["faults"]).await?;
+    let mut with = before.clone();
+    for (name, value) in faults.as_object().into_iter().flatten() {
+        with[name] = value.clone();
+    }
+    remote.put(&["faults"], &with).await?;
+    let answer = remote.post(path, message).await;
+    // Restore the faults before returning an error of the call.
+    remote.put(&["faults"], &before).await?;
+    answer
+}
+
+/// Returns the reason why Twilio could not use the last response, if so.
+fn failure(answer: &Value) -> Option<String> {
+    let last = answer["attempts"].as_array()?.last()?;
+    let code = last["error_code"].as_u64()?;
+    let meaning = u32::try_from(code)
+        .ok()
+        .and_then(|code| replyhook::ErrorCode(code).meaning());
+    let status = last["status"].as_u64();
+    let status = status.map_or_else(|| "no response".to_owned(), |status| status.to_string());
+    Some(format!(
+        "{}: {status}: {} ({code})",
+        last["url"].as_str().unwrap_or_default(),
+        meaning.unwrap_or_default()
+    ))
+}
+
+/// Reads a file as media of a message.
+fn photo(file: &str) -> anyhow::Result<Value> {
+    // Read it here and send its bytes: the emulator reads only files of its media folder.
+    let path = std::path::Path::new(file);
+    // Reading a pipe or a device may never end.
+    if !path.metadata()?.is_file() {
+        anyhow::bail!("not a file");
+    }
+    let data = STANDARD.encode(std::fs::read(path)?);
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    Ok(json!({"data": data, "filename": name}))
+}
+
+/// Splits the argument of /photo into file name and caption. A name with spaces is in quotes.
+fn split_file(line: &str) -> (&str, &str) {
+    for quote in ['"', '\''] {
+        if let Some(rest) = line.strip_prefix(quote)
+            && let Some((file, caption)) = rest.split_once(quote)
+        {
+            return (file, caption.trim());
+        }
+    }
+    // An unquoted name with spaces works if the file exists and has no caption.
+    if std::path::Path::new(line).exists() {
+        return (line, "");
+    }
+    line.split_once(' ')
+        .map_or((line, ""), |(file, caption)| (file, caption.trim()))
+}

@@ -1,0 +1,382 @@
+//! Check of `PUBLIC_URL`: sends a signed probe to each endpoint, over the same path and in the same form as Twilio.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use http::header::LOCATION;
+use http::{HeaderMap, Method};
+use replyhook::config::Settings;
+use replyhook::emulator::{SignedRequest, SignedRequestError, SignedResponse, send_signed};
+use replyhook::probe::{ENDPOINT_HEADER, INSTANCE_HEADER, Instance, PARAMETER};
+use replyhook::signature::PublicUrl;
+use replyhook::store::StoreUrl;
+use replyhook::{FormParams, Secret};
+
+use super::finding::{Finding, Report, Severity};
+use super::remedy;
+use super::server::LocalServer;
+use super::webhook_url::without_secrets;
+
+/// Names and paths of the endpoints, in the order of [`EndpointKind`](super::webhook_url::EndpointKind).
+pub(super) const ENDPOINTS: [(&str, &str); 3] = [
+    ("primary", "/webhook"),
+    ("fallback", "/webhook/fallback"),
+    ("status", "/webhook/status"),
+];
+const CHECK: &str = "url";
+
+/// The result for one endpoint. Endpoints with equal verdicts share a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Verdict {
+    ending: Severity,
+    /// Predicate of a sentence whose subject is the URL.
+    does: String,
+    remedy: Option<String>,
+}
+
+impl Verdict {
+    fn fail(does: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            ending: Severity::Fail,
+            does: does.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+}
+
+pub(super) async fn look(
+    settings: &Settings,
+    here: LocalServer,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let public_url = &settings.server.public_url;
+    // An emulated Twilio on this machine can call loopback addresses; Twilio cannot.
+    if public_url.is_loopback() && !settings.rest.api_url.is_loopback() {
+        report.add(Finding::warn(
+            CHECK,
+            format!("{public_url} is this machine itself, which Twilio cannot call (11205)"),
+            "run a tunnel or a proxy with a public address to this server, and set PUBLIC_URL to that address",
+        ))?;
+    }
+    let probe = Probe::new(settings);
+    let [primary, fallback, status] = ENDPOINTS.map(|(_, path)| probe.send(public_url, path));
+    let (primary, fallback, status) = tokio::join!(primary, fallback, status);
+    let mut verdicts = Vec::new();
+    for ((name, path), answer) in ENDPOINTS.into_iter().zip([primary, fallback, status]) {
+        let verdict = match answer {
+            Ok(result) if result.status == 403 && request_id(&result.headers).is_some() => {
+                // Repeat it alone: a server explains one rejection at a time, and the three probes were concurrent.
+                let again = probe.send(public_url, path).await;
+                refused(&probe, settings, path, &again.unwrap_or(result)).await
+            }
+            Ok(result) => answered(settings, here, name, &result),
+            Err(error) => unanswered(&error),
+        };
+        verdicts.push((name, path, verdict));
+    }
+    for finding in together(public_url, &verdicts) {
+        report.add(finding)?;
+    }
+    Ok(())
+}
+
+/// Returns one finding per distinct verdict, with the names of its endpoints.
+fn together(public_url: &PublicUrl, verdicts: &[(&str, &str, Verdict)]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut done: Vec<&Verdict> = Vec::new();
+    for (_, path, verdict) in verdicts {
+        if done.contains(&verdict) {
+            continue;
+        }
+        done.push(verdict);
+        let same = verdicts.iter().filter(|(_, _, other)| other == verdict);
+        let names: Vec<_> = same.map(|(name, _, _)| *name).collect();
+        let subject = match names.as_slice() {
+            [_] => public_url.endpoint(path),
+            names => format!("{public_url} ({})", names.join(", ")),
+        };
+        findings.push(Finding {
+            check: CHECK,
+            ending: verdict.ending,
+            found: format!("{subject} {}", verdict.does),
+            remedy: verdict.remedy.clone(),
+        });
+    }
+    findings
+}
+
+/// The token and parameters of the probes.
+struct Probe {
+    token: Secret,
+    form: FormParams,
+}
+
+impl Probe {
+    fn new(settings: &Settings) -> Self {
+        let twilio = &settings.twilio;
+        let own = twilio.account_sid.map(replyhook::AccountSid::to_lowercase);
+        let mut accounts = twilio.accounts.iter();
+        // As in `SignatureVerifier`: an account's own token wins over the default one.
+        let token = accounts.find(|account| Some(account.sid.to_lowercase()) == own);
+        // A new value per run, so that each run has another signature.
+        let nonce = format!("{:016x}", RandomState::new().hash_one(PARAMETER));
+        let account = twilio.account_sid.map(|sid| sid.to_string());
+        let account = account.map(|account| ("AccountSid", account));
+        Self {
+            token: token.map_or_else(
+                || twilio.auth_token.clone(),
+                |account| account.auth_token.clone(),
+            ),
+            form: account.into_iter().chain([(PARAMETER, nonce)]).collect(),
+        }
+    }
+
+    async fn send(
+        &self,
+        public_url: &PublicUrl,
+        path: &str,
+    ) -> Result<SignedResponse, SignedRequestError> {
+        self.send_to(public_url.endpoint(path), None).await
+    }
+
+    async fn send_to(
+        &self,
+        url: String,
+        signed_url: Option<String>,
+    ) -> Result<SignedResponse, SignedRequestError> {
+        let webhook = SignedRequest {
+            url,
+            signed_url,
+            method: Method::POST,
+            form: self.form.clone(),
+            headers: HeaderMap::new(),
+        };
+        send_signed(&self.token, &webhook).await
+    }
+
+    /// Sends the probe to the public listener directly, as a proxy that changes nothing would.
+    ///
+    /// Returns `None` if the address of the listener is unknown, or the call fails.
+    async fn send_directly(&self, settings: &Settings, path: &str) -> Option<SignedResponse> {
+        let server = &settings.server;
+        let port = server.listen.port();
+        let host = match server.listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+            IpAddr::V6(ip) if ip.is_unspecified() => format!("[{}]", Ipv6Addr::LOCALHOST),
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        // Port 0 is any free port, which only the server knows.
+        if port == 0 {
+            return None;
+        }
+        let prefix = server.public_url.prefix();
+        let url = format!("http://{host}:{port}{prefix}{path}");
+        let signed_url = server.public_url.endpoint(path);
+        self.send_to(url, Some(signed_url)).await.ok()
+    }
+}
+
+fn unanswered(error: &SignedRequestError) -> Verdict {
+    match error {
+        SignedRequestError::Failed { code, .. } => Verdict::fail(
+            format!(
+                "cannot be called: {} ({code})",
+                code.meaning().unwrap_or("no response")
+            ),
+            remedy::transport(*code),
+        ),
+        error => Verdict::fail(
+            format!("cannot be called: {error}"),
+            "correct PUBLIC_URL; on a machine without certificates install ca-certificates",
+        ),
+    }
+}
+
+/// Returns the verdict for a rejection by replyhook.
+///
+/// Sends the probe directly as well, to find out whether the proxy or the settings are the cause.
+async fn refused(
+    probe: &Probe,
+    settings: &Settings,
+    path: &str,
+    result: &SignedResponse,
+) -> Verdict {
+    let reason = result.body.trim();
+    if reason != "signature not valid" {
+        // With signature.mode = "report" the response has the explanation.
+        return Verdict::fail(
+            "responds with 403: the signature does not verify",
+            format!("the server reports: {reason}"),
+        );
+    }
+    let log = "its log says why, in a line that begins with `refused:`";
+    match probe.send_directly(settings, path).await {
+        Some(direct) if instance(&direct.headers).is_some() => Verdict::fail(
+            "responds with 403: the signature does not verify, although the server accepts the same request when it is sent \
+             directly",
+            format!(
+                "something between PUBLIC_URL and the server changes path, query, body, Content-Type or X-Twilio-Signature: \
+                 let it pass all of them as they are (PUBLIC_URL's own prefix may be stripped); {log}"
+            ),
+        ),
+        Some(direct) if direct.status == 403 => Verdict::fail(
+            "responds with 403: the signature does not verify, neither through the proxy nor when it is sent directly",
+            format!(
+                "the running server has another TWILIO_AUTH_TOKEN or another PUBLIC_URL than this command: give both the \
+                 same settings and restart the server; {log}"
+            ),
+        ),
+        _ => Verdict::fail(
+            "responds with 403: the signature does not verify",
+            format!(
+                "either the server there has another TWILIO_AUTH_TOKEN or PUBLIC_URL than this command, or a proxy changes \
+                 path, query, body or X-Twilio-Signature; {log}"
+            ),
+        ),
+    }
+}
+
+fn answered(
+    settings: &Settings,
+    here: LocalServer,
+    name: &str,
+    result: &SignedResponse,
+) -> Verdict {
+    let header = |name| {
+        result
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let Some(instance) = instance(&result.headers) else {
+        return answered_by_others(settings, result);
+    };
+    let endpoint = header(ENDPOINT_HEADER).unwrap_or_default();
+    if endpoint != name {
+        return Verdict::fail(
+            format!("leads to the endpoint `{endpoint}` and not to `{name}`"),
+            "a proxy maps the paths of PUBLIC_URL onto each other: let /webhook, /webhook/fallback and /webhook/status be \
+             three paths on the server too",
+        );
+    }
+    match here {
+        LocalServer::Known(known) if known == instance => Verdict {
+            ending: Severity::Ok,
+            does: "leads to this very server, and the signature verifies".to_owned(),
+            remedy: None,
+        },
+        // Behind a load balancer any of several servers may respond.
+        LocalServer::Known(_) if matches!(settings.store.url, StoreUrl::Postgres(_)) => Verdict {
+            ending: Severity::Note,
+            does: format!(
+                "leads to another replyhook process than the one here ({instance}), and the signature verifies"
+            ),
+            remedy: Some(
+                "that is right where several machines share PostgreSQL; if there should be one, stop the other".to_owned(),
+            ),
+        },
+        LocalServer::Known(_) => Verdict::fail(
+            format!("leads to another replyhook process than the one here ({instance})"),
+            "messages are stored there, in another store: stop one of the two, point the proxy to this one, or let several \
+             machines share PostgreSQL (DATABASE_URL)",
+        ),
+        LocalServer::NotAsked | LocalServer::Unknown => Verdict {
+            ending: Severity::Ok,
+            does: format!("leads to a replyhook process ({instance}), and the signature verifies"),
+            remedy: None,
+        },
+    }
+}
+
+fn answered_by_others(settings: &Settings, result: &SignedResponse) -> Verdict {
+    let status = result.status;
+    let listen = settings.server.listen;
+    let ours = request_id(&result.headers).is_some();
+    match status {
+        300..=399 => redirected(settings, result),
+        404 => Verdict::fail(
+            "responds with 404",
+            format!(
+                "nothing serves that path: let the proxy pass it to {listen} (server.listen), and write PUBLIC_URL as the \
+                 proxy expects it, with the prefix, if there is one; the proxy may strip that whole prefix or keep it"
+            ),
+        ),
+        403 => Verdict::fail(
+            "responds with 403, and that is not replyhook",
+            "a firewall or a proxy refuses the request: let it pass POST requests without cookies, from any address (Twilio's \
+             are not fixed), to /webhook and below",
+        ),
+        401 | 407 => Verdict::fail(
+            format!("responds with {status}: it requires a password"),
+            "exempt /webhook and the paths below it: the signature authenticates Twilio",
+        ),
+        503 if ours => Verdict::fail(
+            format!("answers 503: {}", result.body.trim()),
+            "the server accepts no messages now: see its findings above, or try again in a moment",
+        ),
+        502..=504 => Verdict::fail(
+            format!("responds with {status}: the proxy does not reach the server"),
+            format!(
+                "start the server, and let the proxy pass requests to {listen} (server.listen) of this machine"
+            ),
+        ),
+        200..=299 => Verdict::fail(
+            format!(
+                "responds with {status} ({}), and that is not this version of replyhook",
+                result.content_type.as_deref().unwrap_or("no content type")
+            ),
+            format!(
+                "something else answers there: point the name or the proxy to {listen} (server.listen), or correct \
+                 PUBLIC_URL; an older replyhook must be restarted with this version"
+            ),
+        ),
+        status => Verdict::fail(
+            format!("responds with {status}"),
+            format!(
+                "check the log of the program there; the proxy should pass requests to {listen} (server.listen)"
+            ),
+        ),
+    }
+}
+
+/// Returns the verdict for a redirect, with the `PUBLIC_URL` that would avoid it.
+fn redirected(settings: &Settings, result: &SignedResponse) -> Verdict {
+    // Not followed: Twilio follows with a GET without parameters, which cannot deliver a message.
+    let location = result.headers.get(LOCATION);
+    let location = location.and_then(|value| value.to_str().ok());
+    let location = without_secrets(location.unwrap_or("nowhere"));
+    let mut ends = ENDPOINTS.iter().rev();
+    let trimmed = location.trim_end_matches('/');
+    let fits = ends
+        .find_map(|(_, path)| trimmed.strip_suffix(path))
+        .and_then(|url| PublicUrl::parse(url).ok())
+        .map(|(url, _)| url)
+        .filter(|url| *url != settings.server.public_url);
+    let remedy = fits.map_or_else(
+        || "let it serve that URL itself, without a redirect".to_owned(),
+        |url| format!("set PUBLIC_URL={url} and enter its URLs at Twilio, or remove the redirect"),
+    );
+    Verdict::fail(
+        format!(
+            "redirects ({}) to {location}: Twilio follows with a GET, and the message and its signature are lost",
+            result.status
+        ),
+        remedy,
+    )
+}
+
+fn instance(headers: &HeaderMap) -> Option<Instance> {
+    Instance::parse(headers.get(INSTANCE_HEADER)?.to_str().ok()?)
+}
+
+/// Returns the request id if it has replyhook's format, which shows that replyhook sent the response.
+fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get("x-request-id")?.to_str().ok()?;
+    let (boot, number) = id.split_once('-')?;
+    let well_formed = boot.len() == 8
+        && boot.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit());
+    well_formed.then_some(id)
+}

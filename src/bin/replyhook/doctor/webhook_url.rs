@@ -1,0 +1,265 @@
+//! Comparison of a URL that is configured at Twilio with the endpoints of this server.
+//!
+//! Compares texts instead of parsed URLs, because Twilio signs the text as it is configured.
+
+use replyhook::signature::PublicUrl;
+
+use super::public_url::ENDPOINTS;
+
+/// An endpoint, in the order of [`ENDPOINTS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EndpointKind {
+    Primary,
+    Fallback,
+    Status,
+}
+
+impl EndpointKind {
+    const ALL: [Self; 3] = [Self::Primary, Self::Fallback, Self::Status];
+
+    pub(super) fn name(self) -> &'static str {
+        ENDPOINTS[self as usize].0
+    }
+
+    /// Returns the URL to configure for this endpoint.
+    pub(super) fn url(self, public_url: &PublicUrl) -> String {
+        public_url.endpoint(self.path())
+    }
+
+    fn path(self) -> &'static str {
+        ENDPOINTS[self as usize].1
+    }
+}
+
+/// The difference between a configured URL and the URL of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UrlMismatch {
+    Scheme,
+    Port,
+    Capitals,
+    Prefix,
+    Slash,
+}
+
+impl UrlMismatch {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Scheme => "has the other one of http and https, and is signed for that",
+            Self::Port => "has another port than PUBLIC_URL",
+            Self::Capitals => {
+                "writes the host in other capitals than PUBLIC_URL, and is signed for that"
+            }
+            Self::Prefix => "lacks the path prefix of PUBLIC_URL, and is signed for that",
+            Self::Slash => "has a slash at its end, which works as long as no proxy removes it",
+        }
+    }
+}
+
+/// The target of a configured URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UrlTarget {
+    /// No URL is configured.
+    Nowhere,
+    /// Another server.
+    Elsewhere,
+    /// An endpoint of this server.
+    At(EndpointKind),
+    /// Almost an endpoint: requests do not reach it, or their signature does not verify.
+    Nearly(EndpointKind, UrlMismatch),
+    /// A path below `PUBLIC_URL` that is not an endpoint.
+    OtherPath,
+}
+
+impl UrlTarget {
+    pub(super) fn of(public_url: &PublicUrl, url: Option<&str>) -> Self {
+        let Some(url) = url else {
+            return Self::Nowhere;
+        };
+        let ours = public_url.to_string();
+        let (Some(ours), Some(theirs)) = (Parts::of(&ours), Parts::of(url)) else {
+            return Self::Elsewhere;
+        };
+        if !ours.host.eq_ignore_ascii_case(theirs.host) {
+            return Self::Elsewhere;
+        }
+        let origin = if ours.is_https != theirs.is_https {
+            Some(UrlMismatch::Scheme)
+        } else if ours.port != theirs.port {
+            Some(UrlMismatch::Port)
+        } else {
+            None
+        };
+        let path = theirs.path.trim_end_matches('/');
+        let prefix = public_url.prefix();
+        let end = |path: &str| EndpointKind::ALL.into_iter().find(|end| end.path() == path);
+        let whole = path.strip_prefix(prefix).and_then(end);
+        // Also match without the prefix: such a URL may reach the server, but its signature does not verify.
+        let Some(end) = whole.or_else(|| end(path)) else {
+            let below = path
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            return if below && origin.is_none() {
+                Self::OtherPath
+            } else {
+                Self::Elsewhere
+            };
+        };
+        // Report one mismatch only. The slash comes last, because such a URL may work.
+        let mismatch = origin
+            .or_else(|| whole.is_none().then_some(UrlMismatch::Prefix))
+            .or_else(|| (ours.host != theirs.host).then_some(UrlMismatch::Capitals))
+            .or_else(|| theirs.path.ends_with('/').then_some(UrlMismatch::Slash));
+        mismatch.map_or(Self::At(end), |mismatch| Self::Nearly(end, mismatch))
+    }
+
+    /// Returns the intended endpoint.
+    pub(super) fn end(self) -> Option<EndpointKind> {
+        match self {
+            Self::At(end) | Self::Nearly(end, _) => Some(end),
+            Self::Nowhere | Self::Elsewhere | Self::OtherPath => None,
+        }
+    }
+
+    pub(super) fn is_ours(self) -> bool {
+        !matches!(self, Self::Nowhere | Self::Elsewhere)
+    }
+}
+
+struct Parts<'a> {
+    is_https: bool,
+    host: &'a str,
+    port: &'a str,
+    /// Path without the query. A query does not matter: Twilio sends it as it is, and signs it.
+    path: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(url: &'a str) -> Option<Self> {
+        let (scheme, rest) = url.trim().split_once("://")?;
+        let is_https = scheme.eq_ignore_ascii_case("https");
+        if !is_https && !scheme.eq_ignore_ascii_case("http") {
+            return None;
+        }
+        let rest = rest.split(['#', '?']).next().unwrap_or_default();
+        let (authority, path) = rest
+            .find('/')
+            .map_or((rest, ""), |slash| rest.split_at(slash));
+        let authority = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, authority)| authority);
+        let default = if is_https { "443" } else { "80" };
+        // The colons of an IPv6 address are within brackets.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port),
+            _ => (authority, default),
+        };
+        Some(Self {
+            is_https,
+            host,
+            port,
+            path,
+        })
+    }
+}
+
+/// Removes the password, and the query, which may contain a secret.
+pub(super) fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A URL matches an endpoint, differs from one by a single mismatch, or points elsewhere.
+    #[test]
+    fn webhook_url_compared_with_endpoints_names_mismatch() {
+        use EndpointKind::{Fallback, Primary, Status};
+        use UrlTarget::{At, Elsewhere, Nearly, OtherPath};
+        let plain = "https://bot.example.com";
+        let prefixed = "https://bot.example.com/bots/a";
+        for (public_url, url, pointing) in [
+            (plain, "https://bot.example.com/webhook", At(Primary)),
+            (
+                plain,
+                "https://bot.example.com/webhook#rc=2&rp=ct,5xx",
+                At(Primary),
+            ),
+            (
+                plain,
+                "https://bot.example.com:443/webhook/status?x=1",
+                At(Status),
+            ),
+            (
+                plain,
+                "https://u:p@bot.example.com/webhook/fallback",
+                At(Fallback),
+            ),
+            (
+                plain,
+                "http://bot.example.com/webhook",
+                Nearly(Primary, UrlMismatch::Scheme),
+            ),
+            (
+                plain,
+                "https://bot.example.com:8443/webhook",
+                Nearly(Primary, UrlMismatch::Port),
+            ),
+            (
+                plain,
+                "https://Bot.example.com/webhook",
+                Nearly(Primary, UrlMismatch::Capitals),
+            ),
+            (
+                plain,
+                "https://bot.example.com/webhook/status/",
+                Nearly(Status, UrlMismatch::Slash),
+            ),
+            (plain, "https://bot.example.com", OtherPath),
+            (plain, "https://bot.example.com/Webhook", OtherPath),
+            (plain, "https://bot.example.com:8443/other", Elsewhere),
+            (plain, "https://example.com/webhook", Elsewhere),
+            (plain, "bot.example.com/webhook", Elsewhere),
+            (
+                prefixed,
+                "https://bot.example.com/bots/a/webhook",
+                At(Primary),
+            ),
+            (
+                prefixed,
+                "https://bot.example.com/webhook",
+                Nearly(Primary, UrlMismatch::Prefix),
+            ),
+            (prefixed, "https://bot.example.com/bots/a", OtherPath),
+            (
+                prefixed,
+                "https://bot.example.com/bots/b/webhook",
+                Elsewhere,
+            ),
+            (prefixed, "https://bot.example.com/bots/ab", Elsewhere),
+        ] {
+            let (public_url, _) = PublicUrl::parse(public_url).expect("a public URL");
+            assert_eq!(UrlTarget::of(&public_url, Some(url)), pointing, "{url}");
+        }
+    }
+
+    #[test]
+    fn shown_url_omits_password_and_query() {
+        for (url, shown) in [
+            ("https://u:p@h.test/a?token=x#y", "https://h.test/a"),
+            ("https://h.test", "https://h.test"),
+            ("/login?next=/webhook", "/login"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+}

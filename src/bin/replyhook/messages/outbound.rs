@@ -1,0 +1,202 @@
+//! Outbound messages: `--outbound`.
+
+use std::fmt::Write;
+
+use replyhook::store::{MessageFilter, OutboundDetails, OutboundState};
+use replyhook::{ErrorCode, MessageSid, Timestamp};
+use serde_json::{Value, json};
+
+use super::{PAGE, body_of_reply, failure_reason, meaning, quoted};
+use crate::operator::{Opened, age, now, user};
+use crate::{print_on, printable};
+
+/// Calls `show` with each page of the filtered messages, until it returns false or `left` are shown.
+fn each(
+    opened: &Opened,
+    mut filter: MessageFilter,
+    mut left: u32,
+    mut show: impl FnMut(&[OutboundDetails]) -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    while left > 0 {
+        filter.limit = left.min(PAGE);
+        let rows = opened.wait(opened.store.outbound_messages(filter.clone()))?;
+        let Some(last) = rows.last() else { break };
+        filter.before_id = Some(last.message.id);
+        left -= u32::try_from(rows.len()).unwrap_or(left).min(left);
+        if !show(&rows)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn list(
+    opened: &Opened,
+    filter: MessageFilter,
+    limit: u32,
+    json: bool,
+    content: bool,
+) -> anyhow::Result<()> {
+    let now = now();
+    each(opened, filter, limit, |rows| {
+        let lines = rows.iter().map(|row| {
+            if json {
+                format!("{}\n", whole(row, content))
+            } else {
+                line(row, now, content)
+            }
+        });
+        print_on(&lines.collect::<String>())
+    })
+}
+
+/// Returns the message with this number, which is [`SendReceipt::id`](replyhook::outbound::SendReceipt::id).
+pub(super) fn numbered(opened: &Opened, id: i64) -> anyhow::Result<Option<OutboundDetails>> {
+    // `MessageFilter` has no id: read the newest message up to this one, and compare.
+    let filter = MessageFilter {
+        before_id: id.checked_add(1),
+        limit: 1,
+        ..MessageFilter::default()
+    };
+    let found = opened.wait(opened.store.outbound_messages(filter))?.pop();
+    Ok(found.filter(|row| row.message.id == id))
+}
+
+/// Returns the message with this SID of Twilio's.
+pub(super) fn called(opened: &Opened, sid: MessageSid) -> anyhow::Result<Option<OutboundDetails>> {
+    let filter = MessageFilter {
+        sid: Some(sid),
+        limit: 1,
+        ..MessageFilter::default()
+    };
+    Ok(opened.wait(opened.store.outbound_messages(filter))?.pop())
+}
+
+/// Returns true if an outbound message has failed. `release --all` does not send such messages.
+pub(super) fn any_failed(opened: &Opened) -> anyhow::Result<bool> {
+    let filter = MessageFilter {
+        state: Some(OutboundState::Failed.as_str().to_owned()),
+        limit: 1,
+        ..MessageFilter::default()
+    };
+    Ok(!opened
+        .wait(opened.store.outbound_messages(filter))?
+        .is_empty())
+}
+
+/// Releases the messages that Twilio refused with this code, and returns their number.
+pub(super) fn release_failed(opened: &Opened, code: u32) -> anyhow::Result<u64> {
+    let filter = MessageFilter {
+        state: Some(OutboundState::Failed.as_str().to_owned()),
+        ..MessageFilter::default()
+    };
+    let mut ids = Vec::new();
+    each(opened, filter, u32::MAX, |rows| {
+        // The filter also finds messages that Twilio accepted and could not deliver: do not send them a second time.
+        let refused = rows.iter().map(|row| &row.message).filter(|message| {
+            message.state == OutboundState::Failed && message.error_code == Some(code)
+        });
+        ids.extend(refused.map(|message| message.id));
+        Ok(true)
+    })?;
+    let now = now();
+    let mut released = 0;
+    // Oldest first, in the order in which they would have been sent.
+    for id in ids.into_iter().rev() {
+        released += opened.wait(opened.store.release_outbound(Some(id), now))?;
+    }
+    Ok(released)
+}
+
+fn line(row: &OutboundDetails, now: Timestamp, content: bool) -> String {
+    let message = &row.message;
+    let who = user(&row.user, content);
+    let sid = message.sid.map(|sid| sid.to_string()).unwrap_or_default();
+    let (age, reason) = (age(row.created_at, now), failure_reason(message));
+    let details = [sid, reason.unwrap_or_default()].join(" ");
+    let line = format!(
+        "{:<6} {:<10} {who:<12} {age:>4} {}",
+        message.id,
+        row.state,
+        details.trim()
+    );
+    let mut text = format!("{}\n", printable(&line));
+    if content && let Some(params) = &message.params {
+        text += "  ";
+        text += &quoted("text", &body_of_reply(params));
+        text.push('\n');
+    }
+    text
+}
+
+/// Returns the object for `--json` and `export`.
+pub(super) fn whole(row: &OutboundDetails, content: bool) -> Value {
+    let message = &row.message;
+    let sid = message.sid.as_ref().map(MessageSid::as_str);
+    let mut line = json!({
+        "id": message.id,
+        "direction": "outbound",
+        "message_sid": sid,
+        "account_sid": row.account.as_str(),
+        "state": row.state,
+        "attempt": row.attempt,
+        "from": row.sender.as_str(),
+        "user": user(&row.user, content),
+        "created_at": row.created_at.to_string(),
+        "status": message.status,
+        "error_code": message.error_code,
+        "reason": message.reason,
+    });
+    if content {
+        line["body"] = json!(message.params.as_ref().map(body_of_reply));
+    }
+    line
+}
+
+pub(super) fn table(row: &OutboundDetails, content: bool) -> Result<String, std::fmt::Error> {
+    let message = &row.message;
+    let mut text = String::new();
+    writeln!(text, "outbound  {}", message.id)?;
+    writeln!(text, "account   {}", row.account)?;
+    writeln!(text, "from      {}", row.sender.as_str())?;
+    writeln!(text, "user      {}", user(&row.user, content))?;
+    writeln!(
+        text,
+        "queued    {:.0}, {} ago",
+        row.created_at,
+        age(row.created_at, now())
+    )?;
+    writeln!(text, "state     {}", row.state)?;
+    writeln!(text, "attempt   {}", row.attempt)?;
+    if let Some(sid) = &message.sid {
+        writeln!(text, "SID       {sid}")?;
+    }
+    if let Some(status) = &message.status {
+        writeln!(text, "status    {status}")?;
+    }
+    if let Some(code) = message.error_code {
+        writeln!(text, "error     {}", meaning(code))?;
+        if message.state == OutboundState::Failed {
+            let code = ErrorCode(code);
+            writeln!(
+                text,
+                "          `replyhook messages release --failed-with {code}` sends all that Twilio refused with this code"
+            )?;
+        }
+    }
+    if let Some(reason) = &message.reason {
+        writeln!(text, "reason    {reason}")?;
+    }
+    if matches!(message.state, OutboundState::Failed | OutboundState::Held) {
+        writeln!(
+            text,
+            "          `replyhook messages release --outbound {}` sends it",
+            message.id
+        )?;
+    }
+    let mut text = format!("{}\n", printable(&text));
+    if content && let Some(params) = &message.params {
+        writeln!(text, "{}", quoted("text", &body_of_reply(params)))?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,173 @@
+//! Webhooks of the real account's senders, which point at a tunnel while `replyhook dev` runs.
+#![cfg(feature = "emulator")]
+
+use std::fmt::Write;
+
+use replyhook::config::WebhookSettings;
+use replyhook::twilio::{ConfiguredWebhooks, WebhookMethods, WhatsAppSender};
+
+use crate::Failed;
+use crate::sender::{Console, Which};
+use crate::webhook_backup::WebhookBackup;
+
+/// Senders whose webhooks point at the tunnel, with their previous webhooks.
+pub(crate) struct TunnelWebhooks {
+    console: Console,
+    senders: Vec<PreviousWebhooks>,
+    tunnel: ConfiguredWebhooks,
+}
+
+struct PreviousWebhooks {
+    /// The sender with its previous webhooks.
+    sender: WhatsAppSender,
+    /// False if the sender already had the tunnel's URLs and an earlier `dev` left no backup: there is nothing to
+    /// restore.
+    is_known: bool,
+}
+
+impl TunnelWebhooks {
+    /// Points all senders at the tunnel's primary, fallback and status URL.
+    ///
+    /// If one fails, restores the webhooks of those before it.
+    pub(crate) async fn at(
+        urls: [String; 3],
+        wanted: &[Which],
+        settings: WebhookSettings,
+    ) -> anyhow::Result<Self> {
+        let console = Console::new(settings);
+        // Find all senders before changing one, so that a misspelled sender changes nothing.
+        let senders = console.find(wanted).await?;
+        let [inbound, fallback, status] = urls.map(Some);
+        let mut tunnel = Self {
+            console,
+            senders: Vec::new(),
+            tunnel: ConfiguredWebhooks::new(inbound, fallback, status),
+        };
+        for sender in senders {
+            let previous = tunnel.previous(sender);
+            let set = tunnel.set(&previous).await;
+            // Even if `set` failed: Twilio may have changed the webhooks although its response was lost.
+            tunnel.senders.push(previous);
+            if let Err(error) = set {
+                tunnel.restore().await?;
+                return Err(error);
+            }
+        }
+        Ok(tunnel)
+    }
+
+    fn previous(&self, mut sender: WhatsAppSender) -> PreviousWebhooks {
+        // After an earlier `dev` was killed, the sender still has tunnel URLs, and the backup has the previous ones.
+        let has_backup = WebhookBackup::of(&sender).load(&mut sender);
+        let is_known = has_backup || sender.webhooks != self.tunnel;
+        PreviousWebhooks { sender, is_known }
+    }
+
+    async fn set(
+        &self,
+        PreviousWebhooks { sender, is_known }: &PreviousWebhooks,
+    ) -> anyhow::Result<()> {
+        // Write the backup before the change: if this process is killed in between, the next run can restore.
+        if *is_known {
+            WebhookBackup::of(sender).keep(sender, &self.tunnel)?;
+        }
+        // Twilio's default methods, which the server accepts.
+        let methods = WebhookMethods::default();
+        let set = self.console.set(&sender.sid, &self.tunnel, &methods);
+        set.await?;
+        Ok(())
+    }
+
+    /// Describes the changed webhooks for the welcome text of `dev`.
+    pub(crate) fn shown(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        writeln!(text, "  Until you end this, Twilio calls the tunnel for:\n")?;
+        for PreviousWebhooks { sender, .. } in &self.senders {
+            writeln!(text, "    {}", sender.address.as_str())?;
+        }
+        let unknown = self.senders.iter().filter(|previous| !previous.is_known);
+        for PreviousWebhooks { sender, .. } in unknown {
+            let name = sender.address.as_str();
+            writeln!(
+                text,
+                "\n  {name} had the tunnel's URLs already. Its previous ones are unknown, so they stay when this ends.\n  \
+                 Set others with `replyhook sender set {name}`."
+            )?;
+        }
+        let mut commands = self.restore_commands().peekable();
+        if commands.peek().is_some() {
+            writeln!(
+                text,
+                "\n  If this is killed, as by kill -9, the next `replyhook dev` in this folder restores the webhooks. To restore\n  \
+                 them yourself:\n"
+            )?;
+        }
+        for command in commands {
+            writeln!(text, "    {command}")?;
+        }
+        Ok(text)
+    }
+
+    /// Returns the commands that restore the previous webhooks.
+    fn restore_commands(&self) -> impl Iterator<Item = String> {
+        let known = self.senders.iter().filter(|previous| previous.is_known);
+        known.map(|previous| restore_command(&previous.sender))
+    }
+
+    /// Restores the previous webhooks, except those that were changed elsewhere during the run.
+    pub(crate) async fn restore(&self) -> Result<(), Failed> {
+        let mut failed = Vec::new();
+        let known = self.senders.iter().filter(|previous| previous.is_known);
+        for PreviousWebhooks { sender, .. } in known {
+            match self.restore_one(sender).await {
+                Ok(()) => WebhookBackup::of(sender).forget(),
+                // Continue with the other senders, and report all at the end. The backup stays for the next run.
+                Err(error) => failed.push((sender, error)),
+            }
+        }
+        let Some((_, error)) = failed.first() else {
+            return Ok(());
+        };
+        let commands = failed.iter().map(|(sender, _)| restore_command(sender));
+        Err(Failed(format!(
+            "Twilio still calls the tunnel: {error}; to restore the webhooks, run:\n{}",
+            commands.collect::<Vec<_>>().join("\n")
+        )))
+    }
+
+    async fn restore_one(&self, sender: &WhatsAppSender) -> Result<(), Failed> {
+        let now = self.console.look(&sender.sid).await?;
+        // Changed elsewhere in the meantime: do not overwrite that.
+        if now.webhooks != self.tunnel {
+            return Ok(());
+        }
+        let (webhooks, methods) = (&sender.webhooks, &sender.methods);
+        let set = self.console.set(&sender.sid, webhooks, methods).await;
+        set.map(|_| ())
+    }
+
+    /// Returns the error for a second signal during [`restore`](Self::restore).
+    pub(crate) fn given_up(&self) -> Failed {
+        Failed(format!(
+            "Twilio may still call the tunnel; to restore the webhooks, run:\n{}",
+            self.restore_commands().collect::<Vec<_>>().join("\n")
+        ))
+    }
+}
+
+/// Returns the command that restores a sender's previous webhooks.
+fn restore_command(sender: &WhatsAppSender) -> String {
+    // Quoted for a POSIX shell. An empty URL removes the webhook.
+    let quoted = |url: &Option<String>| {
+        let url = url.as_deref().unwrap_or_default();
+        format!("'{}'", url.replace('\'', "'\\''"))
+    };
+    let webhooks = &sender.webhooks;
+    format!(
+        "replyhook sender set {} --webhook {} --fallback {} --status-callback {}",
+        sender.address.as_str(),
+        quoted(&webhooks.inbound),
+        quoted(&webhooks.fallback),
+        quoted(&webhooks.status)
+    )
+}

@@ -1,0 +1,114 @@
+//! The sections `[store]` and `[consent]`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::reader::Reader;
+use crate::store::StoreUrl;
+
+/// The settings of the `[store]` section.
+///
+/// ```
+/// use replyhook::config::{Sources, StoreSettings};
+///
+/// let settings = StoreSettings::load(&Sources::default().with_env([("DATABASE_URL", "sqlite::memory:")]))?;
+/// assert_eq!(settings.url.to_string(), "sqlite::memory:");
+/// # Ok::<(), replyhook::config::Problems>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StoreSettings {
+    /// URL of the database.
+    pub url: StoreUrl,
+    /// Time that content is stored.
+    pub retention: Duration,
+    /// Time that message texts are stored; at most `retention`.
+    pub body_retention: Duration,
+}
+
+/// The settings of the `[consent]` section; part of [`Settings`](super::Settings).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConsentSettings {
+    /// Requires a recorded opt-in for a WhatsApp template outside of the customer service window.
+    pub required: bool,
+    /// Opt-out keywords, for channels where Twilio has none of its own.
+    pub stop_words: Vec<String>,
+    /// Opt-in keywords.
+    pub start_words: Vec<String>,
+    /// Confirmation of an opt-out; empty for none.
+    pub stop_reply: String,
+    /// Confirmation of an opt-in; empty for none.
+    pub start_reply: String,
+}
+
+pub(super) fn store(reader: &mut Reader<'_>) -> Option<StoreSettings> {
+    const KEY: &str = "store.url";
+    let before = reader.problem_count();
+    let url = match reader.secret(KEY) {
+        Some(text) => match text.expose().parse() {
+            Ok(url) => Some(url),
+            Err(error) => {
+                // Do not quote the value: it may contain a password.
+                reader.problem(
+                    KEY,
+                    format!("(DATABASE_URL) is not a valid store URL: {error}"),
+                );
+                None
+            }
+        },
+        None if reader.problem_count() == before => {
+            reader.problem(
+                KEY,
+                "(DATABASE_URL) is empty: leave it out for sqlite:replyhook.db",
+            );
+            None
+        }
+        None => None,
+    };
+    match &url {
+        Some(StoreUrl::Postgres(_)) if cfg!(not(feature = "postgres")) => {
+            reader.problem(
+                KEY,
+                "names PostgreSQL, which this build does not support: build with the feature `postgres`",
+            );
+        }
+        Some(StoreUrl::Sqlite(_) | StoreUrl::Memory) if cfg!(not(feature = "sqlite")) => {
+            reader.problem(
+                KEY,
+                "names SQLite, which this build does not support: build with the feature `sqlite`",
+            );
+        }
+        _ => {}
+    }
+    // Read everything before returning `None`, so that all problems are reported together.
+    let retention = days(reader, "store.retention_days", 2..=3650);
+    let body_retention_days = reader.number("store.body_retention_days", -1..=3650);
+    let (retention, body_retention_days) = (retention?, body_retention_days?);
+    // -1 cannot become a `u64`: texts are then stored for as long as other content.
+    let bodies = u64::try_from(body_retention_days).map_or(retention, |number| {
+        // At least an hour, so that a redelivery in that time still gets the saved response.
+        Duration::from_secs((number * 86_400).max(3600)).min(retention)
+    });
+    Some(StoreSettings {
+        url: url?,
+        retention,
+        body_retention: bodies,
+    })
+}
+
+fn days(reader: &mut Reader<'_>, key: &str, range: RangeInclusive<i64>) -> Option<Duration> {
+    let number = u64::try_from(reader.number(key, range)?).ok()?;
+    Some(Duration::from_secs(number * 86_400))
+}
+
+pub(super) fn consent(reader: &mut Reader<'_>) -> Option<ConsentSettings> {
+    let text = |reader: &Reader<'_>, key: &str| reader.text(key).to_owned();
+    Some(ConsentSettings {
+        required: reader.flag("consent.required")?,
+        stop_words: reader.list("consent.stop_words"),
+        start_words: reader.list("consent.start_words"),
+        stop_reply: text(reader, "consent.stop_reply"),
+        start_reply: text(reader, "consent.start_reply"),
+    })
+}

@@ -1,0 +1,85 @@
+//! Cancellation of scheduled messages whose users have opted out since.
+
+use std::time::Duration;
+
+use super::OutboxWorker;
+use crate::message::MessageStatus;
+use crate::store::{ScheduledMessage, StatusEvent};
+use crate::twilio::{RestError, RetryAdvice};
+
+/// Interval of polling the store without a notification: a command or another server may have recorded an opt-out.
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// Maximum number of messages in one query.
+const PAGE: usize = 64;
+
+impl OutboxWorker {
+    /// Cancels scheduled messages of users who have opted out, until it is dropped.
+    pub(crate) async fn cancel_scheduled(&self) {
+        loop {
+            // By id, so that a message that cannot be canceled now does not stop those after it.
+            let mut last = 0;
+            while let Ok(page) = self.log_store_error(
+                "scheduled_to_cancel",
+                self.store.scheduled_to_cancel(last, PAGE).await,
+            ) && let Some(newest) = page.last()
+            {
+                last = newest.id;
+                for message in page {
+                    self.cancel_one(message).await;
+                }
+            }
+            let _ = tokio::time::timeout(POLL_INTERVAL, self.opted_out.notified()).await;
+        }
+    }
+
+    /// Cancels one message and records its status.
+    async fn cancel_one(&self, message: ScheduledMessage) {
+        let ScheduledMessage {
+            id,
+            account,
+            auth_token: slot,
+            sid,
+        } = message;
+        let Some(route) = self.routes.of(account) else {
+            return;
+        };
+        let credentials = self.keyring.credentials(account, slot);
+        let messages = route.client.messages(account, &credentials);
+        let status = match messages.cancel(sid).await {
+            Ok(message) => message.status,
+            // Twilio refuses to cancel a message that was sent, or canceled by another server. Its status shows which.
+            Err(error) if error.retry_advice() == RetryAdvice::Never => {
+                match messages.fetch(sid).await {
+                    Ok(message) if message.status != MessageStatus::Scheduled => message.status,
+                    _ => return self.not_canceled(id, &error),
+                }
+            }
+            Err(error) => return self.not_canceled(id, &error),
+        };
+        // Like a status callback: the status leaves `scheduled`, so the message is not selected again. An error of the
+        // store is reported, and the next poll repeats this.
+        let news = StatusEvent {
+            account,
+            sid,
+            outbound: None,
+            status,
+            error_code: None,
+            sender: None,
+            service: None,
+            user: None,
+            at: self.clock.now(),
+        };
+        let _ = self.log_store_error("apply_status", self.store.apply_status(news).await);
+    }
+
+    /// Logs a failed cancellation, which the next poll repeats.
+    fn not_canceled(&self, id: i64, error: &RestError) {
+        if let Some(suppressed) = self.warnings.try_log() {
+            tracing::warn!(
+                outbound_id = id,
+                suppressed,
+                "could not cancel a scheduled message to a user who has opted out; trying again: {error}"
+            );
+        }
+    }
+}

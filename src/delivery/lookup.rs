@@ -1,0 +1,97 @@
+//! Look-up of messages of unknown result in Twilio's message list.
+
+use std::time::Duration;
+
+use super::send::retry_delay;
+use super::{OnUnknown, OutboxWorker};
+use crate::clock::after;
+use crate::sid::MessagingServiceSid;
+use crate::store::{OutboundMessage, SendOutcome};
+use crate::twilio::{ListMessages, Message};
+
+/// Pause between two look-ups.
+// A message is in the list as soon as its call is processed, which takes half a minute at most.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(8);
+/// Number of look-ups without a result after which a message counts as not sent.
+const MAX_LOOKUPS: u32 = 2;
+
+impl OutboxWorker {
+    /// Looks up a message and records the outcome.
+    pub(super) async fn look_up(&self, message: OutboundMessage) {
+        let now = self.clock.now();
+        let settlement = match self.found(&message).await {
+            Ok(Some(found)) => {
+                tracing::info!(outbound_id = message.id, message_sid = %found.sid, "a message of unknown result is in Twilio's message list, so it was sent");
+                SendOutcome::Sent {
+                    sid: found.sid,
+                    status: found.status,
+                }
+            }
+            Ok(None) if message.lookups + 1 < MAX_LOOKUPS => SendOutcome::Unknown {
+                look_at: after(now, LOOKUP_INTERVAL),
+                looked: true,
+            },
+            Ok(None) if self.policy.on_unknown == OnUnknown::Resend => {
+                tracing::warn!(
+                    outbound_id = message.id,
+                    "a message of unknown result is not in Twilio's message list; it is sent again"
+                );
+                SendOutcome::Retry { not_before: now }
+            }
+            Ok(None) => {
+                tracing::error!(
+                    outbound_id = message.id,
+                    "a message of unknown result is not in Twilio's message list; it is held until you run `replyhook messages release`"
+                );
+                SendOutcome::Held
+            }
+            // The list could not be read, so this does not count as a look-up.
+            Err(()) => SendOutcome::Unknown {
+                look_at: after(now, retry_delay(message.attempt)),
+                looked: false,
+            },
+        };
+        self.settle(&message, settlement).await;
+        self.outbox.notify_one();
+    }
+
+    /// Returns the oldest listed message that matches: same text, not older than the call, not
+    /// matched with another message.
+    async fn found(&self, message: &OutboundMessage) -> Result<Option<Message>, ()> {
+        let credentials = self
+            .keyring
+            .credentials(message.account, message.auth_token);
+        let service = message.service.as_ref();
+        let service = service.map_or("", MessagingServiceSid::as_str);
+        let which = ListMessages {
+            to: Some(message.user.clone()),
+            // A message through a service has the service's SID as its sender. Its real sender is not known.
+            from: Some(message.sender.clone()).filter(|us| us.as_str() != service),
+            page_size: Some(200),
+            ..ListMessages::default()
+        };
+        let route = self.routes.of(message.account).ok_or(())?;
+        let listed = route
+            .client
+            .messages(message.account, &credentials)
+            .list(&which)
+            .await;
+        let listed = listed.map_err(|error| {
+            self.health.set(false);
+            tracing::warn!(
+                outbound_id = message.id,
+                "could not read Twilio's message list: {error}"
+            );
+        })?;
+        let mut alike: Vec<Message> = listed
+            .into_iter()
+            .filter(|found| found.may_be(message))
+            .collect();
+        // Twilio lists the newest first. Unknown messages are looked up oldest first, so each takes the oldest match.
+        alike.reverse();
+        let sids = alike.iter().map(|found| found.sid).collect();
+        let free = self.store.unmatched_sids(message.account, sids).await;
+        let free = self.log_store_error("unmatched_sids", free)?;
+        Ok(alike.into_iter().find(|found| free.contains(&found.sid)))
+    }
+}

@@ -1,0 +1,242 @@
+//! HTTP requests as Twilio makes them: a new connection each time, Twilio's timeouts, and redirects not followed.
+
+use std::error::Error;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, Method};
+use rustls::pki_types::InvalidDnsNameError;
+
+use super::response_check::MAX_BYTES;
+use crate::error_code::ErrorCode;
+use crate::tls;
+
+/// Request to send.
+#[derive(Clone)]
+pub(super) struct HttpRequest {
+    pub(super) method: Method,
+    pub(super) url: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
+}
+
+/// Timeouts of a webhook request.
+///
+/// Source: twilio.com/docs/usage/webhooks/webhooks-connection-overrides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Timeouts {
+    /// Limit for TCP connect and TLS handshake.
+    pub(super) connect: Duration,
+    /// Limit until the head of the response.
+    pub(super) read: Duration,
+    /// Limit for everything.
+    pub(super) total: Duration,
+}
+
+impl Timeouts {
+    pub(super) const DEFAULT: Self = Self {
+        connect: Duration::from_secs(5),
+        read: Duration::from_secs(15),
+        total: Duration::from_secs(15),
+    };
+}
+
+/// Response received.
+#[derive(Debug)]
+pub(super) struct HttpResponse {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    /// The body, cut off after the chunk that exceeds [`MAX_BYTES`].
+    pub(super) body: Vec<u8>,
+}
+
+/// Failed request, with Twilio's error code.
+#[derive(Debug, thiserror::Error)]
+#[error("{meaning} ({code}): {source}", meaning = code.meaning().unwrap_or("no response"))]
+pub(super) struct HttpError {
+    pub(super) code: ErrorCode,
+    /// True if connecting failed. By default, Twilio retries only then.
+    pub(super) is_connect: bool,
+    /// True if a timeout passed.
+    pub(super) is_timeout: bool,
+    pub(super) source: HttpErrorSource,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HttpErrorSource {
+    #[error(transparent)]
+    Http(reqwest::Error),
+    #[error("timed out")]
+    Late,
+    #[error("the connection was closed")]
+    BrokenOff,
+}
+
+impl HttpResponse {
+    pub(super) fn content_type(&self) -> Option<&str> {
+        self.headers.get(CONTENT_TYPE)?.to_str().ok()
+    }
+
+    pub(super) fn is_chunked(&self) -> bool {
+        self.headers.contains_key(TRANSFER_ENCODING)
+    }
+}
+
+/// Sends one request. Returns the time from connecting to the last byte, and the response.
+///
+/// # Errors
+/// [`HttpError`] with the code that Twilio would report.
+pub(super) async fn send(
+    outgoing: &HttpRequest,
+    times: Timeouts,
+) -> (Duration, Result<HttpResponse, HttpError>) {
+    // The machine's clock, not the emulator's: an advanced clock must not time out real requests.
+    let started = Instant::now();
+    let response = tokio::time::timeout(times.total, exchange(outgoing, times));
+    let response = response
+        .await
+        .unwrap_or_else(|_| Err(HttpError::too_late(times)));
+    (started.elapsed(), response)
+}
+
+async fn exchange(outgoing: &HttpRequest, times: Timeouts) -> Result<HttpResponse, HttpError> {
+    let client = client(times.connect).map_err(failed)?;
+    let mut request = client
+        .request(outgoing.method.clone(), &outgoing.url)
+        .headers(outgoing.headers.clone());
+    if !outgoing.body.is_empty() || outgoing.method != Method::GET {
+        request = request.body(outgoing.body.clone());
+    }
+    let first = tokio::time::timeout(times.read, request.send());
+    let mut response = match first.await {
+        Ok(response) => response.map_err(failed)?,
+        Err(_) => return Err(HttpError::too_late(times)),
+    };
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    // Stop above Twilio's limit, so that a large response uses little memory. `judge` rejects it for its length.
+    let mut body = Vec::new();
+    while body.len() <= MAX_BYTES
+        && let Some(chunk) = response.chunk().await.map_err(failed)?
+    {
+        body.extend_from_slice(&chunk);
+    }
+    Ok(HttpResponse {
+        status,
+        headers,
+        body,
+    })
+}
+
+/// Returns a client that does not reuse connections.
+fn client(connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    // Cached, since building a client takes longer than a request on this machine. Other connect timeouts are rare.
+    static DEFAULT: OnceLock<reqwest::Client> = OnceLock::new();
+    let is_default = connect == Timeouts::DEFAULT.connect;
+    if let Some(client) = DEFAULT.get().filter(|_| is_default) {
+        return Ok(client.clone());
+    }
+    tls::install_provider();
+    let client = reqwest::Client::builder()
+        .connect_timeout(connect)
+        // The server may close an idle connection just when it is reused, which would look like a failed webhook.
+        .pool_max_idle_per_host(0)
+        // `Delivery::hops` follows redirects: each target gets a signature of its own.
+        .redirect(reqwest::redirect::Policy::none())
+        // A proxy from the environment could not reach a webhook on loopback.
+        .no_proxy()
+        .user_agent("TwilioProxy/1.1")
+        .build()?;
+    Ok(if is_default {
+        DEFAULT.get_or_init(|| client).clone()
+    } else {
+        client
+    })
+}
+
+fn failed(source: reqwest::Error) -> HttpError {
+    // The order matters: a connect timeout is also a connect error and a timeout.
+    let code = match () {
+        () if source.is_builder() => 11100,
+        () if source.is_connect() && source.is_timeout() => 11201,
+        () if source.is_connect() => why_not_connected(&source),
+        () if source.is_timeout() => 11200,
+        () => 11206,
+    };
+    HttpError {
+        code: ErrorCode(code),
+        is_connect: source.is_connect(),
+        is_timeout: source.is_timeout(),
+        // The URL may contain a password.
+        source: HttpErrorSource::Http(source.without_url()),
+    }
+}
+
+fn why_not_connected(error: &reqwest::Error) -> u32 {
+    for cause in causes(error) {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return why_no_tls(tls);
+        }
+        let io = cause.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return 11202;
+        }
+        // hyper-util has no public type for errors of its resolver, only this text. A name that is invalid in TLS fails
+        // earlier, with `InvalidDnsNameError`.
+        if cause.is::<InvalidDnsNameError>() || cause.to_string() == "dns error" {
+            return 11210;
+        }
+    }
+    11205
+}
+
+/// Iterates over an error and its causes.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        // `io::Error::source` skips the error that it wraps and returns that one's source, so use `get_ref`.
+        let io = error.downcast_ref::<std::io::Error>();
+        match io.and_then(std::io::Error::get_ref) {
+            Some(carried) => Some(carried as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+fn why_no_tls(error: &rustls::Error) -> u32 {
+    use rustls::CertificateError as Certificate;
+    match error {
+        rustls::Error::InvalidCertificate(
+            Certificate::Expired | Certificate::ExpiredContext { .. },
+        ) => 11236,
+        rustls::Error::InvalidCertificate(
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. },
+        ) => 11235,
+        rustls::Error::InvalidCertificate(_) => 11237,
+        _ => 11220,
+    }
+}
+
+impl HttpError {
+    /// Returns the error of a connection that closed before the response was read.
+    pub(super) fn broken_off() -> Self {
+        Self {
+            code: ErrorCode(11205),
+            is_connect: false,
+            is_timeout: false,
+            source: HttpErrorSource::BrokenOff,
+        }
+    }
+
+    /// Returns the error of a response that came after the `read` or the `total` timeout.
+    pub(super) fn too_late(times: Timeouts) -> Self {
+        // 11203 only if an override or earlier attempts made `total` the shorter one. Else Twilio reports 11200.
+        let is_total = times.total < times.read.min(Timeouts::DEFAULT.total);
+        Self {
+            code: ErrorCode(if is_total { 11203 } else { 11200 }),
+            is_connect: false,
+            is_timeout: true,
+            source: HttpErrorSource::Late,
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! TwiML parser that accepts and warns as Twilio does.
+//!
+//! Source: twilio.com/docs/messaging/twiml, and the error dictionary for 12100, 12102, 12200 and 14101 to 14110.
+
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::{Reader, XmlVersion};
+
+use crate::error_code::ErrorCode;
+
+/// Verbs of a valid document in order, with warnings about ignored parts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct TwimlVerdict {
+    pub(super) verbs: Vec<Verb>,
+    pub(super) warnings: Vec<(ErrorCode, String)>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Message(TwimlMessage),
+    Redirect { url: String, is_get: bool },
+}
+
+/// `<Message>` with its attributes and content.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct TwimlMessage {
+    pub(super) to: Option<String>,
+    pub(super) from: Option<String>,
+    pub(super) action: Option<String>,
+    pub(super) action_is_get: bool,
+    pub(super) status_callback: Option<String>,
+    pub(super) body: String,
+    pub(super) media: Vec<String>,
+}
+
+/// Kind of an open element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum XmlPosition {
+    Response,
+    Message,
+    Body,
+    Media,
+    Redirect,
+    /// Unknown element, or one inside it.
+    Ignored,
+}
+
+/// Parses a document.
+///
+/// # Errors
+/// 12100 if the XML is not well-formed, 12101 for an unknown XML version, 12102 if the root is not `<Response>`.
+pub(super) fn parse(body: &[u8]) -> Result<TwimlVerdict, ErrorCode> {
+    let malformed = ErrorCode(12100);
+    let text = std::str::from_utf8(body).map_err(|_| malformed)?;
+    // A byte order mark is not part of the document.
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    // quick-xml accepts leading text and characters that XML 1.0 forbids; Twilio does not.
+    if !text.starts_with('<') || !text.chars().all(is_xml) {
+        return Err(malformed);
+    }
+    let mut reader = Reader::from_str(text);
+    // `<Message/>` then closes like `<Message></Message>`.
+    reader.config_mut().expand_empty_elements = true;
+    let mut parsing = Parsing::default();
+    loop {
+        let characters = match reader.read_event().map_err(|_| malformed)? {
+            Event::Start(start) => {
+                parsing.open(&start)?;
+                continue;
+            }
+            Event::End(_) => {
+                parsing.close();
+                continue;
+            }
+            Event::Eof => {
+                return if parsing.has_root && parsing.places.is_empty() {
+                    Ok(parsing.document)
+                } else {
+                    Err(malformed)
+                };
+            }
+            Event::Decl(declaration) => {
+                let version = declaration.version().map_err(|_| ErrorCode(12101))?;
+                if !matches!(version.as_ref(), "1.0" | "1.1") {
+                    return Err(ErrorCode(12101));
+                }
+                continue;
+            }
+            Event::Text(text) => text.xml10_content().into_owned(),
+            Event::CData(text) => text.xml10_content().into_owned(),
+            Event::GeneralRef(reference) => {
+                let character = reference.resolve_char_ref().map_err(|_| malformed)?;
+                match character {
+                    Some(character) if is_xml(character) => character.to_string(),
+                    // Such as `&#0;`, which the check of all characters above cannot see.
+                    Some(_) => return Err(malformed),
+                    // Only the five entities of XML, so `&nbsp;` is an error.
+                    None => quick_xml::escape::resolve_xml_entity(&reference)
+                        .ok_or(malformed)?
+                        .to_owned(),
+                }
+            }
+            // Comments, processing instructions and document types.
+            _ => continue,
+        };
+        parsing.text(&characters)?;
+    }
+}
+
+#[derive(Default)]
+struct Parsing {
+    document: TwimlVerdict,
+    places: Vec<XmlPosition>,
+    has_root: bool,
+    /// True if the open `<Message>` has a `<Body>` or `<Media>`. Text next to them is then not sent.
+    has_nouns: bool,
+}
+
+impl Parsing {
+    fn open(&mut self, start: &BytesStart<'_>) -> Result<(), ErrorCode> {
+        let name = start.name().as_ref().to_owned();
+        let place = match (self.places.last(), name.as_str()) {
+            (None, "Response") if !self.has_root => {
+                self.has_root = true;
+                XmlPosition::Response
+            }
+            (None, _) if self.has_root => return Err(ErrorCode(12100)),
+            (None, _) => return Err(ErrorCode(12102)),
+            (Some(XmlPosition::Response), "Message" | "Sms") => {
+                let message = self.message(start)?;
+                self.has_nouns = false;
+                self.document.verbs.push(Verb::Message(message));
+                XmlPosition::Message
+            }
+            (Some(XmlPosition::Response), "Redirect") => {
+                let is_get = self.is_get(start)?;
+                let url = String::new();
+                self.document.verbs.push(Verb::Redirect { url, is_get });
+                XmlPosition::Redirect
+            }
+            (Some(XmlPosition::Message), "Body" | "Media") => {
+                let mut is_lost = false;
+                if let Some(Verb::Message(message)) = self.document.verbs.last_mut() {
+                    // The first of them discards the text before it, which until now was the body.
+                    if !std::mem::replace(&mut self.has_nouns, true) {
+                        is_lost = !message.body.trim().is_empty();
+                        message.body.clear();
+                    }
+                    if name == "Media" {
+                        message.media.push(String::new());
+                    }
+                }
+                if is_lost {
+                    self.warn(12200, MIXED.to_owned());
+                }
+                if name == "Media" {
+                    XmlPosition::Media
+                } else {
+                    XmlPosition::Body
+                }
+            }
+            (Some(XmlPosition::Response), known) if VOICE.contains(&known) => {
+                self.warn(14110, format!("<{known}> is not a messaging verb"));
+                XmlPosition::Ignored
+            }
+            (Some(XmlPosition::Ignored), _) => XmlPosition::Ignored,
+            (Some(_), unknown) => {
+                self.warn(12200, format!("<{unknown}> is not allowed here"));
+                XmlPosition::Ignored
+            }
+        };
+        self.places.push(place);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        match self.places.pop() {
+            Some(XmlPosition::Media) => {
+                if let Some(Verb::Message(message)) = self.document.verbs.last_mut()
+                    && let Some(url) = message.media.last_mut()
+                {
+                    *url = url.trim().to_owned();
+                }
+            }
+            Some(XmlPosition::Redirect) => {
+                if let Some(Verb::Redirect { url, .. }) = self.document.verbs.last_mut() {
+                    *url = url.trim().to_owned();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), ErrorCode> {
+        let verb = self.document.verbs.last_mut();
+        match (self.places.last(), verb) {
+            // Text outside the root element.
+            (None, _) if !text.trim().is_empty() => return Err(ErrorCode(12100)),
+            // Text can come in several events, split at entities and CDATA sections.
+            (Some(XmlPosition::Message), Some(Verb::Message(message))) if !self.has_nouns => {
+                message.body += text;
+            }
+            (Some(XmlPosition::Body), Some(Verb::Message(message))) => message.body += text,
+            (Some(XmlPosition::Media), Some(Verb::Message(message))) => {
+                if let Some(url) = message.media.last_mut() {
+                    *url += text;
+                }
+            }
+            (Some(XmlPosition::Redirect), Some(Verb::Redirect { url, .. })) => *url += text,
+            (Some(XmlPosition::Message), _) if !text.trim().is_empty() => {
+                self.warn(12200, MIXED.to_owned());
+            }
+            (Some(XmlPosition::Response), _) if !text.trim().is_empty() => {
+                self.warn(12200, "text outside of a verb".to_owned());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, start: &BytesStart<'_>) -> Result<TwimlMessage, ErrorCode> {
+        let mut message = TwimlMessage::default();
+        for (name, value) in attributes(start)? {
+            match name.as_str() {
+                "to" => message.to = Some(value),
+                "from" => message.from = Some(value),
+                "action" => message.action = Some(value),
+                "statusCallback" => message.status_callback = Some(value),
+                "method" => match value.to_ascii_uppercase().as_str() {
+                    "GET" => message.action_is_get = true,
+                    "POST" => {}
+                    _ => self.warn(14104, "method must be GET or POST".to_owned()),
+                },
+                _ => self.warn(12200, format!("unknown attribute `{name}`")),
+            }
+        }
+        Ok(message)
+    }
+
+    fn is_get(&mut self, start: &BytesStart<'_>) -> Result<bool, ErrorCode> {
+        let mut is_get = false;
+        for (name, value) in attributes(start)? {
+            match (name.as_str(), value.to_ascii_uppercase().as_str()) {
+                ("method", "GET") => is_get = true,
+                ("method", "POST") => {}
+                ("method", _) => self.warn(14104, "method must be GET or POST".to_owned()),
+                _ => self.warn(12200, format!("unknown attribute `{name}`")),
+            }
+        }
+        Ok(is_get)
+    }
+
+    fn warn(&mut self, code: u32, detail: String) {
+        self.document.warnings.push((ErrorCode(code), detail));
+    }
+}
+
+const MIXED: &str = "text next to <Body> or <Media> is not sent; put it into a <Body>";
+
+/// Verbs of voice TwiML.
+const VOICE: [&str; 15] = [
+    "Say", "Play", "Dial", "Gather", "Record", "Hangup", "Pause", "Reject", "Enqueue", "Leave",
+    "Connect", "Start", "Stop", "Refer", "Pay",
+];
+
+fn attributes(start: &BytesStart<'_>) -> Result<Vec<(String, String)>, ErrorCode> {
+    let malformed = ErrorCode(12100);
+    let mut found = Vec::new();
+    for attribute in start.attributes() {
+        let attribute = attribute.map_err(|_| malformed)?;
+        let value = attribute
+            .normalized_value(XmlVersion::Implicit1_0)
+            .map_err(|_| malformed)?;
+        found.push((attribute.key.as_ref().to_owned(), value.into_owned()));
+    }
+    Ok(found)
+}
+
+/// Returns whether XML 1.0 allows the character.
+fn is_xml(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{FFFD}' | '\u{10000}'..)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+    use crate::address::Channel;
+    use crate::reply::Reply;
+    use crate::twiml;
+
+    fn read(xml: &str) -> TwimlVerdict {
+        parse(xml.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn twiml_parse_keeps_verb_order_and_attributes() {
+        let document = read(
+            r#"<?xml version="1.0"?><!-- c --><Response><Message>a &amp; <![CDATA[<b>]]>&#33;</Message>
+               <Message to="+1" action="/next" method="get" statusCallback="/s">
+                 <Body>Look</Body> <Media> https://h/a.png?x=1&amp;y=2 </Media></Message>
+               <Redirect method="GET">/two</Redirect></Response>"#,
+        );
+        let first = TwimlMessage {
+            body: "a & <b>!".to_owned(),
+            ..TwimlMessage::default()
+        };
+        let second = TwimlMessage {
+            to: Some("+1".to_owned()),
+            action: Some("/next".to_owned()),
+            action_is_get: true,
+            status_callback: Some("/s".to_owned()),
+            body: "Look".to_owned(),
+            media: vec!["https://h/a.png?x=1&y=2".to_owned()],
+            ..TwimlMessage::default()
+        };
+        let redirect = Verb::Redirect {
+            url: "/two".to_owned(),
+            is_get: true,
+        };
+        assert_eq!(
+            document.verbs,
+            [Verb::Message(first), Verb::Message(second), redirect]
+        );
+        assert_eq!(document.warnings, []);
+    }
+
+    #[test]
+    fn unknown_twiml_element_warns_and_rest_runs() {
+        let document = read(
+            "<Response><message>lost</message><Say>x</Say><Message colour=\"red\">kept</Message></Response>",
+        );
+        let codes: Vec<_> = document.warnings.iter().map(|(code, _)| code.0).collect();
+        assert_eq!(codes, [12200, 14110, 12200]);
+        assert_eq!(document.verbs.len(), 1);
+    }
+
+    #[test]
+    fn malformed_twiml_is_rejected_whole() {
+        for xml in [
+            "",
+            " <Response/>",
+            "<Response>",
+            "<Response><Message>a & b</Message></Response>",
+            "<Response></Message></Response>",
+            "<Response/><Response/>",
+            "<Response/>x",
+            "<Response>&#0;</Response>",
+            "<Response>&nbsp;</Response>",
+        ] {
+            assert_eq!(parse(xml.as_bytes()), Err(ErrorCode(12100)), "{xml}");
+        }
+        assert_eq!(parse(b"<html></html>"), Err(ErrorCode(12102)));
+    }
+
+    proptest! {
+        #[test]
+        fn twiml_parse_of_random_bytes_never_panics(bytes in vec(any::<u8>(), 0..400)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn shuffled_twiml_parses_or_gives_error_code(pieces in vec(select(&PIECES[..]), 0..20)) {
+            if let Err(code) = parse(pieces.concat().as_bytes()) {
+                prop_assert!(matches!(code.0, 12100..=12102), "{code}");
+            }
+        }
+
+        #[test]
+        fn rendered_reply_parses_back_unchanged(text in "[^\\x00-\\x1f\\u{fffe}\\u{ffff}]{1,200}") {
+            prop_assume!(!text.trim().is_empty());
+            let said = Reply::text(text.clone());
+            let rendered = twiml::Document::render(&said, &Channel::Sms, None).unwrap();
+            let document = parse(rendered.as_str().as_bytes()).unwrap();
+            prop_assert_eq!(&document.warnings, &[]);
+            let expected = TwimlMessage { body: text, ..TwimlMessage::default() };
+            prop_assert_eq!(document.verbs, [Verb::Message(expected)]);
+        }
+    }
+
+    const PIECES: [&str; 14] = [
+        "<?xml version=\"1.0\"?>",
+        "<Response>",
+        "</Response>",
+        "<Message>",
+        "</Message>",
+        "<Body>",
+        "</Body>",
+        "<Media>/a</Media>",
+        "<Redirect>",
+        "</Redirect>",
+        "text",
+        "&amp;",
+        "<![CDATA[x]]>",
+        "<Say/>",
+    ];
+}

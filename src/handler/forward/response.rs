@@ -1,0 +1,196 @@
+//! The response of the service, read as a reply.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::error::ForwardError;
+use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
+
+/// Maximum size of a response in bytes.
+// Much more than a reply needs (ten messages of 1600 characters take 64 kB), and little enough to hold in memory.
+const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
+/// Maximum number of unknown keys to log. The set of logged keys cannot grow beyond it.
+const MAX_LOGGED_NAMES: usize = 32;
+/// Maximum length in bytes of a key that is logged by its name.
+const MAX_NAME: usize = 40;
+
+/// A reply, and the keys of the response that were ignored.
+pub(super) struct ServiceResponse {
+    pub(super) reply: Reply,
+    /// Unknown keys, such as misspelt ones.
+    pub(super) unread: BTreeSet<String>,
+}
+
+/// The unknown keys that were logged, so that each is logged once.
+#[derive(Default)]
+pub(super) struct Unread(Mutex<BTreeSet<String>>);
+
+impl Unread {
+    /// Returns the keys that were not logged before, and records them.
+    pub(super) fn news(&self, keys: BTreeSet<String>) -> Vec<String> {
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = |key: &String| logged.len() < MAX_LOGGED_NAMES && logged.insert(key.clone());
+        // Log only keys that look like a program's: any other one may be content, such as a phone number.
+        let keys = keys.into_iter().map(|key| {
+            if is_name(&key) {
+                key
+            } else {
+                "(not a plain name)".to_owned()
+            }
+        });
+        keys.filter(is_new).collect()
+    }
+}
+
+fn is_name(key: &str) -> bool {
+    key.len() <= MAX_NAME
+        && key.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
+/// Reads a whole response.
+///
+/// # Errors
+/// [`ForwardError`] if it is not a reply.
+pub(super) async fn read(
+    response: &mut reqwest::Response,
+) -> Result<ServiceResponse, ForwardError> {
+    let status = response.status();
+    match status {
+        StatusCode::OK => {}
+        StatusCode::NO_CONTENT => return Ok(Reply::none().into()),
+        // Not every 3xx: 304, for example, does not name another URL, and its advice would be wrong.
+        StatusCode::MOVED_PERMANENTLY
+        | StatusCode::FOUND
+        | StatusCode::SEE_OTHER
+        | StatusCode::TEMPORARY_REDIRECT
+        | StatusCode::PERMANENT_REDIRECT => return Err(ForwardError::Redirect(status.as_u16())),
+        _ => return Err(ForwardError::Status(status.as_u16())),
+    }
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
+    let mut body = Vec::new();
+    let failed = |error: reqwest::Error| ForwardError::of_reading(&error);
+    // Count the bytes as they arrive: `Content-Length` may be missing or wrong.
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
+            return Err(ForwardError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    // Before the content type: an empty body means that no reply is sent, whatever its type is.
+    if body.is_empty() {
+        return Ok(Reply::none().into());
+    }
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    match essence {
+        "text/plain" => {
+            let text = String::from_utf8(body).map_err(|_| ForwardError::NotText)?;
+            Ok(Reply::text(text).into())
+        }
+        "application/json" => {
+            // In two steps, to tell invalid JSON from JSON of another shape.
+            let json: serde_json::Value =
+                serde_json::from_slice(&body).map_err(|error| ForwardError::Json {
+                    line: error.line(),
+                    column: error.column(),
+                })?;
+            let reply: ServiceReply =
+                serde_json::from_value(json).map_err(|_| ForwardError::Shape)?;
+            reply.into_response()
+        }
+        _ => Err(ForwardError::ContentType),
+    }
+}
+
+impl From<Reply> for ServiceResponse {
+    fn from(reply: Reply) -> Self {
+        Self {
+            reply,
+            unread: BTreeSet::new(),
+        }
+    }
+}
+
+/// A JSON response: a list of messages, or one message.
+#[derive(Deserialize)]
+struct ServiceReply {
+    messages: Option<Vec<ServiceMessage>>,
+    #[serde(flatten)]
+    only: ServiceMessage,
+}
+
+/// One message of a JSON response.
+// `null` is the same as a missing key: many serializers write it for a field that is not set.
+#[derive(Deserialize)]
+struct ServiceMessage {
+    body: Option<String>,
+    media: Option<Vec<String>>,
+    #[serde(flatten)]
+    #[expect(
+        clippy::zero_sized_map_values,
+        reason = "serde(flatten) collects unknown keys into a map"
+    )]
+    unread: BTreeMap<String, IgnoredAny>,
+}
+
+impl ServiceReply {
+    fn into_response(self) -> Result<ServiceResponse, ForwardError> {
+        let Self { messages, mut only } = self;
+        // Take the unknown keys out first, so that they are logged whichever form the response has.
+        let mut unread: BTreeSet<_> = std::mem::take(&mut only.unread).into_keys().collect();
+        let messages = match messages {
+            // An empty body or list next to `messages` is accepted, since it adds nothing to send.
+            Some(_) if only.says_something() => return Err(ForwardError::Both),
+            Some(messages) => messages,
+            // No known key: probably a misspelt one, so an error is better than silence.
+            None if only.is_nothing() => return Err(ForwardError::Shape),
+            None => vec![only],
+        };
+        let mut reply = Vec::with_capacity(messages.len());
+        for (number, mut message) in (1..).zip(messages) {
+            if message.is_nothing() {
+                return Err(ForwardError::Nothing(number));
+            }
+            unread.extend(std::mem::take(&mut message.unread).into_keys());
+            reply.push(message.reply()?);
+        }
+        let reply = reply.into_iter().collect();
+        Ok(ServiceResponse { reply, unread })
+    }
+}
+
+impl ServiceMessage {
+    /// Returns whether both keys are missing. An empty body is a body.
+    fn is_nothing(&self) -> bool {
+        self.body.is_none() && self.media.is_none()
+    }
+
+    fn says_something(&self) -> bool {
+        let has_text = self.body.as_ref().is_some_and(|body| !body.is_empty());
+        has_text || self.media.as_ref().is_some_and(|media| !media.is_empty())
+    }
+
+    fn reply(self) -> Result<ReplyMessage, ForwardError> {
+        let mut message = ReplyMessage::text(self.body.unwrap_or_default());
+        for url in self.media.unwrap_or_default() {
+            // Check here, where the error can name the service; Twilio would fail later, when it fetches the URL.
+            if !is_web_url(&url) {
+                return Err(ForwardError::MediaUrl);
+            }
+            message = message.media(Media::url(url));
+        }
+        Ok(message)
+    }
+}

@@ -1,0 +1,358 @@
+//! `[[form]]`: forms, which ask several questions one after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Number;
+
+use super::pattern::problem;
+use super::reader::{At, Fields, Reader, is_name, nearest};
+use super::reply::{self, ReplyTemplate};
+use super::template::{self, Template, TemplateInput, Templates};
+use crate::handler::HandlerError;
+use crate::handler::dialogue::{Answers, Form, Question};
+use crate::handler::folding::normal;
+use crate::handler::route::Pattern as Compiled;
+use crate::message::InboundMessage;
+use crate::reply::Reply;
+
+/// The definition of a form in the file.
+// Not a `Form` yet: a form shares the templates of the whole file, which are complete only after all of it is read.
+pub(super) struct FormDef {
+    pub(super) name: At<String>,
+    version: u32,
+    questions: Vec<QuestionDef>,
+    cancel: Vec<String>,
+    cancelled: Vec<ReplyTemplate>,
+    lasts: Option<Duration>,
+    done: Vec<ReplyTemplate>,
+}
+
+struct QuestionDef {
+    field: String,
+    question: Vec<ReplyTemplate>,
+    hint: Vec<ReplyTemplate>,
+    only_if: Option<Template>,
+    kind: Kind,
+}
+
+/// Maximum number of questions of one form.
+const MAX_QUESTIONS: usize = 100;
+
+/// The type of an answer.
+#[derive(Clone)]
+enum Kind {
+    Text,
+    Integer,
+    Number,
+    YesOrNo,
+    Choice(Vec<String>),
+    Pattern(Compiled),
+    Media,
+    Location,
+}
+
+const KINDS: [(&str, Kind); 6] = [
+    ("text", Kind::Text),
+    ("integer", Kind::Integer),
+    ("number", Kind::Number),
+    ("yes_or_no", Kind::YesOrNo),
+    ("media", Kind::Media),
+    ("location", Kind::Location),
+];
+
+/// Reads one `[[form]]`.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    templates: &mut Templates,
+    mut fields: Fields<'_>,
+) -> Option<FormDef> {
+    let span = fields.span.clone();
+    let name = reader.text(&mut fields, "name");
+    if name.is_none() {
+        reader.problem(&span, "a form needs a name, for ask = \"…\" in a rule");
+    }
+    let version = reader.count(&mut fields, "version").unwrap_or(1);
+    let cancel = fields.take("cancel");
+    let cancel = cancel
+        .and_then(|value| reader.filled_texts(value, "cancel"))
+        .unwrap_or_default();
+    let cancelled = fields.take("cancelled");
+    if let (Some(cancelled), true) = (cancelled, cancel.is_empty()) {
+        let text = "cancelled is never sent: write cancel, the words that end the form";
+        reader.problem(&cancelled.span(), text);
+    }
+    let cancelled = cancelled.map(|value| reply::read(reader, templates, value, &[]));
+    let lasts = reader.text(&mut fields, "expires").and_then(|text| {
+        let lasts = duration(&text.value);
+        if lasts.is_none() {
+            let what = "expires is a time, as in \"30m\", \"24h\" or \"7d\"";
+            reader.problem(&text.span, what);
+        }
+        lasts
+    });
+    let mut questions: Vec<QuestionDef> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    let tables = reader.tables(&mut fields, "ask", "[[form.ask]] above each question");
+    if tables.is_empty() && !fields.has("ask") {
+        reader.problem(
+            &span,
+            "a form needs questions: [[form.ask]] with field and question",
+        );
+    }
+    if tables.len() > MAX_QUESTIONS {
+        let text = format!("over {MAX_QUESTIONS} questions in one form: write fewer");
+        reader.problem(&tables[MAX_QUESTIONS].span, text);
+    }
+    for table in tables.into_iter().take(MAX_QUESTIONS) {
+        // Peek: the field of a question with a problem is known too, so that its use is not a second problem.
+        let field = table.peek("field").filter(|field| is_name(field));
+        let question = read_question(reader, templates, table, &names);
+        // After reading it: a question may use the answers of earlier questions only.
+        names.extend(field.map(str::to_owned));
+        questions.extend(question);
+    }
+    let done = fields.take("done");
+    let done = done.map(|value| reply::read(reader, templates, value, &names));
+    if reader.end(&fields) && done.is_none() {
+        reader.problem(
+            &span,
+            "a form needs done: the reply when all questions are answered",
+        );
+    }
+    Some(FormDef {
+        name: name?,
+        version,
+        questions,
+        cancel,
+        cancelled: cancelled.unwrap_or_default(),
+        lasts,
+        done: done?,
+    })
+}
+
+fn read_question(
+    reader: &mut Reader<'_>,
+    templates: &mut Templates,
+    mut fields: Fields<'_>,
+    names: &[String],
+) -> Option<QuestionDef> {
+    let span = fields.span.clone();
+    let field = reader.text(&mut fields, "field");
+    if let Some(field) = &field {
+        if !is_name(&field.value) {
+            reader.problem(&field.span, "field is a name of letters, digits and _");
+        } else if template::NAMES.contains(&field.value.as_str()) || names.contains(&field.value) {
+            reader.problem(
+                &field.span,
+                format!("there is a {} already: choose another name", field.value),
+            );
+        }
+    }
+    let question = fields.take("question");
+    let question = question.map(|value| reply::read(reader, templates, value, names));
+    let hint = fields.take("hint");
+    let hint = hint.map(|value| reply::read(reader, templates, value, names));
+    let only_if = reader.text(&mut fields, "if");
+    let only_if = only_if.map(|text| templates.add_condition(reader, &text, names));
+    let kind = kind(reader, &mut fields);
+    // `has`, and not `is_some`: a value of a wrong type was reported, and is not missing.
+    let is_whole = fields.has("field") && fields.has("question");
+    if reader.end(&fields) && !is_whole {
+        reader.problem(&span, "a question needs field and question");
+    }
+    Some(QuestionDef {
+        field: field?.value,
+        question: question?,
+        hint: hint.unwrap_or_default(),
+        // A condition with a problem drops the question; without `if` it has no condition.
+        only_if: match only_if {
+            Some(only_if) => Some(only_if?),
+            None => None,
+        },
+        kind: kind?,
+    })
+}
+
+/// Reads the type of an answer: `type`, `choice` or `pattern`.
+fn kind(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Kind> {
+    let name = reader.text(fields, "type");
+    let choice = fields.take("choice");
+    let pattern = reader.text(fields, "pattern");
+    let ways = [name.is_some(), choice.is_some(), pattern.is_some()];
+    if ways.iter().filter(|is_used| **is_used).count() > 1 {
+        let text = "an answer is read in one way: by type, choice or pattern";
+        reader.problem(&fields.span.clone(), text);
+    }
+    if let Some(choice) = choice {
+        return reader.filled_texts(choice, "choice").map(Kind::Choice);
+    }
+    if let Some(pattern) = pattern {
+        // Check it by itself first: `a)|(b` is invalid, but would be valid within the brackets, and match parts.
+        let whole = format!("^(?:{})$", pattern.value);
+        let alone = Compiled::check_syntax(&pattern.value).map_err(|error| problem(&error));
+        return match alone.and_then(|()| reader.pattern(&whole)) {
+            Ok(pattern) => Some(Kind::Pattern(pattern)),
+            Err(text) => {
+                reader.problem(&pattern.span, text);
+                None
+            }
+        };
+    }
+    let Some(name) = name else {
+        return Some(Kind::Text);
+    };
+    let known = KINDS.iter().find(|(known, _)| *known == name.value);
+    if known.is_none() {
+        let names = KINDS.iter().map(|(name, _)| *name);
+        let text = match nearest(&name.value, names.clone()) {
+            Some(known) => format!("type is {:?}: did you mean {known:?}?", name.value),
+            None => format!(
+                "type is {:?}: write {}",
+                name.value,
+                names.collect::<Vec<_>>().join(", ")
+            ),
+        };
+        reader.problem(&name.span, text);
+    }
+    known.map(|(_, kind)| kind.clone())
+}
+
+/// Reads a number of a user; whole numbers become integers.
+fn number(text: &str) -> Option<Number> {
+    // Some languages write 3,5 for 3.5.
+    let text = normal(text).replace(',', ".");
+    if let Ok(whole) = text.parse::<i64>() {
+        return Some(whole.into());
+    }
+    if let Some((before, after)) = text.split_once('.') {
+        // 1,000 is one or a thousand, depending on the language: ask again. 0.125 is not ambiguous.
+        let is_thousand = after.len() == 3 && !matches!(before.trim_matches(['-', '+', '0']), "");
+        if is_thousand {
+            return None;
+        }
+    }
+    // 3.0 becomes 3, as templates should print it. Below 1e15 every whole `f64` is exact and fits an `i64`.
+    let number: f64 = text.parse().ok()?;
+    if number.fract() == 0.0 && number.abs() < 1e15 {
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole, and small")]
+        return Some((number as i64).into());
+    }
+    // `None` for infinity and NaN, which `parse` accepts.
+    Number::from_f64(number)
+}
+
+/// Reads a duration such as `90s`, `30m`, `24h` or `7d`, up to 365 days.
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits
+        .trim_end()
+        .parse()
+        .ok()
+        .filter(|number| *number > 0)?;
+    let unit = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    let seconds = number
+        .checked_mul(unit)
+        .filter(|seconds| *seconds <= 365 * 86_400)?;
+    Some(Duration::from_secs(seconds))
+}
+
+impl FormDef {
+    /// Builds the form, with the templates of the whole file.
+    pub(super) fn form(self, templates: &Arc<Templates>) -> Form {
+        let fields = self.questions.iter().map(|question| question.field.clone());
+        let texts = FormTexts {
+            templates: templates.clone(),
+            fields: fields.collect(),
+        };
+        let mut form = Form::new(self.name.value).version(self.version);
+        for question in self.questions {
+            form = form.ask(question.field.clone(), question.question(&texts));
+        }
+        if let Some(lasts) = self.lasts {
+            form = form.expires_in(lasts);
+        }
+        let (cancelled, cancel_texts) = (self.cancelled, texts.clone());
+        // Without answers: `cancelled` was read without the names of fields.
+        form = form.cancel_with(self.cancel, move |message| {
+            cancel_texts.reply(&cancelled, &Answers::default(), message)
+        });
+        let done = self.done;
+        form.done_with(move |_cx, message, answers| {
+            let reply = texts.reply(&done, &answers, message);
+            Box::pin(std::future::ready(reply))
+        })
+    }
+}
+
+/// The templates of a form's texts, with the names of its fields.
+#[derive(Clone)]
+struct FormTexts {
+    templates: Arc<Templates>,
+    fields: Arc<[String]>,
+}
+
+impl FormTexts {
+    fn input<'a>(&'a self, answers: &'a Answers, message: &'a InboundMessage) -> TemplateInput<'a> {
+        TemplateInput {
+            message,
+            taken: None,
+            names: &[],
+            fields: &self.fields,
+            answers: Some(answers),
+        }
+    }
+
+    fn reply(
+        &self,
+        messages: &[ReplyTemplate],
+        answers: &Answers,
+        message: &InboundMessage,
+    ) -> Result<Reply, HandlerError> {
+        self.templates
+            .reply(messages, &self.input(answers, message))
+    }
+}
+
+impl QuestionDef {
+    fn question(self, texts: &FormTexts) -> Question {
+        let (messages, question_texts) = (self.question, texts.clone());
+        let mut question = Question::try_with(move |answers, message| {
+            question_texts.reply(&messages, answers, message)
+        });
+        question = match self.kind {
+            Kind::Text => question,
+            Kind::Integer => question.parse::<i64>(),
+            Kind::Number => question.parse_with(|message| number(&message.body).ok_or(None)),
+            Kind::YesOrNo => question.yes_or_no(),
+            Kind::Choice(choices) => question.choice(choices),
+            Kind::Pattern(pattern) => question.parse_with(move |message| {
+                let text = message.body.trim();
+                pattern.is_match(text).then(|| text.to_owned()).ok_or(None)
+            }),
+            Kind::Media => question.media(),
+            Kind::Location => question.location(),
+        };
+        if !self.hint.is_empty() {
+            let (messages, hint_texts) = (self.hint, texts.clone());
+            question = question
+                .try_hint(move |answers, message| hint_texts.reply(&messages, answers, message));
+        }
+        if let Some(condition) = self.only_if {
+            let texts = texts.clone();
+            question = question.try_only_if(move |answers, message| {
+                texts
+                    .templates
+                    .holds(&condition, &texts.input(answers, message))
+            });
+        }
+        question
+    }
+}

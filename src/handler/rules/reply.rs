@@ -1,0 +1,192 @@
+//! Replies of rules and forms: messages whose texts and media URLs are templates.
+
+use minijinja::value::Value;
+
+use super::reader::{At, Reader};
+use super::template::{RuleError, Template, TemplateInput, Templates};
+use crate::handler::HandlerError;
+use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
+
+/// Maximum size of a rendered reply in bytes: more than ten messages of 1600 characters take.
+const MAX_REPLY_BYTES: usize = 64 * 1024;
+
+/// One message of a reply.
+#[derive(Clone)]
+pub(super) struct ReplyTemplate {
+    text: Option<Template>,
+    media: Vec<(Template, Option<String>)>,
+}
+
+impl Templates {
+    /// Renders the messages of a reply.
+    ///
+    /// # Errors
+    /// [`HandlerError`] if a template fails, a media URL is invalid, or the reply is larger than 64 KiB.
+    pub(super) fn reply(
+        &self,
+        templates: &[ReplyTemplate],
+        input: &TemplateInput<'_>,
+    ) -> Result<Reply, HandlerError> {
+        // A reply without tags needs no variables: do not collect them.
+        let is_plain = templates.iter().all(ReplyTemplate::is_plain);
+        let variables = if is_plain {
+            Value::UNDEFINED
+        } else {
+            self.variables(input)
+        };
+        let mut bytes = 0;
+        let mut messages = Vec::with_capacity(templates.len());
+        for reply in templates {
+            let text = reply
+                .text
+                .as_ref()
+                .map(|text| self.render(text, &variables));
+            let text = text.transpose()?.unwrap_or_default();
+            bytes += text.len();
+            let mut message = ReplyMessage::text(text);
+            for (template, content_type) in &reply.media {
+                let url = self.render(template, &variables)?;
+                // Checked for every message: a rendered URL may contain what the user wrote.
+                if !is_web_url(&url) {
+                    let line = template.line();
+                    return Err(HandlerError::new(RuleError::MediaUrl { line }));
+                }
+                bytes += url.len();
+                let media = Media::url(url);
+                message = message.media(match content_type {
+                    Some(content_type) => media.content_type(content_type),
+                    None => media,
+                });
+            }
+            // Fuel limits each rendering, and this their sum.
+            if bytes > MAX_REPLY_BYTES {
+                let line = reply.text.as_ref().map_or(0, Template::line);
+                return Err(HandlerError::new(RuleError::TooLarge { line }));
+            }
+            messages.push(message);
+        }
+        Ok(messages.into_iter().collect())
+    }
+}
+
+impl ReplyTemplate {
+    /// Describes the message in the table of routes.
+    pub(super) fn shown(&self) -> String {
+        const MAX: usize = 50;
+        let Some(text) = &self.text else {
+            return "a file".to_owned();
+        };
+        let text = text.source();
+        match text.char_indices().nth(MAX) {
+            Some((end, _)) => format!("{:?}…", &text[..end]),
+            None => format!("{text:?}"),
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        let mut media = self.media.iter().map(|(template, _)| template);
+        let is_plain = |template: &Template| matches!(template, Template::Plain(_));
+        self.text.as_ref().is_none_or(is_plain) && media.all(is_plain)
+    }
+}
+
+/// Reads a reply: a text, a table, or a list of these.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    templates: &mut Templates,
+    value: &toml::Spanned<toml::de::DeValue<'_>>,
+    names: &[String],
+) -> Vec<ReplyTemplate> {
+    if let Some(array) = value.get_ref().as_array() {
+        if array.len() > MAX_MESSAGES {
+            let text = "over ten messages: Twilio accepts ten in one response";
+            reader.problem(&value.span(), text);
+        }
+        let messages = array
+            .iter()
+            .filter_map(|value| read_message(reader, templates, value, names));
+        return messages.collect();
+    }
+    read_message(reader, templates, value, names)
+        .into_iter()
+        .collect()
+}
+
+/// Maximum number of messages in one reply.
+const MAX_MESSAGES: usize = 10;
+/// Maximum number of media in one message.
+const MAX_MEDIA: usize = 10;
+
+fn read_message(
+    reader: &mut Reader<'_>,
+    templates: &mut Templates,
+    value: &toml::Spanned<toml::de::DeValue<'_>>,
+    names: &[String],
+) -> Option<ReplyTemplate> {
+    if let Some(text) = value.get_ref().as_str() {
+        let text = At {
+            value: text.to_owned(),
+            span: value.span(),
+        };
+        if text.value.trim().is_empty() {
+            let what = "an empty text is not a message: write [] to send no reply";
+            reader.problem(&text.span, what);
+        }
+        return Some(ReplyTemplate {
+            text: Some(templates.add(reader, &text, names)?),
+            media: Vec::new(),
+        });
+    }
+    if value.get_ref().as_table().is_none() {
+        let text = "write a text in quotes, { text = \"…\", media = \"https://…\" }, or several of them in brackets";
+        reader.problem(&value.span(), text);
+        return None;
+    }
+    let mut fields = reader.table_of(value, "reply")?;
+    let text = reader.text(&mut fields, "text");
+    let text = text.map(|text| templates.add(reader, &text, names));
+    let content_type = reader
+        .text(&mut fields, "content_type")
+        .map(|text| text.value);
+    let urls = match fields.take("media") {
+        Some(urls) => {
+            let span = urls.span();
+            let urls = reader.texts(urls, "media").unwrap_or_default();
+            urls.into_iter()
+                .map(|value| At {
+                    value,
+                    span: span.clone(),
+                })
+                .collect()
+        }
+        None => Vec::new(),
+    };
+    let mut media = Vec::new();
+    if urls.len() > MAX_MEDIA {
+        let text = "over ten files: Twilio accepts ten in one message";
+        reader.problem(&fields.span.clone(), text);
+    }
+    for url in urls {
+        // A URL with tags is only known when it is rendered.
+        let is_plain = !url.value.contains("{{") && !url.value.contains("{%");
+        if is_plain && !is_web_url(&url.value) {
+            reader.problem(
+                &url.span,
+                "media is not an http or https URL, as in \"https://example.com/menu.png\"",
+            );
+        }
+        let template = templates.add(reader, &url, names)?;
+        media.push((template, content_type.clone()));
+    }
+    let knows_all = reader.end(&fields);
+    if knows_all && !fields.has("text") && !fields.has("media") {
+        reader.problem(
+            &fields.span.clone(),
+            "this message is empty: write text, media, or both",
+        );
+    }
+    Some(ReplyTemplate {
+        text: text.flatten(),
+        media,
+    })
+}

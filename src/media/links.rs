@@ -1,0 +1,107 @@
+//! Resolution of a link's token to its file.
+
+use super::fetched::{FetchedFile, READ_TIMEOUT};
+use super::limits::LinkPermit;
+use super::{Media, token};
+use crate::handler::MediaError;
+use crate::store::{CHUNK_BYTES, FileHash, LinkTarget, StoreError, TwilioMedia};
+use crate::twilio::media::MediaAddress;
+
+/// The file behind a link.
+pub(crate) enum LinkContent {
+    /// A file of a reply, in the store.
+    Stored {
+        file: StoredFile,
+        content_type: Option<String>,
+    },
+    /// A file of an inbound message, being fetched from Twilio. Its declared type is untrusted.
+    Twilio(FetchedFile),
+}
+
+/// The reason why a link has no file to serve.
+pub(crate) enum LinkError {
+    /// The token is invalid, or its link unknown or expired.
+    // One variant for all, so that a response cannot tell them apart.
+    Unknown,
+    /// The limit on requests or on fetches is reached.
+    Busy,
+    Store(StoreError),
+    Fetch(MediaError),
+}
+
+/// A file in the store, read chunk by chunk.
+pub(crate) struct StoredFile {
+    media: Media,
+    hash: FileHash,
+    pub(crate) length: u64,
+}
+
+impl StoredFile {
+    /// Reads the bytes of `from..to`, at most up to the end of the chunk that `from` is in.
+    ///
+    /// Returns `None` if the file has expired since the link was resolved.
+    pub(crate) async fn read(&self, from: u64, to: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let size = CHUNK_BYTES as u64;
+        let number = u32::try_from(from / size).unwrap_or(u32::MAX);
+        let Some(mut chunk) = self.media.0.store.read_chunk(self.hash, number).await? else {
+            return Ok(None);
+        };
+        let begins = u64::from(number) * size;
+        let within = |at: u64| usize::try_from(at - begins).unwrap_or(usize::MAX);
+        chunk.truncate(within(to));
+        chunk.drain(..within(from).min(chunk.len()));
+        // An empty chunk would let the caller's loop read the same offset forever.
+        Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
+    }
+}
+
+impl Media {
+    /// Resolves a token to its file, and acquires the permit to serve it.
+    pub(crate) async fn resolve(
+        &self,
+        token: &str,
+    ) -> Result<(LinkContent, LinkPermit), LinkError> {
+        let inner = &self.0;
+        // Check the tag first, with the key in memory: a forged token must cost neither a permit nor a query.
+        let signing_key = inner.store.link_signing_key();
+        let signing_key = signing_key.map_err(LinkError::Store)?;
+        let key = token::verified(token, signing_key).ok_or(LinkError::Unknown)?;
+        // Acquire the permit before the query, so that it limits queries too.
+        let permit = inner.limits.request().await.ok_or(LinkError::Busy)?;
+        let linked = inner.store.resolve_link(key, inner.clock.now()).await;
+        let linked = linked.map_err(LinkError::Store)?;
+        let linked = linked.ok_or(LinkError::Unknown)?;
+        let content = match linked.file {
+            LinkTarget::Stored { hash, length } => LinkContent::Stored {
+                file: StoredFile {
+                    media: self.clone(),
+                    hash,
+                    length,
+                },
+                content_type: linked.content_type,
+            },
+            LinkTarget::Twilio(file) => {
+                LinkContent::Twilio(self.fetch_linked(file, linked.content_type).await?)
+            }
+        };
+        Ok((content, permit))
+    }
+
+    async fn fetch_linked(
+        &self,
+        file: TwilioMedia,
+        declared: Option<String>,
+    ) -> Result<FetchedFile, LinkError> {
+        let inner = &self.0;
+        // A second permit on top of the request's. No deadlock: holders of a fetch permit wait for no other permit.
+        let permit = inner.limits.fetch().await.ok_or(LinkError::Busy)?;
+        let at = MediaAddress {
+            account: file.account,
+            message: file.message,
+            media: file.media,
+        };
+        let stream = inner.fetch(at, file.auth_token, declared).await;
+        let stream = stream.map_err(LinkError::Fetch)?;
+        Ok(FetchedFile::new(stream, permit, READ_TIMEOUT))
+    }
+}

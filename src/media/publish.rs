@@ -1,0 +1,168 @@
+//! Publication of a reply's files: each is checked, put into the store, and replaced by a link that Twilio fetches.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Inner, token};
+use crate::address::Channel;
+use crate::error::{BoxError, HandlerError};
+use crate::reply::{Media as ReplyMedia, MediaRefusal, MediaSource, Reply, kinds};
+use crate::sid::{AccountSid, MessageSid};
+use crate::store::{LinkSource, NewLink};
+use crate::twilio::media::sniff;
+
+/// Lifetime of a link to a reply's file.
+// Twilio fetches the file when the reply is sent. The outbox retries for a day, and an operator may release a held
+// reply after a weekend.
+const REPLY_LINK: SignedDuration = SignedDuration::from_hours(72);
+/// Lifetime of a link to an inbound file.
+pub(super) const FORWARD_LINK: SignedDuration = SignedDuration::from_hours(1);
+
+/// The reason why a file of a reply cannot be sent.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error("could not read a file of the reply: {0}")]
+    Read(#[source] std::io::Error),
+    #[error("a file of the reply has an unknown type; set it with Media::content_type")]
+    UnknownType,
+    #[error("a file of the reply ({content_type}) cannot be sent: {refusal}")]
+    Refused {
+        content_type: String,
+        refusal: MediaRefusal,
+    },
+    #[error("could not create a link to a file of the reply: {0}")]
+    Store(#[source] BoxError),
+}
+
+impl Inner {
+    pub(super) async fn publish(
+        &self,
+        mut reply: Reply,
+        channel: &Channel,
+        to: (AccountSid, MessageSid),
+    ) -> Result<Reply, HandlerError> {
+        for message in reply.messages_mut() {
+            let mut length = 0;
+            for media in &mut message.media {
+                let stated = media.stated_type().map(str::to_owned);
+                // Awaited only below, where a file takes memory. `ok` hides no error: the semaphore is never closed.
+                let permit = self.publishing.acquire();
+                let (bytes, _permit) = match media.source() {
+                    // A URL is sent as it is. Its size is unknown, and Twilio will check it.
+                    MediaSource::Url(_) => {
+                        check(channel, stated.as_deref(), None)?;
+                        continue;
+                    }
+                    MediaSource::Bytes(bytes) => (bytes.clone(), permit.await.ok()),
+                    MediaSource::File(path) => {
+                        // Acquire before reading the file, which is what takes the memory.
+                        let permit = permit.await.ok();
+                        (read(path).await?, permit)
+                    }
+                };
+                // The bot's own statement wins over the file name, and the name over the first bytes.
+                let content_type = stated
+                    .or_else(|| media.type_by_name().map(str::to_owned))
+                    .or_else(|| sniff(None, &bytes).sniffed.map(str::to_owned));
+                let content_type = content_type.ok_or_else(|| error(PublishError::UnknownType))?;
+                // Twilio's limit for MMS applies to all files of a message together.
+                length += bytes.len();
+                let counted = if *channel == Channel::Sms {
+                    length
+                } else {
+                    bytes.len()
+                };
+                check(channel, Some(&content_type), Some(counted))?;
+                // Only a warning: Twilio's pages name 5 MiB and 16 MiB for WhatsApp.
+                if *channel == Channel::WhatsApp && bytes.len() > kinds::MAX_MMS_BYTES {
+                    tracing::warn!(
+                        message_sid = %to.1,
+                        bytes = bytes.len(),
+                        content_type,
+                        "a file of the reply is over 5 MiB: WhatsApp may refuse it (63034)"
+                    );
+                }
+                // Store the file before the reply: the reply must never be saved with a link that does not exist.
+                let known = Some(content_type.clone());
+                let url = self
+                    .link(LinkSource::Stored(bytes), known, to, REPLY_LINK)
+                    .await;
+                let url = url.map_err(|source| error(PublishError::Store(source)))?;
+                *media = ReplyMedia::url(url).content_type(content_type);
+            }
+        }
+        Ok(reply)
+    }
+
+    /// Creates a link on behalf of a message, stores it, and returns its URL.
+    pub(super) async fn link(
+        &self,
+        file: LinkSource,
+        content_type: Option<String>,
+        (account, message): (AccountSid, MessageSid),
+        lasts: SignedDuration,
+    ) -> Result<String, BoxError> {
+        let signing_key = self.store.link_signing_key()?;
+        let (token, key) = token::new(signing_key).map_err(|error| error.to_string())?;
+        let expires_at = self.clock.now().checked_add(lasts);
+        let link = NewLink {
+            key,
+            file,
+            content_type,
+            // The link is deleted with the message's author, by `replyhook purge`.
+            message: Some(message),
+            expires_at: expires_at.unwrap_or(Timestamp::MAX),
+        };
+        self.store.create_link(link).await?;
+        let base = self.accounts.public_url(account);
+        Ok(base.endpoint(&format!("/media/{token}")))
+    }
+}
+
+/// Refuses a file that Twilio would refuse, or accept and not deliver.
+// Here and not at Twilio: the handler's author sees the error, and the attempt fails before anything is sent.
+fn check(
+    channel: &Channel,
+    content_type: Option<&str>,
+    length: Option<usize>,
+) -> Result<(), HandlerError> {
+    let most = kinds::max_bytes(channel);
+    let refusal = match (content_type, length) {
+        (Some(content_type), _) if !kinds::takes_type(channel, content_type) => MediaRefusal::Type,
+        (_, Some(0)) => MediaRefusal::Empty,
+        (_, Some(length)) if length > most => MediaRefusal::Size { most, length },
+        _ => return Ok(()),
+    };
+    let content_type = content_type.unwrap_or_default().to_owned();
+    Err(error(PublishError::Refused {
+        content_type,
+        refusal,
+    }))
+}
+
+fn error(error: PublishError) -> HandlerError {
+    HandlerError::new(error)
+}
+
+/// Reads a file from disk.
+async fn read(path: &Path) -> Result<Arc<[u8]>, HandlerError> {
+    let unread = |source| error(PublishError::Read(source));
+    let about = tokio::fs::metadata(path).await.map_err(unread)?;
+    // A pipe or a device may never end.
+    if !about.is_file() {
+        return Err(unread(std::io::Error::other("it is not a regular file")));
+    }
+    // Check the size first: a file that no channel accepts is not read into memory.
+    if about.len() > kinds::MAX_BYTES as u64 {
+        let length = usize::try_from(about.len()).unwrap_or(usize::MAX);
+        let most = kinds::MAX_BYTES;
+        return Err(error(PublishError::Refused {
+            content_type: "a file on disk".to_owned(),
+            refusal: MediaRefusal::Size { most, length },
+        }));
+    }
+    let bytes = tokio::fs::read(path).await.map_err(unread)?;
+    Ok(bytes.into())
+}

@@ -1,0 +1,300 @@
+//! Checks an outbound message against Twilio's rules before it is queued.
+//!
+//! Twilio reports most of these mistakes only when the message is sent, and as a bare error code.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::SendError;
+use crate::address::{Address, Channel, Identity};
+use crate::reply::is_web_url;
+use crate::twilio::{Content, Location, NewMessage};
+
+// Twilio's limit is 1,600 characters (21617). UTF-16 units are the strictest reading of "characters".
+const TEXT_UNITS: usize = 1600;
+// Twilio's limit (21623). WhatsApp allows one file: see `files`.
+const MAX_FILES: usize = 10;
+// Source: twilio.com/docs/messaging/features/message-scheduling.
+const MIN_SCHEDULE_AHEAD: SignedDuration = SignedDuration::from_mins(5);
+const MAX_SCHEDULE_AHEAD: SignedDuration = SignedDuration::from_hours(35 * 24);
+
+/// Checks addresses, content, media and schedule of a message.
+///
+/// # Errors
+/// [`SendError`] with the first problem. Its text contains no address and no content.
+pub(super) fn check(message: &NewMessage, now: Timestamp) -> Result<(), SendError> {
+    ends(message)?;
+    content(message)?;
+    files(message)?;
+    schedule(message, now)
+}
+
+fn fail<T>(problem: impl Into<String>) -> Result<T, SendError> {
+    Err(SendError::invalid(problem))
+}
+
+fn ends(message: &NewMessage) -> Result<(), SendError> {
+    let to = &message.to;
+    if !can_receive(to) {
+        return fail(
+            "invalid recipient address; expected a form such as +15550001111 or whatsapp:+15550001111",
+        );
+    }
+    let is_whatsapp = *to.channel() == Channel::WhatsApp;
+    let is_template = matches!(message.content, Content::Template { .. });
+    // Without a sender the window cannot be checked, since each sender has its own. A template needs no open window.
+    let Some(from) = &message.from else {
+        return match message.messaging_service_sid {
+            None => fail("missing sender; set one of your senders or a Messaging Service"),
+            Some(_) if is_whatsapp && !is_template => fail(
+                "a message other than a template needs its sender on WhatsApp, in addition to the Messaging Service, because \
+                 each sender has its own customer service window",
+            ),
+            Some(_) => Ok(()),
+        };
+    };
+    if from.channel() != to.channel() {
+        return fail(format!(
+            "sender and recipient are on different channels, {} and {}",
+            from.channel().as_str(),
+            to.channel().as_str()
+        ));
+    }
+    // Alphanumeric IDs and short codes are valid SMS senders. `Identity::Other` is a text in none of the known forms.
+    let numbered = matches!(to.channel(), Channel::Sms | Channel::WhatsApp);
+    if from.id().is_empty() || (numbered && from.identity() == Identity::Other) {
+        return fail(
+            "invalid sender address; expected a form such as +15550002222 or whatsapp:+15550002222",
+        );
+    }
+    if from == to {
+        return fail("sender and recipient are the same");
+    }
+    Ok(())
+}
+
+fn can_receive(to: &Address) -> bool {
+    match (to.channel(), to.identity()) {
+        // An alphanumeric sender ID cannot receive messages.
+        (Channel::Sms, identity) => matches!(identity, Identity::Phone | Identity::ShortCode),
+        (Channel::WhatsApp, identity) => {
+            matches!(identity, Identity::Phone | Identity::BusinessScopedId)
+        }
+        // The form of addresses on other channels is not checked.
+        _ => !to.id().is_empty(),
+    }
+}
+
+fn content(message: &NewMessage) -> Result<(), SendError> {
+    match &message.content {
+        Content::Text(text) => {
+            let units = text.encode_utf16().count();
+            if text.trim().is_empty() && message.media.is_empty() {
+                return fail("nothing to send; set a text or media");
+            }
+            if units > TEXT_UNITS {
+                return fail(format!(
+                    "the text has {units} characters; Twilio accepts at most {TEXT_UNITS}"
+                ));
+            }
+            Ok(())
+        }
+        Content::Location(location) => self::location(location, message),
+        Content::Template { sid, variables } => {
+            if sid.len() != 34
+                || !sid.starts_with("HX")
+                || !sid.bytes().skip(2).all(|byte| byte.is_ascii_hexdigit())
+            {
+                return fail(
+                    "invalid template; expected a ContentSid: HX and 32 hexadecimal digits",
+                );
+            }
+            // WhatsApp rejects such values (63013) only after Twilio has accepted the message.
+            let odd = variables.iter().find(|(_, value)| {
+                value.trim().is_empty()
+                    || value.contains(['\n', '\r', '\t', '\0'])
+                    || value.contains("     ")
+            });
+            match odd {
+                Some((name, _)) => fail(format!(
+                    "variable {name} is empty or contains line breaks, tabs or more than four spaces in a row; WhatsApp \
+                     rejects such values (63013)"
+                )),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+fn location(place: &Location, message: &NewMessage) -> Result<(), SendError> {
+    if *message.to.channel() != Channel::WhatsApp {
+        return fail("only WhatsApp supports locations");
+    }
+    // NaN is in no range, so it is rejected too.
+    if !(-90.0..=90.0).contains(&place.latitude) || !(-180.0..=180.0).contains(&place.longitude) {
+        return fail(
+            "invalid location; the latitude must be -90 to 90 degrees, the longitude -180 to 180",
+        );
+    }
+    Ok(())
+}
+
+fn files(message: &NewMessage) -> Result<(), SendError> {
+    let files = &message.media;
+    if files.is_empty() {
+        return Ok(());
+    }
+    if !matches!(message.content, Content::Text(_)) {
+        return fail(
+            "media can be sent with a text or alone; a template brings its own media, and a location has none",
+        );
+    }
+    let most = match message.to.channel() {
+        Channel::WhatsApp => 1,
+        _ => MAX_FILES,
+    };
+    if files.len() > most {
+        return fail(format!(
+            "the message has {} files; this channel accepts at most {most} per message",
+            files.len()
+        ));
+    }
+    match files.iter().find(|url| !is_web_url(url)) {
+        Some(_) => fail("invalid media URL; expected one such as https://cdn.example.com/a.png"),
+        None => Ok(()),
+    }
+}
+
+fn schedule(message: &NewMessage, now: Timestamp) -> Result<(), SendError> {
+    let Some(at) = message.send_at else {
+        return Ok(());
+    };
+    if message.messaging_service_sid.is_none() {
+        return fail("only a Messaging Service can schedule a message; set one");
+    }
+    let ahead = at.duration_since(now);
+    if ahead < MIN_SCHEDULE_AHEAD || ahead > MAX_SCHEDULE_AHEAD {
+        return fail("invalid send time; Twilio accepts times 5 minutes to 35 days ahead");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANA: &str = "whatsapp:+15550417263";
+    const US: &str = "whatsapp:+15550002222";
+    const TEMPLATE: &str = "HX00000000000000000000000000000001";
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn text(body: &str) -> NewMessage {
+        NewMessage::text(ANA, body).from(US)
+    }
+
+    fn template(variables: &[(&str, &str)]) -> NewMessage {
+        NewMessage::template(ANA, TEMPLATE, variables.iter().copied()).from(US)
+    }
+
+    fn service(message: NewMessage) -> NewMessage {
+        message.service("MG00000000000000000000000000000001".parse().unwrap())
+    }
+
+    fn later(minutes: i64) -> Timestamp {
+        now() + SignedDuration::from_mins(minutes)
+    }
+
+    #[test]
+    fn valid_outbound_message_passes_check() {
+        let sms = NewMessage::text("+15550417263", "").from("ACME");
+        for message in [
+            text("hi"),
+            text("hi").media("https://cdn.example.com/a.png"),
+            text(&"é".repeat(1600)),
+            template(&[("1", "Ana"), ("2", "12:00")]),
+            NewMessage::location(ANA, 52.52, 13.405, "").from(US),
+            NewMessage::text("whatsapp:US.13491208655302741918", "hi").from(US),
+            service(NewMessage::text("+15550417263", "hi")).send_at(later(5)),
+            service(template(&[])).send_at(later(35 * 24 * 60)),
+            service(NewMessage::template(ANA, TEMPLATE, [("1", "a")])),
+            (0..10).fold(sms, |sms, _| sms.media("https://h/a.png")),
+        ] {
+            let checked = check(&message, now());
+            assert!(checked.is_ok(), "{message:?}: {checked:?}");
+        }
+    }
+
+    // The error never contains the recipient's number.
+    #[test]
+    fn invalid_outbound_message_is_rejected_with_reason() {
+        let sms = || NewMessage::text("+15550417263", "hi");
+        for (message, part) in [
+            (
+                NewMessage::text("15550417263", "hi").from("ACME"),
+                "invalid recipient",
+            ),
+            (
+                NewMessage::text("whatsapp:+1555x", "hi").from(US),
+                "invalid recipient",
+            ),
+            (
+                NewMessage::text("ACME", "hi").from("+15550002222"),
+                "invalid recipient",
+            ),
+            (NewMessage::text(ANA, "hi"), "missing sender"),
+            (
+                service(NewMessage::text(ANA, "hi")),
+                "needs its sender on WhatsApp",
+            ),
+            (sms().from(US), "different channels, whatsapp and sms"),
+            (
+                NewMessage::text(ANA, "hi").from("whatsapp:1"),
+                "invalid sender",
+            ),
+            (text("hi").from(ANA), "the same"),
+            (text(" \n"), "nothing to send"),
+            (text(&"x".repeat(1601)), "1601 characters"),
+            (
+                NewMessage::template(ANA, "HX1", [("1", "a")]).from(US),
+                "invalid template",
+            ),
+            (template(&[("1", "a\nb")]), "variable 1"),
+            (template(&[("1", "a"), ("name", " ")]), "variable name"),
+            (template(&[("1", "a     b")]), "four spaces"),
+            (template(&[]).media("https://h/a.png"), "brings its own"),
+            (
+                NewMessage::location("+15550417263", 1.0, 1.0, "x").from("ACME"),
+                "only WhatsApp",
+            ),
+            (
+                NewMessage::location(ANA, 91.0, 1.0, "x").from(US),
+                "invalid location",
+            ),
+            (
+                NewMessage::location(ANA, f64::NAN, 1.0, "x").from(US),
+                "invalid location",
+            ),
+            (
+                text("").media("https://h/a").media("https://h/b"),
+                "2 files",
+            ),
+            (text("").media("/a.png"), "invalid media URL"),
+            (text("hi").send_at(later(60)), "Messaging Service"),
+            (
+                service(text("hi")).send_at(later(5) - SignedDuration::from_secs(1)),
+                "35 days",
+            ),
+            (
+                service(text("hi")).send_at(later(35 * 24 * 60 + 1)),
+                "35 days",
+            ),
+            (service(text("hi")).send_at(later(-10)), "35 days"),
+        ] {
+            let error = check(&message, now()).unwrap_err().to_string();
+            assert!(error.contains(part), "{message:?}: {error}");
+            assert!(!error.contains("5550417263"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Outbound messages: messages that do not reply to a user, sent by your program or by the command `replyhook send`.
+//!
+//! [`OutboundClient`] checks a message before it queues it: Twilio's formal rules, consent and customer service
+//! window, and a template's approval and variables. One transaction stores the message and its idempotency key in the
+//! outbox. The outbox worker delivers it like a late reply: it checks consent and window again when it claims the
+//! message, and never sends it twice.
+//!
+//! ```no_run
+//! use replyhook::App;
+//! use replyhook::twilio::NewMessage;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let app = App::builder().build()?;
+//! let outbound = app.outbound();
+//! tokio::spawn(app.run());
+//! let ready = NewMessage::template("whatsapp:+15550001111", "HX00000000000000000000000000000001", [("1", "42")])
+//!     .from("whatsapp:+15550002222");
+//! // Repeating this after a crash or a timeout sends nothing and returns the same ID.
+//! let queued = outbound.send_once("order-42-ready", &ready).await?;
+//! println!("queued as outbound message {}", queued.id);
+//! # Ok(()) }
+//! ```
+
+mod check;
+mod error;
+mod templates;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use self::templates::Templates;
+use crate::address::{Address, Channel};
+use crate::clock::Clock;
+use crate::sid::{AccountSid, MessageSid};
+use crate::signature::AuthTokenKind;
+use crate::store::{
+    IdempotencyKey, NewOutbound, OutboundRow, OutboundState, Store, Submission, SubmitOutcome,
+};
+use crate::twilio::{Client, Content, Credentials, NewMessage};
+pub use error::{SendError, SendErrorKind};
+
+/// Client that queues outbound messages. Clones share the same store and template cache.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use replyhook::outbound::{OutboundClient, OutboundConfig, SendErrorKind};
+/// use replyhook::store::{Access, Store, sqlite::SqliteStore};
+/// use replyhook::{SystemClock, twilio::NewMessage};
+///
+/// let store = Arc::new(SqliteStore::memory());
+/// store.open(Access::Owner).await?;
+/// let account = Some("AC00000000000000000000000000000001".parse()?);
+/// let config = OutboundConfig { account, consent_required: true, rate_per_second: 10 };
+/// let outbound = OutboundClient::new(store, Arc::new(SystemClock), config, None);
+///
+/// let sms = NewMessage::text("+15550001111", "Your order is ready.").from("+15550002222");
+/// let first = outbound.send_once("order-42-ready", &sms).await?;
+/// let again = outbound.send_once("order-42-ready", &sms).await?;
+/// assert_eq!((again.id, again.is_duplicate), (first.id, true));
+/// let news = NewMessage::text("whatsapp:+15550001111", "News!").from("whatsapp:+15550002222");
+/// assert_eq!(outbound.send(&news).await.unwrap_err().kind(), SendErrorKind::WindowClosed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct OutboundClient {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    rules: OutboundConfig,
+    templates: Arc<Templates>,
+    /// Wakes the outbox worker of this process. Without it, a worker finds the message when it next polls the store.
+    outbox: Option<Arc<Notify>>,
+}
+
+/// Account, consent rule and rate limit of outbound messages.
+///
+/// [`App::outbound`](crate::App::outbound) takes them from the settings. See [`OutboundClient`] for an example.
+#[derive(Debug, Clone)]
+pub struct OutboundConfig {
+    /// Account that sends. Without it every message is refused.
+    pub account: Option<AccountSid>,
+    /// Requires a recorded opt-in for a WhatsApp template outside the customer service window.
+    pub consent_required: bool,
+    /// Maximum number of messages per second and sender; 0 means no limit.
+    pub rate_per_second: u32,
+}
+
+/// A queued message and its present state. See [`OutboundClient`] for an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SendReceipt {
+    /// ID in the outbox, for [`OutboundClient::receipt`].
+    pub id: i64,
+    /// True if the idempotency key was used before, so nothing was queued.
+    pub is_duplicate: bool,
+    /// True if the key was used for a message with other parameters, which means that this message was not sent.
+    ///
+    /// The parameters are compared for as long as the store has those of the first message.
+    pub differs: bool,
+    /// State in the outbox; `None` once the message is deleted, after `store.retention_days`.
+    pub state: Option<OutboundState>,
+    /// Twilio's SID of the message, once it is sent.
+    pub sid: Option<MessageSid>,
+    /// Latest delivery status from Twilio.
+    pub status: Option<String>,
+    /// Twilio's error code of a failed message.
+    pub error_code: Option<u32>,
+    /// Reason of a failure, without message content.
+    pub reason: Option<String>,
+}
+
+impl SendReceipt {
+    fn new(id: i64, is_duplicate: bool, row: Option<OutboundRow>) -> Self {
+        let state = row.as_ref().map(|row| row.state);
+        let sid = row.as_ref().and_then(|row| row.sid);
+        let error_code = row.as_ref().and_then(|row| row.error_code);
+        let (status, reason) = row.map_or((None, None), |row| (row.status, row.reason));
+        Self {
+            id,
+            is_duplicate,
+            differs: false,
+            state,
+            sid,
+            status,
+            error_code,
+            reason,
+        }
+    }
+}
+
+impl OutboundClient {
+    /// Creates a client that queues messages in `store`. A server on the same store delivers them.
+    ///
+    /// [`App::outbound`](crate::App::outbound) returns the client of an app. `templates` is a client of
+    /// `https://content.twilio.com` with its credentials, to check approval and variables of templates. Without it,
+    /// templates are not checked, and Twilio decides when they are sent.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        rules: OutboundConfig,
+        templates: Option<(Client, Credentials)>,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            rules,
+            templates: Arc::new(Templates::new(templates)),
+            outbox: None,
+        }
+    }
+
+    /// Sets the notification that wakes the outbox worker.
+    pub(crate) fn waking(mut self, outbox: Arc<Notify>) -> Self {
+        self.outbox = Some(outbox);
+        self
+    }
+
+    /// Queues a message, which is then sent once.
+    ///
+    /// Customer service window and consent are checked in the transaction that queues the message, and again when it is
+    /// sent.
+    ///
+    /// # Errors
+    /// [`SendError`] if the message is not allowed or invalid, or if the store is unavailable. Then nothing was
+    /// queued, unless the connection to the store broke during the transaction. Use [`OutboundClient::send_once`] to
+    /// repeat safely.
+    pub async fn send(&self, message: &NewMessage) -> Result<SendReceipt, SendError> {
+        self.take(None, message).await
+    }
+
+    /// Queues a message under an idempotency key that you choose, such as `order-42-ready`.
+    ///
+    /// A further call with the same key, concurrent or after a restart, queues nothing and returns the first message,
+    /// even if the parameters differ ([`SendReceipt::differs`]). Keys are stored for `store.retention_days` plus 400
+    /// days.
+    ///
+    /// # Errors
+    /// As [`OutboundClient::send`]. A refused message does not use up its key.
+    pub async fn send_once(
+        &self,
+        key: &str,
+        message: &NewMessage,
+    ) -> Result<SendReceipt, SendError> {
+        self.take(Some(IdempotencyKey::new(key)), message).await
+    }
+
+    /// Checks a message as [`OutboundClient::send_once`] does, without queueing it. Returns the message that has the
+    /// key.
+    ///
+    /// # Errors
+    /// As [`OutboundClient::send`].
+    pub async fn check(
+        &self,
+        key: Option<&str>,
+        message: &NewMessage,
+    ) -> Result<Option<SendReceipt>, SendError> {
+        let key = key.map(IdempotencyKey::new);
+        let known = self.known(key, message).await?;
+        if known.is_none() {
+            self.checked(key, message).await?;
+        }
+        Ok(known)
+    }
+
+    /// Returns the present state of a message; `None` if the outbox has no message with this ID.
+    ///
+    /// # Errors
+    /// [`SendErrorKind::Store`].
+    pub async fn receipt(&self, id: i64) -> Result<Option<SendReceipt>, SendError> {
+        let row = self.store.outbound(id).await?;
+        Ok(row.map(|row| SendReceipt::new(id, false, Some(row))))
+    }
+
+    async fn take(
+        &self,
+        key: Option<IdempotencyKey>,
+        message: &NewMessage,
+    ) -> Result<SendReceipt, SendError> {
+        // Look up the key before any check: the window of a message that was sent may have closed in the meantime, and
+        // the caller still has to get the first message.
+        if let Some(known) = self.known(key, message).await? {
+            return Ok(known);
+        }
+        let submission = self.checked(key, message).await?;
+        // `submit` checks key, consent and window again in its transaction. A concurrent call may have used the key
+        // since `known`, and the user may have opted out since `checked`.
+        let submitted = self.store.submit(submission, self.clock.now()).await?;
+        match submitted {
+            SubmitOutcome::Duplicate(id) => self.repeated(id, message).await,
+            SubmitOutcome::Ineligible(refusal) => Err(refusal.into()),
+            SubmitOutcome::Queued(id) => {
+                // After the commit: a worker that is woken earlier would not find the message.
+                if let Some(outbox) = &self.outbox {
+                    outbox.notify_one();
+                }
+                Ok(SendReceipt {
+                    state: Some(OutboundState::Pending),
+                    ..SendReceipt::new(id, false, None)
+                })
+            }
+        }
+    }
+
+    /// Returns the message that has the key.
+    async fn known(
+        &self,
+        key: Option<IdempotencyKey>,
+        message: &NewMessage,
+    ) -> Result<Option<SendReceipt>, SendError> {
+        let Some(key) = key else { return Ok(None) };
+        match self.store.find_by_key(key).await? {
+            Some(id) => self.repeated(id, message).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn repeated(&self, id: i64, message: &NewMessage) -> Result<SendReceipt, SendError> {
+        let row = self.store.outbound(id).await?;
+        // Retention deletes the parameters before the key. Without them a difference cannot be detected.
+        let stored = row.as_ref().and_then(|row| row.params.as_ref());
+        let differs = stored.is_some_and(|stored| stored.0 != message.form().encode());
+        Ok(SendReceipt {
+            differs,
+            ..SendReceipt::new(id, true, row)
+        })
+    }
+
+    /// Checks a message, and returns its submission.
+    async fn checked(
+        &self,
+        key: Option<IdempotencyKey>,
+        message: &NewMessage,
+    ) -> Result<Submission, SendError> {
+        let now = self.clock.now();
+        check::check(message, now)?;
+        let submission = self.submission(key, message, now)?;
+        let new = &submission.message;
+        let standing = self
+            .store
+            .eligibility(&new.sender, new.service, &new.user, submission.due)
+            .await?;
+        // Checked before the template lookup, which may call Twilio.
+        if let Some(refusal) = standing.ineligible(new.template, submission.consent_required) {
+            return Err(refusal.into());
+        }
+        if let Content::Template { sid, variables } = &message.content {
+            let template = self.templates.of(sid, now).await;
+            // Only WhatsApp requires approval; on other channels a template is plain content.
+            if *message.to.channel() == Channel::WhatsApp {
+                template.is_approved(standing.window_open)?;
+            }
+            template.takes(variables)?;
+        }
+        Ok(submission)
+    }
+
+    fn submission(
+        &self,
+        key: Option<IdempotencyKey>,
+        message: &NewMessage,
+        now: crate::clock::Timestamp,
+    ) -> Result<Submission, SendError> {
+        let account = self.rules.account;
+        let account = account.ok_or_else(|| SendError::new(SendErrorKind::NoAccount))?;
+        let service = message.messaging_service_sid;
+        // If the Messaging Service chooses the sender, the service's SID stands for all of its senders: an opt-out
+        // from any sender counts.
+        let sender = match (&message.from, &service) {
+            (Some(from), _) => from.clone(),
+            (None, service) => Address::parse(service.map_or_else(String::new, |s| s.to_string())),
+        };
+        Ok(Submission {
+            message: NewOutbound {
+                account,
+                auth_token: AuthTokenKind::Primary,
+                sender,
+                user: message.to.clone(),
+                service,
+                params: message.form(),
+                template: matches!(message.content, Content::Template { .. }),
+            },
+            key,
+            // The window must be open when the user gets the message, not when it is queued.
+            due: message.send_at.unwrap_or(now),
+            min_interval: self.rules.pace(),
+            consent_required: self.rules.consent_required,
+        })
+    }
+}
+
+impl OutboundConfig {
+    /// Returns the interval between two messages of one sender; zero without a limit.
+    // `checked_div` returns `None` for a rate of 0.
+    fn pace(&self) -> Duration {
+        Duration::from_secs(1)
+            .checked_div(self.rate_per_second)
+            .unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for OutboundClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutboundClient")
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,172 @@
+//! [`Templates`]: approval and variables of templates, fetched from Twilio and cached for a minute.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{SendError, SendErrorKind};
+use crate::clock::after;
+use crate::twilio::{
+    Approval, ApprovalStatus, Client, Credentials, RestError, RestErrorKind, TemplateVariables,
+};
+
+// A bulk send checks thousands of messages with one template. A new approval, or a lost one, is noticed within a
+// minute.
+const CACHE_TTL: Duration = Duration::from_mins(1);
+// Bounds the cache: callers choose the template's name, which need not exist.
+const MAX_TEMPLATES: usize = 1000;
+
+/// A cache of templates.
+pub(super) struct Templates {
+    twilio: Option<(Client, Credentials)>,
+    known: Mutex<HashMap<String, (Timestamp, Known)>>,
+}
+
+/// Approval and variables of one template.
+#[derive(Clone)]
+pub(super) struct Known {
+    approval: ApprovalLookup<Approval>,
+    variables: ApprovalLookup<TemplateVariables>,
+}
+
+#[derive(Clone)]
+enum ApprovalLookup<T> {
+    Found(T),
+    Missing,
+    /// Twilio's Content API did not respond, is not configured, or does not show the texts. The check passes, and
+    /// Twilio decides when the message is sent: an outage of that API must not stop all templates.
+    Unavailable,
+}
+
+impl Known {
+    /// Checks that WhatsApp allows sending the template.
+    ///
+    /// A template that was never submitted may be sent while the customer service window is open. Quick replies and
+    /// lists are sent this way.
+    pub(super) fn is_approved(&self, window_open: bool) -> Result<(), SendError> {
+        match &self.approval {
+            ApprovalLookup::Unavailable => Ok(()),
+            ApprovalLookup::Missing => Err(SendError::new(SendErrorKind::NoSuchTemplate)),
+            ApprovalLookup::Found(approval) => match approval.status {
+                ApprovalStatus::Approved => Ok(()),
+                ApprovalStatus::Unsubmitted if window_open => Ok(()),
+                _ => Err(SendError::with(
+                    SendErrorKind::NotApproved,
+                    approval.to_string(),
+                )),
+            },
+        }
+    }
+
+    /// Checks that `given` has a value for each variable of the template, and no other values.
+    // Twilio fills a missing variable with its sample: the user would read a name invented for WhatsApp's reviewers.
+    pub(super) fn takes(&self, given: &BTreeMap<String, String>) -> Result<(), SendError> {
+        let ApprovalLookup::Found(variables) = &self.variables else {
+            return match self.variables {
+                ApprovalLookup::Missing => Err(SendError::new(SendErrorKind::NoSuchTemplate)),
+                _ => Ok(()),
+            };
+        };
+        let missing = variables
+            .needed
+            .iter()
+            .filter(|name| !given.contains_key(*name));
+        // A variable that has a sample but occurs in no text is accepted too.
+        let unknown = given
+            .keys()
+            .filter(|name| !variables.needed.contains(*name) && !variables.samples.contains(*name));
+        let problems: Vec<String> = [
+            listed(missing, "it has no value for the template's"),
+            listed(unknown, "the template has no"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(SendError::with(
+            SendErrorKind::WrongVariables,
+            problems.join("; "),
+        ))
+    }
+}
+
+/// Formats `{what} variable 1` or `{what} variables 1, 2`; `None` without names.
+fn listed<'a>(names: impl Iterator<Item = &'a String>, what: &str) -> Option<String> {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    let word = match names.len() {
+        0 => return None,
+        1 => "variable",
+        _ => "variables",
+    };
+    Some(format!("{what} {word} {}", names.join(", ")))
+}
+
+impl Templates {
+    pub(super) fn new(twilio: Option<(Client, Credentials)>) -> Self {
+        Self {
+            twilio,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Returns approval and variables of a template, from the cache if they are at most [`CACHE_TTL`] old.
+    pub(super) async fn of(&self, template: &str, now: Timestamp) -> Known {
+        let Some((client, credentials)) = &self.twilio else {
+            return Known {
+                approval: ApprovalLookup::Unavailable,
+                variables: ApprovalLookup::Unavailable,
+            };
+        };
+        let known = self.lock().get(template).cloned();
+        if let Some((until, known)) = known
+            && now < until
+            // False for an entry from before the clock was set back, which would otherwise live too long.
+            && until <= after(now, CACHE_TTL)
+        {
+            return known;
+        }
+        // The lock is not held here, so lookups of other templates proceed. Concurrent lookups of the same template
+        // each call Twilio, and the last result is stored.
+        let (approval, variables) = tokio::join!(
+            client.approval(template, credentials),
+            client.template_variables(template, credentials)
+        );
+        let new = Known {
+            approval: lookup(template, approval.map(Some)),
+            variables: lookup(template, variables),
+        };
+        let mut known = self.lock();
+        // Clearing everything costs at most two calls per template in use.
+        if known.len() >= MAX_TEMPLATES {
+            known.clear();
+        }
+        known.insert(template.to_owned(), (after(now, CACHE_TTL), new.clone()));
+        new
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Timestamp, Known)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lookup<T>(template: &str, response: Result<Option<T>, RestError>) -> ApprovalLookup<T> {
+    match response {
+        Ok(Some(found)) => ApprovalLookup::Found(found),
+        Ok(None) => ApprovalLookup::Unavailable,
+        Err(error) if matches!(error.kind(), RestErrorKind::Refused { status: 404, .. }) => {
+            ApprovalLookup::Missing
+        }
+        // The result is cached like any other, so a failing API is called, and logged, once a minute per template.
+        Err(error) => {
+            tracing::warn!(
+                template,
+                "template could not be checked, so it is queued unchecked: {error}"
+            );
+            ApprovalLookup::Unavailable
+        }
+    }
+}

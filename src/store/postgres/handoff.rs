@@ -1,0 +1,104 @@
+//! [`Handoffs`] in PostgreSQL.
+
+use jiff::Timestamp;
+use sqlx::PgConnection;
+
+use super::PostgresStore;
+use super::error::Trouble;
+use super::text::{pack, unpack};
+use crate::address::Address;
+use crate::store::{HandoffChange, HandoffRow, Handoffs, StoreFuture, rows};
+
+impl Handoffs for PostgresStore {
+    fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                let url: Option<String> = sqlx::query_scalar(
+                    "SELECT url FROM handoff WHERE conversation = $1 AND until > $2",
+                )
+                .bind(conversation)
+                .bind(now.as_microsecond())
+                .fetch_optional(db)
+                .await?;
+                Ok(url.map(unpack))
+            })
+        })
+    }
+
+    fn end_handoff(
+        &self,
+        us: Option<&Address>,
+        user: &Address,
+        now: Timestamp,
+    ) -> StoreFuture<'_, u64> {
+        let us = us.map(|us| pack(us.as_str()).into_owned());
+        let user = pack(user.as_str()).into_owned();
+        self.ask(move |db| {
+            let (us, user) = (us.clone(), user.clone());
+            Box::pin(async move {
+                // An expired handoff is over already, so it is not counted.
+                let ended = sqlx::query(
+                    "DELETE FROM handoff WHERE until > $3 AND conversation IN (\
+                       SELECT conversation FROM conversation_address WHERE address = $2 AND ($1::text IS NULL OR sender = $1))",
+                )
+                .bind(us)
+                .bind(user)
+                .bind(now.as_microsecond())
+                .execute(db)
+                .await?;
+                Ok(ended.rows_affected())
+            })
+        })
+    }
+
+    fn active_handoffs(&self, limit: u32, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                let rows: Vec<(i64, String, String, String, i64)> = sqlx::query_as(
+                    "SELECT h.conversation, a.sender, a.address, h.url, h.until \
+                     FROM (SELECT conversation, url, until FROM handoff WHERE until > $1 ORDER BY until, conversation LIMIT $2) h \
+                     JOIN conversation_address a ON a.conversation = h.conversation \
+                     ORDER BY h.until, h.conversation, a.address",
+                )
+                .bind(now.as_microsecond())
+                .bind(i64::from(limit))
+                .fetch_all(db)
+                .await?;
+                let mut found = Vec::new();
+                for (conversation, sender, user, url, until) in rows {
+                    let handoff = HandoffRow {
+                        sender: unpack(sender).into(),
+                        user: vec![unpack(user).into()],
+                        url: unpack(url),
+                        until: rows::time(until)?,
+                    };
+                    HandoffRow::collect(&mut found, conversation, handoff);
+                }
+                Ok(found.into_iter().map(|(_, handoff)| handoff).collect())
+            })
+        })
+    }
+}
+
+/// [`HandoffChange`] as the parameters of `hand_over!`: the URL if a handoff begins, and its end.
+pub(super) fn columns(change: Option<&HandoffChange>) -> (Option<String>, Option<i64>) {
+    change.map_or((None, None), |change| {
+        let (url, until) = change.columns();
+        (url.map(|url| pack(url).into_owned()), Some(until))
+    })
+}
+
+/// Merges the handoff of conversation `other` into `kept`: the one that lasts longer stays.
+// Data-modifying parts of one statement share a snapshot, so the INSERT reads the deleted row from RETURNING.
+pub(super) async fn join(db: &mut PgConnection, kept: i64, other: i64) -> Result<(), Trouble> {
+    sqlx::query(
+        "WITH other AS (DELETE FROM handoff WHERE conversation = $2 RETURNING url, until) \
+         INSERT INTO handoff AS h (conversation, url, until) SELECT $1, url, until FROM other \
+         ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until WHERE excluded.until > h.until",
+    )
+    .bind(kept)
+    .bind(other)
+    .execute(db)
+    .await?;
+    Ok(())
+}

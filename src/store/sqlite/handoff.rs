@@ -1,0 +1,115 @@
+//! [`Handoffs`] in SQLite.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::SqliteStore;
+use crate::address::Address;
+use crate::store::{HandoffChange, HandoffRow, Handoffs, StoreError, StoreFuture, rows};
+
+impl Handoffs for SqliteStore {
+    fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>> {
+        self.read(move |db| {
+            let url = db
+                .prepare_cached("SELECT url FROM handoff WHERE conversation = ?1 AND until > ?2")?
+                .query_row([conversation, now.as_microsecond()], |row| row.get(0))
+                .optional()?;
+            Ok(url)
+        })
+    }
+
+    fn end_handoff(
+        &self,
+        us: Option<&Address>,
+        user: &Address,
+        now: Timestamp,
+    ) -> StoreFuture<'_, u64> {
+        let (us, user) = (us.cloned(), user.clone());
+        self.write(move |db| {
+            // Only active handoffs, since their number is returned. The row of an expired one has no effect.
+            let ended = db
+                .prepare_cached(
+                    "DELETE FROM handoff WHERE until > ?3 AND conversation IN (\
+                       SELECT conversation FROM conversation_address WHERE address = ?2 AND (?1 IS NULL OR sender = ?1))",
+                )?
+                .execute(params![
+                    us.as_ref().map(Address::as_str),
+                    user.as_str(),
+                    now.as_microsecond()
+                ])?;
+            Ok(ended as u64)
+        })
+    }
+
+    fn active_handoffs(&self, limit: u32, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>> {
+        self.read(move |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT h.conversation, a.sender, a.address, h.url, h.until \
+                 FROM (SELECT conversation, url, until FROM handoff WHERE until > ?1 ORDER BY until, conversation LIMIT ?2) h \
+                 JOIN conversation_address a ON a.conversation = h.conversation \
+                 ORDER BY h.until, h.conversation, a.address",
+            )?;
+            let mut rows = statement.query(params![now.as_microsecond(), limit])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let (sender, user): (String, String) = (row.get(1)?, row.get(2)?);
+                let handoff = HandoffRow {
+                    sender: sender.into(),
+                    user: vec![user.into()],
+                    url: row.get(3)?,
+                    until: rows::time(row.get(4)?)?,
+                };
+                HandoffRow::collect(&mut found, row.get(0)?, handoff);
+            }
+            Ok(found.into_iter().map(|(_, handoff)| handoff).collect())
+        })
+    }
+}
+
+/// Returns the end of a conversation's handoff, which may have passed.
+pub(super) fn until(db: &Connection, conversation: i64) -> Result<Option<i64>, StoreError> {
+    let until = db
+        .prepare_cached("SELECT until FROM handoff WHERE conversation = ?1")?
+        .query_row([conversation], |row| row.get(0))
+        .optional()?;
+    Ok(until)
+}
+
+pub(super) fn change(
+    db: &Connection,
+    conversation: i64,
+    change: Option<&HandoffChange>,
+) -> Result<(), StoreError> {
+    let Some(change) = change else { return Ok(()) };
+    match change.columns() {
+        (Some(url), until) => db
+            .prepare_cached(
+                "INSERT INTO handoff (conversation, url, until) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until",
+            )?
+            .execute(params![conversation, url, until])?,
+        // Changes nothing if the handoff was ended while this message was handled: then it has no row.
+        (None, until) => db
+            .prepare_cached("UPDATE handoff SET until = ?2 WHERE conversation = ?1")?
+            .execute([conversation, until])?,
+    };
+    Ok(())
+}
+
+/// Merges the handoffs of two conversations of one user: the later end wins.
+pub(super) fn join(db: &Connection, kept: i64, other: i64) -> Result<(), StoreError> {
+    db.execute(
+        "INSERT INTO handoff (conversation, url, until) SELECT ?1, url, until FROM handoff WHERE conversation = ?2 \
+         ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until WHERE excluded.until > until",
+        [kept, other],
+    )?;
+    forget(db, other)
+}
+
+pub(super) fn forget(db: &Connection, conversation: i64) -> Result<(), StoreError> {
+    db.execute(
+        "DELETE FROM handoff WHERE conversation = ?1",
+        [conversation],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,208 @@
+-- The schema of a store in SQLite. It is edited in place until the first release; after that, each change is a migration.
+--
+-- Numbers are small integers, times are microseconds since 1970, SIDs are 17 bytes (the first letter, then 16 bytes of
+-- hexadecimal digits), states are numbered as in src/store/rows.rs. Parameters are form-encoded, so that every character
+-- survives.
+
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+
+-- One sender and one user. `merged_into` is the conversation that this one became part of, when two addresses turned out
+-- to be one user. AUTOINCREMENT: an id is never reused, because messages keep the id of a deleted conversation.
+-- `newest` is the conversation's last message: the head of a list that `inbound.previous` continues.
+CREATE TABLE conversation (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  last_inbound INTEGER NOT NULL,
+  merged_into INTEGER,
+  newest INTEGER
+);
+CREATE INDEX conversation_merged_into ON conversation (merged_into) WHERE merged_into IS NOT NULL;
+
+-- A user may have several addresses.
+CREATE TABLE conversation_address (
+  sender TEXT NOT NULL,
+  address TEXT NOT NULL,
+  conversation INTEGER NOT NULL,
+  PRIMARY KEY (sender, address)
+) WITHOUT ROWID;
+CREATE INDEX conversation_address_conversation ON conversation_address (conversation);
+
+-- Messages from users. `previous` is the message before this one in its conversation. An index in its place would be one
+-- more page to write for every message; this column is in a row that is written anyway. Messages of a merged conversation
+-- stay in their own list, so the history of a user reads both lists.
+-- `unordered` marks a message that an operator has retried: later replies do not wait for its reply.
+CREATE TABLE inbound (
+  id INTEGER PRIMARY KEY,
+  account BLOB NOT NULL,
+  sid BLOB NOT NULL,
+  conversation INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  owner INTEGER,
+  claimed_at INTEGER NOT NULL,
+  received_at INTEGER NOT NULL,
+  auth_token INTEGER NOT NULL,
+  service TEXT,
+  reason TEXT,
+  response TEXT,
+  params TEXT,
+  previous INTEGER,
+  unordered INTEGER
+);
+-- Deduplication: a second webhook for the same message finds this row.
+CREATE UNIQUE INDEX inbound_key ON inbound (sid, account);
+-- The messages that still need a reply, in order, for each conversation.
+CREATE INDEX inbound_open ON inbound (conversation, id) WHERE state < 3;
+-- Messages without a reply, counted by reason.
+CREATE INDEX inbound_dead ON inbound (reason) WHERE state = 6;
+
+-- The outbox: replies that are sent via the REST API, and outbound messages.
+-- `due` is the time that the sender's rate limit assigned to a message; NULL means when it was queued.
+-- `unordered` marks a reply that an operator has released, or that belongs to a message with that mark.
+CREATE TABLE outbound (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  inbound INTEGER,
+  ordinal INTEGER NOT NULL,
+  account BLOB NOT NULL,
+  auth_token INTEGER NOT NULL,
+  sender TEXT NOT NULL,
+  address TEXT NOT NULL,
+  service TEXT,
+  template INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  attempt INTEGER NOT NULL DEFAULT 0,
+  lookups INTEGER NOT NULL DEFAULT 0,
+  owner INTEGER,
+  not_before INTEGER NOT NULL,
+  created_at INTEGER NOT NULL,
+  sent_at INTEGER,
+  sid BLOB,
+  status TEXT,
+  rank INTEGER NOT NULL DEFAULT -1,
+  error_code INTEGER,
+  reason TEXT,
+  params TEXT,
+  due INTEGER,
+  unordered INTEGER
+);
+CREATE INDEX outbound_open ON outbound (state, not_before) WHERE state < 4;
+CREATE INDEX outbound_inbound ON outbound (inbound, ordinal);
+CREATE INDEX outbound_sid ON outbound (sid) WHERE sid IS NOT NULL;
+-- Messages to one user are sent one after the other, oldest first.
+CREATE INDEX outbound_queue ON outbound (sender, address) WHERE state < 3;
+-- Messages that Twilio holds until their time; they are canceled when the user opts out.
+CREATE INDEX outbound_scheduled ON outbound (id) WHERE status = 'scheduled';
+
+-- Status callbacks of messages whose SID is not in the outbox yet, or never will be.
+CREATE TABLE unmatched_status (
+  sid BLOB NOT NULL,
+  account BLOB NOT NULL,
+  status TEXT NOT NULL,
+  rank INTEGER NOT NULL,
+  error_code INTEGER,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (sid, account)
+) WITHOUT ROWID;
+CREATE INDEX unmatched_status_at ON unmatched_status (at);
+
+-- The present consent. `scope` is a sender's address or the SID of a Messaging Service.
+CREATE TABLE consent (
+  address TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  opted_out INTEGER,
+  opted_in INTEGER,
+  PRIMARY KEY (address, scope)
+) WITHOUT ROWID;
+
+-- The evidence for it. Rows are only added, and deleted by a purge alone.
+CREATE TABLE consent_ledger (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  scope TEXT NOT NULL,
+  address TEXT NOT NULL,
+  action TEXT NOT NULL,
+  source TEXT NOT NULL,
+  evidence BLOB,
+  note TEXT,
+  at INTEGER NOT NULL
+);
+
+-- The state of a conversation's form or handler.
+CREATE TABLE dialogue (
+  conversation INTEGER PRIMARY KEY,
+  data TEXT NOT NULL,
+  expires_at INTEGER,
+  changed_at INTEGER NOT NULL
+);
+
+-- Idempotency keys of outbound messages: SHA-256, since a key may contain a phone number. A key outlives its message.
+CREATE TABLE idempotency_key (
+  key BLOB PRIMARY KEY,
+  outbound INTEGER NOT NULL,
+  at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX idempotency_key_at ON idempotency_key (at);
+
+-- The rate limit: the earliest time of each sender's next outbound message.
+CREATE TABLE send_rate (
+  sender TEXT PRIMARY KEY,
+  free_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Files that replies attach, each stored once: `hash` is the SHA-256 of its `length` bytes. A file is kept as long as the
+-- longest link to it.
+CREATE TABLE media_file (
+  hash BLOB PRIMARY KEY,
+  expires_at INTEGER NOT NULL,
+  length INTEGER NOT NULL
+);
+CREATE INDEX media_file_expiry ON media_file (expires_at);
+
+-- The bytes of a file, in chunks, so that no file has to be in memory whole while it is sent.
+CREATE TABLE media_chunk (
+  file BLOB NOT NULL,
+  number INTEGER NOT NULL,
+  bytes BLOB NOT NULL,
+  PRIMARY KEY (file, number)
+);
+CREATE TRIGGER media_file_deleted AFTER DELETE ON media_file BEGIN
+  DELETE FROM media_chunk WHERE file = OLD.hash;
+END;
+
+-- Links: `token_hash` is the SHA-256 of the token in the URL. A link leads to `file`, or to the file `media` of a message at
+-- Twilio. `message` is the message whose reply the link was made for.
+CREATE TABLE media_link (
+  token_hash BLOB PRIMARY KEY,
+  expires_at INTEGER NOT NULL,
+  content_type TEXT,
+  message BLOB,
+  file BLOB,
+  account BLOB,
+  auth_token INTEGER,
+  media_message BLOB,
+  media TEXT
+) WITHOUT ROWID;
+CREATE INDEX media_link_expiry ON media_link (expires_at);
+CREATE INDEX media_link_message ON media_link (message) WHERE message IS NOT NULL;
+CREATE INDEX media_link_file ON media_link (file) WHERE file IS NOT NULL;
+
+-- The key that tags the tokens of all links, 32 random bytes. A token with an invalid tag is refused before any look-up.
+-- The program makes the key, from the operating system's random numbers, when it opens a store without one.
+CREATE TABLE media_link_key (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  key BLOB NOT NULL
+);
+
+-- Conversations handed off to a person or another system: their messages are redirected to `url`.
+CREATE TABLE handoff (
+  conversation INTEGER PRIMARY KEY,
+  url TEXT NOT NULL,
+  until INTEGER NOT NULL
+);
+
+-- Retention deletes in the order of ids. Rows whose age does not follow from their id: kind 0 is an inbound message, kind 1
+-- an outbound message that is not a reply.
+CREATE TABLE expire_later (
+  kind INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (kind, id)
+) WITHOUT ROWID;

@@ -1,0 +1,253 @@
+//! Results of messages in tests, with assertions.
+
+use serde_json::Value;
+
+/// Result of a user's message: the webhook calls, the response, and the messages that the phone received.
+///
+/// ```
+/// use replyhook::testing::TestBot;
+/// use replyhook::{App, Echo};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let bot = TestBot::start(|| App::builder().handler(Echo)).await;
+/// let exchange = bot.whatsapp("+34600000001").says("hi").await;
+/// exchange.assert_reply("hi").assert_replied_inline().assert_handler_runs(1);
+/// assert_eq!(exchange.received[0].body, "hi");
+/// assert!(exchange.twiml.is_some_and(|twiml| twiml.contains("<Message>hi</Message>")));
+/// # });
+/// ```
+#[derive(Debug, Clone)]
+pub struct DeliveryExchange {
+    pub(super) message_sid: String,
+    pub(super) user: String,
+    /// Messages that the phone received because of it, in order.
+    pub received: Vec<ReceivedMessage>,
+    /// The last TwiML document in a response.
+    pub twiml: Option<String>,
+    /// URL, HTTP status and Twilio error code of each webhook call.
+    pub calls: Vec<(String, Option<u64>, Option<u64>)>,
+    handler_runs: u64,
+    /// Exchange of the previous delivery of this message, for a redelivery.
+    before: Option<Box<DeliveryExchange>>,
+}
+
+/// Message on the user's phone.
+///
+/// See [`DeliveryExchange`] for an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReceivedMessage {
+    /// Text.
+    pub body: String,
+    /// URLs of the media files.
+    pub media: Vec<String>,
+    /// Twilio's message status, such as `delivered` or `failed`.
+    pub status: String,
+    /// Twilio's error code, if it failed.
+    pub error_code: Option<u64>,
+}
+
+/// Result of an outbound message.
+///
+/// Returned by [`TestBot::send_to`](super::TestBot::send_to) and
+/// [`TestBot::send_result`](super::TestBot::send_result). See [`User`](super::User) for an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SendResult {
+    /// Twilio's final message status, or `refused` if the message was not accepted.
+    pub status: String,
+    /// Twilio's error code, if it failed.
+    pub error_code: Option<u64>,
+}
+
+impl ReceivedMessage {
+    pub(super) fn new(message: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let media = message["media"].as_array().into_iter().flatten();
+        Self {
+            body: text(&message["body"]),
+            media: media.map(|media| text(&media["url"])).collect(),
+            status: text(&message["status"]),
+            error_code: message["error_code"].as_u64(),
+        }
+    }
+}
+
+impl DeliveryExchange {
+    pub(super) fn new(
+        user: &str,
+        answered: &Value,
+        received: Vec<ReceivedMessage>,
+        handler_runs: u64,
+    ) -> Self {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let calls = answered["attempts"].as_array().into_iter().flatten();
+        let call = |call: &Value| {
+            (
+                text(&call["url"]).unwrap_or_default(),
+                call["status"].as_u64(),
+                call["error_code"].as_u64(),
+            )
+        };
+        Self {
+            message_sid: text(&answered["message_sid"]).unwrap_or_default(),
+            user: user.to_owned(),
+            received,
+            twiml: text(&answered["twiml"]),
+            calls: calls.map(call).collect(),
+            handler_runs,
+            before: None,
+        }
+    }
+
+    pub(super) fn after(mut self, before: Self) -> Self {
+        self.before = Some(Box::new(before));
+        self
+    }
+
+    /// Asserts that the phone received one message, with this text.
+    #[track_caller]
+    pub fn assert_reply(&self, text: &str) -> &Self {
+        self.assert_replies(&[text])
+    }
+
+    /// Asserts that the phone received messages with these texts, in this order.
+    #[track_caller]
+    pub fn assert_replies(&self, texts: &[&str]) -> &Self {
+        assert_eq!(
+            self.texts(),
+            texts,
+            "unexpected messages on the phone; webhook calls: {:?}",
+            self.calls
+        );
+        self
+    }
+
+    /// Asserts that the phone received a message that contains this text.
+    #[track_caller]
+    pub fn assert_reply_contains(&self, part: &str) -> &Self {
+        let is_there = self.received.iter().any(|got| got.body.contains(part));
+        assert!(is_there, "{part:?} is in none of {:?}", self.texts());
+        self
+    }
+
+    /// Asserts that the phone received nothing, and that Twilio reported no error.
+    #[track_caller]
+    pub fn assert_no_reply(&self) -> &Self {
+        self.assert_replies(&[]);
+        // The last call: the error of a primary call does not count if the fallback succeeded.
+        let error_code = self.calls.last().and_then(|(.., code)| *code);
+        assert_eq!(error_code, None, "{:?}", self.calls);
+        self
+    }
+
+    /// Asserts the number of media files that the phone received.
+    #[track_caller]
+    pub fn assert_media(&self, count: usize) -> &Self {
+        let files: Vec<_> = self.received.iter().flat_map(|got| &got.media).collect();
+        assert_eq!(files.len(), count, "{files:?}");
+        self
+    }
+
+    /// Asserts that Twilio called the primary handler once, and that the TwiML response contains the reply, if any.
+    #[track_caller]
+    pub fn assert_replied_inline(&self) -> &Self {
+        assert_eq!(self.calls.len(), 1, "{:?}", self.calls);
+        assert!(
+            self.received.is_empty() || self.has_verbs(),
+            "the reply was sent via the REST API: {:?}",
+            self.received
+        );
+        self
+    }
+
+    /// Asserts that the TwiML response was empty, and that this reply was sent via the REST API.
+    #[track_caller]
+    pub fn assert_replied_via_rest(&self, text: &str) -> &Self {
+        assert!(
+            self.twiml.is_some() && !self.has_verbs(),
+            "the response is not an empty TwiML document: {:?}",
+            self.twiml
+        );
+        self.assert_reply(text)
+    }
+
+    /// Asserts that the fallback URL was called last, and that the phone received this text.
+    #[track_caller]
+    pub fn assert_fallback(&self, text: &str) -> &Self {
+        let last = self.calls.last();
+        let is_fallback = last.is_some_and(|(url, status, _)| {
+            url.ends_with("/webhook/fallback") && *status == Some(200)
+        });
+        assert!(is_fallback, "{:?}", self.calls);
+        self.assert_reply(text)
+    }
+
+    /// Asserts that a redelivery got the same response as the delivery before, and that nothing more was sent.
+    ///
+    /// # Panics
+    /// If not, or if this is not the result of [`TestBot::redeliver`](super::TestBot::redeliver).
+    #[track_caller]
+    pub fn assert_same_response(&self) -> &Self {
+        let before = self.before.as_ref();
+        let before = before.expect("assert_same_response needs the result of TestBot::redeliver");
+        assert_eq!(
+            self.twiml, before.twiml,
+            "the redelivery got another response"
+        );
+        assert_eq!(
+            self.received,
+            [],
+            "the phone received messages because of the redelivery"
+        );
+        self
+    }
+
+    /// Asserts the number of handler calls for this message, in all its deliveries together.
+    #[track_caller]
+    pub fn assert_handler_runs(&self, times: u64) -> &Self {
+        assert_eq!(
+            self.handler_runs, times,
+            "unexpected number of handler calls"
+        );
+        self
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        self.received.iter().map(|got| got.body.as_str()).collect()
+    }
+
+    fn has_verbs(&self) -> bool {
+        // A <Redirect> counts: its target replies instead of the bot.
+        let twiml = self.twiml.as_deref().unwrap_or_default();
+        twiml.contains("<Message") || twiml.contains("<Redirect")
+    }
+}
+
+impl SendResult {
+    pub(super) fn new(status: String, error_code: Option<u64>) -> Self {
+        Self { status, error_code }
+    }
+
+    pub(super) fn refused(code: Option<crate::error_code::ErrorCode>) -> Self {
+        Self {
+            status: "refused".to_owned(),
+            error_code: code.map(|code| code.0.into()),
+        }
+    }
+
+    /// Asserts that the message was delivered.
+    #[track_caller]
+    pub fn assert_delivered(&self) -> &Self {
+        let is_there = self.status == "delivered" || self.status == "read";
+        assert!(is_there, "{self:?}");
+        self
+    }
+
+    /// Asserts that the message failed, or was not accepted, with this Twilio error code.
+    #[track_caller]
+    pub fn assert_refused(&self, code: u64) -> &Self {
+        assert_eq!(self.error_code, Some(code), "{self:?}");
+        self
+    }
+}

@@ -1,0 +1,150 @@
+//! Common parts of all calls: form bodies, responses read within limits, and paged lists.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{Client, Credentials, RestError};
+use crate::form::FormParams;
+
+// Limits the memory that one response can take. A page of messages has some hundred kilobytes.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// A paged list of the API.
+pub(super) struct List<'a> {
+    pub(super) path: &'a str,
+    /// Further query parameters of the first page, each followed by `&`. Later pages are read from Twilio's links.
+    pub(super) query: &'a str,
+    /// Entries per page.
+    pub(super) page_size: u16,
+    /// Maximum number of pages to read.
+    pub(super) most_pages: usize,
+}
+
+/// Metadata of a page in the newer parts of the API.
+#[derive(Deserialize)]
+pub(super) struct Meta {
+    /// Absolute URL of the next page.
+    pub(super) next_page_url: Option<String>,
+}
+
+impl Client {
+    /// Reads a list page by page.
+    ///
+    /// `page` consumes a page and returns Twilio's link to the next one: a path with query, or an absolute URL.
+    pub(super) async fn pages<P: DeserializeOwned>(
+        &self,
+        list: &List<'_>,
+        credentials: &Credentials,
+        mut page: impl FnMut(P) -> Option<String>,
+    ) -> Result<(), RestError> {
+        let own = self.url.to_string();
+        let mut next = Some(format!(
+            "{}?{}PageSize={}",
+            list.path, list.query, list.page_size
+        ));
+        for _ in 0..list.most_pages {
+            let Some(path) = next else { break };
+            let read = answer(self.request(Method::GET, &path, credentials)?).await?;
+            let uri = page(read);
+            // Only the API's own origin is stripped, so `next_page` rejects the URL of any other host.
+            let uri = uri
+                .as_deref()
+                .map(|uri| uri.strip_prefix(&own).unwrap_or(uri));
+            next = next_page(uri, list.path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds a form as the body of a request.
+pub(super) fn with_form(
+    request: reqwest::RequestBuilder,
+    form: &FormParams,
+) -> reqwest::RequestBuilder {
+    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+    request.header(CONTENT_TYPE, kind).body(form.encode())
+}
+
+/// Sends a request and reads its response as JSON.
+pub(super) async fn answer<T: DeserializeOwned>(
+    request: reqwest::RequestBuilder,
+) -> Result<T, RestError> {
+    Ok(answer_with_headers(request).await?.1)
+}
+
+/// Sends a request, and returns the response's headers and its body, read as JSON.
+pub(super) async fn answer_with_headers<T: DeserializeOwned>(
+    request: reqwest::RequestBuilder,
+) -> Result<(HeaderMap, T), RestError> {
+    let mut response = request
+        .send()
+        .await
+        .map_err(|error| RestError::transport(error, false))?;
+    let status = response.status();
+    let headers = response.headers().clone();
+    // Seconds only. For a date the caller uses its own delay.
+    let retry_after = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut body = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| RestError::transport(error, true))?
+    {
+        // Count received bytes: `Content-Length` may be missing or wrong.
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_BYTES {
+            return Err(RestError::unreadable(status, "the response is too long"));
+        }
+    }
+    if !status.is_success() {
+        return Err(RestError::answered(
+            status,
+            retry_after.map(Duration::from_secs),
+            &body,
+        ));
+    }
+    // Not serde's own message: it may quote the response, and with it a phone number.
+    let read = serde_json::from_slice(&body).map_err(|error| {
+        RestError::unreadable(
+            status,
+            format!(
+                "unexpected JSON at line {}, column {}",
+                error.line(),
+                error.column()
+            ),
+        )
+    })?;
+    Ok((headers, read))
+}
+
+/// Checks the link to the next page, and returns its path and query.
+///
+/// # Errors
+/// [`RestError`] if the link leaves the path `list`: the next call sends the credentials there.
+pub(super) fn next_page(uri: Option<&str>, list: &str) -> Result<Option<String>, RestError> {
+    let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
+        return Ok(None);
+    };
+    let query = uri
+        .strip_prefix(list)
+        .and_then(|rest| rest.strip_prefix('?'));
+    // A space or line break could end the request line, a fragment would be dropped.
+    let plain = |query: &str| {
+        query
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+    };
+    if query.is_some_and(plain) {
+        return Ok(Some(uri.to_owned()));
+    }
+    Err(RestError::unreadable(
+        StatusCode::OK,
+        "the next page is outside the list",
+    ))
+}

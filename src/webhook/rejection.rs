@@ -1,0 +1,109 @@
+//! Requests that the signature layer rejects: their outcome in the metrics, and the log line with the explanation.
+
+use std::sync::{Mutex, TryLockError};
+
+use http::StatusCode;
+
+use super::request_id::RequestId;
+use crate::signature::{Rejection, RejectionReason, SignatureErrorKind};
+use crate::telemetry::Throttle;
+use crate::telemetry::metrics::Outcome;
+
+/// Returns the outcome of a rejection in the metrics.
+pub(super) fn outcome(cause: RejectionReason) -> Outcome {
+    match cause {
+        RejectionReason::Method => Outcome::RejectedMethod,
+        RejectionReason::Signature(error) => match error.kind() {
+            SignatureErrorKind::UnknownAccount => Outcome::RejectedAccount,
+            // As in `Webhooks::parsed`: parameters that Twilio does not send. `Reshaped` has a valid signature;
+            // `NotUtf8` is found before the signature is checked.
+            SignatureErrorKind::Form(crate::form::FormError::NotUtf8 { .. })
+            | SignatureErrorKind::Reshaped => Outcome::BadForm,
+            SignatureErrorKind::Form(_) | SignatureErrorKind::NotAForm => Outcome::RejectedBody,
+            _ => Outcome::RejectedSignature,
+        },
+        RejectionReason::Overloaded => Outcome::Unavailable,
+        _ => Outcome::RejectedBody,
+    }
+}
+
+/// The log of rejections.
+// An explanation costs up to some thousand HMACs. So only rejections that are logged are explained, one at a time, and
+// each kind has a throttle of its own: a flood of forged requests stays cheap, and does not suppress the explanation of
+// a real one.
+pub(crate) struct RejectionLog {
+    mismatches: Throttle,
+    unsigned: Throttle,
+    // Separate: only a holder of a valid signature can cause these, and others must not be able to suppress them.
+    reshaped: Throttle,
+    others: Throttle,
+    explaining: Mutex<()>,
+    /// `signature.mode = "report"`: the explanation is also the body of the response.
+    to_caller: bool,
+}
+
+impl RejectionLog {
+    pub(crate) fn new(to_caller: bool) -> Self {
+        let throttle = || Throttle::new(10);
+        Self {
+            mismatches: throttle(),
+            unsigned: throttle(),
+            reshaped: throttle(),
+            others: throttle(),
+            explaining: Mutex::default(),
+            to_caller,
+        }
+    }
+
+    fn throttle(&self, cause: RejectionReason) -> &Throttle {
+        let RejectionReason::Signature(error) = cause else {
+            return &self.others;
+        };
+        match error.kind() {
+            SignatureErrorKind::Mismatch
+            | SignatureErrorKind::BodyHash
+            | SignatureErrorKind::UnknownAccount => &self.mismatches,
+            SignatureErrorKind::MissingHeader
+            | SignatureErrorKind::RepeatedHeader
+            | SignatureErrorKind::MalformedHeader => &self.unsigned,
+            SignatureErrorKind::Reshaped => &self.reshaped,
+            _ => &self.others,
+        }
+    }
+
+    /// Logs a rejection. Returns the body of the response, if the explanation may be sent to the client.
+    pub(crate) fn report(&self, rejection: &Rejection<'_>) -> Option<String> {
+        let cause = rejection.reason;
+        let pass = self.throttle(cause).try_log();
+        // Only for signatures (403). Other rejections, such as a body that is too large, need no explanation.
+        let to_caller = self.to_caller && cause.status() == StatusCode::FORBIDDEN;
+        if pass.is_none() && !to_caller {
+            return None;
+        }
+        // `try_lock`, so that no worker thread blocks: a second rejection gets its cause without explanation. The lock
+        // guard is a temporary of the `match`, held until `explain` returns. A poisoned lock protects no data and may
+        // be used.
+        let explanation = match self.explaining.try_lock() {
+            Err(TryLockError::WouldBlock) => None,
+            _ => rejection.explain(),
+        };
+        let explanation =
+            explanation.map_or_else(|| cause.to_string(), |explanation| explanation.to_string());
+        if let Some(suppressed) = pass {
+            let id = rejection
+                .head
+                .extensions
+                .get::<RequestId>()
+                .map(ToString::to_string);
+            let outcome = outcome(cause);
+            let (status, label) = (cause.status().as_u16(), outcome.as_str());
+            // An error, as in `Webhooks::parsed`: Twilio's parameters have changed, or this is an attack.
+            if outcome == Outcome::BadForm {
+                tracing::error!(request_id = id, status, outcome = label, suppressed, %cause, "refused: {explanation}");
+            } else {
+                tracing::warn!(request_id = id, status, outcome = label, suppressed, %cause, "refused: {explanation}");
+            }
+        }
+        to_caller.then(|| explanation + "\n")
+    }
+}
