@@ -45,7 +45,8 @@
 //! 4. The dispatcher runs the handler in its own task, and waits for the [`Reply`] until the deadline.
 //! 5. The reply is rendered as TwiML and saved before it is sent. A late reply goes into the outbox instead, which
 //!    sends it via the REST API.
-//! 6. If a step fails, Twilio gets an error and calls the fallback URL. A verified fallback call always gets a 200.
+//! 6. If a step fails, Twilio gets an error and calls the fallback URL. A verified fallback call gets a 200, except for
+//!    parameters that are not a message (400), a body that is not a form (415), and a store that is not open yet (503).
 //!
 //! # Modules
 //!

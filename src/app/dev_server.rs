@@ -32,7 +32,7 @@ const EMULATOR_PORT: u16 = 8081;
 const SERVER_PORT: u16 = 8080;
 /// Number of consecutive ports to try, beginning with the default one.
 const MAX_PORT_ATTEMPTS: u16 = 100;
-/// Settings that a dev server sets itself: those of the file and the environment are for Twilio and the internet.
+/// Settings that a dev server overrides. The values from the file and the environment are for production.
 const IGNORED_SETTINGS: [&str; 4] = ["twilio.", "server.public_url", "server.listen", "store.url"];
 
 /// Options of [`DevServer::start`].
@@ -59,7 +59,7 @@ pub struct DevServerOptions {
     pub port: Option<u16>,
     /// Public URL of a tunnel to the app, which then also accepts the real account's webhooks for this URL.
     ///
-    /// They are verified with `TWILIO_AUTH_TOKEN`. The emulator never has that token.
+    /// They are verified with `TWILIO_AUTH_TOKEN` or `TWILIO_AUTH_TOKEN_SECONDARY`. The emulator has neither.
     pub tunnel_url: Option<String>,
     /// Folder to record pseudonymised conversations in, for replay with the test kit.
     pub record_dir: Option<PathBuf>,
@@ -71,7 +71,7 @@ pub struct DevServerOptions {
     pub protect: bool,
     /// Installs logging as the app's settings configure it.
     pub logs: bool,
-    /// Opens the private listener on loopback, at the port of `admin.listen`.
+    /// Opens the private listener on loopback, if `admin.listen` is set. Only the port of that setting is used.
     pub admin_listener: bool,
     /// Clock of the emulator and the app; `None` is the system clock, which can be advanced.
     pub clock: Option<Arc<dyn Advance>>,
@@ -286,7 +286,8 @@ impl DevServer {
 
     /// Restarts the app with `builder` and the settings file as it is now, on the same store and address.
     ///
-    /// The old app shuts down gracefully first. It keeps running if the new one cannot be built.
+    /// Builds the new app first, so an error leaves the old one running. Then stops the old app gracefully and starts
+    /// the new one. If the start fails, no app runs.
     ///
     /// # Errors
     /// [`StartError`] as in [`DevServer::start`], or if [`DevServerOptions::webhook`] is set.
@@ -321,7 +322,7 @@ impl DevServer {
         &self.ignored_env_vars
     }
 
-    /// Waits until the emulator or the app's worker ends. Neither does while it works.
+    /// Waits until the emulator or the app's worker ends. Neither ends unless it fails or is stopped.
     ///
     /// # Errors
     /// [`StartError`] if the worker ended with one.
@@ -424,7 +425,7 @@ fn tunnel(url: &str, sources: &Sources) -> Result<Tunnel, StartError> {
             "--tunnel-url needs a real account; set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN";
         StartError::config(&needed)
     })?;
-    // The primary token first: see the order in `verifier`.
+    // Order matters: `keyring` uses the first token, the primary one, for the account's REST calls.
     let tokens = std::iter::once(real.twilio.auth_token).chain(real.twilio.auth_token_secondary);
     Ok(Tunnel {
         public_url,

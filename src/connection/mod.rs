@@ -19,7 +19,7 @@ use futures_util::task::AtomicWaker;
 pub(crate) use self::budget::Budget;
 use self::budget::FREE_BYTES;
 
-// A request that has begun protects its connection from eviction for this time, even without a verified request before.
+/// Time for which a newly begun request protects a connection that has never carried a verified request.
 // Long enough for a request to arrive and be verified, too short to hold a connection by sending slowly.
 const UNVERIFIED_PROTECTION: Duration = Duration::from_secs(1);
 
@@ -228,7 +228,7 @@ impl ConnectionState {
         }
     }
 
-    /// Removes bytes that were discarded after reading from the count and from the budget.
+    /// Subtracts bytes that were read and then discarded. Updates `received` and the budget.
     pub(crate) fn discard(&self, bytes: usize) {
         // Saturating: the first bytes were free, so fewer may be charged than are discarded, and another thread may
         // have dropped the request and set `charged` to 0.
@@ -245,7 +245,7 @@ impl ConnectionState {
         }
     }
 
-    /// Ends the charge of a request that is verified, has its response, or ends with its connection.
+    /// Returns a request's bytes to the budget, once it is verified or answered, or its connection ends.
     pub(crate) fn release(&self) {
         self.received.store(0, Ordering::Relaxed);
         if let Some(budget) = &self.budget

@@ -15,7 +15,7 @@ use crate::twilio::{RestError, RestErrorKind, RetryAdvice};
 /// Pause of an account whose credentials were rejected.
 const AUTH_RETRY_DELAY: Duration = Duration::from_mins(1);
 /// Maximum `Retry-After` that is honored: one wrong response must not stop an account for long.
-// `MAX_PAUSE` of the store must be longer, which ends pauses that a clock set back has left.
+// Must be less than the store's `MAX_PAUSE`: the store resets longer pauses as leftovers of a clock that was set back.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
 /// Pause of a message of an unknown account, which another server on this store may send in the meantime.
 const UNKNOWN_ACCOUNT_RETRY: Duration = Duration::from_mins(1);
@@ -170,7 +170,7 @@ impl OutboxWorker {
                 self.health.set(false);
                 self.warn(
                     id,
-                    "a call broke off; Twilio's message list will show whether the message was sent",
+                    "result of a send is unknown; waiting for a status callback, then searching Twilio's message list",
                     error,
                 );
                 SendOutcome::Unknown {
@@ -179,7 +179,8 @@ impl OutboxWorker {
                 }
             }
             RetryAdvice::Never => {
-                // Invalid credentials affect all messages of the account. Any other refusal is about this message.
+                // Invalid credentials affect all messages of the account. Any other error is treated as specific to
+                // this message.
                 let unauthenticated = error.code() == Some(UNAUTHENTICATED)
                     || matches!(error.kind(), RestErrorKind::Refused { status: 401, .. });
                 self.health.set(!unauthenticated);
@@ -204,7 +205,9 @@ fn failed(code: Option<ErrorCode>, reason: &'static str) -> SendOutcome {
     SendOutcome::Failed { code, reason }
 }
 
-/// Pause before the next call for a message: doubles from one second to five minutes, with jitter.
+/// Pause before the next call for a message.
+///
+/// Doubles from 1 s to 5 min; jitter adds up to the same again.
 // Jitter spreads the calls of messages that failed at the same time.
 pub(super) fn retry_delay(attempt: u32) -> Duration {
     let calls = usize::try_from(attempt.clamp(1, 12)).unwrap_or(12);

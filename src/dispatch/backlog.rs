@@ -20,7 +20,7 @@ const BACKLOG_INTERVAL: Duration = Duration::from_secs(1);
 const PEER_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of messages claimed in one poll.
 const MAX: usize = 64;
-/// Age after which a claim that no task of this process has is stale.
+/// Age after which a claim of this process that none of its tasks holds is stale.
 // Longer than a claiming operation may take, so that a claim whose response is still on its way is not released.
 const FORGOTTEN: Duration = Duration::from_secs(20);
 
@@ -95,7 +95,7 @@ impl Dispatcher {
     async fn enter(&self) -> Result<(), ()> {
         let entered = self.state.outage.enter(&*self.store).await;
         self.metrics.outage_answers(self.state.outage.number());
-        entered.map_err(|error| self.store_failed("flush", &error))
+        entered.map_err(|error| self.store_failed("backfill", &error))
     }
 
     /// Flushes replies until it is dropped, during a shutdown, when the backlog is not processed.

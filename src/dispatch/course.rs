@@ -37,7 +37,8 @@ const RETRY: [Duration; 4] = [
 pub(super) struct Course {
     dispatcher: Arc<Dispatcher>,
     progress: Arc<Progress>,
-    /// Channel to the request; `None` once the outcome was sent, and for a message of the backlog.
+    /// Channel to the request; `None` once the outcome was sent, for a message of the backlog, and if the request gave
+    /// up before the message was stored.
     decided: Option<oneshot::Sender<DispatchOutcome>>,
     arrived: Arrived,
     fallback: bool,
@@ -108,8 +109,8 @@ impl Course {
         }
         match acceptance {
             None => {}
-            // The message was stored after its fallback call had got the fallback text from memory. A second reply must
-            // not follow: the backlog has written that text as the reply, or is about to.
+            // The message was stored after its fallback call had received the fallback text during the outage. A second
+            // reply must not follow: the backlog has written that text as the reply, or is about to.
             Some(AcceptOutcome::Claimed(_) | AcceptOutcome::Queued { .. })
                 if was_told || is_told() =>
             {
@@ -175,7 +176,7 @@ impl Course {
     async fn accept(&mut self, arrival: &Arc<NewInbound>) -> Option<AcceptOutcome> {
         match self.dispatcher.store.accept(arrival.clone()).await {
             Ok(acceptance) => {
-                // A message that was stored after its request had given up does not show a healthy store.
+                // If the request has already ended, a late success does not show that the store is healthy.
                 if !self.is_unattended() {
                     self.dispatcher.store_report.health.kept();
                 }
@@ -224,9 +225,9 @@ impl Course {
                 other => Some(other),
             }
         });
-        // A request that has ended has decided the reply path itself, at its deadline.
         let seen = tokio::select! {
             seen = look => seen,
+            // The request has ended. Either it decided the reply path at its deadline, or its connection was closed.
             () = gone.closed() => return None,
         };
         match seen {
@@ -293,8 +294,8 @@ impl Course {
                 self.tell(DispatchOutcome::Unavailable);
             }
         }
-        // Also after an error: the decision may have been stored. `deferred` only tells which ends of
-        // messages wake the backlog.
+        // Also after an error: the decision may have been stored. `deferred` is a hint: it makes the end of a message
+        // in this conversation wake the backlog.
         dispatcher.state.deferred.add(conversation, id);
         dispatcher.state.backlog.notify_one();
         None
@@ -312,7 +313,7 @@ impl Course {
         }
     }
 
-    /// Runs the handler to its end, unless the guard blocks the message, and saves the outcome.
+    /// Runs the handler, unless the guard blocks the message or the conversation is handed off, and saves the outcome.
     async fn attempt(
         mut self,
         claim: Claim,
@@ -399,7 +400,7 @@ impl Course {
         let mut cx = Context::new(claim.attempt, self.arrived.deadline)
             .in_conversation(Arc::new(conversation), message.received_at);
         let memory = cx.memory();
-        // Held until the handler has ended: it may still fetch files that are to be deleted at Twilio after saving.
+        // Auto-save deletes files at Twilio only after this guard is dropped, because the handler may still fetch them.
         let _keeping = dispatcher.files.auto_save(&message, slot);
         if !message.media.is_empty() {
             cx = cx.with_attachments(dispatcher.files.attachments(&message, slot));
@@ -410,7 +411,7 @@ impl Course {
         crate::crash_point!("P4");
         let started = Instant::now();
         let clock = &dispatcher.clock;
-        // Monotonic, like the deadline.
+        // Monotonic: a step of the wall clock must not change the handler's timeout.
         let give_up = clock.monotonic().saturating_add(dispatcher.limits.handler);
         // The call is inside of the async block, so a panic before `handle` returns its future is caught as well.
         let handler = async { dispatcher.handler.handle(cx, *message).await };
@@ -560,8 +561,9 @@ impl Course {
                 Ok(false) => return self.lost(origin),
                 Err(error) => dispatcher.store_failed("complete_via_rest", &error),
             }
-            // The request gets its 503 now. Real time, since the store recovers in real time.
+            // The request gets its 503 now.
             self.tell(DispatchOutcome::Unavailable);
+            // tokio's clock, not `dispatcher.clock`: advancing a test clock does not make the store recover.
             tokio::time::sleep(pauses.next().unwrap_or(RETRY[RETRY.len() - 1])).await;
         }
     }
@@ -569,7 +571,7 @@ impl Course {
     /// Discards a reply whose claim is lost: another process, or a fallback call, replies instead.
     fn lost(&mut self, origin: &Origin) {
         self.dispatcher.metrics.replies_superseded.increment(1);
-        tracing::warn!(message_sid = %origin.sid, "a reply was discarded, because the message got another reply or another process handles it");
+        tracing::warn!(message_sid = %origin.sid, "reply not queued: the message already has a response, or another process holds its claim");
         self.tell(DispatchOutcome::Duplicate(Document::empty()));
     }
 

@@ -49,8 +49,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreFailure, StoreReport};
 use crate::twiml::Document;
 
-/// Maximum number of messages ahead of one that waits for its turn in its request. With more ahead, the reply goes via
-/// the REST API.
+/// Limit of messages ahead: with fewer, a message waits for its turn in its request. Otherwise its reply goes via the
+/// REST API.
 const WAITING_IN_LINE: u32 = 20;
 
 /// Function that the application registers for consent changes.

@@ -140,7 +140,7 @@ pub enum EmulatorError {
 ///         Duration::ZERO
 ///     }
 ///     fn store(&self) -> &str {
-///         "in memory"
+///         "sqlite::memory:"
 ///     }
 ///     fn state(&self, _user: String, _sender: String) -> BoxFuture<'_, Value> {
 ///         Box::pin(ready(json!({})))
@@ -163,10 +163,14 @@ pub trait AppInspector: Send + Sync + 'static {
     /// Returns the debounce time: the pause to wait for a user's next message.
     fn debounce(&self) -> Duration;
 
-    /// Returns the store's URL or description. The page warns that a reset deletes the content of this store.
+    /// Returns the store's URL or description.
+    ///
+    /// The page warns before a reset that it deletes the content of this store, unless this is empty or
+    /// `sqlite::memory:`.
     fn store(&self) -> &str;
 
-    /// Returns a user's state as JSON: window, consent, form, handoff and number of pending messages.
+    /// Returns a user's state as JSON, with the keys `window`, `opted_out`, `opted_in`, `handler`, `handed_off_to`,
+    /// `pending` and `dialogue`.
     fn state(&self, user: String, sender: String) -> BoxFuture<'_, serde_json::Value>;
 
     /// Deletes everything in the store.
@@ -312,7 +316,7 @@ impl Emulator {
         *attached = Some(own);
     }
 
-    /// Reports on the page that the app's settings were reloaded, or the reason why they were not.
+    /// Reports on the page that the settings or rules were reloaded, or why not.
     pub fn announce_reload(&self, outcome: Result<(), &str>) {
         let message = outcome.err();
         let ok = outcome.is_ok();

@@ -4,7 +4,7 @@
 //! the message is never called. A file is untrusted input. Its declared type is a claim, and its sniffed type describes
 //! only its first bytes, so process it with a program that expects hostile files. Nothing here unpacks or opens one.
 //!
-//! A fetch reads at most 16 MiB and takes at most 30 seconds.
+//! A fetch reads at most 16 MiB, in up to five attempts of at most 30 seconds each.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -205,7 +205,7 @@ pub enum MediaErrorKind {
     Unreachable,
     /// The file is larger than 16 MiB.
     TooLarge,
-    /// The fetch took longer than 30 seconds.
+    /// An attempt to fetch the file took longer than 30 seconds. No further attempt follows.
     TooSlow,
     /// The folder of `media.save_dir` has reached `media.save_quota_mib`.
     Full,
@@ -392,7 +392,7 @@ impl fmt::Display for MediaError {
                 "the connection to fetch the file could not be opened, or broke off"
             }
             MediaErrorKind::TooLarge => "the file is larger than 16 MiB",
-            MediaErrorKind::TooSlow => "fetching the file took longer than 30 seconds",
+            MediaErrorKind::TooSlow => "an attempt to fetch the file took longer than 30 seconds",
             MediaErrorKind::Full => {
                 "the folder of media.save_dir is full; delete files, or raise media.save_quota_mib"
             }

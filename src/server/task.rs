@@ -1,4 +1,4 @@
-//! The task of one connection: serves HTTP, and ends it on timeout, eviction or shutdown.
+//! The task of one connection: serves HTTP, and closes the connection on timeout, eviction or shutdown.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -79,8 +79,8 @@ pub(super) async fn run(stream: TcpStream, place: Place, listening: Arc<Listenin
         }
         deadline.poll_passed(cx).map(Ok)
     });
-    // None of these errors is the server's: the peer closed the connection, did not send valid HTTP, or exceeded a
-    // limit. Only malformed requests are counted and logged as such.
+    // Usually the client's fault: it closed the connection, sent invalid HTTP or exceeded a limit, or a response body
+    // failed while streaming. Only malformed requests are counted and logged as such.
     if let Err(error) = ended.await {
         if error.is_parse() {
             listening.refused(&error);

@@ -221,8 +221,10 @@ impl SignatureVerifier {
         self
     }
 
-    /// Also accepts the requests that `other` accepts, for its URL and with its tokens. Used behind a tunnel, where
-    /// another account signs. Replies via the REST API use the settings of that account.
+    /// Also accepts the requests that `other` accepts, for its URL and with its tokens.
+    ///
+    /// For example for a tunnel URL with another account's tokens. Requests that only `other` accepts get
+    /// [`AuthTokenKind::Subaccount`].
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
         self.other = Some(Box::new(match self.other.take() {
@@ -549,7 +551,7 @@ fn body_hash_fits(hash: &str, body: &[u8]) -> bool {
     hash.as_bytes() == text
 }
 
-/// Returns the spellings of a query that Twilio is known to sign instead of the one that it sends.
+/// Returns the target with each other encoding of the query that Twilio is known to sign.
 ///
 /// Source: twilio-node issues 621, 1059, 1061, 1183 and twilio-ruby issue 528.
 fn query_spellings(target: &str) -> Vec<String> {

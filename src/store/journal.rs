@@ -224,7 +224,7 @@ pub enum TurnStatus {
     Claimed(Claim),
     /// Older messages of the conversation are still open.
     Waiting,
-    /// The reply path was decided while the message was queued.
+    /// The message is no longer queued for this process: its reply path is decided, or its claim is lost.
     Resolved(ReplyDecision),
 }
 
@@ -299,7 +299,9 @@ pub struct Completion {
     pub queue: Option<ReplyQueue>,
 }
 
-/// All replies from one sender to one user, which reach the user in the order of their creation.
+/// All replies from one sender to one user, sent in the order of creation.
+///
+/// A TwiML reply waits for older ones only while the oldest open one was created less than a minute ago.
 ///
 /// See [`Journal::complete_inline`] for its use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -386,9 +388,9 @@ pub enum DeadReason {
     Crashed,
     /// Retention deleted the content before the message was handled.
     Expired,
-    /// The handler failed when no request waited for it.
+    /// The handler failed, and no request retries the message.
     HandlerFailed,
-    /// The handler panicked when no request waited for it.
+    /// The handler panicked, and no request retries the message.
     HandlerPanicked,
     /// The stored parameters are not a message.
     Unreadable,
@@ -438,9 +440,10 @@ impl fmt::Debug for RedactedParams {
 
 /// Journal of inbound messages.
 ///
-/// A message is *received*, then *processing*, then *answered* with TwiML; or *deferred* and then *done*, if its reply
-/// takes the REST API. A failed attempt leaves it *failed*, and the next redelivery starts another attempt. A message
-/// that no redelivery and no process retries is *dead*.
+/// A message is *received*, then *processing*, then *answered* with TwiML. If its reply takes the REST API, it is
+/// *deferred* while its replies are not ready or pending, and then shown with their state, such as *sent* or *held*. A
+/// failed attempt leaves it *failed*, and the next redelivery starts another attempt. A message that no redelivery and
+/// no process retries is *dead*.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]

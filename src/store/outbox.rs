@@ -108,7 +108,7 @@ pub enum OutboundState {
     Held,
     /// Twilio has accepted the message.
     Sent,
-    /// The message was not sent, and will not be.
+    /// Not sent, and not retried unless an operator releases it.
     Failed,
     /// The message is not sent, because the user has opted out.
     Suppressed,
@@ -144,7 +144,8 @@ pub enum SendOutcome {
         /// Earliest time of the next call.
         not_before: Timestamp,
     },
-    /// Twilio has rejected the message, or the last attempt has failed.
+    /// Not sent and not retried: rejected by Twilio, over 24 hours old, or not allowed outside the customer service
+    /// window.
     Failed {
         /// Twilio's error code.
         code: Option<ErrorCode>,
@@ -311,7 +312,8 @@ pub(super) const LOOKUP_GRACE: Duration = Duration::from_secs(2);
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Longest pause before a message is sent again or looked up. A later time was stored before the clock was set back.
+/// Maximum pause before a retry or lookup. A stored time further ahead dates from before the clock was set back, and is
+/// reset.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) const MAX_PAUSE: Duration = Duration::from_mins(20);
 /// Maximum age of an unsent reply that later replies wait for. During an outage of the REST API, a reply out of order

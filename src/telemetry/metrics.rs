@@ -52,7 +52,7 @@ table! {
     WEBHOOK_SECONDS = "replyhook_webhook_duration_seconds", "s", ["endpoint"], "Time from a request's head to its response.";
     HANDLER_SECONDS = "replyhook_handler_duration_seconds", "s", [], "Run time of handlers, including those that missed the deadline.";
     HANDLERS_RUNNING = "replyhook_handlers_running", "1", [], "Handlers that are running, including those that missed the deadline.";
-    REQUESTS_IN_FLIGHT = "replyhook_requests_in_flight", "1", [], "Webhook requests in progress.";
+    REQUESTS_IN_FLIGHT = "replyhook_requests_in_flight", "1", [], "Requests to the webhooks and to /media in progress, verified or not.";
     CONNECTIONS = "replyhook_connections", "1", [], "Open connections of the public listener.";
     CONNECTIONS_LIMIT = "replyhook_connections_limit", "1", [], "Maximum number of open connections of the public listener.";
     CONNECTIONS_EVICTED = "replyhook_connections_evicted_total", "1", [], "Connections closed for new ones at the connection limit.";
@@ -62,8 +62,8 @@ table! {
     UNROUTED = "replyhook_unrouted_requests_total", "1", [], "Requests to an unknown path (404).";
     VERIFIED_REQUESTS = "replyhook_verified_requests_total", "1", ["auth_token"], "Verified requests, by the auth token that signed them.";
     REPLIES = "replyhook_replies_total", "1", ["outcome"], "Results of sending messages via the REST API: sent, retry, failed, unknown, held.";
-    REPLY_ERRORS = "replyhook_reply_errors_total", "1", ["error_code"], "Messages via the REST API that Twilio refused or did not deliver, by Twilio's error code.";
-    REPLIES_SUPPRESSED = "replyhook_replies_suppressed_total", "1", [], "Replies not sent because the user has opted out.";
+    REPLY_ERRORS = "replyhook_reply_errors_total", "1", ["error_code"], "Messages that failed via the REST API, or that Twilio reported as undelivered, by Twilio's error code.";
+    REPLIES_SUPPRESSED = "replyhook_replies_suppressed_total", "1", [], "TwiML replies not sent because the user opted out while the handler ran.";
     REPLIES_SUPERSEDED = "replyhook_replies_superseded_total", "1", [], "Replies not sent because the message already had one.";
     REPLIES_TRUNCATED = "replyhook_replies_truncated_total", "1", [], "Replies cut because they had more messages than reply.max_messages.";
     BACKLOG_PROCESSED = "replyhook_backlog_processed_total", "1", [], "Messages handled without a waiting request: deferred before their turn, or left by a process that ended.";

@@ -1,4 +1,5 @@
-//! The outermost layer of every endpoint: load shedding by stage, request ids, metrics and panics.
+//! The outermost layer of every endpoint: rejects requests while the server is not running, and adds request IDs,
+//! metrics and panic handling.
 //!
 //! It is one layer, because all of these need the same state of a request, from its head to its response.
 
@@ -52,8 +53,9 @@ impl EndpointState {
                 "not started: the worker of App::into_parts is not running; spawn worker.run(shutdown)\n",
             ),
             Stage::Opening => Some("starting: the store is not open yet\n"),
-            // Two endpoints stay available during and after the shutdown. Twilio calls the fallback URL for messages
-            // that were just refused, and fetches the files of replies that were just sent.
+            // The fallback and media endpoints stay available while draining and after the worker has ended. Twilio
+            // calls the fallback URL for messages that were just refused, and fetches the files of replies that were
+            // just sent.
             Stage::Draining if !matches!(endpoint, Endpoint::Fallback | Endpoint::Media) => {
                 Some("shutting down\n")
             }
@@ -145,7 +147,7 @@ where
     }
 }
 
-/// Metrics and id of one request, recorded on drop.
+/// Request ID of one request, and its metrics, which are recorded on drop.
 // hyper drops the future of a request whose client has disconnected. A guard that is dropped without `finish` therefore
 // counts as `Outcome::Disconnected`.
 struct RequestGuard {

@@ -1,4 +1,6 @@
-//! `/webhook/fallback`: Twilio calls it when the primary webhook failed. A verified call for a message always gets 200.
+//! `/webhook/fallback`: Twilio calls it when the primary webhook failed.
+//!
+//! A verified call gets 200, except for 400 (`bad_form`), 415 (not a form), and 503 before the store is open.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! The public endpoints and their routes.
 //!
-//! Each webhook has two layers: [`endpoint_layer`] (metrics, request ids, load shedding, panics), and inside of it the
-//! signature layer. All accept GET, POST and PUT, with and without a trailing slash, and with and without the prefix of
-//! `PUBLIC_URL`. Nothing redirects. `/media` has the endpoint layer only, because Twilio does not sign its requests.
+//! Each webhook has two layers: [`endpoint_layer`], which rejects requests while the server is not running and adds
+//! request IDs, metrics and panic handling, and inside of it the signature layer. All accept GET, POST and PUT, with
+//! and without a trailing slash, and with and without the prefix of `PUBLIC_URL`. Nothing redirects. `/media` has the
+//! endpoint layer only, because Twilio does not sign its requests.
 
 mod conversations;
 mod endpoint_layer;

@@ -40,8 +40,8 @@ pub(crate) struct Reconcile {
     /// Also report TwiML replies that Twilio has not sent; does not send them
     #[arg(long)]
     check_replies: bool,
-    /// Mark replies as sent that a restored backup would send again although Twilio has sent them; stop the server
-    /// first
+    /// Mark outbox messages as sent if Twilio's list shows that they were; for a restored backup, with the server
+    /// stopped
     #[arg(long)]
     restored: bool,
     /// Also handle messages that count as answered

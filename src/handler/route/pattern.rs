@@ -56,7 +56,7 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// Compiles a case-insensitive pattern of at most `bytes` bytes.
+    /// Compiles a case-insensitive pattern whose compiled size is at most `bytes`.
     pub(crate) fn within(pattern: &str, bytes: usize) -> Result<Self, PatternError> {
         let syntax = Self::read(pattern)?;
         // Before compiling, so that nested repetitions are reported as `TooSlow` without building them.

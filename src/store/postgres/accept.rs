@@ -15,7 +15,8 @@ use crate::store::{AcceptOutcome, Claim, ConsentScope, NewInbound, SavedResponse
 /// Accepts a usual message, or reads the outcome of a stored one, in one statement.
 ///
 /// A usual message is new, has no consent keyword and one user address, and belongs to a known conversation whose user
-/// has not opted out. For any other message the statement changes nothing and returns neither a new nor a known id.
+/// has not opted out. For a stored message the statement returns its known ID. For any other message it inserts nothing
+/// and returns no ID; the caller then runs [`accept`].
 // `here` locks the conversation and reads the row as it is after any wait for the lock. `free` reads it as of the
 // statement's snapshot. If `claims` differs, another transaction accepted or claimed a message while this one waited.
 // The snapshot then misses that message, so `ahead` cannot be trusted, and `free` has no row.
@@ -160,8 +161,9 @@ pub(super) async fn accept(
     };
     let answer = answer.filter(|answer| !answer.is_empty());
     let service = arrival.service.as_ref().map(MessagingServiceSid::as_str);
-    // The list of the conversation's messages stays whole, since `newest` is read and replaced under its lock. Unlike
-    // `ACCEPT_AT_ONCE`, this need not increase `claims`: `enter` has done it, or has created the conversation.
+    // No message is lost from the linked list (`previous`), since `newest` is read and replaced under the
+    // conversation's lock. Unlike `ACCEPT_AT_ONCE`, this need not increase `claims`: `enter` has done it, or has
+    // created the conversation.
     let id: Option<i64> = sqlx::query_scalar(
         "WITH new AS (INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, auth_token, \
            service, response, params, previous) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, \
@@ -253,7 +255,7 @@ async fn repeated(
     ))
 }
 
-/// Writes an unflushed reply to the journal: `twiml` is the fallback text that was sent, if any.
+/// Records a message received during an outage, with the fallback reply that was sent, if any.
 pub(super) async fn enter(
     db: &mut PgConnection,
     me: i64,
@@ -270,7 +272,7 @@ pub(super) async fn enter(
     };
     if let Some(twiml) = twiml {
         // The text was sent, so it is the reply, also of a deferred message (2) whose reply is not in the outbox yet.
-        // Without an owner and an open state, a handler that still runs has lost its claim. Done (4) and dead (6) stay.
+        // A handler that still runs loses its claim: the row has no owner and is not open. Done (4) and dead (6) stay.
         sqlx::query(
             "UPDATE inbound SET state = 3, owner = NULL, response = $2 WHERE id = $1 AND state IN (0, 1, 2, 5)",
         )

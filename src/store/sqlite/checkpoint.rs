@@ -71,7 +71,7 @@ impl Checkpointer {
         .map_err(store_error)
     }
 
-    /// Requests a checkpoint if one is due, or ends one that the thread has made.
+    /// Requests a checkpoint if one is due, or copies the remaining frames after the thread's checkpoint.
     ///
     /// The writer calls it between two transactions, after it has sent the outcome of the first.
     pub(super) fn after_commit(&mut self, db: &Connection) {
@@ -118,7 +118,7 @@ fn run(place: &Place, requests: &Receiver<()>, copied: &AtomicBool) {
                 .connect()
                 .inspect_err(|error| {
                     tracing::warn!(
-                        "could not open the store for a checkpoint; the writer makes it: {error}"
+                        "could not open the store for a checkpoint; the writer thread will run it instead: {error}"
                     );
                 })
                 .ok();
@@ -131,7 +131,7 @@ fn run(place: &Place, requests: &Receiver<()>, copied: &AtomicBool) {
     }
 }
 
-/// Makes a checkpoint of the frames that no reader still needs.
+/// Copies the frames up to the oldest reader's snapshot into the database.
 fn copy(db: &Connection) {
     // PASSIVE waits neither for readers nor for the writer.
     if let Err(error) = db.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE) {

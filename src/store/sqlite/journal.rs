@@ -254,7 +254,7 @@ pub(super) fn accept(
 ) -> Result<AcceptOutcome, StoreError> {
     let key = Key::of(arrival);
     if let Some(id) = key.known(db)? {
-        // Before the row is read: order must hold in the conversation that the message belongs to now.
+        // Move the message to the conversation that its own was merged into, before `State::of` checks the order there.
         conversations::follow(db, id)?;
         return redelivered(db, me, State::of(db, me, id)?, arrival);
     }
