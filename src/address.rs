@@ -3,7 +3,7 @@
 //! Parsing an [`Address`] never fails. A message that Twilio signed is real traffic; a server that rejects an unknown
 //! kind of address loses the message. A message to an address is checked when it is sent.
 //!
-//! Phone numbers are private. `Debug` shows the channel and at most the last two characters, and there is no `Display`.
+//! Phone numbers are private. `Debug` shows the channel and at most the last two characters. `Display` is not implemented.
 //! [`Address::as_str`] and [`Address::id`] return the text.
 
 use std::fmt;
@@ -79,7 +79,7 @@ pub enum Identity {
 }
 
 impl Address {
-    /// Parses an address. Never fails; the text is kept unchanged.
+    /// Parses an address. Never fails, and stores the text unchanged.
     pub fn parse(text: impl Into<String>) -> Self {
         let text = text.into();
         // Compared exactly: `WhatsApp:` is not a spelling of Twilio's and becomes `Channel::Other` with its text.

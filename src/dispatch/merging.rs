@@ -36,7 +36,7 @@ impl Dispatcher {
                 FormParams::parse(behind.params.0.as_bytes(), usize::MAX).unwrap_or_default();
             let next = InboundMessage::parse(params, behind.received_at);
             // A message that cannot be parsed or merged, such as a second tap on a button, ends the burst. It stays
-            // queued with all that follow, so that their order is kept.
+            // queued, and so do all later ones. This preserves their order.
             if !next.is_ok_and(|next| message.absorb(next)) {
                 break;
             }

@@ -9,27 +9,30 @@
 //! assert!(!reply.is_empty());
 //! ```
 
+mod into_reply;
 #[cfg(feature = "app")]
 pub(crate) mod kinds;
 mod markup;
+mod media;
 #[cfg(any(feature = "app", feature = "emulator"))]
 pub(crate) mod names;
 mod segments;
 mod split;
 
+pub use into_reply::IntoReply;
 #[cfg(feature = "app")]
 pub use kinds::MediaRefusal;
 pub use markup::escape_markup;
+pub use media::Media;
+#[cfg(feature = "app")]
+pub(crate) use media::MediaSource;
 pub use segments::{Segments, segments};
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 pub(crate) use split::WireMessage;
 
 use crate::address::Address;
-use crate::error::{BoxError, HandlerError};
 
 /// Reply to one inbound message: messages in order, and possibly a redirect. An empty one sends nothing.
 ///
@@ -62,33 +65,6 @@ pub struct ReplyMessage {
     pub(crate) status_callback: Option<String>,
     pub(crate) action: Option<(String, CallbackMethod)>,
     pub(crate) numbered: bool,
-}
-
-/// Media file that Twilio fetches and sends.
-///
-/// ```
-/// use replyhook::{Media, Reply};
-///
-/// let elsewhere = Reply::media(Media::url("https://cdn.example.com/menu.pdf"));
-/// let on_this_machine = Reply::media(Media::file("menu.pdf"));
-/// let made_just_now = Reply::media(Media::bytes(*b"BEGIN:VCARD\r\nEND:VCARD\r\n", "text/vcard"));
-/// # drop((elsewhere, on_this_machine, made_just_now));
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct Media {
-    source: MediaSource,
-    content_type: Option<String>,
-}
-
-/// Source of a media file.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum MediaSource {
-    /// A URL from which Twilio can fetch the file.
-    Url(String),
-    /// A file on disk.
-    File(PathBuf),
-    /// The content itself.
-    Bytes(Arc<[u8]>),
 }
 
 /// Redirect of the message to another TwiML document.
@@ -320,110 +296,6 @@ impl ReplyMessage {
     }
 }
 
-impl Media {
-    /// Creates media from a public http or https URL. Twilio fetches the file, and uses the `Content-Type` of the
-    /// response.
-    pub fn url(url: impl Into<String>) -> Self {
-        Self {
-            source: MediaSource::Url(url.into()),
-            content_type: None,
-        }
-    }
-
-    /// Creates media from a file on disk, which is read when the reply is sent.
-    ///
-    /// The file is copied to the store. Twilio fetches it with an unguessable link under `PUBLIC_URL`, which expires
-    /// after three days. The extension determines the type, or else the first bytes. The handler fails if the channel
-    /// does not accept the type, or the size: at most 16 MiB, and 5 MiB for all files of an MMS together.
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self {
-            source: MediaSource::File(path.into()),
-            content_type: None,
-        }
-    }
-
-    /// Creates media from bytes in memory, of a type such as `image/png`. They are published like a
-    /// [`file`](Self::file).
-    pub fn bytes(bytes: impl Into<Arc<[u8]>>, content_type: impl Into<String>) -> Self {
-        Self {
-            source: MediaSource::Bytes(bytes.into()),
-            content_type: Some(content_type.into()),
-        }
-    }
-
-    /// Sets the type, for URLs without an extension that shows it.
-    ///
-    /// On WhatsApp only a JPEG or PNG has a caption. With other media the text is sent as a separate message.
-    #[must_use]
-    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
-        self.content_type = Some(content_type.into());
-        self
-    }
-
-    /// Returns the URL, or `None` for a file that has not been published.
-    pub(crate) fn link(&self) -> Option<&str> {
-        match &self.source {
-            MediaSource::Url(url) => Some(url),
-            MediaSource::File(_) | MediaSource::Bytes(_) => None,
-        }
-    }
-
-    #[cfg_attr(
-        not(feature = "app"),
-        expect(dead_code, reason = "only publishing of media uses it")
-    )]
-    pub(crate) fn source(&self) -> &MediaSource {
-        &self.source
-    }
-
-    #[cfg_attr(
-        not(feature = "app"),
-        expect(dead_code, reason = "only publishing of media uses it")
-    )]
-    pub(crate) fn stated_type(&self) -> Option<&str> {
-        self.content_type.as_deref()
-    }
-
-    /// Returns the type for the extension of a file on disk.
-    #[cfg(feature = "app")]
-    pub(crate) fn type_by_name(&self) -> Option<&'static str> {
-        match &self.source {
-            MediaSource::File(path) => names::by_name(path.to_str()?),
-            MediaSource::Url(_) | MediaSource::Bytes(_) => None,
-        }
-    }
-
-    /// Returns true if every channel shows a text together with this file.
-    fn carries_caption(&self) -> bool {
-        const CAPTIONED: [(&str, &str); 3] = [
-            ("jpg", "image/jpg"),
-            ("jpeg", "image/jpeg"),
-            ("png", "image/png"),
-        ];
-        // A type that was set takes precedence over the extension.
-        if let Some(content_type) = &self.content_type {
-            return CAPTIONED
-                .iter()
-                .any(|(_, known)| content_type.eq_ignore_ascii_case(known));
-        }
-        // Files and bytes are `Url`s with a type by the time a reply is split; the dispatcher publishes them first.
-        let MediaSource::Url(url) = &self.source else {
-            return false;
-        };
-        let path = url.split(['?', '#']).next().unwrap_or_default();
-        let extension = path
-            .rsplit('/')
-            .next()
-            .and_then(|file| file.rsplit_once('.'))
-            .map(|(_, extension)| extension);
-        extension.is_some_and(|extension| {
-            CAPTIONED
-                .iter()
-                .any(|(known, _)| extension.eq_ignore_ascii_case(known))
-        })
-    }
-}
-
 impl CallbackMethod {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -493,91 +365,6 @@ impl fmt::Debug for ReplyMessage {
     }
 }
 
-impl fmt::Debug for Media {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Media")
-            .field("content_type", &self.content_type)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Return type of a handler: a text, `()`, a [`Reply`], a [`ReplyMessage`], or an `Option` or `Result` of these.
-///
-/// Your own types can implement it:
-///
-/// ```
-/// use replyhook::{Context, HandlerError, InboundMessage, IntoReply, Reply};
-///
-/// struct Price { cents: u64 }
-///
-/// impl IntoReply for Price {
-///     fn into_reply(self) -> Result<Reply, HandlerError> {
-///         Ok(Reply::text(format!("{}.{:02} €", self.cents / 100, self.cents % 100)))
-///     }
-/// }
-///
-/// async fn price(_cx: Context, _message: InboundMessage) -> Option<Price> {
-///     Some(Price { cents: 250 })
-/// }
-/// # fn is_handler(_: impl replyhook::Handler) {}
-/// # is_handler(price);
-/// # assert_eq!(Price { cents: 250 }.into_reply().unwrap(), Reply::text("2.50 €"));
-/// ```
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not something a bot can say",
-    label = "a handler returns a text (`&str`, `String`), nothing (`()`), a `Reply`, or an `Option` or `Result` of these",
-    note = "turn it into a text with `.to_string()`, or build a `replyhook::Reply`"
-)]
-pub trait IntoReply {
-    /// Converts the value into a reply.
-    ///
-    /// # Errors
-    /// [`HandlerError`] if the value is the `Err` of a `Result`, or if your own type's conversion fails.
-    fn into_reply(self) -> Result<Reply, HandlerError>;
-}
-
-impl IntoReply for Reply {
-    fn into_reply(self) -> Result<Reply, HandlerError> {
-        Ok(self)
-    }
-}
-
-impl IntoReply for ReplyMessage {
-    fn into_reply(self) -> Result<Reply, HandlerError> {
-        Ok(self.into())
-    }
-}
-
-impl IntoReply for &str {
-    fn into_reply(self) -> Result<Reply, HandlerError> {
-        Ok(Reply::text(self))
-    }
-}
-
-impl IntoReply for String {
-    fn into_reply(self) -> Result<Reply, HandlerError> {
-        Ok(Reply::text(self))
-    }
-}
-
-impl IntoReply for () {
-    fn into_reply(self) -> Result<Reply, HandlerError> {
-        Ok(Reply::none())
-    }
-}
-
-impl<T: IntoReply> IntoReply for Option<T> {
-    fn into_reply(self) -> Result<Reply, HandlerError> {
-        self.map_or_else(|| Ok(Reply::none()), T::into_reply)
-    }
-}
-
-impl<T: IntoReply, E: Into<BoxError>> IntoReply for Result<T, E> {
-    fn into_reply(self) -> Result<Reply, HandlerError> {
-        self.map_err(HandlerError::new)?.into_reply()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -587,24 +374,6 @@ mod tests {
         assert!(Reply::redirect("https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1").is_ok());
         for url in ["/webhook", "webhook", "", "ftp://h/x", "https://", "//h/x"] {
             assert_eq!(Reply::redirect(url), Err(RedirectError), "{url}");
-        }
-    }
-
-    #[test]
-    fn caption_requires_jpeg_or_png() {
-        assert!(Media::url("https://h/a.JPG?x=.pdf").carries_caption());
-        assert!(
-            Media::url("https://h/a")
-                .content_type("image/png")
-                .carries_caption()
-        );
-        for url in [
-            "https://h/a.webp",
-            "https://h/a.pdf",
-            "https://h/png",
-            "https://h/a.jpg/b",
-        ] {
-            assert!(!Media::url(url).carries_caption(), "{url}");
         }
     }
 }

@@ -31,6 +31,7 @@ mod expiry;
 mod handoff;
 mod journal;
 mod media;
+mod new_inbound;
 mod operator;
 mod outbox;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -54,14 +55,15 @@ pub use conversations::{
 pub use error::{StoreError, StoreErrorKind};
 pub use handoff::{HandoffChange, HandoffRow, Handoffs};
 pub use journal::{
-    AcceptOutcome, BacklogMessage, Claim, Completion, ConsentKeyword, CrashPolicy, DeadMessage,
-    DeadReason, DialogueChange, FailOutcome, Journal, NewInbound, QueuedMessage, RedactedParams,
-    ReplyDecision, ReplyPath, ReplyQueue, SavedResponse, TakenUp, TurnStatus,
+    AcceptOutcome, BacklogMessage, Claim, Completion, CrashPolicy, DeadMessage, DeadReason,
+    DialogueChange, FailOutcome, Journal, QueuedMessage, RedactedParams, ReplyDecision, ReplyPath,
+    ReplyQueue, SavedResponse, TakenUp, TurnStatus,
 };
 pub use media::{
     CHUNK_BYTES, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkSigningKey, LinkSource,
     LinkTarget, LinkTokenHash, MediaLinks, NewLink, ResolvedLink, TwilioMedia,
 };
+pub use new_inbound::{ConsentKeyword, NewInbound};
 pub use operator::{
     BacklogStats, Expired, MessageFilter, MessageRow, Operator, OutboundDetails, OutboundRow,
     PurgeReport, Retention,

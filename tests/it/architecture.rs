@@ -235,7 +235,7 @@ fn restricted_api_is_used_only_in_allowed_modules() {
     }
 }
 
-// The library prints nothing, files have at most 600 lines without comments, and no name is as vague as `utils`.
+// The library prints nothing, files have at most 600 lines, and no name is as vague as `utils`.
 #[test]
 fn source_files_follow_print_size_and_name_rules() {
     for (file, source) in sources("src") {
@@ -253,8 +253,8 @@ fn source_files_follow_print_size_and_name_rules() {
             }
         }
         assert!(
-            code.lines().count() <= 600,
-            "{file} has over 600 lines of code; split it in two"
+            source.lines().count() <= 600,
+            "{file} has over 600 lines; split it in two"
         );
         for name in ["utils", "helpers", "common", "manager"] {
             assert!(!file.contains(name), "{file} has the vague name {name}");

@@ -45,7 +45,7 @@ fn configuration_page_has_every_setting_of_default_toml() {
         "{NOTE}# Configuration\n\nSettings come from `replyhook.toml` (or `--config FILE`) and from the environment. The environment \
          overrides the file. Each key is also an environment variable: `server.listen` is `REPLYHOOK__SERVER__LISTEN`. The short \
          names in the second column override both. In the environment, commas separate the items of a list.\n\n\
-         `replyhook check` reports every problem at once, with the key, its source and the fix. `replyhook config default` prints \
+         `replyhook check` reports all problems together, each with its key, its source and the fix. `replyhook config default` prints \
          these defaults as a file.\n"
     );
     let mut section = String::new();

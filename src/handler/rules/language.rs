@@ -1,8 +1,8 @@
 //! The template language: a subset of Jinja, in which no template can run, grow or nest without limit.
 //!
 //! minijinja's fuel limits the steps and the bytes of a rendering. It does not limit the cost of lists that are nested
-//! or multiplied. So templates cannot create or store a list: there is no `set`, no macro, no list in brackets and no
-//! function, and all filters return texts or numbers. The only list, `media`, has at most ten entries. It can be looped
+//! or multiplied. So templates cannot create or store a list: `set`, macros, lists in brackets and functions are rejected,
+//! and all filters return texts or numbers. The only list, `media`, has at most ten entries. It can be looped
 //! over, counted and indexed. The length and the number of tags are limited too, because parsing them takes stack.
 
 use super::expression::{look_at_tokens, parts};

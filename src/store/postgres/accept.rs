@@ -8,7 +8,7 @@ use super::error::Trouble;
 use super::journal::{Standing, lock_conversation};
 use super::text::{pack, packed, unpack};
 use crate::sid::MessagingServiceSid;
-use crate::store::journal::ConsentEffect;
+use crate::store::new_inbound::ConsentEffect;
 use crate::store::rows::{self, inbound};
 use crate::store::{AcceptOutcome, Claim, ConsentScope, NewInbound, SavedResponse};
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{SqliteStore, answer, backlog, conversations, handoff, outbox};
 use crate::sid::MessagingServiceSid;
-use crate::store::journal::ConsentEffect;
+use crate::store::new_inbound::ConsentEffect;
 use crate::store::rows::{self, inbound};
 use crate::store::{
     AcceptOutcome, Claim, Completion, CrashPolicy, FailOutcome, Journal, NewInbound, NewOutbound,

@@ -1,0 +1,187 @@
+//! Inbound messages as webhooks deliver them, and the effect of consent keywords in them.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::address::Address;
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
+use crate::signature::AuthTokenKind;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::store::{ConsentAction, ConsentRecord};
+use crate::store::{ConsentScope, ConsentSource};
+
+/// Inbound message as a webhook delivers it. The journal stores it once, however often Twilio delivers it.
+///
+/// See [`Journal`] for an example.
+#[derive(Clone)]
+pub struct NewInbound {
+    /// Account that received the message: half of the key for deduplication.
+    pub account: AccountSid,
+    /// SID of the message: the other half of the key.
+    pub sid: MessageSid,
+    /// Your sender that the user wrote to.
+    pub sender: Address,
+    /// Addresses of the author: one address, or a phone number and a business-scoped user ID of the same person.
+    pub user: Vec<Address>,
+    /// Messaging Service that received the message. Consent applies to all senders of the service.
+    pub service: Option<MessagingServiceSid>,
+    /// Auth token that verified the webhook. REST calls for the reply use the same one.
+    pub auth_token: AuthTokenKind,
+    /// All parameters of the webhook, form-encoded.
+    pub params: String,
+    /// Consent keyword, if the message is one.
+    pub consent: Option<ConsentKeyword>,
+    /// Maximum number of attempts before a redelivery gets [`final_response`](Self::final_response).
+    pub max_attempts: u32,
+    /// True if a redelivery may start another attempt after a process died during one.
+    pub retry_after_crash: bool,
+    /// TwiML for redeliveries once all attempts have failed. An empty text means the empty response.
+    pub final_response: String,
+    /// Time when the webhook arrived.
+    pub received_at: Timestamp,
+}
+
+/// Keyword in an inbound message that changes consent or asks for help.
+///
+/// Part of a [`NewInbound`]. The confirmation in here, which is TwiML, becomes the response, and the handler does not
+/// run.
+#[derive(Clone)]
+pub enum ConsentKeyword {
+    /// The user opts out.
+    Stop {
+        /// Source of the keyword.
+        how: ConsentSource,
+        /// TwiML confirmation. Only the first opt-out gets it.
+        answer: String,
+    },
+    /// The user opts in again. If `how` is [`ConsentSource::Keyword`], a user who has not opted out sends an ordinary
+    /// message.
+    Start {
+        /// Source of the keyword.
+        how: ConsentSource,
+        /// TwiML confirmation.
+        answer: String,
+    },
+    /// The user asks for help, and Twilio has already replied.
+    Help,
+}
+
+/// Effect of a new message, given its keyword and its author's opt-out state.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[derive(Debug)]
+pub(super) enum ConsentEffect {
+    /// The handler gets the message.
+    Ordinary,
+    /// The author has opted out and gets no reply.
+    OptedOut,
+    /// The response is `answer`, and `change` is recorded. `opted_out` is the author's state afterwards.
+    Keyword {
+        change: Option<ConsentAction>,
+        opted_out: bool,
+        answer: String,
+    },
+}
+
+impl NewInbound {
+    /// Returns the scopes that a consent keyword applies to: the Messaging Service first, if there is one, then the
+    /// sender.
+    pub fn scopes(&self) -> Vec<ConsentScope> {
+        let service = self.service.map(ConsentScope::Service);
+        service
+            .into_iter()
+            .chain([ConsentScope::Sender(self.sender.clone())])
+            .collect()
+    }
+
+    /// Applies the consent keyword, given the author's opt-out state. A user who has already opted out receives no
+    /// reply, not even a second confirmation.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn apply_keyword(&self, opted_out: bool) -> ConsentEffect {
+        match &self.consent {
+            // Without an answer of ours, since Twilio has sent one.
+            Some(ConsentKeyword::Help) => ConsentEffect::Keyword {
+                change: None,
+                opted_out,
+                answer: String::new(),
+            },
+            // A second STOP falls through to `OptedOut`: no second confirmation, and no second record in the ledger.
+            Some(ConsentKeyword::Stop { answer, .. }) if !opted_out => ConsentEffect::Keyword {
+                change: Some(ConsentAction::OptOut),
+                opted_out: true,
+                answer: answer.clone(),
+            },
+            // "Start" is also an ordinary word, so a keyword counts only if it takes back an opt-out. Twilio's
+            // `OptOutType` always counts, because Twilio itself has handled the message as a keyword.
+            Some(ConsentKeyword::Start { how, answer })
+                if opted_out || *how != ConsentSource::Keyword =>
+            {
+                ConsentEffect::Keyword {
+                    change: opted_out.then_some(ConsentAction::Resume),
+                    opted_out: false,
+                    answer: answer.clone(),
+                }
+            }
+            _ if opted_out => ConsentEffect::OptedOut,
+            _ => ConsentEffect::Ordinary,
+        }
+    }
+
+    /// Returns the ledger records of a change, under all addresses of the author.
+    ///
+    /// An opt-out is recorded for the Messaging Service, or for the sender if there is none. A resumption is recorded
+    /// for both.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn ledger_records(
+        &self,
+        user: &[Address],
+        action: ConsentAction,
+    ) -> Vec<ConsentRecord> {
+        let how = match &self.consent {
+            Some(ConsentKeyword::Stop { how, .. } | ConsentKeyword::Start { how, .. }) => *how,
+            Some(ConsentKeyword::Help) | None => return Vec::new(),
+        };
+        let mut scopes = self.scopes();
+        // The service's opt-out covers the sender. A resumption has to clear an opt-out in either scope.
+        if action == ConsentAction::OptOut {
+            scopes.truncate(1);
+        }
+        let record = |user: &Address, scope: &ConsentScope| ConsentRecord {
+            scope: scope.clone(),
+            user: user.clone(),
+            action,
+            source: how,
+            evidence: Some(self.sid),
+            note: None,
+            at: self.received_at,
+        };
+        user.iter()
+            .flat_map(|user| scopes.iter().map(move |scope| record(user, scope)))
+            .collect()
+    }
+}
+
+// `Debug` output ends up in logs and panics, so these implementations show no message content.
+
+impl fmt::Debug for ConsentKeyword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stop { .. } => "Stop",
+            Self::Start { .. } => "Start",
+            Self::Help => "Help",
+        })
+    }
+}
+
+impl fmt::Debug for NewInbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewInbound")
+            .field("account", &self.account)
+            .field("sid", &self.sid)
+            .field("sender", &self.sender)
+            .field("user", &self.user)
+            .field("consent", &self.consent)
+            .field("received_at", &self.received_at)
+            .finish_non_exhaustive()
+    }
+}
