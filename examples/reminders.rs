@@ -1,4 +1,4 @@
-//! A bot that also sends reminders: outbound messages from an approved template, each sent once.
+//! A bot that also sends reminders: outbound messages from an approved template, each queued once per idempotency key.
 
 use std::time::Duration;
 

@@ -62,7 +62,7 @@ impl ReconcileSettings {
 pub struct OutboundSettings {
     /// Maximum number of outbound messages per second of one sender; 0 for no limit.
     pub rate_per_second: u32,
-    /// Action for an outbound message with an unknown outcome.
+    /// Action for a message sent via the REST API, a reply or an outbound message, whose outcome is unknown.
     pub on_unknown: OnUnknown,
 }
 

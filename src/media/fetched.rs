@@ -126,7 +126,7 @@ mod tests {
         happened.expect("the future did not complete within 30 s")
     }
 
-    // A handler that does not read the file must not hold the download permit.
+    // A client of a link that reads nothing must not hold the permit for fetches.
     #[tokio::test]
     async fn unread_download_ends_at_timeout() {
         let (mut file, permits) = file(Duration::from_millis(20), None);

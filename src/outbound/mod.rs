@@ -3,7 +3,7 @@
 //! [`OutboundClient`] checks a message before it queues it: Twilio's formal rules, consent and customer service
 //! window, and a template's approval and variables. One transaction stores the message and its idempotency key in the
 //! outbox. The outbox worker delivers it like a late reply: it checks consent and window again when it claims the
-//! message, and never sends it twice.
+//! message. A message is sent at most once, or at least once with `outbound.on_unknown = "resend"`.
 //!
 //! ```no_run
 //! use replyhook::App;
@@ -160,7 +160,7 @@ impl OutboundClient {
         self
     }
 
-    /// Queues a message, which is then sent once.
+    /// Queues a message, which a running server then sends.
     ///
     /// Customer service window and consent are checked in the transaction that queues the message, and again when it is
     /// sent.

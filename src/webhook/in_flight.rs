@@ -36,9 +36,9 @@ impl InFlightLimit {
         };
         let permit = InFlightPermit(self.in_flight.clone());
         // Count first and compare after, in one atomic step: of two concurrent requests only one sees the last free
-        // count. If the limit is reached, dropping `permit` here takes the count back. `Relaxed` would suffice, since
-        // the counter protects no other data.
-        let before = permit.0.fetch_add(1, Ordering::AcqRel);
+        // count. If the limit is reached, dropping `permit` here takes the count back. Relaxed: the counter
+        // protects no other data.
+        let before = permit.0.fetch_add(1, Ordering::Relaxed);
         (before < self.max + reserve).then_some(permit)
     }
 }
@@ -49,6 +49,6 @@ pub(super) struct InFlightPermit(Arc<AtomicUsize>);
 
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -255,7 +255,7 @@ fn handoff_survives_restart_and_ends_by_command() {
     );
     assert!(!listed.contains("https://"), "{listed}");
     let listed = kept.lines(&["handoff", "list", "--json", "--content"]);
-    assert_eq!(listed[0]["user"][0], USER);
+    assert_eq!(listed[0]["users"][0], USER);
     assert!(listed[0]["url"].as_str().unwrap().starts_with("https://"));
     let end = kept.prints(&["handoff", "end", USER]);
     assert_eq!(

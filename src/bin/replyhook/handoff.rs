@@ -22,11 +22,11 @@ pub(crate) struct Handoff {
 #[derive(clap::Subcommand)]
 enum Command {
     /// List active handoffs, those that end first at the top
-    #[command(after_help = "Exit codes:\n  0  listed, also if there are none")]
+    #[command(after_help = "Exit codes:\n  0  listed, also if there are none\n  1  the store cannot be used\n  2  usage or configuration error")]
     List(List),
     /// End the handoff of a user: the bot replies again from the next message on
     #[command(
-        after_help = "Exit codes:\n  0  ended\n  1  the user was not handed off\n\nExample:\n  replyhook handoff end whatsapp:+15550001111"
+        after_help = "Exit codes:\n  0  ended\n  1  the user was not handed off, or the store cannot be used\n  2  usage or configuration error\n\nExample:\n  replyhook handoff end whatsapp:+15550001111"
     )]
     End(End),
 }
@@ -34,7 +34,7 @@ enum Command {
 #[derive(clap::Args)]
 struct List {
     /// Maximum number of handoffs to list
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Show whole addresses and the URL of each handoff
     #[arg(long)]
@@ -105,7 +105,7 @@ impl List {
 
     fn object(&self, row: &HandoffRow) -> String {
         let mut object = json!({
-            "user": self.users(row),
+            "users": self.users(row),
             "sender": row.sender.as_str(),
             "until": row.until.to_string(),
         });

@@ -12,7 +12,7 @@ use crate::operator::address;
 use crate::{ExitStatus, Failed, SettingsArgs, print, printable, runtime};
 
 /// Connection overrides for the primary URL: two retries after a failed connection or a 5xx response.
-const MAX_RETRIES: &str = "#rc=2&rp=ct,5xx";
+const CONNECTION_OVERRIDES: &str = "#rc=2&rp=ct,5xx";
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -233,7 +233,7 @@ impl Set {
             };
             let endpoint = |path| Some(public_url.endpoint(path));
             Some([
-                endpoint(&format!("/webhook{MAX_RETRIES}")),
+                endpoint(&format!("/webhook{CONNECTION_OVERRIDES}")),
                 endpoint("/webhook/fallback"),
                 endpoint("/webhook/status"),
             ])

@@ -46,8 +46,8 @@ use crate::handler::route::IntoTexts;
 use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply, ReplyMessage};
 
-/// Name of the conversation state that stores the progress of a form. Part of the stored data, and not available to
-/// bots: a bot's own `state_named("form")` would overwrite it.
+/// Name of the conversation state that stores the progress of a form. Part of the stored data. It is not
+/// reserved: a bot that uses `state_named("form")` overwrites it.
 const KEPT: &str = "form";
 /// Default lifetime of an unanswered question, long enough for a user who answers the next morning.
 const LASTS: Duration = Duration::from_hours(24);

@@ -17,7 +17,7 @@ const MAX_PROBLEMS: usize = 100;
 const LAST_PROBLEM: usize = MAX_PROBLEMS - 1;
 /// Maximum length of a problem's text, in characters.
 // A problem quotes the file, where a key or a text may have any length.
-const MAX_TEXT_BYTES: usize = 400;
+const MAX_TEXT_CHARS: usize = 400;
 
 /// Keys of `when`.
 // Listed here to recognize them in a rule, where they are a common mistake: `words = …` instead of `when.words = …`.
@@ -102,7 +102,7 @@ impl<'s> Reader<'s> {
             _ => text.into(),
         };
         let (line, column) = self.lines.place(span.start);
-        if let Some((end, _)) = text.char_indices().nth(MAX_TEXT_BYTES) {
+        if let Some((end, _)) = text.char_indices().nth(MAX_TEXT_CHARS) {
             text.truncate(end);
             text.push('…');
         }

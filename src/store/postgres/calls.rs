@@ -61,7 +61,7 @@ impl Calls {
         if !self.breaker.lets_through() {
             return Err(StoreError::with_source(
                 StoreErrorKind::Unavailable,
-                "the database did not respond less than two seconds ago",
+                "the database failed less than two seconds ago, so calls are not tried for two seconds",
             ));
         }
         // Real time, not the store's clock: Twilio waits in real time.

@@ -6,13 +6,13 @@
 //! are. This thread copies them while commits continue.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::thread::JoinHandle;
 
 use rusqlite::hooks::Wal;
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, DEFAULT_NAME};
+use rusqlite::{Connection, DEFAULT_NAME, ErrorCode};
 
 use super::error::store_error;
 use super::schema::Place;
@@ -20,8 +20,8 @@ use crate::store::StoreError;
 
 /// Length of the log, in frames, from which a checkpoint is due. A frame is a page of 4 KiB.
 const DUE: i32 = 8_000;
-/// Length of the log, in frames, from which the writer makes the checkpoint itself.
-// So the log stays bounded even if the thread does not keep up.
+/// Length of the log, in frames, at which the writer waits for the thread.
+// It bounds the log. The writer cannot help in the meantime: the thread's checkpoint holds SQLite's lock for checkpoints.
 const OVERDUE: i32 = 4 * DUE;
 
 /// Handle of the thread, which the writer thread uses.
@@ -30,13 +30,13 @@ pub(super) struct Checkpointer {
     // Relaxed: the hook stores it and `after_commit` loads it on one thread. It is atomic only because a hook must be
     // `Send`.
     frames: Arc<AtomicI32>,
-    /// True once the thread has finished a checkpoint that the writer has not noticed yet.
-    // Relaxed: no data is passed with it. The index in SQLite's shared memory records which frames are copied.
-    copied: Arc<AtomicBool>,
-    /// True from the request until the writer has noticed the end of the checkpoint.
+    /// True from a request until the writer has noticed the end of the checkpoint.
     is_copying: bool,
     /// `None` only in `drop`.
     requests: Option<SyncSender<()>>,
+    /// One item for each request, after its checkpoint. Closed if the thread has panicked.
+    copied: Receiver<()>,
+    has_failed: bool,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -44,18 +44,16 @@ impl Checkpointer {
     pub(super) fn start(place: Place) -> std::io::Result<Self> {
         // One request is enough: the writer makes the next one only after the checkpoint has ended.
         let (requests, received) = mpsc::sync_channel(1);
-        let copied = Arc::<AtomicBool>::default();
+        let (done, copied) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("replyhook-checkpoint".to_owned())
-            .spawn({
-                let copied = copied.clone();
-                move || run(&place, &received, &copied)
-            })?;
+            .spawn(move || run(&place, &received, &done))?;
         Ok(Self {
             frames: Arc::default(),
-            copied,
             is_copying: false,
             requests: Some(requests),
+            copied,
+            has_failed: false,
             thread: Some(thread),
         })
     }
@@ -75,25 +73,30 @@ impl Checkpointer {
     ///
     /// The writer calls it between two transactions, after it has sent the outcome of the first.
     pub(super) fn after_commit(&mut self, db: &Connection) {
-        if self.copied.swap(false, Ordering::Relaxed) {
+        let frames = self.frames.load(Ordering::Relaxed);
+        if self.is_copying {
+            let is_pending = if frames < OVERDUE {
+                self.copied.try_recv() == Err(TryRecvError::Empty)
+            } else {
+                // An error means that the thread has panicked, so nothing is pending either.
+                let _ = self.copied.recv();
+                false
+            };
+            if is_pending {
+                return;
+            }
             self.is_copying = false;
             // The thread cannot reach the end of a log that grows while it copies. SQLite starts the log from the
             // beginning only if all of it is copied. On this thread no commit of this process comes in between, and few
             // frames are left.
-            copy(db);
-            return;
-        }
-        let frames = self.frames.load(Ordering::Relaxed);
-        if frames < DUE {
-            return;
-        }
-        if !self.is_copying {
-            // `try_send` never blocks. It fails if the thread has panicked, and then the writer copies below.
+            copy(db, &mut self.has_failed);
+        } else if frames >= DUE {
+            // `try_send` never blocks. It fails if the thread has panicked, and then the writer copies.
             let requested = self.requests.as_ref().map(|requests| requests.try_send(()));
             self.is_copying = matches!(requested, Some(Ok(())));
-        }
-        if frames >= OVERDUE || !self.is_copying {
-            copy(db);
+            if !self.is_copying {
+                copy(db, &mut self.has_failed);
+            }
         }
     }
 }
@@ -109,9 +112,10 @@ impl Drop for Checkpointer {
     }
 }
 
-fn run(place: &Place, requests: &Receiver<()>, copied: &AtomicBool) {
-    // Opened for the first checkpoint and then reused. The log of a small store never gets long enough.
+fn run(place: &Place, requests: &Receiver<()>, done: &SyncSender<()>) {
+    // Opened for the first checkpoint and then reused, so a short run opens no second connection.
     let mut connection = None;
+    let mut has_failed = false;
     for () in requests {
         if connection.is_none() {
             connection = place
@@ -124,18 +128,74 @@ fn run(place: &Place, requests: &Receiver<()>, copied: &AtomicBool) {
                 .ok();
         }
         if let Some(db) = &connection {
-            copy(db);
+            copy(db, &mut has_failed);
         }
-        // Set after a failure too: the writer then makes the checkpoint.
-        copied.store(true, Ordering::Relaxed);
+        // Sent after a failure too: the writer then makes the checkpoint. An error means that the writer has ended.
+        let _ = done.send(());
     }
 }
 
-/// Copies the frames up to the oldest reader's snapshot into the database.
-fn copy(db: &Connection) {
+/// Copies the frames up to the oldest reader's snapshot into the database. `has_failed` limits the log to one line until a
+/// checkpoint works again.
+fn copy(db: &Connection, has_failed: &mut bool) {
     // PASSIVE waits neither for readers nor for the writer.
-    if let Err(error) = db.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE) {
+    let result = db.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE);
+    // Busy: a command makes a checkpoint of the same log.
+    let failure = result
+        .err()
+        .filter(|error| error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy));
+    if let Some(error) = &failure
+        && !*has_failed
+    {
         // Nothing is lost: frames that were not copied stay in the log, which is synced at every commit.
         tracing::warn!("checkpoint failed; it is repeated after a later commit: {error}");
+    }
+    *has_failed = failure.is_some();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    // The log would grow without bound if the writer did not wait.
+    #[test]
+    fn writer_waits_for_overdue_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Connection::open(folder.path().join("a.db")).unwrap();
+        db.pragma_update(None, "journal_mode", "wal").unwrap();
+        db.execute_batch("CREATE TABLE a (b); INSERT INTO a VALUES (1)")
+            .unwrap();
+        let (requests, received) = mpsc::sync_channel(1);
+        let (done, copied) = mpsc::sync_channel(1);
+        let mut checkpointer = Checkpointer {
+            frames: Arc::new(AtomicI32::new(OVERDUE - 1)),
+            is_copying: true,
+            requests: Some(requests),
+            copied,
+            has_failed: false,
+            thread: None,
+        };
+        // Not overdue: the writer goes on, and the checkpoint stays pending.
+        checkpointer.after_commit(&db);
+        assert!(checkpointer.is_copying);
+        checkpointer.frames.store(OVERDUE, Ordering::Relaxed);
+        let has_ended = Arc::<AtomicBool>::default();
+        let thread = std::thread::spawn({
+            let has_ended = has_ended.clone();
+            move || {
+                has_ended.store(true, Ordering::Release);
+                done.send(()).unwrap();
+            }
+        });
+        checkpointer.after_commit(&db);
+        assert!(has_ended.load(Ordering::Acquire), "the writer did not wait");
+        assert!(!checkpointer.is_copying);
+        thread.join().unwrap();
+        // The thread has ended: the writer makes the next checkpoint itself.
+        drop(received);
+        checkpointer.after_commit(&db);
+        assert!(!checkpointer.is_copying);
     }
 }

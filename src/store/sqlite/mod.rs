@@ -184,7 +184,7 @@ impl Store for SqliteStore {
                 };
                 let unavailable =
                     |error| StoreError::with_source(StoreErrorKind::Unavailable, error);
-                // A command writes too little to need the thread, and memory has no write-ahead log.
+                // Only a server needs the thread: in a command nothing else waits for a commit. Memory has no write-ahead log.
                 let checkpointer = match (&place.path, access) {
                     (Some(_), Access::Owner) => {
                         let checkpointer =

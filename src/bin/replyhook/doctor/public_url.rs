@@ -312,7 +312,7 @@ fn answered_by_others(settings: &Settings, result: &SignedResponse) -> Verdict {
             "exempt /webhook and the paths below it: the signature authenticates Twilio",
         ),
         503 if ours => Verdict::fail(
-            format!("answers 503: {}", result.body.trim()),
+            format!("responds with 503: {}", result.body.trim()),
             "the server accepts no messages now: see its findings above, or try again in a moment",
         ),
         502..=504 => Verdict::fail(

@@ -25,8 +25,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Needs the DATABASE_URL and TWILIO_ACCOUNT_SID of a running server, which sends each queued message once, and never to
-a user who has opted out. On WhatsApp, a text needs an open customer service window (the user wrote within 24 hours).
+Needs the DATABASE_URL and TWILIO_ACCOUNT_SID of a running server, which sends each queued message, but never to a
+user who has opted out. On WhatsApp, a text needs an open customer service window (the user wrote within 24 hours).
 Outside of it, a template needs a recorded opt-in. With --idempotency-key, a second call sends nothing and shows the
 first message.
 
