@@ -447,3 +447,19 @@ fn position(path: &Path, text: &str, error: &toml::de::Error) -> String {
         + 1;
     format!("{} line {line}, column {column}", shown(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renamed_keys_lead_to_known_keys() {
+        let mut keys = Vec::new();
+        let defaults: Table = DEFAULT_TOML.parse().unwrap();
+        walk("", &defaults, &mut |key, _| keys.push(key));
+        for (old, new) in RENAMED {
+            assert!(keys.iter().any(|key| key == new), "{new} is not a key");
+            assert!(!keys.iter().any(|key| key == old), "{old} is still a key");
+        }
+    }
+}

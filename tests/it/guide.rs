@@ -20,7 +20,7 @@ const NOT_TYPED: [(&str, &str, &str); 6] = [
     (
         "README.md",
         "git clone <repository> replyhook && cd replyhook\ncargo run -- dev    # a bot, an emulated Twilio and a chat page: no account, phone or tunnel\n./scripts/test      # every test; installs what is missing\n",
-        "the second command runs these tests",
+        "it fetches the repository, and its last command runs these tests",
     ),
     (
         "docs/src/how-to/deploy-docker.md",

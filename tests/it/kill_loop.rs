@@ -18,10 +18,8 @@ use crate::support::wal;
 use crate::support::{Answer, FakeTwilio, Journal, ORIGIN, Policy, Server, Shown, Webhook, wire};
 
 const SENDERS: u64 = 12;
-/// Pages of the log from which on the server makes a checkpoint after every commit.
-const AUTOMATIC: u64 = 8000;
-/// Times as many kills where none has fallen where it was meant to.
-const MAX: u64 = 10;
+/// Multiple of the planned kills after which the test ends, if none of them has hit its target.
+const MAX_ROUNDS: u64 = 10;
 /// For the log to grow: its file may be longer already.
 const MAX_WATCH: Duration = Duration::from_millis(50);
 
@@ -348,19 +346,6 @@ impl Ledger {
         server
     }
 
-    /// With so much that every commit is followed by a checkpoint, for as long as somebody reads.
-    fn fill_the_log(&self) {
-        let db = Connection::open(self.file()).unwrap();
-        db.busy_timeout(Duration::from_secs(20)).unwrap();
-        db.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
-        let bytes = AUTOMATIC * 4096;
-        db.execute_batch(&format!(
-            "CREATE TABLE filler AS SELECT zeroblob({bytes}); DROP TABLE filler"
-        ))
-        .unwrap();
-        assert!(wal::bytes(&self.file()) > bytes);
-    }
-
     /// So that the next frames make its file longer.
     fn begin_the_log_anew(&self) {
         let db = Connection::open(self.file()).unwrap();
@@ -387,7 +372,7 @@ fn commit_cut_by_kill_is_atomic() {
     let serial = AtomicU64::new(1);
     let mut last = Vec::new();
     let mut number = 0;
-    while number < kills || hits == 0 && number < MAX * kills {
+    while number < kills || hits == 0 && number < MAX_ROUNDS * kills {
         let server = ledger.restart(&last);
         let moment = Duration::from_micros(random.below(10_000));
         let file = ledger.file();
@@ -426,7 +411,7 @@ fn checkpoint_cut_by_kill_loses_nothing() {
     let serial = AtomicU64::new(1);
     let mut last = Vec::new();
     let mut number = 0;
-    while number < kills || hits == 0 && number < MAX * kills {
+    while number < kills || hits == 0 && number < MAX_ROUNDS * kills {
         let server = ledger.restart(&last);
         let file = ledger.file();
         let moment = Duration::from_micros(random.below(10_000));
@@ -435,7 +420,7 @@ fn checkpoint_cut_by_kill_loses_nothing() {
         last = std::thread::scope(|scope| {
             scope.spawn(|| readers.read_on());
             if number % 10 == 0 {
-                ledger.fill_the_log();
+                wal::fill_log(&ledger.file());
             }
             // Half of the kills are aimed: at the first checkpoint, which has all of the log to copy.
             let aimed = number % 2 == 0;

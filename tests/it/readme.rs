@@ -75,3 +75,19 @@ fn ten_line_bot_lists_configuration_problems() {
         "{text}"
     );
 }
+
+#[test]
+fn console_guide_names_each_place_and_url() {
+    let page = read("docs/src/how-to/configure-twilio.md");
+    for part in [
+        "sandbox",
+        "WhatsApp sender",
+        "Messaging Service",
+        "precedence",
+        "/webhook/fallback",
+        "/webhook/status",
+        "#rc=",
+    ] {
+        assert!(page.contains(part), "the page does not mention {part}");
+    }
+}

@@ -22,7 +22,9 @@ pub(crate) struct Handoff {
 #[derive(clap::Subcommand)]
 enum Command {
     /// List active handoffs, those that end first at the top
-    #[command(after_help = "Exit codes:\n  0  listed, also if there are none\n  1  the store cannot be used\n  2  usage or configuration error")]
+    #[command(
+        after_help = "Exit codes:\n  0  listed, also if there are none\n  1  the store cannot be used\n  2  usage or configuration error"
+    )]
     List(List),
     /// End the handoff of a user: the bot replies again from the next message on
     #[command(

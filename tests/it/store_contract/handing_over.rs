@@ -16,6 +16,7 @@ over_all_stores!(
     lost_claim_starts_no_handoff,
     merged_conversations_keep_longer_handoff,
     purge_ends_handoff,
+    active_handoffs_are_listed_in_order_of_their_end,
 );
 
 const FLOW: &str = "https://flow.example.test/?name=Ana&\u{fc}";
@@ -36,6 +37,38 @@ fn continued(second: i64) -> Completion {
         handoff: Some(HandoffChange::Continue { until }),
         ..Completion::default()
     }
+}
+
+/// The statement that lists handoffs is a different one in each database.
+async fn active_handoffs_are_listed_in_order_of_their_end(backend: &mut Backend) {
+    let store = backend.store();
+    let claim = begin(store, from(&[ANA, ANA_ID], 1)).await;
+    hand_over(store, claim, 200).await;
+    let claim = begin(store, from(&[BEN], 2)).await;
+    hand_over(store, claim, 100).await;
+    let listed = store.active_handoffs(9, at(50)).await.unwrap();
+    let users: Vec<_> = listed.iter().map(|row| row.user.clone()).collect();
+    let mut ana = vec![ANA.into(), ANA_ID.into()];
+    ana.sort_by(|a: &replyhook::Address, b| a.as_str().cmp(b.as_str()));
+    assert_eq!(users, [vec![BEN.into()], ana]);
+    let first = &listed[0];
+    assert_eq!(
+        (first.sender.as_str(), first.url.as_str(), first.until),
+        (US, FLOW, at(100))
+    );
+    // The limit counts conversations, and not addresses.
+    assert_eq!(store.active_handoffs(1, at(50)).await.unwrap(), listed[..1]);
+    assert_eq!(
+        store.active_handoffs(1, at(150)).await.unwrap(),
+        listed[1..]
+    );
+    store.end_handoff(None, &ANA.into(), at(150)).await.unwrap();
+    assert_eq!(store.active_handoffs(9, at(150)).await.unwrap(), []);
+    let shown = format!("{first:?}");
+    assert!(
+        !shown.contains("example.test") && !shown.contains(BEN),
+        "{shown}"
+    );
 }
 
 /// Accepts a message and hands over with its answer.

@@ -14,7 +14,7 @@ over_all_stores!(
     commands_work_alongside_running_server,
     threat_57_newer_schema_is_rejected,
     newer_compatible_schema_is_used_unchanged,
-    older_schema_rejects_commands_until_migrated,
+    store_without_schema_rejects_commands_until_migrated,
     unreleased_schema_is_refused_with_remedy,
 );
 
@@ -171,7 +171,7 @@ async fn newer_compatible_schema_is_used_unchanged(backend: &mut Backend) {
 }
 
 // The server or `replyhook migrate` updates the schema; no other command does.
-async fn older_schema_rejects_commands_until_migrated(backend: &mut Backend) {
+async fn store_without_schema_rejects_commands_until_migrated(backend: &mut Backend) {
     match backend.kind {
         Kind::Memory => return,
         Kind::File => {
@@ -200,34 +200,41 @@ async fn older_schema_rejects_commands_until_migrated(backend: &mut Backend) {
     begin(&*store, arrival(1)).await;
 }
 
-/// The initial schema is edited in place until the first release: a store with another version of it has the same number.
+/// Stores that another version of the initial schema began: with the same number, since it is edited in place until the first
+/// release, and with the higher numbers that schemas had before it became one.
 async fn unreleased_schema_is_refused_with_remedy(backend: &mut Backend) {
-    let remedy = match backend.kind {
-        Kind::Memory => return,
-        Kind::File => {
-            backend.store = None;
-            let db = rusqlite::Connection::open(backend.path()).unwrap();
-            db.execute_batch("UPDATE meta SET value = 1 WHERE name = 'initial_schema'")
-                .unwrap();
-            "move "
+    const OTHER: &str = "UPDATE meta SET value = 1 WHERE name = 'initial_schema'";
+    const NONE: &str = "DELETE FROM meta WHERE name = 'initial_schema'";
+    const MIN_READER: &str = "UPDATE meta SET value = 9 WHERE name = 'min_reader'";
+    for (change, number) in [(OTHER, 1), (NONE, 1), (MIN_READER, 10)] {
+        let remedy = match backend.kind {
+            Kind::Memory => return,
+            Kind::File => {
+                backend.store = None;
+                let db = rusqlite::Connection::open(backend.path()).unwrap();
+                db.execute_batch(change).unwrap();
+                db.pragma_update(None, "user_version", number).unwrap();
+                "start with an empty store"
+            }
+            #[cfg(feature = "postgres")]
+            Kind::Postgres => {
+                backend.store = None;
+                let database = backend.database();
+                database.run(change).await;
+                let newer = "INSERT INTO replyhook_schema (version) VALUES (10)";
+                if number == 10 {
+                    database.run(newer).await;
+                }
+                "DROP SCHEMA replyhook CASCADE"
+            }
+        };
+        for access in [Access::Owner, Access::Operator, Access::Migrate] {
+            let error = refused(&*backend.another(), access).await;
+            assert_eq!(error.kind(), StoreErrorKind::Schema);
+            let text = error.to_string();
+            assert!(text.contains(remedy), "{change}: {text}");
+            assert!(text.contains("which loses messages"), "{change}: {text}");
         }
-        #[cfg(feature = "postgres")]
-        Kind::Postgres => {
-            backend.store = None;
-            let database = backend.database();
-            // Older versions kept no such value.
-            database
-                .run("DELETE FROM meta WHERE name = 'initial_schema'")
-                .await;
-            "DROP SCHEMA replyhook CASCADE"
-        }
-    };
-    for access in [Access::Owner, Access::Operator, Access::Migrate] {
-        let error = refused(&*backend.another(), access).await;
-        assert_eq!(error.kind(), StoreErrorKind::Schema);
-        let text = error.to_string();
-        assert!(text.contains(remedy), "{text}");
-        assert!(text.contains("which loses messages"), "{text}");
     }
 }
 

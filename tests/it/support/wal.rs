@@ -31,6 +31,29 @@ pub fn bytes(database: &Path) -> u64 {
     metadata.map_or(0, |metadata| metadata.len())
 }
 
+/// Bytes of as many pages as make a checkpoint due.
+pub const CHECKPOINT_DUE: u64 = 8_000 * 4_096;
+
+/// Writes so much to the log of a running server that the next commit finds a checkpoint due.
+pub fn fill_log(database: &Path) {
+    let db = rusqlite::Connection::open(database).unwrap();
+    db.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+    db.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+    db.execute_batch(&format!(
+        "CREATE TABLE filler AS SELECT zeroblob({CHECKPOINT_DUE}); DROP TABLE filler"
+    ))
+    .unwrap();
+    assert!(bytes(database) > CHECKPOINT_DUE);
+}
+
+/// The random numbers that mark the frames of the present log. They change when the log starts from the beginning.
+pub fn salts(database: &Path) -> [u8; 8] {
+    let mut header = [0; 24];
+    let mut log = std::fs::File::open(beside(database, "-wal")).unwrap();
+    std::io::Read::read_exact(&mut log, &mut header).unwrap();
+    header[16..].try_into().unwrap()
+}
+
 /// Transactions that were committed since the log began.
 pub fn commits(database: &Path) -> usize {
     let log = std::fs::read(beside(database, "-wal")).unwrap();
