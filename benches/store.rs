@@ -91,7 +91,7 @@ fn main() -> ExitCode {
         let claimed = store.claim(16, now()).await;
         let claimed = claimed.expect("the outbox can be claimed");
         assert!(
-            !backlog.taken.is_empty() && !claimed.is_empty(),
+            !backlog.messages.is_empty() && !claimed.is_empty(),
             "the copy has open messages and replies"
         );
     });

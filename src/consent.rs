@@ -150,8 +150,18 @@ impl ConsentRules {
         // No confirmation: with `OptOutType`, Twilio has already sent one.
         let answer = String::new();
         match message.opt_out_type {
-            Some(OptOutType::Stop) => return Some(ConsentKeyword::Stop { how, answer }),
-            Some(OptOutType::Start) => return Some(ConsentKeyword::Start { how, answer }),
+            Some(OptOutType::Stop) => {
+                return Some(ConsentKeyword::Stop {
+                    source: how,
+                    confirmation: answer,
+                });
+            }
+            Some(OptOutType::Start) => {
+                return Some(ConsentKeyword::Start {
+                    source: how,
+                    confirmation: answer,
+                });
+            }
             // HELP, or a type that this version does not know: Twilio has replied, so the handler must not reply too.
             Some(_) => return Some(ConsentKeyword::Help),
             None => {}
@@ -169,12 +179,12 @@ impl ConsentRules {
         let replies = self.replies.read().unwrap_or_else(PoisonError::into_inner);
         Some(match word {
             Keyword::Stop => ConsentKeyword::Stop {
-                how,
-                answer: answer(&replies.stop),
+                source: how,
+                confirmation: answer(&replies.stop),
             },
             Keyword::Start => ConsentKeyword::Start {
-                how,
-                answer: answer(&replies.start),
+                source: how,
+                confirmation: answer(&replies.start),
             },
         })
     }

@@ -14,7 +14,7 @@ use crate::delivery::OutboxWorker;
 use crate::dispatch::Dispatcher;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::start_error::StartError;
-use crate::store::{Access, Expired, Retention, Store};
+use crate::store::{Access, ExpiryReport, Retention, Store};
 use crate::telemetry::metrics::Metrics;
 
 /// Interval at which histogram samples are folded, and backlog and outbox are counted.
@@ -212,13 +212,13 @@ impl Worker {
             let expired = self.store.expire(retention).await;
             let expired = expired.unwrap_or_else(|error| {
                 self.dispatcher.store_report.failed("expire", &error);
-                Expired::default()
+                ExpiryReport::default()
             });
             self.dispatcher.report_expired(&expired.unanswered);
             // One step deletes a limited number of rows. While more is left, pause so that messages can be written in
             // between.
             let pause = if expired.more || links {
-                Expired::pause_after(begun.elapsed())
+                ExpiryReport::pause_after(begun.elapsed())
             } else {
                 EXPIRY_INTERVAL
             };

@@ -185,7 +185,7 @@ impl RulesReloader {
             tokio::time::sleep(POLL_INTERVAL).await;
             let rules = self.rules.clone();
             // Reading the file blocks.
-            let reloaded = tokio::task::spawn_blocking(move || rules.look()).await;
+            let reloaded = tokio::task::spawn_blocking(move || rules.reload_if_changed()).await;
             // `None`: the file has not changed.
             let Ok(Some(reloaded)) = reloaded else {
                 continue;

@@ -273,7 +273,7 @@ impl DevServer {
     }
 
     /// Returns the number of handler calls since the start, across restarts of the app.
-    pub fn handler_runs(&self) -> u64 {
+    pub fn handler_calls(&self) -> u64 {
         *self.app_factory.fault_injector.calls.borrow()
     }
 

@@ -240,7 +240,7 @@ impl AppBuilder {
         let (tasks, outbox) = (TaskTracker::new(), Arc::new(Notify::new()));
         let store_health = Arc::new(StoreHealth::new(metrics.clone()));
         let keyring = Arc::new(keyring(&settings, self.tunnel.as_ref()));
-        let sender = outbound::sender(&settings, &store, &clock, &keyring).waking(outbox.clone());
+        let sender = outbound::outbound(&settings, &store, &clock, &keyring).waking(outbox.clone());
         let delivery = Arc::new(OutboxWorker {
             store: store.clone(),
             routes: routes(&settings, self.only, self.tunnel.as_ref()),

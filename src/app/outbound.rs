@@ -12,7 +12,7 @@ use crate::signature::AuthTokenKind;
 use crate::store::Store;
 use crate::twilio::{ApiUrl, Client};
 
-pub(super) fn sender(
+pub(super) fn outbound(
     settings: &Settings,
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,

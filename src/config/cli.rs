@@ -81,7 +81,7 @@ pub(super) fn outbound(reader: &mut Reader<'_>) -> Option<OutboundSettings> {
 /// Loaded in the same way as [`StoreSettings`], which has an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct SenderSettings {
+pub struct SendSettings {
     /// The account that sends.
     pub account: AccountSid,
     /// Credentials for the API of templates, if an API key or auth token is set.
@@ -96,7 +96,7 @@ pub struct SenderSettings {
     pub outbound: OutboundSettings,
 }
 
-impl SenderSettings {
+impl SendSettings {
     /// Reads only these settings; others may be missing.
     ///
     /// # Errors
@@ -135,14 +135,14 @@ impl SenderSettings {
 /// Loaded in the same way as [`StoreSettings`], which has an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct WebhookSettings {
+pub struct SenderWebhookSettings {
     /// Credentials for the API of senders.
     pub credentials: Credentials,
     /// Base URL of the API of senders.
     pub messaging_url: ApiUrl,
 }
 
-impl WebhookSettings {
+impl SenderWebhookSettings {
     /// Reads only these settings; others may be missing.
     ///
     /// # Errors

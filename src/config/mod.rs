@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use cli::{OnUnknown, OutboundSettings, ReconcileSettings, SenderSettings, WebhookSettings};
+pub use cli::{
+    OnUnknown, OutboundSettings, ReconcileSettings, SendSettings, SenderWebhookSettings,
+};
 pub use guard::GuardSettings;
 pub use handler::{HandlerKind, HandlerSettings, HandoffSettings, OnCrash};
 pub use media::MediaSettings;

@@ -58,7 +58,7 @@ impl RestHealth {
     }
 
     /// Returns the rest of an account's pause, if it is paused.
-    pub(crate) fn closed(&self, account: AccountSid, now: Duration) -> Option<Duration> {
+    pub(crate) fn paused_until(&self, account: AccountSid, now: Duration) -> Option<Duration> {
         let mut closed = self.lock();
         let left = closed.get(&account)?.saturating_sub(now);
         if left.is_zero() {

@@ -28,8 +28,8 @@ impl OutboxWorker {
                 }
             }
             Ok(None) if message.lookups + 1 < MAX_LOOKUPS => SendOutcome::Unknown {
-                look_at: after(now, LOOKUP_INTERVAL),
-                looked: true,
+                lookup_at: after(now, LOOKUP_INTERVAL),
+                looked_up: true,
             },
             Ok(None) if self.policy.on_unknown == OnUnknown::Resend => {
                 tracing::warn!(
@@ -47,8 +47,8 @@ impl OutboxWorker {
             }
             // The list could not be read, so this does not count as a look-up.
             Err(()) => SendOutcome::Unknown {
-                look_at: after(now, retry_delay(message.attempt)),
-                looked: false,
+                lookup_at: after(now, retry_delay(message.attempt)),
+                looked_up: false,
             },
         };
         self.settle(&message, settlement).await;

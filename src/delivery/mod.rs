@@ -101,7 +101,7 @@ impl OutboxWorker {
         let claimed = self.log_store_error("claim", self.store.claim(free, now).await)?;
         let lost = self.log_store_error(
             "unknown",
-            self.store.unknown(MAX_CONCURRENT_SENDS, now).await,
+            self.store.claim_lookups(MAX_CONCURRENT_SENDS, now).await,
         )?;
         let found = !claimed.is_empty();
         for message in claimed {

@@ -35,7 +35,9 @@ impl OutboxWorker {
     /// Makes the call for a message, unless it must wait or cannot be sent.
     async fn post_message(&self, message: &OutboundMessage) -> SendOutcome {
         let now = self.clock.now();
-        let pause = self.health.closed(message.account, self.clock.monotonic());
+        let pause = self
+            .health
+            .paused_until(message.account, self.clock.monotonic());
         if let Some(pause) = pause {
             let not_before = after(now, pause);
             return SendOutcome::Retry { not_before };
@@ -174,8 +176,8 @@ impl OutboxWorker {
                     error,
                 );
                 SendOutcome::Unknown {
-                    look_at: after(now, CALLBACK_GRACE),
-                    looked: false,
+                    lookup_at: after(now, CALLBACK_GRACE),
+                    looked_up: false,
                 }
             }
             RetryAdvice::Never => {

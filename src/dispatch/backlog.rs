@@ -75,11 +75,11 @@ impl Dispatcher {
                 return Err(());
             }
         };
-        let more = taken_up.taken.len() + taken_up.dead.len() == limit;
+        let more = taken_up.messages.len() + taken_up.dead.len() == limit;
         for message in taken_up.dead {
             self.report_dead(message);
         }
-        for taken in taken_up.taken {
+        for taken in taken_up.messages {
             // A request may have taken the last permit since the count above. The message is claimed, so its handler
             // runs even without a permit.
             let place = Slot::take(self);

@@ -13,8 +13,8 @@ use super::conversing::{Conversation, Inbound, change};
 use super::origin::Origin;
 use super::waiting::Event;
 use super::{
-    Arrived, ConsentChange, ConsentKind, DispatchOutcome, Dispatcher, Failure, Progress, Road,
-    Slot, WAITING_IN_LINE, within,
+    Arrived, ConsentChange, ConsentKind, DispatchOutcome, Dispatcher, Failure, Progress, Slot,
+    WAITING_IN_LINE, WebhookKind, within,
 };
 use crate::address::Channel;
 use crate::handler::{Context, HandlerError};
@@ -84,10 +84,10 @@ impl Course {
         mut self,
         message: Box<InboundMessage>,
         slot: AuthTokenKind,
-        road: Road,
+        road: WebhookKind,
         place: Slot,
     ) {
-        self.fallback = matches!(road, Road::Fallback(_));
+        self.fallback = matches!(road, WebhookKind::Fallback(_));
         let arrival = self.dispatcher.arrival(&message, slot);
         let (account, sid) = (arrival.account, arrival.sid);
         let dispatcher = self.dispatcher.clone();
@@ -136,7 +136,10 @@ impl Course {
                 self.tell(DispatchOutcome::Duplicate(Document::saved(answered.twiml)));
             }
             Some(AcceptOutcome::OptedOut) => self.tell(DispatchOutcome::OptedOut),
-            Some(AcceptOutcome::ConsentKeyword { answer, .. }) => {
+            Some(AcceptOutcome::ConsentKeyword {
+                confirmation: answer,
+                ..
+            }) => {
                 crate::crash_point!("P14");
                 let answer = Some(answer).filter(|answer| !answer.is_empty());
                 self.tell(DispatchOutcome::ConsentConfirmation(Document::saved(
@@ -162,8 +165,14 @@ impl Course {
         place: Option<Slot>,
     ) {
         // As a primary call: the cause of a fallback call is not stored.
-        self.attempt(taken.claim, message, taken.auth_token, Road::Primary, place)
-            .await;
+        self.attempt(
+            taken.claim,
+            message,
+            taken.auth_token,
+            WebhookKind::Primary,
+            place,
+        )
+        .await;
     }
 
     /// Accepts the message. Returns `None` if the store failed.
@@ -313,7 +322,7 @@ impl Course {
         claim: Claim,
         mut message: Box<InboundMessage>,
         slot: AuthTokenKind,
-        road: Road,
+        road: WebhookKind,
         place: Option<Slot>,
     ) {
         let dispatcher = self.dispatcher.clone();
@@ -373,7 +382,7 @@ impl Course {
         claim: Claim,
         message: Box<InboundMessage>,
         slot: AuthTokenKind,
-        road: Road,
+        road: WebhookKind,
     ) -> Result<(Reply, Completion), Failure> {
         let dispatcher = &self.dispatcher;
         let sid = message.message_sid;
@@ -399,7 +408,7 @@ impl Course {
         if !message.media.is_empty() {
             cx = cx.with_attachments(dispatcher.files.attachments(&message, slot));
         }
-        if let Road::Fallback(cause) = road {
+        if let WebhookKind::Fallback(cause) = road {
             cx = cx.with_fallback(cause);
         }
         crate::crash_point!("P4");

@@ -166,7 +166,7 @@ pub(crate) struct DispatchState {
 
 /// Webhook that a message was received by.
 #[derive(Debug, Clone)]
-pub(crate) enum Road {
+pub(crate) enum WebhookKind {
     Primary,
     Fallback(FallbackCause),
 }
@@ -206,12 +206,15 @@ impl Dispatcher {
         self: &Arc<Self>,
         message: InboundMessage,
         slot: AuthTokenKind,
-        road: Road,
+        road: WebhookKind,
     ) -> DispatchOutcome {
         let Some(place) = Slot::take(self) else {
             return DispatchOutcome::Overloaded;
         };
-        let (sid, fallback) = (message.message_sid, matches!(road, Road::Fallback(_)));
+        let (sid, fallback) = (
+            message.message_sid,
+            matches!(road, WebhookKind::Fallback(_)),
+        );
         let time = self.limits.deadline_on(fallback);
         // Monotonic: a step of the wall clock must not move the deadline.
         let arrived = self.clock.monotonic();

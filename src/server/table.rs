@@ -197,7 +197,7 @@ impl Table {
     }
 
     /// Waits until a further connection is allowed, and evicts one at the limit if possible.
-    pub(super) async fn admit(self: &Arc<Self>) -> Place {
+    pub(super) async fn admit(self: &Arc<Self>) -> ConnectionPermit {
         loop {
             let full = match self.try_admit() {
                 Ok(place) => return place,
@@ -217,7 +217,7 @@ impl Table {
     }
 
     // Checking the limit, evicting and inserting happen under one lock, so the limit is never exceeded.
-    fn try_admit(self: &Arc<Self>) -> Result<Place, Full> {
+    fn try_admit(self: &Arc<Self>) -> Result<ConnectionPermit, Full> {
         let mut entries = self.entries();
         if entries.all.len() >= self.limit {
             let made = if self.evicts && entries.ending < self.max_ending {
@@ -230,7 +230,7 @@ impl Table {
         }
         let state = entries.insert(self.budget.clone());
         self.count(&entries);
-        Ok(Place {
+        Ok(ConnectionPermit {
             state,
             table: self.clone(),
         })
@@ -312,18 +312,18 @@ fn budget(limits: &ConnectionLimits, metrics: &Arc<Metrics>) -> Arc<Budget> {
 }
 
 /// Permit of one connection, which counts against the limit until it is dropped.
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     state: Arc<ConnectionState>,
     table: Arc<Table>,
 }
 
-impl Place {
+impl ConnectionPermit {
     pub(super) fn state(&self) -> &Arc<ConnectionState> {
         &self.state
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.table.end(self.state.id());
     }

@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 #[cfg(feature = "failpoints")]
 use super::cut;
 use super::stream::TrackedStream;
-use super::table::Place;
+use super::table::ConnectionPermit;
 use super::{ConnectionLimits, Listening, exchange};
 use crate::connection::{ConnectionState, Phase};
 
@@ -22,7 +22,7 @@ use crate::connection::{ConnectionState, Phase};
 const LINGERING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends, is evicted, or exceeds a timeout.
-pub(super) async fn run(stream: TcpStream, place: Place, listening: Arc<Listening>) {
+pub(super) async fn run(stream: TcpStream, place: ConnectionPermit, listening: Arc<Listening>) {
     let state = place.state().clone();
     let mut deadline = Deadline::new(&state, listening.limits);
     // Wait for the first bytes before hyper allocates its buffers of 16 KiB, so that silent connections stay cheap.

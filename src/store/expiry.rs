@@ -24,10 +24,10 @@ pub(super) const MESSAGE_MARKS: [&str; 3] = [TEXTS, CONTENT, KEYS];
 pub(super) const TEXTS: &str = "texts_expired";
 pub(super) const CONTENT: &str = "content_expired";
 pub(super) const KEYS: &str = "keys_expired";
-pub(super) const OUTGOING_TEXTS: &str = "outgoing_texts_expired";
-pub(super) const OUTGOING_CONTENT: &str = "outgoing_expired";
+pub(super) const OUTBOUND_TEXTS: &str = "outbound_texts_expired";
+pub(super) const OUTBOUND_CONTENT: &str = "outbound_expired";
 /// Positions in `expire_later`, one per kind: the ID up to which its rows have been checked in this pass.
-pub(super) const LATER: [&str; 2] = ["messages_later", "outgoing_later"];
+pub(super) const LATER: [&str; 2] = ["messages_later", "outbound_later"];
 
 /// A row after a mark: its ID, its time, and true if it is in `expire_later`.
 pub(super) type Row = (i64, i64, bool);

@@ -38,7 +38,7 @@ pub enum AcceptOutcome {
         /// Opt-out state of the author afterwards.
         opted_out: bool,
         /// TwiML confirmation; empty if Twilio sends it.
-        answer: String,
+        confirmation: String,
     },
 }
 
@@ -200,9 +200,9 @@ pub struct BacklogMessage {
 /// Outcome of [`Journal::claim_backlog`]. See [`Journal`] for an example.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct TakenUp {
+pub struct ClaimedBacklog {
     /// Claimed messages, to be handled.
-    pub taken: Vec<BacklogMessage>,
+    pub messages: Vec<BacklogMessage>,
     /// Messages that this call made dead. No other call of any process returns them.
     pub dead: Vec<DeadMessage>,
 }
@@ -398,7 +398,7 @@ pub trait Journal: Send + Sync {
         limit: usize,
         policy: CrashPolicy,
         now: Timestamp,
-    ) -> StoreFuture<'_, TakenUp>;
+    ) -> StoreFuture<'_, ClaimedBacklog>;
 
     /// Releases the claims of this process that are older than `before` and not in `running`, and returns their number.
     ///

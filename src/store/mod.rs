@@ -55,9 +55,9 @@ pub use conversations::{
 pub use error::{StoreError, StoreErrorKind};
 pub use handoff::{HandoffChange, HandoffRow, Handoffs};
 pub use journal::{
-    AcceptOutcome, BacklogMessage, Claim, Completion, CrashPolicy, DeadMessage, DeadReason,
-    DialogueChange, FailOutcome, Journal, QueuedMessage, RedactedParams, ReplyDecision, ReplyPath,
-    ReplyQueue, SavedResponse, TakenUp, TurnStatus,
+    AcceptOutcome, BacklogMessage, Claim, ClaimedBacklog, Completion, CrashPolicy, DeadMessage,
+    DeadReason, DialogueChange, FailOutcome, Journal, QueuedMessage, RedactedParams, ReplyDecision,
+    ReplyPath, ReplyQueue, SavedResponse, TurnStatus,
 };
 pub use media::{
     CHUNK_BYTES, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkSigningKey, LinkSource,
@@ -65,7 +65,7 @@ pub use media::{
 };
 pub use new_inbound::{ConsentKeyword, NewInbound};
 pub use operator::{
-    BacklogStats, Expired, MessageFilter, MessageRow, Operator, OutboundDetails, OutboundRow,
+    BacklogStats, ExpiryReport, MessageFilter, MessageRow, Operator, OutboundDetails, OutboundRow,
     PurgeReport, Retention,
 };
 pub use outbox::{

@@ -13,7 +13,7 @@ use crate::store::{ConsentScope, ConsentSource};
 
 /// Inbound message as a webhook delivers it. The journal stores it once, however often Twilio delivers it.
 ///
-/// See [`Journal`] for an example.
+/// See [`Journal`](super::Journal) for an example.
 #[derive(Clone)]
 pub struct NewInbound {
     /// Account that received the message: half of the key for deduplication.
@@ -51,17 +51,17 @@ pub enum ConsentKeyword {
     /// The user opts out.
     Stop {
         /// Source of the keyword.
-        how: ConsentSource,
+        source: ConsentSource,
         /// TwiML confirmation. Only the first opt-out gets it.
-        answer: String,
+        confirmation: String,
     },
     /// The user opts in again. If `how` is [`ConsentSource::Keyword`], a user who has not opted out sends an ordinary
     /// message.
     Start {
         /// Source of the keyword.
-        how: ConsentSource,
+        source: ConsentSource,
         /// TwiML confirmation.
-        answer: String,
+        confirmation: String,
     },
     /// The user asks for help, and Twilio has already replied.
     Help,
@@ -79,7 +79,7 @@ pub(super) enum ConsentEffect {
     Keyword {
         change: Option<ConsentAction>,
         opted_out: bool,
-        answer: String,
+        confirmation: String,
     },
 }
 
@@ -103,25 +103,27 @@ impl NewInbound {
             Some(ConsentKeyword::Help) => ConsentEffect::Keyword {
                 change: None,
                 opted_out,
-                answer: String::new(),
+                confirmation: String::new(),
             },
             // A second STOP falls through to `OptedOut`: no second confirmation, and no second record in the ledger.
-            Some(ConsentKeyword::Stop { answer, .. }) if !opted_out => ConsentEffect::Keyword {
+            Some(ConsentKeyword::Stop {
+                confirmation: answer,
+                ..
+            }) if !opted_out => ConsentEffect::Keyword {
                 change: Some(ConsentAction::OptOut),
                 opted_out: true,
-                answer: answer.clone(),
+                confirmation: answer.clone(),
             },
             // "Start" is also an ordinary word, so a keyword counts only if it takes back an opt-out. Twilio's
             // `OptOutType` always counts, because Twilio itself has handled the message as a keyword.
-            Some(ConsentKeyword::Start { how, answer })
-                if opted_out || *how != ConsentSource::Keyword =>
-            {
-                ConsentEffect::Keyword {
-                    change: opted_out.then_some(ConsentAction::Resume),
-                    opted_out: false,
-                    answer: answer.clone(),
-                }
-            }
+            Some(ConsentKeyword::Start {
+                source: how,
+                confirmation: answer,
+            }) if opted_out || *how != ConsentSource::Keyword => ConsentEffect::Keyword {
+                change: opted_out.then_some(ConsentAction::Resume),
+                opted_out: false,
+                confirmation: answer.clone(),
+            },
             _ if opted_out => ConsentEffect::OptedOut,
             _ => ConsentEffect::Ordinary,
         }
@@ -138,7 +140,10 @@ impl NewInbound {
         action: ConsentAction,
     ) -> Vec<ConsentRecord> {
         let how = match &self.consent {
-            Some(ConsentKeyword::Stop { how, .. } | ConsentKeyword::Start { how, .. }) => *how,
+            Some(
+                ConsentKeyword::Stop { source: how, .. }
+                | ConsentKeyword::Start { source: how, .. },
+            ) => *how,
             Some(ConsentKeyword::Help) | None => return Vec::new(),
         };
         let mut scopes = self.scopes();

@@ -121,7 +121,7 @@ pub struct Retention {
     /// Messages with their keys are deleted from before this time. A redelivery after that would be a new message.
     pub keys_before: Timestamp,
     /// Status callbacks without a matching message are deleted from before this time.
-    pub news_before: Timestamp,
+    pub unmatched_status_before: Timestamp,
 }
 
 /// Time for which keys outlive content.
@@ -129,7 +129,7 @@ pub struct Retention {
 // known.
 const KEYS: SignedDuration = SignedDuration::from_hours(400 * 24);
 /// Age limit of status callbacks without a matching message.
-const NEWS: SignedDuration = SignedDuration::from_hours(24);
+const UNMATCHED_STATUS_RETENTION: SignedDuration = SignedDuration::from_hours(24);
 
 impl Retention {
     /// Returns the limits at `now`, given the retention times of content and of texts.
@@ -142,7 +142,7 @@ impl Retention {
             texts_before: before(age(texts)),
             content_before: before(age(content)),
             keys_before: before(age(content).saturating_add(KEYS)),
-            news_before: before(NEWS),
+            unmatched_status_before: before(UNMATCHED_STATUS_RETENTION),
         }
     }
 }
@@ -172,7 +172,7 @@ impl BacklogStats {
         let number = number.unsigned_abs();
         match state {
             inbound::RECEIVED => self.received += number,
-            inbound::HANDLING => self.processing += number,
+            inbound::PROCESSING => self.processing += number,
             // The queries read open states only, so this is DEFERRED.
             _ => self.deferred += number,
         }
@@ -197,7 +197,7 @@ pub struct PurgeReport {
     /// Number of inbound messages whose content was deleted.
     pub messages: u64,
     /// Number of deleted messages of the outbox.
-    pub replies: u64,
+    pub outbound: u64,
     /// Number of deleted consents.
     pub consents: u64,
 }
@@ -217,7 +217,7 @@ pub struct PurgeReport {
 /// let retention = Retention::new(30 * day, 7 * day, Timestamp::UNIX_EPOCH);
 /// let mut begun = std::time::Instant::now();
 /// while store.expire(retention).await?.more {
-///     tokio::time::sleep(Expired::pause_after(begun.elapsed())).await;
+///     tokio::time::sleep(ExpiryReport::pause_after(begun.elapsed())).await;
 ///     begun = std::time::Instant::now();
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -225,7 +225,7 @@ pub struct PurgeReport {
 /// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Expired {
+pub struct ExpiryReport {
     /// True if there is more to delete.
     pub more: bool,
     /// SIDs of messages without a reply whose content this step deleted.
@@ -240,15 +240,15 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 // A step holds SQLite's only writer, so that a slow disk needs longer pauses.
 const SHARE: u32 = 20;
 
-impl Expired {
+impl ExpiryReport {
     /// Returns the pause before the next step, which leaves time for messages, given the duration of the last step.
     ///
     /// ```
     /// use std::time::Duration;
-    /// use replyhook::store::Expired;
+    /// use replyhook::store::ExpiryReport;
     ///
-    /// assert_eq!(Expired::pause_after(Duration::from_millis(2)), Duration::from_millis(100));
-    /// assert_eq!(Expired::pause_after(Duration::from_millis(100)), Duration::from_millis(1900));
+    /// assert_eq!(ExpiryReport::pause_after(Duration::from_millis(2)), Duration::from_millis(100));
+    /// assert_eq!(ExpiryReport::pause_after(Duration::from_millis(100)), Duration::from_millis(1900));
     /// ```
     pub fn pause_after(took: Duration) -> Duration {
         MIN_PAUSE.max(took * (SHARE - 1))
@@ -330,5 +330,5 @@ pub trait Operator: Send + Sync {
     fn delete_everything(&self) -> StoreFuture<'_, ()>;
 
     /// Deletes a small number of rows that are older than `retention` allows.
-    fn expire(&self, retention: Retention) -> StoreFuture<'_, Expired>;
+    fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport>;
 }

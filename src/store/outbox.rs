@@ -155,9 +155,9 @@ pub enum SendOutcome {
     /// The result of the call is unknown, so that Twilio's list must be searched.
     Unknown {
         /// Earliest time of the search.
-        look_at: Timestamp,
+        lookup_at: Timestamp,
         /// True if the list was searched and does not have the message.
-        looked: bool,
+        looked_up: bool,
     },
     /// Twilio's list does not have the message, which waits for an operator.
     Held,
@@ -253,7 +253,7 @@ pub trait Outbox: Send + Sync {
     fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()>;
 
     /// Claims up to `limit` messages with an unknown result whose lookup is due.
-    fn unknown(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>>;
+    fn claim_lookups(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>>;
 
     /// Lists up to `limit` messages with an ID above `after` that Twilio holds until their send time, although their
     /// user has opted out.

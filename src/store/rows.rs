@@ -36,7 +36,7 @@ pub(super) mod inbound {
     /// Stored; an older message of the conversation is still open.
     pub(in crate::store) const RECEIVED: i64 = 0;
     /// A handler runs, and the reply path is undecided.
-    pub(in crate::store) const HANDLING: i64 = 1;
+    pub(in crate::store) const PROCESSING: i64 = 1;
     /// The reply takes the REST API. A handler runs if the message has an owner.
     pub(in crate::store) const DEFERRED: i64 = 2;
     /// The response is saved: TwiML, or the empty response.
@@ -156,7 +156,7 @@ pub(super) fn shown_state(state: i64, replies: &[(OutboundState, bool)]) -> &'st
     let any = |wanted: OutboundState| replies.iter().any(|(state, _)| *state == wanted);
     match state {
         inbound::RECEIVED => "received",
-        inbound::HANDLING => "processing",
+        inbound::PROCESSING => "processing",
         inbound::DEFERRED => "deferred",
         inbound::FAILED => "failed",
         inbound::DEAD => "dead",
@@ -198,7 +198,7 @@ pub(super) fn decision(state: i64, twiml: Option<&String>) -> ReplyDecision {
 }
 
 /// Returns why a failure was not recorded: the message has a response, or the claim is not the caller's.
-pub(super) fn not_failed(decision: ReplyDecision) -> FailOutcome {
+pub(super) fn failure_not_recorded(decision: ReplyDecision) -> FailOutcome {
     match decision {
         ReplyDecision::Inline(response) => FailOutcome::AlreadyAnswered(response),
         ReplyDecision::ViaRest | ReplyDecision::ClaimLost => FailOutcome::ClaimLost,
@@ -265,7 +265,7 @@ pub(super) struct LinkColumns {
     pub(super) message: Option<Vec<u8>>,
     pub(super) file: Option<Vec<u8>>,
     pub(super) account: Option<Vec<u8>>,
-    pub(super) slot: Option<i64>,
+    pub(super) auth_token: Option<i64>,
     pub(super) media_message: Option<Vec<u8>>,
     pub(super) media: Option<String>,
 }
@@ -288,7 +288,7 @@ impl LinkColumns {
                 message,
                 file: None,
                 account: Some(sid_bytes(account.as_str())),
-                slot: Some(slot_number(*slot)),
+                auth_token: Some(auth_token_number(*slot)),
                 media_message: Some(sid_bytes(of.as_str())),
                 media: Some(media.to_string()),
             },
@@ -311,7 +311,7 @@ pub(super) fn linked(
         let media = columns.media.as_deref().ok_or_else(unreadable)?;
         LinkTarget::Twilio(TwilioMedia {
             account: account_sid(columns.account.as_deref().ok_or_else(unreadable)?)?,
-            auth_token: slot(columns.slot.ok_or_else(unreadable)?),
+            auth_token: auth_token(columns.auth_token.ok_or_else(unreadable)?),
             message: message_sid(columns.media_message.as_deref().ok_or_else(unreadable)?)?,
             media: media.parse().map_err(|_| unreadable())?,
         })
@@ -319,7 +319,7 @@ pub(super) fn linked(
     Ok(ResolvedLink { file, content_type })
 }
 
-pub(super) fn slot_number(slot: AuthTokenKind) -> i64 {
+pub(super) fn auth_token_number(slot: AuthTokenKind) -> i64 {
     match slot {
         AuthTokenKind::Primary => 0,
         AuthTokenKind::Secondary => 1,
@@ -327,7 +327,7 @@ pub(super) fn slot_number(slot: AuthTokenKind) -> i64 {
     }
 }
 
-pub(super) fn slot(number: i64) -> AuthTokenKind {
+pub(super) fn auth_token(number: i64) -> AuthTokenKind {
     match number {
         1 => AuthTokenKind::Secondary,
         2 => AuthTokenKind::Subaccount,

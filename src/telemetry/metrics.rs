@@ -383,8 +383,12 @@ impl Metrics {
             SendOutcome::Retry { .. } => 1,
             SendOutcome::Failed { .. } => 2,
             // Not a new result: a lookup that found nothing, for a message already counted as unknown.
-            SendOutcome::Unknown { looked: true, .. } => return,
-            SendOutcome::Unknown { looked: false, .. } => 3,
+            SendOutcome::Unknown {
+                looked_up: true, ..
+            } => return,
+            SendOutcome::Unknown {
+                looked_up: false, ..
+            } => 3,
             SendOutcome::Held => 4,
         };
         self.replies[index].increment(1);

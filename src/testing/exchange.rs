@@ -26,7 +26,7 @@ pub struct DeliveryExchange {
     pub twiml: Option<String>,
     /// URL, HTTP status and Twilio error code of each webhook call.
     pub calls: Vec<(String, Option<u64>, Option<u64>)>,
-    handler_runs: u64,
+    handler_calls: u64,
     /// Exchange of the previous delivery of this message, for a redelivery.
     before: Option<Box<DeliveryExchange>>,
 }
@@ -78,7 +78,7 @@ impl DeliveryExchange {
         user: &str,
         answered: &Value,
         received: Vec<ReceivedMessage>,
-        handler_runs: u64,
+        handler_calls: u64,
     ) -> Self {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let calls = answered["attempts"].as_array().into_iter().flatten();
@@ -95,7 +95,7 @@ impl DeliveryExchange {
             received,
             twiml: text(&answered["twiml"]),
             calls: calls.map(call).collect(),
-            handler_runs,
+            handler_calls,
             before: None,
         }
     }
@@ -207,7 +207,7 @@ impl DeliveryExchange {
     #[track_caller]
     pub fn assert_handler_runs(&self, times: u64) -> &Self {
         assert_eq!(
-            self.handler_runs, times,
+            self.handler_calls, times,
             "unexpected number of handler calls"
         );
         self

@@ -335,8 +335,8 @@ impl TestBot {
     }
 
     /// Returns the number of handler calls since the start, restarts included.
-    pub async fn handler_runs(&self) -> u64 {
-        self.dev_server.lock().await.handler_runs()
+    pub async fn handler_calls(&self) -> u64 {
+        self.dev_server.lock().await.handler_calls()
     }
 
     /// Returns a client of the emulator's control API, for everything else.
@@ -359,7 +359,7 @@ impl TestBot {
     /// messages that the phone received because of all.
     async fn exchange_all(&self, user: &str, path: &[&str], bodies: &[Value]) -> DeliveryExchange {
         let known = self.sent_to(user).await;
-        let before = self.handler_runs().await;
+        let before = self.handler_calls().await;
         let (handler, deadline, debounce) = {
             let state = self.state();
             (state.handler, state.deadline, state.debounce)
@@ -401,7 +401,7 @@ impl TestBot {
             }
             // The injected latency starts with the call: advancing before it would not shorten it.
             self.until("the handler was called", || async {
-                (self.handler_runs().await > before).then_some(())
+                (self.handler_calls().await > before).then_some(())
             })
             .await;
             // No further than the deadline: Twilio must get its response before a late handler returns.
@@ -420,7 +420,7 @@ impl TestBot {
             (self.pending(user).await == 0).then_some(())
         })
         .await;
-        let runs = self.handler_runs().await - before;
+        let runs = self.handler_calls().await - before;
         let sid = delivered["message_sid"].as_str().unwrap_or_default();
         // Add up over redeliveries of the same message, for `assert_handler_runs`.
         let runs = {

@@ -10,7 +10,7 @@ use http::Method;
 
 use super::response::{self, WebhookResult};
 use super::{Webhooks, probe};
-use crate::dispatch::{DispatchOutcome, Road};
+use crate::dispatch::{DispatchOutcome, WebhookKind};
 use crate::message::{FallbackCause, InboundMessage};
 use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
@@ -46,7 +46,7 @@ async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
     // Without a permit the call still gets the fallback text, which costs no handler.
     let outcome = match webhooks.acquire_permit(Endpoint::Fallback) {
         Ok(_permit) => {
-            let road = Road::Fallback(cause);
+            let road = WebhookKind::Fallback(cause);
             dispatcher.dispatch(message.clone(), auth_token, road).await
         }
         Err(_) => DispatchOutcome::Overloaded,

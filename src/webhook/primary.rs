@@ -8,7 +8,7 @@ use http::Method;
 
 use super::response::{self, ErrorResponse, WebhookResult};
 use super::{Webhooks, conversations, probe, status};
-use crate::dispatch::{DispatchOutcome, Road};
+use crate::dispatch::{DispatchOutcome, WebhookKind};
 use crate::message::{ConversationEvent, InboundMessage};
 use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
@@ -44,7 +44,7 @@ async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
     let message = webhooks.parsed(Endpoint::Primary, message)?;
     let dispatched = webhooks
         .dispatcher
-        .dispatch(message, auth_token, Road::Primary)
+        .dispatch(message, auth_token, WebhookKind::Primary)
         .await;
     match dispatched {
         DispatchOutcome::Reply(document) => Ok((document, Outcome::Ok)),

@@ -475,7 +475,10 @@ fn comments_and_pages_use_plain_words() {
         !is_plain("/// Whether it is kept"),
         "the check finds nothing"
     );
-    for wrong in ["// Whoever asks: nobody", "/// Decided once: see [`Journal`]."] {
+    for wrong in [
+        "// Whoever asks: nobody",
+        "/// Decided once: see [`Journal`].",
+    ] {
         assert!(!is_plain(wrong), "the check finds nothing");
     }
     let mut files = sources("src");

@@ -126,7 +126,7 @@ async fn threat_72_two_dev_servers_stop_within_ten_turns() {
         hears = 1 - hears;
     }
     for (desk, _) in desks {
-        assert_eq!(desk.handler_runs(), 9);
+        assert_eq!(desk.handler_calls(), 9);
         desk.stop().await;
     }
 }

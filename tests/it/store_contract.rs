@@ -109,7 +109,7 @@ impl Backend {
             #[cfg(feature = "postgres")]
             Kind::Postgres => {
                 let store = replyhook::store::postgres::PostgresStore::new(self.database().url());
-                Arc::new(store.with_patience(PATIENCE))
+                Arc::new(store.with_operation_timeout(PATIENCE))
             }
         }
     }
@@ -230,15 +230,15 @@ fn from(user: &[&str], number: u64) -> NewInbound {
 
 fn stop() -> ConsentKeyword {
     ConsentKeyword::Stop {
-        how: ConsentSource::Keyword,
-        answer: "stopped".to_owned(),
+        source: ConsentSource::Keyword,
+        confirmation: "stopped".to_owned(),
     }
 }
 
 fn start() -> ConsentKeyword {
     ConsentKeyword::Start {
-        how: ConsentSource::Keyword,
-        answer: "started".to_owned(),
+        source: ConsentSource::Keyword,
+        confirmation: "started".to_owned(),
     }
 }
 

@@ -41,7 +41,7 @@ async fn test_user_actions_get_replies() {
         .await
         .assert_reply("Got Yes.");
     ben.says("hello").await.assert_reply_contains("hello");
-    assert_eq!(bot.handler_runs().await, 5);
+    assert_eq!(bot.handler_calls().await, 5);
 }
 
 #[tokio::test]

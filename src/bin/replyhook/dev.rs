@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use replyhook::config::WebhookSettings;
+use replyhook::config::SenderWebhookSettings;
 use replyhook::emulator::SENDERS;
 use replyhook::{App, DevServer, DevServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -90,7 +90,7 @@ impl Dev {
         let real = if self.sender.is_empty() {
             None
         } else {
-            Some(WebhookSettings::load(&sources)?)
+            Some(SenderWebhookSettings::load(&sources)?)
         };
         let runtime = runtime()?;
         let ended = runtime.block_on(async {

@@ -4,7 +4,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use replyhook::Address;
 use replyhook::config::{MediaSettings, Sources};
-use replyhook::store::{Access, Expired, MessageFilter, Retention};
+use replyhook::store::{Access, ExpiryReport, MessageFilter, Retention};
 
 use crate::messages::files_of;
 use crate::operator::{Opened, now, number};
@@ -79,10 +79,10 @@ impl Purge {
             "deleted: the content of {}, {}, {}, {}, the dialogue and the address\n\
              kept: the keys of messages (AccountSid, MessageSid), so that a redelivery gets no second reply; {opt_out}\n",
             number(purged.messages, "message"),
-            if purged.replies == 1 {
+            if purged.outbound == 1 {
                 "1 REST reply".to_owned()
             } else {
-                format!("{} REST replies", purged.replies)
+                format!("{} REST replies", purged.outbound)
             },
             number(purged.consents, "consent"),
             number(files, "saved file"),
@@ -136,7 +136,7 @@ impl Purge {
                 break;
             }
             // Pause between the steps, so that a running server can write to the store.
-            std::thread::sleep(Expired::pause_after(begun.elapsed()));
+            std::thread::sleep(ExpiryReport::pause_after(begun.elapsed()));
         }
         print(&format!(
             "deleted: content from before {:.0}, texts from before {:.0}\n",

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::bail;
 use replyhook::Address;
-use replyhook::config::{SigningSettings, WebhookSettings};
+use replyhook::config::{SenderWebhookSettings, SigningSettings};
 use replyhook::twilio::{self, Client, ConfiguredWebhooks, Credentials, WebhookMethods};
 use serde_json::json;
 
@@ -134,7 +134,7 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    pub(crate) fn new(settings: WebhookSettings) -> Self {
+    pub(crate) fn new(settings: SenderWebhookSettings) -> Self {
         Self {
             client: Client::new(settings.messaging_url),
             credentials: settings.credentials,
@@ -209,7 +209,7 @@ impl Sender {
 
 impl Show {
     fn run(self) -> anyhow::Result<ExitStatus> {
-        let console = Console::new(WebhookSettings::load(&self.settings.sources())?);
+        let console = Console::new(SenderWebhookSettings::load(&self.settings.sources())?);
         let senders = runtime()?.block_on(async {
             match self.which {
                 Some(which) => console.find(&[which]).await,
@@ -226,7 +226,7 @@ impl Show {
 impl Set {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let sources = self.settings.sources();
-        let console = Console::new(WebhookSettings::load(&sources)?);
+        let console = Console::new(SenderWebhookSettings::load(&sources)?);
         let configured = if self.from_config {
             let Some(public_url) = SigningSettings::load(&sources)?.public_url else {
                 bail!("--from-config needs PUBLIC_URL; set it to the same value as for the server");

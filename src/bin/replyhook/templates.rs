@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use anyhow::anyhow;
-use replyhook::config::SenderSettings;
+use replyhook::config::SendSettings;
 use replyhook::twilio::{Client, Template};
 use serde_json::json;
 
@@ -29,7 +29,7 @@ pub(crate) struct Templates {
 
 impl Templates {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        let settings = SenderSettings::load(&self.settings.sources())?;
+        let settings = SendSettings::load(&self.settings.sources())?;
         let credentials = settings.credentials.ok_or_else(|| {
             anyhow!("no credentials for Twilio; set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret")
         })?;

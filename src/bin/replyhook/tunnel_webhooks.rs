@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use replyhook::config::WebhookSettings;
+use replyhook::config::SenderWebhookSettings;
 use replyhook::twilio::{ConfiguredWebhooks, WebhookMethods, WhatsAppSender};
 
 use crate::Failed;
@@ -32,7 +32,7 @@ impl TunnelWebhooks {
     pub(crate) async fn at(
         urls: [String; 3],
         wanted: &[Which],
-        settings: WebhookSettings,
+        settings: SenderWebhookSettings,
     ) -> anyhow::Result<Self> {
         let console = Console::new(settings);
         // Find all senders before changing one, so that a misspelled sender changes nothing.

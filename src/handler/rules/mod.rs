@@ -62,7 +62,7 @@ pub struct RulesFile {
     first_forward: Option<(usize, usize)>,
 }
 
-/// A handler that replies by the rules of a file, and reloads them with [`Rules::look`].
+/// A handler that replies by the rules of a file, and reloads them with [`Rules::reload_if_changed`].
 ///
 /// ```no_run
 /// use replyhook::App;
@@ -168,7 +168,7 @@ impl Rules {
     ///
     /// # Errors
     /// [`RulesError`] if the changed file cannot be read or has problems. The previous rules stay active.
-    pub fn look(&self) -> Option<Result<(), RulesError>> {
+    pub fn reload_if_changed(&self) -> Option<Result<(), RulesError>> {
         let now = text_of(&self.path);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if *seen == now {

@@ -64,7 +64,7 @@ pub(super) async fn accept_at_once(
         .bind(address)
         .bind(me)
         .bind(arrival.received_at.as_microsecond())
-        .bind(rows::slot_number(arrival.auth_token))
+        .bind(rows::auth_token_number(arrival.auth_token))
         .bind(service)
         .bind(pack(&arrival.params))
         .bind(plain)
@@ -82,9 +82,9 @@ pub(super) async fn accept_at_once(
     };
     let held: bool = row.try_get(6)?;
     Ok(match row.try_get::<i64, _>(4)? {
-        inbound::RECEIVED | inbound::HANDLING if held => Some(AcceptOutcome::InProgress { id }),
+        inbound::RECEIVED | inbound::PROCESSING if held => Some(AcceptOutcome::InProgress { id }),
         // This redelivery may start another attempt, for which `accept` takes the locks.
-        inbound::RECEIVED | inbound::HANDLING | inbound::FAILED => None,
+        inbound::RECEIVED | inbound::PROCESSING | inbound::FAILED => None,
         inbound::ANSWERED => {
             let twiml: Option<String> = row.try_get(5)?;
             let twiml = twiml.map(unpack);
@@ -144,7 +144,11 @@ pub(super) async fn accept(
     let counts = conversations::counts(db, conversation, scopes(arrival), now).await?;
     let heeded = arrival.apply_keyword(counts.opted_out);
     let (answer, change) = match &heeded {
-        ConsentEffect::Keyword { answer, change, .. } => (Some(answer.as_str()), *change),
+        ConsentEffect::Keyword {
+            confirmation: answer,
+            change,
+            ..
+        } => (Some(answer.as_str()), *change),
         ConsentEffect::Ordinary | ConsentEffect::OptedOut => (None, None),
     };
     if let Some(action) = change {
@@ -156,7 +160,7 @@ pub(super) async fn accept(
     let state = match (to_be_handled, counts.open) {
         // A consent keyword, or a message of an opted-out user, is complete: no handler runs.
         (false, _) => inbound::ANSWERED,
-        (true, 0) => inbound::HANDLING,
+        (true, 0) => inbound::PROCESSING,
         (true, _) => inbound::RECEIVED,
     };
     let answer = answer.filter(|answer| !answer.is_empty());
@@ -174,10 +178,10 @@ pub(super) async fn accept(
     .bind(rows::sid_bytes(arrival.sid.as_str()))
     .bind(conversation)
     .bind(state)
-    .bind(i64::from(state == inbound::HANDLING))
+    .bind(i64::from(state == inbound::PROCESSING))
     .bind(to_be_handled.then_some(me))
     .bind(now)
-    .bind(rows::slot_number(arrival.auth_token))
+    .bind(rows::auth_token_number(arrival.auth_token))
     .bind(service)
     .bind(answer.map(pack))
     .bind(pack(&arrival.params))
@@ -188,8 +192,13 @@ pub(super) async fn accept(
     let id = id.ok_or(Trouble::Again)?;
     Ok(match heeded {
         ConsentEffect::Keyword {
-            opted_out, answer, ..
-        } => AcceptOutcome::ConsentKeyword { opted_out, answer },
+            opted_out,
+            confirmation: answer,
+            ..
+        } => AcceptOutcome::ConsentKeyword {
+            opted_out,
+            confirmation: answer,
+        },
         ConsentEffect::OptedOut => AcceptOutcome::OptedOut,
         ConsentEffect::Ordinary => accepted(id, conversation, counts.open, counts.handed_over),
     })
@@ -213,16 +222,16 @@ async fn repeated(
                 twiml: row.answer,
             }));
         }
-        inbound::RECEIVED | inbound::HANDLING if row.held => {
+        inbound::RECEIVED | inbound::PROCESSING if row.held => {
             return Ok(AcceptOutcome::InProgress { id: row.id });
         }
         // The handler failed, and Twilio delivers the message again: the next attempt.
         inbound::FAILED if !exhausted => {}
         // The process that handled it has died: whether the handler ran to its end is not known.
-        inbound::HANDLING if arrival.retry_after_crash && !exhausted => {}
+        inbound::PROCESSING if arrival.retry_after_crash && !exhausted => {}
         // It was only queued, or released: no handler was interrupted, so the policy for crashes does not apply.
         inbound::RECEIVED => {}
-        inbound::FAILED | inbound::HANDLING => {
+        inbound::FAILED | inbound::PROCESSING => {
             // An empty text is stored as NULL, which is the empty response; an empty body is not TwiML.
             let twiml = Some(arrival.final_response.clone()).filter(|twiml| !twiml.is_empty());
             sqlx::query("UPDATE inbound SET state = 3, response = $2 WHERE id = $1")

@@ -7,7 +7,9 @@ use super::error::Trouble;
 use super::journal::number;
 use super::text::unpack;
 use crate::store::rows;
-use crate::store::{BacklogMessage, Claim, CrashPolicy, DeadMessage, RedactedParams, TakenUp};
+use crate::store::{
+    BacklogMessage, Claim, ClaimedBacklog, CrashPolicy, DeadMessage, RedactedParams,
+};
 
 /// Messages that may be claimed: not owned by a live process, and first in their conversation.
 // Locks the conversations. SKIP LOCKED, since a locked one belongs to a transaction that is claiming or accepting: the
@@ -54,14 +56,14 @@ pub(super) async fn take_up(
     limit: usize,
     policy: CrashPolicy,
     now: Timestamp,
-) -> Result<TakenUp, Trouble> {
+) -> Result<ClaimedBacklog, Trouble> {
     let free: Vec<i64> = sqlx::query_scalar(FREE)
         .bind(me)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *db)
         .await?;
     if free.is_empty() {
-        return Ok(TakenUp::default());
+        return Ok(ClaimedBacklog::default());
     }
     let found = sqlx::query(TAKE)
         .bind(me)
@@ -73,7 +75,7 @@ pub(super) async fn take_up(
         .bind(rows::CRASHED)
         .fetch_all(db)
         .await?;
-    let mut taken_up = TakenUp::default();
+    let mut taken_up = ClaimedBacklog::default();
     for row in found {
         let sid = rows::message_sid(row.try_get(5)?)?;
         if let Some(reason) = row.try_get::<Option<&str>, _>(10)? {
@@ -81,7 +83,7 @@ pub(super) async fn take_up(
             taken_up.dead.push(DeadMessage { sid, reason });
             continue;
         }
-        taken_up.taken.push(BacklogMessage {
+        taken_up.messages.push(BacklogMessage {
             claim: Claim {
                 id: row.try_get(0)?,
                 conversation: row.try_get(1)?,
@@ -91,7 +93,7 @@ pub(super) async fn take_up(
             },
             account: rows::account_sid(row.try_get(4)?)?,
             sid,
-            auth_token: rows::slot(row.try_get(6)?),
+            auth_token: rows::auth_token(row.try_get(6)?),
             params: RedactedParams(unpack(row.try_get(7)?)),
             received_at: rows::time(row.try_get(8)?)?,
         });

@@ -20,9 +20,9 @@ use super::{PostgresStore, accept, backlog, handoff, outbox};
 use crate::store::outbox::MAX_ORDER_WAIT;
 use crate::store::rows::{self, inbound};
 use crate::store::{
-    AcceptOutcome, Claim, Completion, CrashPolicy, FailOutcome, Journal, NewInbound, NewOutbound,
-    QueuedMessage, RedactedParams, ReplyDecision, ReplyPath, SavedResponse, StoreFuture, TakenUp,
-    TurnStatus,
+    AcceptOutcome, Claim, ClaimedBacklog, Completion, CrashPolicy, FailOutcome, Journal,
+    NewInbound, NewOutbound, QueuedMessage, RedactedParams, ReplyDecision, ReplyPath,
+    SavedResponse, StoreFuture, TurnStatus,
 };
 
 impl Journal for PostgresStore {
@@ -199,7 +199,7 @@ impl Journal for PostgresStore {
                     Some(inbound::FAILED) => FailOutcome::Retryable,
                     Some(_) => FailOutcome::Dead,
                     // Nothing was changed: the message is decided, or the claim is lost.
-                    None => rows::not_failed(Standing::of(db, me, claim.id).await?.decision_for(me, claim)),
+                    None => rows::failure_not_recorded(Standing::of(db, me, claim.id).await?.decision_for(me, claim)),
                 })
             })
         })
@@ -210,7 +210,7 @@ impl Journal for PostgresStore {
         limit: usize,
         policy: CrashPolicy,
         now: Timestamp,
-    ) -> StoreFuture<'_, TakenUp> {
+    ) -> StoreFuture<'_, ClaimedBacklog> {
         let me = self.owner;
         self.claim(move |db| Box::pin(backlog::take_up(db, me, limit, policy, now)))
     }
@@ -526,7 +526,7 @@ pub(super) async fn decide(
     match row.state {
         // Another transaction opened the path between the two statements, for example a redelivery
         // that starts an attempt.
-        inbound::RECEIVED | inbound::HANDLING => Err(Trouble::Again),
+        inbound::RECEIVED | inbound::PROCESSING => Err(Trouble::Again),
         inbound::FAILED if !rest => Err(Trouble::Again),
         _ => Ok(row.decision()),
     }

@@ -49,7 +49,7 @@ impl MediaLinks for PostgresStore {
                 let Some(row) = found else { return Ok(None) };
                 let columns = LinkColumns {
                     account: row.try_get(1)?,
-                    slot: row.try_get(2)?,
+                    auth_token: row.try_get(2)?,
                     media_message: row.try_get(3)?,
                     media: row.try_get(4)?,
                     file: row.try_get(5)?,
@@ -174,7 +174,7 @@ async fn offer(
     .bind(&columns.message)
     .bind(&columns.file)
     .bind(&columns.account)
-    .bind(columns.slot)
+    .bind(columns.auth_token)
     .bind(&columns.media_message)
     .bind(&columns.media)
     .execute(db)

@@ -196,7 +196,7 @@ impl PostgresStore {
     /// Sets the timeout of a server's calls. For tests on busy machines, where a slow call is not an outage.
     #[doc(hidden)]
     #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
+    pub fn with_operation_timeout(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }

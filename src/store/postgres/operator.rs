@@ -15,7 +15,7 @@ use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    BacklogStats, Expired, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
+    BacklogStats, ExpiryReport, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
     OutboundMessage, OutboundRow, OutboundState, PurgeReport, RedactedParams, Retention,
     StoreFuture,
 };
@@ -160,7 +160,7 @@ impl Operator for PostgresStore {
         })
     }
 
-    fn expire(&self, retention: Retention) -> StoreFuture<'_, Expired> {
+    fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport> {
         self.upkeep(move |db| Box::pin(retention::expire(db, retention)))
     }
 }
@@ -414,7 +414,7 @@ async fn purge_user(
         .await?;
     Ok(PurgeReport {
         messages: messages.rows_affected(),
-        replies: replies.rows_affected(),
+        outbound: replies.rows_affected(),
         consents: consents.rows_affected(),
     })
 }

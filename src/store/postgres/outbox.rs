@@ -46,7 +46,7 @@ impl Outbox for PostgresStore {
         })
     }
 
-    fn unknown(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
+    fn claim_lookups(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
         self.ask(move |db| {
             Box::pin(async move {
                 let found = sqlx::query(UNKNOWN)
@@ -78,7 +78,7 @@ impl Outbox for PostgresStore {
                         Ok(ScheduledMessage {
                             id: row.try_get(0)?,
                             account: rows::account_sid(row.try_get(1)?)?,
-                            auth_token: rows::slot(row.try_get(2)?),
+                            auth_token: rows::auth_token(row.try_get(2)?),
                             sid: rows::message_sid(row.try_get(3)?)?,
                         })
                     })
@@ -214,7 +214,9 @@ impl Columns {
             columns
                 .accounts
                 .push(rows::sid_bytes(reply.account.as_str()));
-            columns.slots.push(rows::slot_number(reply.auth_token));
+            columns
+                .slots
+                .push(rows::auth_token_number(reply.auth_token));
             columns.us.push(pack(reply.sender.as_str()).into_owned());
             columns
                 .addresses
@@ -435,7 +437,7 @@ fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble>
         id: row.try_get(0)?,
         created_at: rows::time(row.try_get(1)?)?,
         account: rows::account_sid(row.try_get(2)?)?,
-        auth_token: rows::slot(row.try_get(3)?),
+        auth_token: rows::auth_token(row.try_get(3)?),
         template: row.try_get(7)?,
         window: rows::window(&user, last_inbound, now)?,
         sender: us,
@@ -521,7 +523,10 @@ async fn settle(
                 status_events::refused(db, &record).await?;
             }
         }
-        SendOutcome::Unknown { look_at, looked } => {
+        SendOutcome::Unknown {
+            lookup_at: look_at,
+            looked_up: looked,
+        } => {
             sqlx::query(
                 "UPDATE outbound SET state = 2, owner = NULL, not_before = $2, lookups = lookups + $3 \
                  WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $4))",

@@ -8,10 +8,10 @@ use sqlx::PgConnection;
 use super::error::Trouble;
 use super::operator::forget;
 use crate::store::expiry::{
-    self, CONTENT, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTGOING, OUTGOING_CONTENT, OUTGOING_TEXTS,
+    self, CONTENT, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS, OUTGOING,
     STEP, TEXTS,
 };
-use crate::store::{Expired, Retention, rows};
+use crate::store::{ExpiryReport, Retention, rows};
 
 /// Key of the advisory lock under which one server at a time deletes: "rply" and 2.
 const EXPIRY: i64 = 0x7270_6c79_0002;
@@ -103,7 +103,7 @@ const DELETE_OUTGOING: &str = "DELETE FROM outbound WHERE id > $1 AND id <= $2 A
 
 // With a subquery, since DELETE has no LIMIT of its own.
 const OLD_KEYS: &str = "DELETE FROM idempotency_key WHERE key IN (SELECT key FROM idempotency_key WHERE at < $1 ORDER BY at LIMIT $2)";
-const OLD_NEWS: &str = "DELETE FROM unmatched_status WHERE (sid, account) IN (SELECT sid, account FROM unmatched_status WHERE at < $1 ORDER BY at LIMIT $2)";
+const OLD_STATUS: &str = "DELETE FROM unmatched_status WHERE (sid, account) IN (SELECT sid, account FROM unmatched_status WHERE at < $1 ORDER BY at LIMIT $2)";
 
 /// Up to $3 rows of `expire_later` after the mark $2.
 const LATER_ROWS: &str =
@@ -127,14 +127,14 @@ struct Step<'a> {
     texts: i64,
     content: i64,
     keys: i64,
-    expired: Expired,
+    expired: ExpiryReport,
 }
 
 /// Runs one step of the retention.
 pub(super) async fn expire(
     db: &mut PgConnection,
     retention: Retention,
-) -> Result<Expired, Trouble> {
+) -> Result<ExpiryReport, Trouble> {
     // The marks are read and written without locking their rows, so two servers must not run steps concurrently. `try`:
     // the server that has the lock does the work, and this one need not wait.
     let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
@@ -142,7 +142,7 @@ pub(super) async fn expire(
         .fetch_one(&mut *db)
         .await?;
     if !alone {
-        return Ok(Expired::default());
+        return Ok(ExpiryReport::default());
     }
     let mut step = Step {
         db,
@@ -150,7 +150,7 @@ pub(super) async fn expire(
         texts: retention.texts_before.as_microsecond(),
         content: retention.content_before.as_microsecond(),
         keys: retention.keys_before.as_microsecond(),
-        expired: Expired::default(),
+        expired: ExpiryReport::default(),
     };
     if let Some(range) = step.next(TEXTS, step.texts).await? {
         step.texts_of_messages(range).await?;
@@ -161,17 +161,17 @@ pub(super) async fn expire(
     if let Some(range) = step.next(KEYS, step.keys).await? {
         step.keys_of_messages(range).await?;
     }
-    if let Some(range) = step.next_outgoing(OUTGOING_TEXTS, step.texts).await? {
+    if let Some(range) = step.next_outgoing(OUTBOUND_TEXTS, step.texts).await? {
         step.run(TEXTS_OF_OUTGOING, range).await?;
     }
-    if let Some(range) = step.next_outgoing(OUTGOING_CONTENT, step.content).await? {
+    if let Some(range) = step.next_outgoing(OUTBOUND_CONTENT, step.content).await? {
         step.run(DELETE_OUTGOING, range).await?;
     }
     step.messages_later().await?;
-    step.outgoing_later().await?;
+    step.outbound_later().await?;
     for (sql, before) in [
         (OLD_KEYS, retention.keys_before),
-        (OLD_NEWS, retention.news_before),
+        (OLD_STATUS, retention.unmatched_status_before),
     ] {
         let deleted = sqlx::query(sql)
             .bind(before.as_microsecond())
@@ -403,7 +403,7 @@ impl Step<'_> {
     }
 
     /// Deletes what is old enough of the next postponed outbound messages.
-    async fn outgoing_later(&mut self) -> Result<(), Trouble> {
+    async fn outbound_later(&mut self) -> Result<(), Trouble> {
         for (id, at) in self.later(OUTGOING).await? {
             let range = Range {
                 from: id - 1,

@@ -5,7 +5,9 @@ use rusqlite::{Connection, params};
 
 use super::journal::{BLOCKED, HANDED_OVER, State};
 use crate::store::rows::{self, inbound};
-use crate::store::{BacklogMessage, CrashPolicy, DeadMessage, RedactedParams, StoreError, TakenUp};
+use crate::store::{
+    BacklogMessage, ClaimedBacklog, CrashPolicy, DeadMessage, RedactedParams, StoreError,
+};
 
 pub(super) fn take_up(
     db: &Connection,
@@ -13,7 +15,7 @@ pub(super) fn take_up(
     limit: usize,
     policy: CrashPolicy,
     now: Timestamp,
-) -> Result<TakenUp, StoreError> {
+) -> Result<ClaimedBacklog, StoreError> {
     // INDEXED BY: otherwise SQLite scans all messages ever stored, once per second. A message is free if it has no
     // owner, or another one, which is dead, because one server owns the file. `BLOCKED` keeps the order of each
     // conversation.
@@ -38,7 +40,7 @@ pub(super) fn take_up(
             },
         )?
         .collect::<Result<_, _>>()?;
-    let mut taken_up = TakenUp::default();
+    let mut taken_up = ClaimedBacklog::default();
     for (row, account, sid, slot, received_at, params) in found {
         // A message that a dead process had only queued has lost no attempt. One that was released has no owner.
         let crashed = row.state != inbound::RECEIVED && row.owner.is_some();
@@ -62,12 +64,12 @@ pub(super) fn take_up(
             });
             continue;
         }
-        taken_up.taken.push(BacklogMessage {
+        taken_up.messages.push(BacklogMessage {
             // Deferred from the start: no request waits, so the reply takes the REST API.
             claim: row.claim(db, me, inbound::DEFERRED, now)?,
             account: rows::account_sid(&account)?,
             sid: rows::message_sid(&sid)?,
-            auth_token: rows::slot(slot),
+            auth_token: rows::auth_token(slot),
             params: RedactedParams(params.unwrap_or_default()),
             received_at: rows::time(received_at)?,
         });

@@ -12,9 +12,9 @@ use crate::sid::MessagingServiceSid;
 use crate::store::new_inbound::ConsentEffect;
 use crate::store::rows::{self, inbound};
 use crate::store::{
-    AcceptOutcome, Claim, Completion, CrashPolicy, FailOutcome, Journal, NewInbound, NewOutbound,
-    QueuedMessage, RedactedParams, ReplyDecision, ReplyPath, SavedResponse, StoreError,
-    StoreFuture, TakenUp, TurnStatus,
+    AcceptOutcome, Claim, ClaimedBacklog, Completion, CrashPolicy, FailOutcome, Journal,
+    NewInbound, NewOutbound, QueuedMessage, RedactedParams, ReplyDecision, ReplyPath,
+    SavedResponse, StoreError, StoreFuture, TurnStatus,
 };
 
 /// Condition: another open message of the conversation comes before the message `i`. `?1` is this process.
@@ -52,7 +52,7 @@ impl Journal for SqliteStore {
             Ok(TurnStatus::Claimed(row.claim(
                 db,
                 me,
-                inbound::HANDLING,
+                inbound::PROCESSING,
                 now,
             )?))
         })
@@ -131,7 +131,7 @@ impl Journal for SqliteStore {
             Ok(match failed {
                 Some(inbound::FAILED) => FailOutcome::Retryable,
                 Some(_) => FailOutcome::Dead,
-                None => rows::not_failed(State::of(db, me, claim.id)?.decision_for(me, claim)),
+                None => rows::failure_not_recorded(State::of(db, me, claim.id)?.decision_for(me, claim)),
             })
         })
     }
@@ -141,7 +141,7 @@ impl Journal for SqliteStore {
         limit: usize,
         policy: CrashPolicy,
         now: Timestamp,
-    ) -> StoreFuture<'_, TakenUp> {
+    ) -> StoreFuture<'_, ClaimedBacklog> {
         let me = self.owner;
         self.write(move |db| backlog::take_up(db, me, limit, policy, now))
     }
@@ -273,22 +273,25 @@ pub(super) fn accept(
         }
     }
     let mut state = match effect {
-        ConsentEffect::Ordinary => inbound::HANDLING,
+        ConsentEffect::Ordinary => inbound::PROCESSING,
         _ => inbound::ANSWERED,
     };
     // An empty confirmation is stored as NULL, which is the empty response.
     let answer = match &effect {
-        ConsentEffect::Keyword { answer, .. } => Some(answer).filter(|answer| !answer.is_empty()),
+        ConsentEffect::Keyword {
+            confirmation: answer,
+            ..
+        } => Some(answer).filter(|answer| !answer.is_empty()),
         _ => None,
     };
     let (mut ahead, mut handed_off_until) = (0, None);
-    if state == inbound::HANDLING {
+    if state == inbound::PROCESSING {
         (ahead, handed_off_until) = conversation_state(db, conversation)?;
         if ahead > 0 {
             state = inbound::RECEIVED;
         }
     }
-    let attempt = u32::from(state == inbound::HANDLING);
+    let attempt = u32::from(state == inbound::PROCESSING);
     // `previous` links the message to the last one of its conversation. A queued message has an owner too: its request
     // waits for it in this process, so the backlog must not claim it.
     db.prepare_cached(
@@ -304,7 +307,7 @@ pub(super) fn accept(
         attempt,
         (state != inbound::ANSWERED).then_some(me),
         now,
-        rows::slot_number(arrival.auth_token),
+        rows::auth_token_number(arrival.auth_token),
         arrival.service.as_ref().map(MessagingServiceSid::as_str),
         answer,
         arrival.params,
@@ -313,8 +316,13 @@ pub(super) fn accept(
     conversations::continued(db, conversation, id, now)?;
     Ok(match effect {
         ConsentEffect::Keyword {
-            opted_out, answer, ..
-        } => AcceptOutcome::ConsentKeyword { opted_out, answer },
+            opted_out,
+            confirmation: answer,
+            ..
+        } => AcceptOutcome::ConsentKeyword {
+            opted_out,
+            confirmation: answer,
+        },
         ConsentEffect::OptedOut => AcceptOutcome::OptedOut,
         ConsentEffect::Ordinary if ahead > 0 => AcceptOutcome::Queued {
             id,
@@ -391,15 +399,17 @@ fn redelivered(
         }
         inbound::FAILED if row.attempt >= arrival.max_attempts => return final_response(db),
         // This process still handles the message, or has it queued.
-        inbound::RECEIVED | inbound::HANDLING if row.owner == Some(me) => {
+        inbound::RECEIVED | inbound::PROCESSING if row.owner == Some(me) => {
             return Ok(AcceptOutcome::InProgress { id: row.id });
         }
         // Another owner is dead, because one server owns the file. It died during an attempt.
-        inbound::HANDLING if !arrival.retry_after_crash || row.attempt >= arrival.max_attempts => {
+        inbound::PROCESSING
+            if !arrival.retry_after_crash || row.attempt >= arrival.max_attempts =>
+        {
             return final_response(db);
         }
         // A queued message had no attempt yet, so the crash policy does not apply to it.
-        inbound::RECEIVED | inbound::HANDLING | inbound::FAILED => {}
+        inbound::RECEIVED | inbound::PROCESSING | inbound::FAILED => {}
         // DEFERRED, DONE and DEAD: no later request gets the reply.
         _ => return Ok(AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)),
     }
@@ -418,7 +428,7 @@ fn redelivered(
     Ok(AcceptOutcome::Claimed(row.claim(
         db,
         me,
-        inbound::HANDLING,
+        inbound::PROCESSING,
         arrival.received_at,
     )?))
 }
@@ -433,7 +443,7 @@ pub(super) fn decide(
     let row = State::of(db, me, id)?;
     // Compare and set: the state was read under the write lock, so of a deadline and a handler that finish at the same
     // time the first one decides.
-    let open = matches!(row.state, inbound::RECEIVED | inbound::HANDLING);
+    let open = matches!(row.state, inbound::RECEIVED | inbound::PROCESSING);
     match choice {
         // A failed message can still get the fallback text, but cannot be deferred: no handler runs that would reply.
         ReplyPath::Twiml(twiml) if open || row.state == inbound::FAILED => {

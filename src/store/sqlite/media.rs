@@ -124,7 +124,7 @@ fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), S
         columns.message,
         columns.file,
         columns.account,
-        columns.slot,
+        columns.auth_token,
         columns.media_message,
         columns.media,
     ])?;
@@ -134,7 +134,7 @@ fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), S
 fn linked(row: &Row<'_>) -> Result<ResolvedLink, StoreError> {
     let columns = LinkColumns {
         account: row.get(1)?,
-        slot: row.get(2)?,
+        auth_token: row.get(2)?,
         media_message: row.get(3)?,
         media: row.get(4)?,
         file: row.get(5)?,

@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::rows;
 use crate::store::{
-    BacklogStats, Expired, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
+    BacklogStats, ExpiryReport, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
     OutboundMessage, OutboundRow, OutboundState, PurgeReport, RedactedParams, Retention,
     StoreError, StoreFuture,
 };
@@ -136,7 +136,7 @@ impl Operator for SqliteStore {
         })
     }
 
-    fn expire(&self, retention: Retention) -> StoreFuture<'_, Expired> {
+    fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport> {
         self.write(move |db| retention::expire(db, &retention))
     }
 }
@@ -346,7 +346,7 @@ fn purge_user(
             params![conversation, rows::PURGED],
         )? as u64;
         forget_links(db, conversation)?;
-        purged.replies += db.execute(
+        purged.outbound += db.execute(
             "DELETE FROM outbound WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ?1)",
             [conversation],
         )? as u64;
@@ -365,7 +365,7 @@ fn purge_user(
     addresses.sort_unstable();
     addresses.dedup();
     for address in &addresses {
-        purged.replies += db.execute("DELETE FROM outbound WHERE address = ?1", [address])? as u64;
+        purged.outbound += db.execute("DELETE FROM outbound WHERE address = ?1", [address])? as u64;
         let (consent, ledger) = if forget_opt_out {
             (
                 "DELETE FROM consent WHERE address = ?1",

@@ -31,7 +31,7 @@ impl Outbox for SqliteStore {
         self.write(move |db| settle(db, id, &settlement, now))
     }
 
-    fn unknown(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
+    fn claim_lookups(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
         let me = self.owner;
         self.write(move |db| {
             // The new owner and time keep other workers from the same lookup until it is recorded or has timed out.
@@ -70,7 +70,7 @@ impl Outbox for SqliteStore {
                 scheduled.push(ScheduledMessage {
                     id: row.get(0)?,
                     account: rows::account_sid(&row.get::<_, Vec<u8>>(1)?)?,
-                    auth_token: rows::slot(row.get(2)?),
+                    auth_token: rows::auth_token(row.get(2)?),
                     sid: rows::message_sid(&row.get::<_, Vec<u8>>(3)?)?,
                 });
             }
@@ -175,7 +175,7 @@ pub(super) fn insert(
             inbound,
             to_i64(ordinal),
             rows::sid_bytes(reply.account.as_str()),
-            rows::slot_number(reply.auth_token),
+            rows::auth_token_number(reply.auth_token),
             reply.sender.as_str(),
             reply.user.as_str(),
             reply.service.as_ref().map(MessagingServiceSid::as_str),
@@ -321,7 +321,7 @@ fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreE
         id: row.get(0)?,
         created_at: rows::time(row.get(1)?)?,
         account: rows::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
-        auth_token: rows::slot(row.get(3)?),
+        auth_token: rows::auth_token(row.get(3)?),
         template: row.get(7)?,
         window: rows::window(&user, last_inbound, now)?,
         sender: us,
@@ -394,7 +394,10 @@ fn settle(
                 status_events::refused(db, &ConsentRecord::refusal(scope, user, None, now))?;
             }
         }
-        SendOutcome::Unknown { look_at, looked } => {
+        SendOutcome::Unknown {
+            lookup_at: look_at,
+            looked_up: looked,
+        } => {
             db.prepare_cached(
                 "UPDATE outbound SET state = 2, owner = NULL, not_before = ?2, lookups = lookups + ?3 WHERE id = ?1 AND state IN (1, 2)",
             )?

@@ -5,10 +5,10 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use super::handoff;
 use crate::sid::MessageSid;
 use crate::store::expiry::{
-    self, CONTENT, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTGOING, OUTGOING_CONTENT, OUTGOING_TEXTS,
+    self, CONTENT, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS, OUTGOING,
     STEP, TEXTS,
 };
-use crate::store::{Expired, Retention, StoreError, rows};
+use crate::store::{ExpiryReport, Retention, StoreError, rows};
 
 // Every statement finds its rows by an index or by ID, so that a step reads few rows however many there are.
 
@@ -97,7 +97,7 @@ const IS_OVER: &str = "SELECT 1 FROM conversation c WHERE c.id = ?1 \
 
 // Few rows per step, as everywhere. Both tables have an index on their time.
 const OLD_KEYS: &str = "DELETE FROM idempotency_key WHERE key IN (SELECT key FROM idempotency_key WHERE at < ?1 LIMIT ?2)";
-const OLD_NEWS: &str = "DELETE FROM unmatched_status WHERE (sid, account) IN (SELECT sid, account FROM unmatched_status WHERE at < ?1 LIMIT ?2)";
+const OLD_STATUS: &str = "DELETE FROM unmatched_status WHERE (sid, account) IN (SELECT sid, account FROM unmatched_status WHERE at < ?1 LIMIT ?2)";
 
 /// Reads up to ?3 rows of `expire_later` after the position ?2.
 const LATER_ROWS: &str =
@@ -124,17 +124,17 @@ struct Step<'a> {
     texts: i64,
     content: i64,
     keys: i64,
-    expired: Expired,
+    expired: ExpiryReport,
 }
 
-pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<Expired, StoreError> {
+pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<ExpiryReport, StoreError> {
     let mut step = Step {
         db,
         now: retention.now.as_microsecond(),
         texts: retention.texts_before.as_microsecond(),
         content: retention.content_before.as_microsecond(),
         keys: retention.keys_before.as_microsecond(),
-        expired: Expired::default(),
+        expired: ExpiryReport::default(),
     };
     // Messages may have been deleted in another way since the last step.
     put_marks_back(db)?;
@@ -147,17 +147,17 @@ pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<Expired, 
     if let Some(range) = step.next(KEYS, step.keys)? {
         step.keys_of_messages(range)?;
     }
-    if let Some(range) = step.next_outgoing(OUTGOING_TEXTS, step.texts)? {
+    if let Some(range) = step.next_outgoing(OUTBOUND_TEXTS, step.texts)? {
         step.run(TEXTS_OF_OUTGOING, range)?;
     }
-    if let Some(range) = step.next_outgoing(OUTGOING_CONTENT, step.content)? {
+    if let Some(range) = step.next_outgoing(OUTBOUND_CONTENT, step.content)? {
         step.run(DELETE_OUTGOING, range)?;
     }
     step.messages_later()?;
-    step.outgoing_later()?;
+    step.outbound_later()?;
     for (sql, before) in [
         (OLD_KEYS, retention.keys_before),
-        (OLD_NEWS, retention.news_before),
+        (OLD_STATUS, retention.unmatched_status_before),
     ] {
         let deleted = db
             .prepare_cached(sql)?
@@ -380,7 +380,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn outgoing_later(&mut self) -> Result<(), StoreError> {
+    fn outbound_later(&mut self) -> Result<(), StoreError> {
         for (id, at) in self.later(OUTGOING)? {
             let range = Range {
                 from: id - 1,
@@ -451,7 +451,7 @@ mod tests {
             DELETE_OUTGOING,
             IS_OVER,
             OLD_KEYS,
-            OLD_NEWS,
+            OLD_STATUS,
             LATER_ROWS,
             IS_ORDINARY,
             IS_THERE,

@@ -77,13 +77,13 @@ async fn reset_clears_server_store() {
     remote.post(&["messages"], &message).await.unwrap();
     remote.post(&["messages"], &message).await.unwrap();
     assert_eq!(
-        desk.handler_runs(),
+        desk.handler_calls(),
         1,
         "the same MessageSid is the same message"
     );
     remote.post(&["reset"], &json!({})).await.unwrap();
     let answer = remote.post(&["messages"], &message).await.unwrap();
-    assert_eq!(desk.handler_runs(), 2, "nothing is remembered");
+    assert_eq!(desk.handler_calls(), 2, "nothing is remembered");
     assert_eq!(bodies(&answer), ["one"]);
     desk.stop().await;
 }
@@ -109,6 +109,6 @@ async fn custom_handler_restart_keeps_saved_responses() {
         .await
         .unwrap();
     assert_eq!(again["twiml"], answer["twiml"]);
-    assert_eq!(desk.handler_runs(), 1);
+    assert_eq!(desk.handler_calls(), 1);
     desk.stop().await;
 }

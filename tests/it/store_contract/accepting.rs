@@ -355,7 +355,7 @@ async fn stored_text_is_returned_unchanged(backend: &mut Backend) {
     assert!(sent.opted_in && sent.window.is_some());
     let purged = store.purge_user(&user, true).await.unwrap();
     assert_eq!(
-        (purged.messages, purged.replies, purged.consents),
+        (purged.messages, purged.outbound, purged.consents),
         (1, 1, 1)
     );
 }

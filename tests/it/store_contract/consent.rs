@@ -33,7 +33,7 @@ async fn consent(store: &dyn Store, user: &str) -> ConsentState {
 fn said(opted_out: bool, answer: &str) -> AcceptOutcome {
     AcceptOutcome::ConsentKeyword {
         opted_out,
-        answer: answer.to_owned(),
+        confirmation: answer.to_owned(),
     }
 }
 
@@ -81,8 +81,8 @@ async fn start_without_opt_out_is_ordinary_message(backend: &mut Backend) {
 async fn twilio_start_and_help_skip_handler(backend: &mut Backend) {
     let store = backend.store();
     let typed = ConsentKeyword::Start {
-        how: ConsentSource::OptOutType,
-        answer: String::new(),
+        source: ConsentSource::OptOutType,
+        confirmation: String::new(),
     };
     let started = store
         .accept(std::sync::Arc::new(saying(typed, arrival(1))))
@@ -114,8 +114,8 @@ async fn twilio_start_and_help_skip_handler(backend: &mut Backend) {
 async fn keyword_confirmed_by_twilio_gets_empty_response(backend: &mut Backend) {
     let store = backend.store();
     let silent = ConsentKeyword::Stop {
-        how: ConsentSource::Keyword,
-        answer: String::new(),
+        source: ConsentSource::Keyword,
+        confirmation: String::new(),
     };
     let stopped = store
         .accept(std::sync::Arc::new(saying(silent.clone(), arrival(1))))

@@ -93,7 +93,7 @@ async fn racing_decisions_choose_one_reply_path(backend: &mut Backend) {
             .claim_backlog(1, RETRY, at(4))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
         {
             let _ = store
@@ -267,7 +267,7 @@ async fn backlog_is_claimed_oldest_first_per_conversation(backend: &mut Backend)
             .claim_backlog(9, RETRY, at(10))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
     );
     store
@@ -276,7 +276,11 @@ async fn backlog_is_claimed_oldest_first_per_conversation(backend: &mut Backend)
         .unwrap();
     put_off(store, bens.id).await;
     // Ben's first runs on, deferred or not.
-    let taken = store.claim_backlog(9, RETRY, at(10)).await.unwrap().taken;
+    let taken = store
+        .claim_backlog(9, RETRY, at(10))
+        .await
+        .unwrap()
+        .messages;
     assert_eq!(ids(&taken), [second]);
     assert_eq!((taken[0].sid, taken[0].claim.attempt), (sid(2), 1));
     assert_eq!(taken[0].params.0, "Body=text+2");
@@ -290,11 +294,19 @@ async fn backlog_is_claimed_oldest_first_per_conversation(backend: &mut Backend)
         .await
         .unwrap();
     assert_eq!(
-        ids(&store.claim_backlog(1, RETRY, at(10)).await.unwrap().taken),
+        ids(&store
+            .claim_backlog(1, RETRY, at(10))
+            .await
+            .unwrap()
+            .messages),
         [third]
     );
     assert_eq!(
-        ids(&store.claim_backlog(1, RETRY, at(10)).await.unwrap().taken),
+        ids(&store
+            .claim_backlog(1, RETRY, at(10))
+            .await
+            .unwrap()
+            .messages),
         [bens_second]
     );
     assert!(
@@ -302,7 +314,7 @@ async fn backlog_is_claimed_oldest_first_per_conversation(backend: &mut Backend)
             .claim_backlog(1, RETRY, at(10))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
     );
 }
@@ -343,7 +355,7 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
             .unwrap();
         assert_eq!(lost, ReplyDecision::ClaimLost);
         let left = store.claim_backlog(9, policy, at(51)).await.unwrap();
-        let (taken, dead) = (left.taken, left.dead);
+        let (taken, dead) = (left.messages, left.dead);
         if taken_up {
             assert_eq!(ids(&taken), [claim.id]);
             assert_eq!(taken[0].claim.attempt, 2);
@@ -380,7 +392,7 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
         // What had only waited is not to blame.
         let left = store.claim_backlog(9, policy, at(53)).await.unwrap();
         assert_eq!(left.dead, []);
-        let taken = left.taken;
+        let taken = left.messages;
         assert_eq!(ids(&taken), [second]);
         assert_eq!(taken[0].claim.attempt, 1);
         assert!(
@@ -455,7 +467,7 @@ async fn retried_message_after_crash_precedes_newer_message(backend: &mut Backen
             .claim_backlog(9, RETRY, at(3))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
     );
     if !backend.crash().await {
@@ -463,7 +475,7 @@ async fn retried_message_after_crash_precedes_newer_message(backend: &mut Backen
     }
     let store = backend.store();
     for id in [first.id, second.id] {
-        let taken = store.claim_backlog(9, RETRY, at(4)).await.unwrap().taken;
+        let taken = store.claim_backlog(9, RETRY, at(4)).await.unwrap().messages;
         assert_eq!(ids(&taken), [id]);
         store
             .complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(4))
@@ -484,7 +496,11 @@ async fn stale_claim_is_released_and_active_claims_remain(backend: &mut Backend)
             .unwrap(),
         1
     );
-    let taken = store.claim_backlog(9, RETRY, at(40)).await.unwrap().taken;
+    let taken = store
+        .claim_backlog(9, RETRY, at(40))
+        .await
+        .unwrap()
+        .messages;
     assert_eq!(ids(&taken), [lost.id]);
     // The claim that was lost does not count any more, those that are held do.
     assert!(
@@ -549,7 +565,7 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
         .backfill(std::sync::Arc::new(arrival(4)), None)
         .await
         .unwrap();
-    let taken = store.claim_backlog(9, RETRY, at(5)).await.unwrap().taken;
+    let taken = store.claim_backlog(9, RETRY, at(5)).await.unwrap().messages;
     assert_eq!(
         (taken.len(), taken[0].sid, taken[0].claim.attempt),
         (1, sid(4), 1)
@@ -592,12 +608,12 @@ async fn closed_store_releases_its_claims(backend: &mut Backend) {
         return;
     }
     let store = backend.store();
-    let taken = store.claim_backlog(9, RETRY, at(5)).await.unwrap().taken;
+    let taken = store.claim_backlog(9, RETRY, at(5)).await.unwrap().messages;
     // It was not a crash: it had been let go.
     assert_eq!((ids(&taken), taken[0].claim.attempt), (vec![claim.id], 2));
     let later = |seconds: u64| -> Timestamp { at(5) + Duration::from_secs(seconds) };
     assert!(store.claim(9, at(5)).await.unwrap().is_empty());
-    let lost = store.unknown(9, later(2)).await.unwrap();
+    let lost = store.claim_lookups(9, later(2)).await.unwrap();
     assert_eq!(
         lost.iter().map(|message| message.id).collect::<Vec<_>>(),
         [sending.id]

@@ -149,7 +149,7 @@ async fn history_keeps_message_after_text_expired(backend: &mut Backend) {
         texts_before: at(2),
         content_before: at(-9),
         keys_before: at(-9),
-        news_before: at(-9),
+        unmatched_status_before: at(-9),
     };
     while store.expire(retention).await.unwrap().more {}
     converse(store, arrival(3)).await;

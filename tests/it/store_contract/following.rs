@@ -116,8 +116,8 @@ async fn status_events_in_any_order_yield_same_state(backend: &mut Backend) {
                 // The call ended in a timeout, for all that its process knows.
                 Event::TooLate => {
                     let unknown = SendOutcome::Unknown {
-                        look_at: at(900),
-                        looked: false,
+                        lookup_at: at(900),
+                        looked_up: false,
                     };
                     store
                         .record_outcome(message.id, unknown, at(3))
@@ -168,8 +168,8 @@ async fn status_event_with_reference_resolves_unknown_message(backend: &mut Back
     let store = backend.store();
     let message = sending(store, 1).await;
     let unknown = SendOutcome::Unknown {
-        look_at: at(3),
-        looked: false,
+        lookup_at: at(3),
+        looked_up: false,
     };
     store
         .record_outcome(message.id, unknown, at(3))
@@ -191,7 +191,7 @@ async fn status_event_with_reference_resolves_unknown_message(backend: &mut Back
         store.apply_status(named("queued")).await.unwrap(),
         StatusEffect::Stale
     );
-    assert!(store.unknown(9, at(99)).await.unwrap().is_empty());
+    assert!(store.claim_lookups(9, at(99)).await.unwrap().is_empty());
     let row = shown(store, 1).await;
     assert_eq!((row.state, row.replies[0].sid), ("sent", Some(sid(11))));
     assert_eq!(
@@ -285,7 +285,7 @@ async fn unmatched_status_event_waits_until_retention_ends(backend: &mut Backend
         texts_before: never,
         content_before: never,
         keys_before: never,
-        news_before: at(5),
+        unmatched_status_before: at(5),
     };
     assert!(!store.expire(keep).await.unwrap().more);
     let message = sending(store, 1).await;
@@ -296,7 +296,7 @@ async fn unmatched_status_event_waits_until_retention_ends(backend: &mut Backend
     let reply = shown(store, 1).await.replies.pop().unwrap();
     assert_eq!(reply.status.as_deref(), Some("sent"));
     let forget = Retention {
-        news_before: at(6),
+        unmatched_status_before: at(6),
         ..keep
     };
     assert!(!store.expire(forget).await.unwrap().more);

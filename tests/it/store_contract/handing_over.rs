@@ -114,7 +114,7 @@ async fn handoff_starts_with_reply_and_marks_later_claims(backend: &mut Backend)
         .complete_inline(again, None, Completion::default(), at(5))
         .await
         .unwrap();
-    let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().taken;
+    let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().messages;
     assert!(taken[0].claim.handed_off);
     store
         .complete_via_rest(taken[0].claim, Vec::new(), continued(100), at(6))

@@ -72,12 +72,12 @@ async fn retried_or_unknown_message_keeps_its_position(backend: &mut Backend) {
     assert!(due(store, 9).await.is_empty());
     assert_eq!(only(&due(store, 10).await, "one"), one);
     let unknown = SendOutcome::Unknown {
-        look_at: at(12),
-        looked: false,
+        lookup_at: at(12),
+        looked_up: false,
     };
     store.record_outcome(one, unknown, at(11)).await.unwrap();
     assert!(due(store, 99).await.is_empty());
-    assert_eq!(store.unknown(9, at(12)).await.unwrap().len(), 1);
+    assert_eq!(store.claim_lookups(9, at(12)).await.unwrap().len(), 1);
     // What the operator has to look at holds up nobody.
     store
         .record_outcome(one, SendOutcome::Held, at(13))

@@ -55,7 +55,7 @@ fn live_machine_keeps_its_claims() {
             two.claim_backlog(9, RETRY, at(3))
                 .await
                 .unwrap()
-                .taken
+                .messages
                 .is_empty()
         );
         defer(one, from(&[BEN], 4), &["text"]).await;
@@ -83,13 +83,13 @@ fn claims_of_dead_machine_move_to_another() {
         // Its own lease is renewed in the step in which it claims. The first one lives still, and a heartbeat of it may
         // come in between.
         let taken = dies(backend, async || {
-            two.claim_backlog(9, RETRY, at(4)).await.unwrap().taken
+            two.claim_backlog(9, RETRY, at(4)).await.unwrap().messages
         })
         .await;
         assert_eq!((taken[0].claim.id, taken[0].claim.attempt), (claim.id, 2));
         let unknown = dies(backend, async || {
             assert!(two.claim(9, at(4)).await.unwrap().is_empty());
-            two.unknown(9, at(6)).await.unwrap()
+            two.claim_lookups(9, at(6)).await.unwrap()
         });
         assert_eq!(unknown.await[0].id, message.id);
 
@@ -134,7 +134,7 @@ fn paused_machine_renews_lease_before_claiming() {
             two.claim_backlog(9, RETRY, at(3))
                 .await
                 .unwrap()
-                .taken
+                .messages
                 .is_empty()
         );
         // The same where its row is gone.
@@ -143,7 +143,7 @@ fn paused_machine_renews_lease_before_claiming() {
         assert!(
             two.claim_backlog(9, RETRY, at(4))
                 .await
-                .is_ok_and(|left| left.taken.len() <= 1)
+                .is_ok_and(|left| left.messages.len() <= 1)
         );
     });
 }
@@ -256,7 +256,7 @@ impl Worker {
             .claim_backlog(4, RETRY, at(1))
             .await
             .unwrap()
-            .taken
+            .messages
         {
             self.handle(taken.claim).await;
         }

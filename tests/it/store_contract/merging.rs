@@ -100,7 +100,7 @@ async fn merged_messages_get_empty_response(backend: &mut Backend) {
             .claim_backlog(9, RETRY, at(7))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
     );
     // The one after them has its turn.
@@ -133,7 +133,7 @@ async fn rest_reply_completes_merged_messages(backend: &mut Backend) {
             .claim_backlog(9, RETRY, at(7))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
     );
 }
@@ -184,7 +184,7 @@ async fn lost_claim_merges_nothing(backend: &mut Backend) {
             .unwrap()
     );
     // Whoever takes it up finds all that waited with it.
-    let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().taken;
+    let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().messages;
     assert_eq!(taken.len(), 1);
     let claim = taken[0].claim;
     assert_eq!(behind(store, claim, 9).await, ids);
@@ -195,7 +195,7 @@ async fn lost_claim_merges_nothing(backend: &mut Backend) {
             .claim_backlog(9, RETRY, at(8))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
     );
 }

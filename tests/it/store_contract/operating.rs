@@ -160,7 +160,7 @@ async fn dead_message_is_retried_once(backend: &mut Backend) {
     assert!(store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(9), at(3)).await.unwrap());
-    let taken = store.claim_backlog(9, RETRY, at(4)).await.unwrap().taken;
+    let taken = store.claim_backlog(9, RETRY, at(4)).await.unwrap().messages;
     assert_eq!(
         (taken[0].claim.attempt, taken[0].claim.failed_before),
         (2, true)
@@ -233,7 +233,7 @@ async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
             .claim_backlog(9, RETRY, at(2))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
     );
     // Its webhook, should it come, is a repeat; its window is open, and others do not wait for it.
@@ -285,7 +285,7 @@ async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
     let store = backend.store();
     lived(store).await;
     let purged = store.purge_user(&ANA.into(), false).await.unwrap();
-    assert_eq!((purged.messages, purged.replies), (6, 2));
+    assert_eq!((purged.messages, purged.outbound), (6, 2));
     assert_eq!(purged.consents, 0);
     for number in 1..=6 {
         let row = shown(store, number).await;
@@ -333,7 +333,7 @@ async fn purge_with_consent_leaves_no_trace(backend: &mut Backend) {
     lived(store).await;
     let purged = store.purge_user(&ANA_ID.into(), true).await.unwrap();
     assert_eq!(
-        (purged.messages, purged.replies, purged.consents),
+        (purged.messages, purged.outbound, purged.consents),
         (6, 2, 2)
     );
     store.purge_user(&BEN.into(), true).await.unwrap();
@@ -371,7 +371,7 @@ async fn purge_closes_open_messages(backend: &mut Backend) {
             .claim_backlog(9, RETRY, at(5))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
     );
     begin(store, arrival(3)).await;
@@ -419,7 +419,7 @@ async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
         texts_before: at(texts),
         content_before: at(content),
         keys_before: at(keys),
-        news_before: never,
+        unmatched_status_before: never,
     };
     let finish = async |retention| while store.expire(retention).await.unwrap().more {};
     let nothing = retention(-9, -9, -9);
@@ -559,7 +559,7 @@ async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backen
         texts_before: at(texts),
         content_before: at(-9),
         keys_before: at(keys),
-        news_before: Timestamp::MIN,
+        unmatched_status_before: Timestamp::MIN,
     };
     converse(store, from(&[ANA], 1)).await;
     let failed = begin(store, from(&[ANA], 2)).await;

@@ -85,7 +85,7 @@ async fn retried_message_precedes_newer_unclaimed_messages(backend: &mut Backend
             .claim_backlog(9, RETRY, at(4))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
     );
     store
@@ -93,7 +93,7 @@ async fn retried_message_precedes_newer_unclaimed_messages(backend: &mut Backend
         .await
         .unwrap();
     for expected in [first.id, third] {
-        let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().taken;
+        let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().messages;
         assert_eq!(
             taken.iter().map(|taken| taken.claim.id).collect::<Vec<_>>(),
             [expected]
@@ -260,7 +260,7 @@ async fn reopened_message_belongs_to_merged_conversation(backend: &mut Backend) 
             .claim_backlog(9, RETRY, at(5))
             .await
             .unwrap()
-            .taken
+            .messages
             .is_empty()
     );
     store

@@ -71,8 +71,8 @@ async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
     assert_eq!(bodies(&one), ["one"]);
     let again = SendOutcome::Retry { not_before: at(20) };
     let unknown = SendOutcome::Unknown {
-        look_at: at(30),
-        looked: false,
+        lookup_at: at(30),
+        looked_up: false,
     };
     for (number, settlement) in [(3, None), (4, Some(again)), (5, Some(unknown))] {
         if let Some(settlement) = settlement {
@@ -135,8 +135,8 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     defer(store, arrival(7), &["held", "rest"]).await;
     let held = store.claim(9, at(7)).await.unwrap()[0].id;
     let unknown = SendOutcome::Unknown {
-        look_at: at(7),
-        looked: true,
+        lookup_at: at(7),
+        looked_up: true,
     };
     store.record_outcome(held, unknown, at(7)).await.unwrap();
     store
@@ -228,8 +228,12 @@ async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) 
     assert!(store.retry(sid(4), at(5)).await.unwrap());
     let retried = store.claim_backlog(9, RETRY, at(5)).await.unwrap();
     let text = vec![reply("retried")];
-    let finished =
-        store.complete_via_rest(retried.taken[0].claim, text, Completion::default(), at(5));
+    let finished = store.complete_via_rest(
+        retried.messages[0].claim,
+        text,
+        Completion::default(),
+        at(5),
+    );
     assert!(finished.await.unwrap());
     assert_eq!(answer(store, 6).await, saved());
     // They still keep their own order.

@@ -31,7 +31,7 @@ fn before(texts: i64, content: i64, keys: i64, now: i64) -> Retention {
         texts_before: at(texts),
         content_before: at(content),
         keys_before: at(keys),
-        news_before: Timestamp::MIN,
+        unmatched_status_before: Timestamp::MIN,
     }
 }
 

@@ -64,8 +64,8 @@ async fn held_or_failed_part_blocks_rest_until_release(backend: &mut Backend) {
         reason: "refused",
     };
     let looked = SendOutcome::Unknown {
-        look_at: at(3),
-        looked: true,
+        lookup_at: at(3),
+        looked_up: true,
     };
     for (number, settlements, state) in [
         (1, vec![failed], "failed"),
@@ -80,7 +80,7 @@ async fn held_or_failed_part_blocks_rest_until_release(backend: &mut Backend) {
                 .unwrap();
         }
         assert!(store.claim(9, at(9)).await.unwrap().is_empty());
-        assert!(store.unknown(9, at(9)).await.unwrap().is_empty());
+        assert!(store.claim_lookups(9, at(9)).await.unwrap().is_empty());
         assert_eq!(shown(store, number).await.state, state);
         assert_eq!(store.release(sid(number), at(10)).await.unwrap(), 1);
         assert_eq!(shown(store, number).await.replies[0].error_code, None);
@@ -308,8 +308,8 @@ async fn send_interrupted_by_crash_is_looked_up(backend: &mut Backend) {
     assert!(store.claim(9, at(10)).await.unwrap().is_empty());
     assert_eq!(shown(store, 1).await.state, "unknown");
     // A callback gets two seconds to show it first.
-    assert!(store.unknown(9, at(11)).await.unwrap().is_empty());
-    let lost = store.unknown(9, at(12)).await.unwrap();
+    assert!(store.claim_lookups(9, at(11)).await.unwrap().is_empty());
+    let lost = store.claim_lookups(9, at(12)).await.unwrap();
     assert_eq!((lost[0].id, lost[0].sent_at), (message.id, Some(at(2))));
     store
         .record_outcome(message.id, sent(11), at(13))
@@ -324,18 +324,18 @@ async fn lookup_goes_to_one_worker_until_resolved(backend: &mut Backend) {
     defer(store, arrival(1), &["text"]).await;
     let message = one(store, 2).await;
     let unknown = |seconds, looked| SendOutcome::Unknown {
-        look_at: at(seconds),
-        looked,
+        lookup_at: at(seconds),
+        looked_up: looked,
     };
     store
         .record_outcome(message.id, unknown(5, false), at(3))
         .await
         .unwrap();
-    assert!(store.unknown(9, at(4)).await.unwrap().is_empty());
+    assert!(store.claim_lookups(9, at(4)).await.unwrap().is_empty());
     let tasks: Vec<_> = (0..8)
         .map(|_| {
             let store = backend.shared();
-            tokio::spawn(async move { store.unknown(9, at(5)).await.unwrap() })
+            tokio::spawn(async move { store.claim_lookups(9, at(5)).await.unwrap() })
         })
         .collect();
     let mut looks = Vec::new();
@@ -347,13 +347,13 @@ async fn lookup_goes_to_one_worker_until_resolved(backend: &mut Backend) {
         (1, message.id, 0)
     );
     // Whoever had it may have died: after a minute another gets it.
-    assert!(store.unknown(9, at(64)).await.unwrap().is_empty());
-    assert_eq!(store.unknown(9, at(65)).await.unwrap().len(), 1);
+    assert!(store.claim_lookups(9, at(64)).await.unwrap().is_empty());
+    assert_eq!(store.claim_lookups(9, at(65)).await.unwrap().len(), 1);
     store
         .record_outcome(message.id, unknown(70, true), at(66))
         .await
         .unwrap();
-    let look = store.unknown(9, at(70)).await.unwrap().pop().unwrap();
+    let look = store.claim_lookups(9, at(70)).await.unwrap().pop().unwrap();
     assert_eq!(look.lookups, 1);
     store
         .record_outcome(message.id, SendOutcome::Held, at(71))
@@ -505,8 +505,8 @@ async fn outbox_stats_count_messages_by_state(backend: &mut Backend) {
     store.enqueue(vec![to_one(5)], at(6)).await.unwrap();
     store.claim(3, at(6)).await.unwrap();
     let unknown = SendOutcome::Unknown {
-        look_at: at(9),
-        looked: false,
+        lookup_at: at(9),
+        looked_up: false,
     };
     store.record_outcome(ids[0], sent(11), at(7)).await.unwrap();
     store

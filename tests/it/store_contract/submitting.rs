@@ -346,8 +346,8 @@ async fn held_message_waits_for_release(backend: &mut Backend) {
     let failed = new(store.submit(failed, at(10)).await.unwrap());
     store.claim(9, at(10)).await.unwrap();
     let looked = SendOutcome::Unknown {
-        look_at: at(11),
-        looked: true,
+        lookup_at: at(11),
+        looked_up: true,
     };
     store.record_outcome(held, looked, at(11)).await.unwrap();
     store

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use csv::StringRecord;
-use replyhook::config::SenderSettings;
+use replyhook::config::SendSettings;
 use replyhook::outbound::{OutboundClient, SendErrorKind, SendReceipt};
 use replyhook::store::IdempotencyKey;
 use replyhook::twilio::NewMessage;
@@ -81,7 +81,7 @@ struct Counts {
 }
 
 impl Send {
-    pub(super) fn bulk(&self, file: &Path, settings: SenderSettings) -> anyhow::Result<ExitStatus> {
+    pub(super) fn bulk(&self, file: &Path, settings: SendSettings) -> anyhow::Result<ExitStatus> {
         let rows = Rows::read(file)?;
         let (opened, sender) = open(settings)?;
         let mut counts = Counts::default();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
-use replyhook::config::SenderSettings;
+use replyhook::config::SendSettings;
 use replyhook::outbound::{OutboundClient, OutboundConfig, SendError, SendErrorKind, SendReceipt};
 use replyhook::store::{Access, OutboundState};
 use replyhook::twilio::{Client, NewMessage};
@@ -118,14 +118,14 @@ fn location(text: &str) -> Result<LocationArg, &'static str> {
 
 impl Send {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        let settings = SenderSettings::load(&self.settings.sources())?;
+        let settings = SendSettings::load(&self.settings.sources())?;
         match &self.csv {
             Some(file) => self.bulk(file, settings),
             None => self.one(settings),
         }
     }
 
-    fn one(self, settings: SenderSettings) -> anyhow::Result<ExitStatus> {
+    fn one(self, settings: SendSettings) -> anyhow::Result<ExitStatus> {
         let message = self.message()?;
         let account = settings.account;
         let (opened, sender) = open(settings)?;
@@ -211,7 +211,7 @@ impl Send {
 }
 
 /// Opens the store, and creates a client that queues messages in it.
-fn open(settings: SenderSettings) -> anyhow::Result<(Opened, OutboundClient)> {
+fn open(settings: SendSettings) -> anyhow::Result<(Opened, OutboundClient)> {
     let rules = OutboundConfig {
         account: Some(settings.account),
         consent_required: settings.consent.required,
