@@ -118,8 +118,8 @@ fn scenarios() -> Vec<Scenario> {
         let (webhook, other) = (Webhook::numbered(number), Webhook::numbered(number + 1));
         http(&webhook.body, &other.signature)
     });
-    // 16 pieces in 2 s, which is within the timeouts of head and body, 5 s: the server holds all of a request until it
-    // times out.
+    // 16 pieces in 2 s, which is within the timeouts of head and body, 5 s. So the server holds all of a request until
+    // it times out.
     let trickled = |requests: Vec<Vec<u8>>| Manner::Unfinished {
         requests: requests.into(),
         pieces: 16,
@@ -175,7 +175,8 @@ fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Returns a token of a media link with an invalid tag. It has the length of a valid one, so that the server computes the tag.
+/// Returns the token of a media link, with an invalid tag.
+// It has the length of a valid token, so that the server computes the tag.
 fn token(number: u128) -> String {
     let spread = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
     format!("{spread:032x}{:032x}", !spread)
@@ -291,8 +292,8 @@ fn knows_budget(binary: &str) -> bool {
 ///
 /// Returns p99 of the time from the moment at which a message was due to its response, in milliseconds, and the number
 /// of failed messages. A failed message counts with the time until its failure.
-// From the moment it was due and not from its connection: otherwise messages that wait for a free sender thread,
-// because the server is slow, would not count as slow.
+// The time does not begin at the connection. Otherwise messages that wait for a free sender thread, because the server
+// is slow, would not count as slow.
 fn send_all(server: SocketAddr, requests: &[Vec<u8>]) -> (f64, u32) {
     // Relaxed: `next` hands out each number once, and the end of the scope orders the increments of `failed` before
     // `into_inner`.

@@ -2,8 +2,8 @@
 //!
 //! - Processor time to accept a message and save its response, durably, with 64 concurrent tasks. It is measured in a
 //!   small journal, and in one of a million messages and a hundred thousand conversations.
-//! - Time until that store has stored a message again after `kill -9`, with a long write-ahead log and with thousands
-//!   of open messages and replies.
+//! - Time to open that store after `kill -9`, store a message, and claim the backlog and the outbox. The store has a
+//!   long write-ahead log, and thousands of open messages and replies.
 //!
 //! `cargo bench --bench store` prints the figures. With `-- --check` it exits with 1 if a limit is missed.
 
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         keep(&store, &next, measured, users).await;
         leave_open(&store, &next, open, users).await;
         // `kill -9` would leave these two files; SQLite builds the `-shm` file from the log. All writes are committed.
-        // A checkpoint may still copy pages from the log into the database: the log keeps them as long as `reader` is
+        // A checkpoint may still copy pages from the log into the database. The log keeps them as long as `reader` is
         // open, so the copies fit together.
         for suffix in ["", "-wal"] {
             copy(&path, &copy_path, suffix);

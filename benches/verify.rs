@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let body = webhook.body.as_bytes();
     let form = FormParams::parse(body, 512).expect("the body is a form");
 
-    let (url, _) = PublicUrl::parse(PUBLIC_URL).expect("the URL is one");
+    let (url, _) = PublicUrl::parse(PUBLIC_URL).expect("the URL is valid");
     let verifier = SignatureVerifier::new(url, [Secret::new(TOKEN)]).expect("the token is a key");
     // Both signatures are well-formed, so that a forgery is compared like a valid one and not rejected by its shape.
     let good = headers(&webhook);

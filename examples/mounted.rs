@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     axum::serve(listener, site(webhooks))
         .with_graceful_shutdown(ctrl_c())
         .await?;
-    // After the last request: its handler may still run, and a late reply may still have to be sent.
+    // Waits after the last request: its handler may still run, and a late reply may still have to be sent.
     worker.await??;
     Ok(())
 }

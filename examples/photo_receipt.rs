@@ -15,8 +15,8 @@ async fn save_receipt(
     let path = folder.join(message.message_sid.to_string());
     let photo = match cx.media(0).save(path).await {
         Ok(photo) => photo,
-        // A reply instead of `?`: with an error Twilio would get a 500 and call the fallback URL, and the user would
-        // not learn that the photo is missing.
+        // A reply instead of `?`: after an error Twilio would get a 500 and call the fallback URL. The user would not
+        // learn that the photo is missing.
         Err(error) => {
             tracing::warn!(%error, "could not save a photo");
             return "Your photo did not reach me. Please send it once more.".to_owned();

@@ -25,7 +25,7 @@ pub(crate) async fn remind(
     let Appointment { number, who, time } = appointment;
     // A template, because the customer service window is closed unless the user wrote in the last 24 hours.
     let reminder = NewMessage::template(*who, TEMPLATE, [("1", *time)]).from(SHOP);
-    // The idempotency key is the appointment's, not the time's or the attempt's: it makes the repetition harmless.
+    // The idempotency key identifies the appointment, and not the time or the attempt. So a further call sends nothing.
     let key = format!("reminder-{number}");
     outbound.send_once(&key, &reminder).await
 }

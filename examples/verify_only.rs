@@ -16,7 +16,7 @@ async fn sms(form: SignedForm) -> impl IntoResponse {
     // The parameters that the signature covers. `SignedForm` exists only behind `SignatureLayer`.
     let body = form.params().get("Body").unwrap_or_default();
     let reply = Reply::text(format!("You said: {body}"));
-    // A reply that does not fit into TwiML becomes the empty response: without an outbox it cannot go another way.
+    // A reply that does not fit into TwiML becomes the empty response: this program cannot send via the REST API.
     let twiml = Document::render(&reply, &Channel::Sms, None).unwrap_or(Document::empty());
     ([(CONTENT_TYPE, twiml::CONTENT_TYPE)], twiml.into_xml())
 }

@@ -11,7 +11,7 @@ pub(crate) enum Run {
     Check,
     /// `cargo test --benches`: runs everything once with small numbers, to see that it works.
     Test,
-    /// A test runner lists the tests; a benchmark has none.
+    /// `--list`: prints nothing, because a benchmark has no tests.
     List,
 }
 

@@ -21,7 +21,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Delay until a client reopens a connection that the server has closed.
 const REOPEN_DELAY: Duration = Duration::from_secs(1);
 
-/// Behaviour of each client of a flood.
+/// Behavior of each client of a flood.
 #[derive(Clone)]
 pub(crate) enum Manner {
     /// Each client sends one request after the other; all together start at most `per_second`.
@@ -200,8 +200,8 @@ impl Client {
                 continue;
             };
             tokio::select! {
-                // An error: the server has closed. A byte: a response that this client has not asked for, and the
-                // connection is not usable any more either.
+                // An error means that the server has closed. A byte belongs to a response that this client has not
+                // requested, so the connection is not usable either.
                 _ = stream.read_u8() => self.stream = None,
                 () = sleep_until(until) => {}
             }
@@ -223,7 +223,7 @@ impl Client {
                 } => written?,
             }
         }
-        // Everything but the missing end is sent: now the server's own timeout decides.
+        // Everything but the missing end is sent: wait for the server's own timeout.
         let _ = timeout(RESPONSE_TIMEOUT, stream.read_u8()).await;
         Ok(())
     }

@@ -40,7 +40,7 @@ pub(crate) async fn keep(
                     if number >= end {
                         return;
                     }
-                    // Always claimed: the SID is new, and `arrival` gives neighbours different users, so no older
+                    // Always claimed: the SID is new, and `arrival` gives neighbors different users, so no older
                     // message of the conversation is open.
                     let accepted = store.accept(arrival(number, users)).await;
                     let Ok(AcceptOutcome::Claimed(claim)) = accepted else {
@@ -73,7 +73,7 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) fn arrival(number: u32, users: u32) -> Arc<NewInbound> {
     // Unique and spread over the index, as in `Webhook::numbered`.
     let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    // Neighbours are from different users: the journal queues a message behind an open one of its conversation.
+    // Neighbors are from different users: the journal queues a message behind an open one of its conversation.
     let user = number.wrapping_mul(2_654_435_761) % users;
     // The journal stores the parameters and does not read them, so their SID need not be this message's.
     let webhook = webhook::Webhook::numbered(number % 64);

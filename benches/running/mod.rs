@@ -22,7 +22,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // SIGKILL: a benchmark that panics must not wait for a graceful shutdown. It fails if the process has ended.
+        // SIGKILL: a benchmark that panics must not wait for a graceful shutdown. An error means that the process has
+        // ended.
         let _ = self.0.kill();
         // Reaps the process, so that its port and its files are free when this returns.
         let _ = self.0.wait();

@@ -79,8 +79,8 @@ fn booking() -> Form {
 
 pub(crate) fn bot(shop: Shop) -> impl Handler {
     Router::new()
-        // The first matching route replies, so the narrower filters come first: `image` before `any_media`, and the
-        // greeting last, so that a new user who writes "order 42" gets the order.
+        // The first matching route replies, so the narrower filters come first, such as `image` before `any_media`. The
+        // greeting comes last, so that a new user who writes "order 42" gets the order.
         .on(regex(r"^order (\d+)$") | command("order"), order)
         .form(words(["book", "table"]), booking())
         .on(image(), picture)

@@ -1,6 +1,6 @@
 //! Rendering of a reply as TwiML.
 //!
-//! Whatever texts and media a reply has, on any channel: an XML parser reads the document, and no message is empty.
+//! For any texts, media and channel, an XML parser accepts the document, and no message in it is empty.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The bot of the fault tests: a text says how it is answered, and is in the answer. `sign up` begins a form.
+//! Bot of the fault tests. The text of a message selects the behavior and is the reply. `sign up` starts a form.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use replyhook::route::{Router, anything, text};
 use replyhook::{App, Context, InboundMessage, Media, Reply, StartError};
 use serde::Deserialize;
 
-/// `slow MS …` takes so long, `hang …` does not end at its first attempt, `fail …` fails, `panic …` panics, `picture` is
-/// answered with one, and anything else at once with itself.
+/// Waits for `slow MS …`, never returns on the first attempt of `hang …`, fails for `fail …`, panics for `panic …`,
+/// and sends a picture for `picture`. Any other text is echoed immediately.
 async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, &'static str> {
     let mut words = message.body.split(' ');
     match words.next() {

@@ -1,4 +1,4 @@
-//! The commands, as a user types them: what they print and how they exit.
+//! The commands as a user types them: their output and exit codes.
 
 use std::process::Command;
 
@@ -110,7 +110,7 @@ fn secrets_of_urls_reach_neither_check_nor_log() {
         out.contains("passwrd=…") && !out.contains("canary"),
         "{out}"
     );
-    // Nothing listens there.
+    // Nothing listens on the ports of these URLs, so the server does not start.
     let server = Server::launch(Command::new(env!("CARGO_BIN_EXE_replyhook")), &env);
     let (status, log) = server.wait();
     assert!(!status.success() && !log.contains("canary"), "{log}");
@@ -130,7 +130,7 @@ fn serve_with_echo_warns_and_chat_does_not() {
         ("REPLYHOOK__HANDLER__FORWARD_SECRET", secret),
     ]);
     assert!(!forwarding.log().contains(WARNING), "{}", forwarding.log());
-    // Echo is the demonstration that `dev` begins with.
+    // `chat` uses the echo as a demonstration, so it does not warn.
     let (code, _, err) = replyhook(&["chat"], &[], "hi\n");
     assert_eq!((code, err.as_str()), (0, ""));
 }

@@ -1,4 +1,4 @@
-//! Settings: all problems at once, each with key, origin and remedy; and who beats whom.
+//! Settings: one report of all problems, each with key, origin and remedy; and the precedence of the sources.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn load(env: &[(&str, &str)], file: &str) -> Result<Loaded, Problems> {
 
 const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
 
-/// Key and text of each problem.
+/// Returns the key and the text of each problem.
 fn problems(env: &[(&str, &str)], file: &str) -> Vec<(String, String)> {
     let problems = load(env, file).expect_err("there are problems");
     problems
@@ -300,7 +300,7 @@ fn misplaced_secret_is_not_shown() {
     assert!(shown.contains("looks like the token itself"), "{shown}");
 }
 
-/// Passwords and tokens may be in a URL's user, in its query or in its fragment; also where the URL is not valid.
+// A password or token may be in the user, the query or the fragment of a URL, even of an invalid one.
 #[test]
 fn urls_are_shown_without_secrets() {
     let url =
@@ -369,7 +369,7 @@ fn urls_are_shown_without_secrets() {
             assert!(!shown.contains("canary"), "{key} = {text}: {shown}");
         }
     }
-    // In the wrong place.
+    // URLs in settings that expect another kind of value.
     for key in [
         "SERVER__LISTEN",
         "HANDOFF__TTL",
@@ -603,7 +603,7 @@ fn programmatic_setting_has_type_of_its_key() {
     let settings = Settings::load(&sources).unwrap().settings;
     assert!(!settings.consent.required);
     assert_eq!(settings.server.shutdown_timeout, Duration::from_secs(7));
-    // The environment beats the one and not the other.
+    // The environment overrides a default of the program, but not a fixed value.
     let mut sources = sources.with_env([
         ("REPLYHOOK__CONSENT__REQUIRED", "true"),
         ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "8"),
@@ -630,7 +630,7 @@ fn documented_defaults_match_code_and_example_file_loads() {
     let from_file = load(&[], &with_needed).unwrap().settings;
     let from_nothing = load(&NEEDED, "").unwrap().settings;
     assert_eq!(format!("{from_file:?}"), format!("{from_nothing:?}"));
-    // The example is a file that works once the two required values are there.
+    // The example file works once the two required values are set.
     assert!(root().join("replyhook.example.toml").exists());
     load(&NEEDED, &read("replyhook.example.toml")).unwrap();
 }

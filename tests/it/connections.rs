@@ -1,4 +1,4 @@
-//! Connections of peers that have not signed anything beside those of Twilio, against the real binary over a socket.
+//! Connections of unverified clients next to those of Twilio, to the real binary over TCP.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::http::{Listener, answer};
 use crate::support::{ORIGIN, Server, Webhook, says, wire};
 
-/// Of 24 bytes.
+/// Secret of 24 bytes, the minimum length.
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
 const LIMIT: &str = "REPLYHOOK__SERVER__MAX_CONNECTIONS";
 const IDLE: &str = "REPLYHOOK__SERVER__IDLE_TIMEOUT_S";
@@ -18,20 +18,20 @@ const HEADER: &str = "REPLYHOOK__SERVER__HEADER_TIMEOUT_MS";
 const REFUSED: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
 const HALF_HEAD: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\nX-A: ";
 
-/// A connection that has carried a verified request, and is idle.
+/// Returns an idle connection that has carried a verified request.
 fn verified(server: &Server, number: u64) -> TcpStream {
     let mut stream = wire::connect(server.public);
     exchange(&mut stream, number);
     stream
 }
 
-/// A message of a user of its own.
+/// Creates the message with this number. Each number has its own user.
 fn message(number: u64) -> Webhook {
     let from = format!("whatsapp:+1555000{number:04}");
     Webhook::message(number, "hi").with("From", &from)
 }
 
-/// A signed message and its reply.
+/// Sends a signed message, and checks its reply.
 fn exchange(stream: &mut TcpStream, number: u64) {
     let webhook = message(number).raw(ORIGIN);
     stream.write_all(&webhook).unwrap();
@@ -39,7 +39,7 @@ fn exchange(stream: &mut TcpStream, number: u64) {
     assert_eq!(response.twiml(), says("hi"));
 }
 
-/// Whether the server has left a connection open, without waiting for it to close.
+/// Returns true if the connection is open now. Does not wait for the server to close it.
 fn is_open(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let read = stream.read(&mut [0]);
@@ -47,7 +47,7 @@ fn is_open(stream: &mut TcpStream) -> bool {
     matches!(read, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// Reads what has arrived; false where the server has closed.
+/// Discards the bytes that have arrived. Returns false if the server has closed the connection.
 fn takes_responses(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let mut buffer = [0; 4096];
@@ -66,7 +66,7 @@ fn evicted(server: &Server) -> f64 {
     server.metric("replyhook_connections_evicted_total")
 }
 
-/// A server whose bot answers once `release` says so.
+/// A server whose bot replies to one message for each value sent to `release`.
 struct Held {
     server: Server,
     release: mpsc::Sender<()>,
@@ -99,7 +99,7 @@ impl Held {
     }
 }
 
-/// Sends a request again and again on connections that it keeps open as long as the server does.
+/// Sends rejected requests repeatedly, and reopens connections that the server has closed.
 fn flood(address: SocketAddr, connections: usize, stop: &AtomicBool) {
     let mut streams: Vec<Option<TcpStream>> = (0..connections).map(|_| None).collect();
     while !stop.load(Ordering::Relaxed) {
@@ -113,7 +113,7 @@ fn flood(address: SocketAddr, connections: usize, stop: &AtomicBool) {
     }
 }
 
-/// Ends a flood also where the test fails.
+/// Ends a flood when it is dropped, so also if the test panics.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -146,7 +146,7 @@ fn silent_flood_over_limit_lets_messages_through() {
     assert!(server.metric("replyhook_connections") <= 16.0);
     assert_eq!(server.metric("replyhook_connections_limit"), 16.0);
     assert!(server.log().contains("connection limit reached"));
-    // The oldest are gone, the newest are there.
+    // The server has evicted the oldest connections, and kept the newest.
     assert!(wire::is_closed(&mut flood[0]));
     assert!(is_open(&mut flood[199]));
 }
@@ -165,7 +165,7 @@ fn unverified_connections_are_evicted_first_and_oldest_first() {
     assert!(is_open(&mut second));
     let mut fourth_verified = verified(&server, 4);
     assert!(wire::is_closed(&mut second));
-    // Now all are verified: the one that is idle for longest goes.
+    // All connections are verified now, so the server evicts the one that has been idle longest.
     exchange(&mut first_verified, 5);
     let mut fifth_verified = verified(&server, 6);
     assert!(wire::is_closed(&mut second_verified));
@@ -187,7 +187,7 @@ fn partial_header_protects_verified_connection() {
     let next = Webhook::message(2, "hi").raw(ORIGIN);
     let (half, rest) = next.split_at(40);
     kept.write_all(half).unwrap();
-    // Half a head of a stranger protects it for a second, and no longer.
+    // A partial head protects an unverified connection for one second only.
     let mut stranger = wire::connect(server.public);
     stranger.write_all(HALF_HEAD).unwrap();
     server.wait_until("replyhook_connections", 2.0);
@@ -212,7 +212,7 @@ fn verified_request_in_progress_is_never_evicted() {
             stream
         })
         .collect();
-    // There is no place for it until one of the two is answered.
+    // The server serves this connection only after one of the two requests has got its response.
     let mut waiting = wire::connect(server.public);
     waiting
         .write_all(&Webhook::form("/webhook", &[]).raw(ORIGIN))
@@ -268,7 +268,8 @@ fn request_without_valid_signature_closes_connection() {
         assert_eq!(response.header("connection"), Some("close"), "{request}");
         assert!(wire::is_closed(&mut stream), "{request}");
     }
-    // Also where the connection has carried a verified request before, in one write.
+    // The server also closes a connection that has carried verified requests, even if the last one was in the same
+    // write.
     let mut stream = verified(&server, 1);
     let both = [&Webhook::message(2, "hi").raw(ORIGIN), REFUSED].concat();
     stream.write_all(&both).unwrap();
@@ -281,7 +282,7 @@ fn request_without_valid_signature_closes_connection() {
 fn signed_requests_and_private_listener_keep_connections() {
     let server = Server::start(&[]);
     let mut public = verified(&server, 1);
-    // Signed, and no message.
+    // A signed request without a message.
     let nothing = Webhook::form("/webhook", &[]).raw(ORIGIN);
     public.write_all(&nothing).unwrap();
     let response = wire::read_answer(&mut public).unwrap();
@@ -306,7 +307,7 @@ fn idle_connection_outlives_header_timeout() {
     sleep(Duration::from_secs(1));
     exchange(&mut reused, 2);
     exchange(&mut fresh, 3);
-    // Half a head has the header timeout from its first byte, on either kind of connection.
+    // The header timeout begins at the first byte of a head, on a new and on a reused connection.
     let mut half = wire::connect(server.public);
     for stream in [&mut half, &mut fresh] {
         stream.write_all(HALF_HEAD).unwrap();
@@ -318,7 +319,7 @@ fn idle_connection_outlives_header_timeout() {
     assert!(opened.elapsed() > Duration::from_secs(5));
 }
 
-/// A load balancer takes connections from its pool after they were idle for about as long as a head may take.
+// A load balancer reuses pooled connections that were idle for about as long as the header timeout.
 #[test]
 fn pooling_client_loses_no_request() {
     const POOL: usize = 100;

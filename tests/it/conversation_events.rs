@@ -1,4 +1,4 @@
-//! Webhooks of Twilio Conversations on the message URL: verified, told to a hook, and to no bot.
+//! Webhooks of Twilio Conversations at the primary URL: verified, passed to a hook, and not to the handler.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use crate::support::{ACCOUNT, EMPTY, TestApp, Webhook, says};
 
 const CONVERSATION: &str = "CH00000000000000000000000000000001";
 
-/// As it comes for a conversation of three people in one group.
+/// Returns the webhook of a group conversation of three people.
 fn event() -> Webhook {
     Webhook::form(
         "/webhook",
@@ -35,7 +35,7 @@ fn event() -> Webhook {
 
 type Signal = Arc<Notify>;
 
-/// A bot that must not be asked.
+/// A handler that must not run for an event.
 async fn never(_cx: Context, _message: InboundMessage) -> String {
     "asked".to_owned()
 }

@@ -1,4 +1,4 @@
-//! A message is handled once, in the order of its conversation, and what its author said about being written to counts.
+//! Deduplication, the order of a conversation's messages, and opt-outs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, says};
 
 const QUICK: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "150");
 
-/// A bot that numbers its answers, so that one that is given twice is seen to be.
+/// Returns a bot that numbers its replies, so that a second handler run shows in the reply.
 fn counting(
     counted: &Arc<AtomicUsize>,
 ) -> impl Fn(Context, InboundMessage) -> std::future::Ready<String> + use<> {
@@ -95,7 +95,7 @@ async fn threat_07_replay_after_restart_gets_saved_response() {
     let before = window(app.store.conversation(&us, &user).await.unwrap());
     assert!(before.is_some());
     assert_eq!(app.says(1, "hi").await, says("hi 1"));
-    // A replayed STOP opts nobody out.
+    // A replayed STOP does not opt the user out.
     app.says(2, "STOP").await;
     assert_eq!(
         window(app.store.conversation(&us, &user).await.unwrap()),
@@ -154,7 +154,7 @@ async fn failed_message_is_retried_until_attempts_run_out() {
     assert_eq!(*attempts.lock().unwrap(), [1, 2, 1, 2]);
 }
 
-/// A bot that writes down what it handles, one message at a time in a conversation, and waits to be let go.
+/// Returns a bot that waits for a permit, and records its message. It panics if two messages are handled concurrently.
 fn in_order(
     go: &Arc<Semaphore>,
     handled: &Arc<Mutex<Vec<String>>>,
@@ -163,7 +163,7 @@ fn in_order(
     move |_, message| {
         let (go, handled, busy) = (go.clone(), handled.clone(), busy.clone());
         Box::pin(async move {
-            assert_eq!(busy.fetch_add(1, Ordering::SeqCst), 0, "two at a time");
+            assert_eq!(busy.fetch_add(1, Ordering::SeqCst), 0, "not sequential");
             go.acquire().await.unwrap().forget();
             handled.lock().unwrap().push(message.body.clone());
             busy.fetch_sub(1, Ordering::SeqCst);
@@ -172,7 +172,7 @@ fn in_order(
     }
 }
 
-/// Messages of one user, each in the journal before the next one comes, and what they will be told.
+/// Sends messages of one user, each after the one before is stored. Returns tasks with their responses.
 async fn in_a_row(app: &Arc<TestApp>, number: usize) -> Vec<tokio::task::JoinHandle<String>> {
     let mut asked = Vec::new();
     for number in 0..number {
@@ -212,7 +212,7 @@ async fn threat_73_user_flood_gets_late_replies_without_loss() {
         app.clock(clock.clone()).handler(in_order(&go, &handled))
     }));
     let asked = in_a_row(&app, 60).await;
-    // Who has too many before it is told at once, and holds nothing; the others wait for the deadline.
+    // A request with 20 or more messages ahead gets its response immediately. The first 20 wait for the deadline.
     let told = || asked.iter().filter(|asked| asked.is_finished()).count();
     app.until(|| told() == 40).await;
     assert!(!asked[..20].iter().any(tokio::task::JoinHandle::is_finished));
@@ -227,7 +227,7 @@ async fn threat_73_user_flood_gets_late_replies_without_loss() {
     let mut texts: Vec<String> = shown.into_iter().map(|shown| shown.body).collect();
     texts.sort_by_key(|text| text.parse::<u32>().unwrap());
     assert_eq!(texts, expected);
-    // Only the first one's request still waited when its turn came.
+    // The first message was claimed by its request, and the other 59 by the backlog.
     assert_eq!(app.metric("replyhook_backlog_processed_total").await, 59.0);
 }
 
@@ -236,7 +236,7 @@ async fn threat_42_stop_variants_opt_out_until_start() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
     let counted = Arc::new(AtomicUsize::new(0));
-    // Nobody says as much in a second.
+    // The loop detection would block so many messages within a second.
     let unguarded = [("REPLYHOOK__GUARD__LOOP_DETECTION", "false")];
     let app = TestApp::build(&unguarded, |app| {
         app.handler(counting(&counted))
@@ -254,14 +254,14 @@ async fn threat_42_stop_variants_opt_out_until_start() {
         let number = number as u64 * 10;
         assert_eq!(app.says(number, stop).await, goodbye, "{stop:?}");
         assert_eq!(app.says(number + 1, "hi").await, EMPTY);
-        // Whoever has opted out gets nothing by any road, not even a second goodbye.
+        // A user who has opted out gets no reply, not even a second confirmation.
         assert_eq!(app.says(number + 2, "STOP").await, EMPTY);
         assert_eq!(app.says(number + 3, "start").await, welcome);
         assert_eq!(
             app.says(number + 4, "hi").await,
             says(&format!("hi {}", number / 5 + 1))
         );
-        // For somebody who has not opted out these are ordinary words.
+        // For a user who has not opted out, START is an ordinary text.
         assert_eq!(
             app.says(number + 5, "START").await,
             says(&format!("START {}", number / 5 + 2))
@@ -311,7 +311,7 @@ async fn threat_42_opt_out_type_applies_to_whole_service() {
             .with("To", us)
     };
     let (one, other) = ("whatsapp:+15550002222", "whatsapp:+15550003333");
-    // Twilio has its own words in every language, and answers them itself.
+    // Twilio confirms an opt-out with `OptOutType` itself, so the response is empty.
     let stop = from_service(1, "basta", one).with("OptOutType", "STOP");
     assert_eq!(app.send(stop).await.twiml(), EMPTY);
     assert_eq!(app.send(from_service(2, "hi", other)).await.twiml(), EMPTY);
@@ -323,7 +323,7 @@ async fn threat_42_opt_out_type_applies_to_whole_service() {
         app.send(from_service(5, "hi", one)).await.twiml(),
         says("hi")
     );
-    // The same user and another sender, outside of the service, is another matter.
+    // The opt-out does not apply to a sender outside of the service.
     let stop = from_service(6, "basta", one).with("OptOutType", "STOP");
     app.send(stop).await.twiml();
     let outside = Webhook::message(7, "hi").with("To", "whatsapp:+15550004444");
@@ -348,7 +348,7 @@ async fn threat_44_opt_out_during_handler_suppresses_reply() {
     go.add_permits(1);
     assert_eq!(asked.await.unwrap(), EMPTY);
     assert_eq!(app.metric("replyhook_replies_suppressed_total").await, 1.0);
-    // And the answer stays the one that was given.
+    // A redelivery gets the same response.
     assert_eq!(app.says(1, "hi").await, EMPTY);
 }
 
@@ -361,7 +361,7 @@ async fn user_with_two_addresses_has_one_conversation() {
     app.send(Webhook::message(2, "STOP").with("From", scoped))
         .await
         .twiml();
-    // Until somebody says that they are one, they are two.
+    // Without a message that links the addresses, they belong to two users.
     assert_eq!(app.says(3, "hi").await, says("hi"));
     let both = Webhook::message(4, "hi").with("ExternalUserId", scoped);
     assert_eq!(app.send(both).await.twiml(), EMPTY);

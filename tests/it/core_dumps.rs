@@ -1,4 +1,4 @@
-//! Core files: the memory of a server holds tokens, numbers and messages.
+//! Core dumps, which would contain tokens, phone numbers and messages.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::{Server, Webhook, left_out, says};
 
-/// A server in a folder, whose core files the system does not limit.
+/// Starts a server in a folder, with unlimited core files.
 fn serve(folder: &Path, core_dumps: &str) -> Server {
     let mut command = Command::new("sh");
     let script = r#"cd "$0" && ulimit -c unlimited && exec "$@""#;
@@ -19,7 +19,7 @@ fn serve(folder: &Path, core_dumps: &str) -> Server {
     Server::start_by(command, &[("REPLYHOOK__SERVER__CORE_DUMPS", core_dumps)])
 }
 
-/// The soft limit of core files.
+/// Returns the server's soft limit for core files.
 fn core_limit(server: &Server) -> String {
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
     let line = limits
@@ -66,7 +66,7 @@ fn core_dumps_setting_keeps_system_limit() {
     assert_eq!(core_limit(&server), "unlimited");
     server.signal(Signal::ABORT);
     let (status, log) = server.wait();
-    // Without this the test above would show nothing.
+    // Shows that the test above can fail. No dump is required if the pattern names a pipe or another folder.
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
     let is_file_here = !pattern.starts_with(['|', '/']);
     assert!(status.core_dumped() || !is_file_here, "{log}");

@@ -1,5 +1,6 @@
-//! The server dies at each of its crash points, and the user's phone is looked at: never twice, and once where Twilio was
-//! told that the message was taken. P2 and P16 have no point in the code: `kill_loop` meets them at random.
+//! Crashes of the server at each crash point, and the replies on the user's phone after them.
+//!
+//! P2 and P16 have no crash point in the code: `kill_loop` hits them at random.
 
 use std::io::Write;
 use std::sync::Mutex;
@@ -18,24 +19,24 @@ const POLICIES: [Policy; 4] = [
     Policy::BOTH,
 ];
 
-/// What is answered later than this goes by REST, unless the store took so long that its request still waits for it.
+/// Deadline of 100 ms. A later reply goes via the REST API, unless its request still waits for the store.
 const EARLY: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "100");
 const RESEND: (&str, &str) = ("REPLYHOOK__OUTBOUND__ON_UNKNOWN", "resend");
 
-/// What a phone must show after a crash.
+/// Replies that the phone must show after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shows {
-    /// Once, whoever asks again.
+    /// One reply, even if Twilio does not call again.
     Once,
-    /// Once if Twilio asks again. Else Twilio was told nothing, and nobody was answered.
+    /// One reply if Twilio calls again. Otherwise none: the message was not acknowledged.
     OnceIfAsked,
-    /// Once, or held: a look into the outbox in that very moment may have taken it before the process ended.
+    /// One reply, or a held one: the outbox worker may have claimed it just before the process ended.
     OnceOrHeld,
-    /// Nothing: whether it was sent is for the operator to say.
+    /// No reply: it is held for the operator's decision.
     Held,
 }
 
-/// Point, text, settings, what the phone must show.
+/// Crash point, text of the message, settings, and expected replies.
 type Row = (
     &'static str,
     &'static str,
@@ -43,7 +44,7 @@ type Row = (
     Shows,
 );
 
-/// Slower than a request waits for the store.
+/// Text whose handler takes longer than a request may wait for the store, so that the reply is always late.
 const LATE: &str = "slow 3000 of words";
 
 const TABLE: [Row; 17] = [
@@ -53,7 +54,7 @@ const TABLE: [Row; 17] = [
     ("P4=return", "hello", &[], Shows::Once),
     ("P5=return", "hello", &[], Shows::Once),
     ("P6=return", "hello", &[], Shows::OnceIfAsked),
-    // In the status line, and in the document.
+    // After 5 bytes, in the status line; after 200 bytes, in the TwiML.
     ("P7=return(5)", "hello", &[], Shows::OnceIfAsked),
     ("P7=return(200)", "hello", &[], Shows::OnceIfAsked),
     ("P8=return", "hello", &[], Shows::Once),
@@ -85,7 +86,7 @@ fn crash(row: Row, policy: Policy) {
     assert_eq!(shown.len(), times, "{what}");
     assert_eq!(held, kept_back, "{what}");
     assert!(shown.iter().all(|shown| shown.body == text), "{what}");
-    // The promise itself, whatever the table says.
+    // The delivery guarantee, independent of the table.
     assert!(
         !delivery.acknowledged() || shown.len() + usize::try_from(held).unwrap() == 1,
         "{what}"
@@ -98,7 +99,7 @@ fn crash(row: Row, policy: Policy) {
 // An acknowledged message gets exactly one reply, or one that is held; any other gets at most one.
 #[test]
 fn threat_59_crash_at_any_point_loses_and_duplicates_nothing() {
-    // The slow ones first: looking for a message in Twilio's list takes ten seconds.
+    // Sort P11 last, so that `pop` returns it first: looking up a message in Twilio's list takes ten seconds.
     let mut cases: Vec<(Row, Policy)> = Vec::new();
     for row in TABLE {
         cases.extend(POLICIES.map(|policy| (row, policy)));
@@ -117,14 +118,14 @@ fn threat_59_crash_at_any_point_loses_and_duplicates_nothing() {
     });
 }
 
-/// Signs up over a crash at a point, and reads what is asked before answering it.
+/// Completes a form across a crash at this point. Each answer is sent after its question has arrived.
 fn signs_up(world: &World, point: &str) {
     const ANSWERS: [(&str, &str); 3] = [
         ("sign up", "Your name?"),
         ("Ana", "Your age?"),
         ("42", "Ana is 42."),
     ];
-    // The first message passes.
+    // `1*off`: the first message passes the point, and the second one crashes there.
     let dies = if point == "P7" {
         "P7=1*off->return(200)".to_owned()
     } else {
@@ -136,14 +137,14 @@ fn signs_up(world: &World, point: &str) {
         let count = usize::try_from(number).unwrap();
         world.twilio.wait_for_phone(USER, count);
     }
-    assert!(supervisor.has_met_all(), "{point} was never met");
+    assert!(supervisor.has_met_all(), "{point} was not reached");
     let (shown, held) = supervisor.settled();
     let said: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
     assert_eq!(said, ANSWERS.map(|(_, said)| said), "{point}");
     assert_eq!(held, 0, "{point}");
 }
 
-/// So many at a time.
+/// Runs `signs_up` for each crash point, `lanes` of them concurrently.
 fn signs_up_over_each_crash(lanes: usize, world: impl Fn() -> World + Sync) {
     let points = Mutex::new(vec!["P1", "P3", "P4", "P5", "P6", "P7", "P8"]);
     let next = || points.lock().unwrap().pop();
@@ -163,7 +164,7 @@ fn form_after_crash_asks_each_question_once() {
     signs_up_over_each_crash(7, || World::new(&[]));
 }
 
-/// What a dead machine had claimed is another's after a lease of fifteen seconds.
+// The next server can take the claims of a crashed one only after the lease of 15 s.
 #[cfg(feature = "postgres")]
 #[test]
 fn postgres_form_after_crash_asks_each_question_once() {
@@ -177,7 +178,7 @@ fn postgres_form_after_crash_asks_each_question_once() {
 #[test]
 fn debounced_burst_after_crash_gets_one_reply() {
     let burst = |points: &[&str]| {
-        // The turn ends after half of the deadline, however quickly the others come.
+        // The debounce ends after half of the deadline, which is shorter than the pause.
         let world = World::new(&[
             ("REPLYHOOK__REPLY__DEBOUNCE_MS", "10000"),
             ("REPLYHOOK__REPLY__DEADLINE_MS", "13000"),
@@ -224,7 +225,7 @@ fn saved_response_lost_in_transit_is_returned_again() {
         let world = World::new(&[]);
         let supervisor = Supervisor::new(&world, &["P8=return"]);
         let message = Webhook::message(1, "hello");
-        // Twilio's first attempt, whose answer is lost on the way.
+        // Twilio's first attempt, whose response is lost.
         wire::exchange(supervisor.address(), &message.raw(ORIGIN));
         supervisor.revive();
         let delivery = supervisor.deliver(&message, policy);
@@ -249,7 +250,7 @@ fn crash_looping_message_is_dead_or_answered_once() {
         let state = entries.values().next().unwrap().state;
         let what = format!("{policy:?} {delivery:?} {shown:?} {state}");
         assert_eq!(delivery.acknowledged(), acknowledged, "{what}");
-        // Either the third request hears the apology, or the server has given up before it, and says so.
+        // Either the user gets one reply, or the server marks the message dead.
         assert!(shown.len() <= 1, "{what}");
         assert_eq!(state == "dead", shown.is_empty(), "{what}");
     }
@@ -267,7 +268,7 @@ fn lost_status_callback_is_superseded_by_next() {
     let sid = world.twilio.wait_for_phone(USER, 1).remove(0).sid;
     world.journal().drained();
     let answer = world.twilio.status(server.public, &sid, "delivered", None);
-    assert!(answer.is_none(), "nothing is acknowledged that is not kept");
+    assert!(answer.is_none(), "an unstored callback is not acknowledged");
     has_crashed(server);
 
     let server = world.start("");
@@ -289,7 +290,7 @@ fn status_callback_confirms_send_interrupted_by_crash() {
         .deliver(|| Some(server.public), &message, Policy::NEITHER);
     let sid = world.twilio.wait_for_phone(USER, 1).remove(0).sid;
     has_crashed(server);
-    // The list would tell as well; without it only the callback can.
+    // Without Twilio's message list, only the callback can confirm the send.
     world.twilio.list_fault(500, 1000);
 
     let server = world.start("");
@@ -306,7 +307,7 @@ fn stop_stored_before_crash_suppresses_late_reply() {
     let stopped = |policy: Policy| {
         let world = World::new(&[EARLY]);
         let supervisor = Supervisor::new(&world, &["P14=return"]);
-        // A reply that waits in the outbox until long after the STOP.
+        // Keeps the reply in the outbox until long after the STOP.
         let later = Fault::Status {
             status: 429,
             code: Some(20429),
@@ -326,7 +327,7 @@ fn stop_stored_before_crash_suppresses_late_reply() {
         assert_eq!(stop.acknowledged(), policy.retry || policy.fallback);
         let (shown, held) = supervisor.settled();
         assert_eq!(held, 0);
-        // Nothing but what the STOP itself is answered with.
+        // The phone shows only the confirmation of the STOP.
         let answers = shown.iter().filter(|shown| shown.by == By::Twiml).count();
         assert_eq!(answers, usize::from(stop.acknowledged()));
         assert_eq!(shown.len(), answers, "{shown:?}");
@@ -340,14 +341,14 @@ fn stop_stored_before_crash_suppresses_late_reply() {
     });
 }
 
-// The younger message is being handled when the older one comes again; after a crash neither may wait for the other.
+// The younger message is being handled when the older one is redelivered. After a crash neither may wait for the other.
 #[test]
 fn redelivered_older_message_after_crash_does_not_deadlock() {
     let world = World::new(&[EARLY]);
     let server = world.start("");
     let address = || Some(server.public);
-    // The older one has failed, and the younger one, which was told that its answer is late, is being handled when the
-    // older one comes back and waits for its turn.
+    // The older message fails. The younger one is deferred, and its handler still runs. Then the older one is
+    // redelivered, and waits for its turn.
     let older = Webhook::message(1, "fail at first");
     let younger = Webhook::message(2, "hang at first");
     assert!(

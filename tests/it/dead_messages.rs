@@ -1,5 +1,4 @@
-//! Messages that nobody answers any more are not silent: the log names each once, a metric counts it, and `/readyz` says how
-//! many there are.
+//! Dead messages: the log names each one once, a metric counts it, and `/readyz` shows their number.
 
 use replyhook::store::{DeadReason, MessageFilter};
 use replyhook::{Clock, HandlerError, InboundMessage, ManualClock, SystemClock, Timestamp};
@@ -14,14 +13,14 @@ fn counted(reason: DeadReason) -> String {
     format!(r#"replyhook_dead_messages_total{{reason="{reason}"}}"#)
 }
 
-/// `checks.messages` of `/readyz`, which stays 200.
+/// Returns `checks.messages` of `/readyz`, after checking that the server is ready.
 async fn messages(app: &TestApp) -> Value {
     let readiness = app.readiness().await;
     assert_eq!(readiness["ready"], true, "{readiness}");
     readiness["checks"]["messages"].clone()
 }
 
-/// How many `messages list --state dead` has.
+/// Returns the number of messages that `messages list --state dead` shows.
 async fn listed(app: &TestApp) -> usize {
     let filter = MessageFilter {
         state: Some("dead".to_owned()),
@@ -82,7 +81,7 @@ async fn late_failure_is_dead_until_retried_or_purged() {
     let sid = format!("SM{:032x}", 1).parse().unwrap();
     assert!(app.store.retry(sid, SystemClock.now()).await.unwrap());
     assert_eq!(messages(&app).await["dead"], 1);
-    // Handled again, it fails again.
+    // The handler runs again, and fails again.
     app.wait_for(&counted(DeadReason::HandlerFailed), 2.0).await;
     assert_eq!(messages(&app).await["dead"], 2);
     let user = "whatsapp:+15550001111".into();
@@ -112,7 +111,7 @@ async fn failed_message_whose_content_expires_is_reported() {
     assert_eq!(messages(&app).await["expired_unanswered"], 0);
     app.end().await;
     clock.advance(replyhook::clock::SignedDuration::from_hours(31 * 24));
-    // What is old enough is looked for at a start.
+    // The server looks for expired messages when it starts.
     let app = start();
     app.opened().await;
     app.wait_for(&counted(DeadReason::Expired), 1.0).await;

@@ -1,10 +1,10 @@
-//! Dockerfile and fly.toml agree with the settings and ports of the server, whoever edits which of them.
+//! Dockerfile, fly.toml and .dockerignore, compared with the settings and ports of the server.
 
 use replyhook::config::DEFAULT_TOML;
 
 use crate::support::{read, root};
 
-/// The instructions of a Dockerfile, continued lines joined.
+/// Returns the instructions of the Dockerfile, with continued lines joined.
 fn dockerfile() -> Vec<String> {
     let text = read("Dockerfile").replace("\\\n", " ");
     let lines = text
@@ -41,7 +41,7 @@ fn image_runs_locked_binary_unprivileged_without_shell() {
     let uid = user.split(':').next().unwrap();
     assert!(
         uid.parse::<u32>().is_ok_and(|uid| uid > 0),
-        "USER {user} is no number above 0"
+        "USER {user} is not a number above 0"
     );
     assert_eq!(last("STOPSIGNAL"), "SIGTERM");
     assert!(
@@ -56,10 +56,10 @@ fn image_runs_locked_binary_unprivileged_without_shell() {
     let final_stage = image.rsplit("FROM ").next().unwrap();
     assert!(
         !final_stage.contains("cargo") && !final_stage.contains("gcc"),
-        "the compiler stays behind"
+        "the final image contains a compiler"
     );
     for secret in ["TWILIO_AUTH_TOKEN=", "auth_token"] {
-        assert!(!image.contains(secret), "a secret has no place in an image");
+        assert!(!image.contains(secret), "the Dockerfile contains {secret}");
     }
 }
 
@@ -90,7 +90,7 @@ fn fly_toml_checks_admin_port_and_never_suspends() {
         .unwrap();
     assert!(
         fly["kill_timeout"].as_integer().unwrap() > drain.parse().unwrap(),
-        "killed before it has drained"
+        "kill_timeout is not longer than server.shutdown_timeout_s"
     );
     let service = fly["http_service"].as_table().unwrap();
     assert_eq!(service["internal_port"].as_integer(), Some(8080));
@@ -118,18 +118,18 @@ fn fly_toml_checks_admin_port_and_never_suspends() {
     };
     assert_eq!(mounts["destination"].as_str(), Some("/data"));
     let env = fly["env"].as_table().unwrap();
-    // Whoever looks after it does not begin in the folder of the volume.
+    // Absolute, because a shell on the machine does not start in the folder of the volume.
     let store = env["DATABASE_URL"].as_str();
     assert_eq!(store, Some("sqlite:/data/replyhook.db"));
     for (name, value) in env {
         assert!(
             ["PUBLIC_URL", "DATABASE_URL"].contains(&name.as_str())
                 || name.starts_with("REPLYHOOK__"),
-            "{name} is no setting"
+            "{name} is not a setting"
         );
         assert!(
             !name.contains("TOKEN"),
-            "{name}={value} belongs into fly secrets"
+            "{name}={value} must be set with `fly secrets`"
         );
     }
 }
@@ -142,7 +142,7 @@ fn dockerignore_excludes_target_and_git() {
             ignored
                 .lines()
                 .any(|line| line.trim().trim_matches('/') == folder || line.trim() == "*"),
-            "{folder} is sent"
+            "{folder} is not excluded"
         );
     }
     assert!(root().join("scripts/test-image").exists());

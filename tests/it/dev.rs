@@ -1,4 +1,4 @@
-//! `replyhook dev` and `replyhook chat`, as they are typed.
+//! `replyhook dev` and `replyhook chat`, as a user types them.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use serde_json::json;
 
 use crate::support::{ACCOUNT, Dev, TOKEN, replyhook};
 
-/// A desk that reads its settings from a file.
+/// Starts a dev server that reads its settings from a file.
 fn with_settings(file: &Path) -> Dev {
     let file = file.to_str().unwrap();
     Dev::start_with(&["--port", "0", "--config", file], &[])
 }
 
-/// Changes a file at once: who looks at it meanwhile sees the old one or the new one whole.
+/// Replaces a file atomically, so that the dev server never reads half of it.
 fn change(file: &Path, text: &str) {
     let new = file.with_extension("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(new, file).unwrap();
 }
 
-/// Waits until it prints something.
+/// Waits for a printed line that contains `part`, and returns it.
 fn prints(dev: &Dev, part: &str) -> String {
     dev.program
         .wait_for(part, |line| line.contains(part).then(|| line.to_owned()))
@@ -197,12 +197,12 @@ async fn real_account_behind_tunnel_is_hidden_from_emulator() {
     assert_eq!(
         status(&real, &webhook).await,
         403,
-        "its URL is the tunnel's"
+        "the real account must verify with the tunnel URL only"
     );
     assert_eq!(
         status(&emulator, &behind).await,
         403,
-        "and the tunnel's account is another"
+        "the emulated account must verify with the local URL only"
     );
     let all = remote.get(&["exchanges"]).await.unwrap().to_string();
     assert!(!all.contains(TOKEN) && !all.contains(ACCOUNT));

@@ -1,9 +1,9 @@
-//! What the compiler says to a handler, or an answer, that is none: in our words.
+//! Compile errors for invalid handlers and replies.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The library that this test was built with.
+/// Returns the folder of the dependencies, and the library that this test was built with.
 fn library() -> (PathBuf, PathBuf) {
     let folder = std::env::current_exe()
         .unwrap()
@@ -22,7 +22,7 @@ fn library() -> (PathBuf, PathBuf) {
         })
         .collect();
     libraries.sort_by_key(|path| std::cmp::Reverse(path.metadata().unwrap().modified().unwrap()));
-    // Others may lie there, built with other features.
+    // The folder may contain libraries that were built with other features.
     let fits = |library: &PathBuf| compile(&folder, library, GOOD).is_ok();
     let library = libraries.into_iter().find(fits);
     (
@@ -31,7 +31,10 @@ fn library() -> (PathBuf, PathBuf) {
     )
 }
 
-/// What the compiler says, if it is not content.
+/// Compiles code.
+///
+/// # Errors
+/// The output of the compiler, if the code does not compile.
 fn compile(folder: &Path, library: &Path, code: &str) -> Result<(), String> {
     let source = tempfile::tempdir().unwrap();
     let file = source.path().join("bot.rs");
@@ -64,7 +67,7 @@ const USE: &str = "#![allow(unused)]\nuse replyhook::route::*;\nuse replyhook::*
 
 const GOOD: &str = "pub fn bot() -> Router { Router::new().on(text(\"hi\"), async |message: InboundMessage| message.body) }";
 
-/// Code, and what is said to it.
+/// Invalid code, and texts of its compile error.
 const WRONG: [(&str, &[&str]); 8] = [
     (
         "async fn bot(name: u32) -> String { String::new() }\npub fn make() -> Router { Router::new().on(text(\"hi\"), bot) }",
@@ -105,7 +108,7 @@ const WRONG: [(&str, &[&str]); 8] = [
             "turn it into a text with `.to_string()`",
         ],
     ),
-    // The compiler has words of its own for a wrong number of arguments, and lets nobody replace them; ours are named.
+    // A crate cannot replace the compiler's error for a wrong number of arguments. It names the trait and the method.
     (
         "async fn bot(message: InboundMessage) -> String { String::new() }\npub fn make() -> AppBuilder { App::builder().handler(bot) }",
         &[

@@ -1,4 +1,4 @@
-//! What a bot remembers of a conversation, forms that ask for it, and what was said: with the answer or not at all.
+//! Conversation state, forms and history, all saved together with the reply or not at all.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ enum Order {
     Dish(String),
 }
 
-/// Asks how many, forgets the question after an hour, and fails once it is told to.
+/// Asks for the number of a dish. The dish expires after an hour, and a text that ends in "badly" fails.
 async fn kitchen(cx: Context, message: InboundMessage) -> Result<String, HandlerError> {
     let order = cx.state::<Order>().expires_in(Duration::from_hours(1));
     let orders = cx.state_named::<u32>("orders");
@@ -212,7 +212,7 @@ async fn form_cancels_expires_and_restarts_on_new_version() {
         .assert_reply("For how many, Anabel?");
 }
 
-/// What was asked decides what an answer is to, not what would be asked now.
+// The user answers the question that they got, even if the form would ask another one now.
 #[tokio::test]
 async fn answer_belongs_to_asked_question_after_form_change() {
     let has_changed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -236,7 +236,7 @@ async fn answer_belongs_to_asked_question_after_form_change() {
     ana.says("now")
         .await
         .assert_reply(r#"{"what":"bread","when":"now","where":"home"}"#);
-    // One that is asked no more: what comes is no answer to the next.
+    // The form no longer has the open question, so the text does not answer the next one.
     ana.says("order").await.assert_reply("What?");
     ana.says("bread").await.assert_reply("When?");
     has_changed.store(false, std::sync::atomic::Ordering::Relaxed);
@@ -301,7 +301,7 @@ async fn form_accepts_media_and_location_answers() {
         .assert_reply("image/png 52.5 Office");
 }
 
-/// How often the store of a server was checked.
+/// Returns the number of regular checks of the store.
 #[cfg(feature = "failpoints")]
 fn checks(file: &std::path::Path) -> usize {
     let db = rusqlite::Connection::open(file).unwrap();
@@ -335,22 +335,21 @@ async fn form_step_adds_no_commit() {
         "never mind",
     ];
     for (number, text) in (1..).zip(texts) {
-        // The regular check of the store commits as well, alone or in one commit with a message's. It counts itself; the
-        // count is read first before and last after, so that no check of the time between is missed.
+        // The regular check of the store commits too, alone or together with a message, and counts itself. Its count is
+        // read before the first count of commits and after the last one, so that no check in between is missed.
         let checks_before = checks(&file);
         let before = wal::commits(&file);
         app.ask(Webhook::message(number, text)).await.twiml();
         let commits = wal::commits(&file) - before;
         let checks = checks(&file) - checks_before;
-        // One accepts the message, one saves its reply: without a dialogue, and within one.
         assert!(
             (2..=2 + checks).contains(&commits),
-            "{text}: {commits} commits, {checks} of them of checks"
+            "{text}: {commits} commits, including up to {checks} checks"
         );
     }
 }
 
-/// Tells what was said, each text in brackets with who said it.
+/// Replies with the history: texts of the user in square brackets, texts of the bot in parentheses.
 async fn parrot(cx: Context, message: InboundMessage) -> Result<Reply, HandlerError> {
     if message.body == "tell Ben" {
         let aside = ReplyMessage::text("psst").to("whatsapp:+34600000002");
@@ -375,7 +374,7 @@ async fn parrot_bot() -> TestBot {
     TestBot::start(|| App::builder().handler(parrot)).await
 }
 
-// The handler recognises a first contact, and the history survives a restart.
+// The handler recognizes a first contact, and the history survives a restart.
 #[tokio::test]
 async fn history_returns_earlier_messages_of_conversation() {
     let bot = parrot_bot().await;
@@ -388,7 +387,7 @@ async fn history_returns_earlier_messages_of_conversation() {
     ana.says("two")
         .await
         .assert_reply("[hi & <bye>](welcome)[one]([hi & <bye>](welcome))");
-    // Of more than is asked for the last.
+    // The handler gets the last six texts only.
     ana.says("three")
         .await
         .assert_reply_contains("(welcome)[one]");

@@ -1,5 +1,6 @@
-//! The disk under the store is full, slow, locked, broken or without power. What is acknowledged is kept, what cannot be
-//! kept is refused, and the server comes back by itself where it can.
+//! A store whose disk is full, slow, locked, broken or without power.
+//!
+//! The server keeps acknowledged messages, refuses those that it cannot store, and recovers by itself if it can.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ use crate::support::{FakeTwilio, Journal, Policy, Server, Webhook, left_out, mis
 
 const USER: &str = "whatsapp:+15550001111";
 
-/// A folder with a database, and perhaps a file system of its own.
+/// A folder with a database, optionally on its own file system.
 struct Disk {
     folder: tempfile::TempDir,
     mounted: bool,
@@ -28,7 +29,7 @@ impl Disk {
         }
     }
 
-    /// `None` where this user may not mount.
+    /// Mounts a file system on a new folder. Returns `None` if this user may not mount.
     fn mount(options: &[&str], source: &str) -> Option<Self> {
         let mut disk = Self::plain();
         disk.mounted = is_done(
@@ -48,7 +49,7 @@ impl Disk {
         format!("sqlite:{}", self.database().display())
     }
 
-    /// The real binary on it, through another program if there are words for one.
+    /// Starts the real binary with this database, through the command `through` unless that is empty.
     fn serve(&self, through: &[impl AsRef<str>], twilio: &FakeTwilio) -> Server {
         serve(
             env!("CARGO_BIN_EXE_replyhook"),
@@ -80,7 +81,7 @@ fn serve(binary: &str, through: &[impl AsRef<str>], url: &str, twilio: &FakeTwil
     Server::start_by(command, &env)
 }
 
-/// Whether a program is there and did its work.
+/// Returns true if the program exists and succeeds.
 fn is_done(command: &mut Command) -> bool {
     let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
@@ -90,7 +91,7 @@ fn strace_works() -> bool {
     is_done(Command::new("strace").args(["-f", "-o", "/dev/null", "-e", "trace=none", "true"]))
 }
 
-/// Waits until `/readyz` answers with this.
+/// Waits until `/readyz` responds with this status.
 #[track_caller]
 fn wait_for_readiness(server: &Server, status: u16) {
     let patience = Instant::now() + Duration::from_secs(30);
@@ -108,7 +109,7 @@ fn wait_for_readiness(server: &Server, status: u16) {
     }
 }
 
-/// Started by itself.
+/// No command to start the server through.
 const NOTHING: &[&str] = &[];
 const HANDLED: &str = "replyhook_handler_duration_seconds_count";
 
@@ -135,16 +136,16 @@ fn threat_50_locked_database_refuses_messages_until_released() {
             }
         });
         wait_for_readiness(&server, 503);
-        // What waited in line for the lock may be taken when it is released.
+        // Messages that waited for the first lock may be handled after its release.
         assert!(locked_before || server.metric(HANDLED) == before);
         locked_before = true;
-        // A fallback call cannot fail, whatever the store does.
+        // A fallback call succeeds even without the store.
         let fallback = Webhook::message(30, "hi").to("/webhook/fallback");
         server.send(&fallback.with("ErrorCode", "11200")).twiml();
         other.execute_batch("ROLLBACK").unwrap();
         wait_for_readiness(&server, 200);
     }
-    // Another user: the first one's replies may still be on their way via the REST API, and this one would go behind them.
+    // Another user, because a reply to the first one would wait for replies that are still sent via the REST API.
     let again = Webhook::message(40, "again").with("From", "whatsapp:+15550009999");
     assert_eq!(server.send(&again).twiml(), says("again"));
 }
@@ -170,7 +171,7 @@ fn moved_database_file_refuses_messages_until_moved_back() {
     assert!(ready.body.contains("put it back"), "{}", ready.body);
     server.wait_for("put it back");
     assert_eq!(server.metric(HANDLED), before);
-    assert!(!disk.database().exists(), "nothing else is in its place");
+    assert!(!disk.database().exists(), "no new database is created");
     rename(&away, disk.folder.path());
     wait_for_readiness(&server, 200);
     assert_eq!(server.send(&Webhook::message(2, "hi")).twiml(), says("hi"));
@@ -194,7 +195,7 @@ fn server_with_deleted_database_refuses_messages_after_replacement() {
     assert_eq!(second.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
 }
 
-/// Sends messages to a disk without room, makes room, and expects that the same server goes on.
+/// Sends messages while the disk is full, frees it, and checks that the same server accepts messages again.
 fn full_and_not_full(
     server: &Server,
     disk: &Disk,
@@ -206,7 +207,7 @@ fn full_and_not_full(
     let mut number = 100;
     for left in [0, 1, 4096, 20_000, 40_000] {
         fill(left);
-        // Where some room is left, some are still taken.
+        // If some space is left, the server still accepts some messages.
         let mut refused = 0;
         for _ in 0..200 {
             number += 1;
@@ -222,7 +223,7 @@ fn full_and_not_full(
                 break;
             }
         }
-        assert_eq!(refused, 5, "the disk was to be full");
+        assert_eq!(refused, 5, "the disk is not full");
         wait_for_readiness(server, 503);
         free();
         wait_for_readiness(server, 200);
@@ -274,7 +275,7 @@ fn threat_51_unsaved_reply_on_full_disk_is_sent_later() {
         }
         let mut file = std::fs::File::create(&filler).unwrap();
         while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
-        // It is not answered with what could not be kept.
+        // A reply that is not saved must not become the response.
         assert_eq!(delivery.join().unwrap().attempts[0].status, Some(503));
     });
     std::fs::remove_file(&filler).unwrap();
@@ -286,7 +287,7 @@ fn threat_51_unsaved_reply_on_full_disk_is_sent_later() {
 
 #[test]
 fn threat_51_exceeded_quota_refuses_messages_until_raised() {
-    // Past its limit a file cannot be written (EFBIG), as past a quota (EDQUOT). The signal that goes with it is ignored.
+    // A file size limit stands for a quota: writes fail with EFBIG instead of EDQUOT. `trap` ignores the signal.
     if !is_done(Command::new("prlimit").arg("--version")) {
         return missing("a quota: prlimit");
     }
@@ -317,7 +318,7 @@ fn threat_52_failed_fsync_acknowledges_nothing_and_second_exits() {
     let server = disk.serve(&broken, &twilio);
     let mut kept = Vec::new();
     let mut refused = 0;
-    // One after the other: each is a commit of its own, or two.
+    // One after the other, so that messages do not share commits.
     for number in 1..100 {
         let webhook = Webhook::message(number, &format!("hi {number}"));
         let delivery = twilio.deliver(|| Some(server.public), &webhook, Policy::NEITHER);
@@ -352,7 +353,7 @@ fn threat_53_slow_disk_replies_in_time_or_refuses() {
     if !strace_works() {
         return missing("a slow disk: strace");
     }
-    // Microseconds: one that can be waited for on a busy machine, too, and one that cannot.
+    // Microseconds per fsync: a delay within the server's time limit, even on a busy machine, and one beyond it.
     for (delay, status) in [("50000", 200), ("1800000", 503)] {
         let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
         let slow = strace(&format!("delay_enter={delay}"));
@@ -368,7 +369,7 @@ fn threat_53_slow_disk_replies_in_time_or_refuses() {
                 });
             }
         });
-        // Who was refused is answered by REST, since the message was kept after all.
+        // A refused message is stored after all, so its reply goes via the REST API.
         let journal = Journal::read(&disk.database());
         while journal.entries().len() < 8 {
             std::thread::yield_now();
@@ -380,14 +381,14 @@ fn threat_53_slow_disk_replies_in_time_or_refuses() {
     }
 }
 
-/// A checkpoint writes pages all over the database, which takes seconds on a slow disk. The thread that commits must not do it.
+// A checkpoint takes seconds on a slow disk, so the thread that commits must not run it.
 #[cfg(feature = "failpoints")]
 #[test]
 fn checkpoint_is_written_by_its_own_thread() {
     use crate::support::wal::{CHECKPOINT_DUE, fill_log, salts};
 
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
-    // Otherwise only root may read how much the threads of the process have written.
+    // Without this setting only root may read how much the server's threads have written.
     let server = disk.serve(&["env", "REPLYHOOK__SERVER__CORE_DUMPS=true"], &twilio);
     fill_log(&disk.database());
     let began = salts(&disk.database());
@@ -397,13 +398,13 @@ fn checkpoint_is_written_by_its_own_thread() {
         assert_eq!(server.send(&webhook).twiml(), says("hi"));
         assert!(Instant::now() < end, "the checkpoint never ends");
     };
-    // Its commit finds that the checkpoint is due. Without further commits, what the other thread writes is the checkpoint.
+    // The commit of this message requests the checkpoint. No commit follows, so the thread writes only the checkpoint.
     send(0);
     while written_by(&server, "replyhook-check") < CHECKPOINT_DUE {
         assert!(Instant::now() < end, "the thread writes no checkpoint");
         std::thread::yield_now();
     }
-    // The log starts from the beginning once it has been copied whole.
+    // The log restarts after the checkpoint has copied all of it.
     for number in 1.. {
         if salts(&disk.database()) != began {
             break;
@@ -411,10 +412,10 @@ fn checkpoint_is_written_by_its_own_thread() {
         send(number);
     }
     let commits = written_by(&server, "replyhook-store");
-    assert!(commits < CHECKPOINT_DUE, "{commits} bytes by commits");
+    assert!(commits < CHECKPOINT_DUE, "commits wrote {commits} bytes");
 }
 
-/// Bytes that the threads of this name have written. The system cuts names to fifteen characters.
+/// Returns the bytes that the threads of this name have written. Linux cuts names to 15 characters.
 #[cfg(feature = "failpoints")]
 fn written_by(server: &Server, thread: &str) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
@@ -452,7 +453,7 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
     let kept = Mutex::new(Vec::new());
     let (next, stopped) = (AtomicU64::new(1), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        // Also where a check fails, or its threads would go on.
+        // Stops the threads if an assertion fails, too: otherwise the scope would wait for them forever.
         let _end = End(&stopped);
         for _ in 0..8 {
             scope.spawn(|| {
@@ -463,7 +464,7 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
                     if answer.status == 200 {
                         kept.lock().unwrap().push(sid(&webhook));
                     } else {
-                        // What was under way while the server stood still.
+                        // The request was in progress while the server was stopped.
                         answer.refused(503);
                     }
                 }
@@ -475,7 +476,7 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
             }
             server.signal(Signal::STOP);
             let acknowledged = kept.lock().unwrap().clone();
-            // What the file system has not been made to write is not in the image.
+            // The image lacks writes that no fsync has forced to the disk.
             let copy = images.path().join(format!("cut-{cut}.img"));
             std::fs::copy(&image, &copy).unwrap();
             server.signal(Signal::CONT);
@@ -490,7 +491,7 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
     drop(server);
 }
 
-/// Stops what goes on until it is told.
+/// Sets the flag when it is dropped.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -499,7 +500,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// The words that start a program whose fsyncs are tampered with. The program stays this process's child.
+/// Returns the command that injects a fault into each fsync of a program. `-D` keeps it a child of this process.
 fn strace(fault: &str) -> Vec<String> {
     let inject = format!("inject=fdatasync,fsync:{fault}");
     [

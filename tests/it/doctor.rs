@@ -1,5 +1,6 @@
-//! `replyhook doctor` beside a real server, through real proxies: what is well is called well, and each thing that is not
-//! is named, with what to do.
+//! `replyhook doctor` with a real server behind real proxies.
+//!
+//! It confirms a correct setup, and names each problem with its remedy.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::support::{
 
 const PREFIX: &str = "/bots/a";
 
-/// A server behind a proxy, and Twilio with what is entered there.
+/// A server behind a proxy, and a Twilio account with webhook URLs.
 struct Deployment {
     server: Server,
     proxy: TlsProxy,
@@ -28,7 +29,7 @@ struct Deployment {
 }
 
 impl Deployment {
-    /// All is well: the primary's URL has the fragment of the README.
+    /// Creates a correct deployment. The primary URL has the connection overrides of the manual.
     fn behind(proxy: TlsProxy, prefix: &str) -> Self {
         let public_url = format!("{}{prefix}", proxy.origin());
         let [primary, fallback, status] = urls(&public_url);
@@ -54,7 +55,7 @@ impl Deployment {
         self.doctor_with(&["doctor"], env)
     }
 
-    /// The same settings as the server's, and further ones.
+    /// Runs `doctor` with the settings of the server and further ones.
     fn doctor_with(&self, args: &[&str], env: &[(&str, &str)]) -> Run {
         let url = self.console.url();
         let store = store(&self.folder);
@@ -102,7 +103,7 @@ impl Run {
         out
     }
 
-    /// The line with a finding, and the one below it, which says what to do.
+    /// Checks that a finding is printed, with its remedy in the next line.
     #[track_caller]
     fn finds(&self, line: &str, remedy: &str) -> &Self {
         let (code, out, err) = &self.0;
@@ -125,7 +126,7 @@ impl Run {
     }
 }
 
-/// A proxy that strips a prefix, and knows nothing else.
+/// Starts a proxy that strips the prefix, and responds to paths without it with 404.
 fn stripping() -> TlsProxy {
     TlsProxy::start(|mut arrived| {
         let rest = arrived.target.strip_prefix(PREFIX).map(str::to_owned);
@@ -206,7 +207,7 @@ fn mismatched_auth_token_is_reported_but_not_printed() {
             "copy the auth token of exactly this account",
         )
         .lacks(OTHER_TOKEN);
-    // The server knows no more than that somebody was refused.
+    // The server's log does not contain the token either.
     assert!(!deployment.server.log().contains(OTHER_TOKEN));
 }
 
@@ -287,7 +288,7 @@ fn proxy_mapping_all_paths_to_one_is_reported() {
         "/webhook".clone_into(&mut arrived.target);
         Turn::On(arrived)
     });
-    // Signed for one path and received at another: refused, as Twilio's own request would be.
+    // The request is signed for one path and received at another, so the server rejects it, like one of Twilio's.
     Deployment::behind(proxy, "").doctor(&[]).finds(
         "(fallback, status) responds with 403",
         "let it pass all of them as they are",
@@ -642,7 +643,7 @@ async fn signed_probe_reaches_neither_journal_nor_handler() {
         app.metric("replyhook_handler_duration_seconds_count").await,
         0.0
     );
-    // Nor is a message told from others by it.
+    // The response to a message does not identify the process.
     let answer = app.send(Webhook::message(1, "hi")).await;
     assert!(!answer.headers.contains_key(INSTANCE_HEADER));
 }

@@ -1,4 +1,4 @@
-//! The emulator on a machine with other users: which files it reads, and who may call it.
+//! The emulator on a machine with other users: the files that it reads, and the clients that may call it.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::support::{ANA, Answer, Browser, Dev, base64_of, installed, left_out, replyhook};
 
-/// In the environment of the emulator that is asked for it.
+/// Environment variable of the emulator, which no media path may reveal.
 const CANARY: (&str, &str) = ("REPLYHOOK_TEST_CANARY", "s3cret-of-the-environment");
 
-/// A message with the file at a path.
+/// Sends a message with the file at a path.
 fn send(dev: &Dev, path: &Path) -> Answer {
     let body = json!({"from": ANA, "body": "look", "media": [{"path": path}]}).to_string();
     let (host, bearer) = (dev.host(), dev.bearer().unwrap_or_default());
@@ -27,7 +27,7 @@ fn refuses(dev: &Dev, path: impl AsRef<Path>) {
     assert!(error.contains("--media-dir"), "{error}");
 }
 
-/// The file that the user's phone shows of the last message.
+/// Returns the content of the file in the user's last message.
 fn content(dev: &Dev) -> String {
     let conversation = dev.conversation(ANA);
     let sent = conversation.iter().rfind(|one| one["direction"] == "in");
@@ -155,7 +155,7 @@ fn protected_emulator_refuses_calls_without_its_key() {
         assert_eq!(answer.status, 401);
         assert_eq!(answer.header("set-cookie"), None);
     }
-    // Twilio's own API has credentials of its own.
+    // The emulated REST API has its own credentials.
     let path = "/2010-04-01/Accounts/{account}.json";
     assert_eq!(dev.rest("GET", path, &dev.token, &[]).status, 200);
     assert_eq!(dev.rest("GET", path, "wrong", &[]).status, 401);
@@ -224,7 +224,7 @@ fn protected_emulator_page_works_in_browser() {
     browser.type_into("#body", "with the key");
     browser.press("#composer .send");
     browser.wait_for("[...document.querySelectorAll('[role=log] .bubble.out .text')].some((one) => one.textContent === 'with the key')");
-    // The key is not left in the address, and a reload goes by the cookie.
+    // The page removes the key from the address, and a reload uses the cookie.
     assert_eq!(browser.run("return location.href"), format!("{}/", dev.url));
     browser.open(&dev.url);
     browser.wait_for("document.querySelectorAll('[role=log] .bubble.out .text').length === 1");

@@ -1,5 +1,6 @@
-//! The emulator is judged by Twilio's own libraries: as clients they take it for Twilio, as servers they verify what it
-//! signs. `./scripts/test` installs them.
+//! Twilio's libraries with the emulator: as clients of its REST API, and as servers that verify its signatures.
+//!
+//! `./scripts/test` installs them.
 
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use crate::support::{ANA, BEN, Dev, OTHER_TOKEN, Program, SANDBOX, installed, le
 
 const ID_USER: &str = "whatsapp:US.13491208655302741918";
 
-/// Everything that a client does, told to do so by a program in its language.
+/// Checks that a client with Twilio's library can make all its REST calls to the emulator.
 fn is_taken_for_twilio_by(client: &mut Command) {
     let dev = Dev::start();
     let output = client
@@ -51,7 +52,7 @@ struct Bot {
 }
 
 impl Bot {
-    /// Starts both. The bot verifies with the emulator's token, or with another.
+    /// Starts both. The bot verifies with `token`, by default the emulator's.
     fn start(command: &mut Command, token: Option<&str>) -> Self {
         let mut program = Program::start(command);
         let port = program.wait_for("port", |line| {
@@ -73,7 +74,7 @@ impl Bot {
         Self { program, dev, url }
     }
 
-    /// What a user's message is answered with, having got through at the first try.
+    /// Sends a user's message, and returns the reply. The first attempt must succeed.
     fn answers(&self, message: &Value) -> String {
         let came = self.dev.says(message);
         let attempts = came["attempts"].as_array().unwrap();
@@ -86,7 +87,7 @@ impl Bot {
         messages[0]["body"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until the bot has verified a callback for a user's message.
+    /// Waits until the bot has verified a status callback for a message to this user.
     fn is_told(&self, to: &str, status: &str) -> Value {
         self.program
             .wait_for(&format!("callback of {status}"), |line| {
@@ -136,7 +137,7 @@ fn every_message_gets_through_to(bot: &mut Command) {
         let expected = format!("{} & <{what}> from {from}", body.unwrap_or_default());
         assert_eq!(bot.answers(&message), expected, "{message}");
     }
-    // The callbacks are signed too, for each of these users, and all of them are verified.
+    // The bot also verifies the status callbacks of its replies to each of these users.
     for (user, last) in [(ANA, "read"), (BEN, "delivered"), (ID_USER, "read")] {
         for status in ["sent", "delivered", last] {
             let form = bot.is_told(user, status);

@@ -1,28 +1,28 @@
-//! The examples that people copy from, as they stand: their bots under the test kit, their servers in process.
+//! The programs in `examples/`: their bots in the test kit, and their servers in process.
 
 #[path = "../../examples/appointment.rs"]
-#[expect(dead_code, reason = "its main is for people")]
+#[expect(dead_code, reason = "no test calls its main")]
 mod appointment;
 #[path = "../../examples/mounted.rs"]
-#[expect(dead_code, reason = "its main is for people")]
+#[expect(dead_code, reason = "no test calls its main")]
 mod mounted;
 #[path = "../../examples/order_status.rs"]
-#[expect(dead_code, reason = "its main is for people")]
+#[expect(dead_code, reason = "no test calls its main")]
 mod order_status;
 #[path = "../../examples/photo_receipt.rs"]
-#[expect(dead_code, reason = "its main is for people")]
+#[expect(dead_code, reason = "no test calls its main")]
 mod photo_receipt;
 #[path = "../../examples/reminders.rs"]
-#[expect(dead_code, reason = "its main is for people")]
+#[expect(dead_code, reason = "no test calls its main")]
 mod reminders;
 #[path = "../../examples/several_senders.rs"]
-#[expect(dead_code, reason = "its main is for people")]
+#[expect(dead_code, reason = "no test calls its main")]
 mod several_senders;
 #[path = "../../examples/shop_finder.rs"]
-#[expect(dead_code, reason = "its main is for people")]
+#[expect(dead_code, reason = "no test calls its main")]
 mod shop_finder;
 #[path = "../../examples/verify_only.rs"]
-#[expect(dead_code, reason = "its main is for people")]
+#[expect(dead_code, reason = "no test calls its main")]
 mod verify_only;
 
 use std::time::Duration;
@@ -72,7 +72,7 @@ async fn appointment_repeats_question_until_valid_answer_across_restart() {
     }
 }
 
-/// On SMS Twilio takes CANCEL, END and QUIT for an opt-out: a user who leaves a form must not leave the bot.
+// On SMS Twilio treats CANCEL, END and QUIT as an opt-out. Canceling a form must not opt the user out.
 #[tokio::test]
 async fn appointment_canceled_by_sms_keeps_user_opted_in() {
     let bot = TestBot::start(|| App::builder().handler(appointment::bot())).await;
@@ -144,7 +144,7 @@ async fn shop_finder_names_nearest_shop_and_distance() {
     ana.says("where are you?")
         .await
         .assert_reply("Share your location, and I find the nearest shop.");
-    // Toledo, and Girona.
+    // The locations are Toledo and Girona.
     ana.shares(39.8628, -4.0273, "")
         .await
         .assert_reply("Gran Vía 1, Madrid: 68 km from you.");

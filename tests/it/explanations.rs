@@ -1,4 +1,4 @@
-//! A refused request says what mends it: a table of wrongly signed requests, each with its exact remedy.
+//! Explanations of rejected requests: a table of invalid signatures, each with its exact remedy.
 
 use http::Method;
 use replyhook::config::Sources;
@@ -9,7 +9,7 @@ use crate::support::{ACCOUNT, ORIGIN, OTHER_TOKEN, TOKEN, TestApp, Webhook, base
 
 const OTHER: &str = "AC000000000000000000000000000000ff";
 
-/// What is explained about a webhook that arrives at a server with these settings.
+/// Returns the explanation of a webhook for a server with these settings.
 fn explain(env: &[(&str, &str)], webhook: &Webhook) -> String {
     let sources = Sources::default()
         .with_env([
@@ -55,7 +55,7 @@ fn wrong_signature_explanation_names_exact_fix() {
             signed_for("http://bot.example.com/a/webhook", "http://bot.example.com/a"),
         ),
         (
-            "the tunnel's host, as X-Forwarded-Host tells",
+            "the tunnel's host, from X-Forwarded-Host",
             message().header("X-Forwarded-Host", "x.ngrok.app").signed_for("https://x.ngrok.app/webhook"),
             signed_for("https://x.ngrok.app/webhook", "https://x.ngrok.app"),
         ),
@@ -65,7 +65,7 @@ fn wrong_signature_explanation_names_exact_fix() {
             signed_for("https://y.example.com/a/webhook", "https://y.example.com/a"),
         ),
         (
-            "another port, as X-Forwarded-Port tells",
+            "another port, from X-Forwarded-Port",
             message().header("X-Forwarded-Port", "8443").signed_for("https://bot.example.com:8443/a/webhook"),
             signed_for("https://bot.example.com:8443/a/webhook", "https://bot.example.com:8443/a"),
         ),
@@ -75,7 +75,7 @@ fn wrong_signature_explanation_names_exact_fix() {
             signed_for("https://bot.example.com/webhook", "https://bot.example.com"),
         ),
         (
-            "another prefix, as X-Forwarded-Prefix tells",
+            "another prefix, from X-Forwarded-Prefix",
             message().header("X-Forwarded-Prefix", "/bots/b").signed_for("https://bot.example.com/bots/b/webhook"),
             signed_for("https://bot.example.com/bots/b/webhook", "https://bot.example.com/bots/b"),
         ),
@@ -174,7 +174,7 @@ fn wrong_signature_explanation_names_exact_fix() {
         (
             "a body in base64",
             message().body(base64_of(message().form.encode().as_bytes())),
-            // Without an AccountSid the form is no message, and is explained all the same.
+            // The encoded form has no AccountSid, and is explained nevertheless.
             "the signature fits once the body is decoded from base64: a gateway passes it encoded; let it pass the body as \
              it is"
                 .to_owned(),
@@ -227,7 +227,7 @@ fn wrong_signature_explanation_names_exact_fix() {
             "there is more than one X-Twilio-Signature header: a proxy doubles it and must pass it once".to_owned(),
         ),
         (
-            "a header that is none",
+            "a malformed header",
             message().signature("sha1=0"),
             "the X-Twilio-Signature header is not 28 characters of base64: the request is not Twilio's, or a proxy changes \
              the header"
@@ -241,7 +241,7 @@ fn wrong_signature_explanation_names_exact_fix() {
                 .to_owned(),
         ),
         (
-            "nothing that is known",
+            "no known cause",
             message().signature(&base64_of(&[7; 20])),
             format!(
                 "none of these: another URL, token, body or query that was tried; verified for {OURS}, so compare this with \
@@ -304,7 +304,7 @@ async fn report_mode_rejects_and_explains_to_caller() {
         ("REPLYHOOK__SERVER__LISTEN", "127.0.0.1:0"),
     ];
     let app = TestApp::build(&env, |app| {
-        app.handler(async |_, _| -> &str { unreachable!("refused all the same") })
+        app.handler(async |_, _| -> &str { unreachable!("must not be called") })
     });
     let answer = app
         .send(Webhook::message(1, "hi").signed_for("http://hooks.example.test/webhook"))
@@ -317,7 +317,7 @@ async fn report_mode_rejects_and_explains_to_caller() {
              PUBLIC_URL=http://hooks.example.test, or enter {ORIGIN}/webhook in Twilio's console\n"
         )
     );
-    // What is not about the signature is not explained.
+    // A rejection for another reason is not explained.
     let method = Webhook::message(2, "hi").method(Method::DELETE);
     assert_eq!(app.send(method).await.body, "method not allowed\n");
 }

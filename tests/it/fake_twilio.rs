@@ -1,4 +1,4 @@
-//! The Twilio of these tests: what it takes, what it shows on a phone, and how it goes wrong when it is told to.
+//! The fake Twilio of these tests: the messages that it accepts and shows on a phone, and its injected faults.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -59,7 +59,7 @@ async fn list(
         .await
 }
 
-/// A call to the REST API by hand, not yet sent.
+/// Returns the bytes of a REST call.
 fn call(method: &str, resource: &str, login: &str, form: &FormParams) -> Vec<u8> {
     let body = form.encode();
     format!(
@@ -98,7 +98,7 @@ fn attempts(delivery: &Delivery) -> Vec<(&str, Option<u16>, bool)> {
         .collect()
 }
 
-/// A server that gives these answers, one per connection, and returns what it was asked.
+/// Starts a server that sends these responses, one per connection. The thread returns the requests.
 fn stand_in(answers: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<Vec<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -121,7 +121,7 @@ fn read_request(stream: &mut std::net::TcpStream) -> Vec<u8> {
     let mut length = 0;
     while !request.ends_with("\r\n\r\n") {
         let mut line = String::new();
-        assert_ne!(stream.read_line(&mut line).unwrap(), 0, "it broke off");
+        assert_ne!(stream.read_line(&mut line).unwrap(), 0, "connection closed");
         if let Some(value) = line.strip_prefix("Content-Length: ") {
             length = value.trim().parse().unwrap();
         }
@@ -138,7 +138,7 @@ fn answer(status: u16, content_type: &str, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// An answer with a document, as it would have been read.
+/// Returns a response with this TwiML document.
 fn document(body: &str) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", "text/xml; charset=utf-8".parse().unwrap());
@@ -233,7 +233,7 @@ async fn rest_client_sends_fetches_and_lists_messages() {
     assert!(by_user.unwrap().is_empty());
     let page = list(&twilio, |which| which.page_size = Some(1)).await;
     assert_eq!(sids(page.unwrap()), [other.sid]);
-    // The day of the first message, however long this test takes.
+    // The day of the first message: midnight may pass during the test.
     let day = jiff::fmt::rfc2822::parse(&first.date_created.unwrap()).unwrap();
     let since = |day: jiff::civil::Date| {
         let twilio = &twilio;
@@ -243,7 +243,7 @@ async fn rest_client_sends_fetches_and_lists_messages() {
     let later = day.date().checked_add(jiff::Span::new().days(2)).unwrap();
     assert!(since(later).await.unwrap().is_empty());
     assert_eq!(twilio.lists()[1].iter().collect::<Vec<_>>(), [("To", USER)]);
-    // Another account sees none of it.
+    // Another account does not see these messages.
     let stranger: AccountSid = "AC00000000000000000000000000000002".parse().unwrap();
     let login = Credentials::auth_token(stranger, Secret::new(TOKEN));
     let found = client.messages(stranger, &login);
@@ -417,7 +417,7 @@ fn hanging_post_blocks_no_other_post() {
     let mut hanging = wire::connect(twilio.address());
     hanging.write_all(&post("never")).unwrap();
     twilio.wait_for_posts(1);
-    // A connection that says nothing ends with it too.
+    // A connection without a request ends with it too.
     let mut silent = wire::connect(twilio.address());
     let taken = wire::exchange(twilio.address(), &post("taken")).unwrap();
     assert_eq!(taken.status, 201);
@@ -475,7 +475,7 @@ fn held_posts_are_accepted_in_order_after_disconnect() {
         let posts = twilio.wait_for_posts(number);
         assert_eq!(posts[number - 1].answered, Answered::Waiting);
     }
-    // The others are gone.
+    // Close all connections except the last.
     let mut last = open.pop().unwrap();
     drop(open);
     assert!(twilio.phone(USER).is_empty());
@@ -486,7 +486,7 @@ fn held_posts_are_accepted_in_order_after_disconnect() {
     let mut stream = wire::connect(twilio.address());
     stream.write_all(&post("6")).unwrap();
     twilio.wait_for_posts(6);
-    // Nor does a held one outlive Twilio.
+    // A held request ends when the fake Twilio is dropped.
     drop(twilio);
     assert!(wire::read_answer(&mut stream).is_none());
 }
@@ -537,14 +537,13 @@ async fn delivered_message_is_shown_and_listed_with_reply() {
             )
         ]
     );
-    // A second delivery of the same message is executed too, and is no second message.
     twilio.deliver(|| Some(server.public), &webhook, Policy::BOTH);
     assert_eq!(twilio.phone(USER).len(), 2);
     let from_user = list(&twilio, |which| which.from = Some(USER.into())).await;
     assert_eq!(from_user.unwrap().len(), 1);
 }
 
-// The retry repeats the same request, with the same idempotency token.
+// The retry repeats the same request with the same idempotency token. The fallback call has another token.
 #[test]
 fn broken_connection_is_retried_at_current_server_address() {
     let twilio = FakeTwilio::start();
@@ -596,7 +595,7 @@ fn failed_webhook_is_followed_by_signed_fallback_call() {
     assert_eq!(bodies(&twilio.phone(USER)), ["hi"]);
     asked.join().unwrap();
 
-    // What it is asked with.
+    // The parameters of the fallback call.
     let (failing, asked) = stand_in(vec![answer(500, "text/xml", EMPTY); 2]);
     twilio.deliver(
         || Some(failing),
@@ -616,7 +615,7 @@ fn failed_webhook_is_followed_by_signed_fallback_call() {
 #[test]
 fn delivery_attempts_without_listener_follow_policy() {
     let twilio = FakeTwilio::start();
-    // A port of which nobody else can become the listener.
+    // Its address is reserved: no other process can listen there.
     let nobody = FakeTwilio::start();
     nobody.down();
     let once = ("/webhook", None, false);
@@ -707,7 +706,7 @@ fn unusable_response_fails_and_shows_nothing() {
         assert!(twilio.phone(USER).is_empty(), "{what}");
         asked.join().unwrap();
     }
-    // The classic mistake is no failure: the user reads it.
+    // A plain-text response is a common mistake, but not a failure: the user gets the text.
     let twilio = FakeTwilio::start();
     let (server, _) = stand_in(vec![answer(200, "text/plain", "OK")]);
     let delivery = twilio.deliver(|| Some(server), &Webhook::message(1, "hi"), Policy::NEITHER);
@@ -748,7 +747,7 @@ fn twiml_is_executed_as_it_is_written() {
     let callback = twilio.status_webhook(&other[0].sid, "sent", None);
     assert_eq!(callback.target, "/s?a=1&b=2");
 
-    // Not more of one document than Twilio sends, and nothing that is too long.
+    // Twilio sends at most ten messages of a document, and none that is too long.
     let twilio = FakeTwilio::start();
     let long = format!("<Message>{}</Message>", "x".repeat(1601));
     let many: String = (1..=11)

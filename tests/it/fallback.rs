@@ -1,4 +1,4 @@
-//! The fallback URL: a verified call cannot fail.
+//! The fallback URL: every verified and well-formed call gets a response that Twilio can use.
 
 use std::sync::{Arc, Mutex};
 
@@ -72,7 +72,6 @@ async fn fallback_with_failing_handler_sends_fallback_text() {
             app.handler(async |_, _| -> &str { panic!("no") })
         });
         assert_eq!(panicking.send(call(2, "hi")).await.twiml(), answer);
-        // Said once: every later call gets the same, and the handler is not asked again.
         assert_eq!(failing.send(call(1, "hi")).await.twiml(), answer);
         assert_eq!(
             failing.send(Webhook::message(1, "hi")).await.twiml(),

@@ -1,4 +1,4 @@
-//! The built-in handler `forward`: what a service is asked, and what its answers mean.
+//! The built-in handler `forward`: its requests to a service, and the meaning of the responses.
 
 use std::process::Command;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn secret() -> String {
     format!("whsec_{}", STANDARD.encode(KEY))
 }
 
-/// A desk whose bot is a service that a test scripts.
+/// A dev server that forwards messages to a scripted service.
 struct Forwarding {
     desk: DevServer,
     remote: EmulatorClient,
@@ -75,7 +75,7 @@ impl Forwarding {
     }
 }
 
-/// The texts and files that came, and the statuses that Twilio got.
+/// Returns text and number of files of each reply message, and the status of each webhook attempt.
 fn outcome(answer: &Value) -> (Vec<(String, usize)>, Vec<u64>) {
     let messages = answer["messages"].as_array().unwrap().iter();
     let attempts = answer["attempts"].as_array().unwrap().iter();
@@ -309,7 +309,7 @@ async fn invalid_service_response_fails_and_fallback_retries_once() {
             "{status} {content_type} {body:.40}"
         );
         let asked = bot.service.asked();
-        assert_eq!(asked.len(), before + 2, "no retries of its own");
+        assert_eq!(asked.len(), before + 2, "forward must not retry");
         assert_eq!(asked[before + 1].headers["replyhook-attempt"], "2");
         let body: Value = serde_json::from_slice(&asked[before + 1].body).unwrap();
         assert_eq!(body["attempt"], 2);
@@ -322,7 +322,7 @@ async fn slow_service_response_is_sent_via_rest() {
     let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "200")];
     let bot = Forwarding::with(&env).await;
     bot.answers(200, "text/plain", "at last");
-    // Slower than a request waits for the store.
+    // Longer than a request may wait for the store.
     let slow = json!({"handler_ms": 3000});
     bot.remote.put(&["faults"], &slow).await.unwrap();
     let answer = bot.says(json!({"body": "hi"})).await;
@@ -387,7 +387,7 @@ fn invalid_forward_settings_are_refused_with_fix() {
     assert!(!out.contains("whsec_"), "{out}");
 }
 
-/// An example's bot, asked by the real server.
+/// Checks that an example's bot verifies and replies to messages of the real server.
 fn is_a_bot(command: &mut Command) {
     let bot = Program::start(command.arg("0").env("FORWARD_SECRET", secret()));
     let port = bot.wait_for("port", |line| {

@@ -1,9 +1,9 @@
-//! A service that misbehaves behind the handler `forward`: what Twilio gets, and what the log says of it.
+//! Faults of a service behind the handler `forward`: Twilio's response, and the log.
 
 use crate::support::server::reserve_port;
 use crate::support::{End, Server, Storage, Webhook, says};
 
-/// Of 24 bytes.
+/// Secret of 24 bytes, the minimum length.
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
 const ASKED: &str = "POST /hush/message";
 
@@ -17,7 +17,7 @@ fn forwarding_to(url: &str, env: &[(&str, &str)]) -> Server {
     Server::start(&[&own[..], env].concat())
 }
 
-/// A whole answer, which says nothing of what becomes of the connection.
+/// Returns a whole response without a `Connection` header.
 fn whole(status: u16, content_type: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -25,7 +25,7 @@ fn whole(status: u16, content_type: &str, body: &str) -> String {
     )
 }
 
-/// The log's line about a message that fails.
+/// Sends a message that fails, and returns its line in the log.
 fn why(server: &Server, number: u64) -> String {
     server.send(&Webhook::message(number, "hush")).refused(500);
     server.wait_for(&format!("SM{number:032x}"))
@@ -81,7 +81,7 @@ async fn invalid_response_log_explains_fault_without_content() {
             whole(200, json, r#"{"media":["file:///hush"]}"#),
             "media that is not an http or https URL",
         ),
-        // Ten megabytes, of which no more is read than can be a reply.
+        // 10 MB, of which the server reads only up to its limit.
         (whole(200, "text/plain", &large), "larger than 1 MiB"),
     ];
     for (answer, _) in &cases {
@@ -99,7 +99,7 @@ async fn invalid_response_log_explains_fault_without_content() {
 fn log_distinguishes_refused_connection_from_unknown_host() {
     let nobody = reserve_port();
     let refused = format!("http://{}", nobody.local_addr().unwrap());
-    // Too long to be asked for.
+    // A label of a DNS name has 63 characters at most.
     let unknown = format!("http://{}.test", "a".repeat(64));
     for (url, reason) in [(refused, "Connection refused"), (unknown, "dns error")] {
         let server = forwarding_to(&url, &[]);
@@ -144,7 +144,7 @@ async fn service_connection_is_reused() {
     service.raw(ASKED, whole(200, "text/plain", "hi"), End::Keep);
     let server = forwarding_to(service.url(), &[]);
     for number in 1..=10 {
-        // Not always the same, as in a reply loop.
+        // Different texts, so that the loop detection does not block them.
         let answer = server.send(&Webhook::message(number, &format!("number {number}")));
         assert_eq!(answer.twiml(), says("hi"));
     }
@@ -158,7 +158,7 @@ async fn closed_service_connection_is_not_reused() {
     service.raw(ASKED, whole(200, "text/plain", "hi"), End::Close);
     let server = forwarding_to(service.url(), &[]);
     for number in 1..=10 {
-        // Not always the same, as in a reply loop.
+        // Different texts, so that the loop detection does not block them.
         let answer = server.send(&Webhook::message(number, &format!("number {number}")));
         assert_eq!(answer.twiml(), says("hi"));
         service
@@ -179,7 +179,7 @@ async fn lost_request_is_retried_only_by_fallback_call() {
     let first = server.send(&Webhook::message(1, "hi"));
     assert_eq!(first.twiml(), says("hi"));
     why(&server, 2);
-    assert_eq!(service.asked().len(), 2, "no retries of its own");
+    assert_eq!(service.asked().len(), 2, "forward must not retry");
     let fallback = Webhook::message(2, "hi").to("/webhook/fallback");
     assert_eq!(server.send(&fallback).twiml(), says("again"));
     let asked = service.asked();

@@ -1,4 +1,4 @@
-//! What is kept from the handler: reply loops, our own senders, and what goes beyond a rate.
+//! Messages that never reach the handler: reply loops, own senders, and messages over the rate limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use crate::support::{EMPTY, TestApp, Webhook, says};
 const OFF: (&str, &str) = ("REPLYHOOK__GUARD__LOOP_DETECTION", "false");
 const SENDERS: [&str; 2] = ["whatsapp:+15550001111", "whatsapp:+15550002222"];
 
-/// A bot on a clock that stands still until it is moved.
+/// A bot with a manual clock.
 struct Bot {
     app: TestApp,
     clock: Arc<ManualClock>,
@@ -38,7 +38,7 @@ impl Bot {
         self.app.says(number, body).await
     }
 
-    /// The same text in a message of each number, and how many of them were answered with it before one was not.
+    /// Sends the same text once per number until a response is empty. Returns the number of replies before that.
     async fn insists(&self, numbers: std::ops::Range<u64>, body: &str) -> usize {
         let mut answered = 0;
         for number in numbers {
@@ -62,7 +62,7 @@ impl Bot {
     }
 }
 
-/// What a document says, if anything.
+/// Returns the text of the first message in a TwiML document.
 fn said(twiml: &str) -> Option<&str> {
     twiml.split_once("<Message>")?.1.split("</Message>").next()
 }
@@ -88,10 +88,10 @@ async fn threat_72_two_echo_bots_stop_within_ten_turns() {
         answers[hears] += 1;
         answer.clone_into(&mut text);
     }
-    assert_eq!(answers, [9, 9], "of each before one was stopped");
+    assert_eq!(answers, [9, 9], "replies of each bot before the block");
     assert_eq!(bots[0].stopped("loop").await, 1.0);
     assert_eq!(bots[1].stopped("loop").await, 0.0);
-    // Somebody else is still answered.
+    // Another user still gets replies.
     let other = Webhook::message(1000, "hi").with("From", "whatsapp:+15550003333");
     assert_eq!(bots[0].app.send(other).await.twiml(), says("hi"));
 }
@@ -112,7 +112,7 @@ async fn threat_72_two_dev_servers_stop_within_ten_turns() {
         let twilio = EmulatorClient::new(desk.emulator().url()).unwrap();
         desks.push((desk, twilio));
     }
-    // What either says is what the other hears.
+    // Each server's reply is the next message to the other.
     let mut text = "Thank you for your message!".to_owned();
     let mut hears = 0;
     loop {
@@ -139,12 +139,12 @@ async fn threat_72_quick_conversation_is_not_blocked() {
         assert_eq!(bot.says(number, &text).await, says(&text));
         bot.advance(500);
     }
-    // Nor does one who says everything twice.
+    // A user who sends each text twice is not blocked either.
     for number in 20..40 {
         let text = format!("listen, number {}", number / 2);
         assert_eq!(bot.says(number, &text).await, says(&text));
     }
-    // Files without a text, and buttons, are somebody's doing, however often.
+    // Files without a text and tapped buttons never count as a loop, because people send them.
     for number in 40..60 {
         let file = Webhook::message(number, "")
             .with("NumMedia", "1")
@@ -167,7 +167,7 @@ async fn threat_72_slow_repeated_texts_are_not_blocked() {
     assert_eq!(bot.stopped("loop").await, 0.0);
 }
 
-/// Answers with what it has heard.
+/// Returns a bot that quotes the message in its reply.
 fn quoting(env: &[(&str, &str)]) -> Bot {
     Bot::with(env, |_: Context, message: InboundMessage| async move {
         format!("Hello Bot, you said: {}", message.body)
@@ -221,7 +221,7 @@ async fn threat_72_slow_loop_stops_before_40_turns() {
             }
             assert_eq!(bot.stopped("loop").await, 1.0);
             bot.advance(60_000);
-            assert_ne!(bot.says(100, "hello?").await, EMPTY, "a mute ends");
+            assert_ne!(bot.says(100, "hello?").await, EMPTY, "the mute has ended");
         }
     }
 }
@@ -234,7 +234,7 @@ async fn threat_72_hour_of_repeated_texts_is_not_muted() {
         assert_eq!(bot.says(number, "next").await, says("next"));
         bot.advance(20_000);
     }
-    // Nor is a machine that reports and is never answered.
+    // A machine that reports and gets no replies is not muted either.
     let silent = Bot::with(&[], |_: Context, _: InboundMessage| async { Reply::none() });
     for number in 0..100 {
         silent.says(number, "all is well").await;
@@ -258,11 +258,11 @@ async fn threat_72_loop_threshold_is_nineteen_turns_in_30_seconds() {
         bot.advance(1_600);
     }
     assert_eq!(handled.load(Ordering::SeqCst), 18);
-    // The first one is half a minute old.
+    // The first message is 30 s old by now and does not count.
     bot.advance(1_200);
     bot.says(18, "hello?").await;
     assert_eq!(handled.load(Ordering::SeqCst), 19);
-    // The second one is not yet.
+    // The second message still counts, so this one is the nineteenth turn.
     bot.says(19, "hello?").await;
     assert_eq!(handled.load(Ordering::SeqCst), 19);
     assert_eq!(bot.stopped("loop").await, 1.0);
@@ -278,7 +278,7 @@ async fn threat_72_mute_ends_after_one_minute() {
     assert_eq!(bot.stopped("loop").await, 1.0);
     assert_eq!(bot.stopped("muted").await, 1.0);
     bot.advance(1);
-    // From then on it is counted afresh.
+    // Counting starts again after the mute.
     assert_eq!(bot.insists(30..50, "hi").await, 9);
     assert_eq!(bot.stopped("loop").await, 2.0);
 }
@@ -294,7 +294,6 @@ async fn threat_72_redelivery_of_muted_message_skips_handler() {
     });
     assert_eq!(bot.insists(0..20, "hi").await, 9);
     assert_eq!(bot.says(10, "muted").await, EMPTY);
-    // Once more at once, after the mute, and by the fallback URL.
     for number in [9, 10] {
         assert_eq!(bot.says(number, "hi").await, EMPTY);
     }
@@ -357,7 +356,7 @@ async fn threat_72_message_from_own_sender_is_not_answered() {
         let webhook = Webhook::message(number, "hi").with("From", from);
         bot.app.send(webhook.with("To", to))
     };
-    // Until somebody has written to it, nobody knows that it is ours.
+    // The server learns that a sender is its own from the first message to it.
     assert_eq!(from_to(1, also_us, us).await.twiml(), says("hi"));
     assert_eq!(from_to(2, SENDERS[0], also_us).await.twiml(), says("hi"));
     assert_eq!(from_to(3, also_us, us).await.twiml(), EMPTY);

@@ -1,4 +1,4 @@
-//! README, guide and documents do what they show: their commands are typed, and what is printed is compared.
+//! Commands of the README and the manual: they are typed, and their output is compared.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::support::{ANA, Dev, Program, installed, left_out, read};
 
 const GUIDE: &str = "docs/src";
 
-/// Blocks of commands that are not typed here: where, the whole of them, and why not.
+/// Command blocks that are not typed: page, text and reason.
 const NOT_TYPED: [(&str, &str, &str); 6] = [
     (
         "README.md",
@@ -49,14 +49,14 @@ const NOT_TYPED: [(&str, &str, &str); 6] = [
     ),
 ];
 
-/// Whether a block's commands ask Twilio, or send by it: they are typed beside a desk, whose account is emulated.
+/// Returns true if all commands of a block call Twilio. They are typed with a dev server, whose account is emulated.
 fn asks_twilio(block: &Block) -> bool {
     let commands = ["replyhook send ", "replyhook reconcile "];
     let asks = |line: &str| commands.iter().any(|command| line.starts_with(command));
     block.kind == "sh" && block.text.lines().all(asks)
 }
 
-/// Types what a page shows, in one session, and returns what differs.
+/// Types the commands of a page in one session, and returns the differences.
 fn typed(page: &str) -> Vec<String> {
     let blocks = blocks(page);
     if !blocks.iter().any(|block| block.kind == "console") {
@@ -107,7 +107,7 @@ fn untested_shell_block_has_reason() {
             let known = NOT_TYPED.iter().find(is_it);
             let known = known.unwrap_or_else(|| {
                 panic!(
-                    "{page}, line {}: make it `console`, or say why not",
+                    "{page}, line {}: make it `console`, or add it to NOT_TYPED",
                     block.line
                 )
             });
@@ -117,12 +117,12 @@ fn untested_shell_block_has_reason() {
     for listed in NOT_TYPED {
         assert!(
             not_typed.contains(&listed),
-            "{listed:?} is not there any more"
+            "{listed:?} is not in the documentation"
         );
     }
 }
 
-/// Runs a command of a page beside a desk; what it prints.
+/// Runs a command of a page with a dev server, and returns its output.
 fn beside(dev: &Dev, folder: &Path, store: &str, command: &str) -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_replyhook")).parent().unwrap();
     let output = Command::new("bash")
@@ -151,7 +151,7 @@ fn documented_twilio_command_runs_with_emulator() {
             let store = format!("sqlite:{}", folder.path().join("desk.db").display());
             let env = [("DATABASE_URL", store.as_str())];
             let dev = Dev::start_in(folder.path(), &["--port", "0"], &env);
-            // The number of the pages is a sender once somebody has written to it.
+            // The server learns the sender of the pages from a first message to it.
             dev.says(&json!({"from": ANA, "to": "whatsapp:+15550002222", "body": "hi"}));
             let customers = format!("to,1\n{ANA},Ana\n");
             std::fs::write(folder.path().join("customers.csv"), customers).unwrap();
@@ -220,7 +220,6 @@ fn error_code_page_lists_known_and_doctor_codes() {
     for code in &codes {
         assert!(code.meaning().is_some(), "{code}");
     }
-    // Whoever is told what to do by `doctor` finds it here too.
     let table = read("src/bin/replyhook/doctor/remedy.rs");
     let arm = |line: &str| line.trim().split_once(" =>")?.0.parse().ok();
     let known: Vec<ErrorCode> = table.lines().filter_map(arm).collect();
@@ -230,16 +229,16 @@ fn error_code_page_lists_known_and_doctor_codes() {
     }
 }
 
-/// Waits until somebody does.
+/// Waits until a program listens on the port.
 fn listens(port: u16) {
     let patience = Instant::now() + Duration::from_secs(30);
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        assert!(Instant::now() < patience, "nobody listens on port {port}");
+        assert!(Instant::now() < patience, "nothing listens on port {port}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// The bot of the guide in another language, called by the emulator.
+/// Checks that a bot of the manual in another language replies to the emulator.
 fn says_what_it_hears(kind: &str, file: &str, command: &mut Command) {
     let page = format!("{GUIDE}/how-to/migrate.md");
     let mut blocks = blocks(&page).into_iter();

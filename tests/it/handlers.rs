@@ -1,4 +1,4 @@
-//! Whatever a handler does, Twilio is answered in time and the server lives.
+//! Failing, slow and blocking handlers: Twilio gets its response in time, and the server keeps running.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -80,7 +80,7 @@ async fn threat_46_handler_panic_returns_500_and_server_continues() {
     assert_eq!(app.metric("replyhook_handlers_running").await, 0.0);
 }
 
-/// How many handlers have begun and ended.
+/// Numbers of handler runs that have begun and ended.
 #[derive(Default)]
 struct Counts {
     begun: AtomicUsize,
@@ -88,7 +88,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// Waits until so many have begun.
+    /// Waits until this number of runs has begun.
     async fn begun(&self, number: usize) {
         while self.begun.load(Ordering::SeqCst) < number {
             tokio::task::yield_now().await;
@@ -100,7 +100,7 @@ impl Counts {
     }
 }
 
-/// A clock that the test moves, and a handler that waits for a word.
+/// Creates an app with a manual clock. Its handler waits for `word`, unless the text is "quick".
 fn waiting(word: &Arc<Notify>, env: &[(&str, &str)]) -> (TestApp, Arc<ManualClock>, Arc<Counts>) {
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
     let done = Arc::new(Counts::default());
@@ -122,7 +122,7 @@ fn waiting(word: &Arc<Notify>, env: &[(&str, &str)]) -> (TestApp, Arc<ManualCloc
     (app, clock, done)
 }
 
-/// Lets everything run that can run.
+/// Yields often enough for every ready task to run.
 async fn settle() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
@@ -174,7 +174,7 @@ async fn handler_continues_after_client_disconnects() {
     word.notify_one();
     app.wait_for("replyhook_handlers_running", 0.0).await;
     assert_eq!(done.done(), 1);
-    // Nobody reads TwiML any more: the reply goes by REST.
+    // The connection is closed, so the reply goes via the REST API.
     app.wait_for_outbox("pending", 1).await;
     assert_eq!(app.says(1, "slow").await, EMPTY);
 }
@@ -197,7 +197,7 @@ async fn handler_exceeding_timeout_is_aborted() {
 // The empty response at the deadline and other users' replies come although one worker thread is blocked.
 #[test]
 fn threat_47_blocking_handler_delays_no_response() {
-    // Two workers, as the server has at least: one is blocked, the timer runs on the other.
+    // Two workers, the server's minimum: the handler blocks one, and the timer runs on the other.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -210,7 +210,7 @@ fn threat_47_blocking_handler_delays_no_response() {
         let app = TestApp::build(&[("REPLYHOOK__REPLY__DEADLINE_MS", "300")], |app| {
             app.handler(move |_: Context, message: InboundMessage| {
                 if message.body == "block" {
-                    // Wakes no task: one that is woken here would wait for this very thread.
+                    // Wakes no task: a task that is woken here would wait for this blocked thread.
                     let _ = entered.send(());
                     let _ = blocked.lock().unwrap().recv();
                 }
@@ -262,7 +262,7 @@ async fn threat_48_ten_thousand_messages_leak_no_resources() {
             .num_alive_tasks()
             <= tasks
     );
-    // Other tests of this process have files of their own; one for each message would be ten thousand.
+    // Other tests of this process open files too. A leak of one for each message would be ten thousand.
     assert!(descriptors() <= files + 2000);
     for gauge in ["replyhook_handlers_running", "replyhook_requests_in_flight"] {
         assert_eq!(app.metric(gauge).await, 0.0, "{gauge}");
@@ -298,7 +298,7 @@ async fn load_over_handler_limit_is_shed_immediately() {
     for waiter in waiters {
         assert_eq!(waiter.await.unwrap().twiml(), EMPTY);
     }
-    // The late ones still count.
+    // Handlers whose deadline has passed still count.
     assert_eq!(
         app.send(Webhook::message(4, "quick")).await.refused(503),
         "overloaded\n"

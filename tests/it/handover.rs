@@ -1,4 +1,4 @@
-//! A conversation that was handed over: its messages are redirected and its handler is not asked, until it is taken back.
+//! Handoff of a conversation: its messages are redirected without a handler run, until the handoff ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ const FLOW: &str = "https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1?a=1&b=
 const USER: &str = "whatsapp:+15550001111";
 const AGENT: &str = "whatsapp:+15550003333";
 
-/// The document that redirects to the flow.
+/// Returns the TwiML that redirects to the flow.
 fn redirects(before: &str) -> String {
     let url = FLOW.replace('&', "&amp;");
     format!(
@@ -24,7 +24,7 @@ fn redirects(before: &str) -> String {
     )
 }
 
-/// Hands over who asks for a human, and takes back whom an agent names.
+/// Hands off a user who writes "human". Ends a user's handoff when an agent writes "done ADDRESS".
 async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, HandlerError> {
     if let Some(user) = message.body.strip_prefix("done ") {
         let ended = cx.end_handoff(user).await?;
@@ -60,7 +60,7 @@ async fn message_during_handoff_is_redirected_without_handler() {
         redirects("")
     );
     assert_eq!(asked.load(Ordering::SeqCst), 2);
-    // Who asks again gets what was saved, and others have the bot.
+    // Redeliveries get the saved responses, and other conversations still reach the bot.
     assert_eq!(app.says(2, "human").await, handed_over);
     assert_eq!(app.says(3, "hello?").await, redirects(""));
     assert_eq!(app.says(1, "hi").await, says("hi"));
@@ -164,7 +164,7 @@ async fn late_handoff_sends_via_rest_and_redirects_later() {
             })
     });
     let app = Arc::new(app);
-    // The second waits behind the first, and for too long.
+    // The second message waits behind the first, and misses the deadline too.
     for (number, text) in [(1, "human"), (2, "hello?")] {
         let asking = app.clone();
         let asked = tokio::spawn(async move { asking.says(number, text).await });

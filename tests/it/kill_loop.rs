@@ -1,5 +1,7 @@
-//! `kill -9` at random moments. What is random comes from a seed, which is printed; `KILL_SEED` sets it, and `KILL_CYCLES`
-//! how often.
+//! `kill -9` at random moments.
+//!
+//! The random numbers come from a printed seed, which `KILL_SEED` sets. `KILL_CYCLES`, `KILL_COMMITS` and
+//! `KILL_CHECKPOINTS` set the numbers of kills.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,17 +22,17 @@ use crate::support::{Answer, FakeTwilio, Journal, ORIGIN, Policy, Server, Shown,
 const SENDERS: u64 = 12;
 /// Multiple of the planned kills after which the test ends, if none of them has hit its target.
 const MAX_ROUNDS: u64 = 10;
-/// For the log to grow: its file may be longer already.
+/// Maximum time to wait for the log's file to grow. It does not grow if new frames overwrite old ones.
 const MAX_WATCH: Duration = Duration::from_millis(50);
 
-/// Of each sender. Neighbours share them, so that a conversation has several messages at once.
+/// Number of users of each sender. Two senders share them, so that a conversation has concurrent messages.
 const USERS: u64 = 6;
 
-/// `SplitMix64`.
+/// Random number generator `SplitMix64`.
 struct Random(u64);
 
 impl Random {
-    /// Another row of numbers for each `lane`.
+    /// Creates a generator with its own sequence for each `lane`.
     fn new(seed: u64, lane: u64) -> Self {
         let mut random = Self(seed ^ lane.wrapping_mul(0xD134_2543_DE82_EF95));
         random.below(1);
@@ -55,13 +57,13 @@ fn setting(name: &str, default: u64) -> u64 {
     value.map_or(default, |value| value.parse().unwrap())
 }
 
-/// The seed of this run, by the clock unless it is set.
+/// Returns the seed of this run: `KILL_SEED`, or else the time.
 fn seed() -> u64 {
     let now = SystemClock.now().as_microsecond();
     setting("KILL_SEED", now.unsigned_abs())
 }
 
-/// Past the capture of passing tests' output.
+/// Prints a line to standard error directly, because the test harness hides the captured output of passing tests.
 fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -73,24 +75,24 @@ fn start(file: &Path, twilio: &FakeTwilio) -> Server {
         ("DATABASE_URL", url.as_str()),
         ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
         ("REPLYHOOK__REPLY__DEADLINE_MS", "150"),
-        // No message is to be given up because it met many kills.
+        // A message must not become dead because of many kills.
         ("REPLYHOOK__HANDLER__MAX_ATTEMPTS", "100"),
     ];
     Server::start_by(Command::new(env!("CARGO_BIN_EXE_fault-bot")), &env)
 }
 
-/// `kill -9`, and the end of it.
+/// Kills the server with SIGKILL, and waits for its end.
 fn kill(server: Server) {
     server.signal(Signal::KILL);
     let (status, log) = server.wait();
     assert!(
         status.code().is_none(),
-        "it ended by itself: {status}\n{log}"
+        "the server ended by itself: {status}\n{log}"
     );
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// `kill`, and the end of it.
+/// Shuts the server down with SIGTERM, and waits for its end.
 fn end(server: Server) {
     server.signal(Signal::TERM);
     let (status, log) = server.wait();
@@ -98,13 +100,14 @@ fn end(server: Server) {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// Where the server is, for those who call it.
+/// Address of the current server, for the senders.
 #[derive(Default)]
 struct Place {
     address: Mutex<Option<SocketAddr>>,
     changed: Condvar,
-    /// Calls that have been made, and answers that were usable.
+    /// Number of webhook calls so far.
     calls: AtomicU64,
+    /// Number of acknowledged deliveries so far.
     answers: AtomicU64,
     stopped: AtomicBool,
 }
@@ -115,7 +118,7 @@ impl Place {
         self.changed.notify_all();
     }
 
-    /// Waits until there is a server.
+    /// Waits for a running server, and counts the call.
     fn call(&self) -> Option<SocketAddr> {
         let found = self
             .changed
@@ -126,7 +129,7 @@ impl Place {
     }
 }
 
-/// Lets those who call go home, also where a check fails.
+/// Stops the senders when it is dropped, so also if an assertion fails.
 struct End<'a>(&'a Place);
 
 impl Drop for End<'_> {
@@ -145,7 +148,7 @@ fn wait_for_the_next(number: &AtomicU64) {
     }
 }
 
-/// A message that was delivered, and what came of it.
+/// A delivered message, and its outcome.
 struct Sent {
     sid: String,
     user: String,
@@ -214,7 +217,7 @@ fn threat_59_random_kills_lose_and_duplicate_nothing() {
             wait_for_the_next(happens);
             std::thread::sleep(Duration::from_micros(random.below(30_000)));
             place.set(None);
-            // Some end as at a deployment: what a drain leaves behind is taken up, too.
+            // Some servers shut down as at a deployment. The next server must claim what a shutdown leaves, too.
             if random.below(4) == 0 {
                 end(server);
             } else {
@@ -234,7 +237,7 @@ fn threat_59_random_kills_lose_and_duplicate_nothing() {
     judge(&sent, &twilio, &Journal::read(&file));
 }
 
-/// Each message by the phone's ledger; the journal is asked only about what the phone does not show.
+/// Checks each message on the user's phone, and in the journal if the phone does not show a reply.
 fn judge(sent: &[Sent], twilio: &FakeTwilio, journal: &Journal) {
     journal.is_whole();
     let entries = journal.entries();
@@ -257,7 +260,7 @@ fn judge(sent: &[Sent], twilio: &FakeTwilio, journal: &Journal) {
             (false, 1, _) => "answered by REST, though the request was lost",
             (false, _, _) => "not acknowledged, not answered",
             (true, _, Some(entry)) if entry.replies == ["held"] => "held",
-            // Its handler has failed when nobody waited for it any more.
+            // Its handler failed after the request had ended.
             (true, _, Some(entry)) if entry.state == "dead" && message.text.starts_with("fail") => {
                 "dead"
             }
@@ -268,8 +271,9 @@ fn judge(sent: &[Sent], twilio: &FakeTwilio, journal: &Journal) {
     tell(&format!("kill loop: {} messages: {counts:?}", sent.len()));
 }
 
-/// Sends messages from several sides, waits until `ready`, kills the server a moment later, and returns the SIDs of what it
-/// acknowledged.
+/// Sends messages from several threads, and kills the server after `ready` returns true and `moment` has passed.
+///
+/// `ready` gets the number of acknowledged messages. `now` runs just before the kill. Returns the acknowledged SIDs.
 fn kill_in_a_burst(
     server: Server,
     serial: &AtomicU64,
@@ -310,14 +314,14 @@ fn kill_in_a_burst(
     })
 }
 
-/// `None` where the server is gone.
+/// Sends a request. Returns `None` if the server has ended.
 fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.write_all(bytes).ok()?;
     wire::read_answer(&mut stream)
 }
 
-/// A database that is looked at after each kill.
+/// A database that is checked after each kill.
 struct Ledger {
     folder: tempfile::TempDir,
     twilio: FakeTwilio,
@@ -337,7 +341,7 @@ impl Ledger {
         self.folder.path().join("replyhook.db")
     }
 
-    /// The next server, which finds everything that the last one has acknowledged.
+    /// Starts the next server, and checks that the journal has every message that the last one acknowledged.
     fn restart(&self, kept_last: &[String]) -> Server {
         let server = start(&self.file(), &self.twilio);
         let journal = Journal::read(&self.file());
@@ -346,7 +350,7 @@ impl Ledger {
         server
     }
 
-    /// So that the next frames make its file longer.
+    /// Truncates the log, so that the next frames make its file longer.
     fn begin_the_log_anew(&self) {
         let db = Connection::open(self.file()).unwrap();
         db.pragma_update_and_check(None, "wal_checkpoint", "truncate", |_| Ok(()))
@@ -359,7 +363,7 @@ impl Ledger {
             "{what}: {hits} of {kills} kills, {} messages acknowledged and kept",
             self.kept.len()
         ));
-        assert!(hits > 0, "no kill fell where it was meant to");
+        assert!(hits > 0, "no kill hit its target");
     }
 }
 
@@ -378,7 +382,7 @@ fn commit_cut_by_kill_is_atomic() {
         let file = ledger.file();
         let watched = random.below(2) == 0;
         let written = || wal::bytes(&file);
-        // Half of the kills are aimed: at the moment in which the log grows.
+        // Half of the kills wait for the moment at which the log grows.
         let now = || {
             let (before, since) = (written(), Instant::now());
             while watched && written() == before && since.elapsed() < MAX_WATCH {
@@ -422,7 +426,7 @@ fn checkpoint_cut_by_kill_loses_nothing() {
             if number % 10 == 0 {
                 wal::fill_log(&ledger.file());
             }
-            // Half of the kills are aimed: at the first checkpoint, which has all of the log to copy.
+            // Half of the kills wait for the first checkpoint, which copies the whole log.
             let aimed = number % 2 == 0;
             let ready =
                 |acknowledged| acknowledged > 0 || aimed && wal::last_copied(&file) > before;
@@ -441,7 +445,8 @@ fn checkpoint_cut_by_kill_loses_nothing() {
     ledger.end("a checkpoint was cut", number, hits);
 }
 
-/// Two that read in turns, so that at any time somebody does: the log cannot begin anew, and is always worth a checkpoint.
+/// Two connections whose read transactions overlap, so that one is always open.
+// While one is open SQLite cannot restart the log, so there are always frames to copy.
 struct Readers {
     pair: Mutex<[Connection; 2]>,
     stopped: AtomicBool,

@@ -1,5 +1,6 @@
-//! What misses the deadline, or does not fit TwiML, goes by REST: once, in order, and never to somebody who opted out.
-//! Twilio is [`FakeTwilio`], and its phone is the judge.
+//! Replies that miss the deadline or do not fit into TwiML.
+//!
+//! They go via the REST API once, in order, and never to a user who opted out. The phone of [`FakeTwilio`] shows it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::support::{ACCOUNT, EMPTY, FakeTwilio, OTHER_TOKEN, TestApp, Webhook, 
 const USER: &str = "whatsapp:+15550001111";
 const QUICK: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "150");
 
-/// A bot that answers when it is let.
+/// Returns a bot that waits for a permit before it replies.
 fn patient(go: &Arc<Semaphore>) -> impl Fn(Context, InboundMessage) -> BotFuture + use<> {
     let go = go.clone();
     move |_, message| {
@@ -46,7 +47,7 @@ async fn late_reply_is_acknowledged_then_sent_once() {
         (shown[0].body.as_str(), shown[0].by, shown[0].from.as_str()),
         ("late", By::Rest, "whatsapp:+15550002222")
     );
-    // Whoever asks again gets the same empty answer.
+    // A redelivery gets the same empty response.
     assert_eq!(app.send(late).await.twiml(), EMPTY);
     app.wait_for_outbox("pending", 0).await;
     assert_eq!(twilio.posts().len(), 1);
@@ -119,7 +120,7 @@ async fn reply_to_another_user_respects_opt_out() {
             Reply::from(ReplyMessage::text("told you").to("whatsapp:+15550009999"))
         })
     });
-    // The window of the other one is closed: they never wrote.
+    // The window of the other user is closed, because they never wrote.
     assert_eq!(app.says(1, "tell them").await, EMPTY);
     app.wait_for(r#"replyhook_replies_total{outcome="failed"}"#, 1.0)
         .await;
@@ -187,7 +188,7 @@ async fn threat_65_send_after_429_waits_for_retry_after() {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
     comes_to(&app, "retry").await;
-    // The jitter may add to the seven seconds, and nothing takes from them.
+    // Jitter may lengthen the seven seconds, and never shortens them.
     clock.advance(Duration::from_secs(6).try_into().unwrap());
     app.idle_rounds(2).await;
     assert_eq!(twilio.posts().len(), 1);
@@ -216,7 +217,7 @@ async fn excessive_retry_after_is_capped_at_15_minutes() {
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
 }
 
-/// A bot whose replies are too many for TwiML, and whose time the test moves.
+/// Creates an app with a manual clock, whose replies have too many messages for TwiML.
 fn overflowing(twilio: &FakeTwilio, clock: &Arc<ManualClock>, env: &[(&str, &str)]) -> TestApp {
     let shared = clock.clone();
     TestApp::beside(twilio, env, |app| {
@@ -229,7 +230,7 @@ fn overflowing(twilio: &FakeTwilio, clock: &Arc<ManualClock>, env: &[(&str, &str
     })
 }
 
-/// Has the first message of such a reply tried, and waits for what becomes of the call.
+/// Sends a message to such an app, and waits for the outcome of the first REST call.
 async fn comes_to(app: &TestApp, outcome: &str) {
     app.says(1, "hi").await;
     let series = format!(r#"replyhook_replies_total{{outcome="{outcome}"}}"#);
@@ -273,9 +274,9 @@ async fn threat_66_unlisted_unknown_send_is_held_or_resent() {
         let env = [("REPLYHOOK__OUTBOUND__ON_UNKNOWN", on_unknown)];
         let app = overflowing(&twilio, &clock, &env);
         comes_to(&app, "unknown").await;
-        // A look at once, and another: a list that cannot be read decides nothing.
+        // A list that cannot be read does not count as a look-up.
         twilio.list_fault(500, 1);
-        // One that fails, and two that find nothing. Each is due at its end, as the clock stands by then.
+        // One look-up fails, and two find nothing. The clock at the end of each sets the time of the next one.
         for looks in 1..=3 {
             clock.advance(Duration::from_secs(10).try_into().unwrap());
             app.until(|| twilio.lists().len() == looks).await;
@@ -302,7 +303,7 @@ async fn threat_66_status_callback_resolves_unknown_send() {
     app.send(twilio.status_webhook(&sid, "delivered", None))
         .await
         .twiml();
-    // The rest goes on, and nobody had to look for the first.
+    // The other messages are sent, without a look-up of the first.
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
     assert_eq!(twilio.lists().len(), 0);
 }
@@ -396,7 +397,7 @@ async fn threat_45_reply_after_window_fails_or_uses_template() {
             ][..],
             11,
         ),
-        // A template needs a recorded opt-in, and that the user wrote is none.
+        // A template needs a recorded opt-in. An inbound message is not an opt-in.
         (
             &[("REPLYHOOK__REPLY__WINDOW_CLOSED_TEMPLATE", template)][..],
             0,
@@ -408,7 +409,7 @@ async fn threat_45_reply_after_window_fails_or_uses_template() {
         let app = overflowing(&twilio, &clock, env);
         comes_to(&app, "retry").await;
         twilio.up();
-        // Two minutes before the day is over.
+        // The window closes two minutes before the 24 hours are over.
         clock.advance(Duration::from_mins(24 * 60 - 2).try_into().unwrap());
         if shown == 0 {
             app.wait_for(r#"replyhook_replies_total{outcome="failed"}"#, 1.0)
@@ -426,7 +427,7 @@ async fn threat_45_reply_after_window_fails_or_uses_template() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reply_racing_deadline_is_sent_exactly_once() {
-    // Both come at the same moment, again and again: every message has exactly one carrier.
+    // Handler and deadline end at the same moment, for 60 messages. Each reply takes exactly one path.
     let twilio = FakeTwilio::start();
     let app = TestApp::beside(&twilio, &[("REPLYHOOK__REPLY__DEADLINE_MS", "30")], |app| {
         app.handler(async |_, message: InboundMessage| {
@@ -465,7 +466,7 @@ async fn reply_racing_deadline_is_sent_exactly_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_58_clock_jump_during_handler_sends_reply_once() {
     let hours = SignedDuration::from_hours;
-    // Past the deadline, and back before the message came.
+    // Forward past the deadline, and back to before the message arrived.
     for jump in [SignedDuration::from_mins(1), hours(-2)] {
         let twilio = FakeTwilio::start();
         let go = Arc::new(Semaphore::new(0));
@@ -498,7 +499,7 @@ async fn threat_58_clock_jump_during_handler_sends_reply_once() {
         app.wait_for_outbox("pending", 0).await;
         assert_eq!(app.says(1, "hi").await, expected);
         assert_eq!(twilio.posts().len(), usize::from(is_late));
-        // The window closes by the later of the two times, whichever message came then.
+        // The window counts from the later of the two times, even if that is the time of the first message.
         go.add_permits(1);
         assert_eq!(app.says(2, "more").await, says("more"));
         let (us, user) = ("whatsapp:+15550002222".into(), USER.into());

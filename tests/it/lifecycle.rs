@@ -1,4 +1,4 @@
-//! How the server starts, ends and dies.
+//! Start, graceful shutdown and forced end of the server.
 
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -7,14 +7,14 @@ use rustix::process::Signal;
 
 use crate::support::{ORIGIN, Server, TOKEN, Webhook, says, wire};
 
-/// A body that waits for the test, however busy the machine is.
+/// Body timeout that outlasts the test, even on a busy machine.
 const SLOW_BODY: (&str, &str) = ("REPLYHOOK__SERVER__BODY_TIMEOUT_MS", "60000");
 
 fn under_way(number: u64) -> String {
     format!("under way {number}")
 }
 
-/// Half a webhook, so that its answer is under way.
+/// Sends a webhook without its last bytes, so that the request stays in flight. Returns them with the connection.
 fn begin(server: &Server, number: u64) -> (std::net::TcpStream, Vec<u8>) {
     let mut stream = wire::connect(server.public);
     let mut bytes = Webhook::message(number, &under_way(number)).raw(ORIGIN);
@@ -34,7 +34,7 @@ fn threat_61_graceful_shutdown_finishes_running_requests_and_refuses_new() {
         assert!(server.get("/readyz").body.contains(r#""draining":true"#));
         assert_eq!(server.get("/readyz").status, 503);
         assert_eq!(server.get("/livez").status, 200);
-        // The listener closes in a moment; until then a connection is taken and not served.
+        // Until the listener closes, the kernel accepts connections that the server does not serve.
         let refused = (0..10_000).any(|_| std::net::TcpStream::connect(server.public).is_err());
         assert!(refused, "the public listener is closed");
         for (number, (mut stream, rest)) in (0..).zip(waiting) {
@@ -94,7 +94,7 @@ fn threat_64_killed_server_restarts_and_memory_is_bounded() {
         })
         .collect();
     server.wait_until("replyhook_requests_in_flight", 60.0);
-    // Every connection holds at most its head buffer (32 KiB) and its body (128 KiB, twice while it is put together).
+    // Each connection holds at most its head buffer (32 KiB) and its body (128 KiB, twice while its parts are joined).
     let ceiling = 64 * (32 + 2 * 128);
     let taken = server.resident().saturating_sub(before);
     assert!(taken < ceiling + 4096, "{taken} kB more than before");
@@ -116,7 +116,7 @@ fn log_shows_webhook_urls_and_omits_successful_requests() {
             .signed_for("https://hooks.example.test/a/webhook");
         server.send(&webhook).twiml();
     }
-    // What else there may be to say by now is not about them.
+    // Other lines may have been logged since then.
     for line in server.log().lines().skip(before) {
         let about_requests = ["webhook", "refused", "request"];
         let is_one = about_requests.iter().any(|word| line.contains(word));

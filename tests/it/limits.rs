@@ -1,4 +1,4 @@
-//! What a stranger can make the server spend, against the real binary over a socket.
+//! Limits of the resources that an unverified client can use, in the real binary over TCP.
 
 use std::io::{ErrorKind, Write};
 use std::process::Command;
@@ -9,12 +9,12 @@ fn server() -> Server {
     Server::start(&[])
 }
 
-/// One of its timeouts is short, so that waiting for it is.
+/// Starts a server with one short timeout, for a test that waits for it.
 fn impatient(timeout: &str) -> Server {
     Server::start(&[(timeout, "1000")])
 }
 
-/// The server still does its work.
+/// Checks that the server still replies to a message.
 fn is_well(server: &Server) {
     assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
 }
@@ -94,7 +94,7 @@ fn threat_17_idle_connection_is_closed() {
 #[test]
 fn threat_17_connection_not_reading_responses_is_closed() {
     let server = impatient("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS");
-    // Long answers, asked for without reading one, fill every buffer between the two. Then the server closes.
+    // Long responses that the client does not read fill every buffer between the two. Then the server closes.
     let webhook = Webhook::message(5, &"x".repeat(15_000)).raw(ORIGIN);
     let mut stream = wire::connect(server.public);
     let refused = (0..4096).find_map(|_| stream.write_all(&webhook).err());
@@ -102,12 +102,12 @@ fn threat_17_connection_not_reading_responses_is_closed() {
     let refused = refused.map(|error| error.kind());
     assert!(
         refused.is_some_and(|kind| closed.contains(&kind)),
-        "the server waits for a peer that takes no answers: {refused:?}"
+        "the server waits for a client that reads no responses: {refused:?}"
     );
     is_well(&server);
 }
 
-// Connections over server.max_connections wait, while open ones still get responses.
+// At `server.max_connections` the server evicts unverified connections. The verified ones still get responses.
 #[test]
 fn threat_18_connection_flood_leaves_admin_listener_responsive() {
     let server = Server::start(&[("REPLYHOOK__SERVER__MAX_CONNECTIONS", "8")]);
@@ -197,7 +197,7 @@ fn threat_30_ambiguous_request_framing_is_rejected() {
             body.as_str(),
         ),
         (
-            "a length that is none",
+            "an invalid length",
             format!("{host}{signed}Content-Length: x\r\n"),
             &body,
         ),
@@ -232,14 +232,14 @@ fn threat_30_ambiguous_request_framing_is_rejected() {
             &body,
         ),
         (
-            "a chunk size that is none",
+            "an invalid chunk size",
             format!("{host}{signed}Transfer-Encoding: chunked\r\n"),
             "zz\r\n",
         ),
     ] {
         assert!(matches!(post(&headers, body), Some(400) | None), "{what}");
     }
-    // Length and encoding: the encoding counts, and the connection does not live on.
+    // With a length and an encoding, the encoding counts, and the server closes the connection.
     let both = format!(
         "POST /webhook HTTP/1.1\r\n{host}{signed}Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}"
     );
@@ -291,7 +291,7 @@ fn request_head_over_exact_limit_gets_431() {
     };
     for (bytes, status) in [(32_768, 404), (32_769, 431), (49_152, 431), (200_000, 431)] {
         assert_eq!(raw(&server, &head(bytes)), Some(status), "{bytes}");
-        // In pieces, each of which could be the last that fits.
+        // The same head in pieces: each of them could be the last that fits.
         let mut stream = wire::connect(server.public);
         for piece in head(bytes).as_bytes().chunks(1000) {
             let _ = stream.write_all(piece);
@@ -322,7 +322,7 @@ fn threat_31_non_http_1_request_is_rejected() {
     is_well(&server);
 }
 
-// Without HTTP/2, flood attacks on it have no target.
+// A server without HTTP/2 is not vulnerable to HTTP/2 floods.
 #[test]
 fn threat_32_http_2_is_not_supported() {
     let server = server();
@@ -338,7 +338,7 @@ fn threat_32_http_2_is_not_supported() {
         .map(|answer| answer.status);
     assert!(matches!(preface, Some(400 | 505) | None), "{preface:?}");
     let lock = crate::support::read("Cargo.lock");
-    assert!(!lock.contains("name = \"h2\"\n"), "a crate brings HTTP/2");
+    assert!(!lock.contains("name = \"h2\"\n"), "a crate enables HTTP/2");
 }
 
 #[test]
@@ -466,7 +466,7 @@ fn admin_endpoints_on_public_listener_get_404() {
     }
 }
 
-/// The bot that hangs where it is told to.
+// `fault-bot` never completes the first attempt of a message with the text "hang".
 #[cfg(feature = "failpoints")]
 #[test]
 fn stuck_handlers_at_limit_use_bounded_memory() {
@@ -496,7 +496,7 @@ fn stuck_handlers_at_limit_use_bounded_memory() {
     });
     server.wait_until("replyhook_handlers_running", 2000.0);
     let taken = server.resident().saturating_sub(before);
-    // A message, its task and its place, in kB.
+    // 24 kB for each message and its task.
     assert!(taken < STUCK * 24, "{taken} kB");
     let refused = server.send(&message(STUCK));
     assert_eq!(refused.refused(503), "overloaded\n");

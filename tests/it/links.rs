@@ -1,4 +1,4 @@
-//! Every link of a document leads to a file that is there, and to a heading of it.
+//! Links in the documentation: each leads to an existing file and heading.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -19,12 +19,12 @@ fn documents() -> Vec<String> {
         .collect()
 }
 
-/// A line without what stands between backticks.
+/// Removes the code between backticks from a line.
 fn without_code(line: &str) -> String {
     line.split('`').step_by(2).collect()
 }
 
-/// Where the links and pictures of a page lead to.
+/// Returns the targets of a page's links and pictures.
 fn links(page: &str) -> Vec<String> {
     let mut links = Vec::new();
     for line in prose(page) {
@@ -38,7 +38,7 @@ fn links(page: &str) -> Vec<String> {
     links
 }
 
-/// The names that a page's headings have in links.
+/// Returns the anchors of a page's headings.
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = prose(page).into_iter().filter(|line| line.starts_with('#'));
     let anchor = |heading: String| -> String {
@@ -51,19 +51,19 @@ fn anchors(page: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// A path as it is written from the root, whatever way it takes.
+/// Resolves each `..` in a path relative to the repository.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
-            Component::ParentDir => assert!(plain.pop(), "{} leads out", path.display()),
+            Component::ParentDir => assert!(plain.pop(), "{} leaves the root", path.display()),
             part => plain.push(part),
         }
     }
     plain
 }
 
-/// What is wrong with a link, if anything is.
+/// Returns the problem of a link, or `None` if it resolves.
 fn broken(page: &str, link: &str) -> Option<String> {
     if ["https://", "http://", "mailto:"]
         .iter()

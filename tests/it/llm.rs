@@ -1,4 +1,4 @@
-//! The example that asks a language model, against an endpoint that answers by script.
+//! The example `llm`, with a scripted endpoint instead of a language model.
 
 #[path = "../../examples/llm/bot.rs"]
 mod bot;
@@ -16,7 +16,7 @@ use crate::support::Scripted;
 const PATH: &str = "/v1/chat/completions";
 const PROMPT: &str = "You sell soup.";
 
-/// The bot, its model, and a user.
+/// The bot and its scripted model.
 struct Shop {
     bot: TestBot,
     model: Scripted,
@@ -35,7 +35,7 @@ impl Shop {
         Self { bot, model }
     }
 
-    /// The model's next answer, and what it is said to have cost.
+    /// Sets the model's response, and the number of tokens that it reports.
     fn model_says(&self, text: &str, tokens: u64) {
         let answer = json!({
             "choices": [{"message": {"role": "assistant", "content": text}}],
@@ -49,7 +49,7 @@ impl Shop {
         self.model.answers(PATH, status, "application/json", body);
     }
 
-    /// The messages of each call.
+    /// Returns the messages of each call, as pairs of role and content.
     fn asked(&self) -> Vec<Vec<(String, String)>> {
         let part = |message: &Value, name: &str| message[name].as_str().unwrap().to_owned();
         let calls = self.model.asked_at(PATH).into_iter().map(|asked| {
@@ -69,7 +69,7 @@ async fn start(sources: Sources, handler: impl Handler + Clone) -> TestBot {
     TestBot::start_with(sources, move || App::builder().handler(handler.clone())).await
 }
 
-/// A text from nobody in particular.
+/// Creates a message with this text.
 fn message(body: &str) -> InboundMessage {
     let form = FormParams::from_iter([
         ("MessageSid", "SM00000000000000000000000000000001"),
@@ -145,7 +145,7 @@ async fn token_budget_is_per_user_and_renews_daily() {
     }
     shop.bot.restart().await;
     ana.says("one more").await.assert_reply(USED_UP);
-    assert_eq!(shop.asked().len(), 2, "the model is not asked");
+    assert_eq!(shop.asked().len(), 2, "the model is not called");
     ben.says("hi").await.assert_reply("Yes.");
     shop.bot.advance(Duration::from_hours(24)).await;
     ana.says("good morning").await.assert_reply("Yes.");

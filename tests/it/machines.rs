@@ -1,5 +1,5 @@
-//! Two real servers on one PostgreSQL: a message is handled once, whichever of them it comes to; one ends and the other goes
-//! on; the database goes and comes back.
+//! Two servers on one PostgreSQL database. They handle each message once, and survive the loss of one server or of the
+//! database.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -12,14 +12,14 @@ use crate::support::{
     By, EMPTY, FakeTwilio, ORIGIN, Server, Webhook, left_out, replyhook, root, says,
 };
 
-/// A PostgreSQL of the test's own, which it may stop.
+/// PostgreSQL server of one test, which can stop it.
 struct Database {
     folder: tempfile::TempDir,
     url: String,
 }
 
 impl Database {
-    /// `None` where the other tests have no server either.
+    /// Starts the server; `None` if the environment has no PostgreSQL for tests.
     fn start() -> Option<Self> {
         #[expect(
             clippy::disallowed_methods,
@@ -31,7 +31,7 @@ impl Database {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        // The server runs as another user.
+        // PostgreSQL runs as another user, which must be able to enter the folder.
         let anyone = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(folder.path(), anyone).unwrap();
         let mut database = Self {
@@ -70,7 +70,7 @@ impl Database {
         Server::start_by(bot, &[&own[..], more].concat())
     }
 
-    /// State and attempt of a message, as an operator sees them.
+    /// Returns the state and attempt of a message, as `messages show` prints them.
     fn row(&self, number: u64) -> (String, u64) {
         let sid = format!("SM{number:032x}");
         let show = ["messages", "show", &sid, "--json"];
@@ -91,9 +91,9 @@ impl Drop for Database {
     }
 }
 
-/// What is answered later than this goes by REST, unless the store took so long that its request still waits for it.
+/// Reply deadline. A later reply goes via the REST API, unless its request is still waiting for the store.
 const EARLY: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "400");
-/// Slower than a request waits for the store.
+/// Message whose handler takes longer than a request waits for the store.
 const LATE: &str = "slow 3000 hi";
 
 fn from(number: u64) -> String {
@@ -135,15 +135,15 @@ fn replies_of_killed_machine_are_sent_once() {
     };
     let twilio = FakeTwilio::start();
     let first = database.server_with(&twilio, &[EARLY]);
-    // A call that the kill cuts off never left: it is looked for, and made.
+    // The kill may interrupt a REST call while Twilio is down. The second server looks it up and resends the message.
     let second = database.server_with(&twilio, &[("REPLYHOOK__OUTBOUND__ON_UNKNOWN", "resend")]);
     twilio.down();
     for number in 1..=4 {
         assert_eq!(first.send(&message(number, LATE)).twiml(), EMPTY);
     }
-    // In the outbox, and nowhere to go.
+    // The replies are in the outbox, and Twilio is down.
     first.wait_until(r#"replyhook_replies_total{outcome="retry"}"#, 4.0);
-    // And one whose handler is still at it.
+    // The handler of this message is still running at the kill.
     assert_eq!(first.send(&message(5, "hang on")).twiml(), EMPTY);
     first.signal(Signal::KILL);
     first.wait();
@@ -154,10 +154,10 @@ fn replies_of_killed_machine_are_sent_once() {
     }
     second.wait_until(r#"replyhook_replies_total{outcome="sent"}"#, 5.0);
     assert_eq!(twilio.posts().len(), 5);
-    // Handled again only where the handler had not come to its end.
+    // Only the message with the unfinished handler was handled again.
     assert_eq!(database.row(1), ("sent".to_owned(), 1));
     assert_eq!(database.row(5), ("sent".to_owned(), 2));
-    // Whoever asks again, asks the other machine.
+    // The second server answers a redelivery with the saved response.
     assert_eq!(second.send(&message(1, LATE)).twiml(), EMPTY);
 }
 
@@ -180,7 +180,7 @@ fn form_continues_on_other_machine_after_kill() {
     assert_eq!(says_to(&first, 5, "sign up"), says("Your name?"));
     first.signal(Signal::KILL);
     first.wait();
-    // A repeat of what the dead one answered, and then the next answer.
+    // A redelivery of a message that the killed server answered, and then the next message.
     assert_eq!(says_to(&second, 5, "sign up"), says("Your name?"));
     assert_eq!(says_to(&second, 6, "Ben"), says("Your age?"));
     assert_eq!(says_to(&second, 7, "7"), says("Ben is 7."));
@@ -196,7 +196,7 @@ fn media_link_is_served_by_other_machine() {
     let answer = first.send(&message(1, "picture"));
     let (_, link) = answer.twiml().split_once(ORIGIN).unwrap();
     let (path, _) = link.split_once('<').unwrap();
-    // The one that made it is gone.
+    // Kill the server that created the link.
     first.signal(Signal::KILL);
     first.wait();
     let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");

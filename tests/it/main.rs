@@ -1,4 +1,5 @@
-//! Promises of the whole, one file each. What needs more than Rust says so when it is left out; `./scripts/test` brings it.
+//! Integration tests, one file per feature. Tests that need more than Rust report that they are skipped;
+//! `./scripts/test` installs what they need.
 
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 #![expect(

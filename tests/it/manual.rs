@@ -1,4 +1,4 @@
-//! The generated pages of the manual are up to date, and readers who come from Twilio find a page for each subject.
+//! The manual: its generated pages are up to date, and it has a page for each subject of Twilio's overview.
 //!
 //! `REPLYHOOK_UPDATE_DOCS=1 cargo test --test it manual` writes the generated pages.
 
@@ -11,7 +11,7 @@ use crate::support::{installed, read, replyhook, root};
 
 const NOTE: &str = "<!-- Generated: REPLYHOOK_UPDATE_DOCS=1 cargo test --test it manual -->\n\n";
 
-/// Compares a generated page with the file, or writes the file where that is asked for.
+/// Asserts that a file has this generated text. Writes the file first if `REPLYHOOK_UPDATE_DOCS` is set.
 fn is_up_to_date(file: &str, text: &str) {
     if installed("REPLYHOOK_UPDATE_DOCS").is_some() {
         std::fs::write(root().join(file), text).unwrap();
@@ -19,7 +19,7 @@ fn is_up_to_date(file: &str, text: &str) {
     let is_same = std::fs::read_to_string(root().join(file)).is_ok_and(|found| found == text);
     assert!(
         is_same,
-        "{file} is stale: REPLYHOOK_UPDATE_DOCS=1 cargo test --test it manual writes it"
+        "{file} is stale; run REPLYHOOK_UPDATE_DOCS=1 cargo test --test it manual"
     );
 }
 
@@ -57,7 +57,7 @@ fn configuration_page_has_every_setting_of_default_toml() {
             let head = "| key | short name | default | meaning |\n|---|---|---|---|\n";
             write!(page, "\n## {section}\n\n{head}").unwrap();
         } else if let Some(text) = line.strip_prefix('#') {
-            // An example of a table is not text for people.
+            // Example settings are not part of the meaning.
             if text.trim_start().starts_with(['[']) || text.contains(" = \"\"") {
                 continue;
             }
@@ -92,7 +92,7 @@ fn help(path: &[&str]) -> String {
     lines.join("\n").trim().to_owned()
 }
 
-/// The commands that a help text lists.
+/// Returns the commands that a help text lists.
 fn commands(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let listed = listed.take_while(|line| !line.trim().is_empty());
@@ -140,7 +140,7 @@ fn title(page: &str) -> String {
         .to_owned()
 }
 
-/// An index of all pages for language models: a title and a path per line.
+// llms.txt is an index for language models: one line per page, with its title and path.
 #[test]
 fn llms_txt_lists_every_page() {
     let mut text = "# replyhook\n\n> A webhook server for Twilio WhatsApp and SMS bots, written in Rust.\n\n## Manual\n\n".to_owned();
@@ -158,7 +158,7 @@ fn llms_txt_lists_every_page() {
     is_up_to_date("docs/llms.txt", &text);
 }
 
-/// Subjects of Twilio's overview of the WhatsApp Business Platform, and the title of the page that has each.
+// The subjects are those of Twilio's overview of the WhatsApp Business Platform, each with the title of its page.
 #[test]
 fn subjects_of_twilios_overview_have_a_page() {
     for (subject, expected) in [

@@ -1,4 +1,4 @@
-//! Requests to `/media` in great number: they take nothing from messages, and forged tokens take nothing at all.
+//! Floods of requests to `/media`: they do not delay messages, and forged tokens use no threads or database queries.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,12 +8,12 @@ use replyhook::{Context, InboundMessage, Media, Reply};
 
 use crate::support::{ACCOUNT, End, Kept, ORIGIN, Scripted, Server, Storage, Webhook, says, wire};
 
-/// A token as long as a real one, of this server's or not.
+/// Path with a forged token of the same length as a real one.
 fn forged(number: usize) -> String {
     format!("/media/{number:A>64}")
 }
 
-/// The path of a link to a file of so many bytes, which an app has put into the store.
+/// Stores a file of this size through an app, and returns the path of its link.
 fn link(kept: &Kept, bytes: usize) -> String {
     let file = Media::bytes(vec![7; bytes], "video/mp4");
     let bot = move |_: Context, _: InboundMessage| {
@@ -33,14 +33,14 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")
 }
 
-/// A message from a user of its own, so that no guard stops it, gets its reply in time.
+/// Asserts that a message gets its reply in time. It has its own user, so that no guard blocks it.
 fn is_answered(server: &Server, number: u64) {
     let from = format!("whatsapp:+1555000{number:04}");
     let message = Webhook::message(number, "hi").with("From", &from);
     assert_eq!(server.send(&message).twiml(), says("hi"));
 }
 
-/// Asks on a connection each, all at the same moment.
+/// Sends each request on its own connection, all at the same time.
 fn burst(server: &Server, paths: impl Iterator<Item = String>) -> Vec<TcpStream> {
     let begun = paths.map(|path| {
         let mut stream = wire::connect(server.public);
@@ -66,7 +66,7 @@ fn threads(server: &Server) -> usize {
     tasks.unwrap().count()
 }
 
-/// Open descriptors of files whose name has this in it.
+/// Number of open descriptors of files whose path contains `name`.
 fn descriptors(server: &Server, name: &str) -> usize {
     let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
     let targets = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
@@ -75,7 +75,7 @@ fn descriptors(server: &Server, name: &str) -> usize {
         .count()
 }
 
-/// Asks on a connection that takes almost nothing of the answer.
+/// Sends a request on a connection with a small receive buffer, and does not read the response.
 async fn slow_reader(server: &Server, path: &str) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -89,7 +89,7 @@ async fn slow_reader(server: &Server, path: &str) -> TcpStream {
     stream
 }
 
-/// The head of an answer whose body is left where it is.
+/// Reads the head of a response, but not its body.
 fn head(stream: &mut TcpStream) -> String {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -99,7 +99,7 @@ fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// How many are answered with a file. The others are told to come again.
+/// Returns how many readers got the file, and asserts that the others got a 503 with Retry-After.
 fn served(readers: &mut [TcpStream]) -> usize {
     let mut served = 0;
     for reader in readers {
@@ -114,7 +114,7 @@ fn served(readers: &mut [TcpStream]) -> usize {
     served
 }
 
-/// What a hundred megabytes are in the unit of [`Server::resident`].
+/// A hundred megabytes in KiB, the unit of [`Server::resident`].
 const HUNDRED_MB: u64 = 100_000_000 / 1024;
 
 #[test]
@@ -124,7 +124,7 @@ fn forged_media_tokens_use_no_thread_or_lookup() {
     let server = kept.server();
     is_answered(&server, 101);
     let before = (threads(&server), descriptors(&server, "kept.db"));
-    // Every look-up fails from here on.
+    // From here on, every lookup of a link fails.
     let db = rusqlite::Connection::open(kept.path()).unwrap();
     db.execute("ALTER TABLE media_link RENAME TO away", [])
         .unwrap();
@@ -133,7 +133,7 @@ fn forged_media_tokens_use_no_thread_or_lookup() {
         assert_eq!(statuses(&mut asked), [404; 300]);
     }
     let after = (threads(&server), descriptors(&server, "kept.db"));
-    // Its own regular reads may begin meanwhile: at most four, each with a thread and two descriptors.
+    // The server's periodic reads may open up to four connections, each with a thread and two descriptors.
     assert!(after.0 <= before.0 + 4, "threads: {before:?} {after:?}");
     assert!(after.1 <= before.1 + 9, "descriptors: {before:?} {after:?}");
     is_answered(&server, 102);
@@ -155,7 +155,8 @@ fn concurrent_media_readers_share_few_database_connections() {
         let mut asked = burst(&server, (0..90).map(|_| path.clone()));
         assert_eq!(statuses(&mut asked), [200; 90]);
     }
-    // The writer, four for messages and two for files, each with its log; the lock, and the memory that they share.
+    // The writer, four readers for messages and two for files each have the database and its log open. The lock file
+    // and the shared memory are open once.
     let open = descriptors(&server, "kept.db");
     assert!(open <= 7 * 2 + 2, "{open}");
     is_answered(&server, 102);
@@ -184,7 +185,7 @@ async fn slow_media_readers_do_not_block_messages() {
             is_answered(&server, number);
         }
         drop(readers);
-        // Their places are free again once the server has seen that they are gone.
+        // Each permit is released when the server notices the closed connection.
         let whole = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
         assert_eq!((whole.status, whole.body.len()), (200, 8 * 1024 * 1024));
     });
@@ -267,7 +268,7 @@ mod on_postgres {
     use crate::support::postgres::TestDatabase;
     use crate::support::{TestApp, left_out};
 
-    /// A database with a link in it, and the link's path.
+    /// Creates a database with a media link, and returns it with the link's path; `None` without PostgreSQL.
     async fn linked() -> Option<(TestDatabase, String)> {
         let Some(database) = TestDatabase::create().await else {
             left_out("media links over PostgreSQL");
@@ -318,7 +319,7 @@ mod on_postgres {
             let paths = (0..100).map(|n| [forged(n), wrong_tag.clone()][n % 2].clone());
             let mut asked = burst(&server, paths);
             assert_eq!(statuses(&mut asked), [404; 100]);
-            // Only a real link makes the server ask, and wait.
+            // Only a real token makes the server query the table, where it waits for the lock.
             let real = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
             assert_eq!(real.refused(503), "store unavailable\n");
         });
@@ -341,7 +342,7 @@ mod on_postgres {
                 is_answered(&server, number);
             }
             assert_eq!(statuses(&mut asked), [503; 90]);
-            // A link that cannot be read is no sign that the database is away.
+            // A link that cannot be read does not count as an outage of the database.
             is_answered(&server, 30);
         });
         drop(db);

@@ -1,4 +1,4 @@
-//! Files that messages bring: fetched by SIDs alone, within limits, and saved if that is wished.
+//! Media of inbound messages: fetched by SID within limits, and saved if `media.save_dir` is set.
 
 use std::fs::Permissions;
 use std::net::TcpListener;
@@ -20,7 +20,7 @@ const ME: &str = "ME00000000000000000000000000000001";
 const JPEG: &[u8] = b"\xff\xd8\xff\xe0\0\x10JFIF\0 and a picture";
 const MIB: usize = 1024 * 1024;
 
-/// A message with one picture, at an address that nobody is to call.
+/// Message with one picture, whose `MediaUrl0` the server must not call.
 fn picture(number: u64) -> Webhook {
     let sid = format!("MM{number:032x}");
     Webhook::message(number, "")
@@ -30,7 +30,7 @@ fn picture(number: u64) -> Webhook {
         .with("MediaContentType0", "image/jpeg")
 }
 
-/// How the picture of message `number` is asked for.
+/// Request line of the fetch of message `number`'s picture.
 fn get(number: u64) -> String {
     format!("GET {}", path(number))
 }
@@ -39,13 +39,13 @@ fn path(number: u64) -> String {
     format!("/2010-04-01/Accounts/{ACCOUNT}/Messages/MM{number:032x}/Media/{ME}")
 }
 
-/// An app whose Twilio is the storage.
+/// App whose Twilio API is the storage.
 fn app<H: replyhook::Handler>(storage: &Storage, env: &[(&str, &str)], handler: H) -> TestApp {
     let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
     TestApp::build(&[&api, env].concat(), |app| app.handler(handler))
 }
 
-/// Says what became of the first file.
+/// Handler that replies with the outcome of fetching the first file.
 async fn fetching(cx: Context, _message: InboundMessage) -> String {
     outcome(&cx.media(0)).await
 }
@@ -62,7 +62,7 @@ async fn outcome(media: &IncomingMedia) -> String {
     }
 }
 
-/// The storage leads from the API to `/cdn`, as Twilio does.
+/// Makes the storage redirect from the API to `/cdn`, as Twilio does.
 fn redirects(storage: &Storage, number: u64) {
     let to = format!("{}/cdn?signature=1", storage.url());
     storage.answers(&get(number), 307, &[("location", &to)], b"");
@@ -104,7 +104,7 @@ async fn threat_33_media_url_of_message_is_never_called() {
     let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
     let lured = picture(1).with("MediaUrl0", &format!("{at_trap}/{ME}"));
     assert_eq!(app.send(lured).await.twiml(), says(&said));
-    // What does not end in the SID of a file is asked for nowhere.
+    // A URL that does not end in a media SID causes no request at all.
     for (number, url) in [
         (2, at_trap.clone()),
         (
@@ -119,7 +119,7 @@ async fn threat_33_media_url_of_message_is_never_called() {
         assert_eq!(app.send(lured).await.twiml(), says("NoSuchFile"), "{url}");
     }
     assert_eq!(storage.lines(), [get(1)]);
-    assert!(trap.accept().is_err(), "somebody called the trap");
+    assert!(trap.accept().is_err(), "the server called the trap");
 }
 
 // The server does not connect to an allowed redirect host whose name resolves to this machine.
@@ -136,7 +136,7 @@ async fn threat_33_redirect_to_loopback_host_is_not_followed() {
         fetching,
     );
     assert_eq!(app.send(picture(1)).await.twiml(), says("ForeignHost"));
-    assert!(trap.accept().is_err(), "somebody called the trap");
+    assert!(trap.accept().is_err(), "the server called the trap");
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn threat_34_redirect_to_foreign_host_is_not_followed() {
         assert_eq!(answer.twiml(), says("ForeignHost"), "{to}");
     }
     assert!(other.asked().is_empty());
-    // A redirect that never ends does.
+    // The server stops following a redirect loop.
     let around = format!("{}/around", storage.url());
     storage.answers(&get(8), 307, &[("location", &around)], b"");
     storage.answers("GET /around", 302, &[("location", &around)], b"");
@@ -180,14 +180,13 @@ async fn threat_34_redirect_to_foreign_host_is_not_followed() {
 async fn threat_35_endless_media_file_ends_at_16_mib() {
     let storage = Storage::start().await;
     let app = app(&storage, &[], fetching);
-    // Without a length, or with one that is a lie.
     storage.raw(&get(1), "HTTP/1.1 200 x\r\n\r\n", End::Forever);
     let huge = "HTTP/1.1 200 x\r\ncontent-length: 1073741824\r\n\r\n";
     storage.raw(&get(2), huge, End::Forever);
     for number in [1, 2] {
         assert_eq!(app.send(picture(number)).await.twiml(), says("TooLarge"));
     }
-    // More than was said is not read, and less is no file.
+    // The server reads no more than Content-Length, and fails if the file is shorter.
     let short = "HTTP/1.1 200 x\r\ncontent-length: 3\r\n\r\n";
     storage.raw(&get(3), [short.as_bytes(), JPEG].concat(), End::Forever);
     assert_eq!(
@@ -231,7 +230,7 @@ async fn threat_35_false_media_type_is_detected_without_decompression() {
         let headers = [("content-type", "image/jpeg"), ("content-encoding", "gzip")];
         storage.answers(&get(number), 200, &headers, &bytes);
         assert_eq!(app.send(picture(number)).await.twiml(), says(is));
-        assert_eq!(seen.lock().unwrap().pop(), Some(bytes), "it is as it came");
+        assert_eq!(seen.lock().unwrap().pop(), Some(bytes), "bytes unchanged");
     }
     for head in storage.asked() {
         let head = head.to_ascii_lowercase();
@@ -333,19 +332,19 @@ async fn media_save_writes_whole_file_or_nothing() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-/// Waits for what is seen from outside alone.
+/// Polls until a condition holds that gives no notification.
 async fn until(is_so: impl Fn() -> bool) {
     let patience = std::time::Instant::now() + std::time::Duration::from_mins(1);
     while !is_so() {
         assert!(
             std::time::Instant::now() < patience,
-            "it does not come to that"
+            "the condition did not become true"
         );
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 
-/// Names of what is in a folder, in order.
+/// Names of the entries of a folder, sorted; empty if it does not exist.
 fn files(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).map(|entries| {
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -380,7 +379,7 @@ async fn saved_media_files_are_named_by_sids() {
         .with("MediaContentType0", "../../evil.sh")
         .with("MediaUrl0", &format!("https://evil.example/../../../{ME}"));
     assert_eq!(app.send(hostile).await.twiml(), says("thanks"));
-    // One that cannot be had is no failure of the message, and a repeat saves nothing anew.
+    // A failed fetch does not fail the message, and a redelivery does not save the file again.
     assert_eq!(app.send(picture(2)).await.twiml(), says("thanks"));
     assert_eq!(app.send(picture(3)).await.twiml(), says("thanks"));
     assert_eq!(app.send(picture(3)).await.twiml(), says("thanks"));
@@ -391,7 +390,7 @@ async fn saved_media_files_are_named_by_sids() {
     let mode = std::fs::metadata(&pdf).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(files(folder.path()), ["files"]);
-    // The folder is made for the server's user alone.
+    // Only the server's user may enter the created folder.
     let mode = std::fs::metadata(&inside).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
 }
@@ -432,7 +431,7 @@ async fn response_does_not_wait_for_media_save() {
             folder.path().to_str().unwrap(),
         )];
         let app = app(&storage, &save, async |_, _| "thanks");
-        // Past the deadline the answer would be an empty one.
+        // At the deadline, the response would be empty.
         assert_eq!(app.send(picture(1)).await.twiml(), says("thanks"));
         storage.wait_for(1).await;
         assert!(!files(folder.path()).contains(&saved_as(1, "jpg")));
@@ -441,7 +440,7 @@ async fn response_does_not_wait_for_media_save() {
             assert_eq!(
                 files(folder.path()),
                 [] as [String; 0],
-                "16 MiB, and no more"
+                "a file over 16 MiB is not saved"
             );
         }
     }
@@ -463,7 +462,7 @@ async fn mistyped_media_saved_as_bin_is_logged() {
     ];
     tokio::task::block_in_place(|| {
         let server = Server::start(&settings);
-        // A text says nothing of itself, and does not lie.
+        // CSV has no magic bytes, so its declared type cannot be checked and causes no warning.
         let text = picture(2).with("MediaContentType0", "text/csv");
         server.send(&text).twiml();
         server.send(&picture(1)).twiml();
@@ -486,7 +485,7 @@ async fn mistyped_media_saved_as_bin_is_logged() {
     );
 }
 
-/// Bytes of the files under way in a folder.
+/// Sizes of the unfinished files (`.part`) in a folder.
 fn under_way(folder: &Path) -> Vec<u64> {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
     let parts = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".part"));
@@ -498,7 +497,7 @@ fn under_way(folder: &Path) -> Vec<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn media_save_uses_bounded_memory() {
     const FILES: u64 = 8;
-    /// Of the 16 MiB of each.
+    /// Bytes that the storage sends of each file, out of 16 MiB.
     const SO_FAR: usize = 4 * MIB;
     let storage = Storage::start().await;
     let folder = TempDir::new().unwrap();
@@ -514,7 +513,7 @@ async fn media_save_uses_bounded_memory() {
     let send = |number| {
         tokio::task::block_in_place(|| server.send(&picture(number)).twiml().to_owned());
     };
-    // So that the server has all that it needs for its work.
+    // Warm up, so that `before` includes the memory that every save needs.
     for number in 1..=FILES {
         storage.answers(&get(number), 200, &[], JPEG);
         send(number);
@@ -526,11 +525,11 @@ async fn media_save_uses_bounded_memory() {
         storage.raw(&get(number), begun.as_str(), End::Stuck(SO_FAR));
         send(number);
     }
-    // What is not on the disk yet is less than a piece.
+    // Less than 1 MiB of what has arrived is not on the disk yet.
     let has_come = |length: &&u64| **length > (SO_FAR - MIB) as u64;
     until(|| under_way(folder.path()).iter().filter(has_come).count() as u64 == FILES).await;
     let taken = server.resident().saturating_sub(before);
-    // KiB, in a build that is not optimised; whole in memory it would be twice as much by now.
+    // In KiB, for a build without optimization. With whole files in memory it would be twice as much.
     assert!(taken < FILES * 2048, "{taken} KiB");
 }
 
@@ -548,7 +547,7 @@ async fn threat_35_media_file_over_quota_is_not_saved() {
         ),
         ("REPLYHOOK__MEDIA__SAVE_QUOTA_MIB", "1"),
     ];
-    // One after the other: a file on its way takes room too, also one that will not fit.
+    // One message per app: an unfinished file counts towards the quota, even if it will not fit.
     for number in [1, 2] {
         let app = app(&storage, &save, async |_, _| "thanks");
         app.send(picture(number)).await.twiml();
@@ -577,7 +576,7 @@ async fn saved_media_is_deleted_at_twilio_after_handling() {
     assert_eq!(bot.send(picture(1)).await.twiml(), says(&said));
     assert_eq!(bot.send(picture(2)).await.twiml(), says("Refused(403)"));
     bot.end().await;
-    // Whoever asks later gets what was saved.
+    // A later fetch gets the saved file.
     storage.answers(&get(1), 404, &[], b"");
     let later = app(&storage, &save, fetching);
     assert_eq!(later.send(picture(1)).await.twiml(), says(&said));

@@ -1,4 +1,4 @@
-//! Files that replies take along: checked, put behind links that nobody can guess, and fetched from there.
+//! Media of replies: checked, stored, and served under unguessable links.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ const ME: &str = "ME00000000000000000000000000000001";
 const MIB: usize = 1024 * 1024;
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-/// What is behind a link.
+/// Response to a request for a link.
 #[derive(Debug, Clone, PartialEq)]
 struct Got {
     status: u16,
@@ -55,7 +55,7 @@ async fn range(app: &TestApp, path: &str, range: &str) -> Got {
     ask(app, request.body(Body::empty()).unwrap()).await
 }
 
-/// The paths of all links of ours in a text, in order.
+/// Paths of all links to this server in a text, in order.
 fn links(text: &str) -> Vec<String> {
     let after = text.split(ORIGIN).skip(1);
     let path = |rest: &str| {
@@ -65,7 +65,7 @@ fn links(text: &str) -> Vec<String> {
     after.map(path).collect()
 }
 
-/// What is said to one message.
+/// Builds an app with this handler, and returns it with its TwiML for one message.
 async fn said<H: Handler>(handler: H) -> (TestApp, String) {
     let app = TestApp::with(handler);
     let twiml = app.says(1, "hi").await;
@@ -104,7 +104,6 @@ async fn reply_media_gets_unguessable_link() {
     assert_eq!(head.header("content-length"), PNG.len().to_string());
     assert_eq!(head.header("content-type"), "image/png");
     assert_eq!(get(&app, &format!("{path}/")).await.status, 200);
-    // The same message again has the same answer, and another one a link of its own.
     assert_eq!(app.says(1, "hi").await, twiml);
     assert_ne!(links(&app.says(2, "hi").await).pop().unwrap(), path);
     let counted = r#"replyhook_webhooks_total{endpoint="media",outcome="ok"}"#;
@@ -276,7 +275,7 @@ async fn unsupported_media_fails_before_reaching_twilio() {
             "{user} {shown}"
         );
     }
-    // All files of an MMS count together.
+    // The size limit applies to all files of an MMS together, but to each WhatsApp file alone.
     let app = TestApp::with(async |_, _| {
         let half = || Media::bytes(vec![7; 3 * MIB], "image/png");
         ReplyMessage::default().media(half()).media(half())
@@ -308,7 +307,6 @@ async fn multiple_media_become_messages_in_order() {
     for (path, number) in links(&twiml).iter().zip(["1", "2", "3"]) {
         assert_eq!(get(&app, path).await.body, number.as_bytes());
     }
-    // What carries no caption has its text before it.
     let pdf = async |_, _| {
         ReplyMessage::text("read").media(Media::bytes(*b"%PDF-1.7", "application/pdf"))
     };
@@ -347,7 +345,7 @@ async fn late_reply_sends_media_via_rest_api() {
     assert_eq!(get(&app, &path).await.body, PNG);
 }
 
-/// A message with one file that its author says is of a type.
+/// Message with one file of this declared type.
 fn incoming(number: u64, content_type: &str) -> Webhook {
     Webhook::message(number, "")
         .with("MessageSid", &format!("MM{number:032x}"))
@@ -360,7 +358,7 @@ fn at_twilio(number: u64) -> String {
     format!("GET /2010-04-01/Accounts/{ACCOUNT}/Messages/MM{number:032x}/Media/{ME}")
 }
 
-/// Settings of a bot that is a service of ours.
+/// Settings of a server that forwards messages to a service at `url`.
 fn forwarding<'a>(storage: &'a Storage, url: &'a str) -> [(&'a str, &'a str); 4] {
     [
         ("REPLYHOOK__TWILIO__API_URL", storage.url()),
@@ -398,21 +396,21 @@ async fn forwarded_media_link_serves_file_for_one_hour() {
     let path = link_of(&service.asked()[0]);
     assert!(
         storage.asked().is_empty(),
-        "it is fetched when somebody wants it"
+        "the file is fetched on demand only"
     );
     let got = get(&app, &path).await;
     assert_eq!((got.status, got.body.as_slice()), (200, JPEG));
     assert_eq!(
         got.header("content-type"),
         "image/jpeg",
-        "whatever its author says"
+        "the declared type is ignored"
     );
     assert_eq!(got.header("content-length"), JPEG.len().to_string());
     let head = Request::head(&path).body(Body::empty()).unwrap();
     let head = ask(&app, head).await;
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(head.header("content-length"), JPEG.len().to_string());
-    // A page of a stranger's is none at our address.
+    // A user's HTML file must not run as a page of this server.
     app.send(incoming(2, "text/html")).await.twiml();
     let page = get(&app, &link_of(&service.asked()[1])).await;
     assert_eq!(page.header("content-type"), "application/octet-stream");
@@ -421,7 +419,7 @@ async fn forwarded_media_link_serves_file_for_one_hour() {
         page.header("content-security-policy"),
         "default-src 'none'; sandbox"
     );
-    // What Twilio does not give is not ours to give.
+    // An error of Twilio becomes a 502 without Twilio's body.
     storage.answers(&at_twilio(3), 401, &[], b"secret");
     app.send(incoming(3, "image/jpeg")).await.twiml();
     let refused = get(&app, &link_of(&service.asked()[2])).await;
@@ -473,7 +471,7 @@ async fn media_link_is_never_logged() {
             server.exchange(request.as_bytes());
         }
         let log = server.log();
-        assert!(log.contains("webhook"), "the log is on");
+        assert!(log.contains("webhook"), "nothing was logged");
         assert!(!log.contains(&token), "{log}");
     });
 }
@@ -497,7 +495,7 @@ async fn valid_link_keeps_its_connection() {
             let request = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n");
             std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
             if method == "HEAD" {
-                // Its length is that of the body that does not follow.
+                // Content-Length is that of the body that a HEAD response omits.
                 let head = wire::read_head(&mut stream).unwrap();
                 assert!(head.starts_with("HTTP/1.1 200"), "{head}");
             } else {
@@ -533,7 +531,7 @@ async fn test_kit_fetches_reply_media() {
     let file = &shown[1]["media"][0];
     assert_eq!(file["content_type"], "image/png");
     assert!(file["src"].is_string(), "the page shows it: {file}");
-    // What a user sends comes back as it was.
+    // The bot replies to a picture with one picture.
     let sent = serde_json::json!({
         "from": "whatsapp:+34600000001", "body": "",
         "media": [{"data": crate::support::base64_of(JPEG), "content_type": "image/jpeg"}],

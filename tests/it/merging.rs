@@ -1,4 +1,4 @@
-//! Quick messages of one user are one turn, and each of them has its answer.
+//! Debounce: the handler gets several quick messages of one user as one, and each webhook gets a response.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,10 +9,10 @@ use tokio::task::JoinHandle;
 
 use crate::support::{Answer, EMPTY, TestApp, Webhook, says};
 
-/// Two seconds.
+/// Debounce of two seconds.
 const PAUSE: (&str, &str) = ("REPLYHOOK__REPLY__DEBOUNCE_MS", "2000");
 
-/// A bot that says each line again, and the app around it.
+/// App whose handler echoes the lines of a message, joined by ` + `.
 struct Bot {
     app: Arc<TestApp>,
     clock: Arc<ManualClock>,
@@ -44,7 +44,7 @@ impl Bot {
         }
     }
 
-    /// Sends a webhook, and returns once it is kept.
+    /// Sends a webhook, and returns once the journal has the message.
     async fn asks(&mut self, webhook: Webhook) -> JoinHandle<Answer> {
         self.app.opened().await;
         let app = self.app.clone();
@@ -63,7 +63,7 @@ impl Bot {
             .advance(jiff::SignedDuration::from_millis(millis));
     }
 
-    /// The texts of each call of the handler.
+    /// Message body of each handler call.
     fn turns(&self) -> Vec<String> {
         let turns = self.turns.lock().unwrap();
         turns.iter().map(|message| message.body.clone()).collect()
@@ -83,7 +83,7 @@ async fn burst_within_debounce_gets_one_reply() {
         asked.push(bot.hears(number, text).await);
         bot.pass(1500);
     }
-    assert!(bot.turns().is_empty(), "the pause is not over");
+    assert!(bot.turns().is_empty(), "the debounce is not over");
     bot.pass(500);
     let expected = [
         says("one + two + three"),
@@ -97,7 +97,6 @@ async fn burst_within_debounce_gets_one_reply() {
     let merged = bot.turns.lock().unwrap()[0].merged.clone();
     let merged: Vec<_> = merged.iter().map(ToString::to_string).collect();
     assert_eq!(merged, [2, 3].map(|number| format!("SM{number:032x}")));
-    // A repeat of each gets the same.
     for (number, expected) in (1..).zip(&expected) {
         assert_eq!(bot.app.says(number, "again").await, *expected);
     }
@@ -188,7 +187,7 @@ async fn other_users_and_keywords_are_not_merged() {
     assert!(answer(stop).await.contains("no more messages"));
     bot.pass(2000);
     assert_eq!(answer(bens).await, says("two"));
-    // Its author has opted out meanwhile.
+    // Ana has opted out since she sent this message.
     assert_eq!(answer(anas).await, EMPTY);
     let mut turns = bot.turns();
     turns.sort();
@@ -206,7 +205,7 @@ async fn burst_after_handler_failure_continues_without_first_message() {
     assert_eq!(answer(second).await, says("two + three"));
     assert_eq!(answer(third).await, EMPTY);
     assert_eq!(bot.turns(), ["fail\ntwo\nthree", "two\nthree"]);
-    // Twilio calls the fallback URL for the first, which is alone now.
+    // Twilio calls the fallback URL for the first message. It is handled alone, since the others have their replies.
     let again = Webhook::message(1, "fail").to("/webhook/fallback");
     assert_eq!(bot.app.send(again).await.twiml(), says("fail"));
 }

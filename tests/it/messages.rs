@@ -1,4 +1,4 @@
-//! What arrives becomes a message that says all that was sent, or a refusal that keeps nothing.
+//! Parsing of webhooks: a request becomes an inbound message with all its parameters, or is rejected and not stored.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use replyhook::{Address, Channel, Context, FormParams, InboundMessage, Timestamp
 
 use crate::support::{EMPTY, TestApp, Webhook, says};
 
-/// A bot that keeps what it is given.
+/// App whose handler collects the messages that it gets.
 fn keeper() -> (TestApp, Arc<Mutex<Vec<InboundMessage>>>) {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let keep = kept.clone();
@@ -267,11 +267,11 @@ fn threat_21_parameter_names_are_never_map_keys() {
         for table in ["HashMap", "HashSet", "BTreeMap"] {
             assert!(
                 !source.contains(table),
-                "src/{room}.rs keeps a {table}: names made to collide would fill it"
+                "src/{room}.rs uses a {table}; attackers can choose colliding names"
             );
         }
     }
-    // Pairs are a list in the order they came, however equal their names are.
+    // Equal names do not merge: the list keeps every pair.
     let equal = vec!["aaaaaaaaaaaaaaaa=x"; 512].join("&");
     assert_eq!(body(&equal).len(), 512);
 }
@@ -297,7 +297,7 @@ async fn threat_23_invalid_utf8_is_rejected_and_nul_preserved() {
 // A valid signature does not excuse a missing or malformed MessageSid, AccountSid, From or To.
 #[tokio::test]
 async fn threat_24_message_without_valid_identifiers_is_rejected() {
-    let app = TestApp::with(async |_, _| -> &str { unreachable!("no message, no handler") });
+    let app = TestApp::with(async |_, _| -> &str { unreachable!("the handler was called") });
     for (name, value) in [
         ("MessageSid", "SM1"),
         ("MessageSid", "SMzz000000000000000000000000000001"),
@@ -317,7 +317,7 @@ async fn threat_24_message_without_valid_identifiers_is_rejected() {
             .await
             .refused(400);
     }
-    // The signature has no delimiters: a moved boundary signs alike, and is no message.
+    // The signed string has no delimiters, so moving a boundary between name and value keeps the signature valid.
     let moved = Webhook::message(1, "hi")
         .without("Body")
         .with("Bod", "yhi")
@@ -349,7 +349,7 @@ async fn threat_25_long_and_unusual_texts_come_back_unchanged() {
 
 #[tokio::test]
 async fn status_callback_on_message_url_skips_handler() {
-    let app = TestApp::with(async |_, _| -> &str { unreachable!("a callback is no message") });
+    let app = TestApp::with(async |_, _| -> &str { unreachable!("the handler was called") });
     let callback = Webhook::message(1, "")
         .with("MessageStatus", "delivered")
         .with("SmsStatus", "delivered");

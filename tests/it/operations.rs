@@ -1,4 +1,4 @@
-//! The operator's commands, beside a running server: what they show, what they change, and what they never show.
+//! Operator commands next to a running server: their output, their changes, and the data that they never show.
 
 use std::process::Command;
 
@@ -95,7 +95,7 @@ fn messages_list_is_newest_first_and_hides_content() {
     assert!(content.contains(USER) && content.contains(TEXT));
     assert!(
         !content.contains(['\u{1b}', '\u{9b}']),
-        "{content:?} commands the terminal"
+        "{content:?} contains terminal control characters"
     );
     let lines = kept.lines(&["messages", "list", "--json", "--content"]);
     assert_eq!(lines[0]["body"], coloured);
@@ -388,14 +388,14 @@ fn migrate_updates_schema_unless_server_is_running() {
     assert_eq!(kept.prints(&["migrate"]), migrated);
 }
 
-// The database file has none of the user's data, yet a redelivery is still recognised.
+// The database file has none of the user's data, yet a redelivery is still recognized.
 #[test]
 fn purge_removes_user_data_but_keeps_deduplication() {
     let kept = Kept::new();
     let server = kept.server();
     server.send(&Webhook::message(3, "hi")).twiml();
     server.send(&canary(1, TEXT)).twiml();
-    // Longer than a page of the file, and than one message.
+    // Longer than a database page, and than one message of the reply.
     let long = format!("{TEXT} ").repeat(1000);
     server.send(&canary(2, &long)).twiml();
     assert_eq!(kept.holds(&[TEXT]), Some(TEXT));
@@ -410,7 +410,7 @@ fn purge_removes_user_data_but_keeps_deduplication() {
     );
     assert_eq!(kept.holds(&CANARIES), None);
 
-    // The keys stay.
+    // The deduplication keys stay, so a redelivery gets the empty response.
     assert_eq!(server.send(&canary(1, TEXT)).twiml(), EMPTY);
     assert_eq!(kept.holds(&CANARIES), None);
     let shown = kept.lines(&["messages", "show", &sid(1), "--json", "--content"]);
@@ -422,7 +422,7 @@ fn purge_removes_user_data_but_keeps_deduplication() {
             &"purged".into()
         )
     );
-    // Whoever comes next is not taken for them, and others lose nothing.
+    // A new user is not mistaken for the purged one, and other users keep their data.
     let newcomer = "whatsapp:+15550001234";
     let webhook = Webhook::message(4, "hello").with("From", newcomer);
     server.send(&webhook).twiml();
@@ -434,7 +434,7 @@ fn purge_removes_user_data_but_keeps_deduplication() {
         users,
         [Some(newcomer), None, None, Some("whatsapp:+15550001111")]
     );
-    // Again is no error.
+    // A second purge is not an error.
     let purged = kept.prints(&["purge", "--user", USER, "--yes"]);
     assert!(
         purged.starts_with("deleted: the content of 0 messages"),
@@ -461,7 +461,7 @@ fn opt_out_survives_purge_unless_explicitly_forgotten() {
     assert_eq!(kept.prints(&["consent", "export"]), "");
     assert_eq!(server.send(&canary(4, "hi")).twiml(), says("hi"));
 
-    // One that was taken back is none, and keeps no number.
+    // A withdrawn opt-out is not kept, so the purge also deletes the number.
     server.send(&canary(5, "STOP")).twiml();
     server.send(&canary(6, "START")).twiml();
     kept.prints(&["purge", "--user", USER, "--yes"]);
@@ -502,7 +502,7 @@ fn reconcile_restored_requires_stopped_server() {
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("a running server owns sqlite:"), "{err}");
     drop(server);
-    // Nobody is Twilio here: it goes on to ask.
+    // Without a server the command calls Twilio, which is not reachable here.
     let (code, _, err) = kept.run_for_account(&["reconcile", "--restored"]);
     assert_eq!(code, 1, "{err}");
 }
@@ -564,7 +564,7 @@ fn consent_commands_show_change_and_export_with_evidence() {
         &evidence,
     ]);
     assert!(out.contains(": opted out since 20"), "{out}");
-    // It counts at once.
+    // The opt-out takes effect immediately.
     assert_eq!(server.send(&canary(1, "hi")).twiml(), EMPTY);
     let out = kept.prints(&["consent", "opt-in", USER, "--sender", BOT]);
     assert!(out.contains(": not opted out, opted in since 20"), "{out}");

@@ -1,5 +1,5 @@
-//! The store is away for a while: nothing is acknowledged that is not kept, the fallback still answers, and nobody is
-//! answered twice when it is back.
+//! Store outages: the server acknowledges no message that it has not stored, and fallback calls still get a response.
+//! After the outage no user gets a second reply.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn fallback(number: u64, body: &str) -> Webhook {
         .with("ErrorUrl", "https://hooks.example.test/webhook")
 }
 
-/// Another process writes, and does not come to an end.
+/// Locks the database, like a process whose write does not end.
 fn locked(path: &Path) -> Connection {
     let db = Connection::open(path).unwrap();
     db.busy_timeout(Duration::from_secs(20)).unwrap();
@@ -35,7 +35,7 @@ fn locked(path: &Path) -> Connection {
     db
 }
 
-/// A bot that answers when it is let.
+/// Handler that waits for a permit before it replies.
 fn patient(
     go: &Arc<Semaphore>,
 ) -> impl Fn(Context, InboundMessage) -> BoxFuture<'static, String> + use<> {
@@ -49,7 +49,7 @@ fn patient(
     }
 }
 
-/// Waits until the journal has so many messages, each of them answered.
+/// Waits until the journal has this number of messages and all are answered.
 async fn entered(app: &TestApp, number: usize) {
     app.opened().await;
     let filter = || MessageFilter {
@@ -104,7 +104,7 @@ async fn threat_50_locked_store_returns_503_and_not_ready() {
     assert_eq!(readiness["ready"], false);
     assert_eq!(readiness["checks"]["store"]["ok"], false);
     assert_eq!(counted.load(Ordering::SeqCst), 1);
-    // Once more where it fails only after its request has given up.
+    // `>=`, since the operation is counted again if it fails after its request has timed out.
     let failed = r#"replyhook_store_errors_total{operation="accept"}"#;
     assert!(app.metric(failed).await >= 1.0);
     drop(lock);
@@ -138,7 +138,7 @@ async fn threat_71_fallback_during_store_outage_sends_fallback_text() {
     assert_eq!(app.ask(fallback(1, "hi")).await.twiml(), says("Sorry"));
     drop(lock);
     entered(&app, 1).await;
-    // Entered before anything else is taken up: the apology is the answer, for everyone who asks.
+    // The reply was flushed before the backlog was processed, so the fallback text is the saved response.
     assert_eq!(app.says(1, "hi").await, says("Sorry"));
     assert_eq!(counted.load(Ordering::SeqCst), 0);
     app.idle_rounds(2).await;
@@ -146,7 +146,7 @@ async fn threat_71_fallback_during_store_outage_sends_fallback_text() {
     assert_eq!(counted.load(Ordering::SeqCst), 0);
 }
 
-/// A real server that has told a fallback call `Sorry` while its store was locked.
+/// Starts a server, locks its store, and lets it send the unflushed fallback reply `Sorry`.
 fn told_from_memory(place: &Place, drain: &str) -> (Server, Connection) {
     let env = [
         ("DATABASE_URL", place.url.as_str()),
@@ -212,7 +212,7 @@ async fn threat_71_message_accepted_before_flush_is_not_handled() {
         APOLOGY,
     ];
     let app = Arc::new(TestApp::build(&env, |app| {
-        // No deadline passes, however long it takes to enter fifty.
+        // The clock stands still, so no deadline passes while the 50 replies are flushed.
         let app = app.clock(ManualClock::new(Timestamp::UNIX_EPOCH));
         app.handler(move |_, message: InboundMessage| {
             handled.fetch_add(1, Ordering::SeqCst);
@@ -233,7 +233,7 @@ async fn threat_71_message_accepted_before_flush_is_not_handled() {
     for told in ask(fallbacks.collect()) {
         assert_eq!(told.await.unwrap().twiml(), says("Sorry"));
     }
-    // As many as wait when the store is back are one commit, and the fifty apologies are fifty.
+    // The requests that wait for the store are accepted in one commit; each unflushed reply takes its own commit.
     let again = (0..50).map(|number| of_user(Webhook::message(number, "hi"), number));
     let again = ask(again.collect());
     while app.metric("replyhook_requests_in_flight").await < 50.0
@@ -277,7 +277,7 @@ async fn threat_71_reply_after_fallback_text_is_superseded() {
     assert_eq!(app.ask(fallback(1, "hi")).await.twiml(), says("Sorry"));
     go.add_permits(1);
     asked.await.unwrap().refused(503);
-    // Long before the store can be told.
+    // The reply is superseded while the store is still locked.
     app.wait_for("replyhook_replies_superseded_total", 1.0)
         .await;
     drop(lock);
@@ -322,7 +322,7 @@ async fn reply_ready_during_store_outage_is_not_lost() {
     while app.kept().await < 1 {}
     let lock = locked(&place.path);
     go.add_permits(1);
-    // Twilio is told to come again, since nothing is saved.
+    // 503, so that Twilio retries: the reply is not saved.
     asked.await.unwrap().refused(503);
     drop(lock);
     let shown = twilio.wait_for_phone(USER, 1);
@@ -369,7 +369,7 @@ async fn threat_69_status_callbacks_apply_in_any_order() {
     twilio.hold_posts();
     app.says(1, "hi").await;
     app.until(|| twilio.posts().len() == 1).await;
-    // Its 201 is not here yet, and Twilio says already that it was delivered.
+    // The status callback `delivered` arrives before the 201 of the REST call.
     let post = twilio.posts()[0].form.clone();
     let name = post
         .get("StatusCallback")
@@ -400,7 +400,7 @@ async fn threat_69_status_callbacks_apply_in_any_order() {
     let reply = app.store.messages(filter()).await.unwrap()[0].replies[0].clone();
     assert_eq!(reply.sid.unwrap().as_str(), sid);
     assert_eq!(reply.status.as_deref(), Some("delivered"));
-    // About a message that nobody knows, under no name or a wrong one.
+    // Callbacks for an unknown MessageSid, without the parameter `r` or with a wrong one.
     for target in [
         "/webhook/status",
         "/webhook/status?r=1-1",
@@ -418,7 +418,7 @@ async fn threat_69_status_callbacks_apply_in_any_order() {
 
 #[tokio::test]
 async fn threat_58_clock_jump_keeps_messages_and_window() {
-    // A whole second: the store keeps microseconds.
+    // A whole second, since the store keeps only microseconds.
     let start = Timestamp::from_second(1_800_000_000).unwrap();
     let clock = Arc::new(ManualClock::new(start));
     let app = TestApp::build(&[], |app| app.clock(clock.clone()));
@@ -469,7 +469,7 @@ async fn threat_55_slow_database_sends_each_reply_once() {
             let app = app.clone();
             let webhook = Webhook::message(number, "hi").with("From", &user(number));
             tokio::spawn(async move {
-                // As often as it takes, as Twilio would by its retry and the fallback.
+                // Repeat until success, as Twilio would with a retry and the fallback URL.
                 loop {
                     let answer = app.send(webhook.clone()).await;
                     if answer.status == 200 {
@@ -489,7 +489,7 @@ async fn threat_55_slow_database_sends_each_reply_once() {
         let again = app.send(again).await;
         let shown = twilio.wait_for_phone(&user(number), 1);
         assert_eq!((shown.len(), shown[0].body.as_str()), (1, "hi"));
-        // What went by TwiML is the answer for whoever asks again; what went by REST is not said in it.
+        // A redelivery gets the reply if it went by TwiML, and an empty response if it went via the REST API.
         let by_twiml = shown[0].by == By::Twiml;
         assert_eq!(again.twiml() == says("hi"), by_twiml, "{again:?}");
     }

@@ -1,5 +1,5 @@
-//! Two machines on one PostgreSQL that is away for a while: what one of them told from memory meanwhile is the answer, also to
-//! what the other has in hands.
+//! Outage of a PostgreSQL database that two servers share. A fallback text that one of them sends during the outage is
+//! the only reply, even if the other server has already handled the message.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::support::{FakeTwilio, TestApp, Webhook, left_out, says};
 
 const USER: &str = "whatsapp:+15550001111";
 
-/// A machine, the way to its database, and when its bot may answer.
+/// Server, the proxy to its database, and the semaphore that lets its handler reply.
 struct Machine {
     app: Arc<TestApp>,
     way: Proxy,
@@ -49,8 +49,8 @@ impl Machine {
     }
 }
 
-/// Runs a test with two machines; the first has a message in hands that it cannot answer before the database is away.
-/// Twilio is told so.
+/// Runs a test with two servers during an outage. The first one has handled a message but could not save its reply,
+/// and has responded 503.
 async fn in_an_outage(test: impl AsyncFnOnce(&Machine, &Machine, &FakeTwilio)) {
     let Some(database) = TestDatabase::create().await else {
         return left_out("an outage with two machines: there is no PostgreSQL");
@@ -83,7 +83,7 @@ async fn threat_71_reply_waits_until_other_machines_flush() {
         assert_eq!(two.app.ask(fallback()).await.twiml(), says("Sorry"));
         one.way.set(Way::Open).await;
         one.app.opened().await;
-        // Its outbox would have been looked at long ago, if there were anything in it.
+        // Five polls of the outbox: a queued reply would have been sent by now.
         one.app.idle_rounds(5).await;
         assert_eq!(twilio.posts().len(), 0);
         two.way.set(Way::Open).await;
@@ -109,7 +109,7 @@ async fn reply_is_sent_after_all_machines_have_flushed() {
         two.way.set(Way::Open).await;
         let shown = twilio.wait_for_phone(USER, 1);
         assert_eq!((shown[0].body.as_str(), shown[0].by), ("hi", By::Rest));
-        // The fallback call is late, and is the journal's.
+        // The fallback call comes after the outage, so the journal decides its response.
         assert_eq!(two.app.ask(fallback()).await.twiml(), crate::support::EMPTY);
         assert_eq!(twilio.posts().len(), 1);
     })

@@ -1,4 +1,4 @@
-//! Ownership of the database file: one server only, by whatever name, and nobody else's to read.
+//! Ownership of the database file: one server per file, even through a hard link, and no access for other users.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use rustix::process::Signal;
 
 use crate::support::{Journal, ORIGIN, Server, TOKEN, Webhook, missing, replyhook, says};
 
-/// The only settings of `check`.
+/// Settings that `check` requires.
 const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
 
-/// A folder with a database.
+/// Folder for a database.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -38,7 +38,7 @@ fn serve(path: &Path) -> Server {
     Server::start(&[("DATABASE_URL", &url(path))])
 }
 
-/// Starts a server that is expected to refuse, through another program if there are words for one.
+/// Starts a server that must exit with 2, through the wrapper command `through` if there is one. Returns its log.
 fn refused(through: &[&str], path: &Path) -> String {
     let binary = env!("CARGO_BIN_EXE_replyhook");
     let words = [through, &[binary]].concat();
@@ -53,7 +53,7 @@ fn refused(through: &[&str], path: &Path) -> String {
     log
 }
 
-/// The kinds of the locks that a process has on a file: `FLOCK`, `POSIX`.
+/// Returns the kinds of locks that a process has on a file: `FLOCK`, `POSIX`.
 fn locks(pid: u32, file: &Path) -> Vec<String> {
     let (pid, inode) = (
         pid.to_string(),
@@ -80,7 +80,7 @@ fn second_server_through_hard_link_is_refused() {
     std::fs::hard_link(folder.database(), &link).unwrap();
     let mut kept = Vec::new();
     for number in 1..=20 {
-        // Twenty users, since one who repeats a text is taken for a bot.
+        // Twenty users, since loop detection stops one user who repeats a text.
         let user = format!("whatsapp:+1555{number:07}");
         let webhook = Webhook::message(number, "hi").with("From", &user);
         assert_eq!(first.send(&webhook).twiml(), says("hi"));
@@ -100,7 +100,7 @@ fn second_server_through_hard_link_is_refused() {
     assert_eq!(journal.lacks(&kept), None);
 }
 
-/// Closing a descriptor of a file drops the POSIX locks that SQLite has on it.
+// Closing any descriptor of a file drops the process's POSIX locks on it, such as those of SQLite.
 #[tokio::test]
 async fn refused_second_open_keeps_sqlite_locks() {
     let folder = Folder::new();

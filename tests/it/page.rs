@@ -1,4 +1,5 @@
-//! The emulator's page in a real browser, and what others may reach of the emulator. `./scripts/test` installs the browser.
+//! The emulator's page in a real browser, and the emulator's protection against other pages and hosts.
+//! `./scripts/test` installs the browser.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use crate::support::{
     wire,
 };
 
-/// An emulator that calls our own server, and a browser with its page, where there is one.
+/// Starts `replyhook dev` and a browser with its page; `None` without a browser.
 fn page(what: &str) -> Option<(Dev, Browser)> {
     page_of(what, &["--port", "0"])
 }
@@ -31,11 +32,11 @@ fn page_of(what: &str, args: &[&str]) -> Option<(Dev, Browser)> {
 
 fn open(browser: &Browser, dev: &Dev) {
     browser.open(&dev.url);
-    // The page is there when it knows whom to write to.
+    // The page is ready when it shows the address of the selected user.
     browser.wait_for("document.querySelector('#chat-address').textContent === 'whatsapp:+15550001111' && document.querySelector('#gone').hidden");
 }
 
-/// Waits for a text of the bot, and returns all its texts.
+/// Waits until the page shows this text of the bot, and returns all its texts.
 fn answered(browser: &Browser, text: &str) -> Vec<String> {
     let texts = "[...document.querySelectorAll('[role=log] .bubble.out .text')].map((one) => one.textContent)";
     let found = browser.wait_for(&format!(
@@ -45,7 +46,7 @@ fn answered(browser: &Browser, text: &str) -> Vec<String> {
     serde_json::from_value(found).unwrap()
 }
 
-/// No error, no violation of the page's policy, no failed request: nothing at all.
+/// Asserts that the console is empty: no error, no violation of the page's policy, no failed request.
 fn is_content(browser: &Browser) {
     assert_eq!(browser.console(), Vec::<String>::new());
 }
@@ -81,9 +82,9 @@ fn typed_text_gets_reply_in_log() {
     browser.type_into("#body", ENTER);
     let texts = answered(&browser, "and with the Enter key");
     assert_eq!(texts.len(), 2, "{texts:?}");
-    // The bot's words become read, since they are seen.
+    // The bot's messages become read, since the page shows them.
     browser.wait_for("document.querySelectorAll('[role=log] .out .ticks.read').length === 2");
-    // An SMS user beside, whose words are not mixed with Ana's.
+    // The page keeps the messages of an SMS user separate from Ana's.
     browser.press("#user-list [data-key='+15550004444']");
     browser.wait_for("document.querySelector('#chat-address').textContent === '+15550004444'");
     browser.type_into("#body", "by SMS");
@@ -153,7 +154,7 @@ fn picked_dropped_and_received_media_is_shown() {
     browser.press("#composer .send");
     answered(&browser, "image/png");
     loaded(1, ".in");
-    // Dropped on the conversation, with words.
+    // Drop a file on the conversation, and add a text.
     let dropped = base64_of(&std::fs::read(picture()).unwrap());
     browser.run(&format!(
         "const bytes = Uint8Array.from(atob('{dropped}'), (one) => one.charCodeAt(0));
@@ -168,7 +169,7 @@ fn picked_dropped_and_received_media_is_shown() {
     browser.type_into("#body", ENTER);
     answered(&browser, "look at this");
     loaded(2, ".in");
-    // The bot sends one back.
+    // Send the picture as the bot, via the REST API.
     let messages = dev.conversation(ANA);
     let src = messages[0]["media"][0]["src"].as_str().unwrap();
     let form = [
@@ -218,14 +219,14 @@ fn redelivery_shows_two_calls_and_one_reply() {
         "{titles}"
     );
     assert_eq!(answered(&browser, "once"), ["once"]);
-    // By itself, as Twilio's retries are.
+    // The `duplicate` fault repeats the delivery without a click, like a retry by Twilio.
     dev.control("PUT", "/faults", &json!({"duplicate": 1}));
     browser.type_into("#body", "twice");
     browser.type_into("#body", ENTER);
     answered(&browser, "twice");
     webhooks(2);
     assert_eq!(answered(&browser, "twice"), ["once", "twice"]);
-    // Whatever came in between, a press would have met the same button.
+    // Updates keep the button element, so that a click during one is not lost.
     assert_eq!(browser.run("return window.again.isConnected"), true);
     let answers = dev
         .conversation(ANA)
@@ -274,7 +275,7 @@ fn typing_indicator_and_reset_update_page() {
     is_content(&browser);
 }
 
-/// Texts that would be programs, if anybody took them for HTML.
+/// Texts that would run code if the page inserted them as HTML.
 const HOSTILE: [&str; 5] = [
     r#"<img src=x onerror="window.hit=1">"#,
     "<script>window.hit=1</script>",
@@ -297,7 +298,7 @@ fn threat_40_hostile_texts_stay_texts() {
     }
     let typed = browser.run("return [...document.querySelectorAll('[role=log] .in .text')].map((one) => one.textContent)");
     assert_eq!(typed, json!(HOSTILE));
-    // Wherever else a text may come from: names, files, places, buttons, addresses, the answer of a server.
+    // Other sources of text: names, files, locations, buttons, addresses and the response of a server.
     let [image, script, markup, ..] = HOSTILE;
     dev.says(
         &json!({"from": ANA, "body": image, "profile_name": script, "params": {"Zzz<b>": markup}}),
@@ -313,7 +314,7 @@ fn threat_40_hostile_texts_stay_texts() {
     dev.offers(ANA, image, &[(script, markup)]);
     answered(&browser, "files");
     browser.wait_for("document.querySelector('[role=log] .offers button')");
-    // Everything of the inspector, with each message looked into.
+    // Open the details of each message and everything in the inspector.
     browser.run("for (const one of document.querySelectorAll('[role=log] .details')) one.click()");
     browser.run("for (const one of document.querySelectorAll('details')) one.open = true");
     browser.wait_for("document.querySelector('#exchange-list .call')");
@@ -329,7 +330,7 @@ fn threat_40_hostile_texts_stay_texts() {
     assert!(pictures.as_array().unwrap().iter().all(own), "{pictures}");
     assert_eq!(browser.run("return String(window.hit)"), "undefined");
     assert!(!browser.has_alert());
-    // A file that is a page runs nothing, wherever it is opened.
+    // An HTML file runs no code, even if it is opened directly.
     for message in dev.conversation(ANA) {
         for media in message["media"].as_array().unwrap() {
             let got = dev.exchange(
@@ -347,7 +348,6 @@ fn threat_40_hostile_texts_stay_texts() {
         }
     }
     let loud: Vec<_> = browser.console();
-    // A drawing that is sent as a picture may fail to be one.
     assert_eq!(loud, Vec::<String>::new());
 }
 
@@ -397,7 +397,7 @@ fn threat_40_foreign_page_in_same_browser_reaches_nothing() {
         browser.open(&foreign);
         let came = browser.run_to_the_end(&attack);
         for (index, outcome) in came.as_array().unwrap().iter().enumerate() {
-            // Whether a request leaves whose answer may not be read is the browser's affair.
+            // The browser may send a no-cors request, but does not let the page read its response.
             let may_leave = matches!(index, 3 | 4) && outcome == "opaque";
             let is_form = index == 7 && outcome == "sent";
             assert!(
@@ -417,7 +417,7 @@ fn threat_40_foreign_page_in_same_browser_reaches_nothing() {
             "{foreign}"
         );
     }
-    // A name of somebody else's that was made to point here.
+    // DNS rebinding: a foreign host name that resolves to this machine.
     browser.open(&dev.url.replace("127.0.0.1", "evil.example"));
     let shown = browser.run("return document.body.innerText");
     assert!(
@@ -498,7 +498,7 @@ fn threat_40_foreign_origin_or_host_is_rejected() {
         dev.control("GET", "/conversations", &Value::Null),
         json!([])
     );
-    // This machine's own names are good, and the page lets nobody put it into a frame.
+    // The emulator accepts this machine's own names, and its page cannot be put into a frame.
     for name in ["127.0.0.1", "localhost", "[::1]"] {
         let own = format!("{name}:{port}");
         let origin = format!("http://{own}");
@@ -519,7 +519,7 @@ fn threat_40_foreign_origin_or_host_is_rejected() {
     }
 }
 
-/// Where a process listens, by what the kernel knows of it.
+/// Addresses on which a process listens, from `/proc`.
 #[cfg(target_os = "linux")]
 fn listens_at(pid: u32) -> std::collections::BTreeSet<String> {
     use std::collections::BTreeSet;
@@ -540,7 +540,7 @@ fn listens_at(pid: u32) -> std::collections::BTreeSet<String> {
         let table = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            // 0A is LISTEN; 07 is a UDP socket that nobody is at the other end of.
+            // 0A is LISTEN; 07 is an unconnected UDP socket.
             if matches!(fields[3], "0A" | "07") && own.contains(fields[9]) {
                 found.insert(fields[1].to_owned());
             }
@@ -604,7 +604,7 @@ const REAL_SECOND: &str = "5ec7e75ec7e75ec7e75ec7e75ec7e70b";
 const REAL_KEY: &str = "5ec7e75ec7e75ec7e75ec7e75ec7e70c";
 const REAL_ACCOUNT: &str = "AC5ec7e75ec7e75ec7e75ec7e75ec7e701";
 
-/// Whatever the settings of a real server say, `dev` has nothing of it.
+/// Starts `dev` with a real server's settings, and asserts that it uses and shows none of their credentials.
 fn uses_no_real_token(args: &[&str], env: &[(&str, &str)]) -> Dev {
     let dev = Dev::start_with(&[&["--port", "0"], args].concat(), env);
     let came = dev.says(&json!({"from": ANA, "body": "hello", "media": []}));
@@ -616,7 +616,7 @@ fn uses_no_real_token(args: &[&str], env: &[(&str, &str)]) -> Dev {
         assert_eq!(dev.rest("POST", path, real, &form).status, 401);
     }
     assert_eq!(dev.rest("POST", path, &dev.token, &form).status, 201);
-    // All that was signed was signed with the emulator's own token.
+    // Every signature was made with the emulator's own token.
     let signed = dev.exchanges_of(2 + 3 + 2 + 2, |exchange| exchange["signed"].is_object());
     for exchange in &signed {
         let request = &exchange["request"];
@@ -639,7 +639,7 @@ fn uses_no_real_token(args: &[&str], env: &[(&str, &str)]) -> Dev {
             assert_ne!(*signature, by(real));
         }
     }
-    // Its server believes nobody else.
+    // The dev server rejects signatures made with the real tokens.
     let config = dev.control("GET", "/config", &Value::Null);
     let webhook = config["webhook"].as_str().unwrap();
     let server = webhook.strip_suffix("/webhook").unwrap();
@@ -651,7 +651,7 @@ fn uses_no_real_token(args: &[&str], env: &[(&str, &str)]) -> Dev {
             assert_eq!(answer.status, 403, "{}", answer.body);
         }
     }
-    // And nothing of it is anywhere to be read.
+    // No output contains a real token, key or account SID.
     for (what, text) in [
         ("config", config.to_string()),
         (
@@ -702,7 +702,7 @@ fn threat_41_real_token_in_environment_is_unused() {
     for (name, _) in env {
         assert!(
             said.contains(name),
-            "it does not say that {name} is not used:\n{said}"
+            "the output does not say that {name} is not used:\n{said}"
         );
     }
 }
@@ -726,7 +726,7 @@ fn threat_41_real_token_in_settings_is_unused() {
     );
 }
 
-/// What a shop's bot says.
+/// Replies of a shop's bot.
 fn shop(asked: &Arrived) -> Vec<u8> {
     let form: BTreeMap<_, _> = form_urlencoded::parse(&asked.body).into_owned().collect();
     let answer = match (&*form["Body"], &*form["NumMedia"]) {
@@ -740,7 +740,7 @@ fn shop(asked: &Arrived) -> Vec<u8> {
     http::answer(200, &[("Content-Type", "text/xml")], &answer)
 }
 
-/// A conversation as people have them; kept as `page.png` in the target folder, for whoever wants to see the page.
+// Saves a screenshot of a realistic conversation as `page.png` in the target folder.
 #[test]
 fn page_screenshot_is_saved() {
     let bot = Listener::start(None, |asked| shop(&asked));

@@ -1,4 +1,4 @@
-//! The doors for people with a server of their own: the router with its worker, and the layer alone.
+//! Use of the library in another axum server: the router with its worker, or the signature layer alone.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Neither numbers nor texts nor names nor secrets are seen anywhere but in the answer.
+//! Privacy: numbers, texts, names and secrets appear in replies only, not in logs, metrics, errors or `Debug` output.
 
 use std::process::Command;
 
@@ -60,7 +60,7 @@ fn threat_37_logs_metrics_and_rejections_contain_no_user_data() {
                 .with("ErrorUrl", &format!("https://h/?{QUERY}")),
         )
         .twiml();
-    // Too long for TwiML: it waits in the outbox for a Twilio that is not there.
+    // Too long for TwiML: the reply stays in the outbox, since Twilio is not reachable.
     let overlong = format!("{TEXT}{}", "x".repeat(20_000));
     server.send(&canary(10).with("Body", &overlong)).twiml();
     server.wait_for("a message was not sent");
@@ -72,7 +72,7 @@ fn threat_37_logs_metrics_and_rejections_contain_no_user_data() {
     server.send(&failed).twiml();
     let _ = server
         .exchange(format!("POST /webhook?{QUERY} HTTP/1.1\r\nX-{TEXT}: \0\r\n\r\n").as_bytes());
-    // A user who says the same so often and so fast is taken for a bot, and that is an alert.
+    // Many equal messages in a short time are a reply loop, which is logged.
     for number in 20..40 {
         server.send(&canary(number)).twiml();
     }
@@ -82,7 +82,7 @@ fn threat_37_logs_metrics_and_rejections_contain_no_user_data() {
     let (_, log) = server.wait();
     assert!(
         log.lines().count() > 10,
-        "there is something to look at:\n{log}"
+        "the log is too short to check:\n{log}"
     );
     is_clean("the log", &log);
     assert!(!log.contains(&signature));
@@ -194,7 +194,7 @@ fn threat_38_settings_show_secret_source_but_no_value() {
         "a problem",
         &format!("{0} {0:?}", Settings::load(&sources).unwrap_err()),
     );
-    // No flag takes a token, so that none is seen in a list of processes.
+    // No option takes a token, so that no token appears in a process list.
     let source = [
         "serve", "sign", "explain", "invoke", "check", "request", "main",
     ]

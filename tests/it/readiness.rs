@@ -1,4 +1,5 @@
-//! Readiness says whether messages are kept: it finds that out by what accepting one writes, also without traffic.
+//! Readiness: it shows whether the server can store messages. Without traffic, a periodic check writes what accepting
+//! a message writes.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -12,12 +13,13 @@ use crate::support::postgres::TestDatabase;
 use crate::support::{TestApp, Webhook, app, says};
 
 const STORE_OK: &str = "replyhook_store_up";
-/// Promised without traffic: not ready within 10 s, ready again within 25 s.
+/// Promised maximum time, without traffic, until a failure makes the server not ready.
 const RED: Duration = Duration::from_secs(10);
+/// Promised maximum time, without traffic, until the server is ready again.
 const GREEN: Duration = Duration::from_secs(25);
 const RESTART: &str = "not ready until a restart";
 
-/// A database that the test changes under a server.
+/// Database that the test changes while a server uses it.
 enum Database {
     Sqlite {
         path: PathBuf,
@@ -62,7 +64,7 @@ impl Database {
         }
     }
 
-    /// Ends the server, and removes what a test leaves behind.
+    /// Stops the app, and removes the test's database.
     async fn end(self, app: TestApp) {
         app.end().await;
         #[cfg(feature = "postgres")]
@@ -78,7 +80,7 @@ fn connect(path: &Path) -> Connection {
     db
 }
 
-/// Waits for the gauge without asking `/readyz`, so that nothing but the server's own check can move it.
+/// Waits for the gauge without a request to `/readyz`, so that only the server's own check can change it.
 async fn gauge_becomes(app: &TestApp, value: f64, within: Duration) {
     let begun = Instant::now();
     app.wait_for(STORE_OK, value).await;
@@ -160,7 +162,8 @@ async fn locked_postgres_table_is_not_ready_until_released() {
     database.end(app).await;
 }
 
-/// A damaged page by PostgreSQL's own error code: only its own user can damage a real one.
+// A trigger raises PostgreSQL's error code for a damaged page. The test cannot damage a real page: only PostgreSQL's
+// user can.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_postgres_page_is_not_ready_until_restart() {
@@ -178,7 +181,7 @@ async fn damaged_postgres_page_is_not_ready_until_restart() {
         .await;
     gauge_becomes(&app, 0.0, RED).await;
     database.run("DROP TRIGGER damage ON inbound").await;
-    // Messages are kept again, and checks succeed again.
+    // Messages are stored again and checks succeed, but the server stays not ready.
     assert_eq!(app.ask(Webhook::message(1, "hi")).await.twiml(), says("hi"));
     for _ in 0..4 {
         let readiness = app.readiness().await;
@@ -190,7 +193,7 @@ async fn damaged_postgres_page_is_not_ready_until_restart() {
     database.end(again).await;
 }
 
-/// Larger than what is checked page by page at a start.
+/// Makes the database larger than the limit up to which a start checks every page.
 fn grow(path: &Path) {
     connect(path)
         .execute_batch(
@@ -201,7 +204,7 @@ fn grow(path: &Path) {
         .unwrap();
 }
 
-/// Overwrites the root page of the message table, and returns what was there.
+/// Overwrites the root page of the message table, and returns its previous content.
 fn damage(path: &Path, bytes: &[u8; 4096]) -> [u8; 4096] {
     let root: u32 = connect(path)
         .query_row(
@@ -236,13 +239,13 @@ async fn damaged_page_is_not_ready_until_restart() {
     grow(path);
     let whole = damage(path, &[0xFF; 4096]);
     let app = database.app();
-    // The gauge begins at 0, before the store is open.
+    // Not `gauge_becomes`: the gauge is also 0 before the store is open.
     let begun = Instant::now();
     while !app.readiness().await.to_string().contains(RESTART) {
         assert!(begun.elapsed() < RED, "{}", app.readiness().await);
     }
     refused_and_not_ready(&app).await;
-    // Put back: what the server has read of it meanwhile may be wrong all the same.
+    // Restore the page. The server stays not ready, since it may have used data that it read from the damaged page.
     damage(path, &whole);
     // Another program's commit makes the server read its pages again.
     database
@@ -282,7 +285,7 @@ async fn one_failing_message_leaves_server_ready() {
     database.end(app).await;
 }
 
-/// A cause that the check does not meet.
+// The trigger fails only messages with this text, so the periodic check does not notice it.
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_messages_despite_successful_check_are_not_ready() {
     let database = Database::sqlite();
@@ -296,7 +299,7 @@ async fn failing_messages_despite_successful_check_are_not_ready() {
         .await;
     let patience = Instant::now() + Duration::from_secs(30);
     let mut number = 10;
-    // More than once, since the regular check may come between the third and the look.
+    // Repeat: the periodic check may succeed between the third rejection and the readiness query.
     while app.readiness().await["ready"] == true {
         assert!(Instant::now() < patience, "ready after {number} refusals");
         for _ in 0..3 {

@@ -1,11 +1,11 @@
-//! The README's bot is the example, and what a stranger reads stands in order; its commands are typed by `guide.rs`.
+//! The README: its bot is the example `hello`, and its sections are in order. `guide.rs` runs its commands.
 
 use std::process::Command;
 
 use crate::support::read;
 use crate::support::session::example;
 
-/// The first block of a kind that has a word in it.
+/// Returns the first code block of this language that contains a word.
 fn block(kind: &str, word: &str) -> String {
     let readme = read("README.md");
     let fence = format!("```{kind}\n");
@@ -31,7 +31,7 @@ fn readme_bot_matches_example_within_ten_lines() {
     assert!(lines <= 10, "{lines} lines");
 }
 
-// The order is the one in which a newcomer reads, and the page stays short.
+// A new reader needs the sections in this order, and a short page.
 #[test]
 fn readme_headings_are_in_order() {
     let readme = read("README.md");
@@ -48,10 +48,10 @@ fn readme_headings_are_in_order() {
         let at = readme
             .find(heading)
             .unwrap_or_else(|| panic!("README has no {heading}"));
-        assert!(at > last, "{heading} stands too early");
+        assert!(at > last, "{heading} is out of order");
         last = at;
     }
-    assert!(readme.lines().count() <= 130, "the README is an entry page");
+    assert!(readme.lines().count() <= 130, "the README is too long");
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! After an outage: what Twilio has and the journal lacks is fetched, and what the journal answered and Twilio never sent
-//! is told.
+//! Reconcile after an outage: it backfills messages that only Twilio has, and reports replies that Twilio never sent.
 
 use replyhook::{Clock, ManualClock, SystemClock};
 
@@ -15,7 +14,7 @@ fn sid(number: u64) -> String {
     format!("SM{number:032x}")
 }
 
-/// A message that Twilio could deliver nowhere.
+/// Sends a message that Twilio cannot deliver, since no server is reachable.
 fn lose(twilio: &FakeTwilio, webhook: &Webhook) {
     assert!(
         !twilio
@@ -59,7 +58,7 @@ fn reconcile_backfills_lost_message_once() {
     assert!(!dry.contains(TEXT));
     assert_eq!(kept.lines(&["messages", "list", "--json"]).len(), 1);
 
-    // Its reply is not taken, and nobody knows that.
+    // The fake Twilio closes the connection without a response, so the outcome of the REST call is unknown.
     twilio.fault(Fault::ResetBefore, 1);
     let run = kept.run_for_account(&["reconcile", "--json"]);
     let lines = json_lines(&ends(run, 0, ""));
@@ -94,12 +93,12 @@ fn reconcile_backfills_lost_message_once() {
     kept.wait_for(&["messages", "list", "--state", "sent"]);
     assert_eq!(twilio.phone(USER).len(), 2);
     assert_eq!(kept.run(&["messages", "release", &sid(2)]).0, 1);
-    // Should the webhook come after all, it is a repeat.
+    // A webhook for the backfilled message counts as a redelivery.
     let late = server.send(&Webhook::message(2, TEXT));
     assert_eq!(late.twiml(), crate::support::EMPTY);
 }
 
-/// Answered by an app in process, and executed by Twilio.
+/// Answers the messages with an app in this process, and lets the fake Twilio execute the responses.
 fn converse(kept: &Kept, twilio: &FakeTwilio, webhooks: &[Webhook]) {
     kept.app(
         |app| app,
@@ -122,14 +121,14 @@ fn reconcile_backfills_message_older_than_answered_one() {
     ends(run, 0, "1 known, 1 missing, 1 entered\n");
 }
 
-// The option --include-answered backfills them all the same.
+// The option --include-answered backfills them, too.
 #[test]
 fn reconcile_skips_messages_answered_by_lost_journal() {
     let twilio = FakeTwilio::start();
     let said = [Webhook::message(1, "one"), Webhook::message(2, "two")];
     converse(&Kept::with(&twilio), &twilio, &said);
     lose(&twilio, &Webhook::message(3, "three"));
-    // To whom nothing was ever sent.
+    // A user who never got a message.
     lose(&twilio, &from(4, "whatsapp:+15550009999", "four"));
 
     let kept = Kept::with(&twilio);
@@ -207,16 +206,16 @@ fn reconcile_applies_latest_consent_keyword() {
         "whatsapp:+15550001005",
     ];
     let service = "MG00000000000000000000000000000001";
-    // Lost, and the last word.
+    // A lost STOP, and no later message.
     lose(&twilio, &from(1, users[0], "stop."));
-    // Lost, and taken back since.
+    // A lost STOP, followed by START.
     lose(&twilio, &from(2, users[1], "STOP"));
-    // Lost, and its opposite said since.
+    // A lost START, followed by STOP.
     lose(&twilio, &from(3, users[2], "START"));
-    // Through a service, by SMS, where Twilio's own words count.
+    // A lost SMS to a Messaging Service, with one of Twilio's own keywords.
     let cancel = from(4, users[3], "CANCEL").with("To", "+15550002222");
     lose(&twilio, &cancel.with("MessagingServiceSid", service));
-    // Both lost.
+    // STOP and START, both lost.
     lose(&twilio, &from(5, users[4], "STOP"));
     lose(&twilio, &from(6, users[4], "START"));
     kept.app(
@@ -258,7 +257,7 @@ fn reconcile_applies_latest_consent_keyword() {
     );
 }
 
-/// Answers given some minutes ago.
+/// Answers the messages ten minutes in the past, and returns the responses.
 fn answered(kept: &Kept, webhooks: &[Webhook]) -> Vec<Answer> {
     let earlier = SystemClock.now() - replyhook::clock::SignedDuration::from_mins(10);
     kept.app(
@@ -281,9 +280,9 @@ fn reconcile_reports_unsent_reply_without_resending() {
         Webhook::message(1, TEXT),
         Webhook::message(2, &format!("{TEXT} two")),
         Webhook::message(3, "1 < 2 & \"so\"\non"),
-        // Answered with nothing.
+        // Gets an empty response.
         Webhook::message(4, ""),
-        // One of two alike.
+        // Two equal replies, of which Twilio sends one.
         Webhook::message(5, "same"),
         Webhook::message(6, "same"),
     ];
@@ -315,7 +314,7 @@ fn reconcile_reports_unsent_reply_without_resending() {
         (&"counts".into(), &2.into())
     );
     assert!(twilio.posts().is_empty());
-    // Without being asked it does not look for them.
+    // Without --check-replies, the command ignores unsent replies.
     assert_eq!(kept.run_for_account(&["reconcile"]).0, 0);
 
     for number in [1, 4] {
@@ -352,7 +351,7 @@ fn reconcile_without_credentials_or_twilio_explains_failure() {
         0,
         "0 inbound messages",
     );
-    // An account beside it has a token of its own.
+    // A second account has its own auth token.
     let other = "AC00000000000000000000000000000002";
     let key_of_other = format!("REPLYHOOK__TWILIO__ACCOUNTS__{other}__AUTH_TOKEN");
     let both = [&by_key[..], &[(key_of_other.as_str(), TOKEN)]].concat();

@@ -1,4 +1,4 @@
-//! Whatever a bot says becomes TwiML that says the same, or an error that is counted.
+//! Conversion of replies into TwiML: escaping, invalid characters, splitting, media and redirects.
 
 use replyhook::{Context, InboundMessage, Media, Reply, ReplyMessage};
 

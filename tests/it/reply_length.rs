@@ -1,4 +1,4 @@
-//! A reply of more messages than `reply.max_messages` is cut, whichever handler it comes from and whichever path it takes.
+//! The limit `reply.max_messages`: it cuts the replies of every handler, on both reply paths.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ const USER: &str = "whatsapp:+15550001111";
 const TRUNCATED: &str = "replyhook_replies_truncated_total";
 const THREE: (&str, &str) = ("REPLYHOOK__REPLY__MAX_MESSAGES", "3");
 
-/// The texts of a TwiML response's messages.
+/// Texts of the messages in a TwiML response.
 fn texts(twiml: &str) -> Vec<&str> {
     let messages = twiml.split("<Message>").skip(1);
     messages

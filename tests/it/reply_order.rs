@@ -1,5 +1,5 @@
-//! Replies reach the phone in the order of their messages, whether they go by TwiML or via the REST API; and none of them
-//! waits for long. On SQLite, and on two machines that share PostgreSQL.
+//! Order of replies: they reach the phone in the order of their messages, by TwiML or via the REST API, and none waits
+//! long. Each test runs on SQLite, and on two servers that share PostgreSQL.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ const TOO_MANY_REQUESTS: Fault = Fault::Status {
     retry_after: None,
 };
 
-/// Machines that share a store, beside one Twilio and on one clock.
+/// Servers that share a store, a fake Twilio and a clock.
 struct Machines {
     apps: Vec<Arc<TestApp>>,
     twilio: FakeTwilio,
     clock: Arc<ManualClock>,
-    /// Lets a handler of a message that begins with "late" go on.
+    /// Permits for the handlers of messages that begin with "late".
     go: Arc<Semaphore>,
 }
 
@@ -53,7 +53,7 @@ impl Machines {
         }
     }
 
-    /// The machine that gets a message of this number.
+    /// Returns the server that receives the message with this number.
     fn app(&self, number: u64) -> &Arc<TestApp> {
         let machines = u64::try_from(self.apps.len()).unwrap();
         &self.apps[usize::try_from(number % machines).unwrap()]
@@ -67,7 +67,7 @@ impl Machines {
         self.app(number).says(number, text).await
     }
 
-    /// Has a message handled that takes longer than its deadline. Returns once its reply is in the outbox.
+    /// Sends a message whose handler misses the deadline, and waits until the reply is in the outbox.
     async fn reply_late(&self, number: u64) {
         let app = self.app(number).clone();
         let text = format!("late {number}");
@@ -95,14 +95,14 @@ impl Machines {
         &*self.apps[0].store
     }
 
-    /// Waits until a call of unknown outcome is to be looked up.
+    /// Waits until the outbox has a message with an unknown outcome.
     async fn unknown_outcome(&self) {
         while self.store().outbox_stats().await.unwrap().unknown < 1 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Lets time pass until the phone shows so many messages.
+    /// Advances the clock until the phone shows this number of messages.
     async fn phone_shows(&self, number: usize) -> Vec<Shown> {
         for _ in 0..300 {
             let shown = self.twilio.phone(USER);
@@ -181,7 +181,7 @@ fn texts(shown: &[Shown]) -> Vec<(&str, By)> {
         .collect()
 }
 
-/// The next replies after `late 1`, while that is on its way: all via the REST API, and again by TwiML once all are sent.
+/// Asserts that the replies after the open reply `late 1` go via the REST API, and by TwiML again once all are sent.
 async fn following_replies_keep_order(machines: &Machines, recover: impl FnOnce()) {
     let before = [
         machines.app(2).metric(BY_REST).await,
@@ -195,7 +195,7 @@ async fn following_replies_keep_order(machines: &Machines, recover: impl FnOnce(
     ];
     let each = if machines.apps.len() == 1 { 2.0 } else { 1.0 };
     assert_eq!([after[0] - before[0], after[1] - before[1]], [each, each]);
-    // A repeat gets the saved response.
+    // A redelivery gets the saved response.
     assert_eq!(machines.says(2, "two").await, EMPTY);
     recover();
     machines.phone_shows(3).await;
@@ -267,7 +267,7 @@ async fn empty_reply_and_redirect_never_wait(machines: &Machines) {
 async fn rest_outage_delays_inline_replies_one_minute(machines: &Machines) {
     machines.twilio.down();
     machines.reply_late(1).await;
-    // An hour in which the user writes every twelve seconds.
+    // For an hour, the user writes every twelve seconds.
     let mut replied = Vec::new();
     for number in 2..302 {
         machines.pass(12);
@@ -275,7 +275,7 @@ async fn rest_outage_delays_inline_replies_one_minute(machines: &Machines) {
         let answer = machines.says(number, &text).await;
         replied.push(answer == says(&text));
     }
-    // Those that join the queue are younger than a minute all the time: the oldest one counts.
+    // Newer replies keep joining the queue, each younger than a minute. Only the age of the oldest one counts.
     let (first_minute, rest_of_hour) = replied.split_at(4);
     assert_eq!(first_minute, [false; 4]);
     assert!(rest_of_hour.iter().all(|replied| *replied));

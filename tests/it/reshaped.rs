@@ -1,4 +1,4 @@
-//! Captured requests whose signed bytes are cut into other names and values: the signature still fits them.
+//! Captured requests whose signed bytes are split into other names and values, so that the signature still matches.
 
 use std::collections::HashSet;
 
@@ -86,7 +86,7 @@ const CAPTURES: [(&str, &str, &str); 13] = [
     ),
 ];
 
-/// One captured request as [`Webhook`] with its kind.
+/// Returns the captured requests as [`Webhook`]s, each with its kind.
 fn captures() -> impl Iterator<Item = (&'static str, Webhook)> {
     CAPTURES.into_iter().map(|(kind, target, body)| {
         let body = body
@@ -108,7 +108,7 @@ fn signature(target: &str, form: &FormParams) -> String {
     sign(&Secret::new(TOKEN), &url, Some(form)).unwrap()
 }
 
-/// A capture's sorted bytes, and where each name and each value ends.
+/// Signed string of a capture, with the position of each name and value.
 struct Signed {
     text: String,
     /// Start of the name, start of the value; the pair ends where the next one starts.
@@ -128,7 +128,7 @@ impl Signed {
         Self { text, pairs }
     }
 
-    /// The form that these cuts make, if there is one.
+    /// Splits the signed string at these positions; `None` if they are invalid.
     fn cut(&self, pairs: &[(usize, usize)]) -> Option<FormParams> {
         let ends = pairs.iter().skip(1).map(|(start, _)| *start);
         let ends = ends.chain([self.text.len()]);
@@ -139,7 +139,7 @@ impl Signed {
         (pairs.first()?.0 == 0).then(|| cut.into_iter().collect())
     }
 
-    /// Every way to move one boundary, to remove one, and to add a pair inside a value.
+    /// Returns every way to move or remove one boundary, or to add a pair inside of a value.
     fn single_moves(&self) -> Vec<Vec<(usize, usize)>> {
         let mut found = Vec::new();
         for at in 0..self.pairs.len() {
@@ -164,7 +164,7 @@ impl Signed {
         found
     }
 
-    /// Whether the names are in the order in which they are signed: other cuts have another signature.
+    /// Returns whether the names are in signing order. Otherwise the form has another signature.
     fn is_sorted(&self, pairs: &[(usize, usize)]) -> bool {
         let names = pairs
             .iter()
@@ -172,8 +172,9 @@ impl Signed {
         names.is_sorted()
     }
 
-    /// Every choice of places at which the bytes spell the name of a parameter that decides something, in sorted order. All
-    /// between two of them is in the value before, or, behind a SID, in a parameter of its own.
+    /// Returns every choice of positions, in sorted order, at which the string has a name that decides the handling.
+    ///
+    /// The bytes between two names belong to the value before them. After a SID, they form a separate parameter.
     fn directed(&self) -> Vec<Vec<(usize, usize)>> {
         const NAMES: [(&str, bool); 9] = [
             ("AccountSid", true),
@@ -223,7 +224,7 @@ impl Signed {
     }
 }
 
-/// All forms that differ from a capture and have its signature.
+/// Returns the generated forms that differ from a capture and have its signature.
 fn reshaped(webhook: &Webhook) -> Vec<FormParams> {
     let signed = Signed::of(&webhook.form);
     let original = signature(&webhook.target, &webhook.form);
@@ -238,7 +239,7 @@ fn reshaped(webhook: &Webhook) -> Vec<FormParams> {
         .collect()
 }
 
-/// The message that an endpoint would read, whether the request is verified or not.
+/// Returns the message that an endpoint would read from a form, without verification.
 fn read(form: &FormParams) -> Option<String> {
     if ConversationEvent::is_one(form) {
         return ConversationEvent::parse(form.clone()).ok()?.message_sid;
@@ -367,7 +368,7 @@ async fn reshaped_duplicate_gets_saved_response() {
     }
 }
 
-/// What a user may be sent, and how many messages are kept.
+/// Returns the user's send eligibility, and the number of stored messages.
 async fn state(app: &TestApp, form: &FormParams) -> (SendEligibility, usize) {
     let from = form.get("From").unwrap_or_default().into();
     let to = form.get("To").unwrap_or_default().into();
@@ -396,7 +397,7 @@ async fn text_with_another_message_sid_is_refused() {
     };
     app.wait_for(&series("primary"), 6.0).await;
     app.wait_for(&series("fallback"), 3.0).await;
-    // A pair with separators, another name, half a SID and the message's own SID are texts like any other.
+    // Accepted as text: a pair with separators, another name, half a SID, and the message's own SID.
     for (number, text) in [
         &format!("MessageSid: {OTHER}"),
         &format!("MessageSid={OTHER}"),
@@ -458,8 +459,8 @@ async fn exempt_names_must_match_exactly() {
 
 #[tokio::test]
 async fn get_signature_does_not_fit_reshaped_post() {
-    // A user who knows the account writes a message inside a message. Letters, digits and spaces, which become `+`, are all
-    // it takes.
+    // A user who knows the account SID writes a message inside of a message. It needs only letters, digits and spaces,
+    // which become `+`.
     let inner =
         format!("xAccountSid{ACCOUNT}BodySTOPFrom 15559990000MessageSid{OTHER}To 15550003333Z");
     let original = Webhook::form(
@@ -494,7 +495,7 @@ async fn get_signature_does_not_fit_reshaped_post() {
     let forged = Webhook::form("/webhook", &pairs).signature(&original.signature_for(ORIGIN));
     assert_eq!(read(&forged.form).as_deref(), Some(OTHER));
     assert_eq!(forged.form.get("From"), Some("+15559990000"));
-    // The same with a part of the query left in the URL.
+    // The same attack, with a part of the query left in the URL.
     let split = Webhook::form(&format!("/webhook{}", &query[..account]), &pairs[1..]);
     let split = split.signature(&original.signature_for(ORIGIN));
     let app = TestApp::echo();

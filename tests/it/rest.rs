@@ -1,4 +1,4 @@
-//! The REST client against a scripted stand-in on a socket: what is sent, and what each answer or fault is taken for.
+//! The REST client against a scripted server: the requests that it sends, and its reading of each response or fault.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ const CREATED: &str = r#"{"sid":"SM00000000000000000000000000000001","status":"q
     "from":"whatsapp:+15550002222","to":"whatsapp:+15550001111","body":"canary-text","error_code":null,
     "messaging_service_sid":null,"date_created":"Thu, 24 Aug 2023 05:01:45 +0000","num_media":"0","price":null}"#;
 
-/// Takes one request, answers with these bytes, and returns what it was sent.
+/// Starts a server that responds to one request with these bytes. Its thread returns the request.
 fn stand_in(answer: impl Into<Vec<u8>>) -> (SocketAddr, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -51,7 +51,7 @@ fn read_request(stream: &mut TcpStream) -> String {
             }
         }
         let read = stream.read(&mut buffer).unwrap();
-        assert_ne!(read, 0, "the request broke off");
+        assert_ne!(read, 0, "the request is incomplete");
         bytes.extend_from_slice(&buffer[..read]);
     }
 }
@@ -299,7 +299,7 @@ async fn threat_66_unclear_response_is_never_safe_to_retry() {
         ),
         ("garbage for JSON", json("201 Created", "", "{\"sid\":")),
         (
-            "a SID that is none",
+            "an invalid SID",
             json(
                 "201 Created",
                 "",
@@ -368,7 +368,7 @@ async fn threat_68_unsent_request_is_safe_to_retry() {
         (error.kind(), error.retry_advice()),
         (RestErrorKind::Connect, RetryAdvice::Safe(Duration::ZERO))
     );
-    // TLS towards something that speaks none.
+    // A TLS connection to a server without TLS.
     let (address, _) = stand_in("nothing");
     let url = ApiUrl::parse(&format!("https://localhost:{}", address.port())).unwrap();
     let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));

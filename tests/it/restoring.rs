@@ -1,5 +1,4 @@
-//! A backup is restored by the very commands that the manual shows: what came since is not lost, and nobody is
-//! answered again.
+//! Restoring a backup with the commands of the manual: no message is lost, and no user gets a second reply.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +11,7 @@ use crate::support::{ACCOUNT, FakeTwilio, Policy, Server, TOKEN, Webhook, replyh
 const USER: &str = "whatsapp:+15550001111";
 const BOT: &str = "whatsapp:+15550002222";
 
-/// What is to be typed.
+/// Returns the manual's commands for restoring a backup.
 fn steps() -> Vec<String> {
     let mut blocks = blocks("docs/src/how-to/backup-restore.md").into_iter();
     let begins = "rm -f replyhook.db-wal replyhook.db-shm";
@@ -51,7 +50,7 @@ fn restored_backup_loses_and_repeats_nothing() {
         let delivery = twilio.deliver(|| Some(server.public), &message, Policy::NEITHER);
         assert!(delivery.acknowledged());
     };
-    // What the copy has: an answer that was given, and a message that waits to be sent.
+    // The backup has an answered message, and an outbound message that is still pending.
     let server = Server::start(&env);
     comes_to(&server, 1, "one");
     server.signal(Signal::TERM);
@@ -63,7 +62,7 @@ fn restored_backup_loses_and_repeats_nothing() {
         .unwrap()
         .execute("VACUUM INTO ?1", [folder.path().join("copy.db").to_str()])
         .unwrap();
-    // What happens afterwards.
+    // After the backup, the server sends the pending message and answers another one.
     let server = Server::start(&env);
     twilio.wait_for_phone(USER, 2);
     comes_to(&server, 2, "two");
@@ -91,7 +90,7 @@ fn restored_backup_loses_and_repeats_nothing() {
 
     let server = Server::start(&env);
     twilio.wait_for_phone(USER, 4);
-    // What would be sent again is sent before the next message is answered.
+    // A duplicate would be sent before this message is answered, so the check below would find it.
     comes_to(&server, 4, "four");
     server.wait_until("replyhook_replies_total{outcome=\"sent\"}", 1.0);
     server.signal(Signal::TERM);

@@ -1,4 +1,4 @@
-//! A bot out of routes: the first that matches answers, whatever people write it like.
+//! The `Router`: the first matching route replies, despite spelling variants.
 
 use proptest::prelude::*;
 use replyhook::route::{
@@ -17,7 +17,7 @@ use crate::support::{EMPTY, TestApp, Webhook, says};
 
 type Params<'a> = &'a [(&'a str, &'a str)];
 
-/// A message as Twilio's form makes it, with these parameters besides.
+/// Parses a message from a form with these additional parameters.
 fn message(body: &str, more: &[(&str, &str)]) -> InboundMessage {
     let base = [
         ("MessageSid", "SM00000000000000000000000000000001"),
@@ -90,7 +90,7 @@ async fn first_matching_route_replies_despite_spelling_variants() {
         ("/remind 5 green  tea", "in 5: green  tea (1)"),
         ("/REMIND 5 tea", "in 5: tea (1)"),
         ("I'd like a *refund*, please", "Somebody will call you."),
-        // What does not fit the types does not match.
+        // No match: a capture that does not fit its type, or another word.
         ("order 99999999999", "Write: order 42"),
         ("/remind five tea", "Write: order 42"),
         ("/reminder 5 tea", "Write: order 42"),
@@ -219,7 +219,7 @@ async fn nested_router_shares_state_and_falls_through() {
     #[derive(Clone)]
     struct Shop(&'static str);
 
-    /// An argument of the bot's own.
+    /// Custom handler argument.
     struct Loud(String);
 
     impl FromMessage<Shop> for Loud {
@@ -262,7 +262,7 @@ async fn nested_router_shares_state_and_falls_through() {
         answer(&bot, message("loud", &by_sms)).await.as_deref(),
         Some("LOUD at Ana's")
     );
-    // Nothing in there: the outer routes have their turn.
+    // Without a match in the nested router, the outer routes are tried.
     let bot = Router::new()
         .nest(anything(), Router::new().on(text("a"), "inner"))
         .on(text("b"), "outer");
@@ -341,7 +341,7 @@ async fn combined_filters_merge_their_captures() {
 }
 
 proptest! {
-    /// Whatever the routes are, the answer is that of the first which matches by itself.
+    // The reply is that of the first route that would match alone.
     #[test]
     fn route_order_decides_reply(
         sought in proptest::collection::vec(("[ab ]{0,3}", any::<bool>()), 0..8),

@@ -1,4 +1,4 @@
-//! A bot in a TOML file: what it says, what is told of a wrong one, and that a changed one is read anew.
+//! Bots in rules files: replies, reported problems, and hot reload.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +18,7 @@ mod problems;
 
 const SHOP: &str = include_str!("../../examples/rules/shop.toml");
 
-/// A file of rules that can be changed.
+/// Rules file that a test can change.
 struct File(tempfile::TempDir);
 
 impl File {
@@ -36,7 +36,7 @@ impl File {
         self.path().display().to_string()
     }
 
-    /// At once: who looks at it meanwhile sees the old rules or the new ones whole.
+    /// Replaces the file atomically, so that a reader sees either the old or the new rules.
     fn write(&self, rules: &str) {
         let new = self.path().with_extension("new");
         std::fs::write(&new, rules).unwrap();
@@ -328,7 +328,7 @@ async fn dev_hot_reload_reports_invalid_rules_to_page() {
     assert_eq!(said("c"), "two");
 }
 
-/// What examples of these rules found that they did not expect.
+/// Runs the rules' examples, and returns the unexpected results.
 fn examples_fail(rules: &str) -> Vec<String> {
     let results = RuleSet::parse(rules).unwrap().run_examples();
     let failures = results.into_iter().filter_map(|result| result.failure);
@@ -336,7 +336,7 @@ fn examples_fail(rules: &str) -> Vec<String> {
     found.collect()
 }
 
-/// A file whose only form asks for one value of a type, and each answer with what is said to it.
+/// Rules whose only form asks for one value, with an example for each answer and the bot's reply to it.
 fn answers(kind: &str, answers: &[(&str, &str)]) -> String {
     let form = format!(
         "[otherwise]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = \"got {{{{ a }}}}\"\n\
@@ -364,7 +364,7 @@ fn form_answers_are_parsed_in_common_spellings() {
             ("0.125", "got 0.125"),
             ("-0,125", "got -0.125"),
             ("1.2345", "got 1.2345"),
-            // A thousand, or one?
+            // Ambiguous: the separator may be for thousands or decimals.
             ("1,000", "again"),
             ("12.500", "again"),
             ("1,000.50", "again"),

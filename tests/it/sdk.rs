@@ -1,5 +1,5 @@
-//! The wire is judged by Twilio's own libraries: they sign what the running binary must accept and forge what it must
-//! refuse, and parsers of other languages read its TwiML. `./scripts/test` installs them.
+//! Twilio's own libraries as judges of the protocol. They sign requests that the server must accept, and forge
+//! requests that it must reject. Their languages' XML parsers read its TwiML. `./scripts/test` installs them.
 
 use std::process::Command;
 

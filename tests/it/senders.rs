@@ -21,7 +21,7 @@ const OLD: [&str; 3] = [
 ];
 const TUNNEL: &str = "https://tunnel.example.test/a";
 
-/// Two senders, of which the second is called by PUT.
+/// Console with two senders. The webhook method of the second one is PUT.
 fn console() -> Console {
     let console = Console::with_sender(OLD);
     console.enter(|entered| {
@@ -117,7 +117,7 @@ fn sender_set_changes_only_given_options() {
     let webhooks = console.webhooks(1);
     assert_eq!(webhooks["fallback_url"], Value::Null);
     assert_eq!(webhooks["callback_method"], "POST");
-    assert_eq!(urls(&console.webhooks(0))[0], OLD[0], "the other one stays");
+    assert_eq!(urls(&console.webhooks(0))[0], OLD[0], "sender 0 unchanged");
 }
 
 #[test]
@@ -189,12 +189,12 @@ fn unknown_sender_or_invalid_credentials_change_nothing() {
     assert_eq!(console.set(), []);
 }
 
-/// `replyhook dev` behind the tunnel, with these senders pointed at it.
+/// Starts `replyhook dev` with the tunnel's URL and these senders.
 fn desk(console: &Console, senders: &[&str]) -> Dev {
     desk_in(&std::env::temp_dir(), console, senders)
 }
 
-/// The same, in a folder that others may have been in before.
+/// Like [`desk`], in this folder, which may have files of earlier runs.
 fn desk_in(folder: &Path, console: &Console, senders: &[&str]) -> Dev {
     let env = env(console);
     let env: Vec<_> = env
@@ -242,13 +242,13 @@ fn tunnel_webhooks_are_restored_on_exit() {
     }
 }
 
-/// What is in a folder.
+/// Paths of the files in a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap();
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-// The first run backs up the original webhooks, and later runs keep that backup until one exits in order.
+// The first run backs up the original webhooks, and later runs keep that backup until one exits normally.
 #[test]
 fn webhooks_after_kill_are_restored_by_next_run() {
     let console = console();
@@ -291,7 +291,7 @@ fn sender_already_on_tunnel_without_backup_stays_unchanged() {
     assert!(!said.contains("kill -9"), "{said}");
     assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
     assert_eq!(urls(&console.webhooks(0)), tunnelled());
-    // What was noted is not believed once somebody has entered something else.
+    // A backup is ignored once the webhook has been changed to another URL.
     let other = "https://deployed.example.test/webhook";
     console.enter(|entered| entered.senders[1]["webhook"]["callback_url"] = other.into());
     let mut dev = desk_in(folder.path(), &console, &[NUMBER, OTHER]);
@@ -304,7 +304,7 @@ fn sender_already_on_tunnel_without_backup_stays_unchanged() {
 fn failed_webhook_backup_changes_no_sender() {
     let console = console();
     let folder = tempfile::tempdir().unwrap();
-    // A folder stands where the file would be.
+    // A folder has the name of the backup file.
     let in_the_way = format!("replyhook-dev-{FIRST}.json/x");
     std::fs::create_dir_all(folder.path().join(in_the_way)).unwrap();
     let failed = Command::new(env!("CARGO_BIN_EXE_replyhook"))
@@ -367,7 +367,6 @@ fn failed_sender_update_restores_earlier_senders() {
         urls(&console.webhooks(0)),
         [primary.into(), fallback.into(), Value::Null]
     );
-    // One that is not there is found before any is touched.
     let touched = console.set().len();
     let both = ["--sender", NUMBER, "--sender", "whatsapp:+15550009999"];
     let (code, _, err) = replyhook(&[&dev[..], &both].concat(), &env, "");
@@ -400,7 +399,7 @@ fn webhooks_are_restored_after_startup_error() {
         .env_clear()
         .envs(env(&console))
         .current_dir(std::env::temp_dir())
-        // The welcome cannot be written.
+        // Writing the welcome text to /dev/full fails.
         .stdout(full.unwrap())
         .stderr(Stdio::null())
         .status();

@@ -1,5 +1,5 @@
-//! Sending first: once, within window and consent, at a pace, by program, by command and from a file. Twilio is
-//! [`FakeTwilio`], and its phone is the judge.
+//! Outbound messages from the library, the command and CSV files: idempotency, window, consent and rate limit. Most
+//! tests run against `FakeTwilio` and check its phone.
 
 mod command;
 mod outgoing;
@@ -14,5 +14,5 @@ const BEN: &str = "whatsapp:+15550003333";
 const US: &str = "whatsapp:+15550002222";
 const TEMPLATE: &str = "HX00000000000000000000000000000001";
 const SERVICE: &str = "MG00000000000000000000000000000001";
-/// Nobody is there to be asked about templates, so that Twilio decides.
+/// Unreachable Content API, so that templates are not checked before sending.
 const NOBODY: (&str, &str) = ("REPLYHOOK__TWILIO__CONTENT_URL", "http://127.0.0.1:9");

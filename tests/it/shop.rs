@@ -1,4 +1,4 @@
-//! The example `shop`: the very bot that people read, under the test kit.
+//! The example `shop`, tested with the test kit.
 
 #[path = "../../examples/shop/bot.rs"]
 mod bot;

@@ -1,4 +1,4 @@
-//! What Twilio signs is accepted, in every spelling it is known to use, and nothing else is.
+//! Signature verification: it accepts Twilio's signatures in every known spelling, and no others.
 
 use base64::Engine as _;
 use http::{HeaderMap, Method};
@@ -45,7 +45,7 @@ fn verify(
     verifier.verify(&request).map_err(|error| error.kind())
 }
 
-/// Computed with twilio-python.
+// twilio-python computed these signatures.
 #[test]
 fn twilio_python_signatures_verify() {
     const WHATSAPP: &str = "MediaContentType0=image%2Fjpeg&SmsMessageSid=MM00000000000000000000000000000011&NumMedia=1&ProfileName=Ana&MessageType=image&SmsSid=MM00000000000000000000000000000011&WaId=15550001111&SmsStatus=received&Body=look&To=whatsapp%3A%2B15550002222&NumSegments=1&ReferralNumMedia=0&MessageSid=MM00000000000000000000000000000011&AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B15550001111&MediaUrl0=https%3A%2F%2Fapi.twilio.com%2F2010-04-01%2FAccounts%2FAC00000000000000000000000000000001%2FMessages%2FMM00000000000000000000000000000011%2FMedia%2FME00000000000000000000000000000001&ApiVersion=2010-04-01";
@@ -122,7 +122,7 @@ fn twilio_python_signatures_verify() {
     }
 }
 
-/// The vectors of Twilio's own libraries, token `12345`.
+// Test vectors of Twilio's own libraries, with the token `12345`.
 #[test]
 fn official_library_signature_vectors_verify() {
     const P5: &str = "CallSid=CA1234567890ABCDE&Caller=%2B14158675309&Digits=1234&From=%2B14158675309&To=%2B18005551212";
@@ -234,7 +234,7 @@ fn official_library_signature_vectors_verify() {
         );
         assert!(verified.is_ok(), "{origin}{target} {body}");
     }
-    // Userinfo is not signed, and is cut from the configuration.
+    // Userinfo is not signed, so the server removes it from the configured URL.
     let with_userinfo = verifier("https://user:pass@mycompany.com", "12345");
     assert!(
         verify(
@@ -284,7 +284,7 @@ fn public_url_prefix_verifies_kept_or_stripped() {
 
 #[tokio::test]
 async fn threat_01_forged_or_missing_signature_is_rejected_before_handler() {
-    let app = TestApp::with(async |_, _| -> &str { unreachable!("no forgery reaches a handler") });
+    let app = TestApp::with(async |_, _| -> &str { unreachable!("the handler was called") });
     let good = Webhook::message(1, "hi");
     let valid = good.signature_for(ORIGIN);
     for forged in [
@@ -335,7 +335,7 @@ async fn threat_03_signature_other_than_canonical_base64_is_rejected() {
     let valid = good.signature_for(ORIGIN);
     let megabyte = "A".repeat(1 << 20);
     let last = valid.as_bytes()[26];
-    // The last character carries four bits and two that must be zero.
+    // The last character has four data bits, and two bits that must be zero.
     let noncanonical = format!(
         "{}{}=",
         &valid[..26],
@@ -364,7 +364,7 @@ fn threat_04_signature_comparison_is_constant_time_and_complete() {
     assert_eq!(
         source.matches(".verify_slice(").count(),
         1,
-        "the one comparison of a signature is Mac::verify_slice"
+        "Mac::verify_slice must be the only comparison of a signature"
     );
     let comparisons = [
         "signature ==",
@@ -379,7 +379,7 @@ fn threat_04_signature_comparison_is_constant_time_and_complete() {
         for comparison in comparisons {
             assert!(
                 !source.contains(comparison),
-                "{room} compares a signature by {comparison}"
+                "{room} compares a signature with {comparison}"
             );
         }
     }
@@ -454,7 +454,7 @@ async fn threat_06_valid_signature_for_unknown_account_is_rejected() {
     )
     .await
     .twiml();
-    // Whoever does not sign at all learns nothing about which accounts are ours.
+    // A request without a valid signature does not reveal which accounts are configured.
     app.send(
         Webhook::message(6, "hi")
             .with("AccountSid", "AC000000000000000000000000000000ee")
@@ -462,7 +462,7 @@ async fn threat_06_valid_signature_for_unknown_account_is_rejected() {
     )
     .await
     .refused(403);
-    // A subaccount signs with its own token, and with no other.
+    // The requests of a subaccount verify with its own auth token only.
     app.send(Webhook::message(3, "hi").with("AccountSid", OTHER))
         .await
         .refused(403);
@@ -514,11 +514,11 @@ async fn threat_09_host_and_forwarding_headers_do_not_affect_verification() {
             .refused(403);
         }
     }
-    // An absolute-form target is read for its path and query alone.
+    // Only the path and query of an absolute-form target count.
     let mut absolute = Webhook::message(20, "hi").signed_for(&format!("{ORIGIN}/webhook"));
     absolute.target = "http://evil.example/webhook".to_owned();
     app.send(absolute).await.twiml();
-    // A slash at the end is another URL, and is answered as such.
+    // A trailing slash makes another URL, which must be signed with the slash.
     app.send(Webhook::message(21, "hi").to("/webhook/"))
         .await
         .twiml();
@@ -551,7 +551,7 @@ async fn threat_10_query_is_verified_byte_for_byte() {
             );
         }
     }
-    // The spellings that Twilio is known to sign instead of the ones it sends.
+    // Twilio is known to sign these spellings although it sends the others.
     for (received, signed) in [
         ("n=it%27s", "n=it's"),
         ("n=it's", "n=it%27s"),
@@ -664,7 +664,7 @@ async fn threat_13_non_form_body_requires_hash_in_url() {
         SignatureErrorKind::NotAForm
     );
 
-    // On a webhook endpoint even a vouched-for JSON body is no message.
+    // A webhook endpoint rejects a JSON body even if its hash is valid.
     let app = TestApp::echo();
     let mut webhook = Webhook::form(&format!("/webhook?bodySHA256={HASH}"), &[])
         .body(BODY)
@@ -744,7 +744,7 @@ fn verifier_without_auth_token_cannot_be_created() {
 
 #[test]
 fn supplementary_plane_parameters_verify_in_either_sort_order() {
-    // By UTF-16 the surrogates of the thumb sort before U+FF21, by bytes after it.
+    // In UTF-16, U+1F44D sorts before U+FF21; in UTF-8 bytes, after it.
     let url = format!("{ORIGIN}/webhook");
     let bytes = sign(
         &Secret::new(TOKEN),

@@ -1,4 +1,4 @@
-//! Status callbacks: typed, told to whoever wants to know, and always answered.
+//! Status callbacks: parsed, passed to the `on_status` hook, and acknowledged even if the hook panics.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! What a store promises, once for all of them: in memory, in a file, on a server.
+//! The contract of `Store`, tested for each implementation: in memory, in a file, and on PostgreSQL.
 
 mod accepting;
 mod consent;
@@ -73,7 +73,7 @@ enum Kind {
     Postgres,
 }
 
-/// A store that is open, and what it stands on.
+/// An open store, with its folder and database.
 struct Backend {
     kind: Kind,
     /// `None` between a crash and the next start.
@@ -101,7 +101,7 @@ impl Backend {
         self.database.as_ref().unwrap()
     }
 
-    /// Another store at the same place, not yet open.
+    /// Creates another store of this kind at the same place, not yet open.
     fn another(&self) -> Arc<dyn Store> {
         match self.kind {
             Kind::Memory => Arc::new(SqliteStore::memory()),
@@ -114,7 +114,7 @@ impl Backend {
         }
     }
 
-    /// The process ends as by `kill -9`, and another takes its place. Returns false where nothing outlives the process.
+    /// Simulates `kill -9` and a restart. Returns false for a store in memory, which does not survive its process.
     async fn crash(&mut self) -> bool {
         if self.kind == Kind::Memory {
             return false;
@@ -133,7 +133,7 @@ impl Backend {
     }
 }
 
-/// Runs a test over a store of this kind, on a place of its own.
+/// Runs a test with a new store of this kind.
 fn run(kind: Kind, test: impl AsyncFnOnce(&mut Backend)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -173,7 +173,7 @@ fn run(kind: Kind, test: impl AsyncFnOnce(&mut Backend)) {
     });
 }
 
-/// For a database on a machine that is busy with other tests.
+/// Operation timeout for a database on a machine that is busy with other tests.
 #[cfg(feature = "postgres")]
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 const US: &str = "whatsapp:+15550002222";
@@ -203,7 +203,7 @@ fn service() -> MessagingServiceSid {
     SERVICE.parse().unwrap()
 }
 
-/// Message `number` of Ana's, which came that many seconds after the beginning.
+/// Ana's message with this number, received as many seconds after the start.
 fn arrival(number: u64) -> NewInbound {
     NewInbound {
         account: account(),
@@ -249,12 +249,12 @@ fn saying(consent: ConsentKeyword, arrival: NewInbound) -> NewInbound {
     }
 }
 
-/// Accepts a message whose turn has come.
+/// Returns the claim of an accepted message.
 #[track_caller]
 fn claimed(acceptance: &AcceptOutcome) -> Claim {
     match acceptance {
         AcceptOutcome::Claimed(claim) => *claim,
-        other => panic!("{other:?} is no claim"),
+        other => panic!("{other:?} is not a claim"),
     }
 }
 
@@ -262,7 +262,7 @@ fn claimed(acceptance: &AcceptOutcome) -> Claim {
 fn waiting(acceptance: &AcceptOutcome) -> i64 {
     match acceptance {
         AcceptOutcome::Queued { id, .. } => *id,
-        other => panic!("{other:?} does not wait"),
+        other => panic!("{other:?} is not queued"),
     }
 }
 
@@ -270,7 +270,7 @@ async fn begin(store: &dyn Store, arrival: NewInbound) -> Claim {
     claimed(&store.accept(std::sync::Arc::new(arrival)).await.unwrap())
 }
 
-/// Accepts a message and answers it by TwiML.
+/// Accepts a message and replies by TwiML.
 async fn converse(store: &dyn Store, arrival: NewInbound) {
     let now = arrival.received_at;
     let claim = begin(store, arrival).await;
@@ -296,7 +296,7 @@ fn reply(text: &str) -> NewOutbound {
     }
 }
 
-/// Accepts a message and answers it by REST.
+/// Accepts a message and queues its replies for the REST API.
 async fn defer(store: &dyn Store, arrival: NewInbound, texts: &[&str]) -> Claim {
     let now = arrival.received_at;
     let claim = begin(store, arrival).await;
@@ -317,7 +317,9 @@ fn sent(number: u64) -> SendOutcome {
     }
 }
 
-/// Sends all that is due, round by round, since to one person it goes one after the other. In the order of their numbers.
+/// Sends all due messages, and returns them in the order of their IDs.
+///
+/// It takes several rounds, since messages to one user are claimed one at a time.
 async fn deliver(store: &dyn Store, seconds: i64) -> Vec<OutboundMessage> {
     let mut delivered = Vec::new();
     loop {
@@ -344,7 +346,7 @@ fn bodies(messages: &[OutboundMessage]) -> Vec<&str> {
         .collect()
 }
 
-/// A message as the operator sees it.
+/// Returns a message as an operator sees it.
 async fn shown(store: &dyn Store, number: u64) -> MessageRow {
     let filter = MessageFilter {
         sid: Some(sid(number)),

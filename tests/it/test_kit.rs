@@ -1,4 +1,4 @@
-//! The test kit, as users' own tests use it; and that its assertions fail when they should.
+//! The test kit: its use in users' own tests, and assertions that fail when they should.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -109,7 +109,7 @@ async fn loop_detection_is_off_unless_enabled() {
     ana.says("next").await.assert_reply("Got next.");
 }
 
-/// Whether an assertion panics.
+/// Returns whether an assertion panics.
 fn fails(answer: &DeliveryExchange, assertion: impl FnOnce(&DeliveryExchange)) -> bool {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| assertion(answer)));
     outcome.is_err()
@@ -189,6 +189,6 @@ async fn recording_replays_and_detects_difference() {
     let replay = AssertUnwindSafe(other.replay(folder.path()));
     assert!(
         replay.catch_unwind().await.is_err(),
-        "echo answers otherwise"
+        "the echo handler replies differently"
     );
 }

@@ -1,4 +1,4 @@
-//! With the feature `otel` the same spans go out by OTLP; the receiver here is a real one on a socket.
+//! Export of spans via OTLP with the feature `otel`, to a receiver on a socket.
 
 #[cfg(not(feature = "otel"))]
 #[test]
@@ -16,14 +16,14 @@ fn spans_are_exported_via_otlp() {
     let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}/v1/traces", receiver.local_addr().unwrap());
     let request = std::thread::spawn(move || {
-        // Bounded: a test that waits for ever tells nothing.
+        // With a timeout, so that a missing request fails the test instead of blocking it.
         receiver.set_nonblocking(true).unwrap();
         let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
         let mut stream = loop {
             match receiver.accept() {
                 Ok((stream, _)) => break stream,
                 Err(_) if std::time::Instant::now() < patience => std::thread::yield_now(),
-                Err(error) => panic!("no trace came: {error}"),
+                Err(error) => panic!("no trace was received: {error}"),
             }
         };
         stream.set_nonblocking(false).unwrap();
@@ -32,7 +32,7 @@ fn spans_are_exported_via_otlp() {
             .unwrap();
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
-        // The head and as much of the body as its length says.
+        // Read the head, and the body up to its Content-Length.
         loop {
             let read = stream.read(&mut buffer).unwrap();
             bytes.extend_from_slice(&buffer[..read]);

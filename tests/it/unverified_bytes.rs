@@ -1,4 +1,4 @@
-//! Memory that strangers can fill with what is not verified yet, against the real binary over a socket.
+//! Memory limits for unverified requests, tested with the real binary over sockets.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use crate::support::{Server, Webhook, says, wire};
 
 const BUDGET: &str = "REPLYHOOK__SERVER__UNVERIFIED_BYTES";
 const DROPPED: &str = "replyhook_unverified_requests_dropped_total";
-/// Long enough that only the budget ends a request.
+/// Timeouts so long that only the budget ends a request.
 const PATIENT: [(&str, &str); 2] = [
     ("REPLYHOOK__SERVER__BODY_TIMEOUT_MS", "60000"),
     ("REPLYHOOK__SERVER__HEADER_TIMEOUT_MS", "60000"),
@@ -21,13 +21,13 @@ fn start(env: &[(&str, &str)]) -> Server {
     Server::start(&[&PATIENT[..], env].concat())
 }
 
-/// A message of a user of its own.
+/// Message with its own user.
 fn message(number: u64, text: &str) -> Webhook {
     let from = format!("whatsapp:+1555000{number:04}");
     Webhook::message(number, text).with("From", &from)
 }
 
-/// Begins a request whose signature fits nothing.
+/// Begins a request with an invalid signature, and sends this number of body bytes.
 fn begin(server: &Server, bytes: usize) -> TcpStream {
     let mut stream = wire::connect(server.public);
     let head =
@@ -53,7 +53,7 @@ fn budget_exceeded_drops_slowest_unverified_request() {
     wire::read_answer(&mut newest).unwrap().refused(403);
     assert!(server.metric(DROPPED) >= 1.0);
     assert!(server.log().contains("limit of unverified bytes reached"));
-    // All is given back: as much fits again.
+    // Closed connections return their bytes to the budget, so as much fits again.
     drop(large);
     let dropped = server.metric(DROPPED);
     let _again: Vec<_> = (0..8).map(|_| begin(&server, 124 * 1024)).collect();
@@ -68,7 +68,7 @@ fn small_messages_pass_without_any_budget() {
     for number in 0..20 {
         server.send(&message(number, &text)).twiml();
     }
-    // One that needs the budget has none, and nothing of it reaches the bot.
+    // A larger message needs the budget, so it gets 503 and does not reach the handler.
     let large = message(20, &"x".repeat(20_000));
     assert_eq!(server.send(&large).refused(503), "overloaded\n");
     let label = r#"{endpoint="primary",outcome="unavailable"}"#;
@@ -84,7 +84,7 @@ fn verified_requests_and_discarded_bodies_take_no_budget() {
     for number in 0..10 {
         server.send(&message(number, &"x".repeat(60_000))).twiml();
     }
-    // Nothing signs them: they are read and thrown away.
+    // Without a signature header, the server discards the body as it reads it.
     let unsigned = format!(
         "POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {BODY}\r\n\r\n{}",
         "a".repeat(BODY - 1)
@@ -100,7 +100,7 @@ fn verified_requests_and_discarded_bodies_take_no_budget() {
     assert_eq!(server.metric(DROPPED), 0.0);
 }
 
-/// Bytes that a stranger leaves in the server's memory, on each connection.
+/// Returns the bytes that an attacker sends on the connection with this number, to fill the server's memory.
 type Shape = fn(usize) -> Vec<u8>;
 
 fn bodies(_: usize) -> Vec<u8> {
@@ -140,7 +140,7 @@ fn floods_of_unverified_bytes_take_bounded_memory() {
         let mut held = Vec::new();
         for number in 0..CONNECTIONS {
             let mut stream = wire::connect(server.public);
-            // The server drops some of them while they are written.
+            // The write fails if the server drops the request.
             let _ = stream.write_all(&shape(number));
             held.push(stream);
             if number % 50 == 0 {
@@ -149,7 +149,7 @@ fn floods_of_unverified_bytes_take_bounded_memory() {
             }
         }
         let taken = server.peak_resident() - before;
-        // Without a budget 130 MB of bodies, 65 MB of heads.
+        // Without a budget it would be 130 MB of bodies, or 65 MB of heads.
         assert!(taken < 72 * 1024, "{name}: {taken} kB");
         assert!(server.metric(DROPPED) > 0.0, "{name}");
     }

@@ -1,4 +1,4 @@
-//! The wall clock is set while a message is handled: its deadline, and every pause, lasts as long as it would have.
+//! Changes of the wall clock while a message is handled: they do not change its deadline, timeout or pauses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,7 +14,7 @@ use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, says};
 
 const USER: &str = "whatsapp:+15550001111";
 
-/// The machine's clock, as it is after it was set.
+/// System clock with an offset that a test can set.
 #[derive(Debug, Default)]
 struct SetClock {
     hours: AtomicI64,
@@ -45,10 +45,10 @@ impl Clock for SetClock {
     }
 }
 
-/// Has a message wait for its deadline while the clock is set, and returns how long it waited.
+/// Sets the clock while a message waits for its deadline, and returns how long it waited.
 async fn deadline_after_setting(hours: i64) -> Duration {
     let folder = tempfile::tempdir().unwrap();
-    // A file: what is in memory is waited for differently.
+    // A file, since a store in memory has a longer operation timeout.
     let url = format!("sqlite:{}", folder.path().join("a.db").display());
     let env = [
         ("DATABASE_URL", url.as_str()),
@@ -168,7 +168,8 @@ async fn pause_of_rest_api_survives_clock_set_back() {
     app.wait_for(r#"replyhook_replies_total{outcome="retry"}"#, 1.0)
         .await;
     clock.advance(SignedDuration::from_hours(-1));
-    // The account's pause is not over, whatever the outbox says.
+    // The outbox discards its own pause, which the set-back clock makes too long. The account's pause still holds: it
+    // uses the monotonic clock.
     app.idle_rounds(2).await;
     assert_eq!(twilio.posts().len(), 1);
     clock.advance(SignedDuration::from_secs(10));

@@ -5,8 +5,8 @@
  *
  *     node tests/sdk/rest.mjs --node-modules DIR --base http://127.0.0.1:8081 --account AC… --token …
  *
- * Every function below is one thing that a bot does, or one refusal it must understand. All are tried, each failure is
- * printed. `rest.py` is the same program over Twilio's Python library.
+ * Every function below is one action of a bot, or one error that it must understand. All of them run, and each failure
+ * is printed. `rest.py` is the same program with Twilio's Python library.
  */
 
 import assert from "node:assert/strict";
@@ -27,9 +27,9 @@ const [BEN, NUMBER] = ["+15550004444", "+15005550006"];
 const ID_USER = "whatsapp:US.13491208655302741918";
 const SERVICE = `MG${"0".repeat(31)}1`;
 const PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
-const PATIENCE = 30_000; // for what must happen sooner or later
+const PATIENCE = 30_000; // limit for conditions that must become true
 
-/** The library's own way of calling, which keeps what was answered. */
+/** The library's HTTP client, which also keeps the last response. */
 let last = null;
 class Seen extends twilio.RequestClient {
   async request(opts) {
@@ -45,18 +45,18 @@ function connect(token = args.token) {
   return client;
 }
 
-/** The emulator's own interface: what the phone does, and the clock. */
+/** Calls the emulator's control interface, for the phone and the clock. */
 async function control(method, at, body) {
   const response = await fetch(`${args.base}/_emulator${at}`, { method, body: body && JSON.stringify(body), signal: AbortSignal.timeout(PATIENCE) });
   assert.ok(response.ok, `${at}: ${response.status}`);
   return response.json();
 }
 
-/** What a user's message comes to. */
+/** Sends a user's message, and returns the result. */
 const says = (user, body, more) =>
   control("POST", "/messages", { from: user, to: user.startsWith("whatsapp:") ? SANDBOX : NUMBER, body, ...more });
 
-/** Waits for what becomes true by itself. */
+/** Waits for a condition that becomes true by itself. */
 async function until(what, holds) {
   const end = Date.now() + PATIENCE;
   while (!(await holds())) {
@@ -66,7 +66,7 @@ async function until(what, holds) {
 }
 const reaches = (client, sid, ...states) => until(states[0], async () => states.includes((await client.messages(sid).fetch()).status));
 
-/** The library's own exception, with what bots look at. */
+/** Asserts that a call throws the library's exception, with the fields that bots read. */
 async function refused(status, code, call) {
   try {
     await call();
@@ -156,7 +156,7 @@ const CHECKS = {
     assert.deepEqual([whatsapp.status, whatsapp.name], ["approved", "delivery"]);
     assert.ok((await client.content.v1.contents.list()).some((one) => one.sid === content.sid));
     assert.ok((await client.content.v1.contentAndApprovals.list()).some((one) => one.sid === content.sid));
-    // Whom nobody has written to lately may only get a template.
+    // A user whose window is closed may only get a template.
     await control("POST", "/clock", { advance_seconds: 25 * 3600 });
     const text = await client.messages.create({ from: SANDBOX, to: ANA, body: "too late" });
     await reaches(client, text.sid, "failed", "undelivered");

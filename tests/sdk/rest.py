@@ -4,8 +4,8 @@ Needs PyPI `twilio` (`scripts/sdk` installs it) and a `replyhook dev`:
 
     python tests/sdk/rest.py --base http://127.0.0.1:8081 --account AC… --token …
 
-Every function below is one thing that a bot does, or one refusal it must understand. All are tried, each failure is
-printed. `rest.mjs` is the same program over Twilio's Node library.
+Every function below is one action of a bot, or one error that it must understand. All of them run, and each failure is
+printed. `rest.mjs` is the same program with Twilio's Node library.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ BEN, NUMBER = "+15550004444", "+15005550006"
 ID_USER = "whatsapp:US.13491208655302741918"
 SERVICE = "MG" + "0" * 31 + "1"
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
-PATIENCE = 30  # seconds, for what must happen sooner or later
+PATIENCE = 30  # seconds; limit for conditions that must become true
 
 
 class Seen(TwilioHttpClient):
-    """The library's own way of calling, which keeps what was answered."""
+    """The library's HTTP client, which also keeps the last response."""
 
     last = None
 
@@ -62,7 +62,7 @@ def connect(token=None):
 
 
 def control(method, path, body=None):
-    """The emulator's own interface: what the phone does, and the clock."""
+    """Calls the emulator's control interface, for the phone and the clock."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(args.base + "/_emulator" + path, data, {"Content-Type": "application/json"}, method=method)
     with urllib.request.urlopen(request, timeout=PATIENCE) as response:
@@ -70,13 +70,13 @@ def control(method, path, body=None):
 
 
 def says(user, body, sender=None, **more):
-    """What a user's message comes to."""
+    """Sends a user's message, and returns the result."""
     to = sender or (SANDBOX if user.startswith("whatsapp:") else NUMBER)
     return control("POST", "/messages", {"from": user, "to": to, "body": body, **more})
 
 
 def until(what, holds):
-    """Waits for what becomes true by itself."""
+    """Waits for a condition that becomes true by itself."""
     end = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < end, f"never: {what}"
@@ -84,7 +84,7 @@ def until(what, holds):
 
 
 def refused(status, code, call):
-    """The library's own exception, with what bots look at."""
+    """Asserts that a call raises the library's exception, with the fields that bots read."""
     try:
         call()
     except TwilioRestException as error:
@@ -95,7 +95,7 @@ def refused(status, code, call):
 
 
 class Read(dict):
-    """A payload that knows what was looked for in it."""
+    """A payload that records which fields are read."""
 
     def __init__(self):
         super().__init__()
@@ -167,7 +167,7 @@ def media_are_listed_fetched_and_deleted(client):
     file = message.media(files[0].sid).fetch()
     has_the_fields(json.loads(Seen.last.text), fields(MediaInstance, account_sid="", message_sid=""))
     assert (file.parent_sid, file.account_sid) == (sid, args.account) and file.date_created is not None
-    # The bytes are at the same place without .json, behind the password, by way of a signed link.
+    # The same URL without .json requires the password, and redirects to a signed link to the bytes.
     url = args.base + file.uri.removesuffix(".json")
     stranger = client.http_client.request("GET", url, allow_redirects=False)
     assert stranger.status_code == 401, stranger.status_code
@@ -223,7 +223,7 @@ def templates_are_made_approved_sent_and_deleted(client):
     assert content.sid in [one.sid for one in client.content.v1.contents.list()]
     assert content.sid in [one.sid for one in client.content.v1.content_and_approvals.list()]
     has_the_fields(json.loads(Seen.last.text)["contents"][0], fields(ContentAndApprovalsInstance))
-    # Whom nobody has written to lately may only get a template.
+    # A user whose window is closed may only get a template.
     control("POST", "/clock", {"advance_seconds": 25 * 3600})
     text = client.messages.create(from_=SANDBOX, to=ANA, body="too late")
     until("failed", lambda: text.fetch().status in ("failed", "undelivered"))

@@ -1,14 +1,13 @@
 /**
- * A bot in Express, as Twilio's guides write one: every request is verified by `twilio.webhook()`, and answered with the
- * TwiML of `MessagingResponse`.
+ * A bot in Express like those in Twilio's guides: `twilio.webhook()` verifies every request, and `MessagingResponse`
+ * makes the TwiML of the response.
  *
  * Needs npm `twilio` and `express` (`scripts/sdk` installs them):
  *
  *     node tests/sdk/serve.mjs --node-modules DIR
  *
- * It prints the port that it listens on, on 127.0.0.1, and reads the account's token from its input before it answers
- * anything; so whoever calls it may be started in between. For each verified request it prints a line of JSON.
- * `serve.py` is the same bot in Flask.
+ * It prints its port on 127.0.0.1, and reads the account's token from stdin before it answers a request. So its caller
+ * can be started in between. For each verified request it prints a line of JSON. `serve.py` is the same bot in Flask.
  */
 
 import { createRequire } from "node:module";
@@ -23,7 +22,7 @@ const twilio = require("twilio");
 
 const input = createInterface({ input: process.stdin });
 const token = new Promise((resolve) => input.once("line", (line) => resolve(line.trim())));
-// Ends with whoever started it.
+// Exits with the process that started it.
 input.once("close", () => process.exit(0));
 
 const app = express();

@@ -1,13 +1,12 @@
-"""A bot in Flask, as Twilio's guides write one: every request is verified by `RequestValidator`, and answered with the
-TwiML of `MessagingResponse`.
+"""A bot in Flask like those in Twilio's guides: `RequestValidator` verifies every request, and `MessagingResponse`
+makes the TwiML of the response.
 
 Needs PyPI `twilio` and `flask` (`scripts/sdk` installs them):
 
     python tests/sdk/serve.py
 
-It prints the port that it listens on, on 127.0.0.1, and reads the account's token from its input before it answers
-anything; so whoever calls it may be started in between. For each verified request it prints a line of JSON. `serve.mjs` is
-the same bot in Express.
+It prints its port on 127.0.0.1, and reads the account's token from stdin before it answers a request. So its caller
+can be started in between. For each verified request it prints a line of JSON. `serve.mjs` is the same bot in Express.
 """
 
 import json
@@ -34,7 +33,7 @@ def verify():
     signature = request.headers.get("X-Twilio-Signature", "")
     if not RequestValidator(token).validate(request.url, request.form, signature):
         abort(403)
-    # In one piece, since threads share the output.
+    # One write, because threads share stdout.
     sys.stdout.write(json.dumps({"path": request.path, "form": request.form.to_dict()}) + "\n")
     sys.stdout.flush()
 
@@ -71,5 +70,5 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 print(f"listening on {server.server_port}", flush=True)
 token = sys.stdin.readline().strip()
 known.set()
-# Ends with whoever started it.
+# Exits with the process that started it.
 sys.stdin.read()

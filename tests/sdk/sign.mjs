@@ -6,10 +6,10 @@
  *     node tests/sdk/sign.mjs --node-modules DIR --base http://127.0.0.1:8080 \
  *         --public-url https://hooks.example.test/bots/a --token 0123456789abcdef0123456789abcdef --cases 300 --seed 1
  *
- * Every case is one request that Twilio could make and at least two forgeries of it. The request must be answered 200
- * with TwiML that a strict parser reads and that says what echo must say, the forgeries with 403, and a request whose signed
- * bytes were cut into other names and values with 400. Case `i` of seed `s` is always the same request: `--only i` repeats it
- * alone. `sign.py` is the same program over Twilio's Python library.
+ * Every case is one request that Twilio could make, and at least two forgeries of it. The request must get 200, with
+ * TwiML that a strict parser reads and that contains echo's reply. The forgeries must get 403. A request whose signed
+ * bytes were cut into other names and values must get 400. Case `i` of seed `s` is always the same request: `--only i`
+ * repeats it alone. `sign.py` is the same program with Twilio's Python library.
  */
 
 import { createHash, createHmac } from "node:crypto";
@@ -23,14 +23,14 @@ const FORM = "application/x-www-form-urlencoded";
 const OTHER_TOKEN = "fedcba9876543210fedcba9876543210";
 const [MOST_TARGET, MOST_BODY, MOST_PAIRS, MOST_UNITS] = [4096, 128 * 1024, 512, 1600];
 
-// Unicode's White_Space. `trim()` would take U+FEFF for a blank and U+0085 for none.
+// Unicode's White_Space. `trim()` would treat U+FEFF as a blank, and U+0085 not.
 const BLANK = "[\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
 const strip = (text) => text.replace(new RegExp(`^${BLANK}+|${BLANK}+$`, "gu"), "");
 const isBlank = (text) => strip(text) === "";
 
 const range = (from, to) => Array.from({ length: to - from }, (_, at) => String.fromCharCode(from + at));
 
-// What a text may be made of. No piece is a word that opts in or out.
+// Pieces of texts. No piece is an opt-in or opt-out keyword.
 const PIECES = [
   "hello", "Zoë", "Ana", "1 < 2", "x", "ok?", "42", "the quick brown fox",
   "Olá + 100% & 👍", "a&b=c", "=", "&&", "%", "%41%zz", "%2B", "+", "+1 +2", "100%25", "a;b", "~-._*", "C:\\dir\\",
@@ -43,7 +43,7 @@ const PIECES = [
   "\ue000", "\uff21", "\ufdd0", "\ufffd", "\ufffe", "\uffff", "\u{1ffff}", "\u{10ffff}",
 ];
 
-// Texts of which a server might make XML that is none, or XML that says something else.
+// Texts from which a faulty server makes invalid XML, or XML with another meaning.
 const NASTY = [
   range(0, 0x20).join(""), `a${range(0, 0x20).join("")}b`, range(0x7f, 0xa0).join(""),
   "\0", "\0\0\0", "a\0b", "\x1c", "\x1c\x1d\x1e\x1f", "\ufffe", "\uffff", "a\ufffeb\uffffc", "\ufffd",
@@ -59,14 +59,14 @@ const NASTY = [
   "\\0\\u0000\\x00", "${jndi:ldap://x}", "{{7*7}}", "'; DROP TABLE messages; --", "../../etc/passwd", "%s%n%d",
 ];
 
-// Queries of a configured webhook URL. They are signed as they stand.
+// Queries of a configured webhook URL. They are signed unchanged.
 const QUERIES = [
   "a=%20", "b=+", "c=%2B", "d=%2b", "e=%C3%A9", "f=%c3%a9", "g", "h=", "=i", "x=1&x=2", "z=2&y=1", "q=it's",
   "q=it%27s", "r=it's+here", "u=a@b:c", "u=a%40b%3Ac", "u=a%40b%3ac", "v=/../p/./", "w=a?b", "s=;", "t=(1)*!$,", "%41=1",
   "n=%00", "o=~-._", "p=%7E%2D", "lang=de&tenant=a%20b", "m=%F0%9F%91%8D", "k=%26%3D%23", "&&j=1&", "l=100%25",
 ];
 
-// --- chance, the same for a seed ------------------------------------------------------------------------------------
+// --- random numbers, which depend on the seed ----------------------------------------------------------------------
 
 class Chance {
   #state;
@@ -75,7 +75,7 @@ class Chance {
     this.#state = createHash("sha256").update(`sign.mjs|${name}`).digest().readUInt32LE(0);
   }
 
-  /** mulberry32: from 0 to below 1. */
+  /** mulberry32: a number from 0 to below 1. */
   next() {
     this.#state = (this.#state + 0x6d2b79f5) | 0;
     let mixed = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
@@ -109,12 +109,12 @@ class Chance {
   }
 }
 
-// --- what a case is made of -----------------------------------------------------------------------------------------
+// --- parts of a case ------------------------------------------------------------------------------------------------
 
 const URL_PLAIN = /[A-Za-z0-9\-._*]/;
 const URL_LEGAL = /[A-Za-z0-9\-._*~!$'(),;:@/?]/;
 
-/** Form-encodes as Twilio does, or in another of the ways that mean the same. */
+/** Form-encodes as Twilio does, or in an equivalent way. */
 function escaped(text, style) {
   let out = "";
   for (const char of text) {
@@ -133,7 +133,7 @@ function escaped(text, style) {
   return out;
 }
 
-/** A name, its value, and `raw`: how both stand on the wire. */
+/** A name, its value, and `raw`: both as sent. */
 function pair(name, value, style = "twilio", bare = false) {
   const raw = escaped(name, style);
   return { name, value, raw: bare && value === "" && name ? raw : `${raw}=${escaped(value, style)}` };
@@ -152,8 +152,8 @@ class Public {
 }
 
 /**
- * One request. Of a GET, `query` is what stands before its pairs; `kept` is whether the prefix arrives, `origin` what it is
- * signed for, `says` what echo must say.
+ * One request. In a GET, `query` is the part before its pairs. `kept` is true if the request has the prefix, `origin`
+ * is that of the signed URL, and `says` is the expected reply of echo.
  */
 class Case {
   constructor(fields) {
@@ -186,7 +186,7 @@ class Case {
     return origin + site.prefix + this.target;
   }
 
-  /** The parameters that are signed beside the URL. */
+  /** Parameters that are signed in addition to the URL. */
   get signed() {
     return this.method === "GET" ? {} : params(this.pairs);
   }
@@ -208,7 +208,7 @@ function words(chance, most = 8) {
   return out;
 }
 
-/** Over 1600 units, without a run of blanks and not ending in one: such a part of its own could not be sent. */
+/** Over 1600 units, without a run of blanks and without blanks at its end: a blank part could not be sent. */
 function longText(chance) {
   let whole = "";
   while (whole.length <= MOST_UNITS || (chance.either(0.9) && whole.length < 5000)) {
@@ -239,7 +239,7 @@ function sender(chance, number) {
   ]);
 }
 
-/** Parameters that come with a message or that Twilio might add tomorrow. */
+/** Parameters of a message, and parameters that Twilio might add. */
 function extras(chance) {
   const found = [["SmsStatus", "received"], ["ApiVersion", "2010-04-01"], ["NumSegments", "1"]];
   if (chance.either(0.5)) {
@@ -285,10 +285,10 @@ function media(chance) {
 
 const sha256 = (text) => createHash("sha256").update(text).digest("hex");
 
-/** Gives a message its SIDs, its order and its spelling. */
+/** Adds the SIDs of a message, and chooses its order and encoding. */
 function finish(chance, site, label, method, pairs, says, more = {}) {
   const { styled = true, ...fields } = more;
-  // A SID of its own for every content: a journal that outlives the run must not answer with what it said before.
+  // The SID depends on the content, so that a journal that outlives the run does not return an earlier response.
   const hash = sha256(JSON.stringify(["sign.mjs", site.prefix, label, pairs]));
   const sid = (pairs.some(([name, value]) => name === "NumMedia" && value === "0") ? "SM" : "MM") + hash.slice(0, 32);
   let all = [["MessageSid", sid], ["SmsSid", sid], ["SmsMessageSid", sid], ...pairs];
@@ -332,7 +332,7 @@ function drawn(site, seed, index) {
   return toTheLimit(site, tooLong ? found.with({ method: "POST" }) : found, index);
 }
 
-/** Some cases take all that the server promises to take. */
+/** Extends some cases to a limit of the server. */
 function toTheLimit(site, found, index) {
   if (found.method === "GET") return found;
   if (index % 60 === 6) {
@@ -350,7 +350,7 @@ function toTheLimit(site, found, index) {
   return found;
 }
 
-/** Messages as captured ones look, and the nasty texts. */
+/** Messages like captured ones, and the nasty texts. */
 function fixed(site, seed) {
   const whatsapp = [["AccountSid", ACCOUNT], ["To", "whatsapp:+15550002222"], ["NumSegments", "1"], ["SmsStatus", "received"]];
   whatsapp.push(["ProfileName", "Ana"], ["ApiVersion", "2010-04-01"], ["ReferralNumMedia", "0"]);
@@ -379,7 +379,7 @@ function fixed(site, seed) {
 
 // --- forgeries ------------------------------------------------------------------------------------------------------
 
-/** Makes of a case and its signature what no holder of the token has signed. */
+/** Turns a case and its signature into requests that no holder of the token has signed. */
 class Forger {
   constructor(site, token, sdk) {
     Object.assign(this, { site, token, sdk });
@@ -389,7 +389,7 @@ class Forger {
     return this.sdk(token, url, signed);
   }
 
-  /** Whether what came out is no forgery: the same text can be signed for two requests. */
+  /** Returns true if the result is not a forgery: two requests can have the same signed text. */
   wouldFit(found, signatures) {
     const fits = (origin) => this.sign(found, { url: found.url(this.site, origin) }) === signatures[0];
     return signatures.length === 1 && this.site.origins.some(fits);
@@ -406,7 +406,7 @@ class Forger {
   }
 }
 
-/** The pairs with one of them replaced by others. */
+/** The request with one of its pairs replaced by others. */
 const replaced = (found, at, ...pairs) => ({
   found: found.with({ pairs: [...found.pairs.slice(0, at), ...pairs, ...found.pairs.slice(at + 1)] }),
 });
@@ -417,7 +417,7 @@ function without(chance, found, wanted) {
   return places.length ? replaced(found, chance.of(places)) : null;
 }
 
-/** The same signed bytes, cut so that the quoted message becomes the message: only the `MessageSid` can tell. */
+/** The same signed bytes, cut so that the quoted message becomes the message. Only the `MessageSid` reveals it. */
 function reshaped(found) {
   if (found.method === "GET") return null;
   const pairs = found.pairs.map(({ name, value }) => [name, value]);
@@ -442,7 +442,7 @@ function respelled(raw) {
   return raw.replace(/%[0-9a-f]{2}/gi, swapCase);
 }
 
-/** Each returns what it changes of the request, its signatures or its headers, or null where it cannot. */
+/** Each returns its changes to the request, the signatures or the headers, or null if it cannot change the case. */
 const KINDS = {
   "changed value"(chance, found) {
     const at = chance.below(found.pairs.length);
@@ -565,7 +565,7 @@ class Server {
       try {
         return await this.#send(found.method, found.wireTarget(site), headers, found.body);
       } catch (error) {
-        // A server may close an idle connection in the moment it is used again.
+        // A server may close an idle connection at the moment of its next use.
         if (!error.reusedSocket) throw error;
       }
     }
@@ -591,10 +591,10 @@ class Server {
   }
 }
 
-/** What XML 1.0 can hold of a text. */
+/** Replaces the characters that XML 1.0 does not allow. */
 const xmlText = (text) => text.replace(/[^\t\n\r\x20-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu, "\ufffd");
 
-/** The texts of `<Response><Message>…`, or an error: that it is not well-formed, or more than that. */
+/** Returns the texts of `<Response><Message>…`. Throws if the XML is not well-formed or has anything else. */
 function messagesOf(xml, SaxesParser) {
   const texts = [];
   const open = [];
@@ -621,7 +621,7 @@ function messagesOf(xml, SaxesParser) {
 const only = (values) => (values?.length === 1 ? values[0] : undefined);
 const quoted = (text) => JSON.stringify(text)?.slice(0, 400);
 
-/** What is wrong with the answer to a genuine request. */
+/** Returns what is wrong with the response to a genuine request, or null. */
 function wrongAnswer(found, { status, headers, body }, SaxesParser) {
   if (status !== 200) return `status ${status}, not 200: ${quoted(String(body))}`;
   if (only(headers["content-type"]) !== "text/xml; charset=utf-8") return `Content-Type is ${headers["content-type"]}`;
@@ -643,7 +643,7 @@ function wrongAnswer(found, { status, headers, body }, SaxesParser) {
   return null;
 }
 
-/** What is wrong with the answer to a forgery. */
+/** Returns what is wrong with the response to a forgery, or null. */
 function wrongRefusal({ status, headers, body }, signature) {
   if (status !== 403) return `status ${status}, not 403: ${quoted(String(body))}`;
   if (!only(headers["content-type"])?.startsWith("text/plain")) return `refused with Content-Type ${headers["content-type"]}`;

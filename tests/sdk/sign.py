@@ -5,10 +5,10 @@ Needs PyPI `twilio` (`scripts/sdk` installs it) and a `replyhook serve` with the
     python tests/sdk/sign.py --base http://127.0.0.1:8080 --public-url https://hooks.example.test/bots/a \
         --token 0123456789abcdef0123456789abcdef --cases 300 --seed 1
 
-Every case is one request that Twilio could make and at least two forgeries of it. The request must be answered 200 with
-TwiML that a strict parser reads and that says what echo must say, the forgeries with 403, and a request whose signed bytes
-were cut into other names and values with 400. Case `i` of seed `s` is always the same request: `--only i` repeats it alone.
-`sign.mjs` is the same program over Twilio's Node library.
+Every case is one request that Twilio could make, and at least two forgeries of it. The request must get 200, with
+TwiML that a strict parser reads and that contains echo's reply. The forgeries must get 403. A request whose signed
+bytes were cut into other names and values must get 400. Case `i` of seed `s` is always the same request: `--only i`
+repeats it alone. `sign.mjs` is the same program with Twilio's Node library.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ FORM = "application/x-www-form-urlencoded"
 OTHER_TOKEN = "fedcba9876543210fedcba9876543210"
 MOST_TARGET, MOST_BODY, MOST_PAIRS, MOST_UNITS = 4096, 128 * 1024, 512, 1600
 
-# Unicode's White_Space. `str.strip()` would take U+001C to U+001F for blanks too.
+# Unicode's White_Space. `str.strip()` would treat U+001C to U+001F as blanks too.
 BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 
-# What a text may be made of. No piece is a word that opts in or out.
+# Pieces of texts. No piece is an opt-in or opt-out keyword.
 PIECES = [
     "hello", "Zoë", "Ana", "1 < 2", "x", "ok?", "42", "the quick brown fox",
     "Olá + 100% & 👍", "a&b=c", "=", "&&", "%", "%41%zz", "%2B", "+", "+1 +2", "100%25", "a;b", "~-._*", "C:\\dir\\",
@@ -55,7 +55,7 @@ PIECES = [
     "\ue000", "\uff21", "\ufdd0", "\ufffd", "\ufffe", "\uffff", "\U0001ffff", "\U0010ffff",
 ]  # fmt: skip
 
-# Texts of which a server might make XML that is none, or XML that says something else.
+# Texts from which a faulty server makes invalid XML, or XML with another meaning.
 NASTY = [
     "".join(map(chr, range(0x20))), "a" + "".join(map(chr, range(0x20))) + "b", "".join(map(chr, range(0x7F, 0xA0))),
     "\0", "\0\0\0", "a\0b", "\x1c", "\x1c\x1d\x1e\x1f", "\ufffe", "\uffff", "a\ufffeb\uffffc", "\ufffd",
@@ -70,7 +70,7 @@ NASTY = [
     "\\0\\u0000\\x00", "${jndi:ldap://x}", "{{7*7}}", "'; DROP TABLE messages; --", "../../etc/passwd", "%s%n%d",
 ]  # fmt: skip
 
-# Queries of a configured webhook URL. They are signed as they stand.
+# Queries of a configured webhook URL. They are signed unchanged.
 QUERIES = [
     "a=%20", "b=+", "c=%2B", "d=%2b", "e=%C3%A9", "f=%c3%a9", "g", "h=", "=i", "x=1&x=2", "z=2&y=1", "q=it's",
     "q=it%27s", "r=it's+here", "u=a@b:c", "u=a%40b%3Ac", "u=a%40b%3ac", "v=/../p/./", "w=a?b", "s=;", "t=(1)*!$,", "%41=1",
@@ -82,7 +82,7 @@ class Pair(NamedTuple):
     name: str
     value: str
     raw: str
-    """As it stands on the wire."""
+    """Name and value as sent."""
 
 
 class Params:
@@ -121,15 +121,15 @@ class Case:
     method: str
     path: str
     query: Optional[str]
-    """Of a GET what stands before its pairs."""
+    """In a GET, the part before its pairs."""
     pairs: tuple
     kept: bool
-    """Whether the prefix arrives."""
+    """True if the request has the prefix."""
     origin: str
-    """That it is signed for."""
+    """Origin of the signed URL."""
     content_type: str
     says: Optional[str]
-    """What echo must say."""
+    """Expected reply of echo."""
 
     def target(self):
         encoded = "&".join(pair.raw for pair in self.pairs)
@@ -148,18 +148,18 @@ class Case:
         return (origin or self.origin) + public.prefix + self.target()
 
     def signed(self):
-        """The parameters that are signed beside the URL."""
+        """Parameters that are signed in addition to the URL."""
         return Params(()) if self.method == "GET" else Params(self.pairs)
 
 
-# --- what a case is made of ----------------------------------------------------------------------------------------
+# --- parts of a case -----------------------------------------------------------------------------------------------
 
 URL_PLAIN = set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._*")
 URL_LEGAL = URL_PLAIN | set(b"~!$'(),;:@/?")
 
 
 def escaped(text, style):
-    """Form-encodes as Twilio does, or in another of the ways that mean the same."""
+    """Form-encodes as Twilio does, or in an equivalent way."""
     out = []
     for byte in text.encode():
         if style == "all":
@@ -189,7 +189,7 @@ def units(text):
 
 
 def long_text(rng):
-    """Over 1600 units, without a run of blanks and not ending in one: such a part of its own could not be sent."""
+    """Over 1600 units, without a run of blanks and without blanks at its end: a blank part could not be sent."""
     whole = ""
     while units(whole) <= MOST_UNITS or rng.random() < 0.9 and units(whole) < 5000:
         whole += text(rng, 4).strip(BLANKS) + rng.choice([" ", "\n", "", "\r\n"])
@@ -221,7 +221,7 @@ def sender(rng, number):
 
 
 def extras(rng):
-    """Parameters that come with a message or that Twilio might add tomorrow."""
+    """Parameters of a message, and parameters that Twilio might add."""
     found = [("SmsStatus", "received"), ("ApiVersion", "2010-04-01"), ("NumSegments", "1")]
     if rng.random() < 0.5:
         found += [("ProfileName", text(rng, 4)), ("WaId", "15550001111"), ("MessageType", "text"), ("ReferralNumMedia", "0")]
@@ -258,13 +258,13 @@ def media(rng):
 
 
 def sid(public, label, pairs):
-    """A SID of its own for every content: a journal that outlives the run must not answer with what it said before."""
+    """A SID that depends on the content, so that a journal that outlives the run returns no earlier response."""
     content = hashlib.sha256(repr(("sign.py", public.prefix, label, pairs)).encode()).hexdigest()
     return ("MM" if ("NumMedia", "0") not in pairs else "SM") + content[:32]
 
 
 def finish(rng, public, label, method, pairs, says, path="/webhook", query=None, kept=True, origin=None, styled=True):
-    """Gives a message its SIDs, its order and its spelling."""
+    """Adds the SIDs of a message, and chooses its order and encoding."""
     message_sid = sid(public, label, pairs)
     pairs = [("MessageSid", message_sid), ("SmsSid", message_sid), ("SmsMessageSid", message_sid), *pairs]
     if rng.random() < 0.15:
@@ -303,7 +303,7 @@ def drawn(public, seed, index):
 
 
 def to_the_limit(public, case, index):
-    """Some cases take all that the server promises to take."""
+    """Extends some cases to a limit of the server."""
     if case.method == "GET":
         return case
     if index % 60 == 6:
@@ -318,7 +318,7 @@ def to_the_limit(public, case, index):
 
 
 def fixed(public, seed):
-    """Messages as captured ones look, and the nasty texts."""
+    """Messages like captured ones, and the nasty texts."""
     whatsapp = [("AccountSid", ACCOUNT), ("To", "whatsapp:+15550002222"), ("NumSegments", "1"), ("SmsStatus", "received")]
     whatsapp += [("ProfileName", "Ana"), ("ApiVersion", "2010-04-01"), ("ReferralNumMedia", "0")]
     media_url = f"https://api.twilio.com/2010-04-01/Accounts/{ACCOUNT}/Messages/MM{17:032x}/Media/ME{1:032x}"
@@ -349,13 +349,13 @@ def fixed(public, seed):
 
 class Forgery(NamedTuple):
     case: Case
-    """What is sent."""
+    """Request that is sent."""
     signatures: list
     headers: tuple = ()
 
 
 class Forger:
-    """Makes of a case and its signature what no holder of the token has signed."""
+    """Turns a case and its signature into requests that no holder of the token has signed."""
 
     def __init__(self, public, token):
         self.public, self.sdk, self.stranger = public, RequestValidator(token), RequestValidator(OTHER_TOKEN)
@@ -364,7 +364,7 @@ class Forger:
         return (sdk or self.sdk).compute_signature(url or case.url(self.public), case.signed())
 
     def would_fit(self, case, signatures):
-        """Whether what came out is no forgery: the same text can be signed for two requests."""
+        """Returns true if the result is not a forgery: two requests can have the same signed text."""
         urls = [case.url(self.public, origin) for origin in self.public.origins]
         return len(signatures) == 1 and signatures[0] in [self.sign(case, url) for url in urls]
 
@@ -423,7 +423,7 @@ class Forger:
         return Forgery(case, [self.sign(case, sdk=RequestValidator(""))])
 
     def shared_key(self, rng, case, signature):
-        """As a SharedKey signs (HMAC-SHA256), by the library's rule; older versions of it do not know that."""
+        """Signs as a SharedKey does (HMAC-SHA256), by the library's rule. Older versions of the library lack it."""
         settings = ("X-Twilio-Webhooks-Signature-Settings", "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256")
         params = case.signed()
         signed = "".join(name + value for name in sorted(params) for value in sorted(set(params.getlist(name))))
@@ -476,7 +476,7 @@ class Forger:
         return Forgery(replace(case, query=new), [signature])
 
     def query_respelled(self, rng, case, signature):
-        """Other bytes that decode to the same."""
+        """Other bytes that decode to the same query."""
         if case.method == "GET":
             found = [at for at, found in enumerate(case.pairs) if any(char in found.raw for char in "+%")]
             if not found:
@@ -519,7 +519,7 @@ def respelled(raw):
 
 
 def reshaped(case):
-    """The same signed bytes, cut so that the quoted message becomes the message: only the `MessageSid` can tell."""
+    """The same signed bytes, cut so that the quoted message becomes the message. Only the `MessageSid` reveals it."""
     if case.method == "GET":
         return None
     found = sorted({(name, value) for name, value, _ in case.pairs})
@@ -570,7 +570,7 @@ class Server:
                 self.used = not response.will_close
                 return answer
             except (ConnectionError, http.client.HTTPException):
-                # A server may close an idle connection in the moment it is used again.
+                # A server may close an idle connection at the moment of its next use.
                 self.connection.close()
                 if not self.used:
                     raise
@@ -586,7 +586,7 @@ class Server:
 
 
 def xml_text(text):
-    """What XML 1.0 can hold of a text."""
+    """Replaces the characters that XML 1.0 does not allow."""
 
     def fits(char):
         return char in "\t\n\r" or "\x20" <= char <= "\ud7ff" or "\ue000" <= char <= "\ufffd" or char >= "\U00010000"
@@ -595,7 +595,7 @@ def xml_text(text):
 
 
 def wrong_answer(case, answer):
-    """What is wrong with the answer to a genuine request."""
+    """Returns what is wrong with the response to a genuine request, or None."""
     if answer.status != 200:
         return f"status {answer.status}, not 200: {answer.body[:200]!r}"
     if answer.headers.get_all("Content-Type") != ["text/xml; charset=utf-8"]:
@@ -627,7 +627,7 @@ def wrong_answer(case, answer):
 
 
 def wrong_refusal(answer, signature):
-    """What is wrong with the answer to a forgery."""
+    """Returns what is wrong with the response to a forgery, or None."""
     if answer.status != 403:
         return f"status {answer.status}, not 403: {answer.body[:200]!r}"
     if not (answer.headers.get("Content-Type") or "").startswith("text/plain"):

@@ -1,4 +1,4 @@
-//! The control interface itself: what it shows, what it refuses, and what it forgets.
+//! The emulator's control interface: its output, its rejections, and its reset.
 
 use replyhook::emulator::EmulatorClientError;
 use serde_json::{Value, json};

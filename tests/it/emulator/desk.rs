@@ -1,4 +1,4 @@
-//! Our own server beside the emulator, on its clock.
+//! The dev server with its emulator, which share a clock.
 
 use replyhook::clock::SignedDuration;
 use replyhook::{App, Context, InboundMessage};
@@ -83,7 +83,7 @@ async fn reset_clears_server_store() {
     );
     remote.post(&["reset"], &json!({})).await.unwrap();
     let answer = remote.post(&["messages"], &message).await.unwrap();
-    assert_eq!(desk.handler_calls(), 2, "nothing is remembered");
+    assert_eq!(desk.handler_calls(), 2, "the store was cleared");
     assert_eq!(bodies(&answer), ["one"]);
     desk.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The emulator, judged by what its control interface, a scripted server and our own server see of it.
+//! The emulator, tested through its control interface, with a scripted webhook server or `DevServer`.
 
 mod control;
 mod desk;
@@ -22,7 +22,7 @@ const BEN: &str = "+15550004444";
 const WHATSAPP: &str = "whatsapp:+14155238886";
 const SMS: &str = "+15005550006";
 
-/// An emulator that calls a server whose answers a test scripts.
+/// Emulator that calls a server with scripted responses.
 struct Bench {
     remote: EmulatorClient,
     emulator: Emulator,
@@ -30,12 +30,12 @@ struct Bench {
 }
 
 impl Bench {
-    /// It calls `/sms`, and `/fallback` when that fails.
+    /// Starts an emulator that calls `/sms`, and `/fallback` if that fails.
     async fn new() -> Self {
         Self::with("", |_| {}).await
     }
 
-    /// The same with a fragment for the webhook's URL, and options of the test's.
+    /// Like [`new`](Self::new), with a fragment of the webhook URL and changed options.
     async fn with(fragment: &str, change: impl FnOnce(&mut EmulatorOptions)) -> Self {
         let server = Scripted::start().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -79,7 +79,7 @@ impl Bench {
         shown.as_array().unwrap().clone()
     }
 
-    /// Looks until a message of the user's conversation is as it should be.
+    /// Waits until a message of the user's conversation fulfills the condition, and returns it.
     async fn until(&self, user: &str, holds: impl Fn(&Value) -> bool) -> Value {
         until(&self.remote, user, holds).await
     }
@@ -95,10 +95,10 @@ async fn until(remote: &EmulatorClient, user: &str, holds: impl Fn(&Value) -> bo
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    found.await.expect("no message became what it should")
+    found.await.expect("no message fulfilled the condition")
 }
 
-/// Our own server beside the emulator.
+/// Starts a dev server with its emulator.
 async fn desk(builder: replyhook::AppBuilder) -> (DevServer, EmulatorClient) {
     let mut options = DevServerOptions::default();
     options.emulator_port = Some(0);
@@ -114,7 +114,7 @@ async fn echo_desk() -> (DevServer, EmulatorClient) {
     desk(App::builder()).await
 }
 
-/// Of each attempt: path, status and Twilio's error.
+/// Path, status and Twilio error code of each attempt.
 fn attempts(answer: &Value) -> Vec<(String, Option<u64>, Option<u64>)> {
     let attempts = answer["attempts"].as_array().unwrap().iter();
     let row = |row: &Value| {
@@ -129,7 +129,7 @@ fn attempts(answer: &Value) -> Vec<(String, Option<u64>, Option<u64>)> {
     attempts.map(row).collect()
 }
 
-/// What the phone got.
+/// Texts of the messages on the phone.
 fn bodies(answer: &Value) -> Vec<&str> {
     let messages = answer["messages"].as_array().unwrap().iter();
     messages

@@ -1,4 +1,4 @@
-//! What a phone shows and what REST says of it: media, consent, window, statuses.
+//! The emulator's phone and REST API: media, consent, window and statuses.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::open_window;
 
 use super::{ANA, BEN, Bench, SMS, WHATSAPP, attempts, bodies};
 
-/// The smallest picture there is.
+/// Header of a PNG file of one pixel.
 const PIXEL: &[u8] = &[
     0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0x0d, b'I', b'H', b'D', b'R', 0, 0, 0,
     1, 0, 0, 0, 1, 8, 6, 0, 0, 0, 0x1f, 0x15, 0xc4, 0x89,
@@ -32,7 +32,7 @@ impl Bench {
             .map_err(|error| error.code().map(|code| code.0))
     }
 
-    /// One GET as a bot's program makes it: status, headers and body.
+    /// Sends a GET request without following redirects, like a bot that fetches media.
     async fn get(&self, url: &str, login: Option<(&str, &str)>) -> reqwest::Response {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -98,7 +98,7 @@ async fn inbound_media_requires_login_and_signed_link() {
     assert_eq!(
         bench.get(&link, None).await.status(),
         403,
-        "a link dies after four hours"
+        "a link expires after four hours"
     );
 }
 
@@ -137,7 +137,7 @@ async fn sms_stop_is_confirmed_and_blocks_outbound() {
     assert_eq!(
         attempts(&answer)[0].1,
         Some(200),
-        "the webhook is called all the same"
+        "Twilio calls the webhook for STOP, too"
     );
     assert_eq!(bench.server.asked()[0].form.get("OptOutType"), None);
     let [confirmation] = bodies(&answer)[..] else {

@@ -1,4 +1,4 @@
-//! How messages are delivered: what is posted, what an answer is worth, what is tried again, and what TwiML does.
+//! The emulator's webhook calls: their parameters, errors, retries and fallback calls, and the execution of TwiML.
 
 use replyhook::signature::{PublicUrl, SignatureVerifier, UnverifiedRequest};
 use serde_json::json;
@@ -233,7 +233,7 @@ async fn dropped_connection_calls_fallback() {
     assert_eq!(
         bench.server.asked_at("/sms").len(),
         1,
-        "it was asked all the same"
+        "the webhook was called once"
     );
 }
 
@@ -354,7 +354,7 @@ async fn http_redirect_drops_parameters_and_keeps_cookies() {
     let last = bench.server.asked_at("/sms").pop().unwrap();
     assert!(
         !last.headers.contains_key("cookie"),
-        "another conversation has none"
+        "another conversation has no cookies"
     );
 }
 

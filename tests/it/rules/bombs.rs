@@ -1,4 +1,4 @@
-//! What a file, or a message, can make of templates and patterns: whatever it is, it ends soon, and says what it should.
+//! Hostile templates, patterns and messages: rendering and matching end soon, and the output is correct.
 
 use proptest::prelude::*;
 use quick_xml::Reader;
@@ -39,7 +39,7 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
         assert_eq!(answer.refused(500), "handler failed\n", "{bomb}");
         assert_eq!(app.says(2, "hi").await, says("ok"), "{bomb}");
     }
-    // What would have to be kept, put together or called is not in the language.
+    // These constructs, such as assignments, macros and list expressions, are not part of the language.
     let doubling = "{% set x = [1] %}".to_owned() + &"{% set x = [x, x] %}".repeat(40);
     for bomb in [
         &(doubling + "{{ x | upper | length }}"),
@@ -60,7 +60,7 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
         "((a{100}){100}){100}",
         "(\\\\w{500}){500}",
         "[[:^ascii:]]{50000}",
-        // These would fit, and take seconds with a long text.
+        // These would fit the size limit, but take seconds on a long text.
         "([ab]{1,5000}){1,2}c",
         "^a?[ab]{1,500}[ab]{1,500}$",
         ".{0,1000}!",
@@ -69,12 +69,12 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
         let error = RuleSet::parse(&rules).unwrap_err().to_string();
         assert!(error.contains("regex is too large"), "{pattern}: {error}");
     }
-    // Each is bearable by itself, and all of them together are not.
+    // Each pattern is fast enough alone, but all of them together are too slow.
     let many = (0..200).map(|at| {
         format!("[[rule]]\nwhen.regex = '[ab]*a[ab]{{190}}(?<x{at}>[c-z])'\nreply = \"x\"\n")
     });
     let (app, _file) = app(&(many.collect::<String>() + "[otherwise]\nreply = \"ok\"\n"));
-    // Without a period, so that hardly two places in it are alike.
+    // Pseudorandom letters, so that hardly any two parts of the text are equal.
     let mut state = 1_u32;
     let letter = |_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -84,7 +84,7 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
     let answer = app.send(Webhook::message(1, &text)).await;
     assert_eq!(answer.refused(500), "handler failed\n");
     assert_eq!(app.says(2, "hi").await, says("ok"));
-    // One that drives other engines into exponential time.
+    // Backtracking engines need exponential time for this pattern.
     let (app, _file) = super::app(
         "[[rule]]\nwhen.regex = '^(a+)+$'\nreply = \"a\"\n[otherwise]\nreply = \"ok\"\n",
     );
@@ -94,7 +94,7 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
     );
 }
 
-/// The longest of each kind, read and rendered where there is half the stack that a worker has.
+// The longest template of each kind is parsed and rendered with half the stack of a worker thread.
 #[test]
 fn threat_29_nested_template_does_not_overflow_stack() {
     let within = |before: &str, times: usize, middle: &str, after: &str| {
@@ -130,10 +130,10 @@ fn threat_29_nested_template_does_not_overflow_stack() {
         (rendered.count(), templates.len())
     };
     let (rendered, all) = small.spawn(run).unwrap().join().unwrap();
-    // minijinja has a limit of its own, which some do not get past.
+    // Some templates exceed a limit of minijinja, and are rejected.
     assert!(
         rendered * 2 > all,
-        "{rendered} of {all} are within the language"
+        "only {rendered} of {all} templates were rendered"
     );
 }
 
@@ -156,7 +156,7 @@ async fn threat_75_user_text_is_never_parsed_as_template() {
     assert_eq!(app.says(4, poison).await, says(poison));
 }
 
-/// What templates are made of, and some of what they are not.
+/// Tokens of templates, and some that are not allowed in them.
 const WORDS: [&str; 48] = [
     "{{",
     "}}",
@@ -209,7 +209,7 @@ const WORDS: [&str; 48] = [
 ];
 
 proptest! {
-    /// Whatever is done to a file, it is either obeyed or its faults have a place in it.
+    // A changed rules file either loads, or each of its problems has a line of the file.
     #[test]
     fn arbitrary_rules_file_loads_or_locates_its_problems(
         edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..40usize, "[\\[\\]{}=\"'.%a-z0-9 \n-]{0,6}"), 1..4),
@@ -231,7 +231,7 @@ proptest! {
         }
     }
 
-    /// Whatever is put together out of the language, it comes to an end: a text, a rule error, or a problem of the file.
+    // Every template ends: with a text, a failed rule, or a problem of the file.
     #[test]
     fn arbitrary_template_terminates(
         words in proptest::collection::vec(prop::sample::select(&WORDS[..]), 1..60),
@@ -247,7 +247,7 @@ proptest! {
         }
     }
 
-    /// Whatever users write, what a template makes of it is valid TwiML that says just that.
+    // The output for any user text is valid TwiML with exactly the expected text.
     #[test]
     fn template_output_is_valid_twiml(
         body in "\\PC{0,40}|[<>&\"'\\]\n\r{}%#]{0,20}",
@@ -268,7 +268,7 @@ proptest! {
 
 type Said = fn(&str) -> String;
 
-/// Parts of templates, and what each says to a message.
+/// Parts of templates, and the text of each for a message body.
 const PARTS: [(&str, Said); 8] = [
     ("{{ body }}", |body| body.to_owned()),
     ("{{ body | upper }}", |body| body.to_uppercase()),
@@ -289,7 +289,7 @@ const PARTS: [(&str, Said); 8] = [
     ("{{ body[:3] }}", |body| body.chars().take(3).collect()),
 ];
 
-/// The texts of a document's messages, as any reader of XML has them.
+/// Texts of a TwiML document's messages, as an XML parser reads them.
 fn texts_of(twiml: &str) -> Vec<String> {
     let mut reader = Reader::from_str(twiml);
     reader.config_mut().check_end_names = true;

@@ -1,4 +1,4 @@
-//! The tests that a file has of itself.
+//! The examples in a rules file, which `rules test` runs.
 
 use replyhook::handler::RuleSet;
 

@@ -1,4 +1,4 @@
-//! What is told of a file that is wrong: all of it at once, each with its place and what to write.
+//! Problems of a rules file: all are reported together, each with its position and the fix.
 
 use std::path::Path;
 
@@ -75,7 +75,7 @@ fn pattern_unusable_for_whole_answer_is_rejected() {
         )
     };
     assert!(RuleSet::parse(&form(r"\d{5}")).is_ok());
-    // By itself it is a pattern; its comment would swallow what ends the whole.
+    // The first pattern is valid alone, but its comment would hide the end of the wrapper that anchors it.
     for pattern in [r"(?x)\d{5} # a code", "a)|(b"] {
         let error = RuleSet::parse(&form(pattern)).unwrap_err().to_string();
         assert!(
@@ -85,7 +85,7 @@ fn pattern_unusable_for_whole_answer_is_rejected() {
     }
 }
 
-/// What is wrong with rules.
+/// Returns the problems of rules; empty if there are none.
 fn told(rules: &str) -> String {
     RuleSet::parse(rules).map_or_else(|error| error.to_string(), |_| String::new())
 }
@@ -189,7 +189,7 @@ fn unused_rules_file_entry_is_reported() {
         let said = told(&rules);
         assert!(said.contains(problem), "{rules}\n{said}");
     }
-    // One mistake is told once: not that a form with a problem is none, nor that there is no rule.
+    // One mistake is reported once. An invalid form is not reported as unknown, and an invalid rule not as missing.
     let said = told(
         "[[rule]]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = 5\n[[form.ask]]\nfield = \"a\"\nquestion = \"?\"\n",
     );
@@ -439,7 +439,7 @@ fn rules_file_must_be_regular_small_and_utf8() {
         error,
         "line 2, column 13: invalid UTF-8; save the file as UTF-8"
     );
-    // As Windows' editor writes it.
+    // Windows editors write a BOM and CRLF.
     std::fs::write(&large, "\u{feff}[otherwise]\r\nreply = \"café\"\r\n").unwrap();
     RulesFile::read(&large).unwrap();
 }

@@ -1,4 +1,4 @@
-//! By command, beside a running server: one message, or one for each row of a file.
+//! The command `send` next to a running server: one message, or one per row of a CSV file.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub(super) fn opts_in(kept: &Kept, user: &str) {
     kept.prints(&["consent", "opt-in", user, "--sender", US]);
 }
 
-/// A file of rows beside the store.
+/// Writes `rows.csv` next to the store.
 pub(super) fn file(kept: &Kept, text: &str) -> PathBuf {
     let path = kept.path().with_file_name("rows.csv");
     std::fs::write(&path, text).unwrap();
@@ -77,7 +77,7 @@ fn send_command_queues_message_for_running_server() {
         (&true.into(), &sid.as_str().into())
     );
     assert_eq!(twilio.posts().len(), 2);
-    // What Twilio refuses is told by whoever waits.
+    // With --wait, the command reports Twilio's rejection.
     let code = Some(21211);
     let refused = Fault::Status {
         status: 400,
@@ -115,7 +115,7 @@ fn ineligible_send_exits_with_1_and_reason() {
     kept.prints(&["consent", "opt-out", ANA, "--sender", US]);
     let (code, _, err) = send(&kept, &template);
     assert!(code == 1 && err.contains("has opted out"), "{err}");
-    // Nobody is there to take it.
+    // Twilio is unreachable, so the message stays pending.
     let sms = [
         "--to",
         "+15550001111",
@@ -282,7 +282,7 @@ fn csv_row_in_repeated_file_is_sent_once() {
     assert_eq!(twilio.wait_for_phone(ANA, 1)[0].body, "Hi, \"Ana\"");
     let template = format!(r#"{TEMPLATE} {{"1":"Ben","code":"x7"}}"#);
     assert_eq!(twilio.wait_for_phone(BEN, 1)[0].body, template);
-    // Again, with one row mended.
+    // Send the file again, with one row corrected.
     let mended = rows.replace("15550006666,hi", "whatsapp:+15550003333,hi");
     let path = file(&kept, &mended);
     server
@@ -302,7 +302,7 @@ fn csv_row_in_repeated_file_is_sent_once() {
         (&lines[4]["known"], &lines[4]["queued"]),
         (&3.into(), &0.into())
     );
-    // Under another name the same rows are others.
+    // With another --idempotency-key, the same rows count as new.
     let (_, out, _) = csv(&kept, &path, &["--idempotency-key", "spring"]);
     assert!(out.contains("3 queued, 0 known"), "{out}");
     twilio.wait_for_posts(6);
@@ -324,7 +324,7 @@ fn csv_row_defaults_come_from_options() {
         let shown = &twilio.wait_for_phone(user, 1)[0].body;
         assert!(shown.ends_with(&format!(r#"{{"1":"{name}"}}"#)), "{shown}");
     }
-    // What was taken and then failed is told, and not sent again.
+    // A repeated row whose message failed is reported, and not sent again.
     let refused = Fault::Status {
         status: 400,
         code: Some(63024),

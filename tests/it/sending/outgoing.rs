@@ -1,4 +1,4 @@
-//! What was sent first is found by its number, and goes again once what it failed for is mended.
+//! Outbound messages in the operator commands: found by ID, and released after the cause of a failure is fixed.
 
 use super::command::{csv, file, opts_in};
 use super::{ANA, BEN, TEMPLATE, US};
@@ -92,7 +92,7 @@ fn failed_outbound_is_listed_and_released_by_cause() {
     );
     assert_eq!(twilio.posts().len(), 1);
 
-    // Mended, and with it the minute for which an account with a wrong token is left alone.
+    // A restart ends the pause of one minute that follows a rejected auth token.
     drop(server);
     let _server = kept.server();
     let freed = kept.prints(&["messages", "release", "--failed-with", "20003"]);
@@ -155,7 +155,7 @@ fn outbound_for_another_account_logs_cause_once() {
         let args = [&sms[..], &["--wait=0"]].concat();
         replyhook(&args, env, "");
     }
-    // The last was queued after another stranger's: once it is sent, that one was looked at as well.
+    // The last message was queued after a second one of the other account. Once it is sent, that one was checked, too.
     dev.exchanges_of(1, |exchange| exchange["kind"] == "rest");
     let said = dev.program.said();
     assert_eq!(

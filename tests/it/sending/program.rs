@@ -1,4 +1,4 @@
-//! By a program: `App::outbound`.
+//! Outbound messages from the library: `App::outbound`.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ async fn agrees(app: &TestApp, user: &str, action: ConsentAction) {
     app.store.record_consent(record).await.unwrap();
 }
 
-/// Lets everything else run until a message stands there.
+/// Waits until a message has this state.
 async fn comes_to(app: &TestApp, id: i64, state: OutboundState) {
     loop {
         let found = app.sender.receipt(id).await.unwrap().unwrap();
@@ -58,7 +58,7 @@ async fn comes_to(app: &TestApp, id: i64, state: OutboundState) {
 fn kind<T>(sent: Result<T, replyhook::outbound::SendError>) -> SendErrorKind {
     match sent {
         Err(error) => error.kind(),
-        Ok(_) => panic!("it was taken"),
+        Ok(_) => panic!("the message was accepted"),
     }
 }
 
@@ -87,7 +87,7 @@ async fn text_is_sent_only_within_24_hour_window() {
     assert_eq!(sent.state, Some(OutboundState::Sent));
     assert_eq!(sent.sid.unwrap().as_str(), shown.last().unwrap().sid);
     assert!(app.sender.receipt(999).await.unwrap().is_none());
-    // The status callback leads to it, as for any reply.
+    // A status callback updates it, as for a reply.
     let callback = twilio.status_webhook(&shown.last().unwrap().sid, "read", None);
     app.send(callback).await.twiml();
     let read = app.sender.receipt(taken.id).await.unwrap().unwrap();
@@ -96,7 +96,7 @@ async fn text_is_sent_only_within_24_hour_window() {
     let error = app.sender.send(&text("hi")).await.unwrap_err();
     assert_eq!(error.kind(), SendErrorKind::WindowClosed);
     assert!(error.to_string().contains("only a template"), "{error}");
-    // Where there is no window there is none to be closed.
+    // SMS has no customer service window.
     let sms = NewMessage::text("+15550001111", "hi").from("+15550002222");
     app.sender.send(&sms).await.unwrap();
     assert_eq!(twilio.wait_for_phone("+15550001111", 1)[0].body, "hi");
@@ -110,7 +110,7 @@ async fn template_outside_window_needs_opt_in_unless_disabled() {
     let error = app.sender.send(&template(ANA)).await.unwrap_err();
     assert_eq!(error.kind(), SendErrorKind::NoOptIn);
     assert!(error.to_string().contains("consent.required"), "{error}");
-    // Whoever has just written need not have agreed before.
+    // A user with an open window needs no opt-in.
     app.send(Webhook::message(1, "hello").with("From", BEN))
         .await;
     app.sender.send(&template(BEN)).await.unwrap();
@@ -148,7 +148,7 @@ async fn opted_out_user_gets_no_outbound_message() {
         assert_eq!(kind(sent), SendErrorKind::OptedOut, "{message:?}");
     }
     app.says(3, "START").await;
-    // The key of a message that was refused is free.
+    // A refused message does not use up its key.
     assert!(
         !app.sender
             .send_once("k", &text("hi"))
@@ -200,7 +200,7 @@ async fn idempotency_key_used_concurrently_sends_once() {
     assert_eq!((first, ids.len()), (1, 1));
     twilio.wait_for_phone(ANA, 1);
     app.wait_for_outbox("pending", 0).await;
-    // Nor does it matter what is asked for, or whether that could be sent.
+    // A known key returns the first message, even if the new one is different or invalid.
     let known = app.sender.send_once("order-42", &text("")).await.unwrap();
     assert_eq!((known.id, known.is_duplicate), (ids[0], true));
     assert_eq!(known.sid.unwrap().as_str(), twilio.phone(ANA)[0].sid);
@@ -224,7 +224,7 @@ async fn outbound_message_queued_before_crash_is_sent_once() {
     let env = [("DATABASE_URL", store.as_str())];
     let ready = NewMessage::text("+15550001111", "ready").from("+15550002222");
     let taken = {
-        // Nobody delivers yet, and then the process is gone.
+        // The app is dropped before its worker delivers anything, like a crash.
         let own = [("TWILIO_ACCOUNT_SID", ACCOUNT), env[0]];
         let app = App::builder().sources(sources(&own)).build().unwrap();
         let sender = app.outbound();
@@ -268,7 +268,7 @@ async fn unknown_send_result_is_looked_up_not_repeated() {
     clock.advance(SignedDuration::from_secs(2));
     comes_to(&app, taken.id, OutboundState::Sent).await;
     assert_eq!(twilio.posts().len(), 1);
-    // The sender that a service chooses is not known, and not asked for.
+    // A Messaging Service chooses the sender, so the lookup does not filter by it.
     assert_eq!(twilio.lists()[0].get("From"), None);
 }
 
@@ -313,7 +313,7 @@ async fn schedule_location_and_media_params_reach_twilio() {
         message.send_at(later(hours))
     };
     app.sender.send(&scheduled(23)).await.unwrap();
-    // The window must be open when it arrives.
+    // The window must be open at the send time.
     assert_eq!(
         kind(app.sender.send(&scheduled(24)).await),
         SendErrorKind::WindowClosed

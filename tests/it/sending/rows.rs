@@ -1,4 +1,4 @@
-//! A file is read strictly: whoever is in it gets what their own row says, and nobody another's.
+//! Strict parsing of CSV files, so that no user gets the text of another row.
 
 use super::command::{csv, file};
 use super::{ANA, BEN};
@@ -29,7 +29,7 @@ fn misplaced_quote_refuses_whole_file_before_sending() {
             assert!(!err.contains("1234"), "{err}");
         }
     }
-    // Line breaks, commas and doubled quotes are what quotes are for.
+    // A quoted field may contain line breaks, commas and doubled quotes.
     let whole = format!("\"to\",body\r\n{ANA},\"Hi \"\"Ana\"\",\nhow are you?\"\r\n{ANA},\"\"\"\"");
     let (code, out, err) = csv(&kept, &file(&kept, &whole), &[]);
     assert_eq!((code, err.as_str()), (0, ""));

@@ -1,4 +1,4 @@
-//! What Twilio holds until its time is called back when its user opts out. Twilio is the emulator.
+//! Scheduled messages, which the server cancels at Twilio when the user opts out. The emulator stands in for Twilio.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use replyhook::{App, Echo, Timestamp};
 
 use super::SERVICE;
 
-/// A reminder half an hour after the test kit's time begins, which Twilio has taken.
+/// Schedules a reminder for half an hour after the test kit's start time, and waits until Twilio has accepted it.
 async fn remind(sender: &OutboundClient, user: &User<'_>) -> i64 {
     let reminder = NewMessage::text(user.address(), "See you soon.")
         .from(user.sender())
@@ -25,7 +25,7 @@ async fn remind(sender: &OutboundClient, user: &User<'_>) -> i64 {
     id
 }
 
-/// Lets everything else run until a message's status is that.
+/// Waits until a message has this status.
 async fn comes_to(sender: &OutboundClient, id: i64, status: &str) {
     loop {
         let found = sender.receipt(id).await.unwrap().unwrap();
@@ -53,7 +53,7 @@ async fn stop_cancels_only_own_scheduled_messages() {
     ana.says("hello").await;
     ben.says("hello").await;
     let to_ana = remind(&sender, &ana).await;
-    // The sender's pace.
+    // Longer than the interval that the sender's rate limit requires.
     bot.advance(Duration::from_secs(1)).await;
     let to_ben = remind(&sender, &ben).await;
     ana.says("STOP").await;
@@ -87,7 +87,7 @@ async fn opt_out_by_another_process_cancels_scheduled_message() {
         at: Timestamp::UNIX_EPOCH,
     };
     command.record_consent(opted_out).await.unwrap();
-    // Asked at the start; otherwise every half minute.
+    // A restart polls for opt-outs immediately; otherwise it would take up to 30 s.
     bot.restart().await;
     comes_to(&bot.outbound().await, to_ana, "canceled").await;
     bot.advance(Duration::from_mins(31)).await;

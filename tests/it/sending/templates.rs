@@ -1,4 +1,4 @@
-//! Templates: whether WhatsApp has approved them, and whether their variables are there, is looked at before one is sent.
+//! Checks of templates before sending: approval by WhatsApp, and variables.
 
 use replyhook::outbound::SendErrorKind;
 use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage};
@@ -27,7 +27,7 @@ async fn beside(content: &Scripted) -> TestApp {
     app
 }
 
-/// A template whose only variable is `1`, and what WhatsApp says to it.
+/// Scripts a template with the one variable `1`, and its approval by WhatsApp.
 fn says(content: &Scripted, template: &str, approval: &serde_json::Value) {
     approves(content, template, approval);
     reads(content, template, "Hi {{1}}!", &json!({"1": "Jane"}));
@@ -38,7 +38,7 @@ fn approves(content: &Scripted, template: &str, approval: &serde_json::Value) {
     content.answers(&path(template), 200, "application/json", &body);
 }
 
-/// What a template says, with samples of its variables.
+/// Scripts the text of a template, with sample values of its variables.
 fn reads(content: &Scripted, template: &str, text: &str, samples: &serde_json::Value) {
     let body =
         json!({"sid": template, "variables": samples, "types": {"twilio/text": {"body": text}}});
@@ -46,7 +46,7 @@ fn reads(content: &Scripted, template: &str, text: &str, samples: &serde_json::V
     content.answers(&at, 200, "application/json", &body.to_string());
 }
 
-/// Runs a command that asks there.
+/// Runs a command that calls this Content API.
 async fn run(content: &Scripted, args: &[&str], database: &str) -> (i32, String, String) {
     let env = [
         ("TWILIO_ACCOUNT_SID", ACCOUNT),
@@ -72,7 +72,7 @@ async fn template_with_missing_or_unknown_variable_is_refused() {
     let app = beside(&content).await;
     let approved = json!({"status": "approved"});
     approves(&content, TEMPLATE, &approved);
-    // The sample of one would be sent in its place.
+    // Twilio would send the sample value of a missing variable.
     let samples = json!({"1": "Jane", "2": "noon", "old": "x"});
     reads(
         &content,
@@ -110,7 +110,7 @@ async fn template_with_missing_or_unknown_variable_is_refused() {
         let variables: Vec<_> = whole.into_iter().chain(also).collect();
         app.sender.send(&by_sms(&variables)).await.unwrap();
     }
-    // Whatever cannot be looked at is Twilio's to refuse.
+    // The text of these templates cannot be read: one has none, the other is forbidden.
     let (hidden, forbidden) = (hx(7), hx(8));
     approves(&content, &hidden, &approved);
     reads(&content, &hidden, "", &json!({}));
@@ -130,7 +130,7 @@ async fn send_command_refuses_wrong_template_variables() {
     let database = format!("sqlite:{}", folder.path().join("kept.db").display());
     let (code, ..) = run(&content, &["migrate"], &database).await;
     assert_eq!(code, 0);
-    // Each command asks anew.
+    // Each command fetches the template again.
     for _ in 0..4 {
         approves(&content, TEMPLATE, &json!({"status": "approved"}));
         reads(
@@ -190,18 +190,18 @@ async fn unapproved_template_is_refused_with_reason() {
             format!("WhatsApp has not approved the template: it is {shown}")
         );
     }
-    // Nobody was asked to send anything.
+    // Nothing was queued.
     assert_eq!(app.outbox().await["pending"], 0);
     let missing = NewMessage::template(ANA, hx(99), [("1", "Ana")]).from(US);
     let error = app.sender.send(&missing).await.unwrap_err();
     assert_eq!(error.kind(), SendErrorKind::NoSuchTemplate);
-    // Lists and quick replies are never submitted, and are for an open window.
+    // In an open window, an unsubmitted template may be sent: lists and quick replies are never submitted.
     app.send(Webhook::message(1, "hi").with("From", BEN)).await;
     for (number, taken) in [(5, true), (1, false)] {
         let message = NewMessage::template(BEN, hx(number), [("1", "Ben")]).from(US);
         assert_eq!(app.sender.send(&message).await.is_ok(), taken);
     }
-    // Only WhatsApp approves.
+    // SMS templates need no approval.
     let sms = NewMessage::template("+15550001111", hx(1), [("1", "Ana")]);
     app.sender
         .send(&sms.service(SERVICE.parse().unwrap()))

@@ -1,4 +1,4 @@
-//! That somebody types is shown where it can be, and never gets into the way of an answer.
+//! The typing indicator: sent on WhatsApp only, and never in the way of a reply.
 
 use replyhook::{Context, InboundMessage};
 
@@ -26,7 +26,7 @@ async fn typing_indicator_is_sent_only_for_whatsapp() {
     assert_eq!(asked[0].form.get("channel"), Some("whatsapp"));
     let login = base64_of(format!("{ACCOUNT}:{TOKEN}").as_bytes());
     assert_eq!(asked[0].headers["authorization"], format!("Basic {login}"));
-    // Other channels show nothing.
+    // Other channels have no typing indicator.
     let sms = Webhook::message(2, "hi")
         .with("From", &ANA[9..])
         .with("To", "+15550002222");
@@ -43,7 +43,7 @@ async fn typing_indicator_failure_does_not_prevent_reply() {
         let app = TestApp::build(&env, |app| app.handler(bot));
         assert_eq!(app.says(1, "hi").await, says("hi"));
     }
-    // By hand, as in a test of one's own, there is nobody to show it to.
+    // A `Context` without a server, as in unit tests, sends no indicator.
     Context::new(1, replyhook::Timestamp::UNIX_EPOCH)
         .typing()
         .await;

@@ -1,4 +1,4 @@
-//! A message is kept once, however often and from wherever it comes.
+//! Acceptance of inbound messages, deduplicated by `AccountSid` and `MessageSid`.
 
 use std::task::Poll;
 
@@ -91,7 +91,7 @@ async fn duplicate_changes_neither_window_nor_consent(backend: &mut Backend) {
 }
 
 async fn racing_duplicates_yield_one_claim(backend: &mut Backend) {
-    // Once as the first message of a user, once in a conversation that is known.
+    // Messages 1 and 3 are the first of their conversations. Message 2 is in a known conversation.
     for (number, user) in [(1, ANA), (2, ANA), (3, BEN)] {
         let tasks: Vec<_> = (0..32)
             .map(|_| {
@@ -109,7 +109,7 @@ async fn racing_duplicates_yield_one_claim(backend: &mut Backend) {
         for task in tasks {
             match task.await.unwrap() {
                 AcceptOutcome::Claimed(claim) => {
-                    assert!(winner.replace(claim).is_none(), "two winners");
+                    assert!(winner.replace(claim).is_none(), "two claims");
                 }
                 AcceptOutcome::InProgress { id } => others.push(id),
                 other => panic!("{other:?}"),
@@ -125,7 +125,7 @@ async fn racing_duplicates_yield_one_claim(backend: &mut Backend) {
     }
 }
 
-/// Messages of Ana's that come at once: the one that goes first, and those that wait.
+/// Accepts messages of Ana concurrently. Returns the one claim, and message ID and conversation of the queued others.
 async fn race(backend: &Backend, numbers: std::ops::Range<u64>) -> (Claim, Vec<(i64, i64)>) {
     let tasks: Vec<_> = numbers
         .map(|number| {
@@ -143,7 +143,7 @@ async fn race(backend: &Backend, numbers: std::ops::Range<u64>) -> (Claim, Vec<(
     for task in tasks {
         match task.await.unwrap() {
             AcceptOutcome::Claimed(claim) => {
-                assert!(first.replace(claim).is_none(), "two go first");
+                assert!(first.replace(claim).is_none(), "two claims");
             }
             AcceptOutcome::Queued {
                 id, conversation, ..
@@ -169,7 +169,7 @@ async fn racing_messages_in_known_conversation_yield_one_claim(backend: &mut Bac
     let store = backend.store();
     converse(store, arrival(1)).await;
     for round in 1..=10 {
-        // One that failed is tried again at the same time.
+        // The failed message is redelivered concurrently with the new messages.
         let failed = begin(store, arrival(100 * round)).await;
         store
             .record_failure(failed, "the handler failed", false)
@@ -185,7 +185,7 @@ async fn racing_messages_in_known_conversation_yield_one_claim(backend: &mut Bac
             .unwrap();
         for id in left {
             let TurnStatus::Claimed(claim) = store.try_claim(id, at(3)).await.unwrap() else {
-                panic!("the turn of {id} has come")
+                panic!("message {id} cannot be claimed")
             };
             store
                 .complete_inline(claim, None, Completion::default(), at(3))
@@ -366,14 +366,14 @@ async fn threat_56_full_write_queue_rejects_new_writes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     SqliteStore::file(&path).open(Access::Owner).await.unwrap();
-    // An operator's has more patience than the test needs.
+    // Access::Operator: its timeout is longer than this test takes.
     let store = SqliteStore::file(&path);
     store.open(Access::Operator).await.unwrap();
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut waiting = Vec::new();
     let refusal = loop {
-        assert!(waiting.len() < 100_000, "it takes everything");
+        assert!(waiting.len() < 100_000, "the write queue is unlimited");
         let mut write = store.check();
         match futures_util::poll!(&mut write) {
             Poll::Ready(outcome) => break outcome.unwrap_err(),

@@ -1,4 +1,4 @@
-//! Who wants nothing from us gets nothing, in the step in which they say so.
+//! Opt-outs and opt-ins, which take effect in the step that accepts the keyword.
 
 use replyhook::Address;
 use replyhook::store::{
@@ -45,7 +45,7 @@ async fn stop_opts_out_on_accept_until_start(backend: &mut Backend) {
         .unwrap();
     assert_eq!(stopped, said(true, "stopped"));
     assert_eq!(consent(store, ANA).await.opted_out, Some(at(1)));
-    // A repeat of the word gets the same answer, a second STOP none.
+    // A redelivery of the keyword gets the saved confirmation. A second STOP gets none.
     let again = store
         .accept(std::sync::Arc::new(saying(stop(), arrival(1))))
         .await
@@ -148,7 +148,7 @@ async fn service_consent_applies_to_its_other_senders(backend: &mut Backend) {
         .await
         .unwrap();
     assert_eq!(other, AcceptOutcome::OptedOut);
-    // A sender that does not belong to it is not meant.
+    // The opt-out from the service does not cover a message without the service.
     begin(store, elsewhere(3)).await;
     let started = store
         .accept(std::sync::Arc::new(through(saying(start(), elsewhere(4)))))
@@ -257,7 +257,7 @@ async fn consent_ledger_records_changes_with_source(backend: &mut Backend) {
         rest.iter().map(|entry| entry.id).collect::<Vec<_>>(),
         [ledger[3].id]
     );
-    // What was agreed to before counts again, and the first of two is the date.
+    // After the resume, the earlier opt-in counts again, with its own date.
     let scopes = vec![ConsentScope::Service(service())];
     let state = store.consent(scopes, &ANA.into()).await.unwrap();
     assert_eq!((state.opted_out, state.opted_in), (None, Some(at(2))));

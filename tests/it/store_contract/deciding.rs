@@ -1,4 +1,4 @@
-//! One message, one carrier; and who has lost a message cannot write.
+//! Reply path of a message: it is decided once, and a lost claim cannot change it.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn racing_decisions_choose_one_reply_path(backend: &mut Backend) {
         if let FailOutcome::AlreadyAnswered(response) = &failure {
             answers.push(response.clone());
         }
-        // Everyone who was told an answer was told the same one, and it is what stays.
+        // All calls that returned a response returned the same one, and it stays saved.
         assert!(
             answers.windows(2).all(|two| two[0] == two[1]),
             "{told:?} {failure:?}"
@@ -86,8 +86,8 @@ async fn racing_decisions_choose_one_reply_path(backend: &mut Backend) {
         match end {
             ReplyDecision::Inline(end) => assert!(answers.iter().all(|answered| *answered == end)),
             ReplyDecision::ViaRest => assert!(answers.is_empty(), "{told:?}"),
-            // It failed, and whoever chose TwiML came before that or not at all.
-            ReplyDecision::ClaimLost => panic!("{apology:?} overrules a failure"),
+            // Unreachable: `apology` decides TwiML for a failed message too.
+            ReplyDecision::ClaimLost => panic!("no decision after {apology:?}"),
         }
         if store
             .claim_backlog(1, RETRY, at(4))
@@ -108,7 +108,7 @@ async fn racing_decisions_choose_one_reply_path(backend: &mut Backend) {
 async fn reply_path_is_decided_once(backend: &mut Backend) {
     let store = backend.store();
     let twiml = |text: &str| ReplyPath::Twiml(text.to_owned());
-    // TwiML first.
+    // TwiML is decided first.
     let claim = begin(store, arrival(1)).await;
     let first = store.decide(claim.id, twiml("late"), at(2)).await.unwrap();
     assert_eq!(first, ReplyDecision::Inline(said("late")));
@@ -133,7 +133,7 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
         .unwrap();
     assert_eq!(failed, FailOutcome::AlreadyAnswered(said("late")));
     assert_eq!(store.claim(9, at(4)).await.unwrap().len(), 0);
-    // REST first.
+    // The REST API is decided first.
     let claim = begin(store, arrival(2)).await;
     let first = store
         .decide(claim.id, ReplyPath::Rest, at(2))
@@ -154,7 +154,7 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
             .unwrap()
     );
     assert_eq!(store.claim(9, at(4)).await.unwrap().len(), 1);
-    // Nothing is the empty answer; a failure can still be apologised for, and not deferred.
+    // A failed message can still get a TwiML response, but not a deferral. Empty TwiML is the empty response.
     let claim = begin(store, arrival(3)).await;
     let failed = store
         .record_failure(claim, "it failed", false)
@@ -168,7 +168,7 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
     assert_eq!(rest, ReplyDecision::ClaimLost);
     let nothing = store.decide(claim.id, twiml(""), at(4)).await.unwrap();
     assert_eq!(nothing, ReplyDecision::Inline(SavedResponse::EMPTY));
-    // What REST carries fails for good.
+    // After the decision for the REST API, a failure is final.
     let claim = begin(store, arrival(4)).await;
     store
         .decide(claim.id, ReplyPath::Rest, at(4))
@@ -275,7 +275,7 @@ async fn backlog_is_claimed_oldest_first_per_conversation(backend: &mut Backend)
         .await
         .unwrap();
     put_off(store, bens.id).await;
-    // Ben's first runs on, deferred or not.
+    // Ben's first message is still running, although deferred, so his second one is not claimed.
     let taken = store
         .claim_backlog(9, RETRY, at(10))
         .await
@@ -359,7 +359,7 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
         if taken_up {
             assert_eq!(ids(&taken), [claim.id]);
             assert_eq!(taken[0].claim.attempt, 2);
-            // A request that comes meanwhile gets nothing: REST carries the answer.
+            // A redelivery now gets the empty response, because the reply goes via the REST API.
             let empty = AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY);
             assert_eq!(
                 store
@@ -376,7 +376,7 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
             );
         } else {
             assert!(taken.is_empty());
-            // Only this call says so, and the count agrees.
+            // This call reports the dead message, and the next call does not report it again.
             let crashed = DeadMessage {
                 sid: sid(number),
                 reason: DeadReason::Crashed,
@@ -389,7 +389,7 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
                 Some("the process ended while it was handled")
             );
         }
-        // What had only waited is not to blame.
+        // The crash does not count as an attempt of the message that was only queued.
         let left = store.claim_backlog(9, policy, at(53)).await.unwrap();
         assert_eq!(left.dead, []);
         let taken = left.messages;
@@ -434,7 +434,7 @@ async fn duplicate_after_crash_claims_message(backend: &mut Backend) {
         store.try_claim(second, at(9)).await.unwrap(),
         TurnStatus::Claimed(_)
     ));
-    // Where crashes are not retried, a repeat gets the last answer.
+    // Without `retry_after_crash`, a redelivery gets the final response.
     let careful = replyhook::store::NewInbound {
         retry_after_crash: false,
         ..from(&[BEN], 3)
@@ -502,7 +502,7 @@ async fn stale_claim_is_released_and_active_claims_remain(backend: &mut Backend)
         .unwrap()
         .messages;
     assert_eq!(ids(&taken), [lost.id]);
-    // The claim that was lost does not count any more, those that are held do.
+    // The released claim is invalid. The other claims are still valid.
     assert!(
         !store
             .complete_via_rest(lost, Vec::new(), Completion::default(), at(41))
@@ -524,14 +524,14 @@ async fn stale_claim_is_released_and_active_claims_remain(backend: &mut Backend)
 async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
     let store = backend.store();
     let apology = || Some("apology".to_owned());
-    // Nobody knew it.
+    // The message is new.
     store
         .backfill(std::sync::Arc::new(arrival(1)), apology())
         .await
         .unwrap();
     let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
     assert_eq!(again, AcceptOutcome::AlreadyAnswered(said("apology")));
-    // Its handler still runs: it has lost.
+    // Its handler is still running, and loses its claim.
     let claim = begin(store, arrival(2)).await;
     store
         .backfill(std::sync::Arc::new(arrival(2)), apology())
@@ -543,7 +543,7 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
             .await
             .unwrap()
     );
-    // It had been answered before.
+    // The message already has a saved response.
     let claim = begin(store, arrival(3)).await;
     store
         .complete_inline(
@@ -560,7 +560,7 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
         .unwrap();
     let again = store.accept(std::sync::Arc::new(arrival(3))).await.unwrap();
     assert_eq!(again, AcceptOutcome::AlreadyAnswered(said("first")));
-    // Nothing was said: it is left to be handled, and one that is being handled stays so.
+    // Without a fallback reply the message joins the backlog. A second backfill leaves its claim valid.
     store
         .backfill(std::sync::Arc::new(arrival(4)), None)
         .await
@@ -580,7 +580,7 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
             .await
             .unwrap()
     );
-    // A word counts also then.
+    // A backfilled keyword changes consent too.
     store
         .backfill(std::sync::Arc::new(saying(stop(), arrival(5))), None)
         .await
@@ -609,7 +609,7 @@ async fn closed_store_releases_its_claims(backend: &mut Backend) {
     }
     let store = backend.store();
     let taken = store.claim_backlog(9, RETRY, at(5)).await.unwrap().messages;
-    // It was not a crash: it had been let go.
+    // `close` released the claim, so the message was not claimed at the crash.
     assert_eq!((ids(&taken), taken[0].claim.attempt), (vec![claim.id], 2));
     let later = |seconds: u64| -> Timestamp { at(5) + Duration::from_secs(seconds) };
     assert!(store.claim(9, at(5)).await.unwrap().is_empty());

@@ -1,4 +1,4 @@
-//! What came before a message, and what it was answered with.
+//! History of a conversation: the messages before one, and their replies.
 
 use replyhook::store::{EarlierMessage, ReplyPath, Retention, SendOutcome, Store};
 use replyhook::{MessageStatus, Timestamp};
@@ -22,7 +22,7 @@ fn text(message: &EarlierMessage) -> &str {
     params.trim_start_matches("Body=text+")
 }
 
-/// The numbers of the messages before one.
+/// Returns the numbers of the messages before `message`.
 async fn before(store: &dyn Store, message: i64, limit: u32) -> Vec<String> {
     let earlier = store.earlier(message, limit).await.unwrap();
     earlier.iter().map(|one| text(one).to_owned()).collect()
@@ -119,7 +119,7 @@ async fn history_includes_messages_of_linked_address(backend: &mut Backend) {
     converse(store, from(&[ANA], 3)).await;
     let open = begin(store, from(&[ANA_ID], 4)).await;
     assert_eq!(before(store, open.id, 9).await, ["2"]);
-    // It waits for the other, which moves to its conversation.
+    // The message with both addresses merges the conversations, and is queued behind the open message.
     let both = store
         .accept(std::sync::Arc::new(from(&[ANA, ANA_ID], 5)))
         .await

@@ -1,4 +1,4 @@
-//! What Twilio tells of a message ends the same, in whatever order and however often it is told.
+//! Status events of outbound messages, which lead to the same state in any order and number.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
@@ -53,7 +53,7 @@ async fn sending(store: &dyn Store, number: u64) -> OutboundMessage {
     store.claim(1, at(999)).await.unwrap().pop().unwrap()
 }
 
-/// What happens to a message, in an order that does not count.
+/// Event of a message. The order of events must not change the final state.
 #[derive(Debug, Clone)]
 enum Event {
     Settled,
@@ -113,7 +113,7 @@ async fn status_events_in_any_order_yield_same_state(backend: &mut Backend) {
                     .record_outcome(message.id, sent(number), at(3))
                     .await
                     .unwrap(),
-                // The call ended in a timeout, for all that its process knows.
+                // The REST call has timed out, so the sending process does not know its outcome.
                 Event::TooLate => {
                     let unknown = SendOutcome::Unknown {
                         lookup_at: at(900),
@@ -239,7 +239,7 @@ async fn status_event_with_wrong_reference_matches_nothing(backend: &mut Backend
         );
     }
     assert_eq!(shown(store, 1).await.replies[0].sid, None);
-    // Neither does the account's own callback fall to another account's message.
+    // A callback of another account does not match the message by its SID.
     store
         .record_outcome(message.id, sent(13), at(3))
         .await
@@ -254,7 +254,7 @@ async fn status_event_with_wrong_reference_matches_nothing(backend: &mut Backend
     );
     let reply = shown(store, 1).await.replies.pop().unwrap();
     assert_eq!(reply.status.as_deref(), Some("queued"));
-    // Whose SID is known already keeps it.
+    // A message with a known SID keeps it.
     let second = StatusEvent {
         outbound: Some(message.name()),
         ..news(14, "sent")

@@ -1,4 +1,4 @@
-//! Hand-overs: begun and continued with an answer, ended by time or by being taken back, and one person's.
+//! Handoffs: they start and continue with a reply, end by time or by the operator, and belong to one user.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ fn continued(second: i64) -> Completion {
     }
 }
 
-/// The statement that lists handoffs is a different one in each database.
+// Each database has its own statement that lists handoffs.
 async fn active_handoffs_are_listed_in_order_of_their_end(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, from(&[ANA, ANA_ID], 1)).await;
@@ -56,7 +56,7 @@ async fn active_handoffs_are_listed_in_order_of_their_end(backend: &mut Backend)
         (first.sender.as_str(), first.url.as_str(), first.until),
         (US, FLOW, at(100))
     );
-    // The limit counts conversations, and not addresses.
+    // The limit counts conversations, not addresses.
     assert_eq!(store.active_handoffs(1, at(50)).await.unwrap(), listed[..1]);
     assert_eq!(
         store.active_handoffs(1, at(150)).await.unwrap(),
@@ -71,7 +71,7 @@ async fn active_handoffs_are_listed_in_order_of_their_end(backend: &mut Backend)
     );
 }
 
-/// Accepts a message and hands over with its answer.
+/// Completes a claimed message inline, with a handoff until second `end`.
 async fn hand_over(store: &dyn Store, claim: Claim, end: i64) {
     let twiml = Some("redirect".to_owned());
     store
@@ -95,9 +95,9 @@ async fn handoff_starts_with_reply_and_marks_later_claims(backend: &mut Backend)
     assert_eq!(to(store, first, 2).await, None);
     hand_over(store, first, 100).await;
     assert_eq!(to(store, first, 2).await.as_deref(), Some(FLOW));
-    // What has waited, what comes, what was left behind, and what failed.
+    // Claims of a queued, a failed, a deferred and a new message are marked.
     let TurnStatus::Claimed(second) = store.try_claim(waiting(&waits), at(3)).await.unwrap() else {
-        panic!("its turn has come")
+        panic!("the queued message cannot be claimed")
     };
     assert!(second.handed_off);
     store
@@ -153,7 +153,7 @@ async fn handoff_via_rest_reply_records_missing_redirect(backend: &mut Backend) 
     assert!(begin(store, arrival(4)).await.handed_off);
 }
 
-// A message extends the handoff, but not one that was ended; that one can start again.
+// A message extends a handoff, even an expired one, but not one that was ended.
 async fn handoff_lasts_until_expiry_or_end(backend: &mut Backend) {
     let store = backend.store();
     let first = begin(store, arrival(1)).await;
@@ -192,7 +192,7 @@ async fn handoff_lasts_until_expiry_or_end(backend: &mut Backend) {
         .unwrap();
     assert!(to(store, first, 23).await.is_none());
     assert_eq!(shown(store, 1).await.handed_off_until, None);
-    // It can begin anew.
+    // A new handoff can start.
     let again = begin(store, arrival(30)).await;
     hand_over(store, again, 300).await;
     assert_eq!(store.end_handoff(None, &user, at(300)).await.unwrap(), 0);

@@ -1,4 +1,4 @@
-//! To one person messages go one after the other, oldest first, whatever they answer; nobody else waits for that.
+//! Send order: messages to one user are sent sequentially, oldest first, and delay no other user.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ over_all_stores!(
     concurrent_claims_keep_order,
 );
 
-/// What may go now.
+/// Claims the due messages, and returns their IDs and texts.
 async fn due(store: &dyn Store, seconds: i64) -> Vec<(i64, String)> {
     let claimed = store.claim(9, at(seconds)).await.unwrap();
     let ids = claimed.iter().map(|message| message.id);
@@ -24,7 +24,7 @@ async fn due(store: &dyn Store, seconds: i64) -> Vec<(i64, String)> {
     ids.zip(texts).collect()
 }
 
-/// The one message that may go now.
+/// Asserts that one message is due, with this text, and returns its ID.
 #[track_caller]
 fn only(due: &[(i64, String)], text: &str) -> i64 {
     let texts: Vec<_> = due.iter().map(|(_, text)| text.as_str()).collect();
@@ -78,7 +78,7 @@ async fn retried_or_unknown_message_keeps_its_position(backend: &mut Backend) {
     store.record_outcome(one, unknown, at(11)).await.unwrap();
     assert!(due(store, 99).await.is_empty());
     assert_eq!(store.claim_lookups(9, at(12)).await.unwrap().len(), 1);
-    // What the operator has to look at holds up nobody.
+    // A held message waits for the operator, and blocks no other.
     store
         .record_outcome(one, SendOutcome::Held, at(13))
         .await
@@ -114,7 +114,7 @@ async fn message_not_due_or_failed_blocks_no_other(backend: &mut Backend) {
     assert_eq!(bodies(&deliver(store, 13).await), ["next"]);
     store.release(super::sid(11), at(14)).await.unwrap();
     assert_eq!(bodies(&deliver(store, 14).await), ["one", "two"]);
-    // What has its turn later is as old as its turn.
+    // The age of a message that is due later counts from its due time.
     let state = store.outbox_stats().await.unwrap();
     assert_eq!((state.pending, state.oldest), (1, Some(at(110))));
     assert!(due(store, 109).await.is_empty());

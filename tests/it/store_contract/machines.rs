@@ -1,4 +1,4 @@
-//! What several machines on one database promise each other, and what they do while it is away.
+//! Several machines on one PostgreSQL database, and their behavior while it is unavailable.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ async fn another(backend: &Backend) -> Arc<dyn Store> {
 
 const RUN_OUT: &str = "UPDATE owner SET alive_until = now() - interval '1 s'";
 
-/// Lets leases run out until something is found that their owners held.
+/// Expires all leases until `look` finds something that their owners had claimed.
 async fn dies<T>(backend: &Backend, look: impl AsyncFn() -> Vec<T>) -> Vec<T> {
     loop {
         backend.database().run(RUN_OUT).await;
@@ -62,7 +62,7 @@ fn live_machine_keeps_its_claims() {
         let message = one.claim(9, at(5)).await.unwrap().pop().unwrap();
         assert!(two.claim(9, at(5)).await.unwrap().is_empty());
         assert_eq!(shown(&*two, 4).await.state, "deferred");
-        // Twilio's answer and its callback come to different machines.
+        // Another machine than the sending one may record the outcome.
         let sent = SendOutcome::Sent {
             sid: sid(11),
             status: replyhook::MessageStatus::Sent,
@@ -80,8 +80,8 @@ fn claims_of_dead_machine_move_to_another() {
         let claim = begin(one, arrival(1)).await;
         defer(one, from(&[BEN], 2), &["text"]).await;
         let message = one.claim(9, at(3)).await.unwrap().pop().unwrap();
-        // Its own lease is renewed in the step in which it claims. The first one lives still, and a heartbeat of it may
-        // come in between.
+        // Claiming renews the lease of `two`. `one` is still running, so its heartbeat may renew its lease first.
+        // `dies` then tries again.
         let taken = dies(backend, async || {
             two.claim_backlog(9, RETRY, at(4)).await.unwrap().messages
         })
@@ -93,7 +93,7 @@ fn claims_of_dead_machine_move_to_another() {
         });
         assert_eq!(unknown.await[0].id, message.id);
 
-        // The first was only paused. Whatever it writes now is fenced.
+        // `one` was only paused. Its writes must have no effect now.
         let late = one
             .complete_inline(claim, Some("late".to_owned()), Completion::default(), at(7))
             .await
@@ -137,7 +137,7 @@ fn paused_machine_renews_lease_before_claiming() {
                 .messages
                 .is_empty()
         );
-        // The same where its row is gone.
+        // Claiming also restores the lease if its row was deleted.
         backend.database().run("DELETE FROM owner").await;
         begin(one, from(&[BEN], 3)).await;
         assert!(
@@ -154,12 +154,12 @@ fn machine_reports_when_its_replies_are_flushed() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let one = backend.store();
         let (day, none) = (Duration::from_hours(24), Duration::ZERO);
-        // Nobody else is there.
+        // There is no other machine.
         assert!(one.peers_flushed_within(none).await.unwrap());
         let two = another(backend).await;
         assert!(one.peers_flushed_within(day).await.unwrap());
         assert!(!one.peers_flushed_within(none).await.unwrap());
-        // It lives, and has not shown it since.
+        // A heartbeat of `two` records no flush while `two` has unflushed replies.
         two.set_unflushed(true);
         let since = Instant::now();
         let mut db = backend.database().connect().await;
@@ -174,7 +174,7 @@ fn machine_reports_when_its_replies_are_flushed() {
         assert!(!one.peers_flushed_within(since.elapsed()).await.unwrap());
         two.set_unflushed(false);
         while !one.peers_flushed_within(since.elapsed()).await.unwrap() {}
-        // One that ends in order owes nothing.
+        // Other machines do not wait for a machine that has closed its store.
         two.set_unflushed(true);
         two.close().await.unwrap();
         assert!(one.peers_flushed_within(none).await.unwrap());
@@ -204,7 +204,7 @@ fn concurrent_starts_on_empty_database_succeed() {
     });
 }
 
-/// Who has which message in hands, and what was handled, in order.
+/// Claimed message of each conversation, and its handled messages in order.
 #[derive(Default)]
 struct Hands {
     now: HashMap<i64, i64>,
@@ -264,7 +264,7 @@ impl Worker {
 
     async fn work(&self, next: &AtomicU64) {
         loop {
-            // Every message comes twice, the second time a little later.
+            // Each message is delivered twice, the second time a little later.
             let turn = next.fetch_add(1, Ordering::SeqCst);
             if turn >= 2 * MESSAGES {
                 break;
@@ -321,7 +321,7 @@ fn eight_machines_handle_each_message_once_in_order() {
         assert_eq!(hands.handled.len() as u64, CONVERSATIONS);
         for (conversation, handled) in &hands.handled {
             assert_eq!(handled.len(), 20, "{conversation}: {handled:?}");
-            // Numbers rise as messages are accepted; none comes twice.
+            // IDs rise in the order of acceptance. A message that is handled twice would repeat its ID.
             assert!(
                 handled.is_sorted_by(|a, b| a < b),
                 "{conversation}: {handled:?}"
@@ -330,7 +330,7 @@ fn eight_machines_handle_each_message_once_in_order() {
     });
 }
 
-/// The store answers again by itself. There is nothing to await but its answer.
+/// Waits until the store responds again. It polls, because the store does not signal its recovery.
 async fn recovers(store: &dyn Store) {
     while store.check().await.is_err() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -345,14 +345,14 @@ fn is_told_and_recovers(way: Way) {
         store.open(Access::Owner).await.unwrap();
         converse(&store, arrival(1)).await;
         proxy.set(way).await;
-        // However many ask, each is told; and then each at once.
+        // Every call must fail, not only the first. The circuit breaker rejects the later ones immediately.
         for _ in 0..20 {
             let refused = store.accept(Arc::new(arrival(2))).await;
             assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Unavailable);
         }
         proxy.set(Way::Open).await;
         recovers(&store).await;
-        // What had been sent before may still be done now, so that another user's message shows it.
+        // The database may still execute the rejected calls for Ana's message, so use a message of Ben.
         converse(&store, from(&[BEN], 12)).await;
     });
 }
@@ -441,7 +441,7 @@ fn call_waiting_for_lock_is_cancelled() {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-        // At once, unless the store gave up a moment before the database did.
+        // The circuit breaker is open only if the store's timeout ended the call before the database canceled it.
         recovers(store).await;
         begin(store, from(&[BEN], 3)).await;
         sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
@@ -453,7 +453,7 @@ fn call_waiting_for_lock_is_cancelled() {
 fn store_errors_reveal_no_user_data_or_password() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let store = backend.store();
-        // A constraint whose violation PostgreSQL explains with the row.
+        // PostgreSQL's message about a violated CHECK contains the row.
         backend
             .database()
             .run("ALTER TABLE inbound ADD CONSTRAINT no_params CHECK (params IS NULL)")

@@ -1,4 +1,4 @@
-//! Links, and what they lead to.
+//! Media links and their files.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ fn link(number: u8, file: LinkSource, until: i64) -> NewLink {
     }
 }
 
-/// What a link leads to, whole.
+/// Resolves a link to a stored file, and reads all of its chunks.
 async fn follow(store: &dyn Store, number: u8, seconds: i64) -> Option<LinkSource> {
     let linked = store
         .resolve_link(key(number), at(seconds))
@@ -74,7 +74,7 @@ async fn media_link_resolves_until_expiry(backend: &mut Backend) {
     assert!(store.expire_links(at(10)).await.unwrap());
     assert!(!store.expire_links(at(10)).await.unwrap());
     assert_eq!(follow(store, 1, 0).await, None);
-    // One secret is never given twice.
+    // A link token cannot be used for a second link.
     store.create_link(link(3, bytes("a"), 10)).await.unwrap();
     assert!(store.create_link(link(3, bytes("b"), 10)).await.is_err());
 }
@@ -132,7 +132,7 @@ async fn equal_files_remain_until_longest_link_expires(backend: &mut Backend) {
     assert_eq!(follow(store, 2, 0).await, None);
 }
 
-// A file that another user's link shares stays.
+// A file remains if another user's link leads to it.
 async fn purged_user_leaves_no_media(backend: &mut Backend) {
     let store = backend.store();
     converse(store, from(&[ANA], 1)).await;
@@ -180,7 +180,7 @@ async fn media_link_survives_crash_on_every_machine(backend: &mut Backend) {
     assert_eq!(follow(backend.store(), 1, 0).await, Some(bytes("file")));
 }
 
-/// What the key makes of one secret: all that can be seen of it.
+/// Returns the tag of a fixed token, because the signing key itself is not readable.
 fn tag(store: &dyn Store) -> [u8; LINK_TAG_BYTES] {
     store.link_signing_key().unwrap().tag(&[7; 32])
 }
@@ -196,7 +196,7 @@ async fn signing_key_survives_crash_and_deletion_of_content(backend: &mut Backen
     assert_eq!(tag(backend.store()), before);
     if backend.crash().await {
         assert_eq!(tag(backend.store()), before);
-        // A command beside the server reads the same key.
+        // A command that runs alongside the server reads the same key.
         let command = backend.another();
         command.open(Access::Operator).await.unwrap();
         assert_eq!(tag(&*command), before);
@@ -210,7 +210,7 @@ async fn signing_key_survives_crash_and_deletion_of_content(backend: &mut Backen
 async fn concurrently_opened_stores_share_signing_key(backend: &mut Backend) {
     match backend.kind {
         Kind::Memory => {}
-        // An SQLite file has one server; a command may open it while that starts.
+        // An SQLite file has one server, but a command may open it while the server starts.
         Kind::File => {
             let db = rusqlite::Connection::open(backend.path()).unwrap();
             db.execute("DELETE FROM media_link_key", []).unwrap();

@@ -1,4 +1,4 @@
-//! Messages that are answered with the one before them: all with it, or none.
+//! Merging of queued messages into the message before them: all or none.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ over_all_stores!(
     lost_claim_merges_nothing,
 );
 
-/// A claimed message, and so many that wait behind it.
+/// Accepts a message and `behind` more. Returns the claim of the first, and the IDs of the queued others.
 async fn line(store: &dyn Store, first: u64, behind: u64) -> (Claim, Vec<i64>) {
     let claim = begin(store, arrival(first)).await;
     let mut ids = Vec::new();
@@ -51,7 +51,6 @@ async fn queued_messages_are_listed_in_order(backend: &mut Backend) {
     store.accept(Arc::new(from(&[BEN], 10))).await.unwrap();
     assert_eq!(behind(store, claim, 9).await, ids);
     assert_eq!(behind(store, claim, 2).await, ids[..2]);
-    // What goes by REST waits as well, and what has its answer does not.
     store.decide(ids[0], ReplyPath::Rest, at(9)).await.unwrap();
     let apology = ReplyPath::Twiml("apology".to_owned());
     store.decide(ids[1], apology, at(9)).await.unwrap();
@@ -69,7 +68,7 @@ async fn queued_messages_are_listed_in_order(backend: &mut Backend) {
     );
 }
 
-// They end with the message they were merged into, and the next message can be claimed.
+// Merged messages end with the message before them, and the next message can be claimed.
 async fn merged_messages_get_empty_response(backend: &mut Backend) {
     let store = backend.store();
     let (claim, ids) = line(store, 1, 3).await;
@@ -103,7 +102,7 @@ async fn merged_messages_get_empty_response(backend: &mut Backend) {
             .messages
             .is_empty()
     );
-    // The one after them has its turn.
+    // The message after them can be claimed.
     let next = store.try_claim(ids[2], at(7)).await.unwrap();
     let TurnStatus::Claimed(next) = next else {
         panic!("{next:?}")
@@ -164,7 +163,7 @@ async fn failure_keeps_messages_queued(backend: &mut Backend) {
         .await
         .unwrap();
     let TurnStatus::Claimed(second) = store.try_claim(ids[0], at(4)).await.unwrap() else {
-        panic!("its turn has come")
+        panic!("the queued message cannot be claimed")
     };
     assert_eq!(behind(store, second, 9).await, ids[1..]);
 }
@@ -183,7 +182,7 @@ async fn lost_claim_merges_nothing(backend: &mut Backend) {
             .await
             .unwrap()
     );
-    // Whoever takes it up finds all that waited with it.
+    // The next claim of the message finds all messages that were queued behind it.
     let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().messages;
     assert_eq!(taken.len(), 1);
     let claim = taken[0].claim;

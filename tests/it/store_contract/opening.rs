@@ -1,4 +1,4 @@
-//! A store opens what is its own and whole, and says why it does not open the rest.
+//! Opening of a store: its schema, damaged and foreign files, and commands alongside a server.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn threat_54_store_timeout_is_below_two_seconds() {
         replyhook::Secret::new("postgres://nobody@nowhere.test/db"),
     )));
     for store in stores {
-        // A request waits no longer than that, whatever the store does.
+        // This limits the time for which a request waits for the store.
         assert!(store.operation_timeout() < Duration::from_secs(2));
     }
 }
@@ -84,7 +84,7 @@ async fn commands_work_alongside_running_server(backend: &mut Backend) {
         let error = second.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Owned);
         assert!(error.to_string().contains("DATABASE_URL"), "{error}");
-        // By another name it is the same file.
+        // Symbolic links lead to the same file.
         let link = backend.path().with_file_name("link.db");
         let of_link = backend.path().with_file_name("link of link.db");
         std::os::unix::fs::symlink(backend.path().file_name().unwrap(), &link).unwrap();
@@ -100,7 +100,7 @@ async fn commands_work_alongside_running_server(backend: &mut Backend) {
     }
 }
 
-/// Leaves the store as a newer program does, which lets in what that says.
+/// Marks the store's schema as newer, and runs `lets_in`, which sets the versions that may open it.
 async fn made_newer(backend: &mut Backend, lets_in: &'static str) {
     match backend.kind {
         Kind::Memory => {}
@@ -151,7 +151,7 @@ async fn newer_compatible_schema_is_used_unchanged(backend: &mut Backend) {
     if backend.kind == Kind::Memory {
         return;
     }
-    // What this version wrote itself lets it in.
+    // The statement changes nothing: the `min_reader` that this version wrote still allows it.
     made_newer(backend, "SELECT value FROM meta WHERE name = 'min_reader'").await;
     for access in [Access::Migrate, Access::Operator] {
         backend.another().open(access).await.unwrap();
@@ -200,8 +200,8 @@ async fn store_without_schema_rejects_commands_until_migrated(backend: &mut Back
     begin(&*store, arrival(1)).await;
 }
 
-/// Stores that another version of the initial schema began: with the same number, since it is edited in place until the first
-/// release, and with the higher numbers that schemas had before it became one.
+// Until the first release the initial schema is edited in place, so another version of it has the same number. Schemas
+// from before it became one schema have higher numbers.
 async fn unreleased_schema_is_refused_with_remedy(backend: &mut Backend) {
     const OTHER: &str = "UPDATE meta SET value = 1 WHERE name = 'initial_schema'";
     const NONE: &str = "DELETE FROM meta WHERE name = 'initial_schema'";

@@ -1,4 +1,4 @@
-//! What operators see and do, and what is forgotten.
+//! Operator calls: lists, retries, backfill, purges and retention.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ async fn messages_are_listed_newest_first_and_filtered(backend: &mut Backend) {
         ..all(2)
     };
     assert_eq!(listed(store, page).await, [3, 2]);
-    // Those of a conversation that was joined to another are the same person's.
+    // Messages of merged conversations belong to one user.
     for user in [ANA, ANA_ID] {
         let of_user = MessageFilter {
             user: Some(user.into()),
@@ -167,7 +167,7 @@ async fn dead_message_is_retried_once(backend: &mut Backend) {
     );
 }
 
-/// A life with us, in every table.
+/// Stores messages, a dialogue, replies and opt-outs of Ana, and one message of Ben.
 async fn lived(store: &dyn Store) {
     converse(store, from(&[ANA], 1)).await;
     let change = DialogueChange::Set {
@@ -197,7 +197,7 @@ async fn lived(store: &dyn Store) {
     converse(store, from(&[BEN], 7)).await;
 }
 
-/// The rows that hold something of Ana's, where that can be seen.
+/// Returns what contains Ana's addresses or a message text: rows of PostgreSQL, or canaries in SQLite's files.
 async fn traces(backend: &Backend) -> Vec<String> {
     let canaries = ["5550001111", "13491208655302741918", "secret", "text+"];
     #[cfg(feature = "postgres")]
@@ -218,7 +218,7 @@ async fn traces(backend: &Backend) -> Vec<String> {
     found
 }
 
-// It opens the window and applies its keyword, and its redelivery gets the empty response.
+// The message opens the window and applies its keyword. Its redelivery gets the empty response.
 async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
     let store = backend.store();
     let enter =
@@ -236,13 +236,13 @@ async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
             .messages
             .is_empty()
     );
-    // Its webhook, should it come, is a repeat; its window is open, and others do not wait for it.
+    // Its webhook counts as a redelivery, its window is open, and later messages do not wait for it.
     let again = store.accept(Arc::new(arrival(1))).await.unwrap();
     assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
     let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
     assert!(conversation.unwrap().window(at(3)).is_some());
     begin(store, arrival(2)).await;
-    // What is kept already stays as it is, and behind what is open nothing is handled either.
+    // A known message is not changed. A backfilled message is answered even behind an open one.
     enter(arrival(2)).await;
     assert_eq!(shown(store, 2).await.state, "processing");
     enter(arrival(3)).await;
@@ -291,7 +291,6 @@ async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
         let row = shown(store, number).await;
         assert!(row.params.is_none() && row.response.is_none() && row.user.is_none());
         assert!(row.replies.is_empty());
-        // The key stays: a repeat is none the less a repeat.
         let again = store
             .accept(std::sync::Arc::new(from(&[ANA], number)))
             .await
@@ -320,7 +319,7 @@ async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
         store.purge_user(&BEN.into(), false).await.unwrap();
         store.purge_user(&ANA_ID.into(), false).await.unwrap();
         let left = traces(backend).await;
-        // Of the user, only what says that they want nothing.
+        // Only the opt-out of the user is left.
         let consent = |row: &String| {
             row.starts_with("consent") || row.starts_with("55") || row.starts_with("13")
         };
@@ -380,7 +379,7 @@ async fn purge_closes_open_messages(backend: &mut Backend) {
 // Open messages are not deleted, however old they are.
 async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
     let store = backend.store();
-    // As old as their numbers say, as in a journal.
+    // Message `number` was received at second `number`.
     for number in 1..=3 {
         let claim = defer(store, from(&[BEN], number), &["text"]).await;
         assert!(
@@ -436,7 +435,7 @@ async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
     assert!(shown(store, 1).await.replies.is_empty());
     assert_eq!(shown(store, 3).await.replies.len(), 1);
     let row = shown(store, 40).await;
-    assert!(row.params.is_some(), "what is open is not old");
+    assert!(row.params.is_some(), "an open message has expired");
 
     finish(retention(90, 90, -9)).await;
     assert!(shown(store, 3).await.replies.is_empty());
@@ -516,7 +515,7 @@ async fn delete_everything_leaves_empty_store(backend: &mut Backend) {
             .unwrap()
             .is_none()
     );
-    // The same message is a new one.
+    // A redelivery counts as a new message.
     let claim = begin(store, from(&[ANA, ANA_ID], 1)).await;
     assert_eq!(claim.attempt, 1);
 }
@@ -547,7 +546,7 @@ async fn dead_messages_count_until_retried_or_purged(backend: &mut Backend) {
     assert!(store.retry(sid(1), at(4)).await.unwrap());
     assert_eq!(counts().await, (1, 0));
     store.purge_user(&BEN.into(), false).await.unwrap();
-    // What is open when its user is purged is dead, and dealt with.
+    // An open message of a purged user becomes dead, but is not counted.
     store.purge_user(&ANA_ID.into(), false).await.unwrap();
     assert_eq!(counts().await, (0, 0));
 }

@@ -1,4 +1,4 @@
-//! One conversation, one message at a time, in the order in which they were accepted.
+//! Order in a conversation: one message at a time, in the order of acceptance.
 
 use replyhook::Address;
 use replyhook::store::{
@@ -49,13 +49,13 @@ async fn message_waits_only_for_older_in_conversation(backend: &mut Backend) {
         TurnStatus::Waiting
     );
     let TurnStatus::Claimed(claim) = store.try_claim(id, at(5)).await.unwrap() else {
-        panic!("its turn has come")
+        panic!("the queued message cannot be claimed")
     };
     assert_eq!(
         (claim.id, claim.attempt, claim.conversation),
         (id, 1, conversation)
     );
-    // It has been decided, for whoever asks with an old number.
+    // A claimed message cannot be claimed again.
     let decided = TurnStatus::Resolved(ReplyDecision::ClaimLost);
     assert_eq!(store.try_claim(id, at(5)).await.unwrap(), decided);
     store
@@ -79,7 +79,7 @@ async fn retried_message_precedes_newer_unclaimed_messages(backend: &mut Backend
     let third = waiting(&store.accept(std::sync::Arc::new(arrival(3))).await.unwrap());
     store.decide(third, ReplyPath::Rest, at(3)).await.unwrap();
     assert!(store.retry(first_sid(), at(3)).await.unwrap());
-    // The second is in hands: neither may begin.
+    // The second message is claimed, so neither of the others can be.
     assert!(
         store
             .claim_backlog(9, RETRY, at(4))
@@ -134,7 +134,7 @@ async fn message_with_both_addresses_merges_conversations(backend: &mut Backend)
     assert_ne!(by_phone, by_id);
     let phone_waits = begin(store, from(&[ANA], 3)).await;
     let id_waits = begin(store, from(&[ANA_ID], 4)).await;
-    // At once by both: it comes after what is open under either.
+    // A message with both addresses is queued behind the open messages of both.
     let joined = store
         .accept(std::sync::Arc::new(from(&[ANA, ANA_ID], 5)))
         .await
@@ -167,7 +167,7 @@ async fn message_with_both_addresses_merges_conversations(backend: &mut Backend)
         .await
         .unwrap();
     let TurnStatus::Claimed(claim) = store.try_claim(number, at(6)).await.unwrap() else {
-        panic!("its turn has come")
+        panic!("the queued message cannot be claimed")
     };
     store
         .complete_inline(claim, None, DialogueChange::End.into(), at(7))
@@ -175,7 +175,7 @@ async fn message_with_both_addresses_merges_conversations(backend: &mut Backend)
         .unwrap();
     assert_eq!(store.dialogue(conversation, at(7)).await.unwrap(), None);
 
-    // The later window, whichever it was, and opted out if either was.
+    // The merging message is older than both windows, so it must not replace the later one.
     converse(store, from(&["whatsapp:+1"], 20)).await;
     store
         .accept(std::sync::Arc::new(saying(

@@ -1,4 +1,4 @@
-//! What was sent first is listed for the operator.
+//! The operator's list of outbound messages.
 
 use replyhook::store::{MessageFilter, NewOutbound, SendOutcome, StatusEvent, Store};
 use replyhook::{ErrorCode, MessageStatus};

@@ -24,7 +24,7 @@ over_all_stores!(
 
 const TWIML: &str = "<Response><Message>two</Message></Response>";
 
-/// Answers message `number`, which came that many seconds after the beginning, as a reply to Ana does.
+/// Accepts message `number` at second `number`, and completes it inline with Ana's reply queue.
 async fn answer(store: &dyn Store, number: u64) -> ReplyDecision {
     let claim = begin(store, arrival(number)).await;
     answer_at(store, claim, i64::try_from(number).unwrap()).await
@@ -57,7 +57,7 @@ async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
     defer(store, arrival(1), &["one"]).await;
     let claim = begin(store, arrival(2)).await;
     assert_eq!(answer_at(store, claim, 2).await, ReplyDecision::ViaRest);
-    // Decided: another request of the message gets the empty response, and the handler's end still counts.
+    // A redelivery gets the empty response, and the handler can still complete the message.
     let repeated = store.accept(arrival(2).into()).await.unwrap();
     assert_eq!(
         repeated,
@@ -66,7 +66,7 @@ async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
     let two = vec![reply("two")];
     let finished = store.complete_via_rest(claim, two, Completion::default(), at(2));
     assert!(finished.await.unwrap());
-    // Being sent, to be sent again, and of unknown outcome.
+    // The older reply is being sent, then waits for a retry, then has an unknown outcome.
     let one = store.claim(9, at(3)).await.unwrap();
     assert_eq!(bodies(&one), ["one"]);
     let again = SendOutcome::Retry { not_before: at(20) };
@@ -99,7 +99,7 @@ async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
 async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     let store = backend.store();
     converse(store, arrival(1)).await;
-    // Sent first, also one that waits for the rate of its sender.
+    // Messages that are not replies do not count, even one that waits for the rate limit of its sender.
     store.enqueue(vec![reply("first")], at(1)).await.unwrap();
     let paced = Submission {
         message: reply("paced"),
@@ -112,7 +112,7 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     store.submit(paced, at(1)).await.unwrap();
     assert_eq!(answer(store, 2).await, saved());
     deliver(store, 3).await;
-    // To another user, or by another sender.
+    // Replies to another user, by another sender or of another account do not count.
     let claim = begin(store, arrival(4)).await;
     let to_ben = NewOutbound {
         user: BEN.into(),
@@ -131,7 +131,7 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     assert!(finished.await.unwrap());
     assert_eq!(answer(store, 5).await, saved());
     deliver(store, 6).await;
-    // Held, and its second part, which stands behind it.
+    // A held reply and the part behind it do not count.
     defer(store, arrival(7), &["held", "rest"]).await;
     let held = store.claim(9, at(7)).await.unwrap()[0].id;
     let unknown = SendOutcome::Unknown {
@@ -144,7 +144,7 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
         .await
         .unwrap();
     assert_eq!(answer(store, 8).await, saved());
-    // Failed, and its second part.
+    // A failed reply and the part behind it do not count.
     defer(store, arrival(9), &["failed", "rest"]).await;
     let failed = store.claim(9, at(9)).await.unwrap()[0].id;
     let failure = SendOutcome::Failed {
@@ -153,7 +153,7 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     };
     store.record_outcome(failed, failure, at(9)).await.unwrap();
     assert_eq!(answer(store, 10).await, saved());
-    // A reply in the queue, and an answer that does not ask for its order.
+    // A completion without `queue` does not wait for a pending reply.
     defer(store, arrival(11), &["pending"]).await;
     let claim = begin(store, arrival(12)).await;
     let empty = store.complete_inline(claim, None, Completion::default(), at(12));
@@ -161,7 +161,7 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
         empty.await.unwrap(),
         ReplyDecision::Inline(SavedResponse::EMPTY)
     );
-    // Suppressed, since its user has opted out.
+    // A reply that was suppressed by an opt-out does not count.
     store
         .accept(saying(stop(), arrival(13)).into())
         .await
@@ -202,7 +202,7 @@ async fn reply_from_future_limits_waiting(backend: &mut Backend) {
 
 async fn reply_behind_other_authors_reply_is_deferred(backend: &mut Backend) {
     let store = backend.store();
-    // Ben's message is answered with a message to Ana.
+    // The reply to Ben's message goes to Ana.
     let from_ben = super::from(&[BEN], 1);
     defer(store, from_ben, &["to Ana"]).await;
     let claim = begin(store, arrival(2)).await;
@@ -236,6 +236,6 @@ async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) 
     );
     assert!(finished.await.unwrap());
     assert_eq!(answer(store, 6).await, saved());
-    // They still keep their own order.
+    // Both replies are still sent in order.
     assert_eq!(bodies(&deliver(store, 7).await), ["released", "retried"]);
 }

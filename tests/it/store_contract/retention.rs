@@ -1,5 +1,4 @@
-//! What is old is deleted in small steps, by the numbers of rows: also where numbers begin again, where the clock was wrong,
-//! and where something was still open when its turn came.
+//! Retention: small steps delete old rows by ID. Reused IDs, a wrong clock or open messages must not stop it.
 
 use replyhook::Timestamp;
 use replyhook::store::{Completion, MessageFilter, NewOutbound, Retention, Store};
@@ -21,10 +20,10 @@ over_all_stores!(
     conversation_expires_once_no_message_is_open,
 );
 
-/// Far more than any retention.
+/// Seconds, far beyond any retention.
 const FUTURE: i64 = 1_000_000_000;
 
-/// Seconds: texts, content and keys from before these, at this time.
+/// Retention at second `now` that expires texts, content and keys from before these seconds.
 fn before(texts: i64, content: i64, keys: i64, now: i64) -> Retention {
     Retention {
         now: at(now),
@@ -112,7 +111,7 @@ async fn messages_expire_after_row_ids_restart(backend: &mut Backend) {
 
 async fn messages_expire_after_newest_were_deleted(backend: &mut Backend) {
     let store = backend.store();
-    // It stays, and what comes after it does not: SQLite gives that one's number again.
+    // Message 1 stays. Message 2 is deleted, and SQLite assigns its ID again.
     converse(store, come_at(FUTURE, 1)).await;
     expire(store, before(50, 50, 50, 100)).await;
     converse(store, from(&[BEN], 2)).await;
@@ -148,7 +147,7 @@ async fn message_from_future_blocks_no_expiry(backend: &mut Backend) {
     converse(store, come_at(FUTURE, 2)).await;
     converse(store, arrival(3)).await;
     converse(store, arrival(4)).await;
-    // As old as the next one, which is not old yet.
+    // Message 2 counts as old as message 3, which is not old yet.
     expire(store, before(2, 2, 2, 10)).await;
     assert!(has_text(store, 2).await);
     expire(store, before(4, 2, 2, 10)).await;
@@ -166,12 +165,12 @@ async fn last_message_from_future_expires(backend: &mut Backend) {
     converse(store, arrival(1)).await;
     converse(store, come_at(FUTURE, 2)).await;
     expire(store, before(50, 50, 50, 100)).await;
-    // Its arrival time is unknown: at the latest when it was found.
+    // Its arrival time is wrong, so it counts as received at the step that finds it.
     assert!(has_text(store, 2).await);
     for number in 103..=104 {
         converse(store, from(&[BEN], number)).await;
     }
-    // It holds up nothing, and goes by itself.
+    // It blocks no later message, and expires by itself.
     expire(store, before(104, 9, 9, 150)).await;
     assert!(!has_text(store, 103).await);
     assert!(!has_text(store, 2).await);
@@ -179,7 +178,7 @@ async fn last_message_from_future_expires(backend: &mut Backend) {
     assert_eq!(messages(store).await, 0);
     let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
     assert!(conversation.is_none());
-    // A clock that is put right again finds nothing to do.
+    // Another step finds nothing to delete.
     assert!(!store.expire(before(170, 170, 170, 200)).await.unwrap().more);
 }
 
@@ -190,7 +189,7 @@ async fn open_reply_expires_once_sent(backend: &mut Backend) {
     expire(store, before(50, 50, 0, 100)).await;
     assert!(!has_text(store, 2).await);
     let row = shown(store, 1).await;
-    assert!(row.replies[0].params.is_some(), "it is still to be sent");
+    assert!(row.replies[0].params.is_some(), "an unsent reply expired");
     assert_eq!(deliver(store, 101).await.len(), 1);
     expire(store, before(50, 0, 0, 102)).await;
     let row = shown(store, 1).await;
@@ -228,7 +227,7 @@ async fn conversation_expires_once_no_message_is_open(backend: &mut Backend) {
     assert_eq!(shown(store, 1).await.state, "answered");
 }
 
-/// Rows that a step reads, where there are twenty thousand that are not old.
+// Each table has 20,000 rows that are not old.
 #[cfg(feature = "postgres")]
 #[test]
 fn step_reads_few_rows_of_large_postgres_tables() {
@@ -254,7 +253,7 @@ fn step_reads_few_rows_of_large_postgres_tables() {
         };
         let begun = read().await;
         let mut steps = 0;
-        // Its connection tells at most once a second what it has read.
+        // The store's connection reports its statistics at most once a second.
         while read().await.1 == begun.1 {
             store.expire(before(50, 50, 50, 100)).await.unwrap();
             steps += 1;

@@ -1,4 +1,4 @@
-//! What goes by REST goes in order, once, and not to who has opted out.
+//! Sending via the REST API: in order, once, and not to users who have opted out.
 
 use replyhook::store::{
     ConsentAction, ConsentRecord, ConsentScope, ConsentSource, NewInbound, NewOutbound,
@@ -119,7 +119,7 @@ async fn outbound_messages_are_claimed_once_up_to_limit(backend: &mut Backend) {
     for task in tasks {
         claimed.extend(task.await.unwrap().iter().map(|message| message.id));
     }
-    // Whoever comes while others are at it may get less, and nobody gets what another has.
+    // Concurrent claims may leave some messages, so claim the rest. No message may be claimed twice.
     claimed.extend(
         store
             .claim(99, at(1))
@@ -162,7 +162,7 @@ async fn opted_out_user_gets_nothing_under_any_address(backend: &mut Backend) {
         .unwrap();
     let claimed = store.claim(9, at(5)).await.unwrap();
     assert_eq!(bodies(&claimed), ["by id", "to Ben"][1..]);
-    // One part after the other is taken back.
+    // Suppressed messages cannot be claimed.
     assert!(store.claim(9, at(5)).await.unwrap().is_empty());
     let row = shown(store, 2).await;
     let states: Vec<_> = row.replies.iter().map(|reply| reply.state).collect();
@@ -179,7 +179,7 @@ async fn opted_out_user_gets_nothing_under_any_address(backend: &mut Backend) {
         .await
         .unwrap();
     store.enqueue(vec![reply("again")], at(7)).await.unwrap();
-    // The service's STOP still stands, and does not count for a sender alone.
+    // The opt-out from the service still applies, but not to a message without the service.
     assert_eq!(bodies(&store.claim(9, at(7)).await.unwrap()), ["again"]);
 }
 
@@ -307,7 +307,6 @@ async fn send_interrupted_by_crash_is_looked_up(backend: &mut Backend) {
     let store = backend.store();
     assert!(store.claim(9, at(10)).await.unwrap().is_empty());
     assert_eq!(shown(store, 1).await.state, "unknown");
-    // A callback gets two seconds to show it first.
     assert!(store.claim_lookups(9, at(11)).await.unwrap().is_empty());
     let lost = store.claim_lookups(9, at(12)).await.unwrap();
     assert_eq!((lost[0].id, lost[0].sent_at), (message.id, Some(at(2))));
@@ -346,7 +345,7 @@ async fn lookup_goes_to_one_worker_until_resolved(backend: &mut Backend) {
         (looks.len(), looks[0].id, looks[0].lookups),
         (1, message.id, 0)
     );
-    // Whoever had it may have died: after a minute another gets it.
+    // The first worker may have died, so the lookup can be claimed again after a minute.
     assert!(store.claim_lookups(9, at(64)).await.unwrap().is_empty());
     assert_eq!(store.claim_lookups(9, at(65)).await.unwrap().len(), 1);
     store
@@ -359,7 +358,7 @@ async fn lookup_goes_to_one_worker_until_resolved(backend: &mut Backend) {
         .record_outcome(message.id, SendOutcome::Held, at(71))
         .await
         .unwrap();
-    // That it was sent is true whoever says so; nothing takes that back.
+    // `Sent` overwrites `Held`, and no later outcome overwrites `Sent`.
     store
         .record_outcome(message.id, sent(11), at(72))
         .await
@@ -459,7 +458,7 @@ async fn opt_out_error_of_service_message_covers_service(backend: &mut Backend) 
     };
     store.apply_status(told_later.clone()).await.unwrap();
     assert_eq!(standing(store, BEN).await, [Some(at(5)), None]);
-    // Whom a user blocks is the sender.
+    // 63014: the user has blocked the sender.
     let blocked = StatusEvent {
         sid: sid(8),
         error_code: Some(ErrorCode(63014)),

@@ -1,4 +1,4 @@
-//! What is sent first is taken once under its key, if it may be said, and one after the other.
+//! Submission of outbound messages: idempotency keys, eligibility and rate limits.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn to(user: &str, submission: Submission) -> Submission {
 fn new(submitted: SubmitOutcome) -> i64 {
     match submitted {
         SubmitOutcome::Queued(id) => id,
-        other => panic!("{other:?} is not new"),
+        other => panic!("{other:?} is not Queued"),
     }
 }
 
@@ -124,7 +124,7 @@ async fn idempotency_key_queues_one_message_under_concurrency(backend: &mut Back
     );
     let claimed = store.claim(99, at(10)).await.unwrap();
     assert_eq!(bodies(&claimed), ["ready"]);
-    // The key tells what became of it, whatever that is, and whatever is asked for with it.
+    // The key still leads to the first message after it was sent, also from a submission with other content.
     let sent = SendOutcome::Sent {
         sid: sid(9),
         status: MessageStatus::Queued,
@@ -138,7 +138,7 @@ async fn idempotency_key_queues_one_message_under_concurrency(backend: &mut Back
         (row.state, row.sid, row.status.as_deref()),
         (OutboundState::Sent, Some(sid(9)), Some("queued"))
     );
-    // Without a key each is another message, whose turn is after the fifteen that were none.
+    // Messages without a key are not deduplicated. The fifteen duplicates have not used up the rate limit.
     new(store.submit(text("one"), at(12)).await.unwrap());
     new(store.submit(text("one"), at(12)).await.unwrap());
     assert_eq!(bodies(&deliver(store, 12).await), ["one", "one"]);
@@ -164,7 +164,7 @@ async fn ineligible_message_is_rejected_and_frees_key(backend: &mut Backend) {
     let agreed = consent(scope(), ANA, ConsentAction::OptIn);
     store.record_consent(agreed).await.unwrap();
     new(try_once(template(text("hi"))).await);
-    // Where nobody is asked for an opt-in none is needed, and no window where there is none.
+    // No opt-in is needed without `consent_required`, and no window on SMS.
     let free = Submission {
         consent_required: false,
         ..template(to(BEN, text("free")))
@@ -228,7 +228,7 @@ async fn eligibility_is_shared_by_addresses_of_user(backend: &mut Backend) {
     store.record_consent(agreed).await.unwrap();
     let found = standing(store, US, false, ANA_ID, 2).await;
     assert_eq!(found, state(false, true, true));
-    // What was taken by the one address is claimed by the other's consent.
+    // The consent of one address applies to a message to the other.
     let by_id = template(to(ANA_ID, text("template")));
     new(store.submit(by_id, at(2 * day)).await.unwrap());
     let claimed = store.claim(9, at(2 * day)).await.unwrap();
@@ -264,7 +264,7 @@ async fn service_message_respects_opt_out_from_any_sender(backend: &mut Backend)
     let refused = store.submit(by_service(), at(3)).await.unwrap();
     assert_eq!(refused, SubmitOutcome::Ineligible(Ineligible::OptedOut));
     assert!(standing(store, SERVICE, true, ANA, 3).await.opted_out);
-    // And the one that was taken before is not sent either.
+    // The message that was queued before the opt-out is not sent either.
     assert!(store.claim(9, at(3)).await.unwrap().is_empty());
     let other = Submission {
         message: NewOutbound {
@@ -299,7 +299,6 @@ async fn rate_limit_spaces_messages_of_one_sender(backend: &mut Backend) {
         .submit(paced("+15550004444", "other"), at(10))
         .await
         .unwrap());
-    // A reply does not wait behind them.
     store.enqueue(vec![reply("reply")], at(10)).await.unwrap();
     for (seconds, due) in [
         (10, &["a", "other", "reply"][..]),
@@ -310,7 +309,6 @@ async fn rate_limit_spaces_messages_of_one_sender(backend: &mut Backend) {
     ] {
         assert_eq!(bodies(&deliver(store, seconds).await), due, "{seconds}");
     }
-    // Time that nobody used is not made up for.
     for body in ["d", "e"] {
         new(store
             .submit(paced("+15550002222", body), at(100))
@@ -360,7 +358,6 @@ async fn held_message_waits_for_release(backend: &mut Backend) {
     };
     store.record_outcome(failed, refused, at(11)).await.unwrap();
     assert!(store.claim(9, at(12)).await.unwrap().is_empty());
-    // What failed goes again only if somebody names it.
     assert_eq!(store.release_outbound(None, at(12)).await.unwrap(), 1);
     assert_eq!(bodies(&store.claim(9, at(12)).await.unwrap()), ["held"]);
     assert_eq!(store.release_outbound(Some(held), at(12)).await.unwrap(), 0);
@@ -369,7 +366,7 @@ async fn held_message_waits_for_release(backend: &mut Backend) {
         1
     );
     assert_eq!(bodies(&store.claim(9, at(13)).await.unwrap()), ["failed"]);
-    // A reply is freed with its message.
+    // A pending message cannot be released.
     let ids = store.enqueue(vec![reply("x")], at(14)).await.unwrap();
     assert_eq!(
         store.release_outbound(Some(ids[0]), at(14)).await.unwrap(),

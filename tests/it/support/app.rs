@@ -11,14 +11,14 @@ use tower::ServiceExt;
 
 use super::{Answer, FakeTwilio, ORIGIN, TOKEN, Webhook};
 
-/// For what has to happen; nothing takes nearly as long.
+/// Limit for conditions that must become true. None takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The real router with its worker, in process; only the network is missing.
+/// Real router and worker in this process, without the network.
 pub struct TestApp {
     pub router: Router,
     pub admin: Router,
-    /// What the app keeps.
+    /// Store of the app.
     pub store: Arc<dyn Store>,
     pub sender: OutboundClient,
     stop: Arc<Notify>,
@@ -26,7 +26,7 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// With the default settings and handler.
+    /// Builds an app with the default settings and handler.
     pub fn echo() -> Self {
         Self::with(Echo)
     }
@@ -35,7 +35,7 @@ impl TestApp {
         Self::build(&[], |app| app.handler(handler))
     }
 
-    /// With further environment variables.
+    /// Builds an app with further environment variables.
     pub fn build(env: &[(&str, &str)], configure: impl FnOnce(AppBuilder) -> AppBuilder) -> Self {
         let app = configure(App::builder().sources(sources(env)))
             .build()
@@ -56,7 +56,7 @@ impl TestApp {
         }
     }
 
-    /// One whose REST calls go to a fake Twilio.
+    /// Builds an app whose REST calls go to a fake Twilio.
     pub fn beside(
         twilio: &FakeTwilio,
         env: &[(&str, &str)],
@@ -72,12 +72,12 @@ impl TestApp {
         self.ask(webhook).await
     }
 
-    /// The same, whether the app is ready or not.
+    /// Sends a webhook without waiting for readiness.
     pub async fn ask(&self, webhook: Webhook) -> Answer {
         answer(&self.router, webhook.request()).await
     }
 
-    /// The webhooks are open once the store is.
+    /// Waits until the app is ready, or is draining.
     pub async fn opened(&self) {
         loop {
             let request = http::Request::get("/readyz")
@@ -91,7 +91,7 @@ impl TestApp {
         }
     }
 
-    /// A text, and what the bot says to it.
+    /// Sends a text, and returns the TwiML of the response.
     pub async fn says(&self, number: u64, body: &str) -> String {
         self.send(Webhook::message(number, body))
             .await
@@ -99,7 +99,7 @@ impl TestApp {
             .to_owned()
     }
 
-    /// The value of a metric's series, such as `replyhook_late_dropped_total`.
+    /// Value of a metric's series, such as `replyhook_late_dropped_total`.
     pub async fn metric(&self, series: &str) -> f64 {
         let request = http::Request::get("/metrics")
             .body(axum::body::Body::empty())
@@ -113,19 +113,19 @@ impl TestApp {
             .unwrap()
     }
 
-    /// Lets everything else run until a gauge stands at a value.
+    /// Yields to other tasks until a gauge has a value.
     pub async fn wait_for(&self, gauge: &str, value: f64) {
         let patience = Instant::now() + PATIENCE;
         while self.metric(gauge).await != value {
             assert!(
                 Instant::now() < patience,
-                "{gauge} does not come to {value}"
+                "{gauge} did not become {value} in time"
             );
             tokio::task::yield_now().await;
         }
     }
 
-    /// What `/readyz` says.
+    /// Response of `/readyz`.
     pub async fn readiness(&self) -> serde_json::Value {
         let request = http::Request::get("/readyz")
             .body(axum::body::Body::empty())
@@ -134,7 +134,7 @@ impl TestApp {
         serde_json::from_str(&readiness).unwrap()
     }
 
-    /// `parts.outbox` of `/readyz`, once that could ask the store.
+    /// Returns `checks.outbox` of `/readyz`, once the check of the store succeeds.
     pub async fn outbox(&self) -> serde_json::Value {
         loop {
             let readiness = self.readiness().await;
@@ -144,22 +144,23 @@ impl TestApp {
         }
     }
 
-    /// Lets everything else run until something holds.
+    /// Yields to other tasks until a condition holds.
     pub async fn until(&self, holds: impl Fn() -> bool) {
         let patience = Instant::now() + PATIENCE;
         while !holds() {
-            assert!(Instant::now() < patience, "it does not come to that");
+            assert!(Instant::now() < patience, "the condition never held");
             self.readiness().await;
         }
     }
 
-    /// Lets the outbox's worker, which wakes by itself once a second, wake so often.
+    /// Waits until the outbox worker, which wakes once a second, has woken `number` times.
     pub async fn idle_rounds(&self, number: u32) {
         tokio::time::sleep(Duration::from_millis(1100) * number).await;
     }
 
-    /// Lets everything else run until a number of the outbox stands at a value. Asks the store: one that takes too long
-    /// for `/readyz` is shown there with an empty outbox.
+    /// Yields to other tasks until a number of the outbox has a value.
+    ///
+    /// Reads the store itself, because `/readyz` reports an empty outbox if the store responds too late.
     pub async fn wait_for_outbox(&self, part: &str, value: u64) {
         let patience = Instant::now() + PATIENCE;
         loop {
@@ -167,20 +168,20 @@ impl TestApp {
             let number = outbox.as_ref().map(|outbox| match part {
                 "pending" => outbox.pending + outbox.unknown,
                 "held" => outbox.held,
-                part => panic!("{part} is no part of the outbox"),
+                part => panic!("{part} is not a number of the outbox"),
             });
             if number.is_ok_and(|number| number == value) {
                 return;
             }
             assert!(
                 Instant::now() < patience,
-                "{part} does not come to {value}: {outbox:?}"
+                "{part} did not become {value} in time: {outbox:?}"
             );
             tokio::task::yield_now().await;
         }
     }
 
-    /// Begins the drain, and waits until it has begun.
+    /// Starts draining, and waits until `/readyz` reports it.
     pub async fn draining(&self) {
         self.stop();
         loop {
@@ -198,7 +199,7 @@ impl TestApp {
         }
     }
 
-    /// How many messages are kept.
+    /// Number of stored messages, at most 1000.
     pub async fn kept(&self) -> usize {
         let filter = MessageFilter {
             limit: 1000,
@@ -210,13 +211,13 @@ impl TestApp {
             .map_or(0, |rows| rows.len())
     }
 
-    /// Drains, and ends once that is done and the store is closed.
+    /// Drains the app, and waits until its store is closed.
     pub async fn end(self) {
         self.stop();
         self.worker.await.unwrap().unwrap();
     }
 
-    /// Begins the drain.
+    /// Starts draining.
     fn stop(&self) {
         self.stop.notify_one();
     }
@@ -228,7 +229,7 @@ pub fn sources(env: &[(&str, &str)]) -> Sources {
             ("TWILIO_AUTH_TOKEN", TOKEN),
             ("PUBLIC_URL", ORIGIN),
             ("DATABASE_URL", "sqlite::memory:"),
-            // Nobody is there: what goes by REST stays in the outbox.
+            // Nothing listens there, so messages for the REST API stay in the outbox.
             ("REPLYHOOK__TWILIO__API_URL", "http://127.0.0.1:9"),
         ])
         .with_env(env.iter().copied())

@@ -8,26 +8,26 @@ use tempfile::TempDir;
 
 use super::{Program, base64_decoded, wire};
 
-/// For everything that a page does by itself.
+/// Limit for everything that a page does by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A real Chromium, driven over `WebDriver` (w3.org/TR/webdriver2). Ended when it is dropped.
+/// Real Chromium, controlled via `WebDriver` (w3.org/TR/webdriver2). It is closed on drop.
 pub struct Browser {
     _driver: Program,
     address: SocketAddr,
     session: String,
-    /// Nothing of the user's browser, and nothing kept.
+    /// Temporary profile, separate from that of the user's browser.
     _profile: TempDir,
 }
 
 impl Browser {
-    /// Starts one. `evil.example` is a name that somebody else has made to point at this machine.
+    /// Starts a browser in which `evil.example` resolves to this machine, as an attacker's DNS server could do.
     pub fn start(chromedriver: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let driver = Program::start(
             Command::new(chromedriver)
                 .arg("--port=0")
-                // What it leaves behind goes with the rest.
+                // Its temporary files are deleted with the profile.
                 .env("TMPDIR", profile.path()),
         );
         let port: u16 = driver.wait_for("port of the driver", |line| {
@@ -71,7 +71,7 @@ impl Browser {
         browser
     }
 
-    /// Where the driver itself is: a page of another origin than any other.
+    /// URL of a page of the driver, whose origin differs from that of all other pages.
     pub fn foreign_page(&self) -> String {
         format!("http://{}/status", self.address)
     }
@@ -86,7 +86,7 @@ impl Browser {
         self.command("POST", "/execute/sync", &body)
     }
 
-    /// Runs a script that calls `done` with what it has found out.
+    /// Runs a script that calls `done` with its result, and returns that.
     pub fn run_to_the_end(&self, script: &str) -> Value {
         let script = format!("const done = arguments[arguments.length - 1];\n{script}");
         let body = json!({"script": script, "args": []});
@@ -117,13 +117,13 @@ impl Browser {
         }
     }
 
-    /// Presses what a selector finds, as a user would.
+    /// Clicks the element of a selector, as a user would.
     pub fn press(&self, selector: &str) {
         let element = self.element(selector);
         self.command("POST", &format!("/element/{element}/click"), &json!({}));
     }
 
-    /// Types into what a selector finds; for a file picker, the paths of files.
+    /// Types into the element of a selector. A file picker takes the paths of files.
     pub fn type_into(&self, selector: &str, text: &str) {
         let element = self.element(selector);
         let path = format!("/element/{element}/value");
@@ -137,19 +137,19 @@ impl Browser {
         id.as_str().unwrap().to_owned()
     }
 
-    /// The page as a PNG.
+    /// Screenshot of the page as PNG.
     pub fn picture(&self) -> Vec<u8> {
         let picture = self.command("GET", "/screenshot", &Value::Null);
         base64_decoded(picture.as_str().unwrap())
     }
 
-    /// Whether a dialogue of the page is open.
+    /// Returns true if a dialog of the page is open.
     pub fn has_alert(&self) -> bool {
         let target = format!("{}/alert/text", self.session);
         self.try_call("GET", &target, &Value::Null).is_ok()
     }
 
-    /// What is in the console since the last time it was asked for.
+    /// Returns the lines of the console since the last call.
     pub fn console(&self) -> Vec<String> {
         let entries = self.command("POST", "/se/log", &json!({"type": "browser"}));
         let lines = entries.as_array().unwrap().iter();
@@ -199,7 +199,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends Chromium with all its processes, before the driver is ended.
+        // Ends Chromium with all its processes, before the driver is killed.
         let _ = self.try_call("DELETE", &self.session, &Value::Null);
     }
 }

@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-/// Runs the real binary to its end, and returns its exit code and what it wrote to standard output and standard error.
+/// Runs the real binary until it exits, and returns its exit code, stdout and stderr.
 pub fn replyhook(args: &[&str], env: &[(&str, &str)], input: &str) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_replyhook"))
         .args(args)

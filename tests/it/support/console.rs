@@ -1,4 +1,4 @@
-//! What is entered at Twilio, as its REST API tells it: an account, its numbers, its WhatsApp senders.
+//! Fake of Twilio's REST API for configuration: an account, its numbers and its WhatsApp senders.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,25 +15,25 @@ pub struct Console {
     entered: Arc<Mutex<Entered>>,
 }
 
-/// What it tells.
+/// Configuration that the REST API returns, and its changes.
 pub struct Entered {
-    /// What is let in, with any user.
+    /// Accepted password, with any user.
     pub password: String,
-    /// The account's primary token.
+    /// Primary auth token of the account.
     pub auth_token: String,
     pub status: String,
     pub numbers: Vec<Value>,
     pub senders: Vec<Value>,
     /// SIDs of senders that cannot be changed.
     pub stuck: Vec<&'static str>,
-    /// What was set, in order: SID and webhooks.
+    /// Changes in order: SID of the sender, and its webhooks.
     pub set: Vec<(String, Value)>,
-    /// How far Twilio's clock is ahead, in seconds.
+    /// Seconds by which Twilio's clock is ahead.
     pub ahead: i64,
 }
 
 impl Console {
-    /// Nothing is entered.
+    /// Starts one without numbers and senders.
     pub fn start() -> Self {
         let entered = Arc::new(Mutex::new(Entered {
             password: TOKEN.to_owned(),
@@ -52,7 +52,7 @@ impl Console {
         Self { listener, entered }
     }
 
-    /// One with a sender whose webhooks are these: primary, fallback, status.
+    /// Starts one with a sender that has these webhooks: primary, fallback, status.
     pub fn with_sender(webhooks: [&str; 3]) -> Self {
         let console = Self::start();
         console.enter(|entered| {
@@ -65,12 +65,12 @@ impl Console {
         change(&mut self.entered.lock().unwrap());
     }
 
-    /// The webhooks of a sender, by its place.
+    /// Webhooks of the sender at an index.
     pub fn webhooks(&self, place: usize) -> Value {
         self.entered.lock().unwrap().senders[place]["webhook"].clone()
     }
 
-    /// What was set so far.
+    /// Changes so far.
     pub fn set(&self) -> Vec<(String, Value)> {
         self.entered.lock().unwrap().set.clone()
     }
@@ -80,7 +80,7 @@ impl Console {
     }
 }
 
-/// A sender with its webhooks: primary, fallback, status.
+/// Sender with these webhooks: primary, fallback, status.
 pub fn sender([primary, fallback, status]: [&str; 3]) -> Value {
     json!({
         "sid": "XE00000000000000000000000000000001",
@@ -95,7 +95,7 @@ pub fn sender([primary, fallback, status]: [&str; 3]) -> Value {
     })
 }
 
-/// A number with its webhooks.
+/// Phone number with these webhooks.
 pub fn number(primary: &str, fallback: &str) -> Value {
     json!({
         "sid": "PN00000000000000000000000000000001",
@@ -133,7 +133,7 @@ fn tell(entered: &mut Entered, arrived: &Arrived) -> Vec<u8> {
             &json!({"sid": ACCOUNT, "status": entered.status, "auth_token": entered.auth_token}),
         ),
         (_, Some("/IncomingPhoneNumbers.json")) => {
-            // A page each, so that those behind the first are read too.
+            // One number per page, so that a client must read all pages.
             let next = format!("{path}?PageSize=1&Page={}", number + 1);
             let next = (number + 1 < entered.numbers.len()).then_some(next);
             let page: Vec<_> = entered.numbers.iter().skip(number).take(1).collect();
@@ -165,7 +165,7 @@ fn tell(entered: &mut Entered, arrived: &Arrived) -> Vec<u8> {
     }
 }
 
-/// Tells one sender, or sets its webhooks: what is empty is none from then on.
+/// Returns a sender, or sets its webhooks. An empty URL removes a webhook.
 fn one_sender(entered: &mut Entered, arrived: &Arrived, path: &str) -> (u16, Value) {
     let sid = path.rsplit('/').next().unwrap();
     let mut senders = entered.senders.iter_mut();
@@ -195,7 +195,7 @@ fn one_sender(entered: &mut Entered, arrived: &Arrived, path: &str) -> (u16, Val
     (202, sender.clone())
 }
 
-/// The page that is asked for, and the whole query.
+/// Returns the number of the requested page, and the whole query.
 fn page(arrived: &Arrived) -> (usize, &str) {
     let query = arrived
         .target

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Program, base64_of, wire};
 
-/// For what must happen sooner or later.
+/// Limit for conditions that must become true.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const ANA: &str = "whatsapp:+15550001111";
@@ -15,12 +15,12 @@ pub const BEN: &str = "+15550004444";
 pub const SANDBOX: &str = "whatsapp:+14155238886";
 pub const NUMBER: &str = "+15005550006";
 
-/// The real `replyhook dev`, on ports of its own. Ended when it is dropped.
+/// Running `replyhook dev`, on free ports. It is killed on drop.
 pub struct Dev {
     pub program: Program,
-    /// Where the emulator is: `http://127.0.0.1:…`.
+    /// URL of the emulator: `http://127.0.0.1:…`.
     pub url: String,
-    /// The printed address of the page, with the key of a run that is protected.
+    /// Printed address of the page, with the key if the run is protected.
     pub page: String,
     pub account: String,
     pub token: String,
@@ -79,7 +79,7 @@ impl Dev {
         dev
     }
 
-    /// Sends a request whose headers are all given, but for those of its body.
+    /// Sends a request with these headers, `Connection` and `Content-Length`.
     pub fn exchange(
         &self,
         method: &str,
@@ -93,7 +93,7 @@ impl Dev {
         }
         request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
         let mut stream = wire::connect(self.address);
-        // The bot's part may take what Twilio gives it, twice.
+        // The emulator may wait for two calls of the bot, each as long as Twilio does.
         stream
             .set_read_timeout(Some(Duration::from_secs(40)))
             .unwrap();
@@ -101,7 +101,7 @@ impl Dev {
         wire::read_answer(&mut stream).expect("the emulator closed without an answer")
     }
 
-    /// The key of a run that is protected.
+    /// Key of a protected run.
     pub fn key(&self) -> Option<&str> {
         Some(self.page.split_once("?key=")?.1)
     }
@@ -114,7 +114,7 @@ impl Dev {
         self.address.to_string()
     }
 
-    /// The control interface, where all must go well.
+    /// Calls the control interface, which must return 200.
     pub fn control(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() {
             String::new()
@@ -130,7 +130,7 @@ impl Dev {
         serde_json::from_str(&answer.body).unwrap()
     }
 
-    /// A user sends; what came of it.
+    /// Sends a user's message, and returns the result.
     pub fn says(&self, message: &Value) -> Value {
         self.control("POST", "/messages", message)
     }
@@ -151,7 +151,7 @@ impl Dev {
         exchanges.as_array().unwrap().clone()
     }
 
-    /// Waits until as many exchanges are of a kind.
+    /// Waits for at least `count` exchanges that match.
     pub fn exchanges_of(&self, count: usize, is_meant: impl Fn(&Value) -> bool) -> Vec<Value> {
         let patience = Instant::now() + PATIENCE;
         loop {
@@ -162,13 +162,13 @@ impl Dev {
             }
             assert!(
                 Instant::now() < patience,
-                "{count} are not coming: {exchanges:#?}"
+                "fewer than {count} exchanges: {exchanges:#?}"
             );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// A call of Twilio's REST API, by whoever has the token.
+    /// Calls Twilio's REST API with an auth token.
     pub fn rest(&self, method: &str, path: &str, token: &str, form: &[(&str, &str)]) -> Answer {
         let body = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(form)
@@ -196,7 +196,7 @@ impl Dev {
         self.exchange(method, &path, &headers, body)
     }
 
-    /// Sends a template with quick replies to a user; its SID.
+    /// Sends a template with quick replies to a user, and returns the SID of the message.
     pub fn offers(&self, user: &str, text: &str, buttons: &[(&str, &str)]) -> String {
         let actions: Vec<Value> = buttons
             .iter()

@@ -1,5 +1,4 @@
-//! A listener on loopback that reads one request per connection and closes it with one answer: what stands where a test
-//! needs somebody to be called. Over TLS if it has a certificate.
+//! HTTP listener on loopback: it reads one request per connection, sends one response, and closes. It can use TLS.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 /// Longer than anything a test waits for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A request as it was read.
+/// Request as it was read.
 #[derive(Debug, Clone)]
 pub struct Arrived {
     pub method: String,
@@ -62,7 +61,7 @@ impl Arrived {
         Some(arrived)
     }
 
-    /// Passes it on to a plain listener, and returns the whole answer.
+    /// Passes the request on to a listener without TLS, and returns the whole response.
     pub fn pass(&self, to: SocketAddr) -> Option<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&to, PATIENCE).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
@@ -85,7 +84,7 @@ impl Arrived {
     }
 }
 
-/// An answer that ends with its connection.
+/// Response after which the connection is closed.
 pub fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
     let headers: String = headers
         .iter()
@@ -98,7 +97,7 @@ pub fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The listener. It ends when it is dropped.
+/// Running listener. It stops on drop.
 pub struct Listener {
     pub address: SocketAddr,
     stopped: Arc<AtomicBool>,
@@ -134,6 +133,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Release);
+        // Connect, so that `accept` returns and the thread reads `stopped`.
         if TcpStream::connect(self.address).is_ok() {
             let _ = self.accepting.take().unwrap().join();
         }
@@ -158,7 +158,7 @@ fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, answer: impl Fn(Arri
 
 fn exchange(mut stream: impl Read + Write, answer: impl Fn(Arrived) -> Vec<u8>) {
     if let Some(arrived) = Arrived::read(&mut stream) {
-        // Who asked may be gone.
+        // The client may have closed the connection.
         let _ = stream.write_all(&answer(arrived));
         let _ = stream.flush();
     }

@@ -4,18 +4,18 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-/// A database file as it lies on the disk, read beside the server.
+/// Database file, read independently of the server.
 pub struct Journal {
     file: PathBuf,
     db: Connection,
 }
 
-/// What the journal says of a message.
+/// State of a message and of its replies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// `received processing deferred answered done failed dead`.
+    /// One of `STATES`.
     pub state: &'static str,
-    /// `pending sending unknown held sent failed suppressed`, of each message of its reply.
+    /// One of `REPLIES` for each message of the reply.
     pub replies: Vec<&'static str>,
 }
 
@@ -39,7 +39,7 @@ const REPLIES: [&str; 7] = [
 ];
 
 impl Journal {
-    /// Never writes, and so leaves what a crash has left to the next server.
+    /// Opens the file read-only, so that the next server finds it as the crash left it.
     pub fn read(file: &Path) -> Self {
         let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         db.busy_timeout(Duration::from_secs(30)).unwrap();
@@ -49,7 +49,7 @@ impl Journal {
         }
     }
 
-    /// Every message by its SID.
+    /// Returns all messages by their SIDs.
     pub fn entries(&self) -> BTreeMap<String, Entry> {
         let mut statement = self
             .db
@@ -73,7 +73,7 @@ impl Journal {
         entries
     }
 
-    /// Waits until nothing is open: every message has its answer, and every reply is sent or held.
+    /// Waits until no message and no reply is open. A held reply is not open.
     pub fn drained(&self) -> BTreeMap<String, Entry> {
         let patience = Instant::now() + Duration::from_mins(1);
         loop {
@@ -97,7 +97,7 @@ impl Journal {
         }
     }
 
-    /// Reads every page and every index.
+    /// Asserts that every page and every index is intact.
     #[track_caller]
     pub fn is_whole(&self) {
         let found: String = self
@@ -107,7 +107,7 @@ impl Journal {
         assert_eq!(found, "ok", "{}", self.file.display());
     }
 
-    /// Of these messages, one that is not kept.
+    /// Returns the first of these messages that is not stored.
     pub fn lacks<'a>(&self, sids: impl IntoIterator<Item = &'a String>) -> Option<&'a String> {
         let mut statement = self
             .db

@@ -4,10 +4,10 @@ use tempfile::TempDir;
 
 use super::{ACCOUNT, FakeTwilio, Server, TOKEN, TestApp, replyhook};
 
-/// For what must happen sooner or later.
+/// Limit for conditions that must become true.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A store in a file of its own, which servers, apps in process and commands use one after the other or beside each other.
+/// Store in a temporary file, for servers, apps in this process, and commands.
 pub struct Kept {
     dir: TempDir,
     url: String,
@@ -15,7 +15,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Where nobody is Twilio.
+    /// Creates a store for programs that cannot reach Twilio: nothing listens on port 9.
     pub fn new() -> Self {
         Self::beside("http://127.0.0.1:9".to_owned())
     }
@@ -41,12 +41,12 @@ impl Kept {
         self.server_with(&[])
     }
 
-    /// One with further settings.
+    /// Starts a server with further settings.
     pub fn server_with(&self, env: &[(&str, &str)]) -> Server {
         Server::start(&[&self.env()[..], env].concat())
     }
 
-    /// Does something with an app in process, which is gone afterwards, and with it its hold on the file.
+    /// Runs `work` with an app in this process. The app is then dropped, which releases the file.
     pub fn app<T>(
         &self,
         configure: impl FnOnce(replyhook::AppBuilder) -> replyhook::AppBuilder,
@@ -59,7 +59,7 @@ impl Kept {
         })
     }
 
-    /// Runs a command with the file, and no more settings than that.
+    /// Runs a command with the settings of this store only.
     pub fn run(&self, args: &[&str]) -> (i32, String, String) {
         self.run_with(args, &[])
     }
@@ -68,7 +68,7 @@ impl Kept {
         replyhook(args, &[&self.env()[..], env].concat(), "")
     }
 
-    /// Runs a command that calls Twilio.
+    /// Runs a command with the account's SID and auth token, for calls of Twilio.
     pub fn run_for_account(&self, args: &[&str]) -> (i32, String, String) {
         let account = [
             ("TWILIO_ACCOUNT_SID", ACCOUNT),
@@ -77,7 +77,7 @@ impl Kept {
         self.run_with(args, &account)
     }
 
-    /// What a command that must succeed prints.
+    /// Runs a command that must succeed, and returns its output.
     #[track_caller]
     pub fn prints(&self, args: &[&str]) -> String {
         let (code, out, err) = self.run(args);
@@ -85,13 +85,13 @@ impl Kept {
         out
     }
 
-    /// Its lines as JSON.
+    /// Runs a command that must succeed, and parses its lines as JSON.
     #[track_caller]
     pub fn lines(&self, args: &[&str]) -> Vec<serde_json::Value> {
         json_lines(&self.prints(args))
     }
 
-    /// Runs a command until it prints something.
+    /// Repeats a command until it prints something.
     #[track_caller]
     pub fn wait_for(&self, args: &[&str]) -> String {
         let patience = Instant::now() + PATIENCE;
@@ -104,7 +104,7 @@ impl Kept {
         }
     }
 
-    /// The first of the canaries that is somewhere in the file or beside it.
+    /// Returns the first canary that is in the database file or in a file next to it.
     pub fn holds<'a>(&self, canaries: &[&'a str]) -> Option<&'a str> {
         let bytes = self.files().into_iter().flat_map(|name| {
             let path = self.dir.path().join(name);
@@ -115,7 +115,7 @@ impl Kept {
         canaries.iter().find(found).copied()
     }
 
-    /// The names of all files that there are.
+    /// Names of the database file and the files next to it.
     pub fn files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.dir.path()).unwrap();
         entries
@@ -128,7 +128,7 @@ impl Kept {
     }
 }
 
-/// Lines of JSON.
+/// Parses lines of JSON.
 #[track_caller]
 pub fn json_lines(text: &str) -> Vec<serde_json::Value> {
     let parse =

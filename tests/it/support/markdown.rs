@@ -1,19 +1,19 @@
-//! What is in a Markdown file: its fenced blocks, and what stands between them.
+//! Parser of Markdown files: their fenced blocks, and the lines between them.
 
 use std::path::Path;
 
 use super::{read, root};
 
-/// A fenced block.
+/// Fenced block.
 pub struct Block {
-    /// What follows the fence, such as `rust,no_run`.
+    /// Text after the fence, such as `rust,no_run`.
     pub kind: String,
     pub text: String,
-    /// Of the fence, from 1.
+    /// Line of the fence, counted from 1.
     pub line: usize,
 }
 
-/// The Markdown files below a folder, and in it, by their paths from the root of the repository.
+/// Markdown files in a folder and its subfolders, as paths relative to the root of the repository.
 pub fn pages(folder: &str) -> Vec<String> {
     fn walk(folder: &Path, found: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -53,7 +53,7 @@ pub fn blocks(file: &str) -> Vec<Block> {
     blocks
 }
 
-/// The lines outside of blocks.
+/// Lines outside of blocks.
 pub fn prose(file: &str) -> Vec<String> {
     let mut is_code = false;
     let mut lines = Vec::new();

@@ -1,5 +1,5 @@
-//! What the tests stand on: the real router in process ([`TestApp`]), the real binary over a socket ([`Server`]), a Twilio
-//! that calls it and is called by it ([`FakeTwilio`]), and raw HTTP ([`wire`]).
+//! Test support: the real router in this process ([`TestApp`]), the real binary over a socket ([`Server`]), a fake
+//! Twilio that calls both and is called by them ([`FakeTwilio`]), and raw HTTP ([`wire`]).
 
 pub mod app;
 mod browser;
@@ -50,14 +50,14 @@ pub const ORIGIN: &str = "https://hooks.example.test";
 pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
 pub const EMPTY: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response/>"#;
 
-/// The document that says one text without special characters.
+/// TwiML with one message, whose text must not contain special characters.
 pub fn says(text: &str) -> String {
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?><Response><Message>{text}</Message></Response>"#
     )
 }
 
-/// Says that a test was left out, past the capture of passing tests' output.
+/// Reports a test that was left out. Writes to stderr directly, because the harness hides the output of passing tests.
 pub fn left_out(what: &str) {
     let _ = writeln!(
         std::io::stderr(),
@@ -65,14 +65,14 @@ pub fn left_out(what: &str) {
     );
 }
 
-/// The same for want of a program: a failure where a script of ours has brought it.
+/// Reports a test that was left out because a program is missing. Panics if `scripts/test` has found that program.
 #[track_caller]
 pub fn missing(what: &str) {
     assert_eq!(installed("REPLYHOOK_TEST_FAULTS"), None, "missing: {what}");
     left_out(what);
 }
 
-/// Where a script of ours has put what it installed, and told in a variable.
+/// Value of the variable in which `scripts/test` passes an installed program, if it is set.
 pub fn installed(name: &str) -> Option<String> {
     #[expect(
         clippy::disallowed_methods,
@@ -81,7 +81,7 @@ pub fn installed(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|path| !path.is_empty())
 }
 
-/// For calls that nobody's window is looked at for.
+/// Open window for calls that do not depend on a user's window.
 pub fn open_window() -> OpenWindow {
     let now = Timestamp::UNIX_EPOCH;
     OpenWindow::of(&"whatsapp:+15550001111".into(), Some(now), now).unwrap()

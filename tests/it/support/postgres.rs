@@ -1,5 +1,4 @@
-//! A database of its own for each test, on the server that `REPLYHOOK_TEST_POSTGRES` names; and a way to it that can be
-//! cut.
+//! Test databases on the server of `REPLYHOOK_TEST_POSTGRES`, one per test, and a proxy that can interrupt them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirec
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{RwLock, watch};
 
-/// Where databases can be created.
+/// URL of the server on which databases can be created.
 fn server() -> Option<String> {
     #[expect(
         clippy::disallowed_methods,
@@ -23,14 +22,14 @@ fn server() -> Option<String> {
         .filter(|url| !url.is_empty())
 }
 
-/// An empty database.
+/// Database of one test, empty at first.
 pub struct TestDatabase {
     server: PgConnectOptions,
     name: String,
 }
 
 impl TestDatabase {
-    /// `None` where there is no server.
+    /// Creates a database. Returns `None` without a database server.
     pub async fn create() -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let url = server()?;
@@ -51,7 +50,7 @@ impl TestDatabase {
         self.administrate(sql).await;
     }
 
-    /// Runs something about the database on another.
+    /// Runs SQL about this database in another one.
     pub async fn administrate(&self, sql: String) {
         let mut db = PgConnection::connect_with(&self.server).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(sql))
@@ -76,21 +75,21 @@ impl TestDatabase {
         Secret::new(format!("{scheme}://{user}@{host}:{port}/{}", self.name))
     }
 
-    /// A connection that sees the store's tables.
+    /// Opens a connection that finds the store's tables.
     pub async fn connect(&self) -> PgConnection {
         let options = self.server.clone().database(&self.name);
         let options = options.options([("search_path", "replyhook")]);
         PgConnection::connect_with(&options).await.unwrap()
     }
 
-    /// Runs something beside the store.
+    /// Runs SQL on a separate connection.
     pub async fn run(&self, sql: &'static str) {
         let mut db = self.connect().await;
         sqlx::raw_sql(sql).execute(&mut db).await.unwrap();
         db.close().await.unwrap();
     }
 
-    /// Ends every connection to it, as a restart does.
+    /// Ends every connection to the database, as a restart does.
     pub async fn cut(&self) {
         let name = &self.name;
         self.administrate(format!(
@@ -99,7 +98,7 @@ impl TestDatabase {
         .await;
     }
 
-    /// Every table's every row, as text.
+    /// Returns every row of every table as text.
     pub async fn dump(&self) -> String {
         let mut db = self.connect().await;
         let tables: Vec<String> = sqlx::query_scalar(
@@ -124,23 +123,23 @@ impl TestDatabase {
     }
 }
 
-/// What stands between a store and its server.
+/// State of a proxy between a store and its database server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Open,
-    /// Every piece takes so many milliseconds, each way.
+    /// Delays each piece by this number of milliseconds, in both directions.
     Slow(u64),
-    /// It takes connections and bytes, and nothing comes back.
+    /// Accepts connections and bytes, and returns nothing.
     Silent,
-    /// It takes none, and ends those that there are.
+    /// Closes existing and new connections.
     Closed,
 }
 
-/// A way to the server that the test opens and closes.
+/// Proxy to the database server that a test opens and closes.
 pub struct Proxy {
     pub port: u16,
     way: watch::Sender<Way>,
-    /// Read by each connection for as long as it passes bytes on.
+    /// Read-locked by each connection while it passes bytes on.
     passing: Arc<RwLock<()>>,
 }
 
@@ -164,7 +163,7 @@ impl Proxy {
         Self { port, way, passing }
     }
 
-    /// Returns once nothing is passed on that must not be.
+    /// Sets the state, and waits until connections have stopped passing on bytes that it forbids.
     pub async fn set(&self, way: Way) {
         self.way.send_replace(way);
         if !way.carries() {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-/// Longer than anything takes that happens at all.
+/// Limit for conditions that must become true.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A program beside the test, whose output is read as it comes. Ended when it is dropped.
+/// Child process whose output is read continuously. It is killed on drop.
 pub struct Program {
     child: Child,
     input: Option<ChildStdin>,
@@ -46,18 +46,18 @@ impl Program {
         self.child.id()
     }
 
-    /// Sends it a signal and waits for its end; its exit code.
+    /// Sends a signal, waits until the process exits, and returns its exit code.
     pub fn ends_by(&mut self, signal: Signal) -> Option<i32> {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
         self.child.wait().unwrap().code()
     }
 
-    /// Types a line.
+    /// Writes a line to the program's stdin.
     pub fn tell(&mut self, line: &str) {
         writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// Waits for a line of its output of which something is made.
+    /// Waits until `find` returns a value for a line of the output, and returns that.
     pub fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         let mut said = self.lines.said.lock().unwrap();
         loop {
@@ -67,14 +67,14 @@ impl Program {
             let (guard, timeout) = self.lines.more.wait_timeout(said, PATIENCE).unwrap();
             assert!(
                 !timeout.timed_out(),
-                "no {what} in what it said:\n{}",
+                "no {what} in the output:\n{}",
                 guard.join("\n")
             );
             said = guard;
         }
     }
 
-    /// All that it has said so far.
+    /// Output so far, of stdout and stderr.
     pub fn said(&self) -> String {
         self.lines.said.lock().unwrap().join("\n")
     }

@@ -1,4 +1,4 @@
-//! A proxy that ends TLS for `localhost`, with a certificate of an authority of its own.
+//! Proxy that terminates TLS for `localhost`, with a certificate of its own CA.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,11 +11,11 @@ use tempfile::NamedTempFile;
 
 use super::http::{Arrived, Listener, answer};
 
-/// What becomes of a request.
+/// Decision about a request.
 pub enum Turn {
-    /// It is passed on.
+    /// Passes the request on.
     On(Arrived),
-    /// The proxy answers by itself.
+    /// Sends this response.
     Back(Vec<u8>),
 }
 
@@ -30,7 +30,7 @@ impl TlsProxy {
         Self::start_until(4096, turn)
     }
 
-    /// With a certificate that is good until the first day of a year.
+    /// Starts a proxy whose certificate expires on the first day of a year.
     pub fn start_until(year: i32, turn: impl Fn(Arrived) -> Turn + Send + Sync + 'static) -> Self {
         let mut authority = CertificateParams::new([]).unwrap();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -72,12 +72,12 @@ impl TlsProxy {
         }
     }
 
-    /// One that changes nothing.
+    /// Starts a proxy that changes nothing.
     pub fn plain() -> Self {
         Self::start(Turn::On)
     }
 
-    /// From now on what is passed on goes there.
+    /// Sets the address to which requests are passed on.
     pub fn leads_to(&self, address: SocketAddr) {
         *self.behind.lock().unwrap() = Some(address);
     }
@@ -90,7 +90,7 @@ impl TlsProxy {
         format!("https://localhost:{}", self.port())
     }
 
-    /// The authority's certificate.
+    /// File with the CA's certificate.
     pub fn authority(&self) -> &Path {
         self.authority.path()
     }

@@ -5,26 +5,26 @@ use replyhook::{FormParams, Secret};
 
 use super::{ACCOUNT, ORIGIN, TOKEN};
 
-/// A webhook on its way: signed as Twilio does unless told otherwise.
+/// Webhook request, signed as Twilio does unless set otherwise.
 #[derive(Clone)]
 pub struct Webhook {
     pub method: Method,
-    /// What arrives, such as `/webhook?x=1`.
+    /// Path and query that are sent, such as `/webhook?x=1`.
     pub target: String,
-    /// What was signed; the origin and the target unless set.
+    /// Signed URL. By default the origin and `target`.
     pub signed_url: Option<String>,
     pub token: String,
     pub form: FormParams,
-    /// The body as it arrives; the encoded form unless set.
+    /// Body that is sent. By default the encoded form.
     pub body: Option<Vec<u8>>,
     pub content_type: Option<String>,
     pub headers: Vec<(String, String)>,
-    /// The signature header; computed unless set.
+    /// Signature header. By default it is computed.
     pub signature: Option<String>,
 }
 
 impl Webhook {
-    /// A WhatsApp text to the primary, with a `MessageSid` of its own number.
+    /// Creates a WhatsApp text for the primary handler, with `number` in its `MessageSid`.
     pub fn message(number: u64, body: &str) -> Self {
         let sid = format!("SM{number:032x}");
         Self::form(
@@ -68,7 +68,7 @@ impl Webhook {
         self
     }
 
-    /// Adds a parameter beside one of the same name.
+    /// Adds a parameter, and keeps those of the same name.
     pub fn also(mut self, name: &str, value: &str) -> Self {
         self.form = self.form.iter().chain([(name, value)]).collect();
         self
@@ -113,7 +113,7 @@ impl Webhook {
         self
     }
 
-    /// The same message by GET: its parameters are in the query.
+    /// Turns the request into a GET, with the parameters in its query.
     pub fn get(mut self) -> Self {
         self.method = Method::GET;
         self.target = format!("{}?{}", self.target, self.form.encode());
@@ -126,7 +126,7 @@ impl Webhook {
         self
     }
 
-    /// The signature that Twilio sends with it.
+    /// Returns the signature that Twilio sends with the request.
     pub fn signature_for(&self, origin: &str) -> String {
         let url = self
             .signed_url
@@ -161,7 +161,7 @@ impl Webhook {
         request.body(Body::from(self.bytes())).unwrap()
     }
 
-    /// The same as HTTP/1.1.
+    /// Returns the request as HTTP/1.1.
     pub fn raw(&self, origin: &str) -> Vec<u8> {
         let mut head = format!(
             "{} {} HTTP/1.1\r\nHost: 127.0.0.1\r\n",
@@ -183,7 +183,7 @@ impl Webhook {
     }
 }
 
-/// What came back.
+/// HTTP response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -196,7 +196,7 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Asserts that it is TwiML and returns it.
+    /// Asserts that the response is TwiML, and returns it.
     #[track_caller]
     pub fn twiml(&self) -> &str {
         assert_eq!(self.status, 200, "{}", self.body);
@@ -204,7 +204,7 @@ impl Answer {
         &self.body
     }
 
-    /// Asserts that it is a short refusal in plain text.
+    /// Asserts that the response is a short rejection in plain text, and returns it.
     #[track_caller]
     pub fn refused(&self, status: u16) -> &str {
         assert_eq!(self.status, status, "{}", self.body);

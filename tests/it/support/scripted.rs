@@ -1,4 +1,4 @@
-//! A server in nobody's language: it answers what a test says and keeps what it was asked.
+//! Scripted HTTP server: it sends the responses that a test queues, and records the requests.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -12,10 +12,10 @@ use http::{HeaderMap, Method};
 use replyhook::FormParams;
 use tokio::net::TcpListener;
 
-/// What is answered: status, headers, body.
+/// Response: status, headers, body.
 type Script = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
-/// What was asked.
+/// Recorded request.
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub method: Method,
@@ -27,7 +27,7 @@ pub struct Asked {
 
 #[derive(Default)]
 struct Inner {
-    /// For each path, what comes next; the last stays.
+    /// Queued responses of each path. The last one is repeated.
     scripts: HashMap<String, VecDeque<Script>>,
     asked: Vec<Asked>,
 }
@@ -54,7 +54,7 @@ impl Scripted {
         &self.url
     }
 
-    /// Answers TwiML at a path from now on.
+    /// Queues a TwiML response for a path.
     pub fn twiml(&self, path: &str, verbs: &str) {
         let document = format!("<Response>{verbs}</Response>");
         self.answers(path, 200, "text/xml", &document);
@@ -69,12 +69,12 @@ impl Scripted {
         self.script(path, (status, headers, body.into()));
     }
 
-    /// Forgets what was to be answered at a path.
+    /// Removes the queued responses of a path.
     pub fn forget(&self, path: &str) {
         self.inner.lock().unwrap().scripts.remove(path);
     }
 
-    /// The next answer at a path; the last one that was given stays.
+    /// Queues a response for a path. The last one is repeated.
     pub fn script(&self, path: &str, script: Script) {
         let mut inner = self.inner.lock().unwrap();
         inner

@@ -11,18 +11,18 @@ use tokio::net::TcpSocket;
 
 use super::{Answer, ORIGIN, TOKEN, Webhook, wire};
 
-/// The real binary, serving on ports of its own. Ended when it is dropped.
+/// Running `replyhook serve`, on free ports. It is killed on drop.
 pub struct Server {
     child: Child,
     log: Arc<Log>,
     reader: Option<JoinHandle<()>>,
     pub public: SocketAddr,
     pub private: SocketAddr,
-    /// Keeps the private port from everyone but the server.
+    /// Reserves the private port for the server.
     _reserved: TcpSocket,
 }
 
-/// What the server has written so far.
+/// Lines that the server has logged so far.
 #[derive(Default)]
 struct Log {
     lines: Mutex<Vec<String>>,
@@ -43,7 +43,7 @@ impl Server {
         server
     }
 
-    /// Starts one that may end before it is ready: where it listens is not known.
+    /// Starts a server that may exit before it is ready, so its public address is not known.
     pub fn launch(mut command: Command, env: &[(&str, &str)]) -> Self {
         let reserved = reserve_port();
         let private = reserved.local_addr().unwrap();
@@ -140,7 +140,7 @@ impl Server {
             .unwrap()
     }
 
-    /// Waits until a gauge has risen.
+    /// Waits until a metric's series has at least this value.
     pub fn wait_until(&self, series: &str, least: f64) {
         let patience = std::time::Instant::now() + Duration::from_secs(30);
         while self.metric(series) < least {
@@ -151,12 +151,12 @@ impl Server {
         }
     }
 
-    /// Its resident memory, in KiB.
+    /// Resident memory in KiB.
     pub fn resident(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// The most resident memory that it has had, in KiB.
+    /// Peak of the resident memory in KiB.
     pub fn peak_resident(&self) -> u64 {
         self.memory("VmHWM:")
     }
@@ -177,7 +177,7 @@ impl Server {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Waits until the process has ended, and returns how, with its whole log.
+    /// Waits until the process exits, and returns its status and its whole log.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let patience = std::time::Instant::now() + Duration::from_mins(1);
         let status = loop {
@@ -185,7 +185,7 @@ impl Server {
                 break status;
             }
             let log = self.log();
-            assert!(std::time::Instant::now() < patience, "it goes on:\n{log}");
+            assert!(std::time::Instant::now() < patience, "no exit:\n{log}");
             std::thread::sleep(Duration::from_millis(2));
         };
         self.reader.take().unwrap().join().unwrap();
@@ -200,15 +200,17 @@ impl Drop for Server {
     }
 }
 
-/// A port where nobody listens, as long as it is held.
+/// Binds a port on which nothing listens while the socket is held.
 pub fn silent_port() -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     socket
 }
 
-/// A port that nobody is given by chance and that may still be listened at: bound, sharing its address, and never
-/// listening. The public listener needs none: it tells in its log which one it got.
+/// Reserves a port: no other process gets it by chance, but a server can listen on it.
+///
+/// The socket is bound with `SO_REUSEADDR` and never listens. The public listener does not need this, because the
+/// server logs the port that it got.
 pub fn reserve_port() -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();

@@ -1,4 +1,4 @@
-//! A reader who types the commands of a page: one shell, in a folder of its own, with the built binary on its path.
+//! Shell that runs the commands of a page, in a temporary folder and with the built binary in its `PATH`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -16,13 +16,13 @@ use super::server::reserve_port;
 
 /// Longer than any command of a page takes.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// The ports that pages name: our server's, the emulator's, the private one, and that of a bot elsewhere.
+/// Ports in pages: those of the server, the emulator, the private listener, and another bot.
 const PORTS: [u16; 4] = [8080, 8081, 9090, 3000];
-/// What a server has written when it can be called.
+/// Output that shows that a server is ready.
 const READY: [&str; 2] = ["ready: enter these URLs", "Ctrl-C ends it"];
-/// Any template: the emulator takes each for approved.
+/// Any template SID: the emulator treats each as approved.
 pub const TEMPLATE: &str = "HX00000000000000000000000000000001";
-/// What stands alone in a line where a command's output has ended.
+/// Line that marks the end of a command's output.
 const END: &str = "@@ end";
 
 pub struct Session {
@@ -30,9 +30,9 @@ pub struct Session {
     input: ChildStdin,
     output: Receiver<String>,
     folder: TempDir,
-    /// In the order of [`PORTS`]. Nobody else is given them.
+    /// Reserved ports, in the order of [`PORTS`].
     ports: [TcpSocket; 4],
-    /// What runs beside the commands: process groups, each ended with the session.
+    /// Process groups of background jobs, which are killed with the session.
     jobs: Vec<Pid>,
 }
 
@@ -54,7 +54,7 @@ impl Session {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .expect("there is a bash");
+            .expect("bash must be installed");
         let (send, output) = channel();
         let lines = BufReader::new(shell.stdout.take().unwrap()).lines();
         std::thread::spawn(move || {
@@ -63,7 +63,7 @@ impl Session {
             }
         });
         let mut input = shell.stdin.take().unwrap();
-        // Each job is a process group, so that all of it can be ended.
+        // `set -m` makes each job a process group, so that all of its processes can be killed.
         writeln!(input, "set -m; exec 2>&1; status=0").unwrap();
         Self {
             shell,
@@ -75,7 +75,7 @@ impl Session {
         }
     }
 
-    /// Puts a file of the page where its commands are run, if the block's first line names one.
+    /// Writes a TOML block to the session's folder, if its first line is the name of a file.
     pub fn keep(&self, block: &Block) {
         let name = block
             .text
@@ -87,17 +87,17 @@ impl Session {
         }
     }
 
-    /// Types the commands of a block, and compares what they print with what is shown.
+    /// Runs the commands of a block, and compares their output with the output that the page shows.
     ///
     /// # Errors
-    /// What differs.
+    /// Description of the difference.
     pub fn follow(&mut self, block: &Block) -> Result<(), String> {
         let mut commands = Vec::new();
         for line in block.text.lines() {
             match (line.strip_prefix("$ "), commands.last_mut()) {
                 (Some(command), _) => commands.push((command, Vec::new())),
                 (None, Some((_, shown))) => shown.push(line),
-                (None, None) => return Err("it begins with no command".to_owned()),
+                (None, None) => return Err("the block does not begin with a command".to_owned()),
             }
         }
         for (command, shown) in commands {
@@ -117,7 +117,7 @@ impl Session {
             return Ok(());
         }
         if serves(command) {
-            // It would not end by itself: what is shown is how it begins.
+            // A server does not exit by itself, so compare the beginning of its output.
             let job = self.beside(&typed, shown, |lines, _| lines.len() >= shown.len())?;
             let _ = kill_process_group(job, Signal::TERM);
             self.typed(&format!("wait {}", job.as_raw_nonzero()));
@@ -131,7 +131,7 @@ impl Session {
         Err(difference(command, shown, &printed))
     }
 
-    /// Where a command has `…` a reader copies it from what is printed by what runs beside.
+    /// Replaces a command that contains `…` with the matching line of a job's output, which a reader would copy.
     fn copied(&self, command: &str) -> Result<String, String> {
         let command = command.replace("HX…", TEMPLATE);
         if !command.contains('…') {
@@ -150,9 +150,9 @@ impl Session {
         found.ok_or_else(|| format!("$ {command}\nis printed nowhere"))
     }
 
-    /// Runs a command to its end.
+    /// Runs a command until it exits, and returns its output.
     fn typed(&mut self, command: &str) -> Vec<String> {
-        // A command sees how the one before it ended, and reads nothing of what is typed after it.
+        // `$?` is the exit code of the command before. Empty input, so that a command does not read the ones after it.
         let line =
             format!("(exit $status); {{ {command}\n}} </dev/null; status=$?; echo; echo '{END}'");
         writeln!(self.input, "{line}").unwrap();
@@ -167,7 +167,7 @@ impl Session {
         }
     }
 
-    /// Starts what does not end, and waits until it has written enough, of which the beginning is shown.
+    /// Starts a background job, waits until it has printed enough, and compares the beginning with the page.
     fn beside(
         &mut self,
         command: &str,
@@ -185,7 +185,7 @@ impl Session {
                 let written = std::fs::read_to_string(self.folder.path().join(name));
                 self.outward(&written.unwrap_or_default())
             };
-            // Its log goes to standard error, and is not what a page shows.
+            // The log goes to stderr. Pages do not show it.
             let (written, log) = (read(&name), read(&format!("{name}.log")));
             let whole = written.rsplit_once('\n').map_or("", |(whole, _)| whole);
             let lines: Vec<_> = whole.lines().collect();
@@ -205,7 +205,7 @@ impl Session {
         }
     }
 
-    /// A page's text as it is typed here: with the ports that are free, and without cargo.
+    /// Converts a page's text to what runs here: with reserved ports, and without cargo.
     fn inward(&self, text: &str) -> String {
         let mut text = text.replace("cargo run -- ", "replyhook ").replace(
             "replyhook dev",
@@ -240,14 +240,14 @@ impl Drop for Session {
     }
 }
 
-/// Cargo builds examples beside the tests.
+/// Path of a built example, relative to this test's binary.
 pub fn example(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let target = tests.ancestors().nth(2).unwrap();
     target.join("examples").join(name)
 }
 
-/// Whether a command runs until it is ended.
+/// Returns true if a command runs until it is killed.
 fn serves(command: &str) -> bool {
     let mut words = command.split(' ').skip_while(|word| word.contains('='));
     let first: Vec<_> = words.by_ref().take(4).collect();
@@ -264,7 +264,7 @@ fn trimmed<'a, 't>(lines: &'a [&'t str]) -> &'a [&'t str] {
     &lines[begin..end]
 }
 
-/// Whether lines are what is shown, where `…` stands for anything: in a line for some of it, alone for any lines.
+/// Compares output with the lines of a page. `…` stands for any part of a line, or alone for any number of lines.
 fn fits(shown: &[&str], printed: &[&str]) -> bool {
     match shown {
         [] => printed.is_empty(),

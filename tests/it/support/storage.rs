@@ -1,5 +1,4 @@
-//! A server of raw answers, for what no honest one says: it writes what a test orders, byte by byte, and keeps what it was
-//! asked, and on how many connections.
+//! HTTP server for raw and invalid responses: it sends the bytes that a test queues, and records requests.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -8,23 +7,23 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What follows the bytes of an answer.
+/// Behavior after the bytes of a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Close,
-    /// The next request on the same connection.
+    /// Reads the next request on the same connection.
     Keep,
-    /// Nothing, for as long as the other side waits.
+    /// Sends nothing, until the client closes the connection.
     Silence,
-    /// As many zeros as the other side takes.
+    /// Sends zeros, until the client closes the connection.
     Forever,
-    /// So many zeros, and then nothing.
+    /// Sends about this number of zero bytes, and then nothing.
     Stuck(usize),
 }
 
 #[derive(Default)]
 struct Inner {
-    /// For each method and path, what comes next; the last stays.
+    /// Queued responses of each method and path. The last one is repeated.
     answers: HashMap<String, VecDeque<(Vec<u8>, End)>>,
     /// Heads of requests.
     asked: Vec<String>,
@@ -66,14 +65,14 @@ impl Storage {
         &self.url
     }
 
-    /// The next answer to a method and path, as in `GET /x`: all of it, head and body.
+    /// Queues a response, head and body, for a method and path such as `GET /x`.
     pub fn raw(&self, what: &str, bytes: impl Into<Vec<u8>>, end: End) {
         let mut inner = self.inner.lock().unwrap();
         let answers = inner.answers.entry(what.to_owned()).or_default();
         answers.push_back((bytes.into(), end));
     }
 
-    /// A whole answer.
+    /// Queues a valid response that ends with its connection.
     pub fn answers(&self, what: &str, status: u16, headers: &[(&str, &str)], body: &[u8]) {
         let mut head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
@@ -86,32 +85,32 @@ impl Storage {
         );
     }
 
-    /// The heads of all requests so far.
+    /// Heads of all requests so far.
     pub fn asked(&self) -> Vec<String> {
         self.inner.lock().unwrap().asked.clone()
     }
 
-    /// The method and path of each.
+    /// Method and path of each request so far.
     pub fn lines(&self) -> Vec<String> {
         let line = |head: String| head.split(" HTTP/").next().unwrap_or_default().to_owned();
         self.asked().into_iter().map(line).collect()
     }
 
-    /// Waits for so many requests.
+    /// Waits until this number of requests has arrived.
     pub async fn wait_for(&self, requests: usize) {
         let mut count = self.count.subscribe();
         let came = count.wait_for(|count| count.requests >= requests).await;
         came.unwrap();
     }
 
-    /// Waits until so many connections are closed, by the other side too.
+    /// Waits until this number of connections is closed by both sides.
     pub async fn wait_for_closed(&self, connections: usize) {
         let mut count = self.count.subscribe();
         let closed = count.wait_for(|count| count.closed >= connections).await;
         closed.unwrap();
     }
 
-    /// How many there were.
+    /// Number of connections so far.
     pub fn connections(&self) -> usize {
         self.count.borrow().connections
     }
@@ -125,7 +124,7 @@ impl Storage {
         self.count.send_modify(|count| count.closed += 1);
     }
 
-    /// Reads a request and answers it, if one comes.
+    /// Reads a request and responds to it. Returns `None` if none arrives.
     async fn answer(&self, stream: &mut BufReader<TcpStream>) -> Option<End> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -153,7 +152,7 @@ impl Storage {
             answer.unwrap_or((none.to_vec(), End::Close))
         };
         self.count.send_modify(|count| count.requests += 1);
-        // Who asked may have had enough.
+        // The client may already have closed the connection.
         let _ = stream.write_all(&bytes).await;
         match end {
             End::Close | End::Keep => {}
@@ -170,7 +169,7 @@ impl Storage {
     }
 }
 
-/// Until the other side is gone.
+/// Waits until the client closes the connection.
 async fn silence(stream: &mut BufReader<TcpStream>) {
     let mut nothing = String::new();
     let _ = stream.read_line(&mut nothing).await;

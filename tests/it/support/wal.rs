@@ -1,40 +1,40 @@
-//! The write-ahead log of a database and its index, as a dead process has left them.
+//! SQLite's write-ahead log and its index, as a dead process has left them.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
-/// Where the index says up to which frame a checkpoint has copied, and how far one had wanted to.
+/// Offsets in the index: up to which frame a checkpoint has copied, and up to which one was attempted.
 const BACKFILLED: usize = 96;
 const ATTEMPTED: usize = 128;
 
-/// The frames of a log that belong together: their checksums are a chain.
+/// Number of valid frames of a log. Each checksum continues the one before.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frames {
-    /// Up to the last commit.
+    /// Frames up to the last commit.
     pub committed: usize,
-    /// After it: what a transaction had written that never committed.
+    /// Frames after it, from a transaction that never committed.
     pub torn: usize,
 }
 
-/// The file of a database whose name ends in `suffix`.
+/// Path of the database with `suffix` appended, such as `-wal`.
 pub fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// How long the log is; without opening it.
+/// Length of the log, read without opening it.
 pub fn bytes(database: &Path) -> u64 {
     let metadata = beside(database, "-wal").metadata();
     metadata.map_or(0, |metadata| metadata.len())
 }
 
-/// Bytes of as many pages as make a checkpoint due.
+/// Length in bytes at which a checkpoint of the log is due.
 pub const CHECKPOINT_DUE: u64 = 8_000 * 4_096;
 
-/// Writes so much to the log of a running server that the next commit finds a checkpoint due.
+/// Fills the log of a running server, so that its next commit finds a checkpoint due.
 pub fn fill_log(database: &Path) {
     let db = rusqlite::Connection::open(database).unwrap();
     db.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
@@ -46,7 +46,7 @@ pub fn fill_log(database: &Path) {
     assert!(bytes(database) > CHECKPOINT_DUE);
 }
 
-/// The random numbers that mark the frames of the present log. They change when the log starts from the beginning.
+/// Salts of the current log. They change when the log starts from the beginning.
 pub fn salts(database: &Path) -> [u8; 8] {
     let mut header = [0; 24];
     let mut log = std::fs::File::open(beside(database, "-wal")).unwrap();
@@ -54,7 +54,7 @@ pub fn salts(database: &Path) -> [u8; 8] {
     header[16..].try_into().unwrap()
 }
 
-/// Transactions that were committed since the log began.
+/// Number of transactions that were committed since the log started.
 pub fn commits(database: &Path) -> usize {
     let log = std::fs::read(beside(database, "-wal")).unwrap();
     let page = usize::try_from(word(&log, 8)).unwrap();
@@ -92,14 +92,16 @@ pub fn frames(database: &Path) -> Frames {
     frames
 }
 
-/// When the database itself was last written to, which only checkpoints do.
+/// Time of the last write to the database file. Only checkpoints write to it.
 pub fn last_copied(database: &Path) -> SystemTime {
     database.metadata().unwrap().modified().unwrap()
 }
 
-/// Whether a checkpoint had begun to copy, since the server started that found the database last written to `before`, and
-/// did not come to its end. Recovery leaves the index as if one had, and copies nothing. To be asked only when nobody of
-/// this process uses the database: closing the file gives up their locks.
+/// Returns true if a checkpoint of the last server was interrupted while it copied.
+///
+/// `before` is the time of the last write to the database before that server started. A recovery leaves the index in
+/// the state of an interrupted checkpoint, but does not write to the database. Call this only while no connection of
+/// this process is open: closing the file releases their locks.
 pub fn checkpoint_was_cut(database: &Path, before: SystemTime) -> bool {
     let index = std::fs::read(beside(database, "-shm")).unwrap();
     let number = |at: usize| u32::from_ne_bytes(index[at..at + 4].try_into().unwrap());

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: what a library would not send, and what it would hide.
+//! HTTP/1.1 without a library, for requests that one would not send and responses that it would hide.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,15 +18,15 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends bytes on a connection of their own and reads one answer.
+/// Sends bytes on a new connection, and reads one response.
 pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     let mut stream = connect(address);
-    // The server may have answered and closed before it has read everything.
+    // The server may have responded and closed before it has read everything.
     let _ = stream.write_all(bytes);
     read_answer(&mut stream)
 }
 
-/// Reads the head of an answer; `None` where the connection is closed without one.
+/// Reads the head of a response. Returns `None` if the connection is closed without one.
 pub fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -39,7 +39,7 @@ pub fn read_head(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8(head).unwrap())
 }
 
-/// Reads one answer; `None` where the connection is closed without one.
+/// Reads one response. Returns `None` if the connection is closed without one.
 pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
     let head = read_head(stream)?;
     let mut lines = head.lines();
@@ -64,7 +64,7 @@ pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
     })
 }
 
-/// Waits until the peer closes; false if it is still open after the patience of these tests.
+/// Waits until the peer closes the connection. Returns false if it is still open after `PATIENCE`.
 pub fn is_closed(stream: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {

@@ -1,4 +1,4 @@
-//! A server that dies at its crash points and is started again, on a database that outlives it.
+//! Crash tests: a server that aborts at crash points, and is restarted on the same database.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::{Delivery, FakeTwilio, Journal, Policy, Server, Shown, Webhook, json_
 
 pub const USER: &str = "whatsapp:+15550001111";
 const SIGABRT: i32 = 6;
-/// States, of messages and of replies, in which something is still to come.
+/// Open states of messages and replies.
 const OPEN: [&str; 6] = [
     "received",
     "processing",
@@ -26,7 +26,7 @@ const OPEN: [&str; 6] = [
     "unknown",
 ];
 
-/// A database that outlives its servers, beside a Twilio.
+/// Database that outlives its servers, with a fake Twilio.
 pub struct World {
     database: Database,
     pub twilio: FakeTwilio,
@@ -40,14 +40,14 @@ enum Database {
 }
 
 impl World {
-    /// On a file.
+    /// Creates one with an SQLite file.
     pub fn new(env: &[(&'static str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", file_in(&folder).display());
         Self::on(Database::File(folder), url, env)
     }
 
-    /// `None` where there is no server.
+    /// Creates one with a PostgreSQL database. Returns `None` without a database server.
     #[cfg(feature = "postgres")]
     pub fn on_postgres() -> Option<Self> {
         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    /// One that dies at `point`, or at none where that is empty. It may not come to listening.
+    /// Launches a server that aborts at `point`, or never if that is empty. It may abort before it listens.
     pub fn launch(&self, point: &str) -> Server {
         Server::launch(bot(), &self.env_with(point))
     }
@@ -93,15 +93,15 @@ impl World {
         env
     }
 
-    /// Of a file.
+    /// Reads the journal of an SQLite file.
     pub fn journal(&self) -> Journal {
         let Database::File(folder) = &self.database else {
-            panic!("it is on a server");
+            panic!("the database is not a file");
         };
         Journal::read(&file_in(folder))
     }
 
-    /// Waits until every message has its answer, and every reply is sent or held.
+    /// Waits until no message and no reply is open. A held reply is not open.
     fn drained(&self) {
         if let Database::File(_) = self.database {
             self.journal().drained();
@@ -147,7 +147,7 @@ pub fn has_crashed(server: Server) {
     assert_eq!(status.signal(), Some(SIGABRT), "{status}\n{log}");
 }
 
-/// What starts a server again: each time it died, and with the next crash point.
+/// Supervisor that restarts a server after each crash, with the next crash point.
 pub struct Supervisor<'a> {
     world: &'a World,
     current: Mutex<Option<Server>>,
@@ -155,7 +155,7 @@ pub struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    /// The first server dies at the first point, and so on; the last one lives.
+    /// Starts the first server with the first crash point. The last server has none.
     pub fn new(world: &'a World, points: &[&'a str]) -> Self {
         let mut points = [points, &[""]].concat();
         points.reverse();
@@ -171,7 +171,7 @@ impl<'a> Supervisor<'a> {
         self.current.lock().unwrap().as_ref().unwrap().public
     }
 
-    /// Waits for the crash that is due, if one is, and starts the next server.
+    /// Waits until the current server crashes, and starts the next one. Does nothing if it is the last one.
     pub fn revive(&self) {
         let Some(point) = self.points.lock().unwrap().pop() else {
             return;
@@ -185,7 +185,7 @@ impl<'a> Supervisor<'a> {
         self.points.lock().unwrap().is_empty()
     }
 
-    /// The message as Twilio delivers it: what comes after the first attempt finds the next server.
+    /// Delivers a message as Twilio does. Each attempt after the first one goes to the next server.
     pub fn deliver(&self, webhook: &Webhook, policy: Policy) -> Delivery {
         let is_first = Cell::new(true);
         let server = || {
@@ -197,7 +197,9 @@ impl<'a> Supervisor<'a> {
         self.world.twilio.deliver(server, webhook, policy)
     }
 
-    /// Lets happen what is still to come, with the server that lives.
+    /// Waits for the remaining crashes, and until the last server has no open message.
+    ///
+    /// Returns the messages on the user's phone, and the number of held ones.
     pub fn settled(&self) -> (Vec<Shown>, u64) {
         while !self.has_met_all() {
             self.revive();
@@ -205,7 +207,7 @@ impl<'a> Supervisor<'a> {
         self.world.drained();
         let current = self.current.lock().unwrap();
         let server = current.as_ref().unwrap();
-        // On a busy disk a look may take too long.
+        // On a busy disk a readiness check may time out.
         let ready = std::iter::repeat_with(|| server.get("/readyz"));
         let ready = ready.take(20).find(|ready| ready.status == 200).unwrap();
         let ready: serde_json::Value = serde_json::from_str(&ready.body).unwrap();

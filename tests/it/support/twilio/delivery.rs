@@ -13,22 +13,22 @@ use super::FakeTwilio;
 use super::phone::Said;
 use crate::support::{Answer, ORIGIN, Webhook, wire};
 
-/// Twilio's time for a connection.
+/// Twilio's connect timeout.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Twilio's time for an answer.
+/// Twilio's response timeout.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// What Twilio does after an attempt that failed.
+/// Twilio's behavior after a failed attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// First: the same request once more.
+    /// Sends the same request once more.
     pub retry: bool,
-    /// Then: the fallback URL, once.
+    /// Then calls the fallback URL once.
     pub fallback: bool,
 }
 
 impl Policy {
-    /// It gives up at once.
+    /// Gives up immediately.
     pub const NEITHER: Self = Self::new(false, false);
     pub const RETRY: Self = Self::new(true, false);
     pub const FALLBACK: Self = Self::new(false, true);
@@ -39,34 +39,34 @@ impl Policy {
     }
 }
 
-/// What came of delivering a message.
+/// Result of delivering a message.
 #[derive(Debug)]
 pub struct Delivery {
     pub attempts: Vec<Attempt>,
 }
 
-/// One call.
+/// One request to the server.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Attempt {
     pub target: String,
-    /// `None` where no whole answer came.
+    /// `None` without a complete response.
     pub status: Option<u16>,
-    /// Whether Twilio could use the answer, and did.
+    /// True if Twilio could use the response, and executed it.
     pub usable: bool,
 }
 
 impl Delivery {
-    /// Whether Twilio got an answer that it could use. If so, its messages are on the phone.
+    /// Returns true if Twilio got a usable response. Its messages are on the phone then.
     pub fn acknowledged(&self) -> bool {
         self.attempts.iter().any(|attempt| attempt.usable)
     }
 }
 
 impl FakeTwilio {
-    /// Delivers a user's message as Twilio does, and executes the first answer that is usable and no other.
+    /// Delivers a user's message as Twilio does, and executes only the first usable response.
     ///
-    /// `server` is asked before each attempt where the server is by then; it may wait until there is one. `None` is a
-    /// refused connection. Another call for the same `MessageSid` is another delivery: its answer is executed too.
+    /// `server` returns the address for each attempt, and may wait until a server runs. `None` is a refused
+    /// connection. Another call for the same `MessageSid` is another delivery, and its response is executed too.
     pub fn deliver(
         &self,
         server: impl Fn() -> Option<SocketAddr>,
@@ -99,7 +99,7 @@ impl FakeTwilio {
         Delivery { attempts }
     }
 
-    /// Shows on the phone what an answer says to a message; false where it is none that Twilio can use.
+    /// Shows the messages of a response on the phone. Returns false if Twilio could not use the response.
     ///
     /// `<Redirect>` and `action` are not followed.
     pub fn execute(&self, webhook: &Webhook, answer: &Answer) -> bool {
@@ -116,7 +116,7 @@ impl FakeTwilio {
         true
     }
 
-    /// Reports what has become of a message, to the `StatusCallback` that was given with it. `None` where no answer came.
+    /// Sends a status to the `StatusCallback` of a message. Returns `None` without a response.
     pub fn status(
         &self,
         server: SocketAddr,
@@ -128,7 +128,7 @@ impl FakeTwilio {
         exchange(server, &callback.raw(ORIGIN))
     }
 
-    /// The same, not yet sent. REST tells the status from now on.
+    /// Creates a status callback without sending it. The REST API returns the status from now on.
     pub fn status_webhook(&self, sid: &str, status: &str, error_code: Option<u32>) -> Webhook {
         let mut state = self.inner.lock();
         let mut messages = state.messages.iter_mut();
@@ -175,7 +175,7 @@ impl FakeTwilio {
     }
 }
 
-/// The same message for the fallback URL, signed for that.
+/// Returns the same message for the fallback URL, signed for that URL.
 fn fallback(webhook: &Webhook) -> Webhook {
     let failed = format!("{ORIGIN}{}", webhook.target);
     let call = Webhook {
@@ -191,17 +191,17 @@ fn fallback(webhook: &Webhook) -> Webhook {
         .with("ErrorUrl", &failed)
 }
 
-/// One call on a connection of its own; `None` where it is refused, broken off or not answered in time.
+/// Sends a request on a new connection. Returns `None` if it is refused, interrupted or times out.
 fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT).ok()?;
     stream.set_read_timeout(Some(ANSWER)).ok()?;
     stream.set_write_timeout(Some(ANSWER)).ok()?;
-    // The server may have answered and closed before it has read everything.
+    // The server may have responded and closed before it has read everything.
     let _ = stream.write_all(bytes);
     wire::read_answer(&mut stream)
 }
 
-/// What an answer says; `None` where it is a failure for Twilio.
+/// Returns the messages of a response. `None` if Twilio treats the response as a failure.
 fn said(answer: &Answer) -> Option<Vec<Said>> {
     if answer.status != 200 || answer.body.len() > MAX_BYTES {
         return None;
@@ -209,7 +209,7 @@ fn said(answer: &Answer) -> Option<Vec<Said>> {
     let content_type = answer.header("content-type")?;
     match content_type.split(';').next().unwrap_or_default().trim() {
         "text/xml" => twiml(&answer.body),
-        // Sent to the user as it is, which no bot means.
+        // Twilio sends plain text to the user unchanged, which no bot intends.
         "text/plain" => Some(vec![Said {
             body: answer.body.clone(),
             ..Said::default()
@@ -218,7 +218,7 @@ fn said(answer: &Answer) -> Option<Vec<Said>> {
     }
 }
 
-/// The `<Message>`s of a document; `None` where it is not well-formed or no `<Response>`.
+/// Returns the `<Message>`s of a document. `None` if it is not well-formed or not a `<Response>`.
 fn twiml(document: &str) -> Option<Vec<Said>> {
     if !document.starts_with('<') || !document.chars().all(is_xml) {
         return None;
@@ -228,7 +228,7 @@ fn twiml(document: &str) -> Option<Vec<Said>> {
     let mut said: Vec<Said> = Vec::new();
     let mut open: Vec<String> = Vec::new();
     let mut has_root = false;
-    // Of a message with nouns, what stands between them is not said.
+    // In a message with nouns, Twilio ignores the text between them.
     let mut has_nouns = false;
     loop {
         let text = match reader.read_event().ok()? {
@@ -295,7 +295,7 @@ fn attributes(start: &BytesStart<'_>) -> Option<Said> {
     Some(said)
 }
 
-/// What XML 1.0 can hold.
+/// Returns true for a character that XML 1.0 allows.
 fn is_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{FFFD}' | '\u{10000}'..)
 }

@@ -1,8 +1,9 @@
-//! A Twilio on loopback, on threads of its own: it takes messages by REST, delivers webhooks, and keeps what the user's
-//! phone shows, which is what a bot is judged by.
+//! Fake Twilio on loopback, on its own threads: it accepts messages via the REST API, delivers webhooks, and records
+//! the messages on the user's phone, by which tests judge a bot.
 //!
-//! It calls nobody by itself: a test delivers ([`FakeTwilio::deliver`]) and reports statuses ([`FakeTwilio::status`]).
-//! Methods that wait block their thread; beside an app in process they belong into `spawn_blocking`.
+//! It makes no request by itself: a test delivers messages ([`FakeTwilio::deliver`]) and reports statuses
+//! ([`FakeTwilio::status`]). Methods that wait block their thread. With an app in the same process, call them in
+//! `spawn_blocking`.
 
 mod delivery;
 mod phone;
@@ -19,55 +20,55 @@ pub use phone::{By, Shown};
 use replyhook::FormParams;
 use tokio::net::TcpSocket;
 
-/// For what must happen sooner or later.
+/// Limit for conditions that must become true.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What goes wrong with a `POST Messages`.
+/// Fault of a `POST Messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Not taken, and answered with this. Without a code the body is no JSON, as a proxy's.
+    /// Rejects the message with this response. Without a code the body is not JSON, like that of a proxy.
     Status {
         status: u16,
         code: Option<u32>,
         /// Seconds.
         retry_after: Option<u64>,
     },
-    /// Read and not taken; the connection is closed without an answer.
+    /// Reads the request, and closes the connection without accepting the message.
     ResetBefore,
-    /// Taken; the connection is closed without an answer.
+    /// Accepts the message, and closes the connection without a response.
     TakenThenReset,
-    /// Taken; 201 with half a JSON.
+    /// Accepts the message, and sends 201 with truncated JSON.
     TakenThenGarbage,
-    /// Taken, and answered with this all the same.
+    /// Accepts the message, but sends this error status.
     TakenThenStatus(u16),
-    /// Read, not taken, and not answered for as long as this Twilio stands.
+    /// Reads the request, and neither accepts nor rejects the message until this fake is dropped.
     Hang,
 }
 
-/// What became of a `POST Messages`.
+/// Outcome of a `POST Messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answered {
-    /// Held, or behind one that is held.
+    /// Held, or waiting for an earlier one.
     Waiting,
-    /// As Twilio answers.
+    /// Twilio's response, with this status.
     Status(u16),
-    /// As a test ordered.
+    /// Fault that a test ordered.
     Fault(Fault),
 }
 
-/// A `POST Messages` that was read, whatever became of it.
+/// `POST Messages` that was read, with its outcome.
 #[derive(Debug, Clone)]
 pub struct Post {
     pub form: FormParams,
-    /// Who called: an account or an API key; empty where nobody said.
+    /// User of the request, an account or API key. Empty without a login.
     pub user: String,
     pub answered: Answered,
 }
 
-/// Twilio with one phone per user. Its threads end when it is dropped, and with them every connection.
+/// Fake Twilio with one phone per user. On drop its threads end, and all connections are closed.
 pub struct FakeTwilio {
     inner: Arc<Inner>,
-    /// Bound and never listening: it keeps the port while nobody listens there.
+    /// Bound and never listening. It reserves the port during an outage.
     reserved: TcpSocket,
     accepting: Mutex<Option<JoinHandle<()>>>,
 }
@@ -80,9 +81,9 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    /// Users and passwords. Empty: any account with the token of these tests.
+    /// Accepted users and passwords. If empty, every account with the `TOKEN` of the tests is accepted.
     logins: Vec<(String, String)>,
-    /// Every message in the order in which it was received or taken.
+    /// Messages in the order in which they were received or accepted.
     messages: Vec<phone::Message>,
     posts: Vec<Post>,
     lists: Vec<FormParams>,
@@ -91,7 +92,7 @@ struct State {
     held: bool,
     listening: bool,
     stopped: bool,
-    /// Of new SIDs, idempotency tokens and connections.
+    /// Last number of a SID, idempotency token or connection.
     numbers: u64,
     connections: BTreeMap<u64, TcpStream>,
 }
@@ -99,7 +100,7 @@ struct State {
 impl FakeTwilio {
     pub fn start() -> Self {
         let reserved = TcpSocket::new_v4().unwrap();
-        // Two sockets may share an address this way as long as one of them does not listen.
+        // SO_REUSEADDR: two sockets may share an address while at most one of them listens.
         reserved.set_reuseaddr(true).unwrap();
         reserved.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let twilio = Self {
@@ -115,24 +116,24 @@ impl FakeTwilio {
         self.reserved.local_addr().unwrap()
     }
 
-    /// What a client takes for `https://api.twilio.com`.
+    /// URL that a client uses instead of `https://api.twilio.com`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
     }
 
-    /// From now on only these users with these passwords are let in.
+    /// Accepts only these users and passwords from now on.
     pub fn logins(&self, logins: &[(&str, &str)]) {
         let owned = |(user, password): &(&str, &str)| ((*user).to_owned(), (*password).to_owned());
         self.inner.lock().logins = logins.iter().map(owned).collect();
     }
 
-    /// An outage: the listener is closed and connections are refused (`ECONNREFUSED`). Those that exist go on.
+    /// Starts an outage: new connections are refused (`ECONNREFUSED`). Existing connections continue.
     pub fn down(&self) {
         let Some(accepting) = lock(&self.accepting).take() else {
             return;
         };
         self.inner.lock().listening = false;
-        // Wakes the thread, which closes the listener. Where that fails it closes it at the next connection.
+        // Connect to wake the thread, which closes the listener. If that fails, the next connection wakes it.
         if TcpStream::connect(self.address()).is_ok() {
             let _ = accepting.join();
         }
@@ -150,7 +151,7 @@ impl FakeTwilio {
         *accepting = Some(std::thread::spawn(move || accept(&inner, &listener)));
     }
 
-    /// Does this to the next POSTs, after the faults that are already due. What Twilio refuses by itself uses up none.
+    /// Applies a fault to the next POSTs, after the faults already queued. POSTs that Twilio rejects use up no fault.
     pub fn fault(&self, fault: Fault, times: usize) {
         let faults = std::iter::repeat_n(fault, times);
         self.inner.lock().faults.extend(faults);
@@ -162,13 +163,12 @@ impl FakeTwilio {
         self.inner.lock().list_faults.extend(faults);
     }
 
-    /// From now on POSTs are read and wait.
+    /// Holds POSTs from now on: they are read, and get no response.
     pub fn hold_posts(&self) {
         self.inner.lock().held = true;
     }
 
-    /// Takes the POSTs that wait, in the order in which they came and whether their sender is still there or not.
-    /// Returns when it is done.
+    /// Processes the held POSTs in the order of arrival, even if their client has disconnected, and then returns.
     pub fn release_posts(&self) {
         self.inner.lock().held = false;
         self.inner.changed.notify_all();
@@ -177,12 +177,12 @@ impl FakeTwilio {
         drop(self.inner.wait_for("end to the waiting POSTs", done));
     }
 
-    /// Every POST so far that was read.
+    /// POSTs that were read so far.
     pub fn posts(&self) -> Vec<Post> {
         self.inner.lock().posts.clone()
     }
 
-    /// Waits until so many POSTs have been read.
+    /// Waits until `count` POSTs have been read.
     pub fn wait_for_posts(&self, count: usize) -> Vec<Post> {
         let what = format!("POST number {count}");
         let state = self
@@ -191,17 +191,17 @@ impl FakeTwilio {
         state.posts.clone()
     }
 
-    /// What every list so far asked for, those that failed included.
+    /// Queries of all lists so far, including failed ones.
     pub fn lists(&self) -> Vec<FormParams> {
         self.inner.lock().lists.clone()
     }
 
-    /// What a user's phone shows, in the order of showing.
+    /// Messages on a user's phone, in the order of arrival.
     pub fn phone(&self, user: &str) -> Vec<Shown> {
         self.inner.lock().phone(user)
     }
 
-    /// Waits until a phone shows so many messages.
+    /// Waits until a phone shows `count` messages.
     pub fn wait_for_phone(&self, user: &str, count: usize) -> Vec<Shown> {
         let what = format!("message number {count} on the phone of {user}");
         let state = self
@@ -236,7 +236,7 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for what must happen, and panics where it does not.
+    /// Waits for a condition, and panics if it does not become true.
     fn wait_for(&self, what: &str, happened: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
         let (state, timeout) = self
             .changed
@@ -262,7 +262,7 @@ impl State {
     }
 }
 
-/// A connection for as long as its thread works; known, so that a drop can end it.
+/// Connection of a running thread. It is registered, so that dropping `FakeTwilio` can close it.
 struct Connection {
     inner: Arc<Inner>,
     number: u64,
@@ -270,7 +270,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// `None` where there is no descriptor left for it.
+    /// Registers a connection. Returns `None` if no file descriptor is left.
     fn open(inner: &Arc<Inner>, stream: TcpStream) -> Option<Self> {
         let known = stream.try_clone().ok()?;
         let mut state = inner.lock();
@@ -306,7 +306,7 @@ fn accept(inner: &Arc<Inner>, listener: &TcpListener) {
     }
 }
 
-/// What a test that panicked leaves behind is whole: nothing panics between two changes that belong together.
+/// Locks a mutex, even if a test has panicked: no code panics between two changes that belong together.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,36 +1,36 @@
-//! The messages that Twilio has, and what of them a phone shows.
+//! Messages at Twilio, and those that a user's phone shows.
 
 use replyhook::{Clock, FormParams, SystemClock, Timestamp};
 use serde_json::{Value, json};
 
 use super::State;
 
-/// Who a Messaging Service sends by.
+/// Sender of every Messaging Service.
 const SERVICE_SENDER: &str = "whatsapp:+15550002222";
-/// Most characters of a text (14103, 21617).
+/// Maximum number of characters of a text (errors 14103 and 21617).
 const MAX_CHARACTERS: usize = 1600;
 
-/// A message on a user's phone.
+/// Message on a user's phone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    /// Of a template, its SID and its variables: `HX… {"1":"Ana"}`.
+    /// Text, or SID and variables of a template: `HX… {"1":"Ana"}`.
     pub body: String,
     pub media: Vec<String>,
     pub sid: String,
     pub by: By,
-    /// The `MessageSid` whose webhook was answered with it; `None` by REST.
+    /// `MessageSid` of the webhook whose response contained it. `None` via the REST API.
     pub in_reply_to: Option<String>,
     pub from: String,
 }
 
-/// How a message came to be sent.
+/// Path by which a message was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     Twiml,
     Rest,
 }
 
-/// A message as Twilio has it.
+/// Message as Twilio stores it.
 pub(super) struct Message {
     pub sid: String,
     pub account: String,
@@ -48,15 +48,15 @@ pub(super) struct Message {
 
 pub(super) enum Direction {
     Inbound,
-    /// By TwiML, to the message of this SID.
+    /// TwiML reply to the message with this SID.
     Reply(String),
     Api {
-        /// A Messaging Service chooses the sender, after it has answered.
+        /// True if a Messaging Service chooses the sender after the REST response.
         chosen_later: bool,
     },
 }
 
-/// What one `<Message>` says.
+/// Content of one `<Message>`.
 #[derive(Default)]
 pub(super) struct Said {
     pub to: Option<String>,
@@ -67,7 +67,7 @@ pub(super) struct Said {
 }
 
 impl Message {
-    /// To whom, and what.
+    /// Returns the recipient, and the message on the phone. `None` for an inbound message.
     pub(super) fn shown(&self) -> Option<(&str, Shown)> {
         let (by, in_reply_to) = match &self.direction {
             Direction::Inbound => return None,
@@ -85,12 +85,12 @@ impl Message {
         Some((&self.to, shown))
     }
 
-    /// Its day in UTC, which lists are filtered by.
+    /// Day of the message in UTC, by which lists are filtered.
     pub(super) fn day(&self) -> String {
         self.created.strftime("%Y-%m-%d").to_string()
     }
 
-    /// As REST tells it: just taken, or looked at later.
+    /// JSON of the REST API. `fresh` is true in the response that creates the message.
     pub(super) fn json(&self, fresh: bool) -> Value {
         let direction = match self.direction {
             Direction::Inbound => "inbound",
@@ -136,7 +136,7 @@ impl Message {
 }
 
 impl State {
-    /// A user's message, known from the first time on that it is delivered.
+    /// Stores a user's message, unless it is a redelivery.
     pub(super) fn receive(&mut self, form: &FormParams) {
         let value = |name| form.get(name).unwrap_or_default().to_owned();
         let sid = value("MessageSid");
@@ -160,7 +160,7 @@ impl State {
         });
     }
 
-    /// Takes a message by REST: the phone shows it.
+    /// Accepts a message via the REST API. The phone shows it.
     pub(super) fn take(&mut self, account: &str, form: &FormParams) -> &Message {
         let value = |name| form.get(name).map(str::to_owned);
         let template = || {
@@ -191,7 +191,7 @@ impl State {
         &self.messages[self.messages.len() - 1]
     }
 
-    /// Sends a `<Message>` in reply to a webhook: the phone shows it, unless it is empty or too long (14103).
+    /// Sends a `<Message>` in reply to a webhook. The phone shows it, unless it is empty or too long (error 14103).
     pub(super) fn reply(&mut self, form: &FormParams, said: Said) {
         let empty = said.body.is_empty() && said.media.is_empty();
         if empty || is_too_long(&said.body) {
@@ -215,14 +215,14 @@ impl State {
         self.messages.push(message);
     }
 
-    /// A new SID: above the small numbers that tests give to users' messages.
+    /// Returns a new SID, above the small numbers that tests use for users' messages.
     fn sid(&mut self, media: &[String]) -> String {
         let kind = if media.is_empty() { "SM" } else { "MM" };
         format!("{kind}fa{:030x}", self.number())
     }
 }
 
-/// Counted as UTF-16, which is the stricter reading.
+/// Returns true if a text is too long. It is counted in UTF-16 units, which is the stricter interpretation.
 pub(super) fn is_too_long(body: &str) -> bool {
     body.encode_utf16().count() > MAX_CHARACTERS
 }

@@ -1,4 +1,4 @@
-//! `/2010-04-01/Accounts/{AccountSid}/Messages`: create, fetch, list. One request per connection.
+//! REST API `/2010-04-01/Accounts/{AccountSid}/Messages`: create, fetch, list. One request per connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use super::phone::{Message, is_too_long};
 use super::{Answered, Connection, Fault, Inner, Post, State};
 use crate::support::TOKEN;
 
-/// Of a list that asks for no other.
+/// Page size of a list without `PageSize`.
 const PAGE_SIZE: usize = 50;
 
 struct Request {
@@ -28,7 +28,7 @@ pub(super) fn serve(mut connection: Connection) {
         return;
     };
     if let Some(answer) = answer(&connection.inner, &request) {
-        // Who asked may be gone.
+        // The client may have closed the connection.
         let _ = connection.stream.write_all(answer.as_bytes());
     }
 }
@@ -78,7 +78,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     })
 }
 
-/// `None`: the connection is closed without an answer.
+/// Returns the response. `None` closes the connection without one.
 fn answer(inner: &Inner, request: &Request) -> Option<String> {
     let path = request.path.strip_prefix("/2010-04-01/Accounts/");
     let Some((account, resource)) = path.and_then(|path| path.split_once('/')) else {
@@ -114,7 +114,7 @@ fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Opti
     if let Some((status, code)) = refused {
         return Some(error(status, Some(code), None));
     }
-    // In the order in which they came, so that what a phone shows does not hang on threads.
+    // In the order of arrival, so that the phone does not depend on the order of threads.
     let mut state = inner.wait_while(|state| {
         let waits = |post: &Post| post.answered == Answered::Waiting;
         !state.stopped && (state.held || state.posts[..number].iter().any(waits))
@@ -156,7 +156,7 @@ fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Opti
     answer
 }
 
-/// Twilio's code for what it does not take.
+/// Twilio's error code if it rejects a message.
 fn refusal(form: &FormParams) -> Option<u32> {
     let channel = |address: &str| {
         address
@@ -193,7 +193,7 @@ fn fetch(state: &State, account: &str, resource: &str) -> String {
     }
 }
 
-/// A page of what is asked for, the first unless it names another.
+/// Returns the requested page of a list, by default the first.
 fn list(state: &mut State, account: &str, query: &FormParams) -> String {
     state.lists.push(query.clone());
     if let Some(status) = state.list_faults.pop_front() {
@@ -225,7 +225,7 @@ fn list(state: &mut State, account: &str, query: &FormParams) -> String {
         .take(page_size)
         .map(|message| message.json(false))
         .collect();
-    // What was asked for stays in the address of every page.
+    // The URI of every page contains the filters.
     let asked: FormParams = query
         .iter()
         .filter(|(name, _)| !["PageSize", "Page", "PageToken"].contains(name))
@@ -264,7 +264,7 @@ impl State {
     }
 }
 
-/// Without a code, what a proxy before Twilio says.
+/// Error response. Without a code it is that of a proxy in front of Twilio.
 fn error(status: u16, code: Option<u32>, retry_after: Option<u64>) -> String {
     let body = code.map(|code| {
         let more_info = format!("https://www.twilio.com/docs/errors/{code}");
