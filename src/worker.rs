@@ -115,7 +115,7 @@ impl Worker {
             self.lifecycle.set(Stage::Draining);
             let drained = tokio::time::timeout(self.shutdown_timeout, self.finish(answered)).await;
             // Logs the SIDs whose replies could not be written, whether or not the timeout passed.
-            let forgets = self.dispatcher.forget_outage_answers();
+            let forgets = self.dispatcher.clear_outage_replies();
             // Release the claims, so that other servers need not wait for the lease of this one to expire. Not before
             // the drain, whose tasks still write under their claims.
             let closed = tokio::time::timeout(CLOSE_TIMEOUT, self.store.close()).await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// Maximum time for a response; then the client closes its connection and starts again.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,12 +32,25 @@ pub(crate) enum Manner {
     },
     /// Each client sends one request per period, on a connection that it keeps open.
     KeepAlive { request: Arc<[u8]>, every: Duration },
-    /// Each client sends an incomplete request piece by piece. It starts the next one when the server has given up.
+    /// Each client sends one incomplete request per period, piece by piece, on a new connection.
+    // The period makes floods comparable: a server that gives up early does not get a larger one.
     Unfinished {
         requests: Arc<[Vec<u8>]>,
         pieces: usize,
         every: Duration,
+        period: Duration,
     },
+}
+
+impl Manner {
+    /// Returns the time within which the clients begin.
+    fn begin_within(&self) -> Duration {
+        match self {
+            // The whole period: some clients send while others hold what they have sent.
+            Self::Unfinished { period, .. } => *period,
+            Self::ClosedLoop { .. } | Self::KeepAlive { .. } => Duration::from_millis(500),
+        }
+    }
 }
 
 /// A running flood.
@@ -51,7 +64,7 @@ pub(crate) struct Flood {
 // Relaxed suffices for both counters: no other data is published with them, and `slots` only needs distinct values.
 #[derive(Default)]
 struct Counts {
-    /// Requests that the server responded to, or gave up.
+    /// Requests that the server responded to or gave up, or that a client held for their period.
     ended: AtomicU64,
     /// Requests of a closed loop that have got a start time.
     slots: AtomicU32,
@@ -73,8 +86,8 @@ impl Flood {
                     let client = Client {
                         address,
                         number,
-                        // Spread over half a second, so that the clients do not connect at the same moment.
-                        begin: started + Duration::from_millis(500) * number / clients,
+                        // Spread out, so that the clients do not connect at the same moment.
+                        begin: started + manner.begin_within() * number / clients,
                         started,
                         counts: counting.clone(),
                         stream: None,
@@ -92,7 +105,7 @@ impl Flood {
         }
     }
 
-    /// Ends the flood. Returns the number of requests per second that the server responded to or gave up.
+    /// Ends the flood. Returns the number of requests per second that have ended.
     pub(crate) fn end(self) -> f64 {
         // Read before the clients stop, so that count and time cover the same period.
         let ended = self.counts.ended.load(Ordering::Relaxed);
@@ -139,13 +152,18 @@ impl Client {
                 requests,
                 pieces,
                 every,
+                period,
             } => loop {
+                let next = Instant::now() + period;
                 let request = &requests[number % requests.len()];
-                if self.trickle(request, pieces, every).await.is_ok() {
+                // It ends early if the server responds or closes. Later than `next` it ends only on a server that does
+                // not read.
+                let sent = timeout(RESPONSE_TIMEOUT, self.trickle(request, pieces, every, next));
+                if matches!(sent.await, Ok(Ok(()))) {
                     self.counts.ended.fetch_add(1, Ordering::Relaxed);
                 }
                 self.stream = None;
-                sleep(RETRY_DELAY).await;
+                sleep_until(next).await;
             },
         }
     }
@@ -208,8 +226,14 @@ impl Client {
         }
     }
 
-    /// Sends a request in pieces, until the server responds or closes, or all pieces are sent and the wait is over.
-    async fn trickle(&mut self, request: &[u8], pieces: usize, every: Duration) -> io::Result<()> {
+    /// Sends a request in pieces, and holds it until the server responds or closes, or until the given time.
+    async fn trickle(
+        &mut self,
+        request: &[u8],
+        pieces: usize,
+        every: Duration,
+        until: Instant,
+    ) -> io::Result<()> {
         let stream = self.connected().await?;
         for piece in request.chunks(request.len().div_ceil(pieces)) {
             let (mut read, mut write) = stream.split();
@@ -224,7 +248,7 @@ impl Client {
             }
         }
         // Everything but the missing end is sent: wait for the server's own timeout.
-        let _ = timeout(RESPONSE_TIMEOUT, stream.read_u8()).await;
+        let _ = timeout_at(until, stream.read_u8()).await;
         Ok(())
     }
 }

@@ -39,7 +39,7 @@ pub enum ReadinessError {
 
 /// Calls `/readyz` of the private listener at `listen`.
 ///
-/// `patience` limits the connection attempt and each read and write.
+/// `timeout` limits the connection attempt and each read and write.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -58,7 +58,7 @@ pub enum ReadinessError {
 /// [`ReadinessError`] if no response arrives. A response that reports "not ready" is not an error.
 pub fn check_readiness(
     listen: SocketAddr,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<ReadinessReport, ReadinessError> {
     let hosts: &[IpAddr] = match listen.ip() {
         // A server can listen on an unspecified address, but a client cannot connect to it portably. A listener on
@@ -74,7 +74,7 @@ pub fn check_readiness(
     let mut last = ReadinessError::Timeout(listen);
     for host in hosts {
         let address = SocketAddr::new(*host, listen.port());
-        match send_request(address, patience) {
+        match send_request(address, timeout) {
             Ok(response) => return Ok(report(&response)),
             // An expired socket timeout is `WouldBlock` on Unix; `connect_timeout` returns `TimedOut`.
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
@@ -88,7 +88,7 @@ pub fn check_readiness(
 
 /// Checks that a server is ready, for use as a container's health check.
 ///
-/// `patience` limits the connection attempt and each read and write.
+/// `timeout` limits the connection attempt and each read and write.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -103,18 +103,18 @@ pub fn check_readiness(
 ///
 /// # Errors
 /// A text with the cause: the listener does not respond, or it reports that the server is not ready.
-pub fn health_check(listen: SocketAddr, patience: Duration) -> Result<(), String> {
-    match check_readiness(listen, patience) {
+pub fn health_check(listen: SocketAddr, timeout: Duration) -> Result<(), String> {
+    match check_readiness(listen, timeout) {
         Ok(report) if report.is_ready => Ok(()),
         Ok(report) => Err(format!("not ready: {}", report.body.trim())),
         Err(error) => Err(error.to_string()),
     }
 }
 
-fn send_request(address: SocketAddr, patience: Duration) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+fn send_request(address: SocketAddr, timeout: Duration) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     // `Connection: close`, so that reading to the end needs no parsing of lengths.
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut response = Vec::new();

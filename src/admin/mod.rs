@@ -158,7 +158,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
             store: StoreCheck {
                 ok: failure.is_none(),
                 reason: failure,
-                unflushed_fallback_replies: admin.dispatcher.outage_answers(),
+                unflushed_fallback_replies: admin.dispatcher.outage_replies(),
             },
             draining: stage == Stage::Draining,
             worker: stage.as_str().to_owned(),

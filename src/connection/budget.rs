@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn receive(connection: &Arc<ConnectionState>, bytes: usize) {
-        let _ = connection.bytes_read(bytes);
+        let _ = connection.record_read(bytes);
     }
 
     fn wait() {
@@ -141,8 +141,8 @@ mod tests {
         receive(new, 1500);
         let dropped = connections.iter().map(|connection| connection.is_dropped());
         assert_eq!(dropped.collect::<Vec<_>>(), [true, false, false]);
-        assert!(!slow.verified());
-        assert!(new.verified());
+        assert!(!slow.record_verified());
+        assert!(new.record_verified());
     }
 
     #[test]
@@ -166,16 +166,16 @@ mod tests {
         let used = || first.budget.as_ref().unwrap().used.load(Ordering::Relaxed);
         receive(first, FREE_BYTES + 5000);
         assert_eq!(used(), 5000);
-        assert!(first.request_begins());
-        assert!(first.verified());
+        assert!(first.begin_request());
+        assert!(first.record_verified());
         assert_eq!(used(), 0);
         receive(second, FREE_BYTES + 5000);
-        assert!(second.request_begins());
+        assert!(second.begin_request());
         second.discard(4000);
         assert_eq!(used(), 1000);
-        second.responds(false);
+        second.begin_response(false);
         assert_eq!(used(), 0);
-        second.flushed();
+        second.record_flush();
         receive(second, FREE_BYTES + 7000);
         assert_eq!(used(), 7000);
         second.release();

@@ -175,7 +175,7 @@ impl ConnectionState {
 
     /// Changes the phase to what `next` returns for the present one; false if the connection was evicted.
     // `Evicted` is final: the table has given the capacity to another connection.
-    fn enter(&self, next: impl Fn(Phase) -> Phase) -> bool {
+    fn change_phase(&self, next: impl Fn(Phase) -> Phase) -> bool {
         let change = |bits| match Phase::of(bits) {
             Phase::Evicted => None,
             phase => Some(next(phase) as u8 | bits & (EVER_VERIFIED | DROPPED)),
@@ -189,34 +189,34 @@ impl ConnectionState {
     /// Records that a read found no bytes.
     // Until the first read, bytes of a request may be waiting in the kernel, so `Accepted` is protected like a begun
     // request.
-    pub(crate) fn nothing_to_read(&self) {
+    pub(crate) fn record_empty_read(&self) {
         if self.phase() == Phase::Accepted {
-            self.enter(|_| Phase::Idle);
+            self.change_phase(|_| Phase::Idle);
         }
     }
 
     /// Records received bytes; false if the connection was evicted or its request dropped.
     #[must_use]
-    pub(crate) fn bytes_read(self: &Arc<Self>, bytes: usize) -> bool {
+    pub(crate) fn record_read(self: &Arc<Self>, bytes: usize) -> bool {
         let is_open = match self.phase() {
             // Only the first byte sets the time, so that sending slowly does not prolong protection and timeout.
             Phase::Accepted | Phase::Idle => {
                 self.since.store(self.micros(), Ordering::Release);
-                self.enter(|_| Phase::Head)
+                self.change_phase(|_| Phase::Head)
             }
             Phase::Verified | Phase::Streaming | Phase::Responding | Phase::Closing => {
-                // A pipelined request. `flushed` starts its head.
+                // A pipelined request. `record_flush` starts its head.
                 self.has_next_bytes.store(true, Ordering::Relaxed);
                 true
             }
             Phase::Head | Phase::Unverified => true,
             Phase::Evicted => false,
         };
-        self.count(bytes);
+        self.charge(bytes);
         is_open && !self.is_dropped()
     }
 
-    fn count(self: &Arc<Self>, bytes: usize) {
+    fn charge(self: &Arc<Self>, bytes: usize) {
         let received = self.received.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Some(budget) = &self.budget
             && received > FREE_BYTES
@@ -286,18 +286,18 @@ impl ConnectionState {
 
     /// Records that a head is complete; false if the connection was evicted before.
     #[must_use]
-    pub(crate) fn request_begins(&self) -> bool {
+    pub(crate) fn begin_request(&self) -> bool {
         if self.phase() != Phase::Head {
             // The head was read together with the previous request, so no read has set the time.
             self.since.store(self.micros(), Ordering::Release);
         }
         self.has_next_bytes.store(false, Ordering::Relaxed);
-        self.enter(|_| Phase::Unverified)
+        self.change_phase(|_| Phase::Unverified)
     }
 
     /// Records that the request is verified; false if the connection was evicted, or the request dropped, before.
     #[must_use]
-    pub(crate) fn verified(&self) -> bool {
+    pub(crate) fn record_verified(&self) -> bool {
         // One swap decides between this request and a concurrent eviction or drop: a request that is not recorded here
         // must not reach its handler.
         let verified = Phase::Verified as u8 | EVER_VERIFIED;
@@ -313,8 +313,8 @@ impl ConnectionState {
     }
 
     /// Records the begin of a response. `is_streaming` is true if its body follows later.
-    pub(crate) fn responds(&self, is_streaming: bool) {
-        // A verified request was released by `verified`.
+    pub(crate) fn begin_response(&self, is_streaming: bool) {
+        // A verified request was released by `record_verified`.
         if self.phase() == Phase::Unverified {
             self.release();
         }
@@ -323,20 +323,20 @@ impl ConnectionState {
         } else {
             Phase::Responding
         };
-        self.enter(|_| next);
+        self.change_phase(|_| next);
     }
 
     /// Records the end of a streaming body.
-    pub(crate) fn stream_ended(&self) {
+    pub(crate) fn end_stream(&self) {
         // Another phase stays: the body is also dropped when the connection closes or is evicted.
-        self.enter(|phase| match phase {
+        self.change_phase(|phase| match phase {
             Phase::Streaming => Phase::Responding,
             other => other,
         });
     }
 
     /// Records that all bytes so far are written.
-    pub(crate) fn flushed(&self) {
+    pub(crate) fn record_flush(&self) {
         // hyper also flushes between the parts of a streaming body, which must not count as the end of the response.
         if self.phase() != Phase::Responding {
             return;
@@ -348,18 +348,18 @@ impl ConnectionState {
         } else {
             Phase::Idle
         };
-        self.enter(|_| next);
+        self.change_phase(|_| next);
     }
 
     /// Records that the request was rejected, so its response closes the connection.
-    pub(crate) fn refused(&self) {
+    pub(crate) fn record_refusal(&self) {
         self.is_refused.store(true, Ordering::Relaxed);
     }
 
     /// Records that nothing more is written; true if the peer may still be sending a rejected request.
     ///
     /// Then the connection must stay open for a while: closing it while bytes arrive could destroy the response.
-    pub(crate) fn closes(&self) -> bool {
+    pub(crate) fn begin_closing(&self) -> bool {
         // `poll_shutdown` calls this on each poll; only the first begins the time for lingering.
         if self.phase() == Phase::Closing {
             return true;
@@ -369,13 +369,13 @@ impl ConnectionState {
         let lingers = self.phase() == Phase::Head || self.is_refused.load(Ordering::Relaxed);
         if lingers {
             self.since.store(self.micros(), Ordering::Release);
-            self.enter(|_| Phase::Closing);
+            self.change_phase(|_| Phase::Closing);
         }
         lingers
     }
 
     /// Records that a write waits for the peer, or no longer does.
-    pub(crate) fn write_stalls(&self, stalls: bool) {
+    pub(crate) fn set_write_stalled(&self, stalls: bool) {
         // Only the first stalled write sets the time, so that the timeout counts from the last progress.
         let before = self.stalled_since.load(Ordering::Relaxed);
         if stalls && before == NOT_STALLED {
@@ -474,21 +474,21 @@ mod tests {
         let until = later(&state, UNVERIFIED_PROTECTION);
         let now = Instant::now();
         assert_eq!(state.evict_unverified(now), Eviction::ProtectedUntil(until));
-        state.nothing_to_read();
+        state.record_empty_read();
         assert_eq!(state.evict_unverified(now), Eviction::Evicted);
-        assert!(!state.bytes_read(1));
-        assert!(!state.request_begins());
-        assert!(!state.verified());
+        assert!(!state.record_read(1));
+        assert!(!state.begin_request());
+        assert!(!state.record_verified());
     }
 
     #[test]
     fn partial_head_protects_unverified_connection_for_one_second() {
         let state = new();
-        assert!(state.bytes_read(1));
+        assert!(state.record_read(1));
         let until = later(&state, UNVERIFIED_PROTECTION);
         let just_before = later(&state, Duration::from_micros(999_999));
         // Further bytes do not prolong the protection.
-        assert!(state.bytes_read(1));
+        assert!(state.record_read(1));
         assert_eq!(
             state.evict_unverified(just_before),
             Eviction::ProtectedUntil(until)
@@ -500,23 +500,23 @@ mod tests {
     fn verified_connection_is_evicted_only_while_idle() {
         let state = new();
         let far = Instant::now() + Duration::from_hours(1);
-        assert!(state.bytes_read(1) && state.request_begins() && state.verified());
+        assert!(state.record_read(1) && state.begin_request() && state.record_verified());
         assert_eq!(state.evict_unverified(far), Eviction::VerifiedBusy);
         assert_eq!(state.evict_idle(far), Eviction::VerifiedBusy);
-        state.responds(false);
+        state.begin_response(false);
         assert_eq!(state.evict_idle(far), Eviction::VerifiedBusy);
-        state.flushed();
+        state.record_flush();
         let idle_since = state.since();
         assert_eq!(
             state.evict_unverified(far),
             Eviction::VerifiedIdle(idle_since)
         );
         // A partial head protects a verified connection without a time limit.
-        assert!(state.bytes_read(1));
+        assert!(state.record_read(1));
         assert_eq!(state.evict_unverified(far), Eviction::VerifiedBusy);
-        assert!(state.request_begins() && state.verified());
-        state.responds(false);
-        state.flushed();
+        assert!(state.begin_request() && state.record_verified());
+        state.begin_response(false);
+        state.record_flush();
         let idle_since = state.since();
         assert_eq!(state.evict_idle(far), Eviction::VerifiedIdle(idle_since));
         assert_eq!(state.evict_idle(idle_since), Eviction::Evicted);
@@ -525,10 +525,10 @@ mod tests {
     #[test]
     fn pipelined_bytes_begin_next_head() {
         let state = new();
-        assert!(state.bytes_read(1) && state.request_begins() && state.verified());
-        assert!(state.bytes_read(1));
-        state.responds(false);
-        state.flushed();
+        assert!(state.record_read(1) && state.begin_request() && state.record_verified());
+        assert!(state.record_read(1));
+        state.begin_response(false);
+        state.record_flush();
         assert_eq!(state.phase(), Phase::Head);
     }
 }

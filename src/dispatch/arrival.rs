@@ -26,7 +26,7 @@ impl Dispatcher {
             max_attempts: self.limits.crashes.max_attempts,
             retry_after_crash: self.limits.crashes.retry,
             // The store saves and returns this for a redelivery without attempts left.
-            final_response: self.apology_text(),
+            final_response: self.fallback_twiml(),
             received_at: message.received_at,
         })
     }

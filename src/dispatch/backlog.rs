@@ -94,7 +94,7 @@ impl Dispatcher {
     /// Writes the unflushed replies of this server to the store.
     async fn enter(&self) -> Result<(), ()> {
         let entered = self.state.outage.enter(&*self.store).await;
-        self.metrics.outage_answers(self.state.outage.number());
+        self.metrics.set_outage_replies(self.state.outage.number());
         entered.map_err(|error| self.store_failed("backfill", &error))
     }
 
@@ -115,12 +115,12 @@ impl Dispatcher {
     }
 
     /// Returns the number of unflushed replies.
-    pub(crate) fn outage_answers(&self) -> usize {
+    pub(crate) fn outage_replies(&self) -> usize {
         self.state.outage.number()
     }
 
     /// Logs the SIDs of messages whose replies are unflushed at the end of the process. Returns whether there are any.
-    pub(crate) fn forget_outage_answers(&self) -> bool {
+    pub(crate) fn clear_outage_replies(&self) -> bool {
         let sids = self.state.outage.sids();
         if sids.is_empty() {
             return false;

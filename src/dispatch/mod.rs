@@ -261,7 +261,7 @@ impl Dispatcher {
         // A fallback call gets the fallback text if the handler failed before, since it may fail again. Relaxed, since
         // `accepted` stores this flag before it exchanges the id, and the id has been read with Acquire.
         let choice = if fallback && progress.failed_before.load(Ordering::Relaxed) {
-            ReplyPath::Twiml(self.apology_text())
+            ReplyPath::Twiml(self.fallback_twiml())
         } else {
             ReplyPath::Rest
         };
@@ -340,17 +340,21 @@ impl Dispatcher {
     }
 
     /// Returns the fallback text as saved TwiML, or an empty text if there is none.
-    fn apology_text(&self) -> String {
+    fn fallback_twiml(&self) -> String {
         self.fallback_text.to_saved().unwrap_or_default()
     }
 
     /// Responds to a fallback call that the store could not accept, and buffers the reply until the store is back.
-    pub(crate) fn apologise(&self, message: &InboundMessage, slot: AuthTokenKind) -> Document {
+    pub(crate) fn reply_during_outage(
+        &self,
+        message: &InboundMessage,
+        slot: AuthTokenKind,
+    ) -> Document {
         let (outage, said) = (&self.state.outage, self.fallback_text.to_saved());
         if !outage.remember(&*self.store, self.arrival(message, slot), said) {
             tracing::error!(message_sid = %message.message_sid, "the buffer for fallback replies is full, so this one will not be in the journal; run `replyhook reconcile` after the outage");
         }
-        self.metrics.outage_answers(outage.number());
+        self.metrics.set_outage_replies(outage.number());
         self.state.backlog.notify_one();
         self.fallback_text.clone()
     }

@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn unknown_twiml_element_warns_and_rest_runs() {
         let document = read(
-            "<Response><message>lost</message><Say>x</Say><Message colour=\"red\">kept</Message></Response>",
+            "<Response><message>lost</message><Say>x</Say><Message color=\"red\">kept</Message></Response>",
         );
         let codes: Vec<_> = document.warnings.iter().map(|(code, _)| code.0).collect();
         assert_eq!(codes, [12200, 14110, 12200]);

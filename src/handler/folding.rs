@@ -68,7 +68,7 @@ fn is_accent(base: char, mark: char) -> bool {
     }
 }
 
-/// Returns whether a mark selects how an emoji is drawn (text or colour) and not which emoji it is.
+/// Returns whether a mark selects how an emoji is drawn (text or color) and not which emoji it is.
 fn is_variant(mark: char) -> bool {
     matches!(mark, '\u{fe0e}' | '\u{fe0f}')
 }

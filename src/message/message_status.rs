@@ -6,7 +6,7 @@ open_enum! {
     /// Delivery status of a message, as in `MessageStatus` and `SmsStatus`.
     ///
     /// Twilio does not guarantee the order of status callbacks; they may also be lost or repeated. Compare
-    /// [`MessageStatus::rank`] to recognise an outdated one.
+    /// [`MessageStatus::rank`] to recognize an outdated one.
     ///
     /// ```
     /// use replyhook::MessageStatus;

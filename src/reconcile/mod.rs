@@ -5,10 +5,11 @@
 //! had just been accepted: the running server handles them and replies via the REST API. Consent keywords apply as in a
 //! webhook. Conversely, [`Reconciler::unsent_replies`] finds TwiML replies that Twilio never sent.
 //!
-//! A restored journal is older than Twilio's list. It lacks messages that were answered, and its outbox holds replies
-//! that were sent. A missing message counts as answered if Twilio sent its author something afterwards that the journal
-//! does not have; it is added as answered. [`Reconciler::already_sent`] finds the replies. Call it before the server
-//! starts.
+//! A restored journal is older than Twilio's list. It lacks messages that were answered, has others as open that were
+//! answered, and its outbox holds replies that were sent. A message counts as answered if Twilio sent its author
+//! something afterwards that the journal does not have. A missing one is added as answered.
+//! [`Reconciler::mark_answered`] closes an open one, and [`Reconciler::already_sent`] finds the replies. Call both
+//! before the server starts.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -130,6 +131,11 @@ pub struct Reconciler {
 pub struct InboundDiff {
     /// Messages that the journal lacks, oldest first.
     pub messages: Vec<MissingMessage>,
+    /// Messages that the journal has as received, processing or deferred, although Twilio sent their author something
+    /// afterwards that the journal does not have. Oldest first.
+    ///
+    /// On a restored journal their replies were sent after the backup. Beside a running server they may be in flight.
+    pub answered_open: Vec<AnsweredOpen>,
     /// Number of messages that the journal has.
     pub known: u64,
     /// Number of list entries that cannot be parsed as an inbound message.
@@ -152,6 +158,22 @@ pub struct MissingMessage {
     pub already_answered: bool,
     /// A later consent keyword of the same user that the journal has, and that overrides this one.
     superseded_by: Option<(MessageSid, ConsentAction, Timestamp)>,
+}
+
+/// A message that a restored journal would have handled again, although it was answered after the backup.
+///
+/// See [`Reconciler::mark_answered`] for an example.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AnsweredOpen {
+    /// Account that received the message.
+    pub account: AccountSid,
+    /// SID of the message.
+    pub message_sid: MessageSid,
+    /// Author of the message.
+    pub user: Address,
+    /// Time when the message arrived.
+    pub received_at: Timestamp,
 }
 
 /// The difference between the journal's TwiML replies and Twilio's sent messages.
@@ -232,14 +254,20 @@ impl Reconciler {
             .collect();
         // Twilio's times are whole seconds. The stable sort leaves messages of one second in the list's order.
         found.sort_by_key(|(at, _)| *at);
-        let mut known = HashSet::new();
+        let (mut known, mut open) = (HashSet::new(), HashSet::new());
         for listed in listed.iter().filter(|one| is_inbound(one)) {
-            if self.knows(account, listed.sid).await? {
-                known.insert(listed.sid);
+            let Some(state) = self.state(account, listed.sid).await? else {
+                continue;
+            };
+            known.insert(listed.sid);
+            if matches!(state, "received" | "processing" | "deferred") {
+                open.insert(listed.sid);
             }
         }
         let unrecognized = self.unrecognized_outbound(account, listed, since).await?;
-        let last_sent = LastOutbound::of(&found, &known, &unrecognized);
+        // Without the open messages: a TwiML reply to one of them is not in this journal.
+        let closed = &known - &open;
+        let last_sent = LastOutbound::of(&found, &closed, &unrecognized);
         for (index, (at, listed)) in found.into_iter().enumerate() {
             if !is_inbound(listed) {
                 continue;
@@ -255,6 +283,14 @@ impl Reconciler {
             }
             if known {
                 inbound.known += 1;
+                if open.contains(&message.message_sid) && last_sent.is_after(&message, index) {
+                    inbound.answered_open.push(AnsweredOpen {
+                        account,
+                        message_sid: message.message_sid,
+                        user: message.from,
+                        received_at: message.received_at,
+                    });
+                }
             } else {
                 inbound.messages.push(MissingMessage {
                     already_answered: last_sent.is_after(&message, index),
@@ -338,6 +374,33 @@ impl Reconciler {
             _ => {}
         }
         self.save(inbound, missing).await
+    }
+
+    /// Records an open message of a restored journal as answered, so that the server does not handle it again.
+    ///
+    /// Run no server on the store until then.
+    ///
+    /// ```no_run
+    /// use replyhook::reconcile::Reconciler;
+    /// use replyhook::{AccountSid, Timestamp, store::StoreError, twilio::Message};
+    ///
+    /// # async fn mark(reconciler: Reconciler, account: AccountSid, listed: Vec<Message>, since: Timestamp)
+    /// # -> Result<(), StoreError> {
+    /// for answered in reconciler.missing(account, &listed, since).await?.answered_open {
+    ///     reconciler.mark_answered(&answered).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be written.
+    pub async fn mark_answered(&self, answered: &AnsweredOpen) -> Result<(), StoreError> {
+        // False: it is not open any more, which is the aim.
+        let _ = self
+            .store
+            .mark_answered(answered.account, answered.message_sid)
+            .await?;
+        Ok(())
     }
 
     async fn save(&self, inbound: NewInbound, missing: &MissingMessage) -> Result<(), StoreError> {
@@ -447,7 +510,12 @@ impl Reconciler {
         }
     }
 
-    async fn knows(&self, account: AccountSid, sid: MessageSid) -> Result<bool, StoreError> {
+    /// Returns the state of a message; `None` if the journal does not have it.
+    async fn state(
+        &self,
+        account: AccountSid,
+        sid: MessageSid,
+    ) -> Result<Option<&'static str>, StoreError> {
         // `MessageFilter` has no account, but the journal's key is account and SID.
         let filter = MessageFilter {
             sid: Some(sid),
@@ -455,7 +523,8 @@ impl Reconciler {
             ..MessageFilter::default()
         };
         let rows = self.store.messages(filter).await?;
-        Ok(rows.iter().any(|row| same_account(row.account, account)))
+        let row = rows.iter().find(|row| same_account(row.account, account));
+        Ok(row.map(|row| row.state))
     }
 }
 

@@ -117,7 +117,7 @@ impl Reply {
     ///
     /// # Errors
     /// [`RedirectError`] for a URL that is not absolute. A URL under the server's own `PUBLIC_URL` is rejected later,
-    /// when the reply is rendered. The server would recognise the redirected message as a redelivery, and return the
+    /// when the reply is rendered. The server would recognize the redirected message as a redelivery, and return the
     /// same redirect.
     pub fn redirect(url: impl Into<String>) -> Result<Self, RedirectError> {
         Self::redirecting(url.into(), false)

@@ -27,9 +27,9 @@ pub(super) fn answer(
     state: &Arc<ConnectionState>,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
-    let refusal = if state.request_begins() {
+    let refusal = if state.begin_request() {
         malformed(&request).map(|(status, reason)| {
-            listening.refused(&reason);
+            listening.report_malformed(&reason);
             (status, format!("{reason}\n"))
         })
     } else {
@@ -55,7 +55,7 @@ pub(super) fn answer(
                 // too.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
-                state.refused();
+                state.record_refusal();
             }
             begin(response, state)
         })
@@ -95,7 +95,7 @@ fn begin(response: Response, state: Arc<ConnectionState>) -> Response {
     // A body without an exact length is a stream from the store or from Twilio, which can pause for any time.
     let length = response.body().size_hint().exact();
     let is_streaming = length.is_none_or(|length| length > MAX_WHOLE_BODY);
-    state.responds(is_streaming);
+    state.begin_response(is_streaming);
     if !is_streaming {
         return response;
     }
@@ -120,7 +120,7 @@ struct StreamEnd(Arc<ConnectionState>);
 
 impl Drop for StreamEnd {
     fn drop(&mut self) {
-        self.0.stream_ended();
+        self.0.end_stream();
     }
 }
 
@@ -147,7 +147,7 @@ impl HttpBody for StreamingBody {
 impl Listening {
     /// Counts and logs a malformed request.
     // No endpoint sees it, so no other metric or log line shows it. If it came from Twilio, a message is lost.
-    pub(super) fn refused(&self, reason: &dyn Display) {
+    pub(super) fn report_malformed(&self, reason: &dyn Display) {
         self.metrics.malformed_requests.increment(1);
         if let Some(suppressed) = self.malformed.try_log() {
             tracing::warn!(%reason, suppressed, "rejected: the request is malformed");

@@ -116,11 +116,11 @@ pub(crate) async fn serve(
         };
         // Wait for capacity after accepting, not before: the table evicts a connection only for a new one. Further
         // connections wait in the kernel's backlog. At shutdown the accepted connection is dropped without a response.
-        let place = tokio::select! {
-            place = table.admit() => place,
+        let permit = tokio::select! {
+            permit = table.admit() => permit,
             () = stop.cancelled() => break,
         };
-        tokio::spawn(task::run(stream, place, listening.clone()));
+        tokio::spawn(task::run(stream, permit, listening.clone()));
     }
     // Close the listener before waiting: new connections are refused and a load balancer turns to another server.
     drop(listener);

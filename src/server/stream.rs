@@ -37,7 +37,7 @@ impl TrackedStream {
     }
 
     fn written<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.state.write_stalls(outcome.is_pending());
+        self.state.set_write_stalled(outcome.is_pending());
         outcome
     }
 }
@@ -58,13 +58,13 @@ impl AsyncRead for TrackedStream {
         self.stream.set_limit(MAX_READ);
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
         if outcome.is_pending() {
-            self.state.nothing_to_read();
+            self.state.record_empty_read();
             return outcome;
         }
         // Bytes of an evicted connection or a dropped request must not reach hyper. Zero bytes mean the end of the
         // stream.
         let bytes = buf.filled().len() - before;
-        if bytes > 0 && !self.state.bytes_read(bytes) {
+        if bytes > 0 && !self.state.record_read(bytes) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         outcome
@@ -104,7 +104,7 @@ impl AsyncWrite for TrackedStream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(self.stream.get_mut()).poll_flush(cx);
         if matches!(outcome, Poll::Ready(Ok(()))) {
-            self.state.flushed();
+            self.state.record_flush();
         }
         outcome
     }
@@ -112,7 +112,7 @@ impl AsyncWrite for TrackedStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Send FIN first: the peer learns that the response is complete while its own bytes are still read.
         ready!(Pin::new(self.stream.get_mut()).poll_shutdown(cx))?;
-        if !self.state.closes() {
+        if !self.state.begin_closing() {
             return Poll::Ready(Ok(()));
         }
         // Closing a socket with unread bytes sends RST, which can destroy the response before the peer has read it.

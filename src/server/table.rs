@@ -200,7 +200,7 @@ impl Table {
     pub(super) async fn admit(self: &Arc<Self>) -> ConnectionPermit {
         loop {
             let full = match self.try_admit() {
-                Ok(place) => return place,
+                Ok(permit) => return permit,
                 Err(full) => full,
             };
             let later = async {

@@ -22,8 +22,8 @@ use crate::connection::{ConnectionState, Phase};
 const LINGERING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends, is evicted, or exceeds a timeout.
-pub(super) async fn run(stream: TcpStream, place: ConnectionPermit, listening: Arc<Listening>) {
-    let state = place.state().clone();
+pub(super) async fn run(stream: TcpStream, permit: ConnectionPermit, listening: Arc<Listening>) {
+    let state = permit.state().clone();
     let mut deadline = Deadline::new(&state, listening.limits);
     // Wait for the first bytes before hyper allocates its buffers of 16 KiB, so that silent connections stay cheap.
     let has_bytes = poll_fn(|cx| {
@@ -37,7 +37,7 @@ pub(super) async fn run(stream: TcpStream, place: ConnectionPermit, listening: A
         if stream.poll_read_ready(cx).is_ready() {
             return Poll::Ready(true);
         }
-        state.nothing_to_read();
+        state.record_empty_read();
         if state.is_shutting_down() {
             return Poll::Ready(false);
         }
@@ -55,7 +55,7 @@ pub(super) async fn run(stream: TcpStream, place: ConnectionPermit, listening: A
     let connection = listening
         .builder
         .serve_connection(TokioIo::new(stream), service);
-    // Locals drop before the parameter `place`: the socket, now inside `connection`, is closed before `Place::drop`
+    // Locals drop before the parameter `permit`: the socket, now inside `connection`, is closed before `ConnectionPermit::drop`
     // frees the capacity for another connection.
     let mut connection = Box::pin(connection);
     let mut is_shutting_down = false;
@@ -83,7 +83,7 @@ pub(super) async fn run(stream: TcpStream, place: ConnectionPermit, listening: A
     // failed while streaming. Only malformed requests are counted and logged as such.
     if let Err(error) = ended.await {
         if error.is_parse() {
-            listening.refused(&error);
+            listening.report_malformed(&error);
         } else {
             tracing::debug!(%error, "connection ended with an error");
         }

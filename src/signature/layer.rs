@@ -317,7 +317,7 @@ where
                     // False: it was evicted, or its request dropped, before. The client may then not get the response,
                     // so the message must not be handled.
                     if let Some(connection) = head.extensions.get::<Arc<ConnectionState>>()
-                        && !connection.verified()
+                        && !connection.record_verified()
                     {
                         return Ok(rejected(RejectionReason::Overloaded, &head.method, None));
                     }

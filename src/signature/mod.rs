@@ -20,7 +20,7 @@
 //! operator's log; it never makes a request acceptable. `SignatureLayer` (feature `axum`) is a tower layer around the
 //! verifier.
 //!
-//! Sources: Twilio's "Webhooks security" page, and the behaviour of its validators for Python, Node, Go, Java, Ruby,
+//! Sources: Twilio's "Webhooks security" page, and the behavior of its validators for Python, Node, Go, Java, Ruby,
 //! PHP.
 
 mod captured;

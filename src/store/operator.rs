@@ -125,7 +125,7 @@ pub struct Retention {
 }
 
 /// Time for which keys outlive content.
-// As long as a key is stored, a redelivery, or a message that `reconcile` finds in Twilio's list, is recognised as
+// As long as a key is stored, a redelivery, or a message that `reconcile` finds in Twilio's list, is recognized as
 // known.
 const KEYS: SignedDuration = SignedDuration::from_hours(400 * 24);
 /// Age limit of status callbacks without a matching message.
@@ -307,6 +307,12 @@ pub trait Operator: Send + Sync {
     ///
     /// Its saved response is empty. A message that is stored already stays as it is.
     fn backfill_answered(&self, message: Arc<NewInbound>) -> StoreFuture<'_, ()>;
+
+    /// Records a received, processing or deferred message as answered, because a lost journal had replied to it.
+    ///
+    /// Returns false if there is no such message. Call it while no server runs on the store: a handler that is about to
+    /// reply would lose its claim.
+    fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool>;
 
     /// Lists up to `limit` messages of the outbox in an open state with an ID above `after`, in the order of their IDs.
     ///

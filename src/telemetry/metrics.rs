@@ -413,7 +413,7 @@ impl Metrics {
     }
 
     /// Sets the number of fallback replies that are not yet in the journal.
-    pub(crate) fn outage_answers(&self, number: usize) {
+    pub(crate) fn set_outage_replies(&self, number: usize) {
         set(
             std::slice::from_ref(&self.unflushed_fallback_replies),
             [number as u64],

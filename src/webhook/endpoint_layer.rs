@@ -187,7 +187,7 @@ impl RequestGuard {
     fn finish(mut self, mut response: Response) -> Response {
         // Endpoints put an `Outcome` into the response, and `SignatureLayer` a `RejectionReason`. A response with
         // neither comes from elsewhere, such as an extractor.
-        let labelled = response.extensions().get::<Outcome>().copied();
+        let labeled = response.extensions().get::<Outcome>().copied();
         let rejected = || {
             response
                 .extensions()
@@ -195,7 +195,7 @@ impl RequestGuard {
                 .copied()
                 .map(rejection::outcome)
         };
-        self.outcome = labelled.or_else(rejected).unwrap_or(Outcome::Ok);
+        self.outcome = labeled.or_else(rejected).unwrap_or(Outcome::Ok);
         // Never fails: the id is ASCII.
         if let Ok(value) = HeaderValue::from_str(&self.id.to_string()) {
             response.headers_mut().insert(REQUEST_ID.clone(), value);

@@ -61,7 +61,7 @@ async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
         // Nothing is saved for the message: send the fallback text, and write it to the store later. `Failed` means
         // here that the fallback text could not be saved after the handler failed.
         DispatchOutcome::Failed(_) | DispatchOutcome::Overloaded | DispatchOutcome::Unavailable => {
-            dispatcher.apologise(&message, auth_token)
+            dispatcher.reply_during_outage(&message, auth_token)
         }
     };
     Ok((document, Outcome::Fallback))

@@ -166,7 +166,7 @@ fn subjects_of_twilios_overview_have_a_page() {
             "get a WhatsApp number: sandbox, self sign-up, verification, limits, tech providers",
             "Get a WhatsApp or SMS number",
         ),
-        ("record opt-ins", "Record and honour opt-ins and opt-outs"),
+        ("record opt-ins", "Record and honor opt-ins and opt-outs"),
         (
             "addresses, free-form messages, link previews, what your customers see",
             "The WhatsApp Business Platform and replyhook",

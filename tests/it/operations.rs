@@ -47,8 +47,8 @@ fn messages_list_is_newest_first_and_hides_content() {
     let kept = Kept::new();
     let server = kept.server();
     server.send(&Webhook::message(1, "hi")).twiml();
-    let coloured = format!("{TEXT}\u{9b}31m\nred");
-    server.send(&canary(2, &coloured)).twiml();
+    let colored = format!("{TEXT}\u{9b}31m\nred");
+    server.send(&canary(2, &colored)).twiml();
 
     let list = kept.prints(&["messages", "list"]);
     is_clean(&list);
@@ -98,7 +98,7 @@ fn messages_list_is_newest_first_and_hides_content() {
         "{content:?} contains terminal control characters"
     );
     let lines = kept.lines(&["messages", "list", "--json", "--content"]);
-    assert_eq!(lines[0]["body"], coloured);
+    assert_eq!(lines[0]["body"], colored);
     assert_eq!(lines[0]["user"], USER);
     assert!(lines[0]["response"].as_str().unwrap().contains(TEXT));
 

@@ -50,7 +50,7 @@ fn patient(
 }
 
 /// Waits until the journal has this number of messages and all are answered.
-async fn entered(app: &TestApp, number: usize) {
+async fn are_recorded(app: &TestApp, number: usize) {
     app.opened().await;
     let filter = || MessageFilter {
         limit: 1000,
@@ -137,7 +137,7 @@ async fn threat_71_fallback_during_store_outage_sends_fallback_text() {
     app.ask(Webhook::message(1, "hi")).await.refused(503);
     assert_eq!(app.ask(fallback(1, "hi")).await.twiml(), says("Sorry"));
     drop(lock);
-    entered(&app, 1).await;
+    are_recorded(&app, 1).await;
     // The reply was flushed before the backlog was processed, so the fallback text is the saved response.
     assert_eq!(app.says(1, "hi").await, says("Sorry"));
     assert_eq!(counted.load(Ordering::SeqCst), 0);
@@ -249,7 +249,7 @@ async fn threat_71_message_accepted_before_flush_is_not_handled() {
             "{told:?}"
         );
     }
-    entered(&app, 50).await;
+    are_recorded(&app, 50).await;
     for number in 0..50 {
         let again = of_user(Webhook::message(number, "hi"), number);
         assert_eq!(app.send(again).await.twiml(), says("Sorry"));
@@ -281,7 +281,7 @@ async fn threat_71_reply_after_fallback_text_is_superseded() {
     app.wait_for("replyhook_replies_superseded_total", 1.0)
         .await;
     drop(lock);
-    entered(&app, 1).await;
+    are_recorded(&app, 1).await;
     assert_eq!(app.says(1, "hi").await, says("Sorry"));
     assert_eq!(twilio.posts().len(), 0);
 }

@@ -1,6 +1,9 @@
 //! Reconcile after an outage: it backfills messages that only Twilio has, and reports replies that Twilio never sent.
 
-use replyhook::{Clock, ManualClock, SystemClock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use replyhook::{Clock, Context, InboundMessage, ManualClock, Reply, SystemClock};
 
 use crate::support::{
     ACCOUNT, Answer, By, FakeTwilio, Fault, Kept, Policy, TOKEN, Webhook, json_lines, says,
@@ -50,7 +53,7 @@ fn reconcile_backfills_lost_message_once() {
     lose(&twilio, &Webhook::message(2, TEXT));
 
     let dry = kept.run_for_account(&["reconcile", "--dry-run"]);
-    let dry = ends(dry, 1, "1 known, 1 missing, 0 entered\n");
+    let dry = ends(dry, 1, "1 known, 1 missing, 0 added\n");
     assert!(
         dry.starts_with(&format!("missing {} whatsapp:…11 ", sid(2))),
         "{dry}"
@@ -62,17 +65,17 @@ fn reconcile_backfills_lost_message_once() {
     twilio.fault(Fault::ResetBefore, 1);
     let run = kept.run_for_account(&["reconcile", "--json"]);
     let lines = json_lines(&ends(run, 0, ""));
-    assert_eq!(lines[0]["kind"], "entered");
+    assert_eq!(lines[0]["kind"], "added");
     assert_eq!(lines[0]["message_sid"], sid(2));
     assert_eq!(lines[0]["user"], "whatsapp:…11");
-    let counts = serde_json::json!({"kind": "counts", "listed": 2, "known": 1, "missing": 1, "entered": 1,
-        "answered": 0, "sent": 0, "unreadable": 0, "compared": 0, "expired": 0, "unsent": 0});
+    let counts = serde_json::json!({"kind": "counts", "listed": 2, "known": 1, "missing": 1, "added": 1,
+        "answered": 0, "closed": 0, "sent": 0, "unreadable": 0, "compared": 0, "expired": 0, "unsent": 0});
     assert_eq!(lines[1], counts);
     let again = kept.run_for_account(&["reconcile"]);
     ends(
         again,
         0,
-        "2 inbound messages in Twilio's list: 2 known, 0 missing, 0 entered\n",
+        "2 inbound messages in Twilio's list: 2 known, 0 missing, 0 added\n",
     );
 
     let held = kept.wait_for(&["messages", "list", "--state", "held"]);
@@ -118,7 +121,7 @@ fn reconcile_backfills_message_older_than_answered_one() {
     lose(&twilio, &Webhook::message(1, "first"));
     converse(&kept, &twilio, &[Webhook::message(2, "second")]);
     let run = kept.run_for_account(&["reconcile"]);
-    ends(run, 0, "1 known, 1 missing, 1 entered\n");
+    ends(run, 0, "1 known, 1 missing, 1 added\n");
 }
 
 // The option --include-answered backfills them, too.
@@ -135,9 +138,9 @@ fn reconcile_skips_messages_answered_by_lost_journal() {
     kept.prints(&["migrate"]);
     let again = ["reconcile", "--include-answered", "--dry-run"];
     let run = kept.run_for_account(&again);
-    ends(run, 1, "0 known, 4 missing, 0 entered\n");
+    ends(run, 1, "0 known, 4 missing, 0 added\n");
     let run = kept.run_for_account(&["reconcile"]);
-    let out = ends(run, 0, "0 known, 4 missing, 2 entered, 2 answered before\n");
+    let out = ends(run, 0, "0 known, 4 missing, 2 added, 2 answered before\n");
     assert!(out.starts_with(&format!("answered {} ", sid(1))), "{out}");
     assert!(out.contains("--restored"), "{out}");
     let first = kept.lines(&["messages", "show", &sid(1), "--json"]);
@@ -145,7 +148,7 @@ fn reconcile_skips_messages_answered_by_lost_journal() {
     let reason = first[0]["reason"].as_str().unwrap();
     assert!(reason.starts_with("it was answered before"), "{reason}");
     let run = kept.run_for_account(&["reconcile"]);
-    ends(run, 0, "4 known, 0 missing, 0 entered\n");
+    ends(run, 0, "4 known, 0 missing, 0 added\n");
 
     let _server = kept.server();
     twilio.wait_for_phone("whatsapp:+15550009999", 1);
@@ -153,6 +156,67 @@ fn reconcile_skips_messages_answered_by_lost_journal() {
     let texts: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
     assert_eq!(texts, ["one", "two", "three"]);
     assert_eq!(twilio.posts().len(), 2);
+}
+
+// The backup was made while handlers ran. A journal that is lost has replied to the first message since.
+#[test]
+fn restored_open_message_answered_since_is_not_handled_again() {
+    const OTHER: &str = "whatsapp:+15550009999";
+    let twilio = FakeTwilio::start();
+    let kept = Kept::with(&twilio);
+    let (answered, unanswered) = (Webhook::message(1, "one"), from(2, OTHER, "two"));
+    let running = Arc::new(AtomicUsize::new(0));
+    let counting = running.clone();
+    let hang = move |_: Context, _: InboundMessage| {
+        counting.fetch_add(1, Ordering::Relaxed);
+        std::future::pending::<Reply>()
+    };
+    kept.app(
+        |app| app.handler(hang),
+        async |app| {
+            // The app is dropped while both handlers run.
+            tokio::select! {
+                _ = app.send(answered.clone()) => panic!("the handler returned"),
+                _ = app.send(unanswered.clone()) => panic!("the handler returned"),
+                () = app.until(|| running.load(Ordering::Relaxed) == 2) => {}
+            }
+        },
+    );
+    converse(&Kept::with(&twilio), &twilio, &[answered]);
+    lose(&twilio, &unanswered);
+
+    let known = "2 inbound messages in Twilio's list: 2 known, 0 missing, 0 added\n";
+    let again = ["reconcile", "--restored", "--include-answered", "--dry-run"];
+    let out = ends(kept.run_for_account(&again), 0, known);
+    assert!(out.contains("\n0 open messages that"), "{out}");
+    let dry = kept.run_for_account(&["reconcile", "--restored", "--dry-run"]);
+    let out = ends(dry, 1, known);
+    assert!(
+        out.starts_with(&format!("closed {} whatsapp:…11 ", sid(1))),
+        "{out}"
+    );
+    assert!(
+        out.contains("\n1 open message that Twilio shows as answered\n"),
+        "{out}"
+    );
+    let run = kept.run_for_account(&["reconcile", "--restored", "--json"]);
+    let lines = json_lines(&ends(run, 0, ""));
+    assert_eq!(lines[0]["kind"], "closed");
+    assert_eq!(lines[0]["message_sid"], sid(1));
+    assert_eq!(lines[1]["closed"], 1);
+
+    let server = kept.server();
+    twilio.wait_for_phone(OTHER, 1);
+    // A second reply would be sent before this one.
+    let next = Webhook::message(3, "three");
+    assert!(
+        twilio
+            .deliver(|| Some(server.public), &next, Policy::NEITHER)
+            .acknowledged()
+    );
+    let shown = twilio.wait_for_phone(USER, 2);
+    let texts: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
+    assert_eq!(texts, ["one", "three"]);
 }
 
 #[test]
@@ -164,8 +228,8 @@ fn reconcile_reads_all_pages_oldest_first() {
         lose(&twilio, &Webhook::message(number, "hi"));
     }
     let run = kept.run_for_account(&["reconcile"]);
-    let out = ends(run, 0, "0 known, 401 missing, 401 entered\n");
-    assert!(out.starts_with(&format!("entered {} ", sid(1))));
+    let out = ends(run, 0, "0 known, 401 missing, 401 added\n");
+    assert!(out.starts_with(&format!("added {} ", sid(1))));
     assert_eq!(twilio.lists().len(), 3);
     let pages: Vec<_> = twilio
         .lists()
@@ -228,7 +292,7 @@ fn reconcile_applies_latest_consent_keyword() {
         },
     );
     let run = kept.run_for_account(&["reconcile"]);
-    let out = ends(run, 0, "2 known, 6 missing, 6 entered\n");
+    let out = ends(run, 0, "2 known, 6 missing, 6 added\n");
     let line = out.lines().next().unwrap();
     assert!(line.ends_with(" opt_out"), "{line}");
     let sms = ["--service", service];
@@ -360,7 +424,7 @@ fn reconcile_without_credentials_or_twilio_explains_failure() {
         &twilio,
         &Webhook::message(1, "hi").with("AccountSid", other),
     );
-    ends(kept.run_with(&["reconcile"], &both), 0, "1 entered\n");
+    ends(kept.run_with(&["reconcile"], &both), 0, "1 added\n");
     twilio.down();
     ends(
         kept.run_with(&["reconcile"], &by_key),

@@ -77,9 +77,10 @@ fn restored_backup_loses_and_repeats_nothing() {
         .iter()
         .map(|line| types(line, folder.path(), &env))
         .collect();
-    let found = |entered: u32| {
+    let found = |added: u32| {
         format!(
-            "3 inbound messages in Twilio's list: 1 known, 2 missing, {entered} entered, 1 answered before\n\
+            "3 inbound messages in Twilio's list: 1 known, 2 missing, {added} added, 1 answered before\n\
+             0 open messages that Twilio shows as answered\n\
              1 message of the outbox that Twilio has already sent\n"
         )
     };

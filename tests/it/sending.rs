@@ -2,7 +2,7 @@
 //! tests run against `FakeTwilio` and check its phone.
 
 mod command;
-mod outgoing;
+mod outbound_commands;
 mod program;
 mod rows;
 mod scheduled;

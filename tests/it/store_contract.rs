@@ -2,23 +2,23 @@
 
 mod accepting;
 mod consent;
-mod deciding;
-mod earlier;
-mod following;
-mod handing_over;
-mod lines;
-#[cfg(feature = "postgres")]
-mod machines;
+mod handoff;
+mod history;
 mod media;
-mod merging;
+mod merge;
+mod message_order;
 mod opening;
-mod operating;
-mod order;
-mod outgoing;
+mod operator;
+mod outbound_list;
+mod outbox;
+#[cfg(feature = "postgres")]
+mod postgres_machines;
 mod reply_order;
+mod reply_path;
 mod retention;
-mod sending;
-mod submitting;
+mod send_order;
+mod status_events;
+mod submission;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;

@@ -1,7 +1,9 @@
 use std::fmt::Write;
 
 use replyhook::config::ReconcileSettings;
-use replyhook::reconcile::{AlreadySent, MissingMessage, Reconciler, UnsentReply, list_messages};
+use replyhook::reconcile::{
+    AlreadySent, AnsweredOpen, MissingMessage, Reconciler, UnsentReply, list_messages,
+};
 use replyhook::store::{Access, ConsentAction};
 use replyhook::twilio::{Client, Credentials};
 use replyhook::{AccountSid, Timestamp};
@@ -21,7 +23,8 @@ opt-in keyword among them applies, without a confirmation. Twilio's list has the
 their URLs.
 
 A missing message counts as answered if Twilio sent its author something afterwards that the journal does not have. It
-is added as answered, and not handled. After a restore, before the server starts, use --restored as well.
+is added as answered, and not handled. After a restore, before the server starts, use --restored: the same then applies
+to messages that the restored journal has not finished.
 
 Exit codes:
   0  done
@@ -40,11 +43,11 @@ pub(crate) struct Reconcile {
     /// Also report TwiML replies that Twilio has not sent; does not send them
     #[arg(long)]
     check_replies: bool,
-    /// Mark outbox messages as sent if Twilio's list shows that they were; for a restored backup, with the server
-    /// stopped
+    /// Record open messages as answered and outbox messages as sent if Twilio's list shows that they were; for a
+    /// restored backup, with the server stopped
     #[arg(long)]
     restored: bool,
-    /// Also handle messages that count as answered
+    /// Handle the messages that count as answered too
     #[arg(long)]
     include_answered: bool,
     /// Report only, and change nothing
@@ -62,13 +65,14 @@ struct Counts {
     listed: u64,
     known: u64,
     missing: u64,
-    entered: u64,
+    added: u64,
+    closed: u64,
     answered: u64,
     sent: u64,
     unreadable: u64,
     compared: u64,
     expired: u64,
-    unsaid: u64,
+    unsent: u64,
 }
 
 impl Reconcile {
@@ -101,7 +105,8 @@ impl Reconcile {
             )?;
         }
         self.print_counts(&counts)?;
-        let found = (self.dry_run && counts.missing + counts.sent > 0) || counts.unsaid > 0;
+        let found =
+            (self.dry_run && counts.missing + counts.closed + counts.sent > 0) || counts.unsent > 0;
         Ok(if found {
             ExitStatus::No
         } else {
@@ -125,7 +130,7 @@ impl Reconcile {
         };
         let since = before(i64::from(self.since) * 3600);
         let listed = opened.ask(list_messages(client, account, credentials, since))?;
-        // Before `missing`: a message that is marked here does not count as unrecognized there.
+        // Before `missing`: an outbox message that is marked here does not count as unrecognized there.
         if self.restored {
             for sent in &opened.wait(reconciler.already_sent(account, &listed, now))? {
                 counts.sent += 1;
@@ -139,28 +144,38 @@ impl Reconcile {
         counts.known += inbound.known;
         counts.unreadable += inbound.unreadable;
         counts.listed += inbound.known + inbound.unreadable + inbound.messages.len() as u64;
+        // Only on a restored store: beside a running server such a message may be in flight.
+        if self.restored && !self.include_answered {
+            for answered in &inbound.answered_open {
+                counts.closed += 1;
+                if !self.dry_run {
+                    opened.wait(reconciler.mark_answered(answered))?;
+                }
+                print(&self.closed(answered, now))?;
+            }
+        }
         for missing in &mut inbound.messages {
             missing.already_answered &= !self.include_answered;
             counts.missing += 1;
             counts.answered += u64::from(missing.already_answered);
             if !self.dry_run {
                 opened.wait(reconciler.backfill(missing))?;
-                counts.entered += u64::from(!missing.already_answered);
+                counts.added += u64::from(!missing.already_answered);
             }
             print(&self.missing(missing, now))?;
         }
         if self.check_replies {
-            let answers = opened.wait(reconciler.unsent_replies(
+            let replies = opened.wait(reconciler.unsent_replies(
                 account,
                 &listed,
                 since,
                 before(IN_FLIGHT_MARGIN),
             ))?;
-            counts.compared += answers.compared;
-            counts.expired += answers.expired;
-            counts.unsaid += answers.unsent.len() as u64;
-            for unsaid in &answers.unsent {
-                print(&self.unsaid(unsaid, now))?;
+            counts.compared += replies.compared;
+            counts.expired += replies.expired;
+            counts.unsent += replies.unsent.len() as u64;
+            for unsent in &replies.unsent {
+                print(&self.unsent(unsent, now))?;
             }
         }
         Ok(())
@@ -171,7 +186,7 @@ impl Reconcile {
         let what = match (missing.already_answered, self.dry_run) {
             (true, _) => "answered",
             (false, true) => "missing",
-            (false, false) => "entered",
+            (false, false) => "added",
         };
         let consent = missing.consent.map(ConsentAction::as_str);
         let from = user(&message.from, false);
@@ -186,10 +201,25 @@ impl Reconcile {
         format!("{what} {} {from} {age}{consent}\n", message.message_sid)
     }
 
+    fn closed(&self, answered: &AnsweredOpen, now: Timestamp) -> String {
+        let from = user(&answered.user, false);
+        if self.json {
+            let line = json!({"kind": "closed", "message_sid": answered.message_sid.as_str(),
+                "account_sid": answered.account.as_str(), "user": from,
+                "received_at": answered.received_at.to_string()});
+            return format!("{line}\n");
+        }
+        let age = age(answered.received_at, now);
+        format!(
+            "closed {} {from} {age} still open here, and answered since\n",
+            answered.message_sid
+        )
+    }
+
     fn sent(&self, sent: &AlreadySent) -> String {
         let to = user(&sent.user, false);
         if self.json {
-            let line = json!({"kind": "sent", "reply": sent.outbound, "sid": sent.sid.as_str(), "user": to});
+            let line = json!({"kind": "sent", "outbound_id": sent.outbound, "outbound_sid": sent.sid.as_str(), "user": to});
             return format!("{line}\n");
         }
         format!(
@@ -198,17 +228,17 @@ impl Reconcile {
         )
     }
 
-    fn unsaid(&self, unsaid: &UnsentReply, now: Timestamp) -> String {
-        let to = user(&unsaid.user, false);
+    fn unsent(&self, unsent: &UnsentReply, now: Timestamp) -> String {
+        let to = user(&unsent.user, false);
         if self.json {
-            let line = json!({"kind": "unsent", "message_sid": unsaid.message_sid.as_str(), "user": to,
-                "received_at": unsaid.received_at.to_string()});
+            let line = json!({"kind": "unsent", "message_sid": unsent.message_sid.as_str(), "user": to,
+                "received_at": unsent.received_at.to_string()});
             return format!("{line}\n");
         }
-        let age = age(unsaid.received_at, now);
+        let age = age(unsent.received_at, now);
         format!(
             "unsent {} {to} {age} the reply is not in Twilio's list\n",
-            unsaid.message_sid
+            unsent.message_sid
         )
     }
 
@@ -217,16 +247,16 @@ impl Reconcile {
             return print(&format!(
                 "{}\n",
                 json!({"kind": "counts", "listed": counts.listed, "known": counts.known, "missing": counts.missing,
-                    "entered": counts.entered, "answered": counts.answered, "sent": counts.sent, "unreadable": counts.unreadable, "compared": counts.compared,
-                    "expired": counts.expired, "unsent": counts.unsaid})
+                    "added": counts.added, "answered": counts.answered, "closed": counts.closed, "sent": counts.sent, "unreadable": counts.unreadable, "compared": counts.compared,
+                    "expired": counts.expired, "unsent": counts.unsent})
             ));
         }
         let mut text = format!(
-            "{} in Twilio's list: {} known, {} missing, {} entered",
+            "{} in Twilio's list: {} known, {} missing, {} added",
             number(counts.listed, "inbound message"),
             counts.known,
             counts.missing,
-            counts.entered
+            counts.added
         );
         if counts.answered > 0 {
             write!(text, ", {} answered before", counts.answered)?;
@@ -236,11 +266,13 @@ impl Reconcile {
         }
         text.push('\n');
         if self.restored {
+            let closed = number(counts.closed, "open message");
+            writeln!(text, "{closed} that Twilio shows as answered")?;
             let sent = number(counts.sent, "message");
             writeln!(text, "{sent} of the outbox that Twilio has already sent")?;
         } else if counts.answered > 0 {
             text.push_str(
-                "If this store is a restored backup, stop the server and use --restored: it marks queued replies that Twilio has sent\n",
+                "If this store is a restored backup, stop the server and use --restored: it also finds open messages that were answered, and queued replies that were sent\n",
             );
         }
         if self.check_replies {
@@ -248,7 +280,7 @@ impl Reconcile {
                 text,
                 "{} of TwiML replies compared: {} not in Twilio's list, {} not comparable because their text has expired",
                 number(counts.compared, "message"),
-                counts.unsaid,
+                counts.unsent,
                 counts.expired
             )?;
         }

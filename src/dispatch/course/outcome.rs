@@ -171,9 +171,9 @@ impl Course {
             Failure::Error => ("the handler failed", DeadReason::HandlerFailed),
             Failure::Panic => ("the handler panicked", DeadReason::HandlerPanicked),
         };
-        let apology = dispatcher.apology_text();
+        let fallback_text = dispatcher.fallback_twiml();
         // Without a fallback text, the message of a fallback call gets no reply at all, so it becomes dead.
-        let last_attempt = self.fallback && apology.is_empty();
+        let last_attempt = self.fallback && fallback_text.is_empty();
         let unattended = self.is_unattended();
         let recorded = dispatcher
             .store
@@ -196,7 +196,8 @@ impl Course {
             // Nothing retries a dead message, so a fallback call gets the empty response.
             Ok(FailOutcome::Dead) if self.fallback => DispatchOutcome::Reply(Document::empty()),
             Ok(FailOutcome::Retryable | FailOutcome::ClaimLost) if self.fallback => {
-                self.decide_fallback_text(claim, apology, failure).await
+                self.decide_fallback_text(claim, fallback_text, failure)
+                    .await
             }
             Ok(_) => DispatchOutcome::Failed(failure),
             // The claim may remain in the store. `store_failed` makes the backlog release it as stale.

@@ -35,7 +35,7 @@ export function sizeOf(text) {
 
 export const bytes = (text) => new TextEncoder().encode(text).length;
 
-/** Formats TwiML as indented, coloured lines, and lists the texts that it sends. `nodes` is null if it is not XML. */
+/** Formats TwiML as indented, colored lines, and lists the texts that it sends. `nodes` is null if it is not XML. */
 export function twiml(text) {
   const parsed = new DOMParser().parseFromString(text, "application/xml");
   const problem = parsed.querySelector("parsererror");

@@ -79,7 +79,7 @@ pub struct Form {
     version: u32,
     questions: Vec<(String, Question)>,
     cancel: Vec<String>,
-    cancelled: Cancelled,
+    canceled: Canceled,
     lasts: Duration,
     done: Option<Done>,
 }
@@ -90,7 +90,7 @@ type Done = Arc<
         + Sync,
 >;
 
-type Cancelled = Arc<dyn Fn(&InboundMessage) -> Result<Reply, HandlerError> + Send + Sync>;
+type Canceled = Arc<dyn Fn(&InboundMessage) -> Result<Reply, HandlerError> + Send + Sync>;
 
 /// Progress of a form in one conversation.
 #[derive(Serialize, Deserialize)]
@@ -137,7 +137,7 @@ impl Form {
             version: 1,
             questions: Vec::new(),
             cancel: Vec::new(),
-            cancelled: Arc::new(|_| Ok(Reply::none())),
+            canceled: Arc::new(|_| Ok(Reply::none())),
             lasts: LASTS,
             done: None,
         }
@@ -174,7 +174,7 @@ impl Form {
         reply: impl Fn(&InboundMessage) -> Result<Reply, HandlerError> + Send + Sync + 'static,
     ) -> Self {
         self.cancel = words.texts().iter().map(|word| fold(word)).collect();
-        self.cancelled = Arc::new(reply);
+        self.canceled = Arc::new(reply);
         self
     }
 
@@ -245,10 +245,10 @@ impl Form {
         message: &InboundMessage,
         progress: Progress,
     ) -> Result<Reply, HandlerError> {
-        // Before the version check, so that a conversation in an older version can be cancelled too.
+        // Before the version check, so that a conversation in an older version can be canceled too.
         if !self.cancel.is_empty() && self.cancel.contains(&fold(&message.body)) {
             kept(cx).clear().await?;
-            return (self.cancelled)(message);
+            return (self.canceled)(message);
         }
         if progress.version != self.version {
             return self.begin(cx, message).await;

@@ -258,7 +258,7 @@ fn command_rest(name: &str, body: &str) -> Option<String> {
 fn groups(pattern: &Pattern, subject: &Subject<'_>) -> Option<Extracted> {
     let (text, characters) = subject.normal();
     // `None` is not "no match" here: the router calls `Effort::end` after matching, and fails the message.
-    if !subject.effort.allows(pattern, characters) {
+    if !subject.effort.try_spend(pattern, characters) {
         return None;
     }
     let pattern = pattern.regex();

@@ -161,7 +161,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         self.add(filter, To::Handler(handler), "forwards".to_owned())
     }
 
-    /// Adds a route that starts a form. Until the form is done, cancelled or has expired, it gets every message of the
+    /// Adds a route that starts a form. Until the form is done, canceled or has expired, it gets every message of the
     /// conversation, before any route is tried.
     #[must_use]
     pub fn form(self, filter: Filter, form: Form) -> Self {

@@ -102,7 +102,7 @@ impl Pattern {
 #[derive(Default)]
 pub(super) struct Effort {
     steps: Cell<u64>,
-    /// Time of the first call of [`allows`](Self::allows).
+    /// Time of the first call of [`try_spend`](Self::try_spend).
     since: OnceCell<Instant>,
     too_slow: OnceCell<TooSlow>,
 }
@@ -110,7 +110,7 @@ pub(super) struct Effort {
 impl Effort {
     /// Records a match of a pattern with a text of `characters` characters. Returns false if the limits forbid the
     /// match.
-    pub(super) fn allows(&self, pattern: &Pattern, characters: u64) -> bool {
+    pub(super) fn try_spend(&self, pattern: &Pattern, characters: u64) -> bool {
         // The message fails anyway, so that further matches would be wasted.
         if self.too_slow.get().is_some() {
             return false;

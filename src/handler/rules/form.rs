@@ -23,7 +23,7 @@ pub(super) struct FormDef {
     version: u32,
     questions: Vec<QuestionDef>,
     cancel: Vec<String>,
-    cancelled: Vec<ReplyTemplate>,
+    canceled: Vec<ReplyTemplate>,
     lasts: Option<Duration>,
     done: Vec<ReplyTemplate>,
 }
@@ -77,12 +77,12 @@ pub(super) fn read(
     let cancel = cancel
         .and_then(|value| reader.filled_texts(value, "cancel"))
         .unwrap_or_default();
-    let cancelled = fields.take("cancelled");
-    if let (Some(cancelled), true) = (cancelled, cancel.is_empty()) {
-        let text = "cancelled is never sent: write cancel, the words that end the form";
-        reader.problem(&cancelled.span(), text);
+    let canceled = fields.take("canceled");
+    if let (Some(canceled), true) = (canceled, cancel.is_empty()) {
+        let text = "canceled is never sent: write cancel, the words that end the form";
+        reader.problem(&canceled.span(), text);
     }
-    let cancelled = cancelled.map(|value| reply::read(reader, templates, value, &[]));
+    let canceled = canceled.map(|value| reply::read(reader, templates, value, &[]));
     let lasts = reader.text(&mut fields, "expires").and_then(|text| {
         let lasts = duration(&text.value);
         if lasts.is_none() {
@@ -125,7 +125,7 @@ pub(super) fn read(
         version,
         questions,
         cancel,
-        cancelled: cancelled.unwrap_or_default(),
+        canceled: canceled.unwrap_or_default(),
         lasts,
         done: done?,
     })
@@ -279,10 +279,10 @@ impl FormDef {
         if let Some(lasts) = self.lasts {
             form = form.expires_in(lasts);
         }
-        let (cancelled, cancel_texts) = (self.cancelled, texts.clone());
-        // Without answers: `cancelled` was read without the names of fields.
+        let (canceled, cancel_texts) = (self.canceled, texts.clone());
+        // Without answers: `canceled` was read without the names of fields.
         form = form.cancel_with(self.cancel, move |message| {
-            cancel_texts.reply(&cancelled, &Answers::default(), message)
+            cancel_texts.reply(&canceled, &Answers::default(), message)
         });
         let done = self.done;
         form.done_with(move |_cx, message, answers| {

@@ -265,7 +265,7 @@ async fn repeated(
 }
 
 /// Records a message received during an outage, with the fallback reply that was sent, if any.
-pub(super) async fn enter(
+pub(super) async fn backfill(
     db: &mut PgConnection,
     me: i64,
     arrival: &NewInbound,
@@ -303,7 +303,7 @@ pub(super) async fn enter(
 }
 
 /// Stores a message as answered, so that no handler runs for it, unless it is already stored.
-pub(super) async fn enter_answered(
+pub(super) async fn backfill_answered(
     db: &mut PgConnection,
     me: i64,
     arrival: &NewInbound,

@@ -25,15 +25,15 @@ pub(super) type Work<'c, T> = BoxFuture<'c, Result<T, Trouble>>;
 pub(super) struct Calls {
     pub(super) pool: PgPool,
     /// Usual timeout of a call, which includes the wait for a connection.
-    pub(super) patience: Duration,
+    pub(super) operation_timeout: Duration,
     breaker: Breaker,
 }
 
 impl Calls {
-    pub(super) fn new(pool: PgPool, patience: Duration) -> Self {
+    pub(super) fn new(pool: PgPool, operation_timeout: Duration) -> Self {
         Self {
             pool,
-            patience,
+            operation_timeout,
             breaker: Breaker::default(),
         }
     }
@@ -46,12 +46,12 @@ impl Calls {
     /// Runs `work`, in a transaction if `begin` is given, and again from the beginning if it conflicts with others.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Unavailable`] if the database cannot be reached, does not respond within `patience`, or failed
+    /// [`StoreErrorKind::Unavailable`] if the database cannot be reached, does not respond within `operation_timeout`, or failed
     /// less than two seconds ago. [`StoreErrorKind::Busy`] if all connections are in use.
     pub(super) async fn run<T, F>(
         &self,
         begin: Option<Arc<str>>,
-        patience: Duration,
+        operation_timeout: Duration,
         work: F,
     ) -> Result<T, StoreError>
     where
@@ -70,7 +70,7 @@ impl Calls {
             Ok(db) => db,
             Err(error) => return Err(self.no_connection(&error)),
         };
-        let left = patience.saturating_sub(started.elapsed());
+        let left = operation_timeout.saturating_sub(started.elapsed());
         let tried = tries(db.connection(), begin.as_ref(), &work);
         match tokio::time::timeout(left, tried).await {
             Ok(Ok(value)) => {

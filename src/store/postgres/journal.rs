@@ -241,7 +241,7 @@ impl Journal for PostgresStore {
         self.claim(move |db| {
             let unflushed = unflushed.clone();
             Box::pin(
-                async move { accept::enter(db, me, &unflushed.0, unflushed.1.as_deref()).await },
+                async move { accept::backfill(db, me, &unflushed.0, unflushed.1.as_deref()).await },
             )
         })
     }

@@ -42,11 +42,12 @@ pub(super) fn begin_claiming(owner: i64) -> String {
 pub(super) struct Heartbeat(AbortHandle);
 
 impl Heartbeat {
-    pub(super) fn start(calls: Arc<Calls>, owner: i64, owes: Arc<AtomicBool>) -> Self {
+    pub(super) fn start(calls: Arc<Calls>, owner: i64, has_unflushed: Arc<AtomicBool>) -> Self {
         let task = async move {
             loop {
                 let beaten =
-                    tokio::time::timeout(HEARTBEAT_TIMEOUT, beat(&calls, owner, &owes)).await;
+                    tokio::time::timeout(HEARTBEAT_TIMEOUT, beat(&calls, owner, &has_unflushed))
+                        .await;
                 let pause = match beaten {
                     Ok(Ok(())) => HEARTBEAT_INTERVAL,
                     // Not logged: the regular check of the store and the calls for messages report an outage.
@@ -70,7 +71,11 @@ impl Drop for Heartbeat {
 }
 
 /// Renews the lease, records that all replies are flushed, if so, and deletes processes that died long ago.
-pub(super) async fn beat(calls: &Calls, owner: i64, owes: &AtomicBool) -> Result<(), sqlx::Error> {
+pub(super) async fn beat(
+    calls: &Calls,
+    owner: i64,
+    has_unflushed: &AtomicBool,
+) -> Result<(), sqlx::Error> {
     // Directly on the pool: a circuit breaker that is open must not stop the heartbeat that can close it.
     let mut db = Held::take(&calls.pool).await?;
     sqlx::raw_sql(AssertSqlSafe(extend(owner, 15)))
@@ -79,14 +84,14 @@ pub(super) async fn beat(calls: &Calls, owner: i64, owes: &AtomicBool) -> Result
     // Close the circuit breaker before the mark is taken: from here on messages reach the store, so fallback calls are
     // not answered from memory.
     calls.answered();
-    // Read the time before `owes`. A reply that is buffered between the two is newer than the mark. In the other order,
+    // Read the time before `has_unflushed`. A reply that is buffered between the two is newer than the mark. In the other order,
     // the mark would claim that this reply is flushed.
     let now: i64 =
         sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
             .fetch_one(db.connection())
             .await?;
     // Acquire, with the Release in `set_unflushed`: if this reads `false`, the flush that set it is complete.
-    if !owes.load(Ordering::Acquire) {
+    if !has_unflushed.load(Ordering::Acquire) {
         sqlx::query(
             "INSERT INTO meta (name, value) VALUES ('flushed ' || $1::bigint, $2) \
              ON CONFLICT (name) DO UPDATE SET value = excluded.value",

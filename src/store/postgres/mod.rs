@@ -133,9 +133,9 @@ use crate::secret::Secret;
 use crate::store::rows;
 
 /// Timeout of a call by an operator's command.
-const OPERATOR_PATIENCE: Duration = Duration::from_mins(1);
+const OPERATOR_TIMEOUT: Duration = Duration::from_mins(1);
 /// Timeout of maintenance transactions and of storing a file: both write more rows than a message does.
-const UPKEEP_PATIENCE: Duration = Duration::from_secs(30);
+const UPKEEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Minimum timeout for acquiring a connection from the pool.
 const ACQUIRE: Duration = Duration::from_secs(1);
 /// Idle time after which a connection is pinged before it is used.
@@ -145,7 +145,7 @@ const CONNECTIONS: usize = 16;
 /// Size of the second pool, for files behind links: downloads must not use up the connections that accept messages.
 const MEDIA_CONNECTIONS: usize = 3;
 /// Timeout of one step of serving a file. No message waits for it, and a chunk is up to 256 KiB.
-const MEDIA_PATIENCE: Duration = Duration::from_secs(5);
+const MEDIA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Store in a PostgreSQL database.
 ///
@@ -165,9 +165,9 @@ pub struct PostgresStore {
     /// SQL that begins a transaction that may claim.
     claiming: Arc<str>,
     /// Timeout of a server's calls.
-    patience: Duration,
+    operation_timeout: Duration,
     /// True while this process has unflushed replies.
-    owes: Arc<AtomicBool>,
+    has_unflushed: Arc<AtomicBool>,
     open: OnceLock<Open>,
 }
 
@@ -187,8 +187,8 @@ impl PostgresStore {
             url,
             owner,
             claiming: lease::begin_claiming(owner).into(),
-            patience: super::OPERATION_TIMEOUT,
-            owes: Arc::default(),
+            operation_timeout: super::OPERATION_TIMEOUT,
+            has_unflushed: Arc::default(),
             open: OnceLock::new(),
         }
     }
@@ -196,8 +196,8 @@ impl PostgresStore {
     /// Sets the timeout of a server's calls. For tests on busy machines, where a slow call is not an outage.
     #[doc(hidden)]
     #[must_use]
-    pub fn with_operation_timeout(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn with_operation_timeout(mut self, operation_timeout: Duration) -> Self {
+        self.operation_timeout = operation_timeout;
         self
     }
 
@@ -215,7 +215,7 @@ impl PostgresStore {
     {
         Box::pin(async move {
             let calls = &self.opened()?.calls;
-            calls.run(begin, calls.patience, work).await
+            calls.run(begin, calls.operation_timeout, work).await
         })
     }
 
@@ -236,7 +236,7 @@ impl PostgresStore {
     {
         Box::pin(async move {
             let calls = &self.opened()?.media_calls;
-            calls.run(None, calls.patience, work).await
+            calls.run(None, calls.operation_timeout, work).await
         })
     }
 
@@ -245,7 +245,7 @@ impl PostgresStore {
         PgPoolOptions::new()
             .max_connections(u32::try_from(connections).unwrap_or(u32::MAX))
             // `Calls::run` counts this wait as part of the call's timeout.
-            .acquire_timeout(ACQUIRE.max(self.patience / 2))
+            .acquire_timeout(ACQUIRE.max(self.operation_timeout / 2))
             // A ping before each use would double the round trips of a call with one statement.
             .test_before_acquire(false)
             .before_acquire(|db, known| {
@@ -286,12 +286,12 @@ impl PostgresStore {
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
     {
         // `SET LOCAL`, so that the connection has its usual timeout again when the transaction ends.
-        let millis = UPKEEP_PATIENCE.as_millis();
+        let millis = UPKEEP_TIMEOUT.as_millis();
         let begin = format!("{}; SET LOCAL statement_timeout = {millis}", calls::BEGIN);
         Box::pin(async move {
             let calls = &self.opened()?.calls;
-            let patience = calls.patience.max(UPKEEP_PATIENCE);
-            calls.run(Some(begin.into()), patience, work).await
+            let operation_timeout = calls.operation_timeout.max(UPKEEP_TIMEOUT);
+            calls.run(Some(begin.into()), operation_timeout, work).await
         })
     }
 }
@@ -299,28 +299,28 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn open(&self, access: Access) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            let (patience, statement) = match access {
+            let (operation_timeout, statement) = match access {
                 // PostgreSQL cancels a slow statement before the call times out here. The call then ends with an error
                 // on a usable connection, and not with a closed connection and a statement that continues.
-                Access::Owner => (self.patience, self.patience * 4 / 5),
-                Access::Operator | Access::Migrate => (OPERATOR_PATIENCE, OPERATOR_PATIENCE),
+                Access::Owner => (self.operation_timeout, self.operation_timeout * 4 / 5),
+                Access::Operator | Access::Migrate => (OPERATOR_TIMEOUT, OPERATOR_TIMEOUT),
             };
             let options = schema::options(&self.url, statement)?;
             let link_signing_key = schema::open(&options, access).await?;
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let most = (2 * cores + 1).max(CONNECTIONS);
-            let calls = Arc::new(Calls::new(self.pool(options, most), patience));
-            let media_patience = patience.max(MEDIA_PATIENCE);
-            let media = schema::options(&self.url, media_patience * 4 / 5)?;
-            let media_calls = Calls::new(self.pool(media, MEDIA_CONNECTIONS), media_patience);
+            let calls = Arc::new(Calls::new(self.pool(options, most), operation_timeout));
+            let media_timeout = operation_timeout.max(MEDIA_TIMEOUT);
+            let media = schema::options(&self.url, media_timeout * 4 / 5)?;
+            let media_calls = Calls::new(self.pool(media, MEDIA_CONNECTIONS), media_timeout);
             let heartbeat = match access {
                 Access::Owner => {
                     // Take the first lease before anything can be claimed. If that fails, the store does not open.
-                    lease::beat(&calls, self.owner, &self.owes)
+                    lease::beat(&calls, self.owner, &self.has_unflushed)
                         .await
                         .map_err(|error| store_error(&error))?;
-                    let owes = self.owes.clone();
-                    Some(Heartbeat::start(calls.clone(), self.owner, owes))
+                    let has_unflushed = self.has_unflushed.clone();
+                    Some(Heartbeat::start(calls.clone(), self.owner, has_unflushed))
                 }
                 // Commands have no heartbeat: each of their transactions that claims takes a lease by itself.
                 Access::Operator | Access::Migrate => None,
@@ -342,9 +342,9 @@ impl Store for PostgresStore {
         self.write(move |db| Box::pin(check::check(db, me)))
     }
 
-    fn set_unflushed(&self, owes: bool) {
+    fn set_unflushed(&self, has_unflushed: bool) {
         // Release, with the Acquire in `lease::beat`: a heartbeat that reads `false` runs after the flush that set it.
-        self.owes.store(owes, Ordering::Release);
+        self.has_unflushed.store(has_unflushed, Ordering::Release);
     }
 
     fn peers_flushed_within(&self, within: Duration) -> StoreFuture<'_, bool> {
@@ -374,7 +374,7 @@ impl Store for PostgresStore {
     }
 
     fn operation_timeout(&self) -> Duration {
-        self.patience
+        self.operation_timeout
     }
 }
 

@@ -12,7 +12,7 @@ use super::media::forget_links;
 use super::text::{pack, unpack};
 use super::{PostgresStore, accept, outbox, retention};
 use crate::address::Address;
-use crate::sid::MessageSid;
+use crate::sid::{AccountSid, MessageSid};
 use crate::store::rows;
 use crate::store::{
     BacklogStats, ExpiryReport, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
@@ -125,7 +125,27 @@ impl Operator for PostgresStore {
         let me = self.owner;
         self.claim(move |db| {
             let arrival = arrival.clone();
-            Box::pin(async move { accept::enter_answered(db, me, &arrival).await })
+            Box::pin(async move { accept::backfill_answered(db, me, &arrival).await })
+        })
+    }
+
+    fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {
+        self.ask(move |db| {
+            Box::pin(async move {
+                // Only open messages: the responses of others are saved or queued. The owner is a process that ended
+                // with the lost journal.
+                let changed = sqlx::query(
+                    "UPDATE inbound SET state = 3, owner = NULL, reason = $3 \
+                     WHERE sid = $1 AND account = $2 AND state IN (0, 1, 2)",
+                )
+                .bind(rows::sid_bytes(sid.as_str()))
+                .bind(rows::sid_bytes(account.as_str()))
+                .bind(rows::ANSWERED_BEFORE)
+                .execute(db)
+                .await?
+                .rows_affected();
+                Ok(changed > 0)
+            })
         })
     }
 
@@ -155,7 +175,7 @@ impl Operator for PostgresStore {
                     let statement = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
                     sqlx::query(statement).execute(&mut *db).await?;
                 }
-                retention::begin_anew(db).await
+                retention::reset_marks(db).await
             })
         })
     }

@@ -144,7 +144,7 @@ impl Outbox for PostgresStore {
     }
 
     fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
-        self.ask(move |db| Box::pin(async move { submission::keyed(db, &key).await }))
+        self.ask(move |db| Box::pin(async move { submission::find_by_key(db, &key).await }))
     }
 
     fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {

@@ -184,7 +184,7 @@ pub(super) async fn expire(
 }
 
 /// Deletes the marks of messages and all postponed rows, after everything was deleted.
-pub(super) async fn begin_anew(db: &mut PgConnection) -> Result<(), Trouble> {
+pub(super) async fn reset_marks(db: &mut PgConnection) -> Result<(), Trouble> {
     sqlx::query("DELETE FROM expire_later")
         .execute(&mut *db)
         .await?;

@@ -18,7 +18,7 @@ pub(super) async fn submit(
     now: Timestamp,
 ) -> Result<SubmitOutcome, Trouble> {
     if let Some(key) = &submission.key
-        && let Some(id) = keyed(db, key).await?
+        && let Some(id) = find_by_key(db, key).await?
     {
         return Ok(SubmitOutcome::Duplicate(id));
     }
@@ -69,7 +69,7 @@ pub(super) async fn submit(
 }
 
 /// Id of the message that was submitted with this key.
-pub(super) async fn keyed(
+pub(super) async fn find_by_key(
     db: &mut PgConnection,
     key: &IdempotencyKey,
 ) -> Result<Option<i64>, Trouble> {

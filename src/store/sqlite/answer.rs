@@ -77,19 +77,17 @@ fn keeps_order(created_at: i64, now: Timestamp) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::store::Access;
-    use crate::store::sqlite::schema::Place;
+    use crate::store::sqlite::schema::DatabaseFile;
 
     #[test]
     fn older_open_replies_query_uses_index() {
-        let place = Place {
+        let database = DatabaseFile {
             path: None,
-            patience: Duration::ZERO,
+            wait_for_lock: crate::store::sqlite::lock::wait::<0>,
         };
-        let db = place.open(Access::Owner).unwrap();
+        let db = database.open(Access::Owner).unwrap();
         let sql = format!("EXPLAIN QUERY PLAN {UNDECIDED}");
         let mut plan = db.prepare(&sql).unwrap();
         let mut rows = plan.raw_query();

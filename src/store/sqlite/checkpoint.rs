@@ -9,20 +9,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::hooks::Wal;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME, ErrorCode};
 
 use super::error::store_error;
-use super::schema::Place;
+use super::schema::DatabaseFile;
 use crate::store::StoreError;
 
-/// Length of the log, in frames, from which a checkpoint is due. A frame is a page of 4 KiB.
-const DUE: i32 = 8_000;
+/// Number of new frames in the log after which the thread copies them. A frame is a page of 4 KiB.
+// Few, so that the disk never gets a long burst of writes. The sync of a commit would wait behind all of it.
+const COPIED_AT_ONCE: i32 = 250;
+/// Minimum time between two requests.
+// Under load the frames of a tenth of a second contain the same pages many times, and each page is copied once.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// Length of the log, in frames, from which it begins again.
+// Long, because the writer has to make the last checkpoint before that.
+const RESTARTED_AT: i32 = 8_000;
 /// Length of the log, in frames, at which the writer waits for the thread.
 // It bounds the log. The writer cannot help in the meantime: the thread's checkpoint holds SQLite's lock for checkpoints.
-const OVERDUE: i32 = 4 * DUE;
+const OVERDUE: i32 = 4 * RESTARTED_AT;
 
 /// Handle of the thread, which the writer thread uses.
 pub(super) struct Checkpointer {
@@ -30,6 +38,10 @@ pub(super) struct Checkpointer {
     // Relaxed: the hook stores it and `after_commit` loads it on one thread. It is atomic only because a hook must be
     // `Send`.
     frames: Arc<AtomicI32>,
+    /// Length of the log at the last request, in frames.
+    requested_at: i32,
+    /// Time of the last request.
+    requested: Instant,
     /// True from a request until the writer has noticed the end of the checkpoint.
     is_copying: bool,
     /// `None` only in `drop`.
@@ -41,15 +53,17 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn start(place: Place) -> std::io::Result<Self> {
+    pub(super) fn start(database: DatabaseFile) -> std::io::Result<Self> {
         // One request is enough: the writer makes the next one only after the checkpoint has ended.
         let (requests, received) = mpsc::sync_channel(1);
         let (done, copied) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("replyhook-checkpoint".to_owned())
-            .spawn(move || run(&place, &received, &done))?;
+            .spawn(move || run(&database, &received, &done))?;
         Ok(Self {
             frames: Arc::default(),
+            requested_at: 0,
+            requested: Instant::now(),
             is_copying: false,
             requests: Some(requests),
             copied,
@@ -89,14 +103,27 @@ impl Checkpointer {
             // The thread cannot reach the end of a log that grows while it copies. SQLite starts the log from the
             // beginning only if all of it is copied. On this thread no commit of this process comes in between, and few
             // frames are left.
-            copy(db, &mut self.has_failed);
-        } else if frames >= DUE {
-            // `try_send` never blocks. It fails if the thread has panicked, and then the writer copies.
-            let requested = self.requests.as_ref().map(|requests| requests.try_send(()));
-            self.is_copying = matches!(requested, Some(Ok(())));
-            if !self.is_copying {
+            if frames >= RESTARTED_AT {
                 copy(db, &mut self.has_failed);
             }
+        }
+        // The log has begun again.
+        if frames < self.requested_at {
+            self.requested_at = 0;
+        }
+        // `RESTARTED_AT` without regard to the time: from there on the writer waits for an end of the log.
+        let is_due = frames - self.requested_at >= COPIED_AT_ONCE
+            && (self.requested.elapsed() >= MIN_INTERVAL || frames >= RESTARTED_AT);
+        if !is_due {
+            return;
+        }
+        self.requested_at = frames;
+        self.requested = Instant::now();
+        // `try_send` never blocks. It fails if the thread has panicked, and then the writer copies.
+        let requested = self.requests.as_ref().map(|requests| requests.try_send(()));
+        self.is_copying = matches!(requested, Some(Ok(())));
+        if !self.is_copying {
+            copy(db, &mut self.has_failed);
         }
     }
 }
@@ -112,13 +139,13 @@ impl Drop for Checkpointer {
     }
 }
 
-fn run(place: &Place, requests: &Receiver<()>, done: &SyncSender<()>) {
+fn run(database: &DatabaseFile, requests: &Receiver<()>, done: &SyncSender<()>) {
     // Opened for the first checkpoint and then reused, so a short run opens no second connection.
     let mut connection = None;
     let mut has_failed = false;
     for () in requests {
         if connection.is_none() {
-            connection = place
+            connection = database
                 .connect()
                 .inspect_err(|error| {
                     tracing::warn!(
@@ -171,6 +198,8 @@ mod tests {
         let (done, copied) = mpsc::sync_channel(1);
         let mut checkpointer = Checkpointer {
             frames: Arc::new(AtomicI32::new(OVERDUE - 1)),
+            requested_at: OVERDUE - 1,
+            requested: Instant::now(),
             is_copying: true,
             requests: Some(requests),
             copied,
@@ -195,6 +224,7 @@ mod tests {
         thread.join().unwrap();
         // The thread has ended: the writer makes the next checkpoint itself.
         drop(received);
+        checkpointer.requested_at = 0;
         checkpointer.after_commit(&db);
         assert!(!checkpointer.is_copying);
     }

@@ -544,7 +544,7 @@ fn backfill(
 }
 
 /// Records a message as answered with the empty response, unless it is stored already.
-pub(super) fn enter_answered(
+pub(super) fn backfill_answered(
     db: &Connection,
     me: i64,
     arrival: &NewInbound,

@@ -12,6 +12,7 @@ mod conversations;
 mod error;
 mod handoff;
 mod journal;
+mod lock;
 mod media;
 mod operator;
 mod outbox;
@@ -37,21 +38,15 @@ use self::ownership::Ownership;
 pub use self::ownership::file_warnings;
 use self::presence::Presence;
 use self::readers::Readers;
-use self::schema::Place;
+use self::schema::DatabaseFile;
 use self::writer::Writer;
 use super::{Access, LinkSigningKey, Store, StoreError, StoreErrorKind, StoreFuture};
 use crate::store::rows;
 
-/// Time that a server waits for a database lock.
-// Less than `OPERATION_TIMEOUT`, so that a caller gets SQLite's error instead of a timeout.
-const SERVER_PATIENCE: Duration = Duration::from_secs(1);
-/// Time that a command waits for a database lock.
-const OPERATOR_PATIENCE: Duration = Duration::from_secs(10);
-
 /// Time limit of an operation in memory.
 // Without a disk and without locks of other processes, an operation is slow only on a busy machine. In tests a short
 // limit would make such a machine respond with 503.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
+const MEMORY_OPERATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of connections for the reads of messages, commands and health checks.
 const READERS: usize = 4;
 /// Maximum number of connections for files behind links.
@@ -83,7 +78,7 @@ struct Open {
     writer: Writer,
     readers: Readers,
     media_readers: Readers,
-    place: Place,
+    database: DatabaseFile,
     link_signing_key: LinkSigningKey,
     // Last, so that the file is unlocked after its connections are closed. Until then no other server can open it.
     _ownership: Option<Ownership>,
@@ -160,49 +155,51 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn open(&self, access: Access) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            let place = Place {
+            let database = DatabaseFile {
                 // Resolved once, so that all connections use one name and so one write-ahead log.
                 path: self.path.as_deref().map(presence::followed),
-                patience: match access {
-                    Access::Owner => SERVER_PATIENCE,
-                    Access::Operator | Access::Migrate => OPERATOR_PATIENCE,
+                wait_for_lock: match access {
+                    // Seconds. Less than `OPERATION_TIMEOUT`, so that a caller gets SQLite's error instead of a
+                    // timeout.
+                    Access::Owner => lock::wait::<1>,
+                    Access::Operator | Access::Migrate => lock::wait::<10>,
                 },
             };
             let opened = tokio::task::spawn_blocking(move || {
                 // Before the first connection: a server without the lock must not migrate the schema, and the lock
                 // creates the file, which the connections do not.
-                let ownership = match (&place.path, access) {
+                let ownership = match (&database.path, access) {
                     (Some(path), Access::Owner | Access::Migrate) => Some(Ownership::take(path)?),
                     _ => None,
                 };
-                let mut db = place.open(access)?;
+                let mut db = database.open(access)?;
                 let link_signing_key = media::link_signing_key(&db)?;
                 // After `open`: only then the write-ahead log exists, whose identity is checked as well.
                 let presence = match ownership {
-                    Some(_) => Presence::of(&place)?,
+                    Some(_) => Presence::of(&database)?,
                     None => None,
                 };
                 let unavailable =
                     |error| StoreError::with_source(StoreErrorKind::Unavailable, error);
                 // Only a server needs the thread: in a command nothing else waits for a commit. Memory has no write-ahead log.
-                let checkpointer = match (&place.path, access) {
+                let checkpointer = match (&database.path, access) {
                     (Some(_), Access::Owner) => {
                         let checkpointer =
-                            Checkpointer::start(place.clone()).map_err(unavailable)?;
+                            Checkpointer::start(database.clone()).map_err(unavailable)?;
                         checkpointer.attach(&mut db)?;
                         Some(checkpointer)
                     }
                     _ => None,
                 };
                 let runtime = Handle::current();
-                let writer = Writer::start(db, place.clone(), presence, checkpointer, runtime)
+                let writer = Writer::start(db, database.clone(), presence, checkpointer, runtime)
                     .map_err(unavailable)?;
                 Ok::<_, StoreError>(Open {
                     is_owned: access == Access::Owner,
                     writer,
-                    readers: Readers::new(place.clone(), READERS),
-                    media_readers: Readers::new(place.clone(), MEDIA_READERS),
-                    place,
+                    readers: Readers::new(database.clone(), READERS),
+                    media_readers: Readers::new(database.clone(), MEDIA_READERS),
+                    database,
                     link_signing_key,
                     _ownership: ownership,
                 })
@@ -243,7 +240,7 @@ impl Store for SqliteStore {
     fn operation_timeout(&self) -> Duration {
         match &self.path {
             Some(_) => super::OPERATION_TIMEOUT,
-            None => MEMORY_PATIENCE,
+            None => MEMORY_OPERATION_TIMEOUT,
         }
     }
 }
@@ -251,13 +248,13 @@ impl Store for SqliteStore {
 impl Open {
     /// Copies the write-ahead log into the database and empties it, so that it contains no deleted data.
     async fn truncate_log(&self) -> Result<(), StoreError> {
-        if self.place.path.is_none() {
+        if self.database.path.is_none() {
             return Ok(());
         }
-        let place = self.place.clone();
+        let database = self.database.clone();
         // TRUNCATE waits for readers up to the busy timeout, so it runs on a blocking thread.
         let truncated = tokio::task::spawn_blocking(move || {
-            let db = place.connect()?;
+            let db = database.connect()?;
             let busy: bool =
                 db.pragma_update_and_check(None, "wal_checkpoint", "truncate", |row| row.get(0))?;
             if busy {

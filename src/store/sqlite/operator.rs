@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::media::forget_links;
 use super::{SqliteStore, handoff, journal, outbox, retention};
 use crate::address::Address;
-use crate::sid::MessageSid;
+use crate::sid::{AccountSid, MessageSid};
 use crate::store::rows;
 use crate::store::{
     BacklogStats, ExpiryReport, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
@@ -89,7 +89,24 @@ impl Operator for SqliteStore {
 
     fn backfill_answered(&self, arrival: Arc<NewInbound>) -> StoreFuture<'_, ()> {
         let me = self.owner;
-        self.write(move |db| journal::enter_answered(db, me, &arrival))
+        self.write(move |db| journal::backfill_answered(db, me, &arrival))
+    }
+
+    fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {
+        self.write(move |db| {
+            // Only open messages: the responses of others are saved or queued. The owner is the process that ended with
+            // the lost journal.
+            let changed = db.execute(
+                "UPDATE inbound SET state = 3, owner = NULL, reason = ?3 \
+                 WHERE sid = ?1 AND account = ?2 AND state IN (0, 1, 2)",
+                params![
+                    rows::sid_bytes(sid.as_str()),
+                    rows::sid_bytes(account.as_str()),
+                    rows::ANSWERED_BEFORE
+                ],
+            )?;
+            Ok(changed > 0)
+        })
     }
 
     fn list_open_outbound(
@@ -132,7 +149,7 @@ impl Operator for SqliteStore {
             for table in rows::CONTENT {
                 db.execute(&format!("DELETE FROM {table}"), [])?;
             }
-            retention::begin_anew(db)
+            retention::reset_marks(db)
         })
     }
 

@@ -125,7 +125,7 @@ impl Outbox for SqliteStore {
     }
 
     fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
-        self.read(move |db| submission::keyed(db, &key))
+        self.read(move |db| submission::find_by_key(db, &key))
     }
 
     fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {
@@ -429,20 +429,18 @@ fn hold_up(db: &Connection, id: i64, until: Timestamp, now: Timestamp) -> Result
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::store::Access;
-    use crate::store::sqlite::schema::Place;
+    use crate::store::sqlite::schema::DatabaseFile;
 
     // The time of these statements must not grow with the number of completed messages.
     #[test]
     fn open_outbox_queries_avoid_table_scans() {
-        let place = Place {
+        let database = DatabaseFile {
             path: None,
-            patience: Duration::ZERO,
+            wait_for_lock: crate::store::sqlite::lock::wait::<0>,
         };
-        let db = place.open(Access::Owner).unwrap();
+        let db = database.open(Access::Owner).unwrap();
         for sql in [ORPHANED, SET_BACK, LOST, DUE, UNWANTED] {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let mut steps = plan.raw_query();

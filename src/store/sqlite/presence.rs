@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::ownership::{self, Identity};
-use super::schema::Place;
+use super::schema::DatabaseFile;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Paths and identities of the database and its write-ahead log when they were opened.
@@ -16,8 +16,8 @@ pub(super) struct Presence {
 
 impl Presence {
     /// Returns the present identities of an open database's files; `None` for a database in memory.
-    pub(super) fn of(place: &Place) -> Result<Option<Self>, StoreError> {
-        let Some(path) = &place.path else {
+    pub(super) fn of(database: &DatabaseFile) -> Result<Option<Self>, StoreError> {
+        let Some(path) = &database.path else {
             return Ok(None);
         };
         let opened = |name: PathBuf| match identity(&name) {

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::schema::Place;
+use super::schema::DatabaseFile;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Pool of read-only connections.
 pub(super) struct Readers {
-    place: Place,
+    database: DatabaseFile,
     idle: Arc<Mutex<Vec<Connection>>>,
     // As many permits as connections, so that a read with a permit finds an idle connection or may open one.
     permits: Arc<Semaphore>,
@@ -21,9 +21,9 @@ pub(super) struct Readers {
 
 impl Readers {
     /// Creates a pool of up to `connections` connections, none of which is open yet.
-    pub(super) fn new(place: Place, connections: usize) -> Self {
+    pub(super) fn new(database: DatabaseFile, connections: usize) -> Self {
         Self {
-            place,
+            database,
             idle: Arc::default(),
             permits: Arc::new(Semaphore::new(connections)),
         }
@@ -38,7 +38,7 @@ impl Readers {
     {
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| StoreError::new(StoreErrorKind::NotOpen))?;
-        let (place, idle) = (self.place.clone(), self.idle.clone());
+        let (database, idle) = (self.database.clone(), self.idle.clone());
         let read = tokio::task::spawn_blocking(move || {
             // Moved into the task: if the caller stops waiting, the permit stays in use as long as the thread and the
             // connection. Dropped at the end, after the connection is idle again.
@@ -47,7 +47,7 @@ impl Readers {
             let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let db = match taken {
                 Some(db) => db,
-                None => place.connect_to_read()?,
+                None => database.connect_to_read()?,
             };
             let result = work(&db);
             // After an error too: a read-only connection has no state beyond the end of its statement.

@@ -168,7 +168,7 @@ pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<ExpiryRep
 }
 
 /// Resets the marks after all messages were deleted.
-pub(super) fn begin_anew(db: &Connection) -> Result<(), StoreError> {
+pub(super) fn reset_marks(db: &Connection) -> Result<(), StoreError> {
     db.execute("DELETE FROM expire_later", [])?;
     put_marks_back(db)
 }
@@ -420,18 +420,18 @@ fn sids(mut statement: CachedStatement<'_>, range: Range) -> Result<Vec<MessageS
 
 #[cfg(test)]
 mod tests {
-    use super::super::schema::Place;
+    use super::super::schema::DatabaseFile;
     use super::*;
     use crate::store::Access;
 
     // With a scan, a step would take longer the more messages are stored.
     #[test]
     fn retention_statements_avoid_table_scans() {
-        let place = Place {
+        let database = DatabaseFile {
             path: None,
-            patience: std::time::Duration::ZERO,
+            wait_for_lock: crate::store::sqlite::lock::wait::<0>,
         };
-        let db = place.open(Access::Owner).unwrap();
+        let db = database.open(Access::Owner).unwrap();
         for sql in [
             MESSAGES,
             REPLIES,

@@ -1,7 +1,6 @@
 //! Opening of the database: settings of a connection, checks of the file, and migrations.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
@@ -18,16 +17,16 @@ const APPLICATION_ID: i64 = 0x7270_6c79;
 // A complete check of a larger file would delay the start. There a damaged page is found when it is read.
 const CHECKED_AT_START: u64 = 32 * 1024 * 1024;
 
-/// Location of the database, and the time to wait for its locks.
+/// Location of the database, and the wait for its locks.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct DatabaseFile {
     /// `None` for a database in memory.
     pub(super) path: Option<PathBuf>,
-    /// Busy timeout of a connection.
-    pub(super) patience: Duration,
+    /// Busy handler of each connection.
+    pub(super) wait_for_lock: fn(i32) -> bool,
 }
 
-impl Place {
+impl DatabaseFile {
     /// Opens a connection that can write, and whose commits are durable.
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
         // NO_MUTEX: each connection is used by one thread at a time.
@@ -38,7 +37,7 @@ impl Place {
             Some(path) => Connection::open_with_flags(path, flags),
             None => Connection::open_in_memory_with_flags(flags),
         };
-        let db = db.map_err(|error| self.explained(error))?;
+        let mut db = db.map_err(|error| self.explained(error))?;
         // SQLite opens a file that it may not write without an error, and read-only.
         if let Some(path) = &self.path
             && db.is_readonly("main")?
@@ -49,7 +48,8 @@ impl Place {
             );
             return Err(StoreError::with_source(StoreErrorKind::Unavailable, text));
         }
-        self.prepare(&db).map_err(|error| self.explained(error))?;
+        self.prepare(&mut db)
+            .map_err(|error| self.explained(error))?;
         // On a file system without shared memory SQLite stays in another journal mode, also without an error.
         if self.path.is_some() {
             let synchronous: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0))?;
@@ -67,8 +67,8 @@ impl Place {
         Ok(db)
     }
 
-    fn prepare(&self, db: &Connection) -> rusqlite::Result<()> {
-        db.busy_timeout(self.patience)?;
+    fn prepare(&self, db: &mut Connection) -> rusqlite::Result<()> {
+        db.busy_handler(Some(self.wait_for_lock))?;
         // Enough for all statements that accept a message, save its response and send its replies.
         db.set_prepared_statement_cache_capacity(64);
         // Plans must not depend on bound values. Otherwise SQLite plans a cached statement again whenever they change.
@@ -101,8 +101,8 @@ impl Place {
             .ok_or_else(|| StoreError::new(StoreErrorKind::Internal))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         // The journal mode is a property of the file, so nothing but the timeout is set.
-        let db = Connection::open_with_flags(path, flags)?;
-        db.busy_timeout(self.patience)?;
+        let mut db = Connection::open_with_flags(path, flags)?;
+        db.busy_handler(Some(self.wait_for_lock))?;
         Ok(db)
     }
 
@@ -283,11 +283,11 @@ mod tests {
         std::fs::File::create(&file).unwrap();
         // This VFS has no shared memory, like some network file systems.
         let path = format!("file:{}?vfs=unix-dotfile", file.display());
-        let place = Place {
+        let database = DatabaseFile {
             path: Some(path.into()),
-            patience: Duration::ZERO,
+            wait_for_lock: crate::store::sqlite::lock::wait::<0>,
         };
-        let error = place.connect().unwrap_err().to_string();
+        let error = database.connect().unwrap_err().to_string();
         assert!(error.contains("(journal delete, synchronous 2)"), "{error}");
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn submit(
     // Before the check of consent: the first submission decides, whatever a later one with its key contains. The write
     // lock makes two concurrent submissions of one key sequential.
     if let Some(key) = &submission.key
-        && let Some(id) = keyed(db, key)?
+        && let Some(id) = find_by_key(db, key)?
     {
         return Ok(SubmitOutcome::Duplicate(id));
     }
@@ -61,7 +61,10 @@ pub(super) fn submit(
     Ok(SubmitOutcome::Queued(id))
 }
 
-pub(super) fn keyed(db: &Connection, key: &IdempotencyKey) -> Result<Option<i64>, StoreError> {
+pub(super) fn find_by_key(
+    db: &Connection,
+    key: &IdempotencyKey,
+) -> Result<Option<i64>, StoreError> {
     let found = db
         .prepare_cached("SELECT outbound FROM idempotency_key WHERE key = ?1")?
         .query_row([key.as_bytes()], |row| row.get(0))

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::checkpoint::Checkpointer;
 use super::error::store_error;
 use super::presence::Presence;
-use super::schema::Place;
+use super::schema::DatabaseFile;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Maximum number of queued writes. A further one fails immediately.
@@ -66,7 +66,7 @@ impl Writer {
     /// commits.
     pub(super) fn start(
         db: Connection,
-        place: Place,
+        database: DatabaseFile,
         presence: Option<Presence>,
         checkpointer: Option<Checkpointer>,
         runtime: Handle,
@@ -77,7 +77,7 @@ impl Writer {
             .spawn(move || {
                 Thread {
                     db,
-                    place,
+                    database,
                     runtime,
                     presence,
                     checkpointer,
@@ -103,7 +103,7 @@ impl Writer {
             result: None,
             reply,
         };
-        // Not `send`, which would wait for a free place: under overload a webhook must get its 503 in time.
+        // Not `send`, which would wait for a free slot in the queue: under overload a webhook must get its 503 in time.
         self.writes
             .try_send(Box::new(task))
             .map_err(|error| match error {
@@ -131,7 +131,7 @@ impl Drop for Writer {
 
 struct Thread {
     db: Connection,
-    place: Place,
+    database: DatabaseFile,
     runtime: Handle,
     /// `None` in memory, and for a command that does not own the file.
     presence: Option<Presence>,
@@ -222,7 +222,7 @@ impl Thread {
     /// After a failed fsync neither the connection nor the page cache can be trusted.
     fn io_failure(&mut self) {
         let again = std::mem::replace(&mut self.io_failed, true);
-        let reopened = self.place.connect().and_then(|mut db| {
+        let reopened = self.database.connect().and_then(|mut db| {
             // The hook belongs to a connection. Without it SQLite would make checkpoints inside commits.
             if let Some(checkpointer) = &self.checkpointer {
                 checkpointer.attach(&mut db)?;

@@ -1,7 +1,7 @@
 //! The emulator, tested through its control interface, with a scripted webhook server or `DevServer`.
 
 mod control;
-mod desk;
+mod dev_server;
 mod phone;
 mod webhooks;
 

@@ -139,8 +139,8 @@ fn unused_rules_file_entry_is_reported() {
     let files = files.collect::<Vec<_>>().join(", ");
     for (rules, problem) in [
         (
-            format!("{form}cancelled = \"bye\"\n{ask}"),
-            "cancelled is never sent",
+            format!("{form}canceled = \"bye\"\n{ask}"),
+            "canceled is never sent",
         ),
         (
             format!("{form}cancel = \"\"\n{ask}"),

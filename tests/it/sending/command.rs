@@ -283,8 +283,8 @@ fn csv_row_in_repeated_file_is_sent_once() {
     let template = format!(r#"{TEMPLATE} {{"1":"Ben","code":"x7"}}"#);
     assert_eq!(twilio.wait_for_phone(BEN, 1)[0].body, template);
     // Send the file again, with one row corrected.
-    let mended = rows.replace("15550006666,hi", "whatsapp:+15550003333,hi");
-    let path = file(&kept, &mended);
+    let corrected = rows.replace("15550006666,hi", "whatsapp:+15550003333,hi");
+    let path = file(&kept, &corrected);
     server
         .send(&Webhook::message(2, "hello").with("From", BEN))
         .twiml();

@@ -1,4 +1,4 @@
-//! Output: plain lines in a pipe; colours, printed above the prompt, in a terminal.
+//! Output: plain lines in a pipe; colors, printed above the prompt, in a terminal.
 
 use std::cell::RefCell;
 
@@ -54,7 +54,7 @@ impl Screen {
     }
 
     fn bubble(&self, bubble: &Bubble) -> anyhow::Result<()> {
-        let colour = if bubble.is_well() { GREEN } else { RED };
+        let color = if bubble.is_well() { GREEN } else { RED };
         let text = bubble.to_string();
         // In a pipe, a message is always a single line, so that a script can read it. The backslash is escaped as well,
         // which makes the text unambiguous.
@@ -63,15 +63,15 @@ impl Screen {
         } else {
             text.replace('\\', "\\\\").replace('\n', "\\n")
         };
-        self.line(colour, &format!("{}: {text}", bubble.by))
+        self.line(color, &format!("{}: {text}", bubble.by))
     }
 
-    fn line(&self, colour: &str, text: &str) -> anyhow::Result<()> {
+    fn line(&self, color: &str, text: &str) -> anyhow::Result<()> {
         // The text may come from a bot: its control characters must not reach the terminal.
         let text = printable(text);
         match &self.printer {
             Some(printer) => {
-                let line = format!("\x1b[{colour}m{text}\x1b[0m\n");
+                let line = format!("\x1b[{color}m{text}\x1b[0m\n");
                 Ok(printer.borrow_mut().print(line)?)
             }
             None => print(&format!("{text}\n")),

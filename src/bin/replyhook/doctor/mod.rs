@@ -65,8 +65,8 @@ impl Doctor {
             let found = format!("{} ({})", warning.key, warning.origin);
             report.add(Finding::warn("settings", found, warning.text.clone()))?;
         }
-        let patience = Duration::from_millis(self.timeout_ms);
-        let here = server::look(&settings, patience, &mut report)?;
+        let timeout = Duration::from_millis(self.timeout_ms);
+        let here = server::look(&settings, timeout, &mut report)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

@@ -23,7 +23,7 @@ pub(super) enum LocalServer {
 
 pub(super) fn look(
     settings: &Settings,
-    patience: Duration,
+    timeout: Duration,
     report: &mut Report,
 ) -> anyhow::Result<LocalServer> {
     if let StoreUrl::Sqlite(path) = &settings.store.url {
@@ -40,7 +40,7 @@ pub(super) fn look(
         ))?;
         return Ok(LocalServer::NotAsked);
     };
-    let readiness = match check_readiness(listen, patience) {
+    let readiness = match check_readiness(listen, timeout) {
         Ok(readiness) => readiness,
         Err(error) => {
             report.add(no_response(&error))?;

@@ -19,6 +19,7 @@ over_all_stores!(
     message_list_shows_current_state,
     dead_message_is_retried_once,
     backfilled_answered_message_is_not_handled,
+    open_message_marked_answered_is_not_handled,
     open_outbound_messages_are_listed_without_claiming,
     dead_messages_count_until_retried_or_purged,
     expired_content_of_unanswered_messages_is_returned,
@@ -251,6 +252,35 @@ async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
     let scopes = vec![ConsentScope::Sender(US.into())];
     let consent = store.consent(scopes, &BEN.into()).await.unwrap();
     assert_eq!(consent.opted_out, Some(at(4)));
+}
+
+// Commands after a restore use it. The owners of the claims are processes of the lost journal.
+async fn open_message_marked_answered_is_not_handled(backend: &mut Backend) {
+    let store = backend.store();
+    let mark = async |number| {
+        let arrival = arrival(number);
+        store
+            .mark_answered(arrival.account, arrival.sid)
+            .await
+            .unwrap()
+    };
+    begin(store, arrival(1)).await;
+    store.accept(Arc::new(arrival(2))).await.unwrap();
+    defer(store, from(&[BEN], 3), &["three"]).await;
+    assert_eq!(shown(store, 1).await.state, "processing");
+    assert_eq!(shown(store, 2).await.state, "received");
+    assert!(mark(1).await && mark(2).await);
+    for number in [1, 2] {
+        let row = shown(store, number).await;
+        assert_eq!(row.state, "answered");
+        let reason = row.reason.unwrap();
+        assert!(reason.starts_with("it was answered before"), "{reason}");
+    }
+    // The replies of the third are in the outbox, and no fourth message exists.
+    assert!(!mark(3).await && !mark(4).await);
+    assert!(!mark(1).await);
+    let backlog = store.claim_backlog(9, RETRY, at(9)).await.unwrap();
+    assert!(backlog.messages.is_empty());
 }
 
 async fn open_outbound_messages_are_listed_without_claiming(backend: &mut Backend) {
