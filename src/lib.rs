@@ -212,6 +212,8 @@ mod documents {
     struct StatusCallbacks;
     #[doc = include_str!("../docs/src/explanation/timeouts-late-replies.md")]
     struct TimeoutsLateReplies;
+    #[doc = include_str!("../docs/src/how-to/consent.md")]
+    struct Consent;
     #[doc = include_str!("../docs/src/how-to/handoff.md")]
     struct Handoff;
     #[doc = include_str!("../docs/src/how-to/media.md")]

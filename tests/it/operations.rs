@@ -118,6 +118,21 @@ fn messages_list_is_newest_first_and_hides_content() {
     }
 }
 
+// Lists show the address as `sms:…33`.
+#[test]
+fn sms_user_is_found_with_and_without_channel() {
+    let kept = Kept::new();
+    let server = kept.server();
+    let from = |number, user| Webhook::message(number, "hi").with("From", user);
+    server.send(&from(1, "+15550007733")).twiml();
+    server.send(&from(2, "whatsapp:+15550007733")).twiml();
+    for user in ["+15550007733", "sms:+15550007733"] {
+        let list = kept.lines(&["messages", "list", "--json", "--user", user]);
+        let sids: Vec<_> = list.iter().map(|line| &line["message_sid"]).collect();
+        assert_eq!(sids, [&sid(1)], "{user}");
+    }
+}
+
 #[test]
 fn messages_show_prints_details_or_reports_unknown_message() {
     let kept = Kept::new();

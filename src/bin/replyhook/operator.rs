@@ -89,7 +89,9 @@ pub(crate) fn now() -> Timestamp {
 
 /// Parses an address as Twilio writes it.
 pub(crate) fn address(text: &str) -> Result<Address, &'static str> {
-    let address = Address::parse(text.trim());
+    let text = text.trim();
+    // Lists show a phone number on SMS as `sms:…11`, while Twilio writes it without a channel.
+    let address = Address::parse(text.strip_prefix("sms:").unwrap_or(text));
     // `Address::parse` accepts any text, but a phone number without `+` or an empty id matches no user.
     let has_form = !matches!(address.channel(), Channel::Sms | Channel::WhatsApp)
         || address.identity() != Identity::Other;
