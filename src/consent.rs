@@ -172,7 +172,7 @@ impl ConsentRules {
             if answered_by_twilio(channel) {
                 return String::new();
             }
-            reply.to_saved().unwrap_or_default()
+            reply.to_stored().unwrap_or_default()
         };
         let how = ConsentSource::Keyword;
         let word = self.keywords.meaning(channel, &message.body)?;

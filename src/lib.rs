@@ -172,7 +172,7 @@ mod worker;
 
 pub use address::{Address, Channel};
 #[cfg(feature = "app")]
-pub use app::{App, AppBuilder, store_from_url, verifier};
+pub use app::{App, AppBuilder, store_from_url};
 #[cfg(all(feature = "server", feature = "emulator"))]
 pub use app::{DevServer, DevServerOptions};
 #[cfg(feature = "axum")]

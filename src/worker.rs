@@ -20,7 +20,7 @@ use crate::telemetry::metrics::Metrics;
 /// Interval at which histogram samples are folded, and backlog and outbox are counted.
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval of the store checks. With a check's own timeout, an outage is noticed within 10 s even without traffic.
-const CHECK: Duration = Duration::from_secs(3);
+const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// Interval at which expired content is deleted, unless more is left to delete.
 const EXPIRY_INTERVAL: Duration = Duration::from_hours(1);
 /// Maximum time for the release of this process's claims at the end of the shutdown.
@@ -189,7 +189,7 @@ impl Worker {
     }
 
     async fn check_store(&self) {
-        let mut every = tokio::time::interval(CHECK);
+        let mut every = tokio::time::interval(CHECK_INTERVAL);
         // A slow check must not cause a burst of checks that make up for the missed ticks.
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -217,7 +217,7 @@ impl Worker {
             self.dispatcher.report_expired(&expired.unanswered);
             // One step deletes a limited number of rows. While more is left, pause so that messages can be written in
             // between.
-            let pause = if expired.more || links {
+            let pause = if expired.has_more || links {
                 ExpiryReport::pause_after(begun.elapsed())
             } else {
                 EXPIRY_INTERVAL

@@ -1,4 +1,4 @@
-//! The handler of an app: yours or the built-in one of the settings, with the task that reloads its rules file.
+//! The handler of an app: yours or the built-in one of the settings, with the task for hot reload of its rules file.
 
 use std::sync::Arc;
 #[cfg(feature = "rules")]

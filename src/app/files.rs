@@ -20,9 +20,9 @@ struct ByDelivery {
 }
 
 impl Accounts for ByDelivery {
-    fn of(&self, account: AccountSid, slot: AuthTokenKind) -> Option<(&Client, Credentials)> {
+    fn of(&self, account: AccountSid, auth_token: AuthTokenKind) -> Option<(&Client, Credentials)> {
         let route = self.delivery.routes.of(account)?;
-        let credentials = self.delivery.keyring.credentials(account, slot);
+        let credentials = self.delivery.keyring.credentials(account, auth_token);
         Some((&route.client, credentials))
     }
 

@@ -13,7 +13,7 @@ mod run;
 
 #[cfg(all(feature = "server", feature = "emulator"))]
 pub use dev_server::{DevServer, DevServerOptions};
-pub use parts::{store_from_url, verifier};
+pub use parts::store_from_url;
 
 use std::fmt;
 use std::sync::Arc;
@@ -231,7 +231,7 @@ impl AppBuilder {
             Some(handler) => Bot::yours(handler),
             None => Bot::built_in(&settings, &clock)?,
         };
-        let handler = surrounded(bot.handler.clone(), self.wrap_handler);
+        let handler = wrap_handler(bot.handler.clone(), self.wrap_handler);
         let store = self
             .store
             .map_or_else(|| store_from_url(&settings.store.url), Ok)?;
@@ -330,7 +330,7 @@ impl AppBuilder {
     }
 }
 
-fn surrounded(handler: Arc<dyn Handler>, around: Option<HandlerWrapper>) -> Arc<dyn Handler> {
+fn wrap_handler(handler: Arc<dyn Handler>, around: Option<HandlerWrapper>) -> Arc<dyn Handler> {
     match around {
         Some(around) => around(handler),
         None => handler,

@@ -33,7 +33,7 @@ pub(super) fn outbound(
 
 /// Builds the hook that sends typing indicators via the REST API.
 ///
-/// Calls for the tunnel's account go to Twilio, all others to `rest.messaging_url`, so that a dev server never sends a
+/// Calls for the tunnel's account go to Twilio, all others to `twilio.messaging_url`, so that a dev server never sends a
 /// real account's token to the emulator.
 pub(super) fn typing(
     settings: &Settings,

@@ -149,7 +149,8 @@ pub(super) fn signature_layer(
 ) -> Result<SignatureLayer, StartError> {
     let server = &settings.server;
     let mut verifier =
-        verifier(&settings.twilio, server.public_url.clone())?.with_max_params(server.max_params);
+        SignatureVerifier::from_settings(&settings.twilio, server.public_url.clone())?
+            .with_max_params(server.max_params);
     if let Some(tunnel) = tunnel {
         // Verify each URL only with its own tokens: the emulator's token must not be valid at the tunnel's URL.
         let real = SignatureVerifier::new(tunnel.public_url, tunnel.tokens)
@@ -169,40 +170,44 @@ pub(super) fn signature_layer(
         .on_rejection(move |rejection| report.report(rejection)))
 }
 
-/// Builds the signature verifier for the configured tokens and accounts, and a public URL.
-///
-/// ```
-/// use replyhook::config::{SigningSettings, Sources};
-///
-/// let settings = SigningSettings::load(&Sources::default().with_env([
-///     ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
-///     ("PUBLIC_URL", "https://bot.example.com"),
-/// ]))?;
-/// let public_url = settings.public_url.expect("it was set");
-/// let verifier = replyhook::verifier(&settings.twilio, public_url)?;
-/// assert_eq!(verifier.public_url().to_string(), "https://bot.example.com");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Errors
-/// [`StartError`] if a token is not usable as a signing key.
-pub fn verifier(
-    twilio: &TwilioSettings,
-    public_url: PublicUrl,
-) -> Result<SignatureVerifier, StartError> {
-    // Primary before secondary: `SignatureVerifier::new` derives `AuthTokenKind` from the position.
-    let tokens = std::iter::once(&twilio.auth_token)
-        .chain(&twilio.auth_token_secondary)
-        .cloned();
-    let mut verifier =
-        SignatureVerifier::new(public_url, tokens).map_err(|error| StartError::config(&error))?;
-    if let Some(account) = twilio.account_sid {
-        verifier = verifier.with_default_account(account);
+// Here and not in `signature`, which does not know the settings.
+impl SignatureVerifier {
+    /// Creates a verifier for the configured tokens and accounts, and a public URL.
+    ///
+    /// ```
+    /// use replyhook::config::{SigningSettings, Sources};
+    /// use replyhook::signature::SignatureVerifier;
+    ///
+    /// let settings = SigningSettings::load(&Sources::default().with_env([
+    ///     ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
+    ///     ("PUBLIC_URL", "https://bot.example.com"),
+    /// ]))?;
+    /// let public_url = settings.public_url.expect("it was set");
+    /// let verifier = SignatureVerifier::from_settings(&settings.twilio, public_url)?;
+    /// assert_eq!(verifier.public_url().to_string(), "https://bot.example.com");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`StartError`] if a token is not usable as a signing key.
+    pub fn from_settings(
+        twilio: &TwilioSettings,
+        public_url: PublicUrl,
+    ) -> Result<Self, StartError> {
+        // Primary before secondary: `Self::new` derives `AuthTokenKind` from the position.
+        let tokens = std::iter::once(&twilio.auth_token)
+            .chain(&twilio.auth_token_secondary)
+            .cloned();
+        let mut verifier =
+            Self::new(public_url, tokens).map_err(|error| StartError::config(&error))?;
+        if let Some(account) = twilio.account_sid {
+            verifier = verifier.with_default_account(account);
+        }
+        for account in &twilio.accounts {
+            verifier = verifier
+                .with_account(account.sid, [account.auth_token.clone()])
+                .map_err(|error| StartError::config(&error))?;
+        }
+        Ok(verifier)
     }
-    for account in &twilio.accounts {
-        verifier = verifier
-            .with_account(account.sid, [account.auth_token.clone()])
-            .map_err(|error| StartError::config(&error))?;
-    }
-    Ok(verifier)
 }

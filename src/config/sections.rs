@@ -16,7 +16,7 @@ use crate::twilio::ApiUrl;
 
 /// The auth tokens and accounts of the `[twilio]` section.
 ///
-/// See [`verifier`](crate::verifier) for an example.
+/// See [`SignatureVerifier::from_settings`](crate::signature::SignatureVerifier::from_settings) for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TwilioSettings {

@@ -74,7 +74,7 @@ impl Phase {
         matches!(self, Self::Idle | Self::Closing)
     }
 
-    fn of(bits: u8) -> Self {
+    fn from_bits(bits: u8) -> Self {
         Self::ALL[usize::from(bits & !(EVER_VERIFIED | DROPPED))]
     }
 }
@@ -154,7 +154,7 @@ impl ConnectionState {
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        Phase::of(self.bits.load(Ordering::Acquire))
+        Phase::from_bits(self.bits.load(Ordering::Acquire))
     }
 
     /// Returns the begin of the request, or of the idle time.
@@ -176,7 +176,7 @@ impl ConnectionState {
     /// Changes the phase to what `next` returns for the present one; false if the connection was evicted.
     // `Evicted` is final: the table has given the capacity to another connection.
     fn change_phase(&self, next: impl Fn(Phase) -> Phase) -> bool {
-        let change = |bits| match Phase::of(bits) {
+        let change = |bits| match Phase::from_bits(bits) {
             Phase::Evicted => None,
             phase => Some(next(phase) as u8 | bits & (EVER_VERIFIED | DROPPED)),
         };
@@ -266,7 +266,7 @@ impl ConnectionState {
 
     /// Drops the request if it is not verified, and returns the bytes that were charged for it.
     fn drop_request(&self) -> Option<usize> {
-        let change = |bits| match Phase::of(bits) {
+        let change = |bits| match Phase::from_bits(bits) {
             Phase::Head | Phase::Unverified => Some(bits | DROPPED),
             _ => None,
         };
@@ -302,7 +302,7 @@ impl ConnectionState {
         // must not reach its handler.
         let verified = Phase::Verified as u8 | EVER_VERIFIED;
         let change = |bits| {
-            let is_open = Phase::of(bits) != Phase::Evicted && bits & DROPPED == 0;
+            let is_open = Phase::from_bits(bits) != Phase::Evicted && bits & DROPPED == 0;
             is_open.then_some(verified)
         };
         let entered = self
@@ -364,8 +364,8 @@ impl ConnectionState {
         if self.phase() == Phase::Closing {
             return true;
         }
-        // Phase `Head`: hyper itself has rejected the head, for example one over the limit, and `refused` was not
-        // called.
+        // Phase `Head`: hyper itself has rejected the head, for example one over the limit, and `record_refusal`
+        // was not called.
         let lingers = self.phase() == Phase::Head || self.is_refused.load(Ordering::Relaxed);
         if lingers {
             self.since.store(self.micros(), Ordering::Release);
@@ -390,7 +390,7 @@ impl ConnectionState {
         // Repeats if the phase changes between reading `bits` and swapping them.
         loop {
             let bits = self.bits.load(Ordering::Acquire);
-            let (phase, since) = (Phase::of(bits), self.since());
+            let (phase, since) = (Phase::from_bits(bits), self.since());
             if bits & EVER_VERIFIED != 0 {
                 return match phase {
                     phase if phase.is_idle() => Eviction::VerifiedIdle(since),
@@ -412,7 +412,7 @@ impl ConnectionState {
         // Repeats if the phase changes between reading `bits` and swapping them.
         loop {
             let bits = self.bits.load(Ordering::Acquire);
-            if !Phase::of(bits).is_idle() {
+            if !Phase::from_bits(bits).is_idle() {
                 return Eviction::VerifiedBusy;
             }
             // Another time means that a request was handled since the table recorded `since`: others are idle for

@@ -10,7 +10,7 @@ use crate::twilio::{RestError, RetryAdvice};
 /// Interval of polling the store without a notification: a command or another server may have recorded an opt-out.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Maximum number of messages in one query.
-const PAGE: usize = 64;
+const PAGE_SIZE: usize = 64;
 
 impl OutboxWorker {
     /// Cancels scheduled messages of users who have opted out, until it is dropped.
@@ -20,7 +20,7 @@ impl OutboxWorker {
             let mut last = 0;
             while let Ok(page) = self.log_store_error(
                 "scheduled_to_cancel",
-                self.store.scheduled_to_cancel(last, PAGE).await,
+                self.store.scheduled_to_cancel(last, PAGE_SIZE).await,
             ) && let Some(newest) = page.last()
             {
                 last = newest.id;
@@ -37,13 +37,13 @@ impl OutboxWorker {
         let ScheduledMessage {
             id,
             account,
-            auth_token: slot,
+            auth_token,
             sid,
         } = message;
         let Some(route) = self.routes.of(account) else {
             return;
         };
-        let credentials = self.keyring.credentials(account, slot);
+        let credentials = self.keyring.credentials(account, auth_token);
         let messages = route.client.messages(account, &credentials);
         let status = match messages.cancel(sid).await {
             Ok(message) => message.status,

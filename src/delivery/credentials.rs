@@ -19,7 +19,11 @@ pub(crate) struct Keyring {
 
 impl Keyring {
     /// Returns the credentials configured for an account, or else the auth token that verified the message.
-    pub(crate) fn credentials(&self, account: AccountSid, slot: AuthTokenKind) -> Credentials {
+    pub(crate) fn credentials(
+        &self,
+        account: AccountSid,
+        auth_token: AuthTokenKind,
+    ) -> Credentials {
         if let Some(token) = self.accounts.get(&account.to_lowercase()) {
             return Credentials::auth_token(account, token.clone());
         }
@@ -33,7 +37,7 @@ impl Keyring {
             return Credentials::api_key(sid.clone(), secret.clone());
         }
         // The token that verified the message is one that Twilio accepts at present, also during a rotation of tokens.
-        let token = match (slot, &self.secondary) {
+        let token = match (auth_token, &self.secondary) {
             (AuthTokenKind::Secondary, Some(secondary)) => secondary,
             _ => &self.primary,
         };

@@ -68,7 +68,7 @@ impl RestHealth {
     }
 
     /// Adds an unknown account. Returns whether it is new, so that each is logged once.
-    pub(crate) fn is_new_unknown_account(&self, account: AccountSid) -> bool {
+    pub(crate) fn add_unknown_account(&self, account: AccountSid) -> bool {
         let mut strangers = self
             .unknown_accounts
             .lock()

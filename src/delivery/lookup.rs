@@ -19,7 +19,7 @@ impl OutboxWorker {
     /// Looks up a message and records the outcome.
     pub(super) async fn look_up(&self, message: OutboundMessage) {
         let now = self.clock.now();
-        let settlement = match self.found(&message).await {
+        let outcome = match self.found(&message).await {
             Ok(Some(found)) => {
                 tracing::info!(outbound_id = message.id, message_sid = %found.sid, "a message of unknown result is in Twilio's message list, so it was sent");
                 SendOutcome::Sent {
@@ -51,7 +51,7 @@ impl OutboxWorker {
                 looked_up: false,
             },
         };
-        self.settle(&message, settlement).await;
+        self.record_outcome(&message, outcome).await;
         self.outbox.notify_one();
     }
 

@@ -127,15 +127,15 @@ impl OutboxWorker {
     }
 
     /// Records the outcome of a call, and retries while the store is unavailable.
-    async fn settle(&self, message: &OutboundMessage, settlement: SendOutcome) {
+    async fn record_outcome(&self, message: &OutboundMessage, outcome: SendOutcome) {
         // Only this process knows the outcome. If it ends before the store is back, the message becomes unknown.
         loop {
             let settled = self
                 .store
-                .record_outcome(message.id, settlement.clone(), self.clock.now())
+                .record_outcome(message.id, outcome.clone(), self.clock.now())
                 .await;
             if self.log_store_error("record_outcome", settled).is_ok() {
-                self.metrics.reply(&settlement);
+                self.metrics.reply(&outcome);
                 return;
             }
             tokio::time::sleep(POLL_INTERVAL).await;

@@ -28,8 +28,8 @@ impl OutboxWorker {
     /// Sends a claimed message and records the outcome.
     pub(super) async fn send(&self, message: OutboundMessage) {
         crate::crash_point!("P11");
-        let settlement = self.post_message(&message).await;
-        self.settle(&message, settlement).await;
+        let outcome = self.post_message(&message).await;
+        self.record_outcome(&message, outcome).await;
     }
 
     /// Makes the call for a message, unless it must wait or cannot be sent.
@@ -52,7 +52,7 @@ impl OutboxWorker {
             Err(refusal) => return refusal,
         };
         let Some(route) = self.routes.of(message.account) else {
-            if self.health.is_new_unknown_account(message.account) {
+            if self.health.add_unknown_account(message.account) {
                 tracing::warn!(
                     account = %message.account,
                     "messages of an account that this server does not send for wait in the outbox; queue messages with the \

@@ -19,10 +19,10 @@ const BACKLOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval of polling the store until all peers have flushed their replies.
 const PEER_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of messages claimed in one poll.
-const MAX: usize = 64;
+const MAX_CLAIMED: usize = 64;
 /// Age after which a claim of this process that none of its tasks holds is stale.
 // Longer than a claiming operation may take, so that a claim whose response is still on its way is not released.
-const FORGOTTEN: Duration = Duration::from_secs(20);
+const STALE_CLAIM_AGE: Duration = Duration::from_secs(20);
 
 impl Dispatcher {
     /// Processes the backlog until it is dropped.
@@ -47,7 +47,7 @@ impl Dispatcher {
         // A claim may have been committed although its response was lost. Such a message is owned by this process, so
         // no other process claims it. Relaxed: the flag publishes no other data.
         if self.state.store_failed.swap(false, Ordering::Relaxed) {
-            let before = now.checked_sub(FORGOTTEN).unwrap_or(now);
+            let before = now.checked_sub(STALE_CLAIM_AGE).unwrap_or(now);
             let held = self.state.held.ids();
             if let Err(error) = self.store.release_stale_claims(held, before).await {
                 // Sets the flag again, so that the next poll repeats this.
@@ -60,7 +60,7 @@ impl Dispatcher {
             .limits
             .running
             .saturating_sub(self.state.running.load(Ordering::Relaxed));
-        let limit = free.min(MAX);
+        let limit = free.min(MAX_CLAIMED);
         if limit == 0 {
             return Ok(false);
         }
@@ -126,9 +126,9 @@ impl Dispatcher {
             return false;
         }
         let names: Vec<_> = sids.iter().map(MessageSid::as_str).collect();
-        let number = names.len();
+        let count = names.len();
         tracing::error!(
-            number,
+            count,
             message_sids = names.join(" "),
             "the store is still unavailable, so the journal does not have the replies to these fallback calls; run `replyhook reconcile` when it is back"
         );

@@ -133,7 +133,9 @@ impl Course {
             // Unreachable: `wait_for_decision` polls until the message leaves this state.
             Some(AcceptOutcome::InProgress { .. }) => self.tell(DispatchOutcome::Unavailable),
             Some(AcceptOutcome::AlreadyAnswered(answered)) => {
-                self.tell(DispatchOutcome::Duplicate(Document::saved(answered.twiml)));
+                self.tell(DispatchOutcome::Duplicate(Document::from_saved(
+                    answered.twiml,
+                )));
             }
             Some(AcceptOutcome::OptedOut) => self.tell(DispatchOutcome::OptedOut),
             Some(AcceptOutcome::ConsentKeyword {
@@ -142,7 +144,7 @@ impl Course {
             }) => {
                 crate::crash_point!("P14");
                 let answer = Some(answer).filter(|answer| !answer.is_empty());
-                self.tell(DispatchOutcome::ConsentConfirmation(Document::saved(
+                self.tell(DispatchOutcome::ConsentConfirmation(Document::from_saved(
                     answer,
                 )));
                 if let Some(consent) = &arrival.consent {
@@ -268,7 +270,9 @@ impl Course {
             match seen {
                 Some(Ok(TurnStatus::Claimed(claim))) => return Some(claim),
                 Some(Ok(TurnStatus::Resolved(ReplyDecision::Inline(answered)))) => {
-                    self.tell(DispatchOutcome::Duplicate(Document::saved(answered.twiml)));
+                    self.tell(DispatchOutcome::Duplicate(Document::from_saved(
+                        answered.twiml,
+                    )));
                     return None;
                 }
                 Some(Ok(TurnStatus::Resolved(ReplyDecision::ClaimLost))) => {

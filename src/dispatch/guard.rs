@@ -32,7 +32,7 @@ const MAX_REPEATED: u32 = 30;
 /// Time within which repeated texts count.
 const ROW_TIME: SignedDuration = SignedDuration::from_mins(10);
 /// Time for which a conversation is muted after a loop.
-const MUTED: SignedDuration = SignedDuration::from_secs(60);
+const MUTE_DURATION: SignedDuration = SignedDuration::from_secs(60);
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 /// Maximum number of conversations in each of the two generations of [`Conversations`].
 const MAX_CONVERSATIONS: usize = 10_000;
@@ -206,7 +206,7 @@ impl Conversations {
 impl Conversation {
     fn is_muted(&self, at: Timestamp) -> bool {
         self.muted_since
-            .is_some_and(|since| is_in(at, since, MUTED))
+            .is_some_and(|since| is_in(at, since, MUTE_DURATION))
     }
 
     /// Mutes the conversation and resets its counts, except for the rate limit.

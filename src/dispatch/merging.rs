@@ -15,7 +15,7 @@ use crate::message::InboundMessage;
 use crate::store::{Claim, QueuedMessage};
 
 /// Maximum number of messages that are merged into the first.
-const MAX: u32 = 100;
+const MAX_MERGED: u32 = 100;
 
 impl Dispatcher {
     /// Waits for the end of a burst and merges it into `message`, its first message. Returns the ids
@@ -65,7 +65,7 @@ impl Dispatcher {
                 // messages with each other.
                 self.clock.sleep_until_monotonic(arrived + length).await;
             }
-            let asked = self.patient("queued_behind", self.store.queued_behind(claim, MAX));
+            let asked = self.patient("queued_behind", self.store.queued_behind(claim, MAX_MERGED));
             let Ok(mut behind) = asked.await else {
                 // The store failed: handle the first message alone. The others stay queued.
                 return Vec::new();

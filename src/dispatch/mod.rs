@@ -271,7 +271,7 @@ impl Dispatcher {
         match decision {
             Err(()) => DispatchOutcome::Unavailable,
             Ok(ReplyDecision::Inline(answered)) => {
-                DispatchOutcome::Reply(Document::saved(answered.twiml))
+                DispatchOutcome::Reply(Document::from_saved(answered.twiml))
             }
             Ok(ReplyDecision::ViaRest) => {
                 crate::crash_point!("P9");
@@ -341,7 +341,7 @@ impl Dispatcher {
 
     /// Returns the fallback text as saved TwiML, or an empty text if there is none.
     fn fallback_twiml(&self) -> String {
-        self.fallback_text.to_saved().unwrap_or_default()
+        self.fallback_text.to_stored().unwrap_or_default()
     }
 
     /// Responds to a fallback call that the store could not accept, and buffers the reply until the store is back.
@@ -350,7 +350,7 @@ impl Dispatcher {
         message: &InboundMessage,
         slot: AuthTokenKind,
     ) -> Document {
-        let (outage, said) = (&self.state.outage, self.fallback_text.to_saved());
+        let (outage, said) = (&self.state.outage, self.fallback_text.to_stored());
         if !outage.remember(&*self.store, self.arrival(message, slot), said) {
             tracing::error!(message_sid = %message.message_sid, "the buffer for fallback replies is full, so this one will not be in the journal; run `replyhook reconcile` after the outage");
         }

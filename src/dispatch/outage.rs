@@ -16,7 +16,7 @@ use crate::sid::{AccountSid, MessageSid};
 use crate::store::{NewInbound, Store, StoreError};
 
 /// Maximum number of buffered replies.
-const MAX: usize = 10_000;
+const MAX_BUFFERED: usize = 10_000;
 /// Time from a refused message to the end of the fallback call that follows. A peer's report from within it may be
 /// older than the fallback reply.
 const FOLLOWED: Duration = Duration::from_secs(3);
@@ -59,7 +59,7 @@ impl Outage {
     ) -> bool {
         let mut told = lock(&self.told);
         let key = (arrival.account, arrival.sid);
-        if told.len() >= MAX && !told.contains_key(&key) {
+        if told.len() >= MAX_BUFFERED && !told.contains_key(&key) {
             return false;
         }
         // The first reply stays: a repeated fallback call gets the same text.

@@ -27,7 +27,7 @@ use crate::secret::Secret;
 use crate::sid::AccountSid;
 
 // Events buffered for each subscriber. A subscriber that falls further behind is disconnected, and reloads everything.
-const EVENTS: usize = 1024;
+const MAX_EVENTS: usize = 1024;
 
 /// Options of an [`Emulator`]: the webhook URLs to call, and folders for media and recordings.
 ///
@@ -272,7 +272,7 @@ impl Emulator {
             origin: format!("http://{address}"),
             clock,
             app: Mutex::default(),
-            events: broadcast::Sender::new(EVENTS),
+            events: broadcast::Sender::new(MAX_EVENTS),
             state: Mutex::default(),
         };
         Ok(Self {

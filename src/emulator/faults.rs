@@ -51,8 +51,8 @@ const MAX_DELAY_MS: u64 = 600_000;
 impl Faults {
     /// Returns an explanation of the first invalid value.
     pub(super) fn problem(&self) -> Option<String> {
-        // On a throw-away value: `retry_on` changes what it is called on.
-        let retry_is_known = |words: &str| Overrides::parse("").0.retry_on(words);
+        // On a throw-away value: `set_retry_on` changes what it is called on.
+        let retry_is_known = |words: &str| Overrides::parse("").0.set_retry_on(words);
         if self.duplicate > MAX_DUPLICATES {
             return Some(format!("duplicate: at most {MAX_DUPLICATES}"));
         }
@@ -89,7 +89,7 @@ impl Faults {
     }
 
     /// Returns whether this media fetch gets 404, and counts it.
-    pub(super) fn next_media_is_missing(&mut self) -> bool {
+    pub(super) fn take_media_fault(&mut self) -> bool {
         let left = self.media_404.checked_sub(1);
         self.media_404 = left.unwrap_or_default();
         left.is_some()

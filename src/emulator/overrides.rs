@@ -52,7 +52,7 @@ impl Overrides {
     }
 
     /// Replaces the failures to retry after. Returns false, and changes nothing, for an unknown word.
-    pub(super) fn retry_on(&mut self, words: &str) -> bool {
+    pub(super) fn set_retry_on(&mut self, words: &str) -> bool {
         let read = RetryOn::parse(words);
         self.on = read.unwrap_or(self.on);
         read.is_some()
@@ -84,7 +84,7 @@ impl Overrides {
             "rt" => milliseconds(100..=15_000).map(|ms| self.times.read = ms_of(ms)),
             "tt" => milliseconds(100..=15_000).map(|ms| self.times.total = ms_of(ms)),
             "rc" => number(value, 0..=5).map(|count| self.retries = count),
-            "rp" if self.retry_on(value) => Ok(()),
+            "rp" if self.set_retry_on(value) => Ok(()),
             "rp" => return Some((11243, "4xx, 5xx, ct, rt or all".to_owned())),
             // `sni` and `e` are only checked: all calls come from this machine.
             "sni" if matches!(value, "y" | "n") => Ok(()),

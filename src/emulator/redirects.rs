@@ -81,7 +81,7 @@ impl Delivery {
         }
         // The `retry` fault takes precedence over the fragment.
         if let Some(words) = &engine.state().faults.retry {
-            overrides.retry_on(words);
+            overrides.set_retry_on(words);
         }
         let started = Instant::now();
         let mut tries = 0;

@@ -180,7 +180,7 @@ impl Engine {
     fn is_loop(&self, message: &Record) -> bool {
         let now = self.now();
         self.state()
-            .is_reply_loop(&message.sender, &message.user, now)
+            .count_reply(&message.sender, &message.user, now)
     }
 
     /// Marks a due scheduled message as accepted. Returns false if it was canceled, deleted or reset.

@@ -137,7 +137,7 @@ impl State {
     }
 
     /// Counts a reply, and returns whether it is the first one over Twilio's limit for reply loops (14107).
-    pub(super) fn is_reply_loop(&mut self, sender: &str, user: &str, now: Timestamp) -> bool {
+    pub(super) fn count_reply(&mut self, sender: &str, user: &str, now: Timestamp) -> bool {
         // Twilio: more than 15 replies between two numbers, each less than 30 s after the one before.
         const CLOSE: SignedDuration = SignedDuration::from_secs(30);
         const MAX: u32 = 15;

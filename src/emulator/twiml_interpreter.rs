@@ -132,7 +132,7 @@ impl Parsing {
                 XmlPosition::Message
             }
             (Some(XmlPosition::Response), "Redirect") => {
-                let is_get = self.is_get(start)?;
+                let is_get = self.read_method(start)?;
                 let url = String::new();
                 self.document.verbs.push(Verb::Redirect { url, is_get });
                 XmlPosition::Redirect
@@ -236,7 +236,7 @@ impl Parsing {
         Ok(message)
     }
 
-    fn is_get(&mut self, start: &BytesStart<'_>) -> Result<bool, ErrorCode> {
+    fn read_method(&mut self, start: &BytesStart<'_>) -> Result<bool, ErrorCode> {
         let mut is_get = false;
         for (name, value) in attributes(start)? {
             match (name.as_str(), value.to_ascii_uppercase().as_str()) {

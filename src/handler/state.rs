@@ -32,16 +32,15 @@ pub(crate) struct StateStore {
 
 #[derive(Default)]
 struct LoadedState {
-    slots: BTreeMap<String, StateEntry>,
+    entries: BTreeMap<String, StateEntry>,
     changed: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 struct StateEntry {
-    // "is" and "until" are on disk: records with other names cannot be read.
-    #[serde(rename = "is")]
+    // These names are on disk: records with other names cannot be read.
     value: Value,
-    #[serde(rename = "until", default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
 }
 
@@ -98,7 +97,7 @@ impl StateStore {
     }
 
     pub(crate) async fn load(&self, name: &str) -> Result<Option<Value>, HandlerError> {
-        self.with(|kept| kept.slots.get(name).map(|slot| slot.value.clone()))
+        self.with(|kept| kept.entries.get(name).map(|entry| entry.value.clone()))
             .await
     }
 
@@ -112,13 +111,13 @@ impl StateStore {
         self.with(|kept| {
             // Insert first and measure the whole record: the limit is on its JSON text, with all other states.
             let before = kept
-                .slots
+                .entries
                 .insert(name.to_owned(), StateEntry { value, expires_at });
             if kept.text().len() > MAX_STATE_BYTES {
                 // Undo: the handler may ignore the error, and `change` would then store the record that is too large.
                 match before {
-                    Some(before) => kept.slots.insert(name.to_owned(), before),
-                    None => kept.slots.remove(name),
+                    Some(before) => kept.entries.insert(name.to_owned(), before),
+                    None => kept.entries.remove(name),
                 };
                 return Err(HandlerError::new(StateError::TooLarge(name)));
             }
@@ -130,7 +129,7 @@ impl StateStore {
 
     pub(crate) async fn clear(&self, name: &str) -> Result<(), HandlerError> {
         // Clearing a state that does not exist changes nothing, and must not cost a write.
-        self.with(|kept| kept.changed |= kept.slots.remove(name).is_some())
+        self.with(|kept| kept.changed |= kept.entries.remove(name).is_some())
             .await
     }
 
@@ -142,12 +141,16 @@ impl StateStore {
     pub(crate) fn change(&self) -> Option<StateChange> {
         let kept = self.lock();
         let kept = kept.as_ref().filter(|kept| kept.changed)?;
-        if kept.slots.is_empty() {
+        if kept.entries.is_empty() {
             return Some(StateChange::Clear);
         }
         // The record must live as long as its longest-lived state: one state without expiry makes the whole `collect`
         // `None`, which is a record without expiry.
-        let ends: Option<Vec<_>> = kept.slots.values().map(|slot| slot.expires_at).collect();
+        let ends: Option<Vec<_>> = kept
+            .entries
+            .values()
+            .map(|entry| entry.expires_at)
+            .collect();
         let end = ends.and_then(|ends| ends.into_iter().max());
         Some(StateChange::Set(kept.text(), end))
     }
@@ -159,23 +162,26 @@ impl LoadedState {
             return Self::default();
         };
         // Start without states rather than fail: otherwise no message of this conversation could ever be handled.
-        let slots: BTreeMap<String, StateEntry> =
+        let entries: BTreeMap<String, StateEntry> =
             serde_json::from_str(&text).unwrap_or_else(|_| {
                 tracing::warn!(
                     "could not read the stored states of a conversation; it starts without them"
                 );
                 BTreeMap::new()
             });
-        let lasts = |slot: &StateEntry| slot.expires_at.is_none_or(|end| now < end);
+        let lasts = |entry: &StateEntry| entry.expires_at.is_none_or(|end| now < end);
         Self {
-            slots: slots.into_iter().filter(|(_, slot)| lasts(slot)).collect(),
+            entries: entries
+                .into_iter()
+                .filter(|(_, entry)| lasts(entry))
+                .collect(),
             // Expired states alone do not cause a write. They leave the record with the next state that is saved.
             changed: false,
         }
     }
 
     fn text(&self) -> String {
-        serde_json::to_string(&self.slots).expect("these values are JSON")
+        serde_json::to_string(&self.entries).expect("these values are JSON")
     }
 }
 

@@ -14,7 +14,7 @@ const MAX_REQUESTS: usize = 96;
 // Each takes up to 1.3 MB, with what the HTTP client reads ahead: 83 MB together.
 const MAX_FETCHES: usize = 64;
 /// Time that a request waits for a permit before it is refused with 503.
-const WAIT: Duration = Duration::from_secs(2);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The two limits.
 pub(crate) struct LinkLimits {
@@ -56,7 +56,7 @@ impl LinkLimits {
 }
 
 async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    let permit = tokio::time::timeout(WAIT, semaphore.clone().acquire_owned()).await;
+    let permit = tokio::time::timeout(PERMIT_TIMEOUT, semaphore.clone().acquire_owned()).await;
     // The inner error is for a closed semaphore, and these are never closed.
     permit.ok()?.ok()
 }

@@ -132,7 +132,10 @@ fn check(
     let refusal = match (content_type, length) {
         (Some(content_type), _) if !kinds::takes_type(channel, content_type) => MediaRefusal::Type,
         (_, Some(0)) => MediaRefusal::Empty,
-        (_, Some(length)) if length > most => MediaRefusal::Size { most, length },
+        (_, Some(length)) if length > most => MediaRefusal::Size {
+            max_bytes: most,
+            length,
+        },
         _ => return Ok(()),
     };
     let content_type = content_type.unwrap_or_default().to_owned();
@@ -160,7 +163,10 @@ async fn read(path: &Path) -> Result<Arc<[u8]>, HandlerError> {
         let most = kinds::MAX_BYTES;
         return Err(error(PublishError::Refused {
             content_type: "a file on disk".to_owned(),
-            refusal: MediaRefusal::Size { most, length },
+            refusal: MediaRefusal::Size {
+                max_bytes: most,
+                length,
+            },
         }));
     }
     let bytes = tokio::fs::read(path).await.map_err(unread)?;

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::SendError;
 use crate::address::{Address, Channel, Identity};
 use crate::reply::is_web_url;
-use crate::twilio::{Content, Location, NewMessage};
+use crate::twilio::{Content, NewMessage, PinnedLocation};
 
 // Twilio's limit is 1,600 characters (21617). UTF-16 units are the strictest reading of "characters".
 const TEXT_UNITS: usize = 1600;
@@ -125,7 +125,7 @@ fn content(message: &NewMessage) -> Result<(), SendError> {
     }
 }
 
-fn location(place: &Location, message: &NewMessage) -> Result<(), SendError> {
+fn location(place: &PinnedLocation, message: &NewMessage) -> Result<(), SendError> {
     if *message.to.channel() != Channel::WhatsApp {
         return fail("only WhatsApp supports locations");
     }

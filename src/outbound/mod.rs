@@ -280,19 +280,19 @@ impl OutboundClient {
         check::check(message, now)?;
         let submission = self.submission(key, message, now)?;
         let new = &submission.message;
-        let standing = self
+        let eligibility = self
             .store
             .eligibility(&new.sender, new.service, &new.user, submission.due)
             .await?;
         // Checked before the template lookup, which may call Twilio.
-        if let Some(refusal) = standing.ineligible(new.template, submission.consent_required) {
+        if let Some(refusal) = eligibility.ineligible(new.template, submission.consent_required) {
             return Err(refusal.into());
         }
         if let Content::Template { sid, variables } = &message.content {
             let template = self.templates.of(sid, now).await;
             // Only WhatsApp requires approval; on other channels a template is plain content.
             if *message.to.channel() == Channel::WhatsApp {
-                template.is_approved(standing.window_open)?;
+                template.is_approved(eligibility.window_open)?;
             }
             template.takes(variables)?;
         }

@@ -42,7 +42,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use self::outbox::AlreadySent;
-use self::sent::{LastOutbound, Replies, is_inbound, went_out};
+use self::sent::{LastOutbound, Replies, is_inbound, is_sent_outbound};
 use crate::address::Address;
 use crate::consent::{ConsentReplies, ConsentRules, Keywords};
 use crate::form::FormParams;
@@ -61,7 +61,7 @@ use crate::twiml::Document;
 /// Messages per page. A page of the longest texts must fit the limit of the REST client for one response.
 const PAGE_SIZE: u16 = 200;
 /// Rows per query of the store.
-const ROWS: u32 = 500;
+const ROWS_PER_QUERY: u32 = 500;
 
 /// Lists an account's messages in both directions since a time, newest first.
 ///
@@ -423,7 +423,7 @@ impl Reconciler {
         // The reply to a message from just before `since` may be in the list.
         let earlier = since.checked_sub(CLOCK_SKEW).unwrap_or(since);
         for row in self.answered(account, earlier).await? {
-            replies.take(&row);
+            replies.match_row(&row);
         }
         // Before `unclaimed`: a send whose outcome is recorded between the two queries is then known to one of them.
         let in_flight = [OutboundState::Sending, OutboundState::Unknown];
@@ -434,7 +434,7 @@ impl Reconciler {
             unrecognized.remove(&sent.sid);
         }
         // A message that was not delivered proves no reply. `Replies` does not exclude such messages.
-        let failed = listed.iter().filter(|message| !went_out(message));
+        let failed = listed.iter().filter(|message| !is_sent_outbound(message));
         for message in failed {
             unrecognized.remove(&message.sid);
         }
@@ -460,7 +460,7 @@ impl Reconciler {
         let mut rows = self.answered(account, since).await?;
         rows.retain(|row| (since..until).contains(&row.received_at));
         for row in rows {
-            let Some(matches) = sent.take(&row) else {
+            let Some(matches) = sent.match_row(&row) else {
                 diff.expired += 1;
                 continue;
             };
@@ -492,7 +492,7 @@ impl Reconciler {
             let filter = MessageFilter {
                 state: Some("answered".to_owned()),
                 before_id: before,
-                limit: ROWS,
+                limit: ROWS_PER_QUERY,
                 ..MessageFilter::default()
             };
             let rows = self.store.messages(filter).await?;
@@ -519,7 +519,7 @@ impl Reconciler {
         // `MessageFilter` has no account, but the journal's key is account and SID.
         let filter = MessageFilter {
             sid: Some(sid),
-            limit: ROWS,
+            limit: ROWS_PER_QUERY,
             ..MessageFilter::default()
         };
         let rows = self.store.messages(filter).await?;

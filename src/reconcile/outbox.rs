@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 
-use super::sent::went_out;
-use super::{ROWS, Reconciler, same_account};
+use super::sent::is_sent_outbound;
+use super::{ROWS_PER_QUERY, Reconciler, same_account};
 use crate::address::Address;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid};
@@ -79,7 +79,7 @@ impl Reconciler {
             loop {
                 let rows = self
                     .store
-                    .list_open_outbound(*state, after, ROWS, now)
+                    .list_open_outbound(*state, after, ROWS_PER_QUERY, now)
                     .await?;
                 let Some(last) = rows.last() else { break };
                 after = last.id;
@@ -129,7 +129,7 @@ impl Reconciler {
         listed: &[Message],
     ) -> Result<HashSet<MessageSid>, StoreError> {
         let by_rest = |message: &&Message| {
-            went_out(message) && message.direction.as_deref() != Some("outbound-reply")
+            is_sent_outbound(message) && message.direction.as_deref() != Some("outbound-reply")
         };
         let sids: Vec<_> = listed
             .iter()
@@ -137,7 +137,7 @@ impl Reconciler {
             .map(|message| message.sid)
             .collect();
         let mut free = HashSet::new();
-        for chunk in sids.chunks(ROWS as usize) {
+        for chunk in sids.chunks(ROWS_PER_QUERY as usize) {
             free.extend(self.store.unmatched_sids(account, chunk.to_vec()).await?);
         }
         Ok(free)

@@ -47,7 +47,7 @@ impl Replies {
     ///
     /// Each message takes the earliest sent one with its recipient and text that is not older than the row. Returns
     /// `None` if the row's content has expired.
-    pub(super) fn take(&mut self, row: &MessageRow) -> Option<Vec<ReplyMatch>> {
+    pub(super) fn match_row(&mut self, row: &MessageRow) -> Option<Vec<ReplyMatch>> {
         let params = row.params.as_ref()?;
         let Some(response) = &row.response else {
             return Some(Vec::new());
@@ -94,7 +94,7 @@ pub(super) fn is_inbound(message: &Message) -> bool {
 }
 
 /// Returns true for an outbound message that Twilio has sent or is about to send.
-pub(super) fn went_out(message: &Message) -> bool {
+pub(super) fn is_sent_outbound(message: &Message) -> bool {
     let sent = |direction: &str| direction.starts_with("outbound");
     message.direction.as_deref().is_some_and(sent)
         && !matches!(

@@ -24,10 +24,10 @@ pub enum MediaRefusal {
     #[error("the channel does not accept files of this type")]
     Type,
     /// The file is larger than the channel accepts.
-    #[error("the file has {length} bytes; the channel accepts at most {most}")]
+    #[error("the file has {length} bytes; the channel accepts at most {max_bytes}")]
     Size {
         /// Maximum size in bytes.
-        most: usize,
+        max_bytes: usize,
         /// Size of the file in bytes.
         length: usize,
     },

@@ -18,7 +18,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// Maximum number of evicted connections whose tasks have not ended yet.
 // Each of them still has its file descriptor. `descriptors` reserves descriptors for them.
-pub(crate) const MAX_ENDING: usize = 64;
+pub(crate) const MAX_CLOSING_CONNECTIONS: usize = 64;
 
 // A request that completes does not notify the table, so that requests cost nothing here. While all connections are
 // busy, the table checks them again after this time.
@@ -48,7 +48,7 @@ struct Entries {
     next_id: u64,
     /// Number of evicted connections that have not ended.
     ending: usize,
-    all: HashMap<u64, Entry>,
+    all: HashMap<u64, ConnectionEntry>,
     /// Connections without a verified request, by age: IDs are assigned in the order of accepting.
     unverified: BTreeSet<u64>,
     /// Connections without a verified request on which a request has just begun, by the end of their protection.
@@ -57,7 +57,7 @@ struct Entries {
     verified: BTreeSet<(Instant, u64)>,
 }
 
-struct Entry {
+struct ConnectionEntry {
     state: Arc<ConnectionState>,
     order: Order,
 }
@@ -113,7 +113,7 @@ impl Entries {
         let id = self.next_id;
         self.next_id += 1;
         let state = Arc::new(ConnectionState::new(id, budget));
-        let entry = Entry {
+        let entry = ConnectionEntry {
             state: state.clone(),
             order: Order::Unverified,
         };
@@ -181,7 +181,7 @@ impl Table {
         Self {
             limit,
             // Evicted connections that have not ended exceed a small limit by an eighth at most.
-            max_ending: (limit / 8).clamp(1, MAX_ENDING),
+            max_ending: (limit / 8).clamp(1, MAX_CLOSING_CONNECTIONS),
             evicts: limits.wants_signatures,
             budget: limits.wants_signatures.then(|| budget(limits, &metrics)),
             metrics,

@@ -11,7 +11,7 @@
 /// Rows that one step reads, of each kind.
 // Few, because accepting a message waits while a step runs. The deleted rows also lie in many pages, which the next
 // checkpoint has to write.
-pub(super) const STEP: u16 = 20;
+pub(super) const ROWS_PER_STEP: u16 = 20;
 
 /// Kind of an inbound message, in `expire_later`.
 pub(super) const MESSAGE: i64 = 0;
@@ -65,7 +65,7 @@ pub(super) fn batch(rows: &[Row], before: i64, now: i64) -> Batch {
     }
     // The next row decides about the rows in `ahead`, and after a full batch the next step may see it. If a full batch
     // moved the mark nowhere, the next step would read the same rows again.
-    let may_see_more = rows.len() >= usize::from(STEP) && batch.to.is_some();
+    let may_see_more = rows.len() >= usize::from(ROWS_PER_STEP) && batch.to.is_some();
     if !ahead.is_empty() && !may_see_more {
         batch.to = rows.last().map(|row| row.0);
         batch.later = ahead;
@@ -111,11 +111,11 @@ mod tests {
         assert_eq!(taken(&[1, 999]), (Some(2), vec![2]));
         assert_eq!(taken(&[999]), (Some(1), vec![1]));
         // The next row may follow after the batch, unless the whole batch is from the future.
-        let mut full = vec![1; usize::from(STEP) - 1];
+        let mut full = vec![1; usize::from(ROWS_PER_STEP) - 1];
         full.push(999);
-        let last = i64::from(STEP);
+        let last = i64::from(ROWS_PER_STEP);
         assert_eq!(taken(&full), (Some(last - 1), vec![]));
-        assert_eq!(taken(&vec![999; usize::from(STEP)]).0, Some(last));
+        assert_eq!(taken(&vec![999; usize::from(ROWS_PER_STEP)]).0, Some(last));
     }
 
     #[test]

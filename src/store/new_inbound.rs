@@ -55,8 +55,8 @@ pub enum ConsentKeyword {
         /// TwiML confirmation. Only the first opt-out gets it.
         confirmation: String,
     },
-    /// The user opts in again. If `how` is [`ConsentSource::Keyword`], a user who has not opted out sends an ordinary
-    /// message.
+    /// The user opts in again. If `source` is [`ConsentSource::Keyword`], the message of a user who has not opted out is
+    /// an ordinary message.
     Start {
         /// Source of the keyword.
         source: ConsentSource,

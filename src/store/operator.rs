@@ -227,7 +227,7 @@ pub struct PurgeReport {
 #[non_exhaustive]
 pub struct ExpiryReport {
     /// True if there is more to delete.
-    pub more: bool,
+    pub has_more: bool,
     /// SIDs of messages without a reply whose content this step deleted.
     pub unanswered: Vec<MessageSid>,
 }

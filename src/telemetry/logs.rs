@@ -26,9 +26,9 @@ pub(crate) fn install(settings: &Settings) -> Flush {
     if registry.try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| {
             // The default hook prints the panic's text, so replace it.
-            let place = panic.location().map(ToString::to_string);
+            let location = panic.location().map(ToString::to_string);
             tracing::error!(
-                place,
+                location,
                 "panicked; the text is not logged because it may quote a message"
             );
         }));

@@ -13,10 +13,10 @@ use crate::store::{StoreError, StoreErrorKind};
 
 // Number of different messages that fail in a row, with no success between them, after which the store is not ready.
 // One message alone may always fail, and Twilio delivers it again.
-const RUN: usize = 3;
+const MAX_FAILED_MESSAGES: usize = 3;
 // Number of successful checks in a row after which the store is ready again. One success between failures is not
 // enough.
-const PASSES: u32 = 2;
+const MIN_PASSED_CHECKS: u32 = 2;
 
 /// Failure of a store operation.
 pub(crate) trait StoreFailure: Display {
@@ -82,7 +82,9 @@ impl StoreHealth {
         Some(match state.passes {
             0 => failure.clone(),
             passes => {
-                format!("{failure} (since then {passes} of {PASSES} checks in a row succeeded)")
+                format!(
+                    "{failure} (since then {passes} of {MIN_PASSED_CHECKS} checks in a row succeeded)"
+                )
             }
         })
     }
@@ -106,11 +108,11 @@ impl StoreHealth {
             state.refused.push(sid);
         }
         self.has_refused.store(true, Ordering::Relaxed);
-        if state.refused.len() >= RUN {
+        if state.refused.len() >= MAX_FAILED_MESSAGES {
             // The next run starts at zero. It also bounds the list.
             state.refused.clear();
             let failure = format!(
-                "{RUN} messages in a row could not be stored: {}",
+                "{MAX_FAILED_MESSAGES} messages in a row could not be stored: {}",
                 state.last
             );
             self.not_ready(&mut state, failure);
@@ -150,7 +152,7 @@ impl StoreHealth {
         let mut state = self.state();
         if state.failure.is_some() {
             state.passes += 1;
-            if state.passes >= PASSES {
+            if state.passes >= MIN_PASSED_CHECKS {
                 state.failure = None;
                 tracing::info!("store is ready again");
             }

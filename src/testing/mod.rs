@@ -61,7 +61,7 @@ use crate::store::{OpenWindow, OutboundState};
 use crate::twilio::{ApiUrl, Client, Credentials, NewMessage};
 
 /// Real time after which waiting for the bot or the emulator fails the test.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval of checks while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Message statuses after which a test does not wait longer.
@@ -366,9 +366,9 @@ impl TestBot {
         };
         let deliver = async |body: &Value| {
             let delivered =
-                tokio::time::timeout(TIMEOUT, self.emulator_client.post(path, body)).await;
+                tokio::time::timeout(DELIVERY_TIMEOUT, self.emulator_client.post(path, body)).await;
             let delivered = delivered.unwrap_or_else(|_| {
-                panic!("the webhook calls did not end within {TIMEOUT:?} of real time")
+                panic!("the webhook calls did not end within {DELIVERY_TIMEOUT:?} of real time")
             });
             delivered.unwrap_or_else(|error| panic!("the emulator failed: {error}"))
         };
@@ -474,7 +474,7 @@ impl TestBot {
         F: Fn() -> Fut,
         Fut: Future<Output = Option<T>>,
     {
-        let found = tokio::time::timeout(TIMEOUT, async {
+        let found = tokio::time::timeout(DELIVERY_TIMEOUT, async {
             loop {
                 if let Some(found) = poll().await {
                     return found;
@@ -484,7 +484,7 @@ impl TestBot {
         });
         found
             .await
-            .unwrap_or_else(|_| panic!("timed out after {TIMEOUT:?} waiting until {what}"))
+            .unwrap_or_else(|_| panic!("timed out after {DELIVERY_TIMEOUT:?} waiting until {what}"))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

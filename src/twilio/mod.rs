@@ -53,7 +53,7 @@ pub use new_message::NewMessage;
     not(feature = "app"),
     expect(unused_imports, reason = "used by modules of the feature app")
 )]
-pub(crate) use new_message::{Content, Location};
+pub(crate) use new_message::{Content, PinnedLocation};
 pub use phone_numbers::PhoneNumber;
 pub use senders::{WebhookMethods, WhatsAppSender};
 pub use webhooks::ConfiguredWebhooks;
@@ -63,13 +63,13 @@ use crate::sid::AccountSid;
 use crate::tls;
 
 // A connect timeout means that no request was sent, so `RestError::transport` reports it as safe to repeat.
-const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 // Covers the call up to the last byte of the response. Longer than Twilio's own limit of some twenty seconds: with a
 // shorter timeout, more calls would end with an unknown result.
-const TOTAL: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 // Below the minute after which the other side closes an idle connection. A call on a connection that is
 // just being closed can end with an unknown result.
-const IDLE: Duration = Duration::from_secs(50);
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// A client of the REST API with one connection pool.
 ///
@@ -175,9 +175,9 @@ fn build(url: &ApiUrl) -> Result<reqwest::Client, RestError> {
         // A followed redirect could repeat a POST, or carry credentials to another host. As a response that is neither
         // a success nor a client error, a redirect becomes `RestErrorKind::Unknown`.
         .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT)
-        .timeout(TOTAL)
-        .pool_idle_timeout(IDLE)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         // Ignore HTTPS_PROXY and the like: `ApiUrl` alone decides the destination of the credentials.
         .no_proxy()
         .user_agent(concat!("replyhook/", env!("CARGO_PKG_VERSION")))

@@ -44,18 +44,18 @@ pub(crate) enum Content {
         sid: String,
         variables: BTreeMap<String, String>,
     },
-    Location(Location),
+    Location(PinnedLocation),
 }
 
 /// A location: latitude and longitude in degrees, and a label, which may be empty.
 #[derive(Clone)]
-pub(crate) struct Location {
+pub(crate) struct PinnedLocation {
     pub(crate) latitude: f64,
     pub(crate) longitude: f64,
     label: String,
 }
 
-impl Location {
+impl PinnedLocation {
     // Twilio requires a `Body` with a location. Without a label the coordinates are the text.
     fn body(&self) -> String {
         if self.label.is_empty() {
@@ -109,7 +109,7 @@ impl NewMessage {
 
     /// Creates a location message (WhatsApp): latitude and longitude in degrees, and a label, which may be empty.
     pub fn location(to: impl Into<Address>, latitude: f64, longitude: f64, label: &str) -> Self {
-        let place = Location {
+        let place = PinnedLocation {
             latitude,
             longitude,
             label: label.to_owned(),

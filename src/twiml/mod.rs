@@ -48,7 +48,7 @@ pub const CONTENT_TYPE: &str = "text/xml; charset=utf-8";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     xml: Cow<'static, str>,
-    replaced: usize,
+    replaced_chars: usize,
 }
 
 /// Error for a reply that cannot be rendered as a TwiML document.
@@ -103,7 +103,7 @@ impl Document {
     pub const fn empty() -> Self {
         Self {
             xml: Cow::Borrowed(EMPTY),
-            replaced: 0,
+            replaced_chars: 0,
         }
     }
 
@@ -128,11 +128,11 @@ impl Document {
         public_url: Option<&PublicUrl>,
     ) -> Result<Self, RenderError> {
         let wire = reply.wire_messages(channel, usize::MAX);
-        Self::of(reply, &wire.messages, public_url)
+        Self::from_messages(reply, &wire.messages, public_url)
     }
 
     /// Renders a reply that has been split into messages.
-    pub(crate) fn of(
+    pub(crate) fn from_messages(
         reply: &Reply,
         messages: &[WireMessage<'_>],
         public_url: Option<&PublicUrl>,
@@ -178,7 +178,7 @@ impl Document {
         }
         Ok(Self {
             xml: Cow::Owned(xml),
-            replaced: escaper.replaced,
+            replaced_chars: escaper.replaced,
         })
     }
 
@@ -187,11 +187,11 @@ impl Document {
         not(feature = "app"),
         expect(dead_code, reason = "only the journal stores documents")
     )]
-    pub(crate) fn saved(twiml: Option<String>) -> Self {
+    pub(crate) fn from_saved(twiml: Option<String>) -> Self {
         twiml.map_or_else(Self::empty, |xml| Self {
             xml: Cow::Owned(xml),
             // Not stored: the characters were counted when the document was rendered.
-            replaced: 0,
+            replaced_chars: 0,
         })
     }
 
@@ -200,7 +200,7 @@ impl Document {
         not(feature = "app"),
         expect(dead_code, reason = "only the journal stores documents")
     )]
-    pub(crate) fn to_saved(&self) -> Option<String> {
+    pub(crate) fn to_stored(&self) -> Option<String> {
         (self.xml != EMPTY).then(|| self.xml.clone().into_owned())
     }
 
@@ -216,7 +216,7 @@ impl Document {
 
     /// Returns the number of characters that were replaced because XML 1.0 cannot contain them.
     pub fn replaced(&self) -> usize {
-        self.replaced
+        self.replaced_chars
     }
 }
 

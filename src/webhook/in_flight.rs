@@ -1,4 +1,4 @@
-//! A limit on verified requests in flight.
+//! Load shedding: a limit on verified requests in flight.
 //!
 //! Only verified requests count: unauthenticated clients can use up connections, and not the capacity for Twilio.
 

@@ -132,7 +132,7 @@ impl Purge {
                     "{sid} never got a reply, and its content is deleted now\n"
                 ))?;
             }
-            if !expired.more {
+            if !expired.has_more {
                 break;
             }
             // Pause between the steps, so that a running server can write to the store.

@@ -48,7 +48,7 @@ impl Course {
         // A message to another user: only the outbox checks the window and consent of that user.
         let to_others = !reply.messages().iter().all(|said| origin.hears(said));
         let messages = dispatcher.wire_messages(&reply, origin);
-        let document = Document::of(&reply, &messages, Some(&dispatcher.public_url));
+        let document = Document::from_messages(&reply, &messages, Some(&dispatcher.public_url));
         let document = match document {
             Ok(document) => Some(document),
             // Too large for TwiML. The REST API takes each message in a call of its own.
@@ -72,7 +72,7 @@ impl Course {
             };
             let saved = dispatcher
                 .store
-                .complete_inline(claim, document.to_saved(), completed, now)
+                .complete_inline(claim, document.to_stored(), completed, now)
                 .await;
             match saved {
                 Ok(ReplyDecision::Inline(SavedResponse { twiml })) => {
@@ -81,7 +81,7 @@ impl Course {
                         dispatcher.metrics.suppressed.increment(1);
                     }
                     crate::crash_point!("P6");
-                    self.tell(DispatchOutcome::Reply(Document::saved(twiml)));
+                    self.tell(DispatchOutcome::Reply(Document::from_saved(twiml)));
                     return;
                 }
                 Ok(ReplyDecision::ViaRest) => {}
@@ -191,7 +191,7 @@ impl Course {
         }
         let outcome = match recorded {
             Ok(FailOutcome::AlreadyAnswered(response)) => {
-                DispatchOutcome::Reply(Document::saved(response.twiml))
+                DispatchOutcome::Reply(Document::from_saved(response.twiml))
             }
             // Nothing retries a dead message, so a fallback call gets the empty response.
             Ok(FailOutcome::Dead) if self.fallback => DispatchOutcome::Reply(Document::empty()),
@@ -220,7 +220,7 @@ impl Course {
         let choice = ReplyPath::Twiml(text);
         match self.dispatcher.store.decide(claim.id, choice, now).await {
             Ok(ReplyDecision::Inline(response)) => {
-                DispatchOutcome::Reply(Document::saved(response.twiml))
+                DispatchOutcome::Reply(Document::from_saved(response.twiml))
             }
             Ok(ReplyDecision::ViaRest) => DispatchOutcome::Reply(Document::empty()),
             Ok(ReplyDecision::ClaimLost) => DispatchOutcome::Failed(failure),

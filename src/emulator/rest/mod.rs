@@ -415,7 +415,7 @@ fn typing(engine: &Engine, call: &ApiCall) -> RestResponse {
 
 /// Redirects to a media file, or applies the `media_404` fault.
 fn media_redirect(engine: &Engine, file: &str) -> RestResponse {
-    if engine.state().faults.next_media_is_missing() {
+    if engine.state().faults.take_media_fault() {
         return Err(Failure::not_found(file));
     }
     Ok(media::redirect(engine, file))

@@ -48,9 +48,9 @@ use crate::reply::{IntoReply, Reply, ReplyMessage};
 
 /// Name of the conversation state that stores the progress of a form. Part of the stored data. It is not
 /// reserved: a bot that uses `state_named("form")` overwrites it.
-const KEPT: &str = "form";
+const STATE_NAME: &str = "form";
 /// Default lifetime of an unanswered question, long enough for a user who answers the next morning.
-const LASTS: Duration = Duration::from_hours(24);
+const DEFAULT_TTL: Duration = Duration::from_hours(24);
 
 /// Sequence of questions whose answers go to the function of [`Form::done`].
 ///
@@ -126,7 +126,7 @@ pub(crate) async fn running(cx: &Context) -> Result<Option<Progress>, HandlerErr
 }
 
 fn kept(cx: &Context) -> State<Option<Progress>> {
-    cx.state_named(KEPT)
+    cx.state_named(STATE_NAME)
 }
 
 impl Form {
@@ -138,7 +138,7 @@ impl Form {
             questions: Vec::new(),
             cancel: Vec::new(),
             canceled: Arc::new(|_| Ok(Reply::none())),
-            lasts: LASTS,
+            lasts: DEFAULT_TTL,
             done: None,
         }
     }

@@ -40,11 +40,11 @@ use crate::secret::Secret;
 use crate::tls;
 
 /// Timeout of a connection attempt. The response may take as long as a handler may run.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time after which an unused connection is closed.
 // Node and uvicorn close idle connections after 5 s, other servers later. Close first: a request on a connection that
 // the service is just closing fails, and is not repeated here.
-const IDLE: Duration = Duration::from_secs(4);
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Prefix of a Standard Webhooks secret.
 const SECRET_PREFIX: &str = "whsec_";
 /// Length of a key in bytes, as Standard Webhooks prescribes it.
@@ -139,8 +139,8 @@ impl Forward {
     pub fn new(target: ForwardTarget, clock: Arc<dyn Clock>) -> Result<Self, ForwardSetupError> {
         tls::install_provider();
         let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(IDLE)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             // A redirect is an error: another host must not get the message, and a 302 would turn the POST into a GET.
             .redirect(reqwest::redirect::Policy::none())
             // Not even a proxy of the environment: the message goes to the configured URL and nowhere else.

@@ -15,9 +15,9 @@ use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
 // Much more than a reply needs (ten messages of 1600 characters take 64 kB), and little enough to hold in memory.
 const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 /// Maximum number of unknown keys to log. The set of logged keys cannot grow beyond it.
-const MAX_LOGGED_NAMES: usize = 32;
+const MAX_LOGGED_KEYS: usize = 32;
 /// Maximum length in bytes of a key that is logged by its name.
-const MAX_NAME: usize = 40;
+const MAX_KEY_BYTES: usize = 40;
 
 /// A reply, and the keys of the response that were ignored.
 pub(super) struct ServiceResponse {
@@ -37,7 +37,7 @@ impl Unread {
             return Vec::new();
         }
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = |key: &String| logged.len() < MAX_LOGGED_NAMES && logged.insert(key.clone());
+        let is_new = |key: &String| logged.len() < MAX_LOGGED_KEYS && logged.insert(key.clone());
         // Log only keys that look like a program's: any other one may be content, such as a phone number.
         let keys = keys.into_iter().map(|key| {
             if is_name(&key) {
@@ -51,7 +51,7 @@ impl Unread {
 }
 
 fn is_name(key: &str) -> bool {
-    key.len() <= MAX_NAME
+    key.len() <= MAX_KEY_BYTES
         && key.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
         && key
             .bytes()

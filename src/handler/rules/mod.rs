@@ -1,4 +1,4 @@
-//! The rules handler: a bot in a TOML file, which is reloaded when it changes.
+//! The rules handler: a bot in a TOML file, which is reloaded when it changes (hot reload).
 //!
 //! ```
 //! use replyhook::handler::RuleSet;

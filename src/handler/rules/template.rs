@@ -21,7 +21,7 @@ use crate::reply::escape_markup;
 
 /// Maximum cost of one rendering, in steps and in units of 64 bytes of data.
 // A long reply takes some hundreds. A template that never ends is stopped within milliseconds.
-const FUEL: u64 = 20_000;
+const MAX_RENDER_FUEL: u64 = 20_000;
 
 /// Names of every template, besides those of `[vars]`, of a pattern's groups and of a form's fields.
 pub(super) const NAMES: [&str; 19] = [
@@ -107,7 +107,7 @@ impl Templates {
             }
             _ => minijinja::escape_formatter(out, state, value),
         });
-        env.set_fuel(Some(FUEL));
+        env.set_fuel(Some(MAX_RENDER_FUEL));
         env.add_filter("escape_markup", |text: &str| {
             escape_markup(text).into_owned()
         });

@@ -14,7 +14,7 @@ use crate::store::{StoreError, StoreErrorKind};
 // The level is named, since a database can have another default, and the locking of this module relies on it.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// Maximum number of attempts at a transaction that conflicts with others.
-const TRIES: usize = 8;
+const MAX_ATTEMPTS: usize = 8;
 /// Time for which calls fail immediately after a failure of the connection.
 const BREAKER_DELAY: Duration = Duration::from_secs(2);
 
@@ -134,7 +134,7 @@ where
 {
     // Without a pause: the transaction in the way has committed, or continues because this one was a deadlock's victim.
     // The timeout in `run` bounds all attempts together.
-    for _ in 1..TRIES {
+    for _ in 1..MAX_ATTEMPTS {
         match once(db, begin, work).await {
             Err(Trouble::Again) => {}
             other => return other,
@@ -233,7 +233,7 @@ impl Breaker {
     fn has_answered_lately(&self) -> bool {
         let answered = self.lock().answered;
         // Within the time that a call waits for a connection: so the response came while this call waited.
-        answered.is_some_and(|at| at.elapsed() < super::ACQUIRE)
+        answered.is_some_and(|at| at.elapsed() < super::ACQUIRE_TIMEOUT)
     }
 
     fn failed(&self) {

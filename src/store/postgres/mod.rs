@@ -137,7 +137,7 @@ const OPERATOR_TIMEOUT: Duration = Duration::from_mins(1);
 /// Timeout of maintenance transactions and of storing a file: both write more rows than a message does.
 const UPKEEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Minimum timeout for acquiring a connection from the pool.
-const ACQUIRE: Duration = Duration::from_secs(1);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Idle time after which a connection is pinged before it is used.
 const TRUSTED: Duration = Duration::from_secs(1);
 /// Minimum size of the pool.
@@ -245,7 +245,7 @@ impl PostgresStore {
         PgPoolOptions::new()
             .max_connections(u32::try_from(connections).unwrap_or(u32::MAX))
             // `Calls::run` counts this wait as part of the call's timeout.
-            .acquire_timeout(ACQUIRE.max(self.operation_timeout / 2))
+            .acquire_timeout(ACQUIRE_TIMEOUT.max(self.operation_timeout / 2))
             // A ping before each use would double the round trips of a call with one statement.
             .test_before_acquire(false)
             .before_acquire(|db, known| {

@@ -9,7 +9,7 @@ use super::error::Trouble;
 use super::operator::forget;
 use crate::store::expiry::{
     self, CONTENT, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS, OUTGOING,
-    STEP, TEXTS,
+    ROWS_PER_STEP, TEXTS,
 };
 use crate::store::{ExpiryReport, Retention, rows};
 
@@ -175,10 +175,10 @@ pub(super) async fn expire(
     ] {
         let deleted = sqlx::query(sql)
             .bind(before.as_microsecond())
-            .bind(i64::from(STEP))
+            .bind(i64::from(ROWS_PER_STEP))
             .execute(&mut *step.db)
             .await?;
-        step.expired.more |= deleted.rows_affected() == u64::from(STEP);
+        step.expired.has_more |= deleted.rows_affected() == u64::from(ROWS_PER_STEP);
     }
     Ok(step.expired)
 }
@@ -230,7 +230,7 @@ impl Step<'_> {
         let from = self.mark(mark).await?;
         let rows: Vec<expiry::Row> = sqlx::query_as(select)
             .bind(from)
-            .bind(i64::from(STEP))
+            .bind(i64::from(ROWS_PER_STEP))
             .fetch_all(&mut *self.db)
             .await?;
         let batch = expiry::batch(&rows, before, self.now);
@@ -256,7 +256,7 @@ impl Step<'_> {
         }
         // In the transaction of the deletions: after a rollback the mark is still before these rows.
         self.set_mark(mark, to).await?;
-        self.expired.more = true;
+        self.expired.has_more = true;
         Ok(Some(Range {
             from,
             to,
@@ -355,15 +355,15 @@ impl Step<'_> {
         let found: Vec<(i64, i64)> = sqlx::query_as(LATER_ROWS)
             .bind(kind)
             .bind(from)
-            .bind(i64::from(STEP))
+            .bind(i64::from(ROWS_PER_STEP))
             .fetch_all(&mut *self.db)
             .await?;
-        let is_end = found.len() < usize::from(STEP);
+        let is_end = found.len() < usize::from(ROWS_PER_STEP);
         let to = found.last().filter(|_| !is_end).map_or(0, |row| row.0);
         if to != from {
             self.set_mark(mark, to).await?;
         }
-        self.expired.more |= !is_end;
+        self.expired.has_more |= !is_end;
         Ok(found)
     }
 

@@ -18,7 +18,7 @@ const MIGRATIONS: [&str; SCHEMA] = [include_str!("migrations/0001_initial.sql")]
 /// Key of the advisory lock under which the schema is changed: "rply" and 1.
 const LOCK: i64 = 0x7270_6c79_0001;
 /// Timeout of the first connection.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connection options for a URL. `statement` is the timeout of one statement.
 pub(super) fn options(url: &Secret, statement: Duration) -> Result<PgConnectOptions, StoreError> {
@@ -114,7 +114,7 @@ pub(super) async fn open(
     options: &PgConnectOptions,
     access: Access,
 ) -> Result<LinkSigningKey, StoreError> {
-    let connected = tokio::time::timeout(CONNECT, options.connect()).await;
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
     let mut db = connected
         .map_err(|_| {
             StoreError::with_source(

@@ -6,7 +6,7 @@ use super::handoff;
 use crate::sid::MessageSid;
 use crate::store::expiry::{
     self, CONTENT, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS, OUTGOING,
-    STEP, TEXTS,
+    ROWS_PER_STEP, TEXTS,
 };
 use crate::store::{ExpiryReport, Retention, StoreError, rows};
 
@@ -161,8 +161,8 @@ pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<ExpiryRep
     ] {
         let deleted = db
             .prepare_cached(sql)?
-            .execute(params![before.as_microsecond(), STEP])?;
-        step.expired.more |= deleted == usize::from(STEP);
+            .execute(params![before.as_microsecond(), ROWS_PER_STEP])?;
+        step.expired.has_more |= deleted == usize::from(ROWS_PER_STEP);
     }
     Ok(step.expired)
 }
@@ -223,7 +223,7 @@ impl Step<'_> {
         let from = self.mark(mark)?;
         let rows: Vec<expiry::Row> = db
             .prepare_cached(select)?
-            .query_map(params![from, STEP], |row| {
+            .query_map(params![from, ROWS_PER_STEP], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })?
             .collect::<Result<_, _>>()?;
@@ -240,7 +240,7 @@ impl Step<'_> {
             db.prepare_cached(sql)?.execute([from, to])?;
         }
         self.set_mark(mark, to)?;
-        self.expired.more = true;
+        self.expired.has_more = true;
         Ok(Some(Range {
             from,
             to,
@@ -333,16 +333,16 @@ impl Step<'_> {
         let found: Vec<(i64, i64)> = self
             .db
             .prepare_cached(LATER_ROWS)?
-            .query_map(params![kind, from, STEP], |row| {
+            .query_map(params![kind, from, ROWS_PER_STEP], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })?
             .collect::<Result<_, _>>()?;
-        let is_end = found.len() < usize::from(STEP);
+        let is_end = found.len() < usize::from(ROWS_PER_STEP);
         let to = found.last().filter(|_| !is_end).map_or(0, |row| row.0);
         if to != from {
             self.set_mark(mark, to)?;
         }
-        self.expired.more |= !is_end;
+        self.expired.has_more |= !is_end;
         Ok(found)
     }
 

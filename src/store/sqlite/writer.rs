@@ -19,7 +19,7 @@ use crate::store::{StoreError, StoreErrorKind};
 /// Maximum number of queued writes. A further one fails immediately.
 const QUEUE_CAPACITY: usize = 4096;
 /// Maximum number of writes in one transaction.
-const BATCH: usize = 256;
+const MAX_BATCH: usize = 256;
 /// Exit code after repeated I/O errors: `EX_IOERR` of sysexits.h.
 const EXIT_IO: i32 = 74;
 
@@ -144,7 +144,7 @@ struct Thread {
 impl Thread {
     fn run(mut self, mut waiting: mpsc::Receiver<Box<dyn Write>>) {
         let mut batch = Vec::new();
-        while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
+        while waiting.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
             // `commit` keeps the vector of a batch until all of its callers are woken.
             let next = Vec::with_capacity(batch.len());
             self.commit(std::mem::replace(&mut batch, next));

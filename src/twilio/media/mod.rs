@@ -25,7 +25,7 @@ pub(crate) use hosts::{HostPattern, MediaHosts};
 use sniffing::HEAD;
 pub(crate) use sniffing::sniff;
 
-use super::{CONNECT, Client, Credentials};
+use super::{CONNECT_TIMEOUT, Client, Credentials};
 use crate::clock::Clock;
 use crate::handler::{MediaError, MediaErrorKind, MediaStream};
 use crate::sid::{AccountSid, MediaSid, MessageSid};
@@ -34,7 +34,7 @@ use crate::tls;
 /// Maximum size of a file: the largest that Twilio accepts for any channel.
 pub(crate) const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Timeout of one attempt, from the first call to the last byte of the file.
-const TIME: Duration = Duration::from_secs(30);
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 // Ends a loop of redirects.
 const MAX_REDIRECTS: usize = 3;
 // Delays before the second to fifth attempt. Twilio may call the webhook before the file is available.
@@ -143,7 +143,7 @@ impl MediaClient {
     ) -> Result<MediaStream, FetchFailure> {
         // The injected clock measures the limit, so that tests advance it. The HTTP clients have a limit in real time
         // too.
-        let mut time = self.clock.sleep(TIME);
+        let mut time = self.clock.sleep(DOWNLOAD_TIMEOUT);
         let found = {
             let asked = pin!(self.ask(api, credentials, at));
             match select(asked, &mut time).await {
@@ -232,8 +232,8 @@ impl MediaClient {
             .https_only(true)
             // `ask` checks every redirect against `MediaHosts` before it follows it.
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .timeout(TIME)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(DOWNLOAD_TIMEOUT)
             // The address is checked when the client connects, so a name cannot change its address after a check.
             .dns_resolver(Arc::new(resolver::Guarded))
             // A proxy would resolve the name itself and bypass `Guarded`.

@@ -73,7 +73,7 @@ fn send_command_queues_message_for_running_server() {
     let told = &json_lines(&out)[0];
     assert_eq!(code, 0);
     assert_eq!(
-        (&told["repeated"], &told["message_sid"]),
+        (&told["duplicate"], &told["message_sid"]),
         (&true.into(), &sid.as_str().into())
     );
     assert_eq!(twilio.posts().len(), 2);
@@ -270,14 +270,14 @@ fn csv_row_in_repeated_file_is_sent_once() {
         line 8 whatsapp:…11: both a text and a template are given; leave one out\n";
     assert_eq!(
         dry,
-        format!("{refused}7 rows: 2 would be queued, 0 known from before, 5 refused\n")
+        format!("{refused}7 rows: 2 would be queued, 0 duplicates, 5 refused\n")
     );
 
     let (code, out, _) = csv(&kept, &path, &[]);
     assert_eq!(code, 1);
     assert_eq!(
         out,
-        format!("{refused}7 rows: 2 queued, 0 known from before, 5 refused\n")
+        format!("{refused}7 rows: 2 queued, 0 duplicates, 5 refused\n")
     );
     assert_eq!(twilio.wait_for_phone(ANA, 1)[0].body, "Hi, \"Ana\"");
     let template = format!(r#"{TEMPLATE} {{"1":"Ben","code":"x7"}}"#);
@@ -290,7 +290,7 @@ fn csv_row_in_repeated_file_is_sent_once() {
         .twiml();
     let (_, out, _) = csv(&kept, &path, &[]);
     assert!(
-        out.ends_with("7 rows: 1 queued, 2 known from before, 4 refused\n"),
+        out.ends_with("7 rows: 1 queued, 2 duplicates, 4 refused\n"),
         "{out}"
     );
     assert_eq!(twilio.wait_for_phone(BEN, 2)[1].body, "hi");
@@ -299,7 +299,7 @@ fn csv_row_in_repeated_file_is_sent_once() {
     assert_eq!(lines.len(), 5);
     assert_eq!(lines[0]["to"], "whatsapp:…55");
     assert_eq!(
-        (&lines[4]["known"], &lines[4]["queued"]),
+        (&lines[4]["duplicates"], &lines[4]["queued"]),
         (&3.into(), &0.into())
     );
     // With another --idempotency-key, the same rows count as new.
@@ -380,6 +380,6 @@ fn invalid_csv_file_is_refused_before_sending() {
     let (code, out, _) = replyhook(&args, &env, "to,body\n+15550001111,hi\n");
     assert_eq!(
         (code, out.as_str()),
-        (0, "1 row: 1 queued, 0 known from before, 0 refused\n")
+        (0, "1 row: 1 queued, 0 duplicates, 0 refused\n")
     );
 }

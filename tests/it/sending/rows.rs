@@ -33,7 +33,7 @@ fn misplaced_quote_refuses_whole_file_before_sending() {
     let whole = format!("\"to\",body\r\n{ANA},\"Hi \"\"Ana\"\",\nhow are you?\"\r\n{ANA},\"\"\"\"");
     let (code, out, err) = csv(&kept, &file(&kept, &whole), &[]);
     assert_eq!((code, err.as_str()), (0, ""));
-    assert_eq!(out, "2 rows: 2 queued, 0 known from before, 0 refused\n");
+    assert_eq!(out, "2 rows: 2 queued, 0 duplicates, 0 refused\n");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn idempotency_key_for_different_message_is_refused() {
     for (args, would) in [(&["--dry-run"][..], "would be "), (&[], "")] {
         let (code, out, _) = csv(&kept, &path, args);
         assert_eq!(code, 1);
-        let counts = format!("6 rows: 2 {would}queued, 2 known from before, 2 refused\n");
+        let counts = format!("6 rows: 2 {would}queued, 2 duplicates, 2 refused\n");
         assert_eq!(out, format!("{refused}{counts}"));
     }
     twilio.wait_for_posts(2);

@@ -155,7 +155,7 @@ async fn send_command_refuses_wrong_template_variables() {
         assert_eq!(code, 1);
         let expected = format!(
             "line 3 whatsapp:…33: it has no value for the template's variable 2\n\
-             2 rows: 1 {would}queued, 0 known from before, 1 refused\n"
+             2 rows: 1 {would}queued, 0 duplicates, 1 refused\n"
         );
         assert_eq!(out, expected);
     }

@@ -151,7 +151,7 @@ async fn history_keeps_message_after_text_expired(backend: &mut Backend) {
         keys_before: at(-9),
         unmatched_status_before: at(-9),
     };
-    while store.expire(retention).await.unwrap().more {}
+    while store.expire(retention).await.unwrap().has_more {}
     converse(store, arrival(3)).await;
     let last = begin(store, arrival(4)).await;
     assert_eq!(before(store, last.id, 9).await, ["", "3"]);
@@ -159,7 +159,7 @@ async fn history_keeps_message_after_text_expired(backend: &mut Backend) {
         keys_before: at(2),
         ..retention
     };
-    while store.expire(keys).await.unwrap().more {}
+    while store.expire(keys).await.unwrap().has_more {}
     assert_eq!(before(store, last.id, 9).await, ["3"]);
 }
 

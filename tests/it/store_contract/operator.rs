@@ -450,9 +450,9 @@ async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
         keys_before: at(keys),
         unmatched_status_before: never,
     };
-    let finish = async |retention| while store.expire(retention).await.unwrap().more {};
+    let finish = async |retention| while store.expire(retention).await.unwrap().has_more {};
     let nothing = retention(-9, -9, -9);
-    assert!(!store.expire(nothing).await.unwrap().more);
+    assert!(!store.expire(nothing).await.unwrap().has_more);
 
     finish(retention(3, -9, -9)).await;
     for (number, there) in [(1, false), (2, false), (3, true)] {
@@ -606,7 +606,7 @@ async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backen
         loop {
             let expired = store.expire(retention).await.unwrap();
             unanswered.extend(expired.unanswered);
-            if !expired.more {
+            if !expired.has_more {
                 return unanswered;
             }
         }

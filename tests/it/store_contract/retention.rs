@@ -35,7 +35,7 @@ fn before(texts: i64, content: i64, keys: i64, now: i64) -> Retention {
 }
 
 async fn expire(store: &dyn Store, retention: Retention) {
-    while store.expire(retention).await.unwrap().more {}
+    while store.expire(retention).await.unwrap().has_more {}
 }
 
 fn come_at(seconds: i64, number: u64) -> NewInbound {
@@ -80,7 +80,11 @@ async fn step_deletes_few_rows(backend: &mut Backend) {
     assert_eq!(outgoing(store).await.len(), 250);
     let mut left = 250;
     loop {
-        let more = store.expire(before(50, 50, 50, 100)).await.unwrap().more;
+        let more = store
+            .expire(before(50, 50, 50, 100))
+            .await
+            .unwrap()
+            .has_more;
         let now = outgoing(store).await.len();
         assert!(left - now <= MAX, "{left} {now}");
         left = now;
@@ -179,7 +183,13 @@ async fn last_message_from_future_expires(backend: &mut Backend) {
     let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
     assert!(conversation.is_none());
     // Another step finds nothing to delete.
-    assert!(!store.expire(before(170, 170, 170, 200)).await.unwrap().more);
+    assert!(
+        !store
+            .expire(before(170, 170, 170, 200))
+            .await
+            .unwrap()
+            .has_more
+    );
 }
 
 async fn open_reply_expires_once_sent(backend: &mut Backend) {

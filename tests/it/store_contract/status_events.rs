@@ -287,7 +287,7 @@ async fn unmatched_status_event_waits_until_retention_ends(backend: &mut Backend
         keys_before: never,
         unmatched_status_before: at(5),
     };
-    assert!(!store.expire(keep).await.unwrap().more);
+    assert!(!store.expire(keep).await.unwrap().has_more);
     let message = sending(store, 1).await;
     store
         .record_outcome(message.id, sent(11), at(6))
@@ -299,7 +299,7 @@ async fn unmatched_status_event_waits_until_retention_ends(backend: &mut Backend
         unmatched_status_before: at(6),
         ..keep
     };
-    assert!(!store.expire(forget).await.unwrap().more);
+    assert!(!store.expire(forget).await.unwrap().has_more);
     let message = sending(store, 2).await;
     store
         .record_outcome(message.id, sent(12), at(6))

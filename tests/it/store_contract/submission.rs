@@ -391,7 +391,7 @@ async fn idempotency_key_outlives_message_until_retention_ends(backend: &mut Bac
     let later = |number: i64| at(11 + number * 86_400);
     let expire = async |number| {
         let retention = Retention::new(days(30), days(2), later(number));
-        while store.expire(retention).await.unwrap().more {}
+        while store.expire(retention).await.unwrap().has_more {}
     };
     let again = async |number| {
         let submission = Submission {

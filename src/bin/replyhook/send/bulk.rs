@@ -24,7 +24,7 @@ enum RowOutcome {
     /// The message was queued, or would be with `--dry-run`.
     Queued,
     /// The message had been queued before.
-    Known,
+    Duplicate,
     Refused {
         reason: String,
         /// Number of the message that already has the row's key.
@@ -41,16 +41,16 @@ impl RowOutcome {
     }
 
     /// Returns the outcome of a row whose key `message` already has.
-    fn known(message: &SendReceipt) -> Self {
+    fn duplicate(message: &SendReceipt) -> Self {
         let id = message.id;
         let reason = if message.differs {
             format!("message {id} has the same key, but another text or recipient")
         } else if has_failed(message) {
-            // Counted as refused, not as known: running the command again will not send it.
+            // Counted as refused, not as a duplicate: running the command again will not send it.
             let reason = failure_reason(message).unwrap_or_else(|| "unknown reason".to_owned());
             format!("queued before as message {id}, which failed: {reason}")
         } else {
-            return Self::Known;
+            return Self::Duplicate;
         };
         Self::Refused {
             reason,
@@ -76,7 +76,7 @@ type Keys = HashMap<IdempotencyKey, (u64, IdempotencyKey)>;
 #[derive(Default)]
 struct Counts {
     queued: u64,
-    known: u64,
+    duplicates: u64,
     refused: u64,
 }
 
@@ -100,7 +100,7 @@ impl Send {
             };
             match outcome {
                 RowOutcome::Queued => counts.queued += 1,
-                RowOutcome::Known => counts.known += 1,
+                RowOutcome::Duplicate => counts.duplicates += 1,
                 RowOutcome::Refused { reason, id } => {
                     counts.refused += 1;
                     print(&self.refusal(line, to.as_ref(), &reason, id))?;
@@ -173,7 +173,7 @@ impl Send {
             opened.run(sender.send_once(key, message)).map(Some)
         };
         match queued {
-            Ok(Some(known)) if known.is_duplicate => Ok(RowOutcome::known(&known)),
+            Ok(Some(receipt)) if receipt.is_duplicate => Ok(RowOutcome::duplicate(&receipt)),
             Ok(_) => Ok(RowOutcome::Queued),
             // Stop: the following rows would fail in the same way. A second run continues here, thanks to the keys.
             Err(error)
@@ -202,17 +202,17 @@ impl Send {
     fn summary(&self, counts: &Counts) -> String {
         let Counts {
             queued,
-            known,
+            duplicates,
             refused,
         } = counts;
         if self.json {
-            let line = json!({"kind": "counts", "queued": queued, "known": known, "refused": refused,
+            let line = json!({"kind": "counts", "queued": queued, "duplicates": duplicates, "refused": refused,
                 "dry_run": self.dry_run});
             return format!("{line}\n");
         }
-        let rows = number(queued + known + refused, "row");
+        let rows = number(queued + duplicates + refused, "row");
         let would = if self.dry_run { "would be " } else { "" };
-        format!("{rows}: {queued} {would}queued, {known} known from before, {refused} refused\n")
+        format!("{rows}: {queued} {would}queued, {duplicates} duplicates, {refused} refused\n")
     }
 }
 
@@ -225,7 +225,7 @@ fn repeated(keys: &mut Keys, line: u64, ready: &Ready) -> Option<RowOutcome> {
             entry.insert((line, content));
             None
         }
-        Entry::Occupied(first) if first.get().1 == content => Some(RowOutcome::Known),
+        Entry::Occupied(first) if first.get().1 == content => Some(RowOutcome::Duplicate),
         Entry::Occupied(first) => Some(RowOutcome::refused(format!(
             "line {} has the same key, but another text or recipient",
             first.get().0

@@ -188,10 +188,10 @@ impl Send {
     }
 
     fn shown(&self, receipt: &SendReceipt) -> String {
-        let state = receipt.state.map_or("forgotten", OutboundState::as_str);
+        let state = receipt.state.map_or("deleted", OutboundState::as_str);
         let sid = receipt.sid.map(|sid| sid.to_string());
         if self.json {
-            let line = json!({"id": receipt.id, "repeated": receipt.is_duplicate, "differs": receipt.differs, "state": state,
+            let line = json!({"id": receipt.id, "duplicate": receipt.is_duplicate, "differs": receipt.differs, "state": state,
                 "message_sid": sid, "status": receipt.status, "error_code": receipt.error_code, "reason": receipt.reason});
             return format!("{line}\n");
         }
