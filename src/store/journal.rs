@@ -323,7 +323,7 @@ impl fmt::Debug for RedactedParams {
 /// assert_eq!(store.accept(message).await?, AcceptOutcome::AlreadyAnswered(response));
 /// let policy = CrashPolicy { retry: true, max_attempts: 2 };
 /// let backlog = store.claim_backlog(10, policy, now).await?;
-/// assert!(backlog.taken.is_empty() && backlog.dead.is_empty(), "the message is answered");
+/// assert!(backlog.messages.is_empty() && backlog.dead.is_empty(), "the message is answered");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```

@@ -209,7 +209,7 @@ pub struct PurgeReport {
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use std::time::Duration;
 /// use replyhook::Timestamp;
-/// use replyhook::store::{Access, Expired, Operator, Retention, Store, sqlite::SqliteStore};
+/// use replyhook::store::{Access, ExpiryReport, Operator, Retention, Store, sqlite::SqliteStore};
 ///
 /// let store = SqliteStore::memory();
 /// store.open(Access::Owner).await?;
