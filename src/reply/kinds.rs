@@ -14,7 +14,7 @@ pub(crate) const MAX_MMS_BYTES: usize = 5 * 1024 * 1024;
 /// ```
 /// use replyhook::reply::MediaRefusal;
 ///
-/// let refusal = MediaRefusal::Size { most: 16, length: 17 };
+/// let refusal = MediaRefusal::Size { max_bytes: 16, length: 17 };
 /// assert_eq!(refusal.to_string(), "the file has 17 bytes; the channel accepts at most 16");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

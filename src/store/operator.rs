@@ -216,7 +216,7 @@ pub struct PurgeReport {
 /// let day = Duration::from_hours(24);
 /// let retention = Retention::new(30 * day, 7 * day, Timestamp::UNIX_EPOCH);
 /// let mut begun = std::time::Instant::now();
-/// while store.expire(retention).await?.more {
+/// while store.expire(retention).await?.has_more {
 ///     tokio::time::sleep(ExpiryReport::pause_after(begun.elapsed())).await;
 ///     begun = std::time::Instant::now();
 /// }

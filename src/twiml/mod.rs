@@ -182,7 +182,7 @@ impl Document {
         })
     }
 
-    /// Restores a document from the value of [`Document::to_saved`].
+    /// Restores a document from the value of [`Document::to_stored`].
     #[cfg_attr(
         not(feature = "app"),
         expect(dead_code, reason = "only the journal stores documents")
