@@ -192,7 +192,7 @@ fn unflushed_reply_at_exit_is_logged_as_failure() {
     let line = log.lines().find(|line| line.contains("message_sids"));
     let line: serde_json::Value = serde_json::from_str(line.expect(&log)).unwrap();
     assert_eq!(
-        (&line["number"], &line["level"]),
+        (&line["count"], &line["level"]),
         (&1.into(), &"ERROR".into())
     );
     assert_eq!(line["message_sids"], format!("SM{:032x}", 1));
