@@ -304,7 +304,7 @@ fn csv_row_in_repeated_file_is_sent_once() {
     );
     // With another --idempotency-key, the same rows count as new.
     let (_, out, _) = csv(&kept, &path, &["--idempotency-key", "spring"]);
-    assert!(out.contains("3 queued, 0 known"), "{out}");
+    assert!(out.contains("3 queued, 0 duplicates"), "{out}");
     twilio.wait_for_posts(6);
     assert!(!server.log().contains("15550001111"));
 }
