@@ -131,10 +131,11 @@ pub struct Reconciler {
 pub struct InboundDiff {
     /// Messages that the journal lacks, oldest first.
     pub messages: Vec<MissingMessage>,
-    /// Messages that the journal has as received, processing or deferred, although Twilio sent their author something
-    /// afterwards that the journal does not have. Oldest first.
+    /// Messages without a reply in the journal, although Twilio sent their author something afterwards that the journal
+    /// does not have. Oldest first.
     ///
-    /// On a restored journal their replies were sent after the backup. Beside a running server they may be in flight.
+    /// On a restored journal, their replies were sent after the backup. While a server runs, a handler may still be
+    /// about to reply to them.
     pub answered_open: Vec<AnsweredOpen>,
     /// Number of messages that the journal has.
     pub known: u64,
@@ -256,16 +257,18 @@ impl Reconciler {
         found.sort_by_key(|(at, _)| *at);
         let (mut known, mut open) = (HashSet::new(), HashSet::new());
         for listed in listed.iter().filter(|one| is_inbound(one)) {
-            let Some(state) = self.state(account, listed.sid).await? else {
+            let Some(row) = self.row(account, listed.sid).await? else {
                 continue;
             };
             known.insert(listed.sid);
-            if matches!(state, "received" | "processing" | "deferred") {
+            // A message whose replies are queued is shown as deferred too. `already_sent` finds these replies.
+            if matches!(row.state, "received" | "processing" | "deferred") && row.replies.is_empty()
+            {
                 open.insert(listed.sid);
             }
         }
         let unrecognized = self.unrecognized_outbound(account, listed, since).await?;
-        // Without the open messages: a TwiML reply to one of them is not in this journal.
+        // Without the open messages, because this journal does not have the TwiML replies to them.
         let closed = &known - &open;
         let last_sent = LastOutbound::of(&found, &closed, &unrecognized);
         for (index, (at, listed)) in found.into_iter().enumerate() {
@@ -378,7 +381,7 @@ impl Reconciler {
 
     /// Records an open message of a restored journal as answered, so that the server does not handle it again.
     ///
-    /// Run no server on the store until then.
+    /// Stop every server before the call, because a running handler would lose its claim.
     ///
     /// ```no_run
     /// use replyhook::reconcile::Reconciler;
@@ -395,7 +398,7 @@ impl Reconciler {
     /// # Errors
     /// [`StoreError`] if the store cannot be written.
     pub async fn mark_answered(&self, answered: &AnsweredOpen) -> Result<(), StoreError> {
-        // False: it is not open any more, which is the aim.
+        // False means that the message already has a reply.
         let _ = self
             .store
             .mark_answered(answered.account, answered.message_sid)
@@ -510,12 +513,12 @@ impl Reconciler {
         }
     }
 
-    /// Returns the state of a message; `None` if the journal does not have it.
-    async fn state(
+    /// Returns a message of the journal; `None` if the journal does not have it.
+    async fn row(
         &self,
         account: AccountSid,
         sid: MessageSid,
-    ) -> Result<Option<&'static str>, StoreError> {
+    ) -> Result<Option<MessageRow>, StoreError> {
         // `MessageFilter` has no account, but the journal's key is account and SID.
         let filter = MessageFilter {
             sid: Some(sid),
@@ -523,8 +526,8 @@ impl Reconciler {
             ..MessageFilter::default()
         };
         let rows = self.store.messages(filter).await?;
-        let row = rows.iter().find(|row| same_account(row.account, account));
-        Ok(row.map(|row| row.state))
+        let mut rows = rows.into_iter();
+        Ok(rows.find(|row| same_account(row.account, account)))
     }
 }
 

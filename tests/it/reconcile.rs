@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use replyhook::{Clock, Context, InboundMessage, ManualClock, Reply, SystemClock};
+use rustix::process::Signal;
 
 use crate::support::{
     ACCOUNT, Answer, By, FakeTwilio, Fault, Kept, Policy, TOKEN, Webhook, json_lines, says,
@@ -217,6 +219,74 @@ fn restored_open_message_answered_since_is_not_handled_again() {
     let shown = twilio.wait_for_phone(USER, 2);
     let texts: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
     assert_eq!(texts, ["one", "three"]);
+}
+
+/// Returns a stopped store with a message whose reply is queued, and a backup of it.
+fn queued_reply_and_backup(twilio: &FakeTwilio) -> (Kept, Kept) {
+    let (kept, backup) = (Kept::with(twilio), Kept::with(twilio));
+    kept.prints(&["migrate"]);
+    lose(twilio, &Webhook::message(1, "one"));
+    ends(kept.run_for_account(&["reconcile"]), 0, "1 added\n");
+    let busy = Fault::Status {
+        status: 429,
+        code: Some(20429),
+        retry_after: Some(3),
+    };
+    twilio.fault(busy, 1);
+    let server = kept.server();
+    twilio.wait_for_posts(1);
+    // The server records the error after the fake has sent it.
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let state = || {
+        let shown = kept.lines(&["messages", "show", &sid(1), "--json"]);
+        shown[0]["replies"][0]["state"].clone()
+    };
+    while state() != "pending" {
+        assert!(Instant::now() < deadline, "the reply is not queued again");
+    }
+    server.signal(Signal::KILL);
+    server.wait();
+    rusqlite::Connection::open(kept.path())
+        .unwrap()
+        .execute("VACUUM INTO ?1", [backup.path().to_str()])
+        .unwrap();
+    (kept, backup)
+}
+
+// A dry run marks nothing, and must report the same as the run after it.
+#[test]
+fn restored_dry_run_recognizes_queued_reply_that_was_sent() {
+    let twilio = FakeTwilio::start();
+    let (kept, backup) = queued_reply_and_backup(&twilio);
+    // The reply is sent after the backup. It does not prove a reply to the message that was lost before it.
+    lose(&twilio, &Webhook::message(2, "two"));
+    let server = kept.server();
+    twilio.wait_for_phone(USER, 1);
+    server.signal(Signal::TERM);
+    server.wait();
+
+    let dry = backup.run_for_account(&["reconcile", "--restored", "--dry-run"]);
+    let out = ends(dry, 1, "1 known, 1 missing, 0 added\n");
+    assert!(out.starts_with("sent SM"), "{out}");
+    assert!(
+        out.contains("\n0 open messages that") && out.contains("\n1 message of the outbox"),
+        "{out}"
+    );
+    let run = backup.run_for_account(&["reconcile", "--restored"]);
+    ends(run, 0, "1 known, 1 missing, 1 added\n");
+}
+
+// Its message is shown as deferred, like one whose handler has not replied yet.
+#[test]
+fn restored_queued_reply_is_not_closed_after_later_message() {
+    let twilio = FakeTwilio::start();
+    let (_, backup) = queued_reply_and_backup(&twilio);
+    converse(&Kept::with(&twilio), &twilio, &[Webhook::message(2, "two")]);
+    let run = backup.run_for_account(&["reconcile", "--restored"]);
+    let out = ends(run, 0, "1 known, 1 missing, 0 added, 1 answered before\n");
+    assert!(out.contains("\n0 open messages that"), "{out}");
+    let shown = backup.lines(&["messages", "show", &sid(1), "--json"]);
+    assert_eq!(shown[0]["replies"][0]["state"], "pending");
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use replyhook::config::ReconcileSettings;
@@ -129,10 +130,13 @@ impl Reconcile {
                 .unwrap_or(Timestamp::MIN)
         };
         let since = before(i64::from(self.since) * 3600);
-        let listed = opened.ask(list_messages(client, account, credentials, since))?;
-        // Before `missing`: an outbox message that is marked here does not count as unrecognized there.
+        let mut listed = opened.ask(list_messages(client, account, credentials, since))?;
         if self.restored {
-            for sent in &opened.wait(reconciler.already_sent(account, &listed, now))? {
+            let already_sent = opened.wait(reconciler.already_sent(account, &listed, now))?;
+            // `missing` must recognize these messages, also in a dry run, which does not mark them in the outbox.
+            let sids: HashSet<_> = already_sent.iter().map(|sent| sent.sid).collect();
+            listed.retain(|message| !sids.contains(&message.sid));
+            for sent in &already_sent {
                 counts.sent += 1;
                 if !self.dry_run {
                     opened.wait(reconciler.mark_sent(sent, now))?;
@@ -144,7 +148,7 @@ impl Reconcile {
         counts.known += inbound.known;
         counts.unreadable += inbound.unreadable;
         counts.listed += inbound.known + inbound.unreadable + inbound.messages.len() as u64;
-        // Only on a restored store: beside a running server such a message may be in flight.
+        // Only with --restored, which requires a stopped server: a running one may be about to reply to such a message.
         if self.restored && !self.include_answered {
             for answered in &inbound.answered_open {
                 counts.closed += 1;
