@@ -73,12 +73,12 @@ impl Worker {
     where
         S: Future<Output = ()> + Send,
     {
-        self.run_beside(shutdown, std::future::ready(()))
+        self.run_with_server(shutdown, std::future::ready(()))
     }
 
     /// Same as [`run`](Self::run) for a caller that knows when the last request is `answered`.
     // The stage is set in the call and not at the first poll of the future: a request or a signal may come before that.
-    pub(crate) fn run_beside<S, A>(
+    pub(crate) fn run_with_server<S, A>(
         mut self,
         shutdown: S,
         answered: A,
@@ -139,7 +139,7 @@ impl Worker {
             self.tasks.wait().await;
         };
         // Flush at the same time: the backlog loop, which normally flushes, has ended with the `select!` in
-        // `run_beside`.
+        // `run_with_server`.
         tokio::select! {
             () = finished => {}
             () = self.dispatcher.keep_entering() => {}

@@ -49,7 +49,7 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
     let shutdown_timeout = server.shutdown_timeout;
     // Before the private listener starts: this call sets the lifecycle stage that `/readyz` reports.
-    let worker = app.worker.run_beside(
+    let worker = app.worker.run_with_server(
         stop.clone().cancelled_owned(),
         answered.clone().cancelled_owned(),
     );

@@ -71,7 +71,7 @@ pub enum TurnStatus {
     Claimed(Claim),
     /// Older messages of the conversation are still open.
     Waiting,
-    /// The message is no longer queued for this process: its reply path is decided, or its claim is lost.
+    /// The reply path of the message is already decided, or this process has lost its claim.
     Resolved(ReplyDecision),
 }
 

@@ -310,8 +310,8 @@ pub trait Operator: Send + Sync {
 
     /// Records a received, processing or deferred message as answered, because a lost journal had replied to it.
     ///
-    /// Returns false if there is no such message. Call it while no server runs on the store: a handler that is about to
-    /// reply would lose its claim.
+    /// Returns false if no message in these states has this SID. Stop every server before the call, because a running
+    /// handler would lose its claim.
     fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool>;
 
     /// Lists up to `limit` messages of the outbox in an open state with an ID above `after`, in the order of their IDs.

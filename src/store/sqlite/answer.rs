@@ -85,7 +85,7 @@ mod tests {
     fn older_open_replies_query_uses_index() {
         let database = DatabaseFile {
             path: None,
-            wait_for_lock: crate::store::sqlite::lock::wait::<0>,
+            wait_for_lock: crate::store::sqlite::busy_handler::wait::<0>,
         };
         let db = database.open(Access::Owner).unwrap();
         let sql = format!("EXPLAIN QUERY PLAN {UNDECIDED}");

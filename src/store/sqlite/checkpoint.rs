@@ -21,16 +21,16 @@ use crate::store::StoreError;
 
 /// Number of new frames in the log after which the thread copies them. A frame is a page of 4 KiB.
 // Few, so that the disk never gets a long burst of writes. The sync of a commit would wait behind all of it.
-const COPIED_AT_ONCE: i32 = 250;
+const MIN_NEW_FRAMES: i32 = 250;
 /// Minimum time between two requests.
 // Under load the frames of a tenth of a second contain the same pages many times, and each page is copied once.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// Length of the log, in frames, from which it begins again.
-// Long, because the writer has to make the last checkpoint before that.
-const RESTARTED_AT: i32 = 8_000;
+/// Length of the log, in frames, from which the writer restarts it at its first frame.
+// Long, because the writer itself has to copy the last frames before a restart.
+const RESTART_LENGTH: i32 = 8_000;
 /// Length of the log, in frames, at which the writer waits for the thread.
 // It bounds the log. The writer cannot help in the meantime: the thread's checkpoint holds SQLite's lock for checkpoints.
-const OVERDUE: i32 = 4 * RESTARTED_AT;
+const MAX_LENGTH: i32 = 4 * RESTART_LENGTH;
 
 /// Handle of the thread, which the writer thread uses.
 pub(super) struct Checkpointer {
@@ -39,9 +39,9 @@ pub(super) struct Checkpointer {
     // `Send`.
     frames: Arc<AtomicI32>,
     /// Length of the log at the last request, in frames.
-    requested_at: i32,
+    requested_length: i32,
     /// Time of the last request.
-    requested: Instant,
+    last_request: Instant,
     /// True from a request until the writer has noticed the end of the checkpoint.
     is_copying: bool,
     /// `None` only in `drop`.
@@ -62,8 +62,8 @@ impl Checkpointer {
             .spawn(move || run(&database, &received, &done))?;
         Ok(Self {
             frames: Arc::default(),
-            requested_at: 0,
-            requested: Instant::now(),
+            requested_length: 0,
+            last_request: Instant::now(),
             is_copying: false,
             requests: Some(requests),
             copied,
@@ -89,7 +89,7 @@ impl Checkpointer {
     pub(super) fn after_commit(&mut self, db: &Connection) {
         let frames = self.frames.load(Ordering::Relaxed);
         if self.is_copying {
-            let is_pending = if frames < OVERDUE {
+            let is_pending = if frames < MAX_LENGTH {
                 self.copied.try_recv() == Err(TryRecvError::Empty)
             } else {
                 // An error means that the thread has panicked, so nothing is pending either.
@@ -103,22 +103,23 @@ impl Checkpointer {
             // The thread cannot reach the end of a log that grows while it copies. SQLite starts the log from the
             // beginning only if all of it is copied. On this thread no commit of this process comes in between, and few
             // frames are left.
-            if frames >= RESTARTED_AT {
+            if frames >= RESTART_LENGTH {
                 copy(db, &mut self.has_failed);
             }
         }
-        // The log has begun again.
-        if frames < self.requested_at {
-            self.requested_at = 0;
+        // SQLite has restarted the log.
+        if frames < self.requested_length {
+            self.requested_length = 0;
         }
-        // `RESTARTED_AT` without regard to the time: from there on the writer waits for an end of the log.
-        let is_due = frames - self.requested_at >= COPIED_AT_ONCE
-            && (self.requested.elapsed() >= MIN_INTERVAL || frames >= RESTARTED_AT);
+        // A log of `RESTART_LENGTH` is not subject to the interval: the sooner the thread has copied it, the sooner the
+        // writer can restart it.
+        let is_due = frames - self.requested_length >= MIN_NEW_FRAMES
+            && (self.last_request.elapsed() >= MIN_INTERVAL || frames >= RESTART_LENGTH);
         if !is_due {
             return;
         }
-        self.requested_at = frames;
-        self.requested = Instant::now();
+        self.requested_length = frames;
+        self.last_request = Instant::now();
         // `try_send` never blocks. It fails if the thread has panicked, and then the writer copies.
         let requested = self.requests.as_ref().map(|requests| requests.try_send(()));
         self.is_copying = matches!(requested, Some(Ok(())));
@@ -157,7 +158,8 @@ fn run(database: &DatabaseFile, requests: &Receiver<()>, done: &SyncSender<()>) 
         if let Some(db) = &connection {
             copy(db, &mut has_failed);
         }
-        // Sent after a failure too: the writer then makes the checkpoint. An error means that the writer has ended.
+        // Sent after a failure too: the writer copies the frames itself once the log has `RESTART_LENGTH`. An error
+        // means that the writer has ended.
         let _ = done.send(());
     }
 }
@@ -188,7 +190,7 @@ mod tests {
 
     // The log would grow without bound if the writer did not wait.
     #[test]
-    fn writer_waits_for_overdue_checkpoint() {
+    fn writer_waits_for_thread_at_maximum_length() {
         let folder = tempfile::tempdir().unwrap();
         let db = Connection::open(folder.path().join("a.db")).unwrap();
         db.pragma_update(None, "journal_mode", "wal").unwrap();
@@ -197,19 +199,19 @@ mod tests {
         let (requests, received) = mpsc::sync_channel(1);
         let (done, copied) = mpsc::sync_channel(1);
         let mut checkpointer = Checkpointer {
-            frames: Arc::new(AtomicI32::new(OVERDUE - 1)),
-            requested_at: OVERDUE - 1,
-            requested: Instant::now(),
+            frames: Arc::new(AtomicI32::new(MAX_LENGTH - 1)),
+            requested_length: MAX_LENGTH - 1,
+            last_request: Instant::now(),
             is_copying: true,
             requests: Some(requests),
             copied,
             has_failed: false,
             thread: None,
         };
-        // Not overdue: the writer goes on, and the checkpoint stays pending.
+        // Below the maximum: the writer goes on, and the checkpoint stays pending.
         checkpointer.after_commit(&db);
         assert!(checkpointer.is_copying);
-        checkpointer.frames.store(OVERDUE, Ordering::Relaxed);
+        checkpointer.frames.store(MAX_LENGTH, Ordering::Relaxed);
         let has_ended = Arc::<AtomicBool>::default();
         let thread = std::thread::spawn({
             let has_ended = has_ended.clone();
@@ -224,7 +226,7 @@ mod tests {
         thread.join().unwrap();
         // The thread has ended: the writer makes the next checkpoint itself.
         drop(received);
-        checkpointer.requested_at = 0;
+        checkpointer.requested_length = 0;
         checkpointer.after_commit(&db);
         assert!(!checkpointer.is_copying);
     }

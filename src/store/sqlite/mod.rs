@@ -6,13 +6,13 @@
 
 mod answer;
 mod backlog;
+mod busy_handler;
 mod check;
 mod checkpoint;
 mod conversations;
 mod error;
 mod handoff;
 mod journal;
-mod lock;
 mod media;
 mod operator;
 mod outbox;
@@ -161,8 +161,8 @@ impl Store for SqliteStore {
                 wait_for_lock: match access {
                     // Seconds. Less than `OPERATION_TIMEOUT`, so that a caller gets SQLite's error instead of a
                     // timeout.
-                    Access::Owner => lock::wait::<1>,
-                    Access::Operator | Access::Migrate => lock::wait::<10>,
+                    Access::Owner => busy_handler::wait::<1>,
+                    Access::Operator | Access::Migrate => busy_handler::wait::<10>,
                 },
             };
             let opened = tokio::task::spawn_blocking(move || {

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::presence::beside;
+use super::presence::with_suffix;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Device and inode of a file.
@@ -83,7 +83,7 @@ fn lock_target(path: &Path) -> PathBuf {
     if cfg!(any(target_os = "linux", target_os = "android")) {
         path.to_owned()
     } else {
-        beside(path, ".lock")
+        with_suffix(path, ".lock")
     }
 }
 
@@ -158,7 +158,7 @@ pub(super) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
     let has_links = path.metadata().is_ok_and(|metadata| metadata.nlink() > 1);
     // A server's write-ahead log exists as long as the server runs. With a log under this name, this name is the
     // server's.
-    if !has_links || beside(path, "-wal").exists() {
+    if !has_links || with_suffix(path, "-wal").exists() {
         return Ok(());
     }
     let mut locked = locked();

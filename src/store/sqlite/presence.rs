@@ -26,7 +26,7 @@ impl Presence {
         };
         // The log is checked too: commits are in the log first, and without it they are lost although the database is
         // there.
-        let files = vec![opened(path.clone())?, opened(beside(path, "-wal"))?];
+        let files = vec![opened(path.clone())?, opened(with_suffix(path, "-wal"))?];
         Ok(Some(Self { files }))
     }
 
@@ -44,7 +44,7 @@ impl Presence {
 }
 
 /// Returns the path of a file next to the database: the database's path with `end` appended.
-pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, end: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(end);
     name.into()

@@ -429,7 +429,7 @@ mod tests {
     fn retention_statements_avoid_table_scans() {
         let database = DatabaseFile {
             path: None,
-            wait_for_lock: crate::store::sqlite::lock::wait::<0>,
+            wait_for_lock: crate::store::sqlite::busy_handler::wait::<0>,
         };
         let db = database.open(Access::Owner).unwrap();
         for sql in [

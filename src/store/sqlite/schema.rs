@@ -285,7 +285,7 @@ mod tests {
         let path = format!("file:{}?vfs=unix-dotfile", file.display());
         let database = DatabaseFile {
             path: Some(path.into()),
-            wait_for_lock: crate::store::sqlite::lock::wait::<0>,
+            wait_for_lock: crate::store::sqlite::busy_handler::wait::<0>,
         };
         let error = database.connect().unwrap_err().to_string();
         assert!(error.contains("(journal delete, synchronous 2)"), "{error}");

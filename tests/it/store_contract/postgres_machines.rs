@@ -154,7 +154,7 @@ fn machine_reports_when_its_replies_are_flushed() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let one = backend.store();
         let (day, none) = (Duration::from_hours(24), Duration::ZERO);
-        // There is no other machine.
+        // Only one machine uses the database.
         assert!(one.peers_flushed_within(none).await.unwrap());
         let two = another(backend).await;
         assert!(one.peers_flushed_within(day).await.unwrap());

@@ -175,7 +175,7 @@ async fn run_in_terminal(mut session: ChatSession) -> anyhow::Result<ExitStatus>
                     Line::Nothing => {}
                     Line::Quit => return Ok(ExitStatus::Yes),
                     Line::Wrong(problem) => screen.problem(&problem)?,
-                    Line::Command(command) => match session.run_beside(command).await {
+                    Line::Command(command) => match session.run_in_background(command).await {
                         Ok(Some(outcome)) => screen.outcome(&outcome)?,
                         Ok(None) => {}
                         Err(error) => screen.problem(&format!("{error:#}"))?,

@@ -170,7 +170,7 @@ impl ChatSession {
     /// Runs a command without waiting for the replies to a message.
     ///
     /// Replies arrive as events, and failures with [`ChatSession::failed`].
-    pub(super) async fn run_beside(
+    pub(super) async fn run_in_background(
         &mut self,
         command: Command,
     ) -> anyhow::Result<Option<MessageOutcome>> {
@@ -201,7 +201,7 @@ impl ChatSession {
         Ok(None)
     }
 
-    /// Waits for a failure of a message from [`ChatSession::run_beside`].
+    /// Waits for a failure of a message from [`ChatSession::run_in_background`].
     pub(super) async fn failed(&mut self) -> String {
         // Never `None`: `self` has a sender as well.
         self.failures.1.recv().await.unwrap_or_default()
