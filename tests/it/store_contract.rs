@@ -28,8 +28,9 @@ use futures_util::FutureExt;
 use replyhook::signature::AuthTokenKind;
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
-    AcceptOutcome, Access, Claim, Completion, ConsentKeyword, ConsentSource, CrashPolicy,
-    MessageFilter, MessageRow, NewInbound, NewOutbound, OutboundMessage, SendOutcome, Store,
+    AcceptOutcome, Access, BacklogMessage, Claim, Completion, ConsentKeyword, ConsentSource,
+    CrashPolicy, MessageFilter, MessageRow, NewInbound, NewOutbound, OutboundMessage,
+    ReplyDecision, SendOutcome, Store,
 };
 use replyhook::{
     AccountSid, Address, FormParams, MessageSid, MessageStatus, MessagingServiceSid, Timestamp,
@@ -315,6 +316,19 @@ fn sent(number: u64) -> SendOutcome {
         sid: sid(number),
         status: MessageStatus::Queued,
     }
+}
+
+/// Saves a TwiML response, without any other change of the conversation.
+async fn save_twiml(store: &dyn Store, claim: Claim, twiml: &str, now: Timestamp) -> ReplyDecision {
+    let completion = Completion::default();
+    let saved = store.complete_inline(claim, Some(twiml.to_owned()), completion, now);
+    saved.await.unwrap()
+}
+
+/// Claims up to nine messages of the backlog.
+async fn claim_backlog(store: &dyn Store, now: Timestamp) -> Vec<BacklogMessage> {
+    let claimed = store.claim_backlog(9, RETRY, now).await.unwrap();
+    claimed.messages
 }
 
 /// Sends all due messages, and returns them in the order of their IDs.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use replyhook::store::{Claim, Completion, HandoffChange, ReplyPath, Store, TurnStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, RETRY, US, arrival, at, begin, converse, from, over_all_stores,
-    reply, shown, waiting,
+    ANA, ANA_ID, BEN, Backend, US, arrival, at, begin, claim_backlog, converse, from,
+    over_all_stores, reply, shown, waiting,
 };
 
 over_all_stores!(
@@ -114,7 +114,7 @@ async fn handoff_starts_with_reply_and_marks_later_claims(backend: &mut Backend)
         .complete_inline(again, None, Completion::default(), at(5))
         .await
         .unwrap();
-    let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().messages;
+    let taken = claim_backlog(store, at(6)).await;
     assert!(taken[0].claim.handed_off);
     store
         .complete_via_rest(taken[0].claim, Vec::new(), continued(100), at(6))

@@ -5,7 +5,7 @@ use replyhook::{MessageStatus, Timestamp};
 
 use super::{
     ANA, ANA_ID, BEN, Backend, Completion, arrival, at, begin, converse, defer, from,
-    over_all_stores, sid,
+    over_all_stores, save_twiml, sid,
 };
 
 over_all_stores!(
@@ -52,10 +52,7 @@ async fn history_is_oldest_first_per_conversation(backend: &mut Backend) {
 async fn history_includes_twiml_and_rest_replies(backend: &mut Backend) {
     let store = backend.store();
     let claim = begin(store, arrival(1)).await;
-    store
-        .complete_inline(claim, Some("said".to_owned()), Completion::default(), at(1))
-        .await
-        .unwrap();
+    save_twiml(store, claim, "said", at(1)).await;
     defer(store, arrival(2), &["one", "two"]).await;
     for sent in [true, false] {
         let message = store.claim(1, at(3)).await.unwrap().pop().unwrap();

@@ -7,7 +7,8 @@ use replyhook::store::{
 };
 
 use super::{
-    BEN, Backend, RETRY, arrival, at, begin, converse, from, over_all_stores, reply, shown, waiting,
+    BEN, Backend, arrival, at, begin, claim_backlog, converse, from, over_all_stores, reply, shown,
+    waiting,
 };
 
 over_all_stores!(
@@ -94,14 +95,7 @@ async fn merged_messages_get_empty_response(backend: &mut Backend) {
         waited,
         TurnStatus::Resolved(ReplyDecision::Inline(SavedResponse::EMPTY))
     );
-    assert!(
-        store
-            .claim_backlog(9, RETRY, at(7))
-            .await
-            .unwrap()
-            .messages
-            .is_empty()
-    );
+    assert!(claim_backlog(store, at(7)).await.is_empty());
     // The message after them can be claimed.
     let next = store.try_claim(ids[2], at(7)).await.unwrap();
     let TurnStatus::Claimed(next) = next else {
@@ -127,14 +121,7 @@ async fn rest_reply_completes_merged_messages(backend: &mut Backend) {
         assert!(shown(store, number).await.replies.is_empty());
     }
     assert_eq!(store.claim(9, at(7)).await.unwrap().len(), 1);
-    assert!(
-        store
-            .claim_backlog(9, RETRY, at(7))
-            .await
-            .unwrap()
-            .messages
-            .is_empty()
-    );
+    assert!(claim_backlog(store, at(7)).await.is_empty());
 }
 
 // The fallback text was decided while the earlier message, which would have merged it, was still being handled.
@@ -183,18 +170,11 @@ async fn lost_claim_merges_nothing(backend: &mut Backend) {
             .unwrap()
     );
     // The next claim of the message finds all messages that were queued behind it.
-    let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().messages;
+    let taken = claim_backlog(store, at(6)).await;
     assert_eq!(taken.len(), 1);
     let claim = taken[0].claim;
     assert_eq!(behind(store, claim, 9).await, ids);
     let finished = store.complete_via_rest(claim, vec![reply("all")], merged(&ids), at(7));
     assert!(finished.await.unwrap());
-    assert!(
-        store
-            .claim_backlog(9, RETRY, at(8))
-            .await
-            .unwrap()
-            .messages
-            .is_empty()
-    );
+    assert!(claim_backlog(store, at(8)).await.is_empty());
 }

@@ -7,7 +7,7 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, Completion, RETRY, US, arrival, at, begin, converse, from,
+    ANA, ANA_ID, BEN, Backend, Completion, US, arrival, at, begin, claim_backlog, converse, from,
     over_all_stores, saying, stop, waiting,
 };
 
@@ -80,20 +80,13 @@ async fn retried_message_precedes_newer_unclaimed_messages(backend: &mut Backend
     store.decide(third, ReplyPath::Rest, at(3)).await.unwrap();
     assert!(store.retry(first_sid(), at(3)).await.unwrap());
     // The second message is claimed, so neither of the others can be.
-    assert!(
-        store
-            .claim_backlog(9, RETRY, at(4))
-            .await
-            .unwrap()
-            .messages
-            .is_empty()
-    );
+    assert!(claim_backlog(store, at(4)).await.is_empty());
     store
         .complete_inline(second, None, Completion::default(), at(5))
         .await
         .unwrap();
     for expected in [first.id, third] {
-        let taken = store.claim_backlog(9, RETRY, at(6)).await.unwrap().messages;
+        let taken = claim_backlog(store, at(6)).await;
         assert_eq!(
             taken.iter().map(|taken| taken.claim.id).collect::<Vec<_>>(),
             [expected]
@@ -255,14 +248,7 @@ async fn reopened_message_belongs_to_merged_conversation(backend: &mut Backend) 
         .unwrap();
     assert_eq!(waiting(&again), failed.id);
     assert!(store.retry(super::sid(3), at(5)).await.unwrap());
-    assert!(
-        store
-            .claim_backlog(9, RETRY, at(5))
-            .await
-            .unwrap()
-            .messages
-            .is_empty()
-    );
+    assert!(claim_backlog(store, at(5)).await.is_empty());
     store
         .complete_inline(handled, None, Completion::default(), at(6))
         .await

@@ -10,8 +10,8 @@ use replyhook::{MessageStatus, Timestamp};
 
 use super::{
     ANA, ANA_ID, BEN, Backend, Completion, NewInbound, RETRY, US, account, arrival, at, begin,
-    bodies, converse, defer, from, over_all_stores, reply, saying, shown, sid, start, stop,
-    waiting,
+    bodies, claim_backlog, converse, defer, from, over_all_stores, reply, save_twiml, saying,
+    shown, sid, start, stop, waiting,
 };
 
 over_all_stores!(
@@ -161,7 +161,7 @@ async fn dead_message_is_retried_once(backend: &mut Backend) {
     assert!(store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(9), at(3)).await.unwrap());
-    let taken = store.claim_backlog(9, RETRY, at(4)).await.unwrap().messages;
+    let taken = claim_backlog(store, at(4)).await;
     assert_eq!(
         (taken[0].claim.attempt, taken[0].claim.failed_before),
         (2, true)
@@ -229,14 +229,7 @@ async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
     assert_eq!((row.state, row.attempt), ("answered", 0));
     let reason = row.reason.unwrap();
     assert!(reason.starts_with("it was answered before"), "{reason}");
-    assert!(
-        store
-            .claim_backlog(9, RETRY, at(2))
-            .await
-            .unwrap()
-            .messages
-            .is_empty()
-    );
+    assert!(claim_backlog(store, at(2)).await.is_empty());
     // Its webhook counts as a redelivery, its window is open, and later messages do not wait for it.
     let again = store.accept(Arc::new(arrival(1))).await.unwrap();
     assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
@@ -384,10 +377,7 @@ async fn purge_closes_open_messages(backend: &mut Backend) {
             .await
             .unwrap()
     );
-    let lost = store
-        .complete_inline(claim, Some("late".to_owned()), Completion::default(), at(3))
-        .await
-        .unwrap();
+    let lost = save_twiml(store, claim, "late", at(3)).await;
     assert_eq!(lost, replyhook::store::ReplyDecision::ClaimLost);
     for (number, id) in [(1, claim.id), (2, second)] {
         assert_eq!(shown(store, number).await.state, "dead");
@@ -395,14 +385,7 @@ async fn purge_closes_open_messages(backend: &mut Backend) {
         assert_eq!(decided, replyhook::store::ReplyDecision::ViaRest);
         assert!(!store.retry(sid(number), at(4)).await.unwrap());
     }
-    assert!(
-        store
-            .claim_backlog(9, RETRY, at(5))
-            .await
-            .unwrap()
-            .messages
-            .is_empty()
-    );
+    assert!(claim_backlog(store, at(5)).await.is_empty());
     begin(store, arrival(3)).await;
 }
 

@@ -13,8 +13,8 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, BEN, Backend, Completion, Kind, RETRY, arrival, at, begin, converse, defer, from, reply,
-    run, shown, sid,
+    ANA, BEN, Backend, Completion, Kind, RETRY, arrival, at, begin, claim_backlog, converse, defer,
+    from, reply, run, shown, sid,
 };
 use crate::support::postgres::{Proxy, Way};
 
@@ -51,13 +51,7 @@ fn live_machine_keeps_its_claims() {
             two.accept(std::sync::Arc::new(arrival(2))).await.unwrap(),
             AcceptOutcome::Queued { .. }
         ));
-        assert!(
-            two.claim_backlog(9, RETRY, at(3))
-                .await
-                .unwrap()
-                .messages
-                .is_empty()
-        );
+        assert!(claim_backlog(&*two, at(3)).await.is_empty());
         defer(one, from(&[BEN], 4), &["text"]).await;
         let message = one.claim(9, at(5)).await.unwrap().pop().unwrap();
         assert!(two.claim(9, at(5)).await.unwrap().is_empty());
@@ -82,10 +76,7 @@ fn claims_of_dead_machine_move_to_another() {
         let message = one.claim(9, at(3)).await.unwrap().pop().unwrap();
         // Claiming renews the lease of `two`. `one` is still running, so its heartbeat may renew its lease first.
         // `dies` then tries again.
-        let taken = dies(backend, async || {
-            two.claim_backlog(9, RETRY, at(4)).await.unwrap().messages
-        })
-        .await;
+        let taken = dies(backend, async || claim_backlog(&*two, at(4)).await).await;
         assert_eq!((taken[0].claim.id, taken[0].claim.attempt), (claim.id, 2));
         let unknown = dies(backend, async || {
             assert!(two.claim(9, at(4)).await.unwrap().is_empty());
@@ -130,13 +121,7 @@ fn paused_machine_renews_lease_before_claiming() {
         converse(one, arrival(1)).await;
         backend.database().run(RUN_OUT).await;
         begin(one, arrival(2)).await;
-        assert!(
-            two.claim_backlog(9, RETRY, at(3))
-                .await
-                .unwrap()
-                .messages
-                .is_empty()
-        );
+        assert!(claim_backlog(&*two, at(3)).await.is_empty());
         // Claiming also restores the lease if its row was deleted.
         backend.database().run("DELETE FROM owner").await;
         begin(one, from(&[BEN], 3)).await;

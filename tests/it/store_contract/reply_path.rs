@@ -9,8 +9,8 @@ use replyhook::store::{
 };
 
 use super::{
-    BEN, Backend, Completion, RETRY, arrival, at, begin, defer, from, over_all_stores, reply,
-    saying, shown, sid, stop, waiting,
+    BEN, Backend, Completion, RETRY, arrival, at, begin, claim_backlog, defer, from,
+    over_all_stores, reply, save_twiml, saying, shown, sid, stop, waiting,
 };
 
 over_all_stores!(
@@ -116,10 +116,7 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
         let again = store.decide(claim.id, choice, at(3)).await.unwrap();
         assert_eq!(again, ReplyDecision::Inline(said("late")));
     }
-    let answer = store
-        .complete_inline(claim, Some("mine".to_owned()), Completion::default(), at(3))
-        .await
-        .unwrap();
+    let answer = save_twiml(store, claim, "mine", at(3)).await;
     assert_eq!(answer, ReplyDecision::Inline(said("late")));
     assert!(
         !store
@@ -142,10 +139,7 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
     assert_eq!(first, ReplyDecision::ViaRest);
     let again = store.decide(claim.id, twiml("late"), at(3)).await.unwrap();
     assert_eq!(again, ReplyDecision::ViaRest);
-    let answer = store
-        .complete_inline(claim, Some("mine".to_owned()), Completion::default(), at(3))
-        .await
-        .unwrap();
+    let answer = save_twiml(store, claim, "mine", at(3)).await;
     assert_eq!(answer, ReplyDecision::ViaRest);
     assert!(
         store
@@ -190,15 +184,7 @@ async fn claim_is_valid_for_its_attempt_only(backend: &mut Backend) {
         .await
         .unwrap();
     let second = begin(store, arrival(1)).await;
-    let stale = store
-        .complete_inline(
-            first,
-            Some("stale".to_owned()),
-            Completion::default(),
-            at(3),
-        )
-        .await
-        .unwrap();
+    let stale = save_twiml(store, first, "stale", at(3)).await;
     assert_eq!(stale, ReplyDecision::ClaimLost);
     assert!(
         !store
@@ -214,25 +200,9 @@ async fn claim_is_valid_for_its_attempt_only(backend: &mut Backend) {
         attempt: 9,
         ..second
     };
-    let lost = store
-        .complete_inline(
-            stranger,
-            Some("stale".to_owned()),
-            Completion::default(),
-            at(3),
-        )
-        .await
-        .unwrap();
+    let lost = save_twiml(store, stranger, "stale", at(3)).await;
     assert_eq!(lost, ReplyDecision::ClaimLost);
-    let answer = store
-        .complete_inline(
-            second,
-            Some("fresh".to_owned()),
-            Completion::default(),
-            at(3),
-        )
-        .await
-        .unwrap();
+    let answer = save_twiml(store, second, "fresh", at(3)).await;
     assert_eq!(answer, ReplyDecision::Inline(said("fresh")));
     assert!(store.claim(9, at(4)).await.unwrap().is_empty());
 }
@@ -262,25 +232,14 @@ async fn backlog_is_claimed_oldest_first_per_conversation(backend: &mut Backend)
     for id in [second, third, bens_second] {
         put_off(store, id).await;
     }
-    assert!(
-        store
-            .claim_backlog(9, RETRY, at(10))
-            .await
-            .unwrap()
-            .messages
-            .is_empty()
-    );
+    assert!(claim_backlog(store, at(10)).await.is_empty());
     store
         .complete_inline(running, None, Completion::default(), at(10))
         .await
         .unwrap();
     put_off(store, bens.id).await;
     // Ben's first message is still running, although deferred, so his second one is not claimed.
-    let taken = store
-        .claim_backlog(9, RETRY, at(10))
-        .await
-        .unwrap()
-        .messages;
+    let taken = claim_backlog(store, at(10)).await;
     assert_eq!(ids(&taken), [second]);
     assert_eq!((taken[0].sid, taken[0].claim.attempt), (sid(2), 1));
     assert_eq!(taken[0].params.0, "Body=text+2");
@@ -344,15 +303,7 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
             return;
         }
         let store = backend.store();
-        let lost = store
-            .complete_inline(
-                claim,
-                Some("stale".to_owned()),
-                Completion::default(),
-                at(50),
-            )
-            .await
-            .unwrap();
+        let lost = save_twiml(store, claim, "stale", at(50)).await;
         assert_eq!(lost, ReplyDecision::ClaimLost);
         let left = store.claim_backlog(9, policy, at(51)).await.unwrap();
         let (taken, dead) = (left.messages, left.dead);
@@ -462,20 +413,13 @@ async fn retried_message_after_crash_precedes_newer_message(backend: &mut Backen
         .unwrap();
     let second = begin(store, arrival(2)).await;
     assert!(store.retry(sid(1), at(3)).await.unwrap());
-    assert!(
-        store
-            .claim_backlog(9, RETRY, at(3))
-            .await
-            .unwrap()
-            .messages
-            .is_empty()
-    );
+    assert!(claim_backlog(store, at(3)).await.is_empty());
     if !backend.crash().await {
         return;
     }
     let store = backend.store();
     for id in [first.id, second.id] {
-        let taken = store.claim_backlog(9, RETRY, at(4)).await.unwrap().messages;
+        let taken = claim_backlog(store, at(4)).await;
         assert_eq!(ids(&taken), [id]);
         store
             .complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(4))
@@ -496,11 +440,7 @@ async fn stale_claim_is_released_and_active_claims_remain(backend: &mut Backend)
             .unwrap(),
         1
     );
-    let taken = store
-        .claim_backlog(9, RETRY, at(40))
-        .await
-        .unwrap()
-        .messages;
+    let taken = claim_backlog(store, at(40)).await;
     assert_eq!(ids(&taken), [lost.id]);
     // The released claim is invalid. The other claims are still valid.
     assert!(
@@ -545,15 +485,7 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
     );
     // The message already has a saved response.
     let claim = begin(store, arrival(3)).await;
-    store
-        .complete_inline(
-            claim,
-            Some("first".to_owned()),
-            Completion::default(),
-            at(3),
-        )
-        .await
-        .unwrap();
+    save_twiml(store, claim, "first", at(3)).await;
     store
         .backfill(std::sync::Arc::new(arrival(3)), apology())
         .await
@@ -565,7 +497,7 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
         .backfill(std::sync::Arc::new(arrival(4)), None)
         .await
         .unwrap();
-    let taken = store.claim_backlog(9, RETRY, at(5)).await.unwrap().messages;
+    let taken = claim_backlog(store, at(5)).await;
     assert_eq!(
         (taken.len(), taken[0].sid, taken[0].claim.attempt),
         (1, sid(4), 1)
@@ -608,7 +540,7 @@ async fn closed_store_releases_its_claims(backend: &mut Backend) {
         return;
     }
     let store = backend.store();
-    let taken = store.claim_backlog(9, RETRY, at(5)).await.unwrap().messages;
+    let taken = claim_backlog(store, at(5)).await;
     // `close` released the claim, so the message was not claimed at the crash.
     assert_eq!((ids(&taken), taken[0].claim.attempt), (vec![claim.id], 2));
     let later = |seconds: u64| -> Timestamp { at(5) + Duration::from_secs(seconds) };
