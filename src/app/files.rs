@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::delivery::OutboxWorker;
-use crate::media::{Accounts, AutoSave, Folder, LinkLimits, Media};
+use crate::media::{Accounts, AutoSave, Folder, LinkLimits, MediaService};
 use crate::sid::AccountSid;
 use crate::signature::{AuthTokenKind, PublicUrl};
 use crate::twilio::media::MediaHosts;
@@ -39,7 +39,7 @@ pub(super) fn media(
     delivery: &Arc<OutboxWorker>,
     clock: &Arc<dyn Clock>,
     tasks: &TaskTracker,
-) -> Media {
+) -> MediaService {
     let media = &settings.media;
     let auto_save = media.save_dir.as_ref().map(|folder| AutoSave {
         folder: Folder::new(folder.clone(), media.save_quota),
@@ -52,7 +52,7 @@ pub(super) fn media(
         public_url: settings.server.public_url.clone(),
     });
     let limits = LinkLimits::new(settings.server.max_in_flight);
-    Media::new(
+    MediaService::new(
         accounts,
         hosts,
         auto_save,

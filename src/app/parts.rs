@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Tunnel;
 use crate::config::{OnCrash, Settings, SignatureMode, TwilioSettings};
-use crate::delivery::{DeliveryPolicy, Keyring, Route, Routes};
+use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy, Keyring};
 use crate::dispatch::{DispatchLimits, Guard, GuardRules};
 use crate::sid::AccountSid;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
@@ -64,15 +64,15 @@ pub(super) fn routes(
     settings: &Settings,
     only: Option<AccountSid>,
     tunnel: Option<&Tunnel>,
-) -> Routes {
-    Routes {
-        default: Route {
+) -> ApiRoutes {
+    ApiRoutes {
+        default: ApiRoute {
             client: Client::new(settings.rest.api_url.clone()),
             status_callback: status_callback(settings),
         },
         restrict_to: only,
         tunnel: tunnel.map(|tunnel| {
-            let route = Route {
+            let route = ApiRoute {
                 // The default URL is Twilio's: `rest.api_url` of a dev server is its emulator.
                 client: Client::new(ApiUrl::default()),
                 status_callback: Some(tunnel.public_url.clone()),

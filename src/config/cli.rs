@@ -3,7 +3,7 @@
 //! They do not need `PUBLIC_URL`, nor an auth token if there is an API key.
 
 use super::layers::Layers;
-use super::reader::Reader;
+use super::reader::SettingsReader;
 use super::{ConsentSettings, Problems, RestSettings, Sources, StoreSettings, sections, store};
 use crate::sid::AccountSid;
 use crate::twilio::{ApiUrl, Credentials};
@@ -34,7 +34,7 @@ impl ReconcileSettings {
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
-        let mut reader = Reader::new(&layers, problems);
+        let mut reader = SettingsReader::new(&layers, problems);
         let rest = sections::rest(&mut reader);
         let api_key = rest.as_ref().and_then(|rest| rest.api_key.clone());
         let accounts = accounts(
@@ -66,7 +66,7 @@ pub struct OutboundSettings {
     pub on_unknown: OnUnknown,
 }
 
-pub(super) fn outbound(reader: &mut Reader<'_>) -> Option<OutboundSettings> {
+pub(super) fn outbound(reader: &mut SettingsReader<'_>) -> Option<OutboundSettings> {
     let rate = reader.number("outbound.rate_per_second", 0..=10_000);
     let on_unknown = [("hold", OnUnknown::Hold), ("resend", OnUnknown::Resend)];
     let on_unknown = reader.choice("outbound.on_unknown", &on_unknown);
@@ -104,7 +104,7 @@ impl SendSettings {
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
-        let mut reader = Reader::new(&layers, problems);
+        let mut reader = SettingsReader::new(&layers, problems);
         let account = own_account(&mut reader, "that sends");
         let rest = sections::rest(&mut reader);
         let credentials = own_credentials(&mut reader, account, rest.as_ref());
@@ -150,7 +150,7 @@ impl SenderWebhookSettings {
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
-        let mut reader = Reader::new(&layers, problems);
+        let mut reader = SettingsReader::new(&layers, problems);
         let account = own_account(&mut reader, "that owns the senders");
         let rest = sections::rest(&mut reader);
         // If `own_credentials` reports a problem, such as an empty token, a second one would be noise.
@@ -175,7 +175,7 @@ impl SenderWebhookSettings {
 
 /// Returns the API key if there is one, otherwise the account's auth token.
 fn own_credentials(
-    reader: &mut Reader<'_>,
+    reader: &mut SettingsReader<'_>,
     account: Option<AccountSid>,
     rest: Option<&RestSettings>,
 ) -> Option<Credentials> {
@@ -188,7 +188,7 @@ fn own_credentials(
 }
 
 /// Returns `twilio.account_sid`, or records a problem. `which` completes "the account …" in its text.
-fn own_account(reader: &mut Reader<'_>, which: &str) -> Option<AccountSid> {
+fn own_account(reader: &mut SettingsReader<'_>, which: &str) -> Option<AccountSid> {
     const KEY: &str = "twilio.account_sid";
     match reader.text(KEY) {
         "" => {
@@ -204,7 +204,7 @@ fn own_account(reader: &mut Reader<'_>, which: &str) -> Option<AccountSid> {
 
 /// Returns the main account, with its API key or else its token, and the accounts below `twilio.accounts`.
 fn accounts(
-    reader: &mut Reader<'_>,
+    reader: &mut SettingsReader<'_>,
     api_key: Option<Credentials>,
 ) -> Vec<(AccountSid, Credentials)> {
     let mut accounts: Vec<(AccountSid, Credentials)> = Vec::new();

@@ -1,6 +1,6 @@
 //! The section `[guard]`: loop detection and rate limits.
 
-use super::reader::Reader;
+use super::reader::SettingsReader;
 use crate::address::{Address, Channel, Identity};
 
 /// The settings of the `[guard]` section; part of [`Settings`](super::Settings).
@@ -15,7 +15,7 @@ pub struct GuardSettings {
     pub own_numbers: Vec<Address>,
 }
 
-pub(super) fn guard(reader: &mut Reader<'_>) -> Option<GuardSettings> {
+pub(super) fn guard(reader: &mut SettingsReader<'_>) -> Option<GuardSettings> {
     let loops = reader.flag("guard.loop_detection");
     let messages_per_user_per_minute =
         reader.number("guard.messages_per_user_per_minute", 0..=1_000_000);
@@ -27,7 +27,7 @@ pub(super) fn guard(reader: &mut Reader<'_>) -> Option<GuardSettings> {
     })
 }
 
-fn own_numbers(reader: &mut Reader<'_>) -> Option<Vec<Address>> {
+fn own_numbers(reader: &mut SettingsReader<'_>) -> Option<Vec<Address>> {
     const KEY: &str = "guard.own_numbers";
     let texts = reader.list(KEY);
     let addresses: Vec<_> = texts.into_iter().map(Address::parse).collect();

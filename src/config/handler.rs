@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::layers::quoted;
-use super::reader::Reader;
+use super::reader::SettingsReader;
 #[cfg(feature = "rules")]
 use crate::handler::RulesFile;
 use crate::handler::{ForwardSetupError, ForwardTarget};
@@ -61,7 +61,7 @@ pub enum HandlerKind {
     Rules,
 }
 
-pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
+pub(super) fn handler(reader: &mut SettingsReader<'_>) -> Option<HandlerSettings> {
     let kinds = [
         ("echo", HandlerKind::Echo),
         ("forward", HandlerKind::Forward),
@@ -98,7 +98,7 @@ pub(super) fn handler(reader: &mut Reader<'_>) -> Option<HandlerSettings> {
     })
 }
 
-pub(super) fn handoff(reader: &mut Reader<'_>) -> Option<HandoffSettings> {
+pub(super) fn handoff(reader: &mut SettingsReader<'_>) -> Option<HandoffSettings> {
     const KEY: &str = "handoff.ttl";
     const MAX: Duration = Duration::from_hours(720);
     let text = reader.text(KEY);
@@ -126,7 +126,7 @@ const NO_FORWARD_SECRET: &str = "is missing: make one with  echo whsec_$(openssl
 /// Warns about settings of a handler that `handler.kind` does not select.
 ///
 /// The operator may expect that handler's replies, and users would get others.
-fn warn_of_unused(reader: &mut Reader<'_>, kind: HandlerKind) {
+fn warn_of_unused(reader: &mut SettingsReader<'_>, kind: HandlerKind) {
     let (name, reads_rules, reads_forward_url) = match kind {
         HandlerKind::Echo => ("echo", false, false),
         HandlerKind::Forward => ("forward", false, true),
@@ -157,7 +157,7 @@ struct AlreadyReported;
 
 /// Returns the service to forward to, if `is_asked` requires one.
 fn forward(
-    reader: &mut Reader<'_>,
+    reader: &mut SettingsReader<'_>,
     is_asked: bool,
 ) -> Result<Option<ForwardTarget>, AlreadyReported> {
     let before = reader.problem_count();
@@ -198,7 +198,7 @@ fn forward(
 /// Reads and validates the rules file. `forwards_nowhere`: `handler.forward_url` is not set.
 #[cfg(feature = "rules")]
 fn rules(
-    reader: &mut Reader<'_>,
+    reader: &mut SettingsReader<'_>,
     forwards_nowhere: bool,
 ) -> Result<Option<RulesFile>, AlreadyReported> {
     let text = reader.text(RULES).trim().to_owned();

@@ -54,7 +54,7 @@ pub(super) const ACCOUNTS: &str = "twilio.accounts.";
 
 /// A value and its origin.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct SettingEntry {
     pub(super) value: Value,
     pub(super) origin: String,
     /// Precedence: 0 default, 1 file, 2 `REPLYHOOK__…`, 3 short name, 4 [`Sources::fixed`].
@@ -64,11 +64,11 @@ pub(super) struct Entry {
 /// All known keys, with their values.
 #[derive(Debug)]
 pub(super) struct Layers {
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, SettingEntry>,
     /// Folder of the settings file, which relative paths start from.
     pub(super) directory: PathBuf,
     /// `PORT`. Kept apart from `server.listen`, of which it replaces only the port.
-    pub(super) port: Option<Entry>,
+    pub(super) port: Option<SettingEntry>,
 }
 
 impl Layers {
@@ -81,7 +81,7 @@ impl Layers {
         walk("", &defaults, &mut |key, value| {
             entries.insert(
                 key,
-                Entry {
+                SettingEntry {
                     value: value.clone(),
                     origin: DEFAULT.to_owned(),
                     rank: 0,
@@ -104,7 +104,7 @@ impl Layers {
         layers
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+    pub(super) fn get(&self, key: &str) -> Option<&SettingEntry> {
         self.entries.get(key)
     }
 
@@ -129,7 +129,7 @@ impl Layers {
 
     /// Returns key, masked value and origin of every setting.
     pub(super) fn effective(&self) -> Vec<(String, String, String)> {
-        let shown = |(key, entry): (&String, &Entry)| {
+        let shown = |(key, entry): (&String, &SettingEntry)| {
             let (mut value, mut origin) = (entry.value.clone(), entry.origin.clone());
             // Show the address that the server will listen on, not the one whose port `PORT` replaces.
             if key == "server.listen"
@@ -194,7 +194,7 @@ impl Layers {
                     problems,
                 );
             } else if name == "PORT" && !sources.ignores("server.listen") {
-                self.port = Some(Entry {
+                self.port = Some(SettingEntry {
                     value: Value::String(value.clone()),
                     origin,
                     rank: 3,
@@ -330,7 +330,7 @@ impl Layers {
             }
             self.entries.insert(
                 key,
-                Entry {
+                SettingEntry {
                     value,
                     origin: origin.to_owned(),
                     rank,

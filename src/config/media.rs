@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::layers::{Layers, quoted};
-use super::reader::Reader;
+use super::reader::SettingsReader;
 use super::{Problems, Sources};
 use crate::twilio::media::HostPattern;
 
@@ -32,14 +32,14 @@ impl MediaSettings {
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
-        let mut reader = Reader::new(&layers, problems);
+        let mut reader = SettingsReader::new(&layers, problems);
         let media = media(&mut reader);
         let (problems, _) = reader.finish();
         media.filter(|_| problems.is_empty()).ok_or(problems)
     }
 }
 
-pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
+pub(super) fn media(reader: &mut SettingsReader<'_>) -> Option<MediaSettings> {
     let save = reader.text("media.save_dir").trim();
     let save = (!save.is_empty()).then(|| reader.layers.directory.join(save));
     let delete_after_save = reader.flag("media.delete_after_save")?;
@@ -83,7 +83,7 @@ pub(super) fn media(reader: &mut Reader<'_>) -> Option<MediaSettings> {
     })
 }
 
-fn hosts(reader: &mut Reader<'_>) -> Option<Vec<HostPattern>> {
+fn hosts(reader: &mut SettingsReader<'_>) -> Option<Vec<HostPattern>> {
     const KEY: &str = "media.allowed_redirect_hosts";
     let mut hosts = Vec::new();
     for text in reader.list(KEY) {

@@ -32,7 +32,7 @@ pub use sections::{
 pub use store::{ConsentSettings, StoreSettings};
 
 use layers::Layers;
-use reader::Reader;
+use reader::SettingsReader;
 
 use crate::signature::PublicUrl;
 
@@ -212,7 +212,7 @@ impl Settings {
     pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
-        let mut reader = Reader::new(&layers, problems);
+        let mut reader = SettingsReader::new(&layers, problems);
         let settings = sections::read(&mut reader, sources.allow_public_diagnostics);
         let (problems, warnings) = reader.finish();
         match settings {
@@ -253,7 +253,7 @@ impl SigningSettings {
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
-        let mut reader = Reader::new(&layers, problems);
+        let mut reader = SettingsReader::new(&layers, problems);
         let twilio = sections::twilio(&mut reader);
         // `sections::public_url` would report a missing URL, which is optional here.
         let public_url = if layers.is_set("server.public_url") {
@@ -277,7 +277,7 @@ impl AdminSettings {
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
-        let mut reader = Reader::new(&layers, problems);
+        let mut reader = SettingsReader::new(&layers, problems);
         let admin = sections::admin(&mut reader, None);
         let (problems, _) = reader.finish();
         admin.filter(|_| problems.is_empty()).ok_or(problems)
@@ -292,7 +292,7 @@ impl StoreSettings {
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
-        let mut reader = Reader::new(&layers, problems);
+        let mut reader = SettingsReader::new(&layers, problems);
         let store = store::store(&mut reader);
         let (problems, _) = reader.finish();
         store.filter(|_| problems.is_empty()).ok_or(problems)

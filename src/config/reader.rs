@@ -5,19 +5,19 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use super::layers::{self, Entry, Layers, quoted};
+use super::layers::{self, Layers, SettingEntry, quoted};
 use super::problem::{Problem, Problems, Warning};
 use super::shown;
 use crate::secret::Secret;
 
 /// Reads values, and collects problems and warnings.
-pub(super) struct Reader<'a> {
+pub(super) struct SettingsReader<'a> {
     pub(super) layers: &'a Layers,
     problems: Problems,
     warnings: Vec<Warning>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> SettingsReader<'a> {
     pub(super) fn new(layers: &'a Layers, problems: Problems) -> Self {
         Self {
             layers,
@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         }
         if file.is_empty() {
             // Set but empty is a deployment mistake, such as a variable that did not expand. Not set is valid here.
-            if let Some(Entry { origin, .. }) = set(key)
+            if let Some(SettingEntry { origin, .. }) = set(key)
                 .filter(|_| text.trim().is_empty())
                 .filter(|_| set(&file_key).is_none())
             {

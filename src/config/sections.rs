@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Settings;
 use super::layers::quoted;
-use super::reader::Reader;
+use super::reader::SettingsReader;
 use super::{cli, guard, handler, media, store};
 use crate::redact::redacted_url;
 use crate::secret::Secret;
@@ -177,7 +177,10 @@ impl fmt::Debug for TelemetrySettings {
 }
 
 /// Reads all sections, or records their problems and returns `None`.
-pub(super) fn read(reader: &mut Reader<'_>, allow_public_diagnostics: bool) -> Option<Settings> {
+pub(super) fn read(
+    reader: &mut SettingsReader<'_>,
+    allow_public_diagnostics: bool,
+) -> Option<Settings> {
     // Read every section before the first `?`: an early return would hide the problems of later sections.
     let twilio = twilio(reader);
     let server = server(reader);
@@ -213,7 +216,7 @@ pub(super) fn read(reader: &mut Reader<'_>, allow_public_diagnostics: bool) -> O
     })
 }
 
-pub(super) fn twilio(reader: &mut Reader<'_>) -> Option<TwilioSettings> {
+pub(super) fn twilio(reader: &mut SettingsReader<'_>) -> Option<TwilioSettings> {
     let before = reader.problem_count();
     let auth_token = token(reader, "twilio.auth_token");
     let auth_token_secondary = token(reader, "twilio.auth_token_secondary");
@@ -249,7 +252,7 @@ pub(super) fn twilio(reader: &mut Reader<'_>) -> Option<TwilioSettings> {
     })
 }
 
-pub(super) fn sid(reader: &mut Reader<'_>, key: &str, text: &str) -> Option<AccountSid> {
+pub(super) fn sid(reader: &mut SettingsReader<'_>, key: &str, text: &str) -> Option<AccountSid> {
     let sid = AccountSid::parse(text.trim());
     if let Err(error) = sid {
         // Do not quote the value: it may be an auth token in the wrong place.
@@ -258,7 +261,7 @@ pub(super) fn sid(reader: &mut Reader<'_>, key: &str, text: &str) -> Option<Acco
     sid.ok()
 }
 
-pub(super) fn token(reader: &mut Reader<'_>, key: &str) -> Option<Secret> {
+pub(super) fn token(reader: &mut SettingsReader<'_>, key: &str) -> Option<Secret> {
     let token = reader.secret(key)?;
     let text = token.expose();
     // Only a warning: a token of another form can still verify signatures.
@@ -276,7 +279,7 @@ pub(super) fn token(reader: &mut Reader<'_>, key: &str) -> Option<Secret> {
     Some(token)
 }
 
-fn server(reader: &mut Reader<'_>) -> Option<ServerSettings> {
+fn server(reader: &mut SettingsReader<'_>) -> Option<ServerSettings> {
     let public_url = public_url(reader);
     let listen = listen(reader);
     let shutdown_timeout = reader.number("server.shutdown_timeout_s", 0..=3600);
@@ -330,7 +333,7 @@ fn is_filter(level: &str) -> bool {
             .is_ok()
 }
 
-pub(super) fn public_url(reader: &mut Reader<'_>) -> Option<PublicUrl> {
+pub(super) fn public_url(reader: &mut SettingsReader<'_>) -> Option<PublicUrl> {
     const KEY: &str = "server.public_url";
     let text = reader.text(KEY);
     if text.trim().is_empty() {
@@ -355,7 +358,7 @@ pub(super) fn public_url(reader: &mut Reader<'_>) -> Option<PublicUrl> {
     }
 }
 
-fn listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
+fn listen(reader: &mut SettingsReader<'_>) -> Option<SocketAddr> {
     let mut address = reader.address("server.listen");
     if let Some(port) = &reader.layers.port {
         let text = port.value.as_str().unwrap_or_default();
@@ -376,7 +379,7 @@ fn listen(reader: &mut Reader<'_>) -> Option<SocketAddr> {
 }
 
 pub(super) fn admin(
-    reader: &mut Reader<'_>,
+    reader: &mut SettingsReader<'_>,
     server: Option<&ServerSettings>,
 ) -> Option<AdminSettings> {
     const KEY: &str = "admin.listen";
@@ -398,7 +401,7 @@ pub(super) fn admin(
 }
 
 fn signature(
-    reader: &mut Reader<'_>,
+    reader: &mut SettingsReader<'_>,
     server: Option<&ServerSettings>,
     allow_public_diagnostics: bool,
 ) -> Option<SignatureSettings> {
@@ -421,7 +424,7 @@ fn signature(
     Some(SignatureSettings { mode })
 }
 
-fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
+fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
     // Twilio's timeout of 15 s includes sending the request's body and the way of the response back.
     let deadline = reader.millis("reply.deadline_ms", 1..=13_000);
     let debounce = reader.millis("reply.debounce_ms", 0..=10_000);
@@ -452,7 +455,7 @@ fn reply(reader: &mut Reader<'_>) -> Option<ReplySettings> {
     })
 }
 
-pub(super) fn rest(reader: &mut Reader<'_>) -> Option<RestSettings> {
+pub(super) fn rest(reader: &mut SettingsReader<'_>) -> Option<RestSettings> {
     let api_url = api_url(reader);
     let messaging_url = other_url(reader, "twilio.messaging_url");
     let content_url = other_url(reader, "twilio.content_url");
@@ -491,7 +494,7 @@ pub(super) fn rest(reader: &mut Reader<'_>) -> Option<RestSettings> {
     })
 }
 
-fn api_url(reader: &mut Reader<'_>) -> Option<ApiUrl> {
+fn api_url(reader: &mut SettingsReader<'_>) -> Option<ApiUrl> {
     const KEY: &str = "twilio.api_url";
     let (region, edge) = (
         reader.text("twilio.region").trim().to_owned(),
@@ -511,12 +514,12 @@ fn api_url(reader: &mut Reader<'_>) -> Option<ApiUrl> {
     url.map_err(|error| reader.problem(KEY, error)).ok()
 }
 
-fn other_url(reader: &mut Reader<'_>, key: &str) -> Option<ApiUrl> {
+fn other_url(reader: &mut SettingsReader<'_>, key: &str) -> Option<ApiUrl> {
     let url = ApiUrl::parse(reader.text(key));
     url.map_err(|error| reader.problem(key, error)).ok()
 }
 
-fn log(reader: &mut Reader<'_>) -> Option<LogSettings> {
+fn log(reader: &mut SettingsReader<'_>) -> Option<LogSettings> {
     let formats = [
         ("auto", LogFormat::Auto),
         ("pretty", LogFormat::Pretty),
@@ -538,7 +541,7 @@ fn log(reader: &mut Reader<'_>) -> Option<LogSettings> {
     })
 }
 
-fn telemetry(reader: &mut Reader<'_>) -> Option<TelemetrySettings> {
+fn telemetry(reader: &mut SettingsReader<'_>) -> Option<TelemetrySettings> {
     const KEY: &str = "telemetry.otlp_endpoint";
     let text = reader.text(KEY);
     if text.is_empty() {

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::reader::Reader;
+use super::reader::SettingsReader;
 use crate::store::StoreUrl;
 
 /// The settings of the `[store]` section.
@@ -42,7 +42,7 @@ pub struct ConsentSettings {
     pub start_reply: String,
 }
 
-pub(super) fn store(reader: &mut Reader<'_>) -> Option<StoreSettings> {
+pub(super) fn store(reader: &mut SettingsReader<'_>) -> Option<StoreSettings> {
     const KEY: &str = "store.url";
     let before = reader.problem_count();
     let url = match reader.secret(KEY) {
@@ -97,13 +97,17 @@ pub(super) fn store(reader: &mut Reader<'_>) -> Option<StoreSettings> {
     })
 }
 
-fn days(reader: &mut Reader<'_>, key: &str, range: RangeInclusive<i64>) -> Option<Duration> {
+fn days(
+    reader: &mut SettingsReader<'_>,
+    key: &str,
+    range: RangeInclusive<i64>,
+) -> Option<Duration> {
     let number = u64::try_from(reader.number(key, range)?).ok()?;
     Some(Duration::from_secs(number * 86_400))
 }
 
-pub(super) fn consent(reader: &mut Reader<'_>) -> Option<ConsentSettings> {
-    let text = |reader: &Reader<'_>, key: &str| reader.text(key).to_owned();
+pub(super) fn consent(reader: &mut SettingsReader<'_>) -> Option<ConsentSettings> {
+    let text = |reader: &SettingsReader<'_>, key: &str| reader.text(key).to_owned();
     Some(ConsentSettings {
         required: reader.flag("consent.required")?,
         stop_words: reader.list("consent.stop_words"),

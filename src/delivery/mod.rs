@@ -19,7 +19,7 @@ use std::time::Duration;
 pub(crate) use credentials::Keyring;
 pub(crate) use health::RestHealth;
 use jiff::SignedDuration;
-pub(crate) use route::{Route, Routes};
+pub(crate) use route::{ApiRoute, ApiRoutes};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
@@ -40,7 +40,7 @@ const CALLBACK_GRACE: Duration = Duration::from_secs(2);
 /// Worker that sends the messages of the outbox.
 pub(crate) struct OutboxWorker {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) routes: Routes,
+    pub(crate) routes: ApiRoutes,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,

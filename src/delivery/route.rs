@@ -5,7 +5,7 @@ use crate::signature::PublicUrl;
 use crate::twilio::Client;
 
 /// API to call, and the URL that it calls back.
-pub(crate) struct Route {
+pub(crate) struct ApiRoute {
     pub(crate) client: Client,
     /// Public URL of the status callback; `None` if Twilio could not call it.
     pub(crate) status_callback: Option<PublicUrl>,
@@ -14,16 +14,16 @@ pub(crate) struct Route {
 /// Routes of all accounts.
 // A server has one route for every account. The dev server has one for the emulator's account, and with a tunnel
 // another for a real account: a message of a real account must never go to the emulator, nor the reverse.
-pub(crate) struct Routes {
-    pub(crate) default: Route,
+pub(crate) struct ApiRoutes {
+    pub(crate) default: ApiRoute,
     /// The only account of the default route; `None` for every account.
     pub(crate) restrict_to: Option<AccountSid>,
-    pub(crate) tunnel: Option<(AccountSid, Route)>,
+    pub(crate) tunnel: Option<(AccountSid, ApiRoute)>,
 }
 
-impl Routes {
+impl ApiRoutes {
     /// Returns the route of an account, or `None` if this server does not send for it.
-    pub(crate) fn of(&self, account: AccountSid) -> Option<&Route> {
+    pub(crate) fn of(&self, account: AccountSid) -> Option<&ApiRoute> {
         // A SID may have capital digits in a configuration.
         let is = |known: &AccountSid| known.to_lowercase() == account.to_lowercase();
         match &self.tunnel {
@@ -46,15 +46,15 @@ mod tests {
         AccountSid::parse(&format!("AC{}", digit.to_string().repeat(32))).unwrap()
     }
 
-    fn route(url: &str) -> Route {
+    fn route(url: &str) -> ApiRoute {
         let (status_callback, _) = PublicUrl::parse(url).unwrap();
-        Route {
+        ApiRoute {
             client: Client::new(ApiUrl::default()),
             status_callback: Some(status_callback),
         }
     }
 
-    fn leads_to(routes: &Routes, account: AccountSid) -> Option<String> {
+    fn leads_to(routes: &ApiRoutes, account: AccountSid) -> Option<String> {
         let callback = routes.of(account)?.status_callback.as_ref()?;
         Some(callback.endpoint("/"))
     }
@@ -62,7 +62,7 @@ mod tests {
     // The dev server sends nothing for accounts that it does not know.
     #[test]
     fn delivery_route_depends_on_account() {
-        let server = Routes {
+        let server = ApiRoutes {
             default: route("https://home.test"),
             restrict_to: None,
             tunnel: None,
@@ -71,7 +71,7 @@ mod tests {
             leads_to(&server, account('1')).as_deref(),
             Some("https://home.test/")
         );
-        let dev_server = Routes {
+        let dev_server = ApiRoutes {
             default: route("https://home.test"),
             restrict_to: Some(account('a')),
             tunnel: Some((account('b'), route("https://tunnel.test"))),

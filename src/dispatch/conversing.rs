@@ -18,7 +18,7 @@ use crate::twilio::RestError;
 use crate::twiml::spoken;
 
 /// Conversation of a message in the store.
-pub(super) struct Conversation {
+pub(super) struct ConversationStore {
     pub(super) store: Arc<dyn Store>,
     pub(super) id: i64,
     /// Id of the message.
@@ -43,7 +43,7 @@ pub(crate) struct Inbound {
     pub(crate) sid: MessageSid,
 }
 
-impl ConversationAccess for Conversation {
+impl ConversationAccess for ConversationStore {
     fn load_state(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>> {
         Box::pin(async move {
             let dialogue = self.store.dialogue(self.id, self.at).await;
@@ -100,7 +100,7 @@ impl ConversationAccess for Conversation {
     }
 }
 
-impl Conversation {
+impl ConversationStore {
     /// Loads the last `limit` messages before this one, oldest first.
     async fn earlier(&self, limit: usize) -> Result<Vec<EarlierMessage>, HandlerError> {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);

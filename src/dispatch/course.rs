@@ -9,12 +9,12 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
-use super::conversing::{Conversation, Inbound, change};
+use super::conversing::{ConversationStore, Inbound, change};
 use super::origin::Origin;
-use super::waiting::Event;
+use super::waiting::Wakeup;
 use super::{
-    Arrived, ConsentChange, ConsentKind, DispatchOutcome, Dispatcher, Failure, Progress, Slot,
-    WAITING_IN_LINE, WebhookKind, within,
+    Arrived, ConsentChange, ConsentKind, DispatchOutcome, Dispatcher, HandlerFailure, Slot,
+    TaskProgress, WAITING_IN_LINE, WebhookKind, within,
 };
 use crate::address::Channel;
 use crate::handler::{Context, HandlerError};
@@ -30,7 +30,7 @@ use crate::twiml::Document;
 /// Task of one message, with what it needs to respond to the message's request.
 pub(super) struct Course {
     dispatcher: Arc<Dispatcher>,
-    progress: Arc<Progress>,
+    progress: Arc<TaskProgress>,
     /// Channel to the request; `None` once the outcome was sent, for a message of the backlog, and if the request gave
     /// up before the message was stored.
     decided: Option<oneshot::Sender<DispatchOutcome>>,
@@ -41,7 +41,7 @@ pub(super) struct Course {
 impl Course {
     pub(super) fn new(
         dispatcher: Arc<Dispatcher>,
-        progress: Arc<Progress>,
+        progress: Arc<TaskProgress>,
         decided: oneshot::Sender<DispatchOutcome>,
         arrived: Arrived,
     ) -> Self {
@@ -221,7 +221,7 @@ impl Course {
             return None;
         }
         let dispatcher = self.dispatcher.clone();
-        let mut ticket = dispatcher.state.waiting.join(Event::Decision(id));
+        let mut ticket = dispatcher.state.waiting.join(Wakeup::Decision(id));
         let gone = self.decided.as_mut()?;
         let store = &dispatcher.store;
         let look = ticket.look(|| async {
@@ -255,7 +255,7 @@ impl Course {
         if ahead < WAITING_IN_LINE
             && let Some(gone) = self.decided.as_mut()
         {
-            let mut ticket = dispatcher.state.waiting.join(Event::Turn(conversation));
+            let mut ticket = dispatcher.state.waiting.join(Wakeup::Turn(conversation));
             let (store, clock) = (&dispatcher.store, &dispatcher.clock);
             let look = ticket.look(|| async {
                 match store.try_claim(id, clock.now()).await {
@@ -367,13 +367,13 @@ impl Course {
         // Merged messages are completed together with this one, so requests that wait for them have to check again.
         for id in merged {
             dispatcher.state.deferred.remove(claim.conversation, id);
-            dispatcher.state.waiting.wake(Event::Decision(id));
+            dispatcher.state.waiting.wake(Wakeup::Decision(id));
         }
-        dispatcher.state.waiting.wake(Event::Decision(claim.id));
+        dispatcher.state.waiting.wake(Wakeup::Decision(claim.id));
         dispatcher
             .state
             .waiting
-            .wake(Event::Turn(claim.conversation));
+            .wake(Wakeup::Turn(claim.conversation));
         // The next message of the conversation may be one that no request waits for.
         if of_backlog || dispatcher.state.deferred.contains(claim.conversation) {
             dispatcher.state.backlog.notify_one();
@@ -387,7 +387,7 @@ impl Course {
         message: Box<InboundMessage>,
         slot: AuthTokenKind,
         road: WebhookKind,
-    ) -> Result<(Reply, Completion), Failure> {
+    ) -> Result<(Reply, Completion), HandlerFailure> {
         let dispatcher = &self.dispatcher;
         let sid = message.message_sid;
         let inbound = Inbound {
@@ -396,7 +396,7 @@ impl Course {
             sid,
         };
         let shows_typing = *message.from.channel() == Channel::WhatsApp;
-        let conversation = Conversation {
+        let conversation = ConversationStore {
             store: dispatcher.store.clone(),
             id: claim.conversation,
             message: claim.id,
@@ -439,15 +439,15 @@ impl Course {
             }
             Ok(Some(Err(error))) => {
                 tracing::error!(message_sid = %sid, %error, "the handler failed");
-                Err(Failure::Error)
+                Err(HandlerFailure::Error)
             }
             Ok(None) => {
                 tracing::error!(message_sid = %sid, "the handler was stopped: it ran longer than handler.timeout_ms");
-                Err(Failure::Error)
+                Err(HandlerFailure::Error)
             }
             Err(_) => {
                 tracing::error!(message_sid = %sid, "the handler panicked");
-                Err(Failure::Panic)
+                Err(HandlerFailure::Panic)
             }
         }
     }

@@ -87,7 +87,7 @@ impl Stop {
 /// State of the guard.
 struct Seen {
     senders: HashSet<Address>,
-    conversations: Conversations,
+    conversations: GenerationalCounts,
 }
 
 /// Counts of conversations, in two generations.
@@ -97,16 +97,16 @@ struct Seen {
 /// [`MAX_CONVERSATIONS`] are used in it.
 // Dropping a whole generation needs no scan for old entries.
 #[derive(Default)]
-struct Conversations {
-    young: HashMap<i64, Conversation>,
-    old: HashMap<i64, Conversation>,
+struct GenerationalCounts {
+    young: HashMap<i64, ConversationCounts>,
+    old: HashMap<i64, ConversationCounts>,
     /// Start of the young generation.
     since: Timestamp,
 }
 
 /// Counts of one conversation.
 #[derive(Default)]
-struct Conversation {
+struct ConversationCounts {
     /// Times of the latest messages and replies, at most [`LOOP_TURNS`].
     times: VecDeque<Timestamp>,
     repetition: Repetition,
@@ -127,7 +127,7 @@ impl Guard {
             hash_base: HashBase::random(),
             seen: Mutex::new(Seen {
                 senders: rules.own_numbers.into_iter().collect(),
-                conversations: Conversations::default(),
+                conversations: GenerationalCounts::default(),
             }),
             rate_warnings: Throttle::new(10),
             own_number_warnings: Throttle::new(10),
@@ -187,8 +187,8 @@ impl Seen {
     }
 }
 
-impl Conversations {
-    fn of(&mut self, id: i64, at: Timestamp) -> &mut Conversation {
+impl GenerationalCounts {
+    fn of(&mut self, id: i64, at: Timestamp) -> &mut ConversationCounts {
         let is_aged = at.duration_since(self.since) >= MINUTE;
         if is_aged || self.young.len() >= MAX_CONVERSATIONS {
             mem::swap(&mut self.young, &mut self.old);
@@ -203,7 +203,7 @@ impl Conversations {
     }
 }
 
-impl Conversation {
+impl ConversationCounts {
     fn is_muted(&self, at: Timestamp) -> bool {
         self.muted_since
             .is_some_and(|since| is_in(at, since, MUTE_DURATION))
@@ -324,7 +324,7 @@ mod tests {
             turns in prop::collection::vec((-60_000_i64..60_000, any::<bool>()), 0..200),
         ) {
             let base = HashBase::random();
-            let mut conversation = Conversation::default();
+            let mut conversation = ConversationCounts::default();
             let mut now = 0;
             for (number, (passed, replies)) in (0..).zip(turns) {
                 now += passed;
@@ -372,7 +372,7 @@ mod tests {
     /// Number of replies to a bot that sends these texts and waits `pause` milliseconds before each turn.
     fn answered(text: fn(usize) -> String, mut pause: impl FnMut() -> i64) -> usize {
         let base = HashBase::random();
-        let mut conversation = Conversation::default();
+        let mut conversation = ConversationCounts::default();
         let mut now = 0;
         let mut wait = || {
             now += pause();
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn repeated_texts_to_slow_bot_are_not_loop() {
         let base = HashBase::random();
-        let mut conversation = Conversation::default();
+        let mut conversation = ConversationCounts::default();
         // Each message is handled after the reply to the one before, which takes five seconds.
         for number in 0..10 {
             assert!(!conversation.detect_loop(at(number * 500), base, Some("hello?")));
@@ -402,7 +402,7 @@ mod tests {
 
     #[test]
     fn guard_state_lasts_one_minute_and_is_bounded() {
-        let mut conversations = Conversations::default();
+        let mut conversations = GenerationalCounts::default();
         conversations.of(-1, at(0)).mute(at(0));
         for number in 0..9_000 {
             conversations.of(number, at(number));

@@ -3,7 +3,7 @@
 //! A claim says whether its conversation is handed off, so other messages cost no query. The URL is read for those that
 //! are. Each redirected message extends the handoff when its reply is saved, unless it has ended since.
 
-use super::{Dispatcher, Failure};
+use super::{Dispatcher, HandlerFailure};
 use crate::clock::after;
 use crate::reply::Reply;
 use crate::store::{Claim, Completion, HandoffChange};
@@ -13,7 +13,7 @@ impl Dispatcher {
     pub(super) async fn pass_on(
         &self,
         claim: Claim,
-    ) -> Option<Result<(Reply, Completion), Failure>> {
+    ) -> Option<Result<(Reply, Completion), HandlerFailure>> {
         if !claim.handed_off {
             return None;
         }
@@ -23,12 +23,12 @@ impl Dispatcher {
             self.store.handoff_url(claim.conversation, now),
         );
         let Ok(to) = asked.await else {
-            return Some(Err(Failure::Error));
+            return Some(Err(HandlerFailure::Error));
         };
         // No URL: the handoff has ended since the claim, so the handler runs.
         let reply = Reply::redirect(to?).map_err(|error| {
             tracing::error!(%error, "the stored URL of a handoff is invalid");
-            Failure::Error
+            HandlerFailure::Error
         });
         let until = after(now, self.limits.handoff_ttl);
         // `Continue` extends an existing handoff. It does not begin one that an operator ends before

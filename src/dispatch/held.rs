@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 // The store has an owner for each claim. If the response to a claim is lost, the store names this process as the owner,
 // and no task has the message. `Dispatcher::take_up` finds such claims by comparing with this set.
 #[derive(Default)]
-pub(super) struct Held(Arc<Mutex<HashSet<i64>>>);
+pub(super) struct HeldMessages(Arc<Mutex<HashSet<i64>>>);
 
 /// Membership of one message, which ends on drop.
 pub(super) struct Holding {
@@ -15,7 +15,7 @@ pub(super) struct Holding {
     held: Arc<Mutex<HashSet<i64>>>,
 }
 
-impl Held {
+impl HeldMessages {
     /// Adds a message until the returned value is dropped.
     pub(super) fn hold(&self, id: i64) -> Holding {
         lock(&self.0).insert(id);

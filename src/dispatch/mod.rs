@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::conversing::{Inbound, TypingHook};
 use self::course::Course;
 pub(crate) use self::guard::{Guard, GuardRules};
-use self::held::Held;
+use self::held::HeldMessages;
 use self::origin::Origin;
 use self::outage::Outage;
 use self::waiting::{Deferred, Waiting};
@@ -156,7 +156,7 @@ pub(crate) struct DispatchState {
     running: Arc<AtomicUsize>,
     waiting: Waiting,
     deferred: Deferred,
-    held: Held,
+    held: HeldMessages,
     outage: Outage,
     /// Wakes the backlog.
     backlog: Notify,
@@ -186,7 +186,7 @@ pub(crate) enum DispatchOutcome {
     /// The reply is ready and goes via the REST API: TwiML cannot carry it, or an older reply has to be sent first.
     ByRest,
     /// The handler failed. The failure is logged.
-    Failed(Failure),
+    Failed(HandlerFailure),
     /// No handler was started, since too many are running.
     Overloaded,
     /// The store is unavailable.
@@ -195,7 +195,7 @@ pub(crate) enum DispatchOutcome {
 
 /// Kind of a handler's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum HandlerFailure {
     Error,
     Panic,
 }
@@ -225,7 +225,7 @@ impl Dispatcher {
         };
         // Real time: a test or the emulator that moves the store's clock forward does not make the store slow.
         let accepted_by = tokio::time::Instant::now() + self.store.operation_timeout();
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(TaskProgress::default());
         let (decided, mut verdict) = oneshot::channel();
         let course = Course::new(self.clone(), progress.clone(), decided, arrival);
         let course = course.run(Box::new(message), slot, road, place);
@@ -245,7 +245,7 @@ impl Dispatcher {
                 }
             };
             if let Ok(Some(told)) = tokio::time::timeout_at(accepted_by, told).await {
-                return told.unwrap_or(DispatchOutcome::Failed(Failure::Panic));
+                return told.unwrap_or(DispatchOutcome::Failed(HandlerFailure::Panic));
             }
         }
         // The task may be accepting the message at this moment. Either `accepted` or this exchange wins: without an id
@@ -280,7 +280,7 @@ impl Dispatcher {
             // The handler failed between the deadline and `decide`. The task is about to send that outcome.
             Ok(ReplyDecision::ClaimLost) => verdict
                 .await
-                .unwrap_or(DispatchOutcome::Failed(Failure::Error)),
+                .unwrap_or(DispatchOutcome::Failed(HandlerFailure::Error)),
         }
     }
 
@@ -293,7 +293,7 @@ impl Dispatcher {
         let verdict = within(verdict, || self.clock.sleep_until_monotonic(at)).await?;
         // The sender is dropped without an outcome only if the task has panicked outside of the handler,
         // which is a bug.
-        Some(verdict.unwrap_or(DispatchOutcome::Failed(Failure::Panic)))
+        Some(verdict.unwrap_or(DispatchOutcome::Failed(HandlerFailure::Panic)))
     }
 
     /// Runs a store operation with the store's timeout, and reports a failure.
@@ -371,7 +371,7 @@ struct Arrived {
 
 /// Progress of a message's task, shared with its request.
 #[derive(Default)]
-struct Progress {
+struct TaskProgress {
     /// 0 until the message is accepted, then its id; [`ABANDONED`] if the request stopped waiting first.
     // Ids are positive in both databases, so neither value can be one.
     id: AtomicI64,
@@ -381,7 +381,7 @@ struct Progress {
 
 const ABANDONED: i64 = -1;
 
-impl Progress {
+impl TaskProgress {
     fn accepted_id(&self) -> Option<i64> {
         Some(self.id.load(Ordering::Acquire)).filter(|id| *id > 0)
     }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// Event that a task can wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Event {
+pub(super) enum Wakeup {
     /// The reply path of the message with this id was decided.
     Decision(i64),
     /// A message of the conversation with this id is finished, so the turn of another may have come.
@@ -23,7 +23,7 @@ pub(super) struct Waiting {
     // SeqCst, so that `join` and `wake` cannot miss each other: `wake` reads the number after the change of the store,
     // and `join` increases it before the task reads the store. At worst the task finds the change at its next poll.
     number: Arc<AtomicUsize>,
-    waiters: Arc<Mutex<HashMap<Event, Waiters>>>,
+    waiters: Arc<Mutex<HashMap<Wakeup, Waiters>>>,
 }
 
 /// Tasks that wait for one event.
@@ -85,10 +85,10 @@ impl Deferred {
 
 /// Registration of a waiting task, which ends on drop.
 pub(super) struct Ticket {
-    event: Event,
+    event: Wakeup,
     notify: Arc<Notify>,
     number: Arc<AtomicUsize>,
-    waiters: Arc<Mutex<HashMap<Event, Waiters>>>,
+    waiters: Arc<Mutex<HashMap<Wakeup, Waiters>>>,
     pause: Duration,
 }
 
@@ -99,7 +99,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 impl Waiting {
     /// Registers a task that waits for an event.
-    pub(super) fn join(&self, event: Event) -> Ticket {
+    pub(super) fn join(&self, event: Wakeup) -> Ticket {
         self.number.fetch_add(1, Ordering::SeqCst);
         let mut waiters = lock(&self.waiters);
         let entry = waiters.entry(event).or_insert_with(|| Waiters {
@@ -117,7 +117,7 @@ impl Waiting {
     }
 
     /// Wakes the tasks that wait for an event.
-    pub(super) fn wake(&self, event: Event) {
+    pub(super) fn wake(&self, event: Wakeup) {
         if self.number.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -164,7 +164,7 @@ impl Drop for Ticket {
 
 // A panic under this lock leaves at worst a count too high, which costs a lock in `wake`: a poisoned lock is usable.
 fn lock(
-    waiters: &Mutex<HashMap<Event, Waiters>>,
-) -> std::sync::MutexGuard<'_, HashMap<Event, Waiters>> {
+    waiters: &Mutex<HashMap<Wakeup, Waiters>>,
+) -> std::sync::MutexGuard<'_, HashMap<Wakeup, Waiters>> {
     waiters.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -27,12 +27,12 @@ pub fn sender_for(user: &Address) -> Option<&'static str> {
 
 /// SID and auth token, generated at startup.
 #[derive(Debug, Clone)]
-pub(super) struct Account {
+pub(super) struct EmulatedAccount {
     pub(super) sid: AccountSid,
     pub(super) token: Secret,
 }
 
-impl Account {
+impl EmulatedAccount {
     /// Generates an account.
     pub(super) fn generate() -> Self {
         let sid = sid("AC");

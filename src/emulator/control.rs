@@ -247,12 +247,12 @@ async fn set_faults(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Clock {
+struct ClockRequest {
     advance_seconds: i64,
 }
 
 async fn clock(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
-    let Clock { advance_seconds } = parse(&body)?;
+    let ClockRequest { advance_seconds } = parse(&body)?;
     if !(0..=MAX_SECONDS).contains(&advance_seconds) {
         return Err(wrong(format!("advance_seconds: 0 to {MAX_SECONDS}")));
     }

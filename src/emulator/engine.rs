@@ -13,12 +13,12 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 use super::access_key::AccessKey;
-use super::account::{Account, SENDERS};
+use super::account::{EmulatedAccount, SENDERS};
 use super::files::MediaFolder;
 use super::links::can_be_called;
-use super::record::{Entry, Exchange, Record};
+use super::record::{DebuggerEntry, Exchange, Record};
 use super::recording::Recording;
-use super::state::State;
+use super::state::EmulatorState;
 use super::{access_key, control, media, origin, page, rest};
 use crate::clock::Advance;
 use crate::error_code::ErrorCode;
@@ -190,23 +190,23 @@ pub struct Emulator {
 
 /// Shared state of an emulator.
 pub(super) struct Engine {
-    pub(super) account: Account,
+    pub(super) account: EmulatedAccount,
     pub(super) options: EmulatorOptions,
     /// Origin of the emulator, without a trailing slash.
     pub(super) origin: String,
     pub(super) clock: Arc<dyn Advance>,
     app: Mutex<Option<Arc<dyn AppInspector>>>,
-    pub(super) events: broadcast::Sender<Event>,
+    pub(super) events: broadcast::Sender<StreamEvent>,
     pub(super) recording: Option<Recording>,
     /// `None` if `media_dir` is not set and the working directory cannot be opened.
     pub(super) media_folder: Option<Arc<MediaFolder>>,
     pub(super) access_key: Option<AccessKey>,
-    state: Mutex<State>,
+    state: Mutex<EmulatorState>,
 }
 
 /// Event of the control API's event stream. `data` is JSON.
 #[derive(Clone)]
-pub(super) struct Event {
+pub(super) struct StreamEvent {
     pub(super) name: &'static str,
     pub(super) data: Arc<str>,
 }
@@ -267,7 +267,7 @@ impl Emulator {
             recording,
             media_folder: media_folder.map(Arc::new),
             access_key,
-            account: Account::generate(),
+            account: EmulatedAccount::generate(),
             options,
             origin: format!("http://{address}"),
             clock,
@@ -366,7 +366,7 @@ fn as_sent(url: &str) -> String {
 
 impl Engine {
     /// Locks the state. The lock is not reentrant: while the guard lives, do not call methods that lock the state too.
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, EmulatorState> {
         // Use a poisoned lock too: a panic leaves complete records, and the emulator should go on working.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -391,7 +391,7 @@ impl Engine {
     pub(super) fn emit(&self, name: &'static str, data: &impl Serialize) {
         let data = serde_json::to_string(data).unwrap_or_default();
         // Fails only without subscribers, which is the normal case in tests.
-        let _ = self.events.send(Event {
+        let _ = self.events.send(StreamEvent {
             name,
             data: data.into(),
         });
@@ -426,10 +426,10 @@ impl Engine {
         message_sid: Option<&str>,
         url: Option<&str>,
     ) {
-        let entry = Entry {
+        let entry = DebuggerEntry {
             message_sid: message_sid.map(str::to_owned),
             url: url.map(str::to_owned),
-            ..Entry::new(code, detail, self.now())
+            ..DebuggerEntry::new(code, detail, self.now())
         };
         self.state().write_down(entry.clone());
         self.emit("debugger", &entry);

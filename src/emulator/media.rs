@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 use super::engine::Engine;
 use super::links::split_userinfo;
-use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, Record, ms};
+use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, Record, ms};
 use super::state::Hosted;
 use super::webhook_calls::shown as shown_headers;
 pub(super) use crate::reply::names::by_name as type_of;
@@ -193,7 +193,7 @@ impl Engine {
             user: message.map(|message| message.user.clone()),
             response,
             ms: ms(started.elapsed()),
-            ..Exchange::new(Kind::Media, at, request)
+            ..Exchange::new(ExchangeKind::Media, at, request)
         });
         fetched
     }
@@ -218,7 +218,7 @@ impl Engine {
                 headers: shown_headers(response.headers()),
                 body: String::new(),
             }),
-            ..Exchange::new(Kind::Media, at, request)
+            ..Exchange::new(ExchangeKind::Media, at, request)
         });
     }
 }

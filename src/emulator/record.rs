@@ -21,9 +21,9 @@ pub(super) struct Record {
     pub(super) by: Author,
     pub(super) body: String,
     pub(super) media: Vec<MediaRecord>,
-    pub(super) location: Option<Location>,
-    pub(super) button: Option<Button>,
-    pub(super) buttons: Vec<Button>,
+    pub(super) location: Option<SharedLocation>,
+    pub(super) button: Option<TappedButton>,
+    pub(super) buttons: Vec<TappedButton>,
     pub(super) status: MessageStatus,
     pub(super) error_code: Option<ErrorCode>,
     pub(super) service: Option<String>,
@@ -95,7 +95,7 @@ pub(super) struct MediaRecord {
 /// Location in a message.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Location {
+pub(super) struct SharedLocation {
     /// Degrees north.
     pub(super) latitude: f64,
     /// Degrees east.
@@ -111,7 +111,7 @@ pub(super) struct Location {
 /// Quick-reply button.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Button {
+pub(super) struct TappedButton {
     /// Text on the button.
     pub(super) text: String,
     /// Payload sent to the bot as `ButtonPayload`.
@@ -131,9 +131,9 @@ pub(super) struct Shown {
     error_code: Option<u32>,
     #[serde(serialize_with = "in_milliseconds")]
     at: Timestamp,
-    location: Option<Location>,
-    button: Option<Button>,
-    buttons: Vec<Button>,
+    location: Option<SharedLocation>,
+    button: Option<TappedButton>,
+    buttons: Vec<TappedButton>,
     by: Author,
 }
 
@@ -228,7 +228,7 @@ impl Record {
 #[derive(Clone, Serialize)]
 pub(super) struct Exchange {
     pub(super) id: String,
-    pub(super) kind: Kind,
+    pub(super) kind: ExchangeKind,
     pub(super) message_sid: Option<String>,
     pub(super) user: Option<String>,
     #[serde(serialize_with = "in_milliseconds")]
@@ -245,7 +245,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Creates an exchange without a response.
-    pub(super) fn new(kind: Kind, at: Timestamp, request: ExchangeRequest) -> Self {
+    pub(super) fn new(kind: ExchangeKind, at: Timestamp, request: ExchangeRequest) -> Self {
         Self {
             // `State::record` assigns the ID.
             id: String::new(),
@@ -281,7 +281,7 @@ impl Exchange {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(super) enum ExchangeKind {
     Webhook,
     Status,
     Rest,
@@ -323,7 +323,7 @@ pub(super) struct Signed {
 
 /// Entry of the debugger.
 #[derive(Clone, Serialize)]
-pub(super) struct Entry {
+pub(super) struct DebuggerEntry {
     pub(super) code: u32,
     pub(super) level: &'static str,
     pub(super) message: String,
@@ -334,7 +334,7 @@ pub(super) struct Entry {
     pub(super) more_info: String,
 }
 
-impl Entry {
+impl DebuggerEntry {
     pub(super) fn new(code: ErrorCode, detail: Option<&str>, at: Timestamp) -> Self {
         let meaning = code.meaning().unwrap_or("unknown Twilio error");
         let message = match detail {

@@ -32,11 +32,11 @@ pub(crate) struct Recorded {
 /// Folder of a recording, and its state.
 pub(super) struct Recording {
     directory: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<RecordingState>,
 }
 
 #[derive(Default)]
-struct State {
+struct RecordingState {
     written: usize,
     /// SIDs of replies that are in a file.
     seen: HashSet<String>,
@@ -53,9 +53,9 @@ impl Recording {
         let written = last.unwrap_or_default();
         Ok(Self {
             directory: directory.to_owned(),
-            state: Mutex::new(State {
+            state: Mutex::new(RecordingState {
                 written,
-                ..State::default()
+                ..RecordingState::default()
             }),
         })
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::account::sid;
 use super::engine::Engine;
 use super::media;
-use super::record::{Author, Button, Direction, Location, MediaRecord, Record};
+use super::record::{Author, Direction, MediaRecord, Record, SharedLocation, TappedButton};
 use super::state::Hosted;
 use crate::address::{Address, Channel, Identity};
 use crate::error_code::ErrorCode;
@@ -49,8 +49,8 @@ pub(super) struct OutboundDraft {
     pub(super) user: String,
     pub(super) body: String,
     pub(super) media: Vec<String>,
-    pub(super) location: Option<Location>,
-    pub(super) buttons: Vec<Button>,
+    pub(super) location: Option<SharedLocation>,
+    pub(super) buttons: Vec<TappedButton>,
     pub(super) service: Option<String>,
     pub(super) status_callback: Option<String>,
     pub(super) status: MessageStatus,

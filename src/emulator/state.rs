@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::faults::Faults;
-use super::record::{Direction, Entry, Exchange, Record};
+use super::record::{DebuggerEntry, Direction, Exchange, Record};
 use super::webhook_params::external_user_id;
 use crate::address::{Address, Identity};
 
@@ -22,13 +22,13 @@ const MAX_EXCHANGE_BYTES: usize = 128 * 1024 * 1024;
 const WINDOW: SignedDuration = SignedDuration::from_hours(24);
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct EmulatorState {
     pub(super) messages: Vec<Record>,
     pub(super) media: HashMap<String, Hosted>,
     media_order: VecDeque<String>,
     media_bytes: usize,
     pub(super) exchanges: VecDeque<Exchange>,
-    pub(super) debugger: VecDeque<Entry>,
+    pub(super) debugger: VecDeque<DebuggerEntry>,
     pub(super) faults: Faults,
     /// Pairs of sender and user where the user has sent STOP (SMS).
     pub(super) blocked: HashSet<(String, String)>,
@@ -66,7 +66,7 @@ struct Streak {
     last: Timestamp,
 }
 
-impl State {
+impl EmulatorState {
     // Newest first: an inbound message can reuse a MessageSid, and the latest record counts.
     pub(super) fn message(&self, sid: &str) -> Option<&Record> {
         self.messages
@@ -121,7 +121,7 @@ impl State {
         exchange
     }
 
-    pub(super) fn write_down(&mut self, entry: Entry) {
+    pub(super) fn write_down(&mut self, entry: DebuggerEntry) {
         if self.debugger.len() >= MAX_ENTRIES {
             self.debugger.pop_front();
         }

@@ -12,7 +12,7 @@ use super::account::uuid;
 use super::engine::Engine;
 use super::links::{bare, split_userinfo};
 use super::overrides::Overrides;
-use super::record::{Author, Exchange, Kind, Record};
+use super::record::{Author, Exchange, ExchangeKind, Record};
 use super::redirects::basic;
 use super::signed_request::SignedRequest;
 use super::webhook_calls::webhook_headers;
@@ -127,7 +127,7 @@ impl Engine {
                 Err(failed) => (Some(failed.code), overrides.retries_failure(failed)),
             };
             self.record(Exchange {
-                kind: Kind::Status,
+                kind: ExchangeKind::Status,
                 message_sid: Some(message.sid.clone()),
                 user: Some(message.user.clone()),
                 error_code: code.map(|code| code.0),

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::account::{SENDERS, sender_for, sid};
 use super::engine::Engine;
 use super::media;
-use super::record::{Button, Location, MediaRecord, Record};
+use super::record::{MediaRecord, Record, SharedLocation, TappedButton};
 use super::state::Hosted;
 use super::webhook_params;
 use crate::address::Address;
@@ -36,9 +36,9 @@ pub(super) struct UserMessage {
     #[serde(default)]
     media: Vec<UserMedia>,
     #[serde(default)]
-    location: Option<Location>,
+    location: Option<SharedLocation>,
     #[serde(default)]
-    button: Option<Button>,
+    button: Option<TappedButton>,
     #[serde(default)]
     profile_name: Option<String>,
     /// Webhook parameters to replace or add.

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::engine::Engine;
 use super::http_client::{HttpError, HttpRequest, HttpResponse, Timeouts, send};
 use super::links::bare;
-use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, Signed, ms};
+use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, Signed, ms};
 use super::signed_request::SignedRequest;
 use crate::form::FormParams;
 
@@ -55,7 +55,7 @@ impl Engine {
                 .collect(),
             response,
             ms,
-            ..Exchange::new(Kind::Webhook, at, request(outgoing))
+            ..Exchange::new(ExchangeKind::Webhook, at, request(outgoing))
         };
         (exchange, ms, answer)
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use jiff::Timestamp;
 
 use super::account::sid;
-use super::record::{Button, Location, MediaRecord, Record};
+use super::record::{MediaRecord, Record, SharedLocation, TappedButton};
 use crate::address::{Address, Channel, Identity};
 use crate::form::FormParams;
 use crate::reply::segments;
@@ -68,7 +68,7 @@ impl SimulatedMessage {
             location: self
                 .location
                 .clone()
-                .map(|(latitude, longitude, label)| Location {
+                .map(|(latitude, longitude, label)| SharedLocation {
                     latitude,
                     longitude,
                     address: None,
@@ -77,7 +77,7 @@ impl SimulatedMessage {
             button: self
                 .button
                 .clone()
-                .map(|(text, payload)| Button { text, payload }),
+                .map(|(text, payload)| TappedButton { text, payload }),
             profile_name: self.profile_name.clone(),
             ..Record::inbound(
                 sid(if has_media { "MM" } else { "SM" }),

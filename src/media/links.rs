@@ -2,7 +2,7 @@
 
 use super::fetched::{FetchedFile, READ_TIMEOUT};
 use super::limits::LinkPermit;
-use super::{Media, token};
+use super::{MediaService, token};
 use crate::handler::MediaError;
 use crate::store::{CHUNK_BYTES, FileHash, LinkTarget, StoreError, TwilioMedia};
 use crate::twilio::media::MediaAddress;
@@ -31,7 +31,7 @@ pub(crate) enum LinkError {
 
 /// A file in the store, read chunk by chunk.
 pub(crate) struct StoredFile {
-    media: Media,
+    media: MediaService,
     hash: FileHash,
     pub(crate) length: u64,
 }
@@ -55,7 +55,7 @@ impl StoredFile {
     }
 }
 
-impl Media {
+impl MediaService {
     /// Resolves a token to its file, and acquires the permit to serve it.
     pub(crate) async fn resolve(
         &self,

@@ -59,7 +59,7 @@ pub(crate) trait Accounts: Send + Sync {
 
 /// The media component. A clone shares its limits and its tasks.
 #[derive(Clone)]
-pub(crate) struct Media(Arc<Inner>);
+pub(crate) struct MediaService(Arc<Inner>);
 
 struct Inner {
     accounts: Arc<dyn Accounts>,
@@ -80,7 +80,7 @@ pub(crate) struct AutoSave {
     pub(crate) then_delete: bool,
 }
 
-impl Media {
+impl MediaService {
     pub(crate) fn new(
         accounts: Arc<dyn Accounts>,
         hosts: MediaHosts,
@@ -104,7 +104,7 @@ impl Media {
     }
 }
 
-impl Files for Media {
+impl Files for MediaService {
     fn attachments(
         &self,
         message: &InboundMessage,

@@ -125,7 +125,7 @@ pub(super) async fn save(
     folder: Option<&Folder>,
 ) -> Result<SavedMedia, MediaError> {
     // Lives until the end of this function: any return before the rename deletes the unfinished file.
-    let part = Part::next_to(&path)?;
+    let part = UnfinishedFile::next_to(&path)?;
     let mut options = OpenOptions::new();
     // `create_new` follows no symbolic link that another user may have put there.
     let options = options.write(true).create_new(true).mode(0o600);
@@ -152,9 +152,9 @@ pub(super) async fn save(
 }
 
 /// The path of an unfinished file, which is deleted on drop.
-struct Part(PathBuf);
+struct UnfinishedFile(PathBuf);
 
-impl Part {
+impl UnfinishedFile {
     fn next_to(path: &Path) -> Result<Self, MediaError> {
         let name = path.file_name().ok_or_else(|| {
             MediaError::with_source(MediaErrorKind::Disk, "the path does not end in a name")
@@ -167,7 +167,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for UnfinishedFile {
     fn drop(&mut self) {
         // Fails after the rename, when no file has this name, and that is fine. Blocking, since `drop` cannot await.
         let _ = std::fs::remove_file(&self.0);

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::SendError;
 use crate::address::{Address, Channel, Identity};
 use crate::reply::is_web_url;
-use crate::twilio::{Content, NewMessage, PinnedLocation};
+use crate::twilio::{NewMessage, NewMessageContent, PinnedLocation};
 
 // Twilio's limit is 1,600 characters (21617). UTF-16 units are the strictest reading of "characters".
 const TEXT_UNITS: usize = 1600;
@@ -40,7 +40,7 @@ fn ends(message: &NewMessage) -> Result<(), SendError> {
         );
     }
     let is_whatsapp = *to.channel() == Channel::WhatsApp;
-    let is_template = matches!(message.content, Content::Template { .. });
+    let is_template = matches!(message.content, NewMessageContent::Template { .. });
     // Without a sender the window cannot be checked, since each sender has its own. A template needs no open window.
     let Some(from) = &message.from else {
         return match message.messaging_service_sid {
@@ -86,7 +86,7 @@ fn can_receive(to: &Address) -> bool {
 
 fn content(message: &NewMessage) -> Result<(), SendError> {
     match &message.content {
-        Content::Text(text) => {
+        NewMessageContent::Text(text) => {
             let units = text.encode_utf16().count();
             if text.trim().is_empty() && message.media.is_empty() {
                 return fail("nothing to send; set a text or media");
@@ -98,8 +98,8 @@ fn content(message: &NewMessage) -> Result<(), SendError> {
             }
             Ok(())
         }
-        Content::Location(location) => self::location(location, message),
-        Content::Template { sid, variables } => {
+        NewMessageContent::Location(location) => self::location(location, message),
+        NewMessageContent::Template { sid, variables } => {
             if sid.len() != 34
                 || !sid.starts_with("HX")
                 || !sid.bytes().skip(2).all(|byte| byte.is_ascii_hexdigit())
@@ -143,7 +143,7 @@ fn files(message: &NewMessage) -> Result<(), SendError> {
     if files.is_empty() {
         return Ok(());
     }
-    if !matches!(message.content, Content::Text(_)) {
+    if !matches!(message.content, NewMessageContent::Text(_)) {
         return fail(
             "media can be sent with a text or alone; a template brings its own media, and a location has none",
         );

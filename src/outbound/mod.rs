@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use self::templates::Templates;
+use self::templates::TemplateCache;
 use crate::address::{Address, Channel};
 use crate::clock::Clock;
 use crate::sid::{AccountSid, MessageSid};
@@ -39,7 +39,7 @@ use crate::signature::AuthTokenKind;
 use crate::store::{
     IdempotencyKey, NewOutbound, OutboundRow, OutboundState, Store, Submission, SubmitOutcome,
 };
-use crate::twilio::{Client, Content, Credentials, NewMessage};
+use crate::twilio::{Client, Credentials, NewMessage, NewMessageContent};
 pub use error::{SendError, SendErrorKind};
 
 /// Client that queues outbound messages. Clones share the same store and template cache.
@@ -72,7 +72,7 @@ pub struct OutboundClient {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     rules: OutboundConfig,
-    templates: Arc<Templates>,
+    templates: Arc<TemplateCache>,
     /// Wakes the outbox worker of this process. Without it, a worker finds the message when it next polls the store.
     outbox: Option<Arc<Notify>>,
 }
@@ -149,7 +149,7 @@ impl OutboundClient {
             store,
             clock,
             rules,
-            templates: Arc::new(Templates::new(templates)),
+            templates: Arc::new(TemplateCache::new(templates)),
             outbox: None,
         }
     }
@@ -288,7 +288,7 @@ impl OutboundClient {
         if let Some(refusal) = eligibility.ineligible(new.template, submission.consent_required) {
             return Err(refusal.into());
         }
-        if let Content::Template { sid, variables } = &message.content {
+        if let NewMessageContent::Template { sid, variables } = &message.content {
             let template = self.templates.of(sid, now).await;
             // Only WhatsApp requires approval; on other channels a template is plain content.
             if *message.to.channel() == Channel::WhatsApp {
@@ -322,7 +322,7 @@ impl OutboundClient {
                 user: message.to.clone(),
                 service,
                 params: message.form(),
-                template: matches!(message.content, Content::Template { .. }),
+                template: matches!(message.content, NewMessageContent::Template { .. }),
             },
             key,
             // The window must be open when the user gets the message, not when it is queued.

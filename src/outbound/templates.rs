@@ -19,7 +19,7 @@ const CACHE_TTL: Duration = Duration::from_mins(1);
 const MAX_TEMPLATES: usize = 1000;
 
 /// A cache of templates.
-pub(super) struct Templates {
+pub(super) struct TemplateCache {
     twilio: Option<(Client, Credentials)>,
     known: Mutex<HashMap<String, (Timestamp, Known)>>,
 }
@@ -105,7 +105,7 @@ fn listed<'a>(names: impl Iterator<Item = &'a String>, what: &str) -> Option<Str
     Some(format!("{what} {word} {}", names.join(", ")))
 }
 
-impl Templates {
+impl TemplateCache {
     pub(super) fn new(twilio: Option<(Client, Credentials)>) -> Self {
         Self {
             twilio,

@@ -59,12 +59,12 @@ struct Entries {
 
 struct ConnectionEntry {
     state: Arc<ConnectionState>,
-    order: Order,
+    order: EvictionOrder,
 }
 
 /// The set that contains an entry, with the time in its key.
 #[derive(Clone, Copy)]
-enum Order {
+enum EvictionOrder {
     Unverified,
     Protected(Instant),
     Verified(Instant),
@@ -79,24 +79,24 @@ enum Full {
 }
 
 impl Entries {
-    fn set_order(&mut self, id: u64, order: Order) {
+    fn set_order(&mut self, id: u64, order: EvictionOrder) {
         let Some(entry) = self.all.get_mut(&id) else {
             return;
         };
         let before = std::mem::replace(&mut entry.order, order);
         self.unlist(id, before);
         match order {
-            Order::Unverified => self.unverified.insert(id),
-            Order::Protected(until) => self.protected.insert((until, id)),
-            Order::Verified(since) => self.verified.insert((since, id)),
+            EvictionOrder::Unverified => self.unverified.insert(id),
+            EvictionOrder::Protected(until) => self.protected.insert((until, id)),
+            EvictionOrder::Verified(since) => self.verified.insert((since, id)),
         };
     }
 
-    fn unlist(&mut self, id: u64, order: Order) {
+    fn unlist(&mut self, id: u64, order: EvictionOrder) {
         match order {
-            Order::Unverified => self.unverified.remove(&id),
-            Order::Protected(until) => self.protected.remove(&(until, id)),
-            Order::Verified(since) => self.verified.remove(&(since, id)),
+            EvictionOrder::Unverified => self.unverified.remove(&id),
+            EvictionOrder::Protected(until) => self.protected.remove(&(until, id)),
+            EvictionOrder::Verified(since) => self.verified.remove(&(since, id)),
         };
     }
 
@@ -115,7 +115,7 @@ impl Entries {
         let state = Arc::new(ConnectionState::new(id, budget));
         let entry = ConnectionEntry {
             state: state.clone(),
-            order: Order::Unverified,
+            order: EvictionOrder::Unverified,
         };
         self.all.insert(id, entry);
         self.unverified.insert(id);
@@ -133,7 +133,7 @@ impl Entries {
         while let Some(&(until, id)) = self.protected.first()
             && until <= now
         {
-            self.set_order(id, Order::Unverified);
+            self.set_order(id, EvictionOrder::Unverified);
         }
         // Each pass evicts the entry or moves it to another set, so the loop ends.
         while let Some(&id) = self.unverified.first() {
@@ -142,10 +142,10 @@ impl Entries {
                     self.evicted(id);
                     return Ok(());
                 }
-                Eviction::ProtectedUntil(until) => Order::Protected(until),
-                Eviction::VerifiedIdle(since) => Order::Verified(since),
+                Eviction::ProtectedUntil(until) => EvictionOrder::Protected(until),
+                Eviction::VerifiedIdle(since) => EvictionOrder::Verified(since),
                 // Busy: once it is idle, its idle time begins later than now.
-                Eviction::VerifiedBusy => Order::Verified(now),
+                Eviction::VerifiedBusy => EvictionOrder::Verified(now),
             };
             self.set_order(id, order);
         }
@@ -164,9 +164,9 @@ impl Entries {
                     self.evicted(id);
                     return Ok(());
                 }
-                Eviction::VerifiedIdle(since) => self.set_order(id, Order::Verified(since)),
+                Eviction::VerifiedIdle(since) => self.set_order(id, EvictionOrder::Verified(since)),
                 // Busy. Once it is idle, its idle time begins later than now.
-                _ => self.set_order(id, Order::Verified(now)),
+                _ => self.set_order(id, EvictionOrder::Verified(now)),
             }
         }
         Err(Full::UntilThen(now + ALL_BUSY_INTERVAL))

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use super::explain::{BodyChange, Explanation, QueryChange};
 use super::public_url::{PublicUrl, is_host, split_port};
 use super::readings;
-use super::token::Token;
+use super::token::HmacKey;
 use super::verifier::{SignatureErrorKind, SignatureVerifier, UnverifiedRequest, signature_of};
 use crate::form::{FormParams, SortOrder};
 use crate::sid::AccountSid;
@@ -101,11 +101,11 @@ struct Trial<'a> {
     /// True if the parameters were posted and are therefore signed.
     posted: bool,
     /// Tokens with which the verifier has tried the request.
-    tokens: &'a [Token],
+    tokens: &'a [HmacKey],
     /// Account of these tokens; `None` for the default tokens.
     tried: Option<AccountSid>,
     /// All configured tokens.
-    all_tokens: Vec<&'a Token>,
+    all_tokens: Vec<&'a HmacKey>,
     /// Rest of [`BUDGET`]. A `Cell`, because closures test guesses through a shared `&self`.
     budget: Cell<usize>,
 }
@@ -176,7 +176,7 @@ impl<'a> Trial<'a> {
         let params = self.params();
         let urls = self.urls(self.request.target);
         // Not charged to the budget: one HMAC per configured token and URL spelling, whatever the request contains.
-        let fits = |tokens: &[Token]| {
+        let fits = |tokens: &[HmacKey]| {
             tokens.iter().any(|token| {
                 urls.iter()
                     .any(|url| token.signed(&[url.as_bytes(), &params], &self.signature))

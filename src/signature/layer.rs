@@ -214,11 +214,11 @@ type OnRejection = dyn Fn(&Rejection<'_>) -> Option<String> + Send + Sync;
 /// ```
 #[derive(Clone)]
 pub struct SignatureLayer {
-    shared: Arc<Shared>,
+    shared: Arc<LayerState>,
 }
 
 #[derive(Clone)]
-struct Shared {
+struct LayerState {
     verifier: Arc<SignatureVerifier>,
     limits: RequestLimits,
     on_rejection: Option<Arc<OnRejection>>,
@@ -228,7 +228,7 @@ impl SignatureLayer {
     /// Creates a layer with the default limits and without a rejection hook.
     pub fn new(verifier: Arc<SignatureVerifier>) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(LayerState {
                 verifier,
                 limits: RequestLimits::default(),
                 on_rejection: None,
@@ -279,7 +279,7 @@ impl<S> Layer<S> for SignatureLayer {
 #[derive(Clone)]
 pub struct VerifySignature<S> {
     inner: S,
-    shared: Arc<Shared>,
+    shared: Arc<LayerState>,
 }
 
 impl<S: fmt::Debug> fmt::Debug for VerifySignature<S> {
@@ -333,7 +333,7 @@ where
     }
 }
 
-impl Shared {
+impl LayerState {
     async fn admit(&self, head: &Parts, body: Body) -> Result<Arc<Verified>, Response> {
         // axum strips the prefix of nested routers from `head.uri`; Twilio signs the original one.
         let uri = head

@@ -29,11 +29,11 @@ pub enum TokenError {
 
 /// An auth token with its HMAC key schedule, which is computed once.
 #[derive(Clone)]
-pub(super) struct Token {
+pub(super) struct HmacKey {
     mac: Hmac<Sha1>,
 }
 
-impl Token {
+impl HmacKey {
     pub(super) fn new(secret: &Secret) -> Result<Self, TokenError> {
         // A setting that is present but empty must not become a key that everyone knows.
         if secret.expose().trim().is_empty() {
@@ -99,5 +99,5 @@ pub fn sign(token: &Secret, url: &str, form: Option<&FormParams>) -> Result<Stri
         path.as_bytes(),
         &params,
     ];
-    Ok(STANDARD.encode(Token::new(token)?.over(&parts).finalize().into_bytes()))
+    Ok(STANDARD.encode(HmacKey::new(token)?.over(&parts).finalize().into_bytes()))
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::public_url::PublicUrl;
 use super::reshaped::SignedText;
-use super::token::{Token, TokenError};
+use super::token::{HmacKey, TokenError};
 use crate::form::{FormError, FormParams, SortOrder};
 use crate::secret::Secret;
 use crate::sid::AccountSid;
@@ -157,8 +157,8 @@ impl From<SignatureErrorKind> for SignatureError {
 pub struct SignatureVerifier {
     public_url: PublicUrl,
     origins: Vec<String>,
-    pub(super) default_tokens: Vec<Token>,
-    pub(super) accounts: Vec<(AccountSid, Vec<Token>)>,
+    pub(super) default_tokens: Vec<HmacKey>,
+    pub(super) accounts: Vec<(AccountSid, Vec<HmacKey>)>,
     /// Account of the default tokens. If it is set, other accounts need their own tokens.
     default_account: Option<AccountSid>,
     max_params: usize,
@@ -177,7 +177,7 @@ impl SignatureVerifier {
     ) -> Result<Self, TokenError> {
         let default_tokens = tokens
             .into_iter()
-            .map(|secret| Token::new(&secret))
+            .map(|secret| HmacKey::new(&secret))
             .collect::<Result<Vec<_>, _>>()?;
         if default_tokens.is_empty() {
             return Err(TokenError::None);
@@ -204,7 +204,7 @@ impl SignatureVerifier {
     ) -> Result<Self, TokenError> {
         let tokens = tokens
             .into_iter()
-            .map(|secret| Token::new(&secret))
+            .map(|secret| HmacKey::new(&secret))
             .collect::<Result<Vec<_>, _>>()?;
         if tokens.is_empty() {
             return Err(TokenError::None);
@@ -346,7 +346,7 @@ impl SignatureVerifier {
     /// Returns the position of the first token that signed a request with one of the accepted URLs.
     fn matching_token(
         &self,
-        tokens: &[Token],
+        tokens: &[HmacKey],
         target: &str,
         params: &[u8],
         signature: &[u8; 20],
@@ -375,7 +375,7 @@ impl SignatureVerifier {
     pub(super) fn content(
         &self,
         request: &UnverifiedRequest<'_>,
-    ) -> Result<Content, SignatureError> {
+    ) -> Result<SignedContent, SignatureError> {
         let form =
             |input| FormParams::parse(input, self.max_params).map_err(SignatureErrorKind::Form);
         let query = request
@@ -383,14 +383,14 @@ impl SignatureVerifier {
             .split_once('?')
             .map_or("", |(_, query)| query);
         if request.method == Method::GET {
-            return Ok(Content {
+            return Ok(SignedContent {
                 form: form(query.as_bytes())?,
                 posted: false,
                 body_sha256: None,
             });
         }
         if is_form(request.headers) {
-            return Ok(Content {
+            return Ok(SignedContent {
                 form: form(request.body)?,
                 posted: true,
                 body_sha256: None,
@@ -403,7 +403,7 @@ impl SignatureVerifier {
             .map(|(_, value)| value.to_owned());
         // With two hashes, another reader of the URL could use the other one.
         match (hashes.next(), hashes.next()) {
-            (Some(hash), None) => Ok(Content {
+            (Some(hash), None) => Ok(SignedContent {
                 form: FormParams::default(),
                 posted: false,
                 body_sha256: Some(hash),
@@ -413,7 +413,10 @@ impl SignatureVerifier {
     }
 
     /// Returns the tokens for a form's account, and whether they belong to that account.
-    pub(super) fn tokens_for(&self, form: &FormParams) -> Result<(&[Token], bool), SignatureError> {
+    pub(super) fn tokens_for(
+        &self,
+        form: &FormParams,
+    ) -> Result<(&[HmacKey], bool), SignatureError> {
         if self.accounts.is_empty() && self.default_account.is_none() {
             return Ok((&self.default_tokens, false));
         }
@@ -465,14 +468,14 @@ impl fmt::Debug for UnverifiedRequest<'_> {
 }
 
 /// Parameters of a request, and the way in which they are signed.
-pub(super) struct Content {
+pub(super) struct SignedContent {
     pub(super) form: FormParams,
     /// The parameters are signed as such, not as part of the URL.
     pub(super) posted: bool,
     pub(super) body_sha256: Option<String>,
 }
 
-impl Content {
+impl SignedContent {
     fn signed_params(&self, order: SortOrder) -> Vec<u8> {
         if !self.posted {
             return Vec::new();

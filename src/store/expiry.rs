@@ -32,6 +32,15 @@ pub(super) const LATER: [&str; 2] = ["messages_later", "outbound_later"];
 /// A row after a mark: its ID, its time, and true if it is in `expire_later`.
 pub(super) type Row = (i64, i64, bool);
 
+/// Rows of one deletion: IDs above `from` and up to `to`. `later` selects those in `expire_later`, or those that are
+/// not.
+#[derive(Clone, Copy)]
+pub(super) struct IdRange {
+    pub(super) from: i64,
+    pub(super) to: i64,
+    pub(super) later: bool,
+}
+
 /// Rows that a mark passes in one step.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Batch {
@@ -41,7 +50,7 @@ pub(super) struct Batch {
     pub(super) later: Vec<i64>,
 }
 
-/// Selects those older than `before` from at most [`STEP`] rows after a mark, which are in the order of their IDs.
+/// Selects those older than `before` from at most [`ROWS_PER_STEP`] rows after a mark, which are in the order of their IDs.
 pub(super) fn batch(rows: &[Row], before: i64, now: i64) -> Batch {
     let mut batch = Batch::default();
     // Rows from the future after the last row that the batch includes.

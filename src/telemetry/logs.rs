@@ -4,11 +4,12 @@
 
 use std::io::IsTerminal;
 
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry};
 
+use super::BoxedLayer;
 use crate::config::{LogFormat, LogSettings, Settings};
 
 /// Installs logs, traces and the panic hook, unless the process already has a tracing subscriber.
@@ -38,8 +39,6 @@ pub(crate) fn install(settings: &Settings) -> Flush {
         traces,
     }
 }
-
-type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 fn lines(settings: &LogSettings) -> BoxedLayer {
     let pretty = match settings.format {

@@ -15,3 +15,7 @@ mod throttle;
 pub(crate) use store_health::{StoreFailure, StoreHealth};
 pub(crate) use store_report::StoreReport;
 pub(crate) use throttle::Throttle;
+
+/// Layer of the tracing subscriber: the log output, or the export of spans.
+#[cfg(feature = "server")]
+type BoxedLayer = Box<dyn tracing_subscriber::Layer<tracing_subscriber::Registry> + Send + Sync>;

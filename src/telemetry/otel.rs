@@ -6,12 +6,11 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::{Layer, Registry};
 
+use super::BoxedLayer;
 use crate::config::TelemetrySettings;
-
-type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Guard that exports the remaining spans when it is dropped.
 #[derive(Debug)]

@@ -45,11 +45,11 @@ pub(crate) struct StoreHealth {
     kept: AtomicU64,
     /// A message has failed since the last one that was stored. Lets `kept` skip the lock in the usual case.
     has_refused: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<HealthState>,
 }
 
 #[derive(Default)]
-struct State {
+struct HealthState {
     /// Corruption of the database. Never cleared.
     damage: Option<String>,
     /// Reason why the store is not ready.
@@ -173,7 +173,7 @@ impl StoreHealth {
         }
     }
 
-    fn not_ready(&self, state: &mut State, failure: String) {
+    fn not_ready(&self, state: &mut HealthState, failure: String) {
         // Log the change only, not each further failure.
         if state.failure.is_none() {
             tracing::error!("not ready: {failure}");
@@ -183,7 +183,7 @@ impl StoreHealth {
         self.metrics.store_up.set(0.0);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HealthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,11 +7,11 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Throttle {
     burst: f64,
-    state: Mutex<State>,
+    state: Mutex<TokenBucket>,
 }
 
 #[derive(Debug)]
-struct State {
+struct TokenBucket {
     /// Tokens, one per line. Fractions accumulate.
     left: f64,
     /// Time of the last call, up to which tokens were added.
@@ -25,7 +25,7 @@ impl Throttle {
         let burst = f64::from(burst);
         Self {
             burst,
-            state: Mutex::new(State {
+            state: Mutex::new(TokenBucket {
                 left: burst,
                 at: Instant::now(),
                 suppressed: 0,

@@ -78,11 +78,11 @@ pub struct TestBot {
     emulator_client: EmulatorClient,
     account: (AccountSid, Secret),
     clock: Arc<ManualClock>,
-    state: Mutex<State>,
+    state: Mutex<BotState>,
 }
 
 #[derive(Default)]
-struct State {
+struct BotState {
     /// All active faults: `PUT faults` replaces them as a whole.
     faults: Value,
     /// Injected latency of the handler.
@@ -142,11 +142,11 @@ impl TestBot {
             emulator_client: client,
             account,
             clock,
-            state: Mutex::new(State {
+            state: Mutex::new(BotState {
                 faults: json!({}),
                 deadline: millis("deadline_ms"),
                 debounce: millis("pause_ms"),
-                ..State::default()
+                ..BotState::default()
             }),
         }
     }
@@ -487,7 +487,7 @@ impl TestBot {
             .unwrap_or_else(|_| panic!("timed out after {DELIVERY_TIMEOUT:?} waiting until {what}"))
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, BotState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

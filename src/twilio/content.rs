@@ -11,11 +11,11 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::response::{List, Meta, answer};
+use super::response::{Meta, PagedList, answer};
 use super::{Client, Credentials, RestError};
 
 // 50 pages bound the time and memory that a large account can take.
-const LIST: List<'_> = List {
+const LIST: PagedList<'_> = PagedList {
     path: "/v1/ContentAndApprovals",
     query: "",
     page_size: 100,
@@ -185,7 +185,7 @@ impl fmt::Display for Approval {
 }
 
 #[derive(Deserialize)]
-struct WirePage {
+struct ContentsPage {
     contents: Vec<WireContent>,
     meta: Option<Meta>,
 }
@@ -250,7 +250,7 @@ impl Client {
     /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
     pub async fn templates(&self, credentials: &Credentials) -> Result<Vec<Template>, RestError> {
         let mut templates = Vec::new();
-        self.pages(&LIST, credentials, |page: WirePage| {
+        self.pages(&LIST, credentials, |page: ContentsPage| {
             templates.extend(page.contents.into_iter().map(Into::into));
             page.meta?.next_page_url
         })

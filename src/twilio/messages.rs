@@ -237,7 +237,7 @@ impl<'a> Messages<'a> {
     // Not repeated here on any error: `POST Messages` has no idempotency key.
     async fn post(&self, params: &FormParams) -> Result<Message, RestError> {
         let request = self.request(Method::POST, "Messages.json")?;
-        let wire: WireMessage = answer(with_form(request, params)).await?;
+        let wire: ListedMessage = answer(with_form(request, params)).await?;
         wire.typed(StatusCode::CREATED)
     }
 
@@ -247,7 +247,7 @@ impl<'a> Messages<'a> {
     /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
     pub async fn fetch(&self, sid: MessageSid) -> Result<Message, RestError> {
         let request = self.request(Method::GET, &format!("Messages/{sid}.json"))?;
-        let wire: WireMessage = answer(request).await?;
+        let wire: ListedMessage = answer(request).await?;
         wire.typed(StatusCode::OK)
     }
 
@@ -260,7 +260,7 @@ impl<'a> Messages<'a> {
         let request = self.request(Method::POST, &format!("Messages/{sid}.json"))?;
         let canceled = MessageStatus::Canceled;
         let params = [("Status", canceled.as_str())].into_iter().collect();
-        let wire: WireMessage = answer(with_form(request, &params)).await?;
+        let wire: ListedMessage = answer(with_form(request, &params)).await?;
         wire.typed(StatusCode::OK)
     }
 
@@ -309,7 +309,7 @@ impl<'a> Messages<'a> {
 
     async fn read_page(&self, path: &str) -> Result<Page, RestError> {
         let request = self.client.request(Method::GET, path, self.credentials)?;
-        let page: WirePage = answer(request).await?;
+        let page: MessagesPage = answer(request).await?;
         // `next_page` checks the URL against this account's list, since the next call sends the credentials there.
         let list = format!("/2010-04-01/Accounts/{}/Messages.json", self.account);
         let next = next_page(page.next_page_uri.as_deref(), &list)?;
@@ -329,13 +329,13 @@ impl<'a> Messages<'a> {
 }
 
 #[derive(Deserialize)]
-struct WirePage {
-    messages: Vec<WireMessage>,
+struct MessagesPage {
+    messages: Vec<ListedMessage>,
     next_page_uri: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct WireMessage {
+struct ListedMessage {
     sid: Option<String>,
     status: Option<String>,
     direction: Option<String>,
@@ -348,7 +348,7 @@ struct WireMessage {
     num_media: Option<String>,
 }
 
-impl WireMessage {
+impl ListedMessage {
     fn typed(self, status: StatusCode) -> Result<Message, RestError> {
         // Only the SID is required; a missing or unexpected other field does not make the message unreadable.
         let sid = self.sid.as_deref().unwrap_or_default();

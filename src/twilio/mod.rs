@@ -53,7 +53,7 @@ pub use new_message::NewMessage;
     not(feature = "app"),
     expect(unused_imports, reason = "used by modules of the feature app")
 )]
-pub(crate) use new_message::{Content, PinnedLocation};
+pub(crate) use new_message::{NewMessageContent, PinnedLocation};
 pub use phone_numbers::PhoneNumber;
 pub use senders::{WebhookMethods, WhatsAppSender};
 pub use webhooks::ConfiguredWebhooks;

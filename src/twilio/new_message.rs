@@ -30,7 +30,7 @@ pub struct NewMessage {
     pub(crate) to: Address,
     pub(crate) from: Option<Address>,
     pub(crate) messaging_service_sid: Option<MessagingServiceSid>,
-    pub(crate) content: Content,
+    pub(crate) content: NewMessageContent,
     pub(crate) media: Vec<String>,
     pub(crate) send_at: Option<Timestamp>,
     status_callback: Option<String>,
@@ -38,7 +38,7 @@ pub struct NewMessage {
 
 /// Content of a [`NewMessage`].
 #[derive(Clone)]
-pub(crate) enum Content {
+pub(crate) enum NewMessageContent {
     Text(String),
     Template {
         sid: String,
@@ -79,7 +79,7 @@ impl PinnedLocation {
 impl NewMessage {
     /// Creates a text message.
     pub fn text(to: impl Into<Address>, body: impl Into<String>) -> Self {
-        Self::with(to, Content::Text(body.into()))
+        Self::with(to, NewMessageContent::Text(body.into()))
     }
 
     /// Creates a message from a template, `HX…`, with the values of its variables.
@@ -98,7 +98,7 @@ impl NewMessage {
         variables: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
         let variables = variables.into_iter();
-        let content = Content::Template {
+        let content = NewMessageContent::Template {
             sid: content_sid.into(),
             variables: variables
                 .map(|(name, value)| (name.into(), value.into()))
@@ -114,10 +114,10 @@ impl NewMessage {
             longitude,
             label: label.to_owned(),
         };
-        Self::with(to, Content::Location(place))
+        Self::with(to, NewMessageContent::Location(place))
     }
 
-    fn with(to: impl Into<Address>, content: Content) -> Self {
+    fn with(to: impl Into<Address>, content: NewMessageContent) -> Self {
         Self {
             to: to.into(),
             from: None,
@@ -172,9 +172,9 @@ impl NewMessage {
     // another message.
     pub(crate) fn form(&self) -> FormParams {
         let (body, action, template) = match &self.content {
-            Content::Text(text) => (Some(text.clone()), None, None),
-            Content::Location(place) => (Some(place.body()), Some(place.action()), None),
-            Content::Template { sid, variables } => (None, None, Some((sid, variables))),
+            NewMessageContent::Text(text) => (Some(text.clone()), None, None),
+            NewMessageContent::Location(place) => (Some(place.body()), Some(place.action()), None),
+            NewMessageContent::Template { sid, variables } => (None, None, Some((sid, variables))),
         };
         // A message of media alone has no `Body`.
         let body = body.filter(|body| !body.is_empty());
@@ -213,9 +213,9 @@ impl NewMessage {
 impl fmt::Debug for NewMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, size) = match &self.content {
-            Content::Text(text) => ("text", text.len()),
-            Content::Template { variables, .. } => ("template", variables.len()),
-            Content::Location(_) => ("place", 1),
+            NewMessageContent::Text(text) => ("text", text.len()),
+            NewMessageContent::Template { variables, .. } => ("template", variables.len()),
+            NewMessageContent::Location(_) => ("place", 1),
         };
         f.debug_struct("NewMessage")
             .field("to", &self.to)

@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::response::List;
+use super::response::PagedList;
 use super::{Client, ConfiguredWebhooks, Credentials, RestError};
 use crate::address::Address;
 use crate::sid::AccountSid;
@@ -39,7 +39,7 @@ pub struct PhoneNumber {
 }
 
 #[derive(Deserialize)]
-struct WirePage {
+struct PhoneNumbersPage {
     incoming_phone_numbers: Vec<WireNumber>,
     next_page_uri: Option<String>,
 }
@@ -81,14 +81,14 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<Vec<PhoneNumber>, RestError> {
         let path = format!("/2010-04-01/Accounts/{account}/IncomingPhoneNumbers.json");
-        let list = List {
+        let list = PagedList {
             path: &path,
             query: "",
             page_size: PAGE_SIZE,
             most_pages: MAX_PAGES,
         };
         let mut numbers = Vec::new();
-        self.pages(&list, credentials, |page: WirePage| {
+        self.pages(&list, credentials, |page: PhoneNumbersPage| {
             numbers.extend(page.incoming_phone_numbers.into_iter().map(Into::into));
             page.next_page_uri
         })

@@ -14,7 +14,7 @@ use crate::form::FormParams;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// A paged list of the API.
-pub(super) struct List<'a> {
+pub(super) struct PagedList<'a> {
     pub(super) path: &'a str,
     /// Further query parameters of the first page, each followed by `&`. Later pages are read from Twilio's links.
     pub(super) query: &'a str,
@@ -37,7 +37,7 @@ impl Client {
     /// `page` consumes a page and returns Twilio's link to the next one: a path with query, or an absolute URL.
     pub(super) async fn pages<P: DeserializeOwned>(
         &self,
-        list: &List<'_>,
+        list: &PagedList<'_>,
         credentials: &Credentials,
         mut page: impl FnMut(P) -> Option<String>,
     ) -> Result<(), RestError> {

@@ -10,12 +10,12 @@ use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::response::{List, Meta, answer};
+use super::response::{Meta, PagedList, answer};
 use super::{Client, ConfiguredWebhooks, Credentials, RestError};
 use crate::address::Address;
 
 // 25 pages bound the time and memory that a large account can take.
-const LIST: List<'_> = List {
+const LIST: PagedList<'_> = PagedList {
     path: "/v2/Channels/Senders",
     query: "Channel=whatsapp&",
     page_size: 100,
@@ -66,7 +66,7 @@ pub struct WebhookMethods {
 }
 
 #[derive(Deserialize)]
-struct WirePage {
+struct SendersPage {
     senders: Vec<WireSender>,
     meta: Option<Meta>,
 }
@@ -127,7 +127,7 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<Vec<WhatsAppSender>, RestError> {
         let mut senders = Vec::new();
-        self.pages(&LIST, credentials, |page: WirePage| {
+        self.pages(&LIST, credentials, |page: SendersPage| {
             senders.extend(page.senders.into_iter().map(Into::into));
             page.meta?.next_page_url
         })

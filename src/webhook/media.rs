@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use super::Webhooks;
 use super::file_body::file_body;
-use super::range::{Range, range};
+use super::range::{RequestedRange, range};
 use crate::error::BoxError;
 use crate::media::{FetchedFile, LinkContent, LinkError, LinkPermit, StoredFile};
 use crate::reply::kinds::is_media;
@@ -115,14 +115,14 @@ fn stored_file(
     let head = response.headers_mut();
     head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     let (from, to) = match wanted {
-        Range::Whole => (0, length),
-        Range::Part { from, to } => {
+        RequestedRange::Whole => (0, length),
+        RequestedRange::Part { from, to } => {
             let text = format!("bytes {from}-{}/{length}", to - 1);
             head.insert(CONTENT_RANGE, ascii(&text));
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             (from, to)
         }
-        Range::Outside => {
+        RequestedRange::Outside => {
             let mut response = plain(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 "no such range\n",

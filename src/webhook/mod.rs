@@ -40,7 +40,7 @@ use response::ErrorResponse;
 use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
 use crate::form::FormParams;
-use crate::media::Media;
+use crate::media::MediaService;
 use crate::message::{ConversationEvent, FallbackCause, InboundMessage, ParseError, StatusUpdate};
 use crate::probe::Instance;
 use crate::signature::{SIGNATURE_HEADER, SignatureLayer, SignedForm};
@@ -66,7 +66,7 @@ pub(crate) struct Webhooks {
     pub(crate) on_fallback: Option<FallbackHook>,
     pub(crate) on_conversation_event: Option<ConversationEventHook>,
     pub(crate) warnings: Warnings,
-    pub(crate) media: Media,
+    pub(crate) media: MediaService,
     /// The id of this start of the server, for probes.
     pub(crate) instance: Instance,
 }

@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::dispatch::Failure;
+use crate::dispatch::HandlerFailure;
 use crate::telemetry::metrics::Outcome;
 use crate::twiml::{self, Document};
 
@@ -21,7 +21,7 @@ pub(super) enum ErrorResponse {
     BadForm,
     /// The request has a valid signature, but its body is not a form.
     NotAForm,
-    Failed(Failure),
+    Failed(HandlerFailure),
     /// The server cannot accept the request, with the text of the response.
     Unavailable(&'static str),
     /// The server panicked outside of the handler.
@@ -45,8 +45,10 @@ impl ErrorResponse {
                 "not a form\n",
                 Outcome::RejectedBody,
             ),
-            Self::Failed(Failure::Error) => (FAILED, "handler failed\n", Outcome::HandlerError),
-            Self::Failed(Failure::Panic) => (FAILED, "handler failed\n", Outcome::Panic),
+            Self::Failed(HandlerFailure::Error) => {
+                (FAILED, "handler failed\n", Outcome::HandlerError)
+            }
+            Self::Failed(HandlerFailure::Panic) => (FAILED, "handler failed\n", Outcome::Panic),
             Self::Unavailable(text) => {
                 (StatusCode::SERVICE_UNAVAILABLE, text, Outcome::Unavailable)
             }

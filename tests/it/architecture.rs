@@ -1,6 +1,7 @@
 //! Architecture rules, each with its reason: the layers of modules, the modules that may use a crate, and the words of comments and
 //! pages.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use replyhook::telemetry::metrics::TABLE;
@@ -264,6 +265,44 @@ fn source_files_follow_print_size_and_name_rules() {
             "{file} has a get_: name a getter after its value"
         );
     }
+}
+
+/// A name stands for one type in the whole package, so that a reader who has seen it once knows it.
+#[test]
+fn type_name_is_defined_once() {
+    const KINDS: [&str; 5] = ["struct ", "enum ", "trait ", "union ", "type "];
+    let mut defined: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, source) in sources("src") {
+        for line in code(&source).lines() {
+            let indented = line.starts_with(' ');
+            let line = line.trim_start();
+            let line = match line.strip_prefix("pub") {
+                // `pub(super) struct`
+                Some(rest) if rest.starts_with('(') => rest.split_once(") ").map_or("", |r| r.1),
+                Some(rest) => rest.trim_start(),
+                None => line,
+            };
+            let Some(rest) = KINDS.iter().find_map(|kind| line.strip_prefix(kind)) else {
+                continue;
+            };
+            // An associated type is named by its trait.
+            if indented && line.starts_with("type ") {
+                continue;
+            }
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+            let name = &rest[..end.unwrap_or(rest.len())];
+            assert!(
+                defined
+                    .entry(name.to_owned())
+                    .or_default()
+                    .insert(file.clone()),
+                "{file} defines two types with the name {name}"
+            );
+        }
+    }
+    assert!(defined.contains_key("InboundMessage"), "no types are found");
+    defined.retain(|_, files| files.len() > 1);
+    assert!(defined.is_empty(), "names with several types: {defined:#?}");
 }
 
 #[test]

@@ -5,11 +5,11 @@ use crate::{ExitStatus, print};
 #[derive(clap::Args)]
 pub(crate) struct Config {
     #[command(subcommand)]
-    what: What,
+    what: ConfigCommand,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum ConfigCommand {
     /// Print every setting with its default and its meaning
     #[command(after_help = "Example:\n  replyhook config default > replyhook.toml")]
     Default,
@@ -17,7 +17,7 @@ enum What {
 
 impl Config {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        let What::Default = self.what;
+        let ConfigCommand::Default = self.what;
         print(DEFAULT_TOML)?;
         Ok(ExitStatus::Yes)
     }

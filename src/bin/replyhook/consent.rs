@@ -20,37 +20,37 @@ Examples:
   replyhook consent show whatsapp:+15550001111 --sender whatsapp:+15550002222
   replyhook consent opt-in whatsapp:+15550001111 --sender whatsapp:+15550002222 --note 'order form, box 2'
   replyhook consent export --csv > consent.csv")]
-pub(crate) struct Consent {
+pub(crate) struct ConsentArgs {
     #[command(subcommand)]
-    what: What,
+    what: ConsentCommand,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum ConsentCommand {
     /// Show whether a user has opted out or in
     #[command(after_help = "\
 Exit codes:
   0  shown
   1  the store cannot be used
   2  usage or configuration error")]
-    Show(Show),
+    Show(ShowConsentArgs),
     /// Record an opt-out: the user gets no more messages
     #[command(after_help = "\
 Exit codes:
   0  recorded
   1  the store cannot be used
   2  usage or configuration error")]
-    OptOut(Change),
+    OptOut(ConsentChangeArgs),
     /// Record an opt-in, which also ends an opt-out
     #[command(after_help = "\
 Exit codes:
   0  recorded
   1  recorded, but an opt-out under another address still applies; or the store cannot be used
   2  usage or configuration error")]
-    OptIn(Change),
+    OptIn(ConsentChangeArgs),
     /// Print all consent records, oldest first
     #[command(after_help = "Example:\n  replyhook consent export --json | jq .")]
-    Export(Export),
+    Export(ExportConsentArgs),
 }
 
 #[derive(clap::Args)]
@@ -89,7 +89,7 @@ impl Scope {
 }
 
 #[derive(clap::Args)]
-struct Show {
+struct ShowConsentArgs {
     /// The user, such as whatsapp:+15550001111
     #[arg(value_parser = address)]
     user: Address,
@@ -100,7 +100,7 @@ struct Show {
 }
 
 #[derive(clap::Args)]
-struct Change {
+struct ConsentChangeArgs {
     /// The user, such as whatsapp:+15550001111
     #[arg(value_parser = address)]
     user: Address,
@@ -117,7 +117,7 @@ struct Change {
 }
 
 #[derive(clap::Args)]
-struct Export {
+struct ExportConsentArgs {
     /// Print one JSON object per line
     #[arg(long, conflicts_with = "csv")]
     json: bool,
@@ -128,18 +128,18 @@ struct Export {
     settings: SettingsArgs,
 }
 
-impl Consent {
+impl ConsentArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match self.what {
-            What::Show(show) => show.run(),
-            What::OptOut(change) => change.run(ConsentAction::OptOut),
-            What::OptIn(change) => change.run(ConsentAction::OptIn),
-            What::Export(export) => export.run(),
+            ConsentCommand::Show(show) => show.run(),
+            ConsentCommand::OptOut(change) => change.run(ConsentAction::OptOut),
+            ConsentCommand::OptIn(change) => change.run(ConsentAction::OptIn),
+            ConsentCommand::Export(export) => export.run(),
         }
     }
 }
 
-impl Show {
+impl ShowConsentArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         self.scope.check(&self.user)?;
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
@@ -148,7 +148,7 @@ impl Show {
     }
 }
 
-impl Change {
+impl ConsentChangeArgs {
     fn run(self, action: ConsentAction) -> anyhow::Result<ExitStatus> {
         self.scope.check(&self.user)?;
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
@@ -191,7 +191,7 @@ fn print_state(opened: &Opened, scope: ConsentScope, user: &Address) -> anyhow::
     Ok(state.opted_out.is_some())
 }
 
-impl Export {
+impl ExportConsentArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let mut text = String::new();

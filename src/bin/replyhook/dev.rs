@@ -95,7 +95,7 @@ impl Dev {
         let runtime = runtime()?;
         let ended = runtime.block_on(async {
             // Before any webhook is changed: SIGINT must not end the process without restoring them.
-            let mut signals = Signals::new()?;
+            let mut signals = StopSignals::new()?;
             // Before `DevServer::start` reads the settings, so that a change in between is not missed.
             let mut watcher = ConfigWatcher::new(self.settings.file());
             let mut dev_server = DevServer::start(App::builder(), sources, options).await?;
@@ -140,12 +140,12 @@ impl Dev {
 }
 
 /// Streams of the signals that stop the command.
-struct Signals {
+struct StopSignals {
     term: Signal,
     int: Signal,
 }
 
-impl Signals {
+impl StopSignals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
@@ -165,7 +165,7 @@ impl Signals {
 async fn run_until_stopped(
     dev_server: &mut DevServer,
     watcher: &mut ConfigWatcher,
-    signals: &mut Signals,
+    signals: &mut StopSignals,
 ) -> anyhow::Result<()> {
     loop {
         tokio::select! {

@@ -14,18 +14,18 @@ Works on the store of a running server. Addresses are masked unless --content is
 Examples:
   replyhook handoff list
   replyhook handoff end whatsapp:+15550001111")]
-pub(crate) struct Handoff {
+pub(crate) struct HandoffArgs {
     #[command(subcommand)]
-    command: Command,
+    command: HandoffCommand,
 }
 
 #[derive(clap::Subcommand)]
-enum Command {
+enum HandoffCommand {
     /// List active handoffs, those that end first at the top
     #[command(
         after_help = "Exit codes:\n  0  listed, also if there are none\n  1  the store cannot be used\n  2  usage or configuration error"
     )]
-    List(List),
+    List(ListHandoffsArgs),
     /// End the handoff of a user: the bot replies again from the next message on
     #[command(
         after_help = "Exit codes:\n  0  ended\n  1  the user was not handed off, or the store cannot be used\n  2  usage or configuration error\n\nExample:\n  replyhook handoff end whatsapp:+15550001111"
@@ -34,7 +34,7 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-struct List {
+struct ListHandoffsArgs {
     /// Maximum number of handoffs to list
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -60,16 +60,16 @@ struct End {
     settings: SettingsArgs,
 }
 
-impl Handoff {
+impl HandoffArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match self.command {
-            Command::List(list) => list.run(),
-            Command::End(end) => end.run(),
+            HandoffCommand::List(list) => list.run(),
+            HandoffCommand::End(end) => end.run(),
         }
     }
 }
 
-impl List {
+impl ListHandoffsArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let found = opened.wait(opened.store.active_handoffs(self.limit, now()))?;

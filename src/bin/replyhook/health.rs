@@ -14,7 +14,7 @@ Exit codes:
   0  ready
   1  not ready, or no response
   2  usage or configuration error, such as an empty admin.listen")]
-pub(crate) struct Health {
+pub(crate) struct HealthArgs {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Milliseconds to wait for the response
@@ -22,7 +22,7 @@ pub(crate) struct Health {
     timeout_ms: u64,
 }
 
-impl Health {
+impl HealthArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let Some(listen) = AdminSettings::load(&self.settings.sources())?.listen else {
             bail!("admin.listen is empty, so the server has no private listener; set it for both");

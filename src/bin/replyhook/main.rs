@@ -74,9 +74,9 @@ enum Command {
     #[cfg(feature = "emulator")]
     Doctor(doctor::Doctor),
     /// Run the examples of rules files
-    Rules(rules::Rules),
+    Rules(rules::RulesArgs),
     /// Check whether the server on this machine is ready
-    Health(health::Health),
+    Health(health::HealthArgs),
     /// Print the signature that Twilio would send with a request
     Sign(sign::Sign),
     /// Explain why a captured request does not verify, and how to fix it
@@ -85,23 +85,23 @@ enum Command {
     #[cfg(feature = "emulator")]
     Invoke(invoke::Invoke),
     /// List, show and export messages and their replies; retry and release them
-    Messages(messages::Messages),
+    Messages(messages::MessagesArgs),
     /// Add messages that Twilio has and the journal lacks, after an outage or a restore
     Reconcile(reconcile::Reconcile),
     /// Delete a user's data, or content older than its retention time
     Purge(purge::Purge),
     /// Show, change and export opt-in and opt-out records
-    Consent(consent::Consent),
+    Consent(consent::ConsentArgs),
     /// List or end handoffs of users to people or other systems
-    Handoff(handoff::Handoff),
+    Handoff(handoff::HandoffArgs),
     /// Send an outbound message, or one per row of a CSV file
     Send(send::Send),
     /// Show and set the webhooks of WhatsApp senders at Twilio
     Sender(sender::Sender),
     /// List templates and their WhatsApp approval
-    Templates(templates::Templates),
+    Templates(templates::TemplatesArgs),
     /// Migrate the store to the current schema, without starting a server
-    Migrate(migrate::Migrate),
+    Migrate(migrate::MigrateArgs),
     /// Print the default settings with their documentation
     Config(config::Config),
     /// Print completions for a shell

@@ -15,12 +15,12 @@ Exit codes:
 
 Example:
   DATABASE_URL=sqlite:/data/replyhook.db replyhook migrate")]
-pub(crate) struct Migrate {
+pub(crate) struct MigrateArgs {
     #[command(flatten)]
     settings: SettingsArgs,
 }
 
-impl Migrate {
+impl MigrateArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = Opened::by(&self.settings.sources(), Access::Migrate)?;
         print(&format!(

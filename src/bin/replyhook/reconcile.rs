@@ -62,7 +62,7 @@ pub(crate) struct Reconcile {
 }
 
 #[derive(Default)]
-struct Counts {
+struct ReconcileCounts {
     listed: u64,
     known: u64,
     missing: u64,
@@ -94,7 +94,7 @@ impl Reconcile {
             &consent.start_words,
         );
         let client = Client::new(settings.api_url);
-        let mut counts = Counts::default();
+        let mut counts = ReconcileCounts::default();
         for (account, credentials) in &settings.accounts {
             self.account(
                 &opened,
@@ -122,7 +122,7 @@ impl Reconcile {
         client: &Client,
         account: AccountSid,
         credentials: &Credentials,
-        counts: &mut Counts,
+        counts: &mut ReconcileCounts,
     ) -> anyhow::Result<()> {
         let now = now();
         let before = |seconds: i64| {
@@ -246,7 +246,7 @@ impl Reconcile {
         )
     }
 
-    fn print_counts(&self, counts: &Counts) -> anyhow::Result<()> {
+    fn print_counts(&self, counts: &ReconcileCounts) -> anyhow::Result<()> {
         if self.json {
             return print(&format!(
                 "{}\n",

@@ -14,13 +14,13 @@ Exit codes:
 
 Example:
   replyhook rules test bot.toml")]
-pub(crate) struct Rules {
+pub(crate) struct RulesArgs {
     #[command(subcommand)]
-    command: Command,
+    command: RulesCommand,
 }
 
 #[derive(clap::Subcommand)]
-enum Command {
+enum RulesCommand {
     /// Run the examples of rules files
     Test {
         /// Rules files
@@ -29,9 +29,9 @@ enum Command {
     },
 }
 
-impl Rules {
+impl RulesArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        let Command::Test { files } = self.command;
+        let RulesCommand::Test { files } = self.command;
         // Read all files first: an unusable one is reported before any example runs.
         let rules: anyhow::Result<Vec<_>> = files.iter().map(|file| read(file)).collect();
         let mut text = String::new();

@@ -25,18 +25,18 @@ Examples:
   replyhook sender set whatsapp:+15550002222 --webhook https://bot.example.com/webhook --fallback ''")]
 pub(crate) struct Sender {
     #[command(subcommand)]
-    what: What,
+    what: SenderCommand,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum SenderCommand {
     /// Show the webhooks of one sender, or of all senders
     #[command(after_help = "\
 Exit codes:
   0  shown, even if the account has none
   1  the sender was not found, or Twilio refused the request or did not respond
   2  usage or configuration error")]
-    Show(Show),
+    Show(ShowSenderArgs),
     /// Set webhooks of a sender; those without an option stay as they are
     #[command(after_help = "\
 Exit codes:
@@ -47,7 +47,7 @@ Exit codes:
 }
 
 #[derive(clap::Args)]
-struct Show {
+struct ShowSenderArgs {
     /// Only this sender, such as whatsapp:+15550002222, or its SID, XE…
     #[arg(value_name = "SENDER", value_parser = Which::parse)]
     which: Option<Which>,
@@ -201,13 +201,13 @@ fn unknown(which: &Which, senders: &[twilio::WhatsAppSender]) -> Failed {
 impl Sender {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match self.what {
-            What::Show(show) => show.run(),
-            What::Set(set) => set.run(),
+            SenderCommand::Show(show) => show.run(),
+            SenderCommand::Set(set) => set.run(),
         }
     }
 }
 
-impl Show {
+impl ShowSenderArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let console = Console::new(SenderWebhookSettings::load(&self.settings.sources())?);
         let senders = runtime()?.block_on(async {

@@ -19,7 +19,7 @@ Exit codes:
 
 Example:
   replyhook templates --json | jq -r 'select(.status == \"approved\") | .content_sid'")]
-pub(crate) struct Templates {
+pub(crate) struct TemplatesArgs {
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Templates {
     settings: SettingsArgs,
 }
 
-impl Templates {
+impl TemplatesArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let settings = SendSettings::load(&self.settings.sources())?;
         let credentials = settings.credentials.ok_or_else(|| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Course;
 use crate::dispatch::origin::Origin;
-use crate::dispatch::{DispatchOutcome, Failure};
+use crate::dispatch::{DispatchOutcome, HandlerFailure};
 use crate::reply::{Reply, WireMessage};
 use crate::store::{
     Claim, Completion, DeadMessage, DeadReason, FailOutcome, NewOutbound, ReplyDecision, ReplyPath,
@@ -99,7 +99,7 @@ impl Course {
             tracing::warn!(message_sid = %origin.sid, "the conversation is handed off, but its reply goes via the REST API, which cannot redirect this message; later messages are redirected");
         } else if reply.redirect_target().is_some() {
             tracing::error!(message_sid = %origin.sid, "the reply is a redirect and came too late; the REST API cannot redirect");
-            return Box::pin(self.give_up(claim, origin, Failure::Error)).await;
+            return Box::pin(self.give_up(claim, origin, HandlerFailure::Error)).await;
         }
         Box::pin(self.send_later(claim, origin, &messages, ending)).await;
     }
@@ -160,16 +160,16 @@ impl Course {
     /// Treats a reply that cannot be sent as a failure of the handler.
     async fn unsayable(&mut self, claim: Claim, origin: &Origin, error: impl std::error::Error) {
         tracing::error!(message_sid = %origin.sid, %error, "the reply cannot be sent");
-        self.give_up(claim, origin, Failure::Error).await;
+        self.give_up(claim, origin, HandlerFailure::Error).await;
     }
 
     /// Records a failed attempt and sends its outcome. A fallback call gets the fallback text, since
     /// no request follows it.
-    pub(super) async fn give_up(&mut self, claim: Claim, origin: &Origin, failure: Failure) {
+    pub(super) async fn give_up(&mut self, claim: Claim, origin: &Origin, failure: HandlerFailure) {
         let dispatcher = self.dispatcher.clone();
         let (reason, dead) = match failure {
-            Failure::Error => ("the handler failed", DeadReason::HandlerFailed),
-            Failure::Panic => ("the handler panicked", DeadReason::HandlerPanicked),
+            HandlerFailure::Error => ("the handler failed", DeadReason::HandlerFailed),
+            HandlerFailure::Panic => ("the handler panicked", DeadReason::HandlerPanicked),
         };
         let fallback_text = dispatcher.fallback_twiml();
         // Without a fallback text, the message of a fallback call gets no reply at all, so it becomes dead.
@@ -214,7 +214,7 @@ impl Course {
         &self,
         claim: Claim,
         text: String,
-        failure: Failure,
+        failure: HandlerFailure,
     ) -> DispatchOutcome {
         let now = self.dispatcher.clock.now();
         let choice = ReplyPath::Twiml(text);

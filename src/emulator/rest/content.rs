@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{ApiCall, Failure, RestResponse, is_sid, meta, not_allowed, nothing, ok};
+use super::{ApiCall, RestResponse, TwilioError, is_sid, meta, not_allowed, nothing, ok};
 use crate::emulator::account::sid;
 use crate::emulator::engine::Engine;
-use crate::emulator::record::Button;
+use crate::emulator::record::TappedButton;
 
 /// Handles `Content` and `ContentAndApprovals`.
 pub(super) fn collection(engine: &Engine, call: &ApiCall) -> RestResponse {
@@ -50,13 +50,16 @@ pub(super) fn collection(engine: &Engine, call: &ApiCall) -> RestResponse {
 
 fn create(engine: &Engine, call: &ApiCall) -> RestResponse {
     let json = call.json.as_ref();
-    let json = json.ok_or_else(|| Failure::refused(20001, "The request body is not JSON"))?;
+    let json = json.ok_or_else(|| TwilioError::refused(20001, "The request body is not JSON"))?;
     let types = json["types"].as_object();
     if types.is_none_or(serde_json::Map::is_empty) {
-        return Err(Failure::refused(20001, "types: at least one is required"));
+        return Err(TwilioError::refused(
+            20001,
+            "types: at least one is required",
+        ));
     }
     let language = json["language"].as_str();
-    let language = language.ok_or_else(|| Failure::refused(20001, "language is required"))?;
+    let language = language.ok_or_else(|| TwilioError::refused(20001, "language is required"))?;
     let template = sid("HX");
     let now = engine.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let url = format!("https://content.twilio.com/v1/Content/{template}");
@@ -95,7 +98,7 @@ fn approved(name: &str, category: &str) -> Value {
 
 /// Handles `Content/{sid}`.
 pub(super) fn one(engine: &Engine, call: &ApiCall, template: &str) -> RestResponse {
-    let missing = || Failure::not_found(&call.path);
+    let missing = || TwilioError::not_found(&call.path);
     match call.method {
         Method::GET => {
             let mut found = find(engine, template).ok_or_else(missing)?;
@@ -119,7 +122,7 @@ pub(super) fn one(engine: &Engine, call: &ApiCall, template: &str) -> RestRespon
 
 /// Handles `Content/{sid}/ApprovalRequests`: fetch and create.
 pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> RestResponse {
-    let missing = || Failure::not_found(&call.path);
+    let missing = || TwilioError::not_found(&call.path);
     let url = format!("https://content.twilio.com/v1/Content/{template}/ApprovalRequests");
     match call.method {
         Method::GET => {
@@ -136,7 +139,10 @@ pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> RestR
             let json = call.json.as_ref();
             let text = |name: &str| json.and_then(|json| json[name].as_str()).map(str::to_owned);
             let (Some(name), Some(category)) = (text("name"), text("category")) else {
-                return Err(Failure::refused(20001, "name and category are required"));
+                return Err(TwilioError::refused(
+                    20001,
+                    "name and category are required",
+                ));
             };
             let mut state = engine.state();
             let found = state
@@ -184,14 +190,14 @@ pub(super) fn render(
     engine: &Engine,
     template: &str,
     variables: Option<&str>,
-) -> Result<(String, Vec<Button>), Failure> {
-    let invalid = || Failure::refused(21656, "The ContentVariables Parameter is invalid.");
+) -> Result<(String, Vec<TappedButton>), TwilioError> {
+    let invalid = || TwilioError::refused(21656, "The ContentVariables Parameter is invalid.");
     let given: BTreeMap<String, String> = match variables {
         Some(text) => serde_json::from_str(text).map_err(|_| invalid())?,
         None => BTreeMap::new(),
     };
     let found = find(engine, template);
-    let found = found.ok_or_else(|| Failure::refused(21655, "The ContentSid is Invalid"))?;
+    let found = found.ok_or_else(|| TwilioError::refused(21655, "The ContentSid is Invalid"))?;
     let types = found["types"].as_object().cloned().unwrap_or_default();
     let body = types.values().find_map(|kind| kind["body"].as_str());
     let body = body.unwrap_or_default();
@@ -218,7 +224,7 @@ pub(super) fn render(
     let button = |action: &Value| {
         let text = action["title"].as_str()?;
         let payload = action["id"].as_str().unwrap_or(text);
-        Some(Button {
+        Some(TappedButton {
             text: text.to_owned(),
             payload: payload.to_owned(),
         })

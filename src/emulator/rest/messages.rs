@@ -6,11 +6,11 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{ApiCall, Failure, RestResponse, is_sid, media_redirect, not_allowed, nothing, ok};
+use super::{ApiCall, RestResponse, TwilioError, is_sid, media_redirect, not_allowed, nothing, ok};
 use crate::address::{Address, Channel};
 use crate::emulator::engine::Engine;
 use crate::emulator::links::can_be_called;
-use crate::emulator::record::{Author, Direction, Location, MediaRecord, Record};
+use crate::emulator::record::{Author, Direction, MediaRecord, Record, SharedLocation};
 use crate::emulator::send::{OutboundDraft, can_be_sent_to, max_files};
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
@@ -35,22 +35,22 @@ pub(super) fn create(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
     ok(201, &shown)
 }
 
-fn draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, Failure> {
+fn draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, TwilioError> {
     let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
-    let to =
-        given("To").ok_or_else(|| Failure::refused(21604, "A 'To' phone number is required."))?;
+    let to = given("To")
+        .ok_or_else(|| TwilioError::refused(21604, "A 'To' phone number is required."))?;
     // A business-scoped user ID as `To` means the phone number that this user wrote from.
     let phone = engine.state().phone_of(to);
     let user = Address::parse(phone.as_deref().unwrap_or(to));
     if !can_be_sent_to(&user) {
-        return Err(Failure::refused(
+        return Err(TwilioError::refused(
             21211,
             format!("Invalid 'To' Phone Number: {}", masked(to)),
         ));
     }
     let service = given("MessagingServiceSid");
     if service.is_some_and(|service| !is_sid(service, "MG")) {
-        return Err(Failure::refused(
+        return Err(TwilioError::refused(
             21705,
             "The Messaging Service Sid is invalid",
         ));
@@ -59,15 +59,15 @@ fn draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, Failure> {
     let text = content(form, &user)?;
     let send_at = schedule(engine, form, service)?;
     if given("StatusCallback").is_some_and(|url| !can_be_called(url) || has_underscore(url)) {
-        return Err(Failure::refused(21609, "Invalid 'StatusCallback' URL"));
+        return Err(TwilioError::refused(21609, "Invalid 'StatusCallback' URL"));
     }
     let validity = given("ValidityPeriod").map(str::parse::<u32>);
     if validity.is_some_and(|seconds| !seconds.is_ok_and(|s| (1..=36_000).contains(&s))) {
-        return Err(Failure::refused(21624, "Invalid ValidityPeriod"));
+        return Err(TwilioError::refused(21624, "Invalid ValidityPeriod"));
     }
     let pair = (from.clone(), user.as_str().to_owned());
     if engine.state().blocked.contains(&pair) {
-        return Err(Failure::refused(
+        return Err(TwilioError::refused(
             21610,
             "Attempt to send to unsubscribed recipient",
         ));
@@ -117,12 +117,12 @@ fn sender(
     user: &Address,
     from: Option<&str>,
     has_service: bool,
-) -> Result<String, Failure> {
+) -> Result<String, TwilioError> {
     let senders = engine.senders();
     let Some(from) = from else {
         if !has_service {
             let message = "A 'From' phone number or MessagingServiceSid is required.";
-            return Err(Failure::refused(21603, message));
+            return Err(TwilioError::refused(21603, message));
         }
         // Prefer the sender of the latest message of this user, like a service's sticky sender.
         let latest = engine
@@ -134,7 +134,7 @@ fn sender(
         let chosen = latest.filter(&on_channel);
         let chosen = chosen.or_else(|| senders.into_iter().find(on_channel));
         return chosen.ok_or_else(|| {
-            Failure::refused(
+            TwilioError::refused(
                 21703,
                 "The Messaging Service has no sender for this channel",
             )
@@ -142,47 +142,47 @@ fn sender(
     };
     if Address::parse(from).channel() != user.channel() {
         let message = "'From' and 'To' are not on the same channel";
-        return Err(Failure::refused(21910, message));
+        return Err(TwilioError::refused(21910, message));
     }
     if from == user.as_str() {
-        return Err(Failure::refused(63031, "'From' and 'To' are the same"));
+        return Err(TwilioError::refused(63031, "'From' and 'To' are the same"));
     }
     if senders.iter().any(|sender| sender == from) {
         return Ok(from.to_owned());
     }
     Err(if *user.channel() == Channel::Sms {
         let message = "The 'From' phone number is not one of this account";
-        Failure::refused(21606, message)
+        TwilioError::refused(21606, message)
     } else {
         let message = "Twilio could not find a Channel with the specified From address";
-        Failure::refused(63007, message)
+        TwilioError::refused(63007, message)
     })
 }
 
 /// Validates `Body`, `MediaUrl` and `ContentSid`, and returns the text.
-fn content(form: &FormParams, user: &Address) -> Result<String, Failure> {
+fn content(form: &FormParams, user: &Address) -> Result<String, TwilioError> {
     let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
     let media = media_urls(form);
     if given("Body").is_none() && media.is_empty() && given("ContentSid").is_none() {
         let message = "Message body, media URL or content SID must be specified.";
-        return Err(Failure::refused(21619, message));
+        return Err(TwilioError::refused(21619, message));
     }
     if given("ContentSid").is_some_and(|sid| !is_sid(sid, "HX")) {
-        return Err(Failure::refused(21655, "The ContentSid is Invalid"));
+        return Err(TwilioError::refused(21655, "The ContentSid is Invalid"));
     }
     let body = given("Body").unwrap_or_default();
     if body.encode_utf16().count() > 1600 {
         let message = "The concatenated message body exceeds the 1600 character limit";
-        return Err(Failure::refused(21617, message));
+        return Err(TwilioError::refused(21617, message));
     }
     if media.len() > max_files(user) {
-        return Err(Failure::refused(
+        return Err(TwilioError::refused(
             21623,
             "Number of media files exceeds allowed limit",
         ));
     }
     if media.iter().any(|url| !can_be_called(url)) {
-        return Err(Failure::refused(21620, "Invalid media URL(s)"));
+        return Err(TwilioError::refused(21620, "Invalid media URL(s)"));
     }
     Ok(body.to_owned())
 }
@@ -192,31 +192,31 @@ fn schedule(
     engine: &Engine,
     form: &FormParams,
     service: Option<&str>,
-) -> Result<Option<Timestamp>, Failure> {
+) -> Result<Option<Timestamp>, TwilioError> {
     let Some(at) = form.get("SendAt").filter(|at| !at.is_empty()) else {
         return Ok(None);
     };
     if service.is_none() || form.get("ScheduleType") != Some("fixed") {
         let message = "SendAt needs ScheduleType=fixed and a MessagingServiceSid";
-        return Err(Failure::refused(35118, message));
+        return Err(TwilioError::refused(35118, message));
     }
     let at: Timestamp = at
         .parse()
-        .map_err(|_| Failure::refused(35111, "SendAt is not an ISO 8601 time"))?;
+        .map_err(|_| TwilioError::refused(35111, "SendAt is not an ISO 8601 time"))?;
     let ahead = at.duration_since(engine.now()).as_secs();
     if !(5 * 60..=35 * 24 * 3600).contains(&ahead) {
         let message = "SendAt must be 5 minutes to 35 days ahead";
-        return Err(Failure::refused(35114, message));
+        return Err(TwilioError::refused(35114, message));
     }
     Ok(Some(at))
 }
 
 /// Parses a location in a `PersistentAction`, such as `geo:37.78,-122.39|Label`.
-fn place(action: &str) -> Option<Location> {
+fn place(action: &str) -> Option<SharedLocation> {
     let rest = action.strip_prefix("geo:")?;
     let (point, label) = rest.split_once('|').unwrap_or((rest, ""));
     let (latitude, longitude) = point.split_once(',')?;
-    Some(Location {
+    Some(SharedLocation {
         latitude: latitude.trim().parse().ok()?,
         longitude: longitude.trim().parse().ok()?,
         address: None,
@@ -334,7 +334,7 @@ fn ends(message: &Record) -> (&str, &str) {
 /// Handles `Messages/{sid}.json`: fetch, cancel, redact, delete.
 pub(super) fn one(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> RestResponse {
     let found = engine.state().message(sid).cloned();
-    let message = found.ok_or_else(|| Failure::not_found(&call.path))?;
+    let message = found.ok_or_else(|| TwilioError::not_found(&call.path))?;
     match call.method {
         Method::GET => ok(200, &json(engine, &message)),
         Method::DELETE => {
@@ -355,7 +355,7 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> 
                 MessageStatus::Scheduled | MessageStatus::Accepted
             ) {
                 let message = "Cannot cancel this message because it is not cancelable.";
-                return Err(Failure::refused(30409, message));
+                return Err(TwilioError::refused(30409, message));
             }
             // `progress` and `leave_schedule` stop when they see this status.
             set(engine, sid, |message| {
@@ -378,12 +378,12 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> 
         }),
         _ => {
             let message = "Only Status=canceled and an empty Body can be set.";
-            return Err(Failure::refused(20001, message));
+            return Err(TwilioError::refused(20001, message));
         }
     }
     // Read again, so that the response shows the change.
     let message = engine.state().message(sid).cloned();
-    let message = message.ok_or_else(|| Failure::not_found(&call.path))?;
+    let message = message.ok_or_else(|| TwilioError::not_found(&call.path))?;
     ok(200, &json(engine, &message))
 }
 
@@ -399,7 +399,7 @@ pub(super) fn feedback(engine: &Engine, call: &ApiCall, sid: &str) -> RestRespon
         return Err(not_allowed());
     }
     let known = engine.state().message(sid).is_some();
-    let missing = Failure::not_found(&call.path);
+    let missing = TwilioError::not_found(&call.path);
     let outcome = call.form.get("Outcome").unwrap_or("confirmed");
     let now = date(engine.now());
     if !known {
@@ -417,7 +417,7 @@ pub(super) fn feedback(engine: &Engine, call: &ApiCall, sid: &str) -> RestRespon
 /// Handles `Media.json`: the list of a message's media.
 pub(super) fn media_list(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
     let found = engine.state().message(sid).cloned();
-    let message = found.ok_or_else(|| Failure::not_found(&call.path))?;
+    let message = found.ok_or_else(|| TwilioError::not_found(&call.path))?;
     let files: Vec<Value> = message
         .media
         .iter()
@@ -442,7 +442,7 @@ pub(super) fn media_list(engine: &Engine, call: &ApiCall, sid: &str) -> RestResp
 
 /// Handles `Media/{sid}` (a redirect to the content) and `Media/{sid}.json` (the resource).
 pub(super) fn media_file(engine: &Engine, call: &ApiCall, sid: &str, file: &str) -> RestResponse {
-    let missing = || Failure::not_found(&call.path);
+    let missing = || TwilioError::not_found(&call.path);
     let message = engine.state().message(sid).cloned().ok_or_else(missing)?;
     let name = file.strip_suffix(".json");
     let (name, is_description) = (name.unwrap_or(file), name.is_some());

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::account::{SENDERS, sid};
 use super::engine::Engine;
 use super::media;
-use super::record::{Exchange, ExchangeRequest, ExchangeResponse, Kind, ms};
+use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, ms};
 use super::webhook_calls::shown;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
@@ -50,7 +50,7 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
 
 /// Responds to all paths without a route.
 pub(super) async fn not_found() -> Response {
-    Failure::new(404, 20404, "The requested resource was not found").into_response()
+    TwilioError::new(404, 20404, "The requested resource was not found").into_response()
 }
 
 /// Authenticated and parsed request.
@@ -66,13 +66,13 @@ pub(super) struct ApiCall {
 
 /// Error response in the format of Twilio's API.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct TwilioError {
     status: u16,
     code: u32,
     message: String,
 }
 
-impl Failure {
+impl TwilioError {
     fn new(status: u16, code: u32, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -92,7 +92,7 @@ impl Failure {
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for TwilioError {
     fn into_response(self) -> Response {
         let body = json!({
             "code": self.code,
@@ -114,7 +114,7 @@ impl IntoResponse for Failure {
     }
 }
 
-type RestResponse = Result<Response, Failure>;
+type RestResponse = Result<Response, TwilioError>;
 
 fn json_body(value: &Value) -> impl IntoResponse + use<> {
     let json = HeaderValue::from_static("application/json;charset=utf-8");
@@ -180,9 +180,9 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
     let params = FormParams::parse(&body, MAX_PARAMS).ok();
     let params = params.filter(|_| is_form(&parts));
     let kind = if path.contains("/Media") {
-        Kind::Media
+        ExchangeKind::Media
     } else {
-        Kind::Rest
+        ExchangeKind::Rest
     };
     let request = ExchangeRequest {
         method: parts.method.to_string(),
@@ -229,14 +229,14 @@ fn is_form(parts: &Parts) -> bool {
     })
 }
 
-fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiCall, Failure> {
+fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiCall, TwilioError> {
     // The `rest_error` fault comes first: it also affects calls with wrong credentials.
     if let Some(fault) = engine.state().faults.next_rest_error() {
         let code = fault.code.unwrap_or(20_000 + u32::from(fault.status));
         let meaning = ErrorCode(code).meaning().unwrap_or("as ordered");
-        return Err(Failure::new(fault.status, code, meaning));
+        return Err(TwilioError::new(fault.status, code, meaning));
     }
-    let unreadable = || Failure::refused(20001, "the parameters cannot be read");
+    let unreadable = || TwilioError::refused(20001, "the parameters cannot be read");
     let query = parts.uri.query().unwrap_or_default();
     let query = FormParams::parse(query.as_bytes(), MAX_PARAMS).map_err(|_| unreadable())?;
     let (form, json) = if is_form(parts) {
@@ -260,7 +260,7 @@ fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiC
     if lets_in(engine, authorization, path) {
         Ok(call)
     } else {
-        Err(Failure::new(401, 20003, "Authenticate"))
+        Err(TwilioError::new(401, 20003, "Authenticate"))
     }
 }
 
@@ -346,12 +346,12 @@ fn route(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
         ["v1", "Services"] => ok(200, &services(&path)),
         ["v1", "Services", service] if is_sid(service, "MG") => ok(200, &service_json(service)),
         [_, "Indicators", "Typing.json"] => typing(engine, call),
-        _ => Err(Failure::not_found(&path)),
+        _ => Err(TwilioError::not_found(&path)),
     }
 }
 
-fn not_allowed() -> Failure {
-    Failure::new(405, 20004, "Method not allowed")
+fn not_allowed() -> TwilioError {
+    TwilioError::new(405, 20004, "Method not allowed")
 }
 
 fn is_sid(text: &str, prefix: &str) -> bool {
@@ -395,13 +395,13 @@ fn typing(engine: &Engine, call: &ApiCall) -> RestResponse {
     };
     let channel = field("channel").unwrap_or_default();
     if !channel.eq_ignore_ascii_case("whatsapp") {
-        return Err(Failure::refused(20001, "channel: WHATSAPP"));
+        return Err(TwilioError::refused(20001, "channel: WHATSAPP"));
     }
     let message = field("messageId").unwrap_or_default();
     let state = engine.state();
     let found = state.message(&message).filter(|m| m.direction.is_in());
     let Some(user) = found.map(|message| message.user.clone()) else {
-        return Err(Failure::new(
+        return Err(TwilioError::new(
             404,
             20404,
             "messageId: unknown inbound message",
@@ -416,7 +416,7 @@ fn typing(engine: &Engine, call: &ApiCall) -> RestResponse {
 /// Redirects to a media file, or applies the `media_404` fault.
 fn media_redirect(engine: &Engine, file: &str) -> RestResponse {
     if engine.state().faults.take_media_fault() {
-        return Err(Failure::not_found(file));
+        return Err(TwilioError::not_found(file));
     }
     Ok(media::redirect(engine, file))
 }

@@ -6,7 +6,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{ApiCall, Failure, RestResponse, meta, not_allowed, ok, phone_numbers, sid_for};
+use super::{ApiCall, RestResponse, TwilioError, meta, not_allowed, ok, phone_numbers, sid_for};
 use crate::emulator::engine::Engine;
 
 /// Parameters that can be set, and the names of their fields in the resource.
@@ -40,7 +40,7 @@ pub(super) fn numbers(engine: &Engine, call: &ApiCall) -> RestResponse {
 pub(super) fn number(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
     let numbers = phone_numbers(engine);
     let number = numbers.iter().find(|number| sid_for("PN", number) == sid);
-    let number = number.ok_or_else(|| Failure::not_found(&call.path))?;
+    let number = number.ok_or_else(|| TwilioError::not_found(&call.path))?;
     match call.method {
         Method::GET => {}
         Method::POST => {
@@ -134,7 +134,7 @@ pub(super) fn one(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
     let sender = senders
         .iter()
         .find(|sender| sender.contains(':') && sid_for("XE", sender) == sid);
-    let sender = sender.ok_or_else(|| Failure::not_found(&call.path))?;
+    let sender = sender.ok_or_else(|| TwilioError::not_found(&call.path))?;
     match call.method {
         Method::GET => ok(200, &sender_json(engine, sender)),
         Method::POST => {

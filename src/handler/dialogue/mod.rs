@@ -94,7 +94,7 @@ type Canceled = Arc<dyn Fn(&InboundMessage) -> Result<Reply, HandlerError> + Sen
 
 /// Progress of a form in one conversation.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Progress {
+pub(crate) struct FormProgress {
     // The field names are part of the stored data.
     form: String,
     version: u32,
@@ -106,7 +106,7 @@ pub(crate) struct Progress {
 
 /// Error of a form that has all of its answers.
 #[derive(Debug, thiserror::Error)]
-enum FormError {
+enum FormTypeError {
     // Omits serde's own message, which may quote an answer.
     #[error(
         "the answers of form {0:?} do not fit the type that `done` takes; compare its fields with the form's fields and parsers"
@@ -114,18 +114,18 @@ enum FormError {
     NotOfType(String),
 }
 
-impl Progress {
+impl FormProgress {
     pub(crate) fn form(&self) -> &str {
         &self.form
     }
 }
 
 /// Loads the progress of the conversation's current form, if any.
-pub(crate) async fn running(cx: &Context) -> Result<Option<Progress>, HandlerError> {
+pub(crate) async fn running(cx: &Context) -> Result<Option<FormProgress>, HandlerError> {
     kept(cx).load().await
 }
 
-fn kept(cx: &Context) -> State<Option<Progress>> {
+fn kept(cx: &Context) -> State<Option<FormProgress>> {
     cx.state_named(STATE_NAME)
 }
 
@@ -204,7 +204,7 @@ impl Form {
             Box::pin(async move {
                 match read {
                     Some(done) => done.await.into_reply(),
-                    None => Err(HandlerError::new(FormError::NotOfType(name))),
+                    None => Err(HandlerError::new(FormTypeError::NotOfType(name))),
                 }
             })
         })
@@ -243,7 +243,7 @@ impl Form {
         &self,
         cx: &Context,
         message: &InboundMessage,
-        progress: Progress,
+        progress: FormProgress,
     ) -> Result<Reply, HandlerError> {
         // Before the version check, so that a conversation in an older version can be canceled too.
         if !self.cancel.is_empty() && self.cancel.contains(&fold(&message.body)) {
@@ -313,7 +313,7 @@ impl Form {
     }
 
     async fn keep(&self, cx: &Context, answers: Answers, asked: &str) -> Result<(), HandlerError> {
-        let progress = Progress {
+        let progress = FormProgress {
             form: self.name.clone(),
             version: self.version,
             answers,

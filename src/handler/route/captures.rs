@@ -112,13 +112,15 @@ impl Extracted {
 
     /// Returns the values by position. For a command these are `number` values, the last of which has the rest of the
     /// text.
-    fn in_order(&self, number: usize) -> Vec<Value> {
+    fn in_order(&self, number: usize) -> Vec<CapturedText> {
         match self {
             Self::Nothing => Vec::new(),
             Self::Several(parts) => parts[0].in_order(number),
             Self::Groups(groups) => {
                 let groups = groups.iter().skip(1);
-                groups.map(|(_, value)| Value(value.clone())).collect()
+                groups
+                    .map(|(_, value)| CapturedText(value.clone()))
+                    .collect()
             }
             Self::Rest(rest) => {
                 let mut left = rest.as_str();
@@ -133,7 +135,9 @@ impl Extracted {
                     let (word, more) = end.map_or((left, ""), |end| left.split_at(end));
                     left = more.trim_start();
                     // Missing words become `None`, so that trailing `Option` fields may be left out.
-                    values.push(Value(Some(word.to_owned()).filter(|word| !word.is_empty())));
+                    values.push(CapturedText(
+                        Some(word.to_owned()).filter(|word| !word.is_empty()),
+                    ));
                 }
                 values
             }
@@ -182,9 +186,9 @@ impl fmt::Debug for Extracted {
 /// One captured text, or `None` if its group did not take part in the match. Deserializes into types that parse from
 /// text.
 #[derive(Clone)]
-struct Value(Option<String>);
+struct CapturedText(Option<String>);
 
-impl IntoDeserializer<'_, Error> for Value {
+impl IntoDeserializer<'_, Error> for CapturedText {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -206,7 +210,7 @@ fn missing() -> Error {
     serde::de::Error::custom("no text was captured for this value")
 }
 
-impl<'de> Deserializer<'de> for Value {
+impl<'de> Deserializer<'de> for CapturedText {
     type Error = Error;
 
     parsed! {
@@ -269,8 +273,8 @@ macro_rules! single {
 }
 
 impl Extracted {
-    fn value(&self) -> Value {
-        Value(self.whole().map(str::to_owned))
+    fn value(&self) -> CapturedText {
+        CapturedText(self.whole().map(str::to_owned))
     }
 }
 
@@ -313,7 +317,7 @@ impl<'de> Deserializer<'de> for &Extracted {
         let words = match &self.parts()[0] {
             Extracted::Rest(rest) => rest
                 .split_whitespace()
-                .map(|word| Value(Some(word.to_owned())))
+                .map(|word| CapturedText(Some(word.to_owned())))
                 .collect(),
             _ => self.in_order(0),
         };
@@ -345,7 +349,8 @@ impl<'de> Deserializer<'de> for &Extracted {
         let named = self.named().into_iter();
         // Omit groups without a value: serde then fills an `Option` with `None`, and rejects other fields as missing.
         let named = named.filter(|(_, value)| value.is_some());
-        let values = named.map(|(name, value)| (name.to_owned(), Value(value.map(str::to_owned))));
+        let values =
+            named.map(|(name, value)| (name.to_owned(), CapturedText(value.map(str::to_owned))));
         visitor.visit_map(MapDeserializer::new(values))
     }
 

@@ -27,12 +27,12 @@ use crate::message::{InboundMessage, MessageType};
 /// assert_eq!(known.to_string(), r#"(text "hi", "hello" | command /start) & !first contact"#);
 /// ```
 #[derive(Clone)]
-pub struct Filter(pub(super) Kind);
+pub struct Filter(pub(super) FilterKind);
 
 pub(super) type Predicate = Arc<dyn Fn(&InboundMessage) -> bool + Send + Sync>;
 
 #[derive(Clone)]
-pub(super) enum Kind {
+pub(super) enum FilterKind {
     Anything,
     Text(Vec<Sought>),
     Words(Vec<Sought>),
@@ -125,11 +125,11 @@ impl BitAnd for Filter {
     fn bitand(self, other: Self) -> Self {
         match self.0 {
             // Flattened, so that `a & b & c` is displayed without parentheses.
-            Kind::All(mut filters) => {
+            FilterKind::All(mut filters) => {
                 filters.push(other);
-                Self(Kind::All(filters))
+                Self(FilterKind::All(filters))
             }
-            _ => Self(Kind::All(vec![self, other])),
+            _ => Self(FilterKind::All(vec![self, other])),
         }
     }
 }
@@ -139,11 +139,11 @@ impl BitOr for Filter {
 
     fn bitor(self, other: Self) -> Self {
         match self.0 {
-            Kind::Any(mut filters) => {
+            FilterKind::Any(mut filters) => {
                 filters.push(other);
-                Self(Kind::Any(filters))
+                Self(FilterKind::Any(filters))
             }
-            _ => Self(Kind::Any(vec![self, other])),
+            _ => Self(FilterKind::Any(vec![self, other])),
         }
     }
 }
@@ -152,7 +152,7 @@ impl Not for Filter {
     type Output = Self;
 
     fn not(self) -> Self {
-        Self(Kind::Not(Box::new(self)))
+        Self(FilterKind::Not(Box::new(self)))
     }
 }
 
@@ -161,7 +161,7 @@ impl Filter {
     #[cfg(feature = "rules")]
     pub(crate) fn group_names(&self) -> impl Iterator<Item = &str> {
         let pattern = match &self.0 {
-            Kind::Regex(pattern) => Some(pattern),
+            FilterKind::Regex(pattern) => Some(pattern),
             _ => None,
         };
         pattern
@@ -172,9 +172,11 @@ impl Filter {
     /// Returns true if the filter needs a query of the journal.
     pub(super) fn asks_the_journal(&self) -> bool {
         match &self.0 {
-            Kind::FirstContact => true,
-            Kind::All(filters) | Kind::Any(filters) => filters.iter().any(Self::asks_the_journal),
-            Kind::Not(filter) => filter.asks_the_journal(),
+            FilterKind::FirstContact => true,
+            FilterKind::All(filters) | FilterKind::Any(filters) => {
+                filters.iter().any(Self::asks_the_journal)
+            }
+            FilterKind::Not(filter) => filter.asks_the_journal(),
             _ => false,
         }
     }
@@ -183,56 +185,58 @@ impl Filter {
     pub(super) fn matches(&self, subject: &Subject<'_>) -> Option<Extracted> {
         let message = subject.message;
         let is_match = match &self.0 {
-            Kind::Anything => true,
-            Kind::Text(texts) => texts.iter().any(|text| text.compared == subject.folded()),
+            FilterKind::Anything => true,
+            FilterKind::Text(texts) => texts.iter().any(|text| text.compared == subject.folded()),
             // Each word of both texts has a space on either side, so that `contains` finds whole words only.
-            Kind::Words(words) => words
+            FilterKind::Words(words) => words
                 .iter()
                 .any(|word| subject.words().contains(&word.compared)),
-            Kind::Command(name) => return command_rest(name, &message.body).map(Extracted::Rest),
-            Kind::Regex(pattern) => return groups(pattern, subject),
-            Kind::Media(kind) => has_media(message, kind.as_deref()),
-            Kind::Location(None) => message.location.is_some(),
-            Kind::Location(Some(near)) => message
+            FilterKind::Command(name) => {
+                return command_rest(name, &message.body).map(Extracted::Rest);
+            }
+            FilterKind::Regex(pattern) => return groups(pattern, subject),
+            FilterKind::Media(kind) => has_media(message, kind.as_deref()),
+            FilterKind::Location(None) => message.location.is_some(),
+            FilterKind::Location(Some(near)) => message
                 .location
                 .as_ref()
                 .is_some_and(|at| at.km_to(near.latitude, near.longitude) <= near.km),
-            Kind::Button(wanted) => message.button.as_ref().is_some_and(|button| {
+            FilterKind::Button(wanted) => message.button.as_ref().is_some_and(|button| {
                 is_chosen(
                     wanted.as_deref(),
                     button.payload.as_deref(),
                     button.text.as_deref(),
                 )
             }),
-            Kind::List(wanted) => message.list.as_ref().is_some_and(|item| {
+            FilterKind::List(wanted) => message.list.as_ref().is_some_and(|item| {
                 is_chosen(wanted.as_deref(), item.id.as_deref(), item.title.as_deref())
             }),
-            Kind::Flow => message.flow_data.is_some(),
-            Kind::FirstContact => subject.is_first_contact,
-            Kind::Forwarded => {
+            FilterKind::Flow => message.flow_data.is_some(),
+            FilterKind::FirstContact => subject.is_first_contact,
+            FilterKind::Forwarded => {
                 message.forwarded == Some(true) || message.frequently_forwarded == Some(true)
             }
             // A quoted message without a sender counts as one of ours.
-            Kind::QuotesOurMessage => message
+            FilterKind::QuotesOurMessage => message
                 .replied_to
                 .as_ref()
                 .is_some_and(|quoted| quoted.from.as_ref().is_none_or(|from| *from == message.to)),
-            Kind::Channel(channel) => message.channel() == channel,
-            Kind::Country(countries) => subject.country().is_some_and(|from| {
+            FilterKind::Channel(channel) => message.channel() == channel,
+            FilterKind::Country(countries) => subject.country().is_some_and(|from| {
                 countries
                     .iter()
                     .any(|country| country.eq_ignore_ascii_case(from))
             }),
-            Kind::During(hours) => hours.contain(message.received_at),
-            Kind::Predicate(_, predicate) => predicate(message),
-            Kind::All(filters) => return matches_all(filters, subject),
-            Kind::Any(filters) => {
+            FilterKind::During(hours) => hours.contain(message.received_at),
+            FilterKind::Predicate(_, predicate) => predicate(message),
+            FilterKind::All(filters) => return matches_all(filters, subject),
+            FilterKind::Any(filters) => {
                 // Match all filters, even after the first that matches: others may capture further named groups.
                 let mut taken = filters.iter().filter_map(|filter| filter.matches(subject));
                 let first = taken.next()?;
                 return Some(Extracted::of(std::iter::once(first).chain(taken)));
             }
-            Kind::Not(filter) => filter.matches(subject).is_none(),
+            FilterKind::Not(filter) => filter.matches(subject).is_none(),
         };
         is_match.then_some(Extracted::Nothing)
     }
@@ -343,7 +347,8 @@ impl fmt::Display for Filter {
         let list = |f: &mut fmt::Formatter<'_>, name: &str, texts: &[Sought]| {
             write!(f, "{name}")?;
             let mut between = " ";
-            let is_compared = f.alternate() && matches!(self.0, Kind::Text(_) | Kind::Words(_));
+            let is_compared =
+                f.alternate() && matches!(self.0, FilterKind::Text(_) | FilterKind::Words(_));
             texts.iter().try_for_each(|text| {
                 let text = if is_compared {
                     &text.compared
@@ -364,36 +369,36 @@ impl fmt::Display for Filter {
             })
         };
         match &self.0 {
-            Kind::Anything => f.write_str("anything"),
-            Kind::Text(texts) => list(f, "text", texts),
-            Kind::Words(words) => list(f, "words", words),
-            Kind::Command(name) => write!(f, "command /{name}"),
-            Kind::Regex(pattern) => write!(f, "regex {:?}", pattern.regex().as_str()),
-            Kind::Media(None) => f.write_str("media"),
-            Kind::Media(Some(kind)) => write!(f, "media {kind}"),
-            Kind::Location(None) => f.write_str("location"),
-            Kind::Location(Some(near)) => {
+            FilterKind::Anything => f.write_str("anything"),
+            FilterKind::Text(texts) => list(f, "text", texts),
+            FilterKind::Words(words) => list(f, "words", words),
+            FilterKind::Command(name) => write!(f, "command /{name}"),
+            FilterKind::Regex(pattern) => write!(f, "regex {:?}", pattern.regex().as_str()),
+            FilterKind::Media(None) => f.write_str("media"),
+            FilterKind::Media(Some(kind)) => write!(f, "media {kind}"),
+            FilterKind::Location(None) => f.write_str("location"),
+            FilterKind::Location(Some(near)) => {
                 write!(
                     f,
                     "within {} km of {}, {}",
                     near.km, near.latitude, near.longitude
                 )
             }
-            Kind::Button(None) => f.write_str("button"),
-            Kind::Button(Some(payloads)) => list(f, "button", payloads),
-            Kind::List(None) => f.write_str("list item"),
-            Kind::List(Some(ids)) => list(f, "list item", ids),
-            Kind::Flow => f.write_str("flow response"),
-            Kind::FirstContact => f.write_str("first contact"),
-            Kind::Forwarded => f.write_str("forwarded"),
-            Kind::QuotesOurMessage => f.write_str("quotes our message"),
-            Kind::Channel(channel) => write!(f, "channel {}", channel.as_str()),
-            Kind::Country(countries) => write!(f, "country {}", countries.join(", ")),
-            Kind::During(hours) => write!(f, "during {hours}"),
-            Kind::Predicate(name, _) => f.write_str(name),
-            Kind::All(filters) => joined(f, filters, " & "),
-            Kind::Any(filters) => joined(f, filters, " | "),
-            Kind::Not(filter) => {
+            FilterKind::Button(None) => f.write_str("button"),
+            FilterKind::Button(Some(payloads)) => list(f, "button", payloads),
+            FilterKind::List(None) => f.write_str("list item"),
+            FilterKind::List(Some(ids)) => list(f, "list item", ids),
+            FilterKind::Flow => f.write_str("flow response"),
+            FilterKind::FirstContact => f.write_str("first contact"),
+            FilterKind::Forwarded => f.write_str("forwarded"),
+            FilterKind::QuotesOurMessage => f.write_str("quotes our message"),
+            FilterKind::Channel(channel) => write!(f, "channel {}", channel.as_str()),
+            FilterKind::Country(countries) => write!(f, "country {}", countries.join(", ")),
+            FilterKind::During(hours) => write!(f, "during {hours}"),
+            FilterKind::Predicate(name, _) => f.write_str(name),
+            FilterKind::All(filters) => joined(f, filters, " & "),
+            FilterKind::Any(filters) => joined(f, filters, " | "),
+            FilterKind::Not(filter) => {
                 f.write_str("!")?;
                 nested(f, filter)
             }
@@ -402,7 +407,7 @@ impl fmt::Display for Filter {
 }
 
 fn nested(f: &mut fmt::Formatter<'_>, filter: &Filter) -> fmt::Result {
-    let is_several = matches!(filter.0, Kind::All(_) | Kind::Any(_));
+    let is_several = matches!(filter.0, FilterKind::All(_) | FilterKind::Any(_));
     f.write_str(if is_several { "(" } else { "" })?;
     fmt::Display::fmt(filter, f)?;
     f.write_str(if is_several { ")" } else { "" })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::filter::{Filter, Kind, Near, Sought};
+use super::filter::{Filter, FilterKind, Near, Sought};
 use super::hours::{Hours, HoursError};
 use super::pattern::{MAX_PATTERN_BYTES, Pattern, PatternError};
 use crate::address::Channel;
@@ -68,7 +68,7 @@ fn sought(texts: impl IntoTexts, compared: impl Fn(&str) -> String) -> Vec<Sough
 /// # drop(bot);
 /// ```
 pub fn anything() -> Filter {
-    Filter(Kind::Anything)
+    Filter(FilterKind::Anything)
 }
 
 /// Matches a whole text, ignoring case, accents, width, and the amount of white space.
@@ -86,7 +86,7 @@ pub fn anything() -> Filter {
 /// # });
 /// ```
 pub fn text(texts: impl IntoTexts) -> Filter {
-    Filter(Kind::Text(sought(texts, fold)))
+    Filter(FilterKind::Text(sought(texts, fold)))
 }
 
 /// Matches a word or a phrase anywhere in the text, ignoring case, accents, and punctuation between words.
@@ -110,7 +110,9 @@ pub fn words(words: impl IntoTexts) -> Filter {
     // Without a word there is only a space to look for, which every text contains after `spaced_words`.
     let words = words.texts().into_iter().filter(|words| has_word(words));
     let words: Vec<_> = words.collect();
-    Filter(Kind::Words(sought(words, |word| spaced_words(&fold(word)))))
+    Filter(FilterKind::Words(sought(words, |word| {
+        spaced_words(&fold(word))
+    })))
 }
 
 /// Returns true if [`words`] finds a word to look for in the text.
@@ -137,7 +139,9 @@ pub(crate) fn has_word(text: &str) -> bool {
 /// # });
 /// ```
 pub fn command(name: impl Into<String>) -> Filter {
-    Filter(Kind::Command(fold(name.into().trim_start_matches('/'))))
+    Filter(FilterKind::Command(fold(
+        name.into().trim_start_matches('/'),
+    )))
 }
 
 /// Matches a regular expression anywhere in the text; anchor it with `^` and `$`.
@@ -187,7 +191,7 @@ pub fn try_regex(pattern: &str) -> Result<Filter, PatternError> {
 
 /// Matches a compiled pattern.
 pub(crate) fn of_pattern(pattern: Pattern) -> Filter {
-    Filter(Kind::Regex(pattern))
+    Filter(FilterKind::Regex(pattern))
 }
 
 /// Matches a message with media of any type.
@@ -205,7 +209,7 @@ pub(crate) fn of_pattern(pattern: Pattern) -> Filter {
 /// # is_handler(bot);
 /// ```
 pub fn any_media() -> Filter {
-    Filter(Kind::Media(None))
+    Filter(FilterKind::Media(None))
 }
 
 /// Matches media of a type, such as `application/pdf`, or of a kind: `image`, `audio`, `video`, `contact` or
@@ -233,7 +237,9 @@ pub fn any_media() -> Filter {
 pub fn media(kind: impl Into<String>) -> Filter {
     let kind = kind.into().to_ascii_lowercase();
     // `image/*` means the kind `image`.
-    Filter(Kind::Media(Some(kind.trim_end_matches("/*").to_owned())))
+    Filter(FilterKind::Media(Some(
+        kind.trim_end_matches("/*").to_owned(),
+    )))
 }
 
 /// Matches a picture.
@@ -268,7 +274,7 @@ pub fn document() -> Filter {
 ///
 /// See [`within_km`] and [`Location::km_to`](crate::message::Location::km_to) for examples.
 pub fn location() -> Filter {
-    Filter(Kind::Location(None))
+    Filter(FilterKind::Location(None))
 }
 
 /// Matches a location at most `km` kilometres from a point, by great-circle distance.
@@ -291,7 +297,7 @@ pub fn location() -> Filter {
 /// # });
 /// ```
 pub fn within_km(latitude: f64, longitude: f64, km: f64) -> Filter {
-    Filter(Kind::Location(Some(Near {
+    Filter(FilterKind::Location(Some(Near {
         latitude,
         longitude,
         km,
@@ -302,7 +308,7 @@ pub fn within_km(latitude: f64, longitude: f64, km: f64) -> Filter {
 ///
 /// See [`button`] for an example.
 pub fn any_button() -> Filter {
-    Filter(Kind::Button(None))
+    Filter(FilterKind::Button(None))
 }
 
 /// Matches a tapped button by its payload, compared exactly.
@@ -325,14 +331,14 @@ pub fn any_button() -> Filter {
 /// # });
 /// ```
 pub fn button(payloads: impl IntoTexts) -> Filter {
-    Filter(Kind::Button(Some(sought(payloads, fold))))
+    Filter(FilterKind::Button(Some(sought(payloads, fold))))
 }
 
 /// Matches any choice from a list.
 ///
 /// See [`list_item`] for an example.
 pub fn any_list_item() -> Filter {
-    Filter(Kind::List(None))
+    Filter(FilterKind::List(None))
 }
 
 /// Matches a choice from a list by its id, compared exactly.
@@ -352,7 +358,7 @@ pub fn any_list_item() -> Filter {
 /// # is_handler(bot);
 /// ```
 pub fn list_item(ids: impl IntoTexts) -> Filter {
-    Filter(Kind::List(Some(sought(ids, fold))))
+    Filter(FilterKind::List(Some(sought(ids, fold))))
 }
 
 /// Matches the result of a WhatsApp Flow.
@@ -371,7 +377,7 @@ pub fn list_item(ids: impl IntoTexts) -> Filter {
 /// # is_handler(bot);
 /// ```
 pub fn flow_response() -> Filter {
-    Filter(Kind::Flow)
+    Filter(FilterKind::Flow)
 }
 
 /// Matches a user's first message to this sender, according to the journal.
@@ -392,7 +398,7 @@ pub fn flow_response() -> Filter {
 /// # });
 /// ```
 pub fn first_contact() -> Filter {
-    Filter(Kind::FirstContact)
+    Filter(FilterKind::FirstContact)
 }
 
 /// Matches a forwarded message.
@@ -406,7 +412,7 @@ pub fn first_contact() -> Filter {
 /// assert!(bot.to_string().contains("media image & forwarded"));
 /// ```
 pub fn forwarded() -> Filter {
-    Filter(Kind::Forwarded)
+    Filter(FilterKind::Forwarded)
 }
 
 /// Matches a message that quotes one of your messages.
@@ -424,7 +430,7 @@ pub fn forwarded() -> Filter {
 /// # is_handler(bot);
 /// ```
 pub fn quotes_our_message() -> Filter {
-    Filter(Kind::QuotesOurMessage)
+    Filter(FilterKind::QuotesOurMessage)
 }
 
 /// Matches messages of a channel.
@@ -442,7 +448,7 @@ pub fn quotes_our_message() -> Filter {
 /// # });
 /// ```
 pub fn channel(channel: Channel) -> Filter {
-    Filter(Kind::Channel(channel))
+    Filter(FilterKind::Channel(channel))
 }
 
 /// Matches users of a country, given as two letters such as `DE`.
@@ -464,7 +470,7 @@ pub fn channel(channel: Channel) -> Filter {
 /// ```
 pub fn country(countries: impl IntoTexts) -> Filter {
     let countries = countries.texts().into_iter();
-    Filter(Kind::Country(
+    Filter(FilterKind::Country(
         countries
             .map(|country| country.to_ascii_uppercase())
             .collect(),
@@ -482,7 +488,7 @@ pub fn country(countries: impl IntoTexts) -> Filter {
 /// # Ok::<(), replyhook::route::HoursError>(())
 /// ```
 pub fn during(hours: Hours) -> Filter {
-    Filter(Kind::During(hours))
+    Filter(FilterKind::During(hours))
 }
 
 /// Matches messages that arrive during hours such as `mon-fri 09:00-17:30` in a time zone such as `Europe/Berlin`.
@@ -528,7 +534,7 @@ pub fn matches(
     name: &'static str,
     predicate: impl Fn(&InboundMessage) -> bool + Send + Sync + 'static,
 ) -> Filter {
-    Filter(Kind::Predicate(name, Arc::new(predicate)))
+    Filter(FilterKind::Predicate(name, Arc::new(predicate)))
 }
 
 /// Matches messages that all filters match, like `&`. An empty list matches every message.
@@ -542,7 +548,7 @@ pub fn all(filters: Vec<Filter>) -> Filter {
     // A single filter stays itself, so that the table of routes shows it without parentheses.
     match <[Filter; 1]>::try_from(filters) {
         Ok([filter]) => filter,
-        Err(filters) => Filter(Kind::All(filters)),
+        Err(filters) => Filter(FilterKind::All(filters)),
     }
 }
 
@@ -560,6 +566,6 @@ pub fn all(filters: Vec<Filter>) -> Filter {
 pub fn any(filters: Vec<Filter>) -> Filter {
     match <[Filter; 1]>::try_from(filters) {
         Ok([filter]) => filter,
-        Err(filters) => Filter(Kind::Any(filters)),
+        Err(filters) => Filter(FilterKind::Any(filters)),
     }
 }

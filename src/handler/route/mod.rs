@@ -98,8 +98,8 @@ use crate::reply::Reply;
 /// # is_handler(bot);
 /// ```
 pub struct Router<S = ()> {
-    routes: Vec<Route<S>>,
-    otherwise: Option<Box<Route<S>>>,
+    routes: Vec<RouteEntry<S>>,
+    otherwise: Option<Box<RouteEntry<S>>>,
     /// Store reads that these routes, or those of nested routers, need before matching.
     needs: Needs,
 }
@@ -112,7 +112,7 @@ struct Needs {
     journal: bool,
 }
 
-struct Route<S> {
+struct RouteEntry<S> {
     filter: Filter,
     to: To<S>,
     shown: String,
@@ -182,7 +182,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         mut self,
         answer: impl RouteHandler<Arguments, S>,
     ) -> Self {
-        self.otherwise = Some(Box::new(Route {
+        self.otherwise = Some(Box::new(RouteEntry {
             filter: anything(),
             shown: answer.shown(),
             to: To::Answer(erased(answer)),
@@ -194,7 +194,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     /// another state type, or used as a [`Handler`].
     #[must_use]
     pub fn with_state<T>(self, state: S) -> Router<T> {
-        let bind = |route: Route<S>| route.with_state(&state);
+        let bind = |route: RouteEntry<S>| route.with_state(&state);
         Router {
             routes: self.routes.into_iter().map(bind).collect(),
             otherwise: self.otherwise.map(|route| Box::new(bind(*route))),
@@ -213,7 +213,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
             }
             To::Answer(_) | To::Handler(_) => {}
         }
-        self.routes.push(Route { filter, to, shown });
+        self.routes.push(RouteEntry { filter, to, shown });
         self
     }
 }
@@ -224,8 +224,8 @@ impl<S: Clone + Send + Sync + 'static> Default for Router<S> {
     }
 }
 
-impl<S: Clone + Send + Sync + 'static> Route<S> {
-    fn with_state<T>(self, state: &S) -> Route<T> {
+impl<S: Clone + Send + Sync + 'static> RouteEntry<S> {
+    fn with_state<T>(self, state: &S) -> RouteEntry<T> {
         let to = match self.to {
             To::Answer(answer) => To::Answer(Arc::new(Bound {
                 answer,
@@ -235,7 +235,7 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
             To::Form(form) => To::Form(form),
             To::Router(router) => To::Router(router.with_state(state.clone())),
         };
-        Route {
+        RouteEntry {
             filter: self.filter,
             to,
             shown: self.shown,
@@ -244,7 +244,7 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
 }
 
 impl<S> Router<S> {
-    fn all(&self) -> impl Iterator<Item = &Route<S>> {
+    fn all(&self) -> impl Iterator<Item = &RouteEntry<S>> {
         self.routes.iter().chain(self.otherwise.as_deref())
     }
 

@@ -16,14 +16,14 @@ pub(super) fn read(pattern: &str) -> Result<Hir, Box<Error>> {
 
 /// Returns an upper bound of the positions that are active at the same time.
 pub(super) fn cost(pattern: &Hir) -> u64 {
-    let part = Part::of(pattern);
+    let part = PatternPart::of(pattern);
     let is_anchored = pattern.properties().look_set_prefix().contains(Look::Start);
     if is_anchored { part.once } else { part.places }
 }
 
 /// Cost and length of a part of a pattern.
 #[derive(Clone, Copy)]
-struct Part {
+struct PatternPart {
     /// Number of positions. The engine matches bytes, so a character counts as many as it may have bytes.
     places: u64,
     /// Maximum number of active positions if the part starts at a single position of the text.
@@ -34,7 +34,7 @@ struct Part {
     longest: Option<u64>,
 }
 
-impl Part {
+impl PatternPart {
     fn of(pattern: &Hir) -> Self {
         match pattern.kind() {
             HirKind::Empty | HirKind::Look(_) => Self::of_length(0, 1),

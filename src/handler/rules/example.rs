@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 
-use super::reader::{Fields, Reader, Value};
+use super::reader::{Fields, RulesReader, SpannedValue};
 use super::set::OptOutTexts;
 use crate::consent::{Keywords, answered_by_twilio};
 use crate::form::FormParams;
@@ -83,7 +83,7 @@ const FROM: &str = "whatsapp:+15550001111";
 const AT: &str = "2026-01-05T09:00:00Z";
 
 /// Reads one `[[example]]`.
-pub(super) fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> Option<Example> {
+pub(super) fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> Option<Example> {
     let line = reader.line(fields.span.start);
     let name = reader.text(&mut fields, "name").map(|name| name.value);
     let from = reader.text(&mut fields, "from").map(|from| from.value);
@@ -113,7 +113,7 @@ pub(super) fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> Option<Ex
     })
 }
 
-fn time(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Timestamp> {
+fn time(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<Timestamp> {
     let text = reader.text(fields, "at")?;
     let at: Option<Timestamp> = text.value.parse().ok();
     if at.is_none() {
@@ -123,14 +123,14 @@ fn time(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Timestamp> {
     at
 }
 
-fn turn_of_table(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> Option<ExampleTurn> {
+fn turn_of_table(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> Option<ExampleTurn> {
     let turn = turn(reader, &mut fields);
     let at = time(reader, &mut fields);
     reader.end(&fields);
     turn.map(|turn| ExampleTurn { at, ..turn })
 }
 
-fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<ExampleTurn> {
+fn turn(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<ExampleTurn> {
     let span = fields.span.clone();
     let line = reader.line(span.start);
     let mut params: Vec<(String, String)> = Vec::new();
@@ -206,7 +206,7 @@ fn turn(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<ExampleTurn>
 }
 
 /// Reads `gets`: a text, `{ text, media }`, or a list of these.
-fn gets_of(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<ActualReply>> {
+fn gets_of(reader: &mut RulesReader<'_>, value: &SpannedValue<'_>) -> Option<Vec<ActualReply>> {
     match value.get_ref().as_array() {
         Some(all) => {
             let all: Vec<_> = all.iter().map(|value| got(reader, value)).collect();
@@ -216,7 +216,7 @@ fn gets_of(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<ActualReply
     }
 }
 
-fn got(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<ActualReply> {
+fn got(reader: &mut RulesReader<'_>, value: &SpannedValue<'_>) -> Option<ActualReply> {
     if let Some(text) = value.get_ref().as_str() {
         let text = text.to_owned();
         return Some(ActualReply { text, media: None });

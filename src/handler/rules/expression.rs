@@ -1,7 +1,7 @@
 //! Checks of one tag's expression, for the limits of [`super::language`].
 
 use super::reader::nearest;
-use super::tags::{Placed, TemplateProblem, Token};
+use super::tags::{Placed, TagToken, TemplateProblem};
 
 /// The filters, minijinja's and our own, with their minimum and maximum number of arguments.
 // None of them returns a list, as `list`, `split` or `map` would.
@@ -100,7 +100,9 @@ pub(super) fn parts(name: &str, files: &[&str]) -> Option<&'static [&'static str
 /// [`TemplateProblem`] of the first token that is not allowed.
 pub(super) fn look_at_tokens(tokens: &[Placed<'_>], files: &[&str]) -> Result<(), TemplateProblem> {
     // Without a parser it is unknown what `*` multiplies. So `media` is refused anywhere in a tag that has one.
-    let multiplies = tokens.iter().any(|(_, token)| *token == Token::Sign('*'));
+    let multiplies = tokens
+        .iter()
+        .any(|(_, token)| *token == TagToken::Sign('*'));
     // For each open bracket: whether it holds the arguments of a filter or a test. Only there may commas stand;
     // elsewhere they make a list.
     let mut open: Vec<bool> = Vec::new();
@@ -111,28 +113,28 @@ pub(super) fn look_at_tokens(tokens: &[Placed<'_>], files: &[&str]) -> Result<()
             files,
         };
         let is_wrong = match token {
-            Token::Name(name) => here
+            TagToken::Name(name) => here
                 .unknown_filter(name)
                 .or_else(|| here.miscounted(name))
                 .or_else(|| here.unknown_part(name))
                 .or_else(|| here.multiplied(name).filter(|_| multiplies)),
-            Token::Sign('(') => {
+            TagToken::Sign('(') => {
                 open.push(here.is_behind_filter());
                 here.called()
             }
-            Token::Sign('[') => {
+            TagToken::Sign('[') => {
                 open.push(false);
                 here.list()
             }
-            Token::Sign(')' | ']') => {
+            TagToken::Sign(')' | ']') => {
                 open.pop();
                 None
             }
-            Token::Sign(',') if open.last() != Some(&true) => Some(NO_LISTS.to_owned()),
-            Token::Sign('{') => Some("objects in { } are not supported".to_owned()),
+            TagToken::Sign(',') if open.last() != Some(&true) => Some(NO_LISTS.to_owned()),
+            TagToken::Sign('{') => Some("objects in { } are not supported".to_owned()),
             // Not among arguments: `=` names one there, as in `round(precision=2)`.
-            Token::Sign(sign) if open.last() != Some(&true) => here.foreign(*sign),
-            Token::Sign(_) | Token::Number | Token::Text => None,
+            TagToken::Sign(sign) if open.last() != Some(&true) => here.foreign(*sign),
+            TagToken::Sign(_) | TagToken::Number | TagToken::Text => None,
         };
         if let Some(what) = is_wrong {
             return Err(TemplateProblem { at: *at, what });
@@ -152,7 +154,7 @@ struct Here<'t> {
 }
 
 impl<'t> Here<'t> {
-    fn before(self, back: usize) -> Option<Token<'t>> {
+    fn before(self, back: usize) -> Option<TagToken<'t>> {
         let earlier = self.number.checked_sub(back)?;
         Some(self.tokens[earlier].1)
     }
@@ -160,16 +162,16 @@ impl<'t> Here<'t> {
     /// Returns `filter` or `test` if the token `name_back` tokens before this one is in the place of such a name.
     fn names_filter(self, name_back: usize) -> Option<&'static str> {
         match (self.before(name_back + 1)?, self.before(name_back + 2)) {
-            (Token::Sign('|'), _) => Some("filter"),
-            (Token::Name("not"), Some(Token::Name("is"))) => Some("test"),
+            (TagToken::Sign('|'), _) => Some("filter"),
+            (TagToken::Name("not"), Some(TagToken::Name("is"))) => Some("test"),
             // Not in `x.is`, where `is` is the name of a part.
-            (Token::Name("is"), before) if before != Some(Token::Sign('.')) => Some("test"),
+            (TagToken::Name("is"), before) if before != Some(TagToken::Sign('.')) => Some("test"),
             _ => None,
         }
     }
 
     fn is_behind_filter(self) -> bool {
-        matches!(self.before(1), Some(Token::Name(_))) && self.names_filter(1).is_some()
+        matches!(self.before(1), Some(TagToken::Name(_))) && self.names_filter(1).is_some()
     }
 
     fn unknown_filter(self, name: &str) -> Option<String> {
@@ -208,16 +210,16 @@ impl<'t> Here<'t> {
     /// Counts the arguments in the brackets after this token.
     fn arguments(self) -> usize {
         let behind = &self.tokens[self.number + 1..];
-        let Some(((_, Token::Sign('(')), inside)) = behind.split_first() else {
+        let Some(((_, TagToken::Sign('(')), inside)) = behind.split_first() else {
             return 0;
         };
         let (mut depth, mut commas, mut is_empty) = (0_usize, 0, true);
         for (_, token) in inside {
             match token {
-                Token::Sign('(' | '[') => depth += 1,
-                Token::Sign(')') if depth == 0 => break,
-                Token::Sign(')' | ']') => depth = depth.saturating_sub(1),
-                Token::Sign(',') if depth == 0 => commas += 1,
+                TagToken::Sign('(' | '[') => depth += 1,
+                TagToken::Sign(')') if depth == 0 => break,
+                TagToken::Sign(')' | ']') => depth = depth.saturating_sub(1),
+                TagToken::Sign(',') if depth == 0 => commas += 1,
                 _ => {}
             }
             is_empty = false;
@@ -226,16 +228,16 @@ impl<'t> Here<'t> {
     }
 
     fn unknown_part(self, name: &str) -> Option<String> {
-        if self.before(1) != Some(Token::Sign('.')) {
+        if self.before(1) != Some(TagToken::Sign('.')) {
             return None;
         }
         let whole = match self.before(2)? {
-            Token::Name("media") => {
+            TagToken::Name("media") => {
                 return Some(format!("media is a list: write media[0].{name}"));
             }
-            Token::Name(whole) => whole,
+            TagToken::Name(whole) => whole,
             // `media[0].url`: the name is five tokens before the part. Longer indexes are not checked.
-            Token::Sign(']') if self.before(5) == Some(Token::Name("media")) => "media",
+            TagToken::Sign(']') if self.before(5) == Some(TagToken::Name("media")) => "media",
             _ => return None,
         };
         // A loop variable may have the name of a text, and hides it.
@@ -251,7 +253,10 @@ impl<'t> Here<'t> {
         let next = self.tokens.get(self.number + 1..self.number + 3);
         let is_counted = matches!(
             next,
-            Some([(_, Token::Sign('|')), (_, Token::Name("length" | "count"))])
+            Some([
+                (_, TagToken::Sign('|')),
+                (_, TagToken::Name("length" | "count"))
+            ])
         );
         let what = "media cannot be multiplied: count it, as in {{ media | length }}";
         (name == "media" && !is_counted).then(|| what.to_owned())
@@ -263,7 +268,7 @@ impl<'t> Here<'t> {
         // Tokens have one character each, so `==` is two adjacent ones.
         let (at, _) = self.tokens[self.number];
         let is_beside = |other: &Placed<'_>, signs: &[char]| {
-            matches!(other.1, Token::Sign(sign) if signs.contains(&sign))
+            matches!(other.1, TagToken::Sign(sign) if signs.contains(&sign))
                 && other.0.abs_diff(at) == 1
         };
         let before = self
@@ -289,9 +294,9 @@ impl<'t> Here<'t> {
     fn called(self) -> Option<String> {
         let groups = match self.before(1) {
             None => true,
-            Some(Token::Name(word)) => WORDS.contains(&word) || self.is_behind_filter(),
-            Some(Token::Sign(sign)) => !matches!(sign, ')' | ']' | '}'),
-            Some(Token::Number | Token::Text) => false,
+            Some(TagToken::Name(word)) => WORDS.contains(&word) || self.is_behind_filter(),
+            Some(TagToken::Sign(sign)) => !matches!(sign, ')' | ']' | '}'),
+            Some(TagToken::Number | TagToken::Text) => false,
         };
         let what = "functions are not supported: write a filter, as in {{ name | upper }}";
         (!groups).then(|| what.to_owned())
@@ -300,10 +305,10 @@ impl<'t> Here<'t> {
     /// Checks that a square bracket indexes a value, and does not begin a list.
     fn list(self) -> Option<String> {
         let indexes = match self.before(1) {
-            Some(Token::Name(word)) => !WORDS.contains(&word),
-            Some(Token::Sign(sign)) => matches!(sign, ')' | ']'),
-            Some(Token::Text) => true,
-            Some(Token::Number) | None => false,
+            Some(TagToken::Name(word)) => !WORDS.contains(&word),
+            Some(TagToken::Sign(sign)) => matches!(sign, ')' | ']'),
+            Some(TagToken::Text) => true,
+            Some(TagToken::Number) | None => false,
         };
         (!indexes).then(|| NO_LISTS.to_owned())
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::Number;
 
 use super::pattern::problem;
-use super::reader::{At, Fields, Reader, is_name, nearest};
+use super::reader::{At, Fields, RulesReader, is_name, nearest};
 use super::reply::{self, ReplyTemplate};
-use super::template::{self, Template, TemplateInput, Templates};
+use super::template::{self, RulesTemplate, RulesTemplates, TemplateInput};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::{Answers, Form, Question};
 use crate::handler::folding::normal;
@@ -32,8 +32,8 @@ struct QuestionDef {
     field: String,
     question: Vec<ReplyTemplate>,
     hint: Vec<ReplyTemplate>,
-    only_if: Option<Template>,
-    kind: Kind,
+    only_if: Option<RulesTemplate>,
+    kind: AnswerType,
 }
 
 /// Maximum number of questions of one form.
@@ -41,7 +41,7 @@ const MAX_QUESTIONS: usize = 100;
 
 /// The type of an answer.
 #[derive(Clone)]
-enum Kind {
+enum AnswerType {
     Text,
     Integer,
     Number,
@@ -52,19 +52,19 @@ enum Kind {
     Location,
 }
 
-const KINDS: [(&str, Kind); 6] = [
-    ("text", Kind::Text),
-    ("integer", Kind::Integer),
-    ("number", Kind::Number),
-    ("yes_or_no", Kind::YesOrNo),
-    ("media", Kind::Media),
-    ("location", Kind::Location),
+const KINDS: [(&str, AnswerType); 6] = [
+    ("text", AnswerType::Text),
+    ("integer", AnswerType::Integer),
+    ("number", AnswerType::Number),
+    ("yes_or_no", AnswerType::YesOrNo),
+    ("media", AnswerType::Media),
+    ("location", AnswerType::Location),
 ];
 
 /// Reads one `[[form]]`.
 pub(super) fn read(
-    reader: &mut Reader<'_>,
-    templates: &mut Templates,
+    reader: &mut RulesReader<'_>,
+    templates: &mut RulesTemplates,
     mut fields: Fields<'_>,
 ) -> Option<FormDef> {
     let span = fields.span.clone();
@@ -132,8 +132,8 @@ pub(super) fn read(
 }
 
 fn read_question(
-    reader: &mut Reader<'_>,
-    templates: &mut Templates,
+    reader: &mut RulesReader<'_>,
+    templates: &mut RulesTemplates,
     mut fields: Fields<'_>,
     names: &[String],
 ) -> Option<QuestionDef> {
@@ -175,7 +175,7 @@ fn read_question(
 }
 
 /// Reads the type of an answer: `type`, `choice` or `pattern`.
-fn kind(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Kind> {
+fn kind(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<AnswerType> {
     let name = reader.text(fields, "type");
     let choice = fields.take("choice");
     let pattern = reader.text(fields, "pattern");
@@ -185,14 +185,16 @@ fn kind(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Kind> {
         reader.problem(&fields.span.clone(), text);
     }
     if let Some(choice) = choice {
-        return reader.filled_texts(choice, "choice").map(Kind::Choice);
+        return reader
+            .filled_texts(choice, "choice")
+            .map(AnswerType::Choice);
     }
     if let Some(pattern) = pattern {
         // Check it by itself first: `a)|(b` is invalid, but would be valid within the brackets, and match parts.
         let whole = format!("^(?:{})$", pattern.value);
         let alone = Compiled::check_syntax(&pattern.value).map_err(|error| problem(&error));
         return match alone.and_then(|()| reader.pattern(&whole)) {
-            Ok(pattern) => Some(Kind::Pattern(pattern)),
+            Ok(pattern) => Some(AnswerType::Pattern(pattern)),
             Err(text) => {
                 reader.problem(&pattern.span, text);
                 None
@@ -200,7 +202,7 @@ fn kind(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Kind> {
         };
     }
     let Some(name) = name else {
-        return Some(Kind::Text);
+        return Some(AnswerType::Text);
     };
     let known = KINDS.iter().find(|(known, _)| *known == name.value);
     if known.is_none() {
@@ -266,7 +268,7 @@ fn duration(text: &str) -> Option<Duration> {
 
 impl FormDef {
     /// Builds the form, with the templates of the whole file.
-    pub(super) fn form(self, templates: &Arc<Templates>) -> Form {
+    pub(super) fn form(self, templates: &Arc<RulesTemplates>) -> Form {
         let fields = self.questions.iter().map(|question| question.field.clone());
         let texts = FormTexts {
             templates: templates.clone(),
@@ -295,7 +297,7 @@ impl FormDef {
 /// The templates of a form's texts, with the names of its fields.
 #[derive(Clone)]
 struct FormTexts {
-    templates: Arc<Templates>,
+    templates: Arc<RulesTemplates>,
     fields: Arc<[String]>,
 }
 
@@ -328,17 +330,17 @@ impl QuestionDef {
             question_texts.reply(&messages, answers, message)
         });
         question = match self.kind {
-            Kind::Text => question,
-            Kind::Integer => question.parse::<i64>(),
-            Kind::Number => question.parse_with(|message| number(&message.body).ok_or(None)),
-            Kind::YesOrNo => question.yes_or_no(),
-            Kind::Choice(choices) => question.choice(choices),
-            Kind::Pattern(pattern) => question.parse_with(move |message| {
+            AnswerType::Text => question,
+            AnswerType::Integer => question.parse::<i64>(),
+            AnswerType::Number => question.parse_with(|message| number(&message.body).ok_or(None)),
+            AnswerType::YesOrNo => question.yes_or_no(),
+            AnswerType::Choice(choices) => question.choice(choices),
+            AnswerType::Pattern(pattern) => question.parse_with(move |message| {
                 let text = message.body.trim();
                 pattern.is_match(text).then(|| text.to_owned()).ok_or(None)
             }),
-            Kind::Media => question.media(),
-            Kind::Location => question.location(),
+            AnswerType::Media => question.media(),
+            AnswerType::Location => question.location(),
         };
         if !self.hint.is_empty() {
             let (messages, hint_texts) = (self.hint, texts.clone());

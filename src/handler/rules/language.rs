@@ -7,7 +7,7 @@
 
 use super::expression::{look_at_tokens, parts};
 use super::reader::nearest;
-use super::tags::{Placed, Tag, TemplateProblem, Token, next_mark, tokens};
+use super::tags::{Placed, Tag, TagToken, TemplateProblem, next_mark, tokens};
 
 /// Maximum number of tags and comments in one template. It limits the nesting of blocks too.
 const MAX_TAGS: usize = 200;
@@ -91,7 +91,8 @@ struct Blocks<'t> {
 
 impl<'t> Blocks<'t> {
     fn pass(&mut self, tag: Tag, tokens: &[Placed<'t>]) -> Result<(), TemplateProblem> {
-        let (Tag::Statement, Some((at, Token::Name(name)))) = (tag, tokens.first().copied()) else {
+        let (Tag::Statement, Some((at, TagToken::Name(name)))) = (tag, tokens.first().copied())
+        else {
             return Ok(());
         };
         let kind = match name {
@@ -105,7 +106,7 @@ impl<'t> Blocks<'t> {
         };
         if name == kind {
             self.open.push((kind, at));
-            if let (true, Some((_, Token::Name(file)))) = (kind == "for", tokens.get(1)) {
+            if let (true, Some((_, TagToken::Name(file)))) = (kind == "for", tokens.get(1)) {
                 self.files.push(file);
             }
             return Ok(());
@@ -139,7 +140,7 @@ pub(super) fn look_at_expression(source: &str) -> Result<(), TemplateProblem> {
         let next = tokens.get(number + 1);
         let closes = matches!(
             (token, next),
-            (Token::Sign('%' | '}'), Some((next, Token::Sign('}')))) if *next == at + 1
+            (TagToken::Sign('%' | '}'), Some((next, TagToken::Sign('}')))) if *next == at + 1
         );
         if closes {
             let what = "write only what stands between {% if and %}".to_owned();
@@ -157,7 +158,7 @@ fn look_at(
 ) -> Result<(), TemplateProblem> {
     if tag == Tag::Output {
         // A tag of nothing but an object would fail at run time, when it is printed.
-        if let [(at, Token::Name(name))] = tokens
+        if let [(at, TagToken::Name(name))] = tokens
             && let Some(parts) = parts(name, files)
         {
             let index = if *name == "media" { "[0]" } else { "" };
@@ -167,7 +168,7 @@ fn look_at(
         }
         return look_at_tokens(tokens, files);
     }
-    let Some((at, Token::Name(statement))) = tokens.first().copied() else {
+    let Some((at, TagToken::Name(statement))) = tokens.first().copied() else {
         let what = format!("a statement is one of {}", STATEMENTS.join(", "));
         return Err(TemplateProblem { at, what });
     };
@@ -188,9 +189,9 @@ fn look_at(
     let loops_over_media = matches!(
         tokens[1..],
         [
-            (_, Token::Name(_)),
-            (_, Token::Name("in")),
-            (_, Token::Name("media"))
+            (_, TagToken::Name(_)),
+            (_, TagToken::Name("in")),
+            (_, TagToken::Name("media"))
         ]
     );
     if !loops_over_media {

@@ -43,7 +43,7 @@ pub use example::{ExampleFailure, ExampleResult};
 pub use problem::{RulesError, RulesProblem};
 pub use set::{OptOutTexts, RuleSet};
 
-use self::problem::Lines;
+use self::problem::LineStarts;
 use super::route::Router;
 use super::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
@@ -142,7 +142,7 @@ fn text_of(path: &Path) -> Result<String, RulesError> {
     String::from_utf8(bytes).map_err(|error| {
         let bytes = error.as_bytes();
         let valid = String::from_utf8_lossy(&bytes[..error.utf8_error().valid_up_to()]);
-        let place = Lines::new(&valid).place(valid.len());
+        let place = LineStarts::new(&valid).place(valid.len());
         RulesError::at(place, "invalid UTF-8; save the file as UTF-8")
     })
 }

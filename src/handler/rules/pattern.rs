@@ -3,7 +3,7 @@
 //! A single pattern has the limit of every route. Their sum is limited too, because compiling takes time and compiled
 //! patterns take memory.
 
-use super::reader::Reader;
+use super::reader::RulesReader;
 use crate::handler::route::{MAX_PATTERN_BYTES, Pattern, PatternError};
 
 /// Sizes in bytes as which a pattern counts: the first of these that it fits.
@@ -12,7 +12,7 @@ const SIZES: [usize; 4] = [16 * 1024, 128 * 1024, 512 * 1024, MAX_PATTERN_BYTES]
 /// Maximum size of all patterns of a file, in bytes.
 pub(super) const ALL_BYTES: usize = 64 * 1024 * 1024;
 
-impl Reader<'_> {
+impl RulesReader<'_> {
     /// Compiles a pattern, with the limits of a route's pattern.
     ///
     /// # Errors

@@ -81,12 +81,12 @@ impl fmt::Display for RulesError {
 
 /// The starts of a text's lines.
 // Built once per file: each look-up is a binary search, and not a scan of the file.
-pub(super) struct Lines<'s> {
+pub(super) struct LineStarts<'s> {
     source: &'s str,
     begin: Vec<usize>,
 }
 
-impl<'s> Lines<'s> {
+impl<'s> LineStarts<'s> {
     pub(super) fn new(source: &'s str) -> Self {
         let ends = source.match_indices('\n').map(|(at, _)| at + 1);
         Self {

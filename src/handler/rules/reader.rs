@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::pattern::ALL_BYTES;
-use super::problem::{Lines, RulesProblem};
+use super::problem::{LineStarts, RulesProblem};
 
 /// Maximum number of problems that are reported.
 const MAX_PROBLEMS: usize = 100;
@@ -53,9 +53,9 @@ pub(super) struct At<T> {
 }
 
 /// A reader of typed values, which collects problems.
-pub(super) struct Reader<'s> {
+pub(super) struct RulesReader<'s> {
     source: &'s str,
-    lines: Lines<'s>,
+    lines: LineStarts<'s>,
     problems: Vec<RulesProblem>,
     /// Bytes that are left for further patterns.
     pub(super) pattern_room: usize,
@@ -69,13 +69,13 @@ pub(super) struct Fields<'t> {
     known: Vec<&'static str>,
 }
 
-pub(super) type Value<'t> = Spanned<DeValue<'t>>;
+pub(super) type SpannedValue<'t> = Spanned<DeValue<'t>>;
 
-impl<'s> Reader<'s> {
+impl<'s> RulesReader<'s> {
     pub(super) fn new(source: &'s str) -> Self {
         Self {
             source,
-            lines: Lines::new(source),
+            lines: LineStarts::new(source),
             problems: Vec::new(),
             pattern_room: ALL_BYTES,
         }
@@ -121,7 +121,7 @@ impl<'s> Reader<'s> {
         self.lines.place(at)
     }
 
-    fn expected(&mut self, value: &Value<'_>, key: &str, expected: &str) {
+    fn expected(&mut self, value: &SpannedValue<'_>, key: &str, expected: &str) {
         let found = value.get_ref().type_str();
         self.problem(
             &value.span(),
@@ -139,7 +139,7 @@ impl<'s> Reader<'s> {
         self.text_of(value, key)
     }
 
-    fn text_of(&mut self, value: &Value<'_>, key: &str) -> Option<At<String>> {
+    fn text_of(&mut self, value: &SpannedValue<'_>, key: &str) -> Option<At<String>> {
         if let Some(text) = value.get_ref().as_str() {
             return Some(At {
                 value: text.to_owned(),
@@ -151,7 +151,7 @@ impl<'s> Reader<'s> {
     }
 
     /// Reads a text, or a list of at least one text.
-    pub(super) fn texts(&mut self, value: &Value<'_>, key: &str) -> Option<Vec<String>> {
+    pub(super) fn texts(&mut self, value: &SpannedValue<'_>, key: &str) -> Option<Vec<String>> {
         if let Some(text) = value.get_ref().as_str() {
             return Some(vec![text.to_owned()]);
         }
@@ -172,7 +172,11 @@ impl<'s> Reader<'s> {
     }
 
     /// Reads a text or a list of texts, none of which may be blank.
-    pub(super) fn filled_texts(&mut self, value: &Value<'_>, key: &str) -> Option<Vec<String>> {
+    pub(super) fn filled_texts(
+        &mut self,
+        value: &SpannedValue<'_>,
+        key: &str,
+    ) -> Option<Vec<String>> {
         let texts = self.texts(value, key)?;
         if texts.iter().any(|text| text.trim().is_empty()) {
             self.problem(&value.span(), format!("{key} has an empty text"));
@@ -181,7 +185,7 @@ impl<'s> Reader<'s> {
         Some(texts)
     }
 
-    pub(super) fn flag_of(&mut self, value: &Value<'_>, key: &str) -> Option<bool> {
+    pub(super) fn flag_of(&mut self, value: &SpannedValue<'_>, key: &str) -> Option<bool> {
         let flag = value.get_ref().as_bool();
         if flag.is_none() {
             self.expected(value, key, "true or false");
@@ -194,7 +198,7 @@ impl<'s> Reader<'s> {
         self.flag_of(value, key)
     }
 
-    fn number_of(&mut self, value: &Value<'_>, key: &str) -> Option<f64> {
+    fn number_of(&mut self, value: &SpannedValue<'_>, key: &str) -> Option<f64> {
         let number = number(value);
         if number.is_none() {
             self.expected(value, key, "a number, as in 5 or 2.5");
@@ -228,7 +232,11 @@ impl<'s> Reader<'s> {
         self.table_of(value, key)
     }
 
-    pub(super) fn table_of<'t>(&mut self, value: &'t Value<'t>, key: &str) -> Option<Fields<'t>> {
+    pub(super) fn table_of<'t>(
+        &mut self,
+        value: &'t SpannedValue<'t>,
+        key: &str,
+    ) -> Option<Fields<'t>> {
         let table = value.get_ref().as_table();
         if value.get_ref().as_array().is_some() {
             let written = format!("[{key}], in single brackets, or {key} = {{ … }}");
@@ -292,13 +300,13 @@ impl<'s> Reader<'s> {
 }
 
 /// Reads a whole number, in any of TOML's radixes.
-pub(super) fn integer(value: &Value<'_>) -> Option<i64> {
+pub(super) fn integer(value: &SpannedValue<'_>) -> Option<i64> {
     let written = value.get_ref().as_integer()?;
     i64::from_str_radix(written.as_str(), written.radix()).ok()
 }
 
 /// Reads a finite number: TOML also has `nan` and `inf`.
-pub(super) fn number(value: &Value<'_>) -> Option<f64> {
+pub(super) fn number(value: &SpannedValue<'_>) -> Option<f64> {
     let number = match value.get_ref() {
         DeValue::Float(written) => written.as_str().parse().ok(),
         #[expect(clippy::cast_precision_loss, reason = "a number of kilometres")]
@@ -399,7 +407,7 @@ impl<'t> Fields<'t> {
         }
     }
 
-    pub(super) fn take(&mut self, key: &'static str) -> Option<&'t Value<'t>> {
+    pub(super) fn take(&mut self, key: &'static str) -> Option<&'t SpannedValue<'t>> {
         // Also for a missing key: problems list all keys that are possible.
         self.known.push(key);
         self.table.get(key)
@@ -411,7 +419,7 @@ impl<'t> Fields<'t> {
     }
 
     /// Returns all entries of a table whose keys the file's author chooses.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (At<String>, &'t Value<'t>)> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = (At<String>, &'t SpannedValue<'t>)> {
         self.table.iter().map(|(key, value)| {
             let name: &Cow<'_, str> = key.get_ref();
             let key = At {

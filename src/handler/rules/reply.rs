@@ -2,8 +2,8 @@
 
 use minijinja::value::Value;
 
-use super::reader::{At, Reader};
-use super::template::{RuleError, Template, TemplateInput, Templates};
+use super::reader::{At, RulesReader};
+use super::template::{RuleError, RulesTemplate, RulesTemplates, TemplateInput};
 use crate::handler::HandlerError;
 use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
 
@@ -13,11 +13,11 @@ const MAX_REPLY_BYTES: usize = 64 * 1024;
 /// One message of a reply.
 #[derive(Clone)]
 pub(super) struct ReplyTemplate {
-    text: Option<Template>,
-    media: Vec<(Template, Option<String>)>,
+    text: Option<RulesTemplate>,
+    media: Vec<(RulesTemplate, Option<String>)>,
 }
 
-impl Templates {
+impl RulesTemplates {
     /// Renders the messages of a reply.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Templates {
             }
             // Fuel limits each rendering, and this their sum.
             if bytes > MAX_REPLY_BYTES {
-                let line = reply.text.as_ref().map_or(0, Template::line);
+                let line = reply.text.as_ref().map_or(0, RulesTemplate::line);
                 return Err(HandlerError::new(RuleError::TooLarge { line }));
             }
             messages.push(message);
@@ -85,15 +85,15 @@ impl ReplyTemplate {
 
     fn is_plain(&self) -> bool {
         let mut media = self.media.iter().map(|(template, _)| template);
-        let is_plain = |template: &Template| matches!(template, Template::Plain(_));
+        let is_plain = |template: &RulesTemplate| matches!(template, RulesTemplate::Plain(_));
         self.text.as_ref().is_none_or(is_plain) && media.all(is_plain)
     }
 }
 
 /// Reads a reply: a text, a table, or a list of these.
 pub(super) fn read(
-    reader: &mut Reader<'_>,
-    templates: &mut Templates,
+    reader: &mut RulesReader<'_>,
+    templates: &mut RulesTemplates,
     value: &toml::Spanned<toml::de::DeValue<'_>>,
     names: &[String],
 ) -> Vec<ReplyTemplate> {
@@ -118,8 +118,8 @@ const MAX_MESSAGES: usize = 10;
 const MAX_MEDIA: usize = 10;
 
 fn read_message(
-    reader: &mut Reader<'_>,
-    templates: &mut Templates,
+    reader: &mut RulesReader<'_>,
+    templates: &mut RulesTemplates,
     value: &toml::Spanned<toml::de::DeValue<'_>>,
     names: &[String],
 ) -> Option<ReplyTemplate> {

@@ -8,9 +8,9 @@ use toml::de::DeTable;
 use super::example::{self, Example, ExampleResult};
 use super::form::{self, FormDef};
 use super::problem::RulesError;
-use super::reader::{At, Fields, Reader, Span, nearest};
+use super::reader::{At, Fields, RulesReader, Span, nearest};
 use super::reply::{self, ReplyTemplate};
-use super::template::{TemplateInput, Templates};
+use super::template::{RulesTemplates, TemplateInput};
 use super::when::{self, Match, Times};
 use crate::handler::route::{Filter, RouteFuture, RouteHandler, RouteRequest, Router, anything};
 use crate::handler::{Handler, HandlerError};
@@ -41,7 +41,7 @@ pub struct RuleSet {
     rules: Vec<Rule>,
     otherwise: Option<Action>,
     forms: Vec<FormDef>,
-    templates: Templates,
+    templates: RulesTemplates,
     examples: Vec<Example>,
     opt_out: OptOutTexts,
 }
@@ -86,7 +86,7 @@ impl RuleSet {
     /// # Errors
     /// [`RulesError`] with all problems, each with its line and column.
     pub fn parse(source: &str) -> Result<Self, RulesError> {
-        let mut reader = Reader::new(source);
+        let mut reader = RulesReader::new(source);
         let (table, errors) = DeTable::parse_recoverable(source);
         for error in &errors {
             let span = error.span().unwrap_or_default();
@@ -191,11 +191,15 @@ impl RuleSet {
 struct TemplateReply {
     messages: Vec<ReplyTemplate>,
     names: Vec<String>,
-    templates: Arc<Templates>,
+    templates: Arc<RulesTemplates>,
 }
 
 impl TemplateReply {
-    fn new(messages: Vec<ReplyTemplate>, names: Vec<String>, templates: &Arc<Templates>) -> Self {
+    fn new(
+        messages: Vec<ReplyTemplate>,
+        names: Vec<String>,
+        templates: &Arc<RulesTemplates>,
+    ) -> Self {
         Self {
             messages,
             names,
@@ -257,9 +261,9 @@ impl RouteHandler<ByRule, ()> for HandoffReply {
 }
 
 // The order of reading matters: conditions use the named hours, templates the variables, and rules the names of forms.
-fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
+fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> RuleSet {
     let times = when::times(reader, &mut fields);
-    let mut templates = Templates::new(&times.zone);
+    let mut templates = RulesTemplates::new(&times.zone);
     if let Some(vars) = reader.table(&mut fields, "vars") {
         templates.read_vars(reader, &vars);
     }
@@ -353,7 +357,7 @@ fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>) -> RuleSet {
     }
 }
 
-fn opt_out(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> OptOutTexts {
+fn opt_out(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> OptOutTexts {
     let Some(mut table) = reader.table(fields, "opt_out") else {
         return OptOutTexts::default();
     };
@@ -378,7 +382,7 @@ fn opt_out(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> OptOutTexts {
     texts
 }
 
-fn is_form(reader: &mut Reader<'_>, names: &BTreeSet<&str>, name: &At<String>) {
+fn is_form(reader: &mut RulesReader<'_>, names: &BTreeSet<&str>, name: &At<String>) {
     if names.contains(name.value.as_str()) {
         return;
     }
@@ -393,8 +397,8 @@ fn is_form(reader: &mut Reader<'_>, names: &BTreeSet<&str>, name: &At<String>) {
 }
 
 fn rule(
-    reader: &mut Reader<'_>,
-    templates: &mut Templates,
+    reader: &mut RulesReader<'_>,
+    templates: &mut RulesTemplates,
     mut fields: Fields<'_>,
     times: &Times,
 ) -> Option<Rule> {
@@ -417,8 +421,8 @@ fn rule(
 /// Reads the action of a table: `reply`, `ask`, `forward` or `handoff`.
 // The last keys to be read of their table: it calls `Reader::end`.
 fn action(
-    reader: &mut Reader<'_>,
-    templates: &mut Templates,
+    reader: &mut RulesReader<'_>,
+    templates: &mut RulesTemplates,
     fields: &mut Fields<'_>,
     names: &[String],
 ) -> Option<Action> {

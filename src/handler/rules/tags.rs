@@ -16,7 +16,7 @@ pub(super) struct TemplateProblem {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token<'t> {
+pub(super) enum TagToken<'t> {
     Name(&'t str),
     Number,
     Text,
@@ -24,7 +24,7 @@ pub(super) enum Token<'t> {
 }
 
 /// A token, with the byte at which it begins.
-pub(super) type Placed<'t> = (usize, Token<'t>);
+pub(super) type Placed<'t> = (usize, TagToken<'t>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tag {
@@ -83,7 +83,7 @@ pub(super) fn tokens(
         // As in minijinja, a tag does not end while a bracket is open: `}}` then closes two brackets.
         if open == 0 && end.is_some_and(|end| rest.starts_with(end)) {
             // In `-}}` and `+}}` the sign belongs to the end of the tag: it controls the white space after it.
-            if let Some((last, Token::Sign('-' | '+'))) = found.last()
+            if let Some((last, TagToken::Sign('-' | '+'))) = found.last()
                 && last + 1 == at
             {
                 found.pop();
@@ -98,16 +98,16 @@ pub(super) fn tokens(
             'a'..='z' | 'A'..='Z' | '_' => {
                 let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
                 let length = rest.find(|c| !is_inside(c)).unwrap_or(rest.len());
-                found.push((at, Token::Name(&rest[..length])));
+                found.push((at, TagToken::Name(&rest[..length])));
                 length
             }
             '0'..='9' => {
-                found.push((at, Token::Number));
+                found.push((at, TagToken::Number));
                 let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
                 rest.find(|c| !is_inside(c)).unwrap_or(rest.len())
             }
             '"' | '\'' => {
-                found.push((at, Token::Text));
+                found.push((at, TagToken::Text));
                 text_length(rest, c)
             }
             sign => {
@@ -116,7 +116,7 @@ pub(super) fn tokens(
                     ')' | ']' | '}' => open = open.saturating_sub(1),
                     _ => {}
                 }
-                found.push((at, Token::Sign(sign)));
+                found.push((at, TagToken::Sign(sign)));
                 sign.len_utf8()
             }
         };

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use minijinja::value::{Rest, Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
-use super::reader::{self, At, Fields, Reader, is_name, nearest};
+use super::reader::{self, At, Fields, RulesReader, is_name, nearest};
 use super::{flow, language, tags};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::Answers;
@@ -47,7 +47,7 @@ pub(super) const NAMES: [&str; 19] = [
 ];
 
 /// All templates of a file, and the variables that they share.
-pub(super) struct Templates {
+pub(super) struct RulesTemplates {
     env: Environment<'static>,
     zone: TimeZone,
     vars: BTreeMap<String, Value>,
@@ -56,7 +56,7 @@ pub(super) struct Templates {
 
 /// One template.
 #[derive(Clone)]
-pub(super) enum Template {
+pub(super) enum RulesTemplate {
     /// A text without tags, which is not rendered.
     Plain(Arc<str>),
     /// The name of a template in the environment.
@@ -91,7 +91,7 @@ pub(super) struct TemplateInput<'a> {
     pub(super) answers: Option<&'a Answers>,
 }
 
-impl Templates {
+impl RulesTemplates {
     pub(super) fn new(zone: &str) -> Self {
         let mut env = Environment::new();
         // Strict: a part of a missing value, such as `location.latitude`, must fail and not send a gap to the user.
@@ -122,7 +122,7 @@ impl Templates {
     }
 
     /// Reads `[vars]`: texts, numbers and booleans.
-    pub(super) fn read_vars(&mut self, reader: &mut Reader<'_>, fields: &Fields<'_>) {
+    pub(super) fn read_vars(&mut self, reader: &mut RulesReader<'_>, fields: &Fields<'_>) {
         for (name, value) in fields.entries() {
             if NAMES.contains(&name.value.as_str()) {
                 let text = format!(
@@ -164,10 +164,10 @@ impl Templates {
     /// Returns `None` if it has problems.
     pub(super) fn add(
         &mut self,
-        reader: &mut Reader<'_>,
+        reader: &mut RulesReader<'_>,
         text: &At<String>,
         names: &[String],
-    ) -> Option<Template> {
+    ) -> Option<RulesTemplate> {
         self.add_as(reader, text, names, text.value.clone(), 0)
     }
 
@@ -176,10 +176,10 @@ impl Templates {
     /// Returns `None` if it has problems.
     pub(super) fn add_condition(
         &mut self,
-        reader: &mut Reader<'_>,
+        reader: &mut RulesReader<'_>,
         text: &At<String>,
         names: &[String],
-    ) -> Option<Template> {
+    ) -> Option<RulesTemplate> {
         // Wrap the expression in a template that renders to "yes" or nothing; see `holds`.
         const BEFORE: &str = "{% if ";
         let source = format!("{BEFORE}{} %}}yes{{% endif %}}", text.value);
@@ -189,12 +189,12 @@ impl Templates {
     /// Adds `source` as a template. `before` is the number of bytes that precede the written text in it.
     fn add_as(
         &mut self,
-        reader: &mut Reader<'_>,
+        reader: &mut RulesReader<'_>,
         text: &At<String>,
         names: &[String],
         source: String,
         before: usize,
-    ) -> Option<Template> {
+    ) -> Option<RulesTemplate> {
         if source.len() > language::MAX_BYTES {
             let what = format!(
                 "over {} KiB: ten messages of 1600 characters hold no more",
@@ -204,7 +204,7 @@ impl Templates {
             return None;
         }
         if !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark)) {
-            return Some(Template::Plain(source.into()));
+            return Some(RulesTemplate::Plain(source.into()));
         }
         self.number += 1;
         // Before minijinja parses it: a template that is nested too deeply would overflow its stack.
@@ -259,7 +259,7 @@ impl Templates {
             reader.problem_within(text, tags::place_of(&text.value, used), what);
         }
         let line = reader.line(text.span.start);
-        is_known.then(|| Template::Named {
+        is_known.then(|| RulesTemplate::Named {
             name: name.into(),
             source: text.value.as_str().into(),
             line,
@@ -268,12 +268,12 @@ impl Templates {
 
     pub(super) fn render(
         &self,
-        template: &Template,
+        template: &RulesTemplate,
         variables: &Value,
     ) -> Result<String, HandlerError> {
         let (name, line) = match template {
-            Template::Plain(text) => return Ok(text.to_string()),
-            Template::Named { name, line, .. } => (name, *line),
+            RulesTemplate::Plain(text) => return Ok(text.to_string()),
+            RulesTemplate::Named { name, line, .. } => (name, *line),
         };
         let template = self.env.get_template(name);
         let rendered = template.and_then(|template| template.render(variables));
@@ -298,7 +298,7 @@ impl Templates {
     /// Returns whether a condition of [`add_condition`](Self::add_condition) holds.
     pub(super) fn holds(
         &self,
-        condition: &Template,
+        condition: &RulesTemplate,
         input: &TemplateInput<'_>,
     ) -> Result<bool, HandlerError> {
         let rendered = self.render(condition, &self.variables(input))?;
@@ -403,7 +403,7 @@ fn default(value: &Value, Rest(others): Rest<Value>) -> Value {
     if is_there { value.clone() } else { other }
 }
 
-impl Template {
+impl RulesTemplate {
     pub(super) fn source(&self) -> &str {
         match self {
             Self::Plain(text) => text,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reader::{At, Fields, Reader, is_name, nearest};
+use super::reader::{At, Fields, RulesReader, is_name, nearest};
 use super::template;
 use crate::address::Channel;
 use crate::handler::route::{self, Filter, Hours};
@@ -54,7 +54,7 @@ const BY_FLAG: [(&str, Bare); 4] = [
 const COMBINED: [(&str, OfFilters); 2] = [("any", route::any), ("all", route::all)];
 
 /// Reads a `when`. Keys with problems are reported and left out.
-pub(super) fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>, times: &Times) -> Match {
+pub(super) fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>, times: &Times) -> Match {
     let mut when = When {
         reader,
         filters: Vec::new(),
@@ -85,7 +85,7 @@ pub(super) fn read(reader: &mut Reader<'_>, mut fields: Fields<'_>, times: &Time
 }
 
 struct When<'r, 's> {
-    reader: &'r mut Reader<'s>,
+    reader: &'r mut RulesReader<'s>,
     filters: Vec<Filter>,
     names: Vec<String>,
 }
@@ -328,7 +328,7 @@ fn group_names(pattern: &str) -> impl Iterator<Item = String> {
 }
 
 /// Reads `timezone` and `[hours]`.
-pub(super) fn times(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Times {
+pub(super) fn times(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Times {
     let zone = reader.text(fields, "timezone").unwrap_or_else(|| At {
         value: "UTC".to_owned(),
         span: 0..0,

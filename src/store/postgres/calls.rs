@@ -66,7 +66,7 @@ impl Calls {
         }
         // Real time, not the store's clock: Twilio waits in real time.
         let started = Instant::now();
-        let mut db = match Held::take(&self.pool).await {
+        let mut db = match CallConnection::take(&self.pool).await {
             Ok(db) => db,
             Err(error) => return Err(self.no_connection(&error)),
         };
@@ -169,9 +169,9 @@ where
 /// Connection of one call. It is closed on drop, unless it was given back to the pool.
 // A call can be cut off between two statements, by its timeout or because its future was dropped. Closing the
 // connection ends its transaction and releases its locks. `detach` frees the pool's permit immediately.
-pub(super) struct Held(Option<PoolConnection<Postgres>>);
+pub(super) struct CallConnection(Option<PoolConnection<Postgres>>);
 
-impl Held {
+impl CallConnection {
     pub(super) async fn take(pool: &PgPool) -> Result<Self, sqlx::Error> {
         Ok(Self(Some(pool.acquire().await?)))
     }
@@ -188,7 +188,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for CallConnection {
     fn drop(&mut self) {
         if let Some(db) = self.0.take() {
             drop(db.detach());
@@ -198,10 +198,10 @@ impl Drop for Held {
 
 /// Circuit breaker. After a failure all calls fail immediately, except one every two seconds.
 #[derive(Default)]
-struct Breaker(Mutex<Health>);
+struct Breaker(Mutex<BreakerState>);
 
 #[derive(Default)]
-struct Health {
+struct BreakerState {
     /// Time before which calls are rejected.
     closed_until: Option<Instant>,
     /// Time of the last response.
@@ -240,7 +240,7 @@ impl Breaker {
         self.lock().closed_until = Some(Instant::now() + BREAKER_DELAY);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Health> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BreakerState> {
         // A poisoned lock is usable: both fields are valid at every moment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -176,13 +176,13 @@ const EARLIER: &str = "WITH RECURSIVE own AS (SELECT i.previous, coalesce(c.merg
 
 /// [`DialogueChange`] as the parameters of `change_dialogue!`.
 #[derive(Clone, Default)]
-pub(super) struct Change {
+pub(super) struct DialogueParams {
     data: Option<Arc<str>>,
     ends: bool,
     expires_at: Option<i64>,
 }
 
-impl Change {
+impl DialogueParams {
     pub(super) fn of(change: Option<DialogueChange>) -> Self {
         match change {
             None => Self::default(),
@@ -322,7 +322,7 @@ async fn join(db: &mut PgConnection, kept: i64, other: i64) -> Result<(), Troubl
 }
 
 /// State of a conversation that decides about its next message.
-pub(super) struct Counts {
+pub(super) struct ConversationRow {
     /// All addresses of its user.
     pub(super) user: Vec<Address>,
     /// True if one of them has opted out in one of the message's scopes.
@@ -338,7 +338,7 @@ pub(super) async fn counts(
     conversation: i64,
     scopes: Vec<String>,
     now: i64,
-) -> Result<Counts, Trouble> {
+) -> Result<ConversationRow, Trouble> {
     let (addresses, opted_out, open, handed_over): (Vec<String>, bool, i64, bool) = sqlx::query_as(
         "SELECT ARRAY(SELECT address::text FROM conversation_address WHERE conversation = $1 ORDER BY address), \
          EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
@@ -355,7 +355,7 @@ pub(super) async fn counts(
         .into_iter()
         .map(|address| unpack(address).into())
         .collect();
-    Ok(Counts {
+    Ok(ConversationRow {
         user,
         opted_out,
         open,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
-use super::conversations::Change;
+use super::conversations::DialogueParams;
 use super::error::Trouble;
 use super::text::{pack, unpack};
 use super::{PostgresStore, accept, backlog, handoff, outbox};
@@ -107,7 +107,7 @@ impl Journal for PostgresStore {
         ending: Completion,
         now: Timestamp,
     ) -> StoreFuture<'_, ReplyDecision> {
-        let (me, dialogue) = (self.owner, Change::of(ending.dialogue));
+        let (me, dialogue) = (self.owner, DialogueParams::of(ending.dialogue));
         let (merged, hand_over) = (ending.merged, handoff::columns(ending.handoff.as_ref()));
         let queue = Arc::new(ending.queue);
         self.ask(move |db| {
@@ -153,7 +153,7 @@ impl Journal for PostgresStore {
         ending: Completion,
         now: Timestamp,
     ) -> StoreFuture<'_, bool> {
-        let (me, dialogue) = (self.owner, Change::of(ending.dialogue));
+        let (me, dialogue) = (self.owner, DialogueParams::of(ending.dialogue));
         let (merged, hand_over) = (ending.merged, handoff::columns(ending.handoff.as_ref()));
         let reason = ending.handoff.is_some().then_some(rows::NOT_REDIRECTED);
         let replies = Arc::new(outbox::Columns::of(&replies));

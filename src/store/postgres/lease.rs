@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::task::AbortHandle;
 
-use super::calls::{Calls, Held};
+use super::calls::{CallConnection, Calls};
 use super::error::Trouble;
 
 /// Interval of heartbeats, a third of the lease.
@@ -77,7 +77,7 @@ pub(super) async fn beat(
     has_unflushed: &AtomicBool,
 ) -> Result<(), sqlx::Error> {
     // Directly on the pool: a circuit breaker that is open must not stop the heartbeat that can close it.
-    let mut db = Held::take(&calls.pool).await?;
+    let mut db = CallConnection::take(&calls.pool).await?;
     sqlx::raw_sql(AssertSqlSafe(extend(owner, 15)))
         .execute(db.connection())
         .await?;

@@ -168,10 +168,10 @@ pub struct PostgresStore {
     operation_timeout: Duration,
     /// True while this process has unflushed replies.
     has_unflushed: Arc<AtomicBool>,
-    open: OnceLock<Open>,
+    open: OnceLock<OpenPostgres>,
 }
 
-struct Open {
+struct OpenPostgres {
     calls: Arc<Calls>,
     // With its own circuit breaker: a link that cannot be read must not reject the calls for messages.
     media_calls: Calls,
@@ -201,7 +201,7 @@ impl PostgresStore {
         self
     }
 
-    fn opened(&self) -> Result<&Open, StoreError> {
+    fn opened(&self) -> Result<&OpenPostgres, StoreError> {
         self.open
             .get()
             .ok_or_else(|| StoreError::new(StoreErrorKind::NotOpen))
@@ -325,7 +325,7 @@ impl Store for PostgresStore {
                 // Commands have no heartbeat: each of their transactions that claims takes a lease by itself.
                 Access::Operator | Access::Migrate => None,
             };
-            let open = Open {
+            let open = OpenPostgres {
                 calls,
                 media_calls,
                 heartbeat,

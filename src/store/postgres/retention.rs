@@ -8,8 +8,8 @@ use sqlx::PgConnection;
 use super::error::Trouble;
 use super::operator::forget;
 use crate::store::expiry::{
-    self, CONTENT, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS, OUTGOING,
-    ROWS_PER_STEP, TEXTS,
+    self, CONTENT, IdRange, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS,
+    OUTGOING, ROWS_PER_STEP, TEXTS,
 };
 use crate::store::{ExpiryReport, Retention, rows};
 
@@ -112,16 +112,8 @@ const LATER_ROWS: &str =
 const IS_ORDINARY: &str = "SELECT NOT EXISTS (SELECT 1 FROM inbound WHERE id = $1 AND (state < 3 OR received_at <> $2)) \
      AND NOT EXISTS (SELECT 1 FROM outbound WHERE inbound = $1 AND state <= 3)";
 
-/// Range of ids, after `from` and up to `to`: those in `expire_later`, or all others.
-#[derive(Clone, Copy)]
-struct Range {
-    from: i64,
-    to: i64,
-    later: bool,
-}
-
 /// One step: the times, in microseconds, before which texts, content and keys are deleted, and the outcome so far.
-struct Step<'a> {
+struct PostgresRetentionStep<'a> {
     db: &'a mut PgConnection,
     now: i64,
     texts: i64,
@@ -144,7 +136,7 @@ pub(super) async fn expire(
     if !alone {
         return Ok(ExpiryReport::default());
     }
-    let mut step = Step {
+    let mut step = PostgresRetentionStep {
         db,
         now: retention.now.as_microsecond(),
         texts: retention.texts_before.as_microsecond(),
@@ -195,8 +187,8 @@ pub(super) async fn reset_marks(db: &mut PgConnection) -> Result<(), Trouble> {
     Ok(())
 }
 
-impl Step<'_> {
-    async fn run(&mut self, sql: &'static str, range: Range) -> Result<(), Trouble> {
+impl PostgresRetentionStep<'_> {
+    async fn run(&mut self, sql: &'static str, range: IdRange) -> Result<(), Trouble> {
         sqlx::query(sql)
             .bind(range.from)
             .bind(range.to)
@@ -207,13 +199,13 @@ impl Step<'_> {
     }
 
     /// Moves a mark past the next messages that are older than `before`, and returns their range.
-    async fn next(&mut self, mark: &str, before: i64) -> Result<Option<Range>, Trouble> {
+    async fn next(&mut self, mark: &str, before: i64) -> Result<Option<IdRange>, Trouble> {
         let open = [OPEN_MESSAGES, OPEN_REPLIES];
         self.behind(mark, before, MESSAGES, MESSAGE, &open).await
     }
 
     /// Moves a mark of the outbox. Replies in its range are skipped, since they are deleted with their messages.
-    async fn next_outgoing(&mut self, mark: &str, before: i64) -> Result<Option<Range>, Trouble> {
+    async fn next_outgoing(&mut self, mark: &str, before: i64) -> Result<Option<IdRange>, Trouble> {
         let open = [OPEN_OUTGOING];
         self.behind(mark, before, REPLIES, OUTGOING, &open).await
     }
@@ -226,7 +218,7 @@ impl Step<'_> {
         select: &'static str,
         kind: i64,
         open: &[&'static str],
-    ) -> Result<Option<Range>, Trouble> {
+    ) -> Result<Option<IdRange>, Trouble> {
         let from = self.mark(mark).await?;
         let rows: Vec<expiry::Row> = sqlx::query_as(select)
             .bind(from)
@@ -257,7 +249,7 @@ impl Step<'_> {
         // In the transaction of the deletions: after a rollback the mark is still before these rows.
         self.set_mark(mark, to).await?;
         self.expired.has_more = true;
-        Ok(Some(Range {
+        Ok(Some(IdRange {
             from,
             to,
             later: false,
@@ -284,7 +276,7 @@ impl Step<'_> {
     }
 
     /// Deletes the texts of a range of messages and of their replies.
-    async fn texts_of_messages(&mut self, range: Range) -> Result<(), Trouble> {
+    async fn texts_of_messages(&mut self, range: IdRange) -> Result<(), Trouble> {
         self.run(TEXTS_OF_REPLIES, range).await?;
         // Before `TEXTS_OF_MESSAGES`, which deletes the `params` by which this finds the messages.
         let unanswered: Vec<Vec<u8>> = sqlx::query_scalar(BECOMES_DEAD)
@@ -306,13 +298,13 @@ impl Step<'_> {
     }
 
     /// Deletes the replies to a range of messages, and the conversations that are over.
-    async fn content_of_messages(&mut self, range: Range) -> Result<(), Trouble> {
+    async fn content_of_messages(&mut self, range: IdRange) -> Result<(), Trouble> {
         self.run(DELETE_REPLIES, range).await?;
         self.forget_conversations(range).await
     }
 
     /// Deletes a range of messages with everything that belongs to them.
-    async fn keys_of_messages(&mut self, range: Range) -> Result<(), Trouble> {
+    async fn keys_of_messages(&mut self, range: IdRange) -> Result<(), Trouble> {
         // Keys are kept for over a year, so this is usually empty.
         let unanswered: Vec<Vec<u8>> = sqlx::query_scalar(OPEN_TO_THE_END)
             .bind(range.from)
@@ -329,7 +321,7 @@ impl Step<'_> {
 
     /// Deletes the conversations of a range of messages that are over.
     // One that is not over yet is checked again when the mark reaches its last message.
-    async fn forget_conversations(&mut self, range: Range) -> Result<(), Trouble> {
+    async fn forget_conversations(&mut self, range: IdRange) -> Result<(), Trouble> {
         let over: Vec<i64> = sqlx::query_scalar(OVER)
             .bind(range.from)
             .bind(range.to)
@@ -370,7 +362,7 @@ impl Step<'_> {
     /// Deletes what is old enough of the next postponed messages.
     async fn messages_later(&mut self) -> Result<(), Trouble> {
         for (id, at) in self.later(MESSAGE).await? {
-            let range = Range {
+            let range = IdRange {
                 from: id - 1,
                 to: id,
                 later: true,
@@ -405,7 +397,7 @@ impl Step<'_> {
     /// Deletes what is old enough of the next postponed outbound messages.
     async fn outbound_later(&mut self) -> Result<(), Trouble> {
         for (id, at) in self.later(OUTGOING).await? {
-            let range = Range {
+            let range = IdRange {
                 from: id - 1,
                 to: id,
                 later: true,

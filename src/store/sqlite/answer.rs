@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::journal::{State, end};
+use super::journal::{MessageState, end};
 use crate::store::outbox::MAX_ORDER_WAIT;
 use crate::store::{Claim, Completion, ReplyDecision, SavedResponse, StoreError};
 
@@ -47,7 +47,7 @@ pub(super) fn save(
         )
         .optional()?;
     let Some((conversation, opted_out, oldest_reply)) = undecided else {
-        return Ok(State::of(db, me, claim.id)?.decision_for(me, claim));
+        return Ok(MessageState::of(db, me, claim.id)?.decision_for(me, claim));
     };
     // The claim stays valid, and `complete_via_rest` with it queues the reply behind the older one.
     if oldest_reply.is_some_and(|created_at| keeps_order(created_at, now)) {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::journal::{BLOCKED, HANDED_OVER, State};
+use super::journal::{BLOCKED, HANDED_OVER, MessageState};
 use crate::store::rows::{self, inbound};
 use crate::store::{
     BacklogMessage, ClaimedBacklog, CrashPolicy, DeadMessage, RedactedParams, StoreError,
@@ -22,7 +22,7 @@ pub(super) fn take_up(
     let sql = format!(
         "SELECT {}, {BLOCKED}, {HANDED_OVER}, i.account, i.sid, i.auth_token, i.received_at, i.params \
          FROM inbound i INDEXED BY inbound_open WHERE i.state < 3 AND (i.owner IS NULL OR i.owner <> ?1) AND NOT {BLOCKED} ORDER BY i.id LIMIT ?2",
-        State::COLUMNS,
+        MessageState::COLUMNS,
     );
     let found: Vec<_> = db
         .prepare_cached(&sql)?
@@ -30,7 +30,7 @@ pub(super) fn take_up(
             params![me, i64::try_from(limit).unwrap_or(i64::MAX)],
             |row| {
                 Ok((
-                    State::read(row)?,
+                    MessageState::read(row)?,
                     row.get::<_, Vec<u8>>(9)?,
                     row.get::<_, Vec<u8>>(10)?,
                     row.get::<_, i64>(11)?,

@@ -41,7 +41,7 @@ impl Journal for SqliteStore {
     fn try_claim(&self, id: i64, now: Timestamp) -> StoreFuture<'_, TurnStatus> {
         let me = self.owner;
         self.write(move |db| {
-            let row = State::of(db, me, id)?;
+            let row = MessageState::of(db, me, id)?;
             // The message is not queued for this process any more: it was decided, merged, deferred or released.
             if row.state != inbound::RECEIVED || row.owner != Some(me) {
                 return Ok(TurnStatus::Resolved(row.decision()));
@@ -131,7 +131,7 @@ impl Journal for SqliteStore {
             Ok(match failed {
                 Some(inbound::FAILED) => FailOutcome::Retryable,
                 Some(_) => FailOutcome::Dead,
-                None => rows::failure_not_recorded(State::of(db, me, claim.id)?.decision_for(me, claim)),
+                None => rows::failure_not_recorded(MessageState::of(db, me, claim.id)?.decision_for(me, claim)),
             })
         })
     }
@@ -173,7 +173,7 @@ impl Journal for SqliteStore {
 
 /// Columns of a message that decide who may handle it and what its response is.
 #[expect(clippy::struct_field_names, reason = "the column is named so")]
-pub(super) struct State {
+pub(super) struct MessageState {
     pub(super) id: i64,
     conversation: i64,
     pub(super) state: i64,
@@ -185,7 +185,7 @@ pub(super) struct State {
     handed_off_until: Option<i64>,
 }
 
-impl State {
+impl MessageState {
     /// Columns that [`State::read`] expects first. [`BLOCKED`] and [`HANDED_OVER`] must follow them.
     pub(super) const COLUMNS: &str =
         "i.id, i.conversation, i.state, i.attempt, i.owner, i.reason IS NOT NULL, i.response";
@@ -256,7 +256,7 @@ pub(super) fn accept(
     if let Some(id) = key.known(db)? {
         // Move the message to the conversation that its own was merged into, before `State::of` checks the order there.
         conversations::follow(db, id)?;
-        return redelivered(db, me, State::of(db, me, id)?, arrival);
+        return redelivered(db, me, MessageState::of(db, me, id)?, arrival);
     }
     let now = arrival.received_at.as_microsecond();
     let person = conversations::enter(db, &arrival.sender, &arrival.user, &arrival.scopes(), now)?;
@@ -381,7 +381,7 @@ impl Key {
 fn redelivered(
     db: &Connection,
     me: i64,
-    row: State,
+    row: MessageState,
     arrival: &NewInbound,
 ) -> Result<AcceptOutcome, StoreError> {
     let final_response = |db: &Connection| -> Result<AcceptOutcome, StoreError> {
@@ -440,7 +440,7 @@ pub(super) fn decide(
     choice: &ReplyPath,
     now: Timestamp,
 ) -> Result<ReplyDecision, StoreError> {
-    let row = State::of(db, me, id)?;
+    let row = MessageState::of(db, me, id)?;
     // Compare and set: the state was read under the write lock, so of a deadline and a handler that finish at the same
     // time the first one decides.
     let open = matches!(row.state, inbound::RECEIVED | inbound::PROCESSING);

@@ -68,10 +68,10 @@ pub struct SqliteStore {
     path: Option<PathBuf>,
     /// ID of this process in its claims.
     owner: i64,
-    open: OnceLock<Open>,
+    open: OnceLock<OpenSqlite>,
 }
 
-struct Open {
+struct OpenSqlite {
     /// True for a server.
     is_owned: bool,
     // Fields are dropped in this order. The writer joins its thread, and with it closes the connection that writes.
@@ -103,7 +103,7 @@ impl SqliteStore {
         }
     }
 
-    fn opened(&self) -> Result<&Open, StoreError> {
+    fn opened(&self) -> Result<&OpenSqlite, StoreError> {
         self.open
             .get()
             .ok_or_else(|| StoreError::new(StoreErrorKind::NotOpen))
@@ -136,7 +136,7 @@ impl SqliteStore {
         self.read_from(|open| &open.media_readers, work)
     }
 
-    fn read_from<T, F>(&self, readers: fn(&Open) -> &Readers, work: F) -> StoreFuture<'_, T>
+    fn read_from<T, F>(&self, readers: fn(&OpenSqlite) -> &Readers, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -194,7 +194,7 @@ impl Store for SqliteStore {
                 let runtime = Handle::current();
                 let writer = Writer::start(db, database.clone(), presence, checkpointer, runtime)
                     .map_err(unavailable)?;
-                Ok::<_, StoreError>(Open {
+                Ok::<_, StoreError>(OpenSqlite {
                     is_owned: access == Access::Owner,
                     writer,
                     readers: Readers::new(database.clone(), READERS),
@@ -245,7 +245,7 @@ impl Store for SqliteStore {
     }
 }
 
-impl Open {
+impl OpenSqlite {
     /// Copies the write-ahead log into the database and empties it, so that it contains no deleted data.
     async fn truncate_log(&self) -> Result<(), StoreError> {
         if self.database.path.is_none() {

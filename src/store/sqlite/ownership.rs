@@ -13,7 +13,7 @@ use super::presence::with_suffix;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Device and inode of a file.
-pub(super) type Identity = (u64, u64);
+pub(super) type FileIdentity = (u64, u64);
 
 /// Every file that this process has locked, with its descriptor.
 ///
@@ -23,7 +23,7 @@ pub(super) type Identity = (u64, u64);
 static LOCKED: Mutex<Vec<Locked>> = Mutex::new(Vec::new());
 
 struct Locked {
-    file: Identity,
+    file: FileIdentity,
     descriptor: File,
     /// True while an [`Ownership`] exists. The lock alone would not tell: a second lock of one descriptor succeeds.
     is_owned: bool,
@@ -31,7 +31,7 @@ struct Locked {
 
 /// The ownership of one database file. Dropping it unlocks the file.
 #[derive(Debug)]
-pub(super) struct Ownership(Identity);
+pub(super) struct Ownership(FileIdentity);
 
 impl Ownership {
     /// Locks the database at `path`, and creates it for this user alone if it does not exist.
@@ -146,7 +146,7 @@ fn owned(path: &Path) -> StoreError {
     )
 }
 
-pub(super) fn identity(metadata: &Metadata) -> Identity {
+pub(super) fn identity(metadata: &Metadata) -> FileIdentity {
     (metadata.dev(), metadata.ino())
 }
 

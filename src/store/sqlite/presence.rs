@@ -5,13 +5,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::ownership::{self, Identity};
+use super::ownership::{self, FileIdentity};
 use super::schema::DatabaseFile;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Paths and identities of the database and its write-ahead log when they were opened.
 pub(super) struct Presence {
-    files: Vec<(PathBuf, Identity)>,
+    files: Vec<(PathBuf, FileIdentity)>,
 }
 
 impl Presence {
@@ -62,7 +62,7 @@ pub(super) fn followed(path: &Path) -> PathBuf {
     path
 }
 
-fn identity(name: &Path) -> std::io::Result<Identity> {
+fn identity(name: &Path) -> std::io::Result<FileIdentity> {
     Ok(ownership::identity(&name.metadata()?))
 }
 

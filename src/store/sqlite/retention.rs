@@ -5,8 +5,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use super::handoff;
 use crate::sid::MessageSid;
 use crate::store::expiry::{
-    self, CONTENT, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS, OUTGOING,
-    ROWS_PER_STEP, TEXTS,
+    self, CONTENT, IdRange, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS,
+    OUTGOING, ROWS_PER_STEP, TEXTS,
 };
 use crate::store::{ExpiryReport, Retention, StoreError, rows};
 
@@ -108,17 +108,8 @@ const IS_ORDINARY: &str = "SELECT NOT EXISTS (SELECT 1 FROM inbound WHERE id = ?
      AND NOT EXISTS (SELECT 1 FROM outbound WHERE inbound = ?1 AND state <= 3)";
 const IS_THERE: &str = "SELECT 1 FROM outbound WHERE id = ?1";
 
-/// Range of IDs: above `from` and up to `to`. `later` selects the rows that are in `expire_later`, or those that are
-/// not.
-#[derive(Clone, Copy)]
-struct Range {
-    from: i64,
-    to: i64,
-    later: bool,
-}
-
-/// Step of retention: its age limits in microseconds, and what it has deleted.
-struct Step<'a> {
+/// SqliteRetentionStep of retention: its age limits in microseconds, and what it has deleted.
+struct SqliteRetentionStep<'a> {
     db: &'a Connection,
     now: i64,
     texts: i64,
@@ -128,7 +119,7 @@ struct Step<'a> {
 }
 
 pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<ExpiryReport, StoreError> {
-    let mut step = Step {
+    let mut step = SqliteRetentionStep {
         db,
         now: retention.now.as_microsecond(),
         texts: retention.texts_before.as_microsecond(),
@@ -187,14 +178,14 @@ fn put_marks_back(db: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-impl Step<'_> {
-    fn run(&self, sql: &str, range: Range) -> Result<usize, StoreError> {
+impl SqliteRetentionStep<'_> {
+    fn run(&self, sql: &str, range: IdRange) -> Result<usize, StoreError> {
         let mut statement = self.db.prepare_cached(sql)?;
         Ok(statement.execute(params![range.from, range.to, range.later])?)
     }
 
     /// Returns the next messages that are older than `before`, and moves the mark past them.
-    fn next(&mut self, mark: &str, before: i64) -> Result<Option<Range>, StoreError> {
+    fn next(&mut self, mark: &str, before: i64) -> Result<Option<IdRange>, StoreError> {
         self.advance(
             mark,
             before,
@@ -207,7 +198,7 @@ impl Step<'_> {
     /// Returns the next rows of the outbox that are older than `before`, and moves the mark past them.
     ///
     /// Replies are among them. They are deleted with their messages, and the statements leave them out.
-    fn next_outgoing(&mut self, mark: &str, before: i64) -> Result<Option<Range>, StoreError> {
+    fn next_outgoing(&mut self, mark: &str, before: i64) -> Result<Option<IdRange>, StoreError> {
         self.advance(mark, before, REPLIES, OUTGOING, &[OPEN_OUTGOING])
     }
 
@@ -218,7 +209,7 @@ impl Step<'_> {
         select: &str,
         kind: i64,
         open: &[&str],
-    ) -> Result<Option<Range>, StoreError> {
+    ) -> Result<Option<IdRange>, StoreError> {
         let db = self.db;
         let from = self.mark(mark)?;
         let rows: Vec<expiry::Row> = db
@@ -241,7 +232,7 @@ impl Step<'_> {
         }
         self.set_mark(mark, to)?;
         self.expired.has_more = true;
-        Ok(Some(Range {
+        Ok(Some(IdRange {
             from,
             to,
             later: false,
@@ -266,7 +257,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn texts_of_messages(&mut self, range: Range) -> Result<(), StoreError> {
+    fn texts_of_messages(&mut self, range: IdRange) -> Result<(), StoreError> {
         self.run(TEXTS_OF_REPLIES, range)?;
         // Read before the texts are deleted: both statements find the messages by their text.
         let unanswered = sids(self.db.prepare_cached(UNANSWERED)?, range)?;
@@ -283,12 +274,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn content_of_messages(&mut self, range: Range) -> Result<(), StoreError> {
+    fn content_of_messages(&mut self, range: IdRange) -> Result<(), StoreError> {
         self.run(DELETE_REPLIES, range)?;
         self.forget_conversations(range)
     }
 
-    fn keys_of_messages(&mut self, range: Range) -> Result<(), StoreError> {
+    fn keys_of_messages(&mut self, range: IdRange) -> Result<(), StoreError> {
         let db = self.db;
         // Keys outlive content by 400 days, so only a very long outage leaves such messages.
         let unanswered = sids(db.prepare_cached(OPEN_TO_THE_END)?, range)?;
@@ -301,7 +292,7 @@ impl Step<'_> {
     }
 
     /// Deletes those conversations of these messages that are over.
-    fn forget_conversations(&self, range: Range) -> Result<(), StoreError> {
+    fn forget_conversations(&self, range: IdRange) -> Result<(), StoreError> {
         let db = self.db;
         let conversations: Vec<i64> = db
             .prepare_cached(CONVERSATIONS)?
@@ -348,7 +339,7 @@ impl Step<'_> {
 
     fn messages_later(&mut self) -> Result<(), StoreError> {
         for (id, at) in self.later(MESSAGE)? {
-            let range = Range {
+            let range = IdRange {
                 from: id - 1,
                 to: id,
                 later: true,
@@ -382,7 +373,7 @@ impl Step<'_> {
 
     fn outbound_later(&mut self) -> Result<(), StoreError> {
         for (id, at) in self.later(OUTGOING)? {
-            let range = Range {
+            let range = IdRange {
                 from: id - 1,
                 to: id,
                 later: true,
@@ -409,7 +400,7 @@ impl Step<'_> {
 }
 
 /// Runs a statement that selects SIDs of messages in a range.
-fn sids(mut statement: CachedStatement<'_>, range: Range) -> Result<Vec<MessageSid>, StoreError> {
+fn sids(mut statement: CachedStatement<'_>, range: IdRange) -> Result<Vec<MessageSid>, StoreError> {
     let mut found = statement.query(params![range.from, range.to, range.later])?;
     let mut sids = Vec::new();
     while let Some(row) = found.next()? {

@@ -5,13 +5,13 @@
 pub(super) enum Line {
     Nothing,
     Quit,
-    Command(Command),
+    Command(ChatCommand),
     /// An invalid command, with the correct form.
     Wrong(String),
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) enum Command {
+pub(super) enum ChatCommand {
     Say(String),
     Photo(String),
     Pin {
@@ -61,35 +61,35 @@ pub(super) fn parse(line: &str) -> Line {
         return Line::Nothing;
     }
     let Some(command) = line.strip_prefix('/') else {
-        return Line::Command(Command::Say(line.to_owned()));
+        return Line::Command(ChatCommand::Say(line.to_owned()));
     };
     // `//TEXT` is the message `/TEXT`.
     if command.starts_with('/') {
-        return Line::Command(Command::Say(command.to_owned()));
+        return Line::Command(ChatCommand::Say(command.to_owned()));
     }
     let (name, rest) = command.split_once(' ').unwrap_or((command, ""));
     let rest = rest.trim();
     let needs = |what: &str| Line::Wrong(format!("/{name} {what}"));
     Line::Command(match (name, rest) {
         ("quit" | "exit", _) => return Line::Quit,
-        ("help", _) => Command::Help,
-        ("sms", _) => Command::Sms,
-        ("whatsapp", _) => Command::WhatsApp,
-        ("dup", _) => Command::Duplicate,
-        ("down", _) => Command::Down,
-        ("state", _) => Command::State,
-        ("last", _) => Command::Last,
+        ("help", _) => ChatCommand::Help,
+        ("sms", _) => ChatCommand::Sms,
+        ("whatsapp", _) => ChatCommand::WhatsApp,
+        ("dup", _) => ChatCommand::Duplicate,
+        ("down", _) => ChatCommand::Down,
+        ("state", _) => ChatCommand::State,
+        ("last", _) => ChatCommand::Last,
         ("photo", "") => return needs("FILE, as in /photo cat.jpg"),
-        ("photo", file) => Command::Photo(file.to_owned()),
+        ("photo", file) => ChatCommand::Photo(file.to_owned()),
         ("as", "") => return needs("ADDRESS, as in /as whatsapp:+15550001111"),
-        ("as", address) => Command::As(address.to_owned()),
+        ("as", address) => ChatCommand::As(address.to_owned()),
         ("button", "") => return needs("TEXT, as in /button Yes, or /button Yes | confirm:42"),
         ("button", rest) => {
             let (text, payload) = match rest.split_once('|') {
                 Some((text, payload)) => (text.trim(), Some(payload.trim().to_owned())),
                 None => (rest, None),
             };
-            Command::Button {
+            ChatCommand::Button {
                 text: text.to_owned(),
                 payload,
             }
@@ -99,14 +99,14 @@ pub(super) fn parse(line: &str) -> Line {
             None => return needs("LAT,LON, as in /pin 52.52,13.405 Office"),
         },
         ("late", rest) => match seconds(rest) {
-            Some(time) => Command::Late(time.saturating_mul(1000)),
+            Some(time) => ChatCommand::Late(time.saturating_mul(1000)),
             None => return needs("TIME, as in /late 20s"),
         },
         ("clock", rest) => match seconds(rest.trim_start_matches('+')) {
-            Some(time) => Command::Clock(time),
+            Some(time) => ChatCommand::Clock(time),
             None => return needs("TIME, as in /clock +25h"),
         },
-        ("save", name) if is_name(name) => Command::Save(name.to_owned()),
+        ("save", name) if is_name(name) => ChatCommand::Save(name.to_owned()),
         ("save", _) => return needs("NAME, of letters, digits, - and _"),
         _ => {
             return Line::Wrong(format!(
@@ -116,12 +116,12 @@ pub(super) fn parse(line: &str) -> Line {
     })
 }
 
-fn pin(text: &str) -> Option<Command> {
+fn pin(text: &str) -> Option<ChatCommand> {
     let (point, label) = text.split_once(' ').unwrap_or((text, ""));
     let (latitude, longitude) = point.split_once(',')?;
     let (latitude, longitude) = (latitude.parse().ok()?, longitude.parse().ok()?);
     let is_on_earth = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
-    is_on_earth.then(|| Command::Pin {
+    is_on_earth.then(|| ChatCommand::Pin {
         latitude,
         longitude,
         label: Some(label.trim().to_owned()).filter(|label| !label.is_empty()),
@@ -151,7 +151,7 @@ fn is_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn command(line: &str) -> Command {
+    fn command(line: &str) -> ChatCommand {
         match parse(line) {
             Line::Command(command) => command,
             other => panic!("{line}: {other:?}"),
@@ -160,13 +160,16 @@ mod tests {
 
     #[test]
     fn chat_line_parses_as_text_or_command() {
-        assert_eq!(command("hi there "), Command::Say("hi there ".to_owned()));
-        assert_eq!(command("//help"), Command::Say("/help".to_owned()));
-        assert_eq!(command("/late 20s"), Command::Late(20_000));
-        assert_eq!(command("/clock +25h"), Command::Clock(90_000));
+        assert_eq!(
+            command("hi there "),
+            ChatCommand::Say("hi there ".to_owned())
+        );
+        assert_eq!(command("//help"), ChatCommand::Say("/help".to_owned()));
+        assert_eq!(command("/late 20s"), ChatCommand::Late(20_000));
+        assert_eq!(command("/clock +25h"), ChatCommand::Clock(90_000));
         assert_eq!(
             command("/pin 52.52,13.405 Head office"),
-            Command::Pin {
+            ChatCommand::Pin {
                 latitude: 52.52,
                 longitude: 13.405,
                 label: Some("Head office".to_owned())
@@ -174,7 +177,7 @@ mod tests {
         );
         assert_eq!(
             command("/button Yes, please | confirm:42"),
-            Command::Button {
+            ChatCommand::Button {
                 text: "Yes, please".to_owned(),
                 payload: Some("confirm:42".to_owned())
             }

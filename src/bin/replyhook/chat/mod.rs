@@ -43,7 +43,7 @@ pub(crate) struct Chat {
 }
 
 /// The lines of the input. The channel is closed at its end.
-type Lines = mpsc::Receiver<String>;
+type InputLines = mpsc::Receiver<String>;
 
 impl Chat {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
@@ -112,7 +112,7 @@ async fn run_in_pipe(mut session: ChatSession) -> anyhow::Result<ExitStatus> {
     })
 }
 
-fn read_lines() -> Lines {
+fn read_lines() -> InputLines {
     let (to, lines) = mpsc::channel(1);
     // A thread of its own: reading standard input blocks, and must not block the server in this process.
     std::thread::spawn(move || {

@@ -12,7 +12,7 @@ use replyhook::emulator::{EmulatorClient, EmulatorClientError, EmulatorEvent, Ev
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::command::{Command, HELP};
+use super::command::{ChatCommand, HELP};
 use crate::printable;
 
 pub(super) const WHATSAPP_USER: &str = "whatsapp:+15550001111";
@@ -160,7 +160,7 @@ impl ChatSession {
     }
 
     /// Runs a command, and returns its result when Twilio's part is over.
-    pub(super) async fn run(&mut self, command: Command) -> anyhow::Result<MessageOutcome> {
+    pub(super) async fn run(&mut self, command: ChatCommand) -> anyhow::Result<MessageOutcome> {
         match self.message(&command)? {
             Some(message) => self.send(message).await,
             None => self.control(command).await,
@@ -172,7 +172,7 @@ impl ChatSession {
     /// Replies arrive as events, and failures with [`ChatSession::failed`].
     pub(super) async fn run_in_background(
         &mut self,
-        command: Command,
+        command: ChatCommand,
     ) -> anyhow::Result<Option<MessageOutcome>> {
         let Some(message) = self.message(&command)? else {
             return self.control(command).await.map(Some);
@@ -258,18 +258,18 @@ impl ChatSession {
     }
 
     /// Returns the message of a command, or `None` if the command sends none.
-    fn message(&self, command: &Command) -> anyhow::Result<Option<Value>> {
+    fn message(&self, command: &ChatCommand) -> anyhow::Result<Option<Value>> {
         let mut message = json!({"from": self.user, "to": self.sender});
         match command {
-            Command::Say(text) => message["body"] = text.as_str().into(),
-            Command::Photo(line) => {
+            ChatCommand::Say(text) => message["body"] = text.as_str().into(),
+            ChatCommand::Photo(line) => {
                 let (file, caption) = split_file(line);
                 message["media"] = json!([photo(file).with_context(|| format!("/photo {file}"))?]);
                 if !caption.is_empty() {
                     message["body"] = caption.into();
                 }
             }
-            Command::Pin {
+            ChatCommand::Pin {
                 latitude,
                 longitude,
                 label,
@@ -277,7 +277,7 @@ impl ChatSession {
                 message["location"] =
                     json!({"latitude": latitude, "longitude": longitude, "label": label});
             }
-            Command::Button { text, payload } => {
+            ChatCommand::Button { text, payload } => {
                 let payload = payload.as_ref().unwrap_or(text);
                 message["button"] = json!({"text": text, "payload": payload});
             }
@@ -302,19 +302,19 @@ impl ChatSession {
     }
 
     /// Runs a command that sends no message.
-    async fn control(&mut self, command: Command) -> anyhow::Result<MessageOutcome> {
+    async fn control(&mut self, command: ChatCommand) -> anyhow::Result<MessageOutcome> {
         let note = |text: String| Ok(MessageOutcome::Told(text));
         match command {
-            Command::Help => note(HELP.to_owned()),
-            Command::As(address) => {
+            ChatCommand::Help => note(HELP.to_owned()),
+            ChatCommand::As(address) => {
                 self.become_user(&address).await?;
                 note(format!(
                     "You are {}, writing to {}.",
                     self.user, self.sender
                 ))
             }
-            Command::Sms | Command::WhatsApp => {
-                let user = if command == Command::Sms {
+            ChatCommand::Sms | ChatCommand::WhatsApp => {
+                let user = if command == ChatCommand::Sms {
                     SMS_USER
                 } else {
                     WHATSAPP_USER
@@ -325,7 +325,7 @@ impl ChatSession {
                     self.user, self.sender
                 ))
             }
-            Command::Duplicate => {
+            ChatCommand::Duplicate => {
                 let sid = self.last.clone().context("/dup: no message was sent yet")?;
                 let answer = self
                     .remote
@@ -342,7 +342,7 @@ impl ChatSession {
                     None => MessageOutcome::Answered(bubbles),
                 })
             }
-            Command::Late(ms) => {
+            ChatCommand::Late(ms) => {
                 // Another server's handler is out of reach, but the emulator can delay its calls.
                 let fault = if self.knows_its_server {
                     "handler_ms"
@@ -352,17 +352,17 @@ impl ChatSession {
                 self.next_faults = Some(json!({fault: ms}));
                 note("The next reply will be late.".to_owned())
             }
-            Command::Down => {
+            ChatCommand::Down => {
                 self.next_faults = Some(json!({"drop_connection": true}));
                 note("The next webhook call will fail.".to_owned())
             }
-            Command::Clock(seconds) => {
+            ChatCommand::Clock(seconds) => {
                 let body = json!({"advance_seconds": seconds});
                 let answer = self.remote.post(&["clock"], &body).await?;
                 let now = answer["now"].as_str().unwrap_or_default().to_owned();
                 note(format!("It is {now}."))
             }
-            Command::State => {
+            ChatCommand::State => {
                 let state = self.remote.get(&["state", &self.user]).await?;
                 if state.is_null() {
                     return note(
@@ -371,8 +371,8 @@ impl ChatSession {
                 }
                 note(serde_json::to_string_pretty(&state)?)
             }
-            Command::Last => self.describe_last().await.map(MessageOutcome::Told),
-            Command::Save(name) => {
+            ChatCommand::Last => self.describe_last().await.map(MessageOutcome::Told),
+            ChatCommand::Save(name) => {
                 let test = self
                     .remote
                     .text_of(&["conversations", &self.user, "test"])
@@ -386,9 +386,10 @@ impl ChatSession {
                 note(format!("Written to {file}."))
             }
             // Unreachable: `message` returns a message for these.
-            Command::Say(_) | Command::Photo(_) | Command::Pin { .. } | Command::Button { .. } => {
-                note(String::new())
-            }
+            ChatCommand::Say(_)
+            | ChatCommand::Photo(_)
+            | ChatCommand::Pin { .. }
+            | ChatCommand::Button { .. } => note(String::new()),
         }
     }
 

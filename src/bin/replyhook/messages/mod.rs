@@ -35,27 +35,27 @@ Examples:
   replyhook messages list --outbound --state failed
   replyhook messages release --all
   replyhook messages release --failed-with 20003")]
-pub(crate) struct Messages {
+pub(crate) struct MessagesArgs {
     #[command(subcommand)]
-    what: What,
+    what: MessagesCommand,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum MessagesCommand {
     /// List messages, newest first: SID, state, user, age, and the reason of the state
     #[command(after_help = "\
 Exit codes:
   0  listed, even if none was found
   1  the store cannot be used
   2  usage or configuration error")]
-    List(List),
+    List(ListMessagesArgs),
     /// Show one message with its replies
     #[command(after_help = "\
 Exit codes:
   0  shown
   1  not found, or the store cannot be used
   2  usage or configuration error")]
-    Show(Show),
+    Show(ShowMessageArgs),
     /// Let the handler run again for failed or dead messages; the reply is sent via the REST API
     #[command(after_help = "\
 Exit codes:
@@ -75,11 +75,11 @@ Exit codes:
     Release(Release),
     /// Export all messages, newest first, as one JSON object per line
     #[command(after_help = "Example:\n  replyhook messages export --content > messages.jsonl")]
-    Export(Export),
+    Export(ExportMessagesArgs),
 }
 
 #[derive(clap::Args)]
-struct List {
+struct ListMessagesArgs {
     /// Only messages in this state
     #[arg(long, value_parser = ["received", "processing", "answered", "deferred", "sent", "failed", "held", "unknown", "dead",
         "pending", "sending", "suppressed"])]
@@ -104,7 +104,7 @@ struct List {
 }
 
 #[derive(clap::Args)]
-struct Show {
+struct ShowMessageArgs {
     /// SID of the message
     #[arg(required_unless_present = "outbound", conflicts_with = "outbound")]
     sid: Option<MessageSid>,
@@ -122,7 +122,7 @@ struct Show {
 }
 
 #[derive(clap::Args)]
-struct Export {
+struct ExportMessagesArgs {
     /// Export outbound messages instead of inbound ones
     #[arg(long)]
     outbound: bool,
@@ -133,19 +133,19 @@ struct Export {
     settings: SettingsArgs,
 }
 
-impl Messages {
+impl MessagesArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match self.what {
-            What::List(list) => list.run(),
-            What::Show(show) => show.run(),
-            What::Retry(retry) => retry.run(),
-            What::Release(release) => release.run(),
-            What::Export(export) => export.run(),
+            MessagesCommand::List(list) => list.run(),
+            MessagesCommand::Show(show) => show.run(),
+            MessagesCommand::Retry(retry) => retry.run(),
+            MessagesCommand::Release(release) => release.run(),
+            MessagesCommand::Export(export) => export.run(),
         }
     }
 }
 
-impl List {
+impl ListMessagesArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let now = now();
@@ -181,7 +181,7 @@ impl List {
     }
 }
 
-impl Show {
+impl ShowMessageArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let sources = self.settings.sources();
         let opened = Opened::by(&sources, Access::Operator)?;
@@ -223,7 +223,7 @@ impl Show {
     }
 }
 
-impl Export {
+impl ExportMessagesArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
         let mut filter = MessageFilter {

@@ -74,7 +74,7 @@ struct Ready {
 type Keys = HashMap<IdempotencyKey, (u64, IdempotencyKey)>;
 
 #[derive(Default)]
-struct Counts {
+struct BulkCounts {
     queued: u64,
     duplicates: u64,
     refused: u64,
@@ -84,7 +84,7 @@ impl Send {
     pub(super) fn bulk(&self, file: &Path, settings: SendSettings) -> anyhow::Result<ExitStatus> {
         let rows = Rows::read(file)?;
         let (opened, sender) = open(settings)?;
-        let mut counts = Counts::default();
+        let mut counts = BulkCounts::default();
         let mut keys = Keys::new();
         for (line, record) in rows.each() {
             let (to, outcome) = match record.map(|record| self.ready(&rows.columns, &record)) {
@@ -199,8 +199,8 @@ impl Send {
         format!("line {line}{to}: {reason}\n")
     }
 
-    fn summary(&self, counts: &Counts) -> String {
-        let Counts {
+    fn summary(&self, counts: &BulkCounts) -> String {
+        let BulkCounts {
             queued,
             duplicates,
             refused,
