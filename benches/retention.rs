@@ -49,7 +49,7 @@ struct Plan {
 /// Outcome of a run.
 struct Waits {
     /// Messages with another status than 200, or without a response.
-    refused: u32,
+    rejected: u32,
     /// Median response time in milliseconds.
     p50: f64,
     /// p99 response time in milliseconds.
@@ -89,8 +89,8 @@ fn main() -> ExitCode {
         "",
     );
     figures.limit(
-        "messages refused",
-        f64::from(without.refused + with.refused),
+        "messages rejected",
+        f64::from(without.rejected + with.rejected),
         "",
         0.0,
     );
@@ -132,9 +132,9 @@ fn measure(plan: &Plan, place: &Place) -> Waits {
     purge.args(["purge", "--expired", "--config", "/dev/null"]);
     // Killed on drop, before the server: locals are dropped in reverse order.
     let _purge = Running(place.start(purge));
-    // Relaxed: `next` hands out each number once, and the end of the scope orders the increments of `refused` before
+    // Relaxed: `next` hands out each number once, and the end of the scope orders the increments of `rejected` before
     // `into_inner`.
-    let (next, refused) = (AtomicU32::new(0), AtomicU32::new(0));
+    let (next, rejected) = (AtomicU32::new(0), AtomicU32::new(0));
     let started = Instant::now();
     let mut waits: Vec<(u32, f64)> = std::thread::scope(|scope| {
         let threads = connections.iter_mut().map(|connection| {
@@ -150,7 +150,7 @@ fn measure(plan: &Plan, place: &Place) -> Waits {
                     sleep(due.saturating_duration_since(Instant::now()));
                     let status = ask(connection, &request);
                     if status != Some(200) {
-                        refused.fetch_add(1, Ordering::Relaxed);
+                        rejected.fetch_add(1, Ordering::Relaxed);
                     }
                     // The server has closed the connection. Later messages must not fail because of it.
                     if status.is_none() {
@@ -176,7 +176,7 @@ fn measure(plan: &Plan, place: &Place) -> Waits {
         part[(part.len() * 99 / 100).min(part.len() - 1)]
     });
     Waits {
-        refused: refused.into_inner(),
+        rejected: rejected.into_inner(),
         p99: median(parts.collect()),
         p50: median(waits),
         resident: server.memory_kib("VmRSS"),

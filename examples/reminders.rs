@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             // The pause comes first, because the store is not open before `run` has opened it.
             tokio::time::sleep(Duration::from_mins(1)).await;
             for appointment in &tomorrow {
-                // Every minute for every appointment: `remind` sends each one only once. A refused message does not
+                // Every minute for every appointment: `remind` sends each one only once. A rejected message does not
                 // use up its key, so a reminder without opt-in goes out in the round after the user has opted in.
                 if let Err(error) = remind(&outbound, appointment).await {
                     tracing::warn!(appointment.number, %error, "could not queue a reminder");

@@ -47,7 +47,7 @@ use crate::webhook::{
 };
 use crate::worker::Worker;
 
-/// Fallback calls accepted beyond `server.max_in_flight`, so that load shedding does not refuse them too.
+/// Fallback calls accepted beyond `server.max_in_flight`, so that load shedding does not reject them too.
 const FALLBACK_RESERVE: usize = 64;
 
 /// A bot, ready to run.

@@ -53,7 +53,7 @@ pub(super) fn dispatch_limits(settings: &Settings) -> DispatchLimits {
 
 /// Base URL of status callbacks, or `None` if `PUBLIC_URL` is a loopback address and the API is not.
 ///
-/// Twilio refuses a message whose status callback URL it cannot reach (error 21609).
+/// Twilio rejects a message whose status callback URL it cannot reach (error 21609).
 fn status_callback(settings: &Settings) -> Option<PublicUrl> {
     let public_url = &settings.server.public_url;
     let reachable = !public_url.is_loopback() || settings.rest.api_url.is_loopback();

@@ -76,7 +76,7 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     ));
 
     let first = signals.next().await;
-    // Before `stop`: from here on `EndpointState` refuses new messages and status callbacks with 503.
+    // Before `stop`: from here on `EndpointState` rejects new messages and status callbacks with 503.
     lifecycle.set(Stage::Draining);
     stop.cancel();
     tracing::info!(

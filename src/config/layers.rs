@@ -23,7 +23,7 @@ const WELL_KNOWN: [(&str, &str); 8] = [
     ("DATABASE_URL", "store.url"),
     ("DATABASE_URL_FILE", "store.url_file"),
 ];
-/// Former and present names of keys that were renamed. A problem with an old key names the new one.
+/// Former and current names of keys that were renamed. A problem with an old key names the new one.
 const RENAMED: [(&str, &str); 18] = [
     ("guard.loop", "guard.loop_detection"),
     (

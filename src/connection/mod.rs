@@ -110,10 +110,10 @@ pub(crate) struct ConnectionState {
     /// Time at which a write began to wait for the peer, in microseconds after `accepted`, or [`NOT_STALLED`].
     // Relaxed, like the two flags below: only the connection's task uses it. Atomic because the state is shared.
     stalled_since: AtomicU64,
-    /// Bytes of the next request arrived before the response to the present one was written.
+    /// Bytes of the next request arrived before the response to the current one was written.
     has_next_bytes: AtomicBool,
     /// The request was rejected, so its response closes the connection.
-    is_refused: AtomicBool,
+    is_rejected: AtomicBool,
     /// Number of received bytes that are not verified.
     // Relaxed: written by the connection's task. Other threads read it only to compare rates, which need not be exact.
     received: AtomicUsize,
@@ -140,7 +140,7 @@ impl ConnectionState {
             since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(NOT_STALLED),
             has_next_bytes: AtomicBool::new(false),
-            is_refused: AtomicBool::new(false),
+            is_rejected: AtomicBool::new(false),
             received: AtomicUsize::new(0),
             charged: AtomicUsize::new(0),
             is_listed: AtomicBool::new(false),
@@ -173,7 +173,7 @@ impl ConnectionState {
         u64::try_from(self.accepted.elapsed().as_micros()).unwrap_or(NOT_STALLED - 1)
     }
 
-    /// Changes the phase to what `next` returns for the present one; false if the connection was evicted.
+    /// Changes the phase to what `next` returns for the current one; false if the connection was evicted.
     // `Evicted` is final: the table has given the capacity to another connection.
     fn change_phase(&self, next: impl Fn(Phase) -> Phase) -> bool {
         let change = |bits| match Phase::from_bits(bits) {
@@ -352,8 +352,8 @@ impl ConnectionState {
     }
 
     /// Records that the request was rejected, so its response closes the connection.
-    pub(crate) fn record_refusal(&self) {
-        self.is_refused.store(true, Ordering::Relaxed);
+    pub(crate) fn record_rejection(&self) {
+        self.is_rejected.store(true, Ordering::Relaxed);
     }
 
     /// Records that nothing more is written; true if the peer may still be sending a rejected request.
@@ -364,9 +364,9 @@ impl ConnectionState {
         if self.phase() == Phase::Closing {
             return true;
         }
-        // Phase `Head`: hyper itself has rejected the head, for example one over the limit, and `record_refusal`
+        // Phase `Head`: hyper itself has rejected the head, for example one over the limit, and `record_rejection`
         // was not called.
-        let lingers = self.phase() == Phase::Head || self.is_refused.load(Ordering::Relaxed);
+        let lingers = self.phase() == Phase::Head || self.is_rejected.load(Ordering::Relaxed);
         if lingers {
             self.since.store(self.micros(), Ordering::Release);
             self.change_phase(|_| Phase::Closing);
@@ -427,7 +427,7 @@ impl ConnectionState {
         }
     }
 
-    /// Evicts the connection if `bits` are still its present ones.
+    /// Evicts the connection if `bits` are still its current ones.
     fn evict(&self, bits: u8) -> bool {
         let evicted = Phase::Evicted as u8;
         let change = self

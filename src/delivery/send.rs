@@ -49,7 +49,7 @@ impl OutboxWorker {
         }
         let params = match self.params(message) {
             Ok(params) => params,
-            Err(refusal) => return refusal,
+            Err(rejection) => return rejection,
         };
         let Some(route) = self.routes.of(message.account) else {
             if self.health.add_unknown_account(message.account) {
@@ -184,14 +184,14 @@ impl OutboxWorker {
                 // Invalid credentials affect all messages of the account. Any other error is treated as specific to
                 // this message.
                 let unauthenticated = error.code() == Some(UNAUTHENTICATED)
-                    || matches!(error.kind(), RestErrorKind::Refused { status: 401, .. });
+                    || matches!(error.kind(), RestErrorKind::Rejected { status: 401, .. });
                 self.health.set(!unauthenticated);
                 if unauthenticated {
                     let until = self.clock.monotonic() + AUTH_RETRY_DELAY;
                     self.health.pause_account(message.account, until);
                 }
-                self.warn(id, "Twilio refused a message", error);
-                failed(error.code(), "Twilio refused it")
+                self.warn(id, "Twilio rejected a message", error);
+                failed(error.code(), "Twilio rejected it")
             }
         }
     }

@@ -189,7 +189,7 @@ impl Course {
             }
             Err(error) => {
                 self.dispatcher.store_failed("accept", &error);
-                self.dispatcher.store_report.health.refused(arrival.sid);
+                self.dispatcher.store_report.health.rejected(arrival.sid);
                 self.tell(DispatchOutcome::Unavailable);
                 None
             }

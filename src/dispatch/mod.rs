@@ -252,7 +252,7 @@ impl Dispatcher {
         // the request responds 503, and the task sends its reply via the REST API.
         let Some(id) = progress.accepted_or_abandoned() else {
             self.store_failed("accept", &"timed out");
-            self.store_report.health.refused(sid);
+            self.store_report.health.rejected(sid);
             return DispatchOutcome::Unavailable;
         };
         if let Some(dispatched) = self.until(&mut verdict, deadline).await {

@@ -2,7 +2,7 @@
 //!
 //! They are written to the journal when the store is back, before the backlog is processed. With several servers
 //! on one store, another server may have sent such a reply: Twilio calls the fallback URL for a message that this
-//! server refused. So after a failure, nothing goes via the REST API until every other server has recorded that
+//! server rejected. So after a failure, nothing goes via the REST API until every other server has recorded that
 //! its buffer is empty.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::store::{NewInbound, Store, StoreError};
 
 /// Maximum number of buffered replies.
 const MAX_BUFFERED: usize = 10_000;
-/// Time from a refused message to the end of the fallback call that follows. A peer's report from within it may be
+/// Time from a rejected message to the end of the fallback call that follows. A peer's report from within it may be
 /// older than the fallback reply.
 const FOLLOWED: Duration = Duration::from_secs(3);
 /// Time after which a peer without a report counts as dead. Longer than a lease, which is 15 s.
@@ -122,7 +122,7 @@ impl Outage {
             return Ok(true);
         };
         let ago = failed.elapsed();
-        // Only a report from after `failed + FOLLOWED` covers the fallback calls of messages refused until `failed`.
+        // Only a report from after `failed + FOLLOWED` covers the fallback calls of messages rejected until `failed`.
         if ago < PEER_TIMEOUT
             && !store
                 .peers_flushed_within(ago.saturating_sub(FOLLOWED))

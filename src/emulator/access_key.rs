@@ -84,13 +84,13 @@ pub(super) async fn check(
     next: Next,
 ) -> Response {
     match &engine.access_key {
-        Some(key) if !key.permits(request.headers()) => refusal(),
+        Some(key) if !key.permits(request.headers()) => rejection(),
         _ => next.run(request).await,
     }
 }
 
 /// Builds the 401 response, which explains where to find the key.
-pub(super) fn refusal() -> Response {
+pub(super) fn rejection() -> Response {
     let body = serde_json::json!({
         "error": "this emulator is protected; open the address that `replyhook dev` printed, or send its key as \
                   \"Authorization: Bearer KEY\""

@@ -55,7 +55,7 @@ pub enum EmulatorClientError {
     },
     /// The emulator rejected the request, with this explanation.
     #[error("{0}")]
-    Refused(String),
+    Rejected(String),
 }
 
 /// Event of the control API, such as a new message.
@@ -183,7 +183,7 @@ impl EmulatorClient {
         }
         let text = self.text(request).await?;
         serde_json::from_str(&text).map_err(|_| {
-            EmulatorClientError::Refused("the response is not from an emulator".to_owned())
+            EmulatorClientError::Rejected("the response is not from an emulator".to_owned())
         })
     }
 
@@ -192,7 +192,7 @@ impl EmulatorClient {
         text.map_err(|error| self.unreachable(&error))
     }
 
-    /// Sends a request, and turns an error status into [`EmulatorClientError::Refused`].
+    /// Sends a request, and turns an error status into [`EmulatorClientError::Rejected`].
     async fn send(
         &self,
         request: reqwest::RequestBuilder,
@@ -208,7 +208,7 @@ impl EmulatorClient {
         // The control API explains errors in JSON. Another server at this address may not.
         let body: Option<Value> = serde_json::from_str(&text).ok();
         let reason = body.and_then(|body| body["error"].as_str().map(str::to_owned));
-        Err(EmulatorClientError::Refused(reason.unwrap_or_else(|| {
+        Err(EmulatorClientError::Rejected(reason.unwrap_or_else(|| {
             format!("{status}: {}", text.lines().next().unwrap_or_default())
         })))
     }

@@ -32,15 +32,15 @@ impl MediaFolder {
     /// # Errors
     /// An explanation. It is the same for all files outside the folder, whether they exist or not.
     pub(super) fn read(&self, path: &Path, max_bytes: usize) -> Result<Vec<u8>, String> {
-        let refused = |_| {
+        let rejected = |_| {
             format!(
                 "cannot be read: not a file below {}, the emulator's media folder; \
                  start dev with --media-dir DIR for another folder",
                 self.path.display()
             )
         };
-        let file = self.open_file(path).map_err(refused)?;
-        let length = file.metadata().map_err(refused)?.len();
+        let file = self.open_file(path).map_err(rejected)?;
+        let length = file.metadata().map_err(rejected)?.len();
         if length > max_bytes as u64 {
             return Err("larger than 16 MiB".to_owned());
         }
@@ -48,7 +48,7 @@ impl MediaFolder {
         // Read no more than the checked length: the file may grow. Files that the kernel generates, such as those of
         // /proc, report length 0 and stay empty.
         let mut file = file.take(length);
-        file.read_to_end(&mut bytes).map_err(refused)?;
+        file.read_to_end(&mut bytes).map_err(rejected)?;
         Ok(bytes)
     }
 

@@ -74,7 +74,7 @@ async fn index(
     if key.permits(&headers) {
         return page;
     }
-    access_key::refusal()
+    access_key::rejection()
 }
 
 // Without the access key: the files are public, and contain no data of the conversations.

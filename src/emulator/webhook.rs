@@ -282,7 +282,7 @@ impl Delivery {
         sent: &mut usize,
     ) -> Option<(String, String)> {
         let engine = self.engine.clone();
-        let refuse = |code, detail: &str| {
+        let reject = |code, detail: &str| {
             let document_url = bare(url);
             engine.debug(
                 ErrorCode(code),
@@ -292,28 +292,28 @@ impl Delivery {
             );
         };
         if *sent == MAX_MESSAGES {
-            refuse(14109, "this one is not sent");
+            reject(14109, "this one is not sent");
             return None;
         }
         let from = twiml.from.unwrap_or_else(|| self.message.sender.clone());
         let to = twiml.to.unwrap_or_else(|| self.message.user.clone());
         if !engine.senders().contains(&from) {
-            refuse(14108, "`from` is not a sender of this account");
+            reject(14108, "`from` is not a sender of this account");
             return None;
         }
         let user = Address::parse(to.as_str());
         if user.channel() != Address::parse(from.as_str()).channel() {
-            refuse(14101, "`to` and `from` are on different channels");
+            reject(14101, "`to` and `from` are on different channels");
             return None;
         }
         if !can_be_sent_to(&user) {
-            refuse(14101, "`to` is not a valid address");
+            reject(14101, "`to` is not a valid address");
             return None;
         }
         // Twilio does not document its unit of length. UTF-16 code units are the strictest reading.
         let length = twiml.body.encode_utf16().count();
         if length > 1600 {
-            refuse(
+            reject(
                 14103,
                 &format!("{length} characters; at most 1600 are allowed"),
             );
@@ -325,16 +325,16 @@ impl Delivery {
             .filter_map(|media| resolve(url, media))
             .collect();
         if media.len() != twiml.media.len() {
-            refuse(14103, "a <Media> is not a valid URL");
+            reject(14103, "a <Media> is not a valid URL");
             return None;
         }
         if twiml.body.trim().is_empty() && media.is_empty() {
-            refuse(14103, "neither text nor media");
+            reject(14103, "neither text nor media");
             return None;
         }
         let most = max_files(&user);
         if media.len() > most {
-            refuse(
+            reject(
                 14103,
                 &format!("{} media files; at most {most} are allowed", media.len()),
             );
@@ -344,7 +344,7 @@ impl Delivery {
         let status_callback = match callback.map(|callback| resolve(url, callback)) {
             // A warning only: the message is sent without status callbacks.
             Some(None) => {
-                refuse(14105, "not a valid URL");
+                reject(14105, "not a valid URL");
                 None
             }
             resolved => resolved.flatten(),

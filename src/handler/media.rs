@@ -197,8 +197,8 @@ pub enum MediaErrorKind {
     NoSuchFile,
     /// Twilio does not have the file, or has deleted it.
     Gone,
-    /// Twilio refused the request with this HTTP status.
-    Refused(u16),
+    /// Twilio rejected the request with this HTTP status.
+    Rejected(u16),
     /// Twilio redirected to a host that is not allowed; `media.allowed_redirect_hosts` allows more.
     ForeignHost,
     /// The connection could not be opened, or broke off.
@@ -382,8 +382,8 @@ impl fmt::Display for MediaError {
         f.write_str(match self.kind {
             MediaErrorKind::NoSuchFile => "the message has no such file",
             MediaErrorKind::Gone => "Twilio does not have the file",
-            MediaErrorKind::Refused(status) => {
-                return write!(f, "Twilio refused the request for the file (HTTP {status})");
+            MediaErrorKind::Rejected(status) => {
+                return write!(f, "Twilio rejected the request for the file (HTTP {status})");
             }
             MediaErrorKind::ForeignHost => {
                 "Twilio redirected the request for the file to a host that is not allowed; media.allowed_redirect_hosts allows more"

@@ -88,8 +88,8 @@ impl Inner {
         auth_token: AuthTokenKind,
     ) -> Result<(&Client, Credentials), MediaError> {
         let caller = self.accounts.of(account, auth_token);
-        // An account that is not configured has no credentials. No request is made, and the error is that of a refusal.
-        caller.ok_or_else(|| MediaError::new(MediaErrorKind::Refused(403)))
+        // An account that is not configured has no credentials. No request is made, and the error is that of a rejection.
+        caller.ok_or_else(|| MediaError::new(MediaErrorKind::Rejected(403)))
     }
 
     pub(super) async fn fetch(

@@ -13,7 +13,7 @@ const MAX_REQUESTS: usize = 96;
 /// Maximum number of concurrent fetches from Twilio.
 // Each takes up to 1.3 MB, with what the HTTP client reads ahead: 83 MB together.
 const MAX_FETCHES: usize = 64;
-/// Time that a request waits for a permit before it is refused with 503.
+/// Time that a request waits for a permit before it is rejected with 503.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The two limits.

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Inner, token};
 use crate::address::Channel;
 use crate::error::{BoxError, HandlerError};
-use crate::reply::{Media as ReplyMedia, MediaRefusal, MediaSource, Reply, kinds};
+use crate::reply::{Media as ReplyMedia, MediaRejection, MediaSource, Reply, kinds};
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::{LinkSource, NewLink};
 use crate::twilio::media::sniff;
@@ -27,10 +27,10 @@ enum PublishError {
     Read(#[source] std::io::Error),
     #[error("a file of the reply has an unknown type; set it with Media::content_type")]
     UnknownType,
-    #[error("a file of the reply ({content_type}) cannot be sent: {refusal}")]
-    Refused {
+    #[error("a file of the reply ({content_type}) cannot be sent: {rejection}")]
+    Rejected {
         content_type: String,
-        refusal: MediaRefusal,
+        rejection: MediaRejection,
     },
     #[error("could not create a link to a file of the reply: {0}")]
     Store(#[source] BoxError),
@@ -81,7 +81,7 @@ impl Inner {
                         message_sid = %to.1,
                         bytes = bytes.len(),
                         content_type,
-                        "a file of the reply is over 5 MiB: WhatsApp may refuse it (63034)"
+                        "a file of the reply is over 5 MiB: WhatsApp may reject it (63034)"
                     );
                 }
                 // Store the file before the reply: the reply must never be saved with a link that does not exist.
@@ -121,7 +121,7 @@ impl Inner {
     }
 }
 
-/// Refuses a file that Twilio would refuse, or accept and not deliver.
+/// Rejects a file that Twilio would reject, or accept and not deliver.
 // Here and not at Twilio: the handler's author sees the error, and the attempt fails before anything is sent.
 fn check(
     channel: &Channel,
@@ -129,19 +129,21 @@ fn check(
     length: Option<usize>,
 ) -> Result<(), HandlerError> {
     let most = kinds::max_bytes(channel);
-    let refusal = match (content_type, length) {
-        (Some(content_type), _) if !kinds::takes_type(channel, content_type) => MediaRefusal::Type,
-        (_, Some(0)) => MediaRefusal::Empty,
-        (_, Some(length)) if length > most => MediaRefusal::Size {
+    let rejection = match (content_type, length) {
+        (Some(content_type), _) if !kinds::takes_type(channel, content_type) => {
+            MediaRejection::Type
+        }
+        (_, Some(0)) => MediaRejection::Empty,
+        (_, Some(length)) if length > most => MediaRejection::Size {
             max_bytes: most,
             length,
         },
         _ => return Ok(()),
     };
     let content_type = content_type.unwrap_or_default().to_owned();
-    Err(error(PublishError::Refused {
+    Err(error(PublishError::Rejected {
         content_type,
-        refusal,
+        rejection,
     }))
 }
 
@@ -161,9 +163,9 @@ async fn read(path: &Path) -> Result<Arc<[u8]>, HandlerError> {
     if about.len() > kinds::MAX_BYTES as u64 {
         let length = usize::try_from(about.len()).unwrap_or(usize::MAX);
         let most = kinds::MAX_BYTES;
-        return Err(error(PublishError::Refused {
+        return Err(error(PublishError::Rejected {
             content_type: "a file on disk".to_owned(),
-            refusal: MediaRefusal::Size {
+            rejection: MediaRejection::Size {
                 max_bytes: most,
                 length,
             },

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn token_of_another_key_is_refused() {
+    fn token_of_another_key_is_rejected() {
         let (token, known) = new(&key()).unwrap();
         assert_eq!(token.len(), 64);
         assert_eq!(verified(&token, &key()), Some(known));
@@ -68,7 +68,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn token_with_one_character_changed_is_refused(at in 0..CHARACTERS, to in any::<char>()) {
+        fn token_with_one_character_changed_is_rejected(at in 0..CHARACTERS, to in any::<char>()) {
             let (token, known) = new(&key()).unwrap();
             let mut characters: Vec<char> = token.chars().collect();
             characters[at] = to;
@@ -78,7 +78,7 @@ mod tests {
         }
 
         #[test]
-        fn token_of_another_length_is_refused(cut in 0..CHARACTERS, more in "[A-Za-z0-9_=-]{1,70}") {
+        fn token_of_another_length_is_rejected(cut in 0..CHARACTERS, more in "[A-Za-z0-9_=-]{1,70}") {
             let (token, _) = new(&key()).unwrap();
             prop_assert_eq!(verified(&token[..cut], &key()), None);
             prop_assert_eq!(verified(&format!("{token}{more}"), &key()), None);
@@ -86,7 +86,7 @@ mod tests {
         }
 
         #[test]
-        fn random_text_is_refused(text in "([A-Za-z0-9_-]{43}|[A-Za-z0-9_-]{64}|\\PC{0,100})") {
+        fn random_text_is_rejected(text in "([A-Za-z0-9_-]{43}|[A-Za-z0-9_-]{64}|\\PC{0,100})") {
             prop_assert_eq!(verified(&text, &key()), None);
         }
     }

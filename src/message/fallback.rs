@@ -31,7 +31,7 @@ impl FallbackCause {
     /// [`ParseError`] if one of them, or another parameter on which a decision depends, has two different values.
     pub fn parse(params: &FormParams) -> Result<Self, ParseError> {
         // Lenient otherwise: a fallback call must get a response, since Twilio calls no further URL.
-        parse::refuse_ambiguous(params)?;
+        parse::reject_ambiguous(params)?;
         Ok(Self {
             error_code: parse::parsed(params, "ErrorCode"),
             error_url: parse::text(params, "ErrorUrl"),

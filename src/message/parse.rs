@@ -93,7 +93,7 @@ const DECIDING: [&str; 13] = [
 ];
 
 /// Returns an error if a parameter of [`DECIDING`] has two different values.
-pub(super) fn refuse_ambiguous(params: &FormParams) -> Result<(), ParseError> {
+pub(super) fn reject_ambiguous(params: &FormParams) -> Result<(), ParseError> {
     // One pass over the parameters instead of a search for each of the names.
     let mut seen: [Option<&str>; DECIDING.len()] = [None; DECIDING.len()];
     for (name, value) in params.iter() {
@@ -138,7 +138,7 @@ pub(super) fn inbound(
     received_at: Timestamp,
 ) -> Result<InboundMessage, ParseError> {
     // Before anything is read: the reads below take the first value of a name.
-    refuse_ambiguous(&params)?;
+    reject_ambiguous(&params)?;
     let message_sid = required_sid(&params, "MessageSid")?;
     let account_sid = required_sid(&params, "AccountSid")?;
     let from = Address::parse(text(&params, "From").ok_or_else(|| ParseError::missing("From"))?);

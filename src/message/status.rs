@@ -78,7 +78,7 @@ impl StatusUpdate {
     /// which a decision depends has two different values.
     pub fn parse(params: FormParams) -> Result<Self, ParseError> {
         // Before anything is read: the reads below take the first value of a name.
-        parse::refuse_ambiguous(&params)?;
+        parse::reject_ambiguous(&params)?;
         let text = |name| parse::text(&params, name);
         let address = |name| text(name).map(Address::from);
         Ok(Self {

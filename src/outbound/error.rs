@@ -81,8 +81,8 @@ impl SendError {
 }
 
 impl From<Ineligible> for SendError {
-    fn from(refusal: Ineligible) -> Self {
-        Self::new(match refusal {
+    fn from(rejection: Ineligible) -> Self {
+        Self::new(match rejection {
             Ineligible::OptedOut => SendErrorKind::OptedOut,
             Ineligible::WindowClosed => SendErrorKind::WindowClosed,
             Ineligible::NoOptIn => SendErrorKind::NoOptIn,

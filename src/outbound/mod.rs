@@ -82,7 +82,7 @@ pub struct OutboundClient {
 /// [`App::outbound`](crate::App::outbound) takes them from the settings. See [`OutboundClient`] for an example.
 #[derive(Debug, Clone)]
 pub struct OutboundConfig {
-    /// Account that sends. Without it every message is refused.
+    /// Account that sends. Without it every message is rejected.
     pub account: Option<AccountSid>,
     /// Requires a recorded opt-in for a WhatsApp template outside the customer service window.
     pub consent_required: bool,
@@ -90,7 +90,7 @@ pub struct OutboundConfig {
     pub rate_per_second: u32,
 }
 
-/// A queued message and its present state. See [`OutboundClient`] for an example.
+/// A queued message and its current state. See [`OutboundClient`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SendReceipt {
@@ -180,7 +180,7 @@ impl OutboundClient {
     /// days.
     ///
     /// # Errors
-    /// As [`OutboundClient::send`]. A refused message does not use up its key.
+    /// As [`OutboundClient::send`]. A rejected message does not use up its key.
     pub async fn send_once(
         &self,
         key: &str,
@@ -207,7 +207,7 @@ impl OutboundClient {
         Ok(known)
     }
 
-    /// Returns the present state of a message; `None` if the outbox has no message with this ID.
+    /// Returns the current state of a message; `None` if the outbox has no message with this ID.
     ///
     /// # Errors
     /// [`SendErrorKind::Store`].
@@ -232,7 +232,7 @@ impl OutboundClient {
         let submitted = self.store.submit(submission, self.clock.now()).await?;
         match submitted {
             SubmitOutcome::Duplicate(id) => self.repeated(id, message).await,
-            SubmitOutcome::Ineligible(refusal) => Err(refusal.into()),
+            SubmitOutcome::Ineligible(rejection) => Err(rejection.into()),
             SubmitOutcome::Queued(id) => {
                 // After the commit: a worker that is woken earlier would not find the message.
                 if let Some(outbox) = &self.outbox {
@@ -285,8 +285,8 @@ impl OutboundClient {
             .eligibility(&new.sender, new.service, &new.user, submission.due)
             .await?;
         // Checked before the template lookup, which may call Twilio.
-        if let Some(refusal) = eligibility.ineligible(new.template, submission.consent_required) {
-            return Err(refusal.into());
+        if let Some(rejection) = eligibility.ineligible(new.template, submission.consent_required) {
+            return Err(rejection.into());
         }
         if let NewMessageContent::Template { sid, variables } = &message.content {
             let template = self.templates.of(sid, now).await;

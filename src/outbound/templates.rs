@@ -157,7 +157,7 @@ fn lookup<T>(template: &str, response: Result<Option<T>, RestError>) -> Approval
     match response {
         Ok(Some(found)) => ApprovalLookup::Found(found),
         Ok(None) => ApprovalLookup::Unavailable,
-        Err(error) if matches!(error.kind(), RestErrorKind::Refused { status: 404, .. }) => {
+        Err(error) if matches!(error.kind(), RestErrorKind::Rejected { status: 404, .. }) => {
             ApprovalLookup::Missing
         }
         // The result is cached like any other, so a failing API is called, and logged, once a minute per template.

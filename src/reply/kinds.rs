@@ -12,14 +12,14 @@ pub(crate) const MAX_MMS_BYTES: usize = 5 * 1024 * 1024;
 /// Reason why a channel does not accept a file.
 ///
 /// ```
-/// use replyhook::reply::MediaRefusal;
+/// use replyhook::reply::MediaRejection;
 ///
-/// let refusal = MediaRefusal::Size { max_bytes: 16, length: 17 };
-/// assert_eq!(refusal.to_string(), "the file has 17 bytes; the channel accepts at most 16");
+/// let rejection = MediaRejection::Size { max_bytes: 16, length: 17 };
+/// assert_eq!(rejection.to_string(), "the file has 17 bytes; the channel accepts at most 16");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum MediaRefusal {
+pub enum MediaRejection {
     /// The channel does not accept the type.
     #[error("the channel does not accept files of this type")]
     Type,

@@ -21,7 +21,7 @@ mod split;
 
 pub use into_reply::IntoReply;
 #[cfg(feature = "app")]
-pub use kinds::MediaRefusal;
+pub use kinds::MediaRejection;
 pub use markup::escape_markup;
 pub use media::Media;
 #[cfg(feature = "app")]

@@ -27,7 +27,7 @@ pub(super) fn answer(
     state: &Arc<ConnectionState>,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
-    let refusal = if state.begin_request() {
+    let rejection = if state.begin_request() {
         malformed(&request).map(|(status, reason)| {
             listening.report_malformed(&reason);
             (status, format!("{reason}\n"))
@@ -37,9 +37,9 @@ pub(super) fn answer(
         // reach the router.
         Some((StatusCode::SERVICE_UNAVAILABLE, String::new()))
     };
-    let is_malformed = refusal.is_some();
-    let response = if let Some(refusal) = refusal {
-        Either::Left(std::future::ready(Ok(refusal.into_response())))
+    let is_malformed = rejection.is_some();
+    let response = if let Some(rejection) = rejection {
+        Either::Left(std::future::ready(Ok(rejection.into_response())))
     } else {
         // The signature layer finds the connection here, and reports verified requests to it.
         request.extensions_mut().insert(state.clone());
@@ -50,12 +50,12 @@ pub(super) fn answer(
         response.map(|mut response| {
             // Read before `begin`, which moves on from `Phase::Verified`.
             let is_verified = state.phase() == Phase::Verified;
-            if is_malformed || wants_signatures && !is_verified && is_refusal(response.status()) {
+            if is_malformed || wants_signatures && !is_verified && is_rejection(response.status()) {
                 // A rejected client must not hold a connection. A malformed request closes it on the private listener
                 // too.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
-                state.record_refusal();
+                state.record_rejection();
             }
             begin(response, state)
         })
@@ -85,7 +85,7 @@ fn malformed(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> 
 
 /// Returns true for the status of a rejected request.
 // Without a signature only a media link succeeds. A 416 belongs to a valid link with a range beyond the file's end.
-fn is_refusal(status: StatusCode) -> bool {
+fn is_rejection(status: StatusCode) -> bool {
     (status.is_client_error() || status.is_server_error())
         && status != StatusCode::RANGE_NOT_SATISFIABLE
 }

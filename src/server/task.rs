@@ -109,7 +109,7 @@ impl Deadline {
         }
     }
 
-    /// Returns when the present phase times out; `None` while the server, not the peer, has to act.
+    /// Returns when the current phase times out; `None` while the server, not the peer, has to act.
     fn next(&self) -> Option<Instant> {
         let state = &self.state;
         if let Some(since) = state.stalled_since() {
@@ -137,7 +137,7 @@ impl Deadline {
             if next <= Instant::now() {
                 return Poll::Ready(());
             }
-            // The timer fired for an earlier deadline that no longer applies. Set it for the present one and poll it.
+            // The timer fired for an earlier deadline that no longer applies. Set it for the current one and poll it.
             self.sleep.as_mut().reset(next.into());
         }
     }

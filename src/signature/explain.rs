@@ -163,7 +163,7 @@ impl fmt::Display for Explanation {
             Self::Reshaped => f.write_str(
                 "the signature fits, but the signed text holds another MessageSid, or another kind of webhook, than the \
                  parameters say: a captured request was cut into other names and values, or a user's text holds such a \
-                 pair; the two cannot be told apart, so the request is refused",
+                 pair; the two cannot be told apart, so the request is rejected",
             ),
             Self::SignedFor { url, ours, public_url: Some(public_url) } => write!(
                 f,

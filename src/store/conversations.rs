@@ -311,7 +311,7 @@ pub trait Conversations: Send + Sync {
         user: &Address,
     ) -> StoreFuture<'_, Option<Conversation>>;
 
-    /// Returns the present consent of a user, under any of their addresses. An opt-out in one of the scopes suffices.
+    /// Returns the current consent of a user, under any of their addresses. An opt-out in one of the scopes suffices.
     fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState>;
 
     /// Changes a consent and adds the record to the ledger.

@@ -62,7 +62,7 @@ pub struct OutboundMessage {
     pub params: FormParams,
     /// True for a template.
     pub template: bool,
-    /// Number of attempts to send the message, including the present one.
+    /// Number of attempts to send the message, including the current one.
     pub attempt: u32,
     /// Number of searches for the message in Twilio's list.
     pub lookups: u32,

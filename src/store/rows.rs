@@ -349,7 +349,7 @@ pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
 ///
 /// 21610: the user is on Twilio's own opt-out list, which belongs to the Messaging Service if the message used one.
 /// 63014: the user has blocked the sender.
-pub(super) fn refused_scope<'a>(
+pub(super) fn rejected_scope<'a>(
     code: Option<u32>,
     us: &'a str,
     service: Option<&'a str>,

@@ -138,7 +138,7 @@ impl SendEligibility {
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl Submission {
-    pub(super) fn refusal(&self, standing: SendEligibility) -> Option<Ineligible> {
+    pub(super) fn rejection(&self, standing: SendEligibility) -> Option<Ineligible> {
         standing.ineligible(self.message.template, self.consent_required)
     }
 
@@ -163,7 +163,7 @@ mod tests {
     fn send_eligibility_follows_consent_and_window() {
         use Ineligible::{NoOptIn, OptedOut, WindowClosed};
         // Opted out, opted in, window open, template, consent required, expected reason.
-        for (opted_out, opted_in, window_open, template, required, refusal) in [
+        for (opted_out, opted_in, window_open, template, required, rejection) in [
             (true, true, true, true, false, Some(OptedOut)),
             (false, false, true, false, true, None),
             (false, false, true, true, true, None),
@@ -179,7 +179,7 @@ mod tests {
             };
             assert_eq!(
                 standing.ineligible(template, required),
-                refusal,
+                rejection,
                 "{standing:?}"
             );
         }

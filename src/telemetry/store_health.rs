@@ -41,10 +41,10 @@ impl StoreFailure for &'static str {
 pub(crate) struct StoreHealth {
     metrics: Arc<Metrics>,
     /// Number of messages stored in time.
-    // Relaxed, like `has_refused`: no other data depends on the order, and health may change one message later.
+    // Relaxed, like `has_rejected`: no other data depends on the order, and health may change one message later.
     kept: AtomicU64,
     /// A message has failed since the last one that was stored. Lets `kept` skip the lock in the usual case.
-    has_refused: AtomicBool,
+    has_rejected: AtomicBool,
     state: Mutex<HealthState>,
 }
 
@@ -57,7 +57,7 @@ struct HealthState {
     /// Number of successful checks since `failure` was set.
     passes: u32,
     /// Messages that failed since the last one that was stored.
-    refused: Vec<MessageSid>,
+    rejected: Vec<MessageSid>,
     /// Text of the last failed operation.
     last: String,
 }
@@ -67,7 +67,7 @@ impl StoreHealth {
         Self {
             metrics,
             kept: AtomicU64::new(0),
-            has_refused: AtomicBool::new(false),
+            has_rejected: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -92,25 +92,25 @@ impl StoreHealth {
     /// Records a message that was stored while its request waited.
     pub(crate) fn kept(&self) {
         self.kept.fetch_add(1, Ordering::Relaxed);
-        if self.has_refused.load(Ordering::Relaxed) {
-            // Held over both lines: a failure that `refused` adds in between would not be cleared by later successes.
+        if self.has_rejected.load(Ordering::Relaxed) {
+            // Held over both lines: a failure that `rejected` adds in between would not be cleared by later successes.
             let mut state = self.state();
-            state.refused.clear();
-            self.has_refused.store(false, Ordering::Relaxed);
+            state.rejected.clear();
+            self.has_rejected.store(false, Ordering::Relaxed);
         }
     }
 
     /// Records a message that could not be stored while its request waited. Call it after [`failed`](Self::failed).
-    pub(crate) fn refused(&self, sid: MessageSid) {
+    pub(crate) fn rejected(&self, sid: MessageSid) {
         let mut state = self.state();
         // A redelivery counts once: a single message that always fails proves nothing about the store.
-        if !state.refused.contains(&sid) {
-            state.refused.push(sid);
+        if !state.rejected.contains(&sid) {
+            state.rejected.push(sid);
         }
-        self.has_refused.store(true, Ordering::Relaxed);
-        if state.refused.len() >= MAX_FAILED_MESSAGES {
+        self.has_rejected.store(true, Ordering::Relaxed);
+        if state.rejected.len() >= MAX_FAILED_MESSAGES {
             // The next run starts at zero. It also bounds the list.
-            state.refused.clear();
+            state.rejected.clear();
             let failure = format!(
                 "{MAX_FAILED_MESSAGES} messages in a row could not be stored: {}",
                 state.last
@@ -200,9 +200,9 @@ mod tests {
         StoreHealth::new(Arc::new(Metrics::new()))
     }
 
-    fn refuse(health: &StoreHealth, number: u64) {
+    fn reject(health: &StoreHealth, number: u64) {
         health.failed(&"it takes too long");
-        health.refused(sid(number));
+        health.rejected(sid(number));
     }
 
     // A message that always fails does not show that the store is broken.
@@ -210,13 +210,13 @@ mod tests {
     fn two_failing_messages_keep_store_ready() {
         let health = health();
         for _ in 0..100 {
-            refuse(&health, 1);
+            reject(&health, 1);
         }
-        refuse(&health, 2);
+        reject(&health, 2);
         assert_eq!(health.failure(), None);
         health.kept();
-        refuse(&health, 3);
-        refuse(&health, 4);
+        reject(&health, 3);
+        reject(&health, 4);
         assert_eq!(health.failure(), None);
     }
 
@@ -224,7 +224,7 @@ mod tests {
     fn three_failing_messages_need_two_passed_checks() {
         let health = health();
         for number in 1..=3 {
-            refuse(&health, number);
+            reject(&health, number);
         }
         assert!(health.failure().unwrap().contains("it takes too long"));
         health.check_passed();

@@ -54,7 +54,7 @@ pub struct ReceivedMessage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SendResult {
-    /// Twilio's final message status, or `refused` if the message was not accepted.
+    /// Twilio's final message status, or `rejected` if the message was not accepted.
     pub status: String,
     /// Twilio's error code, if it failed.
     pub error_code: Option<u64>,
@@ -229,9 +229,9 @@ impl SendResult {
         Self { status, error_code }
     }
 
-    pub(super) fn refused(code: Option<crate::error_code::ErrorCode>) -> Self {
+    pub(super) fn rejected(code: Option<crate::error_code::ErrorCode>) -> Self {
         Self {
-            status: "refused".to_owned(),
+            status: "rejected".to_owned(),
             error_code: code.map(|code| code.0.into()),
         }
     }
@@ -246,7 +246,7 @@ impl SendResult {
 
     /// Asserts that the message failed, or was not accepted, with this Twilio error code.
     #[track_caller]
-    pub fn assert_refused(&self, code: u64) -> &Self {
+    pub fn assert_rejected(&self, code: u64) -> &Self {
         assert_eq!(self.error_code, Some(code), "{self:?}");
         self
     }

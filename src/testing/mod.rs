@@ -31,7 +31,7 @@
 //!
 //! bot.restart().await;
 //! bot.advance(Duration::from_hours(25)).await;
-//! bot.send_to(&ana, "News!").await.assert_refused(63016);
+//! bot.send_to(&ana, "News!").await.assert_rejected(63016);
 //! # bot.stop().await;
 //! # }
 //! ```
@@ -281,7 +281,7 @@ impl TestBot {
             .await;
         let created = match created {
             Ok(created) => created,
-            Err(error) => return SendResult::refused(error.code()),
+            Err(error) => return SendResult::rejected(error.code()),
         };
         let sid = created.sid.to_string();
         let path = ["conversations", user.address()];
@@ -326,7 +326,7 @@ impl TestBot {
         self.until("the message has a final status", || async {
             let now = must(sender.receipt(receipt.id)).await?;
             let status = match now.state? {
-                OutboundState::Failed | OutboundState::Suppressed => "refused".to_owned(),
+                OutboundState::Failed | OutboundState::Suppressed => "rejected".to_owned(),
                 _ => now.status.filter(|status| FINAL.contains(&&**status))?,
             };
             Some(SendResult::new(status, now.error_code.map(u64::from)))

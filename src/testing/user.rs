@@ -17,7 +17,7 @@ use crate::emulator::sender_for;
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// let bot = TestBot::start(App::builder).await;
 /// let ana = bot.whatsapp("+34600000001").named("Ana");
-/// bot.send_to(&ana, "News!").await.assert_refused(63016);
+/// bot.send_to(&ana, "News!").await.assert_rejected(63016);
 /// ana.shares(40.453, -3.6883, "Stadium").await.assert_reply_contains("Stadium");
 /// bot.send_to(&ana, "News!").await.assert_delivered();
 /// # });

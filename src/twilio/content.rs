@@ -247,7 +247,7 @@ impl Client {
     /// Lists the first 5,000 templates of the account that the credentials belong to.
     ///
     /// # Errors
-    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
+    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
     pub async fn templates(&self, credentials: &Credentials) -> Result<Vec<Template>, RestError> {
         let mut templates = Vec::new();
         self.pages(&LIST, credentials, |page: ContentsPage| {

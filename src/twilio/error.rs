@@ -17,7 +17,7 @@ use crate::error_code::ErrorCode;
 /// if let Err(error) = messages.create_template(&template).await {
 ///     match error.retry_advice() {
 ///         RetryAdvice::Safe(wait) => println!("retry in {wait:?}"),
-///         RetryAdvice::Never => println!("refused: {:?}", error.code()),
+///         RetryAdvice::Never => println!("rejected: {:?}", error.code()),
 ///         RetryAdvice::Ambiguous => println!("check Twilio's list of messages before sending again"),
 ///     }
 /// }
@@ -33,8 +33,8 @@ pub struct RestError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RestErrorKind {
-    /// Twilio refused the call and sent nothing.
-    Refused {
+    /// Twilio rejected the call and sent nothing.
+    Rejected {
         /// HTTP status, a 4xx other than 429.
         status: u16,
         /// Twilio's error code, if the response has one.
@@ -61,7 +61,7 @@ pub enum RestErrorKind {
 pub enum RetryAdvice {
     /// The call was not processed. Repeat it after at least this delay.
     Safe(Duration),
-    /// Twilio would refuse the call again.
+    /// Twilio would reject the call again.
     Never,
     /// The call may have been processed. Repeat it only if it changes nothing.
     Ambiguous,
@@ -76,7 +76,7 @@ impl RestError {
     /// Returns Twilio's error code, if the response has one.
     pub fn code(&self) -> Option<ErrorCode> {
         match self.kind {
-            RestErrorKind::Refused { code, .. } => code,
+            RestErrorKind::Rejected { code, .. } => code,
             _ => None,
         }
     }
@@ -84,7 +84,7 @@ impl RestError {
     /// Returns whether, and after which delay, the call may be repeated.
     pub fn retry_advice(&self) -> RetryAdvice {
         match self.kind {
-            RestErrorKind::Refused { .. } | RestErrorKind::TemplateRequired => RetryAdvice::Never,
+            RestErrorKind::Rejected { .. } | RestErrorKind::TemplateRequired => RetryAdvice::Never,
             RestErrorKind::RateLimited { retry_after } => {
                 RetryAdvice::Safe(retry_after.unwrap_or_default())
             }
@@ -104,7 +104,7 @@ impl RestError {
     pub(super) fn answered(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let kind = match status {
             StatusCode::TOO_MANY_REQUESTS => RestErrorKind::RateLimited { retry_after },
-            status if status.is_client_error() => RestErrorKind::Refused {
+            status if status.is_client_error() => RestErrorKind::Rejected {
                 status: status.as_u16(),
                 code: code_of(body),
             },
@@ -165,18 +165,18 @@ fn code_of(body: &[u8]) -> Option<ErrorCode> {
 impl fmt::Display for RestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            RestErrorKind::Refused {
+            RestErrorKind::Rejected {
                 status,
                 code: Some(code),
             } => {
                 write!(
                     f,
-                    "Twilio refused the call: {} ({code}, HTTP {status})",
+                    "Twilio rejected the call: {} ({code}, HTTP {status})",
                     code.meaning().unwrap_or("an unknown code")
                 )
             }
-            RestErrorKind::Refused { status, code: None } => {
-                write!(f, "Twilio refused the call (HTTP {status})")
+            RestErrorKind::Rejected { status, code: None } => {
+                write!(f, "Twilio rejected the call (HTTP {status})")
             }
             RestErrorKind::RateLimited { .. } => {
                 f.write_str("Twilio's rate limit is exceeded (HTTP 429)")

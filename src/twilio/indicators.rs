@@ -21,7 +21,7 @@ impl Client {
     /// Marks a WhatsApp message as read and shows its author a typing indicator, for 25 s or until a message is sent.
     ///
     /// # Errors
-    /// [`RestError`]. A call may be repeated unless Twilio refused it.
+    /// [`RestError`]. A call may be repeated unless Twilio rejected it.
     pub async fn typing(
         &self,
         message: MessageSid,

@@ -244,7 +244,7 @@ impl<'a> Messages<'a> {
     /// Fetches one message.
     ///
     /// # Errors
-    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
+    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
     pub async fn fetch(&self, sid: MessageSid) -> Result<Message, RestError> {
         let request = self.request(Method::GET, &format!("Messages/{sid}.json"))?;
         let wire: ListedMessage = answer(request).await?;
@@ -255,7 +255,7 @@ impl<'a> Messages<'a> {
     ///
     /// # Errors
     /// [`RestError`], with code 30409 if the message has already been sent. Canceling twice is harmless, so the call
-    /// may be repeated unless Twilio refused it.
+    /// may be repeated unless Twilio rejected it.
     pub async fn cancel(&self, sid: MessageSid) -> Result<Message, RestError> {
         let request = self.request(Method::POST, &format!("Messages/{sid}.json"))?;
         let canceled = MessageStatus::Canceled;
@@ -267,7 +267,7 @@ impl<'a> Messages<'a> {
     /// Lists one page of messages, newest first.
     ///
     /// # Errors
-    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
+    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
     pub async fn list(&self, which: &ListMessages) -> Result<Vec<Message>, RestError> {
         Ok(self.page(which).await?.messages)
     }

@@ -74,7 +74,7 @@ impl Client {
     /// Lists the first 5,000 phone numbers of an account.
     ///
     /// # Errors
-    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
+    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
     pub async fn phone_numbers(
         &self,
         account: AccountSid,

@@ -121,7 +121,7 @@ impl Client {
     /// Lists the first 2,500 WhatsApp senders of the account that the credentials belong to.
     ///
     /// # Errors
-    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio refused it.
+    /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
     pub async fn whatsapp_senders(
         &self,
         credentials: &Credentials,
@@ -154,7 +154,7 @@ impl Client {
     ///
     /// # Errors
     /// [`RestError`], with HTTP status 404 if the sender does not exist. The call replaces all webhooks, so it may be
-    /// repeated unless Twilio refused it.
+    /// repeated unless Twilio rejected it.
     pub async fn set_webhooks(
         &self,
         sid: &str,

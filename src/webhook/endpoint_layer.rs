@@ -54,7 +54,7 @@ impl EndpointState {
             ),
             Stage::Opening => Some("starting: the store is not open yet\n"),
             // The fallback and media endpoints stay available while draining and after the worker has ended. Twilio
-            // calls the fallback URL for messages that were just refused, and fetches the files of replies that were
+            // calls the fallback URL for messages that were just rejected, and fetches the files of replies that were
             // just sent.
             Stage::Draining if !matches!(endpoint, Endpoint::Fallback | Endpoint::Media) => {
                 Some("shutting down\n")
@@ -117,7 +117,7 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         crate::crash_point!("P0");
         let guard = RequestGuard::begin(self.state.clone(), self.endpoint);
-        // Before the body is read and the signature checked: a request that is refused anyway should cost little.
+        // Before the body is read and the signature checked: a request that is rejected anyway should cost little.
         if let Some(text) = guard.unavailable {
             let response =
                 response::respond(Err(ErrorResponse::Unavailable(text)), request.method());
@@ -171,7 +171,7 @@ impl RequestGuard {
                 endpoint = endpoint.as_str(),
                 reason = reason.trim_end(),
                 suppressed,
-                "refused a webhook request with 503"
+                "rejected a webhook request with 503"
             );
         }
         Self {

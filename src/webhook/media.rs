@@ -53,7 +53,7 @@ pub(super) async fn media(
             if let Some(suppressed) = webhooks.warnings.media.try_log() {
                 tracing::warn!(
                     suppressed,
-                    "refused a request for a file: too many files are being read at the same time"
+                    "rejected a request for a file: too many files are being read at the same time"
                 );
             }
             unavailable("overloaded\n")

@@ -99,9 +99,9 @@ impl RejectionLog {
             let (status, label) = (cause.status().as_u16(), outcome.as_str());
             // An error, as in `Webhooks::parsed`: Twilio's parameters have changed, or this is an attack.
             if outcome == Outcome::BadForm {
-                tracing::error!(request_id = id, status, outcome = label, suppressed, %cause, "refused: {explanation}");
+                tracing::error!(request_id = id, status, outcome = label, suppressed, %cause, "rejected: {explanation}");
             } else {
-                tracing::warn!(request_id = id, status, outcome = label, suppressed, %cause, "refused: {explanation}");
+                tracing::warn!(request_id = id, status, outcome = label, suppressed, %cause, "rejected: {explanation}");
             }
         }
         to_caller.then(|| explanation + "\n")

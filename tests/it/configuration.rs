@@ -540,7 +540,7 @@ fn own_numbers_accept_only_twilio_address_formats() {
 }
 
 #[test]
-fn renamed_key_is_refused_with_its_new_name() {
+fn renamed_key_is_rejected_with_its_new_name() {
     for (file, env, expected) in [
         (
             "[reply]\napology = \"sorry\"",

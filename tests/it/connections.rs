@@ -15,7 +15,7 @@ const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
 const LIMIT: &str = "REPLYHOOK__SERVER__MAX_CONNECTIONS";
 const IDLE: &str = "REPLYHOOK__SERVER__IDLE_TIMEOUT_S";
 const HEADER: &str = "REPLYHOOK__SERVER__HEADER_TIMEOUT_MS";
-const REFUSED: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+const REJECTED: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
 const HALF_HEAD: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\nX-A: ";
 
 /// Returns an idle connection that has carried a verified request.
@@ -105,7 +105,7 @@ fn flood(address: SocketAddr, connections: usize, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         for stream in &mut streams {
             let open = stream.get_or_insert_with(|| wire::connect(address));
-            if open.write_all(REFUSED).is_err() || !takes_responses(open) {
+            if open.write_all(REJECTED).is_err() || !takes_responses(open) {
                 *stream = None;
             }
         }
@@ -123,7 +123,7 @@ impl Drop for StopOnDrop<'_> {
 }
 
 #[test]
-fn refused_flood_over_limit_lets_messages_through() {
+fn rejected_flood_over_limit_lets_messages_through() {
     let server = Server::start(&[(LIMIT, "32")]);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -271,7 +271,7 @@ fn request_without_valid_signature_closes_connection() {
     // The server also closes a connection that has carried verified requests, even if the last one was in the same
     // write.
     let mut stream = verified(&server, 1);
-    let both = [&Webhook::message(2, "hi").raw(ORIGIN), REFUSED].concat();
+    let both = [&Webhook::message(2, "hi").raw(ORIGIN), REJECTED].concat();
     stream.write_all(&both).unwrap();
     assert_eq!(wire::read_answer(&mut stream).unwrap().twiml(), says("hi"));
     assert_eq!(wire::read_answer(&mut stream).unwrap().status, 404);
@@ -293,7 +293,7 @@ fn signed_requests_and_private_listener_keep_connections() {
     exchange(&mut public, 2);
     let mut private = wire::connect(server.private);
     for _ in 0..2 {
-        private.write_all(REFUSED).unwrap();
+        private.write_all(REJECTED).unwrap();
         assert_eq!(wire::read_answer(&mut private).unwrap().status, 404);
     }
 }

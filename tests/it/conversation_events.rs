@@ -59,10 +59,10 @@ async fn conversation_event_reaches_hook_but_not_bot() {
     assert_eq!(app.send(message).await.twiml(), EMPTY);
     app.send(event().signature("AAAAAAAAAAAAAAAAAAAAAAAAAAA="))
         .await
-        .refused(403);
+        .rejected(403);
     app.send(event().also("ConversationSid", "CH00000000000000000000000000000002"))
         .await
-        .refused(400);
+        .rejected(400);
     assert_eq!(app.kept().await, 0);
     let told = std::mem::take(&mut *told.lock().unwrap());
     assert_eq!(told.len(), 2);

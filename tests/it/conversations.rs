@@ -145,10 +145,10 @@ async fn failed_message_is_retried_until_attempts_run_out() {
             }
         })
     });
-    app.send(Webhook::message(1, "twice")).await.refused(500);
+    app.send(Webhook::message(1, "twice")).await.rejected(500);
     assert_eq!(app.says(1, "twice").await, says("done"));
-    app.send(Webhook::message(2, "never")).await.refused(500);
-    app.send(Webhook::message(2, "never")).await.refused(500);
+    app.send(Webhook::message(2, "never")).await.rejected(500);
+    app.send(Webhook::message(2, "never")).await.rejected(500);
     assert_eq!(app.says(2, "never").await, says("Sorry"));
     assert_eq!(app.says(2, "never").await, says("Sorry"));
     assert_eq!(*attempts.lock().unwrap(), [1, 2, 1, 2]);
@@ -383,6 +383,6 @@ async fn threat_49_handlers_beyond_limit_are_rejected_immediately() {
     ));
     assert_eq!(app.says(1, "stuck").await, EMPTY);
     let other = Webhook::message(2, "hi").with("From", "whatsapp:+15550009999");
-    assert_eq!(app.send(other).await.refused(503), "overloaded\n");
+    assert_eq!(app.send(other).await.rejected(503), "overloaded\n");
     assert_eq!(app.kept().await, 1);
 }

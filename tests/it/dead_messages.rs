@@ -107,7 +107,7 @@ async fn failed_message_whose_content_expires_is_reported() {
         })
     };
     let app = start();
-    app.send(Webhook::message(1, "hi")).await.refused(500);
+    app.send(Webhook::message(1, "hi")).await.rejected(500);
     assert_eq!(messages(&app).await["expired_unanswered"], 0);
     app.end().await;
     clock.advance(replyhook::clock::SignedDuration::from_hours(31 * 24));

@@ -124,7 +124,7 @@ fn chat_waits_for_late_reply_and_shows_fallback() {
 }
 
 #[test]
-fn chat_last_shows_params_and_save_refuses_path() {
+fn chat_last_shows_params_and_save_rejects_path() {
     let (_, out, _) = replyhook(&["chat"], &[], "hello\n/last\n/save ../escape\n");
     assert!(out.contains("Body = hello"), "{out}");
     assert!(out.contains("! /save NAME, of letters"), "{out}");

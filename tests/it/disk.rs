@@ -1,6 +1,6 @@
 //! A store whose disk is full, slow, locked, broken or without power.
 //!
-//! The server keeps acknowledged messages, refuses those that it cannot store, and recovers by itself if it can.
+//! The server keeps acknowledged messages, rejects those that it cannot store, and recovers by itself if it can.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -114,7 +114,7 @@ const NOTHING: &[&str] = &[];
 const HANDLED: &str = "replyhook_handler_duration_seconds_count";
 
 #[test]
-fn threat_50_locked_database_refuses_messages_until_released() {
+fn threat_50_locked_database_rejects_messages_until_released() {
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
     let server = disk.serve(NOTHING, &twilio);
     assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
@@ -130,7 +130,7 @@ fn threat_50_locked_database_refuses_messages_until_released() {
                 scope.spawn(move || {
                     server
                         .send(&Webhook::message(number, &format!("hi {number}")))
-                        .refused(503)
+                        .rejected(503)
                         .len()
                 });
             }
@@ -151,7 +151,7 @@ fn threat_50_locked_database_refuses_messages_until_released() {
 }
 
 #[test]
-fn moved_database_file_refuses_messages_until_moved_back() {
+fn moved_database_file_rejects_messages_until_moved_back() {
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
     let server = disk.serve(NOTHING, &twilio);
     assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
@@ -165,7 +165,7 @@ fn moved_database_file_refuses_messages_until_moved_back() {
     };
     rename(disk.folder.path(), &away);
     let before = server.metric(HANDLED);
-    server.send(&Webhook::message(2, "hi")).refused(503);
+    server.send(&Webhook::message(2, "hi")).rejected(503);
     let ready = server.get("/readyz");
     assert_eq!(ready.status, 503);
     assert!(ready.body.contains("put it back"), "{}", ready.body);
@@ -183,14 +183,14 @@ fn moved_database_file_refuses_messages_until_moved_back() {
 // A second server has created the files again; the first must not acknowledge messages that it would write to deleted
 // files.
 #[test]
-fn server_with_deleted_database_refuses_messages_after_replacement() {
+fn server_with_deleted_database_rejects_messages_after_replacement() {
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
     let first = disk.serve(NOTHING, &twilio);
     for end in ["", "-wal", "-shm"] {
         std::fs::remove_file(disk.folder.path().join(format!("replyhook.db{end}"))).unwrap();
     }
     let second = disk.serve(NOTHING, &twilio);
-    first.send(&Webhook::message(1, "hi")).refused(503);
+    first.send(&Webhook::message(1, "hi")).rejected(503);
     wait_for_readiness(&first, 503);
     assert_eq!(second.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
 }
@@ -208,7 +208,7 @@ fn full_and_not_full(
     for left in [0, 1, 4096, 20_000, 40_000] {
         fill(left);
         // If some space is left, the server still accepts some messages.
-        let mut refused = 0;
+        let mut rejected = 0;
         for _ in 0..200 {
             number += 1;
             let webhook = Webhook::message(number, &format!("hi {number}"))
@@ -216,14 +216,14 @@ fn full_and_not_full(
             let delivery = twilio.deliver(address, &webhook, Policy::NEITHER);
             match delivery.attempts[0].status {
                 Some(200) => {}
-                Some(503) => refused += 1,
+                Some(503) => rejected += 1,
                 other => panic!("{other:?} with {left} bytes left\n{}", server.log()),
             }
-            if refused == 5 {
+            if rejected == 5 {
                 break;
             }
         }
-        assert_eq!(refused, 5, "the disk is not full");
+        assert_eq!(rejected, 5, "the disk is not full");
         wait_for_readiness(server, 503);
         free();
         wait_for_readiness(server, 200);
@@ -237,7 +237,7 @@ fn full_and_not_full(
 }
 
 #[test]
-fn threat_51_full_disk_refuses_messages_until_space_is_freed() {
+fn threat_51_full_disk_rejects_messages_until_space_is_freed() {
     let Some(disk) = Disk::mount(&["-t", "tmpfs", "-o", "size=4m"], "none") else {
         return left_out("a full disk: this user may not mount");
     };
@@ -286,7 +286,7 @@ fn threat_51_unsaved_reply_on_full_disk_is_sent_later() {
 }
 
 #[test]
-fn threat_51_exceeded_quota_refuses_messages_until_raised() {
+fn threat_51_exceeded_quota_rejects_messages_until_raised() {
     // A file size limit stands for a quota: writes fail with EFBIG instead of EDQUOT. `trap` ignores the signal.
     if !is_done(Command::new("prlimit").arg("--version")) {
         return missing("a quota: prlimit");
@@ -317,15 +317,15 @@ fn threat_52_failed_fsync_acknowledges_nothing_and_second_exits() {
     let broken = strace("error=EIO:when=40+");
     let server = disk.serve(&broken, &twilio);
     let mut kept = Vec::new();
-    let mut refused = 0;
+    let mut rejected = 0;
     // One after the other, so that messages do not share commits.
     for number in 1..100 {
         let webhook = Webhook::message(number, &format!("hi {number}"));
         let delivery = twilio.deliver(|| Some(server.public), &webhook, Policy::NEITHER);
         match delivery.attempts[0].status {
-            Some(200) if refused == 0 => kept.push(sid(&webhook)),
+            Some(200) if rejected == 0 => kept.push(sid(&webhook)),
             Some(200) => panic!("acknowledged after the disk has failed"),
-            Some(_) => refused += 1,
+            Some(_) => rejected += 1,
             None => break,
         }
     }
@@ -349,7 +349,7 @@ fn threat_52_failed_fsync_acknowledges_nothing_and_second_exits() {
 }
 
 #[test]
-fn threat_53_slow_disk_replies_in_time_or_refuses() {
+fn threat_53_slow_disk_replies_in_time_or_rejects() {
     if !strace_works() {
         return missing("a slow disk: strace");
     }
@@ -369,7 +369,7 @@ fn threat_53_slow_disk_replies_in_time_or_refuses() {
                 });
             }
         });
-        // A refused message is stored after all, so its reply goes via the REST API.
+        // A rejected message is stored after all, so its reply goes via the REST API.
         let journal = Journal::read(&disk.database());
         while journal.entries().len() < 8 {
             std::thread::yield_now();
@@ -465,7 +465,7 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
                         kept.lock().unwrap().push(sid(&webhook));
                     } else {
                         // The request was in progress while the server was stopped.
-                        answer.refused(503);
+                        answer.rejected(503);
                     }
                 }
             });

@@ -202,7 +202,7 @@ fn mismatched_auth_token_is_reported_but_not_printed() {
             "another TWILIO_AUTH_TOKEN or another PUBLIC_URL",
         )
         .finds(
-            "FAIL credentials: auth token of AC00000000000000000000000000000001: Twilio refused the call: the credentials \
+            "FAIL credentials: auth token of AC00000000000000000000000000000001: Twilio rejected the call: the credentials \
              are wrong (20003",
             "copy the auth token of exactly this account",
         )
@@ -275,7 +275,7 @@ fn proxy_response_is_distinguished_from_server_response() {
     );
     deployments(answer(403, &html, "blocked")).finds(
         "responds with 403, and that is not replyhook",
-        "a firewall or a proxy refuses",
+        "a firewall or a proxy rejects",
     );
     deployments(answer(401, &[], "")).finds("requires a password", "exempt /webhook");
     deployments(answer(502, &[], ""))
@@ -348,7 +348,7 @@ fn unreachable_addresses_are_reported_with_twilio_error_codes() {
     for (public_url, (line, remedy)) in [
         (
             format!("http://{nobody}"),
-            ("was refused (11202)", "start the proxy"),
+            ("was rejected (11202)", "start the proxy"),
         ),
         (format!("http://{nameless}"), no_name),
         (format!("https://{nameless}"), no_name),

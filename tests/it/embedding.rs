@@ -26,7 +26,7 @@ async fn router_without_worker_responds_503() {
     for path in ["/webhook", "/webhook/fallback", "/webhook/status"] {
         let answer = app::answer(&router, Webhook::message(1, "hi").to(path).request()).await;
         assert!(
-            answer.refused(503).contains("worker.run(shutdown)"),
+            answer.rejected(503).contains("worker.run(shutdown)"),
             "{}",
             answer.body
         );
@@ -74,11 +74,12 @@ async fn signature_layer_protects_custom_route() {
     }
     let reported = Arc::new(std::sync::Mutex::new(Vec::new()));
     let report = reported.clone();
-    let layer = layer().on_rejection(move |refusal| {
-        report
-            .lock()
-            .unwrap()
-            .push(refusal.explain().map(|explanation| explanation.to_string()));
+    let layer = layer().on_rejection(move |rejection| {
+        report.lock().unwrap().push(
+            rejection
+                .explain()
+                .map(|explanation| explanation.to_string()),
+        );
         None
     });
     let router = Router::new().route("/mine", post(hook)).layer(layer);
@@ -92,7 +93,7 @@ async fn signature_layer_protects_custom_route() {
             .request(),
     )
     .await;
-    bad.refused(403);
+    bad.rejected(403);
     assert_eq!(
         reported.lock().unwrap()[0].as_deref().unwrap(),
         format!(

@@ -19,7 +19,7 @@ fn send(dev: &Dev, path: &Path) -> Answer {
 }
 
 #[track_caller]
-fn refuses(dev: &Dev, path: impl AsRef<Path>) {
+fn rejects(dev: &Dev, path: impl AsRef<Path>) {
     let answer = send(dev, path.as_ref());
     let error: Value = serde_json::from_str(&answer.body).unwrap();
     let error = error["error"].as_str().unwrap_or_default();
@@ -55,9 +55,9 @@ fn media_path_outside_folder_is_rejected() {
         ".",
         "missing.txt",
     ] {
-        refuses(&dev, path);
+        rejects(&dev, path);
     }
-    refuses(&dev, folder.path().join("secret.txt"));
+    rejects(&dev, folder.path().join("secret.txt"));
     assert_eq!(dev.conversation(ANA), Vec::<Value>::new());
 }
 
@@ -92,7 +92,7 @@ fn media_dir_replaces_start_folder() {
     let dev = Dev::start_in(&start, &args, &[]);
     assert_eq!(send(&dev, Path::new("a.txt")).status, 200);
     assert_eq!(content(&dev), "media");
-    refuses(&dev, start.join("a.txt"));
+    rejects(&dev, start.join("a.txt"));
     let (code, _, err) = replyhook(&["dev", "--media-dir", "/nowhere/at/all"], &[], "");
     assert_eq!(code, 2);
     assert!(err.contains("--media-dir /nowhere/at/all"), "{err}");
@@ -124,7 +124,7 @@ const CALLS: [(&str, &str); 8] = [
 ];
 
 #[test]
-fn protected_emulator_refuses_calls_without_its_key() {
+fn protected_emulator_rejects_calls_without_its_key() {
     let dev = protected();
     let (host, key) = (dev.host(), dev.key().unwrap());
     let port = host.rsplit_once(':').unwrap().1;

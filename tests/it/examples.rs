@@ -222,5 +222,5 @@ async fn verify_only_accepts_only_twilio_signature() {
     let answer = app::answer(&router, sms().request()).await;
     assert_eq!(answer.twiml(), says("You said: 1 &lt; 2"));
     let forged = sms().token("fedcba9876543210fedcba9876543210");
-    app::answer(&router, forged.request()).await.refused(403);
+    app::answer(&router, forged.request()).await.rejected(403);
 }

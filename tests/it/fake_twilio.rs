@@ -449,8 +449,8 @@ async fn outage_refuses_connections_until_up_at_same_address() {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), RestErrorKind::Connect);
-        let refused = std::net::TcpStream::connect(twilio.address()).unwrap_err();
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        let rejected = std::net::TcpStream::connect(twilio.address()).unwrap_err();
+        assert_eq!(rejected.kind(), std::io::ErrorKind::ConnectionRefused);
         twilio.up();
         twilio.up();
         messages

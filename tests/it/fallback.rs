@@ -86,7 +86,7 @@ async fn fallback_with_failing_handler_sends_fallback_text() {
                 std::future::pending::<Result<(), _>>().await
             })
         });
-        slow.send(Webhook::message(4, "hi")).await.refused(500);
+        slow.send(Webhook::message(4, "hi")).await.rejected(500);
         assert_eq!(slow.send(call(4, "hi")).await.twiml(), answer);
     }
 }
@@ -112,7 +112,7 @@ async fn fallback_is_served_during_overload_and_shutdown() {
     let stuck = tokio::spawn(async move { asked.send(Webhook::message(1, "slow")).await });
     app.wait_for("replyhook_handlers_running", 1.0).await;
     assert_eq!(
-        app.send(Webhook::message(2, "hi")).await.refused(503),
+        app.send(Webhook::message(2, "hi")).await.rejected(503),
         "overloaded\n"
     );
     assert_eq!(
@@ -122,7 +122,7 @@ async fn fallback_is_served_during_overload_and_shutdown() {
     stuck.abort();
     app.draining().await;
     assert_eq!(
-        app.send(Webhook::message(4, "hi")).await.refused(503),
+        app.send(Webhook::message(4, "hi")).await.rejected(503),
         "shutting down\n"
     );
     assert_eq!(
@@ -136,17 +136,17 @@ async fn unverified_or_malformed_fallback_call_is_rejected() {
     let app = TestApp::build(&APOLOGY, |app| app);
     app.send(call(1, "hi").signature(&base64_of(&[0; 20])))
         .await
-        .refused(403);
-    app.send(call(2, "hi").signature("")).await.refused(403);
+        .rejected(403);
+    app.send(call(2, "hi").signature("")).await.rejected(403);
     app.send(call(3, "hi").without("MessageSid"))
         .await
-        .refused(400);
+        .rejected(400);
     app.send(call(4, "hi").also("ErrorCode", "11205"))
         .await
-        .refused(400);
+        .rejected(400);
     app.send(call(5, "hi").content_type(Some("application/json")))
         .await
-        .refused(415);
+        .rejected(415);
 }
 
 #[tokio::test]

@@ -350,7 +350,7 @@ async fn slow_service_response_is_sent_via_rest() {
 }
 
 #[test]
-fn invalid_forward_settings_are_refused_with_fix() {
+fn invalid_forward_settings_are_rejected_with_fix() {
     let needed = [
         ("TWILIO_AUTH_TOKEN", TOKEN),
         ("PUBLIC_URL", ORIGIN),
@@ -430,7 +430,7 @@ fn is_a_bot(command: &mut Command) {
     assert_eq!(
         outcome(&answer),
         (vec![], vec![500, 200]),
-        "another secret is refused"
+        "another secret is rejected"
     );
 }
 

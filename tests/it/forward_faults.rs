@@ -27,7 +27,7 @@ fn whole(status: u16, content_type: &str, body: &str) -> String {
 
 /// Sends a message that fails, and returns its line in the log.
 fn why(server: &Server, number: u64) -> String {
-    server.send(&Webhook::message(number, "hush")).refused(500);
+    server.send(&Webhook::message(number, "hush")).rejected(500);
     server.wait_for(&format!("SM{number:032x}"))
 }
 
@@ -98,10 +98,10 @@ async fn invalid_response_log_explains_fault_without_content() {
 #[test]
 fn log_distinguishes_refused_connection_from_unknown_host() {
     let nobody = reserve_port();
-    let refused = format!("http://{}", nobody.local_addr().unwrap());
+    let rejected = format!("http://{}", nobody.local_addr().unwrap());
     // A label of a DNS name has 63 characters at most.
     let unknown = format!("http://{}.test", "a".repeat(64));
-    for (url, reason) in [(refused, "Connection refused"), (unknown, "dns error")] {
+    for (url, reason) in [(rejected, "Connection refused"), (unknown, "dns error")] {
         let server = forwarding_to(&url, &[]);
         let line = why(&server, 1);
         assert!(line.contains("the service cannot be reached: "), "{line}");

@@ -319,7 +319,7 @@ async fn threat_72_second_attempt_is_muted_but_not_counted() {
     });
     let first = |number| bot.app.send(Webhook::message(number, "hi"));
     for number in 0..9 {
-        first(number).await.refused(500);
+        first(number).await.rejected(500);
         assert_eq!(bot.says(number, "hi").await, says("hi"));
     }
     first(100).await.twiml();
@@ -332,7 +332,7 @@ async fn threat_72_second_attempt_is_muted_but_not_counted() {
         }
     });
     let failed = bot.app.send(Webhook::message(0, "fail")).await;
-    failed.refused(500);
+    failed.rejected(500);
     assert!(bot.insists(1..20, "hi").await < 10);
     assert_eq!(bot.says(0, "fail").await, EMPTY);
 }

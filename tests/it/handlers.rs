@@ -27,7 +27,7 @@ async fn handler_can_return_every_supported_type() {
     assert_eq!(app.says(1, "41").await, says("42"));
     assert_eq!(app.says(2, "").await, EMPTY);
     assert_eq!(
-        app.send(Webhook::message(3, "x")).await.refused(500),
+        app.send(Webhook::message(3, "x")).await.rejected(500),
         "handler failed\n"
     );
     assert_eq!(
@@ -67,7 +67,7 @@ async fn threat_46_handler_panic_returns_500_and_server_continues() {
         assert_eq!(
             app.send(Webhook::message(number as u64, place))
                 .await
-                .refused(500),
+                .rejected(500),
             "handler failed\n"
         );
     }
@@ -291,7 +291,7 @@ async fn load_over_handler_limit_is_shed_immediately() {
     done.begun(2).await;
     // Two handlers run: a third is not started.
     assert_eq!(
-        app.send(Webhook::message(3, "quick")).await.refused(503),
+        app.send(Webhook::message(3, "quick")).await.rejected(503),
         "overloaded\n"
     );
     clock.advance(Duration::from_secs(10).try_into().unwrap());
@@ -300,7 +300,7 @@ async fn load_over_handler_limit_is_shed_immediately() {
     }
     // Handlers whose deadline has passed still count.
     assert_eq!(
-        app.send(Webhook::message(4, "quick")).await.refused(503),
+        app.send(Webhook::message(4, "quick")).await.rejected(503),
         "overloaded\n"
     );
     word.notify_waiters();

@@ -195,7 +195,7 @@ async fn late_handoff_sends_via_rest_and_redirects_later() {
 }
 
 #[tokio::test]
-async fn refused_handoff_leaves_conversation_with_bot() {
+async fn rejected_handoff_leaves_conversation_with_bot() {
     let app =
         TestApp::with(
             async |_: Context, message: InboundMessage| match message.body.as_str() {
@@ -203,7 +203,7 @@ async fn refused_handoff_leaves_conversation_with_bot() {
                 _ => Ok(Reply::text("mine")),
             },
         );
-    app.send(Webhook::message(1, "self")).await.refused(500);
+    app.send(Webhook::message(1, "self")).await.rejected(500);
     assert_eq!(app.says(2, "hi").await, says("mine"));
     for url in ["/flow", "flow", "", "mailto:a@example.test"] {
         assert_eq!(Reply::handoff(url), Err(RedirectError), "{url}");

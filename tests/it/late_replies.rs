@@ -317,12 +317,12 @@ async fn threat_67_rejected_send_fails_message_with_error_code() {
         (401, 20003, "failing"),
     ] {
         let twilio = FakeTwilio::start();
-        let refusal = Fault::Status {
+        let rejection = Fault::Status {
             status,
             code: Some(code),
             retry_after: None,
         };
-        twilio.fault(refusal, 1);
+        twilio.fault(rejection, 1);
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let app = overflowing(&twilio, &clock, &[]);
         comes_to(&app, "failed").await;
@@ -339,12 +339,12 @@ async fn threat_67_rejected_send_fails_message_with_error_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_67_error_21610_opts_user_out() {
     let twilio = FakeTwilio::start();
-    let refusal = Fault::Status {
+    let rejection = Fault::Status {
         status: 400,
         code: Some(21610),
         retry_after: None,
     };
-    twilio.fault(refusal, 1);
+    twilio.fault(rejection, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = overflowing(&twilio, &clock, &[]);
     comes_to(&app, "failed").await;

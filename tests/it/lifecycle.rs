@@ -24,7 +24,7 @@ fn begin(server: &Server, number: u64) -> (std::net::TcpStream, Vec<u8>) {
 }
 
 #[test]
-fn threat_61_graceful_shutdown_finishes_running_requests_and_refuses_new() {
+fn threat_61_graceful_shutdown_finishes_running_requests_and_rejects_new() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Server::start(&[SLOW_BODY]);
         let waiting: Vec<_> = (0..20).map(|number| begin(&server, number)).collect();
@@ -35,8 +35,8 @@ fn threat_61_graceful_shutdown_finishes_running_requests_and_refuses_new() {
         assert_eq!(server.get("/readyz").status, 503);
         assert_eq!(server.get("/livez").status, 200);
         // Until the listener closes, the kernel accepts connections that the server does not serve.
-        let refused = (0..10_000).any(|_| std::net::TcpStream::connect(server.public).is_err());
-        assert!(refused, "the public listener is closed");
+        let rejected = (0..10_000).any(|_| std::net::TcpStream::connect(server.public).is_err());
+        assert!(rejected, "the public listener is closed");
         for (number, (mut stream, rest)) in (0..).zip(waiting) {
             stream.write_all(&rest).unwrap();
             assert_eq!(
@@ -118,7 +118,7 @@ fn log_shows_webhook_urls_and_omits_successful_requests() {
     }
     // Other lines may have been logged since then.
     for line in server.log().lines().skip(before) {
-        let about_requests = ["webhook", "refused", "request"];
+        let about_requests = ["webhook", "rejected", "request"];
         let is_one = about_requests.iter().any(|word| line.contains(word));
         assert!(!is_one, "{line}");
     }
@@ -144,13 +144,13 @@ fn auth_token_can_come_from_file() {
 }
 
 #[test]
-fn forged_request_is_refused_and_reason_logged() {
+fn forged_request_is_rejected_and_reason_logged() {
     let server = Server::start(&[]);
     let tunnel = Webhook::message(1, "hi")
         .header("X-Forwarded-Host", "x.ngrok.app")
         .signed_for("https://x.ngrok.app/webhook");
-    server.send(&tunnel).refused(403);
-    let line = server.wait_for("refused");
+    server.send(&tunnel).rejected(403);
+    let line = server.wait_for("rejected");
     assert!(
         line.contains("set PUBLIC_URL=https://x.ngrok.app,"),
         "{line}"
@@ -159,12 +159,12 @@ fn forged_request_is_refused_and_reason_logged() {
     for number in 0..200 {
         server
             .send(&Webhook::message(number, "hi").token(crate::support::OTHER_TOKEN))
-            .refused(403);
+            .rejected(403);
     }
     let lines = server
         .log()
         .lines()
-        .filter(|line| line.contains("refused"))
+        .filter(|line| line.contains("rejected"))
         .count();
     assert!((2..100).contains(&lines), "{lines}");
     assert_eq!(
@@ -184,7 +184,7 @@ fn explainable_signature_is_logged_despite_noise() {
     }
     server
         .send(&Webhook::message(1, "hi").signed_for("http://hooks.example.test/webhook"))
-        .refused(403);
+        .rejected(403);
     server.wait_for("signed for http://hooks.example.test/webhook");
 }
 

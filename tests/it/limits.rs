@@ -28,9 +28,9 @@ fn raw(server: &Server, text: &str) -> Option<u16> {
 fn threat_15_body_over_limit_is_rejected_with_413() {
     let server = server();
     let limit = 128 * 1024;
-    let refused = server.exchange(format!("POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n", limit + 1).as_bytes()).unwrap();
-    refused.refused(413);
-    assert_eq!(refused.header("connection"), Some("close"));
+    let rejected = server.exchange(format!("POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n", limit + 1).as_bytes()).unwrap();
+    rejected.rejected(413);
+    assert_eq!(rejected.header("connection"), Some("close"));
     let mut chunked = b"POST /webhook HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n".to_vec();
     let chunk = vec![b'a'; 64 * 1024];
     for _ in 0..3 {
@@ -38,7 +38,7 @@ fn threat_15_body_over_limit_is_rejected_with_413() {
         chunked.extend_from_slice(&chunk);
         chunked.extend_from_slice(b"\r\n");
     }
-    server.exchange(&chunked).unwrap().refused(413);
+    server.exchange(&chunked).unwrap().rejected(413);
     // The longest text that a channel carries, in characters of four bytes, fits.
     let longest = "😀".repeat(4096);
     assert!(
@@ -60,7 +60,7 @@ fn threat_16_slow_body_times_out_with_408() {
     let webhook = Webhook::message(3, "hi").raw(ORIGIN);
     stream.write_all(&webhook[..webhook.len() - 10]).unwrap();
     let answer = wire::read_answer(&mut stream).unwrap();
-    answer.refused(408);
+    answer.rejected(408);
     assert!(wire::is_closed(&mut stream));
     is_well(&server);
 }
@@ -97,12 +97,12 @@ fn threat_17_connection_not_reading_responses_is_closed() {
     // Long responses that the client does not read fill every buffer between the two. Then the server closes.
     let webhook = Webhook::message(5, &"x".repeat(15_000)).raw(ORIGIN);
     let mut stream = wire::connect(server.public);
-    let refused = (0..4096).find_map(|_| stream.write_all(&webhook).err());
+    let rejected = (0..4096).find_map(|_| stream.write_all(&webhook).err());
     let closed = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
-    let refused = refused.map(|error| error.kind());
+    let rejected = rejected.map(|error| error.kind());
     assert!(
-        refused.is_some_and(|kind| closed.contains(&kind)),
-        "the server waits for a client that reads no responses: {refused:?}"
+        rejected.is_some_and(|kind| closed.contains(&kind)),
+        "the server waits for a client that reads no responses: {rejected:?}"
     );
     is_well(&server);
 }
@@ -498,7 +498,7 @@ fn stuck_handlers_at_limit_use_bounded_memory() {
     let taken = server.resident().saturating_sub(before);
     // 24 kB for each message and its task.
     assert!(taken < STUCK * 24, "{taken} kB");
-    let refused = server.send(&message(STUCK));
-    assert_eq!(refused.refused(503), "overloaded\n");
+    let rejected = server.send(&message(STUCK));
+    assert_eq!(rejected.rejected(503), "overloaded\n");
     assert_eq!(server.get("/livez").status, 200);
 }

@@ -221,7 +221,7 @@ fn threat_54_messages_during_postgres_outage_are_rejected() {
     let handled = server.metric("replyhook_handler_duration_seconds_count");
     for _ in 0..5 {
         assert_eq!(
-            server.send(&message(2, "hi")).refused(503),
+            server.send(&message(2, "hi")).rejected(503),
             "store unavailable\n"
         );
     }

@@ -139,7 +139,7 @@ fn forged_media_tokens_use_no_thread_or_lookup() {
     is_answered(&server, 102);
     let status = || wire::exchange(server.public, get(&path).as_bytes()).unwrap();
     let real = status();
-    assert_eq!(real.refused(503), "store unavailable\n");
+    assert_eq!(real.rejected(503), "store unavailable\n");
     assert_eq!(real.header("retry-after"), Some("5"));
     db.execute("ALTER TABLE away RENAME TO media_link", [])
         .unwrap();
@@ -255,8 +255,8 @@ fn media_link_survives_restart_and_forgeries_get_404() {
         let found = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
         assert_eq!((found.status, found.body.len()), (200, 100));
         for path in [&wrong_tag, &forged(1)] {
-            let refused = wire::exchange(server.public, get(path).as_bytes()).unwrap();
-            answers.push((refused.status, refused.body));
+            let rejected = wire::exchange(server.public, get(path).as_bytes()).unwrap();
+            answers.push((rejected.status, rejected.body));
         }
     }
     assert_eq!(answers, vec![(404, "not found\n".to_owned()); 4]);
@@ -321,7 +321,7 @@ mod on_postgres {
             assert_eq!(statuses(&mut asked), [404; 100]);
             // Only a real token makes the server query the table, where it waits for the lock.
             let real = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
-            assert_eq!(real.refused(503), "store unavailable\n");
+            assert_eq!(real.rejected(503), "store unavailable\n");
         });
         drop(db);
         database.remove().await;

@@ -279,7 +279,7 @@ async fn media_fetch_after_404_is_retried() {
     assert_eq!(app.send(picture(1)).await.twiml(), says(&said));
     assert_eq!(storage.lines(), [get(1), get(1)]);
     storage.answers(&get(2), 401, &[], b"");
-    assert_eq!(app.send(picture(2)).await.twiml(), says("Refused(401)"));
+    assert_eq!(app.send(picture(2)).await.twiml(), says("Rejected(401)"));
 }
 
 #[tokio::test]
@@ -323,7 +323,7 @@ async fn media_save_writes_whole_file_or_nothing() {
         }
     });
     let failed = app.send(picture(2)).await;
-    failed.refused(500);
+    failed.rejected(500);
     assert_eq!(std::fs::read(&at).unwrap(), b"before");
     assert_eq!(app.send(picture(1)).await.twiml(), says("jpg"));
     assert_eq!(std::fs::read(&at).unwrap(), big);
@@ -574,7 +574,7 @@ async fn saved_media_is_deleted_at_twilio_after_handling() {
     let bot = app(&storage, &save, fetching);
     let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
     assert_eq!(bot.send(picture(1)).await.twiml(), says(&said));
-    assert_eq!(bot.send(picture(2)).await.twiml(), says("Refused(403)"));
+    assert_eq!(bot.send(picture(2)).await.twiml(), says("Rejected(403)"));
     bot.end().await;
     // A later fetch gets the saved file.
     storage.answers(&get(1), 404, &[], b"");

@@ -283,7 +283,7 @@ async fn unsupported_media_fails_before_reaching_twilio() {
     let sms = Webhook::message(1, "hi")
         .with("From", SMS)
         .with("To", "+15550002222");
-    app.send(sms).await.refused(500);
+    app.send(sms).await.rejected(500);
     app.send(Webhook::message(2, "hi")).await.twiml();
 }
 
@@ -422,9 +422,9 @@ async fn forwarded_media_link_serves_file_for_one_hour() {
     // An error of Twilio becomes a 502 without Twilio's body.
     storage.answers(&at_twilio(3), 401, &[], b"secret");
     app.send(incoming(3, "image/jpeg")).await.twiml();
-    let refused = get(&app, &link_of(&service.asked()[2])).await;
-    assert_eq!(refused.status, 502);
-    assert!(!String::from_utf8_lossy(&refused.body).contains("secret"));
+    let rejected = get(&app, &link_of(&service.asked()[2])).await;
+    assert_eq!(rejected.status, 502);
+    assert!(!String::from_utf8_lossy(&rejected.body).contains("secret"));
     clock.advance(HOUR);
     assert_eq!(get(&app, &path).await.status, 404);
 }

@@ -207,7 +207,7 @@ async fn threat_14_content_type_other_than_form_gets_415() {
     ] {
         app.send(message.clone().content_type(content_type))
             .await
-            .refused(415);
+            .rejected(415);
     }
     for content_type in [
         "application/x-www-form-urlencoded; charset=UTF-8",
@@ -220,7 +220,7 @@ async fn threat_14_content_type_other_than_form_gets_415() {
     }
     app.send(message.header("Content-Type", "application/json"))
         .await
-        .refused(415);
+        .rejected(415);
 }
 
 // Brackets in a parameter name have no meaning.
@@ -234,14 +234,14 @@ async fn threat_20_parameters_beyond_512_are_rejected() {
     };
     let used = Webhook::message(1, "hi").form.len();
     app.send(fill(512 - used)).await.twiml();
-    app.send(fill(513 - used)).await.refused(400);
+    app.send(fill(513 - used)).await.rejected(400);
     let many = (0..10_000)
         .map(|n| format!("{n}="))
         .collect::<Vec<_>>()
         .join("&");
     app.send(Webhook::message(1, "hi").body(many))
         .await
-        .refused(400);
+        .rejected(400);
     let (app, kept) = keeper();
     app.send(
         Webhook::message(2, "hi")
@@ -282,7 +282,7 @@ async fn threat_23_invalid_utf8_is_rejected_and_nul_preserved() {
     for bad in ["Body=%ff", "Body=%C0%80", "Body=%ED%A0%80", "Bo%C3=%A9"] {
         app.send(Webhook::message(1, "hi").body(format!("MessageSid=SM1&{bad}")))
             .await
-            .refused(400);
+            .rejected(400);
     }
     assert_eq!(
         app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="bad_form"}"#)
@@ -310,12 +310,12 @@ async fn threat_24_message_without_valid_identifiers_is_rejected() {
     ] {
         app.send(Webhook::message(1, "hi").with(name, value))
             .await
-            .refused(400);
+            .rejected(400);
     }
     for name in ["MessageSid", "AccountSid", "From", "To"] {
         app.send(Webhook::message(1, "hi").without(name))
             .await
-            .refused(400);
+            .rejected(400);
     }
     // The signed string has no delimiters, so moving a boundary between name and value keeps the signature valid.
     let moved = Webhook::message(1, "hi")
@@ -327,7 +327,7 @@ async fn threat_24_message_without_valid_identifiers_is_rejected() {
         moved.signature_for("https://hooks.example.test"),
         Webhook::message(1, "hi").signature_for("https://hooks.example.test")
     );
-    app.send(moved).await.refused(400);
+    app.send(moved).await.rejected(400);
 }
 
 #[tokio::test]

@@ -98,8 +98,8 @@ async fn threat_50_locked_store_returns_503_and_not_ready() {
     });
     assert_eq!(app.says(1, "hi").await, says("hi"));
     let lock = locked(&place.path);
-    let refused = app.ask(Webhook::message(2, "hi")).await;
-    assert_eq!(refused.refused(503), "store unavailable\n");
+    let rejected = app.ask(Webhook::message(2, "hi")).await;
+    assert_eq!(rejected.rejected(503), "store unavailable\n");
     let readiness = app.readiness().await;
     assert_eq!(readiness["ready"], false);
     assert_eq!(readiness["checks"]["store"]["ok"], false);
@@ -134,7 +134,7 @@ async fn threat_71_fallback_during_store_outage_sends_fallback_text() {
     });
     app.opened().await;
     let lock = locked(&place.path);
-    app.ask(Webhook::message(1, "hi")).await.refused(503);
+    app.ask(Webhook::message(1, "hi")).await.rejected(503);
     assert_eq!(app.ask(fallback(1, "hi")).await.twiml(), says("Sorry"));
     drop(lock);
     are_recorded(&app, 1).await;
@@ -276,7 +276,7 @@ async fn threat_71_reply_after_fallback_text_is_superseded() {
     let lock = locked(&place.path);
     assert_eq!(app.ask(fallback(1, "hi")).await.twiml(), says("Sorry"));
     go.add_permits(1);
-    asked.await.unwrap().refused(503);
+    asked.await.unwrap().rejected(503);
     // The reply is superseded while the store is still locked.
     app.wait_for("replyhook_replies_superseded_total", 1.0)
         .await;
@@ -323,7 +323,7 @@ async fn reply_ready_during_store_outage_is_not_lost() {
     let lock = locked(&place.path);
     go.add_permits(1);
     // 503, so that Twilio retries: the reply is not saved.
-    asked.await.unwrap().refused(503);
+    asked.await.unwrap().rejected(503);
     drop(lock);
     let shown = twilio.wait_for_phone(USER, 1);
     assert_eq!((shown[0].body.as_str(), shown[0].by), ("hi", By::Rest));

@@ -64,7 +64,7 @@ async fn in_an_outage(test: impl AsyncFnOnce(&Machine, &Machine, &FakeTwilio)) {
     one.way.set(Way::Closed).await;
     two.way.set(Way::Closed).await;
     one.go.add_permits(1);
-    asked.await.unwrap().refused(503);
+    asked.await.unwrap().rejected(503);
     test(&one, &two, &twilio).await;
     drop((one, two));
     database.remove().await;

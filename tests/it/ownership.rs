@@ -39,7 +39,7 @@ fn serve(path: &Path) -> Server {
 }
 
 /// Starts a server that must exit with 2, through the wrapper command `through` if there is one. Returns its log.
-fn refused(through: &[&str], path: &Path) -> String {
+fn rejected(through: &[&str], path: &Path) -> String {
     let binary = env!("CARGO_BIN_EXE_replyhook");
     let words = [through, &[binary]].concat();
     let mut command = Command::new(words[0]);
@@ -73,7 +73,7 @@ fn locks(pid: u32, file: &Path) -> Vec<String> {
 }
 
 #[test]
-fn second_server_through_hard_link_is_refused() {
+fn second_server_through_hard_link_is_rejected() {
     let folder = Folder::new();
     let link = folder.file("link.db");
     let first = serve(&folder.database());
@@ -86,7 +86,7 @@ fn second_server_through_hard_link_is_refused() {
         assert_eq!(first.send(&webhook).twiml(), says("hi"));
         kept.push(webhook.form.get("MessageSid").unwrap().to_owned());
         if number % 10 == 0 {
-            let log = refused(&[], &link);
+            let log = rejected(&[], &link);
             assert!(log.contains("another running server owns"), "{log}");
         }
     }
@@ -102,7 +102,7 @@ fn second_server_through_hard_link_is_refused() {
 
 // Closing any descriptor of a file drops the process's POSIX locks on it, such as those of SQLite.
 #[tokio::test]
-async fn refused_second_open_keeps_sqlite_locks() {
+async fn rejected_second_open_keeps_sqlite_locks() {
     let folder = Folder::new();
     let path = folder.database();
     let first = SqliteStore::file(&path);
@@ -125,7 +125,7 @@ async fn refused_second_open_keeps_sqlite_locks() {
 }
 
 #[test]
-fn command_through_hard_link_of_served_database_is_refused() {
+fn command_through_hard_link_of_served_database_is_rejected() {
     let folder = Folder::new();
     let link = folder.file("link.db");
     let server = serve(&folder.database());
@@ -199,7 +199,7 @@ fn database_files_are_created_for_their_owner_alone() {
 }
 
 #[test]
-fn file_system_without_locks_is_refused() {
+fn file_system_without_locks_is_rejected() {
     let inject = ["-e", "trace=flock", "-e", "inject=flock:error=ENOLCK"];
     let strace = [&["strace", "-f", "-o", "/dev/null"], &inject[..]].concat();
     let works = Command::new("strace")
@@ -209,7 +209,7 @@ fn file_system_without_locks_is_refused() {
         return missing("a file system without locks: strace");
     }
     let folder = Folder::new();
-    let log = refused(&strace, &folder.database());
+    let log = rejected(&strace, &folder.database());
     assert!(
         log.contains("cannot be locked") && log.contains("local file system"),
         "{log}"

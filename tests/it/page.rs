@@ -383,11 +383,11 @@ fn threat_40_foreign_page_in_same_browser_reaches_nothing() {
            new Promise((resolve, reject) => {{
              const events = new EventSource(target + '/_emulator/events');
              events.onopen = () => resolve('opened');
-             events.onerror = () => reject('refused');
+             events.onerror = () => reject('rejected');
            }}),
            form('text/plain'),
          ];
-         Promise.allSettled(tries).then((all) => done(all.map((one) => one.status === 'rejected' ? 'refused' : one.value.type ?? one.value)));",
+         Promise.allSettled(tries).then((all) => done(all.map((one) => one.status === 'rejected' ? 'rejected' : one.value.type ?? one.value)));",
         dev.url
     );
     for foreign in [
@@ -401,7 +401,7 @@ fn threat_40_foreign_page_in_same_browser_reaches_nothing() {
             let may_leave = matches!(index, 3 | 4) && outcome == "opaque";
             let is_form = index == 7 && outcome == "sent";
             assert!(
-                may_leave || is_form || outcome == "refused",
+                may_leave || is_form || outcome == "rejected",
                 "{foreign}: {came}"
             );
         }

@@ -88,7 +88,7 @@ fn threat_37_logs_metrics_and_rejections_contain_no_user_data() {
     assert!(!log.contains(&signature));
     is_clean("the metrics", &metrics);
     for answer in answers {
-        is_clean("a refusal", &answer.body);
+        is_clean("a rejection", &answer.body);
     }
 }
 

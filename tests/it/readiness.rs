@@ -88,9 +88,9 @@ async fn gauge_becomes(app: &TestApp, value: f64, within: Duration) {
     assert!(took < within, "{STORE_OK} {value} after {took:?}");
 }
 
-async fn refused_and_not_ready(app: &TestApp) {
-    let refused = app.ask(Webhook::message(1, "hi")).await;
-    assert_eq!(refused.refused(503), "store unavailable\n");
+async fn rejected_and_not_ready(app: &TestApp) {
+    let rejected = app.ask(Webhook::message(1, "hi")).await;
+    assert_eq!(rejected.rejected(503), "store unavailable\n");
     let readiness = app.readiness().await;
     assert_eq!(readiness["ready"], false, "{readiness}");
     assert_eq!(readiness["checks"]["store"]["ok"], false, "{readiness}");
@@ -101,7 +101,7 @@ async fn table_renamed(database: Database) {
     gauge_becomes(&app, 1.0, RED).await;
     database.run("ALTER TABLE inbound RENAME TO away").await;
     gauge_becomes(&app, 0.0, RED).await;
-    refused_and_not_ready(&app).await;
+    rejected_and_not_ready(&app).await;
     database.run("ALTER TABLE away RENAME TO inbound").await;
     gauge_becomes(&app, 1.0, GREEN).await;
     assert_eq!(app.says(2, "hi").await, says("hi"));
@@ -132,7 +132,7 @@ async fn locked_database_is_not_ready_until_released() {
     let lock = connect(path);
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     gauge_becomes(&app, 0.0, RED).await;
-    refused_and_not_ready(&app).await;
+    rejected_and_not_ready(&app).await;
     drop(lock);
     gauge_becomes(&app, 1.0, GREEN).await;
     assert_eq!(app.says(2, "hi").await, says("hi"));
@@ -154,7 +154,7 @@ async fn locked_postgres_table_is_not_ready_until_released() {
     let lock = "BEGIN; LOCK TABLE replyhook.inbound";
     sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
     gauge_becomes(&app, 0.0, RED).await;
-    refused_and_not_ready(&app).await;
+    rejected_and_not_ready(&app).await;
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
     gauge_becomes(&app, 1.0, GREEN).await;
     assert_eq!(app.says(2, "hi").await, says("hi"));
@@ -244,7 +244,7 @@ async fn damaged_page_is_not_ready_until_restart() {
     while !app.readiness().await.to_string().contains(RESTART) {
         assert!(begun.elapsed() < RED, "{}", app.readiness().await);
     }
-    refused_and_not_ready(&app).await;
+    rejected_and_not_ready(&app).await;
     // Restore the page. The server stays not ready, since it may have used data that it read from the damaged page.
     damage(path, &whole);
     // Another program's commit makes the server read its pages again.
@@ -278,7 +278,7 @@ async fn one_failing_message_leaves_server_ready() {
         )
         .await;
     for _ in 0..10 {
-        app.ask(Webhook::message(1, "poison")).await.refused(503);
+        app.ask(Webhook::message(1, "poison")).await.rejected(503);
         assert_eq!(app.readiness().await["ready"], true);
     }
     assert_eq!(app.says(2, "hi").await, says("hi"));
@@ -301,12 +301,12 @@ async fn failing_messages_despite_successful_check_are_not_ready() {
     let mut number = 10;
     // Repeat: the periodic check may succeed between the third rejection and the readiness query.
     while app.readiness().await["ready"] == true {
-        assert!(Instant::now() < patience, "ready after {number} refusals");
+        assert!(Instant::now() < patience, "ready after {number} rejections");
         for _ in 0..3 {
             number += 1;
             app.ask(Webhook::message(number, "poison"))
                 .await
-                .refused(503);
+                .rejected(503);
         }
     }
     database.run("DROP TRIGGER poison").await;
@@ -339,6 +339,6 @@ async fn ended_worker_is_not_ready() {
         "{}",
         answer.body
     );
-    let refused = app::answer(&router, Webhook::message(1, "hi").request()).await;
-    assert!(refused.refused(503).contains("has ended"));
+    let rejected = app::answer(&router, Webhook::message(1, "hi").request()).await;
+    assert!(rejected.rejected(503).contains("has ended"));
 }

@@ -98,10 +98,10 @@ async fn redirect_to_own_server_is_handler_failure() {
         TestApp::with(async |_, message: replyhook::InboundMessage| Reply::redirect(message.body));
     app.send(Webhook::message(1, "https://hooks.example.test/webhook"))
         .await
-        .refused(500);
+        .rejected(500);
     app.send(Webhook::message(2, "/relative"))
         .await
-        .refused(500);
+        .rejected(500);
     let away = app
         .says(3, "https://webhooks.twilio.com/v1/Flows/FW1")
         .await;

@@ -302,9 +302,9 @@ fn reshaped_capture_never_names_another_message() {
                 continue;
             }
             others += 1;
-            let refused = verify(&webhook, &form);
+            let rejected = verify(&webhook, &form);
             assert_eq!(
-                refused,
+                rejected,
                 Err(SignatureErrorKind::Reshaped),
                 "{kind} is read as {found:?}: {}",
                 form.encode()
@@ -322,7 +322,7 @@ async fn reshaped_duplicate_gets_saved_response() {
         let saved = app.send(webhook.clone()).await;
         let before = state(&app, &webhook.form).await;
         let mut seen = HashSet::new();
-        let (mut repeats, mut refused) = (0, 0);
+        let (mut repeats, mut rejected) = (0, 0);
         let deciding = [
             "From",
             "To",
@@ -340,7 +340,7 @@ async fn reshaped_duplicate_gets_saved_response() {
             sent.form = form.clone();
             let answer = app.send(sent).await;
             if answer.status == 400 {
-                refused += 1;
+                rejected += 1;
                 continue;
             }
             assert_eq!(
@@ -361,8 +361,8 @@ async fn reshaped_duplicate_gets_saved_response() {
             }
         }
         assert!(
-            repeats > 10 && refused > 0,
-            "{kind}: {repeats} repeats, {refused} refused"
+            repeats > 10 && rejected > 0,
+            "{kind}: {repeats} repeats, {rejected} rejected"
         );
         assert_eq!(state(&app, &webhook.form).await, before, "{kind}");
     }
@@ -377,7 +377,7 @@ async fn state(app: &TestApp, form: &FormParams) -> (SendEligibility, usize) {
 }
 
 #[tokio::test]
-async fn text_with_another_message_sid_is_refused() {
+async fn text_with_another_message_sid_is_rejected() {
     let app = TestApp::echo();
     for text in [
         &format!("see MessageSid{OTHER} and MessageSid{OWN}"),
@@ -387,9 +387,9 @@ async fn text_with_another_message_sid_is_refused() {
         let webhook = capture("text").with("Body", text);
         for to in ["/webhook", "/webhook/fallback"] {
             let answer = app.send(webhook.clone().to(to)).await;
-            assert_eq!(answer.refused(400), "malformed form\n");
+            assert_eq!(answer.rejected(400), "malformed form\n");
         }
-        app.send(webhook.get()).await.refused(400);
+        app.send(webhook.get()).await.rejected(400);
     }
     assert_eq!(app.kept().await, 0);
     let series = |endpoint| {
@@ -415,10 +415,10 @@ async fn text_with_another_message_sid_is_refused() {
 }
 
 #[test]
-fn refused_text_is_logged_without_its_content() {
+fn rejected_text_is_logged_without_its_content() {
     let server = Server::start(&[]);
     let text = format!("canary-text MessageSid{OTHER}");
-    server.send(&Webhook::message(1, &text)).refused(400);
+    server.send(&Webhook::message(1, &text)).rejected(400);
     server.wait_for("a user's text holds such a pair");
     let log = server.log();
     let line = log
@@ -451,7 +451,7 @@ async fn exempt_names_must_match_exactly() {
             ("Tag".to_owned(), format!("{name}{OTHER}")),
         ] {
             let webhook = capture("text").with(&name, &value);
-            app.send(webhook).await.refused(400);
+            app.send(webhook).await.rejected(400);
         }
     }
     assert_eq!(app.kept().await, 1);
@@ -500,7 +500,7 @@ async fn get_signature_does_not_fit_reshaped_post() {
     let split = split.signature(&original.signature_for(ORIGIN));
     let app = TestApp::echo();
     for forged in [forged, split] {
-        assert_eq!(app.send(forged).await.refused(400), "malformed form\n");
+        assert_eq!(app.send(forged).await.rejected(400), "malformed form\n");
     }
     assert_eq!(app.kept().await, 0);
 }
@@ -529,7 +529,7 @@ async fn post_signature_does_not_fit_reshaped_get() {
     forged.form = FormParams::parse(target.split_once('?').unwrap().1.as_bytes(), 512).unwrap();
     assert_eq!(read(&forged.form).as_deref(), Some(OTHER));
     let app = TestApp::echo();
-    assert_eq!(app.send(forged).await.refused(400), "malformed form\n");
+    assert_eq!(app.send(forged).await.rejected(400), "malformed form\n");
     assert_eq!(app.kept().await, 0);
 }
 
@@ -553,11 +553,11 @@ async fn conversation_events_cannot_become_messages() {
         original.signature_for(ORIGIN)
     );
     let app = TestApp::echo();
-    assert_eq!(app.send(forged).await.refused(400), "malformed form\n");
+    assert_eq!(app.send(forged).await.rejected(400), "malformed form\n");
     assert_eq!(app.kept().await, 0);
     // Nor can a message become an event.
     let event = capture("text").with("EventType", "onMessageAdded");
-    app.send(event).await.refused(400);
+    app.send(event).await.rejected(400);
     assert_eq!(app.send(capture("conversation group")).await.twiml(), EMPTY);
 }
 

@@ -242,7 +242,7 @@ async fn message_list_filters_by_address_and_day() {
 }
 
 #[tokio::test]
-async fn next_page_outside_account_or_host_is_refused() {
+async fn next_page_outside_account_or_host_is_rejected() {
     for elsewhere in [
         "https://evil.example/2010-04-01/Accounts/AC00000000000000000000000000000001/Messages.json?Page=1",
         "//evil.example/Messages.json?Page=1",
@@ -256,8 +256,8 @@ async fn next_page_outside_account_or_host_is_refused() {
         let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
         let client = client(address);
         let messages = client.messages(account(), &credentials);
-        let refused = messages.page(&ListMessages::default()).await;
-        assert!(refused.is_err(), "{elsewhere}");
+        let rejected = messages.page(&ListMessages::default()).await;
+        assert!(rejected.is_err(), "{elsewhere}");
     }
 }
 

@@ -205,7 +205,7 @@ async fn missing_value_fails_only_its_rule() {
     );
     for (number, text) in [(1, "where"), (2, "picture")] {
         let answer = app.send(Webhook::message(number, text)).await;
-        assert_eq!(answer.refused(500), "handler failed\n");
+        assert_eq!(answer.rejected(500), "handler failed\n");
     }
     assert_eq!(app.says(3, "hi").await, says("ok"));
 }

@@ -23,7 +23,7 @@ fn run(program: &mut Command, public_url: &str, seed: &str) {
         + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(
-        text.contains("requests accepted") && text.contains("forgeries refused"),
+        text.contains("requests accepted") && text.contains("forgeries rejected"),
         "{text}"
     );
     assert!(server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="ok"}"#) > 300.0);

@@ -111,14 +111,14 @@ fn twilio_python_signatures_verify() {
             "name once",
         ),
     ] {
-        let refused = verify(
+        let rejected = verify(
             &verifier(ORIGIN, TOKEN),
             &post,
             "/twilio/sms",
             body,
             signature,
         );
-        assert_eq!(refused.unwrap_err(), mismatch, "{why}");
+        assert_eq!(rejected.unwrap_err(), mismatch, "{why}");
     }
 }
 
@@ -301,7 +301,10 @@ async fn threat_01_forged_or_missing_signature_is_rejected_before_handler() {
             .method(Method::GET)
             .to(&format!("/webhook?{}", good.form.encode())),
     ] {
-        assert_eq!(app.send(forged).await.refused(403), "signature not valid\n");
+        assert_eq!(
+            app.send(forged).await.rejected(403),
+            "signature not valid\n"
+        );
     }
     assert!(
         app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="rejected_signature"}"#)
@@ -317,13 +320,13 @@ async fn threat_02_two_signature_headers_are_rejected_even_if_valid() {
     let valid = good.signature_for(ORIGIN);
     app.send(good.clone().header("X-Twilio-Signature", &valid))
         .await
-        .refused(403);
+        .rejected(403);
     app.send(
         good.clone()
             .header("x-twilio-signature", &base64_of(&[0; 20])),
     )
     .await
-    .refused(403);
+    .rejected(403);
     app.send(good).await.twiml();
 }
 
@@ -352,7 +355,7 @@ async fn threat_03_signature_other_than_canonical_base64_is_rejected() {
         "!!!!!!!!!!!!!!!!!!!!!!!!!!!!",
         &megabyte,
     ] {
-        app.send(good.clone().signature(odd)).await.refused(403);
+        app.send(good.clone().signature(odd)).await.rejected(403);
     }
 }
 
@@ -397,14 +400,14 @@ fn threat_04_signature_comparison_is_constant_time_and_complete() {
     for bit in 0..160 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        let refused = verify(
+        let rejected = verify(
             &verifier,
             &Method::POST,
             "/webhook",
             "Body=hi",
             &base64_of(&flipped),
         );
-        assert_eq!(refused.unwrap_err(), SignatureErrorKind::Mismatch);
+        assert_eq!(rejected.unwrap_err(), SignatureErrorKind::Mismatch);
     }
 }
 
@@ -432,7 +435,7 @@ async fn threat_05_secondary_auth_token_is_accepted_only_while_configured() {
     let done = TestApp::echo();
     done.send(Webhook::message(1, "hi").token(OTHER_TOKEN))
         .await
-        .refused(403);
+        .rejected(403);
 }
 
 #[tokio::test]
@@ -461,17 +464,17 @@ async fn threat_06_valid_signature_for_unknown_account_is_rejected() {
             .signature(&base64_of(&[0; 20])),
     )
     .await
-    .refused(403);
+    .rejected(403);
     // The requests of a subaccount verify with its own auth token only.
     app.send(Webhook::message(3, "hi").with("AccountSid", OTHER))
         .await
-        .refused(403);
+        .rejected(403);
     app.send(Webhook::message(4, "hi").token(OTHER_TOKEN))
         .await
-        .refused(403);
+        .rejected(403);
     app.send(Webhook::message(5, "hi").with("AccountSid", "AC000000000000000000000000000000ee"))
         .await
-        .refused(403);
+        .rejected(403);
     assert_eq!(
         app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="rejected_account"}"#)
             .await,
@@ -511,7 +514,7 @@ async fn threat_09_host_and_forwarding_headers_do_not_affect_verification() {
                     .signed_for(url),
             )
             .await
-            .refused(403);
+            .rejected(403);
         }
     }
     // Only the path and query of an absolute-form target count.
@@ -528,7 +531,7 @@ async fn threat_09_host_and_forwarding_headers_do_not_affect_verification() {
             .signed_for(&format!("{ORIGIN}/webhook")),
     )
     .await
-    .refused(403);
+    .rejected(403);
 }
 
 #[tokio::test]
@@ -590,15 +593,15 @@ async fn threat_12_get_webhook_is_accepted_and_never_cached() {
     let answer = app.send(Webhook::message(1, "ça va + bien?").get()).await;
     assert!(answer.twiml().contains("<Message>ça va + bien?</Message>"));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
-    let refused = app
+    let rejected = app
         .send(
             Webhook::message(2, "hi")
                 .get()
                 .signature(&base64_of(&[1; 20])),
         )
         .await;
-    refused.refused(403);
-    assert_eq!(refused.header("cache-control"), Some("no-store"));
+    rejected.rejected(403);
+    assert_eq!(rejected.header("cache-control"), Some("no-store"));
     assert_eq!(
         app.send(Webhook::message(3, "hi"))
             .await
@@ -677,8 +680,8 @@ async fn threat_13_non_form_body_requires_hash_in_url() {
         )
         .unwrap(),
     );
-    app.send(webhook.clone()).await.refused(415);
-    app.send(webhook.body("{}")).await.refused(403);
+    app.send(webhook.clone()).await.rejected(415);
+    app.send(webhook.body("{}")).await.rejected(403);
 }
 
 // Other parameters may repeat and verify as Twilio signs them.
@@ -714,7 +717,7 @@ async fn threat_22_conflicting_values_of_deciding_parameter_are_rejected() {
         let webhook = Webhook::message(3, "hi")
             .also(name, "one")
             .also(name, "two");
-        app.send(webhook).await.refused(400);
+        app.send(webhook).await.rejected(400);
     }
     assert_eq!(
         app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="bad_form"}"#)

@@ -97,12 +97,12 @@ async fn invalid_status_callback_is_rejected() {
     let app = TestApp::echo();
     app.send(callback("sent").without("MessageStatus"))
         .await
-        .refused(400);
+        .rejected(400);
     app.send(callback("sent").with("MessageSid", "SM1"))
         .await
-        .refused(400);
+        .rejected(400);
     app.send(callback("sent").also("MessageStatus", "read"))
         .await
-        .refused(400);
-    app.send(callback("sent").signature("")).await.refused(403);
+        .rejected(400);
+    app.send(callback("sent").signature("")).await.rejected(403);
 }

@@ -81,7 +81,7 @@ async fn customer_service_window_closes_after_one_day() {
     ana.says("hi").await;
     bot.send_to(&ana, "News").await.assert_delivered();
     bot.advance(Duration::from_hours(25)).await;
-    bot.send_to(&ana, "News").await.assert_refused(63016);
+    bot.send_to(&ana, "News").await.assert_rejected(63016);
     ana.says("back").await;
     bot.send_to(&ana, "News").await.assert_delivered();
 }
@@ -136,7 +136,7 @@ async fn assertions_fail_when_they_should() {
     let late = ana.says("three").await;
     assert!(fails(&late, |answer| _ = answer.assert_replied_inline()));
     let sent = bot.send_to(&ana, "x").await;
-    assert!(std::panic::catch_unwind(|| _ = sent.assert_refused(63016)).is_err());
+    assert!(std::panic::catch_unwind(|| _ = sent.assert_rejected(63016)).is_err());
     let nobody = TestBot::start(|| App::builder().handler(shop)).await;
     assert!(
         AssertUnwindSafe(nobody.redeliver())

@@ -47,10 +47,10 @@ fn budget_exceeded_drops_slowest_unverified_request() {
     assert_eq!(server.metric(DROPPED), 0.0);
     let mut newest = begin(&server, 124 * 1024);
     let dropped = wire::read_answer(&mut slowest).unwrap();
-    assert_eq!(dropped.refused(503), "overloaded\n");
+    assert_eq!(dropped.rejected(503), "overloaded\n");
     assert_eq!(dropped.header("connection"), Some("close"));
     newest.write_all(&[b'a'; 4 * 1024]).unwrap();
-    wire::read_answer(&mut newest).unwrap().refused(403);
+    wire::read_answer(&mut newest).unwrap().rejected(403);
     assert!(server.metric(DROPPED) >= 1.0);
     assert!(server.log().contains("limit of unverified bytes reached"));
     // Closed connections return their bytes to the budget, so as much fits again.
@@ -70,7 +70,7 @@ fn small_messages_pass_without_any_budget() {
     }
     // A larger message needs the budget, so it gets 503 and does not reach the handler.
     let large = message(20, &"x".repeat(20_000));
-    assert_eq!(server.send(&large).refused(503), "overloaded\n");
+    assert_eq!(server.send(&large).rejected(503), "overloaded\n");
     let label = r#"{endpoint="primary",outcome="unavailable"}"#;
     assert_eq!(
         server.metric(&format!("replyhook_webhooks_total{label}")),

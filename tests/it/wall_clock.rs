@@ -103,7 +103,7 @@ async fn handler_timeout_survives_clock_set_back() {
     clock.advance(SignedDuration::from_secs(6));
     let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;
     let answer = answer.expect("a failure at its timeout").unwrap();
-    answer.refused(500);
+    answer.rejected(500);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -644,10 +644,10 @@ function wrongAnswer(found, { status, headers, body }, SaxesParser) {
 }
 
 /** Returns what is wrong with the response to a forgery, or null. */
-function wrongRefusal({ status, headers, body }, signature) {
+function wrongRejection({ status, headers, body }, signature) {
   if (status !== 403) return `status ${status}, not 403: ${quoted(String(body))}`;
-  if (!only(headers["content-type"])?.startsWith("text/plain")) return `refused with Content-Type ${headers["content-type"]}`;
-  if (body.includes(signature)) return "the refusal tells the right signature";
+  if (!only(headers["content-type"])?.startsWith("text/plain")) return `rejected with Content-Type ${headers["content-type"]}`;
+  if (body.includes(signature)) return "the rejection tells the right signature";
   return null;
 }
 
@@ -691,7 +691,7 @@ async function main() {
   const server = new Server(args.base);
   const failures = [];
   const made = new Map(Object.keys(KINDS).map((kind) => [kind, 0]));
-  let [accepted, refused, recut] = [0, 0, 0];
+  let [accepted, rejected, recut] = [0, 0, 0];
 
   const failed = (found, what, signedFor) => {
     const lines = [`seed ${args.seed} index ${found.label}: ${found.method} ${shown(found.wireTarget(site))}`];
@@ -723,9 +723,9 @@ async function main() {
         const forged = forger.forge(chance, kind, found);
         if (forged === null) continue;
         made.set(kind, made.get(kind) + 1);
-        const wrong = wrongRefusal(await server.ask(site, forged.found, forged.signatures, forged.headers), signature);
+        const wrong = wrongRejection(await server.ask(site, forged.found, forged.signatures, forged.headers), signature);
         if (wrong) failed(forged.found, `forgery (${kind}), signatures ${JSON.stringify(forged.signatures)}: ${wrong}`);
-        else refused++;
+        else rejected++;
         if (++count === 2) break;
       }
       if (count < 2) failed(found, "fewer than two forgeries could be made: a mistake in this program");
@@ -737,7 +737,7 @@ async function main() {
   }
   server.close();
 
-  if (!accepted || !refused) failures.push("a run without an accepted request or without a refused forgery shows nothing");
+  if (!accepted || !rejected) failures.push("a run without an accepted request or without a rejected forgery shows nothing");
   if (args.only === undefined && !recut) failures.push("a run without a reshaped request shows nothing");
   const unused = [...made].filter(([kind, count]) => !count && (site.prefix || !kind.startsWith("prefix"))).map(([kind]) => kind);
   if (args.only === undefined && Number(args.cases) >= 200 && !failures.length && unused.length) {
@@ -745,7 +745,7 @@ async function main() {
   }
   for (const failure of failures.slice(0, 5)) console.log(failure);
   if (failures.length > 5) console.log(`… and ${failures.length - 5} more`);
-  console.log(`sign.mjs: ${accepted} requests accepted, ${refused} forgeries refused, ${recut} reshaped`);
+  console.log(`sign.mjs: ${accepted} requests accepted, ${rejected} forgeries rejected, ${recut} reshaped`);
   process.exitCode = failures.length ? 1 : 0;
 }
 

@@ -626,14 +626,14 @@ def wrong_answer(case, answer):
     return None
 
 
-def wrong_refusal(answer, signature):
+def wrong_rejection(answer, signature):
     """Returns what is wrong with the response to a forgery, or None."""
     if answer.status != 403:
         return f"status {answer.status}, not 403: {answer.body[:200]!r}"
     if not (answer.headers.get("Content-Type") or "").startswith("text/plain"):
-        return f"refused with Content-Type {answer.headers.get('Content-Type')}"
+        return f"rejected with Content-Type {answer.headers.get('Content-Type')}"
     if signature.encode() in answer.body:
-        return "the refusal tells the right signature"
+        return "the rejection tells the right signature"
     return None
 
 
@@ -654,7 +654,7 @@ def main():
 
     public = Public(args.public_url)
     forger, server = Forger(public, args.token), Server(args.base)
-    accepted, refused, recut, failures, kinds = 0, 0, 0, [], Counter()
+    accepted, rejected, recut, failures, kinds = 0, 0, 0, [], Counter()
 
     def failed(case, what, signed_for=None):
         lines = [f"seed {args.seed} index {case.label}: {case.method} {shown(case.wire_target(public))}"]
@@ -673,7 +673,7 @@ def main():
             signature = forger.sign(case)
             url = case.url(public, public.origins[0])
             if "[" not in public.authority and not forger.sdk.validate(url, case.signed(), signature):
-                failed(case, "the SDK refuses its own signature: a mistake in this program", url)
+                failed(case, "the SDK rejects its own signature: a mistake in this program", url)
             wrong = wrong_answer(case, server.ask(public, case, [signature]))
             if wrong:
                 failed(case, wrong, case.url(public))
@@ -690,11 +690,11 @@ def main():
             made = list(islice(((kind, forged) for kind, forged in tries if forged is not None), 2))
             for kind, forged in made:
                 kinds[kind] += 1
-                wrong = wrong_refusal(server.ask(public, forged.case, forged.signatures, forged.headers), signature)
+                wrong = wrong_rejection(server.ask(public, forged.case, forged.signatures, forged.headers), signature)
                 if wrong:
                     failed(forged.case, f"forgery ({kind.replace('_', ' ')}), signatures {forged.signatures}: {wrong}")
                 else:
-                    refused += 1
+                    rejected += 1
             if len(made) < 2:
                 failed(case, "fewer than two forgeries could be made: a mistake in this program")
             if len(failures) >= 100:
@@ -702,8 +702,8 @@ def main():
     except (OSError, http.client.HTTPException) as error:
         failed(case, f"no answer: {error!r}")
 
-    if not accepted or not refused:
-        failures.append("a run without an accepted request or without a refused forgery shows nothing")
+    if not accepted or not rejected:
+        failures.append("a run without an accepted request or without a rejected forgery shows nothing")
     if args.only is None and not recut:
         failures.append("a run without a reshaped request shows nothing")
     needed = [kind for kind in KINDS if public.prefix or not kind.startswith("prefix")]
@@ -713,7 +713,7 @@ def main():
         print(failure)
     if len(failures) > 5:
         print(f"… and {len(failures) - 5} more")
-    print(f"sign.py: {accepted} requests accepted, {refused} forgeries refused, {recut} reshaped")
+    print(f"sign.py: {accepted} requests accepted, {rejected} forgeries rejected, {recut} reshaped")
     return 1 if failures else 0
 
 

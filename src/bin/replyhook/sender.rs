@@ -34,14 +34,14 @@ enum SenderCommand {
     #[command(after_help = "\
 Exit codes:
   0  shown, even if the account has none
-  1  the sender was not found, or Twilio refused the request or did not respond
+  1  the sender was not found, or Twilio rejected the request or did not respond
   2  usage or configuration error")]
     Show(ShowSenderArgs),
     /// Set webhooks of a sender; those without an option stay as they are
     #[command(after_help = "\
 Exit codes:
   0  set
-  1  the sender was not found, or Twilio refused the request or did not respond
+  1  the sender was not found, or Twilio rejected the request or did not respond
   2  usage or configuration error")]
     Set(Set),
 }
@@ -243,12 +243,12 @@ impl Set {
         let sender = runtime()?.block_on(async {
             let mut found = console.find(std::slice::from_ref(&self.which)).await?;
             let sender = found.remove(0);
-            let present = sender.webhooks;
-            // `set_webhooks` replaces all three URLs, so pass the present ones on.
+            let current = sender.webhooks;
+            // `set_webhooks` replaces all three URLs, so pass the current ones on.
             let [inbound, fallback, status] = configured.unwrap_or([
-                self.webhook.or(present.inbound),
-                self.fallback.or(present.fallback),
-                self.status_callback.or(present.status),
+                self.webhook.or(current.inbound),
+                self.fallback.or(current.fallback),
+                self.status_callback.or(current.status),
             ]);
             let webhooks = ConfiguredWebhooks::new(inbound, fallback, status);
             let mut methods = sender.methods;

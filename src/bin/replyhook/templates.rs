@@ -10,11 +10,11 @@ use crate::{ExitStatus, Failed, SettingsArgs, print, printable, runtime};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Reads the templates from Twilio (twilio.content_url) with TWILIO_ACCOUNT_SID and its auth token or API key. Outside of
-the customer service window, WhatsApp accepts only approved templates, and `replyhook send` refuses others.
+the customer service window, WhatsApp accepts only approved templates, and `replyhook send` rejects others.
 
 Exit codes:
   0  listed, even if there are none
-  1  Twilio refused the request or did not respond
+  1  Twilio rejected the request or did not respond
   2  usage or configuration error
 
 Example:

@@ -50,16 +50,16 @@ pub(super) fn collection(engine: &Engine, call: &ApiCall) -> RestResponse {
 
 fn create(engine: &Engine, call: &ApiCall) -> RestResponse {
     let json = call.json.as_ref();
-    let json = json.ok_or_else(|| TwilioError::refused(20001, "The request body is not JSON"))?;
+    let json = json.ok_or_else(|| TwilioError::rejected(20001, "The request body is not JSON"))?;
     let types = json["types"].as_object();
     if types.is_none_or(serde_json::Map::is_empty) {
-        return Err(TwilioError::refused(
+        return Err(TwilioError::rejected(
             20001,
             "types: at least one is required",
         ));
     }
     let language = json["language"].as_str();
-    let language = language.ok_or_else(|| TwilioError::refused(20001, "language is required"))?;
+    let language = language.ok_or_else(|| TwilioError::rejected(20001, "language is required"))?;
     let template = sid("HX");
     let now = engine.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let url = format!("https://content.twilio.com/v1/Content/{template}");
@@ -139,7 +139,7 @@ pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> RestR
             let json = call.json.as_ref();
             let text = |name: &str| json.and_then(|json| json[name].as_str()).map(str::to_owned);
             let (Some(name), Some(category)) = (text("name"), text("category")) else {
-                return Err(TwilioError::refused(
+                return Err(TwilioError::rejected(
                     20001,
                     "name and category are required",
                 ));
@@ -191,13 +191,13 @@ pub(super) fn render(
     template: &str,
     variables: Option<&str>,
 ) -> Result<(String, Vec<TappedButton>), TwilioError> {
-    let invalid = || TwilioError::refused(21656, "The ContentVariables Parameter is invalid.");
+    let invalid = || TwilioError::rejected(21656, "The ContentVariables Parameter is invalid.");
     let given: BTreeMap<String, String> = match variables {
         Some(text) => serde_json::from_str(text).map_err(|_| invalid())?,
         None => BTreeMap::new(),
     };
     let found = find(engine, template);
-    let found = found.ok_or_else(|| TwilioError::refused(21655, "The ContentSid is Invalid"))?;
+    let found = found.ok_or_else(|| TwilioError::rejected(21655, "The ContentSid is Invalid"))?;
     let types = found["types"].as_object().cloned().unwrap_or_default();
     let body = types.values().find_map(|kind| kind["body"].as_str());
     let body = body.unwrap_or_default();

@@ -38,19 +38,19 @@ pub(super) fn create(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
 fn draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, TwilioError> {
     let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
     let to = given("To")
-        .ok_or_else(|| TwilioError::refused(21604, "A 'To' phone number is required."))?;
+        .ok_or_else(|| TwilioError::rejected(21604, "A 'To' phone number is required."))?;
     // A business-scoped user ID as `To` means the phone number that this user wrote from.
     let phone = engine.state().phone_of(to);
     let user = Address::parse(phone.as_deref().unwrap_or(to));
     if !can_be_sent_to(&user) {
-        return Err(TwilioError::refused(
+        return Err(TwilioError::rejected(
             21211,
             format!("Invalid 'To' Phone Number: {}", masked(to)),
         ));
     }
     let service = given("MessagingServiceSid");
     if service.is_some_and(|service| !is_sid(service, "MG")) {
-        return Err(TwilioError::refused(
+        return Err(TwilioError::rejected(
             21705,
             "The Messaging Service Sid is invalid",
         ));
@@ -59,15 +59,15 @@ fn draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, TwilioErro
     let text = content(form, &user)?;
     let send_at = schedule(engine, form, service)?;
     if given("StatusCallback").is_some_and(|url| !can_be_called(url) || has_underscore(url)) {
-        return Err(TwilioError::refused(21609, "Invalid 'StatusCallback' URL"));
+        return Err(TwilioError::rejected(21609, "Invalid 'StatusCallback' URL"));
     }
     let validity = given("ValidityPeriod").map(str::parse::<u32>);
     if validity.is_some_and(|seconds| !seconds.is_ok_and(|s| (1..=36_000).contains(&s))) {
-        return Err(TwilioError::refused(21624, "Invalid ValidityPeriod"));
+        return Err(TwilioError::rejected(21624, "Invalid ValidityPeriod"));
     }
     let pair = (from.clone(), user.as_str().to_owned());
     if engine.state().blocked.contains(&pair) {
-        return Err(TwilioError::refused(
+        return Err(TwilioError::rejected(
             21610,
             "Attempt to send to unsubscribed recipient",
         ));
@@ -122,7 +122,7 @@ fn sender(
     let Some(from) = from else {
         if !has_service {
             let message = "A 'From' phone number or MessagingServiceSid is required.";
-            return Err(TwilioError::refused(21603, message));
+            return Err(TwilioError::rejected(21603, message));
         }
         // Prefer the sender of the latest message of this user, like a service's sticky sender.
         let latest = engine
@@ -134,7 +134,7 @@ fn sender(
         let chosen = latest.filter(&on_channel);
         let chosen = chosen.or_else(|| senders.into_iter().find(on_channel));
         return chosen.ok_or_else(|| {
-            TwilioError::refused(
+            TwilioError::rejected(
                 21703,
                 "The Messaging Service has no sender for this channel",
             )
@@ -142,20 +142,20 @@ fn sender(
     };
     if Address::parse(from).channel() != user.channel() {
         let message = "'From' and 'To' are not on the same channel";
-        return Err(TwilioError::refused(21910, message));
+        return Err(TwilioError::rejected(21910, message));
     }
     if from == user.as_str() {
-        return Err(TwilioError::refused(63031, "'From' and 'To' are the same"));
+        return Err(TwilioError::rejected(63031, "'From' and 'To' are the same"));
     }
     if senders.iter().any(|sender| sender == from) {
         return Ok(from.to_owned());
     }
     Err(if *user.channel() == Channel::Sms {
         let message = "The 'From' phone number is not one of this account";
-        TwilioError::refused(21606, message)
+        TwilioError::rejected(21606, message)
     } else {
         let message = "Twilio could not find a Channel with the specified From address";
-        TwilioError::refused(63007, message)
+        TwilioError::rejected(63007, message)
     })
 }
 
@@ -165,24 +165,24 @@ fn content(form: &FormParams, user: &Address) -> Result<String, TwilioError> {
     let media = media_urls(form);
     if given("Body").is_none() && media.is_empty() && given("ContentSid").is_none() {
         let message = "Message body, media URL or content SID must be specified.";
-        return Err(TwilioError::refused(21619, message));
+        return Err(TwilioError::rejected(21619, message));
     }
     if given("ContentSid").is_some_and(|sid| !is_sid(sid, "HX")) {
-        return Err(TwilioError::refused(21655, "The ContentSid is Invalid"));
+        return Err(TwilioError::rejected(21655, "The ContentSid is Invalid"));
     }
     let body = given("Body").unwrap_or_default();
     if body.encode_utf16().count() > 1600 {
         let message = "The concatenated message body exceeds the 1600 character limit";
-        return Err(TwilioError::refused(21617, message));
+        return Err(TwilioError::rejected(21617, message));
     }
     if media.len() > max_files(user) {
-        return Err(TwilioError::refused(
+        return Err(TwilioError::rejected(
             21623,
             "Number of media files exceeds allowed limit",
         ));
     }
     if media.iter().any(|url| !can_be_called(url)) {
-        return Err(TwilioError::refused(21620, "Invalid media URL(s)"));
+        return Err(TwilioError::rejected(21620, "Invalid media URL(s)"));
     }
     Ok(body.to_owned())
 }
@@ -198,15 +198,15 @@ fn schedule(
     };
     if service.is_none() || form.get("ScheduleType") != Some("fixed") {
         let message = "SendAt needs ScheduleType=fixed and a MessagingServiceSid";
-        return Err(TwilioError::refused(35118, message));
+        return Err(TwilioError::rejected(35118, message));
     }
     let at: Timestamp = at
         .parse()
-        .map_err(|_| TwilioError::refused(35111, "SendAt is not an ISO 8601 time"))?;
+        .map_err(|_| TwilioError::rejected(35111, "SendAt is not an ISO 8601 time"))?;
     let ahead = at.duration_since(engine.now()).as_secs();
     if !(5 * 60..=35 * 24 * 3600).contains(&ahead) {
         let message = "SendAt must be 5 minutes to 35 days ahead";
-        return Err(TwilioError::refused(35114, message));
+        return Err(TwilioError::rejected(35114, message));
     }
     Ok(Some(at))
 }
@@ -355,7 +355,7 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> 
                 MessageStatus::Scheduled | MessageStatus::Accepted
             ) {
                 let message = "Cannot cancel this message because it is not cancelable.";
-                return Err(TwilioError::refused(30409, message));
+                return Err(TwilioError::rejected(30409, message));
             }
             // `progress` and `leave_schedule` stop when they see this status.
             set(engine, sid, |message| {
@@ -378,7 +378,7 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> 
         }),
         _ => {
             let message = "Only Status=canceled and an empty Body can be set.";
-            return Err(TwilioError::refused(20001, message));
+            return Err(TwilioError::rejected(20001, message));
         }
     }
     // Read again, so that the response shows the change.

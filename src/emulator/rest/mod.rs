@@ -82,7 +82,7 @@ impl TwilioError {
     }
 
     /// Creates a 400 error, for an invalid parameter.
-    fn refused(code: u32, message: impl Into<String>) -> Self {
+    fn rejected(code: u32, message: impl Into<String>) -> Self {
         Self::new(400, code, message)
     }
 
@@ -236,7 +236,7 @@ fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiC
         let meaning = ErrorCode(code).meaning().unwrap_or("as ordered");
         return Err(TwilioError::new(fault.status, code, meaning));
     }
-    let unreadable = || TwilioError::refused(20001, "the parameters cannot be read");
+    let unreadable = || TwilioError::rejected(20001, "the parameters cannot be read");
     let query = parts.uri.query().unwrap_or_default();
     let query = FormParams::parse(query.as_bytes(), MAX_PARAMS).map_err(|_| unreadable())?;
     let (form, json) = if is_form(parts) {
@@ -395,7 +395,7 @@ fn typing(engine: &Engine, call: &ApiCall) -> RestResponse {
     };
     let channel = field("channel").unwrap_or_default();
     if !channel.eq_ignore_ascii_case("whatsapp") {
-        return Err(TwilioError::refused(20001, "channel: WHATSAPP"));
+        return Err(TwilioError::rejected(20001, "channel: WHATSAPP"));
     }
     let message = field("messageId").unwrap_or_default();
     let state = engine.state();

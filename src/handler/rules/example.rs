@@ -224,7 +224,7 @@ fn got(reader: &mut RulesReader<'_>, value: &SpannedValue<'_>) -> Option<ActualR
     let mut fields = reader.table_of(value, "gets")?;
     let text = reader.text(&mut fields, "text");
     let media = fields.take("media").map(|media| {
-        // An empty list expects a message without media. `Reader::texts` would refuse it.
+        // An empty list expects a message without media. `Reader::texts` would reject it.
         let is_none = media.get_ref().as_array().is_some_and(|all| all.is_empty());
         let none = is_none.then(Vec::new);
         none.or_else(|| reader.texts(media, "media"))

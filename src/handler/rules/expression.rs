@@ -99,7 +99,7 @@ pub(super) fn parts(name: &str, files: &[&str]) -> Option<&'static [&'static str
 /// # Errors
 /// [`TemplateProblem`] of the first token that is not allowed.
 pub(super) fn look_at_tokens(tokens: &[Placed<'_>], files: &[&str]) -> Result<(), TemplateProblem> {
-    // Without a parser it is unknown what `*` multiplies. So `media` is refused anywhere in a tag that has one.
+    // Without a parser it is unknown what `*` multiplies. So `media` is rejected anywhere in a tag that has one.
     let multiplies = tokens
         .iter()
         .any(|(_, token)| *token == TagToken::Sign('*'));
@@ -263,7 +263,7 @@ impl<'t> Here<'t> {
     }
 
     /// Checks for operators of other languages.
-    // minijinja would refuse them too, but without naming the operator that is meant.
+    // minijinja would reject them too, but without naming the operator that is meant.
     fn foreign(self, sign: char) -> Option<String> {
         // Tokens have one character each, so `==` is two adjacent ones.
         let (at, _) = self.tokens[self.number];

@@ -175,7 +175,7 @@ impl RuleSet {
                 Action::Handoff(url) => router.on(filter, HandoffReply(url)),
                 Action::Forward(_) => match forward {
                     Some(forward) => router.on_shared_handler(filter, forward.clone()),
-                    // `LoadedRules::new` refuses such rules, and the other callers pass a stand-in: no reply.
+                    // `LoadedRules::new` rejects such rules, and the other callers pass a stand-in: no reply.
                     None => router.on(
                         filter,
                         TemplateReply::new(Vec::new(), Vec::new(), &templates),

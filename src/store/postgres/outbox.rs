@@ -518,9 +518,9 @@ async fn settle(
                 return Ok(());
             };
             let us = unpack(us);
-            if let Some(scope) = rows::refused_scope(code, &us, service.as_deref()) {
+            if let Some(scope) = rows::rejected_scope(code, &us, service.as_deref()) {
                 let record = ConsentRecord::refusal(scope, unpack(user), None, now);
-                status_events::refused(db, &record).await?;
+                status_events::rejected(db, &record).await?;
             }
         }
         SendOutcome::Unknown {

@@ -8,9 +8,9 @@ use super::text::pack;
 use crate::sid::MessagingServiceSid;
 use crate::store::{ConsentRecord, StatusEffect, StatusEvent, outbox, rows};
 
-/// Opts out a user that Twilio refuses to deliver to.
-pub(super) async fn refused(db: &mut PgConnection, record: &ConsentRecord) -> Result<(), Trouble> {
-    // Each further message would be refused as well, and would add a line to the ledger.
+/// Opts out a user that Twilio does not deliver to.
+pub(super) async fn rejected(db: &mut PgConnection, record: &ConsentRecord) -> Result<(), Trouble> {
+    // Each further message would be rejected as well, and would add a line to the ledger.
     if conversations::opted_out(db, &record.user, &record.scope).await? {
         return Ok(());
     }
@@ -51,10 +51,10 @@ pub(super) async fn take(
     let code = news.error_code.map(|code| code.0);
     let service = news.service.as_ref().map(MessagingServiceSid::as_str);
     if let (Some(us), Some(user)) = (&news.sender, &news.user)
-        && let Some(scope) = rows::refused_scope(code, us.as_str(), service)
+        && let Some(scope) = rows::rejected_scope(code, us.as_str(), service)
     {
         let record = ConsentRecord::refusal(scope, user.clone(), Some(news.sid), news.at);
-        refused(db, &record).await?;
+        rejected(db, &record).await?;
     }
     let mut found: Option<i64> =
         sqlx::query_scalar("SELECT id FROM outbound WHERE sid = $1 AND account = $2")

@@ -25,8 +25,8 @@ pub(super) async fn submit(
     let message = &submission.message;
     let (us, user) = (&message.sender, &message.user);
     let standing = standing(db, us, message.service, user, submission.due).await?;
-    if let Some(refusal) = submission.refusal(standing) {
-        return Ok(SubmitOutcome::Ineligible(refusal));
+    if let Some(rejection) = submission.rejection(standing) {
+        return Ok(SubmitOutcome::Ineligible(rejection));
     }
     // The message before its key, which refers to its id. A rollback removes both.
     let columns = Columns::of(std::slice::from_ref(message));

@@ -204,7 +204,7 @@ fn addresses_of(
 /// Author of a message to a sender.
 pub(super) struct Person {
     pub(super) conversation: i64,
-    /// All known addresses, not only those of the present message: consent under one of them applies to the person.
+    /// All known addresses, not only those of the current message: consent under one of them applies to the person.
     pub(super) addresses: Vec<Address>,
     pub(super) opted_out: bool,
 }

@@ -389,9 +389,9 @@ fn settle(
                 })
                 .optional()?;
             if let Some((us, user, service)) = failed
-                && let Some(scope) = rows::refused_scope(code, &us, service.as_deref())
+                && let Some(scope) = rows::rejected_scope(code, &us, service.as_deref())
             {
-                status_events::refused(db, &ConsentRecord::refusal(scope, user, None, now))?;
+                status_events::rejected(db, &ConsentRecord::refusal(scope, user, None, now))?;
             }
         }
         SendOutcome::Unknown {

@@ -154,7 +154,7 @@ pub(super) fn identity(metadata: &Metadata) -> FileIdentity {
 ///
 /// SQLite's write-ahead log is named after the database. Changes by a second name go to a second log. The server does
 /// not read that log, and writing it back damages the database.
-pub(super) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
+pub(super) fn reject_second_name(path: &Path) -> Result<(), StoreError> {
     let has_links = path.metadata().is_ok_and(|metadata| metadata.nlink() > 1);
     // A server's write-ahead log exists as long as the server runs. With a log under this name, this name is the
     // server's.
@@ -167,7 +167,7 @@ pub(super) fn refuse_second_name(path: &Path) -> Result<(), StoreError> {
     };
     let entry = &mut locked[at];
     if !entry.is_owned {
-        // A server that starts while this lock is held refuses to start. The lock is held for microseconds, and only
+        // A server that starts while this lock is held does not start. The lock is held for microseconds, and only
         // for a file with several names.
         match entry.descriptor.try_lock_shared() {
             Ok(()) => {

@@ -15,7 +15,7 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Returns the present identities of an open database's files; `None` for a database in memory.
+    /// Returns the current identities of an open database's files; `None` for a database in memory.
     pub(super) fn of(database: &DatabaseFile) -> Result<Option<Self>, StoreError> {
         let Some(path) = &database.path else {
             return Ok(None);

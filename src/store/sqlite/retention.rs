@@ -90,7 +90,7 @@ const DELETE_OUTGOING: &str = "DELETE FROM outbound WHERE id > ?1 AND id <= ?2 A
      AND ?3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = outbound.id)";
 
 /// Finds the conversation ?1 if it has no open message and its last message is older than ?2.
-// A last message later than ?3, the present time, counts as old if the mark has come to it, ?4.
+// A last message later than ?3, the current time, counts as old if the mark has come to it, ?4.
 const IS_OVER: &str = "SELECT 1 FROM conversation c WHERE c.id = ?1 \
      AND (c.last_inbound < ?2 OR (c.last_inbound > ?3 AND c.newest <= ?4)) \
      AND NOT EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = c.id AND p.state < 3)";

@@ -6,7 +6,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::store_error;
-use super::ownership::{file_warnings, refuse_second_name};
+use super::ownership::{file_warnings, reject_second_name};
 use crate::store::{Access, MIN_READER, SCHEMA, StoreError, StoreErrorKind, rows};
 
 /// All migrations, oldest first. Their numbers are the same as PostgreSQL's.
@@ -138,7 +138,7 @@ impl DatabaseFile {
         }
         if let Some(path) = &self.path {
             match access {
-                Access::Operator => refuse_second_name(path)?,
+                Access::Operator => reject_second_name(path)?,
                 Access::Owner | Access::Migrate => {
                     for warning in file_warnings(path) {
                         tracing::warn!("{warning}");
@@ -199,7 +199,7 @@ fn restore(path: &Path) -> String {
     // The damage may come from a backup that was copied next to the write-ahead log of another file.
     let path = path.display();
     format!(
-        "restore a backup, but first remove {path}-wal and {path}-shm, which belong to the present file; or move all three \
+        "restore a backup, but first remove {path}-wal and {path}-shm, which belong to the current file; or move all three \
          away to start with an empty store, which loses saved responses and opt-outs"
     )
 }

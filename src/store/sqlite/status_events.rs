@@ -7,7 +7,7 @@ use crate::sid::MessagingServiceSid;
 use crate::store::{ConsentRecord, StatusEffect, StatusEvent, StoreError, outbox, rows};
 
 /// Records the opt-out of a user to whom Twilio does not deliver.
-pub(super) fn refused(db: &Connection, record: &ConsentRecord) -> Result<(), StoreError> {
+pub(super) fn rejected(db: &Connection, record: &ConsentRecord) -> Result<(), StoreError> {
     let (user, scope) = (&record.user, &record.scope);
     // Twilio reports the error for every message to the user. The ledger gets one record.
     if conversations::opted_out(db, std::slice::from_ref(user), std::slice::from_ref(scope))? {
@@ -43,10 +43,10 @@ pub(super) fn take(db: &Connection, news: &StatusEvent) -> Result<StatusEffect, 
     let service = news.service.as_ref().map(MessagingServiceSid::as_str);
     // Independent of the message: the opt-out counts even if the outbox does not know the SID.
     if let (Some(us), Some(user)) = (&news.sender, &news.user)
-        && let Some(scope) = rows::refused_scope(code, us.as_str(), service)
+        && let Some(scope) = rows::rejected_scope(code, us.as_str(), service)
     {
         let record = ConsentRecord::refusal(scope, user.clone(), Some(news.sid), news.at);
-        refused(db, &record)?;
+        rejected(db, &record)?;
     }
     let mut found: Option<i64> = db
         .prepare_cached("SELECT id FROM outbound WHERE sid = ?1 AND account = ?2")?

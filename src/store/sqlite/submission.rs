@@ -30,13 +30,13 @@ pub(super) fn submit(
         submission.due,
     )?;
     // Returns before any write, so the key stays free.
-    if let Some(refusal) = submission.refusal(standing) {
-        return Ok(SubmitOutcome::Ineligible(refusal));
+    if let Some(rejection) = submission.rejection(standing) {
+        return Ok(SubmitOutcome::Ineligible(rejection));
     }
     let ids = outbox::insert(db, None, std::slice::from_ref(message), now)?;
     let id = ids[0];
     if !submission.min_interval.is_zero() {
-        // `free_at` is the earliest send time of the sender's next message. The message gets the present one, or now if
+        // `free_at` is the earliest send time of the sender's next message. The message gets the current one, or now if
         // that has passed, so unused time does not allow a burst. RETURNING sees the new value, one interval later.
         let send_time: i64 = db
             .prepare_cached(

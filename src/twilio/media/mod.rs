@@ -117,7 +117,7 @@ impl MediaClient {
     /// Deletes a file at Twilio, which otherwise keeps it. A missing file counts as deleted.
     ///
     /// # Errors
-    /// [`MediaError`] if Twilio is unreachable or refuses the call.
+    /// [`MediaError`] if Twilio is unreachable or rejects the call.
     pub(crate) async fn delete(
         &self,
         api: &Client,
@@ -131,7 +131,7 @@ impl MediaClient {
         if status.is_success() || status == StatusCode::NOT_FOUND {
             return Ok(());
         }
-        Err(MediaError::new(MediaErrorKind::Refused(status.as_u16())))
+        Err(MediaError::new(MediaErrorKind::Rejected(status.as_u16())))
     }
 
     async fn try_once(
@@ -199,7 +199,7 @@ impl MediaClient {
             let next = next.ok_or_else(foreign)?;
             let http = match self.hosts.way(&next, &api.url) {
                 Some(Way::Guarded) => self.guarded().map_err(again)?,
-                // The local stand-in serves its files itself, on an address that `guarded` would refuse.
+                // The local stand-in serves its files itself, on an address that `guarded` would reject.
                 Some(Way::Same) => api.http().map_err(again)?,
                 None => return Err(foreign()),
             };
@@ -214,11 +214,11 @@ impl MediaClient {
                 Err(FetchFailure::Retry(MediaError::new(MediaErrorKind::Gone)))
             }
             // The signed link has expired since the redirect. The next attempt gets a new one from the API.
-            StatusCode::FORBIDDEN if hops > 0 => Err(FetchFailure::Retry(refused(status))),
+            StatusCode::FORBIDDEN if hops > 0 => Err(FetchFailure::Retry(rejected(status))),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Err(FetchFailure::Retry(refused(status)))
+                Err(FetchFailure::Retry(rejected(status)))
             }
-            status => Err(FetchFailure::Never(refused(status))),
+            status => Err(FetchFailure::Never(rejected(status))),
         }
     }
 
@@ -262,8 +262,8 @@ fn target(response: &Response) -> Option<Url> {
     response.url().join(location).ok()
 }
 
-fn refused(status: StatusCode) -> MediaError {
-    MediaError::new(MediaErrorKind::Refused(status.as_u16()))
+fn rejected(status: StatusCode) -> MediaError {
+    MediaError::new(MediaErrorKind::Rejected(status.as_u16()))
 }
 
 // Converting to `RestError` removes the URL from the source: a signed link gives access to the file without

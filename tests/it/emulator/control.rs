@@ -35,9 +35,9 @@ async fn invalid_control_request_is_rejected_with_reason() {
             "no sender on this channel",
         ),
     ] {
-        let refused = bench.remote.post(&["messages"], &message).await;
-        let Err(EmulatorClientError::Refused(reason)) = refused else {
-            panic!("{message}: {refused:?}")
+        let rejected = bench.remote.post(&["messages"], &message).await;
+        let Err(EmulatorClientError::Rejected(reason)) = rejected else {
+            panic!("{message}: {rejected:?}")
         };
         assert!(reason.contains(part), "{reason}");
     }
@@ -47,9 +47,9 @@ async fn invalid_control_request_is_rejected_with_reason() {
         (json!({"retry": "sometimes"}), "4xx, 5xx"),
         (json!({"rest_error": {"status": 200}}), "400 to 599"),
     ] {
-        let refused = bench.remote.put(&["faults"], &faults).await;
-        let Err(EmulatorClientError::Refused(reason)) = refused else {
-            panic!("{faults}: {refused:?}")
+        let rejected = bench.remote.put(&["faults"], &faults).await;
+        let Err(EmulatorClientError::Rejected(reason)) = rejected else {
+            panic!("{faults}: {rejected:?}")
         };
         assert!(reason.contains(part), "{reason}");
     }
@@ -216,5 +216,5 @@ async fn reset_clears_emulator_state() {
     let faults = bench.remote.get(&["faults"]).await.unwrap();
     assert_eq!(faults["duplicate"], 0);
     let unknown = bench.remote.get(&["exchanges", "ex1"]).await;
-    assert!(matches!(unknown, Err(EmulatorClientError::Refused(_))));
+    assert!(matches!(unknown, Err(EmulatorClientError::Rejected(_))));
 }

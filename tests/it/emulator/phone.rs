@@ -351,8 +351,8 @@ async fn rest_api_rejects_invalid_messages_and_injects_errors() {
     assert_eq!(two.unwrap_err().code().map(|code| code.0), Some(21623));
     let unreachable = NewMessage::text(ANA, "x").from(WHATSAPP);
     let unreachable = unreachable.status_callback("http://a_b.example.com/status");
-    let refused = bench.send(unreachable).await.unwrap_err();
-    assert_eq!(refused.code().map(|code| code.0), Some(21609));
+    let rejected = bench.send(unreachable).await.unwrap_err();
+    assert_eq!(rejected.code().map(|code| code.0), Some(21609));
     let fault = json!({"rest_error": {"status": 400, "code": 21611, "times": 2}});
     bench.faults(fault).await;
     assert_eq!(bench.text(ANA, WHATSAPP, "x").await, Err(Some(21611)));

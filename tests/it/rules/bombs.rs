@@ -36,7 +36,7 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
             message.with(&name, &url)
         });
         let answer = app.send(message.with("NumMedia", "10")).await;
-        assert_eq!(answer.refused(500), "handler failed\n", "{bomb}");
+        assert_eq!(answer.rejected(500), "handler failed\n", "{bomb}");
         assert_eq!(app.says(2, "hi").await, says("ok"), "{bomb}");
     }
     // These constructs, such as assignments, macros and list expressions, are not part of the language.
@@ -82,7 +82,7 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
     };
     let text: String = (0..1600).map(letter).collect();
     let answer = app.send(Webhook::message(1, &text)).await;
-    assert_eq!(answer.refused(500), "handler failed\n");
+    assert_eq!(answer.rejected(500), "handler failed\n");
     assert_eq!(app.says(2, "hi").await, says("ok"));
     // Backtracking engines need exponential time for this pattern.
     let (app, _file) = super::app(

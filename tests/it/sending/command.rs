@@ -79,15 +79,15 @@ fn send_command_queues_message_for_running_server() {
     assert_eq!(twilio.posts().len(), 2);
     // With --wait, the command reports Twilio's rejection.
     let code = Some(21211);
-    let refused = Fault::Status {
+    let rejected = Fault::Status {
         status: 400,
         code,
         retry_after: None,
     };
-    twilio.fault(refused, 1);
+    twilio.fault(rejected, 1);
     let (code, out, _) = send(&kept, &[&args[..], &["--wait"]].concat());
     assert!(
-        code == 1 && out.contains("failed Twilio refused it: "),
+        code == 1 && out.contains("failed Twilio rejected it: "),
         "{out}"
     );
     let released = kept.prints(&["messages", "release", "--outbound", "3"]);
@@ -262,7 +262,7 @@ fn csv_row_in_repeated_file_is_sent_once() {
     let path = file(&kept, &rows);
     let (code, dry, err) = csv(&kept, &path, &["--dry-run"]);
     assert_eq!((code, err.as_str()), (1, ""));
-    let refused = "line 4 whatsapp:…55: the customer service window is closed: the user has not written to this sender within \
+    let rejected = "line 4 whatsapp:…55: the customer service window is closed: the user has not written to this sender within \
         24 hours, and only a template may be sent\n\
         line 5 sms:…66: invalid recipient address; write it as Twilio does: +15550001111, or whatsapp:+15550001111\n\
         line 6: 5 fields, but the header line has 6\n\
@@ -270,14 +270,14 @@ fn csv_row_in_repeated_file_is_sent_once() {
         line 8 whatsapp:…11: both a text and a template are given; leave one out\n";
     assert_eq!(
         dry,
-        format!("{refused}7 rows: 2 would be queued, 0 duplicates, 5 refused\n")
+        format!("{rejected}7 rows: 2 would be queued, 0 duplicates, 5 rejected\n")
     );
 
     let (code, out, _) = csv(&kept, &path, &[]);
     assert_eq!(code, 1);
     assert_eq!(
         out,
-        format!("{refused}7 rows: 2 queued, 0 duplicates, 5 refused\n")
+        format!("{rejected}7 rows: 2 queued, 0 duplicates, 5 rejected\n")
     );
     assert_eq!(twilio.wait_for_phone(ANA, 1)[0].body, "Hi, \"Ana\"");
     let template = format!(r#"{TEMPLATE} {{"1":"Ben","code":"x7"}}"#);
@@ -290,7 +290,7 @@ fn csv_row_in_repeated_file_is_sent_once() {
         .twiml();
     let (_, out, _) = csv(&kept, &path, &[]);
     assert!(
-        out.ends_with("7 rows: 1 queued, 2 duplicates, 4 refused\n"),
+        out.ends_with("7 rows: 1 queued, 2 duplicates, 4 rejected\n"),
         "{out}"
     );
     assert_eq!(twilio.wait_for_phone(BEN, 2)[1].body, "hi");
@@ -325,12 +325,12 @@ fn csv_row_defaults_come_from_options() {
         assert!(shown.ends_with(&format!(r#"{{"1":"{name}"}}"#)), "{shown}");
     }
     // A repeated row whose message failed is reported, and not sent again.
-    let refused = Fault::Status {
+    let rejected = Fault::Status {
         status: 400,
         code: Some(63024),
         retry_after: None,
     };
-    twilio.fault(refused, 1);
+    twilio.fault(rejected, 1);
     let path = file(&kept, &format!("to,1,key\n{ANA},Ana,again\n"));
     let (code, ..) = csv(&kept, &path, &["--template", TEMPLATE]);
     assert_eq!(code, 0);
@@ -342,14 +342,14 @@ fn csv_row_defaults_come_from_options() {
         }
     };
     assert!(
-        told.contains("queued before as message 3, which failed: Twilio refused it: "),
+        told.contains("queued before as message 3, which failed: Twilio rejected it: "),
         "{told}"
     );
     assert_eq!(twilio.posts().len(), 3);
 }
 
 #[test]
-fn invalid_csv_file_is_refused_before_sending() {
+fn invalid_csv_file_is_rejected_before_sending() {
     let kept = Kept::new();
     drop(kept.server());
     for (rows, part) in [
@@ -380,6 +380,6 @@ fn invalid_csv_file_is_refused_before_sending() {
     let (code, out, _) = replyhook(&args, &env, "to,body\n+15550001111,hi\n");
     assert_eq!(
         (code, out.as_str()),
-        (0, "1 row: 1 queued, 0 duplicates, 0 refused\n")
+        (0, "1 row: 1 queued, 0 duplicates, 0 rejected\n")
     );
 }

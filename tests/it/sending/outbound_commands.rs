@@ -32,7 +32,7 @@ fn failed_outbound_is_listed_and_released_by_cause() {
     assert_eq!((code, &told["id"]), (1, &1.into()));
     let (_, out, _) = csv(&kept, &first, &[]);
     let expected =
-        "line 2 whatsapp:…33: queued before as message 1, which failed: Twilio refused it: ";
+        "line 2 whatsapp:…33: queued before as message 1, which failed: Twilio rejected it: ";
     assert!(
         out.starts_with(expected) && out.contains("(20003)"),
         "{out}"
@@ -44,7 +44,7 @@ fn failed_outbound_is_listed_and_released_by_cause() {
         "{list}"
     );
     assert!(
-        list.contains("Twilio refused it: ") && !list.contains("5550003333"),
+        list.contains("Twilio rejected it: ") && !list.contains("5550003333"),
         "{list}"
     );
     let line = &kept.lines(&[&OUTGOING[..], &["--json"]].concat())[0];

@@ -148,7 +148,7 @@ async fn opted_out_user_gets_no_outbound_message() {
         assert_eq!(kind(sent), SendErrorKind::OptedOut, "{message:?}");
     }
     app.says(3, "START").await;
-    // A refused message does not use up its key.
+    // A rejected message does not use up its key.
     assert!(
         !app.sender
             .send_once("k", &text("hi"))

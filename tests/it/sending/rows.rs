@@ -6,7 +6,7 @@ use crate::support::{FakeTwilio, Kept, Webhook, json_lines};
 
 // A quote that is never closed would send one user the rows of others.
 #[test]
-fn misplaced_quote_refuses_whole_file_before_sending() {
+fn misplaced_quote_rejects_whole_file_before_sending() {
     let kept = Kept::new();
     kept.server().send(&Webhook::message(1, "hello")).twiml();
     let never = format!("to,body\n{ANA},\"Hi Ana\n{BEN},your code is 1234\n");
@@ -33,7 +33,7 @@ fn misplaced_quote_refuses_whole_file_before_sending() {
     let whole = format!("\"to\",body\r\n{ANA},\"Hi \"\"Ana\"\",\nhow are you?\"\r\n{ANA},\"\"\"\"");
     let (code, out, err) = csv(&kept, &file(&kept, &whole), &[]);
     assert_eq!((code, err.as_str()), (0, ""));
-    assert_eq!(out, "2 rows: 2 queued, 0 duplicates, 0 refused\n");
+    assert_eq!(out, "2 rows: 2 queued, 0 duplicates, 0 rejected\n");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn row_error_shows_line_of_row_start() {
 
 // The key is checked within a file and from one file to the next.
 #[test]
-fn idempotency_key_for_different_message_is_refused() {
+fn idempotency_key_for_different_message_is_rejected() {
     let twilio = FakeTwilio::start();
     let kept = Kept::with(&twilio);
     let server = kept.server();
@@ -78,14 +78,14 @@ fn idempotency_key_for_different_message_is_refused() {
     let rows = format!(
         "to,body,key\n{ANA},one,camp\n{ANA},two,camp\n{BEN},one,camp\n{ANA},one,camp\n{BEN},hi,\n{BEN},hi,\n"
     );
-    let refused = "line 3 whatsapp:…11: line 2 has the same key, but another text or recipient\n\
+    let rejected = "line 3 whatsapp:…11: line 2 has the same key, but another text or recipient\n\
         line 4 whatsapp:…33: line 2 has the same key, but another text or recipient\n";
     let path = file(&kept, &rows);
     for (args, would) in [(&["--dry-run"][..], "would be "), (&[], "")] {
         let (code, out, _) = csv(&kept, &path, args);
         assert_eq!(code, 1);
-        let counts = format!("6 rows: 2 {would}queued, 2 duplicates, 2 refused\n");
-        assert_eq!(out, format!("{refused}{counts}"));
+        let counts = format!("6 rows: 2 {would}queued, 2 duplicates, 2 rejected\n");
+        assert_eq!(out, format!("{rejected}{counts}"));
     }
     twilio.wait_for_posts(2);
     let again = file(&kept, &format!("to,body,key\n{ANA},three,camp\n"));

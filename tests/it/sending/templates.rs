@@ -67,7 +67,7 @@ async fn run(content: &Scripted, args: &[&str], database: &str) -> (i32, String,
 
 // The error names the variables; templates that cannot be read are left to Twilio.
 #[tokio::test]
-async fn template_with_missing_or_unknown_variable_is_refused() {
+async fn template_with_missing_or_unknown_variable_is_rejected() {
     let content = Scripted::start().await;
     let app = beside(&content).await;
     let approved = json!({"status": "approved"});
@@ -124,7 +124,7 @@ async fn template_with_missing_or_unknown_variable_is_refused() {
 }
 
 #[tokio::test]
-async fn send_command_refuses_wrong_template_variables() {
+async fn send_command_rejects_wrong_template_variables() {
     let content = Scripted::start().await;
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite:{}", folder.path().join("kept.db").display());
@@ -155,14 +155,14 @@ async fn send_command_refuses_wrong_template_variables() {
         assert_eq!(code, 1);
         let expected = format!(
             "line 3 whatsapp:…33: it has no value for the template's variable 2\n\
-             2 rows: 1 {would}queued, 0 duplicates, 1 refused\n"
+             2 rows: 1 {would}queued, 0 duplicates, 1 rejected\n"
         );
         assert_eq!(out, expected);
     }
 }
 
 #[tokio::test]
-async fn unapproved_template_is_refused_with_reason() {
+async fn unapproved_template_is_rejected_with_reason() {
     let content = Scripted::start().await;
     let app = beside(&content).await;
     let approvals = [

@@ -372,7 +372,7 @@ async fn threat_56_full_write_queue_rejects_new_writes() {
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut waiting = Vec::new();
-    let refusal = loop {
+    let rejection = loop {
         assert!(waiting.len() < 100_000, "the write queue is unlimited");
         let mut write = store.check();
         match futures_util::poll!(&mut write) {
@@ -380,7 +380,7 @@ async fn threat_56_full_write_queue_rejects_new_writes() {
             Poll::Pending => waiting.push(write),
         }
     };
-    assert_eq!(refusal.kind(), StoreErrorKind::Busy, "{refusal}");
+    assert_eq!(rejection.kind(), StoreErrorKind::Busy, "{rejection}");
     drop(other);
     for write in waiting {
         write.await.unwrap();

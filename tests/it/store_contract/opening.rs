@@ -15,7 +15,7 @@ over_all_stores!(
     threat_57_newer_schema_is_rejected,
     newer_compatible_schema_is_used_unchanged,
     store_without_schema_rejects_commands_until_migrated,
-    unreleased_schema_is_refused_with_remedy,
+    unreleased_schema_is_rejected_with_remedy,
 );
 
 #[test]
@@ -31,7 +31,7 @@ fn threat_54_store_timeout_is_below_two_seconds() {
     }
 }
 
-async fn refused(store: &dyn Store, access: Access) -> StoreError {
+async fn rejected(store: &dyn Store, access: Access) -> StoreError {
     store.open(access).await.unwrap_err()
 }
 
@@ -129,7 +129,7 @@ async fn threat_57_newer_schema_is_rejected(backend: &mut Backend) {
     let silent = "DELETE FROM meta WHERE name = 'min_reader'";
     made_newer(backend, too_new).await;
     for access in [Access::Owner, Access::Operator, Access::Migrate] {
-        let error = refused(&*backend.another(), access).await;
+        let error = rejected(&*backend.another(), access).await;
         assert_eq!(error.kind(), StoreErrorKind::Schema);
         let text = error.to_string();
         assert!(text.contains("its schema is number 99"), "{text}");
@@ -143,7 +143,7 @@ async fn threat_57_newer_schema_is_rejected(backend: &mut Backend) {
             db.execute_batch(silent).unwrap();
         }
     }
-    let error = refused(&*backend.another(), Access::Owner).await;
+    let error = rejected(&*backend.another(), Access::Owner).await;
     assert_eq!(error.kind(), StoreErrorKind::Schema);
 }
 
@@ -190,7 +190,7 @@ async fn store_without_schema_rejects_commands_until_migrated(backend: &mut Back
                 .await;
         }
     }
-    let error = refused(&*backend.another(), Access::Operator).await;
+    let error = rejected(&*backend.another(), Access::Operator).await;
     assert_eq!(error.kind(), StoreErrorKind::Schema);
     assert!(error.to_string().contains("`replyhook migrate`"), "{error}");
     backend.another().open(Access::Migrate).await.unwrap();
@@ -202,7 +202,7 @@ async fn store_without_schema_rejects_commands_until_migrated(backend: &mut Back
 
 // Until the first release the initial schema is edited in place, so another version of it has the same number. Schemas
 // from before it became one schema have higher numbers.
-async fn unreleased_schema_is_refused_with_remedy(backend: &mut Backend) {
+async fn unreleased_schema_is_rejected_with_remedy(backend: &mut Backend) {
     const OTHER: &str = "UPDATE meta SET value = 1 WHERE name = 'initial_schema'";
     const NONE: &str = "DELETE FROM meta WHERE name = 'initial_schema'";
     const MIN_READER: &str = "UPDATE meta SET value = 9 WHERE name = 'min_reader'";
@@ -229,7 +229,7 @@ async fn unreleased_schema_is_refused_with_remedy(backend: &mut Backend) {
             }
         };
         for access in [Access::Owner, Access::Operator, Access::Migrate] {
-            let error = refused(&*backend.another(), access).await;
+            let error = rejected(&*backend.another(), access).await;
             assert_eq!(error.kind(), StoreErrorKind::Schema);
             let text = error.to_string();
             assert!(text.contains(remedy), "{change}: {text}");
@@ -261,7 +261,7 @@ fn threat_57_damaged_file_is_rejected_and_never_repaired() {
     drop(file);
     let damaged = std::fs::read(&path).unwrap();
     for access in [Access::Owner, Access::Operator] {
-        let error = block_on(refused(&SqliteStore::file(&path), access));
+        let error = block_on(rejected(&SqliteStore::file(&path), access));
         assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
         let text = error.to_string();
         for part in [
@@ -279,7 +279,7 @@ fn threat_57_damaged_file_is_rejected_and_never_repaired() {
         "this is no database, and it is longer than its header",
     )
     .unwrap();
-    let error = block_on(refused(&SqliteStore::file(&path), Access::Owner));
+    let error = block_on(rejected(&SqliteStore::file(&path), Access::Owner));
     assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
 }
 
@@ -290,7 +290,7 @@ fn threat_57_file_of_another_program_is_rejected() {
     let db = rusqlite::Connection::open(&path).unwrap();
     db.execute_batch("CREATE TABLE theirs (id INTEGER); INSERT INTO theirs VALUES (1)")
         .unwrap();
-    let error = block_on(refused(&SqliteStore::file(&path), Access::Owner));
+    let error = block_on(rejected(&SqliteStore::file(&path), Access::Owner));
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     assert!(error.to_string().contains("another program's"), "{error}");
     let rows: i64 = db

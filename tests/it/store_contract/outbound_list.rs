@@ -47,11 +47,11 @@ async fn outbound_messages_are_listed_newest_first_and_filtered(backend: &mut Ba
         assert_eq!(listed(store, of_user).await, [ids[1]]);
     }
     store.claim(9, at(4)).await.unwrap();
-    let refused = SendOutcome::Failed {
+    let rejected = SendOutcome::Failed {
         code: Some(ErrorCode(20003)),
-        reason: "Twilio refused it",
+        reason: "Twilio rejected it",
     };
-    store.record_outcome(ids[0], refused, at(5)).await.unwrap();
+    store.record_outcome(ids[0], rejected, at(5)).await.unwrap();
     store.record_outcome(ids[1], sent(11), at(5)).await.unwrap();
     let undelivered = StatusEvent {
         account: account(),

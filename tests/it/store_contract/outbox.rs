@@ -61,7 +61,7 @@ async fn held_or_failed_part_blocks_rest_until_release(backend: &mut Backend) {
     let store = backend.store();
     let failed = SendOutcome::Failed {
         code: Some(ErrorCode(63016)),
-        reason: "refused",
+        reason: "rejected",
     };
     let looked = SendOutcome::Unknown {
         lookup_at: at(3),
@@ -392,16 +392,16 @@ async fn opt_out_error_code_opts_user_out(backend: &mut Backend) {
         };
         store.enqueue(vec![to_user], at(2)).await.unwrap();
         let message = one(store, 3).await;
-        let refused = SendOutcome::Failed {
+        let rejected = SendOutcome::Failed {
             code: Some(ErrorCode(code)),
-            reason: "refused",
+            reason: "rejected",
         };
         store
-            .record_outcome(message.id, refused.clone(), at(4))
+            .record_outcome(message.id, rejected.clone(), at(4))
             .await
             .unwrap();
         store
-            .record_outcome(message.id, refused, at(5))
+            .record_outcome(message.id, rejected, at(5))
             .await
             .unwrap();
         let scopes = vec![ConsentScope::Sender(US.into())];
@@ -436,12 +436,12 @@ async fn opt_out_error_of_service_message_covers_service(backend: &mut Backend) 
     };
     store.enqueue(vec![by_service], at(2)).await.unwrap();
     let message = one(store, 3).await;
-    let refused = SendOutcome::Failed {
+    let rejected = SendOutcome::Failed {
         code: Some(ErrorCode(21610)),
-        reason: "refused",
+        reason: "rejected",
     };
     store
-        .record_outcome(message.id, refused, at(4))
+        .record_outcome(message.id, rejected, at(4))
         .await
         .unwrap();
     assert_eq!(standing(store, ANA).await, [Some(at(4)), None]);

@@ -103,11 +103,11 @@ fn claims_of_dead_machine_move_to_another() {
         let again = SendOutcome::Retry { not_before: at(7) };
         two.record_outcome(message.id, again, at(7)).await.unwrap();
         assert_eq!(two.claim(9, at(8)).await.unwrap()[0].id, message.id);
-        let refused = SendOutcome::Failed {
+        let rejected = SendOutcome::Failed {
             code: None,
             reason: "given up",
         };
-        one.record_outcome(message.id, refused, at(8))
+        one.record_outcome(message.id, rejected, at(8))
             .await
             .unwrap();
         assert_eq!(shown(one, 2).await.replies[0].state.as_str(), "sending");
@@ -332,8 +332,8 @@ fn is_told_and_recovers(way: Way) {
         proxy.set(way).await;
         // Every call must fail, not only the first. The circuit breaker rejects the later ones immediately.
         for _ in 0..20 {
-            let refused = store.accept(Arc::new(arrival(2))).await;
-            assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::Unavailable);
+            let rejected = store.accept(Arc::new(arrival(2))).await;
+            assert_eq!(rejected.unwrap_err().kind(), StoreErrorKind::Unavailable);
         }
         proxy.set(Way::Open).await;
         recovers(&store).await;
@@ -370,9 +370,9 @@ fn threat_56_calls_beyond_busy_connections_are_rejected() {
             })
             .collect();
         for asked in asked {
-            let refused = asked.await.unwrap().unwrap_err();
+            let rejected = asked.await.unwrap().unwrap_err();
             assert!(matches!(
-                refused.kind(),
+                rejected.kind(),
                 StoreErrorKind::Unavailable | StoreErrorKind::Busy
             ));
         }

@@ -149,7 +149,7 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     let failed = store.claim(9, at(9)).await.unwrap()[0].id;
     let failure = SendOutcome::Failed {
         code: Some(ErrorCode(63024)),
-        reason: "refused",
+        reason: "rejected",
     };
     store.record_outcome(failed, failure, at(9)).await.unwrap();
     assert_eq!(answer(store, 10).await, saved());
@@ -215,7 +215,7 @@ async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) 
     let failed = store.claim(9, at(1)).await.unwrap()[0].id;
     let failure = SendOutcome::Failed {
         code: None,
-        reason: "refused",
+        reason: "rejected",
     };
     store.record_outcome(failed, failure, at(1)).await.unwrap();
     assert_eq!(store.release(sid(1), at(2)).await.unwrap(), 1);

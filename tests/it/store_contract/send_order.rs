@@ -107,7 +107,7 @@ async fn message_not_due_or_failed_blocks_no_other(backend: &mut Backend) {
     let one = only(&due(store, 12).await, "one");
     let failed = SendOutcome::Failed {
         code: Some(ErrorCode(63024)),
-        reason: "refused",
+        reason: "rejected",
     };
     store.record_outcome(one, failed, at(12)).await.unwrap();
     store.enqueue(vec![reply("next")], at(13)).await.unwrap();

@@ -261,8 +261,8 @@ async fn service_message_respects_opt_out_from_any_sender(backend: &mut Backend)
         .accept(std::sync::Arc::new(saying(stop(), arrival(2))))
         .await
         .unwrap();
-    let refused = store.submit(by_service(), at(3)).await.unwrap();
-    assert_eq!(refused, SubmitOutcome::Ineligible(Ineligible::OptedOut));
+    let rejected = store.submit(by_service(), at(3)).await.unwrap();
+    assert_eq!(rejected, SubmitOutcome::Ineligible(Ineligible::OptedOut));
     assert!(standing(store, SERVICE, true, ANA, 3).await.opted_out);
     // The message that was queued before the opt-out is not sent either.
     assert!(store.claim(9, at(3)).await.unwrap().is_empty());
@@ -352,11 +352,14 @@ async fn held_message_waits_for_release(backend: &mut Backend) {
         .record_outcome(held, SendOutcome::Held, at(11))
         .await
         .unwrap();
-    let refused = SendOutcome::Failed {
+    let rejected = SendOutcome::Failed {
         code: None,
-        reason: "refused",
+        reason: "rejected",
     };
-    store.record_outcome(failed, refused, at(11)).await.unwrap();
+    store
+        .record_outcome(failed, rejected, at(11))
+        .await
+        .unwrap();
     assert!(store.claim(9, at(12)).await.unwrap().is_empty());
     assert_eq!(store.release_outbound(None, at(12)).await.unwrap(), 1);
     assert_eq!(bodies(&store.claim(9, at(12)).await.unwrap()), ["held"]);

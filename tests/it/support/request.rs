@@ -206,7 +206,7 @@ impl Answer {
 
     /// Asserts that the response is a short rejection in plain text, and returns it.
     #[track_caller]
-    pub fn refused(&self, status: u16) -> &str {
+    pub fn rejected(&self, status: u16) -> &str {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(
             self.header("content-type"),

@@ -43,7 +43,7 @@ pub(super) async fn look<'a>(
                     report.add(clock(theirs, now))?;
                 }
             }
-            Err(error) => report.add(refused(caller.account, "auth token", error, settings))?,
+            Err(error) => report.add(rejected(caller.account, "auth token", error, settings))?,
         }
         let by_key = match &caller.api_key {
             // Listing messages is a permission that a standard API key has.
@@ -55,7 +55,7 @@ pub(super) async fn look<'a>(
                     Ok(_) => {
                         Finding::ok(CHECK, format!("the API key of {} is right", caller.account))
                     }
-                    Err(error) => refused(caller.account, "API key", error, settings),
+                    Err(error) => rejected(caller.account, "API key", error, settings),
                 })?;
                 listed.is_ok()
             }
@@ -92,10 +92,10 @@ fn known(caller: &Caller, account: &Account) -> Finding {
     }
 }
 
-fn refused(account: AccountSid, what: &str, error: &RestError, settings: &Settings) -> Finding {
+fn rejected(account: AccountSid, what: &str, error: &RestError, settings: &Settings) -> Finding {
     let found = format!("{what} of {account}: {error}");
     match error.kind() {
-        RestErrorKind::Refused {
+        RestErrorKind::Rejected {
             status: 401 | 403, ..
         } => Finding::fail(
             CHECK,
@@ -105,7 +105,7 @@ fn refused(account: AccountSid, what: &str, error: &RestError, settings: &Settin
                  the primary one, live and not test, without blanks; Twilio does not accept a token that was rotated"
             ),
         ),
-        RestErrorKind::Refused { status: 404, .. } => Finding::fail(
+        RestErrorKind::Rejected { status: 404, .. } => Finding::fail(
             CHECK,
             found,
             "this account does not exist: correct TWILIO_ACCOUNT_SID, or twilio.accounts",

@@ -67,7 +67,7 @@ pub(super) async fn look(
             Ok(result) if result.status == 403 && request_id(&result.headers).is_some() => {
                 // Repeat it alone: a server explains one rejection at a time, and the three probes were concurrent.
                 let again = probe.send(public_url, path).await;
-                refused(&probe, settings, path, &again.unwrap_or(result)).await
+                rejected(&probe, settings, path, &again.unwrap_or(result)).await
             }
             Ok(result) => answered(settings, here, name, &result),
             Err(error) => unanswered(&error),
@@ -196,7 +196,7 @@ fn unanswered(error: &SignedRequestError) -> Verdict {
 /// Returns the verdict for a rejection by replyhook.
 ///
 /// Sends the probe directly as well, to find out whether the proxy or the settings are the cause.
-async fn refused(
+async fn rejected(
     probe: &Probe,
     settings: &Settings,
     path: &str,
@@ -210,7 +210,7 @@ async fn refused(
             format!("the server reports: {reason}"),
         );
     }
-    let log = "its log says why, in a line that begins with `refused:`";
+    let log = "its log says why, in a line that begins with `rejected:`";
     match probe.send_directly(settings, path).await {
         Some(direct) if instance(&direct.headers).is_some() => Verdict::fail(
             "responds with 403: the signature does not verify, although the server accepts the same request when it is sent \
@@ -304,7 +304,7 @@ fn answered_by_others(settings: &Settings, result: &SignedResponse) -> Verdict {
         ),
         403 => Verdict::fail(
             "responds with 403, and that is not replyhook",
-            "a firewall or a proxy refuses the request: let it pass POST requests without cookies, from any address (Twilio's \
+            "a firewall or a proxy rejects the request: let it pass POST requests without cookies, from any address (Twilio's \
              are not fixed), to /webhook and below",
         ),
         401 | 407 => Verdict::fail(

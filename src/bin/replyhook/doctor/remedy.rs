@@ -20,7 +20,7 @@ pub(super) fn transport(code: ErrorCode) -> &'static str {
         }
         11210 => "create the name in DNS, or correct PUBLIC_URL's host",
         11220 => {
-            "the program there supports neither TLS 1.2 nor 1.3, or refuses the name (SNI): let the proxy terminate TLS for \
+            "the program there supports neither TLS 1.2 nor 1.3, or rejects the name (SNI): let the proxy terminate TLS for \
              this name"
         }
         11235 => {

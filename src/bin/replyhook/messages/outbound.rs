@@ -84,7 +84,7 @@ pub(super) fn any_failed(opened: &Opened) -> anyhow::Result<bool> {
         .is_empty())
 }
 
-/// Releases the messages that Twilio refused with this code, and returns their number.
+/// Releases the messages that Twilio rejected with this code, and returns their number.
 pub(super) fn release_failed(opened: &Opened, code: u32) -> anyhow::Result<u64> {
     let filter = MessageFilter {
         state: Some(OutboundState::Failed.as_str().to_owned()),
@@ -93,10 +93,10 @@ pub(super) fn release_failed(opened: &Opened, code: u32) -> anyhow::Result<u64> 
     let mut ids = Vec::new();
     each(opened, filter, u32::MAX, |rows| {
         // The filter also finds messages that Twilio accepted and could not deliver: do not send them a second time.
-        let refused = rows.iter().map(|row| &row.message).filter(|message| {
+        let rejected = rows.iter().map(|row| &row.message).filter(|message| {
             message.state == OutboundState::Failed && message.error_code == Some(code)
         });
-        ids.extend(refused.map(|message| message.id));
+        ids.extend(rejected.map(|message| message.id));
         Ok(true)
     })?;
     let now = now();
@@ -180,7 +180,7 @@ pub(super) fn table(row: &OutboundDetails, content: bool) -> Result<String, std:
             let code = ErrorCode(code);
             writeln!(
                 text,
-                "          `replyhook messages release --failed-with {code}` sends all that Twilio refused with this code"
+                "          `replyhook messages release --failed-with {code}` sends all that Twilio rejected with this code"
             )?;
         }
     }

@@ -31,7 +31,7 @@ pub(super) struct Release {
     /// Release the outbound message with this number, which `replyhook send` prints
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["all", "failed_with"])]
     outbound: Option<i64>,
-    /// Release the outbound messages that Twilio refused with this code, such as 20003 for a wrong token; fix the cause
+    /// Release the outbound messages that Twilio rejected with this code, such as 20003 for a wrong token; fix the cause
     /// first
     #[arg(long, value_name = "CODE", conflicts_with = "all")]
     failed_with: Option<u32>,
@@ -110,7 +110,7 @@ impl Release {
             return match outbound::release_failed(&opened, code)? {
                 0 => {
                     print(&format!(
-                        "Twilio has not refused an outbound message with {code}\n"
+                        "Twilio has not rejected an outbound message with {code}\n"
                     ))?;
                     Ok(ExitStatus::No)
                 }

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::row::Draft;
 use super::rows::{Column, Rows};
-use super::{Send, failure_reason, has_failed, open, refused};
+use super::{Send, failure_reason, has_failed, open, rejected};
 use crate::operator::{Opened, address, number};
 use crate::{ExitStatus, print};
 
@@ -25,7 +25,7 @@ enum RowOutcome {
     Queued,
     /// The message had been queued before.
     Duplicate,
-    Refused {
+    Rejected {
         reason: String,
         /// Number of the message that already has the row's key.
         id: Option<i64>,
@@ -33,8 +33,8 @@ enum RowOutcome {
 }
 
 impl RowOutcome {
-    fn refused(reason: impl Into<String>) -> Self {
-        Self::Refused {
+    fn rejected(reason: impl Into<String>) -> Self {
+        Self::Rejected {
             reason: reason.into(),
             id: None,
         }
@@ -46,13 +46,13 @@ impl RowOutcome {
         let reason = if message.differs {
             format!("message {id} has the same key, but another text or recipient")
         } else if has_failed(message) {
-            // Counted as refused, not as a duplicate: running the command again will not send it.
+            // Counted as rejected, not as a duplicate: running the command again will not send it.
             let reason = failure_reason(message).unwrap_or_else(|| "unknown reason".to_owned());
             format!("queued before as message {id}, which failed: {reason}")
         } else {
             return Self::Duplicate;
         };
-        Self::Refused {
+        Self::Rejected {
             reason,
             id: Some(id),
         }
@@ -77,7 +77,7 @@ type Keys = HashMap<IdempotencyKey, (u64, IdempotencyKey)>;
 struct BulkCounts {
     queued: u64,
     duplicates: u64,
-    refused: u64,
+    rejected: u64,
 }
 
 impl Send {
@@ -95,27 +95,27 @@ impl Send {
                     };
                     (Some(ready.to), outcome)
                 }
-                Ok(Err((to, reason))) => (to, RowOutcome::refused(reason)),
-                Err(reason) => (None, RowOutcome::refused(reason)),
+                Ok(Err((to, reason))) => (to, RowOutcome::rejected(reason)),
+                Err(reason) => (None, RowOutcome::rejected(reason)),
             };
             match outcome {
                 RowOutcome::Queued => counts.queued += 1,
                 RowOutcome::Duplicate => counts.duplicates += 1,
-                RowOutcome::Refused { reason, id } => {
-                    counts.refused += 1;
-                    print(&self.refusal(line, to.as_ref(), &reason, id))?;
+                RowOutcome::Rejected { reason, id } => {
+                    counts.rejected += 1;
+                    print(&self.rejection(line, to.as_ref(), &reason, id))?;
                 }
             }
         }
         print(&self.summary(&counts))?;
-        Ok(if counts.refused > 0 {
+        Ok(if counts.rejected > 0 {
             ExitStatus::No
         } else {
             ExitStatus::Yes
         })
     }
 
-    /// Builds the message of a row, or returns its recipient and the reason why it is refused.
+    /// Builds the message of a row, or returns its recipient and the reason why it is rejected.
     fn ready(
         &self,
         columns: &[Column],
@@ -182,17 +182,17 @@ impl Send {
                     SendErrorKind::Store | SendErrorKind::NoAccount
                 ) =>
             {
-                Err(refused(&error))
+                Err(rejected(&error))
             }
-            Err(error) => Ok(RowOutcome::refused(error.to_string())),
+            Err(error) => Ok(RowOutcome::rejected(error.to_string())),
         }
     }
 
-    fn refusal(&self, line: u64, to: Option<&Address>, reason: &str, id: Option<i64>) -> String {
+    fn rejection(&self, line: u64, to: Option<&Address>, reason: &str, id: Option<i64>) -> String {
         let to = to.map(|to| format!("{to:?}"));
         if self.json {
             let object =
-                json!({"kind": "refused", "line": line, "to": to, "id": id, "reason": reason});
+                json!({"kind": "rejected", "line": line, "to": to, "id": id, "reason": reason});
             return format!("{object}\n");
         }
         let to = to.map_or_else(String::new, |to| format!(" {to}"));
@@ -203,16 +203,16 @@ impl Send {
         let BulkCounts {
             queued,
             duplicates,
-            refused,
+            rejected,
         } = counts;
         if self.json {
-            let line = json!({"kind": "counts", "queued": queued, "duplicates": duplicates, "refused": refused,
+            let line = json!({"kind": "counts", "queued": queued, "duplicates": duplicates, "rejected": rejected,
                 "dry_run": self.dry_run});
             return format!("{line}\n");
         }
-        let rows = number(queued + duplicates + refused, "row");
+        let rows = number(queued + duplicates + rejected, "row");
         let would = if self.dry_run { "would be " } else { "" };
-        format!("{rows}: {queued} {would}queued, {duplicates} duplicates, {refused} refused\n")
+        format!("{rows}: {queued} {would}queued, {duplicates} duplicates, {rejected} rejected\n")
     }
 }
 
@@ -226,7 +226,7 @@ fn repeated(keys: &mut Keys, line: u64, ready: &Ready) -> Option<RowOutcome> {
             None
         }
         Entry::Occupied(first) if first.get().1 == content => Some(RowOutcome::Duplicate),
-        Entry::Occupied(first) => Some(RowOutcome::refused(format!(
+        Entry::Occupied(first) => Some(RowOutcome::rejected(format!(
             "line {} has the same key, but another text or recipient",
             first.get().0
         ))),

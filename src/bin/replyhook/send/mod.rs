@@ -37,7 +37,7 @@ row. --idempotency-key NAME becomes a prefix of these keys.
 
 Exit codes:
   0  queued or sent (with --csv: every row)
-  1  refused or failed, or not sent within --wait
+  1  rejected or failed, or not sent within --wait
   2  usage or configuration error
 
 Examples:
@@ -131,7 +131,7 @@ impl Send {
         let (opened, sender) = open(settings)?;
         if self.dry_run {
             let known = opened.run(sender.check(self.idempotency_key.as_deref(), &message));
-            return match known.map_err(|error| refused(&error))? {
+            return match known.map_err(|error| rejected(&error))? {
                 Some(known) => print(&self.shown(&known)),
                 None => print("would be queued\n"),
             }
@@ -141,7 +141,7 @@ impl Send {
             Some(key) => opened.run(sender.send_once(key, &message)),
             None => opened.run(sender.send(&message)),
         };
-        let queued = queued.map_err(|error| refused(&error))?;
+        let queued = queued.map_err(|error| rejected(&error))?;
         let (receipt, in_time) = match self.wait {
             Some(seconds) => opened.run(wait_for(&sender, queued, seconds))?,
             None => (queued, true),
@@ -229,8 +229,8 @@ fn open(settings: SendSettings) -> anyhow::Result<(Opened, OutboundClient)> {
     Ok((opened, sender))
 }
 
-/// Converts an error: an invalid message or a missing account exits with 2, any other refusal with 1.
-fn refused(error: &SendError) -> anyhow::Error {
+/// Converts an error: an invalid message or a missing account exits with 2, any other rejection with 1.
+fn rejected(error: &SendError) -> anyhow::Error {
     match error.kind() {
         SendErrorKind::Invalid | SendErrorKind::NoAccount => anyhow!("{error}"),
         _ => anyhow!(Failed(error.to_string())),
@@ -257,7 +257,7 @@ async fn wait_for(
         let Some(now) = sender
             .receipt(receipt.id)
             .await
-            .map_err(|error| refused(&error))?
+            .map_err(|error| rejected(&error))?
         else {
             bail!(Failed(
                 "the message was deleted while this command waited for it".to_owned()

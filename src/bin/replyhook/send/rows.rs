@@ -1,7 +1,7 @@
 //! The rows of a CSV file, read strictly.
 //!
 //! A missing closing quote would make the rows of other people part of one person's message. So a file with a misplaced
-//! quote is refused before anything is sent.
+//! quote is rejected before anything is sent.
 
 use std::io::Read;
 use std::path::Path;

@@ -104,7 +104,7 @@ CREATE TABLE unmatched_status (
 ) WITHOUT ROWID;
 CREATE INDEX unmatched_status_at ON unmatched_status (at);
 
--- The present consent. `scope` is a sender's address or the SID of a Messaging Service.
+-- The current consent. `scope` is a sender's address or the SID of a Messaging Service.
 CREATE TABLE consent (
   address TEXT NOT NULL,
   scope TEXT NOT NULL,
@@ -184,7 +184,7 @@ CREATE INDEX media_link_expiry ON media_link (expires_at);
 CREATE INDEX media_link_message ON media_link (message) WHERE message IS NOT NULL;
 CREATE INDEX media_link_file ON media_link (file) WHERE file IS NOT NULL;
 
--- The key that tags the tokens of all links, 32 random bytes. A token with an invalid tag is refused before any look-up.
+-- The key that tags the tokens of all links, 32 random bytes. A token with an invalid tag is rejected before any look-up.
 -- The program makes the key, from the operating system's random numbers, when it opens a store without one.
 CREATE TABLE media_link_key (
   id INTEGER PRIMARY KEY CHECK (id = 1),

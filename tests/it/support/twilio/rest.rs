@@ -96,8 +96,8 @@ fn answer(inner: &Inner, request: &Request) -> Option<String> {
 
 fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Option<String> {
     let form = FormParams::parse(&request.body, usize::MAX).ok()?;
-    let refused = if is_known {
-        refusal(&form).map(|code| (400, code))
+    let rejected = if is_known {
+        rejection(&form).map(|code| (400, code))
     } else {
         Some((401, 20003))
     };
@@ -107,11 +107,11 @@ fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Opti
     state.posts.push(Post {
         form: form.clone(),
         user: user.unwrap_or_default(),
-        answered: refused.map_or(Answered::Waiting, |(status, _)| Answered::Status(status)),
+        answered: rejected.map_or(Answered::Waiting, |(status, _)| Answered::Status(status)),
     });
     drop(state);
     inner.changed.notify_all();
-    if let Some((status, code)) = refused {
+    if let Some((status, code)) = rejected {
         return Some(error(status, Some(code), None));
     }
     // In the order of arrival, so that the phone does not depend on the order of threads.
@@ -157,7 +157,7 @@ fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Opti
 }
 
 /// Twilio's error code if it rejects a message.
-fn refusal(form: &FormParams) -> Option<u32> {
+fn rejection(form: &FormParams) -> Option<u32> {
     let channel = |address: &str| {
         address
             .split_once(':')
