@@ -107,7 +107,7 @@ impl Worker {
                 () = self.update_stats() => {}
                 () = self.check_store() => {}
                 () = self.expire_content() => {}
-                () = self.dispatcher.clone().work_off() => {}
+                () = self.dispatcher.clone().process_backlog() => {}
                 () = self.delivery.clone().run() => {}
                 () = self.delivery.cancel_scheduled() => {}
                 () = self.watch() => {}
@@ -115,7 +115,7 @@ impl Worker {
             self.lifecycle.set(Stage::Draining);
             let drained = tokio::time::timeout(self.shutdown_timeout, self.finish(answered)).await;
             // Logs the SIDs whose replies could not be written, whether or not the timeout passed.
-            let forgets = self.dispatcher.clear_outage_replies();
+            let has_unflushed = self.dispatcher.log_unflushed_replies();
             // Release the claims, so that other servers need not wait for the lease of this one to expire. Not before
             // the drain, whose tasks still write under their claims.
             let closed = tokio::time::timeout(CLOSE_TIMEOUT, self.store.close()).await;
@@ -125,7 +125,7 @@ impl Worker {
                      with the lease (15 s)"
                 );
             }
-            Ok(drained.is_ok() && !forgets)
+            Ok(drained.is_ok() && !has_unflushed)
         }
     }
 
@@ -142,10 +142,10 @@ impl Worker {
         // `run_with_server`.
         tokio::select! {
             () = finished => {}
-            () = self.dispatcher.keep_entering() => {}
+            () = self.dispatcher.keep_flushing_replies() => {}
         }
-        // Once more: the last requests may have left replies that `keep_entering` has not written.
-        self.dispatcher.enter_all().await;
+        // Once more: the last requests may have left replies that `keep_flushing_replies` has not written.
+        self.dispatcher.flush_all_replies().await;
     }
 
     /// Opens the store before [`run`](Self::run), so that a problem with it is reported before the server accepts

@@ -158,7 +158,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
             store: StoreCheck {
                 ok: failure.is_none(),
                 reason: failure,
-                unflushed_fallback_replies: admin.dispatcher.outage_replies(),
+                unflushed_fallback_replies: admin.dispatcher.unflushed_reply_count(),
             },
             draining: stage == Stage::Draining,
             worker: stage.as_str().to_owned(),

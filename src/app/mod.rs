@@ -275,7 +275,7 @@ impl AppBuilder {
             outbox,
             // Shared with the outbox worker: an opt-out wakes it to cancel the user's scheduled messages.
             opted_out: delivery.opted_out.clone(),
-            state: crate::dispatch::DispatchState::default(),
+            state: crate::dispatch::DispatchState::new(&*clock),
         });
         // Webhooks and the private listener report the same id, which `replyhook doctor` compares.
         let instance = Instance::random();

@@ -6,18 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Arrived, Course, Dispatcher, Slot};
-use crate::clock::after;
+use super::pending::Responder;
+use super::{Deadlines, Dispatcher, HandlerPermit, MessageTask, WebhookKind};
 use crate::form::FormParams;
 use crate::message::InboundMessage;
 use crate::sid::MessageSid;
 use crate::store::{BacklogMessage, DeadMessage, DeadReason, FailOutcome};
-use crate::twiml::Document;
 
 /// Interval of polling the store without a notification: another process may have ended.
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval of polling the store until all peers have flushed their replies.
-const PEER_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of messages claimed in one poll.
 const MAX_CLAIMED: usize = 64;
 /// Age after which a claim of this process that none of its tasks holds is stale.
@@ -26,9 +23,9 @@ const STALE_CLAIM_AGE: Duration = Duration::from_secs(20);
 
 impl Dispatcher {
     /// Processes the backlog until it is dropped.
-    pub(crate) async fn work_off(self: Arc<Self>) {
+    pub(crate) async fn process_backlog(self: Arc<Self>) {
         loop {
-            let more = self.take_up().await.unwrap_or(false);
+            let more = self.claim_backlog().await.unwrap_or(false);
             if !more {
                 let _ = tokio::time::timeout(BACKLOG_INTERVAL, self.state.backlog.notified()).await;
             }
@@ -36,12 +33,13 @@ impl Dispatcher {
     }
 
     /// Claims messages and spawns their tasks. Returns whether there may be more.
-    async fn take_up(self: &Arc<Self>) -> Result<bool, ()> {
+    async fn claim_backlog(self: &Arc<Self>) -> Result<bool, ()> {
         let now = self.clock.now();
         // Unflushed replies first, here and then on all peers: a message that already got the fallback text must not be
-        // handled and get a second reply.
-        self.enter().await?;
-        if !self.is_over_elsewhere().await {
+        // handled and get a second reply. `ZERO`: a message of the backlog counts as older than any failure, because the
+        // process that received it may have seen one.
+        self.flush_replies().await?;
+        if self.rest_held_until(Duration::ZERO).is_some() {
             return Ok(false);
         }
         // A claim may have been committed although its response was lost. Such a message is owned by this process, so
@@ -64,63 +62,64 @@ impl Dispatcher {
         if limit == 0 {
             return Ok(false);
         }
-        let taken_up = match self
+        let claimed = match self
             .store
             .claim_backlog(limit, self.limits.crashes, now)
             .await
         {
-            Ok(taken_up) => taken_up,
+            Ok(claimed) => claimed,
             Err(error) => {
                 self.store_failed("claim_backlog", &error);
                 return Err(());
             }
         };
-        let more = taken_up.messages.len() + taken_up.dead.len() == limit;
-        for message in taken_up.dead {
+        let more = claimed.messages.len() + claimed.dead.len() == limit;
+        for message in claimed.dead {
             self.report_dead(message);
         }
-        for taken in taken_up.messages {
+        for message in claimed.messages {
             // A request may have taken the last permit since the count above. The message is claimed, so its handler
             // runs even without a permit.
-            let place = Slot::take(self);
+            let permit = self.try_acquire_permit();
             self.metrics.backlog_processed.increment(1);
-            let claim = &taken.claim;
+            let claim = &message.claim;
             self.state.deferred.remove(claim.conversation, claim.id);
-            self.tasks.spawn(self.clone().handle_taken(taken, place));
+            self.tasks.spawn(self.clone().run_claimed(message, permit));
         }
         Ok(more)
     }
 
     /// Writes the unflushed replies of this server to the store.
-    async fn enter(&self) -> Result<(), ()> {
-        let entered = self.state.outage.enter(&*self.store).await;
-        self.metrics.set_outage_replies(self.state.outage.number());
-        entered.map_err(|error| self.store_failed("backfill", &error))
+    async fn flush_replies(&self) -> Result<(), ()> {
+        let flushed = self.state.outage.flush(&*self.store).await;
+        self.metrics
+            .set_outage_replies(self.state.outage.reply_count());
+        flushed.map_err(|error| self.store_failed("backfill", &error))
     }
 
     /// Flushes replies until it is dropped, during a shutdown, when the backlog is not processed.
-    pub(crate) async fn keep_entering(&self) {
+    pub(crate) async fn keep_flushing_replies(&self) {
         loop {
-            self.enter_all().await;
+            self.flush_all_replies().await;
             let _ = tokio::time::timeout(BACKLOG_INTERVAL, self.state.backlog.notified()).await;
         }
     }
 
     /// Flushes all replies, and retries while the store is unavailable.
-    pub(crate) async fn enter_all(&self) {
+    pub(crate) async fn flush_all_replies(&self) {
         // Without a limit of its own: the caller has a timeout.
-        while self.enter().await.is_err() || self.state.outage.number() > 0 {
+        while self.flush_replies().await.is_err() || self.state.outage.reply_count() > 0 {
             tokio::time::sleep(BACKLOG_INTERVAL).await;
         }
     }
 
     /// Returns the number of unflushed replies.
-    pub(crate) fn outage_replies(&self) -> usize {
-        self.state.outage.number()
+    pub(crate) fn unflushed_reply_count(&self) -> usize {
+        self.state.outage.reply_count()
     }
 
     /// Logs the SIDs of messages whose replies are unflushed at the end of the process. Returns whether there are any.
-    pub(crate) fn clear_outage_replies(&self) -> bool {
+    pub(crate) fn log_unflushed_replies(&self) -> bool {
         let sids = self.state.outage.sids();
         if sids.is_empty() {
             return false;
@@ -135,51 +134,24 @@ impl Dispatcher {
         true
     }
 
-    /// Waits until all peers have flushed the replies that they may have sent since the last failure of the store.
-    pub(super) async fn outage_over_elsewhere(&self) {
-        while !self.is_over_elsewhere().await {
-            tokio::time::sleep(PEER_POLL_INTERVAL).await;
-        }
-    }
-
-    /// Returns whether all peers have flushed the replies that they may have sent since the last failure of the store.
-    async fn is_over_elsewhere(&self) -> bool {
-        // Without a fallback text, a fallback call gets no reply from memory, so there is nothing to wait for.
-        if self.fallback_text == Document::empty() {
-            return true;
-        }
-        match self.state.outage.is_over_elsewhere(&*self.store).await {
-            Ok(is_over) => is_over,
-            Err(error) => {
-                self.store_failed("peers_flushed_within", &error);
-                false
-            }
-        }
-    }
-
     /// Runs the task of a claimed message.
-    async fn handle_taken(self: Arc<Self>, taken: BacklogMessage, place: Option<Slot>) {
-        let now = self.clock.now();
-        let params = FormParams::parse(taken.params.0.as_bytes(), usize::MAX).unwrap_or_default();
-        // By the wall clock: the monotonic clock of another process, which received the message, means nothing here.
-        let waited = Duration::try_from(now.duration_since(taken.received_at)).unwrap_or_default();
-        let arrived = Arrived {
-            monotonic: self.clock.monotonic().saturating_sub(waited),
-            deadline: after(now, self.limits.handler),
-        };
-        let course = Course::unattended(self.clone(), arrived);
-        match InboundMessage::parse(params, taken.received_at) {
-            Ok(message) => course.take_over(Box::new(message), taken, place).await,
+    async fn run_claimed(self: Arc<Self>, claimed: BacklogMessage, permit: Option<HandlerPermit>) {
+        let params = FormParams::parse(claimed.params.0.as_bytes(), usize::MAX).unwrap_or_default();
+        let deadlines = Deadlines::of_backlog(&self.limits, &*self.clock, claimed.received_at);
+        let responder = Responder::unattended();
+        let task = MessageTask::new(self.clone(), responder, deadlines, WebhookKind::Backlog);
+        match InboundMessage::parse(params, claimed.received_at) {
+            Ok(message) => task.run_claimed(Box::new(message), claimed, permit).await,
             Err(error) => {
-                tracing::error!(message_sid = %taken.sid, %error, "a stored message cannot be parsed");
+                tracing::error!(message_sid = %claimed.sid, %error, "a stored message cannot be parsed");
                 // As the last attempt: another one would fail in the same way.
                 let failed = self
                     .store
-                    .record_failure(taken.claim, "it cannot be read", true)
+                    .record_failure(claimed.claim, "it cannot be read", true)
                     .await;
                 match failed {
                     Ok(FailOutcome::Dead) => self.report_dead(DeadMessage {
-                        sid: taken.sid,
+                        sid: claimed.sid,
                         reason: DeadReason::Unreadable,
                     }),
                     Ok(_) => {}

@@ -5,7 +5,7 @@
 //! [`LOOP_TURNS`] turns of one conversation, inbound messages and replies together, within [`LOOP_TIME`]: two bots that
 //! reply to each other are stopped after nine replies each. A slow loop has more than [`MAX_REPEATED`] repeated texts
 //! within [`ROW_TIME`], each after a reply. A user who never sends the same text three times is never blocked. On a
-//! loop the conversation is muted for [`MUTED`], and counting starts again.
+//! loop the conversation is muted for [`MUTE_DURATION`], and counting starts again.
 //!
 //! Counts are in memory and cover the messages that this process handles: a restart resets them, and each
 //! server counts for itself.
@@ -34,7 +34,7 @@ const ROW_TIME: SignedDuration = SignedDuration::from_mins(10);
 /// Time for which a conversation is muted after a loop.
 const MUTE_DURATION: SignedDuration = SignedDuration::from_secs(60);
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
-/// Maximum number of conversations in each of the two generations of [`Conversations`].
+/// Maximum number of conversations in each of the two generations of [`GenerationalCounts`].
 const MAX_CONVERSATIONS: usize = 10_000;
 /// Maximum number of own senders that are learned from messages.
 // Bounds the memory, since `To` of every message is learned.
@@ -63,7 +63,7 @@ pub(crate) struct Guard {
 
 /// Reason for which a message is blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
+enum BlockReason {
     OwnNumber,
     /// The message that completes a loop.
     Loop,
@@ -72,7 +72,7 @@ enum Stop {
     Rate,
 }
 
-impl Stop {
+impl BlockReason {
     /// Value of the metric's label.
     fn as_str(self) -> &'static str {
         match self {
@@ -135,39 +135,41 @@ impl Guard {
     }
 
     /// Counts a message at its first attempt, and returns the reason to block it, if any.
-    fn ask(&self, claim: Claim, message: &InboundMessage) -> Option<Stop> {
+    fn count_message(&self, claim: Claim, message: &InboundMessage) -> Option<BlockReason> {
         let at = message.received_at;
         // Only text can repeat. Media and locations have none, and a button is tapped by a person.
         let text = message.text().filter(|_| message.button.is_none());
         let text = text.map(str::trim);
         let mut seen = self.lock();
-        if seen.is_own(message) {
-            return Some(Stop::OwnNumber);
+        if seen.learn_sender(message) {
+            return Some(BlockReason::OwnNumber);
         }
         if !self.loops && self.per_minute == 0 {
             return None;
         }
-        let conversation = seen.conversations.of(claim.conversation, at);
+        let conversation = seen.conversations.counts_of(claim.conversation, at);
         // Before the attempt is checked: a further attempt in a muted conversation is blocked as well.
         if conversation.is_muted(at) {
-            return Some(Stop::Muted);
+            return Some(BlockReason::Muted);
         }
         if claim.attempt > 1 {
             return None;
         }
         if self.loops && conversation.detect_loop(at, self.hash_base, text) {
             conversation.mute(at);
-            return Some(Stop::Loop);
+            return Some(BlockReason::Loop);
         }
         let is_over = self.per_minute > 0 && conversation.count_in_minute(at) > self.per_minute;
-        is_over.then_some(Stop::Rate)
+        is_over.then_some(BlockReason::Rate)
     }
 
     /// Counts a reply as one turn, whatever its number of messages.
-    pub(super) fn said(&self, conversation: i64, at: Timestamp) {
+    pub(super) fn count_reply(&self, conversation: i64, at: Timestamp) {
         if self.loops {
             let mut seen = self.lock();
-            seen.conversations.of(conversation, at).said(at);
+            seen.conversations
+                .counts_of(conversation, at)
+                .count_reply(at);
         }
     }
 
@@ -178,8 +180,9 @@ impl Guard {
 }
 
 impl Seen {
-    /// Returns whether the author of a message is an own sender. A reply would come back as a message, without end.
-    fn is_own(&mut self, message: &InboundMessage) -> bool {
+    /// Learns the sender that a message was sent to, and returns whether the author is one too. A reply to that would
+    /// come back as a message, without end.
+    fn learn_sender(&mut self, message: &InboundMessage) -> bool {
         if !self.senders.contains(&message.to) && self.senders.len() < MAX_SENDERS {
             self.senders.insert(message.to.clone());
         }
@@ -188,7 +191,7 @@ impl Seen {
 }
 
 impl GenerationalCounts {
-    fn of(&mut self, id: i64, at: Timestamp) -> &mut ConversationCounts {
+    fn counts_of(&mut self, id: i64, at: Timestamp) -> &mut ConversationCounts {
         let is_aged = at.duration_since(self.since) >= MINUTE;
         if is_aged || self.young.len() >= MAX_CONVERSATIONS {
             mem::swap(&mut self.young, &mut self.old);
@@ -221,7 +224,7 @@ impl ConversationCounts {
     /// Counts an inbound message and returns whether it completes a loop.
     fn detect_loop(&mut self, at: Timestamp, base: HashBase, text: Option<&str>) -> bool {
         let repeats = self.repetition.observe(base, text);
-        self.count(at);
+        self.count_turn(at);
         // Messages of an impatient user queue up behind a slow bot, and are checked after replies that came later than
         // they did. A reply later than this message cannot have caused it, so it does not count.
         let until_now = self.times.iter().filter(|time| **time <= at);
@@ -245,13 +248,13 @@ impl ConversationCounts {
     }
 
     /// Counts a reply.
-    fn said(&mut self, at: Timestamp) {
+    fn count_reply(&mut self, at: Timestamp) {
         self.has_replied = true;
-        self.count(at);
+        self.count_turn(at);
     }
 
     /// Adds a turn, and drops turns that are too old or too many to matter.
-    fn count(&mut self, at: Timestamp) {
+    fn count_turn(&mut self, at: Timestamp) {
         self.times
             .retain(|time| at.duration_since(*time) < LOOP_TIME);
         if self.times.len() == LOOP_TURNS {
@@ -278,27 +281,27 @@ fn is_in(at: Timestamp, since: Timestamp, time: SignedDuration) -> bool {
 }
 
 impl Dispatcher {
-    /// Returns whether the guard blocks a message. Logs and counts a blocked one.
-    pub(super) fn stops(&self, claim: Claim, message: &InboundMessage) -> bool {
-        let Some(stop) = self.guard.ask(claim, message) else {
+    /// Counts a message, and returns whether the guard blocks it. Logs a blocked one.
+    pub(super) fn apply_guard(&self, claim: Claim, message: &InboundMessage) -> bool {
+        let Some(reason) = self.guard.count_message(claim, message) else {
             return false;
         };
-        self.metrics.message_blocked(stop.as_str());
+        self.metrics.message_blocked(reason.as_str());
         let (message_sid, user) = (message.message_sid, &message.from);
-        match stop {
-            Stop::Loop => {
+        match reason {
+            BlockReason::Loop => {
                 tracing::error!(%message_sid, ?user, "a reply loop: the user seems to be a bot that replies to ours; the conversation is muted for a minute");
             }
-            Stop::Muted => {
+            BlockReason::Muted => {
                 // Not throttled, since it is a debug line.
                 tracing::debug!(%message_sid, ?user, "blocked a message: the conversation is muted after a reply loop");
             }
-            Stop::Rate => {
+            BlockReason::Rate => {
                 if let Some(suppressed) = self.guard.rate_warnings.try_log() {
                     tracing::warn!(%message_sid, ?user, suppressed, "blocked a message: its user has sent more than guard.messages_per_user_per_minute");
                 }
             }
-            Stop::OwnNumber => {
+            BlockReason::OwnNumber => {
                 if let Some(suppressed) = self.guard.own_number_warnings.try_log() {
                     tracing::warn!(%message_sid, ?user, suppressed, "blocked a message: its author is one of your own senders");
                 }
@@ -331,7 +334,7 @@ mod tests {
                 let text = format!("{number}, and no more of it");
                 prop_assert!(!conversation.detect_loop(at(now), base, Some(&text)));
                 if replies {
-                    conversation.said(at(now));
+                    conversation.count_reply(at(now));
                 }
                 prop_assert!(conversation.times.len() <= LOOP_TURNS);
             }
@@ -381,7 +384,7 @@ mod tests {
         let is_answered = |number: &usize| {
             let is_loop = conversation.detect_loop(wait(), base, Some(&text(*number)));
             if !is_loop {
-                conversation.said(wait());
+                conversation.count_reply(wait());
             }
             !is_loop
         };
@@ -396,21 +399,21 @@ mod tests {
         // Each message is handled after the reply to the one before, which takes five seconds.
         for number in 0..10 {
             assert!(!conversation.detect_loop(at(number * 500), base, Some("hello?")));
-            conversation.said(at((number + 1) * 5_000));
+            conversation.count_reply(at((number + 1) * 5_000));
         }
     }
 
     #[test]
     fn guard_state_lasts_one_minute_and_is_bounded() {
         let mut conversations = GenerationalCounts::default();
-        conversations.of(-1, at(0)).mute(at(0));
+        conversations.counts_of(-1, at(0)).mute(at(0));
         for number in 0..9_000 {
-            conversations.of(number, at(number));
+            conversations.counts_of(number, at(number));
         }
-        conversations.of(-2, at(59_999));
-        assert!(conversations.of(-1, at(59_999)).is_muted(at(59_999)));
+        conversations.counts_of(-2, at(59_999));
+        assert!(conversations.counts_of(-1, at(59_999)).is_muted(at(59_999)));
         for number in 0..100_000 {
-            conversations.of(number, at(60_000));
+            conversations.counts_of(number, at(60_000));
             let remembered = conversations.young.len() + conversations.old.len();
             assert!(remembered <= 2 * MAX_CONVERSATIONS);
         }

@@ -5,89 +5,57 @@
 //! task. The request only waits for the task. At the deadline the request decides that the reply goes via the REST API.
 //! If both happen at the same time, the store decides which was first.
 
-mod arrival;
 mod backlog;
-mod conversing;
-mod course;
-mod dead;
+mod consent_change;
+mod conversation_store;
+mod dead_messages;
+mod deadlines;
+mod debounce;
 mod guard;
-mod handing_over;
-mod held;
-mod merging;
+mod handed_off;
+mod handler_call;
+mod held_messages;
+mod message_task;
+mod new_inbound;
 mod origin;
 mod outage;
+mod pending;
+mod permit;
 mod repetition;
+mod reply_plan;
+mod save_reply;
 mod store_check;
 mod waiting;
+mod webhook_kind;
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, poll_fn};
-use jiff::Timestamp;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::conversing::{Inbound, TypingHook};
-use self::course::Course;
+pub(crate) use self::consent_change::ConsentHook;
+pub use self::consent_change::{ConsentChange, ConsentKind};
+pub(crate) use self::conversation_store::{Inbound, TypingHook};
+use self::deadlines::Deadlines;
 pub(crate) use self::guard::{Guard, GuardRules};
-use self::held::HeldMessages;
-use self::origin::Origin;
+use self::held_messages::HeldMessages;
+use self::message_task::MessageTask;
 use self::outage::Outage;
+use self::pending::{Acceptance, AcceptedMessage, PendingResponse};
+use self::permit::HandlerPermit;
 use self::waiting::{Deferred, Waiting};
-use crate::clock::{Clock, after};
+pub(crate) use self::webhook_kind::WebhookKind;
+use crate::clock::Clock;
 use crate::consent::ConsentRules;
 use crate::handler::{Files, Handler};
-use crate::message::{FallbackCause, InboundMessage};
-use crate::reply::{Reply, WireMessage};
+use crate::message::InboundMessage;
 use crate::signature::{AuthTokenKind, PublicUrl};
 use crate::store::{CrashPolicy, ReplyDecision, ReplyPath, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreFailure, StoreReport};
 use crate::twiml::Document;
-
-/// Limit of messages ahead: with fewer, a message waits for its turn in its request. Otherwise its reply goes via the
-/// REST API.
-const WAITING_IN_LINE: u32 = 20;
-
-/// Function that the application registers for consent changes.
-pub(crate) type ConsentHook = Arc<dyn Fn(ConsentChange) -> BoxFuture<'static, ()> + Send + Sync>;
-
-/// Consent change, or request for help, by a user's message.
-///
-/// ```
-/// use replyhook::{App, ConsentChange, ConsentKind};
-///
-/// let builder = App::builder().on_consent(|change: ConsentChange| async move {
-///     if change.kind == ConsentKind::OptOut {
-///         println!("{} opted out", change.message.message_sid);
-///     }
-/// });
-/// # drop(builder);
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConsentChange {
-    /// The message with the keyword.
-    pub message: InboundMessage,
-    /// The kind of the keyword.
-    pub kind: ConsentKind,
-}
-
-/// Kind of a consent keyword. See [`ConsentChange`] for an example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConsentKind {
-    /// The user opted out.
-    OptOut,
-    /// The user opted in again.
-    OptIn,
-    /// The user asked for help, and Twilio has replied (`OptOutType=HELP`).
-    Help,
-}
 
 /// Everything that the processing of a message needs.
 pub(crate) struct Dispatcher {
@@ -138,19 +106,7 @@ pub(crate) struct DispatchLimits {
     pub(crate) crashes: CrashPolicy,
 }
 
-impl DispatchLimits {
-    /// Time from receiving a message to the response, for a primary or a fallback call.
-    fn deadline_on(&self, fallback: bool) -> Duration {
-        if fallback {
-            self.fallback_deadline
-        } else {
-            self.deadline
-        }
-    }
-}
-
 /// Mutable state shared by all message tasks.
-#[derive(Default)]
 pub(crate) struct DispatchState {
     /// Number of running handlers.
     running: Arc<AtomicUsize>,
@@ -164,11 +120,18 @@ pub(crate) struct DispatchState {
     store_failed: AtomicBool,
 }
 
-/// Webhook that a message was received by.
-#[derive(Debug, Clone)]
-pub(crate) enum WebhookKind {
-    Primary,
-    Fallback(FallbackCause),
+impl DispatchState {
+    pub(crate) fn new(clock: &dyn Clock) -> Self {
+        Self {
+            running: Arc::default(),
+            waiting: Waiting::default(),
+            deferred: Deferred::default(),
+            held: HeldMessages::default(),
+            outage: Outage::new(clock.monotonic()),
+            backlog: Notify::new(),
+            store_failed: AtomicBool::new(false),
+        }
+    }
 }
 
 /// Outcome of a message for its request.
@@ -205,104 +168,89 @@ impl Dispatcher {
     pub(crate) async fn dispatch(
         self: &Arc<Self>,
         message: InboundMessage,
-        slot: AuthTokenKind,
-        road: WebhookKind,
+        auth_token: AuthTokenKind,
+        kind: WebhookKind,
     ) -> DispatchOutcome {
-        let Some(place) = Slot::take(self) else {
+        let Some(permit) = self.try_acquire_permit() else {
             return DispatchOutcome::Overloaded;
         };
-        let (sid, fallback) = (
-            message.message_sid,
-            matches!(road, WebhookKind::Fallback(_)),
+        let (sid, is_fallback) = (message.message_sid, kind.is_fallback());
+        let deadlines = Deadlines::of_request(
+            &self.limits,
+            &kind,
+            &*self.clock,
+            self.store.operation_timeout(),
+            message.received_at,
         );
-        let time = self.limits.deadline_on(fallback);
-        // Monotonic: a step of the wall clock must not move the deadline.
-        let arrived = self.clock.monotonic();
-        let deadline = arrived.saturating_add(time);
-        let arrival = Arrived {
-            monotonic: arrived,
-            deadline: after(message.received_at, time),
-        };
-        // Real time: a test or the emulator that moves the store's clock forward does not make the store slow.
-        let accepted_by = tokio::time::Instant::now() + self.store.operation_timeout();
-        let progress = Arc::new(TaskProgress::default());
-        let (decided, mut verdict) = oneshot::channel();
-        let course = Course::new(self.clone(), progress.clone(), decided, arrival);
-        let course = course.run(Box::new(message), slot, road, place);
+        let (pending, responder) = PendingResponse::pair();
+        let task = MessageTask::new(self.clone(), responder, deadlines, kind);
         // Boxed, since spawning moves the future several times.
-        self.tasks.spawn(Box::pin(course));
-        let first = tokio::time::timeout_at(accepted_by, self.until(&mut verdict, deadline));
-        if let Ok(Some(dispatched)) = first.await {
-            return dispatched;
-        }
-        // The deadline can be shorter than the store's timeout. Wait until the message is accepted, since an
-        // acknowledgement must not precede that. Its deadline is then over.
-        if progress.accepted_id().is_none() {
-            let told = async {
-                tokio::select! {
-                    told = &mut verdict => Some(told),
-                    () = progress.is_accepted.notified() => None,
-                }
-            };
-            if let Ok(Some(told)) = tokio::time::timeout_at(accepted_by, told).await {
-                return told.unwrap_or(DispatchOutcome::Failed(HandlerFailure::Panic));
+        self.tasks
+            .spawn(Box::pin(task.run(Box::new(message), auth_token, permit)));
+        // Also after the deadline, which can be shorter than the store's timeout: an acknowledgement must not precede
+        // the commit of the message.
+        let accepted = match pending.accepted(deadlines.accept_by).await {
+            Acceptance::Resolved(outcome) => return outcome,
+            Acceptance::Accepted(message) => message,
+            Acceptance::NotYet => {
+                self.store_failed("accept", &"timed out");
+                self.store_report.health.rejected(sid);
+                return DispatchOutcome::Unavailable;
+            }
+        };
+        let deadline = || self.clock.sleep_until_monotonic(deadlines.reply_by);
+        match pending.resolved(deadline).await {
+            Some(outcome) => outcome,
+            None => {
+                self.decide_at_deadline(accepted, is_fallback, &pending)
+                    .await
             }
         }
-        // The task may be accepting the message at this moment. Either `accepted` or this exchange wins: without an id
-        // the request responds 503, and the task sends its reply via the REST API.
-        let Some(id) = progress.accepted_or_abandoned() else {
-            self.store_failed("accept", &"timed out");
-            self.store_report.health.rejected(sid);
-            return DispatchOutcome::Unavailable;
-        };
-        if let Some(dispatched) = self.until(&mut verdict, deadline).await {
-            return dispatched;
-        }
-        // A fallback call gets the fallback text if the handler failed before, since it may fail again. Relaxed, since
-        // `accepted` stores this flag before it exchanges the id, and the id has been read with Acquire.
-        let choice = if fallback && progress.failed_before.load(Ordering::Relaxed) {
+    }
+
+    /// Decides the reply path of a message that has no outcome at its deadline.
+    async fn decide_at_deadline(
+        &self,
+        message: AcceptedMessage,
+        is_fallback: bool,
+        pending: &PendingResponse,
+    ) -> DispatchOutcome {
+        // A fallback call gets the fallback text if the handler failed before, since it may fail again.
+        let path = if is_fallback && message.failed_before {
             ReplyPath::Twiml(self.fallback_twiml())
         } else {
             ReplyPath::Rest
         };
-        let decision = self
-            .patient("decide", self.store.decide(id, choice, self.clock.now()))
-            .await;
-        match decision {
+        let decision = self.store.decide(message.id, path, self.clock.now());
+        match self.timed("decide", decision).await {
             Err(()) => DispatchOutcome::Unavailable,
-            Ok(ReplyDecision::Inline(answered)) => {
-                DispatchOutcome::Reply(Document::from_saved(answered.twiml))
+            Ok(ReplyDecision::Inline(response)) => {
+                DispatchOutcome::Reply(Document::from_saved(response.twiml))
             }
             Ok(ReplyDecision::ViaRest) => {
                 crate::crash_point!("P9");
                 DispatchOutcome::Late
             }
             // The handler failed between the deadline and `decide`. The task is about to send that outcome.
-            Ok(ReplyDecision::ClaimLost) => verdict
+            Ok(ReplyDecision::ClaimLost) => pending
+                .resolved(|| Box::pin(std::future::pending()))
                 .await
                 .unwrap_or(DispatchOutcome::Failed(HandlerFailure::Error)),
         }
     }
 
-    /// Waits for the task's outcome until a time of [`Clock::monotonic`].
-    async fn until(
-        &self,
-        verdict: &mut oneshot::Receiver<DispatchOutcome>,
-        at: Duration,
-    ) -> Option<DispatchOutcome> {
-        let verdict = within(verdict, || self.clock.sleep_until_monotonic(at)).await?;
-        // The sender is dropped without an outcome only if the task has panicked outside of the handler,
-        // which is a bug.
-        Some(verdict.unwrap_or(DispatchOutcome::Failed(HandlerFailure::Panic)))
+    /// Acquires the permit of a handler, unless too many are running.
+    fn try_acquire_permit(&self) -> Option<HandlerPermit> {
+        HandlerPermit::try_acquire(&self.state.running, self.limits.running, &self.metrics)
     }
 
     /// Runs a store operation with the store's timeout, and reports a failure.
-    async fn patient<T>(
+    async fn timed<T>(
         &self,
         step: &'static str,
-        outcome: impl Future<Output = Result<T, StoreError>>,
+        operation: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, ()> {
-        match tokio::time::timeout(self.store.operation_timeout(), outcome).await {
+        match tokio::time::timeout(self.store.operation_timeout(), operation).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 self.store_failed(step, &error);
@@ -319,24 +267,8 @@ impl Dispatcher {
     fn store_failed(&self, step: &'static str, failure: &dyn StoreFailure) {
         // Relaxed: the flag publishes no other data, and a run of the backlog that misses it is followed by another.
         self.state.store_failed.store(true, Ordering::Relaxed);
-        self.state.outage.begins();
+        self.state.outage.store_failed(self.clock.monotonic());
         self.store_report.failed(step, failure);
-    }
-
-    /// Splits a reply into the messages that either path sends. A reply of too many messages is cut, so that a handler
-    /// that does not limit its text cannot flood its user.
-    fn wire_messages<'a>(&self, reply: &'a Reply, origin: &Origin) -> Vec<WireMessage<'a>> {
-        let limit = self.limits.max_messages;
-        let wire = reply.wire_messages(origin.user.channel(), limit);
-        if wire.is_cut {
-            self.metrics.replies_truncated.increment(1);
-            tracing::warn!(
-                message_sid = %origin.sid,
-                limit,
-                "the reply has more messages than reply.max_messages and was cut"
-            );
-        }
-        wire.messages
     }
 
     /// Returns the fallback text as saved TwiML, or an empty text if there is none.
@@ -344,120 +276,30 @@ impl Dispatcher {
         self.fallback_text.to_stored().unwrap_or_default()
     }
 
+    /// Returns until when nothing may go via the REST API in reply to a message that was received at a time of
+    /// [`Clock::monotonic`]; `None` if it may now.
+    // Only with peers and a fallback text: otherwise no other server can have sent one that this server does not know.
+    fn rest_held_until(&self, received: Duration) -> Option<Duration> {
+        if !self.store.has_peers() || self.fallback_text == Document::empty() {
+            return None;
+        }
+        let until = self.state.outage.held_until(received)?;
+        (self.clock.monotonic() < until).then_some(until)
+    }
+
     /// Responds to a fallback call that the store could not accept, and buffers the reply until the store is back.
     pub(crate) fn reply_during_outage(
         &self,
         message: &InboundMessage,
-        slot: AuthTokenKind,
+        auth_token: AuthTokenKind,
     ) -> Document {
-        let (outage, said) = (&self.state.outage, self.fallback_text.to_stored());
-        if !outage.remember(&*self.store, self.arrival(message, slot), said) {
+        let outage = &self.state.outage;
+        let inbound = self.new_inbound(message, auth_token);
+        if !outage.add_reply(inbound, self.fallback_text.to_stored()) {
             tracing::error!(message_sid = %message.message_sid, "the buffer for fallback replies is full, so this one will not be in the journal; run `replyhook reconcile` after the outage");
         }
-        self.metrics.set_outage_replies(outage.number());
+        self.metrics.set_outage_replies(outage.reply_count());
         self.state.backlog.notify_one();
         self.fallback_text.clone()
-    }
-}
-
-/// Times of a message that its task needs.
-#[derive(Debug, Clone, Copy)]
-struct Arrived {
-    /// Time of receipt by [`Clock::monotonic`].
-    monotonic: Duration,
-    /// Deadline by the wall clock, for the handler's context.
-    deadline: Timestamp,
-}
-
-/// Progress of a message's task, shared with its request.
-#[derive(Default)]
-struct TaskProgress {
-    /// 0 until the message is accepted, then its id; [`ABANDONED`] if the request stopped waiting first.
-    // Ids are positive in both databases, so neither value can be one.
-    id: AtomicI64,
-    failed_before: AtomicBool,
-    is_accepted: Notify,
-}
-
-const ABANDONED: i64 = -1;
-
-impl TaskProgress {
-    fn accepted_id(&self) -> Option<i64> {
-        Some(self.id.load(Ordering::Acquire)).filter(|id| *id > 0)
-    }
-
-    /// Returns the id, or marks the message as abandoned by its request if there is none yet.
-    fn accepted_or_abandoned(&self) -> Option<i64> {
-        // Acquire on failure: `failed_before` was stored before the id that this reads.
-        self.id
-            .compare_exchange(0, ABANDONED, Ordering::AcqRel, Ordering::Acquire)
-            .err()
-    }
-
-    /// Publishes the id of an accepted message. Returns false if the request has abandoned it.
-    fn accepted(&self, id: i64, failed_before: bool) -> bool {
-        // Relaxed: the exchange below releases it together with the id.
-        self.failed_before.store(failed_before, Ordering::Relaxed);
-        let before = self
-            .id
-            .compare_exchange(0, id, Ordering::AcqRel, Ordering::Acquire);
-        // `notify_one` stores a permit, so a request that checks the id just before this and waits just
-        // after it wakes up.
-        self.is_accepted.notify_one();
-        // Another error is an id: a redelivery that has waited is published a second time, when it is claimed.
-        before != Err(ABANDONED)
-    }
-}
-
-/// Runs `future` until `timer` completes. The timer is created only if `future` is not ready at the first poll.
-// So a handler that replies immediately costs no timer.
-async fn within<F: Future>(
-    future: F,
-    timer: impl FnOnce() -> BoxFuture<'static, ()>,
-) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut timer = Some(timer);
-    let mut sleep = None;
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(output));
-        }
-        if let Some(timer) = timer.take() {
-            sleep = Some(timer());
-        }
-        match &mut sleep {
-            Some(sleep) => sleep.as_mut().poll(cx).map(|()| None),
-            None => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// Permit for one running handler, released on drop.
-struct Slot {
-    running: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
-}
-
-impl Slot {
-    fn take(dispatcher: &Dispatcher) -> Option<Self> {
-        let running = &dispatcher.state.running;
-        // Add first, then compare: two requests cannot both take the last permit. No other data depends on the counter.
-        if running.fetch_add(1, Ordering::AcqRel) >= dispatcher.limits.running {
-            running.fetch_sub(1, Ordering::AcqRel);
-            return None;
-        }
-        dispatcher.metrics.handlers_running.increment(1.0);
-        Some(Self {
-            running: running.clone(),
-            metrics: dispatcher.metrics.clone(),
-        })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.running.fetch_sub(1, Ordering::AcqRel);
-        self.metrics.handlers_running.decrement(1.0);
     }
 }

@@ -13,49 +13,50 @@ use crate::store::{NewOutbound, ReplyQueue};
 pub(super) struct Origin {
     pub(super) account: AccountSid,
     pub(super) sid: MessageSid,
-    slot: AuthTokenKind,
-    us: Address,
+    auth_token: AuthTokenKind,
+    sender: Address,
     pub(super) user: Address,
     service: Option<MessagingServiceSid>,
 }
 
 impl Origin {
-    pub(super) fn of(message: &InboundMessage, slot: AuthTokenKind) -> Self {
+    pub(super) fn of(message: &InboundMessage, auth_token: AuthTokenKind) -> Self {
         Self {
             account: message.account_sid,
             sid: message.message_sid,
-            slot,
-            us: message.to.clone(),
+            auth_token,
+            sender: message.to.clone(),
             user: message.from.clone(),
             service: message.messaging_service_sid,
         }
     }
 
     /// Returns whether a message of the reply goes to the author of the inbound message.
-    pub(super) fn hears(&self, said: &ReplyMessage) -> bool {
-        said.recipient()
+    pub(super) fn is_sent_to_author(&self, message: &ReplyMessage) -> bool {
+        message
+            .recipient()
             .is_none_or(|recipient| *recipient == self.user)
     }
 
     /// Returns the queue of replies to the author.
     pub(super) fn queue(&self) -> ReplyQueue {
         ReplyQueue {
-            sender: self.us.clone(),
+            sender: self.sender.clone(),
             user: self.user.clone(),
         }
     }
 
     /// Builds the outbox entry of a message of the reply.
-    pub(super) fn reply(&self, wire: &WireMessage<'_>) -> NewOutbound {
-        let (us, user) = (
-            wire.from.unwrap_or(&self.us).clone(),
+    pub(super) fn outbound(&self, wire: &WireMessage<'_>) -> NewOutbound {
+        let (sender, user) = (
+            wire.from.unwrap_or(&self.sender).clone(),
             wire.to.unwrap_or(&self.user).clone(),
         );
         // A message with media alone has no `Body`.
         let text = Some(&*wire.text).filter(|text| !text.is_empty());
         let single = [
             ("To", Some(user.as_str())),
-            ("From", Some(us.as_str())),
+            ("From", Some(sender.as_str())),
             ("Body", text),
             ("StatusCallback", wire.status_callback),
         ];
@@ -69,8 +70,8 @@ impl Origin {
         let params: FormParams = single.chain(media).collect();
         NewOutbound {
             account: self.account,
-            auth_token: self.slot,
-            sender: us,
+            auth_token: self.auth_token,
+            sender,
             user,
             // For consent only: `From` names the sender, so the service is not a parameter of the call.
             service: self.service,

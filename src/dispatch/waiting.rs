@@ -128,21 +128,32 @@ impl Waiting {
 }
 
 impl Ticket {
-    /// Polls `look` until it returns a value: immediately, after each event, and after each pause.
-    pub(super) async fn look<T, F, Fut>(&mut self, mut look: F) -> T
+    /// Polls `check` until it returns a value: immediately, after each event, and after each pause. Returns `None` once
+    /// `ended` has completed.
+    pub(super) async fn poll<T, F, Fut>(
+        &mut self,
+        ended: impl Future<Output = ()>,
+        mut check: F,
+    ) -> Option<T>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Option<T>>,
     {
+        let mut ended = std::pin::pin!(ended);
         loop {
-            // `notify_waiters` wakes only those already registered. Register before the poll, so that an event during
-            // the poll is not missed.
+            // `notify_waiters` wakes only those already registered. Register before the check, so that an event during
+            // the check is not missed.
             let mut happened = std::pin::pin!(self.notify.notified());
             happened.as_mut().enable();
-            if let Some(seen) = look().await {
-                return seen;
+            // `ended` does not cancel a check: it may claim the message, and a claim whose result is dropped has no
+            // task, so the message would stay unanswered until the next start.
+            if let Some(value) = check().await {
+                return Some(value);
             }
-            let _ = tokio::time::timeout(self.pause, happened).await;
+            tokio::select! {
+                () = &mut ended => return None,
+                _ = tokio::time::timeout(self.pause, happened) => {}
+            }
             self.pause = (self.pause * 2).min(MAX_PAUSE);
         }
     }

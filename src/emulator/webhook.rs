@@ -117,7 +117,7 @@ pub(super) struct Delivery {
     pub(super) attempts: Vec<Attempt>,
     twiml: Option<String>,
     documents: u32,
-    /// [`State::generation`](super::state::State::generation) at the start. Replies after a reset are discarded.
+    /// [`EmulatorState::generation`](super::state::EmulatorState::generation) at the start. Replies after a reset are discarded.
     generation: u64,
 }
 

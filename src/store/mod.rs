@@ -142,20 +142,10 @@ pub trait Store:
     /// The error that accepting a message would return now.
     fn check(&self) -> StoreFuture<'_, ()>;
 
-    /// Publishes whether this process has unflushed replies, which are sent but not yet
-    /// [backfilled](Journal::backfill), so that other servers wait for them. Does nothing if one server owns the store.
-    fn set_unflushed(&self, unflushed: bool) {
-        let _ = unflushed;
-    }
-
-    /// Returns true if every other server has published, no longer than `within` ago, that it has no unflushed replies.
-    /// Always true if one server owns the store.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the state of the other servers cannot be read.
-    fn peers_flushed_within(&self, within: Duration) -> StoreFuture<'_, bool> {
-        let _ = within;
-        Box::pin(std::future::ready(Ok(true)))
+    /// Returns whether other servers use this store, as far as this process knows. A server that crashed counts for a
+    /// day. Always false if one server owns the store.
+    fn has_peers(&self) -> bool {
+        false
     }
 
     /// Releases everything that this process has claimed, so that another process can claim it immediately.

@@ -46,8 +46,8 @@ async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
     // Without a permit the call still gets the fallback text, which costs no handler.
     let outcome = match webhooks.acquire_permit(Endpoint::Fallback) {
         Ok(_permit) => {
-            let road = WebhookKind::Fallback(cause);
-            dispatcher.dispatch(message.clone(), auth_token, road).await
+            let kind = WebhookKind::Fallback(cause);
+            dispatcher.dispatch(message.clone(), auth_token, kind).await
         }
         Err(_) => DispatchOutcome::Overloaded,
     };

@@ -1,17 +1,16 @@
 //! Leases and heartbeats.
 //!
 //! While its lease is valid, no other process takes over the claims of a process. The heartbeat renews the lease, and
-//! records when the process last had no unflushed replies, so that others need not wait for them.
+//! looks for other servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::AssertSqlSafe;
 use tokio::task::AbortHandle;
 
 use super::calls::{CallConnection, Calls};
-use super::error::Trouble;
 
 /// Interval of heartbeats, a third of the lease.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -42,12 +41,11 @@ pub(super) fn begin_claiming(owner: i64) -> String {
 pub(super) struct Heartbeat(AbortHandle);
 
 impl Heartbeat {
-    pub(super) fn start(calls: Arc<Calls>, owner: i64, has_unflushed: Arc<AtomicBool>) -> Self {
+    pub(super) fn start(calls: Arc<Calls>, owner: i64, has_peers: Arc<AtomicBool>) -> Self {
         let task = async move {
             loop {
                 let beaten =
-                    tokio::time::timeout(HEARTBEAT_TIMEOUT, beat(&calls, owner, &has_unflushed))
-                        .await;
+                    tokio::time::timeout(HEARTBEAT_TIMEOUT, beat(&calls, owner, &has_peers)).await;
                 let pause = match beaten {
                     Ok(Ok(())) => HEARTBEAT_INTERVAL,
                     // Not logged: the regular check of the store and the calls for messages report an outage.
@@ -70,63 +68,31 @@ impl Drop for Heartbeat {
     }
 }
 
-/// Renews the lease, records that all replies are flushed, if so, and deletes processes that died long ago.
+/// Renews the lease, deletes processes that died long ago, and records in `has_peers` whether there are other servers.
 pub(super) async fn beat(
     calls: &Calls,
     owner: i64,
-    has_unflushed: &AtomicBool,
+    has_peers: &AtomicBool,
 ) -> Result<(), sqlx::Error> {
     // Directly on the pool: a circuit breaker that is open must not stop the heartbeat that can close it.
     let mut db = CallConnection::take(&calls.pool).await?;
     sqlx::raw_sql(AssertSqlSafe(extend(owner, 15)))
         .execute(db.connection())
         .await?;
-    // Close the circuit breaker before the mark is taken: from here on messages reach the store, so fallback calls are
-    // not answered from memory.
     calls.answered();
-    // Read the time before `has_unflushed`. A reply that is buffered between the two is newer than the mark. In the other order,
-    // the mark would claim that this reply is flushed.
-    let now: i64 =
-        sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-            .fetch_one(db.connection())
-            .await?;
-    // Acquire, with the Release in `set_unflushed`: if this reads `false`, the flush that set it is complete.
-    if !has_unflushed.load(Ordering::Acquire) {
-        sqlx::query(
-            "INSERT INTO meta (name, value) VALUES ('flushed ' || $1::bigint, $2) \
-             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        )
-        .bind(owner)
-        .bind(now)
-        .execute(db.connection())
-        .await?;
-    }
     // `lives!` treats a missing row like an expired lease, so messages that name such a process can
     // still be taken over.
-    sqlx::raw_sql(
-        "DELETE FROM owner WHERE alive_until < clock_timestamp() - interval '1 d'; \
-         DELETE FROM meta m WHERE m.name LIKE 'flushed %' AND NOT EXISTS (SELECT 1 FROM owner o WHERE m.name = 'flushed ' || o.id)",
-    )
-    .execute(db.connection())
-    .await?;
+    sqlx::raw_sql("DELETE FROM owner WHERE alive_until < clock_timestamp() - interval '1 d'")
+        .execute(db.connection())
+        .await?;
+    // Rows with an expired lease count: after an outage, all leases have expired although their servers live. A server
+    // that was stopped has deleted its row; one that crashed counts for a day.
+    let others: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM owner WHERE id <> $1)")
+        .bind(owner)
+        .fetch_one(db.connection())
+        .await?;
+    // Not cleared by a heartbeat that fails: during an outage the last known state counts.
+    has_peers.store(others, Ordering::Relaxed);
     db.give_back();
     Ok(())
-}
-
-/// Returns whether all other processes have recorded an empty buffer of replies within the last `within` microseconds.
-// The join leaves out processes that never record it: commands have leases but no heartbeat, and buffer no replies.
-pub(super) async fn others_entered(
-    db: &mut PgConnection,
-    me: i64,
-    within: i64,
-) -> Result<bool, Trouble> {
-    let entered = sqlx::query_scalar(
-        "SELECT NOT EXISTS (SELECT 1 FROM owner o JOIN meta m ON m.name = 'flushed ' || o.id WHERE o.id <> $1 \
-           AND m.value <= (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $2)",
-    )
-    .bind(me)
-    .bind(within)
-    .fetch_one(db)
-    .await?;
-    Ok(entered)
 }

@@ -7,8 +7,8 @@
 //!
 //! Claims are leased. The row of a process in `owner` is valid for 15 seconds of the database's time and is renewed
 //! every five. Claims of a process that was paused for longer may be taken over. What its handlers write later changes
-//! nothing, since each write compares owner, attempt and state. The heartbeat that renews the lease also records in
-//! `meta` when the process last had no unflushed replies.
+//! nothing, since each write compares owner, attempt and state. The heartbeat that renews the lease also looks for other
+//! servers.
 //!
 //! Every call has a timeout. After a failed call, further calls fail immediately for two seconds, so that Twilio gets
 //! its 503 in time. When the database is back, nothing needs a restart.
@@ -166,8 +166,8 @@ pub struct PostgresStore {
     claiming: Arc<str>,
     /// Timeout of a server's calls.
     operation_timeout: Duration,
-    /// True while this process has unflushed replies.
-    has_unflushed: Arc<AtomicBool>,
+    /// True if the last heartbeat found other servers.
+    has_peers: Arc<AtomicBool>,
     open: OnceLock<OpenPostgres>,
 }
 
@@ -188,7 +188,7 @@ impl PostgresStore {
             owner,
             claiming: lease::begin_claiming(owner).into(),
             operation_timeout: super::OPERATION_TIMEOUT,
-            has_unflushed: Arc::default(),
+            has_peers: Arc::default(),
             open: OnceLock::new(),
         }
     }
@@ -316,11 +316,11 @@ impl Store for PostgresStore {
             let heartbeat = match access {
                 Access::Owner => {
                     // Take the first lease before anything can be claimed. If that fails, the store does not open.
-                    lease::beat(&calls, self.owner, &self.has_unflushed)
+                    lease::beat(&calls, self.owner, &self.has_peers)
                         .await
                         .map_err(|error| store_error(&error))?;
-                    let has_unflushed = self.has_unflushed.clone();
-                    Some(Heartbeat::start(calls.clone(), self.owner, has_unflushed))
+                    let has_peers = self.has_peers.clone();
+                    Some(Heartbeat::start(calls.clone(), self.owner, has_peers))
                 }
                 // Commands have no heartbeat: each of their transactions that claims takes a lease by itself.
                 Access::Operator | Access::Migrate => None,
@@ -342,15 +342,9 @@ impl Store for PostgresStore {
         self.write(move |db| Box::pin(check::check(db, me)))
     }
 
-    fn set_unflushed(&self, has_unflushed: bool) {
-        // Release, with the Acquire in `lease::beat`: a heartbeat that reads `false` runs after the flush that set it.
-        self.has_unflushed.store(has_unflushed, Ordering::Release);
-    }
-
-    fn peers_flushed_within(&self, within: Duration) -> StoreFuture<'_, bool> {
-        let me = self.owner;
-        let within = i64::try_from(within.as_micros()).unwrap_or(i64::MAX);
-        self.ask(move |db| Box::pin(lease::others_entered(db, me, within)))
+    fn has_peers(&self) -> bool {
+        // Relaxed: the flag publishes no other data.
+        self.has_peers.load(Ordering::Relaxed)
     }
 
     fn close(&self) -> StoreFuture<'_, ()> {

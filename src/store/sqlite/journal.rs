@@ -172,7 +172,6 @@ impl Journal for SqliteStore {
 }
 
 /// Columns of a message that decide who may handle it and what its response is.
-#[expect(clippy::struct_field_names, reason = "the column is named so")]
 pub(super) struct MessageState {
     pub(super) id: i64,
     conversation: i64,

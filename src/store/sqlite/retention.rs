@@ -108,7 +108,7 @@ const IS_ORDINARY: &str = "SELECT NOT EXISTS (SELECT 1 FROM inbound WHERE id = ?
      AND NOT EXISTS (SELECT 1 FROM outbound WHERE inbound = ?1 AND state <= 3)";
 const IS_THERE: &str = "SELECT 1 FROM outbound WHERE id = ?1";
 
-/// SqliteRetentionStep of retention: its age limits in microseconds, and what it has deleted.
+/// Step of retention: its age limits in microseconds, and what it has deleted.
 struct SqliteRetentionStep<'a> {
     db: &'a Connection,
     now: i64,

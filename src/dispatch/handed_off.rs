@@ -10,7 +10,7 @@ use crate::store::{Claim, Completion, HandoffChange};
 
 impl Dispatcher {
     /// Returns the redirect for a message of a conversation that is handed off.
-    pub(super) async fn pass_on(
+    pub(super) async fn handoff_redirect(
         &self,
         claim: Claim,
     ) -> Option<Result<(Reply, Completion), HandlerFailure>> {
@@ -18,30 +18,30 @@ impl Dispatcher {
             return None;
         }
         let now = self.clock.now();
-        let asked = self.patient(
+        let lookup = self.timed(
             "handoff_url",
             self.store.handoff_url(claim.conversation, now),
         );
-        let Ok(to) = asked.await else {
+        let Ok(url) = lookup.await else {
             return Some(Err(HandlerFailure::Error));
         };
         // No URL: the handoff has ended since the claim, so the handler runs.
-        let reply = Reply::redirect(to?).map_err(|error| {
+        let reply = Reply::redirect(url?).map_err(|error| {
             tracing::error!(%error, "the stored URL of a handoff is invalid");
             HandlerFailure::Error
         });
         let until = after(now, self.limits.handoff_ttl);
         // `Continue` extends an existing handoff. It does not begin one that an operator ends before
         // the reply is saved.
-        let ending = Completion {
+        let completion = Completion {
             handoff: Some(HandoffChange::Continue { until }),
             ..Completion::default()
         };
-        Some(reply.map(|reply| (reply, ending)))
+        Some(reply.map(|reply| (reply, completion)))
     }
 
     /// Returns the handoff that a reply begins.
-    pub(super) fn begins(&self, reply: &Reply) -> Option<HandoffChange> {
+    pub(super) fn begun_handoff(&self, reply: &Reply) -> Option<HandoffChange> {
         let redirect = reply.redirect_target().filter(|target| target.is_handoff)?;
         Some(HandoffChange::Begin {
             to: redirect.url.clone(),

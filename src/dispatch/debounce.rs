@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Dispatcher;
+use super::{Deadlines, Dispatcher};
 use crate::clock::after;
 use crate::form::FormParams;
 use crate::message::InboundMessage;
@@ -20,18 +20,14 @@ const MAX_MERGED: u32 = 100;
 impl Dispatcher {
     /// Waits for the end of a burst and merges it into `message`, its first message. Returns the ids
     /// of the merged messages.
-    ///
-    /// `arrived` is the time of receipt by [`Clock::monotonic`](crate::clock::Clock::monotonic), and `deadline` the
-    /// time from there to the response.
-    pub(super) async fn gather(
+    pub(super) async fn merge_burst(
         &self,
         claim: Claim,
         message: &mut InboundMessage,
-        arrived: Duration,
-        deadline: Duration,
+        deadlines: &Deadlines,
     ) -> Vec<i64> {
-        let (mut taken, came_at) = (Vec::new(), message.received_at);
-        for behind in self.burst(claim, came_at, arrived, deadline).await {
+        let mut merged = Vec::new();
+        for behind in self.burst(claim, message.received_at, deadlines).await {
             let params =
                 FormParams::parse(behind.params.0.as_bytes(), usize::MAX).unwrap_or_default();
             let next = InboundMessage::parse(params, behind.received_at);
@@ -40,49 +36,49 @@ impl Dispatcher {
             if !next.is_ok_and(|next| message.absorb(next)) {
                 break;
             }
-            taken.push(behind.id);
+            merged.push(behind.id);
         }
-        taken
+        merged
     }
 
     /// Waits for a pause of the user, and returns the messages that followed before it.
     async fn burst(
         &self,
         claim: Claim,
-        came_at: Timestamp,
-        arrived: Duration,
-        deadline: Duration,
+        first_at: Timestamp,
+        deadlines: &Deadlines,
     ) -> Vec<QueuedMessage> {
         let pause = self.limits.debounce;
-        // The handler gets at least the other half of the deadline.
-        let most = deadline / 2;
+        let max_length = deadlines.debounce_until.saturating_sub(deadlines.received);
         // Time from the first message to the end of the burst, as far as it is known.
-        let mut length = pause.min(most);
+        let mut length = pause.min(max_length);
         loop {
             // A further attempt does not wait: the pause is over since the first one.
             if claim.attempt == 1 {
                 // Monotonic: the wall clock may be set while this waits. Its times only compare
                 // messages with each other.
-                self.clock.sleep_until_monotonic(arrived + length).await;
+                self.clock
+                    .sleep_until_monotonic(deadlines.received + length)
+                    .await;
             }
-            let asked = self.patient("queued_behind", self.store.queued_behind(claim, MAX_MERGED));
-            let Ok(mut behind) = asked.await else {
+            let query = self.timed("queued_behind", self.store.queued_behind(claim, MAX_MERGED));
+            let Ok(mut behind) = query.await else {
                 // The store failed: handle the first message alone. The others stay queued.
                 return Vec::new();
             };
             // The burst ends before the first message that came more than a pause after the one before it. `max`, since
             // the wall clock may have been set back between two messages.
-            let mut last = came_at;
+            let mut last = first_at;
             let follows = behind.iter().take_while(|next| {
                 let follows = next.received_at <= after(last, pause);
                 last = last.max(next.received_at);
                 follows
             });
-            let number = follows.count();
-            behind.truncate(number);
+            let count = follows.count();
+            behind.truncate(count);
             let last = behind.iter().map(|next| next.received_at).max();
-            let last = last.unwrap_or(came_at).duration_since(came_at);
-            let end = (Duration::try_from(last).unwrap_or_default() + pause).min(most);
+            let last = last.unwrap_or(first_at).duration_since(first_at);
+            let end = (Duration::try_from(last).unwrap_or_default() + pause).min(max_length);
             // The pause after the last message, or half of the deadline, is over.
             if end <= length || claim.attempt > 1 {
                 return behind;

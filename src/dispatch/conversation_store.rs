@@ -26,7 +26,7 @@ pub(super) struct ConversationStore {
     /// Time of receipt of the message.
     pub(super) at: Timestamp,
     /// The sender that the message was sent to.
-    pub(super) us: Address,
+    pub(super) sender: Address,
     /// Function that shows a typing indicator, on channels that have one, and its argument.
     pub(super) typing: Option<(TypingHook, Inbound)>,
 }
@@ -82,7 +82,10 @@ impl ConversationAccess for ConversationStore {
 
     fn end_handoff(&self, user: Address) -> BoxFuture<'_, Result<bool, HandlerError>> {
         Box::pin(async move {
-            let ended = self.store.end_handoff(Some(&self.us), &user, self.at).await;
+            let ended = self
+                .store
+                .end_handoff(Some(&self.sender), &user, self.at)
+                .await;
             Ok(ended.map_err(HandlerError::new)? > 0)
         })
     }
@@ -145,8 +148,8 @@ fn exchange(earlier: &EarlierMessage) -> (Option<HistoryEntry>, Vec<HistoryEntry
 }
 
 /// Change of the conversation's state by its handler, to be saved with the reply.
-pub(super) fn change(memory: &StateStore) -> Option<DialogueChange> {
-    Some(match memory.change()? {
+pub(super) fn state_change(state: &StateStore) -> Option<DialogueChange> {
+    Some(match state.change()? {
         StateChange::Set(data, expires_at) => DialogueChange::Set { data, expires_at },
         StateChange::Clear => DialogueChange::End,
     })

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{ConsentKind, Dispatcher};
+use super::Dispatcher;
 use crate::message::InboundMessage;
 use crate::signature::AuthTokenKind;
-use crate::store::{ConsentKeyword, NewInbound};
+use crate::store::NewInbound;
 
 impl Dispatcher {
     /// Builds the journal entry of a message.
-    pub(super) fn arrival(&self, message: &InboundMessage, slot: AuthTokenKind) -> Arc<NewInbound> {
+    pub(super) fn new_inbound(
+        &self,
+        message: &InboundMessage,
+        auth_token: AuthTokenKind,
+    ) -> Arc<NewInbound> {
         let other = message.external_user_id.clone();
         // The business-scoped user id as a second address, unless it is `From` already: the store merges the
         // conversations of both into one.
@@ -20,7 +24,7 @@ impl Dispatcher {
             sender: message.to.clone(),
             user: std::iter::once(message.from.clone()).chain(other).collect(),
             service: message.messaging_service_sid,
-            auth_token: slot,
+            auth_token,
             params: message.params.as_received().into_owned(),
             consent: self.consent.meaning(message),
             max_attempts: self.limits.crashes.max_attempts,
@@ -29,24 +33,5 @@ impl Dispatcher {
             final_response: self.fallback_twiml(),
             received_at: message.received_at,
         })
-    }
-}
-
-impl ConsentKind {
-    /// Value of the metric's label.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::OptOut => "opt_out",
-            Self::OptIn => "opt_in",
-            Self::Help => "help",
-        }
-    }
-
-    pub(super) fn of(consent: &ConsentKeyword) -> Self {
-        match consent {
-            ConsentKeyword::Stop { .. } => Self::OptOut,
-            ConsentKeyword::Start { .. } => Self::OptIn,
-            ConsentKeyword::Help => Self::Help,
-        }
     }
 }

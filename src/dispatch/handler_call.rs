@@ -1,0 +1,90 @@
+//! Call of the handler for one message.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+
+use super::conversation_store::{ConversationStore, Inbound, state_change};
+use super::deadlines::{Deadlines, within};
+use super::{Dispatcher, HandlerFailure, WebhookKind};
+use crate::address::Channel;
+use crate::handler::Context;
+use crate::message::InboundMessage;
+use crate::reply::Reply;
+use crate::signature::AuthTokenKind;
+use crate::store::{Claim, Completion};
+
+/// Runs the handler, with its timeout (`handler.timeout_ms`). A failure is logged here.
+pub(super) async fn call_handler(
+    dispatcher: &Dispatcher,
+    claim: Claim,
+    message: Box<InboundMessage>,
+    auth_token: AuthTokenKind,
+    kind: WebhookKind,
+    deadlines: &Deadlines,
+) -> Result<(Reply, Completion), HandlerFailure> {
+    let sid = message.message_sid;
+    let inbound = Inbound {
+        account: message.account_sid,
+        slot: auth_token,
+        sid,
+    };
+    let shows_typing = *message.from.channel() == Channel::WhatsApp;
+    let conversation = ConversationStore {
+        store: dispatcher.store.clone(),
+        id: claim.conversation,
+        message: claim.id,
+        at: message.received_at,
+        sender: message.to.clone(),
+        typing: shows_typing.then(|| (dispatcher.typing.clone(), inbound)),
+    };
+    let mut cx = Context::new(claim.attempt, deadlines.context_deadline)
+        .in_conversation(Arc::new(conversation), message.received_at);
+    let state = cx.memory();
+    // Auto-save deletes files at Twilio only after this guard is dropped, because the handler may still fetch them.
+    let _auto_save = dispatcher.files.auto_save(&message, auth_token);
+    if !message.media.is_empty() {
+        cx = cx.with_attachments(dispatcher.files.attachments(&message, auth_token));
+    }
+    if let WebhookKind::Fallback(cause) = kind {
+        cx = cx.with_fallback(cause);
+    }
+    crate::crash_point!("P4");
+    let started = Instant::now();
+    let clock = &dispatcher.clock;
+    // From here and not from the receipt: a message that waited for its turn gets the whole time. Monotonic: a step of
+    // the wall clock must not change it.
+    let give_up_at = clock.monotonic().saturating_add(dispatcher.limits.handler);
+    // The call is inside of the async block, so a panic before `handle` returns its future is caught as well.
+    let handler = async { dispatcher.handler.handle(cx, *message).await };
+    let timed = within(handler, || clock.sleep_until_monotonic(give_up_at));
+    let outcome = AssertUnwindSafe(timed).catch_unwind().await;
+    dispatcher
+        .metrics
+        .handler_duration
+        .record(started.elapsed());
+    match outcome {
+        Ok(Some(Ok(reply))) => {
+            let completion = Completion {
+                dialogue: state_change(&state),
+                handoff: dispatcher.begun_handoff(&reply),
+                ..Completion::default()
+            };
+            Ok((reply, completion))
+        }
+        Ok(Some(Err(error))) => {
+            tracing::error!(message_sid = %sid, %error, "the handler failed");
+            Err(HandlerFailure::Error)
+        }
+        Ok(None) => {
+            tracing::error!(message_sid = %sid, "the handler was stopped: it ran longer than handler.timeout_ms");
+            Err(HandlerFailure::Error)
+        }
+        Err(_) => {
+            tracing::error!(message_sid = %sid, "the handler panicked");
+            Err(HandlerFailure::Panic)
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Task of one inbound message: the order of its steps.
+
+use std::sync::Arc;
+
+use super::consent_change::{self, ConsentChange};
+use super::handler_call::call_handler;
+use super::origin::Origin;
+use super::pending::{AcceptedMessage, Responder};
+use super::save_reply::ReplySaver;
+use super::waiting::Wakeup;
+use super::{
+    ConsentKind, Deadlines, DispatchOutcome, Dispatcher, HandlerFailure, HandlerPermit, WebhookKind,
+};
+use crate::message::InboundMessage;
+use crate::reply::Reply;
+use crate::signature::AuthTokenKind;
+use crate::store::{
+    AcceptOutcome, BacklogMessage, Claim, Completion, NewInbound, ReplyDecision, ReplyPath,
+    TurnStatus,
+};
+use crate::twiml::Document;
+
+/// Limit of messages ahead: with fewer, a message waits for its turn in its request. Otherwise its reply goes via the
+/// REST API.
+const WAITING_IN_LINE: u32 = 20;
+
+/// Task of one message, with its end of the handshake with the request.
+pub(super) struct MessageTask {
+    dispatcher: Arc<Dispatcher>,
+    responder: Responder,
+    deadlines: Deadlines,
+    kind: WebhookKind,
+}
+
+impl MessageTask {
+    pub(super) fn new(
+        dispatcher: Arc<Dispatcher>,
+        responder: Responder,
+        deadlines: Deadlines,
+        kind: WebhookKind,
+    ) -> Self {
+        Self {
+            dispatcher,
+            responder,
+            deadlines,
+            kind,
+        }
+    }
+
+    /// Processes a message of a request, from accepting it to its reply.
+    // Futures of rare cases are boxed, to keep this one small: it is allocated for every message.
+    pub(super) async fn run(
+        self,
+        message: Box<InboundMessage>,
+        auth_token: AuthTokenKind,
+        permit: HandlerPermit,
+    ) {
+        let dispatcher = self.dispatcher.clone();
+        let inbound = dispatcher.new_inbound(&message, auth_token);
+        match self.accept(&inbound).await {
+            None => {}
+            Some(AcceptOutcome::Claimed(claim)) => {
+                self.publish_accepted(claim.id, claim.failed_before).await;
+                self.process(claim, message, auth_token, Some(permit)).await;
+            }
+            Some(AcceptOutcome::Queued {
+                id,
+                conversation,
+                ahead,
+            }) => {
+                self.publish_accepted(id, false).await;
+                // A message that waits for its turn runs no handler, so it needs no permit.
+                drop(permit);
+                let turn = Box::pin(self.wait_for_turn(id, conversation, ahead));
+                if let Some(claim) = turn.await {
+                    // The message is claimed, so its handler runs even without a permit.
+                    let permit = dispatcher.try_acquire_permit();
+                    self.process(claim, message, auth_token, permit).await;
+                }
+            }
+            // Unreachable: `wait_for_decision` polls until the message leaves this state.
+            Some(AcceptOutcome::InProgress { .. }) => self.resolve(DispatchOutcome::Unavailable),
+            Some(AcceptOutcome::AlreadyAnswered(response)) => {
+                let document = Document::from_saved(response.twiml);
+                self.resolve(DispatchOutcome::Duplicate(document));
+            }
+            Some(AcceptOutcome::OptedOut) => self.resolve(DispatchOutcome::OptedOut),
+            Some(AcceptOutcome::ConsentKeyword { confirmation, .. }) => {
+                Box::pin(self.confirm_consent(*message, &inbound, confirmation)).await;
+            }
+        }
+    }
+
+    /// Processes a claimed message of the backlog.
+    pub(super) async fn run_claimed(
+        self,
+        message: Box<InboundMessage>,
+        backlog_message: BacklogMessage,
+        permit: Option<HandlerPermit>,
+    ) {
+        let BacklogMessage {
+            claim, auth_token, ..
+        } = backlog_message;
+        self.process(claim, message, auth_token, permit).await;
+    }
+
+    /// Sends the outcome to the request.
+    fn resolve(&self, outcome: DispatchOutcome) {
+        self.responder.resolve(outcome);
+    }
+
+    /// Stores the message. Returns `None` if there is nothing left to do.
+    async fn accept(&self, inbound: &Arc<NewInbound>) -> Option<AcceptOutcome> {
+        let dispatcher = &self.dispatcher;
+        let has_answered = || {
+            let outage = &dispatcher.state.outage;
+            outage.has_answered(inbound.account, inbound.sid)
+        };
+        // Check before and after `accept`. The backlog may flush the fallback reply after the store has accepted the
+        // message and before this task resumes; then only the check before finds it.
+        let was_answered_before = has_answered();
+        crate::crash_point!("P1");
+        let accepted = dispatcher.store.accept(inbound.clone()).await;
+        crate::crash_point!("P3");
+        let outcome = match accepted {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                dispatcher.store_failed("accept", &error);
+                dispatcher.store_report.health.rejected(inbound.sid);
+                self.resolve(DispatchOutcome::Unavailable);
+                return None;
+            }
+        };
+        // If the request has already ended, a late success does not show that the store is healthy.
+        if self.responder.is_attended() {
+            dispatcher.store_report.health.kept();
+        }
+        let outcome = match outcome {
+            AcceptOutcome::InProgress { id } => {
+                Box::pin(self.wait_for_decision(id, inbound)).await?
+            }
+            outcome => outcome,
+        };
+        // The message was stored after its fallback call had received the fallback text during the outage. A second
+        // reply must not follow: the backlog has written that text as the reply, or is about to.
+        let is_new = matches!(
+            outcome,
+            AcceptOutcome::Claimed(_) | AcceptOutcome::Queued { .. }
+        );
+        if is_new && (was_answered_before || has_answered()) {
+            self.resolve(DispatchOutcome::Unavailable);
+            dispatcher.state.backlog.notify_one();
+            return None;
+        }
+        Some(outcome)
+    }
+
+    /// Publishes that the message is stored. If its request gave up before, the reply goes via the REST API.
+    // That request has responded 503, and Twilio then calls the fallback URL. The message is deferred, so that call
+    // gets the empty response.
+    async fn publish_accepted(&self, id: i64, failed_before: bool) {
+        if self
+            .responder
+            .accepted(AcceptedMessage { id, failed_before })
+        {
+            return;
+        }
+        let dispatcher = &self.dispatcher;
+        let now = dispatcher.clock.now();
+        if let Err(error) = dispatcher.store.decide(id, ReplyPath::Rest, now).await {
+            dispatcher.store_failed("decide", &error);
+        }
+    }
+
+    /// Waits until the message of a redelivery is decided or claimable, because another task is processing it.
+    ///
+    /// Returns `None` if the request has ended.
+    async fn wait_for_decision(&self, id: i64, inbound: &Arc<NewInbound>) -> Option<AcceptOutcome> {
+        // The message is stored, so from here on the deadline of this request can decide its reply path.
+        let accepted = AcceptedMessage {
+            id,
+            failed_before: false,
+        };
+        if !self.responder.accepted(accepted) {
+            return None;
+        }
+        let dispatcher = &self.dispatcher;
+        let mut ticket = dispatcher.state.waiting.join(Wakeup::Decision(id));
+        let decided = ticket.poll(self.responder.request_ended(), || async {
+            match dispatcher.store.accept(inbound.clone()).await {
+                Ok(AcceptOutcome::InProgress { .. }) => None,
+                other => Some(other),
+            }
+        });
+        // `None`: the request decided the reply path at its deadline, or its connection was closed.
+        match decided.await? {
+            Ok(outcome) => Some(outcome),
+            Err(error) => {
+                dispatcher.store_failed("accept", &error);
+                self.resolve(DispatchOutcome::Unavailable);
+                None
+            }
+        }
+    }
+
+    /// Waits until no older message of the conversation is open, and claims the message.
+    ///
+    /// Returns `None` if the message is decided, or left to the backlog.
+    async fn wait_for_turn(&self, id: i64, conversation: i64, ahead: u32) -> Option<Claim> {
+        let dispatcher = &self.dispatcher;
+        // Keeps `release_stale_claims` from releasing the message while it waits.
+        let _held = dispatcher.state.held.hold(id);
+        let turn = if ahead < WAITING_IN_LINE {
+            self.poll_turn(id, conversation).await
+        } else {
+            Turn::RequestEnded
+        };
+        match turn {
+            Turn::Is(TurnStatus::Claimed(claim)) => return Some(claim),
+            Turn::Is(TurnStatus::Resolved(ReplyDecision::Inline(response))) => {
+                let document = Document::from_saved(response.twiml);
+                self.resolve(DispatchOutcome::Duplicate(document));
+                return None;
+            }
+            Turn::Is(TurnStatus::Resolved(ReplyDecision::ClaimLost)) => {
+                self.resolve(DispatchOutcome::Late);
+                return None;
+            }
+            Turn::StoreFailed => self.resolve(DispatchOutcome::Unavailable),
+            // At its deadline the request decided for the REST API, or its connection was closed.
+            Turn::Is(TurnStatus::Resolved(ReplyDecision::ViaRest) | TurnStatus::Waiting)
+            | Turn::RequestEnded => {}
+        }
+        self.leave_to_backlog(id, conversation).await;
+        None
+    }
+
+    /// Polls the turn of a queued message until its turn has come, it is resolved, or its request has ended.
+    async fn poll_turn(&self, id: i64, conversation: i64) -> Turn {
+        let dispatcher = &self.dispatcher;
+        let mut ticket = dispatcher.state.waiting.join(Wakeup::Turn(conversation));
+        let (store, clock) = (&dispatcher.store, &dispatcher.clock);
+        let turn = ticket.poll(self.responder.request_ended(), || async {
+            match store.try_claim(id, clock.now()).await {
+                Ok(TurnStatus::Waiting) => None,
+                other => Some(other),
+            }
+        });
+        match turn.await {
+            None => Turn::RequestEnded,
+            Some(Ok(status)) => Turn::Is(status),
+            Some(Err(error)) => {
+                dispatcher.store_failed("try_claim", &error);
+                Turn::StoreFailed
+            }
+        }
+    }
+
+    /// Defers a queued message: too many messages are ahead, its request has ended, or the store failed. The backlog
+    /// handles it when its turn comes.
+    async fn leave_to_backlog(&self, id: i64, conversation: i64) {
+        let dispatcher = &self.dispatcher;
+        let now = dispatcher.clock.now();
+        match dispatcher.store.decide(id, ReplyPath::Rest, now).await {
+            Ok(_) => self.resolve(DispatchOutcome::Late),
+            Err(error) => {
+                dispatcher.store_failed("decide", &error);
+                self.resolve(DispatchOutcome::Unavailable);
+            }
+        }
+        // Also after an error: the decision may have been stored. `deferred` is a hint: it makes the end of a message
+        // in this conversation wake the backlog.
+        dispatcher.state.deferred.add(conversation, id);
+        dispatcher.state.backlog.notify_one();
+    }
+
+    /// Responds to a consent keyword, and calls the application's hook.
+    async fn confirm_consent(
+        &self,
+        message: InboundMessage,
+        inbound: &NewInbound,
+        confirmation: String,
+    ) {
+        let dispatcher = &self.dispatcher;
+        crate::crash_point!("P14");
+        let confirmation = Some(confirmation).filter(|text| !text.is_empty());
+        self.resolve(DispatchOutcome::ConsentConfirmation(Document::from_saved(
+            confirmation,
+        )));
+        let Some(consent) = &inbound.consent else {
+            return;
+        };
+        let kind = ConsentKind::of(consent);
+        dispatcher.metrics.consent(kind.as_str());
+        if kind == ConsentKind::OptOut {
+            dispatcher.opted_out.notify_one();
+        }
+        if let Some(hook) = &dispatcher.on_consent {
+            consent_change::call_hook(hook, ConsentChange { message, kind }).await;
+        }
+    }
+
+    /// Runs the handler, unless the guard blocks the message or the conversation is handed off, and saves the outcome.
+    async fn process(
+        self,
+        claim: Claim,
+        mut message: Box<InboundMessage>,
+        auth_token: AuthTokenKind,
+        permit: Option<HandlerPermit>,
+    ) {
+        let dispatcher = &self.dispatcher;
+        // Until the outcome is saved, which can take as long as an outage, `release_stale_claims` must
+        // not release the claim.
+        let _held = dispatcher.state.held.hold(claim.id);
+        let origin = Origin::of(&message, auth_token);
+        let mut merged = Vec::new();
+        let outcome = if dispatcher.apply_guard(claim, &message) {
+            Ok((Reply::none(), Completion::default()))
+        } else if let Some(redirect) = dispatcher.handoff_redirect(claim).await {
+            redirect
+        } else {
+            if !dispatcher.limits.debounce.is_zero() {
+                merged =
+                    Box::pin(dispatcher.merge_burst(claim, &mut message, &self.deadlines)).await;
+            }
+            let kind = self.kind.clone();
+            call_handler(
+                dispatcher,
+                claim,
+                message,
+                auth_token,
+                kind,
+                &self.deadlines,
+            )
+            .await
+        };
+        // The permit limits handlers. Saving the reply may wait for the store, and must not block other handlers.
+        drop(permit);
+        self.save(claim, &origin, outcome, merged.clone()).await;
+        // Merged messages are completed together with this one, so requests that wait for them have to check again.
+        let state = &dispatcher.state;
+        for id in merged {
+            state.deferred.remove(claim.conversation, id);
+            state.waiting.wake(Wakeup::Decision(id));
+        }
+        state.waiting.wake(Wakeup::Decision(claim.id));
+        state.waiting.wake(Wakeup::Turn(claim.conversation));
+        // The next message of the conversation may be one that no request waits for.
+        if matches!(self.kind, WebhookKind::Backlog) || state.deferred.contains(claim.conversation)
+        {
+            state.backlog.notify_one();
+        }
+    }
+
+    /// Saves the outcome of a handler, and sends it to the request if that still waits.
+    async fn save(
+        &self,
+        claim: Claim,
+        origin: &Origin,
+        outcome: Result<(Reply, Completion), HandlerFailure>,
+        merged: Vec<i64>,
+    ) {
+        let dispatcher = &self.dispatcher;
+        let saver = ReplySaver {
+            dispatcher,
+            responder: &self.responder,
+            claim,
+            origin,
+            is_fallback: self.kind.is_fallback(),
+            received: self.deadlines.received,
+        };
+        match outcome {
+            Ok((reply, completion)) => {
+                // A message to another user is not a turn of this conversation, so it does not
+                // count for loop detection.
+                let mut messages = reply.messages().iter();
+                if messages.any(|reply| !reply.is_empty() && origin.is_sent_to_author(reply)) {
+                    let now = dispatcher.clock.now();
+                    dispatcher.guard.count_reply(claim.conversation, now);
+                }
+                let completion = Completion {
+                    merged,
+                    ..completion
+                };
+                saver.save(reply, completion).await;
+            }
+            Err(failure) => Box::pin(saver.record_failure(failure)).await,
+        }
+    }
+}
+
+/// State of a queued message.
+enum Turn {
+    Is(TurnStatus),
+    StoreFailed,
+    /// No request waits for the turn.
+    RequestEnded,
+}

@@ -1,0 +1,207 @@
+//! Handshake between the request of a message and the task that processes it.
+//!
+//! The request must not respond before the message is stored, and the task must know whether a response can still carry
+//! its reply. Both ends share one [`HandshakeStage`] under one lock, so they never disagree:
+//!
+//! ```text
+//! Accepting ── the task has stored the message ──> Accepted ── the task has an outcome ──> Resolved
+//!     └──────────── the request ends ─────────────────┴──────────────> Closed <──────────────┘
+//! ```
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::deadlines::within;
+use super::{DispatchOutcome, HandlerFailure};
+
+/// Stage of the handshake.
+enum HandshakeStage {
+    /// The message is not stored yet. A request that gives up now responds with 503.
+    Accepting,
+    /// The message is stored, and a request waits for its outcome.
+    Accepted(AcceptedMessage),
+    /// The task has an outcome, and the request has not seen it yet.
+    Resolved(DispatchOutcome),
+    /// No request waits: it has ended, or there was none. Nothing leaves this stage.
+    Closed,
+}
+
+/// A stored message, as its request knows it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AcceptedMessage {
+    pub(super) id: i64,
+    /// True if an earlier attempt of the handler failed.
+    pub(super) failed_before: bool,
+}
+
+/// State of a message at the end of [`PendingResponse::accepted`].
+pub(super) enum Acceptance {
+    Accepted(AcceptedMessage),
+    Resolved(DispatchOutcome),
+    /// The message was not stored in time. Its task knows, and replies via the REST API if it is stored later.
+    NotYet,
+}
+
+struct Handshake {
+    stage: Mutex<HandshakeStage>,
+    /// Notified after each change of `stage`. Either end may wait for it.
+    changed: Notify,
+}
+
+impl Handshake {
+    // No code panics while it holds the lock, so the stage is whole even if the lock is poisoned.
+    fn lock(&self) -> MutexGuard<'_, HandshakeStage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `read` returns a value for the stage.
+    async fn wait_for<T>(&self, mut read: impl FnMut(&mut HandshakeStage) -> Option<T>) -> T {
+        loop {
+            // Created before the stage is read: `notify_waiters` also wakes a future that has not been polled yet, so a
+            // change between the read and the `await` is not missed.
+            let changed = self.changed.notified();
+            if let Some(value) = read(&mut self.lock()) {
+                return value;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// The request's end. Dropping it, for example because the connection was closed, closes the handshake.
+pub(super) struct PendingResponse(Arc<Handshake>);
+
+/// The task's end. Dropping it without an outcome, because the task panicked, resolves the handshake as failed.
+pub(super) struct Responder(Arc<Handshake>);
+
+impl PendingResponse {
+    /// Creates both ends.
+    pub(super) fn pair() -> (Self, Responder) {
+        let shared = Arc::new(Handshake {
+            stage: Mutex::new(HandshakeStage::Accepting),
+            changed: Notify::new(),
+        });
+        (Self(shared.clone()), Responder(shared))
+    }
+
+    /// Waits until the message is stored or resolved, at most until `accept_by`.
+    ///
+    /// Afterwards exactly one of the two ends knows that the other one replies: on [`Acceptance::NotYet`] the handshake
+    /// is closed under the lock, so [`Responder::accepted`] returns false.
+    pub(super) async fn accepted(&self, accept_by: Instant) -> Acceptance {
+        let stored = self.0.wait_for(|stage| match stage {
+            HandshakeStage::Accepting => None,
+            HandshakeStage::Accepted(message) => Some(Acceptance::Accepted(*message)),
+            HandshakeStage::Resolved(_) | HandshakeStage::Closed => Some(take_outcome(stage)),
+        });
+        if let Ok(acceptance) = tokio::time::timeout_at(accept_by, stored).await {
+            return acceptance;
+        }
+        let mut stage = self.0.lock();
+        match &*stage {
+            // The task may have stored the message since the timeout.
+            HandshakeStage::Accepted(message) => Acceptance::Accepted(*message),
+            HandshakeStage::Resolved(_) => take_outcome(&mut stage),
+            HandshakeStage::Accepting | HandshakeStage::Closed => {
+                *stage = HandshakeStage::Closed;
+                Acceptance::NotYet
+            }
+        }
+    }
+
+    /// Waits for the outcome until the timer that `timer` starts completes.
+    pub(super) async fn resolved(
+        &self,
+        timer: impl FnOnce() -> BoxFuture<'static, ()>,
+    ) -> Option<DispatchOutcome> {
+        let outcome = self.0.wait_for(|stage| match stage {
+            HandshakeStage::Accepting | HandshakeStage::Accepted(_) => None,
+            HandshakeStage::Resolved(_) | HandshakeStage::Closed => Some(take_outcome(stage)),
+        });
+        match within(outcome, timer).await? {
+            Acceptance::Resolved(outcome) => Some(outcome),
+            Acceptance::Accepted(_) | Acceptance::NotYet => None,
+        }
+    }
+}
+
+/// Takes the outcome of a resolved handshake, which is closed afterwards.
+fn take_outcome(stage: &mut HandshakeStage) -> Acceptance {
+    match std::mem::replace(stage, HandshakeStage::Closed) {
+        HandshakeStage::Resolved(outcome) => Acceptance::Resolved(outcome),
+        _ => Acceptance::NotYet,
+    }
+}
+
+impl Drop for PendingResponse {
+    fn drop(&mut self) {
+        *self.0.lock() = HandshakeStage::Closed;
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl Responder {
+    /// Creates the end of a task that no request waits for.
+    pub(super) fn unattended() -> Self {
+        Self(Arc::new(Handshake {
+            stage: Mutex::new(HandshakeStage::Closed),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Publishes that the message is stored. Returns false if no request waits any more, so that the reply has to go
+    /// via the REST API.
+    pub(super) fn accepted(&self, message: AcceptedMessage) -> bool {
+        {
+            let mut stage = self.0.lock();
+            match *stage {
+                // `Accepted` again: a redelivery that waited for another task's message has claimed it itself.
+                HandshakeStage::Accepting | HandshakeStage::Accepted(_) => {
+                    *stage = HandshakeStage::Accepted(message);
+                }
+                HandshakeStage::Resolved(_) => return true,
+                HandshakeStage::Closed => return false,
+            }
+        }
+        self.0.changed.notify_waiters();
+        true
+    }
+
+    /// Sends the outcome to the request. Only the first outcome is sent, and only to a request that still waits.
+    pub(super) fn resolve(&self, outcome: DispatchOutcome) {
+        {
+            let mut stage = self.0.lock();
+            match *stage {
+                HandshakeStage::Accepting | HandshakeStage::Accepted(_) => {
+                    *stage = HandshakeStage::Resolved(outcome);
+                }
+                HandshakeStage::Resolved(_) | HandshakeStage::Closed => return,
+            }
+        }
+        self.0.changed.notify_waiters();
+    }
+
+    /// Returns whether a request waits for the outcome.
+    pub(super) fn is_attended(&self) -> bool {
+        matches!(
+            *self.0.lock(),
+            HandshakeStage::Accepting | HandshakeStage::Accepted(_)
+        )
+    }
+
+    /// Waits until no request waits for the outcome.
+    pub(super) async fn request_ended(&self) {
+        let ended =
+            |stage: &mut HandshakeStage| matches!(stage, HandshakeStage::Closed).then_some(());
+        self.0.wait_for(ended).await;
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.resolve(DispatchOutcome::Failed(HandlerFailure::Panic));
+    }
+}

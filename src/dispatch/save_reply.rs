@@ -1,0 +1,274 @@
+//! Saves the outcome of a handler: its reply or its failure.
+
+use std::time::Duration;
+
+use super::origin::Origin;
+use super::pending::Responder;
+use super::reply_plan::{ReplyPlan, reply_plan};
+use super::{DispatchOutcome, Dispatcher, HandlerFailure};
+use crate::reply::{Reply, WireMessage};
+use crate::store::{
+    Claim, Completion, DeadMessage, DeadReason, FailOutcome, NewOutbound, ReplyDecision, ReplyPath,
+    SavedResponse,
+};
+use crate::twiml::Document;
+
+/// Pauses between attempts to save a reply while the store is unavailable. The last one repeats.
+const RETRY: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+
+/// A claimed message whose outcome is to be saved.
+pub(super) struct ReplySaver<'a> {
+    pub(super) dispatcher: &'a Dispatcher,
+    pub(super) responder: &'a Responder,
+    pub(super) claim: Claim,
+    pub(super) origin: &'a Origin,
+    pub(super) is_fallback: bool,
+    /// Time of receipt by [`Clock::monotonic`](crate::clock::Clock::monotonic).
+    pub(super) received: Duration,
+}
+
+impl ReplySaver<'_> {
+    /// Saves a reply and sends it: in the response if that is still possible, else via the REST API.
+    pub(super) async fn save(&self, reply: Reply, completion: Completion) {
+        let dispatcher = self.dispatcher;
+        let reply = if dispatcher.limits.numbered {
+            reply.numbered()
+        } else {
+            reply
+        };
+        let reply = if reply.has_media() {
+            let channel = self.origin.user.channel();
+            let message = (self.origin.account, self.origin.sid);
+            match dispatcher.files.publish(reply, channel, message).await {
+                Ok(reply) => reply,
+                Err(error) => return Box::pin(self.reject_reply(error)).await,
+            }
+        } else {
+            reply
+        };
+        let messages = self.wire_messages(&reply);
+        let plan = |is_attended| {
+            let public_url = &dispatcher.public_url;
+            reply_plan(
+                &reply,
+                &messages,
+                &completion,
+                self.origin,
+                public_url,
+                is_attended,
+            )
+        };
+        let mut plan_now = plan(self.responder.is_attended());
+        if let ReplyPlan::Twiml(document) = plan_now {
+            // A redirect cannot go via the REST API, so it waits for no older reply.
+            let keeps_order = reply.redirect_target().is_none();
+            if self
+                .complete_inline(document, &completion, keeps_order)
+                .await
+            {
+                return;
+            }
+            plan_now = plan(false);
+        }
+        crate::crash_point!("P9.done");
+        match plan_now {
+            ReplyPlan::Rest(outbound) => {
+                if completion.handoff.is_some() {
+                    tracing::warn!(message_sid = %self.origin.sid, "the conversation is handed off, but its reply goes via the REST API, which cannot redirect this message; later messages are redirected");
+                }
+                Box::pin(self.complete_via_rest(outbound, completion)).await;
+            }
+            ReplyPlan::RedirectTooLate => {
+                tracing::error!(message_sid = %self.origin.sid, "the reply is a redirect and came too late; the REST API cannot redirect");
+                Box::pin(self.record_failure(HandlerFailure::Error)).await;
+            }
+            ReplyPlan::Invalid(error) => Box::pin(self.reject_reply(error)).await,
+            // Unreachable: without a request, no plan is TwiML.
+            ReplyPlan::Twiml(_) => self.responder.resolve(DispatchOutcome::Unavailable),
+        }
+    }
+
+    /// Splits a reply into the messages that either path sends. A reply of too many messages is cut, so that a handler
+    /// that does not limit its text cannot flood its user.
+    fn wire_messages<'a>(&self, reply: &'a Reply) -> Vec<WireMessage<'a>> {
+        let limit = self.dispatcher.limits.max_messages;
+        let wire = reply.wire_messages(self.origin.user.channel(), limit);
+        if wire.is_cut {
+            self.dispatcher.metrics.replies_truncated.increment(1);
+            tracing::warn!(
+                message_sid = %self.origin.sid,
+                limit,
+                "the reply has more messages than reply.max_messages and was cut"
+            );
+        }
+        wire.messages
+    }
+
+    /// Saves a reply as the response, and sends it. Returns false if the reply has to go via the REST API.
+    async fn complete_inline(
+        &self,
+        document: Document,
+        completion: &Completion,
+        keeps_order: bool,
+    ) -> bool {
+        let dispatcher = self.dispatcher;
+        let is_empty = document == Document::empty();
+        dispatcher
+            .metrics
+            .invalid_xml_chars
+            .increment(document.replaced() as u64);
+        crate::crash_point!("P5");
+        // Without a queue the reply never waits for older ones. An empty reply overtakes none.
+        let queue = (keeps_order && !is_empty).then(|| self.origin.queue());
+        let completion = Completion {
+            queue,
+            ..completion.clone()
+        };
+        let now = dispatcher.clock.now();
+        let saved = dispatcher
+            .store
+            .complete_inline(self.claim, document.to_stored(), completion, now)
+            .await;
+        match saved {
+            Ok(ReplyDecision::Inline(SavedResponse { twiml })) => {
+                // The store has saved the empty response, because the user opted out while the handler ran.
+                if twiml.is_none() && !is_empty {
+                    dispatcher.metrics.suppressed.increment(1);
+                }
+                crate::crash_point!("P6");
+                let document = Document::from_saved(twiml);
+                self.responder.resolve(DispatchOutcome::Reply(document));
+                true
+            }
+            Ok(ReplyDecision::ViaRest) => false,
+            Ok(ReplyDecision::ClaimLost) => {
+                self.discard();
+                true
+            }
+            Err(error) => {
+                // The reply may or may not be saved, so it must not be sent now. The request gets a 503. Afterwards
+                // `complete_via_rest` queues the reply unless it was saved, or was replaced by a fallback text.
+                dispatcher.store_failed("complete_inline", &error);
+                self.responder.resolve(DispatchOutcome::Unavailable);
+                false
+            }
+        }
+    }
+
+    /// Puts a reply into the outbox. Repeats this until the store has done it.
+    async fn complete_via_rest(&self, outbound: Vec<NewOutbound>, completion: Completion) {
+        let dispatcher = self.dispatcher;
+        let mut pauses = RETRY.into_iter();
+        loop {
+            // After a failure of the store, Twilio may have called the fallback URL of another server, which sent the
+            // fallback text. That server has to write it to the store first: the store then finds the claim lost. A
+            // fallback text of this server is found by the check below. In a loop, because the store may fail again.
+            while let Some(until) = dispatcher.rest_held_until(self.received) {
+                dispatcher.clock.sleep_until_monotonic(until).await;
+            }
+            let outage = &dispatcher.state.outage;
+            if outage.has_answered(self.origin.account, self.origin.sid) {
+                return self.discard();
+            }
+            let now = dispatcher.clock.now();
+            let completed = dispatcher
+                .store
+                .complete_via_rest(self.claim, outbound.clone(), completion.clone(), now)
+                .await;
+            match completed {
+                Ok(true) => {
+                    crate::crash_point!("P10");
+                    dispatcher.outbox.notify_one();
+                    self.responder.resolve(DispatchOutcome::ByRest);
+                    return;
+                }
+                Ok(false) => return self.discard(),
+                Err(error) => dispatcher.store_failed("complete_via_rest", &error),
+            }
+            // The request gets its 503 now.
+            self.responder.resolve(DispatchOutcome::Unavailable);
+            // tokio's clock, not `dispatcher.clock`: advancing a test clock does not make the store recover.
+            tokio::time::sleep(pauses.next().unwrap_or(RETRY[RETRY.len() - 1])).await;
+        }
+    }
+
+    /// Discards a reply whose claim is lost: another process, or a fallback call, replies instead.
+    fn discard(&self) {
+        self.dispatcher.metrics.replies_superseded.increment(1);
+        tracing::warn!(message_sid = %self.origin.sid, "reply not queued: the message already has a response, or another process holds its claim");
+        self.responder
+            .resolve(DispatchOutcome::Duplicate(Document::empty()));
+    }
+
+    /// Treats a reply that cannot be sent as a failure of the handler.
+    async fn reject_reply(&self, error: impl std::error::Error) {
+        tracing::error!(message_sid = %self.origin.sid, %error, "the reply cannot be sent");
+        self.record_failure(HandlerFailure::Error).await;
+    }
+
+    /// Records a failed attempt and sends its outcome. A fallback call gets the fallback text, since
+    /// no request follows it.
+    pub(super) async fn record_failure(&self, failure: HandlerFailure) {
+        let dispatcher = self.dispatcher;
+        let (reason, dead_reason) = match failure {
+            HandlerFailure::Error => ("the handler failed", DeadReason::HandlerFailed),
+            HandlerFailure::Panic => ("the handler panicked", DeadReason::HandlerPanicked),
+        };
+        let fallback_text = dispatcher.fallback_twiml();
+        // Without a fallback text, the message of a fallback call gets no reply at all, so it becomes dead.
+        let is_last_attempt = self.is_fallback && fallback_text.is_empty();
+        if !self.responder.is_attended() {
+            dispatcher.metrics.late_failures.increment(1);
+        }
+        let recorded = dispatcher
+            .store
+            .record_failure(self.claim, reason, is_last_attempt)
+            .await;
+        // Only the process whose update made the message dead reports it, so each is counted once.
+        if matches!(recorded, Ok(FailOutcome::Dead)) {
+            dispatcher.report_dead(DeadMessage {
+                sid: self.origin.sid,
+                reason: dead_reason,
+            });
+        }
+        let outcome = match recorded {
+            Ok(FailOutcome::AlreadyAnswered(response)) => {
+                DispatchOutcome::Reply(Document::from_saved(response.twiml))
+            }
+            // Nothing retries a dead message, so a fallback call gets the empty response.
+            Ok(FailOutcome::Dead) if self.is_fallback => DispatchOutcome::Reply(Document::empty()),
+            Ok(FailOutcome::Retryable | FailOutcome::ClaimLost) if self.is_fallback => {
+                self.decide_fallback_text(fallback_text, failure).await
+            }
+            Ok(_) => DispatchOutcome::Failed(failure),
+            // The claim may remain in the store. `store_failed` makes the backlog release it as stale.
+            Err(error) => {
+                dispatcher.store_failed("record_failure", &error);
+                DispatchOutcome::Failed(failure)
+            }
+        };
+        self.responder.resolve(outcome);
+    }
+
+    /// Makes the fallback text the response to a message, unless another process has decided it.
+    async fn decide_fallback_text(&self, text: String, failure: HandlerFailure) -> DispatchOutcome {
+        let now = self.dispatcher.clock.now();
+        let path = ReplyPath::Twiml(text);
+        match self.dispatcher.store.decide(self.claim.id, path, now).await {
+            Ok(ReplyDecision::Inline(response)) => {
+                DispatchOutcome::Reply(Document::from_saved(response.twiml))
+            }
+            Ok(ReplyDecision::ViaRest) => DispatchOutcome::Reply(Document::empty()),
+            Ok(ReplyDecision::ClaimLost) => DispatchOutcome::Failed(failure),
+            Err(error) => {
+                self.dispatcher.store_failed("decide", &error);
+                DispatchOutcome::Failed(failure)
+            }
+        }
+    }
+}
